@@ -1,0 +1,212 @@
+//! The composition root: the only module that knows all others. `serve` builds every part from
+//! its own section of the configuration, runs them, and takes them down in order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::{Authenticator, KeySource};
+use crate::authz::Authorizer;
+use crate::clock::Clock;
+use crate::config::{Config, KeySetConfig};
+use crate::edge::AccessLog;
+use crate::forward::{Forwarder, Instances, resolve_forever};
+use crate::internal::{self, Reported};
+use crate::lifecycle::{Readiness, Signals};
+use crate::listener::{self, Workers};
+use crate::pipeline::Pipeline;
+use crate::rejection::Rejection;
+use crate::route::Surface;
+use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
+
+/// How often recorded durations are folded into histograms.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the first look at Mimir's names may hold up the start.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
+
+/// Parts that all workers share.
+struct Shared {
+    keys: Arc<KeySource>,
+    authenticator: Arc<Authenticator>,
+    authorizer: Arc<Authorizer>,
+    instances: Arc<Instances>,
+    access_log: Option<AccessLog>,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves until a signal comes, then drains. An error means that it could not start.
+pub fn serve(config: &Config) -> io::Result<()> {
+    let logging = Logging::start(&config.log);
+    let exposition = install_recorder().map_err(io::Error::other)?;
+    let metrics = Arc::new(Metrics::register(&metric_names()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let public = listen_on("listen.address", config.listen.address)?;
+        let private = listen_on("listen.internal_address", config.listen.internal_address)?;
+        let shared = Shared::new(config, &logging, metrics);
+        let cancelled = CancellationToken::new();
+        let background = shared.run_background(config, &cancelled)?;
+        background.spawn({
+            let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
+            async move {
+                while !is_over(&cancelled, UPKEEP_INTERVAL).await {
+                    exposition.run_upkeep();
+                }
+            }
+        });
+        let readiness = Readiness::default();
+        let router = internal::router(Reported {
+            readiness: readiness.clone(),
+            keys: Arc::clone(&shared.keys),
+            authenticator: Arc::clone(&shared.authenticator),
+            instances: Arc::clone(&shared.instances),
+            metrics: Arc::clone(&shared.metrics),
+            exposition,
+            log: logging.sink.clone(),
+        });
+        background.spawn(serve_private(private, router, cancelled.clone()));
+        // Requests are served even if this takes longer; then they are told to come again.
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, shared.instances.resolve(&config.upstream)).await;
+
+        let workers = Workers::start(shared.pipelines(config), &config.listen, &shared.metrics)?;
+        readiness.begin();
+        tracing::info!(listen.address = %config.listen.address, workers = config.listen.workers, "Serving");
+        let stop_accepting = CancellationToken::new();
+        let accepting = listener::accept(
+            public, &workers, config.listen.max_connections, stop_accepting.clone(),
+        );
+        let shutdown = async {
+            let signal = signals.next().await;
+            readiness.end();
+            tracing::info!(signal, "Draining");
+            tokio::select! {
+                () = tokio::time::sleep(config.shutdown.drain_delay) => {}
+                _ = signals.next() => {}
+            }
+            stop_accepting.cancel();
+        };
+        tokio::join!(accepting, shutdown);
+        let in_time = tokio::select! {
+            in_time = workers.drain(config.shutdown.drain_timeout) => in_time,
+            _ = signals.next() => false,
+        };
+        tracing::info!(complete = in_time, "Drained");
+        cancelled.cancel();
+        background.close();
+        let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
+        Ok(())
+    })
+}
+
+impl Shared {
+    fn new(config: &Config, logging: &Logging, metrics: Arc<Metrics>) -> Self {
+        let clock = Clock::system();
+        let keys = Arc::new(KeySource::new(
+            config.auth.key_set.clone(),
+            Arc::clone(&metrics),
+        ));
+        let authenticator = Authenticator::new(
+            &config.auth,
+            Arc::clone(&keys),
+            clock.clone(),
+            Arc::clone(&metrics),
+        );
+        let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
+        Self {
+            keys,
+            authenticator: Arc::new(authenticator),
+            authorizer: Arc::new(Authorizer::new(config.tenancy.clone())),
+            instances: Arc::new(Instances::new(Arc::clone(&metrics))),
+            access_log: config.log.access.then_some(access_log),
+            metrics,
+        }
+    }
+
+    /// Starts what goes on beside the requests.
+    fn run_background(
+        &self,
+        config: &Config,
+        cancelled: &CancellationToken,
+    ) -> io::Result<TaskTracker> {
+        let background = TaskTracker::new();
+        if config.auth.key_set.is_some() {
+            let (keys, client) = (Arc::clone(&self.keys), key_set_client()?);
+            let cancelled = cancelled.clone();
+            background.spawn(async move { keys.run(client, cancelled).await });
+        }
+        let (instances, upstream) = (Arc::clone(&self.instances), config.upstream.clone());
+        background.spawn(resolve_forever(instances, upstream, cancelled.clone()));
+        Ok(background)
+    }
+
+    fn pipelines(&self, config: &Config) -> Vec<Pipeline> {
+        let pipeline = |worker| Pipeline {
+            authenticator: Arc::clone(&self.authenticator),
+            authorizer: Arc::clone(&self.authorizer),
+            forwarder: Forwarder::new(
+                config.upstream.clone(),
+                Arc::clone(&self.instances),
+                Arc::clone(&self.metrics),
+                worker,
+            ),
+            limits: config.limits.clone(),
+            max_header_bytes: config.listen.max_header_bytes,
+            access_log: self.access_log.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        (0..config.listen.workers).map(pipeline).collect()
+    }
+}
+
+/// The client for the key set. It follows no redirect: the address is configured, not discovered.
+fn key_set_client() -> io::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(io::Error::other)
+}
+
+/// Fetches a key set once, for `explain-token`.
+pub async fn fetch_key_set(config: &KeySetConfig) -> Result<crate::authn::KeySet, String> {
+    let client = key_set_client().map_err(|error| error.to_string())?;
+    crate::authn::fetch_key_set(config, &client).await
+}
+
+fn metric_names() -> MetricNames {
+    MetricNames {
+        surfaces: Surface::ALL.map(Surface::name).to_vec(),
+        rejections: Rejection::REJECTION_REASONS.to_vec(),
+        failures: Rejection::FAILURE_REASONS.to_vec(),
+    }
+}
+
+fn listen_on(key: &str, address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    listener::bind(address).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("{key}: cannot listen on {address}: {error}"),
+        )
+    })
+}
+
+async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(cancelled.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "Private port failed");
+    }
+}
+
+async fn is_over(cancelled: &CancellationToken, interval: Duration) -> bool {
+    tokio::time::timeout(interval, cancelled.cancelled())
+        .await
+        .is_ok()
+}

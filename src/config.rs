@@ -1,0 +1,111 @@
+//! Configuration: TOML and environment -> validated domain types, one section a file.
+//!
+//! Every fault is collected before any is reported, so that one run of `check-config` shows them
+//! all: with the key, what is wrong and what would be right. Nothing outside this module sees a
+//! raw value, and no stage takes more than its own section.
+
+mod auth;
+mod environment;
+mod limits;
+mod listen;
+mod log;
+mod reader;
+mod shutdown;
+mod tenancy;
+mod upstream;
+mod values;
+
+use std::fmt;
+use std::path::Path;
+
+pub use auth::{AuthConfig, KeySetConfig, OauthClients, TokenPolicy};
+pub use environment::Environment;
+pub use limits::LimitsConfig;
+pub use listen::ListenConfig;
+pub use log::{LogConfig, LogFormat};
+pub use shutdown::ShutdownConfig;
+pub use tenancy::TenancyConfig;
+pub use upstream::{Upstream, UpstreamConfig};
+pub use values::Secret;
+
+use reader::Document;
+
+/// The whole configuration, valid by construction.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[listen]`: sockets and connection limits.
+    pub listen: ListenConfig,
+    /// `[auth]`: which tokens are believed.
+    pub auth: AuthConfig,
+    /// `[tenancy]`: from organisation to tenant.
+    pub tenancy: TenancyConfig,
+    /// `[upstream]`: where Mimir is.
+    pub upstream: UpstreamConfig,
+    /// `[limits]`: how much a request may carry, and how slowly.
+    pub limits: LimitsConfig,
+    /// `[shutdown]`: how the process ends.
+    pub shutdown: ShutdownConfig,
+    /// `[log]`: what is written, and how.
+    pub log: LogConfig,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, such as `auth.issuer`, or the environment variable that set it.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// Everything that is wrong with the configuration; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl Config {
+    /// Reads a file (if any) with the environment laid over it.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                Faults(vec![Fault {
+                    key: path.display().to_string(),
+                    problem: format!("cannot be read: {error}"),
+                }])
+            })?,
+        };
+        Self::read(&text, environment)
+    }
+
+    /// Reads TOML text with the environment laid over it.
+    pub fn read(text: &str, environment: &Environment) -> Result<Self, Faults> {
+        let mut document = Document::parse(text, environment);
+        let config = Self {
+            listen: document.section("listen", listen::read),
+            auth: document.section("auth", auth::read),
+            tenancy: document.section("tenancy", tenancy::read),
+            upstream: document.section("upstream", upstream::read),
+            limits: document.section("limits", limits::read),
+            shutdown: document.section("shutdown", shutdown::read),
+            log: document.section("log", log::read),
+        };
+        document.finish().map(|()| config)
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in self.0.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}: {}", fault.key, fault.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! `[auth]`
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::reader::{Raw, Section};
+use super::values::{GIB, MIB, Secret, duration, list, size, switch, text, url};
+
+/// Which tokens are believed.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// What a token must say.
+    pub tokens: TokenPolicy,
+    /// Where the public keys come from; none if only HS256 is used.
+    pub key_set: Option<KeySetConfig>,
+    /// The legacy shared secret; empty refuses HS256.
+    pub hs256_secret: Secret,
+    /// Memory for verified tokens.
+    pub token_cache_bytes: u64,
+}
+
+/// What the claims of a user's token must say.
+#[derive(Clone, Debug)]
+pub struct TokenPolicy {
+    /// `iss`, compared exactly.
+    pub issuer: String,
+    /// What `aud` must be, or hold.
+    pub audience: String,
+    /// The claim that names the organisation: looked up whole first, then by its dots.
+    pub organisation_claim: String,
+    /// Allowed difference between the issuer's clock and ours.
+    pub leeway: Duration,
+    /// Whether anonymous users (`is_anonymous`) are let in.
+    pub allow_anonymous: bool,
+    /// Which OAuth clients (`client_id`) may act for a user.
+    pub oauth_clients: OauthClients,
+}
+
+/// Which OAuth clients may act for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OauthClients {
+    /// Any client that the issuer knows, written `["*"]`.
+    Any,
+    /// These only; none by default.
+    Listed(Vec<String>),
+}
+
+/// Where the issuer publishes its keys and how long they are trusted.
+#[derive(Clone, Debug)]
+pub struct KeySetConfig {
+    /// The address of the JWKS.
+    pub url: Url,
+    /// How often the set is fetched anew: how long a removed key may still work.
+    pub refresh_interval: Duration,
+    /// How long the set is trusted while it cannot be fetched.
+    pub max_age: Duration,
+    /// The shortest time between two fetches that unknown key IDs cause.
+    pub cool_down: Duration,
+    /// How long one fetch may take.
+    pub fetch_timeout: Duration,
+}
+
+/// HS256 needs a key of at least the size of its hash (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+pub(super) fn read(section: &mut Section<'_>) -> AuthConfig {
+    let second = Duration::from_secs(1);
+    let minute = 60 * second;
+    let issuer = section.require(
+        "issuer",
+        "the issuer of the tokens, such as \"https://<ref>.supabase.co/auth/v1\"",
+        |raw| {
+            let issuer = text(raw)?;
+            url(Raw::Environment(issuer.clone())).map(|_| issuer)
+        },
+    );
+    let hs256_secret = section.secret("hs256_secret");
+    if !hs256_secret.is_empty() && hs256_secret.expose().len() < MIN_SECRET_BYTES {
+        let problem = format!(
+            "has {} bytes and must have at least {MIN_SECRET_BYTES} (RFC 7518)",
+            hs256_secret.expose().len()
+        );
+        section.fault("hs256_secret", problem);
+    }
+    AuthConfig {
+        key_set: read_key_set(section, issuer.as_deref(), !hs256_secret.is_empty()),
+        hs256_secret,
+        tokens: TokenPolicy {
+            issuer: issuer.unwrap_or_default(),
+            audience: section.get("audience", "authenticated".to_owned(), non_empty),
+            organisation_claim: section.get(
+                "organisation_claim",
+                "app_metadata.org_id".to_owned(),
+                organisation_claim,
+            ),
+            leeway: section.get("leeway", 10 * second, |raw| {
+                duration(raw, Duration::ZERO, 2 * minute)
+            }),
+            allow_anonymous: section.get("allow_anonymous", false, switch),
+            oauth_clients: section.get("oauth_clients", OauthClients::Listed(Vec::new()), |raw| {
+                let clients = list(raw)?;
+                Ok(if clients == ["*"] {
+                    OauthClients::Any
+                } else {
+                    OauthClients::Listed(clients)
+                })
+            }),
+        },
+        token_cache_bytes: section.get("token_cache_bytes", 64 * MIB, |raw| {
+            size(raw, MIB, 64 * GIB)
+        }),
+    }
+}
+
+fn read_key_set(
+    section: &mut Section<'_>,
+    issuer: Option<&str>,
+    has_secret: bool,
+) -> Option<KeySetConfig> {
+    let second = Duration::from_secs(1);
+    let by_default = issuer.and_then(|issuer| {
+        Url::parse(&format!(
+            "{}/.well-known/jwks.json",
+            issuer.trim_end_matches('/')
+        ))
+        .ok()
+    });
+    let url = section.get("jwks_url", by_default, |raw| match text(raw)? {
+        none if none.is_empty() => Ok(None),
+        some => url(Raw::Environment(some)).map(Some),
+    });
+    let allow_http = section.get("jwks_allow_http", false, switch);
+    if let Some(url) = url
+        .as_ref()
+        .filter(|url| url.scheme() == "http" && !allow_http && !is_loopback(url))
+    {
+        let problem = format!(
+            "{url} is not encrypted: whoever sits between could give us keys of his own; use https, \
+             or set auth.jwks_allow_http = true on a network that you trust"
+        );
+        section.fault("jwks_url", problem);
+    }
+    let limits = (second / 10, 86_400 * second);
+    let config = KeySetConfig {
+        // A missing address is a fault below; the value is then never used.
+        url: url
+            .clone()
+            .or_else(|| Url::parse("http://localhost/").ok())?,
+        refresh_interval: section.get("jwks_refresh_interval", 300 * second, |raw| {
+            // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.
+            duration(raw, limits.0, 600 * second)
+        }),
+        max_age: section.get("jwks_max_age", limits.1, |raw| {
+            duration(raw, limits.0, 30 * limits.1)
+        }),
+        cool_down: section.get("jwks_cool_down", 10 * second, |raw| {
+            duration(raw, limits.0, 600 * second)
+        }),
+        fetch_timeout: section.get("jwks_fetch_timeout", 5 * second, |raw| {
+            duration(raw, limits.0, 60 * second)
+        }),
+    };
+    if config.max_age < config.refresh_interval {
+        section.fault(
+            "jwks_max_age",
+            "must not be shorter than auth.jwks_refresh_interval".to_owned(),
+        );
+    }
+    if url.is_none() && issuer.is_some() && !has_secret {
+        section.fault(
+            "jwks_url",
+            "is empty and so is auth.hs256_secret: no token could ever be verified".to_owned(),
+        );
+    }
+    url.map(|_| config)
+}
+
+fn non_empty(raw: Raw) -> Result<String, String> {
+    text(raw).and_then(|text| {
+        if text.is_empty() {
+            Err("must not be empty".to_owned())
+        } else {
+            Ok(text)
+        }
+    })
+}
+
+fn organisation_claim(raw: Raw) -> Result<String, String> {
+    let path = non_empty(raw)?;
+    if path == "user_metadata" || path.starts_with("user_metadata.") {
+        return Err("user_metadata is written by the user himself, who could name any organisation; use app_metadata or a claim that a hook adds".to_owned());
+    }
+    Ok(path)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}

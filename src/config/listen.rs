@@ -1,0 +1,78 @@
+//! `[listen]`
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::reader::{Raw, Section};
+use super::values::{KIB, MIB, duration, number, size, text};
+
+/// Sockets, worker threads and what a connection may cost before it has said anything.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// The public port: Mimir's own paths.
+    pub address: SocketAddr,
+    /// The private port: `/live`, `/ready`, `/metrics`.
+    pub internal_address: SocketAddr,
+    /// Worker threads, one runtime each.
+    pub workers: usize,
+    /// Open downstream connections; further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// How long a request's head may take from its first byte to its last.
+    pub header_timeout: Duration,
+    /// How long a connection may be open without a request.
+    pub idle_timeout: Duration,
+    /// The size of a request's head, 431 above it.
+    pub max_header_bytes: usize,
+    /// The header in which a trusted proxy in front names the client, such as `Fly-Client-IP`.
+    pub client_ip_header: Option<HeaderName>,
+}
+
+pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
+    let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let second = Duration::from_secs(1);
+    let hour = Duration::from_secs(3600);
+    ListenConfig {
+        address: section.get("address", any(8080), address),
+        internal_address: section.get("internal_address", any(9090), address),
+        workers: section.get("workers", cores, |raw| {
+            number(raw, 0, 256).map(|n| if n == 0 { cores } else { n })
+        }),
+        max_connections: section.get("max_connections", 10_000, |raw| number(raw, 1, 1_000_000)),
+        header_timeout: section.get("header_timeout", 10 * second, |raw| {
+            duration(raw, second / 10, hour)
+        }),
+        idle_timeout: section.get("idle_timeout", 120 * second, |raw| {
+            duration(raw, second / 10, 24 * hour)
+        }),
+        max_header_bytes: section.get("max_header_bytes", bytes(32 * KIB), |raw| {
+            size(raw, 8 * KIB, MIB).map(bytes)
+        }),
+        client_ip_header: section.get("client_ip_header", None, header_name),
+    }
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+fn address(raw: Raw) -> Result<SocketAddr, String> {
+    let text = text(raw)?;
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}' is no address; write IP:PORT, such as \"[::]:8080\" or \"127.0.0.1:8080\""
+        )
+    })
+}
+
+fn header_name(raw: Raw) -> Result<Option<HeaderName>, String> {
+    let text = text(raw)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| format!("'{text}' is no header name"))
+}

@@ -1,0 +1,44 @@
+//! `[log]`
+
+use super::reader::Section;
+use super::values::{switch, text};
+
+/// What is logged, and in which form.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// A level (`info`) or a filter of `tracing-subscriber` (`info,mimir_tenant_proxy=debug`).
+    pub filter: String,
+    /// Whether each request is logged.
+    pub access: bool,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Pretty,
+}
+
+pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
+    LogConfig {
+        format: section.get("format", LogFormat::Json, |raw| match text(raw)?.as_str() {
+            "json" => Ok(LogFormat::Json),
+            "pretty" => Ok(LogFormat::Pretty),
+            other => Err(format!(
+                "'{other}' is no format; there are \"json\" and \"pretty\""
+            )),
+        }),
+        filter: section.get("filter", "info".to_owned(), |raw| {
+            let filter = text(raw)?;
+            tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
+                format!("must be a level such as \"info\" or a filter: {error}")
+            })?;
+            Ok(filter)
+        }),
+        access: section.get("access", true, switch),
+    }
+}

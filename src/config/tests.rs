@@ -1,0 +1,142 @@
+use super::*;
+
+fn environment(vars: &[(&str, &str)]) -> Environment {
+    Environment::from_vars(
+        vars.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn read(text: &str) -> Result<Config, Faults> {
+    Config::read(text, &Environment::default())
+}
+
+const MINIMAL: &str = r#"
+    [auth]
+    issuer = "https://ref.supabase.co/auth/v1"
+    [upstream]
+    urls = ["http://mimir.internal:8080"]
+"#;
+
+fn keys(faults: &Faults) -> Vec<&str> {
+    faults.0.iter().map(|fault| fault.key.as_str()).collect()
+}
+
+#[test]
+fn a_minimal_file_is_enough() {
+    let config = read(MINIMAL).unwrap();
+    let key_set = config.auth.key_set.unwrap();
+    assert_eq!(
+        key_set.url.as_str(),
+        "https://ref.supabase.co/auth/v1/.well-known/jwks.json"
+    );
+    assert!(key_set.refresh_interval.as_secs() <= 600);
+    assert_eq!(config.upstream.upstreams[0].host, "mimir.internal");
+    assert_eq!(
+        config.upstream.upstreams[0].authority,
+        "mimir.internal:8080"
+    );
+}
+
+#[test]
+fn all_faults_are_reported_in_one_run() {
+    let faults = read(
+        r#"
+        [listen]
+        address = "8080"
+        adress = "[::]:8080"
+        [auth]
+        organisation_claim = "user_metadata.org"
+        hs256_secret = "short"
+        leeway = 10
+        [upstream]
+        urls = ["https://mimir", "http://mimir/prefix"]
+        pass_headers = ["X-Scope-OrgID"]
+        [tenancy]
+        tenant_template = "fixed"
+        user_scopes = ["metrics:all"]
+        [surprise]
+        "#,
+    )
+    .unwrap_err();
+    assert_eq!(
+        keys(&faults),
+        [
+            "listen.address",
+            "listen.adress",
+            "auth.issuer",
+            "auth.hs256_secret",
+            "auth.organisation_claim",
+            "auth.leeway",
+            "tenancy.tenant_template",
+            "tenancy.user_scopes",
+            "upstream.urls",
+            "upstream.pass_headers",
+            "surprise",
+        ]
+    );
+    for fault in &faults.0 {
+        assert!(fault.problem.len() > 10, "{fault:?}");
+    }
+}
+
+#[test]
+fn the_environment_goes_over_the_file() {
+    let environment = environment(&[
+        ("MTP__UPSTREAM__URLS", "http://a:1, http://b:2"),
+        ("MTP__AUTH__ALLOW_ANONYMOUS", "true"),
+        ("MTP__LISTEN__WORKERS", "3"),
+        ("UNRELATED", "x"),
+    ]);
+    let config = Config::read(MINIMAL, &environment).unwrap();
+    assert_eq!(config.upstream.upstreams.len(), 2);
+    assert!(config.auth.tokens.allow_anonymous);
+    assert_eq!(config.listen.workers, 3);
+}
+
+#[test]
+fn unknown_variables_are_faults() {
+    let environment = environment(&[("MTP__AUTH__ISSUR", "x"), ("MTP__NOWHERE__KEY", "x")]);
+    let faults = Config::read(MINIMAL, &environment).unwrap_err();
+    assert_eq!(keys(&faults), ["MTP__AUTH__ISSUR", "MTP__NOWHERE__…"]);
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file_and_never_prints() {
+    let file = std::env::temp_dir().join(format!("mtp-secret-{}", std::process::id()));
+    let secret = "a-secret-of-more-than-thirty-two-bytes";
+    std::fs::write(&file, format!("{secret}\n")).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let config = Config::read(
+        MINIMAL,
+        &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]),
+    );
+    std::fs::remove_file(&file).unwrap();
+    let config = config.unwrap();
+    assert_eq!(config.auth.hs256_secret.expose(), secret.as_bytes());
+    assert!(!format!("{config:?}").contains(secret));
+    let gone = Config::read(
+        MINIMAL,
+        &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]),
+    );
+    assert_eq!(keys(&gone.unwrap_err()), ["MTP__AUTH__HS256_SECRET_FILE"]);
+}
+
+#[test]
+fn a_key_set_over_plain_http_must_be_asked_for() {
+    let with = |line: &str| read(&MINIMAL.replace("[auth]", &format!("[auth]\n{line}")));
+    let far = "jwks_url = \"http://kong:8000/jwks\"";
+    assert_eq!(keys(&with(far).unwrap_err()), ["auth.jwks_url"]);
+    assert!(with(&format!("{far}\njwks_allow_http = true")).is_ok());
+    assert!(with("jwks_url = \"http://127.0.0.1:54321/jwks\"").is_ok());
+    assert_eq!(
+        keys(&with("jwks_url = \"\"").unwrap_err()),
+        ["auth.jwks_url"]
+    );
+}
+
+#[test]
+fn text_that_is_no_toml_is_a_fault_with_its_line() {
+    let faults = read("[auth]\nissuer = = 1").unwrap_err();
+    assert!(faults.0[0].problem.contains("line 2"), "{faults}");
+}

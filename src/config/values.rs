@@ -1,0 +1,219 @@
+//! The kinds of value that keys hold: text, switch, number, duration, size, list, secret.
+
+use std::fmt;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::reader::{Raw, kind};
+
+/// Bytes that must never be printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether no secret was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() {
+            "Secret(empty)"
+        } else {
+            "Secret(…)"
+        })
+    }
+}
+
+pub(super) fn text(raw: Raw) -> Result<String, String> {
+    match raw {
+        Raw::File(Value::String(text)) | Raw::Environment(text) => Ok(text),
+        Raw::File(other) => Err(format!("must be a text, not {}", kind(&other))),
+    }
+}
+
+pub(super) fn switch(raw: Raw) -> Result<bool, String> {
+    match raw {
+        Raw::File(Value::Boolean(on)) => Ok(on),
+        Raw::Environment(text) => text.parse().map_err(|_| "must be true or false".to_owned()),
+        Raw::File(other) => Err(format!("must be true or false, not {}", kind(&other))),
+    }
+}
+
+pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> {
+    let wanted = || format!("must be a whole number from {min} to {max}");
+    let number = match raw {
+        Raw::File(Value::Integer(number)) => usize::try_from(number).map_err(|_| wanted())?,
+        Raw::Environment(text) => text.parse().map_err(|_| wanted())?,
+        Raw::File(_) => return Err(wanted()),
+    };
+    if (min..=max).contains(&number) {
+        Ok(number)
+    } else {
+        Err(wanted())
+    }
+}
+
+pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
+    match raw {
+        Raw::File(Value::Array(items)) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text),
+                other => Err(format!(
+                    "must be a list of texts; one item is {}",
+                    kind(&other)
+                )),
+            })
+            .collect(),
+        Raw::Environment(text) => Ok(text
+            .split(',')
+            .map(|item| item.trim().to_owned())
+            .filter(|item| !item.is_empty())
+            .collect()),
+        Raw::File(other) => Err(format!("must be a list of texts, not {}", kind(&other))),
+    }
+}
+
+/// A duration such as `250ms`, `10s`, `5m`, `1h30m`, within bounds.
+pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
+    let wanted = || {
+        format!("must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {min:?} to {max:?}")
+    };
+    let duration = text(raw)
+        .ok()
+        .and_then(|text| parse_duration(&text))
+        .ok_or_else(wanted)?;
+    if (min..=max).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(wanted())
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .filter(|at| *at > 0)?;
+        let number: u32 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let unit = match &rest[..letters] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            "d" => Duration::from_secs(86_400),
+            _ => return None,
+        };
+        total = total.checked_add(unit.checked_mul(number)?)?;
+        rest = &rest[letters..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// A size in bytes such as `65536`, `64KiB`, `100MiB`, within bounds.
+pub(super) fn size(raw: Raw, min: u64, max: u64) -> Result<u64, String> {
+    let wanted = || {
+        format!(
+            "must be a size such as \"64KiB\" or \"100MiB\", from {} to {}",
+            show(min),
+            show(max)
+        )
+    };
+    let size = match raw {
+        Raw::File(Value::Integer(bytes)) => u64::try_from(bytes).ok(),
+        other => text(other).ok().and_then(|text| parse_size(&text)),
+    };
+    size.filter(|size| (min..=max).contains(size))
+        .ok_or_else(wanted)
+}
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let unit = match text[digits..].trim_start() {
+        "" | "B" => 1,
+        "KiB" => KIB,
+        "MiB" => MIB,
+        "GiB" => GIB,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn show(bytes: u64) -> String {
+    [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit && bytes % unit == 0)
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(unit, name)| format!("{}{name}", bytes / unit),
+        )
+}
+
+/// An `http` or `https` address without credentials, query or fragment.
+pub(super) fn url(raw: Raw) -> Result<url::Url, String> {
+    let text = text(raw)?;
+    let wanted = "must be an address such as \"https://project.supabase.co/auth/v1\"";
+    let url = url::Url::parse(&text).map_err(|error| format!("{wanted}: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "{wanted}: the scheme '{}' is neither http nor https",
+            url.scheme()
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{wanted}: credentials do not belong into it"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{wanted}: without a query and a fragment"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_add_up_their_parts() {
+        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        for wrong in ["", "5", "m", "5x", "-5s", "5 s", "99999999999s", "s5"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_units() {
+        assert_eq!(parse_size("64KiB"), Some(65_536));
+        assert_eq!(parse_size("100 MiB"), Some(104_857_600));
+        for wrong in ["", "KiB", "1KB", "1k", "-1", "99999999999GiB"] {
+            assert_eq!(parse_size(wrong), None, "{wrong:?}");
+        }
+    }
+}

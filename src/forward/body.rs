@@ -1,0 +1,103 @@
+//! Mimir's response body on its way to the client, with the connection that it comes by.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::failure::StreamFailure;
+use super::pool::Lease;
+
+/// A response's body. When it has ended well its connection goes back to the pool; dropped
+/// before, it takes the connection with it, and thereby cancels what Mimir is doing.
+pub struct ResponseBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    idle: Duration,
+    /// Made only once Mimir has kept us waiting.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting_since: Option<Instant>,
+}
+
+impl ResponseBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+            waiting_since: None,
+        };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.idle;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            timer.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = StreamFailure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            if self.is_overdue(cx) {
+                self.lease = None;
+                return Poll::Ready(Some(Err(StreamFailure::Idle)));
+            }
+            return Poll::Pending;
+        };
+        self.waiting_since = None;
+        match frame {
+            None => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(StreamFailure::Broken(error))))
+            }
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.give_back();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,115 @@
+//! What can break on the way to Mimir and back.
+
+use std::fmt;
+use std::io;
+
+use crate::edge::FailureReason;
+
+/// Why there is no response of Mimir's to pass on.
+#[derive(Debug)]
+pub enum Failure {
+    /// No upstream name resolves to an address.
+    NoInstance,
+    /// No instance could be connected to.
+    Connect(io::Error),
+    /// An instance took too long to begin its response.
+    Timeout,
+    /// The connection broke before the head of a response.
+    Broken(hyper::Error),
+    /// The request's own body failed.
+    Body(BodyFault),
+}
+
+/// What is wrong with a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Larger than its route allows, in bytes.
+    TooLarge {
+        /// What is allowed.
+        limit: u64,
+    },
+    /// It paused for too long, or took too long as a whole.
+    Slow,
+    /// The client stopped in the middle, or broke the protocol.
+    Incomplete,
+}
+
+impl Failure {
+    /// A label for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoInstance => "upstream_unresolved",
+            Self::Connect(_) => "upstream_unreachable",
+            Self::Timeout => "upstream_timeout",
+            Self::Broken(_) => "upstream_broken",
+            Self::Body(fault) => fault.reason(),
+        }
+    }
+}
+
+impl BodyFault {
+    /// A label for metrics and logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "body_too_large",
+            Self::Slow => "body_slow",
+            Self::Incomplete => "body_incomplete",
+        }
+    }
+}
+
+/// Text for the client; what Mimir's addresses are is none of its business.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInstance | Self::Connect(_) => {
+                f.write_str("the metrics store cannot be reached; try again")
+            }
+            Self::Timeout => f.write_str("the metrics store took too long to answer; try again"),
+            Self::Broken(_) => f.write_str("the metrics store broke off; try again"),
+            Self::Body(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
+            Self::Slow => f.write_str("the body came too slowly"),
+            Self::Incomplete => f.write_str("the body ended early"),
+        }
+    }
+}
+
+impl std::error::Error for BodyFault {}
+
+/// What can break once the head of a response has been passed on. The client's stream then ends
+/// as an error and never as a short success.
+#[derive(Debug)]
+pub enum StreamFailure {
+    /// The instance broke off.
+    Broken(hyper::Error),
+    /// The instance paused for too long.
+    Idle,
+}
+
+impl FailureReason for StreamFailure {
+    fn failure_reason(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "upstream_broken_body",
+            Self::Idle => "upstream_idle_body",
+        }
+    }
+}
+
+impl fmt::Display for StreamFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(error) => write!(f, "upstream broke off: {error}"),
+            Self::Idle => f.write_str("upstream paused for too long"),
+        }
+    }
+}
+
+impl std::error::Error for StreamFailure {}

@@ -1,0 +1,96 @@
+//! The private port: `/live`, `/ready`, `/metrics`. Never to be reachable from outside.
+//!
+//! Readiness says whether this process wants requests, and nothing about Supabase or Mimir: those
+//! are shared by all copies, and if their outage took every copy out of rotation, clients would
+//! get the platform's error page instead of our 503 with `Retry-After`. Their state is in the
+//! body and in the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::authn::{Authenticator, KeySource};
+use crate::forward::Instances;
+use crate::lifecycle::Readiness;
+use crate::telemetry::{LogSink, Metrics};
+
+/// What the private port reports on.
+pub struct Reported {
+    /// Whether requests are wanted.
+    pub readiness: Readiness,
+    /// The issuer's keys.
+    pub keys: Arc<KeySource>,
+    /// The token cache.
+    pub authenticator: Arc<Authenticator>,
+    /// Mimir's instances.
+    pub instances: Arc<Instances>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// The metrics' text form.
+    pub exposition: PrometheusHandle,
+    /// The log.
+    pub log: LogSink,
+}
+
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The private port's routes.
+pub fn router(reported: Reported) -> Router {
+    Router::new()
+        .route("/live", get(async || "alive\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            LONGEST,
+        ))
+        .with_state(Arc::new(reported))
+}
+
+async fn ready(State(reported): State<Arc<Reported>>) -> Response {
+    let keys = reported.keys.state();
+    let age = keys.age.map_or("never fetched".to_owned(), |age| {
+        format!("{} s old", age.as_secs())
+    });
+    let instances = reported.instances.len();
+    let facts = format!(
+        "key set: {} keys, {age}\nupstream: {instances} instances\n",
+        keys.keys
+    );
+    if reported.readiness.is_ready() {
+        (StatusCode::OK, format!("ready\n{facts}")).into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: starting or draining\n{facts}"),
+        )
+            .into_response()
+    }
+}
+
+async fn metrics(State(reported): State<Arc<Reported>>) -> String {
+    let keys = reported.keys.state();
+    let metrics = &reported.metrics;
+    metrics
+        .key_set_age
+        .set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
+    metrics.key_set_keys.set(whole(keys.keys as u64));
+    metrics
+        .token_cache_entries
+        .set(whole(reported.authenticator.cached_tokens()));
+    metrics
+        .log_lines_dropped
+        .absolute(reported.log.dropped() as u64);
+    reported.exposition.render()
+}
+
+fn whole(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,34 @@
+//! `mimir-tenant-proxy`: a streaming, multi-tenant, authenticating reverse proxy in front of
+//! Grafana Mimir.
+//!
+//! A guided tour, in the order in which a request meets the modules:
+//!
+//! 1. [`listener`] accepts a connection and gives it to a worker thread.
+//! 2. [`pipeline`] is the one function that every request goes through, top to bottom.
+//! 3. [`edge`] names the request and keeps the record of what becomes of it.
+//! 4. [`route`] says *what* is asked: a pure table on method and raw path.
+//! 5. [`authn`] says *who* asks: credential to principal.
+//! 6. [`authz`] says whether they *may*: principal and selector to grant.
+//! 7. [`forward`] takes the grant and streams both bodies to and from Mimir.
+//! 8. [`rejection`] turns whatever went wrong into an answer.
+//!
+//! Below them: [`mimir`] (what is known of its interface, and the only writer of the tenant
+//! header), [`tenancy`] (identities), [`telemetry`], [`clock`]. Around them: [`config`],
+//! [`internal`] (the private port), [`lifecycle`], and [`app`], which puts all together.
+
+pub mod app;
+pub mod authn;
+pub mod authz;
+pub mod clock;
+pub mod config;
+pub mod edge;
+pub mod forward;
+pub mod internal;
+pub mod lifecycle;
+pub mod listener;
+pub mod mimir;
+pub mod pipeline;
+pub mod rejection;
+pub mod route;
+pub mod telemetry;
+pub mod tenancy;

@@ -1,0 +1,234 @@
+//! Every refusal and failure -> status, body, `Retry-After`, metric label. The only module that
+//! knows HTTP statuses: each stage says what is wrong, this says how that is told.
+//!
+//! The rule behind it all: a sender drops what is answered with a 4xx and keeps what is answered
+//! with a 5xx, so whatever is ours to blame is a 5xx with `Retry-After`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+
+use crate::authn::Refusal;
+use crate::authz::Denial;
+use crate::edge::{Outcome, REQUEST_ID, RequestId};
+use crate::forward::{BodyFault, Failure};
+use crate::route::Unroutable;
+
+/// Why a request gets an answer of ours instead of Mimir's.
+#[derive(Debug)]
+pub enum Rejection {
+    /// Nothing is served there.
+    Route(Unroutable),
+    /// The head is larger than allowed.
+    HeadTooLarge,
+    /// A body where none belongs.
+    UnexpectedBody,
+    /// The body is not acceptable.
+    Body(BodyFault),
+    /// The caller is not known.
+    Credential(Refusal),
+    /// The caller may not.
+    Denied(Denial),
+    /// Mimir gave no answer.
+    Failed(Failure),
+}
+
+/// How long to stay away when something of ours is broken. Senders back off further themselves.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Who reads the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// A Prometheus API client: JSON.
+    Reader,
+    /// A sender: plain text.
+    Sender,
+}
+
+impl Audience {
+    /// Judges by the path, which is known even when the route is not.
+    pub fn of_path(path: &str) -> Self {
+        if path.starts_with("/prometheus/") {
+            Self::Reader
+        } else {
+            Self::Sender
+        }
+    }
+}
+
+impl Rejection {
+    /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
+    pub const REJECTION_REASONS: [&'static str; 27] = [
+        "no_route",
+        "method_not_allowed",
+        "malformed_target",
+        "head_too_large",
+        "unexpected_body",
+        "body_too_large",
+        "body_slow",
+        "body_incomplete",
+        "no_credential",
+        "malformed_credential",
+        "malformed_token",
+        "wrong_algorithm",
+        "unknown_key",
+        "bad_signature",
+        "malformed_claims",
+        "wrong_issuer",
+        "wrong_role",
+        "wrong_audience",
+        "expired",
+        "not_yet_valid",
+        "anonymous",
+        "oauth_client",
+        "malformed_selector",
+        "no_organisation",
+        "no_selector",
+        "not_a_member",
+        "missing_scope",
+    ];
+
+    /// Every label for something that broke.
+    pub const FAILURE_REASONS: [&'static str; 7] = [
+        "keys_unavailable",
+        "upstream_unresolved",
+        "upstream_unreachable",
+        "upstream_timeout",
+        "upstream_broken",
+        "upstream_broken_body",
+        "upstream_idle_body",
+    ];
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Route(Unroutable::Semicolon) | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
+            Self::Route(_) => StatusCode::NOT_FOUND,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
+                BodyFault::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyFault::Slow => StatusCode::REQUEST_TIMEOUT,
+                BodyFault::Incomplete => StatusCode::BAD_REQUEST,
+            },
+            Self::Credential(Refusal::KeysUnavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Credential(_) => StatusCode::UNAUTHORIZED,
+            Self::Denied(Denial::Selector(_) | Denial::NameOne(_)) => StatusCode::BAD_REQUEST,
+            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// A label for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Route(Unroutable::Path) => "no_route",
+            Self::Route(Unroutable::Method(_)) => "method_not_allowed",
+            Self::Route(Unroutable::Form | Unroutable::Semicolon) => "malformed_target",
+            Self::HeadTooLarge => "head_too_large",
+            Self::UnexpectedBody => "unexpected_body",
+            Self::Body(fault) => fault.reason(),
+            Self::Credential(refusal) => refusal.reason(),
+            Self::Denied(denial) => denial.reason(),
+            Self::Failed(failure) => failure.reason(),
+        }
+    }
+
+    /// How the request's record ends.
+    pub fn outcome(&self) -> Outcome {
+        let reason = self.reason();
+        if self.status().is_server_error() {
+            Outcome::Failed(reason)
+        } else {
+            Outcome::Rejected(reason)
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Route(unroutable) => unroutable.to_string(),
+            Self::HeadTooLarge => "the request's head is too large".to_owned(),
+            Self::UnexpectedBody => "this request takes no body".to_owned(),
+            Self::Body(fault) => fault.to_string(),
+            Self::Credential(refusal) => refusal.to_string(),
+            Self::Denied(denial) => denial.to_string(),
+            Self::Failed(failure) => failure.to_string(),
+        }
+    }
+
+    /// What the log says beyond the reason: the inside of a failure, which no client sees.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
+            Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
+            Self::Failed(_) | Self::Route(_) | Self::HeadTooLarge => None,
+            other => Some(other.message()),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Credential(Refusal::KeysUnavailable { retry_after }) => Some(*retry_after),
+            other => other.status().is_server_error().then_some(RETRY_AFTER),
+        }
+    }
+
+    /// Prometheus' name for the kind of error.
+    fn error_type(&self) -> &'static str {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            _ => "bad_data",
+        }
+    }
+
+    /// The answer.
+    pub fn response(&self, audience: Audience, id: &RequestId) -> Response<Full<Bytes>> {
+        let message = self.message();
+        let (content_type, text) = match audience {
+            Audience::Sender => ("text/plain; charset=utf-8", format!("{message}\n")),
+            Audience::Reader => {
+                let body = serde_json::json!({
+                    "status": "error", "errorType": self.error_type(), "error": message,
+                });
+                ("application/json", body.to_string())
+            }
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        headers.insert(REQUEST_ID, id.header_value());
+        if let Some(after) = self.retry_after() {
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(after.as_secs().max(1)),
+            );
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, self.challenge());
+        }
+        response
+    }
+
+    /// RFC 6750, section 3: without a credential only the scheme, else also what was wrong.
+    fn challenge(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.reason() {
+            "no_credential" => "Bearer",
+            "malformed_credential" => "Bearer error=\"invalid_request\"",
+            _ => "Bearer error=\"invalid_token\"",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use super::*;
+use crate::authn::{CredentialFault, TokenFault};
+use crate::authz::SelectorFault;
+use crate::tenancy::Scope;
+
+fn every_kind() -> Vec<Rejection> {
+    let retry_after = Duration::from_secs(7);
+    vec![
+        Rejection::Route(Unroutable::Path),
+        Rejection::Route(Unroutable::Form),
+        Rejection::Route(Unroutable::Semicolon),
+        Rejection::Route(Unroutable::Method(&crate::route::ROUTES[0])),
+        Rejection::HeadTooLarge,
+        Rejection::UnexpectedBody,
+        Rejection::Body(BodyFault::TooLarge { limit: 1 }),
+        Rejection::Body(BodyFault::Slow),
+        Rejection::Failed(Failure::Body(BodyFault::Incomplete)),
+        Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
+        Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
+        Rejection::Credential(Refusal::Token(TokenFault::Signature)),
+        Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
+        Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
+        Rejection::Denied(Denial::Selector(SelectorFault::Several)),
+        Rejection::Denied(Denial::NameOne(Vec::new())),
+        Rejection::Denied(Denial::NotAMember),
+        Rejection::Denied(Denial::Scope(Scope::MetricsWrite)),
+        Rejection::Failed(Failure::NoInstance),
+        Rejection::Failed(Failure::Connect(std::io::Error::other(
+            "10.0.0.7:8080 refused",
+        ))),
+        Rejection::Failed(Failure::Timeout),
+    ]
+}
+
+fn answer(rejection: &Rejection, audience: Audience) -> Response<Full<Bytes>> {
+    rejection.response(audience, &RequestId::of(&http::HeaderMap::new()))
+}
+
+fn text(response: Response<Full<Bytes>>) -> String {
+    let mut body = response.into_body();
+    let frame = std::pin::pin!(http_body_util::BodyExt::frame(&mut body));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Some(Ok(frame))) = std::future::Future::poll(frame, &mut cx) else {
+        panic!("a body of ours is there at once")
+    };
+    String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
+    for rejection in every_kind() {
+        let response = answer(&rejection, Audience::Sender);
+        let is_5xx = response.status().is_server_error();
+        assert_eq!(
+            response.headers().contains_key("retry-after"),
+            is_5xx,
+            "{rejection:?}"
+        );
+        assert_eq!(
+            matches!(rejection.outcome(), Outcome::Failed(_)),
+            is_5xx,
+            "{rejection:?}"
+        );
+        assert!(response.headers().contains_key("x-request-id"));
+    }
+}
+
+#[test]
+fn every_reason_is_counted() {
+    for rejection in every_kind() {
+        let reasons: &[&str] = match rejection.outcome() {
+            Outcome::Failed(_) => &Rejection::FAILURE_REASONS,
+            _ => &Rejection::REJECTION_REASONS,
+        };
+        assert!(
+            reasons.contains(&rejection.reason()),
+            "{} is not registered",
+            rejection.reason()
+        );
+    }
+}
+
+#[test]
+fn readers_get_json_and_senders_plain_text() {
+    for rejection in every_kind() {
+        let json: serde_json::Value =
+            serde_json::from_str(&text(answer(&rejection, Audience::Reader))).unwrap();
+        assert_eq!(json["status"], "error");
+        let plain = text(answer(&rejection, Audience::Sender));
+        assert_eq!(plain.trim_end(), json["error"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn a_401_has_a_challenge() {
+    for rejection in every_kind() {
+        let response = answer(&rejection, Audience::Reader);
+        let is_401 = response.status() == StatusCode::UNAUTHORIZED;
+        assert_eq!(
+            response.headers().contains_key("www-authenticate"),
+            is_401,
+            "{rejection:?}"
+        );
+    }
+}
+
+#[test]
+fn addresses_of_mimir_stay_inside() {
+    for rejection in every_kind() {
+        assert!(!text(answer(&rejection, Audience::Sender)).contains("10.0.0.7"));
+    }
+}

@@ -1,0 +1,142 @@
+//! What is asked: a pure table on method and *raw* path.
+//!
+//! Nothing is decoded, cleaned or case-folded, so Mimir sees exactly the bytes that were matched
+//! and there is no second opinion about what a path means (CVE-2019-9901, CVE-2021-29492). What
+//! is not in the table is refused before any credential is looked at.
+
+mod segment;
+mod table;
+
+use std::fmt;
+
+use http::{Method, Request, Version};
+
+use crate::tenancy::Scope;
+pub use table::ROUTES;
+
+/// One thing that a caller can ask for.
+#[derive(Debug)]
+pub struct Route {
+    /// The methods that it takes.
+    pub methods: &'static [Method],
+    /// The path, with `{label}` or `{name}` for one segment that varies.
+    pub path: &'static str,
+    /// Which part of the product it belongs to.
+    pub surface: Surface,
+    /// What the caller must be allowed to do.
+    pub scope: Scope,
+    /// What its body may be.
+    pub body: BodyPolicy,
+}
+
+/// A part of the product, with limits and metrics of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// Remote write.
+    Push,
+    /// OTLP export.
+    Otlp,
+    /// PromQL and metadata.
+    Query,
+    /// Rules and alerts.
+    Rules,
+}
+
+impl Surface {
+    /// Every surface.
+    pub const ALL: [Self; 4] = [Self::Push, Self::Otlp, Self::Query, Self::Rules];
+
+    /// The name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Otlp => "otlp",
+            Self::Query => "query",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// What a request's body may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyPolicy {
+    /// None at all.
+    Empty,
+    /// Query parameters, or a remote read request.
+    Query,
+    /// Samples by remote write or influx.
+    Push,
+    /// Samples by OTLP.
+    Otlp,
+}
+
+/// Why nothing in the table fits.
+#[derive(Clone, Copy, Debug)]
+pub enum Unroutable {
+    /// The target is not a path: absolute-form, authority-form or asterisk-form (RFC 9112, 3.2).
+    Form,
+    /// No route has this path.
+    Path,
+    /// A route has this path, but not this method.
+    Method(&'static Route),
+    /// The query string separates parameters with `;`, about which parsers disagree.
+    Semicolon,
+}
+
+/// Finds the route of a request.
+pub fn find<B>(request: &Request<B>) -> Result<&'static Route, Unroutable> {
+    let uri = request.uri();
+    // Every HTTP/2 target carries scheme and authority; in HTTP/1 they mean absolute-form.
+    let is_http2 = request.version() == Version::HTTP_2;
+    if !is_http2 && (uri.scheme().is_some() || uri.authority().is_some()) {
+        return Err(Unroutable::Form);
+    }
+    if !uri.path().starts_with('/') {
+        return Err(Unroutable::Form);
+    }
+    find_path(request.method(), uri.path(), uri.query())
+}
+
+/// Finds the route of a method, a raw path and a raw query string.
+pub fn find_path(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+) -> Result<&'static Route, Unroutable> {
+    let mut other_method = None;
+    for route in &ROUTES {
+        if !segment::path_matches(route.path, path) {
+            continue;
+        }
+        if !route.methods.contains(method) {
+            other_method = Some(route);
+            continue;
+        }
+        if query.is_some_and(|query| query.contains(';')) {
+            return Err(Unroutable::Semicolon);
+        }
+        return Ok(route);
+    }
+    Err(other_method.map_or(Unroutable::Path, Unroutable::Method))
+}
+
+impl fmt::Display for Unroutable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form => f.write_str("the request target must be a path, such as /api/v1/push"),
+            Self::Path => {
+                f.write_str("no such path; Mimir's user-facing paths are served unchanged")
+            }
+            Self::Method(route) => {
+                let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
+                write!(f, "{} takes only {}", route.path, methods.join(" and "))
+            }
+            Self::Semicolon => {
+                f.write_str("the query string must separate parameters with '&'; write ';' as %3B")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Matching a raw path against a route's path.
+
+/// Whether a raw path is one of a route's. `{label}` stands for a Prometheus label name, `{name}`
+/// for a percent-encoded segment in which `%2F` is a slash of the name (a rule namespace is often
+/// a file's path) and nothing else is special.
+pub(super) fn path_matches(route: &str, path: &str) -> bool {
+    if !route.contains('{') {
+        return route == path;
+    }
+    let mut wanted = route.split('/');
+    let mut given = path.split('/');
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some("{label}"), Some(segment)) if is_label_name(segment) => {}
+            (Some("{name}"), Some(segment)) if is_encoded_name(segment) => {}
+            (Some(literal), Some(segment)) if literal == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+/// `[a-zA-Z_][a-zA-Z0-9_]*`, which also holds the escaped form of UTF-8 label names (`U__…`).
+fn is_label_name(segment: &str) -> bool {
+    segment.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && segment
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// One segment in percent-encoding (RFC 3986) that decodes to UTF-8 without control characters
+/// and backslashes, and of which no part between slashes is `.`, `..` or empty.
+fn is_encoded_name(segment: &str) -> bool {
+    decode(segment).is_some_and(|name| {
+        !name.chars().any(|c| c.is_control() || c == '\\')
+            && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    })
+}
+
+fn decode(segment: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let high = char::from(bytes.next()?).to_digit(16)?;
+                let low = char::from(bytes.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            // pchar of RFC 3986 without ';', whose parameters some servers cut off.
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => byte,
+            _ if b"-._~!$&'()*+,=:@".contains(&byte) => byte,
+            _ => return None,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}

@@ -1,0 +1,119 @@
+//! The table of routes: every path of Mimir that a user may see.
+//!
+//! Left out on purpose: everything of Mimir's operators (`/config`, `/metrics`, `/*/ring`, …),
+//! rule and Alertmanager configuration writes, and `DELETE` on `series`.
+
+use http::Method;
+
+use super::{BodyPolicy, Route, Surface};
+use crate::tenancy::Scope;
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+const GET_OR_POST: &[Method] = &[Method::GET, Method::POST];
+
+const fn route(
+    methods: &'static [Method],
+    path: &'static str,
+    surface: Surface,
+    scope: Scope,
+    body: BodyPolicy,
+) -> Route {
+    Route {
+        methods,
+        path,
+        surface,
+        scope,
+        body,
+    }
+}
+
+const fn push(path: &'static str) -> Route {
+    route(
+        POST,
+        path,
+        Surface::Push,
+        Scope::MetricsWrite,
+        BodyPolicy::Push,
+    )
+}
+
+const fn otlp(path: &'static str) -> Route {
+    route(
+        POST,
+        path,
+        Surface::Otlp,
+        Scope::MetricsWrite,
+        BodyPolicy::Otlp,
+    )
+}
+
+/// A read with all its parameters in the query string.
+const fn get(path: &'static str) -> Route {
+    route(
+        GET,
+        path,
+        Surface::Query,
+        Scope::MetricsRead,
+        BodyPolicy::Empty,
+    )
+}
+
+/// A read whose parameters may stand in the body, as Grafana sends long queries.
+const fn query(path: &'static str) -> Route {
+    route(
+        GET_OR_POST,
+        path,
+        Surface::Query,
+        Scope::MetricsRead,
+        BodyPolicy::Query,
+    )
+}
+
+const fn remote_read(path: &'static str) -> Route {
+    route(
+        POST,
+        path,
+        Surface::Query,
+        Scope::MetricsRead,
+        BodyPolicy::Query,
+    )
+}
+
+const fn rules(path: &'static str) -> Route {
+    route(
+        GET,
+        path,
+        Surface::Rules,
+        Scope::RulesRead,
+        BodyPolicy::Empty,
+    )
+}
+
+/// Every route, the most frequent first.
+pub static ROUTES: [Route; 24] = [
+    push("/api/v1/push"),
+    otlp("/otlp/v1/metrics"),
+    query("/prometheus/api/v1/query_range"),
+    query("/prometheus/api/v1/query"),
+    query("/prometheus/api/v1/labels"),
+    query("/prometheus/api/v1/series"),
+    get("/prometheus/api/v1/label/{label}/values"),
+    get("/prometheus/api/v1/metadata"),
+    query("/prometheus/api/v1/query_exemplars"),
+    query("/prometheus/api/v1/format_query"),
+    query("/prometheus/api/v1/cardinality/label_names"),
+    query("/prometheus/api/v1/cardinality/label_values"),
+    query("/prometheus/api/v1/cardinality/active_series"),
+    query("/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
+    get("/prometheus/api/v1/status/buildinfo"),
+    remote_read("/prometheus/api/v1/read"),
+    rules("/prometheus/api/v1/rules"),
+    rules("/prometheus/api/v1/alerts"),
+    rules("/prometheus/config/v1/rules"),
+    rules("/prometheus/config/v1/rules/{name}"),
+    rules("/prometheus/config/v1/rules/{name}/{name}"),
+    get("/api/v1/user_limits"),
+    get("/api/v1/user_stats"),
+    push("/api/v1/push/influx/write"),
+];

@@ -1,0 +1,212 @@
+use super::*;
+use proptest::prelude::*;
+
+fn outcome(method: &Method, path: &str, query: Option<&str>) -> Result<&'static str, String> {
+    find_path(method, path, query)
+        .map(|route| route.path)
+        .map_err(|error| error.to_string())
+}
+
+fn no_such_path() -> Result<&'static str, String> {
+    Err(Unroutable::Path.to_string())
+}
+
+#[test]
+fn every_route_is_found_by_its_own_path() {
+    for route in &ROUTES {
+        let path = route
+            .path
+            .replace("{label}", "job")
+            .replace("{name}", "team%2Frules");
+        for method in route.methods {
+            assert_eq!(outcome(method, &path, Some("query=up")), Ok(route.path));
+        }
+        assert!(matches!(
+            find_path(&Method::DELETE, &path, None),
+            Err(Unroutable::Method(_))
+        ));
+    }
+}
+
+// What belongs to Mimir's operators, or writes configuration.
+#[test]
+fn operator_paths_have_no_route() {
+    for path in [
+        "/",
+        "/compactor/ring",
+        "/ruler/rule_groups",
+        "/ruler/delete_tenant_config",
+        "/ingester/flush",
+        "/ingester/shutdown",
+        "/distributor/ring",
+        "/all_user_stats",
+        "/distributor/all_user_stats",
+        "/store-gateway/tenants",
+        "/memberlist",
+        "/config",
+        "/multitenant_alertmanager/configs",
+        "/runtime_config",
+        "/services",
+        "/metrics",
+        "/debug/pprof/",
+        "/debug/fgprof",
+        "/ready",
+        "/api/v1/alerts",
+        "/api/v1/rules",
+        "/api/v1/upload/block/x/start",
+        "/prometheus/rules",
+        "/api/v1/push/",
+        "/API/v1/push",
+        "/prometheus/api/v1/admin/tsdb/delete_series",
+    ] {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            assert_eq!(outcome(&method, path, None), no_such_path(), "{path}");
+        }
+    }
+}
+
+// CVE-2019-9901, CVE-2021-29492.
+#[test]
+fn path_tricks_have_no_route() {
+    for path in [
+        "/api/v1/../v1/push",
+        "/api/v1/push/..",
+        "//api/v1/push",
+        "/api//v1/push",
+        "/api/v1/push//",
+        "/api/v1%2Fpush",
+        "/api/v1/%70ush",
+        "/api/v1/push%00",
+        "/api/v1/push\\",
+        "/api\\v1\\push",
+        "/api/v1/push;a=b",
+        "/api/v1/push%3Bx",
+        "/./api/v1/push",
+        "/%2e/api/v1/push",
+        "/api/v1/push/%2e%2e/ingester/shutdown",
+        "/prometheus/api/v1/label/../values",
+        "/prometheus/api/v1/label/a%2Fb/values",
+        "/prometheus/api/v1/label//values",
+        "/prometheus/api/v1/label/a;b/values",
+        "/prometheus/api/v1/label/%2e%2e/values",
+    ] {
+        for method in [Method::GET, Method::POST] {
+            assert_eq!(outcome(&method, path, None), no_such_path(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn rule_names_are_percent_encoded_segments() {
+    let rules = |name: &str| {
+        outcome(
+            &Method::GET,
+            &format!("/prometheus/config/v1/rules/{name}"),
+            None,
+        )
+    };
+    for name in [
+        "..",
+        ".",
+        "%2e%2e",
+        "a%2F..%2Fb",
+        "%2F",
+        "a%2F",
+        "a%00",
+        "a%5Cb",
+        "a%",
+        "a%2",
+        "a%zz",
+        "%ff",
+        "a;b",
+        "a\\b",
+        "",
+        "ns/..",
+        "ns/%2e",
+        "ns/",
+        "ns/group/more",
+    ] {
+        assert_eq!(rules(name), no_such_path(), "{name}");
+    }
+    for name in [
+        "alert_rule",
+        "team%2Frules.yaml",
+        "%C3%A9",
+        "a+b",
+        "a%20b",
+        "a.b",
+        "ns/group",
+    ] {
+        assert!(rules(name).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn only_origin_form_has_a_route() {
+    let find = |uri: &str| {
+        let request = Request::builder().uri(uri).body(()).unwrap();
+        find(&request)
+            .map(|route| route.path)
+            .map_err(|error| error.to_string())
+    };
+    let wrong_form = Err(Unroutable::Form.to_string());
+    assert!(find("/prometheus/api/v1/query?query=up").is_ok());
+    assert_eq!(find("http://mimir/prometheus/api/v1/query"), wrong_form);
+    assert_eq!(find("mimir:8080"), wrong_form);
+    assert_eq!(find("*"), wrong_form);
+}
+
+// Go drops a parameter with ';', older parsers split at it: nobody may rely on either.
+#[test]
+fn semicolons_do_not_separate_parameters() {
+    let query = |query| outcome(&Method::GET, "/prometheus/api/v1/query", Some(query));
+    assert_eq!(
+        query("query=up;time=1"),
+        Err(Unroutable::Semicolon.to_string())
+    );
+    assert!(query("query=up%3Btime=1").is_ok());
+}
+
+fn is_routed(path: &str) -> bool {
+    [Method::GET, Method::POST]
+        .iter()
+        .any(|method| find_path(method, path, None).is_ok())
+}
+
+const RULES: &str = "/prometheus/config/v1/rules/";
+
+proptest! {
+    // A real route's path, damaged at random: whatever still has a route is harmless.
+    #[test]
+    fn a_damaged_path_has_no_route_or_is_harmless(
+        at in 0usize..ROUTES.len(),
+        position in 0usize..60,
+        damage in "[.%/;\\\\a-zA-Z0-9_\0]{1,6}",
+        replaced in 0usize..4,
+    ) {
+        let path = ROUTES[at].path.replace("{label}", "job").replace("{name}", "rules");
+        let from = position.min(path.len());
+        let to = (from + replaced).min(path.len());
+        let damaged = format!("{}{damage}{}", &path[..from], &path[to..]);
+        if is_routed(&damaged) {
+            prop_assert!(!damaged.contains("//") && !damaged.contains(['\\', ';', '\0']));
+            prop_assert!(damaged.split('/').all(|segment| segment != ".." && segment != "."));
+            prop_assert!(!damaged.contains('%') || damaged.starts_with(RULES));
+        }
+    }
+
+    #[test]
+    fn arbitrary_text_is_matched_without_panic(name in "\\PC{0,30}", query in "\\PC{0,30}") {
+        let _ = outcome(&Method::GET, &name, Some(&query));
+        let _ = outcome(&Method::GET, &format!("{RULES}{name}"), Some(&query));
+    }
+
+    #[test]
+    fn encoded_names_hold_no_traversal(name in "([a-z.]|%2[eEfF]|%25|%5c|%00){1,10}") {
+        if is_routed(&format!("{RULES}{name}")) {
+            let decoded = name.to_lowercase().replace("%2e", ".").replace("%2f", "/");
+            prop_assert!(decoded.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            prop_assert!(!decoded.contains("%5c") && !decoded.contains("%00"));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the process says about itself: log lines and metrics. The only place that names a metric.
+//! Nothing here ever steers what happens to a request.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogSink, Logging};
+pub use metrics::{MetricNames, Metrics, install_recorder};

@@ -1,0 +1,70 @@
+//! Log lines go to standard output through one thread of their own: a reader that stops reading
+//! must never stop the data path. What does not fit is dropped, and counted.
+
+use std::io::Write as _;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Where finished lines go. Cheap to clone.
+#[derive(Clone)]
+pub struct LogSink {
+    writer: NonBlocking,
+    /// Lines that were dropped because nobody read.
+    dropped: ErrorCounter,
+}
+
+/// The running log; what is still under way is written when it is dropped.
+pub struct Logging {
+    /// Where finished lines go.
+    pub sink: LogSink,
+    _guard: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts the writing thread and makes `tracing` use it.
+    pub fn start(config: &LogConfig) -> Self {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(16_384)
+            .thread_name("log")
+            .finish(std::io::stdout());
+        let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(writer.clone());
+        let started = match config.format {
+            LogFormat::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .try_init(),
+            LogFormat::Pretty => lines.with_ansi(false).try_init(),
+        };
+        // Only a second start in one process can fail, and then the first one is in use.
+        drop(started);
+        let sink = LogSink {
+            dropped: writer.error_counter(),
+            writer,
+        };
+        Self {
+            sink,
+            _guard: guard,
+        }
+    }
+}
+
+impl LogSink {
+    /// Hands over one or more whole lines.
+    pub fn write(&mut self, lines: &[u8]) {
+        // The writer only queues; it reports no error.
+        let _ = self.writer.write_all(lines);
+    }
+
+    /// How many hand-overs were dropped because the queue was full.
+    pub fn dropped(&self) -> usize {
+        self.dropped.dropped_lines()
+    }
+}

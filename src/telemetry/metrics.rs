@@ -1,0 +1,276 @@
+//! Metric names, and handles to them made once: counting a request looks nothing up by a text.
+//!
+//! Every label is bounded: surfaces, outcomes and reasons are lists in the code. No metric carries
+//! a tenant, a user or a path.
+
+#![expect(
+    clippy::disallowed_macros,
+    reason = "this is where metrics are registered"
+)]
+
+use std::collections::HashMap;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// The bounded label values that this process can produce; the composition root gathers them
+/// from the stages, so that telemetry needs to know none of them.
+pub struct MetricNames {
+    /// Surfaces, in the order of their index.
+    pub surfaces: Vec<&'static str>,
+    /// Reasons of rejections.
+    pub rejections: Vec<&'static str>,
+    /// Reasons of failures.
+    pub failures: Vec<&'static str>,
+}
+
+/// Handles to all metrics.
+pub struct Metrics {
+    surfaces: Vec<SurfaceMetrics>,
+    unrouted: SurfaceMetrics,
+    /// Verified tokens found in the cache.
+    pub token_cache_hits: Counter,
+    /// Tokens that had to be verified.
+    pub token_cache_misses: Counter,
+    /// Tokens in the cache.
+    pub token_cache_entries: Gauge,
+    key_set_fetches: [Counter; 2],
+    /// Age of the key set.
+    pub key_set_age: Gauge,
+    /// Usable keys.
+    pub key_set_keys: Gauge,
+    /// Open downstream connections.
+    pub connections: Gauge,
+    /// Downstream connections accepted.
+    pub connections_accepted: Counter,
+    connections_ended: HashMap<&'static str, Counter>,
+    /// Upstream connections opened.
+    pub upstream_connects: Counter,
+    /// Upstream connections that could not be opened.
+    pub upstream_connect_failures: Counter,
+    /// Requests sent anew because a kept connection had gone.
+    pub upstream_resends: Counter,
+    /// Upstream instances that names resolve to.
+    pub upstream_instances: Gauge,
+    /// Resolutions that failed.
+    pub resolve_failures: Counter,
+    /// Log lines dropped.
+    pub log_lines_dropped: Counter,
+}
+
+struct SurfaceMetrics {
+    /// By the first digit of the status, 1 to 5.
+    forwarded: [Counter; 5],
+    rejected: HashMap<&'static str, Counter>,
+    failed: HashMap<&'static str, Counter>,
+    cancelled: Counter,
+    duration: Histogram,
+    received: Counter,
+    sent: Counter,
+}
+
+/// Reasons for which a downstream connection ends.
+const CONNECTION_ENDS: [&str; 4] =
+    ["closed", "idle_timeout", "header_timeout", "protocol_error"];
+
+const DURATION: &str = "mimir_tenant_proxy_request_duration_seconds";
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0,
+];
+
+/// Makes the process-wide recorder. Once per process.
+pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+impl Metrics {
+    /// Registers everything with the installed recorder, so that each series is there from the
+    /// start at zero.
+    pub fn register(names: &MetricNames) -> Self {
+        gauge!("mimir_tenant_proxy_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let surface = |name: &&'static str| SurfaceMetrics::register(name, names);
+        let fetches =
+            |outcome| counter!("mimir_tenant_proxy_key_set_fetches_total", "outcome" => outcome);
+        let cache = |outcome| counter!("mimir_tenant_proxy_token_cache_lookups_total", "outcome" => outcome);
+        let ended =
+            |reason| counter!("mimir_tenant_proxy_connections_ended_total", "reason" => reason);
+        Self {
+            surfaces: names.surfaces.iter().map(surface).collect(),
+            unrouted: SurfaceMetrics::register("none", names),
+            token_cache_hits: cache("hit"),
+            token_cache_misses: cache("miss"),
+            token_cache_entries: gauge!("mimir_tenant_proxy_token_cache_entries"),
+            key_set_fetches: [fetches("failed"), fetches("succeeded")],
+            key_set_age: gauge!("mimir_tenant_proxy_key_set_age_seconds"),
+            key_set_keys: gauge!("mimir_tenant_proxy_key_set_keys"),
+            connections: gauge!("mimir_tenant_proxy_connections"),
+            connections_accepted: counter!("mimir_tenant_proxy_connections_accepted_total"),
+            connections_ended: CONNECTION_ENDS.map(|reason| (reason, ended(reason))).into(),
+            upstream_connects: counter!("mimir_tenant_proxy_upstream_connects_total", "outcome" => "succeeded"),
+            upstream_connect_failures: counter!("mimir_tenant_proxy_upstream_connects_total", "outcome" => "failed"),
+            upstream_resends: counter!("mimir_tenant_proxy_upstream_resends_total"),
+            upstream_instances: gauge!("mimir_tenant_proxy_upstream_instances"),
+            resolve_failures: counter!("mimir_tenant_proxy_upstream_resolve_failures_total"),
+            log_lines_dropped: counter!("mimir_tenant_proxy_log_lines_dropped_total"),
+        }
+    }
+
+    /// Attempts to fetch the key set.
+    pub fn key_set_fetch(&self, succeeded: bool) -> &Counter {
+        &self.key_set_fetches[usize::from(succeeded)]
+    }
+
+    /// A downstream connection has ended.
+    pub fn connection_ended(&self, reason: &'static str) {
+        if let Some(counter) = self.connections_ended.get(reason) {
+            counter.increment(1);
+        }
+    }
+
+    fn surface(&self, index: Option<usize>) -> &SurfaceMetrics {
+        index
+            .and_then(|index| self.surfaces.get(index))
+            .unwrap_or(&self.unrouted)
+    }
+
+    /// Mimir's answer was passed on.
+    pub fn forwarded(&self, surface: Option<usize>, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.surface(surface).forwarded[class].increment(1);
+    }
+
+    /// A request was refused on purpose.
+    pub fn rejected(&self, surface: Option<usize>, reason: &'static str) {
+        if let Some(counter) = self.surface(surface).rejected.get(reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// Something broke while a request was served.
+    pub fn failed(&self, surface: Option<usize>, reason: &'static str) {
+        if let Some(counter) = self.surface(surface).failed.get(reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// The client went away.
+    pub fn cancelled(&self, surface: Option<usize>) {
+        self.surface(surface).cancelled.increment(1);
+    }
+
+    /// What a finished request took and carried.
+    pub fn finished(&self, surface: Option<usize>, seconds: f64, received: u64, sent: u64) {
+        let metrics = self.surface(surface);
+        metrics.duration.record(seconds);
+        metrics.received.increment(received);
+        metrics.sent.increment(sent);
+    }
+}
+
+impl SurfaceMetrics {
+    fn register(surface: &'static str, names: &MetricNames) -> Self {
+        let requests = |outcome: &'static str, reason: &'static str| counter!("mimir_tenant_proxy_requests_total", "surface" => surface, "outcome" => outcome, "reason" => reason);
+        let all = |outcome, reasons: &[&'static str]| {
+            reasons
+                .iter()
+                .map(|reason| (*reason, requests(outcome, *reason)))
+                .collect()
+        };
+        Self {
+            forwarded: ["1xx", "2xx", "3xx", "4xx", "5xx"]
+                .map(|class| requests("forwarded", class)),
+            rejected: all("rejected", &names.rejections),
+            failed: all("failed", &names.failures),
+            cancelled: requests("cancelled", "client_gone"),
+            duration: histogram!(DURATION, "surface" => surface),
+            received: counter!("mimir_tenant_proxy_received_bytes_total", "surface" => surface),
+            sent: counter!("mimir_tenant_proxy_sent_bytes_total", "surface" => surface),
+        }
+    }
+}
+
+fn describe() {
+    describe_gauge!(
+        "mimir_tenant_proxy_build_info",
+        "The version that runs; always 1."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_requests_total",
+        "Requests by surface, outcome (forwarded, rejected, failed, cancelled) and reason (for forwarded: the class of Mimir's status)."
+    );
+    describe_histogram!(
+        DURATION,
+        Unit::Seconds,
+        "From a request's head to the last byte of its response."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_received_bytes_total",
+        Unit::Bytes,
+        "Bytes of request bodies."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_sent_bytes_total",
+        Unit::Bytes,
+        "Bytes of response bodies."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_token_cache_lookups_total",
+        "Tokens found in the cache of verified tokens, or not."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_token_cache_entries",
+        "Verified tokens in the cache."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_key_set_fetches_total",
+        "Attempts to fetch the issuer's key set."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_key_set_age_seconds",
+        Unit::Seconds,
+        "Time since the key set was fetched; -1 if it never was."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_key_set_keys",
+        "Usable keys in the key set."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_connections",
+        "Open downstream connections."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_connections_accepted_total",
+        "Downstream connections accepted."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_connections_ended_total",
+        "Downstream connections ended, by reason."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_connects_total",
+        "Connections to Mimir opened, or not."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_resends_total",
+        "Requests sent anew because a kept connection had been closed before a byte of them was sent."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_upstream_instances",
+        "Addresses that the upstream names resolve to."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_resolve_failures_total",
+        "Upstream names that could not be resolved."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_log_lines_dropped_total",
+        "Log writes dropped because standard output was not read fast enough."
+    );
+}

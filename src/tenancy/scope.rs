@@ -1,0 +1,66 @@
+//! Scopes: what a route needs and what a caller may do.
+
+/// One permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Query telemetry.
+    MetricsRead,
+    /// Push telemetry.
+    MetricsWrite,
+    /// Look at rules and alerts.
+    RulesRead,
+}
+
+impl Scope {
+    /// Every scope, in the order in which they are written down.
+    pub const ALL: [Self; 3] = [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead];
+
+    /// The name in configuration, logs and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MetricsRead => "metrics:read",
+            Self::MetricsWrite => "metrics:write",
+            Self::RulesRead => "rules:read",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Reads one scope by its name, or says which there are.
+    pub fn parse_one(name: &str) -> Result<Scope, String> {
+        Scope::ALL
+            .into_iter()
+            .find(|scope| scope.name() == name)
+            .ok_or_else(|| {
+                let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
+                format!("'{name}' is no scope; there are {}", known.join(", "))
+            })
+    }
+
+    /// Whether the set holds a scope.
+    pub fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// The names of the scopes in the set, in the order of [`Scope::ALL`].
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Scope::ALL
+            .into_iter()
+            .filter(move |scope| self.contains(*scope))
+            .map(Scope::name)
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
+        Self(scopes.into_iter().fold(0, |set, scope| set | scope.bit()))
+    }
+}

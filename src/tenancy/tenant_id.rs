@@ -1,0 +1,218 @@
+//! [`TenantId`], Mimir's unit of isolation, and the template that makes one of an organisation.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::OrganisationId;
+
+/// A tenant ID that Mimir accepts: at most 150 bytes of `0-9 A-Z a-z ! _ . * ' ( ) -`, and none of
+/// the names that are dangerous as a path (CVE-2021-36156) or that Mimir keeps for itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TenantId(HeaderValue);
+
+/// Why a text is no tenant ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantIdError {
+    /// The text is empty.
+    Empty,
+    /// The text is longer than [`TenantId::MAX_BYTES`].
+    TooLong,
+    /// The text holds a byte outside Mimir's alphabet.
+    Character,
+    /// The text is a name that Mimir refuses: `.`, `..`, `__mimir_cluster`.
+    Reserved,
+}
+
+/// Whether Mimir allows a byte in a tenant ID.
+pub(super) fn is_tenant_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!_.*'()-".contains(&byte)
+}
+
+impl TenantId {
+    /// Mimir's limit on the length of a tenant ID.
+    pub const MAX_BYTES: usize = 150;
+
+    /// Reads a tenant ID by Mimir's rules.
+    pub fn parse(text: &str) -> Result<Self, TenantIdError> {
+        Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn from_bytes(text: Bytes) -> Result<Self, TenantIdError> {
+        if text.is_empty() {
+            return Err(TenantIdError::Empty);
+        }
+        if text.len() > Self::MAX_BYTES {
+            return Err(TenantIdError::TooLong);
+        }
+        if !text.iter().copied().all(is_tenant_byte) {
+            return Err(TenantIdError::Character);
+        }
+        if matches!(&text[..], b"." | b".." | b"__mimir_cluster") {
+            return Err(TenantIdError::Reserved);
+        }
+        HeaderValue::from_maybe_shared(text)
+            .map(Self)
+            .map_err(|_| TenantIdError::Character)
+    }
+
+    /// The tenant ID as a header value, shared and not copied.
+    pub(crate) fn header_value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    /// The tenant ID as text.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TenantId({})", self.as_str())
+    }
+}
+
+impl fmt::Display for TenantIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "a tenant ID must not be empty",
+            Self::TooLong => "a tenant ID has at most 150 bytes",
+            Self::Character => "a tenant ID consists of 0-9 A-Z a-z ! _ . * ' ( ) -",
+            Self::Reserved => "Mimir refuses the tenant IDs '.', '..' and '__mimir_cluster'",
+        })
+    }
+}
+
+/// The operator's rule for naming a tenant after an organisation, such as `{organisation_id}` or
+/// `prod-{organisation_id}`. The placeholder stands in it exactly once, which makes the mapping
+/// injective. The default is the placeholder alone.
+#[derive(Clone, Debug, Default)]
+pub struct TenantTemplate {
+    before: String,
+    after: String,
+}
+
+/// Why a text is no tenant template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateError {
+    /// The placeholder is missing or stands there more than once.
+    Placeholder,
+    /// What surrounds the placeholder leaves Mimir's alphabet, or too little room for a UUID.
+    Surroundings(TenantIdError),
+}
+
+const PLACEHOLDER: &str = "{organisation_id}";
+const A_UUID: &str = "00000000-0000-0000-0000-000000000000";
+
+impl TenantTemplate {
+    /// Reads a template.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let (before, after) = text
+            .split_once(PLACEHOLDER)
+            .ok_or(TemplateError::Placeholder)?;
+        if after.contains(PLACEHOLDER) {
+            return Err(TemplateError::Placeholder);
+        }
+        TenantId::parse(&format!("{before}{A_UUID}{after}"))
+            .map_err(TemplateError::Surroundings)?;
+        Ok(Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
+    }
+
+    /// The tenant of an organisation. Fails when the result breaks Mimir's rules, for example for
+    /// an organisation called `..`.
+    pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {
+        if self.before.is_empty() && self.after.is_empty() {
+            return TenantId::from_bytes(organisation.bytes().clone());
+        }
+        TenantId::from_bytes(
+            [&self.before, organisation.as_str(), &self.after]
+                .concat()
+                .into(),
+        )
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Placeholder => write!(f, "must hold {PLACEHOLDER} exactly once"),
+            Self::Surroundings(error) => write!(f, "makes no tenant ID of a UUID: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    // Mimir: "tenant ID is '.' or '..'", and paths made of tenant IDs (CVE-2021-36156).
+    #[test]
+    fn names_that_are_dangerous_as_paths_are_refused() {
+        for text in [".", "..", "__mimir_cluster"] {
+            assert_eq!(TenantId::parse(text), Err(TenantIdError::Reserved));
+        }
+        assert_eq!(TenantId::parse("a/../b"), Err(TenantIdError::Character));
+        assert_eq!(TenantId::parse(""), Err(TenantIdError::Empty));
+        assert_eq!(
+            TenantId::parse(&"a".repeat(151)),
+            Err(TenantIdError::TooLong)
+        );
+        assert!(TenantId::parse(&"a".repeat(150)).is_ok());
+    }
+
+    #[test]
+    fn template_holds_the_placeholder_exactly_once() {
+        assert_eq!(
+            TenantTemplate::parse("fixed").unwrap_err(),
+            TemplateError::Placeholder
+        );
+        let twice = "{organisation_id}{organisation_id}";
+        assert_eq!(
+            TenantTemplate::parse(twice).unwrap_err(),
+            TemplateError::Placeholder
+        );
+        assert!(matches!(
+            TenantTemplate::parse("a|{organisation_id}"),
+            Err(TemplateError::Surroundings(TenantIdError::Character))
+        ));
+    }
+
+    #[test]
+    fn an_organisation_called_dot_dot_has_no_tenant() {
+        let template = TenantTemplate::parse("{organisation_id}").unwrap();
+        let dots = OrganisationId::parse("..").unwrap();
+        assert_eq!(template.tenant_of(&dots), Err(TenantIdError::Reserved));
+    }
+
+    proptest! {
+        #[test]
+        fn every_tenant_id_obeys_mimirs_rules(text in "\\PC{0,200}") {
+            if let Ok(id) = TenantId::parse(&text) {
+                prop_assert_eq!(id.as_str(), text.as_str());
+                prop_assert!(!text.is_empty() && text.len() <= 150);
+                prop_assert!(text.bytes().all(is_tenant_byte));
+                prop_assert!(!["..", ".", "__mimir_cluster"].contains(&text.as_str()));
+            }
+        }
+
+        #[test]
+        fn different_organisations_have_different_tenants(
+            a in "[a-zA-Z0-9!_.*'()-]{1,40}",
+            b in "[a-zA-Z0-9!_.*'()-]{1,40}",
+            before in "[a-z-]{0,5}",
+            after in "[a-z-]{0,5}",
+        ) {
+            let template = TenantTemplate::parse(&format!("{before}{PLACEHOLDER}{after}")).unwrap();
+            let (a, b) = (OrganisationId::parse(&a).unwrap(), OrganisationId::parse(&b).unwrap());
+            if let (Ok(ta), Ok(tb)) = (template.tenant_of(&a), template.tenant_of(&b)) {
+                prop_assert_eq!(a == b, ta == tb);
+            }
+        }
+    }
+}
