@@ -83,20 +83,30 @@ impl KeySource {
         id: &str,
         algorithm: Algorithm,
     ) -> Result<Arc<VerificationKey>, Refusal> {
-        let Some(config) = &self.config else {
-            return Err(Refusal::Token(TokenFault::UnknownKey));
-        };
+        let Some(config) = &self.config else { return Err(Refusal::Token(TokenFault::UnknownKey)) };
+        let asked = Instant::now();
         if let Lookup::Unknown = self.lookup(config, id, algorithm)? {
             self.ask_for_news(config, id).await;
         }
         match self.lookup(config, id, algorithm)? {
             Lookup::Found(key) => Ok(key),
             Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
-            Lookup::Unknown if matches!(self.state.load().last_attempt, Some((_, true))) => {
-                self.absent.insert(id.to_owned(), ());
-                Err(Refusal::Token(TokenFault::UnknownKey))
+            Lookup::Unknown => Err(self.absence(config, id, asked)),
+        }
+    }
+
+    /// What an unknown key means, and whether to remember it: only a set that was fetched after
+    /// the token came can say that its key is absent, else a flood of unknown keys would have the
+    /// first token of a new key remembered as bad.
+    fn absence(&self, config: &KeySetConfig, id: &str, asked: Instant) -> Refusal {
+        match self.state.load().last_attempt {
+            Some((at, true)) => {
+                if at >= asked {
+                    self.absent.insert(id.to_owned(), ());
+                }
+                Refusal::Token(TokenFault::UnknownKey)
             }
-            Lookup::Unknown => Err(Self::unavailable(config)),
+            _ => Self::unavailable(config),
         }
     }
 

@@ -154,7 +154,7 @@ fn read_key_set(
         max_age: section.get("jwks_max_age", limits.1, |raw| {
             duration(raw, limits.0, 30 * limits.1)
         }),
-        cool_down: section.get("jwks_cool_down", 10 * second, |raw| {
+        cool_down: section.get("jwks_cool_down", 5 * second, |raw| {
             duration(raw, limits.0, 600 * second)
         }),
         fetch_timeout: section.get("jwks_fetch_timeout", 5 * second, |raw| {

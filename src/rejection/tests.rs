@@ -1,7 +1,7 @@
 use super::*;
 use crate::authn::{CredentialFault, TokenFault};
 use crate::authz::SelectorFault;
-use crate::tenancy::Scope;
+use crate::tenancy::{OrganisationId, Scope};
 
 fn every_kind() -> Vec<Rejection> {
     let retry_after = Duration::from_secs(7);
@@ -21,7 +21,7 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
         Rejection::Denied(Denial::Selector(SelectorFault::Several)),
-        Rejection::Denied(Denial::NameOne(Vec::new())),
+        Rejection::Denied(Denial::NameOne(vec![OrganisationId::parse("org-a").unwrap()])),
         Rejection::Denied(Denial::NotAMember),
         Rejection::Denied(Denial::Scope(Scope::MetricsWrite)),
         Rejection::Failed(Failure::NoInstance),

@@ -1,1 +1,24 @@
-fn main() {}
+//! Integration tests on real parts. This list is the table of contents.
+
+/// Every route against every kind of caller.
+mod access;
+/// Answers for upstreams that only have to say something.
+mod answers;
+/// The way a request is refused when its form is hostile, and what Mimir would have done.
+mod hostile;
+/// Two organisations never mix.
+mod isolation;
+/// The issuer's keys: rotation, outages, floods.
+mod keys;
+/// Commands, signals, logs, metrics.
+mod operations;
+/// Every read of Mimir's, by GET and POST.
+mod reads;
+/// Stock senders write, and what they wrote is read back.
+mod senders;
+/// Both bodies: backpressure, cancellation, failures, memory, slow clients.
+mod streaming;
+/// Tokens of every algorithm and shape.
+mod tokens;
+/// Instances: choice, failure, deadlines.
+mod upstreams;

@@ -1,1 +1,36 @@
+//! Real parts for tests, the demo and load tests, one line each: a proxy, a Mimir, a Prometheus
+//! that sends, an issuer of tokens. A fake is here only for faults that a real part cannot show.
+//!
+//! Everything takes a free port, keeps its files in a directory of its own, and ends when it is
+//! dropped or when the process ends, however it ends.
 
+mod chaos;
+mod client;
+mod issuer;
+mod mimir;
+mod parts;
+mod process;
+mod prometheus;
+mod proxy;
+pub mod samples;
+mod upstream;
+
+pub use chaos::ChaosProxy;
+pub use client::{Answer, Client, raw_exchange};
+pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
+pub use mimir::Mimir;
+pub use parts::part;
+pub use process::{Process, free_port, wait_until};
+pub use prometheus::{NodeExporter, Prometheus, RemoteWrite};
+pub use proxy::{Proxy, ProxyOptions};
+pub use upstream::{RawUpstream, Received, Upstream};
+
+/// The organisation that most tests speak of.
+pub const ORG_A: &str = "0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a";
+/// Another organisation, which must never see the first one's data.
+pub const ORG_B: &str = "0b0b0b0b-0b0b-4b0b-8b0b-0b0b0b0b0b0b";
+
+/// A fresh organisation, so that tests that share a Mimir do not see each other.
+pub fn fresh_organisation() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,103 @@
+//! A TCP proxy that breaks the network on purpose.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What the network does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Everything passes.
+    Fair,
+    /// Connections are made and nothing passes.
+    Stalled,
+    /// Connections are cut, and new ones too.
+    Cut,
+}
+
+/// A proxy to one address, with changeable weather.
+pub struct ChaosProxy {
+    address: SocketAddr,
+    weather: Arc<watch::Sender<Weather>>,
+    _tasks: JoinSet<()>,
+}
+
+impl ChaosProxy {
+    /// Starts in fair weather.
+    pub async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let address = listener.local_addr().expect("address");
+        let weather = Arc::new(watch::Sender::new(Weather::Fair));
+        let mut tasks = JoinSet::new();
+        let sender = Arc::clone(&weather);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let weather = sender.subscribe();
+                connections.spawn(async move {
+                    if *weather.borrow() == Weather::Cut {
+                        return;
+                    }
+                    let Ok(server) = TcpStream::connect(target).await else { return };
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    tokio::select! {
+                        () = pump(&mut from_client, &mut to_server, weather.clone()) => {}
+                        () = pump(&mut from_server, &mut to_client, weather) => {}
+                    }
+                });
+            }
+        });
+        Self { address, weather, _tasks: tasks }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Everything passes.
+    pub fn calm(&self) {
+        self.weather.send_replace(Weather::Fair);
+    }
+
+    /// Nothing passes, and nobody is told.
+    pub fn stall(&self) {
+        self.weather.send_replace(Weather::Stalled);
+    }
+
+    /// All connections are cut.
+    pub fn cut(&self) {
+        self.weather.send_replace(Weather::Cut);
+    }
+}
+
+async fn pump(
+    from: &mut tokio::net::tcp::OwnedReadHalf,
+    to: &mut tokio::net::tcp::OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let now = *weather.borrow_and_update();
+        match now {
+            Weather::Cut => return,
+            Weather::Stalled => {
+                if weather.changed().await.is_err() {
+                    return;
+                }
+            }
+            Weather::Fair => tokio::select! {
+                read = from.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => if to.write_all(&buffer[..length]).await.is_err() { return },
+                },
+                changed = weather.changed() => if changed.is_err() { return },
+            },
+        }
+    }
+}

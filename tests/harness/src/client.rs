@@ -1,0 +1,131 @@
+//! A client for tests: HTTP/1.1 or h2c, with or without a token, and raw bytes for what no
+//! decent client would send.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as text.
+    pub text: String,
+    /// The body.
+    pub body: bytes::Bytes,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// A header as text, empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(binary)"))
+    }
+}
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    http: reqwest::Client,
+    headers: HeaderMap,
+}
+
+impl Client {
+    /// A client over HTTP/1.1.
+    pub fn new(base: &str) -> Self {
+        Self::with(base, reqwest::Client::builder().http1_only())
+    }
+
+    /// A client over HTTP/2 without TLS (prior knowledge).
+    pub fn h2c(base: &str) -> Self {
+        Self::with(base, reqwest::Client::builder().http2_prior_knowledge())
+    }
+
+    fn with(base: &str, builder: reqwest::ClientBuilder) -> Self {
+        let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none());
+        let http = builder.timeout(Duration::from_secs(60)).build().expect("client");
+        Self { base: base.to_owned(), http, headers: HeaderMap::new() }
+    }
+
+    /// The same client with another header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, value.parse().expect("header value"));
+        self
+    }
+
+    /// The same client with a bearer token.
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// GET.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.send(Method::GET, target, Vec::new()).await
+    }
+
+    /// POST.
+    pub async fn post(&self, target: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.send(Method::POST, target, body).await
+    }
+
+    /// POST of a form.
+    pub async fn post_form(&self, target: &str, form: &str) -> Answer {
+        let form_type = "application/x-www-form-urlencoded";
+        self.clone().header("content-type", form_type).post(target, form.to_owned()).await
+    }
+
+    /// Any request, with the target as it is.
+    pub async fn send(&self, method: Method, target: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.try_send(method, target, body).await.expect("an answer")
+    }
+
+    /// Any request; an error if the answer does not come to its end.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        target: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Answer, reqwest::Error> {
+        let request = self.http.request(method, format!("{}{target}", self.base));
+        let answer = request.headers(self.headers.clone()).body(body).send().await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.bytes().await?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Ok(Answer { status, headers, text, body })
+    }
+
+    /// An answer whose body is still to be read.
+    pub async fn open(&self, method: Method, target: &str, body: impl Into<reqwest::Body>) -> reqwest::Response {
+        let request = self.http.request(method, format!("{}{target}", self.base));
+        request.headers(self.headers.clone()).body(body).send().await.expect("an answer")
+    }
+}
+
+/// Sends raw bytes to `http://HOST:PORT` and returns all that comes back until the server closes
+/// or says nothing for two seconds.
+pub async fn raw_exchange(base: &str, bytes: &[u8]) -> String {
+    let address = base.strip_prefix("http://").expect("an address");
+    let mut socket = TcpStream::connect(address).await.expect("connect");
+    socket.write_all(bytes).await.expect("write");
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(length)) = tokio::time::timeout(Duration::from_secs(2), socket.read(&mut buffer)).await {
+        if length == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}

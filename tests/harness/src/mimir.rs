@@ -1,0 +1,118 @@
+//! A real Mimir, all in one process, on the file system.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::parts::part;
+use crate::process::{Process, free_port};
+
+/// A running Mimir.
+pub struct Mimir {
+    process: Process,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Mimir {
+    /// The Mimir that all tests of one process share; each test takes tenants of its own. It is
+    /// killed by the kernel when the process ends.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Mimir> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    /// Starts a Mimir and waits until it takes writes.
+    pub async fn start() -> Self {
+        let directory = TempDir::with_prefix("mimir-").expect("directory");
+        let (port, grpc, gossip) = (free_port(), free_port(), free_port());
+        let config = directory.path().join("mimir.yaml");
+        std::fs::write(&config, configuration(directory.path().to_path_buf(), gossip)).expect("config");
+        let process = Process::start("mimir", &part("mimir"), directory.path(), |command| {
+            command
+                .args(ADVERTISERS.map(|name| format!("-{name}.instance-addr=127.0.0.1")))
+                .arg(format!("-config.file={}", config.display()))
+                .arg(format!("-server.http-listen-port={port}"))
+                .arg(format!("-server.grpc-listen-port={grpc}"))
+                .current_dir(directory.path());
+        });
+        let mut mimir = Self { process, port, _directory: directory };
+        let url = format!("{}/ready", mimir.url());
+        mimir.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
+        mimir
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// Whoever tells the others an address would tell that of a network card, where nobody listens.
+const ADVERTISERS: [&str; 10] = [
+    "alertmanager.sharding-ring",
+    "compactor.ring",
+    "distributor.ring",
+    "ingester.ring",
+    "overrides-exporter.ring",
+    "querier.ring",
+    "query-frontend",
+    "query-scheduler.ring",
+    "ruler.ring",
+    "store-gateway.sharding-ring",
+];
+
+fn configuration(directory: PathBuf, gossip: u16) -> String {
+    let directory = directory.display();
+    format!(
+        r#"
+target: all
+multitenancy_enabled: true
+server:
+  http_listen_address: 127.0.0.1
+  grpc_listen_address: 127.0.0.1
+  log_level: warn
+  http_server_read_timeout: 10m
+  http_server_write_timeout: 10m
+common:
+  storage:
+    backend: filesystem
+    filesystem: {{dir: "{directory}/common"}}
+blocks_storage:
+  filesystem: {{dir: "{directory}/blocks"}}
+  tsdb: {{dir: "{directory}/tsdb"}}
+  bucket_store: {{sync_dir: "{directory}/sync"}}
+ruler_storage:
+  filesystem: {{dir: "{directory}/rules"}}
+alertmanager_storage:
+  filesystem: {{dir: "{directory}/alerts"}}
+ruler: {{rule_path: "{directory}/rules-temp"}}
+alertmanager: {{data_dir: "{directory}/alertmanager"}}
+compactor: {{data_dir: "{directory}/compactor"}}
+activity_tracker: {{filepath: ""}}
+usage_stats: {{enabled: false}}
+memberlist: {{bind_addr: [127.0.0.1], bind_port: {gossip}, advertise_addr: 127.0.0.1}}
+ingester:
+  ring: {{replication_factor: 1, min_ready_duration: 0s}}
+distributor: {{influx_endpoint_enabled: true}}
+store_gateway: {{sharding_ring: {{replication_factor: 1}}}}
+limits:
+  cardinality_analysis_enabled: true
+  max_global_exemplars_per_user: 1000
+  native_histograms_ingestion_enabled: true
+  compactor_blocks_retention_period: 0s
+"#
+    )
+}

@@ -1,0 +1,93 @@
+//! Stock senders: a real node exporter, scraped by a real Prometheus that remote-writes.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::parts::part;
+use crate::process::{Process, free_port};
+
+/// A running node exporter.
+pub struct NodeExporter {
+    _process: Process,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl NodeExporter {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let directory = TempDir::with_prefix("node-exporter-").expect("directory");
+        let port = free_port();
+        let program = part("prometheus-node-exporter");
+        let mut process = Process::start("node-exporter", &program, directory.path(), |command| {
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        });
+        let url = format!("http://127.0.0.1:{port}/metrics");
+        process.wait_ready(&url, "node_", Duration::from_secs(20)).await;
+        Self { _process: process, port, _directory: directory }
+    }
+}
+
+/// Which remote write protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteWrite {
+    /// 1.0, by Debian's Prometheus 2.
+    V1,
+    /// 2.0, by Prometheus 3.
+    V2,
+}
+
+/// A running Prometheus that scrapes a node exporter and remote-writes.
+pub struct Prometheus {
+    process: Process,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one that writes to a base address with a bearer token.
+    pub async fn start(version: RemoteWrite, exporter: &NodeExporter, target: &str, token: &str) -> Self {
+        let directory = TempDir::with_prefix("prometheus-").expect("directory");
+        let port = free_port();
+        let (program, message) = match version {
+            RemoteWrite::V1 => ("prometheus", ""),
+            RemoteWrite::V2 => ("prometheus3", "    protobuf_message: io.prometheus.write.v2.Request\n"),
+        };
+        let config = directory.path().join("prometheus.yml");
+        let scraped = exporter.port;
+        std::fs::write(directory.path().join("token"), token).expect("token");
+        std::fs::write(
+            &config,
+            format!(
+                "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+                 scrape_configs:\n  - job_name: node\n    static_configs: [{{targets: ['127.0.0.1:{scraped}']}}]\n\
+                 remote_write:\n  - url: {target}/api/v1/push\n{message}\
+                 \x20   authorization: {{credentials_file: {}/token}}\n\
+                 \x20   queue_config: {{batch_send_deadline: 200ms}}\n",
+                directory.path().display()
+            ),
+        )
+        .expect("config");
+        let process = Process::start("prometheus", &part(program), directory.path(), |command| {
+            command
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={}/data", directory.path().display()))
+                .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        });
+        let mut prometheus = Self { process, port, _directory: directory };
+        let url = format!("{}/-/ready", prometheus.url());
+        prometheus.process.wait_ready(&url, "eady", Duration::from_secs(30)).await;
+        prometheus
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}

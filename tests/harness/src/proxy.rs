@@ -1,0 +1,122 @@
+//! The proxy itself, as the process that operators run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::process::{Process, free_port};
+
+/// How to start a proxy.
+#[derive(Clone)]
+pub struct ProxyOptions {
+    issuer: String,
+    upstreams: Vec<String>,
+    extra: Vec<(String, String)>,
+}
+
+impl ProxyOptions {
+    /// For one issuer and one upstream.
+    pub fn new(issuer: &str, upstream: &str) -> Self {
+        Self { issuer: issuer.to_owned(), upstreams: vec![upstream.to_owned()], extra: Vec::new() }
+    }
+
+    /// With another upstream.
+    #[must_use]
+    pub fn upstream(mut self, url: &str) -> Self {
+        self.upstreams.push(url.to_owned());
+        self
+    }
+
+    /// With `section.key = value` (TOML).
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.extra.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> Proxy {
+        let directory = TempDir::with_prefix("proxy-").expect("directory");
+        let (port, internal) = (free_port(), free_port());
+        let mut keys = vec![
+            ("listen.address".to_owned(), format!("\"127.0.0.1:{port}\"")),
+            ("listen.internal_address".to_owned(), format!("\"127.0.0.1:{internal}\"")),
+            ("auth.issuer".to_owned(), format!("\"{}\"", self.issuer)),
+            ("upstream.urls".to_owned(), format!("{:?}", self.upstreams)),
+            ("shutdown.drain_delay".to_owned(), "\"0s\"".to_owned()),
+        ];
+        for (key, value) in self.extra {
+            keys.retain(|(known, _)| *known != key);
+            keys.push((key, value));
+        }
+        let lines: Vec<String> = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let config = directory.path().join("proxy.toml");
+        std::fs::write(&config, lines.concat()).expect("config");
+        let process = Process::start("proxy", &Proxy::binary(), directory.path(), |command| {
+            command.arg("--config").arg(&config).arg("serve");
+        });
+        let mut proxy = Proxy { process, port, internal, config, _directory: directory };
+        let ready = format!("{}/ready", proxy.internal_url());
+        proxy.process.wait_ready(&ready, "ready", Duration::from_secs(20)).await;
+        proxy
+    }
+}
+
+/// A running proxy.
+pub struct Proxy {
+    /// The process.
+    pub process: Process,
+    port: u16,
+    internal: u16,
+    /// Its configuration file.
+    pub config: PathBuf,
+    _directory: TempDir,
+}
+
+impl Proxy {
+    /// The binary that belongs to the running test or program: `MTP_BINARY`, or the one beside it.
+    pub fn binary() -> PathBuf {
+        if let Some(binary) = std::env::var_os("MTP_BINARY") {
+            return binary.into();
+        }
+        let mut directory = std::env::current_exe().expect("own path");
+        directory.pop();
+        if directory.ends_with("deps") {
+            directory.pop();
+        }
+        let binary = directory.join("mimir-tenant-proxy");
+        assert!(binary.exists(), "{} is not there; run cargo build", binary.display());
+        binary
+    }
+
+    /// The public port.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The private port.
+    pub fn internal_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.internal)
+    }
+
+    /// A client of the public port.
+    pub fn client(&self) -> Client {
+        Client::new(&self.url())
+    }
+
+    /// The value of a series, by its name with labels as `/metrics` shows them; 0 if it is absent.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = Client::new(&self.internal_url()).get("/metrics").await.text;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// The access log's lines that speak of a path.
+    pub fn access_log(&self, path: &str) -> Vec<serde_json::Value> {
+        let log = self.process.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["message"] == "Request" && line["http.path"] == path).collect()
+    }
+}

@@ -1,0 +1,112 @@
+//! Samples in the senders' wire formats.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+
+/// `prometheus.WriteRequest` (remote write 1.0).
+#[derive(Clone, PartialEq, Message)]
+struct WriteRequest {
+    #[prost(message, repeated, tag = "1")]
+    timeseries: Vec<TimeSeries>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TimeSeries {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sample {
+    #[prost(double, tag = "1")]
+    value: f64,
+    #[prost(int64, tag = "2")]
+    timestamp: i64,
+}
+
+/// `prometheus.ReadRequest` (remote read).
+#[derive(Clone, PartialEq, Message)]
+struct ReadRequest {
+    #[prost(message, repeated, tag = "1")]
+    queries: Vec<ReadQuery>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadQuery {
+    #[prost(int64, tag = "1")]
+    start: i64,
+    #[prost(int64, tag = "2")]
+    end: i64,
+    #[prost(message, repeated, tag = "3")]
+    matchers: Vec<Matcher>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Matcher {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    value: String,
+}
+
+/// `prometheus.ReadResponse`.
+#[derive(Clone, PartialEq, Message)]
+struct ReadResponse {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<WriteRequest>,
+}
+
+fn labels(metric: &str, more: &[(&str, &str)]) -> Vec<Label> {
+    let mut labels: Vec<Label> = [("__name__", metric)]
+        .iter()
+        .chain(more)
+        .map(|(name, value)| Label { name: (*name).to_owned(), value: (*value).to_owned() })
+        .collect();
+    labels.sort_by(|a, b| a.name.cmp(&b.name));
+    labels
+}
+
+/// Now, in milliseconds since the epoch.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock");
+    i64::try_from(since.as_millis()).expect("clock")
+}
+
+/// A remote write 1.0 body with one sample of one series, taken now.
+pub fn remote_write(metric: &str, more: &[(&str, &str)], value: f64) -> Vec<u8> {
+    let samples = vec![Sample { value, timestamp: now_ms() }];
+    let request = WriteRequest { timeseries: vec![TimeSeries { labels: labels(metric, more), samples }] };
+    compress(&request.encode_to_vec())
+}
+
+/// A remote read body that asks for one metric of the last five minutes.
+pub fn remote_read(metric: &str) -> Vec<u8> {
+    let matchers = vec![Matcher { kind: 0, name: "__name__".to_owned(), value: metric.to_owned() }];
+    let query = ReadQuery { start: now_ms() - 300_000, end: now_ms() + 1000, matchers };
+    compress(&ReadRequest { queries: vec![query] }.encode_to_vec())
+}
+
+/// The values in a (sampled) remote read response.
+pub fn remote_read_values(body: &[u8]) -> Vec<f64> {
+    let plain = snap::raw::Decoder::new().decompress_vec(body).expect("snappy");
+    let response = ReadResponse::decode(plain.as_slice()).expect("a read response");
+    let series = response.results.into_iter().flat_map(|result| result.timeseries);
+    series.flat_map(|one| one.samples).map(|sample| sample.value).collect()
+}
+
+fn compress(plain: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(plain).expect("snappy")
+}
