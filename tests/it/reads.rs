@@ -127,7 +127,7 @@ async fn rule_configuration_is_read_and_never_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_answers_go_through_untouched() {
     let scene = scene().await;
-    let target = "/api/v1/user_limits";
+    let target = "/prometheus/api/v1/query_range?query=vector(1)&start=1800000000&end=1800010000&step=5";
     let plain = scene.client.get(target).await;
     let answer = scene.client.clone().header("accept-encoding", "gzip").get(target).await;
     assert_eq!(answer.header("content-encoding"), "gzip", "{answer:?}");

@@ -15,7 +15,7 @@ mod proxy;
 pub mod samples;
 mod upstream;
 
-pub use chaos::ChaosProxy;
+pub use chaos::{ChaosProxy, Weather};
 pub use client::{Answer, Client, raw_exchange};
 pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use mimir::Mimir;

@@ -30,10 +30,14 @@ impl Mimir {
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
         std::fs::write(&config, configuration(directory.path().to_path_buf(), gossip)).expect("config");
+        // Without runtime configuration Mimir does not serve /api/v1/user_limits.
+        let runtime = directory.path().join("runtime.yaml");
+        std::fs::write(&runtime, "overrides: {}\n").expect("runtime config");
         let process = Process::start("mimir", &part("mimir"), directory.path(), |command| {
             command
                 .args(ADVERTISERS.map(|name| format!("-{name}.instance-addr=127.0.0.1")))
                 .arg(format!("-config.file={}", config.display()))
+                .arg(format!("-runtime-config.file={}", runtime.display()))
                 .arg(format!("-server.http-listen-port={port}"))
                 .arg(format!("-server.grpc-listen-port={grpc}"))
                 .current_dir(directory.path());
