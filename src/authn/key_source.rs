@@ -83,7 +83,9 @@ impl KeySource {
         id: &str,
         algorithm: Algorithm,
     ) -> Result<Arc<VerificationKey>, Refusal> {
-        let Some(config) = &self.config else { return Err(Refusal::Token(TokenFault::UnknownKey)) };
+        let Some(config) = &self.config else {
+            return Err(Refusal::Token(TokenFault::UnknownKey));
+        };
         let asked = Instant::now();
         if let Lookup::Unknown = self.lookup(config, id, algorithm)? {
             self.ask_for_news(config, id).await;

@@ -21,7 +21,9 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
         Rejection::Denied(Denial::Selector(SelectorFault::Several)),
-        Rejection::Denied(Denial::NameOne(vec![OrganisationId::parse("org-a").unwrap()])),
+        Rejection::Denied(Denial::NameOne(vec![
+            OrganisationId::parse("org-a").unwrap(),
+        ])),
         Rejection::Denied(Denial::NotAMember),
         Rejection::Denied(Denial::Scope(Scope::MetricsWrite)),
         Rejection::Failed(Failure::NoInstance),

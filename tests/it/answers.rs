@@ -10,7 +10,9 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
 /// A body that is there at once.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
 }
 
 /// Reads the request to its end and answers an empty query result.
@@ -18,5 +20,7 @@ pub(crate) async fn ok(request: Received) -> Response<Body> {
     if let Some(body) = request.body {
         let _ = body.collect().await;
     }
-    Response::new(full("{\"status\":\"success\",\"data\":{\"resultType\":\"vector\",\"result\":[]}}"))
+    Response::new(full(
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"vector\",\"result\":[]}}",
+    ))
 }

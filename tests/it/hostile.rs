@@ -4,14 +4,17 @@ use crate::answers::ok;
 
 /// The status in a raw answer.
 fn status(answer: &str) -> u16 {
-    let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let code = answer
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
     code.and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
 /// A raw request that asks to close after it.
 fn request(target: &str, headers: &str) -> Vec<u8> {
     let (method, target) = target.split_once(' ').unwrap_or(("GET", target));
-    format!("{method} {target} HTTP/1.1\r\nHost: mimir\r\nConnection: close\r\n{headers}\r\n").into_bytes()
+    format!("{method} {target} HTTP/1.1\r\nHost: mimir\r\nConnection: close\r\n{headers}\r\n")
+        .into_bytes()
 }
 
 // CVE-2019-9901, CVE-2021-29492: what a path trick would have done at Mimir itself (with its
@@ -21,7 +24,9 @@ fn request(target: &str, headers: &str) -> Vec<u8> {
 async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
     let mimir = Mimir::shared().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
+        .start()
+        .await;
     let token = issuer.user_of(ORG_A);
     // The status is what Mimir answers to the same bytes.
     let tricks = [
@@ -30,10 +35,10 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
         ("//config", 301),
         ("/prometheus//api/v1/query?query=up", 301),
         ("/./config", 301),
-        ("/%63onfig", 200),
-        ("/prometheus/api/v1/%71uery?query=up", 200),
-        ("/%2e%2e/config", 301),
-        ("/prometheus/api/v1/%2e%2e/%2e%2e/%2e%2e/config", 301),
+        ("/%63onfig", 404),
+        ("/prometheus/api/v1/%71uery?query=up", 404),
+        ("/%2e%2e/config", 404),
+        ("/prometheus/api/v1/%2e%2e/%2e%2e/%2e%2e/config", 404),
         ("http://mimir/config", 200),
         ("http://mimir/prometheus/api/v1/query?query=up", 200),
         ("/config", 200),
@@ -41,19 +46,20 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
         ("/memberlist", 200),
         ("/ruler/rule_groups", 200),
         ("/ingester/ring", 200),
-        ("/debug/pprof/cmdline", 200),
+        ("/debug/pprof/cmdline", 404),
         ("/metrics", 200),
         ("/config;/api/v1/push", 404),
         ("/config\\api", 404),
         ("/prometheus%2Fapi%2Fv1%2Fquery?query=up", 404),
         ("/config%00", 404),
-        ("DELETE /prometheus/api/v1/series?match%5B%5D=up", 500),
-        ("OPTIONS *", 404),
-        ("CONNECT mimir:8080", 404),
+        ("DELETE /prometheus/api/v1/series?match%5B%5D=up", 405),
+        ("OPTIONS *", 200),
+        ("CONNECT mimir:8080", 301),
     ];
     let mut differences = Vec::new();
     for (target, at_mimir) in tricks {
-        let direct = raw_exchange(&mimir.url(), &request(target, "X-Scope-OrgID: tricks\r\n")).await;
+        let direct =
+            raw_exchange(&mimir.url(), &request(target, "X-Scope-OrgID: tricks\r\n")).await;
         if status(&direct) != at_mimir {
             differences.push((target, status(&direct)));
         }
@@ -63,27 +69,53 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
             assert!(answer.contains("x-request-id: "), "{answer}");
         }
     }
-    assert!(differences.is_empty(), "Mimir has changed its mind: {differences:?}");
+    assert!(
+        differences.is_empty(),
+        "Mimir has changed its mind: {differences:?}"
+    );
     assert!(upstream.heads().is_empty());
 }
 
-// Go drops a parameter that holds ';' where others split at it: the same query, read twice.
+// Readers disagree about ';': older Go split there, newer drops the parameter, and this Mimir
+// refuses the request, but only where it parses the query string itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn semicolons_in_a_query_string_are_refused_because_readers_disagree() {
     let mimir = Mimir::shared().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
+        .start()
+        .await;
     let target = "/prometheus/api/v1/query?time=1;query=up&query=vector(7)";
-    let direct = Client::new(&mimir.url()).header("x-scope-orgid", ORG_A).get(target).await;
-    assert_eq!(direct.json()["data"]["result"][0]["value"][1], "7", "Mimir drops time=1;query=up: {direct:?}");
-    let answer = proxy.client().bearer(&issuer.user_of(ORG_A)).get(target).await;
-    assert_eq!((answer.status.as_u16(), answer.json()["errorType"].as_str()), (400, Some("bad_data")));
+    let direct = Client::new(&mimir.url())
+        .header("x-scope-orgid", ORG_A)
+        .get(target)
+        .await;
+    assert_eq!(direct.status, 400, "{direct:?}");
+    let elsewhere = "/prometheus/api/v1/status/buildinfo?a=b;c=d";
+    let direct = Client::new(&mimir.url())
+        .header("x-scope-orgid", ORG_A)
+        .get(elsewhere)
+        .await;
+    assert_eq!(direct.status, 200, "{direct:?}");
+    for target in [target, elsewhere] {
+        let answer = proxy
+            .client()
+            .bearer(&issuer.user_of(ORG_A))
+            .get(target)
+            .await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()["errorType"].as_str()),
+            (400, Some("bad_data"))
+        );
+    }
     assert!(upstream.heads().is_empty());
 }
 
 async fn scene() -> (Issuer, Upstream, Proxy, String) {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
+        .start()
+        .await;
     let token = format!("Authorization: Bearer {}\r\n", issuer.user_of(ORG_A));
     (issuer, upstream, proxy, token)
 }
@@ -99,7 +131,8 @@ async fn no_header_trick_changes_the_tenant() {
         format!("X_Scope_OrgID: {ORG_B}\r\n"),
         format!("X-Scope_OrgID: {ORG_B}\r\nX.Scope.OrgID: {ORG_B}\r\n"),
         format!("X-Forwarded-X-Scope-OrgID: {ORG_B}\r\n"),
-        "X-Mimir-Skip-Anything: true\r\nX-Filter-Queryables: all\r\nX-Read-Consistency: strong\r\n".to_owned(),
+        "X-Mimir-Skip-Anything: true\r\nX-Filter-Queryables: all\r\nX-Read-Consistency: strong\r\n"
+            .to_owned(),
         format!("X-Scope-UserID: {ORG_B}\r\nX-Forwarded-For: 1.1.1.1\r\n"),
     ];
     for trick in &tricks {
@@ -110,14 +143,25 @@ async fn no_header_trick_changes_the_tenant() {
         let tenants: Vec<_> = head.headers.get_all("x-scope-orgid").iter().collect();
         assert_eq!(tenants, [ORG_A], "{trick}");
         let folded = |name: &str| name.replace(['_', '.'], "-");
-        let variants = head.headers.keys().filter(|name| folded(name.as_str()).contains("x-scope"));
+        let variants = head
+            .headers
+            .keys()
+            .filter(|name| folded(name.as_str()).contains("x-scope"));
         assert_eq!(variants.count(), 1, "{trick}: {:?}", head.headers);
-        assert!(!head.headers.keys().any(|name| name.as_str().starts_with("x-mimir") || name == "connection"));
+        assert!(
+            !head
+                .headers
+                .keys()
+                .any(|name| name.as_str().starts_with("x-mimir") || name == "connection")
+        );
     }
     assert_eq!(upstream.heads().len(), tricks.len());
     // Several selectors, or one that lies, are refused and not forwarded.
     for (trick, refused) in [
-        (format!("X-Scope-OrgID: {ORG_A}\r\nX-Scope-OrgID: {ORG_B}\r\n"), 400),
+        (
+            format!("X-Scope-OrgID: {ORG_A}\r\nX-Scope-OrgID: {ORG_B}\r\n"),
+            400,
+        ),
         (format!("x-scope-orgid: {ORG_B}\r\n"), 403),
         (format!("X-Scope-OrgID: {ORG_A}:key=value\r\n"), 403),
         (format!("X-Scope-OrgID: {ORG_A}|{ORG_B}\r\n"), 400),
@@ -175,12 +219,27 @@ async fn no_second_request_is_smuggled() {
 async fn pipelined_requests_keep_their_own_tenants() {
     let (issuer, upstream, proxy, token_a) = scene().await;
     let token_b = format!("Authorization: Bearer {}\r\n", issuer.user_of(ORG_B));
-    let get = |token: &str, end: &str| format!("GET /api/v1/user_stats HTTP/1.1\r\nHost: x\r\n{token}{end}\r\n");
-    let burst = [get(&token_a, ""), get(&token_b, ""), get("", ""), get(&token_a, "Connection: close\r\n")].concat();
+    let get = |token: &str, end: &str| {
+        format!("GET /api/v1/user_stats HTTP/1.1\r\nHost: x\r\n{token}{end}\r\n")
+    };
+    let burst = [
+        get(&token_a, ""),
+        get(&token_b, ""),
+        get("", ""),
+        get(&token_a, "Connection: close\r\n"),
+    ]
+    .concat();
     let answer = raw_exchange(&proxy.url(), burst.as_bytes()).await;
-    let statuses: Vec<&str> = answer.matches("HTTP/1.1 200").chain(answer.matches("HTTP/1.1 401")).collect();
+    let statuses: Vec<&str> = answer
+        .matches("HTTP/1.1 200")
+        .chain(answer.matches("HTTP/1.1 401"))
+        .collect();
     assert_eq!(statuses.len(), 4, "{answer}");
-    let tenants: Vec<_> = upstream.heads().iter().map(|head| head.headers["x-scope-orgid"].clone()).collect();
+    let tenants: Vec<_> = upstream
+        .heads()
+        .iter()
+        .map(|head| head.headers["x-scope-orgid"].clone())
+        .collect();
     assert_eq!(tenants, [ORG_A, ORG_B, ORG_A]);
 }
 
@@ -190,13 +249,22 @@ async fn an_oversized_head_is_a_431() {
     let query = "/prometheus/api/v1/query?query=up";
     for size in [33 << 10, 70 << 10, 300 << 10] {
         let padding = format!("X-Padding: {}\r\n", "x".repeat(size));
-        let answer = raw_exchange(&proxy.url(), &request(query, &format!("{token}{padding}"))).await;
+        let answer =
+            raw_exchange(&proxy.url(), &request(query, &format!("{token}{padding}"))).await;
         assert_eq!(status(&answer), 431, "{size}: {answer}");
     }
-    let many: String = (0..200).map(|number| format!("X-{number}: x\r\n")).collect();
-    assert_eq!(status(&raw_exchange(&proxy.url(), &request(query, &many)).await), 431);
+    let many: String = (0..200)
+        .map(|number| format!("X-{number}: x\r\n"))
+        .collect();
+    assert_eq!(
+        status(&raw_exchange(&proxy.url(), &request(query, &many)).await),
+        431
+    );
     let long = format!("{query}{}", "x".repeat(33 << 10));
-    assert_eq!(status(&raw_exchange(&proxy.url(), &request(&long, &token)).await), 431);
+    assert_eq!(
+        status(&raw_exchange(&proxy.url(), &request(&long, &token)).await),
+        431
+    );
     assert!(upstream.heads().is_empty());
     let h2c = Client::h2c(&proxy.url()).header("x-padding", &"x".repeat(100 << 10));
     let refused = h2c.try_send(http::Method::GET, query, "").await;
@@ -210,6 +278,17 @@ async fn log_lines_hold_whatever_is_asked() {
     let path = "/a\"b\\c{\"level\":\"ERROR\"}";
     let answer = raw_exchange(&proxy.url(), &request(path, "X-Request-Id: a\"b\r\n")).await;
     assert_eq!(status(&answer), 404, "{answer}");
-    harness::wait_until("the line is there", std::time::Duration::from_secs(5), async || proxy.access_log(path).len() == 1).await;
-    assert_eq!(proxy.access_log(path)[0]["request.id"].as_str().unwrap().len(), 32);
+    harness::wait_until(
+        "the line is there",
+        std::time::Duration::from_secs(5),
+        async || proxy.access_log(path).len() == 1,
+    )
+    .await;
+    assert_eq!(
+        proxy.access_log(path)[0]["request.id"]
+            .as_str()
+            .unwrap()
+            .len(),
+        32
+    );
 }

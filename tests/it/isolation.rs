@@ -19,27 +19,40 @@ async fn organisations_never_mix_on_shared_connections() {
         .collect();
     for (number, (token, organisation)) in tokens.iter().enumerate() {
         let client = connections[0].clone().bearer(token);
-        let sender = client.clone().header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
+        let sender = client
+            .clone()
+            .header("content-type", "application/x-protobuf")
+            .header("content-encoding", "snappy");
         #[allow(clippy::cast_precision_loss)]
         let body = samples::remote_write("owned", &[("owner", organisation)], number as f64);
         assert_eq!(sender.post("/api/v1/push", body).await.status, 200);
         wait_until("the sample is there", Duration::from_secs(30), async || {
-            client.get("/prometheus/api/v1/query?query=owned").await.text.contains(organisation.as_str())
+            client
+                .get("/prometheus/api/v1/query?query=owned")
+                .await
+                .text
+                .contains(organisation.as_str())
         })
         .await;
     }
     let requests = (0..ROUNDS).flat_map(|round| {
         let connections = &connections;
-        tokens.iter().enumerate().map(move |(number, (token, organisation))| async move {
-            let client = connections[(round + number) % 2].clone().bearer(token);
-            let answer = client.get("/prometheus/api/v1/query?query=owned").await;
-            let result = answer.json()["data"]["result"].clone();
-            assert_eq!(result.as_array().unwrap().len(), 1, "{answer:?}");
-            assert_eq!(result[0]["metric"]["owner"], organisation.as_str());
-            assert_eq!(result[0]["value"][1], number.to_string());
-        })
+        tokens
+            .iter()
+            .enumerate()
+            .map(move |(number, (token, organisation))| async move {
+                let client = connections[(round + number) % 2].clone().bearer(token);
+                let answer = client.get("/prometheus/api/v1/query?query=owned").await;
+                let result = answer.json()["data"]["result"].clone();
+                assert_eq!(result.as_array().unwrap().len(), 1, "{answer:?}");
+                assert_eq!(result[0]["metric"]["owner"], organisation.as_str());
+                assert_eq!(result[0]["value"][1], number.to_string());
+            })
     });
     use futures_util::StreamExt as _;
-    let done = futures_util::stream::iter(requests).buffer_unordered(32).count().await;
+    let done = futures_util::stream::iter(requests)
+        .buffer_unordered(32)
+        .count()
+        .await;
     assert_eq!(done, ORGANISATIONS * ROUNDS);
 }

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use harness::{Client, Issuer, Mimir, Proxy, ProxyOptions, fresh_organisation, samples, wait_until};
+use harness::{
+    Client, Issuer, Mimir, Proxy, ProxyOptions, fresh_organisation, samples, wait_until,
+};
 
 struct Scene {
     client: Client,
@@ -17,29 +19,50 @@ async fn scene() -> Scene {
     let organisation = fresh_organisation();
     let client = proxy.client().bearer(&issuer.user_of(&organisation));
     let direct = Client::new(&mimir.url()).header("x-scope-orgid", &organisation);
-    let sender = client.clone().header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
+    let sender = client
+        .clone()
+        .header("content-type", "application/x-protobuf")
+        .header("content-encoding", "snappy");
     let body = samples::remote_write("reads_sample", &[("job", "reads")], 42.0);
     let pushed = sender.post("/api/v1/push", body).await;
     assert_eq!(pushed.status, 200, "{pushed:?}");
     wait_until("the sample is there", Duration::from_secs(30), async || {
-        client.get("/prometheus/api/v1/query?query=reads_sample").await.text.contains("reads_sample")
+        client
+            .get("/prometheus/api/v1/query?query=reads_sample")
+            .await
+            .text
+            .contains("reads_sample")
     })
     .await;
-    Scene { client, direct, _proxy: proxy, _issuer: issuer }
+    Scene {
+        client,
+        direct,
+        _proxy: proxy,
+        _issuer: issuer,
+    }
 }
 
 /// Every read that takes its parameters in the query string or in a form.
 const BY_GET_AND_POST: [(&str, &str); 10] = [
     ("query", "query=reads_sample"),
-    ("query_range", "query=reads_sample&start=1800000000&end=1800000060&step=15"),
-    ("query_exemplars", "query=reads_sample&start=1800000000&end=1800000060"),
+    (
+        "query_range",
+        "query=reads_sample&start=1800000000&end=1800000060&step=15",
+    ),
+    (
+        "query_exemplars",
+        "query=reads_sample&start=1800000000&end=1800000060",
+    ),
     ("labels", "match%5B%5D=reads_sample"),
     ("series", "match%5B%5D=reads_sample"),
     ("format_query", "query=sum(reads_sample)by(job)"),
     ("cardinality/label_names", ""),
     ("cardinality/label_values", "label_names%5B%5D=job"),
     ("cardinality/active_series", "selector=reads_sample"),
-    ("cardinality/active_native_histogram_metrics", "selector=reads_sample"),
+    (
+        "cardinality/active_native_histogram_metrics",
+        "selector=reads_sample",
+    ),
 ];
 
 const BY_GET: [&str; 10] = [
@@ -64,14 +87,29 @@ async fn every_read_answers_as_mimir_does() {
         let target = format!("{path}?{parameters}");
         let through = scene.client.get(&target).await;
         assert_eq!(through.status, 200, "GET {target}: {through:?}");
-        assert_same(&through.text, &scene.direct.get(&target).await.text, &target);
+        assert_same(
+            &through.text,
+            &scene.direct.get(&target).await.text,
+            &target,
+        );
         let through = scene.client.post_form(&path, parameters).await;
         assert_eq!(through.status, 200, "POST {path}: {through:?}");
-        assert_same(&through.text, &scene.direct.post_form(&path, parameters).await.text, &path);
+        assert_same(
+            &through.text,
+            &scene.direct.post_form(&path, parameters).await.text,
+            &path,
+        );
     }
     for target in BY_GET {
-        let (through, direct) = (scene.client.get(target).await, scene.direct.get(target).await);
-        assert_eq!((through.status, through.header("content-type")), (direct.status, direct.header("content-type")), "{target}");
+        let (through, direct) = (
+            scene.client.get(target).await,
+            scene.direct.get(target).await,
+        );
+        assert_eq!(
+            (through.status, through.header("content-type")),
+            (direct.status, direct.header("content-type")),
+            "{target}"
+        );
         assert!(through.status.is_success(), "{target}: {through:?}");
         assert_same(&through.text, &direct.text, target);
     }
@@ -81,8 +119,13 @@ async fn every_read_answers_as_mimir_does() {
 #[track_caller]
 fn assert_same(through: &str, direct: &str, about: &str) {
     let timeless = |text: &str| -> String {
-        let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text) else { return text.to_owned() };
-        if let Some(results) = json.pointer_mut("/data/result").and_then(|results| results.as_array_mut()) {
+        let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text) else {
+            return text.to_owned();
+        };
+        if let Some(results) = json
+            .pointer_mut("/data/result")
+            .and_then(|results| results.as_array_mut())
+        {
             for result in results {
                 result["value"][0] = 0.into();
             }
@@ -96,9 +139,16 @@ fn assert_same(through: &str, direct: &str, about: &str) {
 async fn remote_read_answers_with_samples() {
     let scene = scene().await;
     let client = scene.client.clone();
-    let client = client.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
+    let client = client
+        .header("content-type", "application/x-protobuf")
+        .header("content-encoding", "snappy");
     let client = client.header("x-prometheus-remote-read-version", "0.1.0");
-    let answer = client.post("/prometheus/api/v1/read", samples::remote_read("reads_sample")).await;
+    let answer = client
+        .post(
+            "/prometheus/api/v1/read",
+            samples::remote_read("reads_sample"),
+        )
+        .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(samples::remote_read_values(&answer.body), [42.0]);
 }
@@ -109,9 +159,18 @@ async fn rule_configuration_is_read_and_never_written() {
     let scene = scene().await;
     let group = "name: g/1\nrules: [{record: 'a:b', expr: 'up'}]\n";
     let namespace = "/prometheus/config/v1/rules/team%2Frules.yaml";
-    let posted = scene.direct.clone().header("content-type", "application/yaml").post(namespace, group).await;
+    let posted = scene
+        .direct
+        .clone()
+        .header("content-type", "application/yaml")
+        .post(namespace, group)
+        .await;
     assert_eq!(posted.status, 202, "{posted:?}");
-    for target in ["/prometheus/config/v1/rules", namespace, "/prometheus/config/v1/rules/team%2Frules.yaml/g%2F1"] {
+    for target in [
+        "/prometheus/config/v1/rules",
+        namespace,
+        "/prometheus/config/v1/rules/team%2Frules.yaml/g%2F1",
+    ] {
         let through = scene.client.get(target).await;
         assert_eq!(through.status, 200, "{target}: {through:?}");
         assert_eq!(through.text, scene.direct.get(target).await.text);
@@ -127,9 +186,15 @@ async fn rule_configuration_is_read_and_never_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_answers_go_through_untouched() {
     let scene = scene().await;
-    let target = "/prometheus/api/v1/query_range?query=vector(1)&start=1800000000&end=1800010000&step=5";
+    let target =
+        "/prometheus/api/v1/query_range?query=vector(1)&start=1800000000&end=1800010000&step=5";
     let plain = scene.client.get(target).await;
-    let answer = scene.client.clone().header("accept-encoding", "gzip").get(target).await;
+    let answer = scene
+        .client
+        .clone()
+        .header("accept-encoding", "gzip")
+        .get(target)
+        .await;
     assert_eq!(answer.header("content-encoding"), "gzip", "{answer:?}");
     assert_ne!(answer.body, plain.body);
     assert_eq!(answer.body[..2], [0x1f, 0x8b]);
@@ -141,14 +206,25 @@ async fn http_2_without_tls_is_spoken() {
     let issuer = &scene._issuer;
     let organisation = fresh_organisation();
     let h2c = Client::h2c(&scene._proxy.url()).bearer(&issuer.user_of(&organisation));
-    let answers = futures_util::future::join_all((0..20).map(|_| h2c.get("/prometheus/api/v1/query?query=up"))).await;
-    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    let sender = h2c.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
-    let pushed = sender.post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0)).await;
+    let answers = futures_util::future::join_all(
+        (0..20).map(|_| h2c.get("/prometheus/api/v1/query?query=up")),
+    )
+    .await;
+    assert!(
+        answers.iter().all(|answer| answer.status == 200),
+        "{answers:?}"
+    );
+    let sender = h2c
+        .header("content-type", "application/x-protobuf")
+        .header("content-encoding", "snappy");
+    let pushed = sender
+        .post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0))
+        .await;
     assert_eq!(pushed.status, 200, "{pushed:?}");
     let lines = scene._proxy.access_log("/api/v1/push");
     wait_until("the push is logged", Duration::from_secs(5), async || {
-        scene._proxy.access_log("/api/v1/push").len() > lines.len() || lines.iter().any(|line| line["http.version"] == "2")
+        scene._proxy.access_log("/api/v1/push").len() > lines.len()
+            || lines.iter().any(|line| line["http.version"] == "2")
     })
     .await;
 }

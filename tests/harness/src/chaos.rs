@@ -42,7 +42,9 @@ impl ChaosProxy {
                     if *weather.borrow() == Weather::Cut {
                         return;
                     }
-                    let Ok(server) = TcpStream::connect(target).await else { return };
+                    let Ok(server) = TcpStream::connect(target).await else {
+                        return;
+                    };
                     let (mut from_client, mut to_client) = client.into_split();
                     let (mut from_server, mut to_server) = server.into_split();
                     tokio::select! {
@@ -52,7 +54,11 @@ impl ChaosProxy {
                 });
             }
         });
-        Self { address, weather, _tasks: tasks }
+        Self {
+            address,
+            weather,
+            _tasks: tasks,
+        }
     }
 
     /// Its address.

@@ -28,7 +28,9 @@ impl Answer {
 
     /// A header as text, empty if it is not there.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(binary)"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap_or("(binary)"))
     }
 }
 
@@ -52,15 +54,25 @@ impl Client {
     }
 
     fn with(base: &str, builder: reqwest::ClientBuilder) -> Self {
-        let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none());
-        let http = builder.timeout(Duration::from_secs(60)).build().expect("client");
-        Self { base: base.to_owned(), http, headers: HeaderMap::new() }
+        let builder = builder
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let http = builder
+            .timeout(Duration::from_secs(60))
+            .build()
+            .expect("client");
+        Self {
+            base: base.to_owned(),
+            http,
+            headers: HeaderMap::new(),
+        }
     }
 
     /// The same client with another header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.append(name, value.parse().expect("header value"));
+        self.headers
+            .append(name, value.parse().expect("header value"));
         self
     }
 
@@ -83,12 +95,22 @@ impl Client {
     /// POST of a form.
     pub async fn post_form(&self, target: &str, form: &str) -> Answer {
         let form_type = "application/x-www-form-urlencoded";
-        self.clone().header("content-type", form_type).post(target, form.to_owned()).await
+        self.clone()
+            .header("content-type", form_type)
+            .post(target, form.to_owned())
+            .await
     }
 
     /// Any request, with the target as it is.
-    pub async fn send(&self, method: Method, target: &str, body: impl Into<reqwest::Body>) -> Answer {
-        self.try_send(method, target, body).await.expect("an answer")
+    pub async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        self.try_send(method, target, body)
+            .await
+            .expect("an answer")
     }
 
     /// Any request; an error if the answer does not come to its end.
@@ -99,17 +121,36 @@ impl Client {
         body: impl Into<reqwest::Body>,
     ) -> Result<Answer, reqwest::Error> {
         let request = self.http.request(method, format!("{}{target}", self.base));
-        let answer = request.headers(self.headers.clone()).body(body).send().await?;
+        let answer = request
+            .headers(self.headers.clone())
+            .body(body)
+            .send()
+            .await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await?;
         let text = String::from_utf8_lossy(&body).into_owned();
-        Ok(Answer { status, headers, text, body })
+        Ok(Answer {
+            status,
+            headers,
+            text,
+            body,
+        })
     }
 
     /// An answer whose body is still to be read.
-    pub async fn open(&self, method: Method, target: &str, body: impl Into<reqwest::Body>) -> reqwest::Response {
+    pub async fn open(
+        &self,
+        method: Method,
+        target: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Response {
         let request = self.http.request(method, format!("{}{target}", self.base));
-        request.headers(self.headers.clone()).body(body).send().await.expect("an answer")
+        request
+            .headers(self.headers.clone())
+            .body(body)
+            .send()
+            .await
+            .expect("an answer")
     }
 }
 
@@ -121,7 +162,9 @@ pub async fn raw_exchange(base: &str, bytes: &[u8]) -> String {
     socket.write_all(bytes).await.expect("write");
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(length)) = tokio::time::timeout(Duration::from_secs(2), socket.read(&mut buffer)).await {
+    while let Ok(Ok(length)) =
+        tokio::time::timeout(Duration::from_secs(2), socket.read(&mut buffer)).await
+    {
         if length == 0 {
             break;
         }

@@ -38,14 +38,20 @@ impl SigningKey {
     pub fn generate(id: &str, algorithm: Algorithm) -> Self {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512};
         let ec = |signing| {
-            let pkcs8 = EcdsaKeyPair::generate(signing).expect("key").to_pkcs8v1().expect("key");
+            let pkcs8 = EcdsaKeyPair::generate(signing)
+                .expect("key")
+                .to_pkcs8v1()
+                .expect("key");
             EncodingKey::from_ec_der(pkcs8.as_ref())
         };
         let key = match algorithm {
             ES256 => ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             ES384 => ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
             EdDSA => {
-                let pkcs8 = Ed25519KeyPair::generate().expect("key").to_pkcs8v1().expect("key");
+                let pkcs8 = Ed25519KeyPair::generate()
+                    .expect("key")
+                    .to_pkcs8v1()
+                    .expect("key");
                 EncodingKey::from_ed_der(pkcs8.as_ref())
             }
             HS256 | HS384 | HS512 => panic!("use SigningKey::secret"),
@@ -62,7 +68,12 @@ impl SigningKey {
         public["use"] = json!("sig");
         public["key_ops"] = json!(["verify"]);
         public["ext"] = json!(true);
-        Self { id: id.to_owned(), algorithm, key, public }
+        Self {
+            id: id.to_owned(),
+            algorithm,
+            key,
+            public,
+        }
     }
 
     /// The same key by another name.
@@ -76,7 +87,12 @@ impl SigningKey {
     /// A shared secret for HS256.
     pub fn secret(secret: &[u8]) -> Self {
         let (key, algorithm) = (EncodingKey::from_secret(secret), Algorithm::HS256);
-        Self { id: "legacy".to_owned(), algorithm, key, public: json!({}) }
+        Self {
+            id: "legacy".to_owned(),
+            algorithm,
+            key,
+            public: json!({}),
+        }
     }
 }
 
@@ -84,8 +100,15 @@ fn rsa(size: aws_lc_rs::rsa::KeySize) -> EncodingKey {
     let pair = aws_lc_rs::rsa::KeyPair::generate(size).expect("key");
     let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("key");
     let text = STANDARD.encode(pkcs8.as_ref());
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        lines.join("\n")
+    );
     EncodingKey::from_rsa_pem(pem.as_bytes()).expect("key")
 }
 
@@ -122,7 +145,8 @@ impl Issuer {
                     return response(StatusCode::NOT_FOUND, Bytes::new());
                 }
                 state.fetches.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(state.delay_ms.load(Ordering::SeqCst))).await;
+                tokio::time::sleep(Duration::from_millis(state.delay_ms.load(Ordering::SeqCst)))
+                    .await;
                 let status = u16::try_from(state.status.load(Ordering::SeqCst)).unwrap_or(500);
                 let document = state.document.lock().unwrap().clone();
                 response(StatusCode::from_u16(status).unwrap(), document)
@@ -150,12 +174,16 @@ impl Issuer {
 
     /// Answers with this status from now on.
     pub fn answer_with(&self, status: u16) {
-        self.state.status.store(usize::from(status), Ordering::SeqCst);
+        self.state
+            .status
+            .store(usize::from(status), Ordering::SeqCst);
     }
 
     /// Answers this much later from now on.
     pub fn delay(&self, delay: Duration) {
-        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
+        self.state
+            .delay_ms
+            .store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// How often the key set has been fetched.
@@ -178,11 +206,19 @@ fn document(keys: &[&Value]) -> Bytes {
     json!({ "keys": keys }).to_string().into()
 }
 
-fn response(status: StatusCode, body: Bytes) -> Response<http_body_util::combinators::BoxBody<Bytes, std::io::Error>> {
+fn response(
+    status: StatusCode,
+    body: Bytes,
+) -> Response<http_body_util::combinators::BoxBody<Bytes, std::io::Error>> {
     use http_body_util::BodyExt as _;
     let body = Full::new(body).map_err(|never| match never {}).boxed();
-    let response = Response::builder().status(status).header("content-type", "application/json");
-    response.header("cache-control", "public, max-age=600").body(body).expect("response")
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", "application/json");
+    response
+        .header("cache-control", "public, max-age=600")
+        .body(body)
+        .expect("response")
 }
 
 /// A token in the making. Everything can be changed, and everything starts as Supabase has it.
@@ -205,7 +241,11 @@ impl TokenBuilder {
             "session_id": uuid::Uuid::new_v4().to_string(), "sub": uuid::Uuid::new_v4().to_string(),
             "user_metadata": {},
         });
-        let builder = Self { key: key.clone(), header: Map::new(), claims: claims.as_object().unwrap().clone() };
+        let builder = Self {
+            key: key.clone(),
+            header: Map::new(),
+            claims: claims.as_object().unwrap().clone(),
+        };
         builder.signed_by(key)
     }
 
@@ -234,7 +274,8 @@ impl TokenBuilder {
     #[must_use]
     pub fn expires_in(self, seconds: i64) -> Self {
         let now = now();
-        self.claim("exp", json!(now + seconds)).claim("iat", json!(now + seconds.min(0) - 60))
+        self.claim("exp", json!(now + seconds))
+            .claim("iat", json!(now + seconds.min(0) - 60))
     }
 
     /// Sets a field of the header.
@@ -249,14 +290,17 @@ impl TokenBuilder {
     pub fn signed_by(mut self, key: &SigningKey) -> Self {
         self.key = key.clone();
         let algorithm = serde_json::to_value(key.algorithm).expect("algorithm");
-        self.header("typ", json!("JWT")).header("alg", algorithm).header("kid", json!(key.id))
+        self.header("typ", json!("JWT"))
+            .header("alg", algorithm)
+            .header("kid", json!(key.id))
     }
 
     /// The token.
     pub fn sign(&self) -> String {
         let message = self.message();
         let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &self.key.key, self.key.algorithm).expect("signature");
+            jsonwebtoken::crypto::sign(message.as_bytes(), &self.key.key, self.key.algorithm)
+                .expect("signature");
         format!("{message}.{signature}")
     }
 
@@ -266,7 +310,9 @@ impl TokenBuilder {
     }
 
     fn message(&self) -> String {
-        let part = |map: &Map<String, Value>| URL_SAFE_NO_PAD.encode(Value::Object(map.clone()).to_string());
+        let part = |map: &Map<String, Value>| {
+            URL_SAFE_NO_PAD.encode(Value::Object(map.clone()).to_string())
+        };
         format!("{}.{}", part(&self.header), part(&self.claims))
     }
 }

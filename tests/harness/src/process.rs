@@ -34,17 +34,32 @@ fn spawner() -> &'static Sender<Job> {
 
 impl Process {
     /// Starts a program with its output in `<directory>/<name>.log`.
-    pub fn start(name: &str, program: &Path, directory: &Path, configure: impl FnOnce(&mut Command)) -> Self {
+    pub fn start(
+        name: &str,
+        program: &Path,
+        directory: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).expect("log file");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.stdin(Stdio::null()).stdout(output.try_clone().expect("log file")).stderr(output);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("log file"))
+            .stderr(output);
         configure(&mut command);
         let (sender, answer) = channel();
         spawner().send((command, sender)).expect("spawner");
-        let child = answer.recv().expect("spawner").unwrap_or_else(|e| panic!("{name} does not start: {e}"));
-        Self { name: name.to_owned(), child, log }
+        let child = answer
+            .recv()
+            .expect("spawner")
+            .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+        }
     }
 
     /// The process identifier.
@@ -59,8 +74,14 @@ impl Process {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
-        assert!(status.expect("kill").success(), "kill -s {signal} {}", self.name);
+        let status = Command::new("kill")
+            .args(["-s", signal, &self.id().to_string()])
+            .status();
+        assert!(
+            status.expect("kill").success(),
+            "kill -s {signal} {}",
+            self.name
+        );
     }
 
     /// Waits for the end, for a while.
@@ -93,14 +114,25 @@ impl Process {
     }
 
     fn status_bytes(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(field))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
     }
 
     /// Waits until the part answers, and panics with the end of its log if it does not.
     pub async fn wait_ready(&mut self, url: &str, body: &str, patience: Duration) {
-        let client = reqwest::Client::builder().no_proxy().build().expect("client");
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("client");
         let deadline = Instant::now() + patience;
         loop {
             if let Ok(answer) = client.get(url).timeout(Duration::from_secs(2)).send().await {
@@ -114,7 +146,11 @@ impl Process {
                 let log = self.log();
                 let tail: Vec<&str> = log.lines().rev().take(20).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                panic!("{} is not ready at {url} (running: {alive})\n{}", self.name, tail.join("\n"));
+                panic!(
+                    "{} is not ready at {url} (running: {alive})\n{}",
+                    self.name,
+                    tail.join("\n")
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -151,7 +187,10 @@ pub fn free_port() -> u16 {
 pub async fn wait_until(about: &str, patience: Duration, mut check: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !check().await {
-        assert!(Instant::now() < deadline, "not within {patience:?}: {about}");
+        assert!(
+            Instant::now() < deadline,
+            "not within {patience:?}: {about}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
