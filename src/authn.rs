@@ -64,8 +64,8 @@ impl Authenticator {
     ///
     /// Waits only when a key is unknown and the key set may be fetched anew.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let Credential::Bearer(token) = credential::read(headers).map_err(Refusal::Credential)?;
-        let digest = token_cache::digest(token);
+        let Credential::Bearer(bytes) = credential::read(headers).map_err(Refusal::Credential)?;
+        let digest = token_cache::digest(bytes);
         let now = self.clock.unix_seconds();
         if let Some(verified) = self.cache.get(&digest) {
             // The key may have left the set, or the set may be too old to be trusted.
@@ -76,6 +76,7 @@ impl Authenticator {
             self.cache.remove(&digest);
         }
         self.metrics.token_cache_misses.increment(1);
+        let token = credential::token(bytes).map_err(Refusal::Credential)?;
         let verified = self.verifier.verify(token, now).await?;
         let principal = Arc::clone(&verified.principal);
         self.cache.put(digest, verified, now);

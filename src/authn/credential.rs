@@ -7,8 +7,9 @@ use super::refusal::CredentialFault;
 /// Unverified bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
-    /// `Authorization: Bearer …`, a JSON web token.
-    Bearer(&'a str),
+    /// What follows `Authorization: Bearer`. Its bytes are not even looked at here: the cache of
+    /// verified tokens is asked first, and that is the usual way.
+    Bearer(&'a [u8]),
 }
 
 /// Reads the one credential of a request. Two `Authorization` headers are refused: which of them
@@ -25,19 +26,27 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, CredentialFaul
     if values.next().is_some() {
         return Err(CredentialFault::Several);
     }
-    let text = value.to_str().map_err(|_| CredentialFault::Malformed)?;
-    let (scheme, rest) = text.split_once(' ').ok_or(CredentialFault::Malformed)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let value = value.as_bytes();
+    let space = value
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or(CredentialFault::Malformed)?;
+    let (scheme, rest) = value.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(CredentialFault::Scheme);
     }
-    let token = rest.trim_matches(' ');
-    if token.starts_with("sb_publishable_") || token.starts_with("sb_secret_") {
+    Ok(Credential::Bearer(rest.trim_ascii()))
+}
+
+/// The text of a bearer credential that no cache knows.
+pub(super) fn token(bytes: &[u8]) -> Result<&str, CredentialFault> {
+    if bytes.starts_with(b"sb_publishable_") || bytes.starts_with(b"sb_secret_") {
         return Err(CredentialFault::ProjectKey);
     }
-    if token.is_empty() || !token.bytes().all(is_token_byte) {
+    if bytes.is_empty() || !bytes.iter().copied().all(is_token_byte) {
         return Err(CredentialFault::Malformed);
     }
-    Ok(Credential::Bearer(token))
+    std::str::from_utf8(bytes).map_err(|_| CredentialFault::Malformed)
 }
 
 /// `b64token` of RFC 6750.
@@ -55,22 +64,25 @@ mod tests {
         values.iter().map(value).collect()
     }
 
+    fn read_token(values: &[&'static str]) -> Result<String, CredentialFault> {
+        let headers = headers(values);
+        let Credential::Bearer(bytes) = read(&headers)?;
+        token(bytes).map(str::to_owned)
+    }
+
     #[test]
     fn the_scheme_is_case_insensitive() {
         for scheme in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c "] {
-            assert_eq!(read(&headers(&[scheme])), Ok(Credential::Bearer("a.b.c")));
+            assert_eq!(read_token(&[scheme]).as_deref(), Ok("a.b.c"));
         }
     }
 
     #[test]
     fn anything_but_one_bearer_token_is_refused() {
         use CredentialFault::{Malformed, Missing, ProjectKey, Scheme, Several};
-        assert_eq!(read(&headers(&[])), Err(Missing));
-        assert_eq!(
-            read(&headers(&["Bearer a.b.c", "Bearer a.b.c"])),
-            Err(Several)
-        );
-        assert_eq!(read(&headers(&["Digest x"])), Err(Scheme));
+        assert_eq!(read_token(&[]), Err(Missing));
+        assert_eq!(read_token(&["Bearer a.b.c", "Bearer a.b.c"]), Err(Several));
+        assert_eq!(read_token(&["Digest x"]), Err(Scheme));
         for wrong in [
             "Bearer",
             "Bearer ",
@@ -78,12 +90,9 @@ mod tests {
             "Bearer a,b",
             "Bearer \"a\"",
         ] {
-            assert_eq!(read(&headers(&[wrong])), Err(Malformed), "{wrong}");
+            assert_eq!(read_token(&[wrong]), Err(Malformed), "{wrong}");
         }
-        assert_eq!(read(&headers(&["Bearer sb_secret_abc"])), Err(ProjectKey));
-        assert_eq!(
-            read(&headers(&["Bearer sb_publishable_abc"])),
-            Err(ProjectKey)
-        );
+        assert_eq!(read_token(&["Bearer sb_secret_abc"]), Err(ProjectKey));
+        assert_eq!(read_token(&["Bearer sb_publishable_abc"]), Err(ProjectKey));
     }
 }

@@ -15,9 +15,9 @@ use super::verify::Verified;
 /// The SHA-256 of a token.
 pub(super) type Digest = [u8; 32];
 
-pub(super) fn digest(token: &str) -> Digest {
+pub(super) fn digest(token: &[u8]) -> Digest {
     let mut bytes = [0; 32];
-    bytes.copy_from_slice(sha256(&SHA256, token.as_bytes()).as_ref());
+    bytes.copy_from_slice(sha256(&SHA256, token).as_ref());
     bytes
 }
 

@@ -14,6 +14,8 @@ use harness::{ORG_A, Upstream};
 use load::{Measured, Workload};
 
 struct Options {
+    /// Print what is running and wait, for a profiler.
+    hold: bool,
     seconds: u64,
     rounds: usize,
     only: Vec<String>,
@@ -24,6 +26,18 @@ async fn main() {
     let options = options();
     let scene = Scene::start().await;
     let candidates = scene.candidates().await;
+    if options.hold {
+        for candidate in &candidates {
+            println!(
+                "{}: process {}, port {}\n{}",
+                candidate.name,
+                candidate.process.id(),
+                candidate.port,
+                candidate.token
+            );
+        }
+        std::future::pending::<()>().await;
+    }
     println!(
         "{} rounds of {} s each; CPU is that of the proxy alone, ratios are to nginx (no authentication)\n",
         options.rounds, options.seconds
@@ -94,6 +108,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 fn options() -> Options {
     let mut options = Options {
+        hold: false,
         seconds: 4,
         rounds: 3,
         only: Vec::new(),
@@ -106,11 +121,14 @@ fn options() -> Options {
                 .unwrap_or_else(|| panic!("{argument} needs a value"))
         };
         match argument.as_str() {
+            "--hold" => options.hold = true,
             "--seconds" => options.seconds = value().parse().expect("seconds"),
             "--rounds" => options.rounds = value().parse().expect("rounds"),
             "--only" => options.only.push(value()),
             other => {
-                panic!("unknown option {other}; there are --seconds N, --rounds N, --only NAME")
+                panic!(
+                    "unknown option {other}; there are --seconds N, --rounds N, --only NAME, --hold"
+                )
             }
         }
     }
