@@ -16,23 +16,36 @@ use mimir_tenant_proxy::telemetry::{MetricNames, Metrics};
 use tokio_util::sync::CancellationToken;
 
 fn bearer(token: &str) -> HeaderMap {
-    [(http::header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))].into_iter().collect()
+    [(http::header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))]
+        .into_iter()
+        .collect()
 }
 
 fn decisions(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("runtime");
     let issuer = runtime.block_on(Issuer::start());
-    let text = format!("auth.issuer = {:?}\nupstream.urls = [\"http://127.0.0.1:1\"]\nauth.token_cache_bytes = \"1MiB\"\n", issuer.url());
+    let text = format!(
+        "auth.issuer = {:?}\nupstream.urls = [\"http://127.0.0.1:1\"]\nauth.token_cache_bytes = \"1MiB\"\n",
+        issuer.url()
+    );
     let config = Config::read(&text, &Environment::default()).expect("config");
     let names = MetricNames { surfaces: Vec::new(), rejections: Vec::new(), failures: Vec::new() };
     let metrics = Arc::new(Metrics::register(&names));
     let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
-    let authenticator = Authenticator::new(&config.auth, Arc::clone(&keys), Clock::system(), metrics);
+    let authenticator =
+        Authenticator::new(&config.auth, Arc::clone(&keys), Clock::system(), metrics);
     let authorizer = Authorizer::new(config.tenancy);
     runtime.spawn(async move { keys.run(reqwest::Client::new(), CancellationToken::new()).await });
 
     criterion.bench_function("route: the last of the table", |bench| {
-        bench.iter(|| find_path(black_box(&Method::POST), black_box("/api/v1/push/influx/write"), None).is_ok());
+        bench.iter(|| {
+            find_path(black_box(&Method::POST), black_box("/api/v1/push/influx/write"), None)
+                .is_ok()
+        });
     });
     let known = bearer(&issuer.user_of(ORG_A));
     let principal = runtime.block_on(authenticator.authenticate(&known)).expect("a principal");
@@ -43,11 +56,14 @@ fn decisions(criterion: &mut Criterion) {
     let tokens: Vec<HeaderMap> = (0..20_000).map(|_| bearer(&issuer.user_of(ORG_A))).collect();
     let mut fresh = tokens.iter().cycle();
     criterion.bench_function("authn: an ES256 token that has to be verified", |bench| {
-        bench.iter(|| runtime.block_on(authenticator.authenticate(fresh.next().expect("endless"))).is_ok());
+        bench.iter(|| {
+            runtime.block_on(authenticator.authenticate(fresh.next().expect("endless"))).is_ok()
+        });
     });
     let route = find_path(&Method::GET, "/prometheus/api/v1/query", None).expect("a route");
     criterion.bench_function("authz: a grant", |bench| {
-        bench.iter(|| authorizer.authorize(black_box(&principal), route, black_box(&known)).is_ok());
+        bench
+            .iter(|| authorizer.authorize(black_box(&principal), route, black_box(&known)).is_ok());
     });
 }
 

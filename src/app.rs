@@ -44,9 +44,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
     let logging = Logging::start(&config.log);
     let exposition = install_recorder().map_err(io::Error::other)?;
     let metrics = Arc::new(Metrics::register(&metric_names()));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let public = listen_on("listen.address", config.listen.address)?;
@@ -109,10 +107,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
 impl Shared {
     fn new(config: &Config, logging: &Logging, metrics: Arc<Metrics>) -> Self {
         let clock = Clock::system();
-        let keys = Arc::new(KeySource::new(
-            config.auth.key_set.clone(),
-            Arc::clone(&metrics),
-        ));
+        let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
         let authenticator = Authenticator::new(
             &config.auth,
             Arc::clone(&keys),
@@ -191,10 +186,7 @@ fn metric_names() -> MetricNames {
 
 fn listen_on(key: &str, address: std::net::SocketAddr) -> io::Result<TcpListener> {
     listener::bind(address).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("{key}: cannot listen on {address}: {error}"),
-        )
+        io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}"))
     })
 }
 
@@ -206,7 +198,5 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
 }
 
 async fn is_over(cancelled: &CancellationToken, interval: Duration) -> bool {
-    tokio::time::timeout(interval, cancelled.cancelled())
-        .await
-        .is_ok()
+    tokio::time::timeout(interval, cancelled.cancelled()).await.is_ok()
 }

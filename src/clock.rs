@@ -32,9 +32,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
     pub fn now(&self) -> std::time::Duration {
         match &self.0 {
-            Source::System => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
+            Source::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             Source::Manual(hand) => {
                 let seconds = u64::try_from(hand.load(Ordering::Relaxed)).unwrap_or_default();
                 std::time::Duration::from_secs(seconds)

@@ -47,30 +47,19 @@ pub fn router(reported: Reported) -> Router {
         .route("/live", get(async || "alive\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            LONGEST,
-        ))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, LONGEST))
         .with_state(Arc::new(reported))
 }
 
 async fn ready(State(reported): State<Arc<Reported>>) -> Response {
     let keys = reported.keys.state();
-    let age = keys.age.map_or("never fetched".to_owned(), |age| {
-        format!("{} s old", age.as_secs())
-    });
+    let age = keys.age.map_or("never fetched".to_owned(), |age| format!("{} s old", age.as_secs()));
     let instances = reported.instances.len();
-    let facts = format!(
-        "key set: {} keys, {age}\nupstream: {instances} instances\n",
-        keys.keys
-    );
+    let facts = format!("key set: {} keys, {age}\nupstream: {instances} instances\n", keys.keys);
     if reported.readiness.is_ready() {
         (StatusCode::OK, format!("ready\n{facts}")).into_response()
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: starting or draining\n{facts}"),
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: starting or draining\n{facts}"))
             .into_response()
     }
 }
@@ -78,16 +67,10 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
 async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     let keys = reported.keys.state();
     let metrics = &reported.metrics;
-    metrics
-        .key_set_age
-        .set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
+    metrics.key_set_age.set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
     metrics.key_set_keys.set(whole(keys.keys as u64));
-    metrics
-        .token_cache_entries
-        .set(whole(reported.authenticator.cached_tokens()));
-    metrics
-        .log_lines_dropped
-        .absolute(reported.log.dropped() as u64);
+    metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
+    metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     reported.exposition.render()
 }
 

@@ -90,18 +90,13 @@ fn explain_token(config: &Config, args: ExplainToken) -> Result<(), String> {
     let keys = keys.as_ref().map_err(String::as_str);
     let explanation = explain(&token, &config.auth, &config.tenancy, keys, now);
     say(&explanation.to_string());
-    if explanation.passes() {
-        Ok(())
-    } else {
-        Err("the token would be refused".to_owned())
-    }
+    if explanation.passes() { Ok(()) } else { Err("the token would be refused".to_owned()) }
 }
 
 fn read_standard_input() -> Result<String, String> {
     let mut token = String::new();
     let read = std::io::stdin().read_to_string(&mut token);
-    read.map(|_| token)
-        .map_err(|error| format!("standard input cannot be read: {error}"))
+    read.map(|_| token).map_err(|error| format!("standard input cannot be read: {error}"))
 }
 
 fn read_key_set(file: &Path) -> Result<KeySet, String> {
@@ -115,10 +110,8 @@ fn healthcheck(config: &Config) -> Result<(), String> {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let answer = on_a_runtime(async move {
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(3))
-            .no_proxy()
-            .build()?;
+        let client =
+            reqwest::Client::builder().timeout(Duration::from_secs(3)).no_proxy().build()?;
         let answer = client.get(format!("http://{address}/ready")).send().await?;
         let status = answer.status();
         Ok::<_, reqwest::Error>((status, answer.text().await?))
@@ -134,9 +127,7 @@ fn healthcheck(config: &Config) -> Result<(), String> {
 }
 
 fn on_a_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(|error| error.to_string())?.block_on(work))
 }
 

@@ -11,7 +11,6 @@ mod answer_body;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -94,20 +93,16 @@ impl Pipeline {
             }
         };
         let (parts, incoming) = request.into_parts();
-        let received = Arc::new(AtomicU64::new(0));
-        record.set_received(Arc::clone(&received));
-        let body = match RequestBody::new(incoming, self.body_limits(route), received) {
+        let body = match RequestBody::new(incoming, self.body_limits(route)) {
             Ok(body) => body,
             Err((fault, incoming)) => {
                 take_the_rest(Request::from_parts(parts, incoming));
                 return Err(Rejection::Body(fault));
             }
         };
+        record.set_received(body.received());
         let request = Request::from_parts(parts, body);
-        self.forwarder
-            .forward(&grant, id, request)
-            .await
-            .map_err(Rejection::Failed)
+        self.forwarder.forward(&grant, id, request).await.map_err(Rejection::Failed)
     }
 
     /// What, who and may: everything that is decided on a request's head.
@@ -125,15 +120,10 @@ impl Pipeline {
             return Err(Rejection::UnexpectedBody);
         }
         let headers = request.headers();
-        let principal = self
-            .authenticator
-            .authenticate(headers)
-            .await
-            .map_err(Rejection::Credential)?;
-        let grant = self
-            .authorizer
-            .authorize(&principal, route, headers)
-            .map_err(Rejection::Denied)?;
+        let principal =
+            self.authenticator.authenticate(headers).await.map_err(Rejection::Credential)?;
+        let grant =
+            self.authorizer.authorize(&principal, route, headers).map_err(Rejection::Denied)?;
         record.set_grant(&grant);
         Ok((route, grant))
     }
@@ -145,24 +135,14 @@ impl Pipeline {
             BodyPolicy::Push => self.limits.push_body_bytes,
             BodyPolicy::Otlp => self.limits.otlp_body_bytes,
         };
-        BodyLimits {
-            bytes,
-            idle: self.limits.body_idle_timeout,
-            total: self.limits.body_timeout,
-        }
+        BodyLimits { bytes, idle: self.limits.body_idle_timeout, total: self.limits.body_timeout }
     }
 }
 
 fn head_bytes(request: &Request<Incoming>) -> usize {
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let headers = request.headers().iter();
-    target
-        + headers
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum::<usize>()
+    target + headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }
 
 /// Reads on what a refused client is still sending, for a while: closing a socket with unread

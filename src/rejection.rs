@@ -50,11 +50,7 @@ pub enum Audience {
 impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
-        if path.starts_with("/prometheus/") {
-            Self::Reader
-        } else {
-            Self::Sender
-        }
+        if path.starts_with("/prometheus/") { Self::Reader } else { Self::Sender }
     }
 }
 
@@ -203,16 +199,10 @@ impl Rejection {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REQUEST_ID, id.header_value());
         if let Some(after) = self.retry_after() {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from(after.as_secs().max(1)),
-            );
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, self.challenge());

@@ -23,49 +23,20 @@ pub(super) struct Check {
 
 /// Every check. The role comes first, because it tells best what a project's API key is.
 pub(super) const CHECKS: [Check; 9] = [
-    Check {
-        about: "role",
-        make: role,
-    },
-    Check {
-        about: "iss",
-        make: issuer,
-    },
-    Check {
-        about: "aud",
-        make: audience,
-    },
-    Check {
-        about: "exp",
-        make: expiry,
-    },
-    Check {
-        about: "nbf",
-        make: not_before,
-    },
-    Check {
-        about: "iat",
-        make: issued_at,
-    },
-    Check {
-        about: "sub",
-        make: subject,
-    },
-    Check {
-        about: "is_anonymous",
-        make: anonymous,
-    },
-    Check {
-        about: "client_id",
-        make: oauth_client,
-    },
+    Check { about: "role", make: role },
+    Check { about: "iss", make: issuer },
+    Check { about: "aud", make: audience },
+    Check { about: "exp", make: expiry },
+    Check { about: "nbf", make: not_before },
+    Check { about: "iat", make: issued_at },
+    Check { about: "sub", make: subject },
+    Check { about: "is_anonymous", make: anonymous },
+    Check { about: "client_id", make: oauth_client },
 ];
 
 impl Claims {
     pub(super) fn parse(json: &[u8]) -> Result<Self, TokenFault> {
-        serde_json::from_slice(json)
-            .map(Self)
-            .map_err(|_| TokenFault::Claims)
+        serde_json::from_slice(json).map(Self).map_err(|_| TokenFault::Claims)
     }
 
     /// Makes every check and, if all pass, the principal and the time at which the token ends.
@@ -78,39 +49,27 @@ impl Claims {
             (check.make)(self, policy, now)?;
         }
         let user = UserId(self.subject()?);
-        let session = self
-            .0
-            .get("session_id")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let session = self.0.get("session_id").and_then(Value::as_str).map(str::to_owned);
         let organisations = claimed_organisations(&self.0, &policy.organisation_claim);
         let expires = self.time("exp")?.ok_or(TokenFault::Claims)?;
         Ok((Principal::user(user, session, organisations), expires))
     }
 
     fn text(&self, claim: &'static str) -> Result<&str, TokenFault> {
-        let wanted = TokenFault::ClaimType {
-            claim,
-            wanted: "a text",
-        };
+        let wanted = TokenFault::ClaimType { claim, wanted: "a text" };
         self.0.get(claim).and_then(Value::as_str).ok_or(wanted)
     }
 
     /// A time in seconds since the epoch (RFC 7519's NumericDate, which may have a fraction).
     fn time(&self, claim: &'static str) -> Result<Option<i64>, TokenFault> {
-        let wanted = TokenFault::ClaimType {
-            claim,
-            wanted: "a time in seconds since 1970",
-        };
+        let wanted = TokenFault::ClaimType { claim, wanted: "a time in seconds since 1970" };
         let Some(value) = self.0.get(claim) else {
             return Ok(None);
         };
         // Beyond 2^53 a time makes no sense, and comparing it could overflow.
         const LATEST: f64 = 9_007_199_254_740_992.0;
-        let seconds = value
-            .as_f64()
-            .filter(|seconds| (0.0..LATEST).contains(seconds))
-            .ok_or(wanted)?;
+        let seconds =
+            value.as_f64().filter(|seconds| (0.0..LATEST).contains(seconds)).ok_or(wanted)?;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "within 2^53, and the fraction is dropped on purpose"
@@ -122,10 +81,7 @@ impl Claims {
         let text = self.text("sub")?;
         // Only the form that Supabase writes: other spellings would be other identities elsewhere.
         let hyphenated = text.len() == uuid::fmt::Hyphenated::LENGTH;
-        Uuid::try_parse(text)
-            .ok()
-            .filter(|_| hyphenated)
-            .ok_or(TokenFault::Subject)
+        Uuid::try_parse(text).ok().filter(|_| hyphenated).ok_or(TokenFault::Subject)
     }
 }
 
@@ -147,26 +103,17 @@ fn role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> 
 
 fn issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
     let issuer = claims.text("iss")?;
-    if issuer == policy.issuer {
-        Ok(issuer.to_owned())
-    } else {
-        Err(TokenFault::Issuer)
-    }
+    if issuer == policy.issuer { Ok(issuer.to_owned()) } else { Err(TokenFault::Issuer) }
 }
 
 /// `aud` is a string, or an array once a custom access token hook is on.
 fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    let wanted = TokenFault::ClaimType {
-        claim: "aud",
-        wanted: "a text or a list of texts",
-    };
+    let wanted = TokenFault::ClaimType { claim: "aud", wanted: "a text or a list of texts" };
     let audiences = match claims.0.get("aud") {
         Some(Value::String(one)) => vec![one.as_str()],
-        Some(Value::Array(many)) => many
-            .iter()
-            .map(Value::as_str)
-            .collect::<Option<_>>()
-            .ok_or(wanted)?,
+        Some(Value::Array(many)) => {
+            many.iter().map(Value::as_str).collect::<Option<_>>().ok_or(wanted)?
+        }
         _ => return Err(wanted),
     };
     if audiences.contains(&policy.audience.as_str()) {
@@ -177,15 +124,10 @@ fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, Tok
 }
 
 fn expiry(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
-    let wanted = TokenFault::ClaimType {
-        claim: "exp",
-        wanted: "a time in seconds since 1970",
-    };
+    let wanted = TokenFault::ClaimType { claim: "exp", wanted: "a time in seconds since 1970" };
     let expires = claims.time("exp")?.ok_or(wanted)?;
     if is_expired(expires, policy, now) {
-        return Err(TokenFault::Expired {
-            seconds: now.saturating_sub(expires),
-        });
+        return Err(TokenFault::Expired { seconds: now.saturating_sub(expires) });
     }
     Ok(format!("{expires}, in {} s", expires.saturating_sub(now)))
 }
@@ -204,11 +146,7 @@ fn issued_at(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, 
     };
     let in_the_future = issued > now.saturating_add(leeway(policy));
     let after_the_end = claims.time("exp")?.is_some_and(|expires| issued > expires);
-    if in_the_future || after_the_end {
-        Err(TokenFault::IssuedAt)
-    } else {
-        Ok(issued.to_string())
-    }
+    if in_the_future || after_the_end { Err(TokenFault::IssuedAt) } else { Ok(issued.to_string()) }
 }
 
 fn subject(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
@@ -220,10 +158,7 @@ fn anonymous(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, To
         None => Ok("not there, which is fine".to_owned()),
         Some(Value::Bool(true)) if !policy.allow_anonymous => Err(TokenFault::Anonymous),
         Some(Value::Bool(anonymous)) => Ok(anonymous.to_string()),
-        Some(_) => Err(TokenFault::ClaimType {
-            claim: "is_anonymous",
-            wanted: "true or false",
-        }),
+        Some(_) => Err(TokenFault::ClaimType { claim: "is_anonymous", wanted: "true or false" }),
     }
 }
 

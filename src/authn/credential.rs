@@ -27,10 +27,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, CredentialFaul
         return Err(CredentialFault::Several);
     }
     let value = value.as_bytes();
-    let space = value
-        .iter()
-        .position(|byte| *byte == b' ')
-        .ok_or(CredentialFault::Malformed)?;
+    let space = value.iter().position(|byte| *byte == b' ').ok_or(CredentialFault::Malformed)?;
     let (scheme, rest) = value.split_at(space);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(CredentialFault::Scheme);
@@ -83,13 +80,7 @@ mod tests {
         assert_eq!(read_token(&[]), Err(Missing));
         assert_eq!(read_token(&["Bearer a.b.c", "Bearer a.b.c"]), Err(Several));
         assert_eq!(read_token(&["Digest x"]), Err(Scheme));
-        for wrong in [
-            "Bearer",
-            "Bearer ",
-            "Bearer a b",
-            "Bearer a,b",
-            "Bearer \"a\"",
-        ] {
+        for wrong in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Bearer \"a\""] {
             assert_eq!(read_token(&[wrong]), Err(Malformed), "{wrong}");
         }
         assert_eq!(read_token(&["Bearer sb_secret_abc"]), Err(ProjectKey));

@@ -48,13 +48,7 @@ pub fn explain(
         }
     };
     let kid = jws.key_id.as_deref().unwrap_or("none");
-    explanation.step(
-        "form",
-        Ok(format!(
-            "a JSON web token, alg {:?}, kid {kid}",
-            jws.algorithm
-        )),
-    );
+    explanation.step("form", Ok(format!("a JSON web token, alg {:?}, kid {kid}", jws.algorithm)));
     let key = match find_key(&jws, auth, keys) {
         Ok(key) => key,
         Err(problem) => {
@@ -90,10 +84,7 @@ fn explain_organisations(
     let claim = &auth.tokens.organisation_claim;
     match claimed {
         ClaimedOrganisations::Missing => {
-            explanation.step(
-                "organisation",
-                Err(format!("the claim {claim} is not there")),
-            );
+            explanation.step("organisation", Err(format!("the claim {claim} is not there")));
         }
         ClaimedOrganisations::Unreadable(problem) => {
             explanation.step("organisation", Err(problem.clone()));
@@ -119,10 +110,7 @@ fn find_key(
     if jws.algorithm == Algorithm::HS256 {
         return shared_secret(auth).ok_or(TokenFault::SharedSecret.to_string());
     }
-    let id = jws
-        .key_id
-        .as_deref()
-        .ok_or(TokenFault::NoKeyId.to_string())?;
+    let id = jws.key_id.as_deref().ok_or(TokenFault::NoKeyId.to_string())?;
     let keys = keys?;
     match keys.find(id, jws.algorithm) {
         Lookup::Found(key) => Ok(key),
@@ -144,10 +132,6 @@ impl fmt::Display for Explanation {
                 Err(problem) => writeln!(f, "REFUSED {about:<13} {problem}")?,
             }
         }
-        f.write_str(if self.passes() {
-            "the token passes"
-        } else {
-            "the token does not pass"
-        })
+        f.write_str(if self.passes() { "the token passes" } else { "the token does not pass" })
     }
 }

@@ -50,25 +50,13 @@ impl<'a> Jws<'a> {
         if let Some(kind) = header.typ.filter(|kind| !is_jwt(kind)) {
             return Err(TokenFault::Type(shortened(kind)));
         }
-        if header
-            .kid
-            .as_ref()
-            .is_some_and(|kid| kid.len() > MAX_KEY_ID_BYTES)
-        {
+        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID_BYTES) {
             return Err(TokenFault::Malformed);
         }
         // `none` and whatever else there may be is not among the names of Algorithm.
-        let algorithm = header
-            .alg
-            .parse()
-            .map_err(|_| TokenFault::Algorithm(shortened(header.alg)))?;
-        Ok(Self {
-            algorithm,
-            key_id: header.kid,
-            message,
-            payload,
-            signature,
-        })
+        let algorithm =
+            header.alg.parse().map_err(|_| TokenFault::Algorithm(shortened(header.alg)))?;
+        Ok(Self { algorithm, key_id: header.kid, message, payload, signature })
     }
 
     /// The bytes of the claims. To be asked for only once the signature fits.
@@ -84,19 +72,12 @@ fn decode(part: &str) -> Option<Vec<u8>> {
 /// `JWT`, or `at+jwt` (RFC 9068); `application/` may be left out (RFC 7515, 4.1.9).
 fn is_jwt(kind: &str) -> bool {
     let kind = kind.to_ascii_lowercase();
-    matches!(
-        kind.strip_prefix("application/").unwrap_or(&kind),
-        "jwt" | "at+jwt"
-    )
+    matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
 }
 
 /// What is said back to a stranger stays short.
 fn shortened(text: String) -> String {
-    if text.chars().count() <= 20 {
-        text
-    } else {
-        text.chars().take(20).chain(['…']).collect()
-    }
+    if text.chars().count() <= 20 { text } else { text.chars().take(20).chain(['…']).collect() }
 }
 
 #[cfg(test)]
@@ -116,13 +97,7 @@ mod tests {
         for text in ["", "a", "a.b", "..", "a.b.c.d", "a.b.c.d.e", "!.e30.AA"] {
             assert_eq!(fault(text), TokenFault::Malformed, "{text:?}");
         }
-        for header in [
-            "",
-            "[]",
-            "{}",
-            "{\"alg\":1}",
-            "{\"alg\":\"ES256\",\"kid\":7}",
-        ] {
+        for header in ["", "[]", "{}", "{\"alg\":1}", "{\"alg\":\"ES256\",\"kid\":7}"] {
             assert_eq!(fault(&token(header)), TokenFault::Malformed, "{header}");
         }
     }
@@ -132,10 +107,7 @@ mod tests {
     fn none_is_no_algorithm() {
         for name in ["none", "None", "NONE", "nOnE", "", "HS257", "es256"] {
             let header = format!("{{\"alg\":{name:?}}}");
-            assert_eq!(
-                fault(&token(&header)),
-                TokenFault::Algorithm(name.to_owned())
-            );
+            assert_eq!(fault(&token(&header)), TokenFault::Algorithm(name.to_owned()));
         }
     }
 
@@ -143,19 +115,13 @@ mod tests {
     fn critical_extensions_are_refused() {
         let header = r#"{"alg":"ES256","crit":["b64"],"b64":false}"#;
         assert_eq!(fault(&token(header)), TokenFault::Critical);
-        assert_eq!(
-            fault(&token(r#"{"alg":"ES256","crit":[]}"#)),
-            TokenFault::Critical
-        );
+        assert_eq!(fault(&token(r#"{"alg":"ES256","crit":[]}"#)), TokenFault::Critical);
     }
 
     #[test]
     fn other_kinds_of_token_are_refused() {
         assert!(Jws::parse(&token(r#"{"alg":"ES256","typ":"JWT"}"#)).is_ok());
         let logout = r#"{"alg":"ES256","typ":"logout+jwt"}"#;
-        assert_eq!(
-            fault(&token(logout)),
-            TokenFault::Type("logout+jwt".to_owned())
-        );
+        assert_eq!(fault(&token(logout)), TokenFault::Type("logout+jwt".to_owned()));
     }
 }

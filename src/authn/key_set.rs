@@ -20,13 +20,7 @@ pub(super) struct VerificationKey {
 
 impl VerificationKey {
     fn new(id: &str, algorithm: Algorithm, material: String, key: DecodingKey) -> Self {
-        Self {
-            id: id.to_owned(),
-            algorithm,
-            key,
-            material,
-            retired: AtomicBool::new(false),
-        }
+        Self { id: id.to_owned(), algorithm, key, material, retired: AtomicBool::new(false) }
     }
 
     /// The legacy shared secret as a key. It is bound to HS256 and in no set.
@@ -100,14 +94,8 @@ impl KeySet {
         }
         let mut set = Self::default();
         for (at, key) in document.keys.into_iter().enumerate() {
-            let id = key
-                .get("kid")
-                .and_then(|id| id.as_str())
-                .unwrap_or("without kid")
-                .to_owned();
-            match serde_json::from_value(key)
-                .map_err(|error| error.to_string())
-                .and_then(read_key)
+            let id = key.get("kid").and_then(|id| id.as_str()).unwrap_or("without kid").to_owned();
+            match serde_json::from_value(key).map_err(|error| error.to_string()).and_then(read_key)
             {
                 Ok(key) => set.keys.push(Arc::new(key)),
                 Err(why) => set.left_out.push(format!("key {at} ({id}): {why}")),
@@ -166,33 +154,19 @@ fn read_key(jwk: Jwk) -> Result<VerificationKey, String> {
     if jwk.usage.as_deref() != Some("sig") {
         return Err("its use is not \"sig\"".to_owned());
     }
-    let id = jwk
-        .kid
-        .as_deref()
-        .filter(|id| !id.is_empty())
-        .ok_or("it has no kid")?;
+    let id = jwk.kid.as_deref().filter(|id| !id.is_empty()).ok_or("it has no kid")?;
     let algorithm = bound_algorithm(&jwk)?;
     let key = match jwk.kty.as_str() {
         "RSA" => {
-            let (n, e) = jwk
-                .n
-                .as_deref()
-                .zip(jwk.e.as_deref())
-                .ok_or("n or e is missing")?;
-            let modulus = URL_SAFE_NO_PAD
-                .decode(n)
-                .map_err(|_| "n is not base64url")?;
+            let (n, e) = jwk.n.as_deref().zip(jwk.e.as_deref()).ok_or("n or e is missing")?;
+            let modulus = URL_SAFE_NO_PAD.decode(n).map_err(|_| "n is not base64url")?;
             if modulus.iter().skip_while(|byte| **byte == 0).count() < 256 {
                 return Err("its modulus has fewer than 2048 bits".to_owned());
             }
             DecodingKey::from_rsa_components(n, e)
         }
         "EC" => {
-            let (x, y) = jwk
-                .x
-                .as_deref()
-                .zip(jwk.y.as_deref())
-                .ok_or("x or y is missing")?;
+            let (x, y) = jwk.x.as_deref().zip(jwk.y.as_deref()).ok_or("x or y is missing")?;
             DecodingKey::from_ec_components(x, y)
         }
         _ => DecodingKey::from_ed_components(jwk.x.as_deref().ok_or("x is missing")?),
@@ -218,10 +192,7 @@ fn bound_algorithm(jwk: &Jwk) -> Result<Algorithm, String> {
         // Without alg an RSA key is taken for RS256, the only RSA algorithm that all must know.
         ("RSA", _) => &[RS256, RS384, RS512, PS256, PS384, PS512],
         (kind, curve) => {
-            return Err(format!(
-                "its type {kind} {} is not supported",
-                curve.unwrap_or_default()
-            ));
+            return Err(format!("its type {kind} {} is not supported", curve.unwrap_or_default()));
         }
     };
     let Some(name) = jwk.alg.as_deref() else {

@@ -64,9 +64,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 impl KeySource {
     /// A source that knows no key yet. Without a configuration it never will (HS256 only).
     pub fn new(config: Option<KeySetConfig>, metrics: Arc<Metrics>) -> Self {
-        let absent = moka::sync::Cache::builder()
-            .max_capacity(ABSENT_KEYS)
-            .time_to_live(ABSENT_FOR);
+        let absent =
+            moka::sync::Cache::builder().max_capacity(ABSENT_KEYS).time_to_live(ABSENT_FOR);
         Self {
             config,
             state: ArcSwap::from_pointee(State::default()),
@@ -143,26 +142,19 @@ impl KeySource {
     }
 
     fn unavailable(config: &KeySetConfig) -> Refusal {
-        Refusal::KeysUnavailable {
-            retry_after: config.cool_down,
-        }
+        Refusal::KeysUnavailable { retry_after: config.cool_down }
     }
 
     /// Whether keys of the set may still be used: false during an outage that outlasts
     /// `jwks_max_age`.
     pub(super) fn is_trusted(&self) -> bool {
-        self.config
-            .as_ref()
-            .is_none_or(|config| self.state.load().is_trusted(config))
+        self.config.as_ref().is_none_or(|config| self.state.load().is_trusted(config))
     }
 
     /// What is known now.
     pub fn state(&self) -> KeySourceState {
         let state = self.state.load();
-        KeySourceState {
-            age: state.fetched.map(|at| at.elapsed()),
-            keys: state.keys.len(),
-        }
+        KeySourceState { age: state.fetched.map(|at| at.elapsed()), keys: state.keys.len() }
     }
 
     /// Fetches at once, then at every interval and whenever a request asks for an unknown key,
@@ -215,11 +207,7 @@ impl KeySource {
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
-        self.state.store(Arc::new(State {
-            keys,
-            fetched,
-            last_attempt: Some((now, succeeded)),
-        }));
+        self.state.store(Arc::new(State { keys, fetched, last_attempt: Some((now, succeeded)) }));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
@@ -237,18 +225,14 @@ impl KeySource {
 
 impl State {
     fn is_trusted(&self, config: &KeySetConfig) -> bool {
-        self.fetched
-            .is_some_and(|at| at.elapsed() <= config.max_age)
+        self.fetched.is_some_and(|at| at.elapsed() <= config.max_age)
     }
 }
 
 /// Fetches the key set once.
 pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, String> {
-    let mut response = client
-        .get(config.url.clone())
-        .send()
-        .await
-        .map_err(|error| causes(&error))?;
+    let mut response =
+        client.get(config.url.clone()).send().await.map_err(|error| causes(&error))?;
     if response.status() != http::StatusCode::OK {
         return Err(format!("answered {}", response.status()));
     }

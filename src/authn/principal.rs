@@ -29,11 +29,7 @@ impl Principal {
         session: Option<String>,
         organisations: ClaimedOrganisations,
     ) -> Self {
-        Self {
-            user,
-            session,
-            organisations,
-        }
+        Self { user, session, organisations }
     }
 
     /// The user.
@@ -54,10 +50,9 @@ impl Principal {
     /// Bytes that a principal takes, for the cache that keeps it.
     pub(super) fn weight(&self) -> usize {
         let listed = match &self.organisations {
-            ClaimedOrganisations::Listed(all) => all
-                .iter()
-                .map(|id| size_of::<OrganisationId>() + id.as_str().len())
-                .sum(),
+            ClaimedOrganisations::Listed(all) => {
+                all.iter().map(|id| size_of::<OrganisationId>() + id.as_str().len()).sum()
+            }
             ClaimedOrganisations::Missing => 0,
             ClaimedOrganisations::Unreadable(text) => text.len(),
         };
@@ -109,34 +104,24 @@ mod tests {
     use serde_json::json;
 
     fn read(claims: Value, path: &str) -> ClaimedOrganisations {
-        let Value::Object(claims) = claims else {
-            panic!("not an object")
-        };
+        let Value::Object(claims) = claims else { panic!("not an object") };
         claimed_organisations(&claims, path)
     }
 
     fn listed(names: &[&str]) -> ClaimedOrganisations {
-        let ids = names
-            .iter()
-            .map(|name| OrganisationId::parse(name).unwrap());
+        let ids = names.iter().map(|name| OrganisationId::parse(name).unwrap());
         ClaimedOrganisations::Listed(ids.collect())
     }
 
     #[test]
     fn a_claim_is_a_text_or_a_list() {
         let path = "app_metadata.org_id";
-        assert_eq!(
-            read(json!({"app_metadata": {"org_id": "a"}}), path),
-            listed(&["a"])
-        );
+        assert_eq!(read(json!({"app_metadata": {"org_id": "a"}}), path), listed(&["a"]));
         assert_eq!(
             read(json!({"app_metadata": {"org_id": ["b", "a", "b"]}}), path),
             listed(&["b", "a"])
         );
-        assert_eq!(
-            read(json!({"https://x.y/org": "a"}), "https://x.y/org"),
-            listed(&["a"])
-        );
+        assert_eq!(read(json!({"https://x.y/org": "a"}), "https://x.y/org"), listed(&["a"]));
     }
 
     #[test]
@@ -167,9 +152,6 @@ mod tests {
     #[test]
     fn user_metadata_is_never_consulted() {
         let claims = json!({"user_metadata": {"org_id": "a"}});
-        assert_eq!(
-            read(claims, "app_metadata.org_id"),
-            ClaimedOrganisations::Missing
-        );
+        assert_eq!(read(claims, "app_metadata.org_id"), ClaimedOrganisations::Missing);
     }
 }

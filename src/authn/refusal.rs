@@ -166,10 +166,7 @@ impl fmt::Display for TokenFault {
             Self::ClaimType { claim, wanted } => write!(f, "the token's {claim} must be {wanted}"),
             Self::Issuer => f.write_str("the token's issuer (iss) is another one"),
             Self::Role(role) => {
-                write!(
-                    f,
-                    "the token's role is {role:?} and must be \"authenticated\": "
-                )?;
+                write!(f, "the token's role is {role:?} and must be \"authenticated\": ")?;
                 f.write_str(match role.as_str() {
                     "anon" | "service_role" => "this is a project's API key, not a user's token",
                     _ => "sign in as a user",

@@ -40,10 +40,7 @@ impl TokenCache {
                 entry.verified.principal.weight() + size_of::<Entry>() + ENTRY_OVERHEAD_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let cache = Cache::builder()
-            .max_capacity(max_bytes)
-            .weigher(weigh)
-            .expire_after(AtExpiry);
+        let cache = Cache::builder().max_capacity(max_bytes).weigher(weigh).expire_after(AtExpiry);
         Self(cache.build_with_hasher(BuildHasherDefault::default()))
     }
 
@@ -53,13 +50,7 @@ impl TokenCache {
 
     pub(super) fn put(&self, digest: Digest, verified: Verified, now: i64) {
         let seconds_left = u64::try_from(verified.expires.saturating_sub(now)).unwrap_or(0);
-        self.0.insert(
-            digest,
-            Entry {
-                verified,
-                seconds_left,
-            },
-        );
+        self.0.insert(digest, Entry { verified, seconds_left });
     }
 
     pub(super) fn remove(&self, digest: &Digest) {
@@ -78,9 +69,7 @@ struct AtExpiry;
 impl Expiry<Digest, Entry> for AtExpiry {
     fn expire_after_create(&self, _: &Digest, entry: &Entry, _: Instant) -> Option<Duration> {
         // The leeway is at most two minutes; a century is as good as for ever.
-        Some(Duration::from_secs(
-            entry.seconds_left.min(3_153_600_000) + 120,
-        ))
+        Some(Duration::from_secs(entry.seconds_left.min(3_153_600_000) + 120))
     }
 }
 

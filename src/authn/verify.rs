@@ -29,11 +29,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new(config: &AuthConfig, keys: Arc<KeySource>) -> Self {
-        Self {
-            policy: config.tokens.clone(),
-            keys,
-            shared_secret: shared_secret(config),
-        }
+        Self { policy: config.tokens.clone(), keys, shared_secret: shared_secret(config) }
     }
 
     pub(super) async fn verify(&self, token: &str, now: i64) -> Result<Verified, Refusal> {
@@ -41,11 +37,7 @@ impl Verifier {
         let key = self.key_of(&jws).await?;
         let claims = verify_signature(&jws, &key).map_err(Refusal::Token)?;
         let (principal, expires) = claims.verify(&self.policy, now).map_err(Refusal::Token)?;
-        Ok(Verified {
-            principal: Arc::new(principal),
-            expires,
-            key,
-        })
+        Ok(Verified { principal: Arc::new(principal), expires, key })
     }
 
     /// Whether a token that passed once would still pass: time goes on and keys are withdrawn.
@@ -59,15 +51,9 @@ impl Verifier {
     async fn key_of(&self, jws: &Jws<'_>) -> Result<Arc<VerificationKey>, Refusal> {
         if jws.algorithm == Algorithm::HS256 {
             // Supabase gives legacy tokens a kid too, but only one secret exists.
-            return self
-                .shared_secret
-                .clone()
-                .ok_or(Refusal::Token(TokenFault::SharedSecret));
+            return self.shared_secret.clone().ok_or(Refusal::Token(TokenFault::SharedSecret));
         }
-        let id = jws
-            .key_id
-            .as_deref()
-            .ok_or(Refusal::Token(TokenFault::NoKeyId))?;
+        let id = jws.key_id.as_deref().ok_or(Refusal::Token(TokenFault::NoKeyId))?;
         self.keys.find(id, jws.algorithm).await
     }
 }

@@ -19,10 +19,7 @@ pub(super) fn decide(
     if !config.user_scopes.contains(route.scope) {
         return Err(Denial::Scope(route.scope));
     }
-    let tenant = config
-        .template
-        .tenant_of(organisation)
-        .map_err(Denial::NoTenant)?;
+    let tenant = config.template.tenant_of(organisation).map_err(Denial::NoTenant)?;
     Ok(Grant {
         principal: Arc::clone(principal),
         route,
@@ -44,10 +41,9 @@ fn choose<'a>(
         }
     };
     match (selector, own.as_slice()) {
-        (Selector::One(wanted), own) => own
-            .iter()
-            .find(|id| *id == wanted)
-            .ok_or(Denial::NotAMember),
+        (Selector::One(wanted), own) => {
+            own.iter().find(|id| *id == wanted).ok_or(Denial::NotAMember)
+        }
         (Selector::Impossible, _) => Err(Denial::NotAMember),
         (Selector::None, [only]) => Ok(only),
         (Selector::None, own) => Err(Denial::NameOne(own.to_vec())),
@@ -60,10 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ids(names: &[String]) -> Vec<OrganisationId> {
-        names
-            .iter()
-            .map(|name| OrganisationId::parse(name).unwrap())
-            .collect()
+        names.iter().map(|name| OrganisationId::parse(name).unwrap()).collect()
     }
 
     fn claimed(names: &[&str]) -> ClaimedOrganisations {
@@ -79,10 +72,7 @@ mod tests {
 
     #[test]
     fn a_member_of_one_needs_no_selector() {
-        assert_eq!(
-            choose(&claimed(&["a"]), &Selector::None).unwrap().as_str(),
-            "a"
-        );
+        assert_eq!(choose(&claimed(&["a"]), &Selector::None).unwrap().as_str(), "a");
         assert_eq!(choose(&claimed(&["a"]), &one("a")).unwrap().as_str(), "a");
     }
 

@@ -78,10 +78,7 @@ mod tests {
     fn one_header_names_one_organisation() {
         assert_eq!(read(&headers(&[])), Ok(Selector::None));
         assert_eq!(read(&headers(&[b"org-a"])), one("org-a"));
-        assert_eq!(
-            read(&headers(&[b"org-a", b"org-a"])),
-            Err(SelectorFault::Several)
-        );
+        assert_eq!(read(&headers(&[b"org-a", b"org-a"])), Err(SelectorFault::Several));
         assert_eq!(read(&headers(&[b""])), Err(SelectorFault::Empty));
     }
 

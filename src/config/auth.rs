@@ -94,22 +94,16 @@ pub(super) fn read(section: &mut Section<'_>) -> AuthConfig {
                 "app_metadata.org_id".to_owned(),
                 organisation_claim,
             ),
-            leeway: section.get("leeway", 10 * second, |raw| {
-                duration(raw, Duration::ZERO, 2 * minute)
-            }),
+            leeway: section
+                .get("leeway", 10 * second, |raw| duration(raw, Duration::ZERO, 2 * minute)),
             allow_anonymous: section.get("allow_anonymous", false, switch),
             oauth_clients: section.get("oauth_clients", OauthClients::Listed(Vec::new()), |raw| {
                 let clients = list(raw)?;
-                Ok(if clients == ["*"] {
-                    OauthClients::Any
-                } else {
-                    OauthClients::Listed(clients)
-                })
+                Ok(if clients == ["*"] { OauthClients::Any } else { OauthClients::Listed(clients) })
             }),
         },
-        token_cache_bytes: section.get("token_cache_bytes", 64 * MIB, |raw| {
-            size(raw, MIB, 64 * GIB)
-        }),
+        token_cache_bytes: section
+            .get("token_cache_bytes", 64 * MIB, |raw| size(raw, MIB, 64 * GIB)),
     }
 }
 
@@ -120,20 +114,15 @@ fn read_key_set(
 ) -> Option<KeySetConfig> {
     let second = Duration::from_secs(1);
     let by_default = issuer.and_then(|issuer| {
-        Url::parse(&format!(
-            "{}/.well-known/jwks.json",
-            issuer.trim_end_matches('/')
-        ))
-        .ok()
+        Url::parse(&format!("{}/.well-known/jwks.json", issuer.trim_end_matches('/'))).ok()
     });
     let url = section.get("jwks_url", by_default, |raw| match text(raw)? {
         none if none.is_empty() => Ok(None),
         some => url(Raw::Environment(some)).map(Some),
     });
     let allow_http = section.get("jwks_allow_http", false, switch);
-    if let Some(url) = url
-        .as_ref()
-        .filter(|url| url.scheme() == "http" && !allow_http && !is_loopback(url))
+    if let Some(url) =
+        url.as_ref().filter(|url| url.scheme() == "http" && !allow_http && !is_loopback(url))
     {
         let problem = format!(
             "{url} is not encrypted: whoever sits between could give us keys of his own; use https, \
@@ -144,22 +133,17 @@ fn read_key_set(
     let limits = (second / 10, 86_400 * second);
     let config = KeySetConfig {
         // A missing address is a fault below; the value is then never used.
-        url: url
-            .clone()
-            .or_else(|| Url::parse("http://localhost/").ok())?,
+        url: url.clone().or_else(|| Url::parse("http://localhost/").ok())?,
         refresh_interval: section.get("jwks_refresh_interval", 300 * second, |raw| {
             // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.
             duration(raw, limits.0, 600 * second)
         }),
-        max_age: section.get("jwks_max_age", limits.1, |raw| {
-            duration(raw, limits.0, 30 * limits.1)
-        }),
-        cool_down: section.get("jwks_cool_down", 5 * second, |raw| {
-            duration(raw, limits.0, 600 * second)
-        }),
-        fetch_timeout: section.get("jwks_fetch_timeout", 5 * second, |raw| {
-            duration(raw, limits.0, 60 * second)
-        }),
+        max_age: section
+            .get("jwks_max_age", limits.1, |raw| duration(raw, limits.0, 30 * limits.1)),
+        cool_down: section
+            .get("jwks_cool_down", 5 * second, |raw| duration(raw, limits.0, 600 * second)),
+        fetch_timeout: section
+            .get("jwks_fetch_timeout", 5 * second, |raw| duration(raw, limits.0, 60 * second)),
     };
     if config.max_age < config.refresh_interval {
         section.fault(
@@ -177,13 +161,11 @@ fn read_key_set(
 }
 
 fn non_empty(raw: Raw) -> Result<String, String> {
-    text(raw).and_then(|text| {
-        if text.is_empty() {
-            Err("must not be empty".to_owned())
-        } else {
-            Ok(text)
-        }
-    })
+    text(raw).and_then(
+        |text| {
+            if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
+        },
+    )
 }
 
 fn organisation_claim(raw: Raw) -> Result<String, String> {

@@ -14,10 +14,7 @@ impl Environment {
     pub fn of_process() -> Self {
         Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
             // A value that is not UTF-8 becomes a fault of its key, not a panic.
-            Some((
-                name.into_string().ok()?,
-                value.to_string_lossy().into_owned(),
-            ))
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         }))
     }
 
@@ -25,10 +22,7 @@ impl Environment {
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
         let ours = vars.into_iter().filter_map(|(name, value)| {
             let (section, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
-            Some((
-                (section.to_ascii_lowercase(), key.to_ascii_lowercase()),
-                value,
-            ))
+            Some(((section.to_ascii_lowercase(), key.to_ascii_lowercase()), value))
         });
         Self(ours.collect())
     }
@@ -49,10 +43,6 @@ impl Environment {
 
     /// The variable that sets a key.
     pub(super) fn name(section: &str, key: &str) -> String {
-        format!(
-            "{PREFIX}{}__{}",
-            section.to_ascii_uppercase(),
-            key.to_ascii_uppercase()
-        )
+        format!("{PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase())
     }
 }

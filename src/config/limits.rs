@@ -29,11 +29,9 @@ pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
         push_body_bytes: section.get("push_body_bytes", 100 * MIB, body),
         otlp_body_bytes: section.get("otlp_body_bytes", 100 * MIB, body),
         query_body_bytes: section.get("query_body_bytes", MIB, body),
-        body_idle_timeout: section.get("body_idle_timeout", 30 * second, |raw| {
-            duration(raw, second / 10, day)
-        }),
-        body_timeout: section.get("body_timeout", 300 * second, |raw| {
-            duration(raw, second / 10, day)
-        }),
+        body_idle_timeout: section
+            .get("body_idle_timeout", 30 * second, |raw| duration(raw, second / 10, day)),
+        body_timeout: section
+            .get("body_timeout", 300 * second, |raw| duration(raw, second / 10, day)),
     }
 }

@@ -41,15 +41,12 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
             number(raw, 0, 256).map(|n| if n == 0 { cores } else { n })
         }),
         max_connections: section.get("max_connections", 10_000, |raw| number(raw, 1, 1_000_000)),
-        header_timeout: section.get("header_timeout", 10 * second, |raw| {
-            duration(raw, second / 10, hour)
-        }),
-        idle_timeout: section.get("idle_timeout", 120 * second, |raw| {
-            duration(raw, second / 10, 24 * hour)
-        }),
-        max_header_bytes: section.get("max_header_bytes", bytes(32 * KIB), |raw| {
-            size(raw, 8 * KIB, MIB).map(bytes)
-        }),
+        header_timeout: section
+            .get("header_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
+        idle_timeout: section
+            .get("idle_timeout", 120 * second, |raw| duration(raw, second / 10, 24 * hour)),
+        max_header_bytes: section
+            .get("max_header_bytes", bytes(32 * KIB), |raw| size(raw, 8 * KIB, MIB).map(bytes)),
         client_ip_header: section.get("client_ip_header", None, header_name),
     }
 }
@@ -72,7 +69,5 @@ fn header_name(raw: Raw) -> Result<Option<HeaderName>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse()
-        .map(Some)
-        .map_err(|_| format!("'{text}' is no header name"))
+    text.parse().map(Some).map_err(|_| format!("'{text}' is no header name"))
 }

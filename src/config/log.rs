@@ -28,9 +28,7 @@ pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
         format: section.get("format", LogFormat::Json, |raw| match text(raw)?.as_str() {
             "json" => Ok(LogFormat::Json),
             "pretty" => Ok(LogFormat::Pretty),
-            other => Err(format!(
-                "'{other}' is no format; there are \"json\" and \"pretty\""
-            )),
+            other => Err(format!("'{other}' is no format; there are \"json\" and \"pretty\"")),
         }),
         filter: section.get("filter", "info".to_owned(), |raw| {
             let filter = text(raw)?;

@@ -20,22 +20,12 @@ impl<'a> Document<'a> {
     pub(super) fn parse(text: &str, environment: &'a Environment) -> Self {
         let mut faults = Vec::new();
         let root = text.parse::<Table>().unwrap_or_else(|error| {
-            let line = error
-                .span()
-                .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             let problem = format!("not TOML at line {line}: {}", error.message());
-            faults.push(Fault {
-                key: "configuration file".to_owned(),
-                problem,
-            });
+            faults.push(Fault { key: "configuration file".to_owned(), problem });
             Table::new()
         });
-        Self {
-            root,
-            environment,
-            faults,
-            known: Vec::new(),
-        }
+        Self { root, environment, faults, known: Vec::new() }
     }
 
     pub(super) fn section<T>(
@@ -49,21 +39,13 @@ impl<'a> Document<'a> {
             Some(Value::Table(table)) => table,
             Some(other) => {
                 let problem = format!("must be a section, written [{name}], not {}", kind(&other));
-                self.faults.push(Fault {
-                    key: name.to_owned(),
-                    problem,
-                });
+                self.faults.push(Fault { key: name.to_owned(), problem });
                 Table::new()
             }
         };
         let environment = self.environment.section(name);
-        let mut section = Section {
-            name,
-            table,
-            environment,
-            known: Vec::new(),
-            faults: &mut self.faults,
-        };
+        let mut section =
+            Section { name, table, environment, known: Vec::new(), faults: &mut self.faults };
         let value = read(&mut section);
         section.finish();
         value
@@ -73,27 +55,17 @@ impl<'a> Document<'a> {
         let known = self.known.join(", ");
         for name in self.root.keys() {
             let problem = format!("unknown section; there are {known}");
-            self.faults.push(Fault {
-                key: name.clone(),
-                problem,
-            });
+            self.faults.push(Fault { key: name.clone(), problem });
         }
-        let mut strange: Vec<_> = self
-            .environment
-            .sections()
-            .filter(|name| !self.known.contains(name))
-            .collect();
+        let mut strange: Vec<_> =
+            self.environment.sections().filter(|name| !self.known.contains(name)).collect();
         strange.dedup();
         for name in strange {
             let key = format!("MTP__{}__…", name.to_ascii_uppercase());
             let problem = format!("unknown section in the environment; there are {known}");
             self.faults.push(Fault { key, problem });
         }
-        if self.faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Faults(self.faults))
-        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
     }
 }
 
@@ -123,10 +95,7 @@ impl Section<'_> {
         self.known.push(key);
         let in_file = self.table.remove(key).map(Raw::File);
         let (raw, name) = match self.environment.remove(key) {
-            Some(text) => (
-                Some(Raw::Environment(text)),
-                Environment::name(self.name, key),
-            ),
+            Some(text) => (Some(Raw::Environment(text)), Environment::name(self.name, key)),
             None => (in_file, format!("{}.{key}", self.name)),
         };
         let Some(raw) = raw else { return default };
@@ -157,10 +126,8 @@ impl Section<'_> {
         let from_file = self.environment.remove(&file_key).and_then(|path| {
             let name = Environment::name(self.name, &file_key);
             if self.environment.contains_key(key) {
-                let problem = format!(
-                    "is set beside {}; set one",
-                    Environment::name(self.name, key)
-                );
+                let problem =
+                    format!("is set beside {}; set one", Environment::name(self.name, key));
                 self.faults.push(Fault { key: name, problem });
                 return None;
             }
@@ -168,35 +135,26 @@ impl Section<'_> {
                 // An editor's final line break is not part of a secret.
                 Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
                 Err(error) => {
-                    self.faults.push(Fault {
-                        key: name,
-                        problem: format!("cannot be read: {error}"),
-                    });
+                    self.faults
+                        .push(Fault { key: name, problem: format!("cannot be read: {error}") });
                     None
                 }
             }
         });
-        let direct = self.get(key, Secret::default(), |raw| {
-            super::values::text(raw).map(|t| Secret::new(&t))
-        });
+        let direct = self
+            .get(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
         from_file.unwrap_or(direct)
     }
 
     /// Notes a fault that spans keys, or that a parser cannot know of.
     pub(super) fn fault(&mut self, key: &str, problem: String) {
-        self.faults.push(Fault {
-            key: format!("{}.{key}", self.name),
-            problem,
-        });
+        self.faults.push(Fault { key: format!("{}.{key}", self.name), problem });
     }
 
     fn finish(self) {
         let known = self.known.join(", ");
         let in_file = self.table.keys().map(|key| format!("{}.{key}", self.name));
-        let in_environment = self
-            .environment
-            .keys()
-            .map(|key| Environment::name(self.name, key));
+        let in_environment = self.environment.keys().map(|key| Environment::name(self.name, key));
         for key in in_file.chain(in_environment) {
             let problem = format!("unknown key; [{}] has {known}", self.name);
             self.faults.push(Fault { key, problem });

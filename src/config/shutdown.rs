@@ -19,11 +19,9 @@ pub(super) fn read(section: &mut Section<'_>) -> ShutdownConfig {
     let second = Duration::from_secs(1);
     let longest = 300 * second; // Fly.io's longest kill_timeout
     ShutdownConfig {
-        drain_delay: section.get("drain_delay", 2 * second, |raw| {
-            duration(raw, Duration::ZERO, longest)
-        }),
-        drain_timeout: section.get("drain_timeout", 30 * second, |raw| {
-            duration(raw, Duration::ZERO, longest)
-        }),
+        drain_delay: section
+            .get("drain_delay", 2 * second, |raw| duration(raw, Duration::ZERO, longest)),
+        drain_timeout: section
+            .get("drain_timeout", 30 * second, |raw| duration(raw, Duration::ZERO, longest)),
     }
 }

@@ -20,10 +20,7 @@ pub(super) fn read(section: &mut Section<'_>) -> TenancyConfig {
             TenantTemplate::parse(&text(raw)?).map_err(|error| error.to_string())
         }),
         user_scopes: section.get("user_scopes", every_scope, |raw| {
-            list(raw)?
-                .iter()
-                .map(|name| Scopes::parse_one(name))
-                .collect()
+            list(raw)?.iter().map(|name| Scopes::parse_one(name)).collect()
         }),
     }
 }

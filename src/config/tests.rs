@@ -2,8 +2,7 @@ use super::*;
 
 fn environment(vars: &[(&str, &str)]) -> Environment {
     Environment::from_vars(
-        vars.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
     )
 }
 
@@ -26,16 +25,10 @@ fn keys(faults: &Faults) -> Vec<&str> {
 fn a_minimal_file_is_enough() {
     let config = read(MINIMAL).unwrap();
     let key_set = config.auth.key_set.unwrap();
-    assert_eq!(
-        key_set.url.as_str(),
-        "https://ref.supabase.co/auth/v1/.well-known/jwks.json"
-    );
+    assert_eq!(key_set.url.as_str(), "https://ref.supabase.co/auth/v1/.well-known/jwks.json");
     assert!(key_set.refresh_interval.as_secs() <= 600);
     assert_eq!(config.upstream.upstreams[0].host, "mimir.internal");
-    assert_eq!(
-        config.upstream.upstreams[0].authority,
-        "mimir.internal:8080"
-    );
+    assert_eq!(config.upstream.upstreams[0].authority, "mimir.internal:8080");
 }
 
 #[test]
@@ -107,18 +100,12 @@ fn a_secret_may_stand_in_a_file_and_never_prints() {
     let secret = "a-secret-of-more-than-thirty-two-bytes";
     std::fs::write(&file, format!("{secret}\n")).unwrap();
     let path = file.to_str().unwrap().to_owned();
-    let config = Config::read(
-        MINIMAL,
-        &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]),
-    );
+    let config = Config::read(MINIMAL, &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]));
     std::fs::remove_file(&file).unwrap();
     let config = config.unwrap();
     assert_eq!(config.auth.hs256_secret.expose(), secret.as_bytes());
     assert!(!format!("{config:?}").contains(secret));
-    let gone = Config::read(
-        MINIMAL,
-        &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]),
-    );
+    let gone = Config::read(MINIMAL, &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]));
     assert_eq!(keys(&gone.unwrap_err()), ["MTP__AUTH__HS256_SECRET_FILE"]);
 }
 
@@ -129,10 +116,7 @@ fn a_key_set_over_plain_http_must_be_asked_for() {
     assert_eq!(keys(&with(far).unwrap_err()), ["auth.jwks_url"]);
     assert!(with(&format!("{far}\njwks_allow_http = true")).is_ok());
     assert!(with("jwks_url = \"http://127.0.0.1:54321/jwks\"").is_ok());
-    assert_eq!(
-        keys(&with("jwks_url = \"\"").unwrap_err()),
-        ["auth.jwks_url"]
-    );
+    assert_eq!(keys(&with("jwks_url = \"\"").unwrap_err()), ["auth.jwks_url"]);
 }
 
 #[test]

@@ -43,22 +43,15 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     let hour = 3600 * second;
     let wanted = "one or more addresses of Mimir, such as [\"http://mimir.internal:8080\"]";
     UpstreamConfig {
-        upstreams: section
-            .require("urls", wanted, upstreams)
-            .unwrap_or_default(),
-        resolve_interval: section.get("resolve_interval", 5 * second, |raw| {
-            duration(raw, tenth, hour)
-        }),
-        connect_timeout: section.get("connect_timeout", 2 * second, |raw| {
-            duration(raw, tenth, hour)
-        }),
+        upstreams: section.require("urls", wanted, upstreams).unwrap_or_default(),
+        resolve_interval: section
+            .get("resolve_interval", 5 * second, |raw| duration(raw, tenth, hour)),
+        connect_timeout: section
+            .get("connect_timeout", 2 * second, |raw| duration(raw, tenth, hour)),
         // Mimir gives up on a query itself after 2 minutes (querier.timeout).
-        response_timeout: section.get("response_timeout", 150 * second, |raw| {
-            duration(raw, tenth, hour)
-        }),
-        idle_timeout: section.get("idle_timeout", 60 * second, |raw| {
-            duration(raw, tenth, hour)
-        }),
+        response_timeout: section
+            .get("response_timeout", 150 * second, |raw| duration(raw, tenth, hour)),
+        idle_timeout: section.get("idle_timeout", 60 * second, |raw| duration(raw, tenth, hour)),
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
         pass_headers: section.get("pass_headers", Vec::new(), pass_headers),
     }
@@ -80,33 +73,22 @@ fn upstream(text: String) -> Result<Upstream, String> {
         ));
     }
     if address.path() != "/" {
-        return Err(format!(
-            "'{text}' must have no path: Mimir's own paths are used unchanged"
-        ));
+        return Err(format!("'{text}' must have no path: Mimir's own paths are used unchanged"));
     }
-    let host = address
-        .host_str()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
+    let host = address.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = address.port_or_known_default().unwrap_or(80);
     let authority = &address[url::Position::BeforeHost..url::Position::AfterPort];
     let authority =
         HeaderValue::from_str(authority).map_err(|error| format!("'{text}': {error}"))?;
-    Ok(Upstream {
-        host,
-        port,
-        authority,
-    })
+    Ok(Upstream { host, port, authority })
 }
 
 fn pass_headers(raw: Raw) -> Result<Vec<HeaderName>, String> {
     list(raw)?
         .into_iter()
         .map(|name| {
-            let header: HeaderName = name
-                .parse()
-                .map_err(|_| format!("'{name}' is no header name"))?;
+            let header: HeaderName =
+                name.parse().map_err(|_| format!("'{name}' is no header name"))?;
             if crate::mimir::is_never_forwarded(&header) {
                 return Err(format!(
                     "'{name}' never passes: it would let a client steer Mimir or see credentials"

@@ -30,11 +30,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() {
-            "Secret(empty)"
-        } else {
-            "Secret(…)"
-        })
+        f.write_str(if self.is_empty() { "Secret(empty)" } else { "Secret(…)" })
     }
 }
 
@@ -60,11 +56,7 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
         Raw::Environment(text) => text.parse().map_err(|_| wanted())?,
         Raw::File(_) => return Err(wanted()),
     };
-    if (min..=max).contains(&number) {
-        Ok(number)
-    } else {
-        Err(wanted())
-    }
+    if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
 
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
@@ -73,10 +65,7 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
             .into_iter()
             .map(|item| match item {
                 Value::String(text) => Ok(text),
-                other => Err(format!(
-                    "must be a list of texts; one item is {}",
-                    kind(&other)
-                )),
+                other => Err(format!("must be a list of texts; one item is {}", kind(&other))),
             })
             .collect(),
         Raw::Environment(text) => Ok(text
@@ -93,29 +82,18 @@ pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duratio
     let wanted = || {
         format!("must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {min:?} to {max:?}")
     };
-    let duration = text(raw)
-        .ok()
-        .and_then(|text| parse_duration(&text))
-        .ok_or_else(wanted)?;
-    if (min..=max).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(wanted())
-    }
+    let duration = text(raw).ok().and_then(|text| parse_duration(&text)).ok_or_else(wanted)?;
+    if (min..=max).contains(&duration) { Ok(duration) } else { Err(wanted()) }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .filter(|at| *at > 0)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
         let number: u32 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "ms" => Duration::from_millis(1),
             "s" => Duration::from_secs(1),
@@ -143,8 +121,7 @@ pub(super) fn size(raw: Raw, min: u64, max: u64) -> Result<u64, String> {
         Raw::File(Value::Integer(bytes)) => u64::try_from(bytes).ok(),
         other => text(other).ok().and_then(|text| parse_size(&text)),
     };
-    size.filter(|size| (min..=max).contains(size))
-        .ok_or_else(wanted)
+    size.filter(|size| (min..=max).contains(size)).ok_or_else(wanted)
 }
 
 pub(super) const KIB: u64 = 1 << 10;
@@ -152,9 +129,7 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
 fn parse_size(text: &str) -> Option<u64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match text[digits..].trim_start() {
         "" | "B" => 1,
         "KiB" => KIB,
@@ -169,10 +144,7 @@ fn show(bytes: u64) -> String {
     [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
         .into_iter()
         .find(|(unit, _)| bytes >= *unit && bytes % unit == 0)
-        .map_or_else(
-            || format!("{bytes}B"),
-            |(unit, name)| format!("{}{name}", bytes / unit),
-        )
+        .map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
 /// An `http` or `https` address without credentials, query or fragment.
@@ -181,10 +153,7 @@ pub(super) fn url(raw: Raw) -> Result<url::Url, String> {
     let wanted = "must be an address such as \"https://project.supabase.co/auth/v1\"";
     let url = url::Url::parse(&text).map_err(|error| format!("{wanted}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!(
-            "{wanted}: the scheme '{}' is neither http nor https",
-            url.scheme()
-        ));
+        return Err(format!("{wanted}: the scheme '{}' is neither http nor https", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("{wanted}: credentials do not belong into it"));

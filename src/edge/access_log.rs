@@ -35,11 +35,7 @@ thread_local! {
 impl AccessLog {
     /// Makes a log that writes to a sink.
     pub fn new(sink: LogSink, clock: Clock, format: LogFormat) -> Self {
-        Self {
-            sink,
-            clock,
-            format,
-        }
+        Self { sink, clock, format }
     }
 
     pub(super) fn write(mut self, record: &Record, took: Duration) {
@@ -104,12 +100,7 @@ fn json(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
     }
     if let Some(grant) = &record.grant {
         let mut user = [0; uuid::fmt::Hyphenated::LENGTH];
-        let user: &str = grant
-            .principal()
-            .user_id()
-            .0
-            .hyphenated()
-            .encode_lower(&mut user);
+        let user: &str = grant.principal().user_id().0.hyphenated().encode_lower(&mut user);
         field!(lines, "principal.id", user);
         field!(lines, "organisation.id", grant.organisation().as_str());
         field!(lines, "tenant.id", grant.tenant().as_str());
@@ -163,22 +154,14 @@ fn pretty(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
         lines.push(b'"');
     }
     let (received, sent) = (record.received_bytes(), record.sent);
-    let _ = write!(
-        lines,
-        " received={received} sent={sent} request={} ",
-        record.id.as_str()
-    );
+    let _ = write!(lines, " received={received} sent={sent} request={} ", record.id.as_str());
     milliseconds(lines, took);
     lines.extend_from_slice(b" ms\n");
 }
 
 /// A client's mistake is information; only what is ours to blame is a warning.
 fn level(outcome: Outcome) -> &'static str {
-    if matches!(outcome, Outcome::Failed(_)) {
-        "WARN"
-    } else {
-        "INFO"
-    }
+    if matches!(outcome, Outcome::Failed(_)) { "WARN" } else { "INFO" }
 }
 
 fn words(outcome: Outcome) -> (&'static str, Option<&'static str>) {

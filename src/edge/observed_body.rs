@@ -28,11 +28,7 @@ pub trait FailureReason {
 impl<B: Body<Data = Bytes>> ObservedBody<B> {
     /// Joins a body and the record of its request.
     pub fn new(body: B, record: Box<Record>, outcome: Outcome) -> Self {
-        let mut observed = Self {
-            body,
-            record: Some(record),
-            outcome,
-        };
+        let mut observed = Self { body, record: Some(record), outcome };
         if observed.body.is_end_stream() {
             observed.end(outcome);
         }

@@ -91,9 +91,9 @@ impl Record {
         self.grant = Some(grant.clone());
     }
 
-    /// Where the bytes of the request's body are counted.
-    pub fn set_received(&mut self, counter: Arc<AtomicU64>) {
-        self.received = Some(counter);
+    /// Where the bytes of the request's body are counted, if there is one.
+    pub fn set_received(&mut self, counter: Option<Arc<AtomicU64>>) {
+        self.received = counter;
     }
 
     /// Which instance answered.
@@ -122,9 +122,7 @@ impl Record {
     }
 
     pub(super) fn received_bytes(&self) -> u64 {
-        self.received
-            .as_ref()
-            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+        self.received.as_ref().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     fn count(&self, took: Duration) {
@@ -135,12 +133,7 @@ impl Record {
             Outcome::Failed(reason) => self.metrics.failed(surface, reason),
             Outcome::Cancelled => self.metrics.cancelled(surface),
         }
-        self.metrics.finished(
-            surface,
-            took.as_secs_f64(),
-            self.received_bytes(),
-            self.sent,
-        );
+        self.metrics.finished(surface, took.as_secs_f64(), self.received_bytes(), self.sent);
     }
 }
 

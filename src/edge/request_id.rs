@@ -47,9 +47,7 @@ impl RequestId {
 /// What may stand in a log without being quoted.
 fn is_harmless(id: &[u8]) -> bool {
     (1..=LONGEST).contains(&id.len())
-        && id
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 #[cfg(test)]
@@ -57,9 +55,7 @@ mod tests {
     use super::*;
 
     fn of(given: &'static str) -> String {
-        let headers = [(REQUEST_ID, HeaderValue::from_static(given))]
-            .into_iter()
-            .collect();
+        let headers = [(REQUEST_ID, HeaderValue::from_static(given))].into_iter().collect();
         RequestId::of(&headers).as_str().to_owned()
     }
 

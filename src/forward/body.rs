@@ -25,13 +25,8 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
-        let mut body = Self {
-            incoming,
-            lease: Some(lease),
-            idle,
-            timer: None,
-            waiting_since: None,
-        };
+        let mut body =
+            Self { incoming, lease: Some(lease), idle, timer: None, waiting_since: None };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -46,9 +41,7 @@ impl ResponseBody {
 
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.idle;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
                 return true;

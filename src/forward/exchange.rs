@@ -59,11 +59,8 @@ impl Forwarder {
         metrics: Arc<Metrics>,
         worker: usize,
     ) -> Self {
-        let pool = Pool::new(
-            config.max_idle_connections,
-            config.connect_timeout,
-            Arc::clone(&metrics),
-        );
+        let pool =
+            Pool::new(config.max_idle_connections, config.connect_timeout, Arc::clone(&metrics));
         Self {
             instances,
             pooled: Mutex::default(),
@@ -88,10 +85,8 @@ impl Forwarder {
         let mut failure = Failure::NoInstance;
         for attempt in 0..instances.len().min(MAX_INSTANCES_TRIED) {
             let instance = &instances[(first.wrapping_add(attempt)) % instances.len()];
-            request
-                .headers_mut()
-                .insert(header::HOST, instance.authority.clone());
-            match self.try_instance(instance, request, &progress).await {
+            request.headers_mut().insert(header::HOST, instance.authority.clone());
+            match self.try_instance(instance, request, progress.as_ref()).await {
                 Ok((response, lease)) => return Ok(self.inbound(response, lease, id)),
                 Err((Failure::Connect(error), Some(unsent))) => {
                     failure = Failure::Connect(error);
@@ -107,8 +102,7 @@ impl Forwarder {
         let current = self.instances.current();
         let mut pooled = self.pooled.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current, &pooled) {
-            self.pool
-                .retain(|address| current.iter().any(|one| one.address == *address));
+            self.pool.retain(|address| current.iter().any(|one| one.address == *address));
             *pooled = Arc::clone(&current);
         }
         current
@@ -124,19 +118,10 @@ impl Forwarder {
         parts.version = Version::HTTP_11;
         // The target of HTTP/2 carries scheme and authority; Mimir gets the path and the query.
         if parts.uri.scheme().is_some() {
-            parts.uri = parts
-                .uri
-                .path_and_query()
-                .cloned()
-                .map(Uri::from)
-                .unwrap_or_default();
+            parts.uri = parts.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
         }
-        parts.headers = headers::for_upstream(
-            &parts.headers,
-            &self.config.pass_headers,
-            id,
-            grant.tenant(),
-        );
+        parts.headers =
+            headers::for_upstream(&parts.headers, &self.config.pass_headers, id, grant.tenant());
         Request::from_parts(parts, body)
     }
 
@@ -145,20 +130,17 @@ impl Forwarder {
         let (mut parts, incoming) = response.into_parts();
         headers::for_client(&mut parts.headers, id);
         let body = ResponseBody::new(incoming, lease, self.config.idle_timeout);
-        Forwarded {
-            response: Response::from_parts(parts, body),
-            address,
-        }
+        Forwarded { response: Response::from_parts(parts, body), address }
     }
 
     async fn try_instance(
         &self,
         instance: &Instance,
         mut request: Box<Request<RequestBody>>,
-        progress: &Arc<Progress>,
+        progress: Option<&Arc<Progress>>,
     ) -> Result<(Response<Incoming>, Lease), (Failure, Option<Box<Request<RequestBody>>>)> {
         for _ in 0..=MAX_RESENDS {
-            let mut lease = match self.pool.take(instance.address, Arc::clone(progress)).await {
+            let mut lease = match self.pool.take(instance.address, progress.cloned()).await {
                 Ok(lease) => lease,
                 Err(error) => return Err((Failure::Connect(error), Some(request))),
             };
@@ -179,7 +161,7 @@ impl Forwarder {
         &self,
         lease: &mut Lease,
         request: Box<Request<RequestBody>>,
-        progress: &Progress,
+        progress: Option<&Arc<Progress>>,
     ) -> Result<Sent, Failure> {
         let limits = request.body().limits();
         let send = lease.sender.try_send_request(*request);
@@ -188,11 +170,13 @@ impl Forwarder {
         };
         match outcome {
             Ok(response) => Ok(Sent::Answered(response)),
-            Err(mut error) => match (error.take_message(), progress.fault(&limits)) {
-                (Some(unsent), _) => Ok(Sent::Unsent(Box::new(unsent))),
-                (None, Some(fault)) => Err(Failure::Body(fault)),
-                (None, None) => Err(Failure::Broken(error.into_error())),
-            },
+            Err(mut error) => {
+                match (error.take_message(), progress.and_then(|body| body.fault(&limits))) {
+                    (Some(unsent), _) => Ok(Sent::Unsent(Box::new(unsent))),
+                    (None, Some(fault)) => Err(Failure::Body(fault)),
+                    (None, None) => Err(Failure::Broken(error.into_error())),
+                }
+            }
         }
     }
 
@@ -201,16 +185,18 @@ impl Forwarder {
     async fn before_deadline<T>(
         &self,
         send: impl Future<Output = T>,
-        progress: &Progress,
+        progress: Option<&Arc<Progress>>,
     ) -> Option<T> {
         let mut send = pin!(send);
-        let mut timer = pin!(sleep_until(Instant::now() + self.config.response_timeout));
+        let begun = Instant::now();
+        let mut timer = pin!(sleep_until(begun + self.config.response_timeout));
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut send => return Some(outcome),
                 () = &mut timer => {
-                    let deadline = progress.last_piece() + self.config.response_timeout;
+                    let last_sign = progress.map_or(begun, |body| body.last_piece());
+                    let deadline = last_sign + self.config.response_timeout;
                     if Instant::now() >= deadline {
                         return None;
                     }

@@ -38,9 +38,8 @@ pub(super) fn for_upstream(
 /// Takes from Mimir's response what belongs to our connection to it, and names the request.
 pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = connection_tokens(headers)
-            .filter_map(|t| t.parse().ok())
-            .collect();
+        let named: Vec<HeaderName> =
+            connection_tokens(headers).filter_map(|t| t.parse().ok()).collect();
         for name in named {
             headers.remove(name);
         }
@@ -59,11 +58,8 @@ pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
 
 /// Takes from a client's trailers whatever it may not send as a header.
 pub(super) fn scrub_trailers(trailers: &mut HeaderMap) {
-    let forbidden: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| mimir::is_never_forwarded(name))
-        .cloned()
-        .collect();
+    let forbidden: Vec<HeaderName> =
+        trailers.keys().filter(|name| mimir::is_never_forwarded(name)).cloned().collect();
     for name in forbidden {
         trailers.remove(name);
     }
@@ -71,10 +67,7 @@ pub(super) fn scrub_trailers(trailers: &mut HeaderMap) {
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::CONNECTION).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
 fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -85,23 +78,16 @@ fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
 fn announced_trailers(client: &HeaderMap) -> Option<HeaderValue> {
     let value = client.get(header::TRAILER)?.to_str().ok()?;
     let allowed = |name: &&str| {
-        name.parse::<HeaderName>()
-            .is_ok_and(|name| !mimir::is_never_forwarded(&name))
+        name.parse::<HeaderName>().is_ok_and(|name| !mimir::is_never_forwarded(&name))
     };
     let names: Vec<&str> = value.split(',').map(str::trim).filter(allowed).collect();
-    if names.is_empty() {
-        None
-    } else {
-        HeaderValue::from_str(&names.join(", ")).ok()
-    }
+    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
 }
 
 fn accepts_trailers(client: &HeaderMap) -> bool {
     client.get_all(header::TE).iter().any(|value| {
         value.to_str().is_ok_and(|value| {
-            value
-                .split(',')
-                .any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+            value.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers"))
         })
     })
 }
@@ -115,10 +101,7 @@ mod tests {
         headers
             .iter()
             .map(|(name, value)| {
-                (
-                    name.parse::<HeaderName>().unwrap(),
-                    value.parse::<HeaderValue>().unwrap(),
-                )
+                (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
             })
             .collect()
     }
@@ -129,21 +112,14 @@ mod tests {
     }
 
     fn tenants(headers: &HeaderMap) -> Vec<&str> {
-        headers
-            .get_all("x-scope-orgid")
-            .iter()
-            .map(|value| value.to_str().unwrap())
-            .collect()
+        headers.get_all("x-scope-orgid").iter().map(|value| value.to_str().unwrap()).collect()
     }
 
     // CVE-2021-32813 and CVE-2024-45410.
     #[test]
     fn connection_cannot_strip_what_we_insert() {
         let client = map(&[
-            (
-                "connection",
-                "X-Scope-OrgID, x-request-id, host, traceparent",
-            ),
+            ("connection", "X-Scope-OrgID, x-request-id, host, traceparent"),
             ("x-scope-orgid", "org-b"),
             ("traceparent", "00-a-b-01"),
         ]);
@@ -199,10 +175,8 @@ mod tests {
 
     #[test]
     fn only_harmless_trailers_are_announced() {
-        let sent = sent(&map(&[
-            ("trailer", "X-Checksum, X-Scope-OrgID"),
-            ("te", "gzip, trailers"),
-        ]));
+        let sent =
+            sent(&map(&[("trailer", "X-Checksum, X-Scope-OrgID"), ("te", "gzip, trailers")]));
         assert_eq!(sent["trailer"], "X-Checksum");
         assert_eq!(sent["te"], "trailers");
         let mut trailers = map(&[("x-checksum", "1"), ("x-scope-orgid", "org-b")]);

@@ -29,10 +29,7 @@ pub struct Instances {
 impl Instances {
     /// None yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            current: ArcSwap::default(),
-            metrics,
-        }
+        Self { current: ArcSwap::default(), metrics }
     }
 
     pub(super) fn current(&self) -> Arc<Vec<Instance>> {
@@ -56,26 +53,18 @@ impl Instances {
         for upstream in &config.upstreams {
             match lookup(upstream).await {
                 Ok(addresses) => {
-                    found.extend(
-                        addresses
-                            .into_iter()
-                            .map(|at| (at, upstream.authority.clone())),
-                    );
+                    found.extend(addresses.into_iter().map(|at| (at, upstream.authority.clone())));
                 }
                 Err(error) => {
                     self.metrics.resolve_failures.increment(1);
                     tracing::warn!(upstream = upstream.host, %error, "Upstream name not resolved");
-                    let known = before
-                        .iter()
-                        .filter(|one| one.authority == upstream.authority);
+                    let known = before.iter().filter(|one| one.authority == upstream.authority);
                     found.extend(known.map(|one| (one.address, one.authority.clone())));
                 }
             }
         }
-        let mut now: Vec<Instance> = found
-            .into_iter()
-            .map(|(address, authority)| Instance { address, authority })
-            .collect();
+        let mut now: Vec<Instance> =
+            found.into_iter().map(|(address, authority)| Instance { address, authority }).collect();
         now.sort_by_key(|instance| instance.address);
         if now != *before {
             tracing::info!(upstream.instances = now.len(), "Upstream instances changed");
@@ -88,14 +77,9 @@ impl Instances {
 }
 
 async fn lookup(upstream: &Upstream) -> std::io::Result<Vec<SocketAddr>> {
-    let addresses: Vec<_> = tokio::net::lookup_host((upstream.host.as_str(), upstream.port))
-        .await?
-        .collect();
-    if addresses.is_empty() {
-        Err(std::io::Error::other("no address"))
-    } else {
-        Ok(addresses)
-    }
+    let addresses: Vec<_> =
+        tokio::net::lookup_host((upstream.host.as_str(), upstream.port)).await?.collect();
+    if addresses.is_empty() { Err(std::io::Error::other("no address")) } else { Ok(addresses) }
 }
 
 /// Resolves all names at every interval until it is cancelled.

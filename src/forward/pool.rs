@@ -41,7 +41,7 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 pub(super) struct Lease {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) address: SocketAddr,
-    progress: Arc<Progress>,
+    progress: Option<Arc<Progress>>,
     pool: Arc<Pool>,
 }
 
@@ -49,7 +49,8 @@ impl Lease {
     /// Keeps the connection for another request, unless its last one is still being sent: a
     /// response that came early does not end its request.
     pub(super) fn give_back(self) {
-        if self.progress.is_complete() && !self.sender.is_closed() {
+        let is_sent = self.progress.is_none_or(|progress| progress.is_complete());
+        if is_sent && !self.sender.is_closed() {
             self.pool.keep(self.address, self.sender);
         }
     }
@@ -57,37 +58,22 @@ impl Lease {
 
 impl Pool {
     pub(super) fn new(max_idle: usize, connect_timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        Self {
-            idle: Mutex::default(),
-            max_idle,
-            connect_timeout,
-            metrics,
-        }
+        Self { idle: Mutex::default(), max_idle, connect_timeout, metrics }
     }
 
     /// A connection to an instance, kept or new.
     pub(super) async fn take(
         self: &Arc<Self>,
         address: SocketAddr,
-        progress: Arc<Progress>,
+        progress: Option<Arc<Progress>>,
     ) -> io::Result<Lease> {
         while let Some(mut sender) = self.take_kept(address) {
             if sender.ready().await.is_ok() {
-                return Ok(Lease {
-                    sender,
-                    address,
-                    progress,
-                    pool: Arc::clone(self),
-                });
+                return Ok(Lease { sender, address, progress, pool: Arc::clone(self) });
             }
         }
         let sender = self.connect(address).await?;
-        Ok(Lease {
-            sender,
-            address,
-            progress,
-            pool: Arc::clone(self),
-        })
+        Ok(Lease { sender, address, progress, pool: Arc::clone(self) })
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
@@ -129,10 +115,7 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.entry(address).or_default();
         if kept.len() < self.max_idle {
-            kept.push(Kept {
-                sender,
-                since: Instant::now(),
-            });
+            kept.push(Kept { sender, since: Instant::now() });
         }
     }
 

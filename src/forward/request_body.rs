@@ -29,8 +29,8 @@ pub struct BodyLimits {
 pub struct RequestBody {
     incoming: Incoming,
     limits: BodyLimits,
-    received: Arc<AtomicU64>,
-    progress: Arc<Progress>,
+    /// None for a request without a body, which is most reads.
+    progress: Option<Arc<Progress>>,
     /// Made only once the client has kept us waiting.
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
@@ -40,6 +40,7 @@ pub struct RequestBody {
 /// What the other half of an exchange needs to know of a body that is being sent.
 pub(super) struct Progress {
     started: Instant,
+    received: Arc<AtomicU64>,
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
     fault: AtomicU8,
@@ -48,10 +49,10 @@ pub(super) struct Progress {
 
 impl Progress {
     fn new() -> Self {
-        let zero = AtomicU64::new(0);
         Self {
             started: Instant::now(),
-            last_piece: zero,
+            received: Arc::default(),
+            last_piece: AtomicU64::new(0),
             fault: AtomicU8::new(0),
             complete: AtomicBool::new(false),
         }
@@ -76,9 +77,7 @@ impl Progress {
     pub(super) fn fault(&self, limits: &BodyLimits) -> Option<BodyFault> {
         match self.fault.load(Ordering::Relaxed) {
             0 => None,
-            1 => Some(BodyFault::TooLarge {
-                limit: limits.bytes,
-            }),
+            1 => Some(BodyFault::TooLarge { limit: limits.bytes }),
             2 => Some(BodyFault::Slow),
             _ => Some(BodyFault::Incomplete),
         }
@@ -96,37 +95,22 @@ impl Progress {
 
 impl RequestBody {
     /// Puts a body under limits. One that says itself that it is too large is refused at once.
-    pub fn new(
-        incoming: Incoming,
-        limits: BodyLimits,
-        received: Arc<AtomicU64>,
-    ) -> Result<Self, (BodyFault, Incoming)> {
+    pub fn new(incoming: Incoming, limits: BodyLimits) -> Result<Self, (BodyFault, Incoming)> {
         if incoming.size_hint().lower() > limits.bytes {
-            return Err((
-                BodyFault::TooLarge {
-                    limit: limits.bytes,
-                },
-                incoming,
-            ));
+            return Err((BodyFault::TooLarge { limit: limits.bytes }, incoming));
         }
-        let progress = Arc::new(Progress::new());
-        if incoming.is_end_stream() {
-            progress.complete.store(true, Ordering::Relaxed);
-        }
+        let progress = (!incoming.is_end_stream()).then(|| Arc::new(Progress::new()));
         let (waiting_since, waited) = (None, Duration::ZERO);
-        Ok(Self {
-            incoming,
-            limits,
-            received,
-            progress,
-            timer: None,
-            waiting_since,
-            waited,
-        })
+        Ok(Self { incoming, limits, progress, timer: None, waiting_since, waited })
     }
 
-    pub(super) fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    /// Where the bytes of the body are counted, if there is one.
+    pub fn received(&self) -> Option<Arc<AtomicU64>> {
+        self.progress.as_ref().map(|progress| Arc::clone(&progress.received))
+    }
+
+    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.clone()
     }
 
     pub(super) fn limits(&self) -> BodyLimits {
@@ -134,7 +118,9 @@ impl RequestBody {
     }
 
     fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.progress.note_fault(fault);
+        if let Some(progress) = &self.progress {
+            progress.note_fault(fault);
+        }
         Poll::Ready(Some(Err(fault)))
     }
 
@@ -142,14 +128,9 @@ impl RequestBody {
     /// counts: while Mimir takes nothing the client cannot send.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let patience = self
-            .limits
-            .idle
-            .min(self.limits.total.saturating_sub(self.waited));
+        let patience = self.limits.idle.min(self.limits.total.saturating_sub(self.waited));
         let deadline = since + patience;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
@@ -172,39 +153,34 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(progress) = self.progress() else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            return if self.is_overdue(cx) {
-                self.fail(BodyFault::Slow)
-            } else {
-                Poll::Pending
-            };
+            return if self.is_overdue(cx) { self.fail(BodyFault::Slow) } else { Poll::Pending };
         };
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
         let mut frame = match frame {
             None => {
-                self.progress.complete.store(true, Ordering::Relaxed);
+                progress.complete.store(true, Ordering::Relaxed);
                 return Poll::Ready(None);
             }
             Some(Err(_)) => return self.fail(BodyFault::Incomplete),
             Some(Ok(frame)) => frame,
         };
-        self.progress.note_piece();
+        progress.note_piece();
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
-            let received = self.received.fetch_add(length, Ordering::Relaxed) + length;
+            let received = progress.received.fetch_add(length, Ordering::Relaxed) + length;
             if received > self.limits.bytes {
-                return self.fail(BodyFault::TooLarge {
-                    limit: self.limits.bytes,
-                });
+                return self.fail(BodyFault::TooLarge { limit: self.limits.bytes });
             }
         }
         if let Some(trailers) = frame.trailers_mut() {
             scrub_trailers(trailers);
         }
         if self.incoming.is_end_stream() {
-            self.progress.complete.store(true, Ordering::Relaxed);
+            progress.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -43,10 +43,7 @@ pub(super) async fn serve(
     around: &Arc<Surroundings>,
 ) -> &'static str {
     let config = &around.config;
-    let patience = Patience {
-        header: config.header_timeout,
-        idle: config.idle_timeout,
-    };
+    let patience = Patience { header: config.header_timeout, idle: config.idle_timeout };
     // A fresh connection has the time of an idle one to say its first word.
     let first = tokio::select! {
         first = timeout(patience.idle, find_protocol(&mut socket)) => first,
@@ -59,13 +56,7 @@ pub(super) async fn serve(
     };
     let activity = Activity::new();
     let speaks_http1 = matches!(protocol, Protocol::Http1);
-    let io = TimedIo::new(
-        socket,
-        prefix,
-        speaks_http1,
-        Arc::clone(&activity),
-        patience,
-    );
+    let io = TimedIo::new(socket, prefix, speaks_http1, Arc::clone(&activity), patience);
     let service = service_fn(move |request| {
         let (around, busy) = (Arc::clone(around), activity.begin());
         async move {
@@ -132,23 +123,13 @@ fn client_address(
     peer: IpAddr,
     header: Option<&HeaderName>,
 ) -> IpAddr {
-    let said = header.and_then(|name| {
-        request
-            .headers()
-            .get(name)?
-            .to_str()
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    });
+    let said =
+        header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
     said.unwrap_or(peer).to_canonical()
 }
 
 fn why(error: &hyper::Error) -> &'static str {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     match cause.map(std::io::Error::kind) {
         Some(std::io::ErrorKind::TimedOut) => "header_timeout",
         Some(_) => "closed",

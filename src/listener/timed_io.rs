@@ -62,10 +62,7 @@ impl TimedIo {
         let head = if prefix.is_empty() {
             Head::NotBegun
         } else {
-            Head::Begun {
-                requests: 0,
-                since: None,
-            }
+            Head::Begun { requests: 0, since: None }
         };
         Self {
             socket: TokioIo::new(socket),
@@ -82,16 +79,9 @@ impl TimedIo {
     fn note_bytes(&mut self) {
         let requests = self.activity.begun();
         match self.head {
-            Head::Begun {
-                requests: before, ..
-            } if before == requests => {}
+            Head::Begun { requests: before, .. } if before == requests => {}
             _ if self.activity.is_busy() => self.head = Head::NotBegun,
-            _ => {
-                self.head = Head::Begun {
-                    requests,
-                    since: None,
-                }
-            }
+            _ => self.head = Head::Begun { requests, since: None },
         }
     }
 
@@ -102,24 +92,16 @@ impl TimedIo {
         }
         let requests = self.activity.begun();
         let (deadline, overdue) = match &mut self.head {
-            Head::Begun {
-                requests: before,
-                since,
-            } if *before == requests => {
+            Head::Begun { requests: before, since } if *before == requests => {
                 let since = *since.get_or_insert_with(Instant::now);
                 (since + self.patience.header, Overdue::Head)
             }
             head => {
                 *head = Head::NotBegun;
-                (
-                    self.activity.idle_since() + self.patience.idle,
-                    Overdue::Idle,
-                )
+                (self.activity.idle_since() + self.patience.idle, Overdue::Idle)
             }
         };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }

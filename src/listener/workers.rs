@@ -58,31 +58,16 @@ impl Workers {
         let mut workers = Vec::with_capacity(pipelines.len());
         for (number, pipeline) in pipelines.into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (config, closing) = (config.clone(), closing.clone());
-            let surroundings = Surroundings {
-                pipeline,
-                config,
-                closing,
-            };
+            let surroundings = Surroundings { pipeline, config, closing };
             let killed = killed.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || runtime.block_on(work(receiver, Arc::new(surroundings), killed)))?;
-            workers.push(Worker {
-                connections: sender,
-                open: Arc::default(),
-                thread,
-            });
+            workers.push(Worker { connections: sender, open: Arc::default(), thread });
         }
-        Ok(Self {
-            workers,
-            closing,
-            killed,
-            metrics: Arc::clone(metrics),
-        })
+        Ok(Self { workers, closing, killed, metrics: Arc::clone(metrics) })
     }
 
     /// Gives a connection to the worker that has the fewest.
@@ -92,20 +77,13 @@ impl Workers {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
-        let fewest = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.open.load(Ordering::Relaxed));
+        let fewest = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         let Some(worker) = fewest else { return };
         let counter = Arc::clone(&worker.open);
         counter.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.increment(1.0);
         self.metrics.connections_accepted.increment(1);
-        let open = Open {
-            counter,
-            metrics: Arc::clone(&self.metrics),
-            _permit: permit,
-        };
+        let open = Open { counter, metrics: Arc::clone(&self.metrics), _permit: permit };
         // A worker ends only when the process does.
         let _ = worker.connections.send(Handed { socket, peer, open });
     }
@@ -124,9 +102,7 @@ impl Workers {
                 let _ = thread.join();
             }
         });
-        let in_time = tokio::time::timeout(drain_timeout, &mut joined)
-            .await
-            .is_ok();
+        let in_time = tokio::time::timeout(drain_timeout, &mut joined).await.is_ok();
         if !in_time {
             self.killed.cancel();
             let _ = joined.await;
@@ -141,18 +117,13 @@ async fn work(
     killed: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let flushing = around
-        .pipeline
-        .access_log
-        .clone()
-        .map(|log| tokio::spawn(flush(log)));
+    let flushing = around.pipeline.access_log.clone().map(|log| tokio::spawn(flush(log)));
     while let Some(connection) = handed.recv().await {
         let around = Arc::clone(&around);
         connections.spawn(async move {
             let Handed { socket, peer, open } = connection;
-            let socket = socket
-                .set_nodelay(true)
-                .and_then(|()| tokio::net::TcpStream::from_std(socket));
+            let socket =
+                socket.set_nodelay(true).and_then(|()| tokio::net::TcpStream::from_std(socket));
             if let Ok(socket) = socket {
                 let why = connection::serve(socket, peer, &around).await;
                 open.metrics.connection_ended(why);

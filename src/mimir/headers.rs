@@ -35,29 +35,13 @@ pub fn passes(name: &HeaderName) -> bool {
 /// a tenant or steers Mimir, and whatever belongs to one connection only. Spelling variants count
 /// as the name itself: a server behind us may treat `_` and `-` alike (CVE-2025-64484).
 pub fn is_never_forwarded(name: &HeaderName) -> bool {
-    if [
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::HOST,
-        header::EXPECT,
-    ]
-    .contains(name)
-    {
+    if [header::AUTHORIZATION, header::COOKIE, header::HOST, header::EXPECT].contains(name) {
         return true;
     }
-    let folded: String = name
-        .as_str()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    const PREFIXES: [&str; 6] = [
-        "x-scope",
-        "x-mimir",
-        "x-read-consistency",
-        "x-forwarded",
-        "proxy-",
-        "x-cortex",
-    ];
+    let folded: String =
+        name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    const PREFIXES: [&str; 6] =
+        ["x-scope", "x-mimir", "x-read-consistency", "x-forwarded", "proxy-", "x-cortex"];
     const NAMES: [&str; 12] = [
         "apikey",
         "connection",

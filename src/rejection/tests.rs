@@ -21,15 +21,11 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
         Rejection::Denied(Denial::Selector(SelectorFault::Several)),
-        Rejection::Denied(Denial::NameOne(vec![
-            OrganisationId::parse("org-a").unwrap(),
-        ])),
+        Rejection::Denied(Denial::NameOne(vec![OrganisationId::parse("org-a").unwrap()])),
         Rejection::Denied(Denial::NotAMember),
         Rejection::Denied(Denial::Scope(Scope::MetricsWrite)),
         Rejection::Failed(Failure::NoInstance),
-        Rejection::Failed(Failure::Connect(std::io::Error::other(
-            "10.0.0.7:8080 refused",
-        ))),
+        Rejection::Failed(Failure::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
         Rejection::Failed(Failure::Timeout),
     ]
 }
@@ -53,16 +49,8 @@ fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
     for rejection in every_kind() {
         let response = answer(&rejection, Audience::Sender);
         let is_5xx = response.status().is_server_error();
-        assert_eq!(
-            response.headers().contains_key("retry-after"),
-            is_5xx,
-            "{rejection:?}"
-        );
-        assert_eq!(
-            matches!(rejection.outcome(), Outcome::Failed(_)),
-            is_5xx,
-            "{rejection:?}"
-        );
+        assert_eq!(response.headers().contains_key("retry-after"), is_5xx, "{rejection:?}");
+        assert_eq!(matches!(rejection.outcome(), Outcome::Failed(_)), is_5xx, "{rejection:?}");
         assert!(response.headers().contains_key("x-request-id"));
     }
 }
@@ -74,11 +62,7 @@ fn every_reason_is_counted() {
             Outcome::Failed(_) => &Rejection::FAILURE_REASONS,
             _ => &Rejection::REJECTION_REASONS,
         };
-        assert!(
-            reasons.contains(&rejection.reason()),
-            "{} is not registered",
-            rejection.reason()
-        );
+        assert!(reasons.contains(&rejection.reason()), "{} is not registered", rejection.reason());
     }
 }
 
@@ -98,11 +82,7 @@ fn a_401_has_a_challenge() {
     for rejection in every_kind() {
         let response = answer(&rejection, Audience::Reader);
         let is_401 = response.status() == StatusCode::UNAUTHORIZED;
-        assert_eq!(
-            response.headers().contains_key("www-authenticate"),
-            is_401,
-            "{rejection:?}"
-        );
+        assert_eq!(response.headers().contains_key("www-authenticate"), is_401, "{rejection:?}");
     }
 }
 

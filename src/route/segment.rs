@@ -23,9 +23,7 @@ pub(super) fn path_matches(route: &str, path: &str) -> bool {
 /// `[a-zA-Z_][a-zA-Z0-9_]*`, which also holds the escaped form of UTF-8 label names (`U__…`).
 fn is_label_name(segment: &str) -> bool {
     segment.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && segment
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// One segment in percent-encoding (RFC 3986) that decodes to UTF-8 without control characters

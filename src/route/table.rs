@@ -19,75 +19,33 @@ const fn route(
     scope: Scope,
     body: BodyPolicy,
 ) -> Route {
-    Route {
-        methods,
-        path,
-        surface,
-        scope,
-        body,
-    }
+    Route { methods, path, surface, scope, body }
 }
 
 const fn push(path: &'static str) -> Route {
-    route(
-        POST,
-        path,
-        Surface::Push,
-        Scope::MetricsWrite,
-        BodyPolicy::Push,
-    )
+    route(POST, path, Surface::Push, Scope::MetricsWrite, BodyPolicy::Push)
 }
 
 const fn otlp(path: &'static str) -> Route {
-    route(
-        POST,
-        path,
-        Surface::Otlp,
-        Scope::MetricsWrite,
-        BodyPolicy::Otlp,
-    )
+    route(POST, path, Surface::Otlp, Scope::MetricsWrite, BodyPolicy::Otlp)
 }
 
 /// A read with all its parameters in the query string.
 const fn get(path: &'static str) -> Route {
-    route(
-        GET,
-        path,
-        Surface::Query,
-        Scope::MetricsRead,
-        BodyPolicy::Empty,
-    )
+    route(GET, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Empty)
 }
 
 /// A read whose parameters may stand in the body, as Grafana sends long queries.
 const fn query(path: &'static str) -> Route {
-    route(
-        GET_OR_POST,
-        path,
-        Surface::Query,
-        Scope::MetricsRead,
-        BodyPolicy::Query,
-    )
+    route(GET_OR_POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Query)
 }
 
 const fn remote_read(path: &'static str) -> Route {
-    route(
-        POST,
-        path,
-        Surface::Query,
-        Scope::MetricsRead,
-        BodyPolicy::Query,
-    )
+    route(POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Query)
 }
 
 const fn rules(path: &'static str) -> Route {
-    route(
-        GET,
-        path,
-        Surface::Rules,
-        Scope::RulesRead,
-        BodyPolicy::Empty,
-    )
+    route(GET, path, Surface::Rules, Scope::RulesRead, BodyPolicy::Empty)
 }
 
 /// Every route, the most frequent first.

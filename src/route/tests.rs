@@ -2,9 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn outcome(method: &Method, path: &str, query: Option<&str>) -> Result<&'static str, String> {
-    find_path(method, path, query)
-        .map(|route| route.path)
-        .map_err(|error| error.to_string())
+    find_path(method, path, query).map(|route| route.path).map_err(|error| error.to_string())
 }
 
 fn no_such_path() -> Result<&'static str, String> {
@@ -14,17 +12,11 @@ fn no_such_path() -> Result<&'static str, String> {
 #[test]
 fn every_route_is_found_by_its_own_path() {
     for route in &ROUTES {
-        let path = route
-            .path
-            .replace("{label}", "job")
-            .replace("{name}", "team%2Frules");
+        let path = route.path.replace("{label}", "job").replace("{name}", "team%2Frules");
         for method in route.methods {
             assert_eq!(outcome(method, &path, Some("query=up")), Ok(route.path));
         }
-        assert!(matches!(
-            find_path(&Method::DELETE, &path, None),
-            Err(Unroutable::Method(_))
-        ));
+        assert!(matches!(find_path(&Method::DELETE, &path, None), Err(Unroutable::Method(_))));
     }
 }
 
@@ -98,13 +90,8 @@ fn path_tricks_have_no_route() {
 
 #[test]
 fn rule_names_are_percent_encoded_segments() {
-    let rules = |name: &str| {
-        outcome(
-            &Method::GET,
-            &format!("/prometheus/config/v1/rules/{name}"),
-            None,
-        )
-    };
+    let rules =
+        |name: &str| outcome(&Method::GET, &format!("/prometheus/config/v1/rules/{name}"), None);
     for name in [
         "..",
         ".",
@@ -128,15 +115,7 @@ fn rule_names_are_percent_encoded_segments() {
     ] {
         assert_eq!(rules(name), no_such_path(), "{name}");
     }
-    for name in [
-        "alert_rule",
-        "team%2Frules.yaml",
-        "%C3%A9",
-        "a+b",
-        "a%20b",
-        "a.b",
-        "ns/group",
-    ] {
+    for name in ["alert_rule", "team%2Frules.yaml", "%C3%A9", "a+b", "a%20b", "a.b", "ns/group"] {
         assert!(rules(name).is_ok(), "{name}");
     }
 }
@@ -145,9 +124,7 @@ fn rule_names_are_percent_encoded_segments() {
 fn only_origin_form_has_a_route() {
     let find = |uri: &str| {
         let request = Request::builder().uri(uri).body(()).unwrap();
-        find(&request)
-            .map(|route| route.path)
-            .map_err(|error| error.to_string())
+        find(&request).map(|route| route.path).map_err(|error| error.to_string())
     };
     let wrong_form = Err(Unroutable::Form.to_string());
     assert!(find("/prometheus/api/v1/query?query=up").is_ok());
@@ -160,17 +137,12 @@ fn only_origin_form_has_a_route() {
 #[test]
 fn semicolons_do_not_separate_parameters() {
     let query = |query| outcome(&Method::GET, "/prometheus/api/v1/query", Some(query));
-    assert_eq!(
-        query("query=up;time=1"),
-        Err(Unroutable::Semicolon.to_string())
-    );
+    assert_eq!(query("query=up;time=1"), Err(Unroutable::Semicolon.to_string()));
     assert!(query("query=up%3Btime=1").is_ok());
 }
 
 fn is_routed(path: &str) -> bool {
-    [Method::GET, Method::POST]
-        .iter()
-        .any(|method| find_path(method, path, None).is_ok())
+    [Method::GET, Method::POST].iter().any(|method| find_path(method, path, None).is_ok())
 }
 
 const RULES: &str = "/prometheus/config/v1/rules/";

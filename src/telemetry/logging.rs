@@ -32,27 +32,15 @@ impl Logging {
             .thread_name("log")
             .finish(std::io::stdout());
         let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-        let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(writer.clone());
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
         let started = match config.format {
-            LogFormat::Json => lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .try_init(),
+            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
             LogFormat::Pretty => lines.with_ansi(false).try_init(),
         };
         // Only a second start in one process can fail, and then the first one is in use.
         drop(started);
-        let sink = LogSink {
-            dropped: writer.error_counter(),
-            writer,
-        };
-        Self {
-            sink,
-            _guard: guard,
-        }
+        let sink = LogSink { dropped: writer.error_counter(), writer };
+        Self { sink, _guard: guard }
     }
 }
 

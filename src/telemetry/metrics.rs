@@ -3,10 +3,7 @@
 //! Every label is bounded: surfaces, outcomes and reasons are lists in the code. No metric carries
 //! a tenant, a user or a path.
 
-#![expect(
-    clippy::disallowed_macros,
-    reason = "this is where metrics are registered"
-)]
+#![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
 
 use std::collections::HashMap;
 
@@ -76,9 +73,8 @@ struct SurfaceMetrics {
 const CONNECTION_ENDS: [&str; 4] = ["closed", "idle_timeout", "header_timeout", "protocol_error"];
 
 const DURATION: &str = "mimir_tenant_proxy_request_duration_seconds";
-const BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0,
-];
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
 
 /// Makes the process-wide recorder. Once per process.
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
@@ -134,9 +130,7 @@ impl Metrics {
     }
 
     fn surface(&self, index: Option<usize>) -> &SurfaceMetrics {
-        index
-            .and_then(|index| self.surfaces.get(index))
-            .unwrap_or(&self.unrouted)
+        index.and_then(|index| self.surfaces.get(index)).unwrap_or(&self.unrouted)
     }
 
     /// Mimir's answer was passed on.
@@ -177,10 +171,7 @@ impl SurfaceMetrics {
     fn register(surface: &'static str, names: &MetricNames) -> Self {
         let requests = |outcome: &'static str, reason: &'static str| counter!("mimir_tenant_proxy_requests_total", "surface" => surface, "outcome" => outcome, "reason" => reason);
         let all = |outcome, reasons: &[&'static str]| {
-            reasons
-                .iter()
-                .map(|reason| (*reason, requests(outcome, *reason)))
-                .collect()
+            reasons.iter().map(|reason| (*reason, requests(outcome, *reason))).collect()
         };
         Self {
             forwarded: ["1xx", "2xx", "3xx", "4xx", "5xx"]
@@ -196,10 +187,7 @@ impl SurfaceMetrics {
 }
 
 fn describe() {
-    describe_gauge!(
-        "mimir_tenant_proxy_build_info",
-        "The version that runs; always 1."
-    );
+    describe_gauge!("mimir_tenant_proxy_build_info", "The version that runs; always 1.");
     describe_counter!(
         "mimir_tenant_proxy_requests_total",
         "Requests by surface, outcome (forwarded, rejected, failed, cancelled) and reason (for forwarded: the class of Mimir's status)."
@@ -223,10 +211,7 @@ fn describe() {
         "mimir_tenant_proxy_token_cache_lookups_total",
         "Tokens found in the cache of verified tokens, or not."
     );
-    describe_gauge!(
-        "mimir_tenant_proxy_token_cache_entries",
-        "Verified tokens in the cache."
-    );
+    describe_gauge!("mimir_tenant_proxy_token_cache_entries", "Verified tokens in the cache.");
     describe_counter!(
         "mimir_tenant_proxy_key_set_fetches_total",
         "Attempts to fetch the issuer's key set."
@@ -236,14 +221,8 @@ fn describe() {
         Unit::Seconds,
         "Time since the key set was fetched; -1 if it never was."
     );
-    describe_gauge!(
-        "mimir_tenant_proxy_key_set_keys",
-        "Usable keys in the key set."
-    );
-    describe_gauge!(
-        "mimir_tenant_proxy_connections",
-        "Open downstream connections."
-    );
+    describe_gauge!("mimir_tenant_proxy_key_set_keys", "Usable keys in the key set.");
+    describe_gauge!("mimir_tenant_proxy_connections", "Open downstream connections.");
     describe_counter!(
         "mimir_tenant_proxy_connections_accepted_total",
         "Downstream connections accepted."

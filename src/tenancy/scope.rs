@@ -36,13 +36,10 @@ pub struct Scopes(u8);
 impl Scopes {
     /// Reads one scope by its name, or says which there are.
     pub fn parse_one(name: &str) -> Result<Scope, String> {
-        Scope::ALL
-            .into_iter()
-            .find(|scope| scope.name() == name)
-            .ok_or_else(|| {
-                let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-                format!("'{name}' is no scope; there are {}", known.join(", "))
-            })
+        Scope::ALL.into_iter().find(|scope| scope.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
+            format!("'{name}' is no scope; there are {}", known.join(", "))
+        })
     }
 
     /// Whether the set holds a scope.
@@ -52,10 +49,7 @@ impl Scopes {
 
     /// The names of the scopes in the set, in the order of [`Scope::ALL`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Scope::ALL
-            .into_iter()
-            .filter(move |scope| self.contains(*scope))
-            .map(Scope::name)
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope)).map(Scope::name)
     }
 }
 

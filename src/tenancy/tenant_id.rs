@@ -52,9 +52,7 @@ impl TenantId {
         if matches!(&text[..], b"." | b".." | b"__mimir_cluster") {
             return Err(TenantIdError::Reserved);
         }
-        HeaderValue::from_maybe_shared(text)
-            .map(Self)
-            .map_err(|_| TenantIdError::Character)
+        HeaderValue::from_maybe_shared(text).map(Self).map_err(|_| TenantIdError::Character)
     }
 
     /// The tenant ID as a header value, shared and not copied.
@@ -109,18 +107,13 @@ const A_UUID: &str = "00000000-0000-0000-0000-000000000000";
 impl TenantTemplate {
     /// Reads a template.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let (before, after) = text
-            .split_once(PLACEHOLDER)
-            .ok_or(TemplateError::Placeholder)?;
+        let (before, after) = text.split_once(PLACEHOLDER).ok_or(TemplateError::Placeholder)?;
         if after.contains(PLACEHOLDER) {
             return Err(TemplateError::Placeholder);
         }
         TenantId::parse(&format!("{before}{A_UUID}{after}"))
             .map_err(TemplateError::Surroundings)?;
-        Ok(Self {
-            before: before.to_owned(),
-            after: after.to_owned(),
-        })
+        Ok(Self { before: before.to_owned(), after: after.to_owned() })
     }
 
     /// The tenant of an organisation. Fails when the result breaks Mimir's rules, for example for
@@ -129,11 +122,7 @@ impl TenantTemplate {
         if self.before.is_empty() && self.after.is_empty() {
             return TenantId::from_bytes(organisation.bytes().clone());
         }
-        TenantId::from_bytes(
-            [&self.before, organisation.as_str(), &self.after]
-                .concat()
-                .into(),
-        )
+        TenantId::from_bytes([&self.before, organisation.as_str(), &self.after].concat().into())
     }
 }
 
@@ -159,24 +148,15 @@ mod tests {
         }
         assert_eq!(TenantId::parse("a/../b"), Err(TenantIdError::Character));
         assert_eq!(TenantId::parse(""), Err(TenantIdError::Empty));
-        assert_eq!(
-            TenantId::parse(&"a".repeat(151)),
-            Err(TenantIdError::TooLong)
-        );
+        assert_eq!(TenantId::parse(&"a".repeat(151)), Err(TenantIdError::TooLong));
         assert!(TenantId::parse(&"a".repeat(150)).is_ok());
     }
 
     #[test]
     fn template_holds_the_placeholder_exactly_once() {
-        assert_eq!(
-            TenantTemplate::parse("fixed").unwrap_err(),
-            TemplateError::Placeholder
-        );
+        assert_eq!(TenantTemplate::parse("fixed").unwrap_err(), TemplateError::Placeholder);
         let twice = "{organisation_id}{organisation_id}";
-        assert_eq!(
-            TenantTemplate::parse(twice).unwrap_err(),
-            TemplateError::Placeholder
-        );
+        assert_eq!(TenantTemplate::parse(twice).unwrap_err(), TemplateError::Placeholder);
         assert!(matches!(
             TenantTemplate::parse("a|{organisation_id}"),
             Err(TemplateError::Surroundings(TenantIdError::Character))

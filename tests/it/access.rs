@@ -36,38 +36,17 @@ fn callers(base: &Client, issuer: &Issuer) -> Vec<Caller> {
         client: base.clone().bearer(&token.sign()),
         refused,
     };
-    let plain = |kind, client, refused| Caller {
-        kind,
-        client,
-        refused,
-    };
+    let plain = |kind, client, refused| Caller { kind, client, refused };
     vec![
         plain("nobody", base.clone(), Some(401)),
         plain("garbage", base.clone().bearer("garbage"), Some(401)),
-        plain(
-            "basic",
-            base.clone().header("authorization", "Basic YTpi"),
-            Some(401),
-        ),
-        plain(
-            "apikey only",
-            base.clone().header("apikey", &user().sign()),
-            Some(401),
-        ),
-        plain(
-            "publishable key",
-            base.clone().bearer("sb_publishable_abc"),
-            Some(401),
-        ),
-        plain(
-            "no signature",
-            base.clone().bearer(&user().with_signature("")),
-            Some(401),
-        ),
+        plain("basic", base.clone().header("authorization", "Basic YTpi"), Some(401)),
+        plain("apikey only", base.clone().header("apikey", &user().sign()), Some(401)),
+        plain("publishable key", base.clone().bearer("sb_publishable_abc"), Some(401)),
+        plain("no signature", base.clone().bearer(&user().with_signature("")), Some(401)),
         plain(
             "alg none",
-            base.clone()
-                .bearer(&user().header("alg", json!("none")).with_signature("")),
+            base.clone().bearer(&user().header("alg", json!("none")).with_signature("")),
             Some(401),
         ),
         with("expired", user().expires_in(-60), Some(401)),
@@ -78,55 +57,35 @@ fn callers(base: &Client, issuer: &Issuer) -> Vec<Caller> {
         ),
         with("wrong key", user().signed_by(&stranger), Some(401)),
         with("unknown key", user().signed_by(&unknown), Some(401)),
-        with(
-            "wrong audience",
-            user().claim("aud", json!("other")),
-            Some(401),
-        ),
+        with("wrong audience", user().claim("aud", json!("other")), Some(401)),
         with(
             "wrong issuer",
             user().claim("iss", json!("https://elsewhere.example/auth/v1")),
             Some(401),
         ),
-        with(
-            "anonymous user",
-            user().claim("is_anonymous", json!(true)),
-            Some(401),
-        ),
-        with(
-            "oauth client",
-            user().claim("client_id", json!("app")),
-            Some(401),
-        ),
+        with("anonymous user", user().claim("is_anonymous", json!(true)), Some(401)),
+        with("oauth client", user().claim("client_id", json!("app")), Some(401)),
         with("anon key", project_key("anon"), Some(401)),
         with("service key", project_key("service_role"), Some(401)),
         with(
             "legacy secret, wrong",
-            user().signed_by(&SigningKey::secret(
-                b"another secret of more than 32 bytes!!",
-            )),
+            user().signed_by(&SigningKey::secret(b"another secret of more than 32 bytes!!")),
             Some(401),
         ),
         with("user of nothing", issuer.token(), Some(403)),
         with(
             "org in user_metadata",
-            issuer
-                .token()
-                .claim("user_metadata", json!({"org_id": ORG_A})),
+            issuer.token().claim("user_metadata", json!({"org_id": ORG_A})),
             Some(403),
         ),
         plain(
             "B with A as selector",
-            base.clone()
-                .bearer(&issuer.user_of(ORG_B))
-                .header("x-scope-orgid", ORG_A),
+            base.clone().bearer(&issuer.user_of(ORG_B)).header("x-scope-orgid", ORG_A),
             Some(403),
         ),
         plain(
             "A with nobody's organisation",
-            base.clone()
-                .bearer(&user().sign())
-                .header("x-scope-orgid", "nobody"),
+            base.clone().bearer(&user().sign()).header("x-scope-orgid", "nobody"),
             Some(403),
         ),
         plain(
@@ -139,9 +98,7 @@ fn callers(base: &Client, issuer: &Issuer) -> Vec<Caller> {
         with("user of A", user(), None),
         plain(
             "user of A with A as selector",
-            base.clone()
-                .bearer(&user().sign())
-                .header("x-scope-orgid", ORG_A),
+            base.clone().bearer(&user().sign()).header("x-scope-orgid", ORG_A),
             None,
         ),
         with("user of A, legacy secret", user().signed_by(&legacy), None),
@@ -175,10 +132,7 @@ async fn every_route_refuses_every_wrong_caller() {
         for method in route.methods {
             let target = target(route.path);
             for caller in &callers {
-                let answer = caller
-                    .client
-                    .send(method.clone(), &target, Vec::new())
-                    .await;
+                let answer = caller.client.send(method.clone(), &target, Vec::new()).await;
                 let about = format!("{method} {target} by {}: {answer:?}", caller.kind);
                 match caller.refused {
                     Some(status) => {
@@ -191,19 +145,15 @@ async fn every_route_refuses_every_wrong_caller() {
                         );
                     }
                     // Mimir has its own opinion of an empty push or an absent rule group.
-                    None => assert!(
-                        ![401, 403, 502, 503].contains(&answer.status.as_u16()),
-                        "{about}"
-                    ),
+                    None => {
+                        assert!(![401, 403, 502, 503].contains(&answer.status.as_u16()), "{about}")
+                    }
                 }
                 walked.insert((method.to_string(), route.path, caller.kind));
             }
         }
     }
-    let combinations: usize = ROUTES
-        .iter()
-        .map(|route| route.methods.len() * callers.len())
-        .sum();
+    let combinations: usize = ROUTES.iter().map(|route| route.methods.len() * callers.len()).sum();
     assert_eq!(walked.len(), combinations);
     // A caller that is let in must really reach Mimir, else the None above shows nothing.
     let failed = proxy.metric("mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"forwarded\",reason=\"2xx\"}").await;
@@ -239,14 +189,8 @@ fn the_route_table_is_complete() {
         ("POST", "/prometheus/api/v1/cardinality/label_values"),
         ("GET", "/prometheus/api/v1/cardinality/active_series"),
         ("POST", "/prometheus/api/v1/cardinality/active_series"),
-        (
-            "GET",
-            "/prometheus/api/v1/cardinality/active_native_histogram_metrics",
-        ),
-        (
-            "POST",
-            "/prometheus/api/v1/cardinality/active_native_histogram_metrics",
-        ),
+        ("GET", "/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
+        ("POST", "/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
         ("GET", "/prometheus/api/v1/status/buildinfo"),
         ("GET", "/prometheus/api/v1/rules"),
         ("GET", "/prometheus/api/v1/alerts"),
@@ -260,11 +204,7 @@ fn the_route_table_is_complete() {
     let served: BTreeSet<(&str, &str)> = ROUTES
         .iter()
         .flat_map(|route| {
-            route
-                .methods
-                .iter()
-                .map(Method::as_str)
-                .map(|method| (method, route.path))
+            route.methods.iter().map(Method::as_str).map(|method| (method, route.path))
         })
         .collect();
     assert_eq!(served, documented);
@@ -278,12 +218,9 @@ async fn non_member_and_unknown_organisation_are_indistinguishable() {
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_B));
     let mut answers = Vec::new();
-    for organisation in [
-        ORG_A,
-        "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c",
-        "no such organisation",
-        "..",
-    ] {
+    for organisation in
+        [ORG_A, "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c", "no such organisation", ".."]
+    {
         let answer = client
             .clone()
             .header("x-scope-orgid", organisation)
@@ -293,10 +230,7 @@ async fn non_member_and_unknown_organisation_are_indistinguishable() {
         headers.sort();
         answers.push((answer.status, answer.text, headers));
     }
-    assert!(
-        answers.iter().all(|answer| *answer == answers[0]),
-        "{answers:#?}"
-    );
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
     assert_eq!(answers[0].0, 403);
 }
 
@@ -306,20 +240,12 @@ async fn users_have_the_scopes_that_the_operator_gives_them() {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), &mimir.url());
-    let proxy = options
-        .set("tenancy.user_scopes", "[\"metrics:read\"]")
-        .start()
-        .await;
+    let proxy = options.set("tenancy.user_scopes", "[\"metrics:read\"]").start().await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
     for route in &ROUTES {
-        let answer = client
-            .send(route.methods[0].clone(), &target(route.path), Vec::new())
-            .await;
+        let answer = client.send(route.methods[0].clone(), &target(route.path), Vec::new()).await;
         let reads = route.scope == mimir_tenant_proxy::tenancy::Scope::MetricsRead;
         assert_eq!(answer.status == 403, !reads, "{}: {answer:?}", route.path);
-        assert!(
-            reads || answer.text.contains(route.scope.name()),
-            "{answer:?}"
-        );
+        assert!(reads || answer.text.contains(route.scope.name()), "{answer:?}");
     }
 }

@@ -10,9 +10,7 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
 /// A body that is there at once.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
 /// Reads the request to its end and answers an empty query result.

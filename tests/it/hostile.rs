@@ -4,9 +4,7 @@ use crate::answers::ok;
 
 /// The status in a raw answer.
 fn status(answer: &str) -> u16 {
-    let code = answer
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3));
+    let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     code.and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
@@ -24,9 +22,7 @@ fn request(target: &str, headers: &str) -> Vec<u8> {
 async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
     let mimir = Mimir::shared().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let token = issuer.user_of(ORG_A);
     // The status is what Mimir answers to the same bytes.
     let tricks = [
@@ -69,10 +65,7 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
             assert!(answer.contains("x-request-id: "), "{answer}");
         }
     }
-    assert!(
-        differences.is_empty(),
-        "Mimir has changed its mind: {differences:?}"
-    );
+    assert!(differences.is_empty(), "Mimir has changed its mind: {differences:?}");
     assert!(upstream.heads().is_empty());
 }
 
@@ -82,27 +75,15 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
 async fn semicolons_in_a_query_string_are_refused_because_readers_disagree() {
     let mimir = Mimir::shared().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let target = "/prometheus/api/v1/query?time=1;query=up&query=vector(7)";
-    let direct = Client::new(&mimir.url())
-        .header("x-scope-orgid", ORG_A)
-        .get(target)
-        .await;
+    let direct = Client::new(&mimir.url()).header("x-scope-orgid", ORG_A).get(target).await;
     assert_eq!(direct.status, 400, "{direct:?}");
     let elsewhere = "/prometheus/api/v1/status/buildinfo?a=b;c=d";
-    let direct = Client::new(&mimir.url())
-        .header("x-scope-orgid", ORG_A)
-        .get(elsewhere)
-        .await;
+    let direct = Client::new(&mimir.url()).header("x-scope-orgid", ORG_A).get(elsewhere).await;
     assert_eq!(direct.status, 200, "{direct:?}");
     for target in [target, elsewhere] {
-        let answer = proxy
-            .client()
-            .bearer(&issuer.user_of(ORG_A))
-            .get(target)
-            .await;
+        let answer = proxy.client().bearer(&issuer.user_of(ORG_A)).get(target).await;
         assert_eq!(
             (answer.status.as_u16(), answer.json()["errorType"].as_str()),
             (400, Some("bad_data"))
@@ -113,9 +94,7 @@ async fn semicolons_in_a_query_string_are_refused_because_readers_disagree() {
 
 async fn scene() -> (Issuer, Upstream, Proxy, String) {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let token = format!("Authorization: Bearer {}\r\n", issuer.user_of(ORG_A));
     (issuer, upstream, proxy, token)
 }
@@ -143,10 +122,7 @@ async fn no_header_trick_changes_the_tenant() {
         let tenants: Vec<_> = head.headers.get_all("x-scope-orgid").iter().collect();
         assert_eq!(tenants, [ORG_A], "{trick}");
         let folded = |name: &str| name.replace(['_', '.'], "-");
-        let variants = head
-            .headers
-            .keys()
-            .filter(|name| folded(name.as_str()).contains("x-scope"));
+        let variants = head.headers.keys().filter(|name| folded(name.as_str()).contains("x-scope"));
         assert_eq!(variants.count(), 1, "{trick}: {:?}", head.headers);
         assert!(
             !head
@@ -158,10 +134,7 @@ async fn no_header_trick_changes_the_tenant() {
     assert_eq!(upstream.heads().len(), tricks.len());
     // Several selectors, or one that lies, are refused and not forwarded.
     for (trick, refused) in [
-        (
-            format!("X-Scope-OrgID: {ORG_A}\r\nX-Scope-OrgID: {ORG_B}\r\n"),
-            400,
-        ),
+        (format!("X-Scope-OrgID: {ORG_A}\r\nX-Scope-OrgID: {ORG_B}\r\n"), 400),
         (format!("x-scope-orgid: {ORG_B}\r\n"), 403),
         (format!("X-Scope-OrgID: {ORG_A}:key=value\r\n"), 403),
         (format!("X-Scope-OrgID: {ORG_A}|{ORG_B}\r\n"), 400),
@@ -222,24 +195,15 @@ async fn pipelined_requests_keep_their_own_tenants() {
     let get = |token: &str, end: &str| {
         format!("GET /api/v1/user_stats HTTP/1.1\r\nHost: x\r\n{token}{end}\r\n")
     };
-    let burst = [
-        get(&token_a, ""),
-        get(&token_b, ""),
-        get("", ""),
-        get(&token_a, "Connection: close\r\n"),
-    ]
-    .concat();
+    let burst =
+        [get(&token_a, ""), get(&token_b, ""), get("", ""), get(&token_a, "Connection: close\r\n")]
+            .concat();
     let answer = raw_exchange(&proxy.url(), burst.as_bytes()).await;
-    let statuses: Vec<&str> = answer
-        .matches("HTTP/1.1 200")
-        .chain(answer.matches("HTTP/1.1 401"))
-        .collect();
+    let statuses: Vec<&str> =
+        answer.matches("HTTP/1.1 200").chain(answer.matches("HTTP/1.1 401")).collect();
     assert_eq!(statuses.len(), 4, "{answer}");
-    let tenants: Vec<_> = upstream
-        .heads()
-        .iter()
-        .map(|head| head.headers["x-scope-orgid"].clone())
-        .collect();
+    let tenants: Vec<_> =
+        upstream.heads().iter().map(|head| head.headers["x-scope-orgid"].clone()).collect();
     assert_eq!(tenants, [ORG_A, ORG_B, ORG_A]);
 }
 
@@ -253,18 +217,10 @@ async fn an_oversized_head_is_a_431() {
             raw_exchange(&proxy.url(), &request(query, &format!("{token}{padding}"))).await;
         assert_eq!(status(&answer), 431, "{size}: {answer}");
     }
-    let many: String = (0..200)
-        .map(|number| format!("X-{number}: x\r\n"))
-        .collect();
-    assert_eq!(
-        status(&raw_exchange(&proxy.url(), &request(query, &many)).await),
-        431
-    );
+    let many: String = (0..200).map(|number| format!("X-{number}: x\r\n")).collect();
+    assert_eq!(status(&raw_exchange(&proxy.url(), &request(query, &many)).await), 431);
     let long = format!("{query}{}", "x".repeat(33 << 10));
-    assert_eq!(
-        status(&raw_exchange(&proxy.url(), &request(&long, &token)).await),
-        431
-    );
+    assert_eq!(status(&raw_exchange(&proxy.url(), &request(&long, &token)).await), 431);
     assert!(upstream.heads().is_empty());
     let h2c = Client::h2c(&proxy.url()).header("x-padding", &"x".repeat(100 << 10));
     let refused = h2c.try_send(http::Method::GET, query, "").await;
@@ -278,17 +234,9 @@ async fn log_lines_hold_whatever_is_asked() {
     let path = "/a\"b\\c{\"level\":\"ERROR\"}";
     let answer = raw_exchange(&proxy.url(), &request(path, "X-Request-Id: a\"b\r\n")).await;
     assert_eq!(status(&answer), 404, "{answer}");
-    harness::wait_until(
-        "the line is there",
-        std::time::Duration::from_secs(5),
-        async || proxy.access_log(path).len() == 1,
-    )
+    harness::wait_until("the line is there", std::time::Duration::from_secs(5), async || {
+        proxy.access_log(path).len() == 1
+    })
     .await;
-    assert_eq!(
-        proxy.access_log(path)[0]["request.id"]
-            .as_str()
-            .unwrap()
-            .len(),
-        32
-    );
+    assert_eq!(proxy.access_log(path)[0]["request.id"].as_str().unwrap().len(), 32);
 }

@@ -37,22 +37,16 @@ async fn organisations_never_mix_on_shared_connections() {
     }
     let requests = (0..ROUNDS).flat_map(|round| {
         let connections = &connections;
-        tokens
-            .iter()
-            .enumerate()
-            .map(move |(number, (token, organisation))| async move {
-                let client = connections[(round + number) % 2].clone().bearer(token);
-                let answer = client.get("/prometheus/api/v1/query?query=owned").await;
-                let result = answer.json()["data"]["result"].clone();
-                assert_eq!(result.as_array().unwrap().len(), 1, "{answer:?}");
-                assert_eq!(result[0]["metric"]["owner"], organisation.as_str());
-                assert_eq!(result[0]["value"][1], number.to_string());
-            })
+        tokens.iter().enumerate().map(move |(number, (token, organisation))| async move {
+            let client = connections[(round + number) % 2].clone().bearer(token);
+            let answer = client.get("/prometheus/api/v1/query?query=owned").await;
+            let result = answer.json()["data"]["result"].clone();
+            assert_eq!(result.as_array().unwrap().len(), 1, "{answer:?}");
+            assert_eq!(result[0]["metric"]["owner"], organisation.as_str());
+            assert_eq!(result[0]["value"][1], number.to_string());
+        })
     });
     use futures_util::StreamExt as _;
-    let done = futures_util::stream::iter(requests)
-        .buffer_unordered(32)
-        .count()
-        .await;
+    let done = futures_util::stream::iter(requests).buffer_unordered(32).count().await;
     assert_eq!(done, ORGANISATIONS * ROUNDS);
 }

@@ -19,31 +19,18 @@ struct Scene {
 async fn scene(settings: &[(&str, &str)]) -> Scene {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = start(&issuer, &upstream, settings).await;
-    Scene {
-        issuer,
-        _upstream: upstream,
-        proxy,
-    }
+    Scene { issuer, _upstream: upstream, proxy }
 }
 
 async fn start(issuer: &Issuer, upstream: &Upstream, settings: &[(&str, &str)]) -> Proxy {
     let options =
         ProxyOptions::new(&issuer.url(), &upstream.url()).set("auth.jwks_cool_down", "\"1s\"");
-    settings
-        .iter()
-        .fold(options, |options, (key, value)| options.set(key, value))
-        .start()
-        .await
+    settings.iter().fold(options, |options, (key, value)| options.set(key, value)).start().await
 }
 
 impl Scene {
     async fn query(&self, key: &SigningKey) -> Answer {
-        let token = self
-            .issuer
-            .token()
-            .organisation(&json!(ORG_A))
-            .signed_by(key)
-            .sign();
+        let token = self.issuer.token().organisation(&json!(ORG_A)).signed_by(key).sign();
         self.proxy.client().bearer(&token).get(QUERY).await
     }
 }
@@ -58,10 +45,7 @@ async fn a_new_key_is_found_by_its_first_token() {
     scene.issuer.publish(&[&scene.issuer.key, &new]);
     tokio::time::sleep(Duration::from_millis(1100)).await; // the cool-down since start
     let answers = futures_util::future::join_all((0..30).map(|_| scene.query(&new))).await;
-    assert!(
-        answers.iter().all(|answer| answer.status == 200),
-        "{answers:?}"
-    );
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     assert_eq!(scene.issuer.fetches(), 2, "thirty requests share one fetch");
 }
 
@@ -73,11 +57,9 @@ async fn a_removed_key_stops_working_also_for_cached_tokens() {
     let client = scene.proxy.client().bearer(&scene.issuer.user_of(ORG_A));
     assert_eq!(client.get(QUERY).await.status, 200);
     scene.issuer.publish(&[&new]);
-    wait_until(
-        "the cached token is refused",
-        Duration::from_secs(3),
-        async || client.get(QUERY).await.status == 401,
-    )
+    wait_until("the cached token is refused", Duration::from_secs(3), async || {
+        client.get(QUERY).await.status == 401
+    })
     .await;
     assert_eq!(scene.query(&new).await.status, 200);
     // The same key published again under the same name is good again.
@@ -96,11 +78,9 @@ async fn a_replaced_key_of_the_same_name_retires_the_old_one() {
     assert_eq!(client.get(QUERY).await.status, 200);
     let replaced = SigningKey::generate("key-1", Algorithm::ES256);
     scene.issuer.publish(&[&replaced]);
-    wait_until(
-        "the old key is refused",
-        Duration::from_secs(3),
-        async || client.get(QUERY).await.status == 401,
-    )
+    wait_until("the old key is refused", Duration::from_secs(3), async || {
+        client.get(QUERY).await.status == 401
+    })
     .await;
     assert_eq!(scene.query(&replaced).await.status, 200);
 }
@@ -124,11 +104,7 @@ async fn one_bad_key_does_not_spoil_the_set() {
         issuer.key.public, other.public,
     ]});
     issuer.publish_document(keys.to_string().as_bytes());
-    let scene = Scene {
-        proxy: start(&issuer, &upstream, &[]).await,
-        issuer,
-        _upstream: upstream,
-    };
+    let scene = Scene { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
     assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
     assert_eq!(scene.query(&other).await.status, 200);
     assert_eq!(scene.query(&encryption).await.status, 401);
@@ -149,10 +125,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
             let keys: Vec<_> = (0..10).map(unknown).collect();
             let answers =
                 futures_util::future::join_all(keys.iter().map(|key| scene.query(key))).await;
-            assert!(
-                answers.iter().all(|answer| answer.status == 401),
-                "{answers:?}"
-            );
+            assert!(answers.iter().all(|answer| answer.status == 401), "{answers:?}");
             assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
         }
     };
@@ -168,11 +141,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
     scene.issuer.publish(&[&scene.issuer.key, &new]);
     wait_until("the new key is known", Duration::from_secs(5), async || {
         let _ = scene
-            .query(
-                &stranger
-                    .clone()
-                    .named(&format!("unknown-{}", scene.issuer.fetches())),
-            )
+            .query(&stranger.clone().named(&format!("unknown-{}", scene.issuer.fetches())))
             .await;
         scene.query(&new).await.status == 200
     })
@@ -189,10 +158,8 @@ async fn an_empty_key_set_does_not_get_round_the_cool_down() {
         issuer,
         _upstream: upstream,
     };
-    wait_until("the first fetch", Duration::from_secs(5), async || {
-        scene.issuer.fetches() == 1
-    })
-    .await;
+    wait_until("the first fetch", Duration::from_secs(5), async || scene.issuer.fetches() == 1)
+        .await;
     for _ in 0..50 {
         assert_eq!(scene.query(&scene.issuer.key).await.status, 401);
     }
@@ -217,27 +184,14 @@ async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {
 async fn a_key_outage_is_a_503_and_never_a_401() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     issuer.answer_with(500);
-    let scene = Scene {
-        proxy: start(&issuer, &upstream, &[]).await,
-        issuer,
-        _upstream: upstream,
-    };
+    let scene = Scene { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
     for _ in 0..5 {
         let answer = scene.query(&scene.issuer.key).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
     }
     // A credential that no key could make good is still a 401.
-    assert_eq!(
-        scene
-            .proxy
-            .client()
-            .bearer("garbage")
-            .get(QUERY)
-            .await
-            .status,
-        401
-    );
+    assert_eq!(scene.proxy.client().bearer("garbage").get(QUERY).await.status, 401);
     // And it heals by itself.
     scene.issuer.answer_with(200);
     wait_until("the keys are back", Duration::from_secs(10), async || {
@@ -245,11 +199,8 @@ async fn a_key_outage_is_a_503_and_never_a_401() {
     })
     .await;
     // In the next outage what is known goes on, and what is unknown is ours to blame.
-    for (status, document) in [
-        (500, None),
-        (200, Some(&b"<html>gateway</html>"[..])),
-        (302, None),
-    ] {
+    for (status, document) in [(500, None), (200, Some(&b"<html>gateway</html>"[..])), (302, None)]
+    {
         scene.issuer.answer_with(status);
         if let Some(document) = document {
             scene.issuer.publish_document(document);
@@ -260,39 +211,25 @@ async fn a_key_outage_is_a_503_and_never_a_401() {
         assert_eq!(scene.query(&scene.issuer.key).await.status, 200, "{status}");
     }
     assert!(
-        scene
-            .proxy
-            .metric("mimir_tenant_proxy_key_set_fetches_total{outcome=\"failed\"}")
-            .await
+        scene.proxy.metric("mimir_tenant_proxy_key_set_fetches_total{outcome=\"failed\"}").await
             >= 4.0
     );
-    assert!(
-        scene
-            .proxy
-            .metric("mimir_tenant_proxy_key_set_age_seconds")
-            .await
-            > 3.0
-    );
+    assert!(scene.proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await > 3.0);
 }
 
 // Keys are kept through an outage up to a configured age, and not for ever: also cached tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_too_old_are_no_longer_trusted() {
-    let settings = [
-        ("auth.jwks_refresh_interval", "\"500ms\""),
-        ("auth.jwks_max_age", "\"2s\""),
-    ];
+    let settings = [("auth.jwks_refresh_interval", "\"500ms\""), ("auth.jwks_max_age", "\"2s\"")];
     let scene = scene(&settings).await;
     let cached = scene.proxy.client().bearer(&scene.issuer.user_of(ORG_A));
     assert_eq!(cached.get(QUERY).await.status, 200);
     scene.issuer.answer_with(500);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(cached.get(QUERY).await.status, 200);
-    wait_until(
-        "a cached token meets 503",
-        Duration::from_secs(5),
-        async || cached.get(QUERY).await.status == 503,
-    )
+    wait_until("a cached token meets 503", Duration::from_secs(5), async || {
+        cached.get(QUERY).await.status == 503
+    })
     .await;
     assert_eq!(scene.query(&scene.issuer.key).await.status, 503);
     scene.issuer.answer_with(200);
@@ -319,9 +256,7 @@ async fn a_slow_or_endless_issuer_is_an_outage() {
     assert_eq!(fast.0, 200);
     assert!(fast.1 < began.elapsed(), "{fast:?}");
     scene.issuer.delay(Duration::ZERO);
-    scene
-        .issuer
-        .publish_document(format!("{{\"keys\":[{}1]}}", "1,".repeat(1 << 20)).as_bytes());
+    scene.issuer.publish_document(format!("{{\"keys\":[{}1]}}", "1,".repeat(1 << 20)).as_bytes());
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(scene.query(&unknown).await.status, 503);
     assert_eq!(scene.query(&scene.issuer.key).await.status, 200);

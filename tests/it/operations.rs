@@ -12,21 +12,13 @@ const QUERY: &str = "/prometheus/api/v1/query?query=up";
 fn run(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
     use std::io::Write as _;
     let mut command = Command::new(Proxy::binary());
-    command
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .stdin(std::process::Stdio::piped());
+    command.args(arguments).envs(environment.iter().copied()).stdin(std::process::Stdio::piped());
     let mut child = command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -70,25 +62,10 @@ fn check_config_reports_all_faults_and_exits_64() {
 fn the_sample_configurations_are_valid() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut checked = 0;
-    for file in std::fs::read_dir(samples)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-    {
-        if file
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            let output = run(
-                &["check-config", "--config", file.to_str().unwrap()],
-                &[],
-                "",
-            );
-            assert!(
-                output.status.success(),
-                "{}: {}",
-                file.display(),
-                text(&output.stderr)
-            );
+    for file in std::fs::read_dir(samples).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            let output = run(&["check-config", "--config", file.to_str().unwrap()], &[], "");
+            assert!(output.status.success(), "{}: {}", file.display(), text(&output.stderr));
             checked += 1;
         }
     }
@@ -98,29 +75,20 @@ fn the_sample_configurations_are_valid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_asks_the_private_port() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let mut proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let mut proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let config = proxy.config.to_str().unwrap().to_owned();
     let healthy = run(&["healthcheck", "--config", &config], &[], "");
     assert!(healthy.status.success(), "{}", text(&healthy.stderr));
     assert!(text(&healthy.stdout).contains("upstream: 1 instances"));
     proxy.process.signal("KILL");
     proxy.process.wait(Duration::from_secs(5)).unwrap();
-    assert_eq!(
-        run(&["healthcheck", "--config", &config], &[], "")
-            .status
-            .code(),
-        Some(1)
-    );
+    assert_eq!(run(&["healthcheck", "--config", &config], &[], "").status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_private_port_serves_no_requests_and_the_public_port_no_metrics() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let private = Client::new(&proxy.internal_url());
     assert_eq!(private.get("/live").await.status, 200);
     assert_eq!(private.get("/ready").await.status, 200);
@@ -145,9 +113,8 @@ async fn a_signal_drains_and_exits_0() {
         let mut proxy = options.start().await;
         let client = proxy.client().bearer(&issuer.user_of(ORG_A));
         let h2c = Client::h2c(&proxy.url()).bearer(&issuer.user_of(ORG_A));
-        let idle = tokio::net::TcpStream::connect(proxy.url().replace("http://", ""))
-            .await
-            .unwrap();
+        let idle =
+            tokio::net::TcpStream::connect(proxy.url().replace("http://", "")).await.unwrap();
         let in_flight = tokio::spawn({
             let client = client.clone();
             async move { futures_util::future::join(client.get(QUERY), h2c.get(QUERY)).await }
@@ -171,11 +138,7 @@ async fn a_signal_drains_and_exits_0() {
         assert_eq!((first.status.as_u16(), second.status.as_u16()), (200, 200));
         let status = proxy.process.wait(Duration::from_secs(5)).expect("it ends");
         assert_eq!(status.code(), Some(0), "{}", proxy.process.log());
-        assert_eq!(
-            proxy.access_log("/prometheus/api/v1/query").len(),
-            2,
-            "the log is complete"
-        );
+        assert_eq!(proxy.access_log("/prometheus/api/v1/query").len(), 2, "the log is complete");
         drop(idle);
     }
 }
@@ -194,19 +157,10 @@ async fn draining_has_an_end() {
     let mut proxy = options.start().await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
     let request = tokio::spawn(async move { client.try_send(http::Method::GET, QUERY, "").await });
-    wait_until("it is upstream", Duration::from_secs(5), async || {
-        upstream.heads().len() == 1
-    })
-    .await;
+    wait_until("it is upstream", Duration::from_secs(5), async || upstream.heads().len() == 1)
+        .await;
     proxy.process.signal("TERM");
-    assert_eq!(
-        proxy
-            .process
-            .wait(Duration::from_secs(5))
-            .expect("it ends")
-            .code(),
-        Some(0)
-    );
+    assert_eq!(proxy.process.wait(Duration::from_secs(5)).expect("it ends").code(), Some(0));
     assert!(request.await.unwrap().is_err());
 }
 
@@ -223,16 +177,9 @@ async fn each_request_is_one_line_without_secrets() {
         .organisation(&json!(ORG_A))
         .claim("sub", json!("11111111-2222-4333-8444-555555555555"))
         .sign();
-    let client = proxy
-        .client()
-        .bearer(&token)
-        .header("x-request-id", "line-1");
+    let client = proxy.client().bearer(&token).header("x-request-id", "line-1");
     assert_eq!(client.post("/api/v1/push", "four").await.status, 200);
-    let refused = proxy
-        .client()
-        .bearer(&issuer.token().expires_in(-60).sign())
-        .get(QUERY)
-        .await;
+    let refused = proxy.client().bearer(&issuer.token().expires_in(-60).sign()).get(QUERY).await;
     assert_eq!(refused.status, 401);
     wait_until("both lines are there", Duration::from_secs(5), async || {
         proxy.access_log("/api/v1/push").len() + proxy.access_log("/prometheus/api/v1/query").len()
@@ -246,28 +193,19 @@ async fn each_request_is_one_line_without_secrets() {
         ("client.ip", json!("127.0.0.1")),
         ("http.method", json!("POST")),
         ("route.surface", json!("push")),
-        (
-            "principal.id",
-            json!("11111111-2222-4333-8444-555555555555"),
-        ),
+        ("principal.id", json!("11111111-2222-4333-8444-555555555555")),
         ("organisation.id", json!(ORG_A)),
         ("tenant.id", json!(ORG_A)),
         ("outcome", json!("forwarded")),
         ("http.status", json!(200)),
         ("received_bytes", json!(4)),
-        (
-            "upstream.address",
-            json!(upstream.url().replace("http://", "")),
-        ),
+        ("upstream.address", json!(upstream.url().replace("http://", ""))),
     ] {
         assert_eq!(line[field], value, "{field} in {line}");
     }
     assert!(line["duration_ms"].as_f64().unwrap() >= line["upstream.head_ms"].as_f64().unwrap());
     let line = &proxy.access_log("/prometheus/api/v1/query")[0];
-    assert_eq!(
-        (&line["outcome"], &line["reason"]),
-        (&json!("rejected"), &json!("expired"))
-    );
+    assert_eq!((&line["outcome"], &line["reason"]), (&json!("rejected"), &json!("expired")));
     let log = proxy.process.log();
     assert!(
         !log.contains(&token)
@@ -299,17 +237,10 @@ async fn the_clients_address_is_believed_only_when_told_so() {
     let options = ProxyOptions::new(&issuer.url(), &upstream.url());
     for (options, expected) in [
         (options.clone(), "127.0.0.1"),
-        (
-            options.set("listen.client_ip_header", "\"Fly-Client-IP\""),
-            "203.0.113.7",
-        ),
+        (options.set("listen.client_ip_header", "\"Fly-Client-IP\""), "203.0.113.7"),
     ] {
         let proxy = options.start().await;
-        proxy
-            .client()
-            .header("fly-client-ip", "203.0.113.7")
-            .get("/nothing")
-            .await;
+        proxy.client().header("fly-client-ip", "203.0.113.7").get("/nothing").await;
         wait_until("the line is there", Duration::from_secs(5), async || {
             proxy.access_log("/nothing").len() == 1
         })
@@ -322,53 +253,28 @@ async fn the_clients_address_is_believed_only_when_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_by_surface_outcome_and_reason() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
-    let text = Client::new(&proxy.internal_url())
-        .get("/metrics")
-        .await
-        .text;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let text = Client::new(&proxy.internal_url()).get("/metrics").await.text;
     assert!(text.contains("mimir_tenant_proxy_requests_total{surface=\"rules\",outcome=\"rejected\",reason=\"not_a_member\"} 0"));
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
     for _ in 0..3 {
         client.post("/api/v1/push", "12345").await;
     }
-    client
-        .clone()
-        .header("x-scope-orgid", "other")
-        .get(QUERY)
-        .await;
+    client.clone().header("x-scope-orgid", "other").get(QUERY).await;
     client.get("/nothing").await;
     for (series, value) in [
-        (
-            "requests_total{surface=\"push\",outcome=\"forwarded\",reason=\"2xx\"}",
-            3.0,
-        ),
-        (
-            "requests_total{surface=\"query\",outcome=\"rejected\",reason=\"not_a_member\"}",
-            1.0,
-        ),
-        (
-            "requests_total{surface=\"none\",outcome=\"rejected\",reason=\"no_route\"}",
-            1.0,
-        ),
+        ("requests_total{surface=\"push\",outcome=\"forwarded\",reason=\"2xx\"}", 3.0),
+        ("requests_total{surface=\"query\",outcome=\"rejected\",reason=\"not_a_member\"}", 1.0),
+        ("requests_total{surface=\"none\",outcome=\"rejected\",reason=\"no_route\"}", 1.0),
         ("received_bytes_total{surface=\"push\"}", 15.0),
         ("request_duration_seconds_count{surface=\"push\"}", 3.0),
         ("token_cache_lookups_total{outcome=\"hit\"}", 3.0),
         ("key_set_keys", 1.0),
         ("upstream_instances", 1.0),
     ] {
-        assert_eq!(
-            proxy.metric(&format!("mimir_tenant_proxy_{series}")).await,
-            value,
-            "{series}"
-        );
+        assert_eq!(proxy.metric(&format!("mimir_tenant_proxy_{series}")).await, value, "{series}");
     }
-    let text = Client::new(&proxy.internal_url())
-        .get("/metrics")
-        .await
-        .text;
+    let text = Client::new(&proxy.internal_url()).get("/metrics").await.text;
     assert!(!text.contains(ORG_A), "no metric names a tenant");
     let undescribed: Vec<&str> = text
         .lines()
@@ -382,28 +288,15 @@ async fn metrics_count_by_surface_outcome_and_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_token_says_where_a_token_fails() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let config = proxy.config.to_str().unwrap();
     let file = proxy.config.with_file_name("jwks.json");
     std::fs::write(&file, json!({"keys": [issuer.key.public]}).to_string()).unwrap();
-    let offline = [
-        "explain-token",
-        "--config",
-        config,
-        "--key-set",
-        file.to_str().unwrap(),
-    ];
+    let offline = ["explain-token", "--config", config, "--key-set", file.to_str().unwrap()];
     let good = issuer.token().organisation(&json!(ORG_A));
     let fetches = issuer.fetches();
     let passed = run(&offline, &[], &good.sign());
-    assert!(
-        passed.status.success(),
-        "{}{}",
-        text(&passed.stdout),
-        text(&passed.stderr)
-    );
+    assert!(passed.status.success(), "{}{}", text(&passed.stdout), text(&passed.stderr));
     assert!(
         text(&passed.stdout).contains(&format!("tenant {ORG_A}"))
             && text(&passed.stdout).contains("metrics:write")
@@ -413,27 +306,16 @@ async fn explain_token_says_where_a_token_fails() {
         (good.clone().expires_in(-100).sign(), "REFUSED exp"),
         (good.clone().claim("aud", json!("x")).sign(), "REFUSED aud"),
         (good.clone().with_signature("AAAA"), "REFUSED signature"),
-        (
-            good.clone().header("kid", json!("other")).sign(),
-            "REFUSED key",
-        ),
+        (good.clone().header("kid", json!("other")).sign(), "REFUSED key"),
         (issuer.token().sign(), "REFUSED organisation"),
         ("nonsense".to_owned(), "REFUSED form"),
     ] {
         let output = run(&offline, &[], &token);
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            text(&output.stdout).contains(says),
-            "{says}: {}",
-            text(&output.stdout)
-        );
+        assert!(text(&output.stdout).contains(says), "{says}: {}", text(&output.stdout));
         assert!(!text(&output.stdout).contains(&token));
     }
-    let online = run(
-        &["explain-token", "--config", config, &good.sign()],
-        &[],
-        "",
-    );
+    let online = run(&["explain-token", "--config", config, &good.sign()], &[], "");
     assert!(online.status.success(), "{}", text(&online.stdout));
     assert_eq!(issuer.fetches(), fetches + 1);
 }
@@ -442,18 +324,9 @@ async fn explain_token_says_where_a_token_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_is_not_needed_to_start() {
     let upstream = Upstream::start(ok).await;
-    let proxy = ProxyOptions::new("http://127.0.0.1:9/auth/v1", &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new("http://127.0.0.1:9/auth/v1", &upstream.url()).start().await;
     let issuer = Issuer::start().await;
-    let answer = proxy
-        .client()
-        .bearer(&issuer.user_of(ORG_A))
-        .get(QUERY)
-        .await;
+    let answer = proxy.client().bearer(&issuer.user_of(ORG_A)).get(QUERY).await;
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert_eq!(
-        proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await,
-        -1.0
-    );
+    assert_eq!(proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await, -1.0);
 }

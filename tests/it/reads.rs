@@ -34,35 +34,21 @@ async fn scene() -> Scene {
             .contains("reads_sample")
     })
     .await;
-    Scene {
-        client,
-        direct,
-        _proxy: proxy,
-        _issuer: issuer,
-    }
+    Scene { client, direct, _proxy: proxy, _issuer: issuer }
 }
 
 /// Every read that takes its parameters in the query string or in a form.
 const BY_GET_AND_POST: [(&str, &str); 10] = [
     ("query", "query=reads_sample"),
-    (
-        "query_range",
-        "query=reads_sample&start=1800000000&end=1800000060&step=15",
-    ),
-    (
-        "query_exemplars",
-        "query=reads_sample&start=1800000000&end=1800000060",
-    ),
+    ("query_range", "query=reads_sample&start=1800000000&end=1800000060&step=15"),
+    ("query_exemplars", "query=reads_sample&start=1800000000&end=1800000060"),
     ("labels", "match%5B%5D=reads_sample"),
     ("series", "match%5B%5D=reads_sample"),
     ("format_query", "query=sum(reads_sample)by(job)"),
     ("cardinality/label_names", ""),
     ("cardinality/label_values", "label_names%5B%5D=job"),
     ("cardinality/active_series", "selector=reads_sample"),
-    (
-        "cardinality/active_native_histogram_metrics",
-        "selector=reads_sample",
-    ),
+    ("cardinality/active_native_histogram_metrics", "selector=reads_sample"),
 ];
 
 const BY_GET: [&str; 10] = [
@@ -87,24 +73,13 @@ async fn every_read_answers_as_mimir_does() {
         let target = format!("{path}?{parameters}");
         let through = scene.client.get(&target).await;
         assert_eq!(through.status, 200, "GET {target}: {through:?}");
-        assert_same(
-            &through.text,
-            &scene.direct.get(&target).await.text,
-            &target,
-        );
+        assert_same(&through.text, &scene.direct.get(&target).await.text, &target);
         let through = scene.client.post_form(&path, parameters).await;
         assert_eq!(through.status, 200, "POST {path}: {through:?}");
-        assert_same(
-            &through.text,
-            &scene.direct.post_form(&path, parameters).await.text,
-            &path,
-        );
+        assert_same(&through.text, &scene.direct.post_form(&path, parameters).await.text, &path);
     }
     for target in BY_GET {
-        let (through, direct) = (
-            scene.client.get(target).await,
-            scene.direct.get(target).await,
-        );
+        let (through, direct) = (scene.client.get(target).await, scene.direct.get(target).await);
         assert_eq!(
             (through.status, through.header("content-type")),
             (direct.status, direct.header("content-type")),
@@ -122,9 +97,8 @@ fn assert_same(through: &str, direct: &str, about: &str) {
         let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text) else {
             return text.to_owned();
         };
-        if let Some(results) = json
-            .pointer_mut("/data/result")
-            .and_then(|results| results.as_array_mut())
+        if let Some(results) =
+            json.pointer_mut("/data/result").and_then(|results| results.as_array_mut())
         {
             for result in results {
                 result["value"][0] = 0.into();
@@ -143,12 +117,7 @@ async fn remote_read_answers_with_samples() {
         .header("content-type", "application/x-protobuf")
         .header("content-encoding", "snappy");
     let client = client.header("x-prometheus-remote-read-version", "0.1.0");
-    let answer = client
-        .post(
-            "/prometheus/api/v1/read",
-            samples::remote_read("reads_sample"),
-        )
-        .await;
+    let answer = client.post("/prometheus/api/v1/read", samples::remote_read("reads_sample")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(samples::remote_read_values(&answer.body), [42.0]);
 }
@@ -189,12 +158,7 @@ async fn compressed_answers_go_through_untouched() {
     let target =
         "/prometheus/api/v1/query_range?query=vector(1)&start=1800000000&end=1800010000&step=5";
     let plain = scene.client.get(target).await;
-    let answer = scene
-        .client
-        .clone()
-        .header("accept-encoding", "gzip")
-        .get(target)
-        .await;
+    let answer = scene.client.clone().header("accept-encoding", "gzip").get(target).await;
     assert_eq!(answer.header("content-encoding"), "gzip", "{answer:?}");
     assert_ne!(answer.body, plain.body);
     assert_eq!(answer.body[..2], [0x1f, 0x8b]);
@@ -210,16 +174,10 @@ async fn http_2_without_tls_is_spoken() {
         (0..20).map(|_| h2c.get("/prometheus/api/v1/query?query=up")),
     )
     .await;
-    assert!(
-        answers.iter().all(|answer| answer.status == 200),
-        "{answers:?}"
-    );
-    let sender = h2c
-        .header("content-type", "application/x-protobuf")
-        .header("content-encoding", "snappy");
-    let pushed = sender
-        .post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0))
-        .await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let sender =
+        h2c.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
+    let pushed = sender.post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0)).await;
     assert_eq!(pushed.status, 200, "{pushed:?}");
     let lines = scene._proxy.access_log("/api/v1/push");
     wait_until("the push is logged", Duration::from_secs(5), async || {

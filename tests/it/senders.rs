@@ -17,19 +17,12 @@ async fn scene() -> Scene {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
-    Scene {
-        issuer,
-        proxy,
-        org_a: fresh_organisation(),
-        org_b: fresh_organisation(),
-    }
+    Scene { issuer, proxy, org_a: fresh_organisation(), org_b: fresh_organisation() }
 }
 
 impl Scene {
     fn reader(&self, organisation: &str) -> Client {
-        self.proxy
-            .client()
-            .bearer(&self.issuer.user_of(organisation))
+        self.proxy.client().bearer(&self.issuer.user_of(organisation))
     }
 
     /// The number of series that an organisation sees of a metric.
@@ -60,12 +53,8 @@ async fn stock_prometheus_writes_by_remote_write_1() {
     let token = scene.issuer.user_of(&scene.org_a);
     let _sender = Prometheus::start(RemoteWrite::V1, &exporter, &scene.proxy.url(), &token).await;
     scene.arrives_at_a_and_not_at_b("node_load1").await;
-    let bad = scene
-        .proxy
-        .client()
-        .bearer("not.a.token")
-        .get("/prometheus/api/v1/query?query=up")
-        .await;
+    let bad =
+        scene.proxy.client().bearer("not.a.token").get("/prometheus/api/v1/query?query=up").await;
     assert_eq!(bad.status, 401);
     assert_eq!(bad.json()["errorType"], "unauthorized");
 }
@@ -80,24 +69,15 @@ async fn stock_prometheus_3_writes_by_remote_write_2() {
     scene.arrives_at_a_and_not_at_b("node_load1").await;
     let metrics = Client::new(&sender.url()).get("/metrics").await.text;
     let value = |name: &str| -> f64 {
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with(name))
-            .unwrap_or_else(|| panic!("{name}"));
+        let line =
+            metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     assert!(value("prometheus_remote_storage_samples_total") > 100.0);
     assert_eq!(value("prometheus_remote_storage_samples_failed_total"), 0.0);
-    assert!(
-        !sender.log().contains("response does not contain"),
-        "{}",
-        sender.log()
-    );
+    assert!(!sender.log().contains("response does not contain"), "{}", sender.log());
     let lines = scene.proxy.access_log("/api/v1/push");
-    assert!(
-        lines.iter().all(|line| line["outcome"] == "forwarded"),
-        "{lines:?}"
-    );
+    assert!(lines.iter().all(|line| line["outcome"] == "forwarded"), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,17 +90,11 @@ async fn stock_opentelemetry_sdk_writes_by_otlp() {
         let token = scene.issuer.user_of(&scene.org_a);
         let url = format!("{}/otlp/v1/metrics", scene.proxy.url());
         let mut sender = Process::start("otel", &part("node"), directory.path(), |command| {
-            command
-                .arg(&script)
-                .args([&url, &token, compression, metric]);
+            command.arg(&script).args([&url, &token, compression, metric]);
             command.env("NODE_PATH", part("otel-sdk").join("node_modules"));
         });
         let status = sender.wait(Duration::from_secs(60));
-        assert!(
-            status.is_some_and(|status| status.success()),
-            "{}",
-            sender.log()
-        );
+        assert!(status.is_some_and(|status| status.success()), "{}", sender.log());
         scene.arrives_at_a_and_not_at_b(metric).await;
     }
 }
@@ -144,24 +118,14 @@ async fn mimirs_own_refusals_come_back_unchanged() {
     let mimir = Client::new(&Mimir::shared().await.url()).header("x-scope-orgid", &scene.org_a);
     let sender = scene.reader(&scene.org_a);
     let plain = |client: Client| {
-        client
-            .header("content-type", "application/x-protobuf")
-            .header("content-encoding", "snappy")
+        client.header("content-type", "application/x-protobuf").header("content-encoding", "snappy")
     };
     for (client, body) in [
         (plain as fn(Client) -> Client, b"not snappy".to_vec()),
-        (
-            plain,
-            samples::remote_write("bad name!", &[("bad-label", "x")], 1.0),
-        ),
-        (
-            |client: Client| client.header("content-type", "text/nonsense"),
-            b"x".to_vec(),
-        ),
+        (plain, samples::remote_write("bad name!", &[("bad-label", "x")], 1.0)),
+        (|client: Client| client.header("content-type", "text/nonsense"), b"x".to_vec()),
     ] {
-        let direct = client(mimir.clone())
-            .post("/api/v1/push", body.clone())
-            .await;
+        let direct = client(mimir.clone()).post("/api/v1/push", body.clone()).await;
         let through = client(sender.clone()).post("/api/v1/push", body).await;
         assert_eq!(through.status, direct.status, "{through:?}");
         assert_eq!(through.text, direct.text);
@@ -173,10 +137,7 @@ async fn mimirs_own_refusals_come_back_unchanged() {
 async fn influx_lines_are_written() {
     let scene = scene().await;
     let line = "temperature,sensor=one celsius=21.5";
-    let answer = scene
-        .reader(&scene.org_a)
-        .post("/api/v1/push/influx/write", line)
-        .await;
+    let answer = scene.reader(&scene.org_a).post("/api/v1/push/influx/write", line).await;
     assert_eq!(answer.status, 204, "{answer:?}");
     scene.arrives_at_a_and_not_at_b("temperature_celsius").await;
 }
@@ -185,19 +146,13 @@ async fn influx_lines_are_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_two_writes_to_the_one_that_is_named() {
     let scene = scene().await;
-    let both = scene
-        .issuer
-        .token()
-        .organisation(&json!([scene.org_a, scene.org_b]))
-        .sign();
+    let both = scene.issuer.token().organisation(&json!([scene.org_a, scene.org_b])).sign();
     let client = scene.proxy.client().bearer(&both);
     let write = |client: Client| async move {
         let client = client
             .header("content-type", "application/x-protobuf")
             .header("content-encoding", "snappy");
-        client
-            .post("/api/v1/push", samples::remote_write("named", &[], 1.0))
-            .await
+        client.post("/api/v1/push", samples::remote_write("named", &[], 1.0)).await
     };
     let unnamed = write(client.clone()).await;
     assert_eq!(unnamed.status, 400);

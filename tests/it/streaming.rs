@@ -85,10 +85,7 @@ async fn a_gibibyte_each_way_takes_no_memory() {
     let scene = scene(&upstream.url(), &[GIB_LIMIT]).await;
     assert_eq!(scene.client().get("/api/v1/user_stats").await.status, 200); // warm: pools, caches
     let before = scene.proxy.process.peak_memory();
-    let up = scene
-        .client()
-        .post(PUSH, reqwest::Body::wrap_stream(pieces(PIECES, MIB)))
-        .await;
+    let up = scene.client().post(PUSH, reqwest::Body::wrap_stream(pieces(PIECES, MIB))).await;
     assert_eq!(up.text, (PIECES * MIB).to_string());
     let after_up = scene.proxy.process.peak_memory();
     let down = scene.client().open(Method::GET, QUERY, "").await;
@@ -105,10 +102,7 @@ async fn a_gibibyte_each_way_takes_no_memory() {
         grown(before, after_up),
         grown(after_up, after_down)
     );
-    assert!(
-        after_down - before < 8 * MIB as u64,
-        "{before} -> {after_up} -> {after_down}"
-    );
+    assert!(after_down - before < 8 * MIB as u64, "{before} -> {after_up} -> {after_down}");
 }
 
 // Backpressure: what the reader does not take is not read from the upstream, and the other way.
@@ -132,10 +126,7 @@ async fn a_slow_reader_slows_the_upstream() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after_one_second = produced.load(Ordering::Relaxed);
     // Kernel buffers of two connections hold some MiB; 256 would be all.
-    assert!(
-        after_one_second < 64,
-        "{after_one_second} MiB were read ahead"
-    );
+    assert!(after_one_second < 64, "{after_one_second} MiB were read ahead");
     assert_eq!(answer.bytes().await.unwrap().len(), 256 * MIB);
 }
 
@@ -154,15 +145,10 @@ async fn a_slow_upstream_slows_the_sender() {
     });
     let client = scene.client();
     let sending = tokio::spawn(async move {
-        client
-            .try_send(Method::POST, PUSH, reqwest::Body::wrap_stream(body))
-            .await
+        client.try_send(Method::POST, PUSH, reqwest::Body::wrap_stream(body)).await
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(
-        sent.load(Ordering::Relaxed) < 64,
-        "{sent:?} MiB were taken and not passed on"
-    );
+    assert!(sent.load(Ordering::Relaxed) < 64, "{sent:?} MiB were taken and not passed on");
     sending.abort();
 }
 
@@ -196,25 +182,18 @@ async fn waiting_upstream() -> (RawUpstream, Arc<AtomicUsize>, Arc<AtomicUsize>)
 async fn client_disconnect_cancels_upstream() {
     let (upstream, begun, cut) = waiting_upstream().await;
     let scene = scene(&upstream.url(), &[]).await;
-    for client in [
-        Client::new(&scene.proxy.url()),
-        Client::h2c(&scene.proxy.url()),
-    ] {
+    for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
         let before = cut.load(Ordering::SeqCst);
         let client = client.bearer(&scene.issuer.user_of(ORG_A));
         let request = tokio::spawn(async move { client.get(QUERY).await });
-        wait_until(
-            "the request is upstream",
-            Duration::from_secs(5),
-            async || begun.load(Ordering::SeqCst) > before,
-        )
+        wait_until("the request is upstream", Duration::from_secs(5), async || {
+            begun.load(Ordering::SeqCst) > before
+        })
         .await;
         request.abort();
-        wait_until(
-            "upstream is cancelled",
-            Duration::from_secs(2),
-            async || cut.load(Ordering::SeqCst) > before,
-        )
+        wait_until("upstream is cancelled", Duration::from_secs(2), async || {
+            cut.load(Ordering::SeqCst) > before
+        })
         .await;
     }
     wait_until("it is counted", Duration::from_secs(2), async || {
@@ -243,29 +222,19 @@ async fn half_a_body_is_never_a_whole_one_upstream() {
     let address = scene.proxy.url().replace("http://", "");
     for (framing, half) in [
         ("Content-Length: 100000\r\n", "x".repeat(5000)),
-        (
-            "Transfer-Encoding: chunked\r\n",
-            format!("1388\r\n{}\r\n", "x".repeat(5000)),
-        ),
+        ("Transfer-Encoding: chunked\r\n", format!("1388\r\n{}\r\n", "x".repeat(5000))),
     ] {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-        socket
-            .write_all(scene.head("POST /api/v1/push", framing).as_bytes())
-            .await
-            .unwrap();
+        socket.write_all(scene.head("POST /api/v1/push", framing).as_bytes()).await.unwrap();
         socket.write_all(half.as_bytes()).await.unwrap();
-        wait_until(
-            "upstream has the head",
-            Duration::from_secs(5),
-            async || !upstream.heads().is_empty(),
-        )
+        wait_until("upstream has the head", Duration::from_secs(5), async || {
+            !upstream.heads().is_empty()
+        })
         .await;
         drop(socket);
     }
-    wait_until("both are upstream", Duration::from_secs(5), async || {
-        upstream.heads().len() == 2
-    })
-    .await;
+    wait_until("both are upstream", Duration::from_secs(5), async || upstream.heads().len() == 2)
+        .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(completed.load(Ordering::SeqCst), 0);
 }
@@ -291,14 +260,9 @@ async fn upstream_failure_in_the_middle_ends_the_clients_stream_as_an_error() {
     ] {
         let upstream = raw_answers(answer).await;
         let scene = scene(&upstream.url(), &[]).await;
-        for client in [
-            Client::new(&scene.proxy.url()),
-            Client::h2c(&scene.proxy.url()),
-        ] {
-            let answer = client
-                .bearer(&scene.issuer.user_of(ORG_A))
-                .try_send(Method::GET, QUERY, "")
-                .await;
+        for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
+            let answer =
+                client.bearer(&scene.issuer.user_of(ORG_A)).try_send(Method::GET, QUERY, "").await;
             assert!(answer.is_err(), "{answer:?}");
         }
         let failed = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_broken_body\"}";
@@ -313,21 +277,13 @@ async fn upstream_failure_in_the_middle_ends_the_clients_stream_as_an_error() {
 async fn an_upstream_that_pauses_for_too_long_ends_the_stream_as_an_error() {
     let upstream = RawUpstream::start(|mut socket| async move {
         let _ = socket.read(&mut [0; 8192]).await;
-        let _ = socket
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
-            .await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf").await;
         tokio::time::sleep(Duration::from_secs(60)).await;
     })
     .await;
     let scene = scene(&upstream.url(), &[("upstream.idle_timeout", "\"500ms\"")]).await;
     let began = Instant::now();
-    assert!(
-        scene
-            .client()
-            .try_send(Method::GET, QUERY, "")
-            .await
-            .is_err()
-    );
+    assert!(scene.client().try_send(Method::GET, QUERY, "").await.is_err());
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
@@ -337,10 +293,7 @@ async fn a_body_over_its_cap_is_a_413() {
     let upstream = Upstream::start(count).await;
     let scene = scene(
         &upstream.url(),
-        &[
-            ("limits.push_body_bytes", "\"64KiB\""),
-            ("limits.query_body_bytes", "\"1KiB\""),
-        ],
+        &[("limits.push_body_bytes", "\"64KiB\""), ("limits.query_body_bytes", "\"1KiB\"")],
     )
     .await;
     let client = scene.client();
@@ -348,24 +301,13 @@ async fn a_body_over_its_cap_is_a_413() {
     assert_eq!(announced.status, 413, "{announced:?}");
     assert!(announced.text.contains("65536"), "{announced:?}");
     assert!(upstream.heads().is_empty());
-    let chunked = client
-        .post(PUSH, reqwest::Body::wrap_stream(pieces(65, 1024)))
-        .await;
+    let chunked = client.post(PUSH, reqwest::Body::wrap_stream(pieces(65, 1024))).await;
     assert_eq!(chunked.status, 413, "{chunked:?}");
-    let form = client
-        .post_form("/prometheus/api/v1/query", &"x".repeat(2000))
-        .await;
-    assert_eq!(
-        (form.status.as_u16(), form.json()["errorType"].as_str()),
-        (413, Some("bad_data"))
-    );
-    let fits = client
-        .post(PUSH, reqwest::Body::wrap_stream(pieces(64, 1024)))
-        .await;
+    let form = client.post_form("/prometheus/api/v1/query", &"x".repeat(2000)).await;
+    assert_eq!((form.status.as_u16(), form.json()["errorType"].as_str()), (413, Some("bad_data")));
+    let fits = client.post(PUSH, reqwest::Body::wrap_stream(pieces(64, 1024))).await;
     assert_eq!((fits.status.as_u16(), fits.text.as_str()), (200, "65536"));
-    let get_with_body = client
-        .send(Method::GET, "/prometheus/api/v1/metadata", "body")
-        .await;
+    let get_with_body = client.send(Method::GET, "/prometheus/api/v1/metadata", "body").await;
     assert_eq!(get_with_body.status, 400, "{get_with_body:?}");
 }
 
@@ -375,10 +317,7 @@ async fn a_slow_body_is_a_408() {
     let upstream = Upstream::start(count).await;
     let scene = scene(
         &upstream.url(),
-        &[
-            ("limits.body_idle_timeout", "\"400ms\""),
-            ("limits.body_timeout", "\"1500ms\""),
-        ],
+        &[("limits.body_idle_timeout", "\"400ms\""), ("limits.body_timeout", "\"1500ms\"")],
     )
     .await;
     let paused = scene.head("POST /api/v1/push", "Content-Length: 100\r\n") + "half";
@@ -390,10 +329,7 @@ async fn a_slow_body_is_a_408() {
         (sent < 60).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
     });
     let began = Instant::now();
-    let answer = scene
-        .client()
-        .post(PUSH, reqwest::Body::wrap_stream(trickle))
-        .await;
+    let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(trickle)).await;
     assert_eq!(answer.status, 408, "{answer:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
     // A body that is merely not fast arrives.
@@ -401,14 +337,7 @@ async fn a_slow_body_is_a_408() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
     });
-    assert_eq!(
-        scene
-            .client()
-            .post(PUSH, reqwest::Body::wrap_stream(calm))
-            .await
-            .text,
-        "8"
-    );
+    assert_eq!(scene.client().post(PUSH, reqwest::Body::wrap_stream(calm)).await.text, "8");
 }
 
 // Slowloris: half a head is answered with 408 and closed; an idle connection ends quietly.
@@ -417,10 +346,7 @@ async fn a_slow_head_is_a_408_and_an_idle_connection_just_ends() {
     let upstream = Upstream::start(ok).await;
     let scene = scene(
         &upstream.url(),
-        &[
-            ("listen.header_timeout", "\"400ms\""),
-            ("listen.idle_timeout", "\"800ms\""),
-        ],
+        &[("listen.header_timeout", "\"400ms\""), ("listen.idle_timeout", "\"800ms\"")],
     )
     .await;
     let answer = raw_exchange(
@@ -436,10 +362,7 @@ async fn a_slow_head_is_a_408_and_an_idle_connection_just_ends() {
     let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
     let mut buffer = [0; 4096];
     for _ in 0..2 {
-        socket
-            .write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes())
-            .await
-            .unwrap();
+        socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
         let length = socket.read(&mut buffer).await.unwrap();
         assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "));
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -471,10 +394,7 @@ async fn a_request_in_flight_keeps_its_connection() {
     .await;
     let scene = scene(
         &upstream.url(),
-        &[
-            ("listen.header_timeout", "\"300ms\""),
-            ("listen.idle_timeout", "\"500ms\""),
-        ],
+        &[("listen.header_timeout", "\"300ms\""), ("listen.idle_timeout", "\"500ms\"")],
     )
     .await;
     assert_eq!(scene.client().get(QUERY).await.status, 200);
@@ -514,12 +434,7 @@ async fn a_refused_sender_sees_the_refusal() {
     let upstream = Upstream::start(count).await;
     let scene = scene(&upstream.url(), &[]).await;
     for size in [100, 60_000, 900_000] {
-        let answer = scene
-            .proxy
-            .client()
-            .bearer("garbage")
-            .post(PUSH, vec![0; size])
-            .await;
+        let answer = scene.proxy.client().bearer("garbage").post(PUSH, vec![0; size]).await;
         assert_eq!(answer.status, 401, "{size}");
     }
     assert!(upstream.heads().is_empty());
@@ -536,10 +451,7 @@ async fn continue_is_said_only_to_those_who_may_send() {
         (scene.head("POST /api/v1/push", expect) + "body").as_bytes(),
     )
     .await;
-    assert!(
-        welcome.starts_with("HTTP/1.1 100 ") && welcome.contains("HTTP/1.1 200 "),
-        "{welcome}"
-    );
+    assert!(welcome.starts_with("HTTP/1.1 100 ") && welcome.contains("HTTP/1.1 200 "), "{welcome}");
     assert!(!upstream.heads()[0].headers.contains_key("expect"));
     let stranger = format!("POST /api/v1/push HTTP/1.1\r\nHost: x\r\n{expect}\r\n");
     let refused = raw_exchange(&scene.proxy.url(), stranger.as_bytes()).await;
@@ -560,15 +472,11 @@ async fn trailers_pass_in_both_directions() {
                 .iter()
                 .map(|(n, v)| (n.parse::<http::HeaderName>().unwrap(), v.parse().unwrap()))
                 .collect();
-            let frames = [
-                Ok(Frame::data(Bytes::from_static(b"done"))),
-                Ok(Frame::trailers(trailers)),
-            ];
+            let frames =
+                [Ok(Frame::data(Bytes::from_static(b"done"))), Ok(Frame::trailers(trailers))];
             Response::builder()
                 .header("trailer", "x-answer")
-                .body(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(
-                    frames,
-                ))))
+                .body(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))))
                 .unwrap()
         }
     })
@@ -583,8 +491,5 @@ async fn trailers_pass_in_both_directions() {
     .await;
     assert!(answer.contains("x-answer: yes"), "{answer}");
     let trailers = seen.lock().unwrap().clone().expect("trailers upstream");
-    assert_eq!(
-        (trailers.len(), trailers["x-checksum"].to_str().unwrap()),
-        (1, "7")
-    );
+    assert_eq!((trailers.len(), trailers["x-checksum"].to_str().unwrap()), (1, "7"));
 }

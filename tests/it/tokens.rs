@@ -10,37 +10,26 @@ const QUERY: &str = "/prometheus/api/v1/query?query=up";
 async fn every_asymmetric_algorithm_is_verified() {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let algorithms = [
-        ES256, ES384, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA,
-    ];
+    let algorithms = [ES256, ES384, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA];
     let keys: Vec<SigningKey> = algorithms
         .iter()
         .map(|algorithm| SigningKey::generate(&format!("{algorithm:?}"), *algorithm))
         .collect();
     issuer.publish(&keys.iter().collect::<Vec<_>>());
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     for key in &keys {
         let token = issuer.token().organisation(&json!(ORG_A)).signed_by(key);
         let good = proxy.client().bearer(&token.sign()).get(QUERY).await;
         assert_eq!(good.status, 200, "{:?}: {good:?}", key.algorithm);
         // The same name on another key, and every other algorithm on this one.
         let stranger = SigningKey::generate(&key.id, key.algorithm);
-        let forged = proxy
-            .client()
-            .bearer(&token.clone().signed_by(&stranger).sign())
-            .get(QUERY)
-            .await;
+        let forged =
+            proxy.client().bearer(&token.clone().signed_by(&stranger).sign()).get(QUERY).await;
         assert_eq!(forged.status, 401, "{:?}: {forged:?}", key.algorithm);
         for other in algorithms.iter().filter(|other| **other != key.algorithm) {
             let confused = token.clone().header("alg", json!(other)).sign();
             let answer = proxy.client().bearer(&confused).get(QUERY).await;
-            assert_eq!(
-                answer.status, 401,
-                "{:?} as {other:?}: {answer:?}",
-                key.algorithm
-            );
+            assert_eq!(answer.status, 401, "{:?} as {other:?}: {answer:?}", key.algorithm);
         }
     }
 }
@@ -54,12 +43,9 @@ async fn a_public_key_is_no_shared_secret() {
     let secret = "\"a legacy secret of more than thirty-two bytes\"";
     let with_secret =
         ProxyOptions::new(&issuer.url(), &upstream.url()).set("auth.hs256_secret", secret);
-    for proxy in [
-        ProxyOptions::new(&issuer.url(), &upstream.url())
-            .start()
-            .await,
-        with_secret.start().await,
-    ] {
+    for proxy in
+        [ProxyOptions::new(&issuer.url(), &upstream.url()).start().await, with_secret.start().await]
+    {
         for key in [&issuer.key, &rsa] {
             let mut guesses = vec![key.public.to_string().into_bytes(), b"".to_vec()];
             guesses.extend(
@@ -69,11 +55,7 @@ async fn a_public_key_is_no_shared_secret() {
             );
             for guess in guesses {
                 let forger = SigningKey::secret(&guess).named(&key.id);
-                let token = issuer
-                    .token()
-                    .organisation(&json!(ORG_A))
-                    .signed_by(&forger)
-                    .sign();
+                let token = issuer.token().organisation(&json!(ORG_A)).signed_by(&forger).sign();
                 let answer = proxy.client().bearer(&token).get(QUERY).await;
                 assert_eq!(answer.status, 401, "{answer:?}");
             }
@@ -85,14 +67,9 @@ async fn a_public_key_is_no_shared_secret() {
 // A token must not bring its own key (CVE-2018-0114), nor have one fetched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_cannot_bring_its_own_key() {
-    let (issuer, upstream, bait) = (
-        Issuer::start().await,
-        Upstream::start(ok).await,
-        Upstream::start(ok).await,
-    );
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let (issuer, upstream, bait) =
+        (Issuer::start().await, Upstream::start(ok).await, Upstream::start(ok).await);
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let own = SigningKey::generate("own", Algorithm::ES256);
     let token = issuer.token().organisation(&json!(ORG_A)).signed_by(&own);
     let bait_url = format!("{}/jwks.json", bait.url());
@@ -107,11 +84,8 @@ async fn a_token_cannot_bring_its_own_key() {
         ("kid", json!("' OR 1=1 --")),
         ("kid", json!(["key-1"])),
     ] {
-        let answer = proxy
-            .client()
-            .bearer(&token.clone().header(name, value).sign())
-            .get(QUERY)
-            .await;
+        let answer =
+            proxy.client().bearer(&token.clone().header(name, value).sign()).get(QUERY).await;
         assert_eq!(answer.status, 401, "{name}: {answer:?}");
     }
     assert!(bait.heads().is_empty() && upstream.heads().is_empty());
@@ -122,42 +96,22 @@ async fn a_token_cannot_bring_its_own_key() {
 async fn shapes_of_real_tokens_pass() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let options = ProxyOptions::new(&issuer.url(), &upstream.url());
-    let proxy = options
-        .set("auth.organisation_claim", "\"https://example.com/org\"")
-        .start()
-        .await;
-    let token = issuer
-        .token()
-        .claim("https://example.com/org", json!(ORG_A.to_uppercase()));
+    let proxy = options.set("auth.organisation_claim", "\"https://example.com/org\"").start().await;
+    let token = issuer.token().claim("https://example.com/org", json!(ORG_A.to_uppercase()));
     for (about, token) in [
         ("as it is", token.clone()),
-        (
-            "audience in an array",
-            token.clone().claim("aud", json!(["authenticated"])),
-        ),
+        ("audience in an array", token.clone().claim("aud", json!(["authenticated"]))),
         (
             "without optional claims",
-            token
-                .clone()
-                .without("iat")
-                .without("session_id")
-                .without("is_anonymous"),
+            token.clone().without("iat").without("session_id").without("is_anonymous"),
         ),
-        (
-            "long",
-            token
-                .clone()
-                .claim("user_metadata", json!({"bio": "x".repeat(6000)})),
-        ),
+        ("long", token.clone().claim("user_metadata", json!({"bio": "x".repeat(6000)}))),
     ] {
         let answer = proxy.client().bearer(&token.sign()).get(QUERY).await;
         assert_eq!(answer.status, 200, "{about}: {answer:?}");
     }
-    let tenants: Vec<_> = upstream
-        .heads()
-        .iter()
-        .map(|head| head.headers["x-scope-orgid"].clone())
-        .collect();
+    let tenants: Vec<_> =
+        upstream.heads().iter().map(|head| head.headers["x-scope-orgid"].clone()).collect();
     assert!(tenants.iter().all(|tenant| tenant == ORG_A), "{tenants:?}");
 }
 
@@ -169,20 +123,12 @@ async fn a_cached_token_ends_when_it_expires() {
         .set("auth.leeway", "\"0s\"")
         .start()
         .await;
-    let client = proxy.client().bearer(
-        &issuer
-            .token()
-            .organisation(&json!(ORG_A))
-            .expires_in(2)
-            .sign(),
-    );
+    let client =
+        proxy.client().bearer(&issuer.token().organisation(&json!(ORG_A)).expires_in(2).sign());
     assert_eq!(client.get(QUERY).await.status, 200);
     assert_eq!(client.get(QUERY).await.status, 200);
     assert!(
-        proxy
-            .metric("mimir_tenant_proxy_token_cache_lookups_total{outcome=\"hit\"}")
-            .await
-            >= 1.0
+        proxy.metric("mimir_tenant_proxy_token_cache_lookups_total{outcome=\"hit\"}").await >= 1.0
     );
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     let answer = client.get(QUERY).await;

@@ -19,17 +19,10 @@ async fn client(issuer: &Issuer, proxy: &Proxy) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_go_round_all_instances() {
     let issuer = Issuer::start().await;
-    let upstreams = [
-        Upstream::start(ok).await,
-        Upstream::start(ok).await,
-        Upstream::start(ok).await,
-    ];
+    let upstreams =
+        [Upstream::start(ok).await, Upstream::start(ok).await, Upstream::start(ok).await];
     let options = ProxyOptions::new(&issuer.url(), &upstreams[0].url()).set("listen.workers", "1");
-    let proxy = options
-        .upstream(&upstreams[1].url())
-        .upstream(&upstreams[2].url())
-        .start()
-        .await;
+    let proxy = options.upstream(&upstreams[1].url()).upstream(&upstreams[2].url()).start().await;
     let client = client(&issuer, &proxy).await;
     for _ in 0..30 {
         assert_eq!(client.get(QUERY).await.status, 200);
@@ -42,9 +35,7 @@ async fn requests_go_round_all_instances() {
         );
     }
     assert!(
-        proxy
-            .metric("mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}")
-            .await
+        proxy.metric("mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}").await
             <= 3.0,
         "connections are kept"
     );
@@ -60,10 +51,7 @@ fn dead_url() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_instance_is_passed_over() {
     let (issuer, alive) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = ProxyOptions::new(&issuer.url(), &dead_url())
-        .upstream(&alive.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &dead_url()).upstream(&alive.url()).start().await;
     let client = client(&issuer, &proxy).await;
     for _ in 0..10 {
         let answer = client.post("/api/v1/push", vec![1; 100_000]).await;
@@ -82,10 +70,7 @@ async fn an_unreachable_mimir_is_a_503() {
             let answer = client(&issuer, &proxy).await.get(target).await;
             assert_eq!(answer.status, 503, "{answer:?}");
             assert!(
-                answer
-                    .header("retry-after")
-                    .parse::<u64>()
-                    .is_ok_and(|seconds| seconds > 0),
+                answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0),
                 "{answer:?}"
             );
             assert!(
@@ -105,11 +90,7 @@ async fn an_unreachable_mimir_is_a_503() {
 async fn a_mimir_that_does_not_answer_is_a_504() {
     let issuer = Issuer::start().await;
     let upstream = RawUpstream::start(|mut socket| async move {
-        while socket
-            .read(&mut [0; 65536])
-            .await
-            .is_ok_and(|length| length > 0)
-        {}
+        while socket.read(&mut [0; 65536]).await.is_ok_and(|length| length > 0) {}
     })
     .await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
@@ -118,10 +99,7 @@ async fn a_mimir_that_does_not_answer_is_a_504() {
         .await;
     let began = Instant::now();
     let client = client(&issuer, &proxy).await;
-    for answer in [
-        client.get(QUERY).await,
-        client.post("/api/v1/push", vec![1; 100_000]).await,
-    ] {
+    for answer in [client.get(QUERY).await, client.post("/api/v1/push", vec![1; 100_000]).await] {
         assert_eq!(answer.status, 504, "{answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
     }
@@ -143,9 +121,7 @@ async fn a_broken_connection_is_a_503() {
             let _ = socket.write_all(answer.as_bytes()).await;
         })
         .await;
-        let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-            .start()
-            .await;
+        let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
         let answer = client(&issuer, &proxy).await.get(QUERY).await;
         assert_eq!(answer.status, 503, "{answer:?}");
     }
@@ -157,15 +133,11 @@ async fn a_kept_connection_that_was_closed_costs_nothing() {
     let issuer = Issuer::start().await;
     let upstream = RawUpstream::start(|mut socket| async move {
         let _ = socket.read(&mut [0; 8192]).await;
-        let _ = socket
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         tokio::time::sleep(Duration::from_millis(30)).await; // kept, then closed
     })
     .await;
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let client = client(&issuer, &proxy).await;
     for round in 0..20 {
         let answer = client.post("/api/v1/push", "body").await;
@@ -190,25 +162,13 @@ async fn answers_pass_unchanged() {
             .unwrap()
     })
     .await;
-    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-        .start()
-        .await;
-    let answer = client(&issuer, &proxy)
-        .await
-        .post("/api/v1/push", "x")
-        .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let answer = client(&issuer, &proxy).await.post("/api/v1/push", "x").await;
     assert_eq!(
-        (
-            answer.status.as_u16(),
-            answer.text.as_str(),
-            answer.header("retry-after")
-        ),
+        (answer.status.as_u16(), answer.text.as_str(), answer.header("retry-after")),
         (429, "rate limited", "13")
     );
-    assert_eq!(
-        answer.header("x-prometheus-remote-write-samples-written"),
-        "5"
-    );
+    assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "5");
     assert_eq!(answer.header("x-hop"), "");
 }
 
@@ -220,22 +180,14 @@ async fn a_broken_network_is_never_a_4xx_and_heals() {
     let issuer = Issuer::start().await;
     let network = ChaosProxy::start(([127, 0, 0, 1], mimir.port()).into()).await;
     let options = ProxyOptions::new(&issuer.url(), &network.url());
-    let proxy = options
-        .set("upstream.response_timeout", "\"1s\"")
-        .start()
-        .await;
+    let proxy = options.set("upstream.response_timeout", "\"1s\"").start().await;
     let client = client(&issuer, &proxy).await;
     let sender = client
         .clone()
         .header("content-type", "application/x-protobuf")
         .header("content-encoding", "snappy");
     let write = async || {
-        sender
-            .post(
-                "/api/v1/push",
-                samples::remote_write("through_storms", &[], 1.0),
-            )
-            .await
+        sender.post("/api/v1/push", samples::remote_write("through_storms", &[], 1.0)).await
     };
     assert_eq!(write().await.status, 200);
     for storm in [ChaosProxy::cut, ChaosProxy::stall] {
@@ -248,10 +200,7 @@ async fn a_broken_network_is_never_a_4xx_and_heals() {
             }
         }
         network.calm();
-        wait_until("it heals", Duration::from_secs(5), async || {
-            write().await.status == 200
-        })
-        .await;
+        wait_until("it heals", Duration::from_secs(5), async || write().await.status == 200).await;
     }
 }
 

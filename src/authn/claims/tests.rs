@@ -26,15 +26,10 @@ fn verify(changes: Value) -> Result<Principal, TokenFault> {
     for (claim, value) in changes.as_object().unwrap() {
         match value {
             Value::Null => claims.as_object_mut().unwrap().remove(claim),
-            value => claims
-                .as_object_mut()
-                .unwrap()
-                .insert(claim.clone(), value.clone()),
+            value => claims.as_object_mut().unwrap().insert(claim.clone(), value.clone()),
         };
     }
-    Claims::parse(claims.to_string().as_bytes())?
-        .verify(&policy(), NOW)
-        .map(|(who, _)| who)
+    Claims::parse(claims.to_string().as_bytes())?.verify(&policy(), NOW).map(|(who, _)| who)
 }
 
 #[track_caller]
@@ -47,10 +42,7 @@ fn refused(changes: Value, reason: &str) {
 #[test]
 fn a_users_token_passes() {
     let who = verify(json!({})).unwrap();
-    assert_eq!(
-        who.user_id().to_string(),
-        "11111111-2222-4333-8444-555555555555"
-    );
+    assert_eq!(who.user_id().to_string(), "11111111-2222-4333-8444-555555555555");
     assert_eq!(who.session_id(), Some("s"));
 }
 
@@ -69,14 +61,9 @@ fn audience_is_a_text_or_a_list() {
 #[test]
 fn times_are_numbers() {
     for claim in ["exp", "nbf", "iat"] {
-        for value in [
-            json!("1900000000"),
-            json!([1]),
-            json!(true),
-            json!(-1),
-            json!(1e300),
-            json!({}),
-        ] {
+        for value in
+            [json!("1900000000"), json!([1]), json!(true), json!(-1), json!(1e300), json!({})]
+        {
             refused(json!({claim: value}), "malformed_claims");
         }
     }
@@ -100,12 +87,9 @@ fn leeway_covers_a_small_difference_of_clocks() {
 
 #[test]
 fn issuer_is_compared_exactly() {
-    for issuer in [
-        "https://ref.supabase.co/auth/v1/",
-        "https://REF.supabase.co/auth/v1",
-        "supabase",
-        "",
-    ] {
+    for issuer in
+        ["https://ref.supabase.co/auth/v1/", "https://REF.supabase.co/auth/v1", "supabase", ""]
+    {
         refused(json!({"iss": issuer}), "wrong_issuer");
     }
     refused(json!({"iss": [ISSUER]}), "malformed_claims");
@@ -115,10 +99,7 @@ fn issuer_is_compared_exactly() {
 #[test]
 fn project_keys_are_no_users() {
     for role in ["anon", "service_role", "Authenticated", "", "postgres"] {
-        refused(
-            json!({"role": role, "iss": "supabase", "sub": null, "aud": null}),
-            "wrong_role",
-        );
+        refused(json!({"role": role, "iss": "supabase", "sub": null, "aud": null}), "wrong_role");
     }
     refused(json!({"role": null}), "malformed_claims");
 }

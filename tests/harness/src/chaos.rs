@@ -54,11 +54,7 @@ impl ChaosProxy {
                 });
             }
         });
-        Self {
-            address,
-            weather,
-            _tasks: tasks,
-        }
+        Self { address, weather, _tasks: tasks }
     }
 
     /// Its address.

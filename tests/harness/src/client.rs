@@ -28,9 +28,7 @@ impl Answer {
 
     /// A header as text, empty if it is not there.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap_or("(binary)"))
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(binary)"))
     }
 }
 
@@ -54,25 +52,15 @@ impl Client {
     }
 
     fn with(base: &str, builder: reqwest::ClientBuilder) -> Self {
-        let builder = builder
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none());
-        let http = builder
-            .timeout(Duration::from_secs(60))
-            .build()
-            .expect("client");
-        Self {
-            base: base.to_owned(),
-            http,
-            headers: HeaderMap::new(),
-        }
+        let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none());
+        let http = builder.timeout(Duration::from_secs(60)).build().expect("client");
+        Self { base: base.to_owned(), http, headers: HeaderMap::new() }
     }
 
     /// The same client with another header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers
-            .append(name, value.parse().expect("header value"));
+        self.headers.append(name, value.parse().expect("header value"));
         self
     }
 
@@ -95,10 +83,7 @@ impl Client {
     /// POST of a form.
     pub async fn post_form(&self, target: &str, form: &str) -> Answer {
         let form_type = "application/x-www-form-urlencoded";
-        self.clone()
-            .header("content-type", form_type)
-            .post(target, form.to_owned())
-            .await
+        self.clone().header("content-type", form_type).post(target, form.to_owned()).await
     }
 
     /// Any request, with the target as it is.
@@ -108,9 +93,7 @@ impl Client {
         target: &str,
         body: impl Into<reqwest::Body>,
     ) -> Answer {
-        self.try_send(method, target, body)
-            .await
-            .expect("an answer")
+        self.try_send(method, target, body).await.expect("an answer")
     }
 
     /// Any request; an error if the answer does not come to its end.
@@ -121,20 +104,11 @@ impl Client {
         body: impl Into<reqwest::Body>,
     ) -> Result<Answer, reqwest::Error> {
         let request = self.http.request(method, format!("{}{target}", self.base));
-        let answer = request
-            .headers(self.headers.clone())
-            .body(body)
-            .send()
-            .await?;
+        let answer = request.headers(self.headers.clone()).body(body).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await?;
         let text = String::from_utf8_lossy(&body).into_owned();
-        Ok(Answer {
-            status,
-            headers,
-            text,
-            body,
-        })
+        Ok(Answer { status, headers, text, body })
     }
 
     /// An answer whose body is still to be read.
@@ -145,12 +119,7 @@ impl Client {
         body: impl Into<reqwest::Body>,
     ) -> reqwest::Response {
         let request = self.http.request(method, format!("{}{target}", self.base));
-        request
-            .headers(self.headers.clone())
-            .body(body)
-            .send()
-            .await
-            .expect("an answer")
+        request.headers(self.headers.clone()).body(body).send().await.expect("an answer")
     }
 }
 

@@ -38,20 +38,14 @@ impl SigningKey {
     pub fn generate(id: &str, algorithm: Algorithm) -> Self {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512};
         let ec = |signing| {
-            let pkcs8 = EcdsaKeyPair::generate(signing)
-                .expect("key")
-                .to_pkcs8v1()
-                .expect("key");
+            let pkcs8 = EcdsaKeyPair::generate(signing).expect("key").to_pkcs8v1().expect("key");
             EncodingKey::from_ec_der(pkcs8.as_ref())
         };
         let key = match algorithm {
             ES256 => ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             ES384 => ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
             EdDSA => {
-                let pkcs8 = Ed25519KeyPair::generate()
-                    .expect("key")
-                    .to_pkcs8v1()
-                    .expect("key");
+                let pkcs8 = Ed25519KeyPair::generate().expect("key").to_pkcs8v1().expect("key");
                 EncodingKey::from_ed_der(pkcs8.as_ref())
             }
             HS256 | HS384 | HS512 => panic!("use SigningKey::secret"),
@@ -68,12 +62,7 @@ impl SigningKey {
         public["use"] = json!("sig");
         public["key_ops"] = json!(["verify"]);
         public["ext"] = json!(true);
-        Self {
-            id: id.to_owned(),
-            algorithm,
-            key,
-            public,
-        }
+        Self { id: id.to_owned(), algorithm, key, public }
     }
 
     /// The same key by another name.
@@ -87,12 +76,7 @@ impl SigningKey {
     /// A shared secret for HS256.
     pub fn secret(secret: &[u8]) -> Self {
         let (key, algorithm) = (EncodingKey::from_secret(secret), Algorithm::HS256);
-        Self {
-            id: "legacy".to_owned(),
-            algorithm,
-            key,
-            public: json!({}),
-        }
+        Self { id: "legacy".to_owned(), algorithm, key, public: json!({}) }
     }
 }
 
@@ -100,15 +84,10 @@ fn rsa(size: aws_lc_rs::rsa::KeySize) -> EncodingKey {
     let pair = aws_lc_rs::rsa::KeyPair::generate(size).expect("key");
     let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("key");
     let text = STANDARD.encode(pkcs8.as_ref());
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    let pem = format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        lines.join("\n")
-    );
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let pem =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
     EncodingKey::from_rsa_pem(pem.as_bytes()).expect("key")
 }
 
@@ -174,16 +153,12 @@ impl Issuer {
 
     /// Answers with this status from now on.
     pub fn answer_with(&self, status: u16) {
-        self.state
-            .status
-            .store(usize::from(status), Ordering::SeqCst);
+        self.state.status.store(usize::from(status), Ordering::SeqCst);
     }
 
     /// Answers this much later from now on.
     pub fn delay(&self, delay: Duration) {
-        self.state
-            .delay_ms
-            .store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
+        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// How often the key set has been fetched.
@@ -212,13 +187,8 @@ fn response(
 ) -> Response<http_body_util::combinators::BoxBody<Bytes, std::io::Error>> {
     use http_body_util::BodyExt as _;
     let body = Full::new(body).map_err(|never| match never {}).boxed();
-    let response = Response::builder()
-        .status(status)
-        .header("content-type", "application/json");
-    response
-        .header("cache-control", "public, max-age=600")
-        .body(body)
-        .expect("response")
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    response.header("cache-control", "public, max-age=600").body(body).expect("response")
 }
 
 /// A token in the making. Everything can be changed, and everything starts as Supabase has it.
@@ -274,8 +244,7 @@ impl TokenBuilder {
     #[must_use]
     pub fn expires_in(self, seconds: i64) -> Self {
         let now = now();
-        self.claim("exp", json!(now + seconds))
-            .claim("iat", json!(now + seconds.min(0) - 60))
+        self.claim("exp", json!(now + seconds)).claim("iat", json!(now + seconds.min(0) - 60))
     }
 
     /// Sets a field of the header.
@@ -290,9 +259,7 @@ impl TokenBuilder {
     pub fn signed_by(mut self, key: &SigningKey) -> Self {
         self.key = key.clone();
         let algorithm = serde_json::to_value(key.algorithm).expect("algorithm");
-        self.header("typ", json!("JWT"))
-            .header("alg", algorithm)
-            .header("kid", json!(key.id))
+        self.header("typ", json!("JWT")).header("alg", algorithm).header("kid", json!(key.id))
     }
 
     /// The token.

@@ -29,11 +29,8 @@ impl Mimir {
         let directory = TempDir::with_prefix("mimir-").expect("directory");
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
-        std::fs::write(
-            &config,
-            configuration(directory.path().to_path_buf(), gossip),
-        )
-        .expect("config");
+        std::fs::write(&config, configuration(directory.path().to_path_buf(), gossip))
+            .expect("config");
         // Without runtime configuration Mimir does not serve /api/v1/user_limits.
         let runtime = directory.path().join("runtime.yaml");
         std::fs::write(&runtime, "overrides: {}\n").expect("runtime config");
@@ -46,16 +43,9 @@ impl Mimir {
                 .arg(format!("-server.grpc-listen-port={grpc}"))
                 .current_dir(directory.path());
         });
-        let mut mimir = Self {
-            process,
-            port,
-            _directory: directory,
-        };
+        let mut mimir = Self { process, port, _directory: directory };
         let url = format!("{}/ready", mimir.url());
-        mimir
-            .process
-            .wait_ready(&url, "ready", Duration::from_secs(120))
-            .await;
+        mimir.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
         mimir
     }
 

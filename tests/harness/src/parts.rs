@@ -12,9 +12,8 @@ pub fn part(name: &str) -> PathBuf {
         return built;
     }
     let on_path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&on_path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.exists());
+    let found =
+        std::env::split_paths(&on_path).map(|dir| dir.join(name)).find(|file| file.exists());
     found.unwrap_or_else(|| panic!("the part '{name}' is not there; run scripts/parts {name}"))
 }
 

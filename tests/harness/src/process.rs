@@ -44,10 +44,7 @@ impl Process {
         let output = File::create(&log).expect("log file");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("log file"))
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone().expect("log file")).stderr(output);
         configure(&mut command);
         let (sender, answer) = channel();
         spawner().send((command, sender)).expect("spawner");
@@ -55,11 +52,7 @@ impl Process {
             .recv()
             .expect("spawner")
             .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-        }
+        Self { name: name.to_owned(), child, log }
     }
 
     /// The process identifier.
@@ -74,14 +67,8 @@ impl Process {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .args(["-s", signal, &self.id().to_string()])
-            .status();
-        assert!(
-            status.expect("kill").success(),
-            "kill -s {signal} {}",
-            self.name
-        );
+        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+        assert!(status.expect("kill").success(), "kill -s {signal} {}", self.name);
     }
 
     /// Waits for the end, for a while.
@@ -116,23 +103,13 @@ impl Process {
     fn status_bytes(&self, field: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(field))
-            .unwrap_or_default();
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 1024
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
     }
 
     /// Waits until the part answers, and panics with the end of its log if it does not.
     pub async fn wait_ready(&mut self, url: &str, body: &str, patience: Duration) {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("client");
+        let client = reqwest::Client::builder().no_proxy().build().expect("client");
         let deadline = Instant::now() + patience;
         loop {
             if let Ok(answer) = client.get(url).timeout(Duration::from_secs(2)).send().await {
@@ -187,10 +164,7 @@ pub fn free_port() -> u16 {
 pub async fn wait_until(about: &str, patience: Duration, mut check: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !check().await {
-        assert!(
-            Instant::now() < deadline,
-            "not within {patience:?}: {about}"
-        );
+        assert!(Instant::now() < deadline, "not within {patience:?}: {about}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -24,14 +24,8 @@ impl NodeExporter {
             command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
         });
         let url = format!("http://127.0.0.1:{port}/metrics");
-        process
-            .wait_ready(&url, "node_", Duration::from_secs(20))
-            .await;
-        Self {
-            _process: process,
-            port,
-            _directory: directory,
-        }
+        process.wait_ready(&url, "node_", Duration::from_secs(20)).await;
+        Self { _process: process, port, _directory: directory }
     }
 }
 
@@ -63,10 +57,9 @@ impl Prometheus {
         let port = free_port();
         let (program, message) = match version {
             RemoteWrite::V1 => ("prometheus", ""),
-            RemoteWrite::V2 => (
-                "prometheus3",
-                "    protobuf_message: io.prometheus.write.v2.Request\n",
-            ),
+            RemoteWrite::V2 => {
+                ("prometheus3", "    protobuf_message: io.prometheus.write.v2.Request\n")
+            }
         };
         let config = directory.path().join("prometheus.yml");
         let scraped = exporter.port;
@@ -86,22 +79,12 @@ impl Prometheus {
         let process = Process::start("prometheus", &part(program), directory.path(), |command| {
             command
                 .arg(format!("--config.file={}", config.display()))
-                .arg(format!(
-                    "--storage.tsdb.path={}/data",
-                    directory.path().display()
-                ))
+                .arg(format!("--storage.tsdb.path={}/data", directory.path().display()))
                 .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         });
-        let mut prometheus = Self {
-            process,
-            port,
-            _directory: directory,
-        };
+        let mut prometheus = Self { process, port, _directory: directory };
         let url = format!("{}/-/ready", prometheus.url());
-        prometheus
-            .process
-            .wait_ready(&url, "eady", Duration::from_secs(30))
-            .await;
+        prometheus.process.wait_ready(&url, "eady", Duration::from_secs(30)).await;
         prometheus
     }
 

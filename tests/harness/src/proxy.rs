@@ -19,11 +19,7 @@ pub struct ProxyOptions {
 impl ProxyOptions {
     /// For one issuer and one upstream.
     pub fn new(issuer: &str, upstream: &str) -> Self {
-        Self {
-            issuer: issuer.to_owned(),
-            upstreams: vec![upstream.to_owned()],
-            extra: Vec::new(),
-        }
+        Self { issuer: issuer.to_owned(), upstreams: vec![upstream.to_owned()], extra: Vec::new() }
     }
 
     /// With another upstream.
@@ -46,10 +42,7 @@ impl ProxyOptions {
         let (port, internal) = (free_port(), free_port());
         let mut keys = vec![
             ("listen.address".to_owned(), format!("\"127.0.0.1:{port}\"")),
-            (
-                "listen.internal_address".to_owned(),
-                format!("\"127.0.0.1:{internal}\""),
-            ),
+            ("listen.internal_address".to_owned(), format!("\"127.0.0.1:{internal}\"")),
             ("auth.issuer".to_owned(), format!("\"{}\"", self.issuer)),
             ("upstream.urls".to_owned(), format!("{:?}", self.upstreams)),
             ("shutdown.drain_delay".to_owned(), "\"0s\"".to_owned()),
@@ -58,27 +51,16 @@ impl ProxyOptions {
             keys.retain(|(known, _)| *known != key);
             keys.push((key, value));
         }
-        let lines: Vec<String> = keys
-            .iter()
-            .map(|(key, value)| format!("{key} = {value}\n"))
-            .collect();
+        let lines: Vec<String> =
+            keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let config = directory.path().join("proxy.toml");
         std::fs::write(&config, lines.concat()).expect("config");
         let process = Process::start("proxy", &Proxy::binary(), directory.path(), |command| {
             command.arg("--config").arg(&config).arg("serve");
         });
-        let mut proxy = Proxy {
-            process,
-            port,
-            internal,
-            config,
-            _directory: directory,
-        };
+        let mut proxy = Proxy { process, port, internal, config, _directory: directory };
         let ready = format!("{}/ready", proxy.internal_url());
-        proxy
-            .process
-            .wait_ready(&ready, "ready", Duration::from_secs(20))
-            .await;
+        proxy.process.wait_ready(&ready, "ready", Duration::from_secs(20)).await;
         proxy
     }
 }
@@ -106,11 +88,7 @@ impl Proxy {
             directory.pop();
         }
         let binary = directory.join("mimir-tenant-proxy");
-        assert!(
-            binary.exists(),
-            "{} is not there; run cargo build",
-            binary.display()
-        );
+        assert!(binary.exists(), "{} is not there; run cargo build", binary.display());
         binary
     }
 
@@ -132,20 +110,15 @@ impl Proxy {
     /// The value of a series, by its name with labels as `/metrics` shows them; 0 if it is absent.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = Client::new(&self.internal_url()).get("/metrics").await.text;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// The access log's lines that speak of a path.
     pub fn access_log(&self, path: &str) -> Vec<serde_json::Value> {
         let log = self.process.log();
-        let lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines
-            .filter(|line| line["message"] == "Request" && line["http.path"] == path)
-            .collect()
+        let lines =
+            log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["message"] == "Request" && line["http.path"] == path).collect()
     }
 }

@@ -73,10 +73,7 @@ fn labels(metric: &str, more: &[(&str, &str)]) -> Vec<Label> {
     let mut labels: Vec<Label> = [("__name__", metric)]
         .iter()
         .chain(more)
-        .map(|(name, value)| Label {
-            name: (*name).to_owned(),
-            value: (*value).to_owned(),
-        })
+        .map(|(name, value)| Label { name: (*name).to_owned(), value: (*value).to_owned() })
         .collect();
     labels.sort_by(|a, b| a.name.cmp(&b.name));
     labels
@@ -90,57 +87,27 @@ pub fn now_ms() -> i64 {
 
 /// A remote write 1.0 body with one sample of one series, taken now.
 pub fn remote_write(metric: &str, more: &[(&str, &str)], value: f64) -> Vec<u8> {
-    let samples = vec![Sample {
-        value,
-        timestamp: now_ms(),
-    }];
-    let request = WriteRequest {
-        timeseries: vec![TimeSeries {
-            labels: labels(metric, more),
-            samples,
-        }],
-    };
+    let samples = vec![Sample { value, timestamp: now_ms() }];
+    let request =
+        WriteRequest { timeseries: vec![TimeSeries { labels: labels(metric, more), samples }] };
     compress(&request.encode_to_vec())
 }
 
 /// A remote read body that asks for one metric of the last five minutes.
 pub fn remote_read(metric: &str) -> Vec<u8> {
-    let matchers = vec![Matcher {
-        kind: 0,
-        name: "__name__".to_owned(),
-        value: metric.to_owned(),
-    }];
-    let query = ReadQuery {
-        start: now_ms() - 300_000,
-        end: now_ms() + 1000,
-        matchers,
-    };
-    compress(
-        &ReadRequest {
-            queries: vec![query],
-        }
-        .encode_to_vec(),
-    )
+    let matchers = vec![Matcher { kind: 0, name: "__name__".to_owned(), value: metric.to_owned() }];
+    let query = ReadQuery { start: now_ms() - 300_000, end: now_ms() + 1000, matchers };
+    compress(&ReadRequest { queries: vec![query] }.encode_to_vec())
 }
 
 /// The values in a (sampled) remote read response.
 pub fn remote_read_values(body: &[u8]) -> Vec<f64> {
-    let plain = snap::raw::Decoder::new()
-        .decompress_vec(body)
-        .expect("snappy");
+    let plain = snap::raw::Decoder::new().decompress_vec(body).expect("snappy");
     let response = ReadResponse::decode(plain.as_slice()).expect("a read response");
-    let series = response
-        .results
-        .into_iter()
-        .flat_map(|result| result.timeseries);
-    series
-        .flat_map(|one| one.samples)
-        .map(|sample| sample.value)
-        .collect()
+    let series = response.results.into_iter().flat_map(|result| result.timeseries);
+    series.flat_map(|one| one.samples).map(|sample| sample.value).collect()
 }
 
 fn compress(plain: &[u8]) -> Vec<u8> {
-    snap::raw::Encoder::new()
-        .compress_vec(plain)
-        .expect("snappy")
+    snap::raw::Encoder::new().compress_vec(plain).expect("snappy")
 }

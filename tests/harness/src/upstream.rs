@@ -67,17 +67,8 @@ impl Upstream {
                         headers: parts.headers,
                     };
                     kept.lock().unwrap().push(head.clone());
-                    let Head {
-                        method,
-                        target,
-                        headers,
-                    } = head;
-                    let answer = answer(Received {
-                        method,
-                        target,
-                        headers,
-                        body: Some(body),
-                    });
+                    let Head { method, target, headers } = head;
+                    let answer = answer(Received { method, target, headers, body: Some(body) });
                     async move { Ok::<_, std::convert::Infallible>(answer.await) }
                 });
                 connections.spawn(async move {
@@ -87,11 +78,7 @@ impl Upstream {
                 });
             }
         });
-        Self {
-            address,
-            heads,
-            _tasks: tasks,
-        }
+        Self { address, heads, _tasks: tasks }
     }
 
     /// Its address.
@@ -127,10 +114,7 @@ impl RawUpstream {
                 connections.spawn(serve(socket));
             }
         });
-        Self {
-            address,
-            _tasks: tasks,
-        }
+        Self { address, _tasks: tasks }
     }
 
     /// Its address.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use harness::{Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Prometheus, ProxyOptions, RemoteWrite, wait_until};
+use harness::{
+    Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Prometheus, ProxyOptions,
+    RemoteWrite, wait_until,
+};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
 
@@ -16,7 +19,9 @@ async fn main() {
             std::process::exit(64);
         }
     };
-    say("starting Mimir, an issuer of Supabase-shaped tokens, the proxy, a node exporter, Prometheus");
+    say(
+        "starting Mimir, an issuer of Supabase-shaped tokens, the proxy, a node exporter, Prometheus",
+    );
     let mimir = Mimir::start().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
@@ -26,13 +31,17 @@ async fn main() {
 
     say("Prometheus remote-writes to the proxy with organisation A's token");
     let a = proxy.client().bearer(&token_a);
-    wait_until("A's series arrive", Duration::from_secs(60), async || !series(&a.get(QUERY).await).is_empty()).await;
+    wait_until("A's series arrive", Duration::from_secs(60), async || {
+        !series(&a.get(QUERY).await).is_empty()
+    })
+    .await;
 
     let answer_a = show("A asks", &a, "its own token").await;
     let answer_b = show("B asks", &proxy.client().bearer(&token_b), "its own token").await;
     let posing = proxy.client().bearer(&token_b).header("x-scope-orgid", ORG_A);
     let answer_posing = show("B asks for A", &posing, "its own token and X-Scope-OrgID: A").await;
-    let answer_bad = show("A stranger asks", &proxy.client().bearer("not.a.token"), "a bad token").await;
+    let answer_bad =
+        show("A stranger asks", &proxy.client().bearer("not.a.token"), "a bad token").await;
 
     assert_eq!(series(&answer_a).len(), 1, "A sees what it wrote");
     assert_eq!((answer_b.status.as_u16(), series(&answer_b).len()), (200, 0), "B sees nothing");
@@ -56,7 +65,11 @@ fn say(text: &str) {
 
 async fn show(who: &str, client: &Client, with: &str) -> Answer {
     let answer = client.get(QUERY).await;
-    println!("\n{who}, with {with}:\n  GET {QUERY}\n  {} {}", answer.status, answer.text.trim_end());
+    println!(
+        "\n{who}, with {with}:\n  GET {QUERY}\n  {} {}",
+        answer.status,
+        answer.text.trim_end()
+    );
     answer
 }
 

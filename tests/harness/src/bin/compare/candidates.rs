@@ -50,14 +50,8 @@ impl Scene {
     pub async fn start() -> Self {
         let directory = TempDir::with_prefix("compare-").expect("directory");
         let issuer = Issuer::start().await;
-        let user = issuer
-            .token()
-            .organisation(&json!(ORG_A))
-            .expires_in(24 * 3600);
-        let hs256 = user
-            .clone()
-            .signed_by(&SigningKey::secret(SECRET.as_bytes()))
-            .sign();
+        let user = issuer.token().organisation(&json!(ORG_A)).expires_in(24 * 3600);
+        let hs256 = user.clone().signed_by(&SigningKey::secret(SECRET.as_bytes())).sign();
         let upstream_port = free_port();
         let files = directory.path().join("files");
         std::fs::create_dir(&files).expect("files");
@@ -95,11 +89,8 @@ impl Scene {
     pub async fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         let port = free_port();
-        let process = nginx(
-            &self.directory,
-            "nginx",
-            &nginx_configuration(port, self.upstream_port),
-        );
+        let process =
+            nginx(&self.directory, "nginx", &nginx_configuration(port, self.upstream_port));
         candidates.push(self.candidate("nginx, no authentication", port, &self.es256, process));
         for algorithm in ["ES256", "HS256"] {
             let port = free_port();
@@ -118,18 +109,11 @@ impl Scene {
             &self.es256,
             self.vmauth(port),
         ));
-        for (name, token) in [
-            ("this proxy, ES256", &self.es256),
-            ("this proxy, HS256", &self.hs256),
-        ] {
+        for (name, token) in
+            [("this proxy, ES256", &self.es256), ("this proxy, HS256", &self.hs256)]
+        {
             let proxy = self.proxy(&self.upstream_url()).await;
-            let port = proxy
-                .url()
-                .rsplit(':')
-                .next()
-                .unwrap()
-                .parse()
-                .expect("port");
+            let port = proxy.url().rsplit(':').next().unwrap().parse().expect("port");
             candidates.push(Candidate {
                 name: name.to_owned(),
                 port,
@@ -161,10 +145,7 @@ impl Scene {
             }
             _ => (SECRET.to_owned(), self.hs256.clone()),
         };
-        let config = self
-            .directory
-            .path()
-            .join(format!("haproxy-{algorithm}.cfg"));
+        let config = self.directory.path().join(format!("haproxy-{algorithm}.cfg"));
         let upstream = self.upstream_port;
         let text = format!(
             "global\n  nbthread 2\n  log stdout format raw local0\n\
@@ -198,30 +179,19 @@ impl Scene {
             "users:\n- bearer_token: {token}\n  url_prefix: {upstream}\n  headers: ['X-Scope-OrgID: {ORG_A}']\n"
         );
         std::fs::write(&config, text).expect("config");
-        Process::start(
-            "vmauth",
-            &part("vmauth"),
-            self.directory.path(),
-            |command| {
-                command.arg(format!("-auth.config={}", config.display()));
-                command.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
-            },
-        )
+        Process::start("vmauth", &part("vmauth"), self.directory.path(), |command| {
+            command.arg(format!("-auth.config={}", config.display()));
+            command.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
+        })
     }
 }
 
 async fn wait_for(port: u16, token: &str) {
     let client = Client::new(&format!("http://127.0.0.1:{port}")).bearer(token);
-    wait_until(
-        &format!("port {port} answers"),
-        Duration::from_secs(20),
-        async || {
-            let answer = client
-                .try_send(http::Method::GET, crate::load::QUERY, "")
-                .await;
-            answer.is_ok_and(|answer| answer.status == 200)
-        },
-    )
+    wait_until(&format!("port {port} answers"), Duration::from_secs(20), async || {
+        let answer = client.try_send(http::Method::GET, crate::load::QUERY, "").await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    })
     .await;
 }
 
@@ -229,19 +199,10 @@ fn nginx(directory: &TempDir, name: &str, configuration: &str) -> Process {
     let home = directory.path().join(name);
     std::fs::create_dir(&home).expect("directory");
     let config: PathBuf = home.join("nginx.conf");
-    std::fs::write(
-        &config,
-        configuration.replace("HOME", &home.display().to_string()),
-    )
-    .expect("config");
+    std::fs::write(&config, configuration.replace("HOME", &home.display().to_string()))
+        .expect("config");
     Process::start(name, &part("nginx"), directory.path(), |command| {
-        command
-            .arg("-p")
-            .arg(&home)
-            .arg("-e")
-            .arg(home.join("error.log"))
-            .arg("-c")
-            .arg(&config);
+        command.arg("-p").arg(&home).arg("-e").arg(home.join("error.log")).arg("-c").arg(&config);
     })
 }
 
@@ -268,7 +229,8 @@ fn nginx_configuration(port: u16, upstream: u16) -> String {
          server {{ listen 127.0.0.1:{port} backlog=4096;\n\
          location / {{ proxy_pass http://mimir; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Authorization \"\"; proxy_set_header X-Scope-OrgID {ORG_A};\n\
-         proxy_request_buffering off; proxy_max_temp_file_size 0; }} }} }}\n"
+         proxy_request_buffering off; proxy_max_temp_file_size 0;\n\
+         client_body_buffer_size 128k; proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; }} }} }}\n"
     )
 }
 
@@ -279,9 +241,7 @@ fn public_pem(key: &SigningKey) -> String {
         0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
     ];
     let coordinate = |name: &str| {
-        URL_SAFE_NO_PAD
-            .decode(key.public[name].as_str().expect("a coordinate"))
-            .expect("base64")
+        URL_SAFE_NO_PAD.decode(key.public[name].as_str().expect("a coordinate")).expect("base64")
     };
     let der = [&PREFIX[..], &coordinate("x"), &coordinate("y")].concat();
     let text = STANDARD.encode(der);

@@ -58,10 +58,8 @@ pub struct Measured {
 pub fn run(scene: &Scene, candidate: &Candidate, workload: Workload, seconds: u64) -> Measured {
     let script = scene.directory.path().join("load.lua");
     let token = &candidate.token;
-    let text = format!(
-        "{}wrk.headers[\"Authorization\"] = \"Bearer {token}\"\n",
-        workload.script()
-    );
+    let text =
+        format!("{}wrk.headers[\"Authorization\"] = \"Bearer {token}\"\n", workload.script());
     std::fs::write(&script, text).expect("script");
     let processes = family(candidate.process.id());
     let before = cpu_us(&processes);
@@ -83,11 +81,7 @@ pub fn run(scene: &Scene, candidate: &Candidate, workload: Workload, seconds: u6
             .find(|line| line.contains(marker))
             .unwrap_or_else(|| panic!("{marker}: {report}"));
         let words: Vec<&str> = line.split_whitespace().collect();
-        let text = if marker == "requests in" {
-            words[0]
-        } else {
-            words[1]
-        };
+        let text = if marker == "requests in" { words[0] } else { words[1] };
         milliseconds(text)
     };
     let requests = number("requests in");
@@ -116,11 +110,7 @@ fn family(id: u32) -> Vec<u32> {
     let mut family = vec![id];
     let children =
         std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    family.extend(
-        children
-            .split_whitespace()
-            .filter_map(|child| child.parse::<u32>().ok()),
-    );
+    family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     family
 }
 
@@ -129,10 +119,7 @@ fn family(id: u32) -> Vec<u32> {
 fn cpu_us(processes: &[u32]) -> f64 {
     let mut nanoseconds = 0.0;
     for id in processes {
-        for thread in std::fs::read_dir(format!("/proc/{id}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
+        for thread in std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten()
         {
             let account =
                 std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
@@ -149,14 +136,8 @@ fn cpu_us(processes: &[u32]) -> f64 {
 fn peak_mib(processes: &[u32]) -> f64 {
     let peak = |id: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap_or_default();
-        line.split_whitespace()
-            .next()
-            .and_then(|kib| kib.parse::<f64>().ok())
-            .unwrap_or(0.0)
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0)
             / 1024.0
     };
     processes.iter().map(peak).sum()

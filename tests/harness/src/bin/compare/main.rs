@@ -48,10 +48,7 @@ async fn main() {
             for (number, candidate) in candidates.iter().enumerate() {
                 if options.only.is_empty()
                     || number == 0
-                    || options
-                        .only
-                        .iter()
-                        .any(|only| candidate.name.contains(only))
+                    || options.only.iter().any(|only| candidate.name.contains(only))
                 {
                     let measured = load::run(&scene, candidate, workload, options.seconds);
                     results.entry(number).or_default().push(measured);
@@ -107,19 +104,10 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn options() -> Options {
-    let mut options = Options {
-        hold: false,
-        seconds: 4,
-        rounds: 3,
-        only: Vec::new(),
-    };
+    let mut options = Options { hold: false, seconds: 4, rounds: 3, only: Vec::new() };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .unwrap_or_else(|| panic!("{argument} needs a value"))
-        };
+        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
             "--hold" => options.hold = true,
             "--seconds" => options.seconds = value().parse().expect("seconds"),
