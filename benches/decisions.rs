@@ -1,6 +1,8 @@
 //! What single decisions on a request's way cost: `cargo bench`. The whole way, side by side with
 //! others, is `loadtest/compare`.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start should say why")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

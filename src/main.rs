@@ -15,7 +15,7 @@ use mimir_tenant_proxy::config::{Config, Environment};
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
-    /// The configuration file (TOML); any key may also come as MTP__SECTION__KEY.
+    /// The configuration file (TOML); any key may also come as `MTP__SECTION__KEY`.
     #[arg(long, global = true, env = "MTP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]

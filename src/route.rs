@@ -36,7 +36,7 @@ pub enum Surface {
     Push,
     /// OTLP export.
     Otlp,
-    /// PromQL and metadata.
+    /// `PromQL` and metadata.
     Query,
     /// Rules and alerts.
     Rules,

@@ -60,7 +60,7 @@ impl Claims {
         self.0.get(claim).and_then(Value::as_str).ok_or(wanted)
     }
 
-    /// A time in seconds since the epoch (RFC 7519's NumericDate, which may have a fraction).
+    /// A time in seconds since the epoch (RFC 7519's `NumericDate`, which may have a fraction).
     fn time(&self, claim: &'static str) -> Result<Option<i64>, TokenFault> {
         let wanted = TokenFault::ClaimType { claim, wanted: "a time in seconds since 1970" };
         let Some(value) = self.0.get(claim) else {

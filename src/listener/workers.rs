@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 
 /// The workers, as the acceptor and the shutdown see them.
 pub struct Workers {
-    workers: Vec<Worker>,
+    all: Vec<Worker>,
     closing: CancellationToken,
     killed: CancellationToken,
     metrics: Arc<Metrics>,
@@ -67,7 +67,7 @@ impl Workers {
                 .spawn(move || runtime.block_on(work(receiver, Arc::new(surroundings), killed)))?;
             workers.push(Worker { connections: sender, open: Arc::default(), thread });
         }
-        Ok(Self { workers, closing, killed, metrics: Arc::clone(metrics) })
+        Ok(Self { all: workers, closing, killed, metrics: Arc::clone(metrics) })
     }
 
     /// Gives a connection to the worker that has the fewest.
@@ -77,7 +77,7 @@ impl Workers {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
-        let fewest = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
+        let fewest = self.all.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         let Some(worker) = fewest else { return };
         let counter = Arc::clone(&worker.open);
         counter.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Workers {
     /// still there when the time is over is cut off. Says whether nothing had to be.
     pub async fn drain(self, drain_timeout: Duration) -> bool {
         self.closing.cancel();
-        let threads = self.workers.into_iter().map(|worker| {
+        let threads = self.all.into_iter().map(|worker| {
             drop(worker.connections);
             worker.thread
         });

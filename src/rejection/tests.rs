@@ -38,7 +38,7 @@ fn text(response: Response<Full<Bytes>>) -> String {
     let mut body = response.into_body();
     let frame = std::pin::pin!(http_body_util::BodyExt::frame(&mut body));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(Some(Ok(frame))) = std::future::Future::poll(frame, &mut cx) else {
+    let std::task::Poll::Ready(Some(Ok(frame))) = Future::poll(frame, &mut cx) else {
         panic!("a body of ours is there at once")
     };
     String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()

@@ -171,7 +171,7 @@ impl SurfaceMetrics {
     fn register(surface: &'static str, names: &MetricNames) -> Self {
         let requests = |outcome: &'static str, reason: &'static str| counter!("mimir_tenant_proxy_requests_total", "surface" => surface, "outcome" => outcome, "reason" => reason);
         let all = |outcome, reasons: &[&'static str]| {
-            reasons.iter().map(|reason| (*reason, requests(outcome, *reason))).collect()
+            reasons.iter().map(|reason| (*reason, requests(outcome, reason))).collect()
         };
         Self {
             forwarded: ["1xx", "2xx", "3xx", "4xx", "5xx"]

@@ -146,7 +146,7 @@ async fn every_route_refuses_every_wrong_caller() {
                     }
                     // Mimir has its own opinion of an empty push or an absent rule group.
                     None => {
-                        assert!(![401, 403, 502, 503].contains(&answer.status.as_u16()), "{about}")
+                        assert!(![401, 403, 502, 503].contains(&answer.status.as_u16()), "{about}");
                     }
                 }
                 walked.insert((method.to_string(), route.path, caller.kind));

@@ -23,8 +23,11 @@ async fn organisations_never_mix_on_shared_connections() {
             .clone()
             .header("content-type", "application/x-protobuf")
             .header("content-encoding", "snappy");
-        #[allow(clippy::cast_precision_loss)]
-        let body = samples::remote_write("owned", &[("owner", organisation)], number as f64);
+        let body = samples::remote_write(
+            "owned",
+            &[("owner", organisation)],
+            f64::from(u32::try_from(number).unwrap()),
+        );
         assert_eq!(sender.post("/api/v1/push", body).await.status, 200);
         wait_until("the sample is there", Duration::from_secs(30), async || {
             client

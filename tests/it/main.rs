@@ -1,5 +1,14 @@
 //! Integration tests on real parts. This list is the table of contents.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::large_stack_arrays,
+    reason = "a test that fails should fail where it stands, and it measures real time"
+)]
+
 /// Every route against every kind of caller.
 mod access;
 /// Answers for upstreams that only have to say something.

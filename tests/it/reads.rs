@@ -7,8 +7,8 @@ use harness::{
 struct Scene {
     client: Client,
     direct: Client,
-    _proxy: Proxy,
-    _issuer: Issuer,
+    proxy: Proxy,
+    issuer: Issuer,
 }
 
 /// An organisation with one series, seen through the proxy and at Mimir itself.
@@ -34,7 +34,7 @@ async fn scene() -> Scene {
             .contains("reads_sample")
     })
     .await;
-    Scene { client, direct, _proxy: proxy, _issuer: issuer }
+    Scene { client, direct, proxy, issuer }
 }
 
 /// Every read that takes its parameters in the query string or in a form.
@@ -167,9 +167,9 @@ async fn compressed_answers_go_through_untouched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_without_tls_is_spoken() {
     let scene = scene().await;
-    let issuer = &scene._issuer;
+    let issuer = &scene.issuer;
     let organisation = fresh_organisation();
-    let h2c = Client::h2c(&scene._proxy.url()).bearer(&issuer.user_of(&organisation));
+    let h2c = Client::h2c(&scene.proxy.url()).bearer(&issuer.user_of(&organisation));
     let answers = futures_util::future::join_all(
         (0..20).map(|_| h2c.get("/prometheus/api/v1/query?query=up")),
     )
@@ -179,9 +179,9 @@ async fn http_2_without_tls_is_spoken() {
         h2c.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
     let pushed = sender.post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0)).await;
     assert_eq!(pushed.status, 200, "{pushed:?}");
-    let lines = scene._proxy.access_log("/api/v1/push");
+    let lines = scene.proxy.access_log("/api/v1/push");
     wait_until("the push is logged", Duration::from_secs(5), async || {
-        scene._proxy.access_log("/api/v1/push").len() > lines.len()
+        scene.proxy.access_log("/api/v1/push").len() > lines.len()
             || lines.iter().any(|line| line["http.version"] == "2")
     })
     .await;

@@ -12,7 +12,7 @@ use crate::answers::{full, ok};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
-async fn client(issuer: &Issuer, proxy: &Proxy) -> Client {
+fn client(issuer: &Issuer, proxy: &Proxy) -> Client {
     proxy.client().bearer(&issuer.user_of(ORG_A))
 }
 
@@ -23,7 +23,7 @@ async fn requests_go_round_all_instances() {
         [Upstream::start(ok).await, Upstream::start(ok).await, Upstream::start(ok).await];
     let options = ProxyOptions::new(&issuer.url(), &upstreams[0].url()).set("listen.workers", "1");
     let proxy = options.upstream(&upstreams[1].url()).upstream(&upstreams[2].url()).start().await;
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     for _ in 0..30 {
         assert_eq!(client.get(QUERY).await.status, 200);
     }
@@ -52,7 +52,7 @@ fn dead_url() -> String {
 async fn a_dead_instance_is_passed_over() {
     let (issuer, alive) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &dead_url()).upstream(&alive.url()).start().await;
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     for _ in 0..10 {
         let answer = client.post("/api/v1/push", vec![1; 100_000]).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -67,7 +67,7 @@ async fn an_unreachable_mimir_is_a_503() {
     for url in [dead_url(), "http://no-such-host.invalid:8080".to_owned()] {
         let proxy = ProxyOptions::new(&issuer.url(), &url).start().await;
         for target in [QUERY, "/api/v1/user_stats"] {
-            let answer = client(&issuer, &proxy).await.get(target).await;
+            let answer = client(&issuer, &proxy).get(target).await;
             assert_eq!(answer.status, 503, "{answer:?}");
             assert!(
                 answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0),
@@ -98,7 +98,7 @@ async fn a_mimir_that_does_not_answer_is_a_504() {
         .start()
         .await;
     let began = Instant::now();
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     for answer in [client.get(QUERY).await, client.post("/api/v1/push", vec![1; 100_000]).await] {
         assert_eq!(answer.status, 504, "{answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
@@ -122,7 +122,7 @@ async fn a_broken_connection_is_a_503() {
         })
         .await;
         let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
-        let answer = client(&issuer, &proxy).await.get(QUERY).await;
+        let answer = client(&issuer, &proxy).get(QUERY).await;
         assert_eq!(answer.status, 503, "{answer:?}");
     }
 }
@@ -138,7 +138,7 @@ async fn a_kept_connection_that_was_closed_costs_nothing() {
     })
     .await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     for round in 0..20 {
         let answer = client.post("/api/v1/push", "body").await;
         assert_eq!(answer.status, 200, "{round}: {answer:?}");
@@ -163,7 +163,7 @@ async fn answers_pass_unchanged() {
     })
     .await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
-    let answer = client(&issuer, &proxy).await.post("/api/v1/push", "x").await;
+    let answer = client(&issuer, &proxy).post("/api/v1/push", "x").await;
     assert_eq!(
         (answer.status.as_u16(), answer.text.as_str(), answer.header("retry-after")),
         (429, "rate limited", "13")
@@ -181,7 +181,7 @@ async fn a_broken_network_is_never_a_4xx_and_heals() {
     let network = ChaosProxy::start(([127, 0, 0, 1], mimir.port()).into()).await;
     let options = ProxyOptions::new(&issuer.url(), &network.url());
     let proxy = options.set("upstream.response_timeout", "\"1s\"").start().await;
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     let sender = client
         .clone()
         .header("content-type", "application/x-protobuf")
@@ -213,7 +213,7 @@ async fn trace_context_passes_and_credentials_do_not() {
         .start()
         .await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let client = client(&issuer, &proxy).await;
+    let client = client(&issuer, &proxy);
     let client = client
         .header("traceparent", trace)
         .header("tracestate", "a=b")

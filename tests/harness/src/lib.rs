@@ -4,6 +4,11 @@
 //! Everything takes a free port, keeps its files in a directory of its own, and ends when it is
 //! dropped or when the process ends, however it ends.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a harness waits in real time and reads its own environment"
+)]
+
 mod chaos;
 mod client;
 mod issuer;
