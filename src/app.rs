@@ -45,7 +45,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
     let exposition = install_recorder().map_err(io::Error::other)?;
     let metrics = Arc::new(Metrics::register(&metric_names()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let public = listen_on("listen.address", config.listen.address)?;
         let private = listen_on("listen.internal_address", config.listen.internal_address)?;
@@ -101,7 +101,10 @@ pub fn serve(config: &Config) -> io::Result<()> {
         background.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
         Ok(())
-    })
+    });
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    served
 }
 
 impl Shared {

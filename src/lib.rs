@@ -13,7 +13,7 @@
 //! 8. [`rejection`] turns whatever went wrong into an answer.
 //!
 //! Below them: [`mimir`] (what is known of its interface, and the only writer of the tenant
-//! header), [`tenancy`] (identities), [`telemetry`], [`clock`]. Around them: [`config`],
+//! header), [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], and [`app`], which puts all together.
 
 pub mod app;
@@ -21,6 +21,7 @@ pub mod authn;
 pub mod authz;
 pub mod clock;
 pub mod config;
+pub mod deadline;
 pub mod edge;
 pub mod forward;
 pub mod internal;

@@ -23,6 +23,8 @@ pub struct ListenConfig {
     pub header_timeout: Duration,
     /// How long a connection may be open without a request.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_timeout: Duration,
     /// The size of a request's head, 431 above it.
     pub max_header_bytes: usize,
     /// The header in which a trusted proxy in front names the client, such as `Fly-Client-IP`.
@@ -45,6 +47,8 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
             .get("header_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
         idle_timeout: section
             .get("idle_timeout", 120 * second, |raw| duration(raw, second / 10, 24 * hour)),
+        write_timeout: section
+            .get("write_timeout", 60 * second, |raw| duration(raw, second / 10, hour)),
         max_header_bytes: section
             .get("max_header_bytes", bytes(32 * KIB), |raw| size(raw, 8 * KIB, MIB).map(bytes)),
         client_ip_header: section.get("client_ip_header", None, header_name),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::failure::StreamFailure;
 use super::pool::Lease;
+use crate::deadline::Deadline;
 
 /// A response's body. When it has ended well its connection goes back to the pool; dropped
 /// before, it takes the connection with it, and thereby cancels what Mimir is doing.
@@ -18,15 +19,19 @@ pub struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
     idle: Duration,
-    /// Made only once Mimir has kept us waiting.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Deadline,
     waiting_since: Option<Instant>,
 }
 
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
-        let mut body =
-            Self { incoming, lease: Some(lease), idle, timer: None, waiting_since: None };
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: Deadline::default(),
+            waiting_since: None,
+        };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -41,14 +46,7 @@ impl ResponseBody {
 
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.idle;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return true;
-            }
-            timer.as_mut().reset(deadline);
-        }
-        false
+        self.timer.is_past(deadline, cx)
     }
 }
 

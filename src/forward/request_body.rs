@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::failure::BodyFault;
 use super::headers::scrub_trailers;
+use crate::deadline::Deadline;
 
 /// How much a body may be and how slowly it may come.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +32,7 @@ pub struct RequestBody {
     limits: BodyLimits,
     /// None for a request without a body, which is most reads.
     progress: Option<Arc<Progress>>,
-    /// Made only once the client has kept us waiting.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Deadline,
     waiting_since: Option<Instant>,
     waited: Duration,
 }
@@ -101,7 +101,7 @@ impl RequestBody {
         }
         let progress = (!incoming.is_end_stream()).then(|| Arc::new(Progress::new()));
         let (waiting_since, waited) = (None, Duration::ZERO);
-        Ok(Self { incoming, limits, progress, timer: None, waiting_since, waited })
+        Ok(Self { incoming, limits, progress, timer: Deadline::default(), waiting_since, waited })
     }
 
     /// Where the bytes of the body are counted, if there is one.
@@ -130,18 +130,7 @@ impl RequestBody {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let patience = self.limits.idle.min(self.limits.total.saturating_sub(self.waited));
         let deadline = since + patience;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        // A timer that was set for an earlier piece ends too early and is set anew.
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return true;
-            }
-            timer.as_mut().reset(deadline);
-        }
-        false
+        self.timer.is_past(deadline, cx)
     }
 }
 

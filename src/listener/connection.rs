@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, BusyBody};
-use super::timed_io::{Patience, Protocol, TimedIo, find_protocol};
+use super::timed_io::{Patience, Protocol, StalledReader, TimedIo, find_protocol};
 use crate::config::ListenConfig;
 use crate::pipeline::{Pipeline, PublicBody};
 
@@ -43,7 +43,11 @@ pub(super) async fn serve(
     around: &Arc<Surroundings>,
 ) -> &'static str {
     let config = &around.config;
-    let patience = Patience { header: config.header_timeout, idle: config.idle_timeout };
+    let patience = Patience {
+        header: config.header_timeout,
+        idle: config.idle_timeout,
+        write: config.write_timeout,
+    };
     // A fresh connection has the time of an idle one to say its first word.
     let first = tokio::select! {
         first = timeout(patience.idle, find_protocol(&mut socket)) => first,
@@ -130,6 +134,9 @@ fn client_address(
 
 fn why(error: &hyper::Error) -> &'static str {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    if cause.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<StalledReader>()) {
+        return "write_timeout";
+    }
     match cause.map(std::io::Error::kind) {
         Some(std::io::ErrorKind::TimedOut) => "header_timeout",
         Some(_) => "closed",

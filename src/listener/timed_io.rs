@@ -14,15 +14,17 @@ use bytes::{Buf as _, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::activity::Activity;
+use crate::deadline::Deadline;
 
 /// How long a connection may keep us waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     pub(super) header: Duration,
     pub(super) idle: Duration,
+    pub(super) write: Duration,
 }
 
 pub(super) struct TimedIo {
@@ -32,7 +34,9 @@ pub(super) struct TimedIo {
     activity: Arc<Activity>,
     patience: Patience,
     head: Head,
-    timer: Option<Pin<Box<Sleep>>>,
+    read_timer: Deadline,
+    write_timer: Deadline,
+    stalled_since: Option<Instant>,
     /// HTTP/1.1 is told what it did wrong; HTTP/2 has no words for it before a request.
     speaks_http1: bool,
 }
@@ -59,24 +63,27 @@ impl TimedIo {
         activity: Arc<Activity>,
         patience: Patience,
     ) -> Self {
-        let head = if prefix.is_empty() {
-            Head::NotBegun
-        } else {
-            Head::Begun { requests: 0, since: None }
-        };
+        let head =
+            if speaks_http1 { Head::Begun { requests: 0, since: None } } else { Head::NotBegun };
         Self {
             socket: TokioIo::new(socket),
             prefix,
             activity,
             patience,
             head,
-            timer: None,
+            read_timer: Deadline::default(),
+            write_timer: Deadline::default(),
+            stalled_since: None,
             speaks_http1,
         }
     }
 
-    /// Some bytes came. If no request is in flight they begin a head.
+    /// Some bytes came. If no request is in flight they begin a head; but HTTP/2 has frames that
+    /// belong to no request, and to it only the time without a request counts.
     fn note_bytes(&mut self) {
+        if !self.speaks_http1 {
+            return;
+        }
         let requests = self.activity.begun();
         match self.head {
             Head::Begun { requests: before, .. } if before == requests => {}
@@ -101,20 +108,39 @@ impl TimedIo {
                 (self.activity.idle_since() + self.patience.idle, Overdue::Idle)
             }
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+        self.read_timer.is_past(deadline, cx).then_some(overdue)
+    }
+
+    /// Nothing can be written: has that been so for too long? A client that asks and does not read
+    /// would else hold a connection of Mimir's for ever (slow read).
+    fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled_since = None;
+            return outcome;
         }
-        // A timer set for an earlier request ends too early and is set anew.
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Some(overdue);
-            }
-            timer.as_mut().reset(deadline);
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        if self.write_timer.is_past(since + self.patience.write, cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, StalledReader)));
         }
-        None
+        Poll::Pending
     }
 }
+
+/// The client does not read what it has asked for.
+#[derive(Debug)]
+pub(super) struct StalledReader;
+
+impl std::fmt::Display for StalledReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the client does not read")
+    }
+}
+
+impl std::error::Error for StalledReader {}
 
 enum Overdue {
     Head,
@@ -157,7 +183,8 @@ impl Write for TimedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let outcome = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.written(outcome, cx)
     }
 
     fn poll_write_vectored(
@@ -165,7 +192,8 @@ impl Write for TimedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let outcome = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.written(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

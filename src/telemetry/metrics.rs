@@ -70,7 +70,8 @@ struct SurfaceMetrics {
 }
 
 /// Reasons for which a downstream connection ends.
-const CONNECTION_ENDS: [&str; 4] = ["closed", "idle_timeout", "header_timeout", "protocol_error"];
+const CONNECTION_ENDS: [&str; 5] =
+    ["closed", "idle_timeout", "header_timeout", "write_timeout", "protocol_error"];
 
 const DURATION: &str = "mimir_tenant_proxy_request_duration_seconds";
 const BUCKETS: [f64; 14] =

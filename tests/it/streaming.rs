@@ -384,6 +384,52 @@ async fn a_slow_head_is_a_408_and_an_idle_connection_just_ends() {
     .await;
 }
 
+// Slow read: a client that asks for much and reads nothing must not hold a connection of Mimir's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let upstream = Upstream::start(|_| async {
+        let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
+        Response::new(BodyExt::boxed(StreamBody::new(frames)))
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
+    let address = scene.proxy.url().replace("http://", "");
+    let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+    let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"write_timeout\"}";
+    wait_until("it is cut off", Duration::from_secs(5), async || {
+        scene.proxy.metric(ended).await == 1.0
+    })
+    .await;
+    // A reader that is merely slow gets everything.
+    let answer = scene.client().open(Method::GET, QUERY, "").await;
+    let mut body = answer.bytes_stream();
+    let mut received = 0;
+    while let Some(piece) = body.next().await {
+        received += piece.unwrap().len();
+        if received < 20 * MIB {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(received, 256 * MIB);
+}
+
+// HTTP/2 has frames between requests (PING, SETTINGS): they begin no head, and the connection
+// lives as long as its idle time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_h2c_connection_outlives_the_header_timeout_between_requests() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("listen.header_timeout", "\"200ms\""), ("listen.workers", "1")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let h2c = Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A));
+    for _ in 0..3 {
+        assert_eq!(h2c.get(QUERY).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let accepted = "mimir_tenant_proxy_connections_accepted_total";
+    assert_eq!(scene.proxy.metric(accepted).await, 1.0);
+}
+
 // A long query must not be taken for an idle connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_keeps_its_connection() {
