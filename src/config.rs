@@ -9,6 +9,7 @@ mod environment;
 mod limits;
 mod listen;
 mod log;
+mod not_yet;
 mod reader;
 mod shutdown;
 mod tenancy;
@@ -89,6 +90,9 @@ impl Config {
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
         };
+        document.section("database", not_yet::database);
+        document.section("cors", not_yet::cors);
+        document.section("rules", not_yet::rules);
         document.finish().map(|()| config)
     }
 }

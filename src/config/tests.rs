@@ -119,6 +119,28 @@ fn a_key_set_over_plain_http_must_be_asked_for() {
     assert_eq!(keys(&with("jwks_url = \"\"").unwrap_err()), ["auth.jwks_url"]);
 }
 
+// A setting that is silently ignored is worse than none.
+#[test]
+fn what_is_not_served_yet_may_only_be_off() {
+    let with = |section: &str| read(&format!("{MINIMAL}\n{section}"));
+    for off in [
+        "[database]\nurl = \"\"",
+        "[cors]\nallowed_origins = []",
+        "[rules]\nenabled = false\nnamespace = \"alert_rule\"\nreconcile_interval = \"5m\"\nwebhook_secret = \"\"",
+    ] {
+        assert!(with(off).is_ok(), "{off}: {:?}", with(off));
+    }
+    for (on, key) in [
+        ("[database]\nurl = \"postgres://u:secret@h/d\"", "database.url"),
+        ("[cors]\nallowed_origins = [\"https://a\"]", "cors.allowed_origins"),
+        ("[rules]\nenabled = true", "rules.enabled"),
+    ] {
+        let faults = with(on).unwrap_err();
+        assert_eq!(keys(&faults), [key]);
+        assert!(!faults.to_string().contains("secret"));
+    }
+}
+
 #[test]
 fn text_that_is_no_toml_is_a_fault_with_its_line() {
     let faults = read("[auth]\nissuer = = 1").unwrap_err();

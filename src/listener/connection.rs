@@ -134,7 +134,9 @@ fn client_address(
 
 fn why(error: &hyper::Error) -> &'static str {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    if cause.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<StalledReader>()) {
+    if let Some(inside) = cause.and_then(std::io::Error::get_ref)
+        && inside.is::<StalledReader>()
+    {
         return "write_timeout";
     }
     match cause.map(std::io::Error::kind) {
