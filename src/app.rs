@@ -92,10 +92,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             stop_accepting.cancel();
         };
         tokio::join!(accepting, shutdown);
-        let in_time = tokio::select! {
-            in_time = workers.drain(config.shutdown.drain_timeout) => in_time,
-            _ = signals.next() => false,
-        };
+        let in_time = workers.drain(config.shutdown.drain_timeout, signals.next()).await;
         tracing::info!(complete = in_time, "Drained");
         cancelled.cancel();
         background.close();

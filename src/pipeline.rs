@@ -11,17 +11,18 @@ mod answer_body;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::authn::Authenticator;
 use crate::authz::{Authorizer, Grant};
 use crate::config::LimitsConfig;
-use crate::edge::{AccessLog, ObservedBody, Outcome, Record, RequestId};
+use crate::edge::{
+    AccessLog, ObservedBody, Outcome, Record, RequestId, UntilBodyEnds, take_the_rest,
+};
 use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::rejection::{Audience, Rejection};
 use crate::route::{self, BodyPolicy, Route};
@@ -55,6 +56,7 @@ impl Pipeline {
     pub async fn serve(&self, client: IpAddr, request: Request<Incoming>) -> Response<PublicBody> {
         let id = RequestId::of(request.headers());
         let audience = Audience::of_path(request.uri().path());
+        let wants_no_body = request.method() == Method::HEAD;
         let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
         match self.journey(&id, request, &mut record).await {
@@ -73,7 +75,9 @@ impl Pipeline {
                 }
                 let outcome = rejection.outcome();
                 let observed = |body| ObservedBody::new(AnswerBody::Own(body), record, outcome);
-                rejection.response(audience, &id).map(observed)
+                let answer = rejection.response(audience, &id);
+                // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
+                answer.map(|body| if wants_no_body { Full::default() } else { body }).map(observed)
             }
         }
     }
@@ -85,21 +89,27 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Forwarded, Rejection> {
         let admitted = self.admit(&request, record).await;
-        let (route, grant) = match admitted {
-            Ok(admitted) => admitted,
+        // Who waits for a 100 Continue has not begun to send.
+        let waits_for_continue = request.headers().contains_key(header::EXPECT);
+        let (mut parts, incoming) = request.into_parts();
+        let held = parts.extensions.remove::<UntilBodyEnds>();
+        let body = admitted.and_then(|(route, grant)| {
+            let limits = self.body_limits(route);
+            match RequestBody::check_size(&incoming, limits) {
+                Ok(()) => Ok((grant, limits)),
+                Err(fault) => Err(Rejection::Body(fault)),
+            }
+        });
+        let (grant, limits) = match body {
+            Ok(granted) => granted,
             Err(rejection) => {
-                take_the_rest(request);
+                if !waits_for_continue {
+                    take_the_rest(incoming, held);
+                }
                 return Err(rejection);
             }
         };
-        let (parts, incoming) = request.into_parts();
-        let body = match RequestBody::new(incoming, self.body_limits(route)) {
-            Ok(body) => body,
-            Err((fault, incoming)) => {
-                take_the_rest(Request::from_parts(parts, incoming));
-                return Err(Rejection::Body(fault));
-            }
-        };
+        let body = RequestBody::new(incoming, limits, waits_for_continue, held);
         record.set_received(body.received());
         let request = Request::from_parts(parts, body);
         self.forwarder.forward(&grant, id, request).await.map_err(Rejection::Failed)
@@ -143,21 +153,4 @@ fn head_bytes(request: &Request<Incoming>) -> usize {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let headers = request.headers().iter();
     target + headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
-}
-
-/// Reads on what a refused client is still sending, for a while: closing a socket with unread
-/// bytes in it resets it, and the reset may overtake the answer. A sender that sees a reset
-/// instead of a 401 tries for ever.
-fn take_the_rest(request: Request<Incoming>) {
-    const AT_MOST_BYTES: usize = 1 << 20;
-    const AT_MOST_TIME: Duration = Duration::from_secs(5);
-    // Who waits for a 100 Continue has not begun to send.
-    if request.body().is_end_stream() || request.headers().contains_key(http::header::EXPECT) {
-        return;
-    }
-    tokio::spawn(async move {
-        let mut rest = Limited::new(request.into_body(), AT_MOST_BYTES);
-        let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
-        let _ = tokio::time::timeout(AT_MOST_TIME, reading).await;
-    });
 }

@@ -50,7 +50,8 @@ pub enum Audience {
 impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
-        if path.starts_with("/prometheus/") { Self::Reader } else { Self::Sender }
+        let reads = path.starts_with("/prometheus/") || path.starts_with("/api/v1/user_");
+        if reads { Self::Reader } else { Self::Sender }
     }
 }
 

@@ -48,7 +48,7 @@ pub fn explain(
         }
     };
     let kid = jws.key_id.as_deref().unwrap_or("none");
-    explanation.step("form", Ok(format!("a JSON web token, alg {:?}, kid {kid}", jws.algorithm)));
+    explanation.step("form", Ok(format!("a JSON web token, alg {:?}, kid {kid:?}", jws.algorithm)));
     let key = match find_key(&jws, auth, keys) {
         Ok(key) => key,
         Err(problem) => {

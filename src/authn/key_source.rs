@@ -41,8 +41,15 @@ struct State {
     keys: Arc<KeySet>,
     /// When the keys were last fetched.
     fetched: Option<Instant>,
-    /// When the last attempt ended, and whether it succeeded.
-    last_attempt: Option<(Instant, bool)>,
+    last_attempt: Option<Attempt>,
+}
+
+/// One attempt to fetch the set.
+#[derive(Clone, Copy)]
+struct Attempt {
+    began: Instant,
+    ended: Instant,
+    succeeded: bool,
 }
 
 /// A summary for `/ready` and metrics.
@@ -59,7 +66,9 @@ const ABSENT_FOR: Duration = Duration::from_secs(60);
 const ABSENT_KEYS: u64 = 10_000;
 /// The largest document that is read.
 const MAX_DOCUMENT_BYTES: usize = 256 << 10;
+/// How long to wait after a failed attempt, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 impl KeySource {
     /// A source that knows no key yet. Without a configuration it never will (HS256 only).
@@ -101,8 +110,9 @@ impl KeySource {
     /// first token of a new key remembered as bad.
     fn absence(&self, config: &KeySetConfig, id: &str, asked: Instant) -> Refusal {
         match self.state.load().last_attempt {
-            Some((at, true)) => {
-                if at >= asked {
+            Some(last) if last.succeeded => {
+                // An empty set is believed, but not remembered: it may be a passing mistake.
+                if last.began >= asked && self.state().keys > 0 {
                     self.absent.insert(id.to_owned(), ());
                 }
                 Refusal::Token(TokenFault::UnknownKey)
@@ -130,8 +140,8 @@ impl KeySource {
     async fn ask_for_news(&self, config: &KeySetConfig, id: &str) {
         let mut attempts = self.attempts.subscribe();
         let last = self.state.load().last_attempt;
-        let cooling = last.is_some_and(|(at, _)| at.elapsed() < config.cool_down);
-        let known_absent = matches!(last, Some((_, true))) && self.absent.contains_key(id);
+        let cooling = last.is_some_and(|last| last.ended.elapsed() < config.cool_down);
+        let known_absent = last.is_some_and(|last| last.succeeded) && self.absent.contains_key(id);
         if cooling || known_absent {
             return;
         }
@@ -169,7 +179,7 @@ impl KeySource {
                 config.refresh_interval
             } else {
                 let pause = retry;
-                retry = (retry * 2).min(config.refresh_interval);
+                retry = (retry * 2).min(LAST_RETRY.min(config.refresh_interval));
                 pause
             };
             tokio::select! {
@@ -186,28 +196,27 @@ impl KeySource {
             self.wake.notified().await;
             // A wake-up may be left over from before the last attempt.
             let last = self.state.load().last_attempt;
-            if last.is_none_or(|(at, _)| at.elapsed() >= config.cool_down) {
+            if last.is_none_or(|last| last.ended.elapsed() >= config.cool_down) {
                 return;
             }
         }
     }
 
     async fn attempt(&self, config: &KeySetConfig, client: &reqwest::Client) -> bool {
-        let outcome = match timeout(config.fetch_timeout, fetch(config, client)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {:?}", config.fetch_timeout)),
-        };
+        let began = Instant::now();
+        let outcome = fetch(config, client).await;
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
-        let now = Instant::now();
+        let ended = Instant::now();
         let (keys, fetched) = match outcome {
-            Ok(keys) => (self.adopt(keys, &older.keys), Some(now)),
+            Ok(keys) => (self.adopt(keys, &older.keys), Some(ended)),
             Err(error) => {
                 tracing::warn!(error, url = %config.url, "Key set not fetched");
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
-        self.state.store(Arc::new(State { keys, fetched, last_attempt: Some((now, succeeded)) }));
+        let last_attempt = Some(Attempt { began, ended, succeeded });
+        self.state.store(Arc::new(State { keys, fetched, last_attempt }));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
@@ -229,8 +238,15 @@ impl State {
     }
 }
 
-/// Fetches the key set once.
+/// Fetches the key set once, within the configured time.
 pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, String> {
+    let late = |_| format!("no answer within {:?}", config.fetch_timeout);
+    let document =
+        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
+    KeySet::parse(&document)
+}
+
+async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, String> {
     let mut response =
         client.get(config.url.clone()).send().await.map_err(|error| causes(&error))?;
     if response.status() != http::StatusCode::OK {
@@ -243,7 +259,7 @@ pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<Ke
         }
         document.extend_from_slice(&piece);
     }
-    KeySet::parse(&document)
+    Ok(document)
 }
 
 /// An error with all that caused it: reqwest's own text stops at the first.

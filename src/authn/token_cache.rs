@@ -30,8 +30,9 @@ struct Entry {
     seconds_left: u64,
 }
 
-/// Moka's own cost of an entry, measured as the growth of a process that holds 100,000 of them.
-const ENTRY_OVERHEAD_BYTES: usize = 400;
+/// What an entry costs beyond its own bytes: a process that held 100,000 tokens of one organisation
+/// had grown by 647 bytes for each, of which 208 were the entry's own.
+const ENTRY_OVERHEAD_BYTES: usize = 440;
 
 impl TokenCache {
     pub(super) fn new(max_bytes: u64) -> Self {

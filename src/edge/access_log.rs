@@ -90,7 +90,7 @@ fn json(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
     lines.extend_from_slice(b",\"client.ip\":\"");
     ip(lines, record.client);
     lines.push(b'"');
-    field!(lines, "http.method", record.method.as_str());
+    field!(lines, "http.method", method(record));
     lines.extend_from_slice(b",\"http.path\":\"");
     escape(lines, record.uri.path());
     lines.push(b'"');
@@ -137,7 +137,7 @@ fn pretty(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
         " {:>5} {} {} {} ",
         level(record.outcome),
         record.status,
-        record.method,
+        method(record),
         record.client
     );
     escape(lines, record.uri.path());
@@ -171,6 +171,12 @@ fn words(outcome: Outcome) -> (&'static str, Option<&'static str>) {
         Outcome::Failed(reason) => ("failed", Some(reason)),
         Outcome::Cancelled => ("cancelled", None),
     }
+}
+
+/// A method is whatever a client calls one, of any length.
+fn method(record: &Record) -> &str {
+    let method = record.method.as_str();
+    method.get(..32).unwrap_or(method)
 }
 
 fn version(version: Version) -> &'static str {

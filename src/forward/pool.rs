@@ -68,7 +68,8 @@ impl Pool {
         progress: Option<Arc<Progress>>,
     ) -> io::Result<Lease> {
         while let Some(mut sender) = self.take_kept(address) {
-            if sender.ready().await.is_ok() {
+            // One that is still busy with its last request is as good as gone.
+            if let Ok(Ok(())) = timeout(self.connect_timeout, sender.ready()).await {
                 return Ok(Lease { sender, address, progress, pool: Arc::clone(self) });
             }
         }

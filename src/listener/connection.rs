@@ -1,13 +1,12 @@
 //! One downstream connection from its first byte to its end.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
 use http::{HeaderName, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -16,8 +15,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, BusyBody};
-use super::timed_io::{Patience, Protocol, StalledReader, TimedIo, find_protocol};
+use super::timed_io::{Patience, Protocol, TimedIo, find_protocol};
 use crate::config::ListenConfig;
+use crate::edge::UntilBodyEnds;
 use crate::pipeline::{Pipeline, PublicBody};
 
 /// What a connection needs to know of its surroundings.
@@ -32,6 +32,11 @@ const MAX_STREAMS: u32 = 128;
 
 /// A body is read in pieces of at most this size, which bounds the memory of a stream.
 const MAX_PIECE_BYTES: usize = 128 << 10;
+
+/// What one HTTP/2 stream may send before we have taken it. The window of the connection is that of
+/// all streams together, so that a stream that Mimir does not take cannot hold up another, whose
+/// sender would then be told that it is slow.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
@@ -48,9 +53,10 @@ pub(super) async fn serve(
         idle: config.idle_timeout,
         write: config.write_timeout,
     };
-    // A fresh connection has the time of an idle one to say its first word.
+    // A fresh connection has the time of a head to say its first word: silent ones cost an
+    // attacker nothing.
     let first = tokio::select! {
-        first = timeout(patience.idle, find_protocol(&mut socket)) => first,
+        first = timeout(patience.header, find_protocol(&mut socket)) => first,
         () = around.closing.cancelled() => return "closed",
     };
     let (protocol, prefix) = match first {
@@ -61,14 +67,19 @@ pub(super) async fn serve(
     let activity = Activity::new();
     let speaks_http1 = matches!(protocol, Protocol::Http1);
     let io = TimedIo::new(socket, prefix, speaks_http1, Arc::clone(&activity), patience);
-    let service = service_fn(move |request| {
-        let (around, busy) = (Arc::clone(around), activity.begin());
+    let requests = Arc::clone(&activity);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (around, busy) = (Arc::clone(around), requests.begin());
+        if !request.body().is_end_stream() {
+            // A body may outlast its answer; until it ends its bytes are no new head.
+            request.extensions_mut().insert(UntilBodyEnds(Arc::new(requests.begin())));
+        }
         async move {
             let client =
                 client_address(&request, peer.ip(), around.config.client_ip_header.as_ref());
             let response = around.pipeline.serve(client, request).await;
             Ok::<Response<BusyBody<PublicBody>>, Infallible>(
-                response.map(|body| BusyBody { body, _busy: busy }),
+                response.map(|body| BusyBody::new(body, busy)),
             )
         }
     });
@@ -91,9 +102,10 @@ pub(super) async fn serve(
             }
         }
     };
-    match ended {
-        Ok(()) => "closed",
-        Err(error) => why(&error),
+    match (activity.ended(), ended) {
+        (Some(why), _) => why,
+        (None, Err(error)) if error.is_parse() => "protocol_error",
+        _ => "closed",
     }
 }
 
@@ -115,6 +127,8 @@ fn http2_builder(config: &ListenConfig) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW_BYTES)
         .max_header_list_size(header_bytes)
         .keep_alive_interval(config.idle_timeout)
         .keep_alive_timeout(config.header_timeout);
@@ -130,19 +144,4 @@ fn client_address(
     let said =
         header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
     said.unwrap_or(peer).to_canonical()
-}
-
-fn why(error: &hyper::Error) -> &'static str {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    if let Some(inside) = cause.and_then(std::io::Error::get_ref)
-        && inside.is::<StalledReader>()
-    {
-        return "write_timeout";
-    }
-    match cause.map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::TimedOut) => "header_timeout",
-        Some(_) => "closed",
-        None if error.is_parse() => "protocol_error",
-        None => "closed",
-    }
 }

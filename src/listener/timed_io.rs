@@ -34,9 +34,7 @@ pub(super) struct TimedIo {
     activity: Arc<Activity>,
     patience: Patience,
     head: Head,
-    read_timer: Deadline,
-    write_timer: Deadline,
-    stalled_since: Option<Instant>,
+    timer: Deadline,
     /// HTTP/1.1 is told what it did wrong; HTTP/2 has no words for it before a request.
     speaks_http1: bool,
 }
@@ -71,9 +69,7 @@ impl TimedIo {
             activity,
             patience,
             head,
-            read_timer: Deadline::default(),
-            write_timer: Deadline::default(),
-            stalled_since: None,
+            timer: Deadline::default(),
             speaks_http1,
         }
     }
@@ -92,10 +88,23 @@ impl TimedIo {
         }
     }
 
+    /// A client that asks and does not read would hold a connection of Mimir's for ever (slow
+    /// read). Whatever is found, the timer must be set: when the last request has ended nothing
+    /// but it wakes an idle connection.
+    fn overdue_while_busy(&mut self, cx: &mut Context<'_>) -> Option<Overdue> {
+        if let Some(since) = self.activity.stalled_since() {
+            self.timer.is_past(since + self.patience.write, cx).then_some(Overdue::Stalled)
+        } else {
+            let later = self.patience.idle.min(self.patience.write);
+            self.timer.is_past(Instant::now() + later, cx);
+            None
+        }
+    }
+
     /// Nothing is there to read: has that been so for too long?
     fn overdue(&mut self, cx: &mut Context<'_>) -> Option<Overdue> {
         if self.activity.is_busy() {
-            return None;
+            return self.overdue_while_busy(cx);
         }
         let requests = self.activity.begun();
         let (deadline, overdue) = match &mut self.head {
@@ -108,43 +117,30 @@ impl TimedIo {
                 (self.activity.idle_since() + self.patience.idle, Overdue::Idle)
             }
         };
-        self.read_timer.is_past(deadline, cx).then_some(overdue)
-    }
-
-    /// Nothing can be written: has that been so for too long? A client that asks and does not read
-    /// would else hold a connection of Mimir's for ever (slow read).
-    fn written<T>(
-        &mut self,
-        outcome: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled_since = None;
-            return outcome;
-        }
-        let since = *self.stalled_since.get_or_insert_with(Instant::now);
-        if self.write_timer.is_past(since + self.patience.write, cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, StalledReader)));
-        }
-        Poll::Pending
+        self.timer.is_past(deadline, cx).then_some(overdue)
     }
 }
 
-/// The client does not read what it has asked for.
-#[derive(Debug)]
-pub(super) struct StalledReader;
-
-impl std::fmt::Display for StalledReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the client does not read")
-    }
-}
-
-impl std::error::Error for StalledReader {}
-
+/// What a client has kept us waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overdue {
+    /// The rest of a head.
     Head,
+    /// Another request.
     Idle,
+    /// Reading what it has asked for.
+    Stalled,
+}
+
+impl Overdue {
+    /// The end of a connection, as a metric label.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Head => "header_timeout",
+            Self::Idle => "idle_timeout",
+            Self::Stalled => "write_timeout",
+        }
+    }
 }
 
 impl Read for TimedIo {
@@ -163,16 +159,21 @@ impl Read for TimedIo {
             self.note_bytes();
             return Poll::Ready(outcome);
         }
-        match self.overdue(cx) {
-            None => Poll::Pending,
-            Some(Overdue::Idle) => Poll::Ready(Ok(())), // the end of the stream
-            Some(Overdue::Head) => {
-                if self.speaks_http1 {
-                    // Nothing of a response is under way; what does not fit at once is not missed.
-                    let _ = self.socket.inner().try_write(ANSWER);
-                }
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+        let Some(overdue) = self.overdue(cx) else { return Poll::Pending };
+        if overdue == Overdue::Head && self.speaks_http1 {
+            // Nothing of a response is under way; what does not fit at once is not missed.
+            let _ = self.socket.inner().try_write(ANSWER);
+        }
+        self.activity.end(overdue.label());
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for TimedIo {
+    fn drop(&mut self) {
+        // HTTP/1.0 ends a body by closing: only a reset tells half an answer from a whole one.
+        if self.activity.is_broken() {
+            let _ = self.socket.inner().set_zero_linger();
         }
     }
 }
@@ -183,8 +184,7 @@ impl Write for TimedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.written(outcome, cx)
+        Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -192,8 +192,7 @@ impl Write for TimedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.written(outcome, cx)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -62,9 +62,16 @@ impl Workers {
             let (config, closing) = (config.clone(), closing.clone());
             let surroundings = Surroundings { pipeline, config, closing };
             let killed = killed.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(work(receiver, Arc::new(surroundings), killed)))?;
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                    let log = surroundings.pipeline.access_log.clone();
+                    runtime.block_on(work(receiver, Arc::new(surroundings), killed));
+                    // Requests that are cut off end here, and have their lines too.
+                    drop(runtime);
+                    if let Some(mut log) = log {
+                        log.flush();
+                    }
+                })?;
             workers.push(Worker { connections: sender, open: Arc::default(), thread });
         }
         Ok(Self { all: workers, closing, killed, metrics: Arc::clone(metrics) })
@@ -89,8 +96,9 @@ impl Workers {
     }
 
     /// Ends all connections: idle ones at once, busy ones after their requests, and what is then
-    /// still there when the time is over is cut off. Says whether nothing had to be.
-    pub async fn drain(self, drain_timeout: Duration) -> bool {
+    /// still there when the time is over, or when somebody is in a hurry, is cut off. Says whether
+    /// nothing had to be.
+    pub async fn drain(self, drain_timeout: Duration, hurry: impl Future) -> bool {
         self.closing.cancel();
         let threads = self.all.into_iter().map(|worker| {
             drop(worker.connections);
@@ -102,7 +110,11 @@ impl Workers {
                 let _ = thread.join();
             }
         });
-        let in_time = tokio::time::timeout(drain_timeout, &mut joined).await.is_ok();
+        let in_time = tokio::select! {
+            _ = &mut joined => true,
+            () = tokio::time::sleep(drain_timeout) => false,
+            _ = hurry => false,
+        };
         if !in_time {
             self.killed.cancel();
             let _ = joined.await;
@@ -117,7 +129,9 @@ async fn work(
     killed: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let flushing = around.pipeline.access_log.clone().map(|log| tokio::spawn(flush(log)));
+    if let Some(log) = around.pipeline.access_log.clone() {
+        tokio::spawn(flush(log));
+    }
     while let Some(connection) = handed.recv().await {
         let around = Arc::clone(&around);
         connections.spawn(async move {
@@ -134,10 +148,6 @@ async fn work(
     tokio::select! {
         () = connections.wait() => {}
         () = killed.cancelled() => {}
-    }
-    if let (Some(task), Some(mut log)) = (flushing, around.pipeline.access_log.clone()) {
-        task.abort();
-        log.flush();
     }
 }
 

@@ -23,12 +23,15 @@ pub struct Logging {
     _guard: WorkerGuard,
 }
 
+/// Writes that wait for a reader, before further ones are dropped: some of them batches of 16 KiB.
+const MAX_QUEUED: usize = 1024;
+
 impl Logging {
     /// Starts the writing thread and makes `tracing` use it.
     pub fn start(config: &LogConfig) -> Self {
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
-            .buffered_lines_limit(16_384)
+            .buffered_lines_limit(MAX_QUEUED)
             .thread_name("log")
             .finish(std::io::stdout());
         let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));

@@ -6,7 +6,7 @@ use harness::{
     Algorithm, Client, Issuer, Mimir, ORG_A, ORG_B, ProxyOptions, SigningKey, TokenBuilder,
 };
 use http::Method;
-use mimir_tenant_proxy::route::ROUTES;
+use mimir_tenant_proxy::route::{ROUTES, Surface};
 use serde_json::json;
 
 const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
@@ -138,6 +138,10 @@ async fn every_route_refuses_every_wrong_caller() {
                     Some(status) => {
                         assert_eq!(answer.status, status, "{about}");
                         assert!(!answer.header("x-request-id").is_empty(), "{about}");
+                        let reads =
+                            route.surface != Surface::Push && route.surface != Surface::Otlp;
+                        let is_json = answer.header("content-type") == "application/json";
+                        assert_eq!(reads, is_json, "{about}");
                         assert_eq!(
                             status == 401,
                             !answer.header("www-authenticate").is_empty(),

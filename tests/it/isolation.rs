@@ -17,27 +17,22 @@ async fn organisations_never_mix_on_shared_connections() {
         .map(|_| fresh_organisation())
         .map(|organisation| (issuer.user_of(&organisation), organisation))
         .collect();
-    for (number, (token, organisation)) in tokens.iter().enumerate() {
-        let client = connections[0].clone().bearer(token);
-        let sender = client
-            .clone()
-            .header("content-type", "application/x-protobuf")
-            .header("content-encoding", "snappy");
-        let body = samples::remote_write(
-            "owned",
-            &[("owner", organisation)],
-            f64::from(u32::try_from(number).unwrap()),
-        );
-        assert_eq!(sender.post("/api/v1/push", body).await.status, 200);
-        wait_until("the sample is there", Duration::from_secs(30), async || {
-            client
-                .get("/prometheus/api/v1/query?query=owned")
-                .await
-                .text
-                .contains(organisation.as_str())
-        })
-        .await;
-    }
+    let writes = tokens.iter().enumerate().map(|(number, (token, organisation))| {
+        let client = connections[number % 2].clone().bearer(token);
+        async move {
+            let sender = client.clone().header("content-type", "application/x-protobuf");
+            let sender = sender.header("content-encoding", "snappy");
+            let value = f64::from(u32::try_from(number).unwrap());
+            let body = samples::remote_write("owned", &[("owner", organisation)], value);
+            assert_eq!(sender.post("/api/v1/push", body).await.status, 200);
+            wait_until("the sample is there", Duration::from_secs(30), async || {
+                let answer = client.get("/prometheus/api/v1/query?query=owned").await;
+                answer.text.contains(organisation.as_str())
+            })
+            .await;
+        }
+    });
+    futures_util::future::join_all(writes).await;
     let requests = (0..ROUNDS).flat_map(|round| {
         let connections = &connections;
         tokens.iter().enumerate().map(move |(number, (token, organisation))| async move {

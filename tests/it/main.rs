@@ -13,6 +13,8 @@
 mod access;
 /// Answers for upstreams that only have to say something.
 mod answers;
+/// Slow clients, idle connections, the end of the process.
+mod deadlines;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
 mod hostile;
 /// Two organisations never mix.
@@ -23,9 +25,11 @@ mod keys;
 mod operations;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
+/// A proxy before an upstream of the test's own.
+mod scene;
 /// Stock senders write, and what they wrote is read back.
 mod senders;
-/// Both bodies: backpressure, cancellation, failures, memory, slow clients.
+/// Both bodies: backpressure, cancellation, failures, memory.
 mod streaming;
 /// Tokens of every algorithm and shape.
 mod tokens;

@@ -80,6 +80,20 @@ async fn stock_prometheus_3_writes_by_remote_write_2() {
     assert!(lines.iter().all(|line| line["outcome"] == "forwarded"), "{lines:?}");
 }
 
+// The same at the wire: Mimir says how much of a 2.0 request it has written, and so do we.
+#[tokio::test(flavor = "multi_thread")]
+async fn remote_write_2_brings_its_written_headers_back() {
+    let scene = scene().await;
+    let kind = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let sender = scene.reader(&scene.org_a).header("content-type", kind);
+    let sender = sender.header("content-encoding", "snappy");
+    let sender = sender.header("x-prometheus-remote-write-version", "2.0.0");
+    let answer = sender.post("/api/v1/push", samples::remote_write_2("by_version_2", 1.0)).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "1", "{answer:?}");
+    scene.arrives_at_a_and_not_at_b("by_version_2").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_opentelemetry_sdk_writes_by_otlp() {
     let scene = scene().await;

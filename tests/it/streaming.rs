@@ -4,69 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use harness::{
-    Client, Issuer, ORG_A, Proxy, ProxyOptions, RawUpstream, Received, Upstream, raw_exchange,
-    wait_until,
-};
+use harness::{Client, ORG_A, RawUpstream, Received, Upstream, raw_exchange, wait_until};
 use http::{Method, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::answers::{Body, full, ok};
-
-const QUERY: &str = "/prometheus/api/v1/query?query=up";
-const PUSH: &str = "/api/v1/push";
-const MIB: usize = 1 << 20;
-
-struct Scene {
-    issuer: Issuer,
-    proxy: Proxy,
-}
-
-async fn scene(upstream: &str, settings: &[(&str, &str)]) -> Scene {
-    let issuer = Issuer::start().await;
-    let options = ProxyOptions::new(&issuer.url(), upstream);
-    let proxy = settings
-        .iter()
-        .fold(options, |options, (key, value)| options.set(key, value))
-        .start()
-        .await;
-    Scene { issuer, proxy }
-}
-
-impl Scene {
-    fn client(&self) -> Client {
-        self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
-    }
-
-    /// The head of a raw request that is let in.
-    fn head(&self, request_line: &str, headers: &str) -> String {
-        let token = self.issuer.user_of(ORG_A);
-        format!(
-            "{request_line} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {token}\r\n{headers}\r\n"
-        )
-    }
-}
-
-/// An endless supply of one piece, up to a number of them.
-fn pieces(
-    count: usize,
-    size: usize,
-) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
-    let piece = Bytes::from(vec![b'x'; size]);
-    futures_util::stream::iter((0..count).map(move |_| Ok(piece.clone())))
-}
-
-/// Counts the bytes of a request's body and answers with the count.
-async fn count(request: Received) -> Response<Body> {
-    let mut body = request.body.unwrap();
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-    }
-    Response::new(full(bytes.to_string()))
-}
+use crate::answers::{full, ok};
+use crate::scene::{MIB, PUSH, QUERY, count, pieces, scene};
 
 const GIB_LIMIT: (&str, &str) = ("limits.push_body_bytes", "\"2GiB\"");
 
@@ -311,150 +256,6 @@ async fn a_body_over_its_cap_is_a_413() {
     assert_eq!(get_with_body.status, 400, "{get_with_body:?}");
 }
 
-// VictoriaMetrics#11272: 400 on a slow body lost data; 408 is what it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_is_a_408() {
-    let upstream = Upstream::start(count).await;
-    let scene = scene(
-        &upstream.url(),
-        &[("limits.body_idle_timeout", "\"400ms\""), ("limits.body_timeout", "\"1500ms\"")],
-    )
-    .await;
-    let paused = scene.head("POST /api/v1/push", "Content-Length: 100\r\n") + "half";
-    let answer = raw_exchange(&scene.proxy.url(), paused.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    // A trickle is no pause, but its pauses add up.
-    let trickle = futures_util::stream::unfold(0, |sent| async move {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        (sent < 60).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
-    });
-    let began = Instant::now();
-    let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(trickle)).await;
-    assert_eq!(answer.status, 408, "{answer:?}");
-    assert!(began.elapsed() < Duration::from_secs(5));
-    // A body that is merely not fast arrives.
-    let calm = futures_util::stream::unfold(0, |sent| async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
-    });
-    assert_eq!(scene.client().post(PUSH, reqwest::Body::wrap_stream(calm)).await.text, "8");
-}
-
-// Slowloris: half a head is answered with 408 and closed; an idle connection ends quietly.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_head_is_a_408_and_an_idle_connection_just_ends() {
-    let upstream = Upstream::start(ok).await;
-    let scene = scene(
-        &upstream.url(),
-        &[("listen.header_timeout", "\"400ms\""), ("listen.idle_timeout", "\"800ms\"")],
-    )
-    .await;
-    let answer = raw_exchange(
-        &scene.proxy.url(),
-        b"GET /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Slow",
-    )
-    .await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
-    let idle = raw_exchange(&scene.proxy.url(), b"").await;
-    assert_eq!(idle, "");
-    // A kept connection: one request, a pause within the idle time, a second one, then the end.
-    let address = scene.proxy.url().replace("http://", "");
-    let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-    let mut buffer = [0; 4096];
-    for _ in 0..2 {
-        socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
-        let length = socket.read(&mut buffer).await.unwrap();
-        assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "));
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    // Half a head after whole requests is a slow head too.
-    socket.write_all(b"GET /half").await.unwrap();
-    let began = Instant::now();
-    let length = socket.read(&mut buffer).await.unwrap();
-    assert!(
-        buffer[..length].starts_with(b"HTTP/1.1 408 "),
-        "{:?}",
-        String::from_utf8_lossy(&buffer[..length])
-    );
-    assert!(began.elapsed() < Duration::from_secs(2));
-    let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"header_timeout\"}";
-    wait_until("it is counted", Duration::from_secs(2), async || {
-        scene.proxy.metric(ended).await == 2.0
-    })
-    .await;
-}
-
-// Slow read: a client that asks for much and reads nothing must not hold a connection of Mimir's.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_is_cut_off() {
-    let upstream = Upstream::start(|_| async {
-        let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
-        Response::new(BodyExt::boxed(StreamBody::new(frames)))
-    })
-    .await;
-    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
-    let address = scene.proxy.url().replace("http://", "");
-    let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
-    let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"write_timeout\"}";
-    wait_until("it is cut off", Duration::from_secs(5), async || {
-        scene.proxy.metric(ended).await == 1.0
-    })
-    .await;
-    // A reader that is merely slow gets everything.
-    let answer = scene.client().open(Method::GET, QUERY, "").await;
-    let mut body = answer.bytes_stream();
-    let mut received = 0;
-    while let Some(piece) = body.next().await {
-        received += piece.unwrap().len();
-        if received < 20 * MIB {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    assert_eq!(received, 256 * MIB);
-}
-
-// HTTP/2 has frames between requests (PING, SETTINGS): they begin no head, and the connection
-// lives as long as its idle time.
-#[tokio::test(flavor = "multi_thread")]
-async fn frames_between_requests_begin_no_head() {
-    let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"200ms\"")]).await;
-    let address = scene.proxy.url().replace("http://", "");
-    let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"pingping"].concat();
-    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    socket.write_all(&settings).await.unwrap();
-    let mut pongs = 0;
-    let mut buffer = [0; 4096];
-    for _ in 0..3 {
-        socket.write_all(&ping).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let length = socket.read(&mut buffer).await.unwrap();
-        pongs += buffer[..length].windows(8).filter(|bytes| bytes == b"pingping").count();
-    }
-    assert_eq!(pongs, 3);
-}
-
-// A long query must not be taken for an idle connection.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_in_flight_keeps_its_connection() {
-    let upstream = Upstream::start(|request: Received| async move {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        ok(request).await
-    })
-    .await;
-    let scene = scene(
-        &upstream.url(),
-        &[("listen.header_timeout", "\"300ms\""), ("listen.idle_timeout", "\"500ms\"")],
-    )
-    .await;
-    assert_eq!(scene.client().get(QUERY).await.status, 200);
-    let h2c = Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A));
-    assert_eq!(h2c.get(QUERY).await.status, 200);
-}
-
 // Mimir may answer before the body is over (429): the answer passes, the connection is not reused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_passes_while_the_body_is_still_coming() {
@@ -545,4 +346,51 @@ async fn trailers_pass_in_both_directions() {
     assert!(answer.contains("x-answer: yes"), "{answer}");
     let trailers = seen.lock().unwrap().clone().expect("trailers upstream");
     assert_eq!((trailers.len(), trailers["x-checksum"].to_str().unwrap()), (1, "7"));
+}
+
+// Whatever a body is compressed with is the business of its two ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn encodings_pass_untouched() {
+    let upstream = Upstream::start(|request: Received| async move {
+        let encoding = request.headers["content-encoding"].clone();
+        let body = request.body.unwrap().collect().await.unwrap().to_bytes();
+        Response::builder().header("content-encoding", encoding).body(full(body)).unwrap()
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[]).await;
+    let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for encoding in ["zstd", "snappy", "gzip", "deflate"] {
+        for target in [PUSH, "/otlp/v1/metrics", "/prometheus/api/v1/read"] {
+            let client = scene.client().header("content-encoding", encoding);
+            let answer = client.post(target, body.clone()).await;
+            assert_eq!(answer.header("content-encoding"), encoding);
+            assert_eq!(answer.body, body, "{encoding} {target}");
+        }
+    }
+}
+
+// RFC 9110, 9.3.2: an answer to HEAD has no body; HTTP/2 clients take one for a broken stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_refused_without_a_body() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[]).await;
+    for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
+        for target in [QUERY, "/nothing"] {
+            let answer = client.try_send(Method::HEAD, target, "").await.expect("an answer");
+            assert_eq!((answer.status.as_u16(), answer.text.as_str()), (404, ""));
+        }
+    }
+    let counted = "mimir_tenant_proxy_requests_total{surface=\"none\",outcome=\"rejected\",reason=\"method_not_allowed\"}";
+    assert_eq!(scene.proxy.metric(counted).await, 2.0);
+}
+
+// Chunked and far over its cap: the refusal is seen, not a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_body_far_over_its_cap_sees_the_413() {
+    let upstream = Upstream::start(count).await;
+    let scene = scene(&upstream.url(), &[("limits.push_body_bytes", "\"64KiB\"")]).await;
+    for _ in 0..5 {
+        let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(pieces(4, MIB))).await;
+        assert_eq!(answer.status, 413, "{answer:?}");
+    }
 }

@@ -35,6 +35,23 @@ struct Sample {
     timestamp: i64,
 }
 
+/// `io.prometheus.write.v2.Request` (remote write 2.0).
+#[derive(Clone, PartialEq, Message)]
+struct WriteRequest2 {
+    #[prost(string, repeated, tag = "4")]
+    symbols: Vec<String>,
+    #[prost(message, repeated, tag = "5")]
+    timeseries: Vec<TimeSeries2>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TimeSeries2 {
+    #[prost(uint32, repeated, tag = "1")]
+    labels_refs: Vec<u32>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+}
+
 /// `prometheus.ReadRequest` (remote read).
 #[derive(Clone, PartialEq, Message)]
 struct ReadRequest {
@@ -91,6 +108,14 @@ pub fn remote_write(metric: &str, more: &[(&str, &str)], value: f64) -> Vec<u8> 
     let request =
         WriteRequest { timeseries: vec![TimeSeries { labels: labels(metric, more), samples }] };
     compress(&request.encode_to_vec())
+}
+
+/// A remote write 2.0 body with one sample of one series, taken now.
+pub fn remote_write_2(metric: &str, value: f64) -> Vec<u8> {
+    let symbols = ["", "__name__", metric].map(str::to_owned).to_vec();
+    let samples = vec![Sample { value, timestamp: now_ms() }];
+    let timeseries = vec![TimeSeries2 { labels_refs: vec![1, 2], samples }];
+    compress(&WriteRequest2 { symbols, timeseries }.encode_to_vec())
 }
 
 /// A remote read body that asks for one metric of the last five minutes.

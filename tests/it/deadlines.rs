@@ -1,0 +1,285 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use harness::{Client, ORG_A, Received, Upstream, raw_exchange, wait_until};
+use http::{Method, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::answers::ok;
+use crate::scene::{MIB, PUSH, QUERY, Scene, count, pieces, scene};
+
+async fn connect(scene: &Scene) -> TcpStream {
+    TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()
+}
+
+async fn ended(scene: &Scene, reason: &str) -> f64 {
+    let series = format!("mimir_tenant_proxy_connections_ended_total{{reason=\"{reason}\"}}");
+    scene.proxy.metric(&series).await
+}
+
+// VictoriaMetrics#11272: 400 on a slow body lost data; 408 is what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_is_a_408() {
+    let upstream = Upstream::start(count).await;
+    let scene = scene(
+        &upstream.url(),
+        &[("limits.body_idle_timeout", "\"400ms\""), ("limits.body_timeout", "\"1500ms\"")],
+    )
+    .await;
+    let paused = scene.head("POST /api/v1/push", "Content-Length: 100\r\n") + "half";
+    let answer = raw_exchange(&scene.proxy.url(), paused.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    // A trickle is no pause, but its pauses add up.
+    let trickle = futures_util::stream::unfold(0, |sent| async move {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        (sent < 60).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
+    });
+    let began = Instant::now();
+    let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(trickle)).await;
+    assert_eq!(answer.status, 408, "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    // A body that is merely not fast arrives.
+    let calm = futures_util::stream::unfold(0, |sent| async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
+    });
+    assert_eq!(scene.client().post(PUSH, reqwest::Body::wrap_stream(calm)).await.text, "8");
+}
+
+// Slowloris: half a head is answered with 408 and closed; an idle connection ends quietly.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_head_is_a_408_and_an_idle_connection_just_ends() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(
+        &upstream.url(),
+        &[("listen.header_timeout", "\"400ms\""), ("listen.idle_timeout", "\"800ms\"")],
+    )
+    .await;
+    let answer = raw_exchange(
+        &scene.proxy.url(),
+        b"GET /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Slow",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    let idle = raw_exchange(&scene.proxy.url(), b"").await;
+    assert_eq!(idle, "");
+    // A kept connection: one request, a pause within the idle time, a second one, then the end.
+    let address = scene.proxy.url().replace("http://", "");
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    let mut buffer = [0; 4096];
+    for _ in 0..2 {
+        socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+        let length = socket.read(&mut buffer).await.unwrap();
+        assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // Half a head after whole requests is a slow head too.
+    socket.write_all(b"GET /half").await.unwrap();
+    let began = Instant::now();
+    let length = socket.read(&mut buffer).await.unwrap();
+    assert!(
+        buffer[..length].starts_with(b"HTTP/1.1 408 "),
+        "{:?}",
+        String::from_utf8_lossy(&buffer[..length])
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"header_timeout\"}";
+    wait_until("it is counted", Duration::from_secs(2), async || {
+        scene.proxy.metric(ended).await == 2.0
+    })
+    .await;
+}
+
+// Slow read: a client that asks for much and reads nothing must not hold a connection of Mimir's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let upstream = Upstream::start(|_| async {
+        let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
+        Response::new(BodyExt::boxed(StreamBody::new(frames)))
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
+    let address = scene.proxy.url().replace("http://", "");
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+    let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"write_timeout\"}";
+    wait_until("it is cut off", Duration::from_secs(5), async || {
+        scene.proxy.metric(ended).await == 1.0
+    })
+    .await;
+    // A reader that is merely slow gets everything.
+    let answer = scene.client().open(Method::GET, QUERY, "").await;
+    let mut body = answer.bytes_stream();
+    let mut received = 0;
+    while let Some(piece) = body.next().await {
+        received += piece.unwrap().len();
+        if received < 20 * MIB {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(received, 256 * MIB);
+}
+
+// HTTP/2 has frames between requests (PING, SETTINGS): they begin no head, and the connection
+// lives as long as its idle time.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_between_requests_begin_no_head() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"200ms\"")]).await;
+    let address = scene.proxy.url().replace("http://", "");
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"pingping"].concat();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    socket.write_all(&settings).await.unwrap();
+    let mut pongs = 0;
+    let mut buffer = [0; 4096];
+    for _ in 0..3 {
+        socket.write_all(&ping).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let length = socket.read(&mut buffer).await.unwrap();
+        pongs += buffer[..length].windows(8).filter(|bytes| bytes == b"pingping").count();
+    }
+    assert_eq!(pongs, 3);
+}
+
+// A long query must not be taken for an idle connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_keeps_its_connection() {
+    let upstream = Upstream::start(|request: Received| async move {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        ok(request).await
+    })
+    .await;
+    let scene = scene(
+        &upstream.url(),
+        &[("listen.header_timeout", "\"300ms\""), ("listen.idle_timeout", "\"500ms\"")],
+    )
+    .await;
+    assert_eq!(scene.client().get(QUERY).await.status, 200);
+    let h2c = Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A));
+    assert_eq!(h2c.get(QUERY).await.status, 200);
+}
+
+// hyper asks the socket no more once an answer is written: only our own timer ends what is idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_idle_after_a_request_ends() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[("listen.idle_timeout", "\"600ms\"")]).await;
+    let mut socket = connect(&scene).await;
+    let mut buffer = [0; 4096];
+    for request in
+        [scene.head(&format!("GET {QUERY}"), ""), "GET /x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()]
+    {
+        socket.write_all(request.as_bytes()).await.unwrap();
+        assert!(socket.read(&mut buffer).await.unwrap() > 0);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let rest = tokio::time::timeout(Duration::from_secs(3), socket.read(&mut buffer)).await;
+    assert_eq!(rest.expect("the connection ends").unwrap_or(0), 0);
+    wait_until("it is counted", Duration::from_secs(2), async || {
+        ended(&scene, "idle_timeout").await == 1.0
+    })
+    .await;
+}
+
+// The body of a refused request that comes after its refusal is no head: no stray 408 follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_after_its_refusal_is_no_slow_head() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
+    let mut socket = connect(&scene).await;
+    let mut buffer = [0; 4096];
+    let head = "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 8\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    assert!(socket.read(&mut buffer).await.unwrap() > 0);
+    for half in [b"half", b"half"] {
+        socket.write_all(half).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+    let length = socket.read(&mut buffer).await.unwrap();
+    assert!(
+        buffer[..length].starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        String::from_utf8_lossy(&buffer[..length])
+    );
+}
+
+// HTTP/2 without credit: the socket takes bytes, the stream does not. Nobody needs a token for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_h2c_client_that_gives_no_credit_is_cut_off() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
+    let mut socket = connect(&scene).await;
+    // SETTINGS with INITIAL_WINDOW_SIZE 0, then HEADERS: GET http / (of the static table).
+    let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    let request = [0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    socket.write_all(&[&settings[..], &request].concat()).await.unwrap();
+    wait_until("it is cut off", Duration::from_secs(3), async || {
+        ended(&scene, "write_timeout").await == 1.0
+    })
+    .await;
+}
+
+// HTTP/1.0 ends a body by closing: half an answer must end by a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
+    let upstream = harness::RawUpstream::start(|mut socket| async move {
+        let _ = socket.read(&mut [0; 8192]).await;
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+        let _ = socket.write_all(answer).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[]).await;
+    let mut socket = connect(&scene).await;
+    let head = scene.head(&format!("GET {QUERY}"), "").replace("HTTP/1.1", "HTTP/1.0");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let end = socket.read_to_end(&mut answer).await;
+    assert!(end.is_err(), "a clean end after {}", String::from_utf8_lossy(&answer));
+}
+
+// What is cut off at the end of a drain has its line too.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_cut_off_are_logged() {
+    for second_signal in [false, true] {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let upstream = Upstream::start(move |request: Received| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async move {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                ok(request).await
+            }
+        })
+        .await;
+        let timeout = if second_signal { "\"60s\"" } else { "\"300ms\"" };
+        let mut scene = scene(&upstream.url(), &[("shutdown.drain_timeout", timeout)]).await;
+        let client = scene.client();
+        let request = tokio::spawn(async move { client.try_send(Method::GET, QUERY, "").await });
+        wait_until("it is upstream", Duration::from_secs(5), async || {
+            begun.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        scene.proxy.process.signal("TERM");
+        if second_signal {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            scene.proxy.process.signal("TERM");
+        }
+        let status = scene.proxy.process.wait(Duration::from_secs(5)).expect("it ends");
+        assert_eq!(status.code(), Some(0));
+        assert!(request.await.unwrap().is_err());
+        let lines = scene.proxy.access_log("/prometheus/api/v1/query");
+        assert_eq!(lines.len(), 1, "{}", scene.proxy.process.log());
+        assert_eq!(lines[0]["outcome"], "cancelled");
+    }
+}
