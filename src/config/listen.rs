@@ -19,7 +19,7 @@ pub struct ListenConfig {
     pub workers: usize,
     /// Open downstream connections; further ones wait in the kernel's queue.
     pub max_connections: usize,
-    /// How long a request's head may take from its first byte to its last.
+    /// How long a client may take to its first byte, and a head from its first byte to its last.
     pub header_timeout: Duration,
     /// How long a connection may be open without a request.
     pub idle_timeout: Duration,

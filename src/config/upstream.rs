@@ -16,7 +16,7 @@ pub struct UpstreamConfig {
     pub resolve_interval: Duration,
     /// How long connecting to one instance may take.
     pub connect_timeout: Duration,
-    /// How long an instance may take from the end of the request to the head of its response.
+    /// How long an instance may take from the last piece of the request to the head of its response.
     pub response_timeout: Duration,
     /// How long a response's body may pause between two pieces.
     pub idle_timeout: Duration,
