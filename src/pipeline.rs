@@ -12,17 +12,16 @@ mod answer_body;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, header};
+use http::request::Parts;
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::authn::Authenticator;
-use crate::authz::{Authorizer, Grant};
+use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
-use crate::edge::{
-    AccessLog, ObservedBody, Outcome, Record, RequestId, UntilBodyEnds, take_the_rest,
-};
+use crate::edge::{AccessLog, ObservedBody, Outcome, Record, RequestId, Upload};
 use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::rejection::{Audience, Rejection};
 use crate::route::{self, BodyPolicy, Route};
@@ -88,54 +87,28 @@ impl Pipeline {
         request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Forwarded, Rejection> {
-        let admitted = self.admit(&request, record).await;
-        // Who waits for a 100 Continue has not begun to send.
-        let waits_for_continue = request.headers().contains_key(header::EXPECT);
-        let (mut parts, incoming) = request.into_parts();
-        let held = parts.extensions.remove::<UntilBodyEnds>();
-        let body = admitted.and_then(|(route, grant)| {
-            let limits = self.body_limits(route);
-            match RequestBody::check_size(&incoming, limits) {
-                Ok(()) => Ok((grant, limits)),
-                Err(fault) => Err(Rejection::Body(fault)),
-            }
-        });
-        let (grant, limits) = match body {
-            Ok(granted) => granted,
-            Err(rejection) => {
-                if !waits_for_continue {
-                    take_the_rest(incoming, held);
-                }
-                return Err(rejection);
-            }
-        };
-        let body = RequestBody::new(incoming, limits, waits_for_continue, held);
+        let (parts, upload) = Upload::split(request);
+        let route = route::find(&parts).map_err(Rejection::Route)?;
+        record.set_route(route);
+        self.check_form(route, &parts, &upload)?;
+        let headers = &parts.headers;
+        let who = self.authenticator.authenticate(headers).await.map_err(Rejection::Credential)?;
+        let grant = self.authorizer.authorize(&who, route, headers).map_err(Rejection::Denied)?;
+        record.set_grant(&grant);
+        let body = RequestBody::new(upload, self.body_limits(route)).map_err(Rejection::Body)?;
         record.set_received(body.received());
         let request = Request::from_parts(parts, body);
         self.forwarder.forward(&grant, id, request).await.map_err(Rejection::Failed)
     }
 
-    /// What, who and may: everything that is decided on a request's head.
-    async fn admit(
-        &self,
-        request: &Request<Incoming>,
-        record: &mut Record,
-    ) -> Result<(&'static Route, Grant), Rejection> {
-        let route = route::find(request).map_err(Rejection::Route)?;
-        record.set_route(route);
-        if head_bytes(request) > self.max_header_bytes {
+    fn check_form(&self, route: &Route, parts: &Parts, upload: &Upload) -> Result<(), Rejection> {
+        if head_bytes(parts) > self.max_header_bytes {
             return Err(Rejection::HeadTooLarge);
         }
-        if route.body == BodyPolicy::Empty && !request.body().is_end_stream() {
+        if route.body == BodyPolicy::Empty && !upload.is_end_stream() {
             return Err(Rejection::UnexpectedBody);
         }
-        let headers = request.headers();
-        let principal =
-            self.authenticator.authenticate(headers).await.map_err(Rejection::Credential)?;
-        let grant =
-            self.authorizer.authorize(&principal, route, headers).map_err(Rejection::Denied)?;
-        record.set_grant(&grant);
-        Ok((route, grant))
+        Ok(())
     }
 
     fn body_limits(&self, route: &Route) -> BodyLimits {
@@ -149,8 +122,8 @@ impl Pipeline {
     }
 }
 
-fn head_bytes(request: &Request<Incoming>) -> usize {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let headers = request.headers().iter();
+fn head_bytes(parts: &Parts) -> usize {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = parts.headers.iter();
     target + headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }

@@ -9,7 +9,8 @@ mod table;
 
 use std::fmt;
 
-use http::{Method, Request, Version};
+use http::request::Parts;
+use http::{Method, Version};
 
 use crate::tenancy::Scope;
 pub use table::ROUTES;
@@ -84,17 +85,17 @@ pub enum Unroutable {
 }
 
 /// Finds the route of a request.
-pub fn find<B>(request: &Request<B>) -> Result<&'static Route, Unroutable> {
-    let uri = request.uri();
+pub fn find(parts: &Parts) -> Result<&'static Route, Unroutable> {
+    let uri = &parts.uri;
     // Every HTTP/2 target carries scheme and authority; in HTTP/1 they mean absolute-form.
-    let is_http2 = request.version() == Version::HTTP_2;
+    let is_http2 = parts.version == Version::HTTP_2;
     if !is_http2 && (uri.scheme().is_some() || uri.authority().is_some()) {
         return Err(Unroutable::Form);
     }
     if !uri.path().starts_with('/') {
         return Err(Unroutable::Form);
     }
-    find_path(request.method(), uri.path(), uri.query())
+    find_path(&parts.method, uri.path(), uri.query())
 }
 
 /// Finds the route of a method, a raw path and a raw query string.

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::failure::BodyFault;
 use super::headers::scrub_trailers;
 use crate::deadline::Deadline;
-use crate::edge::{UntilBodyEnds, take_the_rest};
+use crate::edge::Upload;
 
 /// How much a body may be and how slowly it may come.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +28,7 @@ pub struct BodyLimits {
 
 /// A body under limits.
 pub struct RequestBody {
-    /// There until the end; what is left of it when we are dropped is taken and forgotten.
-    incoming: Option<Incoming>,
-    /// The client sends only when it is asked to, and that is done by polling.
-    waits_for_continue: bool,
-    held: Option<UntilBodyEnds>,
+    upload: Upload,
     limits: BodyLimits,
     /// None for a request without a body, which is most reads.
     progress: Option<Arc<Progress>>,
@@ -99,32 +94,20 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// Refuses a body that says itself that it is too large.
-    pub fn check_size(incoming: &Incoming, limits: BodyLimits) -> Result<(), BodyFault> {
-        if incoming.size_hint().lower() > limits.bytes {
+    /// Puts a body under limits. One that says itself that it is too large is refused at once.
+    pub fn new(upload: Upload, limits: BodyLimits) -> Result<Self, BodyFault> {
+        if upload.size_hint().lower() > limits.bytes {
             return Err(BodyFault::TooLarge { limit: limits.bytes });
         }
-        Ok(())
-    }
-
-    /// Puts a body under limits.
-    pub fn new(
-        incoming: Incoming,
-        limits: BodyLimits,
-        waits_for_continue: bool,
-        held: Option<UntilBodyEnds>,
-    ) -> Self {
-        let progress = (!incoming.is_end_stream()).then(|| Arc::new(Progress::new()));
-        Self {
-            incoming: Some(incoming),
-            waits_for_continue,
-            held,
+        let progress = (!upload.is_end_stream()).then(|| Arc::new(Progress::new()));
+        Ok(Self {
+            upload,
             limits,
             progress,
             timer: Deadline::default(),
             waiting_since: None,
             waited: Duration::ZERO,
-        }
+        })
     }
 
     /// Where the bytes of the body are counted, if there is one.
@@ -165,10 +148,8 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let (Some(progress), Some(incoming)) = (self.progress(), &mut self.incoming) else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+        let Some(progress) = self.progress() else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut self.upload).poll_frame(cx) else {
             return if self.is_overdue(cx) { self.fail(BodyFault::Slow) } else { Poll::Pending };
         };
         if let Some(since) = self.waiting_since.take() {
@@ -182,7 +163,6 @@ impl Body for RequestBody {
             Some(Err(_)) => return self.fail(BodyFault::Incomplete),
             Some(Ok(frame)) => frame,
         };
-        self.waits_for_continue = false;
         progress.note_piece();
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
@@ -201,18 +181,10 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.upload.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if let Some(incoming) = self.incoming.take().filter(|_| !self.waits_for_continue) {
-            take_the_rest(incoming, self.held.take());
-        }
+        self.upload.size_hint()
     }
 }
