@@ -1,4 +1,4 @@
-//! Now: a [`Grant`] and a request -> Mimir's response. Nothing else in the crate talks to Mimir
+//! Now: a [`Grant`](crate::authz::Grant) and a request -> Mimir's response. Nothing else in the crate talks to Mimir
 //! on behalf of a client, and nothing here can be called without a grant.
 //!
 //! Both bodies stream, piece by piece, with backpressure: what one side does not take the other

@@ -85,6 +85,12 @@ fn the_environment_goes_over_the_file() {
     assert_eq!(config.upstream.upstreams.len(), 2);
     assert!(config.auth.tokens.allow_anonymous);
     assert_eq!(config.listen.workers, 3);
+    for (written, count) in [("[\"http://a:1\", 'http://b:2']", Some(2)), ("[\"http://a:1\"", None)]
+    {
+        let environment = self::environment(&[("MTP__UPSTREAM__URLS", written)]);
+        let config = Config::read(MINIMAL, &environment);
+        assert_eq!(config.ok().map(|config| config.upstream.upstreams.len()), count);
+    }
 }
 
 #[test]

@@ -59,8 +59,14 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
     if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
 
+/// A list of texts; in the environment written as in the file, or separated by commas.
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
+        Raw::Environment(text) if text.trim_start().starts_with('[') => {
+            let written = format!("list = {text}").parse::<toml::Table>();
+            let value = written.ok().and_then(|mut table| table.remove("list"));
+            list(Raw::File(value.ok_or("must be a list such as [\"a\", \"b\"], or a,b")?))
+        }
         Raw::File(Value::Array(items)) => items
             .into_iter()
             .map(|item| match item {
