@@ -1,6 +1,9 @@
 //! The composition root: the only module that knows all others. `serve` builds every part from
 //! its own section of the configuration, runs them, and takes them down in order.
 
+mod database;
+mod explain;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +12,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::{Authenticator, KeySource};
+use crate::admin::Admin;
+use crate::authn::{Authenticator, KeySource, Tables};
 use crate::authz::Authorizer;
 use crate::clock::Clock;
 use crate::config::{Config, KeySetConfig};
-use crate::edge::AccessLog;
+use crate::edge::{AccessLog, Cors};
 use crate::forward::{Forwarder, Instances, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
@@ -21,7 +25,11 @@ use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::rejection::Rejection;
 use crate::route::Surface;
+use crate::store::Feed;
 use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
+
+use database::{DIRECTORIES, Database};
+pub use explain::{explain, now};
 
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -32,6 +40,9 @@ const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 /// Parts that all workers share.
 struct Shared {
     keys: Arc<KeySource>,
+    cors: Arc<Cors>,
+    admin: Arc<Admin>,
+    feed: Option<Arc<Feed>>,
     authenticator: Arc<Authenticator>,
     authorizer: Arc<Authorizer>,
     instances: Arc<Instances>,
@@ -49,9 +60,20 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let mut signals = Signals::listen()?;
         let public = listen_on("listen.address", config.listen.address)?;
         let private = listen_on("listen.internal_address", config.listen.internal_address)?;
-        let shared = Shared::new(config, &logging, metrics);
+        let clock = Clock::system();
+        let database = match &config.database {
+            None => None,
+            Some(database) => Some(Database::new(config, database, &clock, &metrics)?),
+        };
+        if let Some(database) = &database {
+            database.check().await?;
+        }
+        let shared = Shared::new(config, &logging, clock, database.as_ref(), metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
+        if let Some(database) = database {
+            database.run(&background, &cancelled);
+        }
         background.spawn({
             let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
             async move {
@@ -64,6 +86,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let router = internal::router(Reported {
             readiness: readiness.clone(),
             keys: Arc::clone(&shared.keys),
+            feed: shared.feed.clone(),
             authenticator: Arc::clone(&shared.authenticator),
             instances: Arc::clone(&shared.instances),
             metrics: Arc::clone(&shared.metrics),
@@ -105,20 +128,33 @@ pub fn serve(config: &Config) -> io::Result<()> {
 }
 
 impl Shared {
-    fn new(config: &Config, logging: &Logging, metrics: Arc<Metrics>) -> Self {
-        let clock = Clock::system();
+    fn new(
+        config: &Config,
+        logging: &Logging,
+        clock: Clock,
+        database: Option<&Database>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
         let authenticator = Authenticator::new(
             &config.auth,
             Arc::clone(&keys),
+            database.map_or_else(Tables::default, Database::tables),
             clock.clone(),
             Arc::clone(&metrics),
         );
+        let memberships = database.and_then(|database| database.memberships.clone());
+        let authorizer = Arc::new(Authorizer::new(config.tenancy.clone(), memberships));
+        let store = database.map(|database| database.store.clone());
+        let admin = Admin::new(store, Arc::clone(&authorizer), clock.clone());
         let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
         Self {
             keys,
+            cors: Arc::new(Cors::new(config.cors.clone())),
+            admin: Arc::new(admin),
+            feed: database.map(|database| Arc::clone(&database.feed)),
             authenticator: Arc::new(authenticator),
-            authorizer: Arc::new(Authorizer::new(config.tenancy.clone())),
+            authorizer,
             instances: Arc::new(Instances::new(Arc::clone(&metrics))),
             access_log: config.log.access.then_some(access_log),
             metrics,
@@ -144,6 +180,8 @@ impl Shared {
 
     fn pipelines(&self, config: &Config) -> Vec<Pipeline> {
         let pipeline = |worker| Pipeline {
+            cors: Arc::clone(&self.cors),
+            admin: Arc::clone(&self.admin),
             authenticator: Arc::clone(&self.authenticator),
             authorizer: Arc::clone(&self.authorizer),
             forwarder: Forwarder::new(
@@ -181,6 +219,7 @@ fn metric_names() -> MetricNames {
         surfaces: Surface::ALL.map(Surface::name).to_vec(),
         rejections: Rejection::REJECTION_REASONS.to_vec(),
         failures: Rejection::FAILURE_REASONS.to_vec(),
+        directories: DIRECTORIES.to_vec(),
     }
 }
 

@@ -3,36 +3,59 @@
 //! A bearer token is a Supabase access token. The way is: [`credential`] (which bytes), [`jws`]
 //! (their outer form), [`key_source`] (the key that the token names), signature, [`claims`] (what
 //! the issuer says). The algorithm is the key's, never the token's word. A verified token is kept
-//! in the [`token_cache`] until it expires or its key leaves the set.
+//! in the [`token_cache`] until it expires or its key leaves the set; whether it was withdrawn
+//! ([`revocations`], [`sessions`]) is asked with every request.
+//!
+//! A device key is opaque: its hash is looked up ([`device_keys`]). An admin key stands in the
+//! configuration ([`admin_keys`]).
 //!
 //! A refusal never depends on the route or the organisation; those are `authz`'s.
 
+mod admin_keys;
 mod claims;
 mod credential;
+mod device_key;
+mod device_keys;
 mod explain;
 mod jws;
 mod key_set;
 mod key_source;
 mod principal;
 mod refusal;
+mod revocations;
+mod sessions;
 mod token_cache;
 mod verify;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 
 use crate::clock::Clock;
 use crate::config::AuthConfig;
+use crate::directory::Origin;
 use crate::telemetry::Metrics;
 
+pub use device_key::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
+pub use device_keys::{DeviceKeys, explain_validity};
 pub use explain::{Explanation, explain};
 pub use key_set::KeySet;
 pub use key_source::{KeySource, KeySourceState, fetch as fetch_key_set};
-pub use principal::{ClaimedOrganisations, Principal};
-pub use refusal::{CredentialFault, Refusal, TokenFault};
+#[cfg(test)]
+pub(crate) use principal::samples;
+pub use principal::{
+    Claimed, ClaimedOrganisations, ClaimedRole, Device, Identity, Principal, PrincipalId, Service,
+    User,
+};
+pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, TokenFault};
+pub use revocations::Revocations;
+pub use sessions::Sessions;
 
+use admin_keys::AdminKeys;
 use credential::Credential;
+use refusal::CredentialFault::Password;
 use token_cache::TokenCache;
 use verify::Verifier;
 
@@ -40,8 +63,50 @@ use verify::Verifier;
 pub struct Authenticator {
     verifier: Verifier,
     cache: TokenCache,
+    admin_keys: AdminKeys,
+    tables: Tables,
     clock: Clock,
     metrics: Arc<Metrics>,
+}
+
+/// What the database knows of credentials; nothing where there is none.
+#[derive(Clone, Default)]
+pub struct Tables {
+    /// Keys of devices.
+    pub device_keys: Option<Arc<DeviceKeys>>,
+    /// Tokens withdrawn.
+    pub revocations: Option<Arc<Revocations>>,
+    /// Sessions, if they are checked.
+    pub sessions: Option<Arc<Sessions>>,
+}
+
+/// A proven caller, and how the proof was come by.
+pub struct Caller {
+    /// Who it is.
+    pub principal: Arc<Principal>,
+    /// Whether the credential was verified for this request, or remembered.
+    pub proof: Proof,
+}
+
+/// How a credential was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// For this request.
+    Verified,
+    /// Before.
+    Cached,
+    /// Before, and the database cannot be asked whether it still holds.
+    Stale(Duration),
+}
+
+impl From<Origin> for Proof {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Read => Self::Verified,
+            Origin::Cached(_) => Self::Cached,
+            Origin::Stale(age) => Self::Stale(age),
+        }
+    }
 }
 
 impl Authenticator {
@@ -49,12 +114,15 @@ impl Authenticator {
     pub fn new(
         config: &AuthConfig,
         keys: Arc<KeySource>,
+        tables: Tables,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             verifier: Verifier::new(config, keys),
             cache: TokenCache::new(config.token_cache_bytes),
+            admin_keys: AdminKeys::new(&config.admin_keys),
+            tables,
             clock,
             metrics,
         }
@@ -62,25 +130,69 @@ impl Authenticator {
 
     /// Says who sent a request, or why that cannot be said.
     ///
-    /// Waits only when a key is unknown and the key set may be fetched anew.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let Credential::Bearer(bytes) = credential::read(headers).map_err(Refusal::Credential)?;
+    /// Waits only when a key is unknown and the key set may be fetched anew, or when the database
+    /// has to be asked.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Result<Caller, Refusal> {
+        match credential::read(headers)? {
+            Credential::Bearer(bytes) => self.by_token(bytes).await,
+            Credential::DeviceKey(hash) => {
+                let off = Refusal::DeviceKey(DeviceKeyFault::Off);
+                let keys = self.tables.device_keys.as_ref().ok_or(off)?;
+                let (principal, origin) = keys.authenticate(&hash, client).await?;
+                Ok(Caller { principal, proof: origin.into() })
+            }
+            Credential::Password(password) => {
+                let digest = token_cache::digest(&password);
+                self.by_admin_key(&digest).ok_or(Refusal::Credential(Password))
+            }
+        }
+    }
+
+    fn by_admin_key(&self, digest: &token_cache::Digest) -> Option<Caller> {
+        let principal = || Arc::new(Principal::service(Service::AdminKey));
+        self.admin_keys
+            .has(digest)
+            .then(|| Caller { principal: principal(), proof: Proof::Verified })
+    }
+
+    async fn by_token(&self, bytes: &[u8]) -> Result<Caller, Refusal> {
         let digest = token_cache::digest(bytes);
         let now = self.clock.unix_seconds();
         if let Some(verified) = self.cache.get(&digest) {
             // The key may have left the set, or the set may be too old to be trusted.
             if self.verifier.still_holds(&verified, now) {
                 self.metrics.token_cache_hits.increment(1);
-                return Ok(Arc::clone(&verified.principal));
+                let principal = Arc::clone(&verified.principal);
+                self.check_not_withdrawn(&principal).await?;
+                return Ok(Caller { principal, proof: Proof::Cached });
             }
             self.cache.remove(&digest);
+        }
+        if let Some(service) = self.by_admin_key(&digest) {
+            return Ok(service);
         }
         self.metrics.token_cache_misses.increment(1);
         let token = credential::token(bytes).map_err(Refusal::Credential)?;
         let verified = self.verifier.verify(token, now).await?;
         let principal = Arc::clone(&verified.principal);
         self.cache.put(digest, verified, now);
-        Ok(principal)
+        self.check_not_withdrawn(&principal).await?;
+        Ok(Caller { principal, proof: Proof::Verified })
+    }
+
+    async fn check_not_withdrawn(&self, principal: &Principal) -> Result<(), Refusal> {
+        let Identity::User(user) = principal.identity() else { return Ok(()) };
+        if let Some(revocations) = &self.tables.revocations {
+            revocations.check(user)?;
+        }
+        if let Some(sessions) = &self.tables.sessions {
+            sessions.check(user).await?;
+        }
+        Ok(())
     }
 
     /// Tokens in the cache, approximately.

@@ -1,104 +1,136 @@
 //! May they: principal, route and selector -> [`Grant`].
 //!
+//! The way is: [`memberships`] (what the table says of a user), [`standing`] (in which
+//! organisations the caller is, and as what), [`selector`] (which of them is meant), [`decision`].
+//!
 //! The caller's choice of organisation (`X-Scope-OrgID`, what Grafana, mimirtool and Alloy send)
 //! is a request, never a grant. An organisation that does not exist and one of which the caller is
 //! no member get the same answer, by the same path.
 
 mod decision;
+mod denial;
 mod grant;
+mod memberships;
 mod selector;
+mod standing;
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::authn::Principal;
+use crate::authn::{Identity, Principal};
 use crate::config::TenancyConfig;
-use crate::route::Route;
-use crate::tenancy::{OrganisationId, Scope, TenantIdError};
+use crate::directory::{Found, Origin};
+use crate::route::{Access, Route};
+use crate::tenancy::{Membership, OrganisationId, Scope};
 
-pub use grant::Grant;
+pub use denial::Denial;
+pub use grant::{AdminGrant, Grant, Reach};
+pub use memberships::Memberships;
 pub use selector::SelectorFault;
-
-/// Why a known caller may not do this.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// The selector cannot be read.
-    Selector(SelectorFault),
-    /// The caller is in no organisation.
-    NoOrganisation,
-    /// The token's organisation claim cannot be read.
-    UnreadableClaim(String),
-    /// The caller is in several organisations and names none.
-    NameOne(Vec<OrganisationId>),
-    /// The caller names an organisation that is not theirs, or that nobody has.
-    NotAMember,
-    /// The organisation's name makes no tenant ID.
-    NoTenant(TenantIdError),
-    /// The caller lacks a scope.
-    Scope(Scope),
-}
+pub use standing::{Place, Source, Standing};
 
 /// Decides what a caller may do.
 pub struct Authorizer {
     config: TenancyConfig,
+    memberships: Option<Arc<Memberships>>,
+}
+
+/// What the table says of a caller, and where that comes from; nothing if it was not asked.
+pub struct Asked {
+    memberships: Option<Arc<[Membership]>>,
+    /// Where the answer comes from.
+    pub origin: Option<Origin>,
 }
 
 impl Authorizer {
-    /// Makes an authorizer from its section of the configuration.
-    pub fn new(config: TenancyConfig) -> Self {
-        Self { config }
+    /// Makes an authorizer from its section of the configuration, with the memberships if there is a
+    /// table of them.
+    pub fn new(config: TenancyConfig, memberships: Option<Arc<Memberships>>) -> Self {
+        Self { config, memberships }
     }
 
-    /// Grants a request to one organisation's tenant, or says why not.
-    pub fn authorize(
+    /// Grants a request for telemetry, or says why not.
+    pub async fn authorize(
         &self,
         principal: &Arc<Principal>,
         route: &'static Route,
+        scope: Scope,
         headers: &HeaderMap,
     ) -> Result<Grant, Denial> {
-        let selector = selector::read(headers).map_err(Denial::Selector)?;
-        decision::decide(&self.config, principal, route, &selector)
+        let selector = selector::read(headers, self.config.federation).map_err(Denial::Selector)?;
+        let asked = self.ask(principal).await?;
+        let standing = self.standing(principal, &asked)?;
+        let template = &self.config.template;
+        decision::decide(template, principal, &standing, route, scope, &selector)
+    }
+
+    /// Grants a request to `/admin`, or says why not. The organisation is the path's.
+    pub async fn authorize_admin(
+        &self,
+        principal: &Arc<Principal>,
+        route: &'static Route,
+        path: &str,
+    ) -> Result<AdminGrant, Denial> {
+        if let Access::Anyone = route.access {
+            let principal = Arc::clone(principal);
+            return Ok(AdminGrant { principal, route, reach: Reach::Own });
+        }
+        let asked = self.ask(principal).await?;
+        let standing = self.standing(principal, &asked)?;
+        match route.access {
+            Access::Organisation => {
+                let organisation = route.organisation_in(path).ok_or(Denial::NotAMember)?;
+                decision::decide_admin(principal, &standing, route, organisation)
+            }
+            _ => decision::decide_everything(principal, &standing, route),
+        }
+    }
+
+    /// Asks the table about a caller, if it has a say.
+    pub async fn ask(&self, principal: &Principal) -> Result<Asked, Denial> {
+        let (Some(memberships), Identity::User(user)) = (&self.memberships, principal.identity())
+        else {
+            return Ok(Asked { memberships: None, origin: None });
+        };
+        let Found { value, origin } =
+            memberships.of(user.id()).await.map_err(|_| Denial::Unavailable)?;
+        Ok(Asked { memberships: value, origin: Some(origin) })
+    }
+
+    /// Where a caller stands, by what the table said.
+    pub fn standing<'a>(
+        &self,
+        principal: &'a Principal,
+        asked: &'a Asked,
+    ) -> Result<Standing<'a>, Denial> {
+        standing::standing(
+            &self.config,
+            principal,
+            asked.memberships.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// The rules that this is decided by.
+    pub fn config(&self) -> &TenancyConfig {
+        &self.config
+    }
+
+    /// The tenant of an organisation, for answers to its people.
+    pub fn tenant_name(&self, organisation: &OrganisationId) -> Option<String> {
+        let tenant = self.config.template.tenant_of(organisation).ok()?;
+        Some(tenant.as_str().to_owned())
     }
 }
 
-impl Denial {
-    /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Selector(_) => "malformed_selector",
-            Self::NoOrganisation | Self::UnreadableClaim(_) | Self::NoTenant(_) => {
-                "no_organisation"
-            }
-            Self::NameOne(_) => "no_selector",
-            Self::NotAMember => "not_a_member",
-            Self::Scope(_) => "missing_scope",
-        }
+impl Asked {
+    /// What was read elsewhere, for `explain-token`.
+    pub fn read(memberships: Vec<Membership>) -> Self {
+        Self { memberships: Some(memberships.into()), origin: Some(Origin::Read) }
     }
-}
 
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Selector(fault) => fault.fmt(f),
-            Self::NoOrganisation => f.write_str("your token names no organisation"),
-            Self::UnreadableClaim(problem) => {
-                write!(f, "your token's organisation is unreadable: {problem}")
-            }
-            Self::NameOne(organisations) => {
-                let names: Vec<_> = organisations.iter().map(OrganisationId::as_str).collect();
-                write!(
-                    f,
-                    "you belong to several organisations; name one in X-Scope-OrgID: {}",
-                    names.join(", ")
-                )
-            }
-            Self::NotAMember => f.write_str(
-                "you are no member of the organisation that X-Scope-OrgID names, or there is none",
-            ),
-            Self::NoTenant(error) => write!(f, "your organisation has no tenant: {error}"),
-            Self::Scope(scope) => write!(f, "this needs the scope {}", scope.name()),
-        }
+    /// Nothing, because the table has no say.
+    pub fn nothing() -> Self {
+        Self { memberships: None, origin: None }
     }
 }

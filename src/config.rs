@@ -5,6 +5,8 @@
 //! raw value, and no stage takes more than its own section.
 
 mod auth;
+mod cors;
+mod database;
 mod environment;
 mod limits;
 mod listen;
@@ -19,15 +21,17 @@ mod values;
 use std::fmt;
 use std::path::Path;
 
-pub use auth::{AuthConfig, KeySetConfig, OauthClients, TokenPolicy};
+pub use auth::{AuthConfig, KeySetConfig, OauthClients, ServiceRole, TokenPolicy};
+pub use cors::{CorsConfig, OriginPattern};
+pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig};
 pub use environment::Environment;
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use shutdown::ShutdownConfig;
-pub use tenancy::TenancyConfig;
+pub use tenancy::{MembershipPolicy, TenancyConfig};
 pub use upstream::{Upstream, UpstreamConfig};
-pub use values::Secret;
+pub use values::{Secret, parse_duration};
 
 use reader::Document;
 
@@ -38,8 +42,12 @@ pub struct Config {
     pub listen: ListenConfig,
     /// `[auth]`: which tokens are believed.
     pub auth: AuthConfig,
-    /// `[tenancy]`: from organisation to tenant.
+    /// `[database]`: memberships, device keys, revocations; none if claims alone decide.
+    pub database: Option<DatabaseConfig>,
+    /// `[tenancy]` and `[roles]`: from organisation to tenant, and who may do what.
     pub tenancy: TenancyConfig,
+    /// `[cors]`: which web pages may read our answers.
+    pub cors: CorsConfig,
     /// `[upstream]`: where Mimir is.
     pub upstream: UpstreamConfig,
     /// `[limits]`: how much a request may carry, and how slowly.
@@ -81,18 +89,28 @@ impl Config {
     /// Reads TOML text with the environment laid over it.
     pub fn read(text: &str, environment: &Environment) -> Result<Self, Faults> {
         let mut document = Document::parse(text, environment);
+        let database = document.section("database", database::read);
+        let has_database = database.is_some();
+        let roles = document.section("roles", tenancy::read_roles);
         let config = Self {
             listen: document.section("listen", listen::read),
-            auth: document.section("auth", auth::read),
-            tenancy: document.section("tenancy", tenancy::read),
+            auth: document.section("auth", |section| auth::read(section, has_database)),
+            database,
+            tenancy: TenancyConfig {
+                roles,
+                ..document.section("tenancy", |section| tenancy::read(section, has_database))
+            },
+            cors: document.section("cors", cors::read),
             upstream: document.section("upstream", upstream::read),
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
         };
-        document.section("database", not_yet::database);
-        document.section("cors", not_yet::cors);
         document.section("rules", not_yet::rules);
+        let mut config = config;
+        if let Some(database) = &mut config.database {
+            database.reads_sessions = config.auth.check_sessions;
+        }
         document.finish().map(|()| config)
     }
 }

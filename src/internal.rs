@@ -19,6 +19,7 @@ use tower_http::timeout::TimeoutLayer;
 use crate::authn::{Authenticator, KeySource};
 use crate::forward::Instances;
 use crate::lifecycle::Readiness;
+use crate::store::Feed;
 use crate::telemetry::{LogSink, Metrics};
 
 /// What the private port reports on.
@@ -27,6 +28,8 @@ pub struct Reported {
     pub readiness: Readiness,
     /// The issuer's keys.
     pub keys: Arc<KeySource>,
+    /// Whether changes in the database are heard of; none without a database.
+    pub feed: Option<Arc<Feed>>,
     /// The token cache.
     pub authenticator: Arc<Authenticator>,
     /// Mimir's instances.
@@ -55,7 +58,15 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
     let keys = reported.keys.state();
     let age = keys.age.map_or("never fetched".to_owned(), |age| format!("{} s old", age.as_secs()));
     let instances = reported.instances.len();
-    let facts = format!("key set: {} keys, {age}\nupstream: {instances} instances\n", keys.keys);
+    let database = match &reported.feed {
+        None => "none",
+        Some(feed) if feed.is_connected() => "changes are heard of",
+        Some(_) => "changes are not heard of",
+    };
+    let facts = format!(
+        "key set: {} keys, {age}\nupstream: {instances} instances\ndatabase: {database}\n",
+        keys.keys
+    );
     if reported.readiness.is_ready() {
         (StatusCode::OK, format!("ready\n{facts}")).into_response()
     } else {
@@ -70,6 +81,8 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     metrics.key_set_age.set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
     metrics.key_set_keys.set(whole(keys.keys as u64));
     metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
+    let listening = reported.feed.as_ref().is_some_and(|feed| feed.is_connected());
+    metrics.database_listening.set(f64::from(u8::from(listening)));
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     reported.exposition.render()
 }

@@ -9,19 +9,25 @@
 //! 4. [`route`] says *what* is asked: a pure table on method and raw path.
 //! 5. [`authn`] says *who* asks: credential to principal.
 //! 6. [`authz`] says whether they *may*: principal and selector to grant.
-//! 7. [`forward`] takes the grant and streams both bodies to and from Mimir.
+//! 7. [`forward`] takes the grant and streams both bodies to and from Mimir; [`admin`] answers what
+//!    is asked of ourselves.
 //! 8. [`rejection`] turns whatever went wrong into an answer.
 //!
-//! Below them: [`mimir`] (what is known of its interface, and the only writer of the tenant
-//! header), [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
-//! [`internal`] (the private port), [`lifecycle`], and [`app`], which puts all together.
+//! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
+//! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
+//! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
+//! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, and [`command`],
+//! what can be done beside serving.
 
+pub mod admin;
 pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod deadline;
+pub mod directory;
 pub mod edge;
 pub mod forward;
 pub mod internal;
@@ -31,5 +37,6 @@ pub mod mimir;
 pub mod pipeline;
 pub mod rejection;
 pub mod route;
+pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -7,10 +7,10 @@ pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 
 use http::HeaderMap;
 
-use crate::tenancy::TenantId;
+use crate::tenancy::Tenants;
 
 /// Names the tenant of a request. Goes in last, over whatever the map held, so that neither a
 /// client's spelling nor a `Connection` header can touch it (CVE-2021-32813, CVE-2024-45410).
-pub fn set_tenant(headers: &mut HeaderMap, tenant: &TenantId) {
-    headers.insert(TENANT_HEADER, tenant.header_value());
+pub fn set_tenant(headers: &mut HeaderMap, tenants: &Tenants) {
+    headers.insert(TENANT_HEADER, tenants.header_value());
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes -> Route -> Principal -> Grant -> upstream response
-//!          (what)   (who)        (may)
+//!          (what)   (who)        (may)       or AdminGrant -> our own
 //! ```
 //! Each step mints what the next one needs; the order is the security of the whole. Whatever goes
 //! wrong becomes a [`Rejection`], and whatever happens ends in the request's [`Record`].
@@ -12,34 +12,43 @@ mod answer_body;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::authn::Authenticator;
+use crate::admin::{self, Action, Admin};
+use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
-use crate::edge::{AccessLog, ObservedBody, Outcome, Record, RequestId, Upload};
+use crate::edge::{AccessLog, Cors, ObservedBody, Outcome, REQUEST_ID, Record, RequestId, Upload};
 use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::rejection::{Audience, Rejection};
-use crate::route::{self, BodyPolicy, Route};
+use crate::route::{self, Access, BodyPolicy, Route};
 use crate::telemetry::Metrics;
 
 pub use answer_body::AnswerBody;
+
+/// What an administrator may send: a few fields of JSON.
+const ADMIN_BODY_BYTES: u64 = 64 << 10;
 
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
 
 /// One worker's pipeline.
 pub struct Pipeline {
+    /// From which page?
+    pub cors: Arc<Cors>,
     /// Who?
     pub authenticator: Arc<Authenticator>,
     /// May they?
     pub authorizer: Arc<Authorizer>,
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
+    /// To our own answers.
+    pub admin: Arc<Admin>,
     /// How much a body may be.
     pub limits: LimitsConfig,
     /// The largest head.
@@ -50,16 +59,38 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
 }
 
+/// What a journey that arrives comes back with.
+enum Arrived {
+    /// Mimir's answer.
+    Upstream(Forwarded),
+    /// Ours.
+    Own(Response<Bytes>),
+}
+
+/// What a known caller asks of `/admin`.
+struct Order<'a> {
+    id: &'a RequestId,
+    client: IpAddr,
+    route: &'static Route,
+    caller: Caller,
+    method: Method,
+    uri: Uri,
+}
+
 impl Pipeline {
     /// Serves one request. Dropping the returned future cancels it, also at Mimir.
     pub async fn serve(&self, client: IpAddr, request: Request<Incoming>) -> Response<PublicBody> {
         let id = RequestId::of(request.headers());
-        let audience = Audience::of_path(request.uri().path());
-        let wants_no_body = request.method() == Method::HEAD;
+        let page = self.cors.page_of(request.headers());
         let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
-        match self.journey(&id, request, &mut record).await {
-            Ok(forwarded) => {
+        if self.cors.is_preflight(request.method(), request.headers()) {
+            return finish_own(self.cors.answer(&page, &id), record, Outcome::Answered);
+        }
+        let audience = Audience::of_path(request.uri().path());
+        let wants_no_body = request.method() == Method::HEAD;
+        let mut response = match self.journey(&id, client, request, &mut record).await {
+            Ok(Arrived::Upstream(forwarded)) => {
                 record.set_upstream(forwarded.address);
                 record.set_status(forwarded.response.status().as_u16());
                 let observed = |body| {
@@ -67,38 +98,104 @@ impl Pipeline {
                 };
                 forwarded.response.map(observed)
             }
+            Ok(Arrived::Own(mut answer)) => {
+                answer.headers_mut().insert(REQUEST_ID, id.header_value());
+                finish_own(answer.map(Full::from), record, Outcome::Answered)
+            }
             Err(rejection) => {
-                record.set_status(rejection.status().as_u16());
                 if let Some(detail) = rejection.detail() {
                     record.set_detail(detail);
                 }
-                let outcome = rejection.outcome();
-                let observed = |body| ObservedBody::new(AnswerBody::Own(body), record, outcome);
                 let answer = rejection.response(audience, &id);
                 // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
-                answer.map(|body| if wants_no_body { Full::default() } else { body }).map(observed)
+                let answer = answer.map(|body| if wants_no_body { Full::default() } else { body });
+                finish_own(answer, record, rejection.outcome())
             }
-        }
+        };
+        self.cors.decorate(&page, response.headers_mut());
+        response
     }
 
     async fn journey(
         &self,
         id: &RequestId,
+        client: IpAddr,
         request: Request<Incoming>,
         record: &mut Record,
-    ) -> Result<Forwarded, Rejection> {
+    ) -> Result<Arrived, Rejection> {
         let (parts, upload) = Upload::split(request);
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);
         self.check_form(route, &parts, &upload)?;
-        let headers = &parts.headers;
-        let who = self.authenticator.authenticate(headers).await.map_err(Rejection::Credential)?;
-        let grant = self.authorizer.authorize(&who, route, headers).map_err(Rejection::Denied)?;
+        let caller = self.authenticator.authenticate(&parts.headers, client);
+        let caller = caller.await.map_err(Rejection::Credential)?;
+        record.set_principal(&caller.principal);
+        let Access::Tenant(scope) = route.access else {
+            let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
+            // Rare, and so kept out of the size of every other request's journey.
+            return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
+        };
+        let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
+        let grant = grant.await.map_err(Rejection::Denied)?;
         record.set_grant(&grant);
+        let request = Request::from_parts(parts, self.body(route, upload, record)?);
+        let forwarded = self.forwarder.forward(&grant, id, request).await;
+        forwarded.map(Arrived::Upstream).map_err(Rejection::Failed)
+    }
+
+    /// Does what an administrator asks, or refuses it, and notes that in the audit.
+    async fn administer(
+        &self,
+        order: Order<'_>,
+        upload: Upload,
+        record: &mut Record,
+    ) -> Result<Response<Bytes>, Rejection> {
+        let organisation = order.route.organisation_in(order.uri.path());
+        if let Some(organisation) = &organisation {
+            record.set_organisation(organisation);
+        }
+        let done = self.carry_out(&order, upload, record).await;
+        if order.route.access != Access::Anyone {
+            admin::audit(&Action {
+                id: order.id,
+                client: order.client,
+                principal: &order.caller.principal,
+                method: &order.method,
+                route: order.route,
+                organisation: organisation.as_ref(),
+                target: done.as_ref().ok().and_then(|(_, target)| target.as_deref()),
+                outcome: done.as_ref().map_or_else(Rejection::reason, |_| "done"),
+            });
+        }
+        done.map(|(answer, _)| answer)
+    }
+
+    async fn carry_out(
+        &self,
+        order: &Order<'_>,
+        upload: Upload,
+        record: &mut Record,
+    ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
+        let (principal, route) = (&order.caller.principal, order.route);
+        let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
+        let grant = grant.await.map_err(Rejection::Denied)?;
+        let body = self.body(route, upload, record)?.collect().await.map_err(Rejection::Body)?;
+        // No header of the client's goes further than here.
+        let mut request = Request::new(body.to_bytes());
+        *request.method_mut() = order.method.clone();
+        *request.uri_mut() = order.uri.clone();
+        self.admin.serve(grant, order.caller.proof, request).await.map_err(Rejection::Admin)
+    }
+
+    fn body(
+        &self,
+        route: &Route,
+        upload: Upload,
+        record: &mut Record,
+    ) -> Result<RequestBody, Rejection> {
         let body = RequestBody::new(upload, self.body_limits(route)).map_err(Rejection::Body)?;
         record.set_received(body.received());
-        let request = Request::from_parts(parts, body);
-        self.forwarder.forward(&grant, id, request).await.map_err(Rejection::Failed)
+        Ok(body)
     }
 
     fn check_form(&self, route: &Route, parts: &Parts, upload: &Upload) -> Result<(), Rejection> {
@@ -117,9 +214,19 @@ impl Pipeline {
             BodyPolicy::Query => self.limits.query_body_bytes,
             BodyPolicy::Push => self.limits.push_body_bytes,
             BodyPolicy::Otlp => self.limits.otlp_body_bytes,
+            BodyPolicy::Admin => ADMIN_BODY_BYTES,
         };
         BodyLimits { bytes, idle: self.limits.body_idle_timeout, total: self.limits.body_timeout }
     }
+}
+
+fn finish_own(
+    answer: Response<Full<Bytes>>,
+    mut record: Box<Record>,
+    outcome: Outcome,
+) -> Response<PublicBody> {
+    record.set_status(answer.status().as_u16());
+    answer.map(|body| ObservedBody::new(AnswerBody::Own(body), record, outcome))
 }
 
 fn head_bytes(parts: &Parts) -> usize {

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
+use crate::admin::AdminError;
 use crate::authn::Refusal;
 use crate::authz::Denial;
 use crate::edge::{Outcome, REQUEST_ID, RequestId};
 use crate::forward::{BodyFault, Failure};
 use crate::route::Unroutable;
+use crate::store::StoreError;
 
 /// Why a request gets an answer of ours instead of Mimir's.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub enum Rejection {
     Denied(Denial),
     /// Mimir gave no answer.
     Failed(Failure),
+    /// An administrator's request was not done.
+    Admin(AdminError),
 }
 
 /// How long to stay away when something of ours is broken. Senders back off further themselves.
@@ -41,7 +45,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Who reads the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// A Prometheus API client: JSON.
+    /// A Prometheus API client, or an administrator's: JSON.
     Reader,
     /// A sender: plain text.
     Sender,
@@ -50,14 +54,15 @@ pub enum Audience {
 impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
-        let reads = path.starts_with("/prometheus/") || path.starts_with("/api/v1/user_");
+        let reads = ["/prometheus/", "/api/v1/user_", "/admin/"];
+        let reads = reads.iter().any(|prefix| path.starts_with(prefix));
         if reads { Self::Reader } else { Self::Sender }
     }
 }
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 27] = [
+    pub const REJECTION_REASONS: [&'static str; 36] = [
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -85,11 +90,23 @@ impl Rejection {
         "no_selector",
         "not_a_member",
         "missing_scope",
+        "malformed_device_key",
+        "unknown_device_key",
+        "revoked_device_key",
+        "expired_device_key",
+        "revoked",
+        "session_ended",
+        "service_only",
+        "malformed_request",
+        "not_found",
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 7] = [
+    pub const FAILURE_REASONS: [&'static str; 10] = [
         "keys_unavailable",
+        "database_unavailable",
+        "device_key_backoff",
+        "admin_broken",
         "upstream_unresolved",
         "upstream_unreachable",
         "upstream_timeout",
@@ -109,12 +126,23 @@ impl Rejection {
                 BodyFault::Slow => StatusCode::REQUEST_TIMEOUT,
                 BodyFault::Incomplete => StatusCode::BAD_REQUEST,
             },
-            Self::Credential(Refusal::KeysUnavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Credential(_) => StatusCode::UNAUTHORIZED,
-            Self::Denied(Denial::Selector(_) | Denial::NameOne(_)) => StatusCode::BAD_REQUEST,
+            Self::Denied(Denial::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(Denial::Selector(_) | Denial::NameOne(_) | Denial::NameAny) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
+            Self::Admin(
+                AdminError::Missing(_)
+                | AdminError::NoDatabase
+                | AdminError::Store(StoreError::Missing(_)),
+            ) => StatusCode::NOT_FOUND,
+            Self::Admin(AdminError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Admin(AdminError::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -130,6 +158,7 @@ impl Rejection {
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial) => denial.reason(),
             Self::Failed(failure) => failure.reason(),
+            Self::Admin(error) => error.reason(),
         }
     }
 
@@ -152,6 +181,7 @@ impl Rejection {
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial) => denial.to_string(),
             Self::Failed(failure) => failure.to_string(),
+            Self::Admin(error) => error.to_string(),
         }
     }
 
@@ -160,6 +190,7 @@ impl Rejection {
         match self {
             Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
             Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
+            Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
             Self::Failed(_) | Self::Route(_) | Self::HeadTooLarge => None,
             other => Some(other.message()),
         }
@@ -214,6 +245,11 @@ impl Rejection {
     /// RFC 6750, section 3: without a credential only the scheme, else also what was wrong.
     fn challenge(&self) -> HeaderValue {
         HeaderValue::from_static(match self.reason() {
+            // RFC 7617: what a basic-auth client, which is a device, understands.
+            "malformed_device_key"
+            | "unknown_device_key"
+            | "revoked_device_key"
+            | "expired_device_key" => "Bearer error=\"invalid_token\", Basic realm=\"device keys\"",
             "no_credential" => "Bearer",
             "malformed_credential" => "Bearer error=\"invalid_request\"",
             _ => "Bearer error=\"invalid_token\"",

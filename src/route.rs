@@ -12,22 +12,36 @@ use std::fmt;
 use http::request::Parts;
 use http::{Method, Version};
 
-use crate::tenancy::Scope;
-pub use table::ROUTES;
+use crate::tenancy::{OrganisationId, Scope};
+pub use table::{ROUTES, admin};
 
 /// One thing that a caller can ask for.
 #[derive(Debug)]
 pub struct Route {
     /// The methods that it takes.
     pub methods: &'static [Method],
-    /// The path, with `{label}` or `{name}` for one segment that varies.
+    /// The path, with a segment in braces for each that varies: `{label}`, `{name}`,
+    /// `{organisation}`, `{id}`.
     pub path: &'static str,
     /// Which part of the product it belongs to.
     pub surface: Surface,
-    /// What the caller must be allowed to do.
-    pub scope: Scope,
+    /// What the caller must be allowed to do, and where.
+    pub access: Access,
     /// What its body may be.
     pub body: BodyPolicy,
+}
+
+/// What a caller must be allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// This, in the tenant that the request is for: it is forwarded to Mimir.
+    Tenant(Scope),
+    /// To administer the organisation that the path names.
+    Organisation,
+    /// To administer all organisations.
+    Everything,
+    /// Nothing but being known.
+    Anyone,
 }
 
 /// A part of the product, with limits and metrics of its own.
@@ -41,11 +55,13 @@ pub enum Surface {
     Query,
     /// Rules and alerts.
     Rules,
+    /// What we answer ourselves.
+    Admin,
 }
 
 impl Surface {
     /// Every surface.
-    pub const ALL: [Self; 4] = [Self::Push, Self::Otlp, Self::Query, Self::Rules];
+    pub const ALL: [Self; 5] = [Self::Push, Self::Otlp, Self::Query, Self::Rules, Self::Admin];
 
     /// The name in metrics and logs.
     pub fn name(self) -> &'static str {
@@ -54,6 +70,7 @@ impl Surface {
             Self::Otlp => "otlp",
             Self::Query => "query",
             Self::Rules => "rules",
+            Self::Admin => "admin",
         }
     }
 }
@@ -69,6 +86,8 @@ pub enum BodyPolicy {
     Push,
     /// Samples by OTLP.
     Otlp,
+    /// JSON for us.
+    Admin,
 }
 
 /// Why nothing in the table fits.
@@ -82,6 +101,23 @@ pub enum Unroutable {
     Method(&'static Route),
     /// The query string separates parameters with `;`, about which parsers disagree.
     Semicolon,
+}
+
+impl Route {
+    /// The organisation that a path of this route names.
+    pub fn organisation_in(&self, path: &str) -> Option<OrganisationId> {
+        self.segment_in("{organisation}", path).and_then(|name| OrganisationId::parse(name).ok())
+    }
+
+    /// The identifier that a path of this route names.
+    pub fn id_in(&self, path: &str) -> Option<uuid::Uuid> {
+        self.segment_in("{id}", path).and_then(|id| uuid::Uuid::try_parse(id).ok())
+    }
+
+    fn segment_in<'a>(&self, wanted: &str, path: &'a str) -> Option<&'a str> {
+        let mut segments = self.path.split('/').zip(path.split('/'));
+        segments.find(|(segment, _)| *segment == wanted).map(|(_, given)| given)
+    }
 }
 
 /// Finds the route of a request.
@@ -129,7 +165,9 @@ impl fmt::Display for Unroutable {
                 f.write_str("no such path; Mimir's user-facing paths are served unchanged")
             }
             Self::Method(route) => {
-                let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
+                let same_path = ROUTES.iter().filter(|other| other.path == route.path);
+                let methods: Vec<_> =
+                    same_path.flat_map(|route| route.methods).map(Method::as_str).collect();
                 write!(f, "{} takes only {}", route.path, methods.join(" and "))
             }
             Self::Semicolon => {

@@ -5,4 +5,4 @@ mod logging;
 mod metrics;
 
 pub use logging::{LogSink, Logging};
-pub use metrics::{MetricNames, Metrics, install_recorder};
+pub use metrics::{DirectoryMetrics, MetricNames, Metrics, install_recorder};

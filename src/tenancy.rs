@@ -4,19 +4,35 @@
 //! isolation. One maps to the other by the operator's [`TenantTemplate`], which is injective:
 //! two organisations never share a tenant.
 
+mod membership;
 mod organisation_id;
+mod role;
 mod scope;
 mod tenant_id;
+mod tenants;
 
+pub use membership::Membership;
 pub use organisation_id::{OrganisationId, OrganisationIdError};
+pub use role::{Role, RoleMap};
 pub use scope::{Scope, Scopes};
 pub use tenant_id::{TemplateError, TenantId, TenantIdError, TenantTemplate};
+pub use tenants::Tenants;
 
 /// A Supabase user: the `sub` of a token, always a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UserId(pub uuid::Uuid);
 
 impl std::fmt::Display for UserId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A device key's identifier: who calls, when a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceId(pub uuid::Uuid);
+
+impl std::fmt::Display for DeviceId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }

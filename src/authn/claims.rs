@@ -7,9 +7,9 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::principal::{Principal, claimed_organisations};
+use super::principal::{Principal, Service, User, claimed};
 use super::refusal::TokenFault;
-use crate::config::{OauthClients, TokenPolicy};
+use crate::config::{OauthClients, ServiceRole, TokenPolicy};
 use crate::tenancy::UserId;
 
 /// The claims of a token whose signature fits.
@@ -34,9 +34,29 @@ pub(super) const CHECKS: [Check; 9] = [
     Check { about: "client_id", make: oauth_client },
 ];
 
+/// What the project's `service_role` key must say, where it is let in: it has no `sub` and no `aud`,
+/// and may have no session.
+pub(super) const SERVICE_CHECKS: [Check; 5] = [
+    Check { about: "role", make: service_role },
+    Check { about: "iss", make: service_issuer },
+    Check { about: "exp", make: expiry },
+    Check { about: "nbf", make: not_before },
+    Check { about: "iat", make: issued_at },
+];
+
 impl Claims {
     pub(super) fn parse(json: &[u8]) -> Result<Self, TokenFault> {
         serde_json::from_slice(json).map(Self).map_err(|_| TokenFault::Claims)
+    }
+
+    /// The checks that this token has to pass.
+    pub(super) fn checks(&self, policy: &TokenPolicy) -> &'static [Check] {
+        if self.is_service(policy) { &SERVICE_CHECKS } else { &CHECKS }
+    }
+
+    fn is_service(&self, policy: &TokenPolicy) -> bool {
+        let role = self.0.get("role").and_then(Value::as_str);
+        policy.service_role == ServiceRole::Allowed && role == Some(SERVICE_ROLE)
     }
 
     /// Makes every check and, if all pass, the principal and the time at which the token ends.
@@ -45,14 +65,24 @@ impl Claims {
         policy: &TokenPolicy,
         now: i64,
     ) -> Result<(Principal, i64), TokenFault> {
-        for check in &CHECKS {
+        for check in self.checks(policy) {
             (check.make)(self, policy, now)?;
         }
-        let user = UserId(self.subject()?);
-        let session = self.0.get("session_id").and_then(Value::as_str).map(str::to_owned);
-        let organisations = claimed_organisations(&self.0, &policy.organisation_claim);
         let expires = self.time("exp")?.ok_or(TokenFault::Claims)?;
-        Ok((Principal::user(user, session, organisations), expires))
+        if self.is_service(policy) {
+            return Ok((Principal::service(Service::ServiceRole), expires));
+        }
+        let user = UserId(self.subject()?);
+        let optional = |claim| self.0.get(claim).and_then(Value::as_str);
+        let claimed = claimed(
+            &self.0,
+            &policy.organisation_claim,
+            policy.default_organisation_claim.as_deref(),
+            policy.role_claim.as_deref(),
+        );
+        let issued = self.time("iat")?;
+        let user = User::new(user, optional("session_id"), optional("jti"), issued, claimed);
+        Ok((Principal::user(user), expires))
     }
 
     fn text(&self, claim: &'static str) -> Result<&str, TokenFault> {
@@ -83,6 +113,30 @@ impl Claims {
         let hyphenated = text.len() == uuid::fmt::Hyphenated::LENGTH;
         Uuid::try_parse(text).ok().filter(|_| hyphenated).ok_or(TokenFault::Subject)
     }
+}
+
+const SERVICE_ROLE: &str = "service_role";
+
+fn service_role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    Ok(format!("{:?}: a service, which is let in here", claims.text("role")?))
+}
+
+/// The legacy key is issued by `supabase` for a project (`ref`); where our issuer is a project of
+/// Supabase's, it must be that one.
+fn service_issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    let issuer = claims.text("iss")?;
+    if issuer == policy.issuer {
+        return Ok(issuer.to_owned());
+    }
+    let project =
+        policy.issuer.strip_prefix("https://").and_then(|rest| rest.split_once(".supabase.co"));
+    let is_ours = match (project, claims.0.get("ref")) {
+        (Some((ours, _)), Some(theirs)) => theirs.as_str() == Some(ours),
+        (Some(_), None) => false,
+        // Self-hosted: the key has no project, and the secret is the project's own.
+        (None, _) => true,
+    };
+    if issuer == "supabase" && is_ours { Ok(issuer.to_owned()) } else { Err(TokenFault::Issuer) }
 }
 
 fn leeway(policy: &TokenPolicy) -> i64 {

@@ -1,45 +1,57 @@
-//! `explain-token`: the way of one token, step by step, with what was found at each. It walks the
-//! same functions as `serve`.
+//! `explain-token`: the way of one token up to its principal, step by step, with what was found at
+//! each. It walks the same functions as `serve`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
-use super::claims::CHECKS;
 use super::jws::Jws;
 use super::key_set::{KeySet, Lookup, VerificationKey};
-use super::principal::ClaimedOrganisations;
+use super::principal::Principal;
 use super::refusal::TokenFault;
 use super::verify::{shared_secret, verify_signature};
-use crate::config::{AuthConfig, TenancyConfig};
+use crate::config::AuthConfig;
 
 /// What was found at each step.
+#[derive(Default)]
 pub struct Explanation {
     steps: Vec<(String, Result<String, String>)>,
+    principal: Option<Arc<Principal>>,
 }
 
 impl Explanation {
-    /// Whether the token would be let in, with an organisation that has a tenant.
+    /// One problem that ends it all.
+    pub fn of_problem(about: &str, problem: String) -> Self {
+        let mut explanation = Self::default();
+        explanation.step(about, Err(problem));
+        explanation
+    }
+
+    /// Whether the credential would be let in, with an organisation that has a tenant.
     pub fn passes(&self) -> bool {
         self.steps.iter().all(|(_, outcome)| outcome.is_ok())
     }
 
-    fn step(&mut self, about: &str, outcome: Result<String, String>) {
+    /// Whose it is, if it is believed.
+    pub fn principal(&self) -> Option<Arc<Principal>> {
+        self.principal.clone()
+    }
+
+    /// Adds a step: what it was about, and what was found or was wrong.
+    pub fn step(&mut self, about: &str, outcome: Result<String, String>) {
         self.steps.push((about.to_owned(), outcome));
     }
 }
 
-/// Walks a token's way. Without a key set (none given, none fetched) an asymmetric signature
-/// cannot be checked, and the explanation says so.
+/// Walks a token's way up to the principal.
 pub fn explain(
     token: &str,
     auth: &AuthConfig,
-    tenancy: &TenancyConfig,
     keys: Result<&KeySet, &str>,
     now: i64,
 ) -> Explanation {
-    let mut explanation = Explanation { steps: Vec::new() };
+    let mut explanation = Explanation::default();
     let jws = match Jws::parse(token.trim()) {
         Ok(jws) => jws,
         Err(fault) => {
@@ -65,41 +77,14 @@ pub fn explain(
         }
     };
     explanation.step("signature", Ok("fits".to_owned()));
-    for check in &CHECKS {
+    for check in claims.checks(&auth.tokens) {
         let outcome = (check.make)(&claims, &auth.tokens, now);
         explanation.step(check.about, outcome.map_err(|fault| fault.to_string()));
     }
     if let Ok((principal, _)) = claims.verify(&auth.tokens, now) {
-        explain_organisations(&mut explanation, principal.organisations(), auth, tenancy);
+        explanation.principal = Some(Arc::new(principal));
     }
     explanation
-}
-
-fn explain_organisations(
-    explanation: &mut Explanation,
-    claimed: &ClaimedOrganisations,
-    auth: &AuthConfig,
-    tenancy: &TenancyConfig,
-) {
-    let claim = &auth.tokens.organisation_claim;
-    match claimed {
-        ClaimedOrganisations::Missing => {
-            explanation.step("organisation", Err(format!("the claim {claim} is not there")));
-        }
-        ClaimedOrganisations::Unreadable(problem) => {
-            explanation.step("organisation", Err(problem.clone()));
-        }
-        ClaimedOrganisations::Listed(organisations) => {
-            for organisation in organisations {
-                let outcome = tenancy.template.tenant_of(organisation);
-                let found =
-                    outcome.map(|tenant| format!("{organisation}, tenant {}", tenant.as_str()));
-                explanation.step("organisation", found.map_err(|error| error.to_string()));
-            }
-        }
-    }
-    let scopes: Vec<_> = tenancy.user_scopes.names().collect();
-    explanation.step("scopes", Ok(scopes.join(", ")));
 }
 
 fn find_key(
@@ -132,6 +117,6 @@ impl fmt::Display for Explanation {
                 Err(problem) => writeln!(f, "REFUSED {about:<13} {problem}")?,
             }
         }
-        f.write_str(if self.passes() { "the token passes" } else { "the token does not pass" })
+        f.write_str(if self.passes() { "it passes" } else { "it does not pass" })
     }
 }

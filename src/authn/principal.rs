@@ -1,15 +1,44 @@
 //! [`Principal`]: who calls, proven.
 
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
-use crate::tenancy::{OrganisationId, UserId};
+use crate::tenancy::{DeviceId, OrganisationId, Role, Scopes, UserId};
 
 /// Somebody whose credential has been verified. Only this stage makes one.
 #[derive(Debug)]
-pub struct Principal {
-    user: UserId,
-    session: Option<String>,
-    organisations: ClaimedOrganisations,
+pub struct Principal(Identity);
+
+/// Who calls.
+#[derive(Debug)]
+pub enum Identity {
+    /// A person, by an access token.
+    User(User),
+    /// A device, by its key.
+    Device(Device),
+    /// A program of the operator's.
+    Service(Service),
+}
+
+/// A person, and what the token says.
+#[derive(Debug)]
+pub struct User {
+    id: UserId,
+    session: Option<Box<str>>,
+    token_id: Option<Box<str>>,
+    issued_at: Option<i64>,
+    claimed: Claimed,
+}
+
+/// What a token says of organisations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Those that it names.
+    pub organisations: ClaimedOrganisations,
+    /// The one that is meant when none is named.
+    pub default: Option<OrganisationId>,
+    /// What the user is in them.
+    pub role: ClaimedRole,
 }
 
 /// What the organisation claim of a token says.
@@ -23,18 +52,125 @@ pub enum ClaimedOrganisations {
     Unreadable(String),
 }
 
+/// What the role claim of a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimedRole {
+    /// No such claim is configured.
+    Unasked,
+    /// The claim is not there, or no text.
+    Missing,
+    /// This.
+    Named(Role),
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Device {
+    id: DeviceId,
+    organisation: OrganisationId,
+    name: String,
+    scopes: Scopes,
+}
+
+/// A program of the operator's, which reaches every organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// By a key of `auth.admin_key`.
+    AdminKey,
+    /// By the project's `service_role` key.
+    ServiceRole,
+}
+
 impl Principal {
-    pub(super) fn user(
-        user: UserId,
-        session: Option<String>,
-        organisations: ClaimedOrganisations,
+    pub(super) fn user(user: User) -> Self {
+        Self(Identity::User(user))
+    }
+
+    pub(super) fn device(device: Device) -> Self {
+        Self(Identity::Device(device))
+    }
+
+    pub(super) fn service(service: Service) -> Self {
+        Self(Identity::Service(service))
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    /// What kind of caller this is, for logs and answers.
+    pub fn kind(&self) -> &'static str {
+        match &self.0 {
+            Identity::User(_) => "user",
+            Identity::Device(_) => "device",
+            Identity::Service(_) => "service",
+        }
+    }
+
+    /// The caller's identifier; a service has only its name.
+    pub fn id(&self) -> PrincipalId {
+        match &self.0 {
+            Identity::User(user) => PrincipalId::Uuid(user.id.0),
+            Identity::Device(device) => PrincipalId::Uuid(device.id.0),
+            Identity::Service(service) => PrincipalId::Name(service.name()),
+        }
+    }
+
+    /// Bytes that a principal takes, for the cache that keeps it.
+    pub(super) fn weight(&self) -> usize {
+        let Identity::User(user) = &self.0 else { return size_of::<Self>() };
+        let listed = match &user.claimed.organisations {
+            ClaimedOrganisations::Listed(all) => {
+                all.iter().map(|id| size_of::<OrganisationId>() + id.as_str().len()).sum()
+            }
+            ClaimedOrganisations::Missing => 0,
+            ClaimedOrganisations::Unreadable(text) => text.len(),
+        };
+        let texts = [&user.session, &user.token_id];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        size_of::<Self>() + listed + texts
+    }
+}
+
+/// A caller's identifier, for logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalId {
+    /// A user's or a device's.
+    Uuid(Uuid),
+    /// A service's.
+    Name(&'static str),
+}
+
+impl std::fmt::Display for PrincipalId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uuid(id) => id.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl User {
+    pub(super) fn new(
+        id: UserId,
+        session: Option<&str>,
+        token_id: Option<&str>,
+        issued_at: Option<i64>,
+        claimed: Claimed,
     ) -> Self {
-        Self { user, session, organisations }
+        Self {
+            id,
+            session: session.map(Into::into),
+            token_id: token_id.map(Into::into),
+            issued_at,
+            claimed,
+        }
     }
 
     /// The user.
-    pub fn user_id(&self) -> UserId {
-        self.user
+    pub fn id(&self) -> UserId {
+        self.id
     }
 
     /// The sign-in that the token stems from (`session_id`).
@@ -42,29 +178,86 @@ impl Principal {
         self.session.as_deref()
     }
 
-    /// The organisations that the token names.
-    pub fn organisations(&self) -> &ClaimedOrganisations {
-        &self.organisations
+    /// The token's own identifier (`jti`), which Supabase gives none unless a hook adds it.
+    pub(super) fn token_id(&self) -> Option<&str> {
+        self.token_id.as_deref()
     }
 
-    /// Bytes that a principal takes, for the cache that keeps it.
-    pub(super) fn weight(&self) -> usize {
-        let listed = match &self.organisations {
-            ClaimedOrganisations::Listed(all) => {
-                all.iter().map(|id| size_of::<OrganisationId>() + id.as_str().len()).sum()
-            }
-            ClaimedOrganisations::Missing => 0,
-            ClaimedOrganisations::Unreadable(text) => text.len(),
-        };
-        size_of::<Self>() + listed + self.session.as_ref().map_or(0, String::len)
+    /// When the token was issued (`iat`), in seconds since the epoch.
+    pub(super) fn issued_at(&self) -> Option<i64> {
+        self.issued_at
+    }
+
+    /// What the token says of organisations.
+    pub fn claimed(&self) -> &Claimed {
+        &self.claimed
+    }
+}
+
+impl Device {
+    pub(super) fn new(
+        id: DeviceId,
+        organisation: OrganisationId,
+        name: String,
+        scopes: Scopes,
+    ) -> Self {
+        Self { id, organisation, name, scopes }
+    }
+
+    /// The device.
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// Whose it is.
+    pub fn organisation(&self) -> &OrganisationId {
+        &self.organisation
+    }
+
+    /// What its owner calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it may do.
+    pub fn scopes(&self) -> Scopes {
+        self.scopes
+    }
+}
+
+impl Service {
+    /// The name in logs and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdminKey => "admin_key",
+            Self::ServiceRole => "service_role",
+        }
+    }
+}
+
+/// What a token says of organisations, by the names of the claims.
+pub(super) fn claimed(
+    claims: &Map<String, Value>,
+    organisations: &str,
+    default: Option<&str>,
+    role: Option<&str>,
+) -> Claimed {
+    let default = default.and_then(|path| find(claims, path)).and_then(Value::as_str);
+    Claimed {
+        organisations: claimed_organisations(claims, organisations),
+        // One that cannot be read is none; it is never more than a convenience.
+        default: default.and_then(|name| OrganisationId::parse(name).ok()),
+        role: match role {
+            None => ClaimedRole::Unasked,
+            Some(path) => find(claims, path)
+                .and_then(Value::as_str)
+                .map_or(ClaimedRole::Missing, |name| ClaimedRole::Named(Role::new(name))),
+        },
     }
 }
 
 /// Reads the organisation claim: a string, or an array of strings.
-pub(super) fn claimed_organisations(
-    claims: &Map<String, Value>,
-    path: &str,
-) -> ClaimedOrganisations {
+fn claimed_organisations(claims: &Map<String, Value>, path: &str) -> ClaimedOrganisations {
     let names: Vec<&Value> = match find(claims, path) {
         None | Some(Value::Null) => return ClaimedOrganisations::Missing,
         Some(Value::Array(names)) => names.iter().collect(),
@@ -96,6 +289,49 @@ fn find<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let mut parts = path.split('.');
     let first = claims.get(parts.next()?)?;
     parts.try_fold(first, |value, part| value.get(part))
+}
+
+/// Principals for the tests of other stages, which cannot make any.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+
+    pub(crate) const SESSION: &str = "5e551011-0000-4000-8000-000000000001";
+    pub(crate) const TOKEN_ID: &str = "token-1";
+    pub(crate) const ISSUED_AT: i64 = 1_700_000_000;
+
+    pub(crate) fn ids(names: &[&str]) -> Vec<OrganisationId> {
+        names.iter().map(|name| OrganisationId::parse(name).unwrap()).collect()
+    }
+
+    pub(crate) fn user() -> User {
+        user_of(ClaimedOrganisations::Missing)
+    }
+
+    pub(crate) fn user_of(organisations: ClaimedOrganisations) -> User {
+        let claimed = Claimed { organisations, default: None, role: ClaimedRole::Unasked };
+        let id = UserId(Uuid::from_u128(7));
+        User::new(id, Some(SESSION), Some(TOKEN_ID), Some(ISSUED_AT), claimed)
+    }
+
+    pub(crate) fn with_default(mut user: User, name: &str) -> User {
+        user.claimed.default = Some(OrganisationId::parse(name).unwrap());
+        user
+    }
+
+    pub(crate) fn with_role(mut user: User, name: &str) -> User {
+        user.claimed.role = ClaimedRole::Named(Role::new(name));
+        user
+    }
+
+    pub(crate) fn device(organisation: &str, scopes: Scopes) -> Device {
+        let organisation = OrganisationId::parse(organisation).unwrap();
+        Device::new(DeviceId(Uuid::from_u128(8)), organisation, "hub".to_owned(), scopes)
+    }
+
+    pub(crate) fn principal(identity: Identity) -> std::sync::Arc<Principal> {
+        std::sync::Arc::new(Principal(identity))
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,34 @@ pub enum Refusal {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// The device key is not to be believed.
+    DeviceKey(DeviceKeyFault),
+    /// The token was withdrawn.
+    Revoked,
+    /// The session that the token stems from has ended.
+    SessionEnded,
+    /// The database cannot be read and nothing is known of the caller. Ours to blame.
+    DatabaseUnavailable,
+    /// Too many requests with unknown device keys wait already. Ours to blame: this one may be good.
+    Backoff,
+}
+
+/// What is wrong with a device key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKeyFault {
+    /// Its form, or its checksum.
+    Form,
+    /// No device has it.
+    Unknown,
+    /// It was revoked.
+    Revoked,
+    /// It has expired, and so has its grace.
+    Expired {
+        /// How long ago.
+        seconds: i64,
+    },
+    /// There are no device keys without a database.
+    Off,
 }
 
 /// What is wrong with the credential's form.
@@ -28,10 +56,12 @@ pub enum CredentialFault {
     ApiKeyOnly,
     /// More than one `Authorization` header.
     Several,
-    /// A scheme other than `Bearer`.
+    /// A scheme other than `Bearer` and `Basic`.
     Scheme,
-    /// Not of the form `Bearer TOKEN`.
+    /// Not of the form `Bearer TOKEN` or `Basic BASE64`.
     Malformed,
+    /// A basic-auth password that is no device key.
+    Password,
     /// A project key (`sb_publishable_…`, `sb_secret_…`), which says nothing about a user.
     ProjectKey,
 }
@@ -99,6 +129,28 @@ impl Refusal {
             Self::Credential(_) => "malformed_credential",
             Self::Token(fault) => fault.reason(),
             Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::DeviceKey(fault) => fault.reason(),
+            Self::Revoked => "revoked",
+            Self::SessionEnded => "session_ended",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::Backoff => "device_key_backoff",
+        }
+    }
+
+    /// Whether the fault is ours, and the caller may be as good as any.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::KeysUnavailable { .. } | Self::DatabaseUnavailable | Self::Backoff)
+    }
+}
+
+impl DeviceKeyFault {
+    /// A label for metrics and logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Form => "malformed_device_key",
+            Self::Unknown | Self::Off => "unknown_device_key",
+            Self::Revoked => "revoked_device_key",
+            Self::Expired { .. } => "expired_device_key",
         }
     }
 }
@@ -131,6 +183,31 @@ impl fmt::Display for Refusal {
             Self::KeysUnavailable { .. } => {
                 f.write_str("the issuer's keys cannot be had at the moment; try again")
             }
+            Self::DeviceKey(fault) => fault.fmt(f),
+            Self::Revoked => f.write_str("the token was revoked; sign in again"),
+            Self::SessionEnded => f.write_str("the token's session has ended; sign in again"),
+            Self::DatabaseUnavailable => {
+                f.write_str("it cannot be looked up at the moment who you are; try again")
+            }
+            Self::Backoff => {
+                f.write_str("your address has sent many unknown device keys; try again")
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceKeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form => {
+                f.write_str("the device key is mistyped or cut off: its checksum is wrong")
+            }
+            Self::Unknown => f.write_str("the device key is unknown"),
+            Self::Revoked => f.write_str("the device key was revoked; create a new one"),
+            Self::Expired { seconds } => {
+                write!(f, "the device key expired {seconds} s ago; create a new one")
+            }
+            Self::Off => f.write_str("device keys are not accepted here: there is no database"),
         }
     }
 }
@@ -138,13 +215,18 @@ impl fmt::Display for Refusal {
 impl fmt::Display for CredentialFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "no credential; send Authorization: Bearer with an access token",
+            Self::Missing => {
+                "no credential; send Authorization: Bearer with an access token or a device key"
+            }
             Self::ApiKeyOnly => {
                 "apikey says nothing about a user; send Authorization: Bearer with an access token"
             }
             Self::Several => "more than one Authorization header; send one",
-            Self::Scheme => "the Authorization scheme must be Bearer",
-            Self::Malformed => "the Authorization header must be: Bearer TOKEN",
+            Self::Scheme => "the Authorization scheme must be Bearer, or Basic for a device key",
+            Self::Malformed => {
+                "the Authorization header must be: Bearer TOKEN, or Basic with a device key"
+            }
+            Self::Password => "the basic-auth password must be a device key (mtpd_…)",
             Self::ProjectKey => "this is a project's API key; send a user's access token",
         })
     }

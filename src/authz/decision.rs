@@ -2,110 +2,111 @@
 
 use std::sync::Arc;
 
-use super::selector::Selector;
+use super::grant::{AdminGrant, Organisations, Reach};
+use super::selector::{Selector, SelectorFault};
+use super::standing::{Place, Standing};
 use super::{Denial, Grant};
-use crate::authn::{ClaimedOrganisations, Principal};
-use crate::config::TenancyConfig;
-use crate::route::Route;
-use crate::tenancy::OrganisationId;
+use crate::authn::Principal;
+use crate::route::{Route, Surface};
+use crate::tenancy::{OrganisationId, Scope, Scopes, TenantTemplate, Tenants};
 
+/// Decides on a request for telemetry: which organisations are meant, whether the caller is in each
+/// of them, and whether they may do this there.
 pub(super) fn decide(
-    config: &TenancyConfig,
+    template: &TenantTemplate,
     principal: &Arc<Principal>,
+    standing: &Standing<'_>,
     route: &'static Route,
+    scope: Scope,
     selector: &Selector,
 ) -> Result<Grant, Denial> {
-    let organisation = choose(principal.organisations(), selector)?;
-    if !config.user_scopes.contains(route.scope) {
-        return Err(Denial::Scope(route.scope));
-    }
-    let tenant = config.template.tenant_of(organisation).map_err(Denial::NoTenant)?;
-    Ok(Grant {
-        principal: Arc::clone(principal),
-        route,
-        organisation: organisation.clone(),
-        tenant,
-    })
-}
-
-/// The one organisation among the caller's own that a request is about.
-fn choose<'a>(
-    claimed: &'a ClaimedOrganisations,
-    selector: &Selector,
-) -> Result<&'a OrganisationId, Denial> {
-    let own = match claimed {
-        ClaimedOrganisations::Listed(own) => own,
-        ClaimedOrganisations::Missing => return Err(Denial::NoOrganisation),
-        ClaimedOrganisations::Unreadable(problem) => {
-            return Err(Denial::UnreadableClaim(problem.clone()));
+    let tenant_of = |organisation| template.tenant_of(organisation).map_err(Denial::NoTenant);
+    let (organisations, tenants) = match selector {
+        Selector::Impossible => return Err(Denial::NotAMember),
+        Selector::Several(_) if route.surface != Surface::Query => {
+            return Err(Denial::Selector(SelectorFault::OnlyOne));
+        }
+        Selector::Several(wanted) => {
+            for organisation in wanted {
+                require(scope, scopes_in(standing, organisation)?)?;
+            }
+            let tenants = wanted.iter().map(tenant_of).collect::<Result<_, _>>()?;
+            let tenants = Tenants::federated(tenants).ok_or(Denial::NotAMember)?;
+            (Organisations::Several(wanted.as_slice().into()), tenants)
+        }
+        Selector::One(wanted) => {
+            require(scope, scopes_in(standing, wanted)?)?;
+            (Organisations::One(wanted.clone()), tenant_of(wanted)?.into())
+        }
+        Selector::None => {
+            let place = meant(standing)?;
+            require(scope, place.scopes)?;
+            let organisation = place.organisation;
+            (Organisations::One(organisation.clone()), tenant_of(organisation)?.into())
         }
     };
-    match (selector, own.as_slice()) {
-        (Selector::One(wanted), own) => {
-            own.iter().find(|id| *id == wanted).ok_or(Denial::NotAMember)
-        }
-        (Selector::Impossible, _) => Err(Denial::NotAMember),
-        (Selector::None, [only]) => Ok(only),
-        (Selector::None, own) => Err(Denial::NameOne(own.to_vec())),
+    Ok(Grant { principal: Arc::clone(principal), route, organisations, tenants })
+}
+
+/// Decides on a request to one organisation's part of `/admin`.
+pub(super) fn decide_admin(
+    principal: &Arc<Principal>,
+    standing: &Standing<'_>,
+    route: &'static Route,
+    organisation: OrganisationId,
+) -> Result<AdminGrant, Denial> {
+    require(Scope::Admin, scopes_in(standing, &organisation)?)?;
+    let reach = Reach::Organisation(organisation);
+    Ok(AdminGrant { principal: Arc::clone(principal), route, reach })
+}
+
+/// Decides on a request to the part of `/admin` that concerns all organisations.
+pub(super) fn decide_everything(
+    principal: &Arc<Principal>,
+    standing: &Standing<'_>,
+    route: &'static Route,
+) -> Result<AdminGrant, Denial> {
+    match standing {
+        Standing::Everywhere(scopes) => require(Scope::Admin, *scopes)?,
+        Standing::In(_) => return Err(Denial::ServiceOnly),
     }
+    Ok(AdminGrant { principal: Arc::clone(principal), route, reach: Reach::Everything })
+}
+
+/// What a caller may do in an organisation. One that does not exist gets the same answer as one
+/// that is another's.
+fn scopes_in(standing: &Standing<'_>, wanted: &OrganisationId) -> Result<Scopes, Denial> {
+    match standing {
+        Standing::Everywhere(scopes) => Ok(*scopes),
+        Standing::In(places) => places
+            .iter()
+            .find(|place| place.organisation == wanted)
+            .map(|place| place.scopes)
+            .ok_or(Denial::NotAMember),
+    }
+}
+
+/// The organisation that is meant when none is named.
+fn meant<'a>(standing: &'a Standing<'a>) -> Result<&'a Place<'a>, Denial> {
+    let places = match standing {
+        Standing::Everywhere(_) => return Err(Denial::NameAny),
+        Standing::In(places) => places,
+    };
+    match places.as_slice() {
+        [] => Err(Denial::NoOrganisation),
+        [only] => Ok(only),
+        several => {
+            let default = several.iter().find(|place| place.is_default);
+            default.ok_or_else(|| {
+                Denial::NameOne(several.iter().map(|place| place.organisation.clone()).collect())
+            })
+        }
+    }
+}
+
+fn require(scope: Scope, scopes: Scopes) -> Result<(), Denial> {
+    if scopes.contains(scope) { Ok(()) } else { Err(Denial::Scope(scope)) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn ids(names: &[String]) -> Vec<OrganisationId> {
-        names.iter().map(|name| OrganisationId::parse(name).unwrap()).collect()
-    }
-
-    fn claimed(names: &[&str]) -> ClaimedOrganisations {
-        ClaimedOrganisations::Listed(ids(&names
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()))
-    }
-
-    fn one(name: &str) -> Selector {
-        Selector::One(OrganisationId::parse(name).unwrap())
-    }
-
-    #[test]
-    fn a_member_of_one_needs_no_selector() {
-        assert_eq!(choose(&claimed(&["a"]), &Selector::None).unwrap().as_str(), "a");
-        assert_eq!(choose(&claimed(&["a"]), &one("a")).unwrap().as_str(), "a");
-    }
-
-    #[test]
-    fn a_member_of_several_names_one() {
-        let both = claimed(&["a", "b"]);
-        assert_eq!(choose(&both, &one("b")).unwrap().as_str(), "b");
-        assert!(
-            matches!(choose(&both, &Selector::None), Err(Denial::NameOne(own)) if own.len() == 2)
-        );
-    }
-
-    #[test]
-    fn foreign_unknown_and_impossible_organisations_look_the_same() {
-        let own = claimed(&["a"]);
-        for selector in [one("b"), one("no-such-organisation"), Selector::Impossible] {
-            assert_eq!(choose(&own, &selector), Err(Denial::NotAMember));
-        }
-    }
-
-    proptest! {
-        // The one property that the product exists for.
-        #[test]
-        fn nobody_is_granted_what_is_not_theirs(
-            own in proptest::collection::vec("[a-d]{1,2}", 0..4),
-            wanted in proptest::option::of("[a-d]{1,2}"),
-        ) {
-            let claimed = ClaimedOrganisations::Listed(ids(&own));
-            let selector = wanted.as_deref().map_or(Selector::None, one);
-            if let Ok(granted) = choose(&claimed, &selector) {
-                prop_assert!(own.iter().any(|name| name == granted.as_str()));
-                prop_assert!(wanted.is_none_or(|wanted| wanted == granted.as_str()));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,19 +1,29 @@
-//! [`Grant`]: proof of permission, the only key to `forward`.
+//! [`Grant`] and [`AdminGrant`]: proof of permission.
 
 use std::sync::Arc;
 
 use crate::authn::Principal;
 use crate::route::Route;
-use crate::tenancy::{OrganisationId, TenantId};
+use crate::tenancy::{OrganisationId, Tenants};
 
-/// One caller's permission for one request to one tenant. Its fields are private to this stage,
-/// so nothing else can make one; without one nothing can be forwarded.
+/// One caller's permission for one request to one tenant, or to several for a federated read. Its
+/// fields are private to this stage, so nothing else can make one; without one nothing can be
+/// forwarded.
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub(super) principal: Arc<Principal>,
     pub(super) route: &'static Route,
-    pub(super) organisation: OrganisationId,
-    pub(super) tenant: TenantId,
+    pub(super) organisations: Organisations,
+    pub(super) tenants: Tenants,
+}
+
+/// The organisations of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Organisations {
+    /// One, as nearly always.
+    One(OrganisationId),
+    /// Several, of a federated read.
+    Several(Arc<[OrganisationId]>),
 }
 
 impl Grant {
@@ -27,13 +37,60 @@ impl Grant {
         self.route
     }
 
-    /// In which organisation.
-    pub fn organisation(&self) -> &OrganisationId {
-        &self.organisation
+    /// In which organisations.
+    pub fn organisations(&self) -> &[OrganisationId] {
+        match &self.organisations {
+            Organisations::One(one) => std::slice::from_ref(one),
+            Organisations::Several(several) => several,
+        }
     }
 
-    /// In which tenant.
-    pub fn tenant(&self) -> &TenantId {
-        &self.tenant
+    /// In which tenants.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+}
+
+/// One caller's permission for one request to `/admin`.
+#[derive(Clone, Debug)]
+pub struct AdminGrant {
+    pub(super) principal: Arc<Principal>,
+    pub(super) route: &'static Route,
+    pub(super) reach: Reach,
+}
+
+/// How far an administrator's request reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To what concerns the caller alone.
+    Own,
+    /// To one organisation.
+    Organisation(OrganisationId),
+    /// To all.
+    Everything,
+}
+
+impl AdminGrant {
+    /// Who may.
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+
+    /// What they may do.
+    pub fn route(&self) -> &'static Route {
+        self.route
+    }
+
+    /// How far.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// The one organisation, if it is about one.
+    pub fn organisation(&self) -> Option<&OrganisationId> {
+        match &self.reach {
+            Reach::Organisation(organisation) => Some(organisation),
+            Reach::Own | Reach::Everything => None,
+        }
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Selector {
     None,
     /// One organisation.
     One(OrganisationId),
+    /// Several, each once: a federated read.
+    Several(Vec<OrganisationId>),
     /// A name that no organisation can have. The answer is that for an unknown one.
     Impossible,
 }
@@ -23,13 +25,18 @@ pub(super) enum Selector {
 pub enum SelectorFault {
     /// The header is there more than once; Mimir would take the first and say nothing.
     Several,
-    /// The header is there and empty.
+    /// The header is there and empty, or has an empty part: Mimir lets an empty tenant in `a|` pass.
     Empty,
     /// `a|b`: federated reads are not on.
     Federated,
+    /// `a|b` where one organisation is meant: on a write, and for rules.
+    OnlyOne,
+    /// More than so many organisations.
+    TooMany(usize),
 }
 
-pub(super) fn read(headers: &HeaderMap) -> Result<Selector, SelectorFault> {
+/// Reads the header; `most` is how many organisations it may name, if several at all.
+pub(super) fn read(headers: &HeaderMap, most: Option<usize>) -> Result<Selector, SelectorFault> {
     let mut values = headers.get_all(TENANT_HEADER).iter();
     let Some(value) = values.next() else {
         return Ok(Selector::None);
@@ -44,18 +51,53 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Selector, SelectorFault> {
         return Err(SelectorFault::Empty);
     }
     if name.contains('|') {
-        return Err(SelectorFault::Federated);
+        return read_several(name, most.ok_or(SelectorFault::Federated)?);
     }
     Ok(OrganisationId::parse(name).map_or(Selector::Impossible, Selector::One))
 }
 
+fn read_several(names: &str, most: usize) -> Result<Selector, SelectorFault> {
+    let mut organisations = Vec::new();
+    let mut impossible = false;
+    for name in names.split('|') {
+        if name.is_empty() {
+            return Err(SelectorFault::Empty);
+        }
+        match OrganisationId::parse(name) {
+            Ok(organisation) if organisations.contains(&organisation) => {}
+            Ok(organisation) => organisations.push(organisation),
+            Err(_) => impossible = true,
+        }
+        if organisations.len() > most {
+            return Err(SelectorFault::TooMany(most));
+        }
+    }
+    if impossible {
+        return Ok(Selector::Impossible);
+    }
+    if organisations.len() == 1 {
+        return Ok(organisations.pop().map_or(Selector::Impossible, Selector::One));
+    }
+    Ok(Selector::Several(organisations))
+}
+
 impl fmt::Display for SelectorFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Several => "more than one X-Scope-OrgID header; send one",
-            Self::Empty => "X-Scope-OrgID is empty; name an organisation or leave it out",
-            Self::Federated => "X-Scope-OrgID must name one organisation; federated reads are off",
-        })
+        match self {
+            Self::Several => f.write_str("more than one X-Scope-OrgID header; send one"),
+            Self::Empty => f.write_str(
+                "X-Scope-OrgID is empty or has an empty part; name an organisation or leave it out",
+            ),
+            Self::Federated => {
+                f.write_str("X-Scope-OrgID must name one organisation; federated reads are off")
+            }
+            Self::OnlyOne => f.write_str(
+                "X-Scope-OrgID must name one organisation here; several are for queries only",
+            ),
+            Self::TooMany(most) => {
+                write!(f, "X-Scope-OrgID names too many organisations; at most {most} in one read")
+            }
+        }
     }
 }
 
@@ -70,25 +112,47 @@ mod tests {
         values.iter().map(value).collect()
     }
 
-    fn one(name: &str) -> Selector {
-        Selector::One(OrganisationId::parse(name).unwrap())
+    fn read_one(values: &[&[u8]]) -> Result<Selector, SelectorFault> {
+        read(&headers(values), None)
+    }
+
+    fn read_few(value: &str) -> Result<Selector, SelectorFault> {
+        read(&headers(&[value.as_bytes()]), Some(3))
+    }
+
+    fn id(name: &str) -> OrganisationId {
+        OrganisationId::parse(name).unwrap()
     }
 
     #[test]
     fn one_header_names_one_organisation() {
-        assert_eq!(read(&headers(&[])), Ok(Selector::None));
-        assert_eq!(read(&headers(&[b"org-a"])), Ok(one("org-a")));
-        assert_eq!(read(&headers(&[b"org-a", b"org-a"])), Err(SelectorFault::Several));
-        assert_eq!(read(&headers(&[b""])), Err(SelectorFault::Empty));
+        assert_eq!(read_one(&[]), Ok(Selector::None));
+        assert_eq!(read_one(&[b"org-a"]), Ok(Selector::One(id("org-a"))));
+        assert_eq!(read_one(&[b"org-a", b"org-a"]), Err(SelectorFault::Several));
+        assert_eq!(read_one(&[b""]), Err(SelectorFault::Empty));
     }
 
     // dskit parses `tenant:key=value` and `a|b`.
     #[test]
     fn dskits_grammar_is_not_ours() {
-        assert_eq!(read(&headers(&[b"a|b"])), Err(SelectorFault::Federated));
-        assert_eq!(read(&headers(&[b"a|"])), Err(SelectorFault::Federated));
+        assert_eq!(read_one(&[b"a|b"]), Err(SelectorFault::Federated));
+        assert_eq!(read_one(&[b"a|"]), Err(SelectorFault::Federated));
         for name in [&b"a:k=v"[..], b"a, b", b"a/../b", b"\xff", b"a b"] {
-            assert_eq!(read(&headers(&[name])), Ok(Selector::Impossible));
+            assert_eq!(read_one(&[name]), Ok(Selector::Impossible));
+        }
+    }
+
+    #[test]
+    fn several_are_each_named_once_and_not_too_many() {
+        assert_eq!(read_few("a|b"), Ok(Selector::Several(vec![id("a"), id("b")])));
+        assert_eq!(read_few("b|a|b"), Ok(Selector::Several(vec![id("b"), id("a")])));
+        assert_eq!(read_few("a|a|a|a|a"), Ok(Selector::One(id("a"))));
+        assert_eq!(read_few("a|b|c|d"), Err(SelectorFault::TooMany(3)));
+        for empty in ["a|", "|a", "|", "a||b"] {
+            assert_eq!(read_few(empty), Err(SelectorFault::Empty), "{empty}");
+        }
+        for impossible in ["a|b:k=v", "a|b c", "a|../b"] {
+            assert_eq!(read_few(impossible), Ok(Selector::Impossible), "{impossible}");
         }
     }
 
@@ -98,7 +162,7 @@ mod tests {
         for name in ["x_scope_orgid", "x-scope-org-id", "x-scope-orgid-"] {
             headers.insert(name, HeaderValue::from_static("org-b"));
         }
-        assert_eq!(read(&headers), Ok(Selector::None));
+        assert_eq!(read(&headers, Some(3)), Ok(Selector::None));
     }
 
     proptest! {
@@ -106,10 +170,17 @@ mod tests {
         fn a_selected_organisation_is_what_was_sent(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
             let headers: HeaderMap = [(TENANT_HEADER, value)].into_iter().collect();
-            if let Ok(Selector::One(organisation)) = read(&headers) {
+            if let Ok(Selector::One(organisation)) = read(&headers, None) {
                 prop_assert!(organisation.as_str().as_bytes().eq_ignore_ascii_case(&bytes));
                 prop_assert!(!bytes.contains(&b'|'));
             }
+        }
+
+        #[test]
+        fn several_selected_organisations_are_parts_of_what_was_sent(text in "[a-d|:]{0,12}") {
+            let Ok(Selector::Several(organisations)) = read_few(&text) else { return Ok(()) };
+            prop_assert!((2..=3).contains(&organisations.len()));
+            prop_assert!(organisations.iter().all(|one| text.split('|').any(|part| part == one.as_str())));
         }
     }
 }

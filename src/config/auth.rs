@@ -18,6 +18,10 @@ pub struct AuthConfig {
     pub hs256_secret: Secret,
     /// Memory for verified tokens.
     pub token_cache_bytes: u64,
+    /// Keys of services, any of which will do: more than one while they are exchanged.
+    pub admin_keys: Vec<Secret>,
+    /// Whether a token's session must still be there.
+    pub check_sessions: bool,
 }
 
 /// What the claims of a user's token must say.
@@ -29,6 +33,12 @@ pub struct TokenPolicy {
     pub audience: String,
     /// The claim that names the organisation: looked up whole first, then by its dots.
     pub organisation_claim: String,
+    /// The claim that names the organisation that is meant when none is named.
+    pub default_organisation_claim: Option<String>,
+    /// The claim that names the user's role in the organisations that the token names.
+    pub role_claim: Option<String>,
+    /// Whether the project's `service_role` key is let in, as a service.
+    pub service_role: ServiceRole,
     /// Allowed difference between the issuer's clock and ours.
     pub leeway: Duration,
     /// Whether anonymous users (`is_anonymous`) are let in.
@@ -44,6 +54,15 @@ pub enum OauthClients {
     Any,
     /// These only; none by default.
     Listed(Vec<String>),
+}
+
+/// Whether the project's `service_role` key is let in, as a service that reaches everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceRole {
+    /// It is; it must then be kept like a root password.
+    Allowed,
+    /// It is refused like the `anon` key.
+    Refused,
 }
 
 /// Where the issuer publishes its keys and how long they are trusted.
@@ -64,7 +83,7 @@ pub struct KeySetConfig {
 /// HS256 needs a key of at least the size of its hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-pub(super) fn read(section: &mut Section<'_>) -> AuthConfig {
+pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig {
     let second = Duration::from_secs(1);
     let minute = 60 * second;
     let issuer = section.require(
@@ -83,7 +102,13 @@ pub(super) fn read(section: &mut Section<'_>) -> AuthConfig {
         );
         section.fault("hs256_secret", problem);
     }
+    let check_sessions = section.get("check_sessions", false, switch);
+    if check_sessions && !has_database {
+        section.fault("check_sessions", "needs database.url, where auth.sessions is".to_owned());
+    }
     AuthConfig {
+        admin_keys: read_admin_keys(section),
+        check_sessions,
         key_set: read_key_set(section, issuer.as_deref(), !hs256_secret.is_empty()),
         hs256_secret,
         tokens: TokenPolicy {
@@ -94,6 +119,15 @@ pub(super) fn read(section: &mut Section<'_>) -> AuthConfig {
                 "app_metadata.org_id".to_owned(),
                 organisation_claim,
             ),
+            default_organisation_claim: section.get(
+                "default_organisation_claim",
+                None,
+                optional_claim,
+            ),
+            role_claim: section.get("role_claim", None, optional_claim),
+            service_role: section.get("allow_service_role", ServiceRole::Refused, |raw| {
+                Ok(if switch(raw)? { ServiceRole::Allowed } else { ServiceRole::Refused })
+            }),
             leeway: section
                 .get("leeway", 10 * second, |raw| duration(raw, Duration::ZERO, 2 * minute)),
             allow_anonymous: section.get("allow_anonymous", false, switch),
@@ -166,6 +200,35 @@ fn non_empty(raw: Raw) -> Result<String, String> {
             if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
         },
     )
+}
+
+/// Keys are separated by white space, so that a new one can be added before the old one goes.
+fn read_admin_keys(section: &mut Section<'_>) -> Vec<Secret> {
+    let all = section.secret("admin_key");
+    let Ok(text) = std::str::from_utf8(all.expose()) else {
+        section.fault("admin_key", "must be text".to_owned());
+        return Vec::new();
+    };
+    let keys: Vec<&str> = text.split_whitespace().collect();
+    let is_sendable = |key: &&str| {
+        key.len() >= MIN_SECRET_BYTES
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b))
+    };
+    if !keys.iter().all(is_sendable) {
+        let problem = format!(
+            "must have at least {MIN_SECRET_BYTES} characters of 0-9 A-Z a-z - . _ ~ + / =, such as \
+             from: openssl rand -hex 32"
+        );
+        section.fault("admin_key", problem);
+    }
+    keys.into_iter().map(Secret::new).collect()
+}
+
+fn optional_claim(raw: Raw) -> Result<Option<String>, String> {
+    match text(raw)? {
+        none if none.is_empty() => Ok(None),
+        some => organisation_claim(Raw::Environment(some)).map(Some),
+    }
 }
 
 fn organisation_claim(raw: Raw) -> Result<String, String> {

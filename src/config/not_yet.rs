@@ -1,28 +1,11 @@
-//! Sections of the contract with operators that this version does not serve: `[database]`,
-//! `[cors]`, `[rules]`. Their keys are known and may stand there switched off, so that one file
-//! serves this version and the next; switched on they are a fault, because a setting that is
-//! silently ignored is worse than none.
+//! `[rules]`, which this version does not serve. Its keys are known and may stand there switched
+//! off, so that one file serves this version and the next; switched on they are a fault, because a
+//! setting that is silently ignored is worse than none.
 
 use std::time::Duration;
 
 use super::reader::Section;
-use super::values::{duration, list, switch, text};
-
-pub(super) fn database(section: &mut Section<'_>) {
-    if !section.secret("url").is_empty() {
-        let problem = "must be empty: this version reads no database, claims alone decide";
-        section.fault("url", problem.to_owned());
-    }
-}
-
-pub(super) fn cors(section: &mut Section<'_>) {
-    let off =
-        section.get("allowed_origins", true, |raw| list(raw).map(|origins| origins.is_empty()));
-    if !off {
-        let problem = "must be empty: this version answers no cross-origin requests";
-        section.fault("allowed_origins", problem.to_owned());
-    }
-}
+use super::values::{duration, switch, text};
 
 pub(super) fn rules(section: &mut Section<'_>) {
     let day = Duration::from_secs(86_400);

@@ -74,7 +74,7 @@ pub(super) struct Section<'a> {
     name: &'static str,
     table: Table,
     environment: BTreeMap<String, String>,
-    known: Vec<&'static str>,
+    known: Vec<String>,
     faults: &'a mut Vec<Fault>,
 }
 
@@ -92,7 +92,26 @@ impl Section<'_> {
         default: T,
         parse: impl FnOnce(Raw) -> Result<T, String>,
     ) -> T {
-        self.known.push(key);
+        self.get_named(key, default, parse)
+    }
+
+    /// The names of the keys that stand in this section, for one whose keys are the operator's.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.table.keys().chain(self.environment.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// As [`Section::get`], for a key whose name is not known beforehand.
+    pub(super) fn get_named<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        parse: impl FnOnce(Raw) -> Result<T, String>,
+    ) -> T {
+        self.known.push(key.to_owned());
         let in_file = self.table.remove(key).map(Raw::File);
         let (raw, name) = match self.environment.remove(key) {
             Some(text) => (Some(Raw::Environment(text)), Environment::name(self.name, key)),

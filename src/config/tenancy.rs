@@ -1,26 +1,93 @@
-//! `[tenancy]`
+//! `[tenancy]` and `[roles]`
 
 use super::reader::Section;
-use super::values::{list, text};
-use crate::tenancy::{Scopes, TenantTemplate};
+use super::values::{list, number, switch, text};
+use crate::tenancy::{Role, RoleMap, Scope, Scopes, TenantTemplate};
 
-/// From organisation to tenant, and what a caller may do there.
+/// From person to organisation to tenant, and what a caller may do there.
 #[derive(Clone, Debug)]
 pub struct TenancyConfig {
     /// How an organisation's tenant is called.
     pub template: TenantTemplate,
-    /// What a user may do in an organisation that the token names.
+    /// Who says which organisations a user is in.
+    pub membership: MembershipPolicy,
+    /// What each role may do.
+    pub roles: RoleMap,
+    /// What a user may do in an organisation that the token names, where no role is known.
     pub user_scopes: Scopes,
+    /// What a service may do, in every organisation.
+    pub service_scopes: Scopes,
+    /// How many organisations one read may ask for at once; none if federated reads are off.
+    pub federation: Option<usize>,
 }
 
-pub(super) fn read(section: &mut Section<'_>) -> TenancyConfig {
-    let every_scope = crate::tenancy::Scope::ALL.into_iter().collect();
+/// Who says which organisations a user is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MembershipPolicy {
+    /// The token alone.
+    Claims,
+    /// The membership table alone.
+    Table,
+    /// Only what both say; the role is the table's.
+    ClaimsAndTable,
+}
+
+impl MembershipPolicy {
+    /// Whether the table has a say.
+    pub fn reads_table(self) -> bool {
+        self != Self::Claims
+    }
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claims => "claims",
+            Self::Table => "table",
+            Self::ClaimsAndTable => "claims_and_table",
+        }
+    }
+}
+
+/// The most organisations in one read: 100 tenant IDs still fit into a header.
+const MOST_FEDERATED: usize = 100;
+
+pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConfig {
+    let telemetry: Scopes = Scope::DATA.into_iter().collect();
+    let by_default = if has_database { MembershipPolicy::Table } else { MembershipPolicy::Claims };
+    let federation = section.get("federation", false, switch);
+    let most = section.get("federation_max", 16, |raw| number(raw, 2, MOST_FEDERATED));
+    let membership = section.get("membership", by_default, |raw| match text(raw)?.as_str() {
+        "claims" => Ok(MembershipPolicy::Claims),
+        "table" => Ok(MembershipPolicy::Table),
+        "claims_and_table" => Ok(MembershipPolicy::ClaimsAndTable),
+        _ => Err("must be \"claims\", \"table\" or \"claims_and_table\"".to_owned()),
+    });
+    if membership.reads_table() && !has_database {
+        let problem = format!("is \"{}\", which needs database.url", membership.name());
+        section.fault("membership", problem);
+    }
     TenancyConfig {
         template: section.get("tenant_template", TenantTemplate::default(), |raw| {
             TenantTemplate::parse(&text(raw)?).map_err(|error| error.to_string())
         }),
-        user_scopes: section.get("user_scopes", every_scope, |raw| {
-            list(raw)?.iter().map(|name| Scopes::parse_one(name)).collect()
-        }),
+        membership,
+        roles: RoleMap::default(),
+        user_scopes: section.get("user_scopes", telemetry, scopes),
+        service_scopes: section.get("service_scopes", Scope::ALL.into_iter().collect(), scopes),
+        federation: federation.then_some(most),
     }
+}
+
+/// Reads `[roles]`: any name, and what it may do. The four that everybody has are there already.
+pub(super) fn read_roles(section: &mut Section<'_>) -> RoleMap {
+    let mut roles = RoleMap::default();
+    for name in section.names() {
+        let may = section.get_named(&name, Scopes::default(), scopes);
+        roles.set(Role::new(&name), may);
+    }
+    roles
+}
+
+fn scopes(raw: super::reader::Raw) -> Result<Scopes, String> {
+    Scopes::parse(list(raw)?.iter().map(String::as_str))
 }

@@ -132,18 +132,86 @@ fn what_is_not_served_yet_may_only_be_off() {
     for off in [
         "[database]\nurl = \"\"",
         "[cors]\nallowed_origins = []",
+        "[roles]",
         "[rules]\nenabled = false\nnamespace = \"alert_rule\"\nreconcile_interval = \"5m\"\nwebhook_secret = \"\"",
     ] {
         assert!(with(off).is_ok(), "{off}: {:?}", with(off));
     }
-    for (on, key) in [
-        ("[database]\nurl = \"postgres://u:secret@h/d\"", "database.url"),
-        ("[cors]\nallowed_origins = [\"https://a\"]", "cors.allowed_origins"),
-        ("[rules]\nenabled = true", "rules.enabled"),
+    assert_eq!(keys(&with("[rules]\nenabled = true").unwrap_err()), ["rules.enabled"]);
+}
+
+fn with_database(lines: &str) -> Result<Config, Faults> {
+    read(&format!("{MINIMAL}\n[database]\n{lines}"))
+}
+
+#[test]
+fn a_database_far_away_proves_who_it_is() {
+    let tls = |lines: &str| with_database(lines).unwrap().database.unwrap().tls;
+    let far = "url = \"postgres://u:secret@db.ref.supabase.co:5432/postgres\"";
+    assert_eq!(tls(far), DatabaseTls::VerifyFull(None));
+    assert_eq!(tls(&format!("{far}\ntls = \"off\"")), DatabaseTls::Off);
+    for near in ["127.0.0.1", "[::1]", "localhost"] {
+        assert_eq!(tls(&format!("url = \"postgres://u:secret@{near}/d\"")), DatabaseTls::Off);
+    }
+    let with_ca = format!("{far}\nca_file = {:?}", file!());
+    assert_eq!(tls(&with_ca), DatabaseTls::VerifyFull(Some(file!().into())));
+}
+
+#[test]
+fn a_database_that_cannot_serve_is_refused_and_its_password_is_not_repeated() {
+    for (lines, key) in [
+        ("url = \"postgres://u:secret@pooler.supabase.com:6543/postgres\"", "database.url"),
+        ("url = \"postgres://u:secret@h:5432/d?sslmode=disable\"", "database.url"),
+        ("url = \"mysql://u:secret@h/d\"", "database.url"),
+        ("url = \"postgres://u:sec#ret@h:5432:1/d\"", "database.url"),
+        ("url = \"postgres://u:secret@h/d\"\nca_file = \"no-such-file\"", "database.ca_file"),
+        ("url = \"postgres://u:secret@h/d\"\nschema = \"a\\\"; drop table x\"", "database.schema"),
+        ("url = \"postgres://u:secret@h/d\"\ntls = \"require\"", "database.tls"),
     ] {
-        let faults = with(on).unwrap_err();
+        let faults = with_database(lines).unwrap_err();
         assert_eq!(keys(&faults), [key]);
-        assert!(!faults.to_string().contains("secret"));
+        assert!(!faults.to_string().contains("secret"), "{faults}");
+    }
+}
+
+#[test]
+fn the_table_decides_where_there_is_one() {
+    let url = "url = \"postgres://u:p@localhost/d\"";
+    assert_eq!(read(MINIMAL).unwrap().tenancy.membership, MembershipPolicy::Claims);
+    assert_eq!(with_database(url).unwrap().tenancy.membership, MembershipPolicy::Table);
+    let both = format!("{url}\n[tenancy]\nmembership = \"claims_and_table\"");
+    let both = with_database(&both).unwrap();
+    assert_eq!(both.tenancy.membership, MembershipPolicy::ClaimsAndTable);
+    let without = read(&format!("{MINIMAL}\n[tenancy]\nmembership = \"table\""));
+    assert_eq!(keys(&without.unwrap_err()), ["tenancy.membership"]);
+    let sessions = MINIMAL.replace("[auth]", "[auth]\ncheck_sessions = true");
+    assert_eq!(keys(&read(&sessions).unwrap_err()), ["auth.check_sessions"]);
+}
+
+#[test]
+fn roles_are_the_operators_to_name() {
+    let roles = "[roles]\nviewer = []\nbilling = [\"rules:read\"]";
+    let config = read(&format!("{MINIMAL}\n{roles}")).unwrap();
+    let scopes = |role: &str| {
+        let scopes = config.tenancy.roles.scopes_of(&crate::tenancy::Role::new(role));
+        scopes.names().collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(scopes("viewer"), "");
+    assert_eq!(scopes("billing"), "rules:read");
+    assert_eq!(scopes("editor"), "metrics:read,metrics:write,rules:read");
+    let wrong = read(&format!("{MINIMAL}\n[roles]\nviewer = [\"everything\"]"));
+    assert_eq!(keys(&wrong.unwrap_err()), ["roles.viewer"]);
+}
+
+#[test]
+fn admin_keys_are_long_and_there_may_be_two() {
+    let with =
+        |keys: &str| read(&MINIMAL.replace("[auth]", &format!("[auth]\nadmin_key = {keys:?}")));
+    let (old, new) = ("0".repeat(32), "1".repeat(64));
+    assert_eq!(with(&format!("{old} {new}")).unwrap().auth.admin_keys.len(), 2);
+    assert_eq!(with("").unwrap().auth.admin_keys.len(), 0);
+    for wrong in ["short".to_owned(), format!("{old} short"), "\u{e9}".repeat(40)] {
+        assert_eq!(keys(&with(&wrong).unwrap_err()), ["auth.admin_key"]);
     }
 }
 

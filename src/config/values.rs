@@ -92,7 +92,8 @@ pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duratio
     if (min..=max).contains(&duration) { Ok(duration) } else { Err(wanted()) }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a duration such as `90d` or `1h30m`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {

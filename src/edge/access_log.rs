@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::Version;
 
 use super::record::{Outcome, Record};
+use crate::authn::PrincipalId;
 use crate::clock::Clock;
 use crate::config::LogFormat;
 use crate::telemetry::LogSink;
@@ -98,12 +99,26 @@ fn json(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
     if let Some(route) = record.route {
         field!(lines, "route.surface", route.surface.name());
     }
+    if let Some(principal) = &record.principal {
+        field!(lines, "principal.kind", principal.kind());
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id: &str = match principal.id() {
+            PrincipalId::Uuid(id) => id.hyphenated().encode_lower(&mut buffer),
+            PrincipalId::Name(name) => name,
+        };
+        field!(lines, "principal.id", id);
+    }
+    if let Some(organisation) = &record.organisation {
+        field!(lines, "organisation.id", organisation.as_str());
+    }
     if let Some(grant) = &record.grant {
-        let mut user = [0; uuid::fmt::Hyphenated::LENGTH];
-        let user: &str = grant.principal().user_id().0.hyphenated().encode_lower(&mut user);
-        field!(lines, "principal.id", user);
-        field!(lines, "organisation.id", grant.organisation().as_str());
-        field!(lines, "tenant.id", grant.tenant().as_str());
+        lines.extend_from_slice(b",\"organisation.id\":\"");
+        for (at, organisation) in grant.organisations().iter().enumerate() {
+            lines.extend_from_slice(if at > 0 { b"|" } else { b"" });
+            lines.extend_from_slice(organisation.as_str().as_bytes());
+        }
+        lines.push(b'"');
+        field!(lines, "tenant.id", grant.tenants().as_str());
     }
     field!(lines, "outcome", outcome);
     if let Some(reason) = reason {
@@ -146,7 +161,7 @@ fn pretty(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
         let _ = write!(lines, " ({reason})");
     }
     if let Some(grant) = &record.grant {
-        let _ = write!(lines, " tenant={}", grant.tenant().as_str());
+        let _ = write!(lines, " tenant={}", grant.tenants().as_str());
     }
     if let Some(detail) = &record.detail {
         lines.extend_from_slice(b" detail=\"");
@@ -167,6 +182,7 @@ fn level(outcome: Outcome) -> &'static str {
 fn words(outcome: Outcome) -> (&'static str, Option<&'static str>) {
     match outcome {
         Outcome::Forwarded => ("forwarded", None),
+        Outcome::Answered => ("answered", None),
         Outcome::Rejected(reason) => ("rejected", Some(reason)),
         Outcome::Failed(reason) => ("failed", Some(reason)),
         Outcome::Cancelled => ("cancelled", None),

@@ -11,15 +11,19 @@ use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::request_id::RequestId;
+use crate::authn::Principal;
 use crate::authz::Grant;
 use crate::route::{Route, Surface};
 use crate::telemetry::Metrics;
+use crate::tenancy::OrganisationId;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Mimir's answer was passed on.
     Forwarded,
+    /// We answered ourselves.
+    Answered,
     /// Refused on purpose, with the reason.
     Rejected(&'static str),
     /// Something broke, with the reason.
@@ -38,7 +42,10 @@ pub struct Record {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) route: Option<&'static Route>,
+    pub(super) principal: Option<Arc<Principal>>,
     pub(super) grant: Option<Grant>,
+    /// The organisation that an administrator's request is about.
+    pub(super) organisation: Option<OrganisationId>,
     pub(super) upstream: Option<SocketAddr>,
     pub(super) upstream_head: Option<Duration>,
     pub(super) status: u16,
@@ -68,7 +75,9 @@ impl Record {
             uri: request.uri().clone(),
             version: request.version(),
             route: None,
+            principal: None,
             grant: None,
+            organisation: None,
             upstream: None,
             upstream_head: None,
             status: 0,
@@ -86,7 +95,17 @@ impl Record {
         self.route = Some(route);
     }
 
-    /// What was granted, and to whom.
+    /// Who asks.
+    pub fn set_principal(&mut self, principal: &Arc<Principal>) {
+        self.principal = Some(Arc::clone(principal));
+    }
+
+    /// Which organisation an administrator's request is about, whether they may or not.
+    pub fn set_organisation(&mut self, organisation: &OrganisationId) {
+        self.organisation = Some(organisation.clone());
+    }
+
+    /// What was granted.
     pub fn set_grant(&mut self, grant: &Grant) {
         self.grant = Some(grant.clone());
     }
@@ -129,6 +148,7 @@ impl Record {
         let surface = self.route.map(|route| surface_index(route.surface));
         match self.outcome {
             Outcome::Forwarded => self.metrics.forwarded(surface, self.status),
+            Outcome::Answered => self.metrics.answered(surface),
             Outcome::Rejected(reason) => self.metrics.rejected(surface, reason),
             Outcome::Failed(reason) => self.metrics.failed(surface, reason),
             Outcome::Cancelled => self.metrics.cancelled(surface),

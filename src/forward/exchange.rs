@@ -121,7 +121,7 @@ impl Forwarder {
             parts.uri = parts.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
         }
         parts.headers =
-            headers::for_upstream(&parts.headers, &self.config.pass_headers, id, grant.tenant());
+            headers::for_upstream(&parts.headers, &self.config.pass_headers, id, grant.tenants());
         Request::from_parts(parts, body)
     }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::edge::{REQUEST_ID, RequestId};
 use crate::mimir;
-use crate::tenancy::TenantId;
+use crate::tenancy::Tenants;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -15,7 +15,7 @@ pub(super) fn for_upstream(
     client: &HeaderMap,
     pass: &[HeaderName],
     id: &RequestId,
-    tenant: &TenantId,
+    tenants: &Tenants,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {
@@ -31,7 +31,7 @@ pub(super) fn for_upstream(
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     headers.insert(REQUEST_ID, id.header_value());
-    mimir::set_tenant(&mut headers, tenant);
+    mimir::set_tenant(&mut headers, tenants);
     headers
 }
 
@@ -50,6 +50,13 @@ pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
         PROXY_CONNECTION,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
+        // Which page may read an answer is ours to say; Prometheus' API repeats any origin.
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        header::ACCESS_CONTROL_MAX_AGE,
     ] {
         headers.remove(name);
     }
@@ -107,7 +114,7 @@ mod tests {
     }
 
     fn sent(client: &HeaderMap) -> HeaderMap {
-        let tenant = TenantId::parse("org-a").unwrap();
+        let tenant = crate::tenancy::TenantId::parse("org-a").unwrap().into();
         for_upstream(client, &[], &RequestId::of(&HeaderMap::new()), &tenant)
     }
 

@@ -1,6 +1,9 @@
 //! Matching a raw path against a route's path.
 
-/// Whether a raw path is one of a route's. `{label}` stands for a Prometheus label name, `{name}`
+use crate::tenancy::OrganisationId;
+
+/// Whether a raw path is one of a route's. `{organisation}` stands for an organisation, `{id}` for a
+/// UUID, `{label}` stands for a Prometheus label name, `{name}`
 /// for a percent-encoded segment in which `%2F` is a slash of the name (a rule namespace is often
 /// a file's path) and nothing else is special.
 pub(super) fn path_matches(route: &str, path: &str) -> bool {
@@ -14,10 +17,17 @@ pub(super) fn path_matches(route: &str, path: &str) -> bool {
             (None, None) => return true,
             (Some("{label}"), Some(segment)) if is_label_name(segment) => {}
             (Some("{name}"), Some(segment)) if is_encoded_name(segment) => {}
+            (Some("{organisation}"), Some(segment)) if OrganisationId::parse(segment).is_ok() => {}
+            (Some("{id}"), Some(segment)) if is_uuid(segment) => {}
             (Some(literal), Some(segment)) if literal == segment => {}
             _ => return false,
         }
     }
+}
+
+/// A UUID in its usual form; `try_parse` knows others.
+fn is_uuid(segment: &str) -> bool {
+    segment.len() == uuid::fmt::Hyphenated::LENGTH && uuid::Uuid::try_parse(segment).is_ok()
 }
 
 /// `[a-zA-Z_][a-zA-Z0-9_]*`, which also holds the escaped form of UTF-8 label names (`U__…`).

@@ -1,15 +1,16 @@
-//! The table of routes: every path of Mimir that a user may see.
+//! The table of routes: every path of Mimir that a user may see, and our own.
 //!
 //! Left out on purpose: everything of Mimir's operators (`/config`, `/metrics`, `/*/ring`, …),
 //! rule and Alertmanager configuration writes, and `DELETE` on `series`.
 
 use http::Method;
 
-use super::{BodyPolicy, Route, Surface};
+use super::{Access, BodyPolicy, Route, Surface};
 use crate::tenancy::Scope;
 
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
 const GET_OR_POST: &[Method] = &[Method::GET, Method::POST];
 
 const fn route(
@@ -19,7 +20,7 @@ const fn route(
     scope: Scope,
     body: BodyPolicy,
 ) -> Route {
-    Route { methods, path, surface, scope, body }
+    Route { methods, path, surface, access: Access::Tenant(scope), body }
 }
 
 const fn push(path: &'static str) -> Route {
@@ -48,8 +49,36 @@ const fn rules(path: &'static str) -> Route {
     route(GET, path, Surface::Rules, Scope::RulesRead, BodyPolicy::Empty)
 }
 
+/// A read of ours.
+const fn admin_get(path: &'static str, access: Access) -> Route {
+    Route { methods: GET, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+}
+
+/// A write of ours.
+const fn admin_post(path: &'static str, access: Access) -> Route {
+    Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Admin }
+}
+
+const fn admin_delete(path: &'static str, access: Access) -> Route {
+    Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+}
+
+/// Paths of ours, for the table and for whoever serves them.
+pub mod admin {
+    /// Who the caller is.
+    pub const WHOAMI: &str = "/admin/whoami";
+    /// The keys of an organisation's devices.
+    pub const DEVICE_KEYS: &str = "/admin/organisations/{organisation}/device-keys";
+    /// One of them.
+    pub const DEVICE_KEY: &str = "/admin/organisations/{organisation}/device-keys/{id}";
+    /// Tokens withdrawn.
+    pub const REVOCATIONS: &str = "/admin/revocations";
+    /// One of them.
+    pub const REVOCATION: &str = "/admin/revocations/{id}";
+}
+
 /// Every route, the most frequent first.
-pub static ROUTES: [Route; 24] = [
+pub static ROUTES: [Route; 32] = [
     push("/api/v1/push"),
     otlp("/otlp/v1/metrics"),
     query("/prometheus/api/v1/query_range"),
@@ -74,4 +103,12 @@ pub static ROUTES: [Route; 24] = [
     get("/api/v1/user_limits"),
     get("/api/v1/user_stats"),
     push("/api/v1/push/influx/write"),
+    admin_get(admin::WHOAMI, Access::Anyone),
+    admin_get(admin::DEVICE_KEYS, Access::Organisation),
+    admin_post(admin::DEVICE_KEYS, Access::Organisation),
+    admin_get(admin::DEVICE_KEY, Access::Organisation),
+    admin_delete(admin::DEVICE_KEY, Access::Organisation),
+    admin_get(admin::REVOCATIONS, Access::Everything),
+    admin_post(admin::REVOCATIONS, Access::Everything),
+    admin_delete(admin::REVOCATION, Access::Everything),
 ];

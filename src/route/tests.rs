@@ -9,14 +9,45 @@ fn no_such_path() -> Result<&'static str, String> {
     Err(Unroutable::Path.to_string())
 }
 
+const ID: &str = "00000000-0000-4000-8000-000000000000";
+
+#[test]
+fn an_admin_path_names_one_organisation_and_one_thing() {
+    let keys = "/admin/organisations/org-a/device-keys";
+    let route = find_path(&Method::GET, keys, None).unwrap();
+    assert_eq!(route.organisation_in(keys).unwrap().as_str(), "org-a");
+    let key = format!("{keys}/{ID}");
+    let route = find_path(&Method::DELETE, &key, None).unwrap();
+    assert_eq!(route.id_in(&key).unwrap().to_string(), ID);
+    assert_eq!(route.organisation_in(&key).unwrap().as_str(), "org-a");
+    for path in [
+        "/admin",
+        "/admin/",
+        "/admin/organisations//device-keys",
+        "/admin/organisations/a|b/device-keys",
+        "/admin/organisations/a%2Fb/device-keys",
+        "/admin/organisations/org-a/device-keys/",
+        "/admin/organisations/org-a/device-keys/1",
+        "/admin/organisations/org-a/device-keys/00000000000040008000000000000000",
+        "/admin/revocations/x",
+    ] {
+        assert_eq!(outcome(&Method::GET, path, None), no_such_path(), "{path}");
+    }
+    let text = outcome(&Method::PUT, keys, None).unwrap_err();
+    assert!(text.contains("GET and POST"), "{text}");
+}
+
 #[test]
 fn every_route_is_found_by_its_own_path() {
     for route in &ROUTES {
         let path = route.path.replace("{label}", "job").replace("{name}", "team%2Frules");
+        let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
         for method in route.methods {
             assert_eq!(outcome(method, &path, Some("query=up")), Ok(route.path));
         }
-        assert!(matches!(find_path(&Method::DELETE, &path, None), Err(Unroutable::Method(_))));
+        assert!(matches!(find_path(&Method::PUT, &path, None), Err(Unroutable::Method(_))));
+        let deletes = route.surface == Surface::Admin;
+        assert!(deletes || find_path(&Method::DELETE, &path, None).is_err());
     }
 }
 

@@ -35,6 +35,9 @@ impl Logging {
             .thread_name("log")
             .finish(std::io::stdout());
         let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+        // What administrators do is written whatever else is not.
+        let audited = "audit=info".parse().map(|audit| filter.clone().add_directive(audit));
+        let filter = audited.unwrap_or(filter);
         let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
         let started = match config.format {
             LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

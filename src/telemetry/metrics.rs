@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 /// The bounded label values that this process can produce; the composition root gathers them
 /// from the stages, so that telemetry needs to know none of them.
+#[derive(Default)]
 pub struct MetricNames {
     /// Surfaces, in the order of their index.
     pub surfaces: Vec<&'static str>,
@@ -22,6 +23,8 @@ pub struct MetricNames {
     pub rejections: Vec<&'static str>,
     /// Reasons of failures.
     pub failures: Vec<&'static str>,
+    /// Kinds of things that are looked up in the database.
+    pub directories: Vec<&'static str>,
 }
 
 /// Handles to all metrics.
@@ -56,6 +59,54 @@ pub struct Metrics {
     pub resolve_failures: Counter,
     /// Log lines dropped.
     pub log_lines_dropped: Counter,
+    directories: HashMap<&'static str, DirectoryMetrics>,
+    /// Whether changes in the database are heard of.
+    pub database_listening: Gauge,
+    /// Withdrawals that count.
+    pub revocations: Gauge,
+    /// Uses of device keys that have expired and are in their grace.
+    pub device_key_grace_uses: Counter,
+    /// Requests with an unknown device key that had to wait, or were sent away.
+    pub device_key_backoffs: Counter,
+    /// Times of last use that could not be written, and will be with the next batch.
+    pub last_used_failures: Counter,
+}
+
+/// What one kind of look-up counts.
+#[derive(Clone)]
+pub struct DirectoryMetrics {
+    /// Answered from memory.
+    pub hits: Counter,
+    /// Read from the database.
+    pub reads: Counter,
+    /// Answered from memory after its time, because the database is away.
+    pub stale: Counter,
+    /// Not answered.
+    pub unavailable: Counter,
+    /// Queries that failed.
+    pub failures: Counter,
+    /// Changes heard of.
+    pub invalidations: Counter,
+    /// Keys remembered.
+    pub entries: Gauge,
+    /// Of one query, for however many keys.
+    pub duration: Histogram,
+}
+
+impl DirectoryMetrics {
+    fn register(kind: &'static str) -> Self {
+        let lookups = |outcome| counter!("mimir_tenant_proxy_directory_lookups_total", "kind" => kind, "outcome" => outcome);
+        Self {
+            hits: lookups("cached"),
+            reads: lookups("read"),
+            stale: lookups("stale"),
+            unavailable: lookups("unavailable"),
+            failures: counter!("mimir_tenant_proxy_directory_read_failures_total", "kind" => kind),
+            invalidations: counter!("mimir_tenant_proxy_directory_invalidations_total", "kind" => kind),
+            entries: gauge!("mimir_tenant_proxy_directory_entries", "kind" => kind),
+            duration: histogram!(READ_DURATION, "kind" => kind),
+        }
+    }
 }
 
 struct SurfaceMetrics {
@@ -63,6 +114,7 @@ struct SurfaceMetrics {
     forwarded: [Counter; 5],
     rejected: HashMap<&'static str, Counter>,
     failed: HashMap<&'static str, Counter>,
+    answered: Counter,
     cancelled: Counter,
     duration: Histogram,
     received: Counter,
@@ -74,6 +126,7 @@ const CONNECTION_ENDS: [&str; 5] =
     ["closed", "idle_timeout", "header_timeout", "write_timeout", "protocol_error"];
 
 const DURATION: &str = "mimir_tenant_proxy_request_duration_seconds";
+const READ_DURATION: &str = "mimir_tenant_proxy_directory_read_duration_seconds";
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
 
@@ -81,6 +134,7 @@ const BUCKETS: [f64; 14] =
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(READ_DURATION.to_owned()), &BUCKETS)?
         .install_recorder()?;
     describe();
     Ok(handle)
@@ -115,7 +169,22 @@ impl Metrics {
             upstream_instances: gauge!("mimir_tenant_proxy_upstream_instances"),
             resolve_failures: counter!("mimir_tenant_proxy_upstream_resolve_failures_total"),
             log_lines_dropped: counter!("mimir_tenant_proxy_log_lines_dropped_total"),
+            directories: names
+                .directories
+                .iter()
+                .map(|kind| (*kind, DirectoryMetrics::register(kind)))
+                .collect(),
+            database_listening: gauge!("mimir_tenant_proxy_database_listening"),
+            revocations: gauge!("mimir_tenant_proxy_revocations"),
+            device_key_grace_uses: counter!("mimir_tenant_proxy_device_key_grace_uses_total"),
+            device_key_backoffs: counter!("mimir_tenant_proxy_device_key_backoffs_total"),
+            last_used_failures: counter!("mimir_tenant_proxy_device_key_last_used_failures_total"),
         }
+    }
+
+    /// Of one kind of look-up; one that was not registered is not exposed.
+    pub fn directory(&self, kind: &'static str) -> DirectoryMetrics {
+        self.directories.get(kind).cloned().unwrap_or_else(|| DirectoryMetrics::register(kind))
     }
 
     /// Attempts to fetch the key set.
@@ -154,6 +223,11 @@ impl Metrics {
         }
     }
 
+    /// We answered ourselves.
+    pub fn answered(&self, surface: Option<usize>) {
+        self.surface(surface).answered.increment(1);
+    }
+
     /// The client went away.
     pub fn cancelled(&self, surface: Option<usize>) {
         self.surface(surface).cancelled.increment(1);
@@ -179,6 +253,7 @@ impl SurfaceMetrics {
                 .map(|class| requests("forwarded", class)),
             rejected: all("rejected", &names.rejections),
             failed: all("failed", &names.failures),
+            answered: requests("answered", "own"),
             cancelled: requests("cancelled", "client_gone"),
             duration: histogram!(DURATION, "surface" => surface),
             received: counter!("mimir_tenant_proxy_received_bytes_total", "surface" => surface),
@@ -191,7 +266,7 @@ fn describe() {
     describe_gauge!("mimir_tenant_proxy_build_info", "The version that runs; always 1.");
     describe_counter!(
         "mimir_tenant_proxy_requests_total",
-        "Requests by surface, outcome (forwarded, rejected, failed, cancelled) and reason (for forwarded: the class of Mimir's status)."
+        "Requests by surface, outcome (forwarded, answered, rejected, failed, cancelled) and reason (for forwarded: the class of Mimir's status)."
     );
     describe_histogram!(
         DURATION,
@@ -223,6 +298,7 @@ fn describe() {
         "Time since the key set was fetched; -1 if it never was."
     );
     describe_gauge!("mimir_tenant_proxy_key_set_keys", "Usable keys in the key set.");
+    describe_database();
     describe_gauge!("mimir_tenant_proxy_connections", "Open downstream connections.");
     describe_counter!(
         "mimir_tenant_proxy_connections_accepted_total",
@@ -251,5 +327,42 @@ fn describe() {
     describe_counter!(
         "mimir_tenant_proxy_log_lines_dropped_total",
         "Log writes dropped because standard output was not read fast enough."
+    );
+}
+
+fn describe_database() {
+    describe_counter!(
+        "mimir_tenant_proxy_directory_lookups_total",
+        "Look-ups of members, device keys and sessions: cached, read, stale (the database is away), unavailable (503)."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_directory_read_failures_total",
+        "Queries to the database that failed."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_directory_invalidations_total",
+        "Changes in the database that were heard of."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_directory_entries",
+        "Members, device keys and sessions remembered."
+    );
+    describe_histogram!(READ_DURATION, Unit::Seconds, "One query, for however many keys.");
+    describe_gauge!(
+        "mimir_tenant_proxy_database_listening",
+        "1 while changes in the database are heard of; 0 while they are not, or without a database."
+    );
+    describe_gauge!("mimir_tenant_proxy_revocations", "Withdrawals of tokens that count.");
+    describe_counter!(
+        "mimir_tenant_proxy_device_key_grace_uses_total",
+        "Requests with a device key that has expired and works only by its grace: renew it."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_device_key_backoffs_total",
+        "Requests with an unknown device key that waited, or were sent away, because their address had sent many."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_device_key_last_used_failures_total",
+        "Batches of last uses that could not be written; they go with the next."
     );
 }

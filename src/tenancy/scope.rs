@@ -1,5 +1,7 @@
 //! Scopes: what a route needs and what a caller may do.
 
+use std::fmt;
+
 /// One permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -9,11 +11,17 @@ pub enum Scope {
     MetricsWrite,
     /// Look at rules and alerts.
     RulesRead,
+    /// Manage the organisation: its device keys and its rules.
+    Admin,
 }
 
 impl Scope {
     /// Every scope, in the order in which they are written down.
-    pub const ALL: [Self; 3] = [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead];
+    pub const ALL: [Self; 4] =
+        [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead, Self::Admin];
+
+    /// The scopes on telemetry: all that a device may ever have. A device administers nothing.
+    pub const DATA: [Self; 3] = [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead];
 
     /// The name in configuration, logs and answers.
     pub fn name(self) -> &'static str {
@@ -21,6 +29,7 @@ impl Scope {
             Self::MetricsRead => "metrics:read",
             Self::MetricsWrite => "metrics:write",
             Self::RulesRead => "rules:read",
+            Self::Admin => "admin",
         }
     }
 
@@ -30,7 +39,7 @@ impl Scope {
 }
 
 /// A set of scopes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
@@ -42,9 +51,24 @@ impl Scopes {
         })
     }
 
+    /// Reads a list of names.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        names.into_iter().map(Self::parse_one).collect()
+    }
+
     /// Whether the set holds a scope.
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
+    }
+
+    /// Whether the set holds nothing.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What both sets hold.
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// The names of the scopes in the set, in the order of [`Scope::ALL`].
@@ -56,5 +80,11 @@ impl Scopes {
 impl FromIterator<Scope> for Scopes {
     fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
         Self(scopes.into_iter().fold(0, |set, scope| set | scope.bit()))
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
     }
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::authn::principal::{ClaimedRole, Identity};
+use crate::tenancy::{OrganisationId, Role};
 use serde_json::json;
 use std::time::Duration;
 
@@ -7,6 +9,9 @@ const ISSUER: &str = "https://ref.supabase.co/auth/v1";
 
 fn policy() -> TokenPolicy {
     TokenPolicy {
+        default_organisation_claim: None,
+        role_claim: None,
+        service_role: ServiceRole::Refused,
         issuer: ISSUER.to_owned(),
         audience: "authenticated".to_owned(),
         organisation_claim: "app_metadata.org_id".to_owned(),
@@ -18,6 +23,10 @@ fn policy() -> TokenPolicy {
 
 /// A real token's claims with some of them changed; `null` removes a claim.
 fn verify(changes: Value) -> Result<Principal, TokenFault> {
+    verify_by(&policy(), changes)
+}
+
+fn verify_by(policy: &TokenPolicy, changes: Value) -> Result<Principal, TokenFault> {
     let mut claims = json!({
         "iss": ISSUER, "aud": "authenticated", "role": "authenticated",
         "sub": "11111111-2222-4333-8444-555555555555", "exp": NOW + 3600, "iat": NOW,
@@ -29,7 +38,12 @@ fn verify(changes: Value) -> Result<Principal, TokenFault> {
             value => claims.as_object_mut().unwrap().insert(claim.clone(), value.clone()),
         };
     }
-    Claims::parse(claims.to_string().as_bytes())?.verify(&policy(), NOW).map(|(who, _)| who)
+    Claims::parse(claims.to_string().as_bytes())?.verify(policy, NOW).map(|(who, _)| who)
+}
+
+fn user_of(who: &Principal) -> &User {
+    let Identity::User(user) = who.identity() else { panic!("{who:?}") };
+    user
 }
 
 #[track_caller]
@@ -42,8 +56,8 @@ fn refused(changes: Value, reason: &str) {
 #[test]
 fn a_users_token_passes() {
     let who = verify(json!({})).unwrap();
-    assert_eq!(who.user_id().to_string(), "11111111-2222-4333-8444-555555555555");
-    assert_eq!(who.session_id(), Some("s"));
+    assert_eq!(user_of(&who).id().to_string(), "11111111-2222-4333-8444-555555555555");
+    assert_eq!(user_of(&who).session_id(), Some("s"));
 }
 
 // Supabase: aud is a string, and an array once a custom access token hook is on.
@@ -102,6 +116,51 @@ fn project_keys_are_no_users() {
         refused(json!({"role": role, "iss": "supabase", "sub": null, "aud": null}), "wrong_role");
     }
     refused(json!({"role": null}), "malformed_claims");
+}
+
+// Where an operator lets the service_role key in, it must be that of the project.
+#[test]
+fn a_service_is_let_in_only_if_it_is_the_projects_own_and_only_if_that_is_wished() {
+    let allowed = TokenPolicy { service_role: ServiceRole::Allowed, ..policy() };
+    let legacy = |role: &str, issuer: &str, project: Value| json!({"role": role, "iss": issuer, "ref": project, "sub": null, "aud": null, "session_id": null});
+    let ours = || legacy("service_role", "supabase", json!("ref"));
+    let service = verify_by(&allowed, ours()).unwrap();
+    assert!(matches!(service.identity(), Identity::Service(Service::ServiceRole)));
+    assert_eq!(verify(ours()).unwrap_err().reason(), "wrong_role");
+    for (other, reason) in [
+        (legacy("anon", "supabase", json!("ref")), "wrong_role"),
+        (legacy("service_role", "supabase", json!("another")), "wrong_issuer"),
+        (legacy("service_role", "supabase", json!(null)), "wrong_issuer"),
+        (legacy("service_role", "https://evil.example", json!("ref")), "wrong_issuer"),
+    ] {
+        assert_eq!(verify_by(&allowed, other.clone()).unwrap_err().reason(), reason, "{other}");
+    }
+    let mut expired = ours();
+    expired["exp"] = json!(NOW - 60);
+    expired["iat"] = json!(NOW - 600);
+    assert_eq!(verify_by(&allowed, expired).unwrap_err().reason(), "expired");
+    // Everybody else is still a user.
+    assert!(matches!(verify_by(&allowed, json!({})).unwrap().identity(), Identity::User(_)));
+}
+
+#[test]
+fn a_claim_may_name_a_default_organisation_and_a_role() {
+    let policy = TokenPolicy {
+        default_organisation_claim: Some("app_metadata.default".to_owned()),
+        role_claim: Some("app_metadata.role".to_owned()),
+        ..policy()
+    };
+    let claimed = |metadata: Value| {
+        let who = verify_by(&policy, json!({ "app_metadata": metadata })).unwrap();
+        let claimed = user_of(&who).claimed();
+        (claimed.default.clone(), claimed.role.clone())
+    };
+    let a = OrganisationId::parse("a").ok();
+    let viewer = ClaimedRole::Named(Role::new("viewer"));
+    assert_eq!(claimed(json!({"default": "a", "role": "viewer"})), (a, viewer));
+    assert_eq!(claimed(json!({"default": "a|b", "role": 7})), (None, ClaimedRole::Missing));
+    assert_eq!(claimed(json!({})), (None, ClaimedRole::Missing));
+    assert_eq!(user_of(&verify(json!({})).unwrap()).claimed().role, ClaimedRole::Unasked);
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl ChaosProxy {
         Self { address, weather, _tasks: tasks }
     }
 
+    /// Its address, for what does not speak HTTP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

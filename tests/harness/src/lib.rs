@@ -1,5 +1,6 @@
-//! Real parts for tests, the demo and load tests, one line each: a proxy, a Mimir, a Prometheus
-//! that sends, an issuer of tokens. A fake is here only for faults that a real part cannot show.
+//! Real parts for tests, the demo and load tests, one line each: a proxy, a Mimir, a PostgreSQL, a
+//! Prometheus that sends, an issuer of tokens. A fake is here only for faults that a real part
+//! cannot show.
 //!
 //! Everything takes a free port, keeps its files in a directory of its own, and ends when it is
 //! dropped or when the process ends, however it ends.
@@ -9,22 +10,31 @@
     reason = "a harness waits in real time and reads its own environment"
 )]
 
+mod certificates;
 mod chaos;
 mod client;
+mod database;
 mod issuer;
 mod mimir;
 mod parts;
+mod pgbouncer;
+mod postgres;
 mod process;
 mod prometheus;
 mod proxy;
 pub mod samples;
+mod scratch;
 mod upstream;
+mod user;
 
 pub use chaos::{ChaosProxy, Weather};
 pub use client::{Answer, Client, raw_exchange};
+pub use database::Database;
 pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use mimir::Mimir;
 pub use parts::part;
+pub use pgbouncer::PgBouncer;
+pub use postgres::Postgres;
 pub use process::{Process, free_port, wait_until};
 pub use prometheus::{NodeExporter, Prometheus, RemoteWrite};
 pub use proxy::{Proxy, ProxyOptions};

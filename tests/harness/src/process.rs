@@ -40,10 +40,22 @@ impl Process {
         directory: &Path,
         configure: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::start_with(name, &["--pdeathsig", "KILL"], program, directory, configure)
+    }
+
+    /// As [`Process::start`], with other options of `setpriv`, which must say what ends the program
+    /// when we die.
+    pub(crate) fn start_with(
+        name: &str,
+        privileges: &[&str],
+        program: &Path,
+        directory: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).expect("log file");
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command.args(privileges).arg("--").arg(program);
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("log file")).stderr(output);
         configure(&mut command);
         let (sender, answer) = channel();

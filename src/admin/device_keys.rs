@@ -1,0 +1,205 @@
+//! `/admin/organisations/{organisation}/device-keys`
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::wire::{Answer, listed_key, read_body, read_time};
+use super::{AdminError, Parts};
+use crate::authn::NewKey;
+use crate::authz::AdminGrant;
+use crate::store::{ListedDeviceKey, NewDeviceKey, Store};
+use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
+
+/// What an administrator says of a new key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    /// What the owner calls the device.
+    pub name: String,
+    /// What it may do; pushing telemetry if nothing is said.
+    #[serde(default)]
+    pub scopes: Option<Vec<String>>,
+    /// When it expires (RFC 3339); never if nothing is said.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// Or in how many seconds.
+    #[serde(default)]
+    pub expires_in_seconds: Option<u32>,
+    /// How long it works on after that; a week if nothing is said.
+    #[serde(default)]
+    pub grace_seconds: Option<u32>,
+}
+
+const LONGEST_NAME: usize = 200;
+
+pub(super) async fn create(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+    body: Bytes,
+) -> Result<Answer, AdminError> {
+    let request: KeyRequest = read_body(&body)?;
+    let organisation = organisation(&grant)?;
+    let now = now(&parts);
+    let by = format!("{} {}", grant.principal().kind(), grant.principal().id());
+    let (key, listed) = create_key(parts.store()?, organisation, &request, &by, now).await?;
+    let mut value = listed_key(&listed, now);
+    value["organisation"] = json!(organisation.as_str());
+    value["key"] = json!(key.expose());
+    value["note"] = json!("the key is shown this once only; only its hash is kept");
+    Ok(Answer::ok(value).about(listed.id).with_status(StatusCode::CREATED))
+}
+
+/// Makes a key and writes its hash.
+pub async fn create_key(
+    store: &Store,
+    organisation: &OrganisationId,
+    request: &KeyRequest,
+    created_by: &str,
+    now: OffsetDateTime,
+) -> Result<(NewKey, ListedDeviceKey), AdminError> {
+    let key = NewKey::generate().map_err(|_| AdminError::Broken)?;
+    let new = NewDeviceKey {
+        organisation: organisation.clone(),
+        name: read_name(&request.name)?,
+        hash: key.hash(),
+        hint: key.hint(),
+        scopes: read_scopes(request.scopes.as_deref())?,
+        expires_at: read_expiry(request, now)?,
+        grace_seconds: request.grace_seconds.map(|grace| i32::try_from(grace).unwrap_or(i32::MAX)),
+        created_by: created_by.to_owned(),
+    };
+    Ok((key, store.create_device_key(new).await?))
+}
+
+fn read_name(name: &str) -> Result<String, AdminError> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
+    {
+        let problem =
+            format!("name must have 1 to {LONGEST_NAME} characters, none of them a control");
+        return Err(AdminError::Request(problem));
+    }
+    Ok(name.to_owned())
+}
+
+fn read_scopes(names: Option<&[String]>) -> Result<Scopes, AdminError> {
+    let Some(names) = names else { return Ok([Scope::MetricsWrite].into_iter().collect()) };
+    let allowed: Vec<&str> = Scope::DATA.iter().map(|scope| scope.name()).collect();
+    let scopes = Scopes::parse(names.iter().map(String::as_str)).ok();
+    // A device administers nothing.
+    let scopes = scopes.filter(|scopes| !scopes.is_empty() && !scopes.contains(Scope::Admin));
+    scopes.ok_or_else(|| {
+        AdminError::Request(format!("scopes must be one or more of {}", allowed.join(", ")))
+    })
+}
+
+fn read_expiry(
+    request: &KeyRequest,
+    now: OffsetDateTime,
+) -> Result<Option<OffsetDateTime>, AdminError> {
+    let end = match (&request.expires_at, request.expires_in_seconds) {
+        (None, None) => return Ok(None),
+        (Some(text), None) => read_time("expires_at", text)?,
+        (None, Some(seconds)) => now + time::Duration::seconds(seconds.into()),
+        (Some(_), Some(_)) => {
+            let problem = "send either expires_at or expires_in_seconds";
+            return Err(AdminError::Request(problem.to_owned()));
+        }
+    };
+    if end <= now {
+        return Err(AdminError::Request("the key would have expired already".to_owned()));
+    }
+    Ok(Some(end))
+}
+
+pub(super) async fn list(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+) -> Result<Answer, AdminError> {
+    let keys = parts.store()?.list_device_keys(organisation(&grant)?).await?;
+    let now = now(&parts);
+    let keys: Vec<Value> = keys.iter().map(|key| listed_key(key, now)).collect();
+    Ok(Answer::ok(json!({ "device_keys": keys })))
+}
+
+pub(super) async fn show(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+    uri: Uri,
+) -> Result<Answer, AdminError> {
+    let id = device_id(&grant, &uri)?;
+    let key = parts.store()?.find_device_key(organisation(&grant)?, id).await?;
+    let key = key.ok_or(AdminError::Missing("device key"))?;
+    Ok(Answer::ok(listed_key(&key, now(&parts))).about(id))
+}
+
+pub(super) async fn revoke(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+    uri: Uri,
+) -> Result<Answer, AdminError> {
+    let id = device_id(&grant, &uri)?;
+    let key = parts.store()?.revoke_device_key(organisation(&grant)?, id).await?;
+    let key = key.ok_or(AdminError::Missing("device key"))?;
+    Ok(Answer::ok(listed_key(&key, now(&parts))).about(id))
+}
+
+fn organisation(grant: &AdminGrant) -> Result<&OrganisationId, AdminError> {
+    grant.organisation().ok_or(AdminError::Broken)
+}
+
+fn device_id(grant: &AdminGrant, uri: &Uri) -> Result<DeviceId, AdminError> {
+    grant.route().id_in(uri.path()).map(DeviceId).ok_or(AdminError::Missing("device key"))
+}
+
+fn now(parts: &Parts) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + parts.clock.now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_key_writes_by_default_and_never_administers() {
+        let scopes = |names: &[&str]| {
+            read_scopes(Some(&names.iter().map(ToString::to_string).collect::<Vec<_>>()))
+        };
+        let written = read_scopes(None).unwrap();
+        assert_eq!(written.names().collect::<Vec<_>>(), ["metrics:write"]);
+        assert!(scopes(&["metrics:read", "rules:read"]).is_ok());
+        for wrong in [&["admin"][..], &["metrics:write", "admin"], &["everything"], &[]] {
+            assert!(matches!(scopes(wrong), Err(AdminError::Request(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_expires_in_the_future_or_never() {
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let expiry = |at: Option<&str>, seconds| {
+            let expires_at = at.map(str::to_owned);
+            read_expiry(
+                &KeyRequest { expires_at, expires_in_seconds: seconds, ..KeyRequest::default() },
+                now,
+            )
+        };
+        assert_eq!(expiry(None, None), Ok(None));
+        assert_eq!(expiry(None, Some(60)), Ok(Some(now + time::Duration::seconds(60))));
+        assert!(expiry(Some("2099-01-01T00:00:00Z"), None).unwrap().is_some());
+        for wrong in [
+            (Some("2001-01-01T00:00:00Z"), None),
+            (Some("tomorrow"), None),
+            (Some("2099-01-01T00:00:00Z"), Some(1)),
+            (None, Some(0)),
+        ] {
+            assert!(expiry(wrong.0, wrong.1).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong while an administrator's request is served.
+
+use std::fmt;
+
+use axum::response::{IntoResponse, Response};
+
+use crate::store::StoreError;
+
+/// Why an administrator's request was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminError {
+    /// The request says something that cannot be done, with what would be right.
+    Request(String),
+    /// There is no such thing in the organisation.
+    Missing(&'static str),
+    /// There is no database, and so none of this.
+    NoDatabase,
+    /// The database gave no answer. Ours to blame.
+    Store(StoreError),
+    /// Something of ours broke.
+    Broken,
+}
+
+impl AdminError {
+    /// A label for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "malformed_request",
+            Self::Missing(_) | Self::Store(StoreError::Missing(_)) | Self::NoDatabase => {
+                "not_found"
+            }
+            Self::Store(_) => "database_unavailable",
+            Self::Broken => "admin_broken",
+        }
+    }
+}
+
+impl From<StoreError> for AdminError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(problem) => f.write_str(problem),
+            Self::Missing(what) | Self::Store(StoreError::Missing(what)) => {
+                write!(f, "there is no such {what}")
+            }
+            Self::NoDatabase => {
+                f.write_str("there is none of this here: no database is configured")
+            }
+            // What exactly is wrong with it is for the log.
+            Self::Store(_) => f.write_str("the database is not available at the moment; try again"),
+            Self::Broken => f.write_str("something of ours broke; try again"),
+        }
+    }
+}
+
+/// The way out of a handler: the error itself goes with the response, and `Admin::serve` takes it
+/// out again. The status is never seen.
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,89 @@
+//! `/admin/revocations`: tokens withdrawn before their time.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::wire::{Answer, listed_revocation, read_body, read_time};
+use super::{AdminError, Parts};
+use crate::authz::AdminGrant;
+use crate::store::{NewRevocation, RevocationKind};
+
+/// What an operator says of a withdrawal.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevocationRequest {
+    kind: String,
+    value: String,
+    #[serde(default)]
+    issued_before: Option<String>,
+    #[serde(default)]
+    expires_at: Option<String>,
+    #[serde(default)]
+    reason: String,
+}
+
+const LONGEST_VALUE: usize = 200;
+
+pub(super) async fn add(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+    body: Bytes,
+) -> Result<Answer, AdminError> {
+    let request: RevocationRequest = read_body(&body)?;
+    let kind = read_kind(&request)?;
+    let optional = |field: &'static str, text: &Option<String>| {
+        text.as_deref().map(|text| read_time(field, text)).transpose()
+    };
+    let new = NewRevocation {
+        kind,
+        value: request.value.clone(),
+        issued_before: optional("issued_before", &request.issued_before)?,
+        expires_at: optional("expires_at", &request.expires_at)?,
+        reason: request.reason.clone(),
+        created_by: format!("{} {}", grant.principal().kind(), grant.principal().id()),
+    };
+    let id = parts.store()?.add_revocation(new).await?;
+    let value = json!({ "id": id.to_string(), "kind": kind.name(), "value": request.value });
+    Ok(Answer::ok(value)
+        .about(format!("{id} {} {}", kind.name(), request.value))
+        .with_status(StatusCode::CREATED))
+}
+
+fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> {
+    let problem = |text: &str| AdminError::Request(text.to_owned());
+    let kind = RevocationKind::parse(&request.kind)
+        .ok_or_else(|| problem("kind must be sub, session_id or jti"))?;
+    if !(1..=LONGEST_VALUE).contains(&request.value.len()) {
+        return Err(problem("value must have 1 to 200 bytes"));
+    }
+    if kind == RevocationKind::Subject && Uuid::try_parse(&request.value).is_err() {
+        return Err(problem("the value of a sub must be a UUID"));
+    }
+    Ok(kind)
+}
+
+pub(super) async fn list(State(parts): State<Arc<Parts>>) -> Result<Answer, AdminError> {
+    let listed = parts.store()?.list_revocations().await?;
+    let listed: Vec<Value> = listed.iter().map(listed_revocation).collect();
+    Ok(Answer::ok(json!({ "revocations": listed })))
+}
+
+pub(super) async fn remove(
+    State(parts): State<Arc<Parts>>,
+    Extension(grant): Extension<AdminGrant>,
+    uri: Uri,
+) -> Result<Answer, AdminError> {
+    let missing = || AdminError::Missing("revocation");
+    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
+    if !parts.store()?.remove_revocation(id).await? {
+        return Err(missing());
+    }
+    Ok(Answer::ok(json!({ "id": id.to_string(), "removed": true })).about(id))
+}

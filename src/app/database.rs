@@ -1,0 +1,153 @@
+//! What a database adds: members, device keys, withdrawals, and the feed that keeps them fresh.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::{DeviceKeys, Revocations, Sessions, Tables};
+use crate::authz::Memberships;
+use crate::clock::Clock;
+use crate::config::{Config, DatabaseConfig};
+use crate::directory::Queue;
+use crate::store::{Change, Feed, KeyHash, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::tenancy::UserId;
+
+/// The kinds of things that are looked up.
+pub(super) const DIRECTORIES: [&str; 3] = ["membership", "device_key", "session"];
+
+/// How long the look at the database may hold up the start.
+const FIRST_CHECK: Duration = Duration::from_secs(8);
+
+/// Everything that comes from the database.
+pub(super) struct Database {
+    pub(super) store: Store,
+    pub(super) feed: Arc<Feed>,
+    /// The memberships, if the table has a say.
+    pub(super) memberships: Option<Arc<Memberships>>,
+    device_keys: Arc<DeviceKeys>,
+    revocations: Arc<Revocations>,
+    sessions: Option<Arc<Sessions>>,
+    queues: Queues,
+    last_used_interval: Duration,
+}
+
+/// What has to be read by somebody.
+struct Queues {
+    memberships: Option<Queue<UserId>>,
+    device_keys: Queue<KeyHash>,
+    sessions: Option<Queue<uuid::Uuid>>,
+}
+
+impl Database {
+    pub(super) fn new(
+        config: &Config,
+        database: &DatabaseConfig,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let store = Store::new(database).map_err(unfit)?;
+        let feed = Arc::new(Feed::default());
+        let (device_keys, device_key_queue) =
+            DeviceKeys::new(database, Arc::clone(&feed), clock.clone(), Arc::clone(metrics));
+        let memberships = config
+            .tenancy
+            .membership
+            .reads_table()
+            .then(|| Memberships::new(database, Arc::clone(&feed), metrics));
+        let sessions =
+            config.auth.check_sessions.then(|| Sessions::new(database, Arc::clone(&feed), metrics));
+        let (memberships, membership_queue) = memberships.unzip();
+        let (sessions, session_queue) = sessions.unzip();
+        Ok(Self {
+            store,
+            feed,
+            memberships: memberships.map(Arc::new),
+            device_keys: Arc::new(device_keys),
+            revocations: Arc::new(Revocations::new(database.stale_max_age, Arc::clone(metrics))),
+            sessions: sessions.map(Arc::new),
+            queues: Queues {
+                memberships: membership_queue,
+                device_keys: device_key_queue,
+                sessions: session_queue,
+            },
+            last_used_interval: database.last_used_interval,
+        })
+    }
+
+    /// Looks once whether the database is as it must be. One that is not is a fault of the
+    /// configuration; one that is away is not waited for.
+    pub(super) async fn check(&self) -> io::Result<()> {
+        let checked = tokio::time::timeout(FIRST_CHECK, self.store.check_all()).await;
+        match checked {
+            Ok(Err(error @ StoreError::Unfit(_))) => Err(unfit(error)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Started without the database");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::warn!("Started without the database: it gave no answer");
+                Ok(())
+            }
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// What `authn` needs of it.
+    pub(super) fn tables(&self) -> Tables {
+        Tables {
+            device_keys: Some(Arc::clone(&self.device_keys)),
+            revocations: Some(Arc::clone(&self.revocations)),
+            sessions: self.sessions.clone(),
+        }
+    }
+
+    /// Starts reading, listening and writing.
+    pub(super) fn run(self, background: &TaskTracker, cancelled: &CancellationToken) {
+        let Self { store, feed, memberships, device_keys, revocations, sessions, queues, .. } =
+            self;
+        if let (Some(memberships), Some(queue)) = (memberships.clone(), queues.memberships) {
+            let (store, cancelled) = (store.clone(), cancelled.clone());
+            background.spawn(async move { memberships.run(queue, store, cancelled).await });
+        }
+        if let (Some(sessions), Some(queue)) = (sessions.clone(), queues.sessions) {
+            let (store, cancelled) = (store.clone(), cancelled.clone());
+            background.spawn(async move { sessions.run(queue, store, cancelled).await });
+        }
+        let every = self.last_used_interval;
+        background.spawn({
+            let (keys, store, cancelled) =
+                (Arc::clone(&device_keys), store.clone(), cancelled.clone());
+            async move { keys.run(queues.device_keys, store, every, cancelled).await }
+        });
+        background.spawn({
+            let (revocations, store, cancelled) =
+                (Arc::clone(&revocations), store.clone(), cancelled.clone());
+            async move { revocations.run(store, cancelled).await }
+        });
+        let cancelled = cancelled.clone();
+        background.spawn(async move {
+            let on_change = |change| match change {
+                // What was read before is read anew by its epoch; withdrawals have none.
+                Change::Anything | Change::Revocations => revocations.invalidate(),
+                Change::Membership(user) => {
+                    memberships.iter().for_each(|all| all.invalidate(&user))
+                }
+                Change::Memberships => memberships.iter().for_each(|all| all.invalidate_all()),
+                Change::DeviceKey(hash) => device_keys.invalidate(&hash),
+                Change::DeviceKeys => device_keys.invalidate_all(),
+                Change::Session(id) => sessions.iter().for_each(|all| all.invalidate(&id)),
+                Change::Sessions => sessions.iter().for_each(|all| all.invalidate_all()),
+            };
+            feed.run(store, on_change, cancelled).await;
+        });
+    }
+}
+
+/// A database that is not as it must be, as a fault of the configuration.
+fn unfit(error: StoreError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error.to_string())
+}

@@ -1,0 +1,224 @@
+//! Device keys: hash -> device, by way of the [`Directory`].
+//!
+//! A device is not a person. Its stock sender cannot renew a token and drops data on a 4xx, so a
+//! key is good until it is revoked or expires, an expired one goes on for its grace, a known one
+//! works while the database is away, and an unknown one is refused only when the database has said
+//! that it is unknown.
+
+mod strangers;
+mod uses;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::principal::{Device, Principal};
+use super::refusal::{DeviceKeyFault, Refusal};
+use crate::clock::Clock;
+use crate::config::DatabaseConfig;
+use crate::directory::{Directory, Origin, Queue, Rules};
+use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
+use crate::telemetry::Metrics;
+
+use strangers::Strangers;
+use uses::Uses;
+
+/// All device keys, as far as they are known.
+pub struct DeviceKeys {
+    directory: Directory<KeyHash, Arc<Known>>,
+    strangers: Strangers,
+    uses: Uses,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// What is known of one key.
+struct Known {
+    row: DeviceKeyRow,
+    principal: Arc<Principal>,
+    /// When its use was last noted.
+    noted: AtomicI64,
+    /// When it was last warned that it has expired.
+    warned: AtomicI64,
+}
+
+/// How exactly the time of the last use is known, in seconds.
+const NOTED_EVERY: i64 = 10;
+/// How often it is said that a device works by its grace, in seconds.
+const WARNED_EVERY: i64 = 3600;
+
+impl DeviceKeys {
+    /// Knows no key yet.
+    pub fn new(
+        config: &DatabaseConfig,
+        feed: Arc<Feed>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Queue<KeyHash>) {
+        let (directory, queue) =
+            Directory::new("device_key", Rules::of(config), feed, metrics.directory("device_key"));
+        let (strangers, uses) = (Strangers::default(), Uses::default());
+        (Self { directory, strangers, uses, clock, metrics }, queue)
+    }
+
+    /// The device that has a key.
+    pub(super) async fn authenticate(
+        &self,
+        hash: &KeyHash,
+        client: IpAddr,
+    ) -> Result<(Arc<Principal>, Origin), Refusal> {
+        // Whoever shares an address with somebody who guesses keys is not to notice it: what is
+        // known passes at once, and what is unknown waits.
+        let is_known = self.directory.knows(hash);
+        if !is_known {
+            self.strangers.wait(client, &self.metrics).await?;
+        }
+        let found = self.directory.find(hash).await.map_err(|_| Refusal::DatabaseUnavailable)?;
+        let Some(known) = found.value else {
+            if !is_known {
+                self.strangers.note(client);
+            }
+            return Err(Refusal::DeviceKey(DeviceKeyFault::Unknown));
+        };
+        let now = self.clock.unix_seconds();
+        self.judge(&known, now).map_err(Refusal::DeviceKey)?;
+        if now - known.noted.load(Ordering::Relaxed) >= NOTED_EVERY {
+            known.noted.store(now, Ordering::Relaxed);
+            self.uses.note(known.row.id, now);
+        }
+        Ok((Arc::clone(&known.principal), found.origin))
+    }
+
+    fn judge(&self, known: &Known, now: i64) -> Result<(), DeviceKeyFault> {
+        match validity(&known.row, now) {
+            Validity::Valid => Ok(()),
+            Validity::InGrace { left } => {
+                self.metrics.device_key_grace_uses.increment(1);
+                if now - known.warned.swap(now, Ordering::Relaxed) >= WARNED_EVERY {
+                    tracing::warn!(
+                        device.id = %known.row.id,
+                        organisation.id = %known.row.organisation,
+                        grace_seconds_left = left,
+                        "Device key has expired and works by its grace"
+                    );
+                }
+                Ok(())
+            }
+            Validity::Not(fault) => Err(fault),
+        }
+    }
+
+    /// Reads what is asked for and writes when keys were last used, until it is cancelled.
+    pub async fn run(
+        &self,
+        queue: Queue<KeyHash>,
+        store: Store,
+        every: Duration,
+        cancelled: CancellationToken,
+    ) {
+        let read = |hashes| {
+            let store = store.clone();
+            async move {
+                let rows = store.device_keys(hashes).await?;
+                Ok(rows.into_iter().map(|(hash, row)| (hash, Arc::new(Known::new(row)))).collect())
+            }
+        };
+        tokio::join!(
+            self.directory.run(queue, read, cancelled.clone()),
+            self.uses.run(&store, every, &self.metrics, cancelled),
+        );
+    }
+
+    /// A key has changed.
+    pub fn invalidate(&self, hash: &KeyHash) {
+        self.directory.invalidate(hash);
+    }
+
+    /// Any key may have changed.
+    pub fn invalidate_all(&self) {
+        self.directory.invalidate_all();
+    }
+}
+
+impl Known {
+    fn new(row: DeviceKeyRow) -> Self {
+        let device = Device::new(row.id, row.organisation.clone(), row.name.clone(), row.scopes);
+        let principal = Arc::new(Principal::device(device));
+        Self { row, principal, noted: AtomicI64::new(0), warned: AtomicI64::new(0) }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Validity {
+    Valid,
+    InGrace { left: i64 },
+    Not(DeviceKeyFault),
+}
+
+/// Whether a key is good at a time (seconds since the epoch).
+fn validity(row: &DeviceKeyRow, now: i64) -> Validity {
+    if row.is_revoked {
+        return Validity::Not(DeviceKeyFault::Revoked);
+    }
+    match row.expires_at {
+        None => Validity::Valid,
+        Some(end) if now < end => Validity::Valid,
+        Some(end) => {
+            let left = end.saturating_add(row.grace_seconds).saturating_sub(now);
+            if left > 0 {
+                Validity::InGrace { left }
+            } else {
+                Validity::Not(DeviceKeyFault::Expired { seconds: now.saturating_sub(end) })
+            }
+        }
+    }
+}
+
+/// Whether a key is good at a time, in words.
+pub fn explain_validity(row: &DeviceKeyRow, now: i64) -> Result<String, String> {
+    match validity(row, now) {
+        Validity::Valid => Ok("valid".to_owned()),
+        Validity::InGrace { left } => Ok(format!("expired; its grace lasts another {left} s")),
+        Validity::Not(fault) => Err(fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenancy::{DeviceId, OrganisationId, Scopes};
+
+    fn row(expires_at: Option<i64>, grace_seconds: i64, is_revoked: bool) -> DeviceKeyRow {
+        DeviceKeyRow {
+            id: DeviceId(uuid::Uuid::nil()),
+            organisation: OrganisationId::parse("a").unwrap(),
+            name: String::new(),
+            scopes: Scopes::default(),
+            expires_at,
+            grace_seconds,
+            is_revoked,
+        }
+    }
+
+    #[test]
+    fn a_key_is_good_until_the_end_of_its_grace() {
+        let key = row(Some(1000), 100, false);
+        assert_eq!(validity(&key, 999), Validity::Valid);
+        assert_eq!(validity(&key, 1000), Validity::InGrace { left: 100 });
+        assert_eq!(validity(&key, 1099), Validity::InGrace { left: 1 });
+        let expired = Validity::Not(DeviceKeyFault::Expired { seconds: 100 });
+        assert_eq!(validity(&key, 1100), expired);
+        assert_eq!(validity(&row(None, 0, false), i64::MAX), Validity::Valid);
+    }
+
+    #[test]
+    fn a_revoked_key_has_no_grace() {
+        assert_eq!(
+            validity(&row(Some(1000), 100, true), 0),
+            Validity::Not(DeviceKeyFault::Revoked)
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Memberships: user -> organisations and roles, by way of the [`Directory`].
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DatabaseConfig;
+use crate::directory::{Directory, Found, Queue, Rules, Unavailable};
+use crate::store::{Feed, Store};
+use crate::telemetry::Metrics;
+use crate::tenancy::{Membership, UserId};
+
+/// All memberships, as far as they are known.
+pub struct Memberships(Directory<UserId, Arc<[Membership]>>);
+
+impl Memberships {
+    /// Knows nobody yet.
+    pub fn new(
+        config: &DatabaseConfig,
+        feed: Arc<Feed>,
+        metrics: &Metrics,
+    ) -> (Self, Queue<UserId>) {
+        let (directory, queue) =
+            Directory::new("membership", Rules::of(config), feed, metrics.directory("membership"));
+        (Self(directory), queue)
+    }
+
+    pub(super) async fn of(&self, user: UserId) -> Result<Found<Arc<[Membership]>>, Unavailable> {
+        self.0.find(&user).await
+    }
+
+    /// Reads what is asked for, until it is cancelled.
+    pub async fn run(&self, queue: Queue<UserId>, store: Store, cancelled: CancellationToken) {
+        let read = |users| {
+            let store = store.clone();
+            async move {
+                let memberships = store.memberships_of(users).await?;
+                Ok(memberships.into_iter().map(|(user, own)| (user, own.into())).collect())
+            }
+        };
+        self.0.run(queue, read, cancelled).await;
+    }
+
+    /// A user's memberships have changed.
+    pub fn invalidate(&self, user: &UserId) {
+        self.0.invalidate(user);
+    }
+
+    /// Anybody's memberships may have changed.
+    pub fn invalidate_all(&self) {
+        self.0.invalidate_all();
+    }
+}

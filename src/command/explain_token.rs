@@ -1,0 +1,57 @@
+//! `explain-token`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Outcome, on_a_runtime};
+use crate::app;
+use crate::authn::KeySet;
+use crate::config::Config;
+
+/// What `explain-token` is told.
+#[derive(Args)]
+pub struct ExplainToken {
+    /// The token or device key; read from standard input if it is left out, which keeps it out of
+    /// `ps`.
+    token: Option<String>,
+    /// A file with the issuer's key set (JWKS); then nothing is fetched.
+    #[arg(long, value_name = "FILE")]
+    key_set: Option<PathBuf>,
+}
+
+/// Says step by step why a token or device key would pass or not.
+pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
+    let token = match args.token {
+        Some(token) => token,
+        None => read_standard_input()?,
+    };
+    let explanation = on_a_runtime(async {
+        let keys = match args.key_set {
+            Some(file) => read_key_set(&file)?,
+            None => match &config.auth.key_set {
+                Some(key_set) => app::fetch_key_set(key_set)
+                    .await
+                    .map_err(|error| format!("the key set could not be fetched: {error}")),
+                None => Err("no key set is configured (auth.jwks_url is empty)".to_owned()),
+            },
+        };
+        let keys = keys.as_ref().map_err(String::as_str);
+        Ok::<_, String>(app::explain(config, &token, keys).await)
+    })??;
+    let text = explanation.to_string();
+    if explanation.passes() { Ok(text) } else { Err(text) }
+}
+
+fn read_standard_input() -> Result<String, String> {
+    let mut token = String::new();
+    let read = std::io::stdin().read_to_string(&mut token);
+    read.map(|_| token).map_err(|error| format!("standard input cannot be read: {error}"))
+}
+
+fn read_key_set(file: &Path) -> Result<Result<KeySet, String>, String> {
+    let document = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let keys = KeySet::parse(&document);
+    Ok(Ok(keys.map_err(|error| format!("{}: {error}", file.display()))?))
+}

@@ -1,0 +1,22 @@
+//! `migrate`
+
+use clap::Args;
+
+use super::{Outcome, database, on_a_runtime};
+use crate::config::Config;
+use crate::store;
+
+/// What `migrate` is told.
+#[derive(Args)]
+pub struct Migrate {
+    /// Take tables of our names that were made by other means for ours, if they have all that ours
+    /// have.
+    #[arg(long)]
+    adopt: bool,
+}
+
+/// Brings the database's tables up to date.
+pub fn migrate(config: &Config, args: &Migrate) -> Outcome {
+    let migrated = on_a_runtime(store::migrate(database(config)?, args.adopt))?;
+    migrated.map(|migrated| migrated.to_string()).map_err(|error| error.to_string())
+}

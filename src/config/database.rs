@@ -1,0 +1,173 @@
+//! `[database]`
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::reader::{Raw, Section};
+use super::values::{Secret, duration, number, text};
+
+/// Where memberships, device keys and revocations stand, and how long what was read is used.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database`.
+    pub url: Secret,
+    /// How the server proves who it is.
+    pub tls: DatabaseTls,
+    /// The schema of our tables, a plain identifier.
+    pub schema: String,
+    /// Whether sessions are read (`auth.check_sessions`).
+    pub reads_sessions: bool,
+    /// Queries in place of those on our tables.
+    pub queries: QueriesConfig,
+    /// Connections, beside the one that listens.
+    pub max_connections: u32,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long one query may take.
+    pub query_timeout: Duration,
+    /// How long what was read is used before it is read anew. Changes are noticed at once where
+    /// triggers tell of them; this is for tables without.
+    pub cache_ttl: Duration,
+    /// How long it is remembered that something is not there.
+    pub absence_ttl: Duration,
+    /// How long what was read is used while it cannot be read anew.
+    pub stale_max_age: Duration,
+    /// People and devices that are remembered.
+    pub cache_entries: u64,
+    /// How often the last use of device keys is written.
+    pub last_used_interval: Duration,
+    /// How long it is believed that a session goes on, where sessions are checked.
+    pub session_ttl: Duration,
+}
+
+/// How the database proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseTls {
+    /// By a certificate for its name, from an authority in this file, or from a public one.
+    VerifyFull(Option<PathBuf>),
+    /// Not at all: on this machine, or on a network that is trusted.
+    Off,
+}
+
+/// The operator's own queries; those on our tables where none is given.
+#[derive(Clone, Debug, Default)]
+pub struct QueriesConfig {
+    /// Of `$1 uuid[]`: `user_id uuid`, `organisation_id`, `role text`, and if there `is_default bool`.
+    pub membership: Option<String>,
+    /// Of `$1 bytea[]`: `key_hash`, `id uuid`, `organisation_id`, `name`, `scopes text[]`,
+    /// `expires_at`, `grace_seconds`, `revoked_at`.
+    pub device_key: Option<String>,
+    /// Of nothing: `kind`, `value`, `issued_before`.
+    pub revocation: Option<String>,
+    /// Of `$1 uuid[]`: `id uuid` of the sessions that go on.
+    pub session: Option<String>,
+}
+
+/// Supabase's transaction pooler, and `PgBouncer`'s usual port.
+const TRANSACTION_POOLER_PORTS: [u16; 2] = [6543, 6432];
+
+pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
+    let url = section.secret("url");
+    let address = if url.is_empty() { None } else { read_url(section, &url) };
+    let second = Duration::from_secs(1);
+    let (minute, day) = (60 * second, 86_400 * second);
+    let tenth = second / 10;
+    let query = |raw: Raw| text(raw).map(|query| (!query.trim().is_empty()).then_some(query));
+    let config = DatabaseConfig {
+        url: url.clone(),
+        tls: read_tls(section, address.as_ref()),
+        schema: section.get("schema", "public".to_owned(), identifier),
+        reads_sessions: false,
+        queries: QueriesConfig {
+            membership: section.get("membership_query", None, query),
+            device_key: section.get("device_key_query", None, query),
+            revocation: section.get("revocation_query", None, query),
+            session: section.get("session_query", None, query),
+        },
+        max_connections: section.get("max_connections", 4, |raw| {
+            number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+        }),
+        connect_timeout: section
+            .get("connect_timeout", 5 * second, |raw| duration(raw, tenth, minute)),
+        query_timeout: section.get("query_timeout", 2 * second, |raw| duration(raw, tenth, minute)),
+        cache_ttl: section.get("cache_ttl", 5 * minute, |raw| duration(raw, second, day)),
+        absence_ttl: section
+            .get("absence_ttl", 5 * second, |raw| duration(raw, tenth, 10 * minute)),
+        stale_max_age: section
+            .get("stale_max_age", day, |raw| duration(raw, Duration::ZERO, 30 * day)),
+        cache_entries: section.get("cache_entries", 200_000, |raw| number(raw, 100, 100_000_000))
+            as u64,
+        last_used_interval: section
+            .get("last_used_interval", 30 * second, |raw| duration(raw, second, day)),
+        session_ttl: section.get("session_ttl", 15 * second, |raw| duration(raw, tenth, day)),
+    };
+    (!url.is_empty()).then_some(config)
+}
+
+/// Reads the address only to judge it. What is said of it never repeats it: it holds a password.
+fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
+    let wanted = "must be an address such as postgres://user:password@host:5432/database";
+    let url = std::str::from_utf8(secret.expose()).ok().and_then(|text| Url::parse(text).ok());
+    let Some(url) = url.filter(|url| matches!(url.scheme(), "postgres" | "postgresql")) else {
+        let hint = "; a password's special characters must be percent-encoded";
+        section.fault("url", format!("{wanted}{hint}"));
+        return None;
+    };
+    if url.port().is_some_and(|port| TRANSACTION_POOLER_PORTS.contains(&port)) {
+        let problem = "is a transaction pooler by its port, which delivers no notifications (LISTEN) \
+                       and keeps no session; use the direct connection or the session pooler, both on \
+                       port 5432";
+        section.fault("url", problem.to_owned());
+    }
+    if url.query_pairs().any(|(key, _)| key.starts_with("ssl")) {
+        let problem = "must not speak of TLS; that is database.tls and database.ca_file";
+        section.fault("url", problem.to_owned());
+    }
+    Some(url)
+}
+
+fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
+    let ca_file = section.get("ca_file", None, |raw| {
+        let path = text(raw)?;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let path = PathBuf::from(path);
+        std::fs::metadata(&path).map_err(|error| format!("cannot be read: {error}"))?;
+        Ok(Some(path))
+    });
+    let is_here = address.is_some_and(|url| is_here(url.host_str().unwrap_or_default()));
+    let by_default = !is_here || ca_file.is_some();
+    let verify = section.get("tls", by_default, |raw| match text(raw)?.as_str() {
+        "verify-full" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
+    });
+    if !verify && ca_file.is_some() {
+        section.fault("ca_file", "is of no use with database.tls = \"off\"".to_owned());
+    }
+    if verify { DatabaseTls::VerifyFull(ca_file) } else { DatabaseTls::Off }
+}
+
+/// Whether a host is this machine: nothing, the directory of a socket, or a loopback address.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_socket = host.is_empty() || host.starts_with("%2F") || host.starts_with("%2f");
+    is_socket || host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A plain SQL identifier: it is written into queries.
+fn identifier(raw: Raw) -> Result<String, String> {
+    let name = text(raw)?;
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.len() <= 63
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if plain {
+        Ok(name)
+    } else {
+        Err("must be a plain name of a-z, 0-9 and _, such as \"public\"".to_owned())
+    }
+}

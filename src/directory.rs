@@ -1,0 +1,291 @@
+//! [`Directory`]: what the database says of a key (a user, a device key, a session), remembered.
+//!
+//! The rules, which are the same for everything that is looked up:
+//!
+//! - *Bounded.* What is there and what is not there are remembered apart, so that a flood of
+//!   strangers cannot push members out.
+//! - *One flight.* However many requests ask for a key, it is read once; and keys that are asked for
+//!   while a query is under way go into the next one together. So the database sees one query at a
+//!   time of each kind, whatever the load.
+//! - *Invalidated.* A change forgets what was remembered, and a reading that was under way when the
+//!   change came is read again, because it may have seen the time before.
+//! - *Epochs.* What was read before changes may have been missed ([`Feed::epoch`]) is read again
+//!   before it is used.
+//! - *Stale while away.* When the database cannot be read, what was known goes on being used, up to
+//!   an age; what was not known is [`Unavailable`], which is ours to blame and never a refusal.
+
+mod cache;
+mod flights;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DatabaseConfig;
+use crate::store::{Feed, StoreError};
+use crate::telemetry::DirectoryMetrics;
+
+use cache::{Entry, Remembered};
+use flights::Flights;
+
+/// What is known of keys. One for the process and each kind of thing.
+pub struct Directory<K, V> {
+    remembered: Remembered<K, V>,
+    flights: Flights<K, V>,
+    queue: mpsc::UnboundedSender<K>,
+    rules: Rules,
+    feed: Arc<Feed>,
+    began: Instant,
+    /// Whether the last reading failed.
+    failing: AtomicBool,
+    /// Milliseconds after the beginning until which nothing is tried.
+    resting_until: AtomicU64,
+    kind: &'static str,
+    metrics: DirectoryMetrics,
+}
+
+/// How long what was read is good for.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Of something that is there.
+    pub ttl: Duration,
+    /// Of something that is not.
+    pub absence_ttl: Duration,
+    /// While it cannot be read anew.
+    pub stale_max_age: Duration,
+    /// How many keys are remembered.
+    pub entries: u64,
+    /// How long a request waits for a reading.
+    pub patience: Duration,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub struct Found<V> {
+    /// The thing, if it is there.
+    pub value: Option<V>,
+    /// Where the answer comes from.
+    pub origin: Origin,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Read for this request.
+    Read,
+    /// Remembered for so long.
+    Cached(Duration),
+    /// Remembered for so long, and could not be read anew.
+    Stale(Duration),
+}
+
+/// The database cannot be read, and nothing is known of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// The keys that have been asked for, for [`Directory::run`].
+pub struct Queue<K>(mpsc::UnboundedReceiver<K>);
+
+/// While changes are not heard of, nothing is believed for longer.
+const UNWATCHED_TTL: Duration = Duration::from_millis(500);
+/// After a failure, the pause before the next attempt.
+const REST: Duration = Duration::from_millis(500);
+/// Keys that are read in one query.
+const MOST_AT_ONCE: usize = 1000;
+
+impl Rules {
+    /// The rules that the configuration sets.
+    pub fn of(config: &DatabaseConfig) -> Self {
+        Self {
+            ttl: config.cache_ttl,
+            absence_ttl: config.absence_ttl,
+            stale_max_age: config.stale_max_age,
+            entries: config.cache_entries,
+            patience: config.connect_timeout + config.query_timeout + Duration::from_secs(1),
+        }
+    }
+}
+
+impl<K, V> Directory<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// A directory that knows nothing yet, and the queue that somebody has to serve with
+    /// [`Directory::run`].
+    pub fn new(
+        kind: &'static str,
+        rules: Rules,
+        feed: Arc<Feed>,
+        metrics: DirectoryMetrics,
+    ) -> (Self, Queue<K>) {
+        let (queue, asked) = mpsc::unbounded_channel();
+        let directory = Self {
+            remembered: Remembered::new(rules.entries, rules.ttl.max(rules.stale_max_age)),
+            flights: Flights::default(),
+            queue,
+            rules,
+            feed,
+            began: Instant::now(),
+            failing: AtomicBool::new(false),
+            resting_until: AtomicU64::new(0),
+            kind,
+            metrics,
+        };
+        (directory, Queue(asked))
+    }
+
+    /// Says what is known of a key, after reading it if that is needed.
+    pub async fn find(&self, key: &K) -> Result<Found<V>, Unavailable> {
+        let known = self.remembered.get(key);
+        let age = known.as_ref().map(|entry| self.age(entry));
+        if let (Some(entry), Some(age)) = (&known, age)
+            && self.is_fresh(entry, age)
+        {
+            self.metrics.hits.increment(1);
+            return Ok(Found { value: entry.value.clone(), origin: Origin::Cached(age) });
+        }
+        // Only what is there is used beyond its time: a stranger may have become a member.
+        let stale = known
+            .zip(age)
+            .filter(|(entry, age)| entry.value.is_some() && *age <= self.rules.stale_max_age);
+        if let Some((entry, age)) = &stale
+            && self.failing.load(Ordering::Relaxed)
+        {
+            // Nobody waits for a database that is away; but somebody asks whether it is back.
+            if !self.is_resting() {
+                drop(self.ask(key));
+            }
+            return Ok(self.stale(entry, *age));
+        }
+        if self.is_resting() {
+            self.metrics.unavailable.increment(1);
+            return Err(Unavailable);
+        }
+        match timeout(self.rules.patience, self.ask(key)).await {
+            Ok(Ok(Some(entry))) => {
+                self.metrics.reads.increment(1);
+                Ok(Found { value: entry.value, origin: Origin::Read })
+            }
+            _ => match &stale {
+                Some((entry, age)) => Ok(self.stale(entry, *age)),
+                None => {
+                    self.metrics.unavailable.increment(1);
+                    Err(Unavailable)
+                }
+            },
+        }
+    }
+
+    /// Whether something was once read of a key, however long ago: then asking for it is no
+    /// stranger's doing.
+    pub fn knows(&self, key: &K) -> bool {
+        self.remembered.get(key).is_some()
+    }
+
+    fn ask(&self, key: &K) -> tokio::sync::oneshot::Receiver<Option<Entry<V>>> {
+        let (waiting, is_first) = self.flights.join(*key);
+        if is_first {
+            // The queue ends only with the process.
+            let _ = self.queue.send(*key);
+        }
+        waiting
+    }
+
+    fn stale(&self, entry: &Entry<V>, age: Duration) -> Found<V> {
+        self.metrics.stale.increment(1);
+        Found { value: entry.value.clone(), origin: Origin::Stale(age) }
+    }
+
+    fn age(&self, entry: &Entry<V>) -> Duration {
+        self.began.elapsed().saturating_sub(entry.read_at)
+    }
+
+    fn is_fresh(&self, entry: &Entry<V>, age: Duration) -> bool {
+        let ttl = if entry.value.is_some() { self.rules.ttl } else { self.rules.absence_ttl };
+        let ttl = if self.feed.is_connected() { ttl } else { ttl.min(UNWATCHED_TTL) };
+        entry.epoch == self.feed.epoch() && age < ttl
+    }
+
+    fn is_resting(&self) -> bool {
+        let until = Duration::from_millis(self.resting_until.load(Ordering::Relaxed));
+        self.failing.load(Ordering::Relaxed) && self.began.elapsed() < until
+    }
+
+    /// Forgets a key that has changed.
+    pub fn invalidate(&self, key: &K) {
+        self.metrics.invalidations.increment(1);
+        self.flights.taint(key, || self.remembered.remove(key));
+    }
+
+    /// Forgets everything.
+    pub fn invalidate_all(&self) {
+        self.metrics.invalidations.increment(1);
+        self.flights.taint_all(|| self.remembered.clear());
+    }
+
+    /// Reads what is asked for, until it is cancelled. `read` gets some keys and says what it found;
+    /// what it leaves out is not there.
+    pub async fn run<F>(
+        &self,
+        mut asked: Queue<K>,
+        read: impl Fn(Vec<K>) -> F,
+        cancelled: CancellationToken,
+    ) where
+        F: Future<Output = Result<HashMap<K, V>, StoreError>>,
+    {
+        loop {
+            let mut keys = Vec::new();
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                count = asked.0.recv_many(&mut keys, MOST_AT_ONCE) => if count == 0 { return },
+            }
+            let epoch = self.feed.epoch();
+            self.flights.depart(&keys);
+            let began = Instant::now();
+            let outcome = read(keys.clone()).await;
+            self.metrics.duration.record(began.elapsed().as_secs_f64());
+            match outcome {
+                Ok(found) => self.land(keys, &found, epoch),
+                Err(error) => self.fail(&keys, &error),
+            }
+        }
+    }
+
+    fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, epoch: u64) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(kind = self.kind, "Database is read again");
+        }
+        let read_at = self.began.elapsed();
+        for key in keys {
+            let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
+            let landed =
+                self.flights.land(&key, &entry, || self.remembered.put(key, entry.clone()));
+            if !landed {
+                // It changed while it was read.
+                let _ = self.queue.send(key);
+            }
+        }
+        let remembered = u32::try_from(self.remembered.len()).unwrap_or(u32::MAX);
+        self.metrics.entries.set(f64::from(remembered));
+    }
+
+    fn fail(&self, keys: &[K], error: &StoreError) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(kind = self.kind, %error, "Database cannot be read; what is known is used");
+        }
+        self.metrics.failures.increment(1);
+        let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
+        self.resting_until.store(until, Ordering::Relaxed);
+        self.flights.cancel(keys);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Readings under way: who waits for which key, and which of them a change has overtaken.
+//!
+//! Remembering and forgetting happen under the same lock as this bookkeeping. Without it a change
+//! could come between "nothing has changed" and "remember it".
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::cache::Entry;
+
+pub(super) struct Flights<K, V>(Mutex<HashMap<K, Flight<V>>>);
+
+struct Flight<V> {
+    waiting: Vec<oneshot::Sender<Option<Entry<V>>>>,
+    /// A change came after the reading had begun.
+    tainted: bool,
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Flights<K, V> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a key with everybody else. The first has to see to it that it is read.
+    pub(super) fn join(&self, key: K) -> (oneshot::Receiver<Option<Entry<V>>>, bool) {
+        let (sender, receiver) = oneshot::channel();
+        let mut flights = self.lock();
+        let is_first = !flights.contains_key(&key);
+        let flight =
+            flights.entry(key).or_insert_with(|| Flight { waiting: Vec::new(), tainted: false });
+        flight.waiting.push(sender);
+        (receiver, is_first)
+    }
+
+    /// The reading of some keys begins: changes that came earlier are in it.
+    pub(super) fn depart(&self, keys: &[K]) {
+        let mut flights = self.lock();
+        for key in keys {
+            if let Some(flight) = flights.get_mut(key) {
+                flight.tainted = false;
+            }
+        }
+    }
+
+    /// A key was read: it is remembered and everybody is told, unless it has changed meanwhile.
+    pub(super) fn land(&self, key: &K, entry: &Entry<V>, remember: impl FnOnce()) -> bool {
+        let mut flights = self.lock();
+        if flights.get(key).is_some_and(|flight| flight.tainted) {
+            return false;
+        }
+        remember();
+        for waiting in flights.remove(key).into_iter().flat_map(|flight| flight.waiting) {
+            // Whoever went away no longer listens.
+            let _ = waiting.send(Some(entry.clone()));
+        }
+        true
+    }
+
+    /// Some keys could not be read.
+    pub(super) fn cancel(&self, keys: &[K]) {
+        let mut flights = self.lock();
+        for key in keys {
+            for waiting in flights.remove(key).into_iter().flat_map(|flight| flight.waiting) {
+                let _ = waiting.send(None);
+            }
+        }
+    }
+
+    /// A key has changed.
+    pub(super) fn taint(&self, key: &K, forget: impl FnOnce()) {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get_mut(key) {
+            flight.tainted = true;
+        }
+        forget();
+    }
+
+    /// Any key may have changed.
+    pub(super) fn taint_all(&self, forget: impl FnOnce()) {
+        let mut flights = self.lock();
+        for flight in flights.values_mut() {
+            flight.tainted = true;
+        }
+        forget();
+    }
+}

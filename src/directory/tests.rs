@@ -1,0 +1,230 @@
+use super::*;
+use crate::telemetry::{MetricNames, Metrics};
+use std::sync::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// A table that tests write, a counter of queries, and a gate that holds a query up after it has
+/// read.
+#[derive(Default)]
+struct Table {
+    rows: Mutex<HashMap<u32, &'static str>>,
+    queries: Mutex<Vec<Vec<u32>>>,
+    away: AtomicBool,
+    held: AtomicBool,
+    gate: Option<Semaphore>,
+}
+
+struct Scene {
+    table: Arc<Table>,
+    directory: Arc<Directory<u32, &'static str>>,
+    feed: Arc<Feed>,
+}
+
+const RULES: Rules = Rules {
+    ttl: Duration::from_secs(300),
+    absence_ttl: Duration::from_secs(5),
+    stale_max_age: Duration::from_secs(3600),
+    entries: 1000,
+    patience: Duration::from_secs(5),
+};
+
+fn scene() -> Scene {
+    let table = Arc::new(Table { gate: Some(Semaphore::new(0)), ..Table::default() });
+    let feed = Arc::new(Feed::default());
+    feed.begin();
+    let metrics = Metrics::register(&MetricNames::default()).directory("test");
+    let (directory, queue) = Directory::new("test", RULES, Arc::clone(&feed), metrics);
+    let directory = Arc::new(directory);
+    tokio::spawn({
+        let (directory, table) = (Arc::clone(&directory), Arc::clone(&table));
+        async move {
+            let read = |keys: Vec<u32>| {
+                let table = Arc::clone(&table);
+                async move { table.read(keys).await }
+            };
+            directory.run(queue, read, CancellationToken::new()).await;
+        }
+    });
+    Scene { table, directory, feed }
+}
+
+impl Table {
+    async fn read(&self, keys: Vec<u32>) -> Result<HashMap<u32, &'static str>, StoreError> {
+        self.queries.lock().unwrap().push(keys.clone());
+        if self.away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("away".to_owned()));
+        }
+        let rows = self.rows.lock().unwrap().clone();
+        if self.held.load(Ordering::Relaxed) {
+            self.gate.as_ref().unwrap().acquire().await.unwrap().forget();
+        }
+        Ok(keys.iter().filter_map(|key| Some((*key, *rows.get(key)?))).collect())
+    }
+
+    fn set(&self, key: u32, value: &'static str) {
+        self.rows.lock().unwrap().insert(key, value);
+    }
+
+    fn count(&self) -> usize {
+        self.queries.lock().unwrap().len()
+    }
+}
+
+impl Scene {
+    async fn value(&self, key: u32) -> Option<&'static str> {
+        self.directory.find(&key).await.unwrap().value
+    }
+
+    fn ask(&self, key: u32) -> JoinHandle<Option<&'static str>> {
+        let directory = Arc::clone(&self.directory);
+        tokio::spawn(async move { directory.find(&key).await.unwrap().value })
+    }
+
+    /// Lets whoever waits get as far as they can.
+    async fn settle(&self) {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_read_once_and_remembered() {
+    let scene = scene();
+    scene.table.set(1, "one");
+    assert_eq!(scene.value(1).await, Some("one"));
+    assert_eq!(scene.value(1).await, Some("one"));
+    assert_eq!(scene.table.count(), 1);
+    sleep(RULES.ttl).await;
+    assert_eq!(scene.value(1).await, Some("one"));
+    assert_eq!(scene.table.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn absence_is_remembered_for_a_short_time() {
+    let scene = scene();
+    assert_eq!(scene.value(1).await, None);
+    assert_eq!(scene.value(1).await, None);
+    assert_eq!(scene.table.count(), 1);
+    scene.table.set(1, "one");
+    sleep(RULES.absence_ttl).await;
+    assert_eq!(scene.value(1).await, Some("one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_waits_for_one_reading_and_the_next_one_takes_all_that_came_meanwhile() {
+    let scene = scene();
+    for key in 0..50 {
+        scene.table.set(key, "there");
+    }
+    scene.table.held.store(true, Ordering::Relaxed);
+    let first: Vec<_> = (0..20).map(|_| scene.ask(0)).collect();
+    scene.settle().await;
+    let others: Vec<_> = (1..50).map(|key| scene.ask(key)).collect();
+    scene.settle().await;
+    scene.table.gate.as_ref().unwrap().add_permits(2);
+    for asked in first.into_iter().chain(others) {
+        assert_eq!(asked.await.unwrap(), Some("there"));
+    }
+    let queries = scene.table.queries.lock().unwrap();
+    assert_eq!(queries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 49]);
+}
+
+// The reading has seen the row before the change, and ends after it.
+#[tokio::test(start_paused = true)]
+async fn a_change_during_a_reading_is_not_lost() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    scene.table.held.store(true, Ordering::Relaxed);
+    let asked = scene.ask(1);
+    scene.settle().await;
+    scene.table.set(1, "ex-member");
+    scene.directory.invalidate(&1);
+    scene.table.gate.as_ref().unwrap().add_permits(2);
+    assert_eq!(asked.await.unwrap(), Some("ex-member"));
+    assert_eq!(scene.value(1).await, Some("ex-member"));
+    assert_eq!(scene.table.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_forgets_what_was_remembered() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.table.set(1, "ex-member");
+    scene.directory.invalidate(&1);
+    assert_eq!(scene.value(1).await, Some("ex-member"));
+    scene.table.set(1, "member again");
+    scene.directory.invalidate_all();
+    assert_eq!(scene.value(1).await, Some("member again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_lost_connection_everything_is_read_again() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.feed.end();
+    scene.table.set(1, "ex-member");
+    scene.feed.begin();
+    assert_eq!(scene.value(1).await, Some("ex-member"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_changes_are_not_heard_of_nothing_is_believed_for_long() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.feed.end();
+    scene.table.set(1, "ex-member");
+    sleep(UNWATCHED_TTL).await;
+    assert_eq!(scene.value(1).await, Some("ex-member"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_is_used_while_the_database_is_away_and_strangers_are_told_so() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.feed.end();
+    scene.table.away.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    for _ in 0..100 {
+        let found = scene.directory.find(&1).await.unwrap();
+        assert_eq!(found.value, Some("member"));
+        assert!(matches!(found.origin, Origin::Stale(_)));
+    }
+    assert_eq!(scene.directory.find(&2).await.unwrap_err(), Unavailable);
+    // It is asked again now and then, and not by each request.
+    assert!(scene.table.count() < 5, "{}", scene.table.count());
+    sleep(RULES.stale_max_age).await;
+    assert_eq!(scene.directory.find(&1).await.unwrap_err(), Unavailable);
+    scene.table.away.store(false, Ordering::Relaxed);
+    scene.feed.begin();
+    sleep(REST).await;
+    assert_eq!(scene.value(1).await, Some("member"));
+}
+
+// A known change is never undone by an outage that follows it.
+#[tokio::test(start_paused = true)]
+async fn what_has_changed_is_not_used_while_the_database_is_away() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.directory.invalidate(&1);
+    scene.table.away.store(true, Ordering::Relaxed);
+    assert_eq!(scene.directory.find(&1).await.unwrap_err(), Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_strangers_pushes_nobody_out() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    for stranger in 1000..30_000 {
+        assert_eq!(scene.value(stranger).await, None);
+    }
+    let before = scene.table.count();
+    assert_eq!(scene.value(1).await, Some("member"));
+    assert_eq!(scene.table.count(), before);
+}

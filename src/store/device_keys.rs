@@ -1,0 +1,283 @@
+//! Keys of devices. Only their hashes are ever here.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
+
+/// The SHA-256 of a key.
+pub type KeyHash = [u8; 32];
+
+/// What a key is, as it is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceKeyRow {
+    /// The device.
+    pub id: DeviceId,
+    /// Whose it is.
+    pub organisation: OrganisationId,
+    /// What its owner calls it.
+    pub name: String,
+    /// What it may do; never `admin`.
+    pub scopes: Scopes,
+    /// When it expires, in seconds since the epoch.
+    pub expires_at: Option<i64>,
+    /// How long it works on after that, in seconds.
+    pub grace_seconds: i64,
+    /// Whether it was revoked.
+    pub is_revoked: bool,
+}
+
+/// A key to be written.
+#[derive(Clone, Debug)]
+pub struct NewDeviceKey {
+    /// Whose it is.
+    pub organisation: OrganisationId,
+    /// What its owner calls it.
+    pub name: String,
+    /// The hash.
+    pub hash: KeyHash,
+    /// By which its owner recognises it.
+    pub hint: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it expires.
+    pub expires_at: Option<OffsetDateTime>,
+    /// How long it works on after that, in seconds; the table's default if none.
+    pub grace_seconds: Option<i32>,
+    /// Who makes it.
+    pub created_by: String,
+}
+
+/// A key, as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct ListedDeviceKey {
+    /// Its identifier.
+    pub id: DeviceId,
+    /// What its owner calls it.
+    pub name: String,
+    /// By which its owner recognises it.
+    pub hint: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it expires.
+    pub expires_at: Option<OffsetDateTime>,
+    /// How long it works on after that, in seconds.
+    pub grace_seconds: i32,
+    /// When it was revoked.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// When it was last used, to within a minute or so.
+    pub last_used_at: Option<OffsetDateTime>,
+    /// Since when it is there.
+    pub created_at: OffsetDateTime,
+    /// Who made it.
+    pub created_by: String,
+}
+
+const LISTED: &str = "id, name, key_hint, scopes, expires_at, grace_seconds, revoked_at, \
+                      last_used_at, created_at, created_by";
+
+impl Store {
+    /// The keys with some hashes. A hash that no key has is left out.
+    pub async fn device_keys(
+        &self,
+        hashes: Vec<KeyHash>,
+    ) -> Result<HashMap<KeyHash, DeviceKeyRow>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+            let query = AssertSqlSafe(store.queries().await?.device_key.clone());
+            let query = sqlx::query(query).bind(hashes).persistent(false);
+            let rows = query.fetch_all(&store.0.pool).await?;
+            let mut found = HashMap::with_capacity(rows.len());
+            for row in &rows {
+                match read(row) {
+                    Ok((hash, key)) => drop(found.insert(hash, key)),
+                    Err(problem) => tracing::warn!(problem, "Device key left out"),
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Writes a key.
+    pub async fn create_device_key(
+        &self,
+        new: NewDeviceKey,
+    ) -> Result<ListedDeviceKey, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let scopes: Vec<&str> = new.scopes.names().collect();
+            let query = format!(
+                "insert into {} (organisation_id, name, key_hash, key_hint, scopes, expires_at, \
+                 grace_seconds, created_by) values ($1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8) \
+                 returning {LISTED}",
+                store.table("device_key")
+            );
+            let row = sqlx::query(AssertSqlSafe(query))
+                .bind(new.organisation.as_str())
+                .bind(&new.name)
+                .bind(new.hash.as_slice())
+                .bind(&new.hint)
+                .bind(scopes)
+                .bind(new.expires_at)
+                .bind(new.grace_seconds)
+                .bind(&new.created_by)
+                .persistent(false)
+                .fetch_one(&store.0.pool)
+                .await?;
+            Ok(read_listed(&row)?)
+        })
+        .await
+    }
+
+    /// All keys of an organisation, the newest first.
+    pub async fn list_device_keys(
+        &self,
+        organisation: &OrganisationId,
+    ) -> Result<Vec<ListedDeviceKey>, StoreError> {
+        let (store, organisation) = (self.clone(), organisation.clone());
+        self.run(async move {
+            let query = format!(
+                "select {LISTED} from {} where organisation_id = $1 order by created_at desc, id",
+                store.table("device_key")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str());
+            let rows = query.persistent(false).fetch_all(&store.0.pool).await?;
+            rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
+        })
+        .await
+    }
+
+    /// One key of an organisation.
+    pub async fn find_device_key(
+        &self,
+        organisation: &OrganisationId,
+        id: DeviceId,
+    ) -> Result<Option<ListedDeviceKey>, StoreError> {
+        let (store, organisation) = (self.clone(), organisation.clone());
+        self.run(async move {
+            let query = format!(
+                "select {LISTED} from {} where organisation_id = $1 and id = $2",
+                store.table("device_key")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
+            let row = query.persistent(false).fetch_optional(&store.0.pool).await?;
+            Ok(row.as_ref().map(read_listed).transpose()?)
+        })
+        .await
+    }
+
+    /// Revokes a key of an organisation; the time of the first revocation stays. None if the
+    /// organisation has no such key.
+    pub async fn revoke_device_key(
+        &self,
+        organisation: &OrganisationId,
+        id: DeviceId,
+    ) -> Result<Option<ListedDeviceKey>, StoreError> {
+        let (store, organisation) = (self.clone(), organisation.clone());
+        self.run(async move {
+            let query = format!(
+                "update {} set revoked_at = coalesce(revoked_at, now()) \
+                 where organisation_id = $1 and id = $2 returning {LISTED}",
+                store.table("device_key")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
+            let row = query.persistent(false).fetch_optional(&store.0.pool).await?;
+            Ok(row.as_ref().map(read_listed).transpose()?)
+        })
+        .await
+    }
+
+    /// Notes when keys were last used (seconds since the epoch). A later time is never overwritten
+    /// by an earlier one of another copy.
+    pub async fn note_uses(&self, uses: Vec<(DeviceId, i64)>) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let (ids, times): (Vec<Uuid>, Vec<f64>) =
+                uses.iter().map(|(id, at)| (id.0, precise(*at))).unzip();
+            let query = format!(
+                "update {} as key set last_used_at = to_timestamp(used.at) \
+                 from unnest($1::uuid[], $2::float8[]) as used(id, at) \
+                 where key.id = used.id \
+                 and (key.last_used_at is null or key.last_used_at < to_timestamp(used.at))",
+                store.table("device_key")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(ids).bind(times).persistent(false);
+            query.execute(&store.0.pool).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Seconds since the epoch fit exactly for the next hundred million years.
+#[expect(clippy::cast_precision_loss, reason = "within 2^53")]
+fn precise(seconds: i64) -> f64 {
+    seconds as f64
+}
+
+/// What a device may do by the names in its row. A name that is none is left out, and so is
+/// `admin`: a device administers nothing, whatever its row says.
+fn scopes(names: &[String]) -> Scopes {
+    let known = names.iter().filter_map(|name| Scopes::parse_one(name).ok());
+    known.collect::<Scopes>().intersection(Scope::DATA.into_iter().collect())
+}
+
+fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
+    let wrong = |error: sqlx::Error| error.to_string();
+    let id = DeviceId(row.try_get("id").map_err(wrong)?);
+    let hash: &[u8] = row.try_get("key_hash").map_err(wrong)?;
+    let hash = hash.try_into().map_err(|_| format!("key {id}: the hash has not 32 bytes"))?;
+    let organisation: &str = row.try_get("organisation_id").map_err(wrong)?;
+    let organisation =
+        OrganisationId::parse(organisation).map_err(|error| format!("key {id}: {error}"))?;
+    let names: Vec<String> = row.try_get("scopes").map_err(wrong)?;
+    let expires_at: Option<OffsetDateTime> = row.try_get("expires_at").map_err(wrong)?;
+    let grace: Option<i32> = row.try_get("grace_seconds").map_err(wrong)?;
+    let revoked_at: Option<OffsetDateTime> = row.try_get("revoked_at").map_err(wrong)?;
+    let name: Option<String> = row.try_get("name").map_err(wrong)?;
+    let key = DeviceKeyRow {
+        id,
+        organisation,
+        name: name.unwrap_or_default(),
+        scopes: scopes(&names),
+        expires_at: expires_at.map(OffsetDateTime::unix_timestamp),
+        grace_seconds: i64::from(grace.unwrap_or(0).max(0)),
+        is_revoked: revoked_at.is_some(),
+    };
+    Ok((hash, key))
+}
+
+fn read_listed(row: &PgRow) -> Result<ListedDeviceKey, sqlx::Error> {
+    let names: Vec<String> = row.try_get("scopes")?;
+    Ok(ListedDeviceKey {
+        id: DeviceId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        hint: row.try_get("key_hint")?,
+        scopes: scopes(&names),
+        expires_at: row.try_get("expires_at")?,
+        grace_seconds: row.try_get("grace_seconds")?,
+        revoked_at: row.try_get("revoked_at")?,
+        last_used_at: row.try_get("last_used_at")?,
+        created_at: row.try_get("created_at")?,
+        created_by: row.try_get("created_by")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_never_administers() {
+        let names = ["admin", "metrics:write", "metrics:everything"].map(str::to_owned);
+        assert_eq!(scopes(&names).names().collect::<Vec<_>>(), ["metrics:write"]);
+        assert!(scopes(&["admin".to_owned()]).is_empty());
+    }
+}

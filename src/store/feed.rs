@@ -1,0 +1,250 @@
+//! The feed of changes: Postgres' notifications, and whether they can be relied on.
+//!
+//! A notification is a hint which thing to read anew. While the connection that listens is lost,
+//! hints are lost with it; so each time it is made anew the *epoch* goes up, and what was read in
+//! an earlier epoch is read again before it is used.
+//!
+//! A connection that has died without a word would be worst of all: it looks like silence. It is
+//! asked for a sign of life every second.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgNotification};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{KeyHash, Store, StoreError, connect};
+use crate::tenancy::UserId;
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Anything may have: the feed begins, or begins again.
+    Anything,
+    /// One user's memberships.
+    Membership(UserId),
+    /// Anybody's memberships.
+    Memberships,
+    /// One device key.
+    DeviceKey(Box<KeyHash>),
+    /// Any device keys.
+    DeviceKeys,
+    /// The withdrawn tokens.
+    Revocations,
+    /// One session.
+    Session(Uuid),
+    /// Any sessions.
+    Sessions,
+}
+
+/// Whether changes are heard of.
+#[derive(Debug, Default)]
+pub struct Feed {
+    epoch: AtomicU64,
+    connected: AtomicBool,
+}
+
+/// The channel that the triggers of `migrations/` write to.
+const CHANNEL: &str = "mimir_tenant_proxy";
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How long a notification of our own may take to come back.
+const ECHO: Duration = Duration::from_secs(3);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+
+impl Feed {
+    /// Goes up whenever changes may have been missed.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether changes are heard of at the moment.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.connected.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) {
+        self.connected.store(false, Ordering::Release);
+    }
+
+    /// Listens until it is cancelled, and tells of each change.
+    pub async fn run(
+        &self,
+        store: Store,
+        on_change: impl Fn(Change),
+        cancelled: CancellationToken,
+    ) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let listened = tokio::select! {
+                () = cancelled.cancelled() => return,
+                listened = self.listen(&store, &on_change) => listened,
+            };
+            if self.is_connected() {
+                retry = FIRST_RETRY;
+                self.end();
+            }
+            if let Err(error) = listened {
+                tracing::warn!(%error, "Changes are not heard of");
+            }
+            // Copies that lost the same database do not all come back at once.
+            let pause = retry.mul_f64(0.5 + fastrand::f64());
+            retry = (retry * 2).min(LAST_RETRY);
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn listen(&self, store: &Store, on_change: &impl Fn(Change)) -> Result<(), StoreError> {
+        let mut listener = store.listener().await?;
+        self.begin();
+        tracing::info!("Changes are heard of");
+        on_change(Change::Anything);
+        let mut next_beat = Instant::now() + HEARTBEAT;
+        loop {
+            tokio::select! {
+                heard = listener.try_recv() => match heard? {
+                    Some(notification) => {
+                        if let Some(change) = read(&notification) {
+                            on_change(change);
+                        }
+                    }
+                    None => return Err(lost("the connection was closed")),
+                },
+                () = sleep_until(next_beat) => {
+                    let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
+                    alive.map_err(|_| lost("no sign of life"))??;
+                    next_beat = Instant::now() + HEARTBEAT;
+                }
+            }
+        }
+    }
+}
+
+fn lost(why: &str) -> StoreError {
+    StoreError::Unavailable(why.to_owned())
+}
+
+impl Store {
+    /// A connection that listens, proven to hear: a transaction pooler takes `LISTEN` without
+    /// complaint and then delivers nothing.
+    async fn listener(&self) -> Result<PgListener, StoreError> {
+        let pool = connect::listening_pool(&self.0.config)?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
+        listener.listen(&echo).await?;
+        let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
+        // Not a prepared statement: a transaction pooler would fail on that, with a worse text.
+        self.0.pool.execute(sqlx::raw_sql(notify)).await?;
+        let heard = timeout(ECHO, async {
+            loop {
+                match listener.try_recv().await? {
+                    Some(notification) if notification.channel() == echo => return Ok(()),
+                    // A change during the proof is covered: everything is read anew after it.
+                    Some(_) => {}
+                    None => return Err(lost("the connection was closed")),
+                }
+            }
+        });
+        heard.await.map_err(|_| {
+            StoreError::Unfit(
+                "notifications (LISTEN) do not arrive, as behind a transaction pooler; use the \
+                 direct connection or the session pooler, both on port 5432 on Supabase"
+                    .to_owned(),
+            )
+        })??;
+        listener.unlisten(&echo).await?;
+        Ok(listener)
+    }
+
+    /// Sees once whether notifications arrive, and whether tables and queries fit.
+    pub async fn check_all(&self) -> Result<(), StoreError> {
+        let store = self.clone();
+        let heard = self.0.runtime.spawn(async move { store.listener().await.map(drop) });
+        heard.await.map_err(|_| lost("the process ends"))??;
+        self.check().await
+    }
+}
+
+/// Reads a payload: a kind of thing, and which one. One that cannot be read is somebody else's.
+fn read(notification: &PgNotification) -> Option<Change> {
+    let change = parse(notification.payload());
+    if change.is_none() {
+        tracing::warn!(payload = notification.payload(), "Notification not understood");
+    }
+    change
+}
+
+fn parse(payload: &str) -> Option<Change> {
+    let (kind, key) = payload.split_once(' ').unwrap_or((payload, ""));
+    let key = key.trim();
+    Some(match (kind, key) {
+        ("membership", "") => Change::Memberships,
+        ("membership", key) => Change::Membership(UserId(Uuid::try_parse(key).ok()?)),
+        ("device_key", "") => Change::DeviceKeys,
+        ("device_key", key) => Change::DeviceKey(Box::new(hash(key)?)),
+        ("revocation", _) => Change::Revocations,
+        ("session", "") => Change::Sessions,
+        ("session", key) => Change::Session(Uuid::try_parse(key).ok()?),
+        _ => return None,
+    })
+}
+
+/// A `bytea` as Postgres writes it: `\x` and hexadecimal digits.
+fn hash(text: &str) -> Option<KeyHash> {
+    let digits = text.strip_prefix("\\x")?.as_bytes();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() || pairs.len() != 32 {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+        let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_payload_says_what_changed() {
+        let id = Uuid::new_v4();
+        assert_eq!(parse("membership"), Some(Change::Memberships));
+        assert_eq!(parse(&format!("membership {id}")), Some(Change::Membership(UserId(id))));
+        let digits = "ab".repeat(32);
+        assert_eq!(
+            parse(&format!("device_key \\x{digits}")),
+            Some(Change::DeviceKey(Box::new([0xab; 32])))
+        );
+        assert_eq!(parse("revocation"), Some(Change::Revocations));
+        assert_eq!(parse(&format!("session {id}")), Some(Change::Session(id)));
+        for strange in ["", "membership x", "device_key ab", "alert", "device_key \\xabc"] {
+            assert_eq!(parse(strange), None, "{strange:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_panics(payload in "\\PC{0,90}") {
+            let _ = parse(&payload);
+            let _ = parse(&format!("device_key \\x{payload}"));
+        }
+    }
+}

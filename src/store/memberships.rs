@@ -1,0 +1,54 @@
+//! Who is in which organisations.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::tenancy::{Membership, OrganisationId, Role, UserId};
+
+impl Store {
+    /// The memberships of some users. A user without any is left out.
+    pub async fn memberships_of(
+        &self,
+        users: Vec<UserId>,
+    ) -> Result<HashMap<UserId, Vec<Membership>>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+            let query = AssertSqlSafe(store.queries().await?.membership.clone());
+            let query = sqlx::query(query).bind(users).persistent(false);
+            let rows = query.fetch_all(&store.0.pool).await?;
+            let mut found: HashMap<UserId, Vec<Membership>> = HashMap::new();
+            for row in &rows {
+                match read(row) {
+                    Ok((user, membership)) => add(found.entry(user).or_default(), membership),
+                    Err(problem) => tracing::warn!(problem, "Membership left out"),
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// Two spellings of one organisation are one membership; the first row counts.
+fn add(own: &mut Vec<Membership>, membership: Membership) {
+    if own.iter().all(|known| known.organisation != membership.organisation) {
+        own.push(membership);
+    }
+}
+
+fn read(row: &PgRow) -> Result<(UserId, Membership), String> {
+    let wrong = |error: sqlx::Error| error.to_string();
+    let user = UserId(row.try_get("user_id").map_err(wrong)?);
+    let organisation: &str = row.try_get("organisation_id").map_err(wrong)?;
+    let organisation =
+        OrganisationId::parse(organisation).map_err(|error| format!("user {user}: {error}"))?;
+    let role = Role::new(row.try_get("role").map_err(wrong)?);
+    let is_default: Option<bool> = row.try_get("is_default").map_err(wrong)?;
+    let is_default = is_default.unwrap_or(false);
+    Ok((user, Membership { organisation, role, is_default }))
+}

@@ -1,0 +1,190 @@
+//! The look-ups: our own or the operator's, and the proof at the start that they give what is
+//! needed.
+//!
+//! Each stands inside one of ours (`select … from (query) as given`), which casts its columns to
+//! the types that are read: an organisation may be a UUID or a text, a role an enum.
+
+use sqlx::{
+    AssertSqlSafe, Column as _, Executor as _, PgPool, Row as _, SqlSafeStr as _, Statement as _,
+};
+
+use super::StoreError;
+use crate::config::DatabaseConfig;
+
+/// The look-ups as they are sent.
+pub(super) struct Queries {
+    pub(super) membership: String,
+    pub(super) device_key: String,
+    pub(super) revocation: String,
+    pub(super) session: String,
+}
+
+/// One look-up: how it is configured, what it must give, and what it may.
+struct Wanted {
+    key: &'static str,
+    columns: &'static [(&'static str, &'static str)],
+    optional: &'static [(&'static str, &'static str, &'static str)],
+    parameter: Option<&'static str>,
+}
+
+const MEMBERSHIP: Wanted = Wanted {
+    key: "membership_query",
+    columns: &[("user_id", "uuid"), ("organisation_id", "text"), ("role", "text")],
+    optional: &[("is_default", "boolean", "false")],
+    parameter: Some("uuid[]"),
+};
+
+const DEVICE_KEY: Wanted = Wanted {
+    key: "device_key_query",
+    columns: &[
+        ("key_hash", "bytea"),
+        ("id", "uuid"),
+        ("organisation_id", "text"),
+        ("name", "text"),
+        ("scopes", "text[]"),
+        ("expires_at", "timestamptz"),
+        ("grace_seconds", "integer"),
+        ("revoked_at", "timestamptz"),
+    ],
+    optional: &[],
+    parameter: Some("bytea[]"),
+};
+
+const REVOCATION: Wanted = Wanted {
+    key: "revocation_query",
+    columns: &[("kind", "text"), ("value", "text"), ("issued_before", "timestamptz")],
+    optional: &[],
+    parameter: None,
+};
+
+const SESSION: Wanted = Wanted {
+    key: "session_query",
+    columns: &[("id", "uuid")],
+    optional: &[],
+    parameter: Some("uuid[]"),
+};
+
+/// A table of ours. The schema is a plain identifier by its configuration.
+pub(super) fn table(schema: &str, name: &str) -> String {
+    format!("\"{schema}\".{name}")
+}
+
+/// Sees that every look-up gives its columns, and that row-level security does not hide rows from
+/// us: then every member would be a stranger, and every sender's data lost.
+pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Queries, StoreError> {
+    let own = |name: &str, columns: &str, condition: &str| {
+        format!("select {columns} from {} {condition}", table(&config.schema, name))
+    };
+    let given = &config.queries;
+    let membership = given.membership.clone().unwrap_or_else(|| {
+        own("membership", "user_id, organisation_id, role, is_default", "where user_id = any($1)")
+    });
+    let device_key = given.device_key.clone().unwrap_or_else(|| {
+        let columns =
+            "key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at";
+        own("device_key", columns, "where key_hash = any($1)")
+    });
+    let revocation = given.revocation.clone().unwrap_or_else(|| {
+        let condition = "where expires_at is null or expires_at > now()";
+        own("revocation", "kind, value, issued_before", condition)
+    });
+    for (name, is_own) in [
+        ("membership", given.membership.is_none()),
+        ("device_key", given.device_key.is_none()),
+        ("revocation", given.revocation.is_none()),
+    ] {
+        if is_own {
+            check_visible(pool, config, name).await?;
+        }
+    }
+    let session = given.session.clone().unwrap_or_else(|| {
+        "select id from auth.sessions where id = any($1) and (not_after is null or not_after > now())"
+            .to_owned()
+    });
+    Ok(Queries {
+        membership: wrap(pool, &MEMBERSHIP, &membership).await?,
+        device_key: wrap(pool, &DEVICE_KEY, &device_key).await?,
+        revocation: wrap(pool, &REVOCATION, &revocation).await?,
+        session: if config.reads_sessions {
+            wrap(pool, &SESSION, &session).await?
+        } else {
+            session
+        },
+    })
+}
+
+async fn check_visible(
+    pool: &PgPool,
+    config: &DatabaseConfig,
+    name: &str,
+) -> Result<(), StoreError> {
+    let query = "select to_regclass($1) is not null as is_there, \
+                 coalesce(row_security_active(to_regclass($1)), false) as is_hidden, current_user::text as us";
+    let table = table(&config.schema, name);
+    let row = sqlx::query(query).bind(&table).persistent(false).fetch_one(pool).await?;
+    if !row.try_get::<bool, _>("is_there")? {
+        return Err(StoreError::Unfit(format!(
+            "there is no table {table}; create it with `mimir-tenant-proxy migrate`, or set \
+             database.{name}_query for tables of your own"
+        )));
+    }
+    if row.try_get::<bool, _>("is_hidden")? {
+        let us: String = row.try_get("us")?;
+        return Err(StoreError::Unfit(format!(
+            "row-level security hides rows of {table} from the role {us}; connect as the table's \
+             owner, or: alter role {us} bypassrls"
+        )));
+    }
+    Ok(())
+}
+
+async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, StoreError> {
+    let unfit = |problem: String| StoreError::Unfit(format!("database.{}: {problem}", wanted.key));
+    let query = query.trim().trim_end_matches(';');
+    let failed = |error: sqlx::Error| match error {
+        error @ sqlx::Error::Database(_) => unfit(error.to_string()),
+        error => StoreError::from(error),
+    };
+    let sql = AssertSqlSafe(query.to_owned()).into_sql_str();
+    let mut connection = pool.acquire().await?;
+    // Nothing is kept under a name: `select *` changes with its tables.
+    let statement = (&mut *connection).prepare(sql).await.map_err(failed)?;
+    let given: Vec<String> =
+        statement.columns().iter().map(|column| column.name().to_owned()).collect();
+    let missing: Vec<&str> = wanted
+        .columns
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !given.iter().any(|column| column == name))
+        .collect();
+    if !missing.is_empty() {
+        let needed: Vec<String> =
+            wanted.columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+        return Err(unfit(format!(
+            "gives no column {}; it gives {} and must give {}",
+            missing.join(", "),
+            given.join(", "),
+            needed.join(", ")
+        )));
+    }
+    let parameters = statement.parameters().map_or(0, |either| match either {
+        sqlx::Either::Left(types) => types.len(),
+        sqlx::Either::Right(count) => count,
+    });
+    if parameters != usize::from(wanted.parameter.is_some()) {
+        let needed = wanted.parameter.map_or("none".to_owned(), |kind| format!("$1, a {kind}"));
+        return Err(unfit(format!("has {parameters} parameters and must have {needed}")));
+    }
+    let mut columns: Vec<String> =
+        wanted.columns.iter().map(|(name, kind)| format!("{name}::{kind} as {name}")).collect();
+    for (name, kind, default) in wanted.optional {
+        let is_given = given.iter().any(|column| column == name);
+        let value = if is_given { *name } else { *default };
+        columns.push(format!("{value}::{kind} as {name}"));
+    }
+    let wrapped = format!("select {} from ({query}) as given", columns.join(", "));
+    let sql = AssertSqlSafe(wrapped.clone()).into_sql_str();
+    (&mut *connection).prepare(sql).await.map_err(failed)?;
+    connection.close().await?;
+    Ok(wrapped)
+}

@@ -1,0 +1,179 @@
+//! Tokens withdrawn before their time.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// By what tokens are withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RevocationKind {
+    /// Their user.
+    Subject,
+    /// The sign-in that they stem from.
+    Session,
+    /// One token by its own identifier.
+    TokenId,
+}
+
+/// One withdrawal, as it is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationRow {
+    /// By what.
+    pub kind: RevocationKind,
+    /// Which.
+    pub value: String,
+    /// Only tokens issued until then, in seconds since the epoch; all if none.
+    pub issued_before: Option<i64>,
+}
+
+/// A withdrawal to be written.
+#[derive(Clone, Debug)]
+pub struct NewRevocation {
+    /// By what.
+    pub kind: RevocationKind,
+    /// Which.
+    pub value: String,
+    /// Only tokens issued until then.
+    pub issued_before: Option<OffsetDateTime>,
+    /// When it ends.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub created_by: String,
+}
+
+/// A withdrawal, as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct ListedRevocation {
+    /// Its identifier.
+    pub id: Uuid,
+    /// What it says.
+    pub revocation: NewRevocation,
+    /// Since when.
+    pub created_at: OffsetDateTime,
+}
+
+impl RevocationKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Subject, Self::Session, Self::TokenId];
+
+    /// The name in the table, which is the claim's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Subject => "sub",
+            Self::Session => "session_id",
+            Self::TokenId => "jti",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How many are shown at once.
+const MOST_LISTED: i64 = 1000;
+
+impl Store {
+    /// All withdrawals that count now.
+    pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = AssertSqlSafe(store.queries().await?.revocation.clone());
+            let rows = sqlx::query(query).persistent(false).fetch_all(&store.0.pool).await?;
+            let mut read = Vec::with_capacity(rows.len());
+            for row in &rows {
+                match read_row(row) {
+                    Ok(revocation) => read.push(revocation),
+                    Err(problem) => tracing::error!(problem, "Revocation left out"),
+                }
+            }
+            Ok(read)
+        })
+        .await
+    }
+
+    /// Writes a withdrawal and gives its identifier.
+    pub async fn add_revocation(&self, new: NewRevocation) -> Result<Uuid, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "insert into {} (kind, value, issued_before, expires_at, reason, created_by) \
+                 values ($1, $2, $3, $4, $5, $6) returning id",
+                store.table("revocation")
+            );
+            let row = sqlx::query(AssertSqlSafe(query))
+                .bind(new.kind.name())
+                .bind(new.value)
+                .bind(new.issued_before)
+                .bind(new.expires_at)
+                .bind(new.reason)
+                .bind(new.created_by)
+                .persistent(false)
+                .fetch_one(&store.0.pool)
+                .await?;
+            Ok(row.try_get("id")?)
+        })
+        .await
+    }
+
+    /// Takes a withdrawal back. Says whether there was one.
+    pub async fn remove_revocation(&self, id: Uuid) -> Result<bool, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!("delete from {} where id = $1", store.table("revocation"));
+            let query = sqlx::query(AssertSqlSafe(query)).bind(id).persistent(false);
+            Ok(query.execute(&store.0.pool).await?.rows_affected() > 0)
+        })
+        .await
+    }
+
+    /// The newest withdrawals.
+    pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "select id, kind, value, issued_before, expires_at, reason, created_by, created_at \
+                 from {} order by created_at desc limit {MOST_LISTED}",
+                store.table("revocation")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            let rows = query.fetch_all(&store.0.pool).await?;
+            rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
+        })
+        .await
+    }
+}
+
+fn read_row(row: &PgRow) -> Result<RevocationRow, String> {
+    let wrong = |error: sqlx::Error| error.to_string();
+    let kind: &str = row.try_get("kind").map_err(wrong)?;
+    let kind = RevocationKind::parse(kind).ok_or_else(|| format!("unknown kind {kind:?}"))?;
+    let value: String = row.try_get("value").map_err(wrong)?;
+    let issued_before: Option<OffsetDateTime> = row.try_get("issued_before").map_err(wrong)?;
+    let issued_before = issued_before.map(OffsetDateTime::unix_timestamp);
+    Ok(RevocationRow { kind, value, issued_before })
+}
+
+fn read_listed(row: &PgRow) -> Result<ListedRevocation, sqlx::Error> {
+    let kind: &str = row.try_get("kind")?;
+    let kind = RevocationKind::parse(kind).ok_or(sqlx::Error::RowNotFound)?;
+    let revocation = NewRevocation {
+        kind,
+        value: row.try_get("value")?,
+        issued_before: row.try_get("issued_before")?,
+        expires_at: row.try_get("expires_at")?,
+        reason: row.try_get("reason")?,
+        created_by: row.try_get("created_by")?,
+    };
+    Ok(ListedRevocation {
+        id: row.try_get("id")?,
+        revocation,
+        created_at: row.try_get("created_at")?,
+    })
+}
