@@ -13,6 +13,8 @@
 mod access;
 /// Answers for upstreams that only have to say something.
 mod answers;
+/// The access matrix of people, devices and services.
+mod callers;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
@@ -33,5 +35,7 @@ mod senders;
 mod streaming;
 /// Tokens of every algorithm and shape.
 mod tokens;
+/// A proxy before a database: organisations, people, devices.
+mod town;
 /// Instances: choice, failure, deadlines.
 mod upstreams;

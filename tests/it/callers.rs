@@ -1,0 +1,212 @@
+//! The access matrix of people, devices and services: every route, every kind of caller, on a real
+//! database.
+
+use std::collections::BTreeSet;
+
+use harness::{Client, Mimir, SigningKey, TokenBuilder};
+use http::Method;
+use mimir_tenant_proxy::route::{Access, ROUTES, Route};
+use mimir_tenant_proxy::tenancy::Scope;
+use serde_json::json;
+
+use crate::town::{Town, town};
+
+const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
+
+/// A kind of caller, and what it must get.
+struct Caller {
+    kind: &'static str,
+    client: Client,
+    may: May,
+}
+
+/// What a kind of caller may do.
+enum May {
+    /// Nothing: this status everywhere.
+    Nothing(u16),
+    /// These things in the organisation, and whether it may administer it, or all.
+    These { scopes: &'static [Scope], administers: bool, everything: bool },
+}
+
+const ALL: &[Scope] = &[Scope::MetricsRead, Scope::MetricsWrite, Scope::RulesRead];
+const READ: &[Scope] = &[Scope::MetricsRead, Scope::RulesRead];
+const WRITE: &[Scope] = &[Scope::MetricsWrite];
+
+fn may(scopes: &'static [Scope]) -> May {
+    May::These { scopes, administers: false, everything: false }
+}
+
+fn member_of_nothing() -> May {
+    May::These { scopes: &[], administers: false, everything: false }
+}
+
+async fn callers(town: &Town, a: &str, b: &str) -> Vec<Caller> {
+    let base = town.proxy.client();
+    let mut callers = Vec::new();
+    let mut add = |kind, client, may| callers.push(Caller { kind, client, may });
+    let admin = || May::These { scopes: ALL, administers: true, everything: false };
+    for (kind, role, may) in [
+        ("owner", "owner", admin()),
+        ("admin", "admin", admin()),
+        ("editor", "editor", may(ALL)),
+        ("viewer", "viewer", may(READ)),
+        ("member with a role that nobody knows", "wizard", member_of_nothing()),
+    ] {
+        add(kind, town.client(&town.member(a, role).await), may);
+    }
+    let former = town.member(a, "owner").await;
+    town.client(&former).get("/admin/whoami").await;
+    town.leave(&former, a).await;
+    add("ex-member", town.client(&former), member_of_nothing());
+    let stranger = town.member(b, "owner").await;
+    add("admin of B", town.client(&stranger).header("x-scope-orgid", a), member_of_nothing());
+    let claims = town.issuer.token().organisation(&json!(a)).sign();
+    add("claim without membership", base.clone().bearer(&claims), member_of_nothing());
+    add("device", town.device(a, &["metrics:write"]).await, may(WRITE));
+    add(
+        "device that does all it can",
+        town.device(a, &["metrics:write", "metrics:read", "rules:read"]).await,
+        may(ALL),
+    );
+    add(
+        "device of B",
+        town.device(b, &["metrics:write", "metrics:read", "rules:read"])
+            .await
+            .header("x-scope-orgid", a),
+        member_of_nothing(),
+    );
+    let key = town.device_key(a, json!({"name": "lost"})).await;
+    let lost = base.clone().bearer(key["key"].as_str().unwrap());
+    lost.post("/api/v1/push", Vec::new()).await;
+    let id = key["id"].as_str().unwrap();
+    let path = format!("/admin/organisations/{a}/device-keys/{id}");
+    assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 200);
+    add("revoked device", lost, May::Nothing(401));
+    add("unknown device", base.clone().bearer(&unknown_key()), May::Nothing(401));
+    let mut mistyped = unknown_key();
+    mistyped.pop();
+    add("mistyped device", base.clone().bearer(&mistyped), May::Nothing(401));
+    let revoked = town.member(a, "owner").await;
+    let body = json!({"kind": "sub", "value": revoked.id.to_string()});
+    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    add("revoked user", town.client(&revoked), May::Nothing(401));
+    let everything = || May::These { scopes: ALL, administers: true, everything: true };
+    add("admin key", town.service().header("x-scope-orgid", a), everything());
+    let service_role = TokenBuilder::new(&SigningKey::secret(SECRET), "supabase")
+        .without("sub")
+        .without("aud")
+        .without("app_metadata")
+        .claim("role", json!("service_role"))
+        .sign();
+    let service = base.clone().bearer(&service_role).header("x-scope-orgid", a);
+    add("service_role", service, everything());
+    let wrong = base.clone().bearer("an-admin-key-of-more-than-thirty-two-bytez");
+    add("wrong admin key", wrong, May::Nothing(401));
+    callers
+}
+
+/// A key of the right form that nobody has.
+fn unknown_key() -> String {
+    mimir_tenant_proxy::authn::NewKey::generate().unwrap().expose().to_owned()
+}
+
+/// The status that a caller must get; none where it is Mimir's to say, or `/admin`'s 2xx.
+fn refused(caller: &Caller, route: &Route) -> Option<u16> {
+    let May::These { scopes, administers, everything } = &caller.may else {
+        let May::Nothing(status) = caller.may else { unreachable!() };
+        return Some(status);
+    };
+    let granted = match route.access {
+        Access::Tenant(scope) => scopes.contains(&scope),
+        Access::Organisation => *administers,
+        Access::Everything => *everything,
+        Access::Anyone => true,
+    };
+    (!granted).then_some(403)
+}
+
+fn target(path: &str, organisation: &str) -> String {
+    let path = path.replace("{label}", "job").replace("{name}", "none");
+    let path = path.replace("{organisation}", organisation);
+    let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+    let query = "?query=up&start=1800000000&end=1800000060&step=15";
+    if path.contains("query") { format!("{path}{query}") } else { path }
+}
+
+// Deny by default, for everybody who can have a credential.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else() {
+    let mimir = Mimir::shared().await;
+    let secret = format!("{:?}", std::str::from_utf8(SECRET).unwrap());
+    let settings = [("auth.hs256_secret", secret.as_str()), ("auth.allow_service_role", "true")];
+    let town = town(&mimir.url(), &settings).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let callers = callers(&town, &a, &b).await;
+    // What was revoked a moment ago is so everywhere within a second.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let mut walked = BTreeSet::new();
+    for route in &ROUTES {
+        for method in route.methods {
+            let target = target(route.path, &a);
+            for caller in &callers {
+                let answer = caller.client.send(method.clone(), &target, Vec::new()).await;
+                let about = format!("{method} {target} by {}: {answer:?}", caller.kind);
+                match refused(caller, route) {
+                    Some(status) => assert_eq!(answer.status, status, "{about}"),
+                    None => {
+                        let refusals = [401, 403, 502, 503];
+                        assert!(!refusals.contains(&answer.status.as_u16()), "{about}");
+                        // Nothing of the organisation's neighbour is ever in an answer.
+                        assert!(!answer.text.contains(&b), "{about}");
+                    }
+                }
+                walked.insert((method.to_string(), route.path, caller.kind));
+            }
+        }
+    }
+    let combinations: usize = ROUTES.iter().map(|route| route.methods.len() * callers.len()).sum();
+    assert_eq!(walked.len(), combinations);
+    // Everything that was asked of /admin is in the audit, what was refused too.
+    let audit = town.audit();
+    for (outcome, kind) in [
+        ("not_a_member", "user"),
+        ("missing_scope", "device"),
+        ("done", "service"),
+        ("malformed_request", "service"),
+        ("service_only", "user"),
+    ] {
+        let found =
+            audit.iter().any(|line| line["outcome"] == outcome && line["principal.kind"] == kind);
+        assert!(found, "{outcome} {kind}: {audit:#?}");
+    }
+}
+
+// The organisation is the path's, whatever the selector says: an admin of A cannot reach B by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_of_one_organisation_reaches_no_other() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let admin = town.member(a.as_str(), "admin").await;
+    let key = town.device_key(&b, json!({"name": "hub of B"})).await;
+    let id = key["id"].as_str().unwrap();
+    let foreign = format!("/admin/organisations/{b}/device-keys");
+    let nowhere = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
+    let client = town.client(&admin);
+    for client in [client.clone(), client.clone().header("x-scope-orgid", &a)] {
+        let (there, none) = (client.get(&foreign).await, client.get(&nowhere).await);
+        assert_eq!((there.status.as_u16(), &there.text), (403, &none.text));
+        assert_eq!(none.status, 403);
+        let made = client.post(&foreign, json!({"name": "x"}).to_string()).await;
+        assert_eq!(made.status, 403);
+        let revoked = client.send(Method::DELETE, &format!("{foreign}/{id}"), "").await;
+        assert_eq!(revoked.status, 403);
+        // A key of B's by the path of A.
+        let by_own = format!("/admin/organisations/{a}/device-keys/{id}");
+        assert_eq!(client.get(&by_own).await.status, 404);
+        assert_eq!(client.send(Method::DELETE, &by_own, "").await.status, 404);
+    }
+    let keys = town.service().get(&foreign).await.json();
+    assert_eq!(keys["device_keys"][0]["state"], "active");
+    assert_eq!(keys["device_keys"].as_array().unwrap().len(), 1);
+}
