@@ -229,6 +229,11 @@ fn scopes(names: &[String]) -> Scopes {
     known.collect::<Scopes>().intersection(Scope::DATA.into_iter().collect())
 }
 
+/// Seconds since the epoch, rounded up: a key never ends before its time.
+fn whole_seconds(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp() + i64::from(time.nanosecond() > 0)
+}
+
 fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
     let wrong = |error: sqlx::Error| error.to_string();
     let id = DeviceId(row.try_get("id").map_err(wrong)?);
@@ -247,7 +252,7 @@ fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
         organisation,
         name: name.unwrap_or_default(),
         scopes: scopes(&names),
-        expires_at: expires_at.map(OffsetDateTime::unix_timestamp),
+        expires_at: expires_at.map(whole_seconds),
         grace_seconds: i64::from(grace.unwrap_or(0).max(0)),
         is_revoked: revoked_at.is_some(),
     };

@@ -17,16 +17,26 @@ mod answers;
 mod callers;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
+/// Devices and their keys.
+mod devices;
+/// How soon a change in the database takes effect, under load.
+mod effects;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
 mod hostile;
 /// Two organisations never mix.
 mod isolation;
 /// The issuer's keys: rotation, outages, floods.
 mod keys;
+/// People and their organisations.
+mod members;
 /// Commands, signals, logs, metrics.
 mod operations;
+/// The database goes away and comes back.
+mod outage;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
+/// Tokens withdrawn before their time.
+mod revocations;
 /// A proxy before an upstream of the test's own.
 mod scene;
 /// Stock senders write, and what they wrote is read back.

@@ -1,8 +1,9 @@
 //! A proxy before a database of its own: organisations, people and devices that come and go.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use harness::{Client, Database, Issuer, Postgres, Proxy, ProxyOptions};
+use harness::{Answer, Client, Database, Issuer, Postgres, Proxy, ProxyOptions, samples};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -51,6 +52,13 @@ pub(crate) async fn town_without_migration(
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
     let proxy = options.start().await;
     Town { issuer, database, proxy }
+}
+
+/// Pushes one sample of a metric, as a sender does.
+pub(crate) async fn push(client: &Client, metric: &str) -> Answer {
+    let client = client.clone().header("content-encoding", "snappy");
+    let client = client.header("content-type", "application/x-protobuf");
+    client.post("/api/v1/push", samples::remote_write(metric, &[], 1.0)).await
 }
 
 /// Runs a command of the proxy's against a database.
@@ -133,6 +141,13 @@ impl Town {
     pub(crate) async fn device(&self, organisation: &str, scopes: &[&str]) -> Client {
         let key = self.device_key(organisation, json!({"name": "hub", "scopes": scopes})).await;
         self.proxy.client().bearer(key["key"].as_str().unwrap())
+    }
+
+    /// The access log's lines that speak of a path, once there are some. Lines are written in
+    /// batches.
+    pub(crate) async fn log_of(&self, path: &str) -> Vec<Value> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.proxy.access_log(path)
     }
 
     /// Log lines of the audit.

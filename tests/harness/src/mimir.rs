@@ -26,6 +26,11 @@ impl Mimir {
 
     /// Starts a Mimir and waits until it takes writes.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let directory = TempDir::with_prefix("mimir-").expect("directory");
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
@@ -41,6 +46,7 @@ impl Mimir {
                 .arg(format!("-runtime-config.file={}", runtime.display()))
                 .arg(format!("-server.http-listen-port={port}"))
                 .arg(format!("-server.grpc-listen-port={grpc}"))
+                .args(arguments)
                 .current_dir(directory.path());
         });
         let mut mimir = Self { process, port, _directory: directory };

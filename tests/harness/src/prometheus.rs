@@ -42,7 +42,7 @@ pub enum RemoteWrite {
 pub struct Prometheus {
     process: Process,
     port: u16,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Prometheus {
@@ -52,6 +52,41 @@ impl Prometheus {
         exporter: &NodeExporter,
         target: &str,
         token: &str,
+    ) -> Self {
+        Self::start_as(version, exporter, target, token, |secret| {
+            format!("authorization: {{credentials_file: {secret}}}")
+        })
+        .await
+    }
+
+    /// Starts one that writes with basic auth.
+    pub async fn start_with_password(
+        version: RemoteWrite,
+        exporter: &NodeExporter,
+        target: &str,
+        user: &str,
+        password: &str,
+    ) -> Self {
+        Self::start_as(version, exporter, target, password, |secret| {
+            format!("basic_auth: {{username: {user}, password_file: {secret}}}")
+        })
+        .await
+    }
+
+    /// Gives it another password. Prometheus reads the file anew for each request.
+    pub fn set_password(&self, password: &str) {
+        let directory = self.directory.path();
+        std::fs::write(directory.join("token.new"), password).expect("token");
+        // In one step, so that no request sees half of it.
+        std::fs::rename(directory.join("token.new"), directory.join("token")).expect("token");
+    }
+
+    async fn start_as(
+        version: RemoteWrite,
+        exporter: &NodeExporter,
+        target: &str,
+        secret: &str,
+        credential: impl Fn(&str) -> String,
     ) -> Self {
         let directory = TempDir::with_prefix("prometheus-").expect("directory");
         let port = free_port();
@@ -63,16 +98,16 @@ impl Prometheus {
         };
         let config = directory.path().join("prometheus.yml");
         let scraped = exporter.port;
-        std::fs::write(directory.path().join("token"), token).expect("token");
+        std::fs::write(directory.path().join("token"), secret).expect("token");
+        let credential = credential(&format!("{}/token", directory.path().display()));
         std::fs::write(
             &config,
             format!(
                 "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
                  scrape_configs:\n  - job_name: node\n    static_configs: [{{targets: ['127.0.0.1:{scraped}']}}]\n\
                  remote_write:\n  - url: {target}/api/v1/push\n{message}\
-                 \x20   authorization: {{credentials_file: {}/token}}\n\
-                 \x20   queue_config: {{batch_send_deadline: 200ms}}\n",
-                directory.path().display()
+                 \x20   {credential}\n\
+                 \x20   queue_config: {{batch_send_deadline: 200ms}}\n"
             ),
         )
         .expect("config");
@@ -82,7 +117,7 @@ impl Prometheus {
                 .arg(format!("--storage.tsdb.path={}/data", directory.path().display()))
                 .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         });
-        let mut prometheus = Self { process, port, _directory: directory };
+        let mut prometheus = Self { process, port, directory };
         let url = format!("{}/-/ready", prometheus.url());
         prometheus.process.wait_ready(&url, "eady", Duration::from_secs(30)).await;
         prometheus

@@ -1,0 +1,343 @@
+//! Devices: keys as bearer tokens and passwords, their life, and what a fleet of them must never
+//! suffer.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use harness::{Client, Mimir, NodeExporter, Prometheus, RemoteWrite, wait_until};
+use http::Method;
+use mimir_tenant_proxy::authn::NewKey;
+use serde_json::{Value, json};
+
+use crate::town::{Town, command, push, town};
+
+fn key_of(made: &Value) -> &str {
+    made["key"].as_str().unwrap()
+}
+
+fn basic(town: &Town, user: &str, key: &str) -> Client {
+    let encoded = STANDARD.encode(format!("{user}:{key}"));
+    town.proxy.client().header("authorization", &format!("Basic {encoded}"))
+}
+
+fn unknown_key() -> String {
+    NewKey::generate().unwrap().expose().to_owned()
+}
+
+async fn revoke(town: &Town, organisation: &str, made: &Value) {
+    let id = made["id"].as_str().unwrap();
+    let path = format!("/admin/organisations/{organisation}/device-keys/{id}");
+    let answer = town.service().send(Method::DELETE, &path, "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["state"], "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let made = town.device_key(&a, json!({"name": "hub 1"})).await;
+    let bearer = town.proxy.client().bearer(key_of(&made));
+    for client in [bearer, basic(&town, "", key_of(&made)), basic(&town, "hub-1", key_of(&made))] {
+        assert_eq!(push(&client, "device_metric").await.status, 200);
+        // Writing only, unless more is said.
+        let read = client.get("/prometheus/api/v1/query?query=up").await;
+        assert_eq!(read.status, 403, "{read:?}");
+    }
+    let lines = town.log_of("/api/v1/push").await;
+    assert_eq!(lines[0]["principal.kind"], "device");
+    assert_eq!(lines[0]["principal.id"], made["id"]);
+    assert_eq!(lines[0]["tenant.id"], a.as_str());
+    // The key itself is nowhere: not in the log, not in the database, not in a list.
+    assert!(!town.proxy.process.log().contains(key_of(&made)));
+    let rows = town.database.query("select * from device_key").await;
+    assert!(!format!("{rows:?}").contains(key_of(&made)));
+    let listed = town.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
+    assert!(!listed.text.contains(key_of(&made)), "{listed:?}");
+    assert!(
+        key_of(&made).starts_with(listed.json()["device_keys"][0]["key_hint"].as_str().unwrap())
+    );
+}
+
+// What a sender's owner is told when the key is not good; always 401, and never a guess.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_says_why_to_its_owner() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let made = town.device_key(&a, json!({"name": "hub"})).await;
+    let revoked = town.device_key(&a, json!({"name": "stolen"})).await;
+    revoke(&town, &a, &revoked).await;
+    let mut mistyped = key_of(&made).to_owned();
+    mistyped.replace_range(20..21, if &mistyped[20..21] == "a" { "b" } else { "a" });
+    let before = lookups(&town).await;
+    for (key, text, reason) in [
+        (mistyped, "mistyped", "malformed_device_key"),
+        (format!("{}x", key_of(&made)), "mistyped", "malformed_device_key"),
+        ("mtpd_".to_owned(), "mistyped", "malformed_device_key"),
+    ] {
+        refused(&town, &key, text, reason).await;
+    }
+    assert_eq!(lookups(&town).await, before, "a typo costs no look-up");
+    refused(&town, &unknown_key(), "unknown", "unknown_device_key").await;
+    refused(&town, key_of(&revoked), "revoked", "revoked_device_key").await;
+    assert_eq!(push(&town.proxy.client().bearer(key_of(&made)), "device_metric").await.status, 200);
+}
+
+async fn lookups(town: &Town) -> f64 {
+    let series = "mimir_tenant_proxy_directory_lookups_total{kind=\"device_key\",outcome=\"read\"}";
+    town.proxy.metric(series).await
+}
+
+async fn refused(town: &Town, key: &str, text: &str, reason: &str) {
+    for client in [town.proxy.client().bearer(key), basic(town, "hub", key)] {
+        let answer = push(&client, "device_metric").await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert!(answer.text.contains(text), "{answer:?}");
+        assert!(answer.header("www-authenticate").contains("Basic"), "{answer:?}");
+        let id = answer.header("x-request-id").to_owned();
+        wait_until("the line is written", Duration::from_secs(2), async || {
+            let lines = town.proxy.access_log("/api/v1/push");
+            lines.iter().any(|line| line["request.id"] == id.as_str() && line["reason"] == reason)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_key_goes_on_for_its_grace_and_is_warned_about() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let request = json!({"name": "old hub", "expires_in_seconds": 2, "grace_seconds": 3});
+    let made = town.device_key(&a, request).await;
+    let client = town.proxy.client().bearer(key_of(&made));
+    assert_eq!(push(&client, "grace_metric").await.status, 200);
+    let grace = "mimir_tenant_proxy_device_key_grace_uses_total";
+    wait_until("it works by its grace", Duration::from_secs(4), async || {
+        assert_eq!(push(&client, "grace_metric").await.status, 200);
+        town.proxy.metric(grace).await > 0.0
+    })
+    .await;
+    let path = format!("/admin/organisations/{a}/device-keys/{}", made["id"].as_str().unwrap());
+    assert_eq!(town.service().get(&path).await.json()["state"], "in_grace");
+    assert!(town.proxy.process.log().contains("works by its grace"));
+    wait_until("its grace is over", Duration::from_secs(6), async || {
+        let answer = push(&client, "grace_metric").await;
+        answer.status == 401 && answer.text.contains("expired")
+    })
+    .await;
+    assert_eq!(town.service().get(&path).await.json()["state"], "expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_use_is_written_in_batches() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[("database.last_used_interval", "\"1s\"")]).await;
+    let a = town.organisation().await;
+    let made = town.device_key(&a, json!({"name": "hub"})).await;
+    let unused = town.device_key(&a, json!({"name": "in a drawer"})).await;
+    let client = town.proxy.client().bearer(key_of(&made));
+    for _ in 0..20 {
+        assert_eq!(push(&client, "used_metric").await.status, 200);
+    }
+    let path = |made: &Value| {
+        format!("/admin/organisations/{a}/device-keys/{}", made["id"].as_str().unwrap())
+    };
+    wait_until("the last use is there", Duration::from_secs(5), async || {
+        town.service().get(&path(&made)).await.json()["last_used_at"].is_string()
+    })
+    .await;
+    assert!(town.service().get(&path(&unused)).await.json()["last_used_at"].is_null());
+    // It is no change that anybody has to hear of.
+    let invalidations = "mimir_tenant_proxy_directory_invalidations_total{kind=\"device_key\"}";
+    let heard = town.proxy.metric(invalidations).await;
+    assert!(heard <= 2.0, "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wrong() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let admin = town.client(&town.member(&a, "admin").await);
+    let path = format!("/admin/organisations/{a}/device-keys");
+    for (body, text) in [
+        ("", "body"),
+        ("{}", "name"),
+        (r#"{"name": ""}"#, "name"),
+        (r#"{"name": "x", "scopes": ["admin"]}"#, "scopes"),
+        (r#"{"name": "x", "scopes": []}"#, "scopes"),
+        (r#"{"name": "x", "expires_at": "tomorrow"}"#, "expires_at"),
+        (r#"{"name": "x", "expires_at": "2001-01-01T00:00:00Z"}"#, "expired"),
+        (r#"{"name": "x", "organisation": "another"}"#, "organisation"),
+    ] {
+        let answer = admin.post(&path, body.to_owned()).await;
+        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(text), "{body}: {answer:?}");
+    }
+    let big = json!({"name": "x".repeat(100_000)}).to_string();
+    assert_eq!(admin.post(&path, big).await.status, 413);
+    let body = json!({"name": "hub", "scopes": ["metrics:write", "rules:read"], "expires_at": "2099-01-01T00:00:00Z"});
+    let made = admin.post(&path, body.to_string()).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(made.header("cache-control"), "no-store");
+    let made = made.json();
+    assert_eq!(made["scopes"], json!(["metrics:write", "rules:read"]));
+    assert!(made["created_by"].as_str().unwrap().starts_with("user "), "{made}");
+    let listed = admin.get(&path).await.json();
+    assert_eq!(listed["device_keys"][0]["id"], made["id"]);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    assert_eq!(admin.send(Method::DELETE, &one, "").await.status, 200);
+    // Again is no fault, and the time stays.
+    let revoked_at = admin.get(&one).await.json()["revoked_at"].clone();
+    assert_eq!(admin.send(Method::DELETE, &one, "").await.json()["revoked_at"], revoked_at);
+    let nobodys = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
+    assert_eq!(town.service().post(&nobodys, r#"{"name": "x"}"#).await.status, 404);
+    let audit = town.audit();
+    let made_line =
+        audit.iter().find(|line| line["target.id"] == made["id"] && line["outcome"] == "done");
+    assert!(made_line.is_some_and(|line| line["organisation.id"] == a.as_str()), "{audit:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_makes_lists_and_revokes_keys() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let run = |args: &[&str]| {
+        let output = command(&town.database, &[&["device-key"], args].concat());
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), text)
+    };
+    let (good, text) =
+        run(&["create", "--organisation", &a, "--name", "hub 9", "--expires-in", "90d"]);
+    assert!(good, "{text}");
+    let key = text.lines().next().unwrap().to_owned();
+    let client = town.proxy.client().bearer(&key);
+    assert_eq!(push(&client, "cli_metric").await.status, 200);
+    let (good, text) = run(&["list", "--organisation", &a]);
+    assert!(good && text.contains("hub 9") && text.contains("active"), "{text}");
+    let (_, text) = run(&["list", "--organisation", &a, "--json"]);
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    let id = listed[0]["id"].as_str().unwrap();
+    let (good, text) = run(&["revoke", "--organisation", &harness::fresh_organisation(), id]);
+    assert!(!good && text.contains("no such"), "{text}");
+    let (good, text) = run(&["revoke", "--organisation", &a, id]);
+    assert!(good, "{text}");
+    wait_until("it is revoked", Duration::from_secs(1), async || {
+        push(&client, "cli_metric").await.status == 401
+    })
+    .await;
+    for wrong in [
+        &["create", "--organisation", "nowhere", "--name", "x"][..],
+        &["create", "--organisation", &a, "--name", "x", "--scopes", "admin"],
+        &["create", "--organisation", &a, "--name", "x", "--expires-in", "soon"],
+        &["create", "--organisation", "a|b", "--name", "x"],
+    ] {
+        let (good, text) = run(wrong);
+        assert!(!good && !text.contains("mtpd_"), "{wrong:?}: {text}");
+    }
+}
+
+// Many hubs share one address (CGNAT, a site's router). Somebody there who guesses keys is slowed
+// down; a hub that is known notices nothing, and a new one gets through.
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let known =
+        town.proxy.client().bearer(key_of(&town.device_key(&a, json!({"name": "known"})).await));
+    assert_eq!(push(&known, "guessed_metric").await.status, 200);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut guessers = Vec::new();
+    for _ in 0..50 {
+        let (client, stop) = (town.proxy.client(), stop.clone());
+        guessers.push(tokio::spawn(async move {
+            let mut guesses = 0;
+            while !stop.is_cancelled() {
+                let answer = push(&client.clone().bearer(&unknown_key()), "guessed_metric").await;
+                assert!([401, 503].contains(&answer.status.as_u16()), "{answer:?}");
+                guesses += 1;
+            }
+            guesses
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for number in 0..5 {
+        let began = Instant::now();
+        assert_eq!(push(&known, "guessed_metric").await.status, 200);
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        let new = town.device_key(&a, json!({"name": format!("new {number}")})).await;
+        let began = Instant::now();
+        let client = town.proxy.client().bearer(key_of(&new));
+        assert_eq!(push(&client, "guessed_metric").await.status, 200);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    stop.cancel();
+    let mut guesses = 0;
+    for guesser in guessers {
+        guesses += guesser.await.unwrap();
+    }
+    println!("{guesses} guesses");
+    assert!(town.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
+}
+
+// A stock sender drops what is answered with a 401. So a key is exchanged with both of them good
+// for a while, and not one sample is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let old = town.device_key(&a, json!({"name": "hub, old key"})).await;
+    let exporter = NodeExporter::start().await;
+    let url = town.proxy.url();
+    let sender =
+        Prometheus::start_with_password(RemoteWrite::V1, &exporter, &url, "hub", key_of(&old))
+            .await;
+    let reader = town.service().header("x-scope-orgid", &a);
+    let count = async || {
+        let answer = reader.get("/prometheus/api/v1/query?query=count_over_time(up[10m])").await;
+        let value = answer.json()["data"]["result"][0]["value"][1].clone();
+        value.as_str().map_or(0, |count| count.parse::<u32>().unwrap())
+    };
+    let scraped = async || {
+        let answer =
+            Client::new(&sender.url()).get("/api/v1/query?query=count_over_time(up[10m])").await;
+        let value = answer.json()["data"]["result"][0]["value"][1].clone();
+        value.as_str().map_or(0, |count| count.parse::<u32>().unwrap())
+    };
+    wait_until("samples arrive", Duration::from_secs(30), async || count().await >= 3).await;
+    let new = town.device_key(&a, json!({"name": "hub, new key"})).await;
+    sender.set_password(key_of(&new));
+    let id = new["id"].as_str().unwrap().to_owned();
+    wait_until("the new key is in use", Duration::from_secs(30), async || {
+        let lines = town.proxy.access_log("/api/v1/push");
+        lines.last().is_some_and(|line| line["principal.id"] == id.as_str())
+    })
+    .await;
+    revoke(&town, &a, &old).await;
+    let at_the_exchange = count().await;
+    wait_until("samples go on arriving", Duration::from_secs(30), async || {
+        count().await >= at_the_exchange + 5
+    })
+    .await;
+    // Every sample that was scraped is there, or comes within a few seconds.
+    let wanted = scraped().await;
+    wait_until("every sample is there", Duration::from_secs(20), async || count().await >= wanted)
+        .await;
+    let failed = "prometheus_remote_storage_samples_failed_total";
+    let dropped = Client::new(&sender.url()).get("/metrics").await.text;
+    let lost = dropped.lines().filter(|line| line.starts_with(failed));
+    assert!(
+        lost.clone().count() > 0 && lost.clone().all(|line| line.ends_with(" 0")),
+        "{:?}",
+        lost.collect::<Vec<_>>()
+    );
+    let refused = town.log_of("/api/v1/push").await;
+    assert!(refused.iter().all(|line| line["outcome"] == "forwarded"), "{refused:#?}");
+}

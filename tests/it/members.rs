@@ -1,0 +1,255 @@
+//! People and their organisations: policies, roles, several organisations, federated reads.
+
+use std::time::Duration;
+
+use harness::{Client, Mimir, wait_until};
+use serde_json::{Value, json};
+
+use crate::town::{Town, push, town};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=";
+
+/// The values of a metric's label, sorted, as a query sees them.
+async fn tenants_of(client: &Client, metric: &str) -> Vec<String> {
+    let answer = client.get(&format!("{QUERY}{metric}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json = answer.json();
+    let series = json["data"]["result"].as_array().unwrap().iter();
+    let tenant =
+        |series: &Value| series["metric"]["__tenant_id__"].as_str().unwrap_or("").to_owned();
+    let mut tenants: Vec<String> = series.map(tenant).collect();
+    tenants.sort();
+    tenants
+}
+
+// What one organisation's member writes, only its members read.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_the_table_write_and_read_their_own_organisation() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let (alice, bob) = (town.member(&a, "editor").await, town.member(&b, "editor").await);
+    assert_eq!(push(&town.client(&alice), "members_metric").await.status, 200);
+    let client = town.client(&alice);
+    wait_until("the sample is there", Duration::from_secs(20), async || {
+        !tenants_of(&client, "members_metric").await.is_empty()
+    })
+    .await;
+    assert!(tenants_of(&town.client(&bob), "members_metric").await.is_empty());
+    let direct = Client::new(&mimir.url());
+    let there = direct.clone().header("x-scope-orgid", &a);
+    assert_eq!(tenants_of(&there, "members_metric").await.len(), 1);
+}
+
+// A claim of another organisation is no membership where the table decides; where both are asked,
+// both have to say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_says_whose_word_counts() {
+    let mimir = Mimir::shared().await;
+    for (policy, by_claim, by_table, by_both) in
+        [("claims", 200, 403, 200), ("table", 403, 200, 200), ("claims_and_table", 403, 403, 200)]
+    {
+        let policy_text = format!("{policy:?}");
+        let town = town(&mimir.url(), &[("tenancy.membership", &policy_text)]).await;
+        let a = town.organisation().await;
+        let ask = async |is_claimed: bool, is_member: bool| {
+            let person = town.person();
+            if is_member {
+                town.join(&person, &a, "viewer").await;
+            }
+            let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+            let token = if is_claimed { token.organisation(&json!(a)) } else { token };
+            let client = town.proxy.client().bearer(&token.sign());
+            client.get(&format!("{QUERY}up")).await.status.as_u16()
+        };
+        assert_eq!(ask(true, false).await, by_claim, "{policy}: claim");
+        assert_eq!(ask(false, true).await, by_table, "{policy}: table");
+        assert_eq!(ask(true, true).await, by_both, "{policy}: both");
+        assert_eq!(ask(false, false).await, 403, "{policy}: neither");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_several_is_told_what_to_send_and_may_have_a_default() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let person = town.member(&a, "viewer").await;
+    town.join(&person, &b, "viewer").await;
+    let client = town.client(&person);
+    let answer = client.get(&format!("{QUERY}up")).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text.contains("X-Scope-OrgID"), "{answer:?}");
+    assert!(answer.text.contains(&a) && answer.text.contains(&b), "{answer:?}");
+    for organisation in [&a, &b] {
+        let named = client.clone().header("x-scope-orgid", organisation);
+        assert_eq!(named.get(&format!("{QUERY}up")).await.status, 200);
+    }
+    let sql = format!("update membership set is_default = true where organisation_id = '{b}'");
+    town.database.execute(&sql).await;
+    wait_until("the default is known", Duration::from_secs(1), async || {
+        client.get(&format!("{QUERY}up")).await.status == 200
+    })
+    .await;
+    let line = town.log_of("/prometheus/api/v1/query").await;
+    assert_eq!(line.last().unwrap()["organisation.id"], b.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_may_come_by_claim() {
+    let mimir = Mimir::shared().await;
+    let setting = [("auth.default_organisation_claim", "\"app_metadata.default\"")];
+    let town = town(&mimir.url(), &setting).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let person = town.member(&a, "viewer").await;
+    town.join(&person, &b, "viewer").await;
+    for (default, status) in [(a.as_str(), 200), (b.as_str(), 200), ("somebody-elses", 400)] {
+        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = token.claim("app_metadata", json!({ "default": default })).sign();
+        let answer = town.proxy.client().bearer(&token).get(&format!("{QUERY}up")).await;
+        assert_eq!(answer.status, status, "{default}: {answer:?}");
+    }
+}
+
+// A Mimir of its own, because federation is switched on for the whole of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
+    let mimir = Mimir::start_with(&["-tenant-federation.enabled=true"]).await;
+    let settings = [("tenancy.federation", "true"), ("tenancy.federation_max", "3")];
+    let town = town(&mimir.url(), &settings).await;
+    let (a, b, c) =
+        (town.organisation().await, town.organisation().await, town.organisation().await);
+    let person = town.member(&a, "editor").await;
+    town.join(&person, &b, "viewer").await;
+    let other = town.member(&c, "editor").await;
+    let both = format!("{a}|{b}");
+    for organisation in [&a, &b, &c] {
+        let service = town.service().header("x-scope-orgid", organisation);
+        assert_eq!(push(&service, "federated_metric").await.status, 200);
+    }
+    let select = |names: &str| town.client(&person).header("x-scope-orgid", names);
+    let mut wanted = vec![a.clone(), b.clone()];
+    wanted.sort();
+    wait_until("both are seen", Duration::from_secs(20), async || {
+        tenants_of(&select(&both), "federated_metric").await == wanted
+    })
+    .await;
+    // Whatever the order, Mimir sees one spelling.
+    assert_eq!(tenants_of(&select(&format!("{b}|{a}|{b}")), "federated_metric").await, wanted);
+    let canonical = wanted.join("|");
+    let lines = town.log_of("/prometheus/api/v1/query").await;
+    let federated = lines.iter().filter_map(|line| line["tenant.id"].as_str());
+    assert!(federated.filter(|tenants| tenants.contains('|')).all(|tenants| tenants == canonical));
+    // One that is not theirs spoils it all, and so does one that nobody has.
+    for names in [format!("{a}|{c}"), format!("{a}|no-such-organisation"), format!("{a}|b c")] {
+        let answer = select(&names).get(&format!("{QUERY}federated_metric")).await;
+        assert_eq!(answer.status, 403, "{names}: {answer:?}");
+    }
+    for names in [format!("{a}|"), format!("|{a}"), format!("{a}||{b}")] {
+        assert_eq!(select(&names).get(&format!("{QUERY}up")).await.status, 400, "{names}");
+    }
+    let many = format!("{a}|{b}|{c}|d");
+    assert_eq!(select(&many).get(&format!("{QUERY}up")).await.status, 400);
+    // Writes and rules are for one organisation.
+    assert_eq!(push(&select(&both), "federated_metric").await.status, 400);
+    for path in ["/prometheus/api/v1/rules", "/prometheus/config/v1/rules"] {
+        assert_eq!(select(&both).get(path).await.status, 400, "{path}");
+    }
+    assert_eq!(tenants_of(&town.client(&other), "federated_metric").await, [""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoami_says_who_where_as_what_and_how_we_know() {
+    let mimir = Mimir::shared().await;
+    let settings = [("tenancy.tenant_template", "\"prod-{organisation_id}\"")];
+    let town = town(&mimir.url(), &settings).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let first = town.client(&person).get("/admin/whoami").await.json();
+    assert_eq!(first["principal"]["kind"], "user");
+    assert_eq!(first["principal"]["id"], person.id.to_string());
+    assert_eq!(first["principal"]["session_id"], person.session.to_string());
+    assert_eq!(first["credential"], "verified for this request");
+    let place = json!({
+        "id": a, "tenant": format!("prod-{a}"), "role": "viewer", "is_default": false,
+        "scopes": ["metrics:read", "rules:read"], "source": "membership table",
+    });
+    assert_eq!(first["organisations"], json!([place]));
+    let second = town.client(&person).get("/admin/whoami").await.json();
+    assert_eq!(second["credential"], "cached: verified before");
+    assert!(second["memberships"].as_str().unwrap().starts_with("cached"), "{second}");
+    let device = town.device(&a, &["metrics:write"]).await.get("/admin/whoami").await.json();
+    assert_eq!(device["principal"]["kind"], "device");
+    assert_eq!(device["principal"]["name"], "hub");
+    assert_eq!(device["organisations"][0]["source"], "device key");
+    let service = town.service().get("/admin/whoami").await.json();
+    assert_eq!(service["principal"]["id"], "admin_key");
+    assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 4, "{service}");
+    let nobody = town.client(&town.person()).get("/admin/whoami").await.json();
+    assert_eq!(nobody["organisations"], json!([]));
+}
+
+// The operator names the roles; one that was taken everything may do nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_are_the_operators() {
+    let mimir = Mimir::shared().await;
+    let settings = [
+        ("roles.viewer", "[]"),
+        ("roles.ingest", "[\"metrics:write\"]"),
+        ("roles.editor", "[\"admin\"]"),
+    ];
+    let town = town(&mimir.url(), &settings).await;
+    let a = town.organisation().await;
+    for (role, reads, writes, administers) in [
+        ("viewer", 403, 403, 403),
+        ("ingest", 403, 200, 403),
+        ("editor", 403, 403, 200),
+        ("owner", 200, 200, 200),
+    ] {
+        let client = town.client(&town.member(&a, role).await);
+        assert_eq!(client.get(&format!("{QUERY}up")).await.status, reads, "{role}");
+        assert_eq!(push(&client, "roles_metric").await.status, writes, "{role}");
+        let keys = format!("/admin/organisations/{a}/device-keys");
+        assert_eq!(client.get(&keys).await.status, administers, "{role}");
+    }
+}
+
+// What `serve` would do, step by step.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_token_says_what_the_table_says() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let explain = |token: &str| explain(&town, token);
+    let (passes, text) = explain(&person.token);
+    assert!(passes, "{text}");
+    for fact in ["role viewer", &a, "membership table", "metrics:read, rules:read", "revocations"] {
+        assert!(text.contains(fact), "{fact}: {text}");
+    }
+    let body = json!({"kind": "session_id", "value": person.session.to_string()});
+    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    let (passes, text) = explain(&person.token);
+    assert!(!passes && text.contains("revoked"), "{text}");
+    let (passes, text) = explain(&town.person().token);
+    assert!(!passes && text.contains("a member of no organisation"), "{text}");
+    let key = town.device_key(&a, json!({"name": "hub 17"})).await;
+    let (passes, text) = explain(key["key"].as_str().unwrap());
+    assert!(passes && text.contains("hub 17") && text.contains(&a), "{text}");
+    let mut mistyped = key["key"].as_str().unwrap().to_owned();
+    mistyped.pop();
+    let (passes, text) = explain(&mistyped);
+    assert!(!passes && text.contains("mistyped"), "{text}");
+}
+
+/// What `explain-token` says with the configuration of a running proxy.
+fn explain(town: &Town, token: &str) -> (bool, String) {
+    let output = std::process::Command::new(harness::Proxy::binary())
+        .arg("--config")
+        .arg(&town.proxy.config)
+        .args(["explain-token", token])
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}

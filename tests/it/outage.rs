@@ -1,0 +1,250 @@
+//! The database goes away and comes back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use harness::{ChaosProxy, Client, Postgres, Upstream, wait_until};
+use http::Method;
+use mimir_tenant_proxy::authn::NewKey;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::answers::ok;
+use crate::town::{Town, town_on, town_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+
+async fn status(client: &Client) -> u16 {
+    client.get(QUERY).await.status.as_u16()
+}
+
+/// A load of several callers, each with the statuses that it got.
+struct Load {
+    stop: CancellationToken,
+    callers: Vec<tokio::task::JoinHandle<BTreeMap<u16, usize>>>,
+}
+
+impl Load {
+    fn start(clients: &[Client]) -> Self {
+        let stop = CancellationToken::new();
+        let callers = clients.iter().cloned().map(|client| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let mut statuses = BTreeMap::new();
+                while !stop.is_cancelled() {
+                    *statuses.entry(status(&client).await).or_default() += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                statuses
+            })
+        });
+        let callers = callers.collect();
+        Self { stop, callers }
+    }
+
+    async fn finish(self) -> BTreeMap<u16, usize> {
+        self.stop.cancel();
+        let mut all = BTreeMap::new();
+        for caller in self.callers {
+            for (status, count) in caller.await.unwrap() {
+                *all.entry(status).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+async fn upstream() -> Upstream {
+    Upstream::start(ok).await
+}
+
+// Members and devices that are known go on; whoever is not known is told to come again, and nobody
+// is refused: a sender drops what is answered with a 401.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
+    let mut postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let database = postgres.database("outage").await;
+    let town = town_on(database, &upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let mut known = Vec::new();
+    for _ in 0..4 {
+        known.push(town.client(&town.member(&a, "viewer").await));
+        known.push(town.device(&a, &["metrics:read"]).await);
+    }
+    for client in &known {
+        assert_eq!(status(client).await, 200);
+    }
+    let stranger = town.member(&a, "viewer").await;
+    let unknown_key = NewKey::generate().unwrap();
+    let strangers = [town.client(&stranger), town.proxy.client().bearer(unknown_key.expose())];
+    let load = Load::start(&known);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    postgres.stop().await;
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < OUTAGE {
+        for client in &strangers {
+            let asked = Instant::now();
+            let answer = client.get(QUERY).await;
+            slowest = slowest.max(asked.elapsed());
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        }
+        let admin = town.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
+        assert_eq!(admin.status, 503, "{admin:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // Nobody waits for long for an answer that is no.
+    assert!(slowest < Duration::from_secs(9), "{slowest:?}");
+    let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"membership\",outcome=\"stale\"}";
+    assert!(town.proxy.metric(stale).await > 0.0);
+    assert_eq!(town.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
+    postgres.start_again().await;
+    wait_until("a stranger is let in", Duration::from_secs(10), async || {
+        status(&strangers[0]).await == 200
+    })
+    .await;
+    assert_eq!(status(&strangers[1]).await, 401);
+    wait_until("changes are heard of", Duration::from_secs(10), async || {
+        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
+    })
+    .await;
+    let statuses = load.finish().await;
+    println!("requests of those who are known, by status: {statuses:?}");
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200], "{statuses:?}");
+    let log = town.proxy.process.log();
+    assert!(log.contains("what is known is used") && log.contains("is read again"), "{log}");
+    known_again(&town, &a).await;
+}
+
+const OUTAGE: Duration = Duration::from_secs(60);
+
+/// Changes take effect as before.
+async fn known_again(town: &Town, organisation: &str) {
+    let person = town.member(organisation, "viewer").await;
+    let client = town.client(&person);
+    assert_eq!(status(&client).await, 200);
+    town.leave(&person, organisation).await;
+    wait_until("they have left", Duration::from_secs(1), async || status(&client).await == 403)
+        .await;
+}
+
+// What changes while nobody listens is read again afterwards, by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_while_the_connection_is_lost_is_found_afterwards() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let town = town_on(postgres.database("lost").await, &upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    for _ in 0..5 {
+        let person = town.member(&a, "viewer").await;
+        let client = town.client(&person);
+        assert_eq!(status(&client).await, 200);
+        let killed = postgres.kill_connections_of(&town.database).await;
+        assert!(killed > 0);
+        town.leave(&person, &a).await;
+        let began = Instant::now();
+        wait_until("they have left", Duration::from_secs(2), async || status(&client).await == 403)
+            .await;
+        println!("{:?} after the change", began.elapsed());
+    }
+}
+
+// The worst of all: the network swallows everything, and silence looks like "nothing has changed".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_dies_without_a_word_is_noticed() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let database = postgres.database("silent").await;
+    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    let chaos = ChaosProxy::start(postgres.address()).await;
+    let url = database.url_through(chaos.address());
+    let settings =
+        [("database.connect_timeout", "\"500ms\""), ("database.query_timeout", "\"500ms\"")];
+    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let client = town.client(&person);
+    assert_eq!(status(&client).await, 200);
+    chaos.stall();
+    wait_until("the silence is noticed", Duration::from_secs(6), async || {
+        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
+    })
+    .await;
+    // Known people go on meanwhile.
+    assert_eq!(status(&client).await, 200);
+    town.leave(&person, &a).await;
+    chaos.calm();
+    wait_until("they have left", Duration::from_secs(10), async || status(&client).await == 403)
+        .await;
+}
+
+// A table that is locked is a database that is away: whoever is known goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_holds_up_nobody_who_is_known() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let settings = [
+        ("database.cache_ttl", "\"1s\""),
+        ("database.query_timeout", "\"500ms\""),
+        ("database.connect_timeout", "\"500ms\""),
+    ];
+    let town = town_on(postgres.database("locked").await, &upstream.url(), &settings).await;
+    let a = town.organisation().await;
+    let client = town.client(&town.member(&a, "viewer").await);
+    assert_eq!(status(&client).await, 200);
+    let locker = town.database.client().await;
+    locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(5) {
+        let asked = Instant::now();
+        assert_eq!(status(&client).await, 200);
+        slowest = slowest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("slowest: {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    let stranger = town.person();
+    assert_eq!(status(&town.client(&stranger)).await, 503);
+    locker.batch_execute("rollback").await.unwrap();
+    wait_until("it is read again", Duration::from_secs(5), async || {
+        status(&town.client(&stranger)).await == 403
+    })
+    .await;
+}
+
+// Without a database at the start the proxy starts, tells everybody to come again, and heals.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_starts_without_its_database_heals_by_itself() {
+    let mut postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let database = postgres.database("late").await;
+    let first = town_on(database.clone(), &upstream.url(), &[]).await;
+    let a = first.organisation().await;
+    let person = first.member(&a, "viewer").await;
+    let key = first.device_key(&a, json!({"name": "hub", "scopes": ["metrics:read"]})).await;
+    drop(first.proxy);
+    postgres.stop().await;
+    let url = database.url();
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    let token = town.token_of(person.id, person.session);
+    let user = town.proxy.client().bearer(&token);
+    let device = town.proxy.client().bearer(key["key"].as_str().unwrap());
+    for client in [&user, &device] {
+        assert_eq!(status(client).await, 503);
+    }
+    // A service needs no table.
+    let service = town.service().header("x-scope-orgid", &a);
+    assert_eq!(status(&service).await, 200);
+    postgres.start_again().await;
+    for client in [&user, &device] {
+        wait_until("they are let in", Duration::from_secs(15), async || {
+            status(client).await == 200
+        })
+        .await;
+    }
+    let path = format!("/admin/organisations/{a}/device-keys");
+    assert_eq!(town.service().send(Method::GET, &path, "").await.status, 200);
+}

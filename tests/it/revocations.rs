@@ -1,0 +1,185 @@
+//! Tokens withdrawn before their time, cached ones too.
+
+use std::time::Duration;
+
+use harness::{Client, Mimir, wait_until};
+use http::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::town::{Town, town};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const REVOCATIONS: &str = "/admin/revocations";
+
+async fn status(client: &Client) -> u16 {
+    client.get(QUERY).await.status.as_u16()
+}
+
+async fn revoke(town: &Town, body: serde_json::Value) -> String {
+    let answer = town.service().post(REVOCATIONS, body.to_string()).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+// A cached token is as good as a new one: withdrawn, it must not live on in the cache.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_strikes_cached_tokens_and_nobody_elses() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let bystander = town.client(&town.member(&a, "viewer").await);
+    for kind in ["sub", "session_id", "jti"] {
+        let person = town.member(&a, "viewer").await;
+        // Another sign-in of the same person.
+        let elsewhere = town.proxy.client().bearer(&town.token_of(person.id, Uuid::new_v4()));
+        let token_id = Uuid::new_v4().to_string();
+        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = token.claim("session_id", json!(person.session.to_string()));
+        let client = town.proxy.client().bearer(&token.claim("jti", json!(token_id)).sign());
+        for client in [&client, &elsewhere, &client] {
+            assert_eq!(status(client).await, 200);
+        }
+        let value = match kind {
+            "sub" => person.id.to_string(),
+            "session_id" => person.session.to_string(),
+            _ => token_id,
+        };
+        let id = revoke(&town, json!({"kind": kind, "value": value, "reason": "stolen"})).await;
+        wait_until("it strikes", Duration::from_secs(1), async || status(&client).await == 401)
+            .await;
+        let answer = client.get(QUERY).await;
+        assert!(answer.text.contains("revoked"), "{answer:?}");
+        assert_eq!(status(&elsewhere).await, if kind == "sub" { 401 } else { 200 }, "{kind}");
+        assert_eq!(status(&bystander).await, 200);
+        // Taken back, the token is good again.
+        let path = format!("{REVOCATIONS}/{id}");
+        assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 200);
+        wait_until("it is good again", Duration::from_secs(1), async || {
+            status(&client).await == 200
+        })
+        .await;
+        assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 404);
+    }
+}
+
+// "Sign out everywhere": what was issued before is withdrawn, a new sign-in is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tokens_issued_before_may_be_meant() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let now = harness::samples::now_ms() / 1000;
+    let issued = |at: i64| {
+        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+        town.proxy.client().bearer(&token.claim("iat", json!(at)).sign())
+    };
+    let (old, new) = (issued(now - 100), issued(now));
+    let sql = format!(
+        "insert into revocation (kind, value, issued_before) values ('sub', '{}', to_timestamp({}))",
+        person.id,
+        now - 50
+    );
+    town.database.execute(&sql).await;
+    wait_until("it strikes", Duration::from_secs(1), async || status(&old).await == 401).await;
+    assert_eq!(status(&new).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_withdrawal_says_what_is_wrong_and_the_list_shows_them() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    for (body, text) in [
+        (json!({"kind": "email", "value": "x"}), "kind"),
+        (json!({"kind": "sub", "value": "x"}), "UUID"),
+        (json!({"kind": "jti", "value": ""}), "value"),
+        (json!({"kind": "jti", "value": "x", "expires_at": "soon"}), "expires_at"),
+        (json!({"kind": "jti"}), "value"),
+    ] {
+        let answer = town.service().post(REVOCATIONS, body.to_string()).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.text.contains(text), "{answer:?}");
+    }
+    let id = revoke(&town, json!({"kind": "jti", "value": "token-9", "reason": "a test", "expires_at": "2099-01-01T00:00:00Z"})).await;
+    let listed = town.service().get(REVOCATIONS).await.json();
+    let one = &listed["revocations"][0];
+    assert_eq!(
+        (&one["id"], &one["value"], &one["reason"]),
+        (&json!(id), &json!("token-9"), &json!("a test"))
+    );
+    assert_eq!(one["created_by"], "service admin_key");
+    let audit = town.audit();
+    assert!(
+        audit
+            .iter()
+            .any(|line| line["target.id"].as_str().is_some_and(|id| id.contains("token-9"))),
+        "{audit:#?}"
+    );
+}
+
+// Supabase deletes the session when somebody signs out; the token would live on for up to an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_sessions_are_checked_a_sign_out_ends_the_token() {
+    let mimir = Mimir::shared().await;
+    let database = harness::Postgres::shared().await.database("sessions").await;
+    // As Supabase Auth has it.
+    database
+        .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
+        .await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
+    let town = crate::town::town_on(database, &mimir.url(), &settings).await;
+    let a = town.organisation().await;
+    let sign_in = async |person: &crate::town::Person| {
+        let (session, user) = (person.session, person.id);
+        let sql = format!("insert into auth.sessions (id, user_id) values ('{session}', '{user}')");
+        town.database.execute(&sql).await;
+    };
+    let (person, other) = (town.member(&a, "viewer").await, town.member(&a, "viewer").await);
+    let without = town.member(&a, "viewer").await;
+    sign_in(&person).await;
+    sign_in(&other).await;
+    assert_eq!(status(&town.client(&person)).await, 200);
+    let refused = town.client(&without).get(QUERY).await;
+    assert_eq!(refused.status, 401);
+    assert!(refused.text.contains("session has ended"), "{refused:?}");
+    let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+    let token = token.without("session_id").sign();
+    assert_eq!(status(&town.proxy.client().bearer(&token)).await, 401);
+    let sql = format!("delete from auth.sessions where id = '{}'", person.session);
+    town.database.execute(&sql).await;
+    wait_until("the token has ended", Duration::from_secs(1), async || {
+        status(&town.client(&person)).await == 401
+    })
+    .await;
+    assert_eq!(status(&town.client(&other)).await, 200);
+    // Devices and services have no session.
+    let device = town.device(&a, &["metrics:read"]).await;
+    assert_eq!(status(&device).await, 200);
+}
+
+// With a trigger of the operator's on auth.sessions nobody has to wait for the look-up to age.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_sessions_makes_a_sign_out_known_at_once() {
+    let mimir = Mimir::shared().await;
+    let database = harness::Postgres::shared().await.database("sessions").await;
+    database
+        .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
+        .await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"1h\"")];
+    let town = crate::town::town_on(database, &mimir.url(), &settings).await;
+    town.database
+        .execute("create trigger session_changed after update or delete on auth.sessions for each row execute function mimir_tenant_proxy_notify('session', 'id')")
+        .await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let (session, user) = (person.session, person.id);
+    let sql = format!("insert into auth.sessions (id, user_id) values ('{session}', '{user}')");
+    town.database.execute(&sql).await;
+    assert_eq!(status(&town.client(&person)).await, 200);
+    town.database.execute(&format!("delete from auth.sessions where id = '{session}'")).await;
+    wait_until("the token has ended", Duration::from_secs(1), async || {
+        status(&town.client(&person)).await == 401
+    })
+    .await;
+}
