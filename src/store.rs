@@ -12,6 +12,7 @@ mod device_keys;
 mod feed;
 mod memberships;
 mod migrations;
+mod moment;
 mod queries;
 mod revocations;
 mod sessions;

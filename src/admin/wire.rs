@@ -83,7 +83,7 @@ pub fn listed_key(key: &ListedDeviceKey, now: OffsetDateTime) -> Value {
         "grace_seconds": key.grace_seconds,
         "revoked_at": key.revoked_at.map(time_text),
         "last_used_at": key.last_used_at.map(time_text),
-        "created_at": time_text(key.created_at),
+        "created_at": key.created_at.map(time_text),
         "created_by": key.created_by,
     })
 }
@@ -97,7 +97,7 @@ pub(super) fn listed_revocation(listed: &ListedRevocation) -> Value {
         "issued_before": revocation.issued_before.map(time_text),
         "expires_at": revocation.expires_at.map(time_text),
         "reason": revocation.reason,
-        "created_at": time_text(listed.created_at),
+        "created_at": listed.created_at.map(time_text),
         "created_by": revocation.created_by,
     })
 }

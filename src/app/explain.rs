@@ -77,7 +77,7 @@ async fn explain_withdrawal(explanation: &mut Explanation, config: &Config, stor
         None => Err("the token names none".to_owned()),
         Some(id) => match store.sessions(vec![id]).await {
             Err(error) => Err(error.to_string()),
-            Ok(found) if found.contains_key(&id) => Ok(format!("{id} goes on")),
+            Ok(found) if found.contains(&id) => Ok(format!("{id} goes on")),
             Ok(_) => Err(format!("{id} has ended")),
         },
     };

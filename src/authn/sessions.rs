@@ -41,7 +41,10 @@ impl Sessions {
     pub async fn run(&self, queue: Queue<Uuid>, store: Store, cancelled: CancellationToken) {
         let read = |sessions| {
             let store = store.clone();
-            async move { store.sessions(sessions).await }
+            async move {
+                let going_on = store.sessions(sessions).await?;
+                Ok(going_on.into_iter().map(|session| (session, ())).collect())
+            }
         };
         self.0.run(queue, read, cancelled).await;
     }

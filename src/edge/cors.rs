@@ -33,7 +33,9 @@ pub enum Page {
 }
 
 /// `Authorization` has to be named: `*` does not cover it.
-const ALLOWED_HEADERS: &str = "authorization, content-type, x-scope-orgid, x-request-id";
+/// `Cache-Control: no-store` is how a page asks Mimir not to answer from its caches.
+const ALLOWED_HEADERS: &str =
+    "authorization, cache-control, content-type, x-scope-orgid, x-request-id";
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("x-request-id, retry-after, www-authenticate");

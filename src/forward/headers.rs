@@ -50,14 +50,16 @@ pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
         PROXY_CONNECTION,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
-        // Which page may read an answer is ours to say; Prometheus' API repeats any origin.
-        header::ACCESS_CONTROL_ALLOW_ORIGIN,
-        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        header::ACCESS_CONTROL_MAX_AGE,
     ] {
+        headers.remove(name);
+    }
+    // Which page may read an answer is ours to say; Prometheus' API repeats any origin.
+    let leave: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("access-control-"))
+        .cloned()
+        .collect();
+    for name in leave {
         headers.remove(name);
     }
     headers.insert(REQUEST_ID, id.header_value());

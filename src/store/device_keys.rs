@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, moment};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// The SHA-256 of a key.
@@ -73,13 +73,16 @@ pub struct ListedDeviceKey {
     /// When it was last used, to within a minute or so.
     pub last_used_at: Option<OffsetDateTime>,
     /// Since when it is there.
-    pub created_at: OffsetDateTime,
+    pub created_at: Option<OffsetDateTime>,
     /// Who made it.
     pub created_by: String,
 }
 
-const LISTED: &str = "id, name, key_hint, scopes, expires_at, grace_seconds, revoked_at, \
-                      last_used_at, created_at, created_by";
+/// What is shown of a key.
+fn listed() -> String {
+    let times = ["expires_at", "revoked_at", "last_used_at", "created_at"].map(moment::select);
+    format!("id, name, key_hint, scopes, grace_seconds, created_by, {}", times.join(", "))
+}
 
 impl Store {
     /// The keys with some hashes. A hash that no key has is left out.
@@ -116,8 +119,9 @@ impl Store {
             let query = format!(
                 "insert into {} (organisation_id, name, key_hash, key_hint, scopes, expires_at, \
                  grace_seconds, created_by) values ($1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8) \
-                 returning {LISTED}",
-                store.table("device_key")
+                 returning {}",
+                store.table("device_key"),
+                listed()
             );
             let row = sqlx::query(AssertSqlSafe(query))
                 .bind(new.organisation.as_str())
@@ -144,7 +148,8 @@ impl Store {
         let (store, organisation) = (self.clone(), organisation.clone());
         self.run(async move {
             let query = format!(
-                "select {LISTED} from {} where organisation_id = $1 order by created_at desc, id",
+                "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id",
+                listed(),
                 store.table("device_key")
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str());
@@ -163,7 +168,8 @@ impl Store {
         let (store, organisation) = (self.clone(), organisation.clone());
         self.run(async move {
             let query = format!(
-                "select {LISTED} from {} where organisation_id = $1 and id = $2",
+                "select {} from {} where organisation_id = $1 and id = $2",
+                listed(),
                 store.table("device_key")
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
@@ -184,8 +190,9 @@ impl Store {
         self.run(async move {
             let query = format!(
                 "update {} set revoked_at = coalesce(revoked_at, now()) \
-                 where organisation_id = $1 and id = $2 returning {LISTED}",
-                store.table("device_key")
+                 where organisation_id = $1 and id = $2 returning {}",
+                store.table("device_key"),
+                listed()
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
             let row = query.persistent(false).fetch_optional(&store.0.pool).await?;
@@ -229,11 +236,6 @@ fn scopes(names: &[String]) -> Scopes {
     known.collect::<Scopes>().intersection(Scope::DATA.into_iter().collect())
 }
 
-/// Seconds since the epoch, rounded up: a key never ends before its time.
-fn whole_seconds(time: OffsetDateTime) -> i64 {
-    time.unix_timestamp() + i64::from(time.nanosecond() > 0)
-}
-
 fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
     let wrong = |error: sqlx::Error| error.to_string();
     let id = DeviceId(row.try_get("id").map_err(wrong)?);
@@ -243,16 +245,16 @@ fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
     let organisation =
         OrganisationId::parse(organisation).map_err(|error| format!("key {id}: {error}"))?;
     let names: Vec<String> = row.try_get("scopes").map_err(wrong)?;
-    let expires_at: Option<OffsetDateTime> = row.try_get("expires_at").map_err(wrong)?;
+    let expires_at: Option<f64> = row.try_get("expires_at").map_err(wrong)?;
     let grace: Option<i32> = row.try_get("grace_seconds").map_err(wrong)?;
-    let revoked_at: Option<OffsetDateTime> = row.try_get("revoked_at").map_err(wrong)?;
+    let revoked_at: Option<f64> = row.try_get("revoked_at").map_err(wrong)?;
     let name: Option<String> = row.try_get("name").map_err(wrong)?;
     let key = DeviceKeyRow {
         id,
         organisation,
         name: name.unwrap_or_default(),
         scopes: scopes(&names),
-        expires_at: expires_at.map(whole_seconds),
+        expires_at: moment::seconds(expires_at),
         grace_seconds: i64::from(grace.unwrap_or(0).max(0)),
         is_revoked: revoked_at.is_some(),
     };
@@ -266,11 +268,11 @@ fn read_listed(row: &PgRow) -> Result<ListedDeviceKey, sqlx::Error> {
         name: row.try_get("name")?,
         hint: row.try_get("key_hint")?,
         scopes: scopes(&names),
-        expires_at: row.try_get("expires_at")?,
+        expires_at: moment::shown(row.try_get("expires_at")?),
         grace_seconds: row.try_get("grace_seconds")?,
-        revoked_at: row.try_get("revoked_at")?,
-        last_used_at: row.try_get("last_used_at")?,
-        created_at: row.try_get("created_at")?,
+        revoked_at: moment::shown(row.try_get("revoked_at")?),
+        last_used_at: moment::shown(row.try_get("last_used_at")?),
+        created_at: moment::shown(row.try_get("created_at")?),
         created_by: row.try_get("created_by")?,
     })
 }

@@ -132,6 +132,14 @@ impl Feed {
     }
 }
 
+fn behind_a_pooler() -> StoreError {
+    StoreError::Unfit(
+        "notifications (LISTEN) do not arrive, as behind a transaction pooler; use the direct \
+         connection or the session pooler, both on port 5432 on Supabase"
+            .to_owned(),
+    )
+}
+
 fn lost(why: &str) -> StoreError {
     StoreError::Unavailable(why.to_owned())
 }
@@ -147,8 +155,12 @@ impl Store {
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
         listener.listen(&echo).await?;
         let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
-        // Not a prepared statement: a transaction pooler would fail on that, with a worse text.
-        self.0.pool.execute(sqlx::raw_sql(notify)).await?;
+        // Not a prepared statement: a transaction pooler would fail on that, with a worse text. As it
+        // is, whoever tells may hear it himself, which is no less a proof.
+        self.0.pool.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
+            sqlx::Error::Protocol(_) => behind_a_pooler(),
+            error => error.into(),
+        })?;
         let heard = timeout(ECHO, async {
             loop {
                 match listener.try_recv().await? {
@@ -159,22 +171,21 @@ impl Store {
                 }
             }
         });
-        heard.await.map_err(|_| {
-            StoreError::Unfit(
-                "notifications (LISTEN) do not arrive, as behind a transaction pooler; use the \
-                 direct connection or the session pooler, both on port 5432 on Supabase"
-                    .to_owned(),
-            )
-        })??;
+        heard.await.map_err(|_| behind_a_pooler())??;
         listener.unlisten(&echo).await?;
         Ok(listener)
     }
 
-    /// Sees once whether notifications arrive, and whether tables and queries fit.
-    pub async fn check_all(&self) -> Result<(), StoreError> {
+    /// Sees once whether notifications arrive.
+    pub async fn check_notifications(&self) -> Result<(), StoreError> {
         let store = self.clone();
         let heard = self.0.runtime.spawn(async move { store.listener().await.map(drop) });
-        heard.await.map_err(|_| lost("the process ends"))??;
+        heard.await.map_err(|_| lost("the process ends"))?
+    }
+
+    /// Sees once whether notifications arrive, and whether tables and queries fit.
+    pub async fn check_all(&self) -> Result<(), StoreError> {
+        self.check_notifications().await?;
         self.check().await
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqlSafeStr as _};
 
-use super::{StoreError, connect, queries};
+use super::{Store, StoreError, connect, queries};
 use crate::config::DatabaseConfig;
 
 /// The steps, in order. One that has been released is never changed.
@@ -41,45 +41,79 @@ impl fmt::Display for Migrated {
 /// Brings the tables up to date. Tables of our names that are not ours are left alone: they are
 /// adopted if that is wished and they have all that ours have, else nothing is done.
 pub async fn migrate(config: &DatabaseConfig, adopt: bool) -> Result<Migrated, StoreError> {
+    // A transaction pooler would lose our locks as it loses notifications.
+    Store::new(config)?.check_notifications().await?;
     let options = connect::options_of(config)?;
     let mut connection = PgConnection::connect_with(&options).await?;
-    let schema = &config.schema;
-    run(&mut connection, format!("create schema if not exists \"{schema}\"")).await.or_else(
-        |error| {
-            // Who may not make a schema can still use one that is there.
-            if schema == "public" { Ok(()) } else { Err(error) }
-        },
-    )?;
-    run(&mut connection, format!("set search_path to \"{schema}\"")).await?;
-    let before = applied(&mut connection, schema).await?;
-    let strangers = if before == 0 { existing(&mut connection, schema).await? } else { Vec::new() };
-    let migrator = migrator();
-    let adopts = !strangers.is_empty();
-    if adopts {
-        let named = strangers.join(", ");
-        if !adopt {
-            return Err(StoreError::Unfit(format!(
-                "the schema {schema} already has the tables {named}, which `migrate` did not make, \
-                 and nothing was changed; set database.schema to another schema for ours, or set \
-                 database.membership_query (and others) to read your own, or, if they were made from \
-                 our migrations by other means, run `migrate --adopt`"
-            )));
-        }
-        let differences = differences(&mut connection, schema).await?;
-        if !differences.is_empty() {
-            return Err(StoreError::Unfit(format!(
-                "the tables {named} are not like ours, and nothing was changed: {}",
-                differences.join("; ")
-            )));
-        }
-        migrator.skip(&mut connection, None).await.map_err(failed)?;
+    // Several may run at once: the second looks when the first is done. Ends with the connection.
+    run(&mut connection, format!("select pg_advisory_lock(hashtext('{NOTES}'))")).await?;
+    let migrated = migrate_alone(&mut connection, &config.schema, adopt).await;
+    connection.close().await?;
+    migrated
+}
+
+async fn migrate_alone(
+    connection: &mut PgConnection,
+    schema: &str,
+    adopt: bool,
+) -> Result<Migrated, StoreError> {
+    // Who may not make a schema can still use one that is there.
+    let query = sqlx::query("select to_regnamespace($1) is not null as is_there").bind(schema);
+    if !query.fetch_one(&mut *connection).await?.try_get::<bool, _>("is_there")? {
+        run(connection, format!("create schema \"{schema}\"")).await?;
+    }
+    run(connection, format!("set search_path to \"{schema}\"")).await?;
+    let before = applied(connection, schema).await?;
+    let strangers = if before == 0 { existing(connection, schema).await? } else { Vec::new() };
+    if strangers.is_empty() {
+        migrator().run_direct(None, connection, false).await.map_err(failed)?;
+    } else {
+        may_adopt(connection, schema, &strangers, adopt).await?;
+        migrator().run_direct(None, connection, true).await.map_err(failed)?;
+    }
+    run(connection, PROTECT_NOTES.replace("{NOTES}", NOTES)).await?;
+    if !strangers.is_empty() {
         return Ok(Migrated::Adopted);
     }
-    migrator.run_direct(None, &mut connection, false).await.map_err(failed)?;
-    run(&mut connection, format!("alter table {NOTES} enable row level security")).await?;
-    let after = applied(&mut connection, schema).await?;
-    connection.close().await?;
+    let after = applied(connection, schema).await?;
     Ok(Migrated::Steps(after.saturating_sub(before)))
+}
+
+/// Our notes are nothing for Supabase's API.
+const PROTECT_NOTES: &str = "
+    alter table {NOTES} enable row level security;
+    do $$ declare api_role text; begin
+        foreach api_role in array array['anon', 'authenticated'] loop
+            if exists (select from pg_roles where rolname = api_role) then
+                execute format('revoke all on {NOTES} from %I', api_role);
+            end if;
+        end loop;
+    end $$";
+
+/// Says whether tables that are there may be taken for ours.
+async fn may_adopt(
+    connection: &mut PgConnection,
+    schema: &str,
+    strangers: &[String],
+    adopt: bool,
+) -> Result<(), StoreError> {
+    let named = strangers.join(", ");
+    if !adopt {
+        return Err(StoreError::Unfit(format!(
+            "the schema {schema} already has the tables {named}, which `migrate` did not make, and \
+             nothing was changed; set database.schema to another schema for ours, or set \
+             database.membership_query (and others) to read your own, or, if they were made from our \
+             migrations by other means, run `migrate --adopt`"
+        )));
+    }
+    let differences = differences(connection, schema).await?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Unfit(format!(
+        "the tables {named} are not like ours, and nothing was changed: {}",
+        differences.join("; ")
+    )))
 }
 
 fn migrator() -> Migrator {
@@ -122,6 +156,25 @@ async fn existing(connection: &mut PgConnection, schema: &str) -> Result<Vec<Str
     rows.iter().map(|row| row.try_get("name").map_err(StoreError::from)).collect()
 }
 
+/// What makes our tables ours, each a query of a schema `$1` that gives lines of text.
+const PROPERTIES: [&str; 5] = [
+    "select table_name || '.' || column_name || ' ' || data_type ||
+     case is_nullable when 'NO' then ' not null' else '' end as what
+     from information_schema.columns where table_schema = $1",
+    // Not information_schema: it leaves out TRUNCATE, and says nothing of those that are disabled.
+    "select 'trigger ' || t.tgname || ' on ' || c.relname as what
+     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and not t.tgisinternal and t.tgenabled in ('O', 'A')",
+    "select 'row-level security on ' || c.relname as what
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relrowsecurity",
+    "select 'policy ' || policyname || ' on ' || tablename as what from pg_policies where schemaname = $1",
+    "select case contype when 'f' then 'foreign key ' || conname else pg_get_constraintdef(t.oid) end
+     || ' on ' || c.relname as what
+     from pg_constraint t join pg_class c on c.oid = t.conrelid join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and t.contype in ('p', 'u', 'f')",
+];
+
 /// What existing tables lack of ours. Ours are made for a moment in a schema of their own, compared,
 /// and taken back.
 async fn differences(
@@ -135,15 +188,8 @@ async fn differences(
     for (_, _, sql) in STEPS {
         run(&mut transaction, sql.to_owned()).await?;
     }
-    let columns = "select table_name || '.' || column_name || ' ' || data_type || \
-                   case is_nullable when 'NO' then ' not null' else '' end as what \
-                   from information_schema.columns where table_schema = $1";
-    let triggers = "select distinct 'trigger ' || trigger_name || ' on ' || event_object_table as what \
-                    from information_schema.triggers where trigger_schema = $1 \
-                    union select 'row-level security on ' || c.relname from pg_class c \
-                    join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relrowsecurity";
     let mut lacking = Vec::new();
-    for query in [columns, triggers] {
+    for query in PROPERTIES {
         let query = AssertSqlSafe(format!("({query}) except ({})", query.replace("$1", "$2")));
         let query = sqlx::query(query).bind(SAMPLE).bind(schema);
         for row in &query.fetch_all(&mut *transaction).await? {

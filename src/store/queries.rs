@@ -2,13 +2,16 @@
 //! needed.
 //!
 //! Each stands inside one of ours (`select … from (query) as given`), which casts its columns to
-//! the types that are read: an organisation may be a UUID or a text, a role an enum.
+//! the types that are read: an organisation may be a UUID or a text, a role an enum, a time
+//! infinite.
 
 use sqlx::{
     AssertSqlSafe, Column as _, Executor as _, PgPool, Row as _, SqlSafeStr as _, Statement as _,
 };
 
-use super::StoreError;
+use uuid::Uuid;
+
+use super::{StoreError, moment};
 use crate::config::DatabaseConfig;
 
 /// The look-ups as they are sent.
@@ -24,14 +27,20 @@ struct Wanted {
     key: &'static str,
     columns: &'static [(&'static str, &'static str)],
     optional: &'static [(&'static str, &'static str, &'static str)],
-    parameter: Option<&'static str>,
+    parameter: Option<Parameter>,
+}
+
+/// What a look-up is asked with.
+enum Parameter {
+    Uuids,
+    Hashes,
 }
 
 const MEMBERSHIP: Wanted = Wanted {
     key: "membership_query",
     columns: &[("user_id", "uuid"), ("organisation_id", "text"), ("role", "text")],
     optional: &[("is_default", "boolean", "false")],
-    parameter: Some("uuid[]"),
+    parameter: Some(Parameter::Uuids),
 };
 
 const DEVICE_KEY: Wanted = Wanted {
@@ -47,7 +56,7 @@ const DEVICE_KEY: Wanted = Wanted {
         ("revoked_at", "timestamptz"),
     ],
     optional: &[],
-    parameter: Some("bytea[]"),
+    parameter: Some(Parameter::Hashes),
 };
 
 const REVOCATION: Wanted = Wanted {
@@ -61,7 +70,7 @@ const SESSION: Wanted = Wanted {
     key: "session_query",
     columns: &[("id", "uuid")],
     optional: &[],
-    parameter: Some("uuid[]"),
+    parameter: Some(Parameter::Uuids),
 };
 
 /// A table of ours. The schema is a plain identifier by its configuration.
@@ -141,13 +150,19 @@ async fn check_visible(
 async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, StoreError> {
     let unfit = |problem: String| StoreError::Unfit(format!("database.{}: {problem}", wanted.key));
     let query = query.trim().trim_end_matches(';');
-    let failed = |error: sqlx::Error| match error {
-        error @ sqlx::Error::Database(_) => unfit(error.to_string()),
-        error => StoreError::from(error),
+    let asked_with = match wanted.parameter {
+        None => "none",
+        Some(Parameter::Uuids) => "$1, a uuid[]",
+        Some(Parameter::Hashes) => "$1, a bytea[]",
+    };
+    let failed = |error: sqlx::Error| match &error {
+        sqlx::Error::Database(database) if !is_passing(database.code().as_deref()) => {
+            unfit(format!("{error} (parameters that it gets: {asked_with})"))
+        }
+        _ => StoreError::from(error),
     };
     let sql = AssertSqlSafe(query.to_owned()).into_sql_str();
     let mut connection = pool.acquire().await?;
-    // Nothing is kept under a name: `select *` changes with its tables.
     let statement = (&mut *connection).prepare(sql).await.map_err(failed)?;
     let given: Vec<String> =
         statement.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -167,24 +182,42 @@ async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, Sto
             needed.join(", ")
         )));
     }
-    let parameters = statement.parameters().map_or(0, |either| match either {
-        sqlx::Either::Left(types) => types.len(),
-        sqlx::Either::Right(count) => count,
-    });
+    let parameters = match statement.parameters() {
+        None => 0,
+        Some(sqlx::Either::Left(types)) => types.len(),
+        Some(sqlx::Either::Right(count)) => count,
+    };
     if parameters != usize::from(wanted.parameter.is_some()) {
-        let needed = wanted.parameter.map_or("none".to_owned(), |kind| format!("$1, a {kind}"));
-        return Err(unfit(format!("has {parameters} parameters and must have {needed}")));
+        return Err(unfit(format!("has {parameters} parameters and must have {asked_with}")));
     }
-    let mut columns: Vec<String> =
-        wanted.columns.iter().map(|(name, kind)| format!("{name}::{kind} as {name}")).collect();
+    let mut columns: Vec<String> = wanted.columns.iter().map(cast).collect();
     for (name, kind, default) in wanted.optional {
         let is_given = given.iter().any(|column| column == name);
         let value = if is_given { *name } else { *default };
         columns.push(format!("{value}::{kind} as {name}"));
     }
-    let wrapped = format!("select {} from ({query}) as given", columns.join(", "));
-    let sql = AssertSqlSafe(wrapped.clone()).into_sql_str();
-    (&mut *connection).prepare(sql).await.map_err(failed)?;
+    // The line break ends a comment that the query may end with.
+    let wrapped = format!("select {} from ({query}\n) as given", columns.join(", "));
+    // Asked once for nobody: whether the parameter has the right type, and whether we may read, shows
+    // only when it is run.
+    let sql = AssertSqlSafe(wrapped.clone());
+    let asked = match wanted.parameter {
+        None => sqlx::query(sql),
+        Some(Parameter::Uuids) => sqlx::query(sql).bind(Vec::<Uuid>::new()),
+        Some(Parameter::Hashes) => sqlx::query(sql).bind(Vec::<Vec<u8>>::new()),
+    };
+    asked.persistent(false).fetch_all(&mut *connection).await.map_err(failed)?;
     connection.close().await?;
     Ok(wrapped)
+}
+
+/// Whether an error is the server's state at the moment, and not the query's fault
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn is_passing(code: Option<&str>) -> bool {
+    const CLASSES: [&str; 7] = ["08", "25", "40", "53", "55", "57", "58"];
+    code.is_none_or(|code| CLASSES.iter().any(|class| code.starts_with(class)))
+}
+
+fn cast((name, kind): &(&str, &str)) -> String {
+    if *kind == "timestamptz" { moment::select(name) } else { format!("{name}::{kind} as {name}") }
 }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, moment};
 
 /// By what tokens are withdrawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ pub struct ListedRevocation {
     /// What it says.
     pub revocation: NewRevocation,
     /// Since when.
-    pub created_at: OffsetDateTime,
+    pub created_at: Option<OffsetDateTime>,
 }
 
 impl RevocationKind {
@@ -137,9 +137,11 @@ impl Store {
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
         let store = self.clone();
         self.run(async move {
+            let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
             let query = format!(
-                "select id, kind, value, issued_before, expires_at, reason, created_by, created_at \
-                 from {} order by created_at desc limit {MOST_LISTED}",
+                "select id, kind, value, reason, created_by, {} from {} as revocation \
+                 order by revocation.created_at desc limit {MOST_LISTED}",
+                times.join(", "),
                 store.table("revocation")
             );
             let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
@@ -155,8 +157,9 @@ fn read_row(row: &PgRow) -> Result<RevocationRow, String> {
     let kind: &str = row.try_get("kind").map_err(wrong)?;
     let kind = RevocationKind::parse(kind).ok_or_else(|| format!("unknown kind {kind:?}"))?;
     let value: String = row.try_get("value").map_err(wrong)?;
-    let issued_before: Option<OffsetDateTime> = row.try_get("issued_before").map_err(wrong)?;
-    let issued_before = issued_before.map(OffsetDateTime::unix_timestamp);
+    let issued_before: Option<f64> = row.try_get("issued_before").map_err(wrong)?;
+    // Until a time that never comes is all of them.
+    let issued_before = moment::seconds(issued_before);
     Ok(RevocationRow { kind, value, issued_before })
 }
 
@@ -166,14 +169,14 @@ fn read_listed(row: &PgRow) -> Result<ListedRevocation, sqlx::Error> {
     let revocation = NewRevocation {
         kind,
         value: row.try_get("value")?,
-        issued_before: row.try_get("issued_before")?,
-        expires_at: row.try_get("expires_at")?,
+        issued_before: moment::shown(row.try_get("issued_before")?),
+        expires_at: moment::shown(row.try_get("expires_at")?),
         reason: row.try_get("reason")?,
         created_by: row.try_get("created_by")?,
     };
     Ok(ListedRevocation {
         id: row.try_get("id")?,
         revocation,
-        created_at: row.try_get("created_at")?,
+        created_at: moment::shown(row.try_get("created_at")?),
     })
 }

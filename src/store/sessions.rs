@@ -1,6 +1,6 @@
 //! Which sign-ins go on: Supabase's `auth.sessions`.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
@@ -9,13 +9,15 @@ use super::{Store, StoreError};
 
 impl Store {
     /// Those of some sessions that go on.
-    pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashMap<Uuid, ()>, StoreError> {
+    pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
         let store = self.clone();
         self.run(async move {
             let query = AssertSqlSafe(store.queries().await?.session.clone());
             let query = sqlx::query(query).bind(sessions).persistent(false);
             let rows = query.fetch_all(&store.0.pool).await?;
-            rows.iter().map(|row| Ok((row.try_get("id")?, ()))).collect()
+            // A row without an identifier is nobody's session.
+            let ids = rows.iter().filter_map(|row| row.try_get::<Option<Uuid>, _>("id").ok()?);
+            Ok(ids.collect())
         })
         .await
     }

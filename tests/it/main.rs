@@ -15,6 +15,8 @@ mod access;
 mod answers;
 /// The access matrix of people, devices and services.
 mod callers;
+/// The database as it is found: poolers, TLS, rights, queries, rows.
+mod database;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
 /// Devices and their keys.
@@ -29,10 +31,14 @@ mod isolation;
 mod keys;
 /// People and their organisations.
 mod members;
+/// `migrate`, and our tables beside other people's.
+mod migrations;
 /// Commands, signals, logs, metrics.
 mod operations;
 /// The database goes away and comes back.
 mod outage;
+/// Web pages of other origins.
+mod pages;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
 /// Tokens withdrawn before their time.

@@ -1,6 +1,6 @@
 //! Real parts for tests, the demo and load tests, one line each: a proxy, a Mimir, a PostgreSQL, a
-//! Prometheus that sends, an issuer of tokens. A fake is here only for faults that a real part
-//! cannot show.
+//! Prometheus that sends, a browser, an issuer of tokens. A fake is here only for faults that a real
+//! part cannot show.
 //!
 //! Everything takes a free port, keeps its files in a directory of its own, and ends when it is
 //! dropped or when the process ends, however it ends.
@@ -12,6 +12,7 @@
 
 mod certificates;
 mod chaos;
+mod chromium;
 mod client;
 mod database;
 mod issuer;
@@ -28,6 +29,7 @@ mod upstream;
 mod user;
 
 pub use chaos::{ChaosProxy, Weather};
+pub use chromium::Chromium;
 pub use client::{Answer, Client, raw_exchange};
 pub use database::Database;
 pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};

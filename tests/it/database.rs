@@ -1,0 +1,403 @@
+//! The database as it is found: behind a pooler, behind TLS, without tables, with queries, rights
+//! and rows that are wrong. One that is away is waited for; one that is not as it must be is a fault
+//! of the configuration (exit 64), because it would refuse members and lose what devices send.
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Client, Database, PgBouncer, Postgres, Proxy, Upstream, wait_until};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::answers::ok;
+use crate::town::{Person, Town, command, command_with, town, town_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+
+/// Waits until changes are heard of.
+pub(crate) async fn listening(town: &Town) {
+    wait_until("changes are heard of", Duration::from_secs(10), async || {
+        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
+    })
+    .await;
+}
+
+/// Somebody who is let in is refused within a second of a change.
+pub(crate) async fn refused_within_a_second(
+    town: &Town,
+    change: &str,
+    client: &Client,
+    status: u16,
+) {
+    assert_eq!(client.get(QUERY).await.status, 200);
+    town.database.execute(change).await;
+    wait_until(change, Duration::from_secs(1), async || client.get(QUERY).await.status == status)
+        .await;
+}
+
+/// What `serve` says and its exit code, 124 if it has to be ended because it serves.
+fn serve(url: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new("timeout")
+        .arg("12")
+        .arg(Proxy::binary())
+        .arg("serve")
+        .env("MTP__DATABASE__URL", url)
+        .env("MTP__AUTH__ISSUER", "http://127.0.0.1:1/auth/v1")
+        .env("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")
+        .env("MTP__LISTEN__ADDRESS", "127.0.0.1:0")
+        .env("MTP__LISTEN__INTERNAL_ADDRESS", "127.0.0.1:0")
+        .env("MTP__SHUTDOWN__DRAIN_DELAY", "0s")
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+async fn migrated(name: &str) -> Database {
+    let database = Postgres::shared().await.database(name).await;
+    assert!(command(&database, &["migrate"]).status.success());
+    database
+}
+
+/// A login role of the test's own, and the database's address as it.
+pub(crate) async fn login(database: &Database, rights: &str) -> (String, String) {
+    let role = format!("proxy_{}", Uuid::new_v4().simple());
+    database
+        .execute(&format!("create role {role} login; {}", rights.replace("$role", &role)))
+        .await;
+    let url = database.url().replace("//postgres@", &format!("//{role}@"));
+    (role, url)
+}
+
+// A transaction pooler takes LISTEN and delivers nothing: a removed member would be let in for as
+// long as memberships are remembered. https://www.pgbouncer.org/features.html
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_pooler_is_refused_at_the_start() {
+    let database = migrated("pooled").await;
+    let bouncer = PgBouncer::transaction(Postgres::shared().await).await;
+    let (code, text) = serve(&bouncer.url(&database), &[]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("transaction pooler") && text.contains("LISTEN"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_way_of_a_session_pooler_changes_are_heard_of() {
+    let database = migrated("pooled").await;
+    let bouncer = PgBouncer::session(Postgres::shared().await).await;
+    let (url, upstream) = (bouncer.url(&database), Upstream::start(ok).await);
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    listening(&town).await;
+    let organisation = town.organisation().await;
+    let person = town.member(&organisation, "viewer").await;
+    let removal = format!("delete from membership where user_id = '{}'", person.id);
+    refused_within_a_second(&town, &removal, &town.client(&person), 403).await;
+}
+
+// Rights and hashes of keys come from the database: it must be the right one. One whose certificate
+// is wrong is as one that is away, whose callers are ours to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_database_with_the_right_certificate_is_read() {
+    let postgres = Postgres::start_with_tls().await;
+    let upstream = Upstream::start(ok).await;
+    let ca = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+    let (right, other) = (ca(postgres.ca_file()), ca(postgres.other_ca_file()));
+    let database = postgres.database("encrypted").await;
+    let env = [("MTP__DATABASE__TLS", "verify-full"), ("MTP__DATABASE__CA_FILE", &right)];
+    let output = command_with(&database, &env, &["migrate"]);
+    assert!(output.status.success(), "{output:?}");
+    let quoted = |text: &str| format!("{text:?}");
+    let (full, off) = (quoted("verify-full"), quoted("off"));
+    let (right, other) = (quoted(&right), quoted(&other));
+    for (settings, status, reason) in [
+        (vec![("database.tls", &full), ("database.ca_file", &right)], 200, ""),
+        (vec![("database.tls", &full), ("database.ca_file", &other)], 503, "certificate"),
+        (vec![("database.tls", &full)], 503, "certificate"),
+        (vec![("database.tls", &off)], 503, "no encryption"),
+    ] {
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let url = database.url();
+        let town = town_without_migration(database.clone(), &url, &upstream.url(), &settings).await;
+        if status == 200 {
+            listening(&town).await;
+        }
+        let person = town.member(&town.organisation().await, "viewer").await;
+        let key = mimir_tenant_proxy::authn::NewKey::generate().unwrap();
+        let answer = town.client(&person).get(QUERY).await;
+        assert_eq!(answer.status, status, "{settings:?}: {answer:?} {}", town.proxy.process.log());
+        if status == 503 {
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+            let answer = town.proxy.client().bearer(key.expose()).get(QUERY).await;
+            assert_eq!(answer.status, 503, "{settings:?}: {answer:?}");
+            wait_until("the log says why", Duration::from_secs(5), async || {
+                town.proxy.process.log().contains(reason)
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tables_the_start_is_refused_and_migrate_is_named() {
+    let database = Postgres::shared().await.database("bare").await;
+    let (code, text) = serve(&database.url(), &[]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("migrate") && text.contains("membership"), "{text}");
+    // Those of another schema are not meant.
+    assert!(command(&database, &["migrate"]).status.success());
+    let (code, text) = serve(&database.url(), &[("MTP__DATABASE__SCHEMA", "elsewhere")]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("migrate") && text.contains("elsewhere"), "{text}");
+}
+
+// To a role that row-level security applies to every table looks empty: all members would be
+// strangers, and devices would be told 401 and throw away their data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_rows_are_hidden_from_is_refused_at_the_start() {
+    let database = migrated("hidden").await;
+    let (role, url) = login(&database, "grant all on all tables in schema public to $role").await;
+    let (code, text) = serve(&url, &[]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("row-level security") && text.contains(&role), "{text}");
+    let remedy = format!("alter role {role} bypassrls");
+    assert!(text.contains(&remedy), "{text}");
+    database.execute(&remedy).await;
+    let upstream = Upstream::start(ok).await;
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    let organisation = town.organisation().await;
+    let person = town.member(&organisation, "viewer").await;
+    assert_eq!(town.client(&person).get(QUERY).await.status, 200);
+    let device = town.device(&organisation, &["metrics:read"]).await;
+    assert_eq!(device.get(QUERY).await.status, 200);
+}
+
+// Postgres looks at rights when a query runs, not when it is prepared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_read_the_tables_is_refused_at_the_start() {
+    let database = migrated("denied").await;
+    let rights = "alter role $role bypassrls; grant select on device_key, revocation to $role";
+    let (_, url) = login(&database, rights).await;
+    let (code, text) = serve(&url, &[]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("membership"), "{text}");
+}
+
+// What the operator wrote is tried before anybody depends on it, and the complaint says where to
+// look and what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_does_not_fit_is_refused_at_the_start() {
+    let database = migrated("queries").await;
+    let (member, device, revocation) = (
+        ("MTP__DATABASE__MEMBERSHIP_QUERY", "database.membership_query"),
+        ("MTP__DATABASE__DEVICE_KEY_QUERY", "database.device_key_query"),
+        ("MTP__DATABASE__REVOCATION_QUERY", "database.revocation_query"),
+    );
+    let members = "select user_id, organisation_id, role from membership";
+    let mut accepted = Vec::new();
+    for ((variable, key), query, complaint) in [
+        (member, "select user_id, role from membership where user_id = any($1)", "organisation_id"),
+        (member, "select user_id, org_id, role from membership where user_id = any($1)", "org_id"),
+        (member, "selec user_id", "syntax error"),
+        (member, "MEMBERS", "$1, a uuid[]"),
+        (member, "MEMBERS where user_id = any($1) and role = $2", "has 2 parameters"),
+        (member, "MEMBERS where user_id = any($1); select 1", "multiple commands"),
+        (
+            member,
+            "select 1 as user_id, 'a' as organisation_id, 'b' as role where $1 = '{}'",
+            "uuid",
+        ),
+        // One user instead of several, and texts instead of UUIDs.
+        (member, "MEMBERS where user_id = $1", "uuid[]"),
+        (member, "MEMBERS where user_id::text = any($1)", "uuid"),
+        (device, "select id, organisation_id from device_key where key_hash = any($1)", "key_hash"),
+        (device, "select * from device_key where key_hash = $1", "bytea[]"),
+        (revocation, "select kind, value from revocation", "issued_before"),
+        (revocation, "select * from revocation where value = $1", "must have none"),
+    ] {
+        let query = query.replace("MEMBERS", members);
+        let (code, text) = serve(&database.url(), &[(variable, &query)]);
+        if code != Some(64) || !text.contains(key) || !text.contains(complaint) {
+            let line = text.lines().last().unwrap_or_default();
+            accepted.push(format!("{query}: {code:?}, not {complaint:?}: {line}"));
+        }
+    }
+    assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+// As it stands in an editor: with comments, a semicolon, more columns, in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_may_have_what_queries_usually_have() {
+    let upstream = Upstream::start(ok).await;
+    let select = "select m.*, now() from membership m where user_id = any($1)";
+    for query in [
+        format!("{select};\n"),
+        format!("-- ours\n{select} -- all of them"),
+        format!("with m as ({select}) select role, organisation_id, user_id from m order by 2;"),
+    ] {
+        let quoted = format!("{query:?}");
+        let town = town(&upstream.url(), &[("database.membership_query", &quoted)]).await;
+        let person = town.member(&town.organisation().await, "viewer").await;
+        assert_eq!(town.client(&person).get(QUERY).await.status, 200, "{query}");
+    }
+}
+
+/// The log's lines of a message.
+fn lines(town: &Town, message: &str) -> usize {
+    let log = town.proxy.process.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["message"] == message).count()
+}
+
+async fn logged(town: &Town, message: &str) {
+    wait_until(message, Duration::from_secs(5), async || lines(town, message) > 0).await;
+}
+
+// A row is an operator's mistake in one place and must not become an outage in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_is_left_out_alone() {
+    let upstream = Upstream::start(ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    town.database
+        .execute(
+            "alter table organisation drop constraint organisation_id_check;
+             alter table organisation drop constraint organisation_id_check1;
+             alter table revocation drop constraint revocation_kind_check;
+             alter table device_key drop constraint device_key_scopes_check;
+             insert into organisation (id) values ('a|b'), ('');
+             insert into revocation (kind, value) values ('nonsense', 'x'), ('sub', 'no-uuid')",
+        )
+        .await;
+    let organisation = town.organisation().await;
+    let (both, other) =
+        (town.member("a|b", "owner").await, town.member(&organisation, "viewer").await);
+    town.join(&both, &organisation, "viewer").await;
+    let nowhere = town.member("", "owner").await;
+    // Of his two organisations the one that can be is left, and is meant when none is named.
+    assert_eq!(town.client(&both).get(QUERY).await.status, 200);
+    assert_eq!(town.client(&nowhere).get(QUERY).await.status, 403);
+    assert_eq!(town.client(&other).get(QUERY).await.status, 200);
+    logged(&town, "Membership left out").await;
+    logged(&town, "Revocation left out").await;
+    logged(&town, "Revocation of a sub that is no UUID").await;
+    let (good, bad) = (
+        town.device(&organisation, &["metrics:read"]).await,
+        town.device(&organisation, &["metrics:read"]).await,
+    );
+    let sql = "update device_key set organisation_id = 'a|b'
+               where id = (select id from device_key order by created_at desc limit 1)";
+    town.database.execute(sql).await;
+    let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
+    assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 401));
+    logged(&town, "Device key left out").await;
+}
+
+/// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
+/// how one writes "never".
+/// <https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>
+const STRANGE_TIMES: [&str; 3] = ["infinity", "-infinity", "20000-01-01"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
+    let upstream = Upstream::start(ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let organisation = town.organisation().await;
+    let mut harmed = Vec::new();
+    for (time, status) in STRANGE_TIMES.into_iter().zip([200, 401, 200]) {
+        let good = town.device(&organisation, &["metrics:read"]).await;
+        let strange = town.device(&organisation, &["metrics:read"]).await;
+        let sql = format!(
+            "update device_key set expires_at = '{time}'
+             where id = (select id from device_key order by created_at desc limit 1)"
+        );
+        town.database.execute(&sql).await;
+        // In one query with the strange one, the good one works.
+        let (good, strange) = futures_util::future::join(good.get(QUERY), strange.get(QUERY)).await;
+        if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
+            harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
+        }
+    }
+    let list = format!("/admin/organisations/{organisation}/device-keys");
+    assert_eq!(town.service().get(&list).await.status, 200, "the list, and {harmed:#?}");
+    assert!(harmed.is_empty(), "{harmed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_of_a_strange_time_harms_nobody_else() {
+    let upstream = Upstream::start(ok).await;
+    let mut harmed = Vec::new();
+    // Tokens until `infinity` are all tokens.
+    for (time, status) in STRANGE_TIMES.into_iter().zip([401, 200, 401]) {
+        let database = migrated("strange").await;
+        let meant = Uuid::new_v4();
+        let sql = format!(
+            "insert into revocation (kind, value, issued_before) values ('sub', '{meant}', '{time}')"
+        );
+        database.execute(&sql).await;
+        let url = database.url();
+        let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+        listening(&town).await;
+        let organisation = town.organisation().await;
+        let person = town.member(&organisation, "viewer").await;
+        let token = town.token_of(meant, Uuid::new_v4());
+        let revoked = Person { id: meant, session: meant, token };
+        town.join(&revoked, &organisation, "viewer").await;
+        let (good, strange) = (town.client(&person), town.client(&revoked));
+        let (good, strange) = (good.get(QUERY).await, strange.get(QUERY).await);
+        if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
+            harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
+        }
+        let list = town.service().get("/admin/revocations").await;
+        if list.status != 200 {
+            harmed.push(format!("{time}: {} for the list", list.status));
+        }
+    }
+    assert!(harmed.is_empty(), "{harmed:#?}");
+}
+
+// What an operator's own query gives may be NULL anywhere, or a text that means nothing to us.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_in_an_operators_row_is_left_out_alone() {
+    let upstream = Upstream::start(ok).await;
+    let query = "select user_id, organisation_id, role from own where user_id = any($1)
+                 union all select null, 'a', 'owner' union all select gen_random_uuid(), null, null";
+    let keys =
+        "select key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at
+                from device_key where key_hash = any($1)
+                union all select null, null, null, null, null, null, null, null
+                union all select '\\x00', gen_random_uuid(), 'a', 'x', '{admin,x}', null, null, null
+                union all select sha256('x'), gen_random_uuid(), 'a', null, null, null, null, null";
+    let revocations = "select kind, value, issued_before from revocation
+                       union all select null, null, null union all select 'sub', null, null";
+    let sessions = "select id from unnest($1::uuid[]) as id union all select null";
+    let database = migrated("nulls").await;
+    database.execute("create table own (user_id uuid, organisation_id text, role text)").await;
+    let quoted = |query: &str| format!("{query:?}");
+    let (query, keys) = (quoted(query), quoted(keys));
+    let (revocations, sessions) = (quoted(revocations), quoted(sessions));
+    let settings = [
+        ("database.membership_query", query.as_str()),
+        ("database.device_key_query", keys.as_str()),
+        ("database.revocation_query", revocations.as_str()),
+        ("database.session_query", sessions.as_str()),
+        ("auth.check_sessions", "true"),
+    ];
+    let url = database.url();
+    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
+    let organisation = town.organisation().await;
+    let (person, without) = (town.person(), town.person());
+    town.database
+        .execute(&format!(
+            "insert into own values ('{}', '{organisation}', 'viewer'), ('{}', '{organisation}', null)",
+            person.id, without.id
+        ))
+        .await;
+    let (ask, ask_without) = (town.client(&person), town.client(&without));
+    let (served, refused) =
+        futures_util::future::join(ask.get(QUERY), ask_without.get(QUERY)).await;
+    assert_eq!((served.status.as_u16(), refused.status.as_u16()), (200, 403), "{served:?}");
+    let device = town.device(&organisation, &["metrics:read"]).await;
+    assert_eq!(device.get(QUERY).await.status, 200);
+    for message in ["Membership left out", "Device key left out", "Revocation left out"] {
+        logged(&town, message).await;
+    }
+}

@@ -1,0 +1,449 @@
+//! `migrate`: tables made, adopted or refused, in a schema of their own, beside an operator's own
+//! tables, and behind Supabase's API.
+
+use std::process::Output;
+use std::time::Duration;
+
+use harness::{Database, Postgres, Upstream, wait_until};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::answers::ok;
+use crate::database::{listening, login, refused_within_a_second};
+use crate::town::{Town, command, command_with, town_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const IDENTITY: &str = include_str!("../../migrations/0001_identity.sql");
+const NOTES: &str = "mimir_tenant_proxy_migration";
+const TABLES: [&str; 4] = ["organisation", "membership", "device_key", "revocation"];
+
+/// Somebody in an organisation with a device, by our tables in the first schema of the search path.
+const ROWS: &str = "
+    insert into organisation (id, name) values ('acme', 'Acme');
+    insert into membership (user_id, organisation_id) values ('11111111-1111-4111-8111-111111111111', 'acme');
+    insert into device_key (organisation_id, name, key_hash) values ('acme', 'hub', sha256('key'));
+    insert into revocation (kind, value) values ('jti', 'x');";
+
+/// An operator's own tables, as a project on Supabase may have them.
+const OPERATORS_OWN: &str = "
+    create type public.org_role as enum ('admin', 'member');
+    create table public.organizations (id uuid primary key);
+    create table public.organization_members (
+        user_id uuid, organization_id uuid references public.organizations on delete cascade, role public.org_role);";
+
+/// For the documentation: a change of an operator's memberships is told to every proxy at once.
+const MEMBERS_TRIGGER: &str = "
+create trigger mimir_members_changed
+    after insert or update or delete on public.organization_members
+    for each row execute function mimir.mimir_tenant_proxy_notify('membership', 'user_id');
+create trigger mimir_members_truncated
+    after truncate on public.organization_members
+    for each statement execute function mimir.mimir_tenant_proxy_notify('membership');
+";
+
+/// For the documentation: an operator's organisations are known to our tables, so that they can have
+/// devices. Whoever writes to the operator's table needs no right on ours.
+const ORGANISATIONS_TRIGGER: &str = "
+create function mimir.mirror_organizations() returns trigger
+    language plpgsql
+    security definer
+    set search_path = ''
+as $$
+begin
+    if tg_op = 'DELETE' then
+        delete from mimir.organisation where id = old.id::text;
+    else
+        insert into mimir.organisation (id) values (new.id::text) on conflict (id) do nothing;
+    end if;
+    return null;
+end
+$$;
+revoke execute on function mimir.mirror_organizations() from public;
+create trigger mimir_organisations_changed
+    after insert or delete on public.organizations
+    for each row execute function mimir.mirror_organizations();
+-- Those that are there already.
+insert into mimir.organisation (id)
+    select id::text from public.organizations on conflict (id) do nothing;
+";
+
+fn says(output: &Output) -> (Option<i32>, String) {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+/// All that somebody has made in a database, without the rows.
+async fn shape(database: &Database) -> Vec<String> {
+    let sql = "
+        with made as (select oid, nspname || '.' as schema from pg_namespace
+                      where nspname !~ '^(pg_|information_schema)')
+        select 'schema ' || schema from made
+        union all select schema || relname || ' ' || relkind::text || relrowsecurity::text
+            from pg_class join made on relnamespace = made.oid
+        union all select schema || relname || '.' || attname || ' ' || atttypid::regtype::text
+            from pg_attribute join pg_class on pg_class.oid = attrelid
+            join made on relnamespace = made.oid where attnum > 0
+        union all select schema || proname || '()' from pg_proc join made on pronamespace = made.oid
+        union all select tgname || tgenabled::text from pg_trigger where not tgisinternal
+        order by 1";
+    database.query(sql).await.into_iter().flatten().flatten().collect()
+}
+
+/// The rows of our tables.
+async fn rows(database: &Database) -> Vec<Vec<Option<String>>> {
+    let each = TABLES.map(|name| format!("select to_jsonb(t)::text from {name} as t"));
+    database.query(&each.join(" union all ")).await
+}
+
+async fn count(database: &Database, table: &str) -> String {
+    let rows = database.query(&format!("select count(*) from {table}")).await;
+    rows[0][0].clone().unwrap()
+}
+
+// A release command runs `migrate` on every deployment, and every copy may run it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_migration_has_nothing_to_do() {
+    let database = Postgres::shared().await.database("empty").await;
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!((code, text.as_str()), (Some(0), "1 step taken: the tables are up to date\n"));
+    for table in TABLES.into_iter().chain([NOTES]) {
+        count(&database, table).await;
+    }
+    let before = shape(&database).await;
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!((code, text.as_str()), (Some(0), "nothing to do: the tables are up to date\n"));
+    assert_eq!(shape(&database).await, before);
+}
+
+// Whoever comes second waits, and finds the tables made by the first to be ours. Several rounds:
+// it matters who looks at which moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_at_the_same_time_all_succeed() {
+    for round in 0..8 {
+        let schema = ["public", "mimir"][round % 2];
+        let database = Postgres::shared().await.database("race").await;
+        let runs = (0..6).map(|_| {
+            let database = database.clone();
+            tokio::task::spawn_blocking(move || {
+                command_with(&database, &[("MTP__DATABASE__SCHEMA", schema)], &["migrate"])
+            })
+        });
+        for run in futures_util::future::join_all(runs).await {
+            let (code, text) = says(&run.unwrap());
+            assert_eq!(code, Some(0), "{schema}, round {round}: {text}");
+        }
+        assert_eq!(count(&database, &format!("{schema}.{NOTES}")).await, "1", "{schema}");
+        assert_eq!(count(&database, &format!("{schema}.revocation")).await, "0", "{schema}");
+    }
+}
+
+// Who may not make schemas in a database can be given one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_there_is_used_by_whoever_may_make_tables_in_it() {
+    let database = Postgres::shared().await.database("given").await;
+    let rights = "create schema mimir; grant all on schema mimir to $role";
+    let (_, url) = login(&database, rights).await;
+    let env = [("MTP__DATABASE__URL", url.as_str()), ("MTP__DATABASE__SCHEMA", "mimir")];
+    let (code, text) = says(&command_with(&database, &env, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(count(&database, "mimir.membership").await, "0");
+}
+
+// A name such as `membership` may well be taken: somebody else's table is never touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_table_is_named_and_left_alone() {
+    let database = Postgres::shared().await.database("stranger").await;
+    let sql =
+        "create table membership (card text, colour int); insert into membership values ('a', 1)";
+    database.execute(sql).await;
+    let before = shape(&database).await;
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!(code, Some(1), "{text}");
+    for part in
+        ["membership", "nothing was changed", "database.schema", "database.membership_query"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("revocation"), "only what is there is named: {text}");
+    let (code, text) = says(&command(&database, &["migrate", "--adopt"]));
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["membership.user_id", "revocation.kind", "nothing was changed"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(shape(&database).await, before);
+    assert_eq!(count(&database, "membership where card = 'a' and colour = 1").await, "1");
+}
+
+// Supabase's own tool may have run our file; then the notes are missing, but nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_made_by_other_means_are_adopted_on_request_only() {
+    let database = Postgres::shared().await.database("adopted").await;
+    database.execute(IDENTITY).await;
+    database.execute(ROWS).await;
+    let (before, rows_before) = (shape(&database).await, rows(&database).await);
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("migrate --adopt"), "{text}");
+    assert!(TABLES.iter().all(|table| text.contains(table)), "{text}");
+    assert_eq!(shape(&database).await, before);
+    let (code, text) = says(&command(&database, &["migrate", "--adopt"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("adopted"), "{text}");
+    assert_eq!(rows(&database).await, rows_before);
+    // The same as if `migrate` had made them, the notes included.
+    let ours = Postgres::shared().await.database("ours").await;
+    assert!(command(&ours, &["migrate"]).status.success());
+    assert_eq!(shape(&database).await, shape(&ours).await);
+    for args in [&["migrate"] as &[&str], &["migrate", "--adopt"]] {
+        let (code, text) = says(&command(&database, args));
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("nothing to do"), "{text}");
+    }
+}
+
+// What is adopted is trusted from then on: without a trigger changes would go unheard, without
+// row-level security Supabase's API would show every row to everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_lack_something_are_not_adopted() {
+    let mut accepted = Vec::new();
+    for (damage, lacking) in [
+        ("alter table device_key drop column last_used_at", "device_key.last_used_at"),
+        ("alter table membership alter role drop not null", "membership.role"),
+        ("alter table membership alter role type varchar", "membership.role"),
+        ("drop table revocation", "revocation.kind"),
+        ("drop trigger membership_changed on membership", "trigger membership_changed"),
+        ("drop trigger membership_truncated on membership", "trigger membership_truncated"),
+        ("drop trigger revocation_changed on revocation", "trigger revocation_changed"),
+        ("alter table device_key disable trigger device_key_changed", "trigger device_key_changed"),
+        ("alter table device_key disable row level security", "row-level security on device_key"),
+        ("alter table device_key drop constraint device_key_key_hash_key", "lacks"),
+        ("alter table membership drop constraint membership_pkey", "lacks"),
+    ] {
+        let database = Postgres::shared().await.database("lacking").await;
+        database.execute(IDENTITY).await;
+        database.execute(damage).await;
+        let before = shape(&database).await;
+        let (code, text) = says(&command(&database, &["migrate", "--adopt"]));
+        if code != Some(1) || !text.contains(lacking) || !text.contains("nothing was changed") {
+            accepted.push(format!("{damage}: {code:?} {text}"));
+        } else {
+            assert_eq!(shape(&database).await, before, "{damage}");
+        }
+    }
+    assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+// Where the names are taken, ours have a schema of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_can_have_a_schema_of_their_own() {
+    let database = Postgres::shared().await.database("schema").await;
+    let sql = "create table membership (card text); insert into membership values ('a');
+               create table organisation (title text); create view device_key as select 1 as one";
+    database.execute(sql).await;
+    let schema = [("MTP__DATABASE__SCHEMA", "mimir")];
+    let (code, text) = says(&command_with(&database, &schema, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    let in_public = "select table_name from information_schema.tables
+                     where table_schema = 'public' order by 1";
+    let names: Vec<_> = database.query(in_public).await.into_iter().flatten().flatten().collect();
+    assert_eq!(names, ["device_key", "membership", "organisation"]);
+    assert_eq!(count(&database, "public.membership where card = 'a'").await, "1");
+    let upstream = Upstream::start(ok).await;
+    let url = database.url();
+    let settings = [("database.schema", "\"mimir\"")];
+    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
+    listening(&town).await;
+    let person = town.person();
+    let id = person.id;
+    town.database
+        .execute(&format!(
+            "insert into mimir.organisation (id) values ('acme');
+             insert into mimir.membership (user_id, organisation_id) values ('{id}', 'acme')"
+        ))
+        .await;
+    assert_eq!(town.client(&person).get(QUERY).await.status, 200);
+    let device = town.device("acme", &["metrics:read"]).await;
+    assert_eq!(device.get(QUERY).await.status, 200);
+    let removal = format!("delete from mimir.membership where user_id = '{id}'");
+    refused_within_a_second(&town, &removal, &town.client(&person), 403).await;
+    refused_within_a_second(&town, "delete from mimir.organisation", &device, 401).await;
+}
+
+/// The first column of what a role sees that comes through Supabase's API with a token, or the
+/// SQLSTATE of the refusal.
+async fn seen(
+    database: &Database,
+    role: &str,
+    claims: &str,
+    sql: &str,
+) -> Result<Vec<String>, String> {
+    let client = database.client().await;
+    let session = format!("set role {role}; set request.jwt.claims = '{claims}'");
+    client.batch_execute(&session).await.unwrap();
+    let rows = client.query(sql, &[]).await.map_err(|e| e.code().unwrap().code().to_owned())?;
+    let mut seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    seen.sort();
+    Ok(seen)
+}
+
+// Supabase grants its API's roles everything on new tables of `public`: only row-level security and
+// what is revoked stands before the rows.
+// https://supabase.com/docs/guides/database/postgres/row-level-security
+#[tokio::test(flavor = "multi_thread")]
+async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
+    const DENIED: &str = "42501";
+    // Roles belong to the cluster.
+    let postgres = Postgres::start().await;
+    let database = postgres.database("supabase").await;
+    database
+        .execute(
+            "create role anon nologin; create role authenticated nologin;
+             alter default privileges in schema public grant all on tables to anon, authenticated;
+             alter default privileges in schema public grant all on functions to anon, authenticated",
+        )
+        .await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let upstream = Upstream::start(ok).await;
+    let url = database.url();
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let (admin, viewer) = (town.member(&a, "admin").await, town.member(&a, "viewer").await);
+    let stranger = town.member(&b, "owner").await;
+    town.join(&stranger, &a, "viewer").await;
+    town.device_key(&a, json!({"name": "hub of A"})).await;
+    town.device_key(&b, json!({"name": "hub of B"})).await;
+    town.database.execute("insert into revocation (kind, value) values ('jti', 'x')").await;
+    let database = &town.database;
+    let as_user = async |id: Uuid, sql: &str| {
+        seen(database, "authenticated", &json!({"sub": id.to_string()}).to_string(), sql).await
+    };
+    let organisations = "select id from organisation";
+    let memberships = "select user_id::text || organisation_id from membership";
+    let keys = "select name from device_key";
+    for (person, own, own_keys) in [
+        (&admin, vec![&a], vec!["hub of A"]),
+        (&viewer, vec![&a], vec![]),
+        (&stranger, vec![&a, &b], vec!["hub of B"]),
+        (&town.person(), vec![], vec![]),
+    ] {
+        let mut own: Vec<String> = own.into_iter().cloned().collect();
+        own.sort();
+        assert_eq!(as_user(person.id, organisations).await, Ok(own.clone()));
+        let own = own.iter().map(|organisation| format!("{}{organisation}", person.id)).collect();
+        assert_eq!(as_user(person.id, memberships).await, Ok(own));
+        assert_eq!(
+            as_user(person.id, keys).await,
+            Ok(own_keys.into_iter().map(str::to_owned).collect())
+        );
+    }
+    for hash in
+        ["select key_hash::text from device_key", "select to_jsonb(d)::text from device_key as d"]
+    {
+        assert_eq!(as_user(admin.id, hash).await, Err(DENIED.to_owned()), "{hash}");
+    }
+    let mine = json!({"sub": admin.id.to_string()}).to_string();
+    let mut allowed = Vec::new();
+    for (role, claims) in [
+        ("authenticated", mine.as_str()),
+        ("authenticated", ""),
+        ("anon", mine.as_str()),
+        ("anon", ""),
+    ] {
+        for (table, column) in
+            TABLES.map(|table| (table, "created_at")).into_iter().chain([(NOTES, "installed_on")])
+        {
+            for sql in [
+                format!("insert into {table} default values"),
+                format!("update {table} set {column} = now()"),
+                format!("delete from {table}"),
+                format!("truncate {table} cascade"),
+            ] {
+                if seen(database, role, claims, &sql).await != Err(DENIED.to_owned()) {
+                    allowed.push(format!("{role}: {sql}"));
+                }
+            }
+            let is_open = role == "authenticated" && !claims.is_empty();
+            let is_hidden = !is_open || ["revocation", NOTES].contains(&table);
+            let sql = format!("select {column}::text from {table}");
+            let rows = seen(database, role, claims, &sql).await.unwrap_or_default();
+            if is_hidden && !rows.is_empty() {
+                allowed.push(format!("{role} sees {table}"));
+            }
+        }
+    }
+    assert!(allowed.is_empty(), "{allowed:#?}");
+    // The owner, as whom the proxy comes, is not subject to it.
+    assert_eq!(town.client(&admin).get(QUERY).await.status, 200);
+    assert_eq!(count(database, "device_key").await, "2");
+}
+
+async fn beside_an_operators_own_tables(upstream: &str) -> Town {
+    let database = Postgres::shared().await.database("own").await;
+    database.execute(OPERATORS_OWN).await;
+    let schema = [("MTP__DATABASE__SCHEMA", "mimir")];
+    let (code, text) = says(&command_with(&database, &schema, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    database.execute(MEMBERS_TRIGGER).await;
+    let query = "\"select user_id, organization_id as organisation_id, role
+                   from public.organization_members where user_id = any($1)\"";
+    let settings = [
+        ("database.schema", "\"mimir\""),
+        ("database.membership_query", &query.replace('\n', " ")),
+        ("roles.member", "[\"metrics:read\"]"),
+    ];
+    let url = database.url();
+    let town = town_without_migration(database, &url, upstream, &settings).await;
+    listening(&town).await;
+    town
+}
+
+// Who has organisations already keeps them where they are: one query reads them, one trigger tells
+// of their changes, another one makes them known to the table of devices. What writes to them is
+// often somebody with no rights on our schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_own_tables_serve_as_ours_do() {
+    let upstream = Upstream::start(ok).await;
+    let town = beside_an_operators_own_tables(&upstream.url()).await;
+    let database = &town.database;
+    let (old, new) = (harness::fresh_organisation(), harness::fresh_organisation());
+    database.execute(&format!("insert into public.organizations values ('{old}')")).await;
+    database.execute(ORGANISATIONS_TRIGGER).await;
+    let app = format!("app_{}", Uuid::new_v4().simple());
+    database
+        .execute(&format!(
+            "create role {app}; grant all on public.organizations, public.organization_members to {app}"
+        ))
+        .await;
+    let as_app = |sql: String| format!("set role {app}; {sql}");
+    let person = town.person();
+    let client = town.client(&person);
+    assert_eq!(client.get(QUERY).await.status, 403);
+    let (id, join) = (person.id, "insert into public.organization_members values");
+    database
+        .execute(&as_app(format!(
+            "insert into public.organizations values ('{new}'); {join} ('{id}', '{new}', 'member')"
+        )))
+        .await;
+    wait_until("the member is let in", Duration::from_secs(1), async || {
+        client.get(QUERY).await.status == 200
+    })
+    .await;
+    let mut devices = Vec::new();
+    for organisation in [&old, &new] {
+        let device = town.device(organisation, &["metrics:read"]).await;
+        assert_eq!(device.get(QUERY).await.status, 200);
+        devices.push(device);
+    }
+    let removal = as_app(format!("delete from public.organization_members where user_id = '{id}'"));
+    refused_within_a_second(&town, &removal, &client, 403).await;
+    let removal = as_app(format!("delete from public.organizations where id = '{new}'"));
+    refused_within_a_second(&town, &removal, &devices[1], 401).await;
+    assert_eq!(devices[0].get(QUERY).await.status, 200);
+    let truncation = as_app("truncate public.organization_members".to_owned());
+    database.execute(&as_app(format!("{join} ('{id}', '{old}', 'member')"))).await;
+    wait_until("the member is back", Duration::from_secs(1), async || {
+        client.get(QUERY).await.status == 200
+    })
+    .await;
+    refused_within_a_second(&town, &truncation, &client, 403).await;
+}
