@@ -1,4 +1,4 @@
--- Organisations, their members, their devices' keys, and credentials withdrawn before their time.
+-- Organisations, their members, their devices' keys, and tokens revoked before they expire.
 --
 -- Names are not qualified: `mimir-tenant-proxy migrate` creates them in the schema of
 -- `database.schema`, psql in the first one of its search_path.
@@ -69,6 +69,7 @@ create index revocation_value on revocation (kind, value);
 create function mimir_tenant_proxy_notify() returns trigger
     language plpgsql
     set search_path = ''
+    set bytea_output = 'hex'
 as $$
 begin
     if tg_level = 'STATEMENT' then
@@ -134,6 +135,7 @@ begin
     if not exists (select from pg_roles where rolname = 'authenticated') then
         return;
     end if;
+    execute format('grant usage on schema %I to authenticated', current_schema());
     grant select on organisation, membership to authenticated;
     -- Everything but the hash.
     grant select (id, organisation_id, name, key_hint, scopes, expires_at, grace_seconds, revoked_at,
@@ -143,6 +145,7 @@ begin
     create policy own_organisations on organisation for select to authenticated
         using (id in (select organisation_id from membership
                       where user_id = (select mimir_tenant_proxy_user())));
+    -- By the names that these roles have in our configuration unless it says otherwise.
     create policy own_device_keys on device_key for select to authenticated
         using (organisation_id in (select organisation_id from membership
                                    where user_id = (select mimir_tenant_proxy_user())

@@ -27,8 +27,8 @@ use crate::clock::Clock;
 use crate::route::admin as path;
 use crate::store::Store;
 
-pub use audit::{Action, audit};
-pub use device_keys::{KeyRequest, create_key};
+pub use audit::Action;
+pub use device_keys::{KeyRequest, Maker, create_key};
 pub use error::AdminError;
 pub use wire::{listed_key, time_text};
 

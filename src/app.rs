@@ -2,7 +2,6 @@
 //! its own section of the configuration, runs them, and takes them down in order.
 
 mod database;
-mod explain;
 
 use std::io;
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
-use crate::authn::{Authenticator, KeySource, Tables};
+use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
 use crate::clock::Clock;
-use crate::config::{Config, KeySetConfig};
+use crate::config::Config;
 use crate::edge::{AccessLog, Cors};
 use crate::forward::{Forwarder, Instances, resolve_forever};
 use crate::internal::{self, Reported};
@@ -29,7 +28,6 @@ use crate::store::Feed;
 use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
 
 use database::{DIRECTORIES, Database};
-pub use explain::{explain, now};
 
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,6 +41,7 @@ struct Shared {
     cors: Arc<Cors>,
     admin: Arc<Admin>,
     feed: Option<Arc<Feed>>,
+    revocations: Option<Arc<Revocations>>,
     authenticator: Arc<Authenticator>,
     authorizer: Arc<Authorizer>,
     instances: Arc<Instances>,
@@ -87,6 +86,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             readiness: readiness.clone(),
             keys: Arc::clone(&shared.keys),
             feed: shared.feed.clone(),
+            revocations: shared.revocations.clone(),
             authenticator: Arc::clone(&shared.authenticator),
             instances: Arc::clone(&shared.instances),
             metrics: Arc::clone(&shared.metrics),
@@ -95,14 +95,23 @@ pub fn serve(config: &Config) -> io::Result<()> {
         });
         background.spawn(serve_private(private, router, cancelled.clone()));
         // Requests are served even if this takes longer; then they are told to come again.
-        let _ = tokio::time::timeout(FIRST_RESOLUTION, shared.instances.resolve(&config.upstream)).await;
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, shared.instances.resolve(&config.upstream))
+            .await;
 
         let workers = Workers::start(shared.pipelines(config), &config.listen, &shared.metrics)?;
         readiness.begin();
-        tracing::info!(listen.address = %config.listen.address, workers = config.listen.workers, "Serving");
+        tracing::info!(
+            listen.address = %config.listen.address,
+            workers = config.listen.workers,
+            tenancy.membership = config.tenancy.membership.name(),
+            "Serving"
+        );
         let stop_accepting = CancellationToken::new();
         let accepting = listener::accept(
-            public, &workers, config.listen.max_connections, stop_accepting.clone(),
+            public,
+            &workers,
+            config.listen.max_connections,
+            stop_accepting.clone(),
         );
         let shutdown = async {
             let signal = signals.next().await;
@@ -153,6 +162,7 @@ impl Shared {
             cors: Arc::new(Cors::new(config.cors.clone())),
             admin: Arc::new(admin),
             feed: database.map(|database| Arc::clone(&database.feed)),
+            revocations: database.map(|database| Arc::clone(&database.revocations)),
             authenticator: Arc::new(authenticator),
             authorizer,
             instances: Arc::new(Instances::new(Arc::clone(&metrics))),
@@ -169,7 +179,8 @@ impl Shared {
     ) -> io::Result<TaskTracker> {
         let background = TaskTracker::new();
         if config.auth.key_set.is_some() {
-            let (keys, client) = (Arc::clone(&self.keys), key_set_client()?);
+            let client = key_set_client().map_err(io::Error::other)?;
+            let keys = Arc::clone(&self.keys);
             let cancelled = cancelled.clone();
             background.spawn(async move { keys.run(client, cancelled).await });
         }
@@ -197,21 +208,6 @@ impl Shared {
         };
         (0..config.listen.workers).map(pipeline).collect()
     }
-}
-
-/// The client for the key set. It follows no redirect: the address is configured, not discovered.
-fn key_set_client() -> io::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(io::Error::other)
-}
-
-/// Fetches a key set once, for `explain-token`.
-pub async fn fetch_key_set(config: &KeySetConfig) -> Result<crate::authn::KeySet, String> {
-    let client = key_set_client().map_err(|error| error.to_string())?;
-    crate::authn::fetch_key_set(config, &client).await
 }
 
 fn metric_names() -> MetricNames {

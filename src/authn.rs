@@ -3,7 +3,7 @@
 //! A bearer token is a Supabase access token. The way is: [`credential`] (which bytes), [`jws`]
 //! (their outer form), [`key_source`] (the key that the token names), signature, [`claims`] (what
 //! the issuer says). The algorithm is the key's, never the token's word. A verified token is kept
-//! in the [`token_cache`] until it expires or its key leaves the set; whether it was withdrawn
+//! in the [`token_cache`] until it expires or its key leaves the set; whether it was revoked
 //! ([`revocations`], [`sessions`]) is asked with every request.
 //!
 //! A device key is opaque: its hash is looked up ([`device_keys`]). An admin key stands in the
@@ -42,14 +42,14 @@ pub use device_key::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
 pub use device_keys::{DeviceKeys, explain_validity};
 pub use explain::{Explanation, explain};
 pub use key_set::KeySet;
-pub use key_source::{KeySource, KeySourceState, fetch as fetch_key_set};
+pub use key_source::{KeySource, KeySourceState, fetch as fetch_key_set, key_set_client};
 #[cfg(test)]
 pub(crate) use principal::samples;
 pub use principal::{
     Claimed, ClaimedOrganisations, ClaimedRole, Device, Identity, Principal, PrincipalId, Service,
     User,
 };
-pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, TokenFault};
+pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, RevokedUser, TokenFault};
 pub use revocations::Revocations;
 pub use sessions::Sessions;
 
@@ -74,7 +74,7 @@ pub struct Authenticator {
 pub struct Tables {
     /// Keys of devices.
     pub device_keys: Option<Arc<DeviceKeys>>,
-    /// Tokens withdrawn.
+    /// Tokens revoked.
     pub revocations: Option<Arc<Revocations>>,
     /// Sessions, if they are checked.
     pub sessions: Option<Arc<Sessions>>,
@@ -167,7 +167,7 @@ impl Authenticator {
             if self.verifier.still_holds(&verified, now) {
                 self.metrics.token_cache_hits.increment(1);
                 let principal = Arc::clone(&verified.principal);
-                self.check_not_withdrawn(&principal).await?;
+                self.check_not_revoked(&principal).await?;
                 return Ok(Caller { principal, proof: Proof::Cached });
             }
             self.cache.remove(&digest);
@@ -180,11 +180,11 @@ impl Authenticator {
         let verified = self.verifier.verify(token, now).await?;
         let principal = Arc::clone(&verified.principal);
         self.cache.put(digest, verified, now);
-        self.check_not_withdrawn(&principal).await?;
+        self.check_not_revoked(&principal).await?;
         Ok(Caller { principal, proof: Proof::Verified })
     }
 
-    async fn check_not_withdrawn(&self, principal: &Principal) -> Result<(), Refusal> {
+    async fn check_not_revoked(&self, principal: &Principal) -> Result<(), Refusal> {
         let Identity::User(user) = principal.identity() else { return Ok(()) };
         if let Some(revocations) = &self.tables.revocations {
             revocations.check(user)?;

@@ -74,16 +74,7 @@ pub struct Faults(pub Vec<Fault>);
 impl Config {
     /// Reads a file (if any) with the environment laid over it.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
-        let text = match file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|error| {
-                Faults(vec![Fault {
-                    key: path.display().to_string(),
-                    problem: format!("cannot be read: {error}"),
-                }])
-            })?,
-        };
-        Self::read(&text, environment)
+        Self::read(&read_file(file)?, environment)
     }
 
     /// Reads TOML text with the environment laid over it.
@@ -113,6 +104,29 @@ impl Config {
         }
         document.finish().map(|()| config)
     }
+}
+
+impl DatabaseConfig {
+    /// Reads only `[database]`, for commands that need no more.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+        let text = read_file(file)?;
+        let mut document = Document::parse(&text, environment);
+        let database = document.section("database", database::read);
+        document.finish_section()?;
+        let missing = || Fault {
+            key: "database.url".to_owned(),
+            problem: "is missing: postgres://user:password@host:5432/database".to_owned(),
+        };
+        database.ok_or_else(|| Faults(vec![missing()]))
+    }
+}
+
+fn read_file(file: Option<&Path>) -> Result<String, Faults> {
+    let Some(path) = file else { return Ok(String::new()) };
+    std::fs::read_to_string(path).map_err(|error| {
+        let key = path.display().to_string();
+        Faults(vec![Fault { key, problem: format!("cannot be read: {error}") }])
+    })
 }
 
 impl fmt::Display for Faults {

@@ -44,6 +44,8 @@ pub struct Directory<K, V> {
     began: Instant,
     /// Whether the last reading failed.
     failing: AtomicBool,
+    /// The feed's epoch when it failed.
+    failed_epoch: AtomicU64,
     /// Milliseconds after the beginning until which nothing is tried.
     resting_until: AtomicU64,
     kind: &'static str,
@@ -134,6 +136,7 @@ where
             feed,
             began: Instant::now(),
             failing: AtomicBool::new(false),
+            failed_epoch: AtomicU64::new(0),
             resting_until: AtomicU64::new(0),
             kind,
             metrics,
@@ -156,11 +159,11 @@ where
             .zip(age)
             .filter(|(entry, age)| entry.value.is_some() && *age <= self.rules.stale_max_age);
         if let Some((entry, age)) = &stale
-            && self.failing.load(Ordering::Relaxed)
+            && self.is_away()
         {
             // Nobody waits for a database that is away; but somebody asks whether it is back.
-            if !self.is_resting() {
-                drop(self.ask(key));
+            if !self.is_resting() && self.flights.ensure(*key) {
+                self.send(*key);
             }
             return Ok(self.stale(entry, *age));
         }
@@ -168,34 +171,39 @@ where
             self.metrics.unavailable.increment(1);
             return Err(Unavailable);
         }
-        match timeout(self.rules.patience, self.ask(key)).await {
-            Ok(Ok(Some(entry))) => {
-                self.metrics.reads.increment(1);
-                Ok(Found { value: entry.value, origin: Origin::Read })
-            }
-            _ => match &stale {
-                Some((entry, age)) => Ok(self.stale(entry, *age)),
-                None => {
-                    self.metrics.unavailable.increment(1);
-                    Err(Unavailable)
-                }
-            },
+        if let Ok(Ok(Some(entry))) = timeout(self.rules.patience, self.ask(key)).await {
+            self.metrics.reads.increment(1);
+            return Ok(Found { value: entry.value, origin: Origin::Read });
         }
+        // It may have changed while we waited; then nothing is known any more.
+        if let Some((entry, age)) = stale.filter(|_| self.knows(key)) {
+            return Ok(self.stale(&entry, age));
+        }
+        self.metrics.unavailable.increment(1);
+        Err(Unavailable)
     }
 
-    /// Whether something was once read of a key, however long ago: then asking for it is no
-    /// stranger's doing.
-    pub fn knows(&self, key: &K) -> bool {
+    /// Whether the last reading failed, and nothing has come back since.
+    fn is_away(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+            && self.failed_epoch.load(Ordering::Relaxed) == self.feed.epoch()
+    }
+
+    fn knows(&self, key: &K) -> bool {
         self.remembered.get(key).is_some()
     }
 
     fn ask(&self, key: &K) -> tokio::sync::oneshot::Receiver<Option<Entry<V>>> {
         let (waiting, is_first) = self.flights.join(*key);
         if is_first {
-            // The queue ends only with the process.
-            let _ = self.queue.send(*key);
+            self.send(*key);
         }
         waiting
+    }
+
+    fn send(&self, key: K) {
+        // The queue ends only with the process.
+        let _ = self.queue.send(key);
     }
 
     fn stale(&self, entry: &Entry<V>, age: Duration) -> Found<V> {
@@ -215,7 +223,8 @@ where
 
     fn is_resting(&self) -> bool {
         let until = Duration::from_millis(self.resting_until.load(Ordering::Relaxed));
-        self.failing.load(Ordering::Relaxed) && self.began.elapsed() < until
+        // When changes are heard of again, the database is back.
+        self.is_away() && self.began.elapsed() < until
     }
 
     /// Forgets a key that has changed.
@@ -246,44 +255,48 @@ where
                 () = cancelled.cancelled() => return,
                 count = asked.0.recv_many(&mut keys, MOST_AT_ONCE) => if count == 0 { return },
             }
-            let epoch = self.feed.epoch();
+            let (epoch, read_at) = (self.feed.epoch(), self.began.elapsed());
             self.flights.depart(&keys);
             let began = Instant::now();
             let outcome = read(keys.clone()).await;
             self.metrics.duration.record(began.elapsed().as_secs_f64());
             match outcome {
-                Ok(found) => self.land(keys, &found, epoch),
-                Err(error) => self.fail(&keys, &error),
+                Ok(found) => self.land(keys, &found, read_at, epoch),
+                Err(error) => self.fail(&mut asked.0, &error, epoch),
             }
         }
     }
 
-    fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, epoch: u64) {
+    /// What was read is as old as the beginning of its reading.
+    fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = self.kind, "Database is read again");
         }
-        let read_at = self.began.elapsed();
         for key in keys {
             let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
             let landed =
                 self.flights.land(&key, &entry, || self.remembered.put(key, entry.clone()));
             if !landed {
                 // It changed while it was read.
-                let _ = self.queue.send(key);
+                self.send(key);
             }
         }
         let remembered = u32::try_from(self.remembered.len()).unwrap_or(u32::MAX);
         self.metrics.entries.set(f64::from(remembered));
     }
 
-    fn fail(&self, keys: &[K], error: &StoreError) {
+    /// Tells everybody who waits, also for keys that are not under way yet: they would wait for the
+    /// next failure.
+    fn fail(&self, asked: &mut mpsc::UnboundedReceiver<K>, error: &StoreError, epoch: u64) {
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::warn!(kind = self.kind, %error, "Database cannot be read; what is known is used");
         }
         self.metrics.failures.increment(1);
         let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
         self.resting_until.store(until, Ordering::Relaxed);
-        self.flights.cancel(keys);
+        self.failed_epoch.store(epoch, Ordering::Relaxed);
+        while asked.try_recv().is_ok() {}
+        self.flights.cancel_all();
     }
 }
 

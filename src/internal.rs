@@ -16,7 +16,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::authn::{Authenticator, KeySource};
+use crate::authn::{Authenticator, KeySource, Revocations};
 use crate::forward::Instances;
 use crate::lifecycle::Readiness;
 use crate::store::Feed;
@@ -28,6 +28,8 @@ pub struct Reported {
     pub readiness: Readiness,
     /// The issuer's keys.
     pub keys: Arc<KeySource>,
+    /// Tokens revoked; none without a database.
+    pub revocations: Option<Arc<Revocations>>,
     /// Whether changes in the database are heard of; none without a database.
     pub feed: Option<Arc<Feed>>,
     /// The token cache.
@@ -83,6 +85,8 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
     let listening = reported.feed.as_ref().is_some_and(|feed| feed.is_connected());
     metrics.database_listening.set(f64::from(u8::from(listening)));
+    let age = reported.revocations.as_ref().and_then(|revocations| revocations.age());
+    metrics.revocations_age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     reported.exposition.render()
 }

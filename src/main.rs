@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mimir_tenant_proxy::app;
 use mimir_tenant_proxy::command::{self, DeviceKeyCommand, ExplainToken, Migrate};
-use mimir_tenant_proxy::config::{Config, Environment};
+use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment};
 
 /// Streaming, multi-tenant, authenticating reverse proxy in front of Grafana Mimir.
 #[derive(Parser)]
@@ -42,29 +42,38 @@ const EXIT_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::load(cli.config.as_deref(), &Environment::of_process()) {
-        Ok(config) => config,
-        Err(faults) => {
-            complain(&faults.to_string());
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    let (file, environment) = (cli.config.as_deref(), Environment::of_process());
+    // What only works on the database needs no more than that of the configuration.
+    let database = || DatabaseConfig::load(file, &environment);
+    let config = || Config::load(file, &environment);
     let outcome = match cli.command {
-        Command::Serve => return serve(&config),
-        Command::CheckConfig => Ok("the configuration is valid".to_owned()),
-        Command::Migrate(args) => command::migrate(&config, &args),
-        Command::DeviceKey(what) => command::device_key(&config, what),
-        Command::ExplainToken(args) => command::explain_token(&config, args),
-        Command::Healthcheck => command::healthcheck(&config),
+        Command::Migrate(args) => database().map(|database| command::migrate(&database, &args)),
+        Command::DeviceKey(what) => database().map(|database| command::device_key(&database, what)),
+        Command::Serve => match config() {
+            Ok(config) => return serve(&config),
+            Err(faults) => Err(faults),
+        },
+        Command::CheckConfig => {
+            config().map(|_| Ok("the configuration is valid".to_owned().into()))
+        }
+        Command::ExplainToken(args) => config().map(|config| command::explain_token(&config, args)),
+        Command::Healthcheck => config().map(|config| command::healthcheck(&config)),
     };
     match outcome {
-        Ok(text) => {
-            say(&text);
+        Ok(Ok(said)) => {
+            say(&said.answer);
+            if let Some(note) = said.note {
+                complain(&note);
+            }
             ExitCode::SUCCESS
         }
-        Err(problem) => {
+        Ok(Err(problem)) => {
             complain(&problem);
             ExitCode::FAILURE
+        }
+        Err(faults) => {
+            complain(&faults.to_string());
+            ExitCode::from(EXIT_CONFIG)
         }
     }
 }

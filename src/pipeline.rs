@@ -14,17 +14,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::admin::{self, Action, Admin};
+use crate::admin::{Action, Admin};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
-use crate::edge::{AccessLog, Cors, ObservedBody, Outcome, REQUEST_ID, Record, RequestId, Upload};
+use crate::edge::{
+    AccessLog, Cors, ObservedBody, Outcome, Page, REQUEST_ID, Record, RequestId, Upload,
+};
 use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
+use crate::mimir::TENANT_HEADER;
 use crate::rejection::{Audience, Rejection};
 use crate::route::{self, Access, BodyPolicy, Route};
 use crate::telemetry::Metrics;
@@ -84,8 +87,9 @@ impl Pipeline {
         let page = self.cors.page_of(request.headers());
         let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
-        if self.cors.is_preflight(request.method(), request.headers()) {
-            return finish_own(self.cors.answer(&page, &id), record, Outcome::Answered);
+        let is_preflight = self.cors.is_preflight(request.method(), request.headers());
+        if let (true, Page::Allowed(origin)) = (is_preflight, &page) {
+            return finish_own(self.cors.answer(origin.clone(), &id), record, Outcome::Answered);
         }
         let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
@@ -124,6 +128,11 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Arrived, Rejection> {
         let (parts, upload) = Upload::split(request);
+        if self.cors.is_preflight(&parts.method, &parts.headers) {
+            return Err(Rejection::Origin(
+                shown(&parts.headers, &header::ORIGIN).unwrap_or_default(),
+            ));
+        }
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);
         self.check_form(route, &parts, &upload)?;
@@ -136,7 +145,8 @@ impl Pipeline {
             return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
-        let grant = grant.await.map_err(Rejection::Denied)?;
+        let denied = |denial| Rejection::Denied(denial, shown(&parts.headers, &TENANT_HEADER));
+        let grant = grant.await.map_err(denied)?;
         record.set_grant(&grant);
         let request = Request::from_parts(parts, self.body(route, upload, record)?);
         let forwarded = self.forwarder.forward(&grant, id, request).await;
@@ -154,20 +164,25 @@ impl Pipeline {
         if let Some(organisation) = &organisation {
             record.set_organisation(organisation);
         }
+        let mut action = Action::begin(
+            order.id,
+            order.client,
+            &order.caller.principal,
+            &order.method,
+            order.route,
+            organisation,
+        );
         let done = self.carry_out(&order, upload, record).await;
-        if order.route.access != Access::Anyone {
-            admin::audit(&Action {
-                id: order.id,
-                client: order.client,
-                principal: &order.caller.principal,
-                method: &order.method,
-                route: order.route,
-                organisation: organisation.as_ref(),
-                target: done.as_ref().ok().and_then(|(_, target)| target.as_deref()),
-                outcome: done.as_ref().map_or_else(Rejection::reason, |_| "done"),
-            });
+        match done {
+            Ok((answer, target)) => {
+                action.done(target);
+                Ok(answer)
+            }
+            Err(rejection) => {
+                action.refused(rejection.reason());
+                Err(rejection)
+            }
         }
-        done.map(|(answer, _)| answer)
     }
 
     async fn carry_out(
@@ -178,7 +193,7 @@ impl Pipeline {
     ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
         let (principal, route) = (&order.caller.principal, order.route);
         let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
-        let grant = grant.await.map_err(Rejection::Denied)?;
+        let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
         let body = self.body(route, upload, record)?.collect().await.map_err(Rejection::Body)?;
         // No header of the client's goes further than here.
         let mut request = Request::new(body.to_bytes());
@@ -218,6 +233,12 @@ impl Pipeline {
         };
         BodyLimits { bytes, idle: self.limits.body_idle_timeout, total: self.limits.body_timeout }
     }
+}
+
+/// A header's text for the log, cut off where it becomes unreasonable.
+fn shown(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?.as_bytes();
+    Some(String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned())
 }
 
 fn finish_own(

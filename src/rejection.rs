@@ -21,6 +21,8 @@ use crate::store::StoreError;
 /// Why a request gets an answer of ours instead of Mimir's.
 #[derive(Debug)]
 pub enum Rejection {
+    /// The page that asks is not one of ours.
+    Origin(String),
     /// Nothing is served there.
     Route(Unroutable),
     /// The head is larger than allowed.
@@ -31,8 +33,8 @@ pub enum Rejection {
     Body(BodyFault),
     /// The caller is not known.
     Credential(Refusal),
-    /// The caller may not.
-    Denied(Denial),
+    /// The caller may not, and what they asked for, which is for the log.
+    Denied(Denial, Option<String>),
     /// Mimir gave no answer.
     Failed(Failure),
     /// An administrator's request was not done.
@@ -62,7 +64,7 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 36] = [
+    pub const REJECTION_REASONS: [&'static str; 38] = [
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -99,13 +101,14 @@ impl Rejection {
         "service_only",
         "malformed_request",
         "not_found",
+        "conflict",
+        "origin_not_allowed",
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 10] = [
+    pub const FAILURE_REASONS: [&'static str; 9] = [
         "keys_unavailable",
         "database_unavailable",
-        "device_key_backoff",
         "admin_broken",
         "upstream_unresolved",
         "upstream_unreachable",
@@ -118,6 +121,7 @@ impl Rejection {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Route(Unroutable::Semicolon) | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
             Self::Route(_) => StatusCode::NOT_FOUND,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -128,11 +132,11 @@ impl Rejection {
             },
             Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Credential(_) => StatusCode::UNAUTHORIZED,
-            Self::Denied(Denial::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Denied(Denial::Selector(_) | Denial::NameOne(_) | Denial::NameAny) => {
+            Self::Denied(Denial::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(Denial::Selector(_) | Denial::NameOne(_) | Denial::NameAny, _) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(..) => StatusCode::FORBIDDEN,
             Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
@@ -141,6 +145,9 @@ impl Rejection {
                 | AdminError::NoDatabase
                 | AdminError::Store(StoreError::Missing(_)),
             ) => StatusCode::NOT_FOUND,
+            Self::Admin(AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_))) => {
+                StatusCode::CONFLICT
+            }
             Self::Admin(AdminError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Admin(AdminError::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -149,6 +156,7 @@ impl Rejection {
     /// A label for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Origin(_) => "origin_not_allowed",
             Self::Route(Unroutable::Path) => "no_route",
             Self::Route(Unroutable::Method(_)) => "method_not_allowed",
             Self::Route(Unroutable::Form | Unroutable::Semicolon) => "malformed_target",
@@ -156,7 +164,7 @@ impl Rejection {
             Self::UnexpectedBody => "unexpected_body",
             Self::Body(fault) => fault.reason(),
             Self::Credential(refusal) => refusal.reason(),
-            Self::Denied(denial) => denial.reason(),
+            Self::Denied(denial, _) => denial.reason(),
             Self::Failed(failure) => failure.reason(),
             Self::Admin(error) => error.reason(),
         }
@@ -174,12 +182,16 @@ impl Rejection {
 
     fn message(&self) -> String {
         match self {
+            // The origin itself is for the log: nothing of a stranger's page is repeated to it.
+            Self::Origin(_) => {
+                "pages of this origin are not allowed (cors.allowed_origins)".to_owned()
+            }
             Self::Route(unroutable) => unroutable.to_string(),
             Self::HeadTooLarge => "the request's head is too large".to_owned(),
             Self::UnexpectedBody => "this request takes no body".to_owned(),
             Self::Body(fault) => fault.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
-            Self::Denied(denial) => denial.to_string(),
+            Self::Denied(denial, _) => denial.to_string(),
             Self::Failed(failure) => failure.to_string(),
             Self::Admin(error) => error.to_string(),
         }
@@ -191,6 +203,12 @@ impl Rejection {
             Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
             Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
+            Self::Origin(origin) => Some(format!("{}: {origin}", self.message())),
+            Self::Credential(refusal) => Some(refusal.inside()),
+            Self::Denied(denial, asked) => Some(match asked {
+                Some(asked) => format!("{denial}; X-Scope-OrgID asked for {asked:?}"),
+                None => denial.to_string(),
+            }),
             Self::Failed(_) | Self::Route(_) | Self::HeadTooLarge => None,
             other => Some(other.message()),
         }
@@ -211,6 +229,7 @@ impl Rejection {
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            StatusCode::INTERNAL_SERVER_ERROR => "internal",
             _ => "bad_data",
         }
     }

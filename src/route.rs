@@ -41,7 +41,7 @@ pub enum Access {
     /// To administer all organisations.
     Everything,
     /// Nothing but being known.
-    Anyone,
+    AnyPrincipal,
 }
 
 /// A part of the product, with limits and metrics of its own.

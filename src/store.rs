@@ -21,17 +21,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{PgPool, Postgres};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 
-pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, NewDeviceKey};
+pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};
 pub use migrations::{Migrated, migrate};
-pub use revocations::{ListedRevocation, NewRevocation, RevocationKind, RevocationRow};
+pub use revocations::{
+    ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,
+};
 
 use queries::Queries;
 
@@ -40,7 +43,10 @@ use queries::Queries;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
+    /// For look-ups, on which requests wait.
     pool: PgPool,
+    /// For administrators and for what is written: however much they ask, look-ups go on.
+    side_pool: PgPool,
     runtime: Handle,
     config: DatabaseConfig,
     /// The queries, once they have been seen to fit the tables.
@@ -56,15 +62,19 @@ pub enum StoreError {
     Unfit(String),
     /// What was to be written speaks of something that is not there.
     Missing(&'static str),
+    /// This table of ours is not read: a query of the operator's is.
+    Elsewhere(&'static str),
+    /// There are so many of them that there must not be more.
+    Full(usize),
 }
 
 impl Store {
     /// Makes a store that connects when it is first used. To be called on the runtime that is to
     /// serve it.
     pub fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
-        let pool = connect::pool(config)?;
         Ok(Self(Arc::new(Inner {
-            pool,
+            pool: connect::pool(config, config.max_connections)?,
+            side_pool: connect::pool(config, SIDE_CONNECTIONS)?,
             runtime: Handle::current(),
             config: config.clone(),
             queries: OnceCell::new(),
@@ -95,33 +105,77 @@ impl Store {
         let work = self.0.runtime.spawn(async move { timeout(patience, work).await });
         match work.await {
             Ok(outcome) => outcome.map_err(late)?,
+            Err(error) if error.is_panic() => {
+                Err(StoreError::Unavailable("an answer that could not be read".to_owned()))
+            }
             Err(_) => Err(StoreError::Unavailable("the process ends".to_owned())),
         }
     }
 
-    fn table(&self, name: &str) -> String {
-        queries::table(&self.0.config.schema, name)
+    /// Sends one query and takes its rows. A connection that gives no answer in time is closed: given
+    /// back, it would be waited for.
+    async fn rows(&self, pool: &PgPool, query: PgQuery<'_>) -> Result<Vec<PgRow>, StoreError> {
+        let mut connection = pool.acquire().await?;
+        // The server's own limit, which is a little shorter, is the usual way.
+        let patience = self.0.config.query_timeout + Duration::from_millis(500);
+        // Not kept under a name: `select *` changes with its tables.
+        let rows = query.persistent(false).fetch_all(&mut *connection);
+        if let Ok(rows) = timeout(patience, rows).await {
+            return Ok(rows?);
+        }
+        connection.close_on_drop();
+        Err(StoreError::Unavailable(format!("no answer in {patience:?}")))
     }
 
-    /// How long one look into the database may take.
-    pub fn patience(&self) -> Duration {
-        self.0.config.query_timeout
+    /// A table of ours, to be written or listed. Where a query of the operator's is read in its
+    /// place, what was written to it would count for nothing.
+    fn table(&self, name: &'static str) -> Result<String, StoreError> {
+        let queries = &self.0.config.queries;
+        let is_elsewhere = match name {
+            "device_key" => queries.device_key.is_some(),
+            "revocation" => queries.revocation.is_some(),
+            _ => false,
+        };
+        if is_elsewhere {
+            return Err(StoreError::Elsewhere(name));
+        }
+        Ok(queries::table(&self.0.config.schema, name))
     }
 }
+
+type PgQuery<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// Connections for administrators and for what is written.
+const SIDE_CONNECTIONS: u32 = 2;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // https://www.postgresql.org/docs/current/errcodes-appendix.html
         const FOREIGN_KEY: &str = "23503";
-        // What is not there, or may not be touched, does not come by itself.
-        const UNFIT: [&str; 5] = ["42P01", "42703", "42883", "42501", "3F000"];
-        let code = error.as_database_error().and_then(|error| error.code());
-        match code.as_deref() {
+        // What is not there, may not be touched or is not let in does not come by itself.
+        const UNFIT: [&str; 8] =
+            ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
+        let Some(database) = error.as_database_error() else {
+            return Self::Unavailable(describe(&error));
+        };
+        match database.code().as_deref() {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
-            Some(code) if UNFIT.contains(&code) => Self::Unfit(error.to_string()),
-            _ => Self::Unavailable(error.to_string()),
+            Some(code) if UNFIT.contains(&code) => Self::Unfit(database.message().to_owned()),
+            _ => Self::Unavailable(database.message().to_owned()),
         }
     }
+}
+
+/// An error in words that help whoever runs this.
+fn describe(error: &sqlx::Error) -> String {
+    let text = error.to_string();
+    if text.contains("certificate") {
+        return format!(
+            "{text}; database.ca_file names the authority that the certificate is checked against \
+             (Supabase: Project Settings, Database, SSL)"
+        );
+    }
+    text
 }
 
 impl fmt::Display for StoreError {
@@ -130,6 +184,10 @@ impl fmt::Display for StoreError {
             Self::Unavailable(problem) => write!(f, "the database is not available: {problem}"),
             Self::Unfit(problem) => write!(f, "the database is not as it must be: {problem}"),
             Self::Missing(what) => write!(f, "there is no such {what}"),
+            Self::Full(most) => write!(f, "there are {most} already; revoke some"),
+            Self::Elsewhere(table) => {
+                write!(f, "these are read by database.{table}_query; make and change them there")
+            }
         }
     }
 }

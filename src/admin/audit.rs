@@ -1,48 +1,82 @@
-//! One line for every administrator's request, done or refused.
+//! One line for every administrator's request: done, refused, or left alone by a client that went
+//! away while it was done. What only asks who the caller is has none.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::Method;
 
 use crate::authn::Principal;
 use crate::edge::RequestId;
-use crate::route::Route;
+use crate::route::{Access, Route};
 use crate::tenancy::OrganisationId;
 
-/// What somebody did, or was refused.
-pub struct Action<'a> {
-    /// The request.
-    pub id: &'a RequestId,
-    /// From where.
-    pub client: IpAddr,
-    /// Who.
-    pub principal: &'a Principal,
-    /// How.
-    pub method: &'a Method,
-    /// What.
-    pub route: &'static Route,
-    /// In which organisation.
-    pub organisation: Option<&'a OrganisationId>,
-    /// On what.
-    pub target: Option<&'a str>,
-    /// What came of it: `done`, or the reason of the refusal.
-    pub outcome: &'a str,
+/// What somebody does. Its line is written when it is dropped, however it ends.
+pub struct Action {
+    id: RequestId,
+    client: IpAddr,
+    principal: Arc<Principal>,
+    method: Method,
+    route: &'static Route,
+    organisation: Option<OrganisationId>,
+    target: Option<String>,
+    outcome: &'static str,
 }
 
-/// Writes the line. Its target is `audit`, which the log shows whatever its filter is.
-pub fn audit(action: &Action<'_>) {
-    let what = format!("{} {}", action.method, action.route.path);
-    tracing::event!(
-        target: "audit",
-        tracing::Level::INFO,
-        request.id = action.id.as_str(),
-        client.ip = %action.client,
-        principal.kind = action.principal.kind(),
-        principal.id = %action.principal.id(),
-        action = what,
-        organisation.id = action.organisation.map(OrganisationId::as_str),
-        target.id = action.target,
-        outcome = action.outcome,
-        "Admin action"
-    );
+impl Action {
+    /// Somebody is about to do something.
+    pub fn begin(
+        id: &RequestId,
+        client: IpAddr,
+        principal: &Arc<Principal>,
+        method: &Method,
+        route: &'static Route,
+        organisation: Option<OrganisationId>,
+    ) -> Self {
+        Self {
+            id: id.clone(),
+            client,
+            principal: Arc::clone(principal),
+            method: method.clone(),
+            route,
+            organisation,
+            target: None,
+            // What was sent to the database goes on without the client: it may have been done.
+            outcome: "client_gone",
+        }
+    }
+
+    /// It was done, on this.
+    pub fn done(&mut self, target: Option<String>) {
+        self.target = target;
+        self.outcome = "done";
+    }
+
+    /// It was not done, for this reason.
+    pub fn refused(&mut self, reason: &'static str) {
+        self.outcome = reason;
+    }
+}
+
+impl Drop for Action {
+    /// Writes the line. Its target is `audit`, which the log shows whatever its filter is.
+    fn drop(&mut self) {
+        if self.route.access == Access::AnyPrincipal {
+            return;
+        }
+        let what = format!("{} {}", self.method, self.route.path);
+        tracing::event!(
+            target: "audit",
+            tracing::Level::INFO,
+            request.id = self.id.as_str(),
+            client.ip = %self.client,
+            principal.kind = self.principal.kind(),
+            principal.id = %self.principal.id(),
+            action = what,
+            organisation.id = self.organisation.as_ref().map(OrganisationId::as_str),
+            target.id = self.target.as_deref(),
+            outcome = self.outcome,
+            "Admin action"
+        );
+    }
 }

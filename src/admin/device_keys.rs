@@ -12,9 +12,9 @@ use time::OffsetDateTime;
 
 use super::wire::{Answer, listed_key, read_body, read_time};
 use super::{AdminError, Parts};
-use crate::authn::NewKey;
+use crate::authn::{Identity, NewKey};
 use crate::authz::AdminGrant;
-use crate::store::{ListedDeviceKey, NewDeviceKey, Store};
+use crate::store::{ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// What an administrator says of a new key.
@@ -38,6 +38,7 @@ pub struct KeyRequest {
 }
 
 const LONGEST_NAME: usize = 200;
+const LONGEST_LIFE: time::Duration = time::Duration::days(36_525);
 
 pub(super) async fn create(
     State(parts): State<Arc<Parts>>,
@@ -48,7 +49,9 @@ pub(super) async fn create(
     let organisation = organisation(&grant)?;
     let now = now(&parts);
     let by = format!("{} {}", grant.principal().kind(), grant.principal().id());
-    let (key, listed) = create_key(parts.store()?, organisation, &request, &by, now).await?;
+    let is_known = matches!(grant.principal().identity(), Identity::User(_));
+    let maker = Maker { name: by, knows_organisation: is_known };
+    let (key, listed) = create_key(parts.store()?, organisation, &request, maker, now).await?;
     let mut value = listed_key(&listed, now);
     value["organisation"] = json!(organisation.as_str());
     value["key"] = json!(key.expose());
@@ -56,12 +59,21 @@ pub(super) async fn create(
     Ok(Answer::ok(value).about(listed.id).with_status(StatusCode::CREATED))
 }
 
+/// Who makes a key.
+pub struct Maker {
+    /// The name that is kept with it.
+    pub name: String,
+    /// Whether it is certain by the maker's own membership that the organisation exists, even if our
+    /// table does not know it.
+    pub knows_organisation: bool,
+}
+
 /// Makes a key and writes its hash.
 pub async fn create_key(
     store: &Store,
     organisation: &OrganisationId,
     request: &KeyRequest,
-    created_by: &str,
+    maker: Maker,
     now: OffsetDateTime,
 ) -> Result<(NewKey, ListedDeviceKey), AdminError> {
     let key = NewKey::generate().map_err(|_| AdminError::Broken)?;
@@ -73,7 +85,8 @@ pub async fn create_key(
         scopes: read_scopes(request.scopes.as_deref())?,
         expires_at: read_expiry(request, now)?,
         grace_seconds: request.grace_seconds.map(|grace| i32::try_from(grace).unwrap_or(i32::MAX)),
-        created_by: created_by.to_owned(),
+        created_by: maker.name,
+        organisation_is_known: maker.knows_organisation,
     };
     Ok((key, store.create_device_key(new).await?))
 }
@@ -116,6 +129,10 @@ fn read_expiry(
     if end <= now {
         return Err(AdminError::Request("the key would have expired already".to_owned()));
     }
+    if end > now + LONGEST_LIFE {
+        let problem = "expires_at is more than a hundred years away; leave it out for never";
+        return Err(AdminError::Request(problem.to_owned()));
+    }
     Ok(Some(end))
 }
 
@@ -126,7 +143,8 @@ pub(super) async fn list(
     let keys = parts.store()?.list_device_keys(organisation(&grant)?).await?;
     let now = now(&parts);
     let keys: Vec<Value> = keys.iter().map(|key| listed_key(key, now)).collect();
-    Ok(Answer::ok(json!({ "device_keys": keys })))
+    let is_all = keys.len() < MOST_KEYS;
+    Ok(Answer::ok(json!({ "device_keys": keys, "complete": is_all })))
 }
 
 pub(super) async fn show(
@@ -195,6 +213,7 @@ mod tests {
         assert!(expiry(Some("2099-01-01T00:00:00Z"), None).unwrap().is_some());
         for wrong in [
             (Some("2001-01-01T00:00:00Z"), None),
+            (Some("9999-12-31T23:59:59Z"), None),
             (Some("tomorrow"), None),
             (Some("2099-01-01T00:00:00Z"), Some(1)),
             (None, Some(0)),

@@ -29,6 +29,7 @@ impl AdminError {
             Self::Missing(_) | Self::Store(StoreError::Missing(_)) | Self::NoDatabase => {
                 "not_found"
             }
+            Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => "conflict",
             Self::Store(_) => "database_unavailable",
             Self::Broken => "admin_broken",
         }
@@ -51,6 +52,7 @@ impl fmt::Display for AdminError {
             Self::NoDatabase => {
                 f.write_str("there is none of this here: no database is configured")
             }
+            Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
             // What exactly is wrong with it is for the log.
             Self::Store(_) => f.write_str("the database is not available at the moment; try again"),
             Self::Broken => f.write_str("something of ours broke; try again"),

@@ -1,4 +1,4 @@
-//! `/admin/revocations`: tokens withdrawn before their time.
+//! `/admin/revocations`: tokens revoked before their time.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::wire::{Answer, listed_revocation, read_body, read_time};
 use super::{AdminError, Parts};
 use crate::authz::AdminGrant;
-use crate::store::{NewRevocation, RevocationKind};
+use crate::store::{MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
 
-/// What an operator says of a withdrawal.
+/// What an operator says of a revocation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevocationRequest {
@@ -30,6 +31,7 @@ struct RevocationRequest {
 }
 
 const LONGEST_VALUE: usize = 200;
+const LONGEST_REASON: usize = 1000;
 
 pub(super) async fn add(
     State(parts): State<Arc<Parts>>,
@@ -41,11 +43,16 @@ pub(super) async fn add(
     let optional = |field: &'static str, text: &Option<String>| {
         text.as_deref().map(|text| read_time(field, text)).transpose()
     };
+    let expires_at = optional("expires_at", &request.expires_at)?;
+    if expires_at.is_some_and(|end| end <= OffsetDateTime::UNIX_EPOCH + parts.clock.now()) {
+        let problem = "expires_at is over already: this would revoke nothing";
+        return Err(AdminError::Request(problem.to_owned()));
+    }
     let new = NewRevocation {
         kind,
         value: request.value.clone(),
         issued_before: optional("issued_before", &request.issued_before)?,
-        expires_at: optional("expires_at", &request.expires_at)?,
+        expires_at,
         reason: request.reason.clone(),
         created_by: format!("{} {}", grant.principal().kind(), grant.principal().id()),
     };
@@ -60,8 +67,12 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
     let problem = |text: &str| AdminError::Request(text.to_owned());
     let kind = RevocationKind::parse(&request.kind)
         .ok_or_else(|| problem("kind must be sub, session_id or jti"))?;
-    if !(1..=LONGEST_VALUE).contains(&request.value.len()) {
-        return Err(problem("value must have 1 to 200 bytes"));
+    let is_text = |text: &str| !text.chars().any(char::is_control);
+    if !(1..=LONGEST_VALUE).contains(&request.value.len()) || !is_text(&request.value) {
+        return Err(problem("value must have 1 to 200 bytes, and no control characters"));
+    }
+    if request.reason.len() > LONGEST_REASON || !is_text(&request.reason) {
+        return Err(problem("reason must have at most 1000 bytes, and no control characters"));
     }
     if kind == RevocationKind::Subject && Uuid::try_parse(&request.value).is_err() {
         return Err(problem("the value of a sub must be a UUID"));
@@ -71,8 +82,9 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
 
 pub(super) async fn list(State(parts): State<Arc<Parts>>) -> Result<Answer, AdminError> {
     let listed = parts.store()?.list_revocations().await?;
+    let is_all = listed.len() < MOST_REVOCATIONS_LISTED;
     let listed: Vec<Value> = listed.iter().map(listed_revocation).collect();
-    Ok(Answer::ok(json!({ "revocations": listed })))
+    Ok(Answer::ok(json!({ "revocations": listed, "complete": is_all })))
 }
 
 pub(super) async fn remove(

@@ -69,7 +69,7 @@ pub fn listed_key(key: &ListedDeviceKey, now: OffsetDateTime) -> Value {
     let grace = time::Duration::seconds(key.grace_seconds.into());
     let state = match (key.revoked_at, key.expires_at) {
         (Some(_), _) => "revoked",
-        (None, Some(end)) if end + grace <= now => "expired",
+        (None, Some(end)) if end.checked_add(grace).is_some_and(|end| end <= now) => "expired",
         (None, Some(end)) if end <= now => "in_grace",
         _ => "active",
     };

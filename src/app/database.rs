@@ -1,4 +1,4 @@
-//! What a database adds: members, device keys, withdrawals, and the feed that keeps them fresh.
+//! What a database adds: members, device keys, revocations, and the feed that keeps them fresh.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct Database {
     /// The memberships, if the table has a say.
     pub(super) memberships: Option<Arc<Memberships>>,
     device_keys: Arc<DeviceKeys>,
-    revocations: Arc<Revocations>,
+    pub(super) revocations: Arc<Revocations>,
     sessions: Option<Arc<Sessions>>,
     queues: Queues,
     last_used_interval: Duration,
@@ -124,23 +124,25 @@ impl Database {
             async move { keys.run(queues.device_keys, store, every, cancelled).await }
         });
         background.spawn({
-            let (revocations, store, cancelled) =
-                (Arc::clone(&revocations), store.clone(), cancelled.clone());
-            async move { revocations.run(store, cancelled).await }
+            let (revocations, feed) = (Arc::clone(&revocations), Arc::clone(&feed));
+            let (store, cancelled) = (store.clone(), cancelled.clone());
+            async move { revocations.run(store, feed, cancelled).await }
         });
         let cancelled = cancelled.clone();
         background.spawn(async move {
-            let on_change = |change| match change {
-                // What was read before is read anew by its epoch; withdrawals have none.
-                Change::Anything | Change::Revocations => revocations.invalidate(),
-                Change::Membership(user) => {
-                    memberships.iter().for_each(|all| all.invalidate(&user))
-                }
-                Change::Memberships => memberships.iter().for_each(|all| all.invalidate_all()),
-                Change::DeviceKey(hash) => device_keys.invalidate(&hash),
-                Change::DeviceKeys => device_keys.invalidate_all(),
-                Change::Session(id) => sessions.iter().for_each(|all| all.invalidate(&id)),
-                Change::Sessions => sessions.iter().for_each(|all| all.invalidate_all()),
+            let on_change = |change| match (change, &memberships, &sessions) {
+                // What was read before is read anew by its epoch; revocations have none.
+                (Change::Anything, _, _) => revocations.refresh(),
+                (Change::Revocations, _, _) => revocations.invalidate(),
+                (Change::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
+                (Change::DeviceKeys, _, _) => device_keys.invalidate_all(),
+                (Change::Membership(user), Some(all), _) => all.invalidate(&user),
+                (Change::Memberships, Some(all), _) => all.invalidate_all(),
+                (Change::Session(session), _, Some(all)) => all.invalidate(&session),
+                (Change::Sessions, _, Some(all)) => all.invalidate_all(),
+                // Nobody asks for these here.
+                (Change::Membership(_) | Change::Memberships, None, _)
+                | (Change::Session(_) | Change::Sessions, _, None) => {}
             };
             feed.run(store, on_change, cancelled).await;
         });

@@ -28,7 +28,8 @@ use uses::Uses;
 
 /// All device keys, as far as they are known.
 pub struct DeviceKeys {
-    directory: Directory<KeyHash, Arc<Known>>,
+    /// Nothing for a key whose row cannot be read.
+    directory: Directory<KeyHash, Option<Arc<Known>>>,
     strangers: Strangers,
     uses: Uses,
     clock: Clock,
@@ -70,19 +71,15 @@ impl DeviceKeys {
         hash: &KeyHash,
         client: IpAddr,
     ) -> Result<(Arc<Principal>, Origin), Refusal> {
-        // Whoever shares an address with somebody who guesses keys is not to notice it: what is
-        // known passes at once, and what is unknown waits.
-        let is_known = self.directory.knows(hash);
-        if !is_known {
-            self.strangers.wait(client, &self.metrics).await?;
-        }
         let found = self.directory.find(hash).await.map_err(|_| Refusal::DatabaseUnavailable)?;
         let Some(known) = found.value else {
-            if !is_known {
-                self.strangers.note(client);
-            }
+            // Whoever shares an address with somebody who guesses keys is not to notice it: only
+            // the answer to an unknown key is held back.
+            self.strangers.hold_back(client, &self.metrics).await;
             return Err(Refusal::DeviceKey(DeviceKeyFault::Unknown));
         };
+        // A row of ours that makes no sense is not the device's fault.
+        let known = known.ok_or(Refusal::DatabaseUnavailable)?;
         let now = self.clock.unix_seconds();
         self.judge(&known, now).map_err(Refusal::DeviceKey)?;
         if now - known.noted.load(Ordering::Relaxed) >= NOTED_EVERY {
@@ -123,7 +120,8 @@ impl DeviceKeys {
             let store = store.clone();
             async move {
                 let rows = store.device_keys(hashes).await?;
-                Ok(rows.into_iter().map(|(hash, row)| (hash, Arc::new(Known::new(row)))).collect())
+                let known = |row: Option<DeviceKeyRow>| row.map(|row| Arc::new(Known::new(row)));
+                Ok(rows.into_iter().map(|(hash, row)| (hash, known(row))).collect())
             }
         };
         tokio::join!(
@@ -161,7 +159,7 @@ enum Validity {
 /// Whether a key is good at a time (seconds since the epoch).
 fn validity(row: &DeviceKeyRow, now: i64) -> Validity {
     if row.is_revoked {
-        return Validity::Not(DeviceKeyFault::Revoked);
+        return Validity::Not(DeviceKeyFault::Revoked(row.id));
     }
     match row.expires_at {
         None => Validity::Valid,
@@ -171,7 +169,8 @@ fn validity(row: &DeviceKeyRow, now: i64) -> Validity {
             if left > 0 {
                 Validity::InGrace { left }
             } else {
-                Validity::Not(DeviceKeyFault::Expired { seconds: now.saturating_sub(end) })
+                let seconds = now.saturating_sub(end);
+                Validity::Not(DeviceKeyFault::Expired { device: row.id, seconds })
             }
         }
     }
@@ -209,7 +208,7 @@ mod tests {
         assert_eq!(validity(&key, 999), Validity::Valid);
         assert_eq!(validity(&key, 1000), Validity::InGrace { left: 100 });
         assert_eq!(validity(&key, 1099), Validity::InGrace { left: 1 });
-        let expired = Validity::Not(DeviceKeyFault::Expired { seconds: 100 });
+        let expired = Validity::Not(DeviceKeyFault::Expired { device: key.id, seconds: 100 });
         assert_eq!(validity(&key, 1100), expired);
         assert_eq!(validity(&row(None, 0, false), i64::MAX), Validity::Valid);
     }
@@ -218,7 +217,7 @@ mod tests {
     fn a_revoked_key_has_no_grace() {
         assert_eq!(
             validity(&row(Some(1000), 100, true), 0),
-            Validity::Not(DeviceKeyFault::Revoked)
+            Validity::Not(DeviceKeyFault::Revoked(DeviceId(uuid::Uuid::nil())))
         );
     }
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
+use super::admin_keys::AdminKeys;
+use super::credential;
 use super::jws::Jws;
 use super::key_set::{KeySet, Lookup, VerificationKey};
-use super::principal::Principal;
+use super::principal::{Identity, Principal, Service};
 use super::refusal::TokenFault;
+use super::token_cache::digest;
 use super::verify::{shared_secret, verify_signature};
 use crate::config::AuthConfig;
 
@@ -38,6 +41,12 @@ impl Explanation {
         self.principal.clone()
     }
 
+    /// Whether it is a service's.
+    pub fn is_service(&self) -> bool {
+        let identity = self.principal.as_ref().map(|principal| principal.identity());
+        matches!(identity, Some(Identity::Service(_)))
+    }
+
     /// Adds a step: what it was about, and what was found or was wrong.
     pub fn step(&mut self, about: &str, outcome: Result<String, String>) {
         self.steps.push((about.to_owned(), outcome));
@@ -52,6 +61,16 @@ pub fn explain(
     now: i64,
 ) -> Explanation {
     let mut explanation = Explanation::default();
+    let is_admin_key = AdminKeys::new(&auth.admin_keys).has(&digest(token.trim().as_bytes()));
+    if is_admin_key {
+        explanation.step("form", Ok("an admin key".to_owned()));
+        explanation.principal = Some(Arc::new(Principal::service(Service::AdminKey)));
+        return explanation;
+    }
+    if let Err(fault) = credential::token(token.trim().as_bytes()) {
+        explanation.step("form", Err(fault.to_string()));
+        return explanation;
+    }
     let jws = match Jws::parse(token.trim()) {
         Ok(jws) => jws,
         Err(fault) => {

@@ -238,6 +238,14 @@ impl State {
     }
 }
 
+/// The client for the key set. It follows no redirect: the address is configured, not discovered.
+pub fn key_set_client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
 /// Fetches the key set once, within the configured time.
 pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, String> {
     let late = |_| format!("no answer within {:?}", config.fetch_timeout);

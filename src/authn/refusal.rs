@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::tenancy::{DeviceId, UserId};
+
 /// Why no principal could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -19,14 +21,21 @@ pub enum Refusal {
     },
     /// The device key is not to be believed.
     DeviceKey(DeviceKeyFault),
-    /// The token was withdrawn.
-    Revoked,
+    /// The token was revoked.
+    Revoked(RevokedUser),
     /// The session that the token stems from has ended.
     SessionEnded,
     /// The database cannot be read and nothing is known of the caller. Ours to blame.
     DatabaseUnavailable,
-    /// Too many requests with unknown device keys wait already. Ours to blame: this one may be good.
-    Backoff,
+}
+
+/// Whose token was revoked, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedUser {
+    /// The user, for the log.
+    pub user: UserId,
+    /// Whether only older tokens are meant, so that signing in again helps.
+    pub until_issued: bool,
 }
 
 /// What is wrong with a device key.
@@ -37,9 +46,11 @@ pub enum DeviceKeyFault {
     /// No device has it.
     Unknown,
     /// It was revoked.
-    Revoked,
+    Revoked(DeviceId),
     /// It has expired, and so has its grace.
     Expired {
+        /// The device.
+        device: DeviceId,
         /// How long ago.
         seconds: i64,
     },
@@ -130,16 +141,28 @@ impl Refusal {
             Self::Token(fault) => fault.reason(),
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::DeviceKey(fault) => fault.reason(),
-            Self::Revoked => "revoked",
+            Self::Revoked(_) => "revoked",
             Self::SessionEnded => "session_ended",
             Self::DatabaseUnavailable => "database_unavailable",
-            Self::Backoff => "device_key_backoff",
+        }
+    }
+
+    /// What the log says: the same, and whose credential it was if that is known.
+    pub fn inside(&self) -> String {
+        match self {
+            Self::DeviceKey(
+                DeviceKeyFault::Revoked(device) | DeviceKeyFault::Expired { device, .. },
+            ) => {
+                format!("{self}; device {device}")
+            }
+            Self::Revoked(revoked) => format!("{self}; user {}", revoked.user),
+            other => other.to_string(),
         }
     }
 
     /// Whether the fault is ours, and the caller may be as good as any.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::KeysUnavailable { .. } | Self::DatabaseUnavailable | Self::Backoff)
+        matches!(self, Self::KeysUnavailable { .. } | Self::DatabaseUnavailable)
     }
 }
 
@@ -149,7 +172,7 @@ impl DeviceKeyFault {
         match self {
             Self::Form => "malformed_device_key",
             Self::Unknown | Self::Off => "unknown_device_key",
-            Self::Revoked => "revoked_device_key",
+            Self::Revoked(_) => "revoked_device_key",
             Self::Expired { .. } => "expired_device_key",
         }
     }
@@ -184,13 +207,13 @@ impl fmt::Display for Refusal {
                 f.write_str("the issuer's keys cannot be had at the moment; try again")
             }
             Self::DeviceKey(fault) => fault.fmt(f),
-            Self::Revoked => f.write_str("the token was revoked; sign in again"),
+            Self::Revoked(revoked) if revoked.until_issued => {
+                f.write_str("the token was revoked; sign in again")
+            }
+            Self::Revoked(_) => f.write_str("the token was revoked"),
             Self::SessionEnded => f.write_str("the token's session has ended; sign in again"),
             Self::DatabaseUnavailable => {
                 f.write_str("it cannot be looked up at the moment who you are; try again")
-            }
-            Self::Backoff => {
-                f.write_str("your address has sent many unknown device keys; try again")
             }
         }
     }
@@ -203,8 +226,8 @@ impl fmt::Display for DeviceKeyFault {
                 f.write_str("the device key is mistyped or cut off: its checksum is wrong")
             }
             Self::Unknown => f.write_str("the device key is unknown"),
-            Self::Revoked => f.write_str("the device key was revoked; create a new one"),
-            Self::Expired { seconds } => {
+            Self::Revoked(_) => f.write_str("the device key was revoked; create a new one"),
+            Self::Expired { seconds, .. } => {
                 write!(f, "the device key expired {seconds} s ago; create a new one")
             }
             Self::Off => f.write_str("device keys are not accepted here: there is no database"),

@@ -1,11 +1,13 @@
-//! Tokens withdrawn before their time: by user, by session, or one by one.
+//! Tokens revoked before they expire: by user, by session, or one by one.
 //!
-//! All withdrawals are held in memory and looked at with every request, so that they strike cached
-//! tokens too. They are read anew on every change and once a minute. Until they have been read once,
-//! or when they are too old, no user's token is believed: that is ours to blame.
+//! All revocations are held in memory and looked at with every request, so that they strike cached
+//! tokens too. They are read anew on every change and once a minute, and twice a second while
+//! changes are not heard of. Until they have been read once, when they are too old, or when a change
+//! was heard of and cannot be read, no user's token is believed: that is ours to blame.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,13 +17,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::principal::User;
-use super::refusal::Refusal;
-use crate::store::{RevocationKind, RevocationRow, Store};
+use super::refusal::{Refusal, RevokedUser};
+use crate::store::{Feed, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
-/// What has been withdrawn.
+/// What has been revoked.
 pub struct Revocations {
     state: ArcSwapOption<State>,
+    /// Milliseconds after the beginning at which a change was heard of that nobody has read; 0 for
+    /// none.
+    unread_since: AtomicU64,
+    began: Instant,
     wake: Notify,
     max_age: Duration,
     metrics: Arc<Metrics>,
@@ -49,49 +55,92 @@ enum Until {
 }
 
 const READ_EVERY: Duration = Duration::from_secs(60);
+const UNWATCHED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How long a change may be heard of before it is read.
+const LONGEST_UNREAD: Duration = Duration::from_secs(1);
 
 impl Revocations {
-    /// Knows of no withdrawal yet, and therefore believes nobody.
+    /// Knows of no revocation yet, and therefore believes nobody.
     pub fn new(max_age: Duration, metrics: Arc<Metrics>) -> Self {
         // What is read once a minute is not too old within that minute.
         let max_age = max_age.max(2 * READ_EVERY);
-        Self { state: ArcSwapOption::empty(), wake: Notify::new(), max_age, metrics }
+        Self {
+            state: ArcSwapOption::empty(),
+            unread_since: AtomicU64::new(0),
+            began: Instant::now(),
+            wake: Notify::new(),
+            max_age,
+            metrics,
+        }
     }
 
     pub(super) fn check(&self, user: &User) -> Result<(), Refusal> {
         let state = self.state.load();
         let state = state.as_ref().filter(|state| state.read_at.elapsed() <= self.max_age);
         match state {
-            None => Err(Refusal::DatabaseUnavailable),
-            Some(state) if state.list.covers(user) => Err(Refusal::Revoked),
-            Some(_) => Ok(()),
+            Some(state) if !self.is_behind() => match state.list.strikes(user) {
+                None => Ok(()),
+                Some(until) => {
+                    let until_issued = until != Until::Ever;
+                    Err(Refusal::Revoked(RevokedUser { user: user.id(), until_issued }))
+                }
+            },
+            _ => Err(Refusal::DatabaseUnavailable),
         }
     }
 
-    /// Whether some withdrawals are about a user's token.
-    pub fn are_about(rows: &[RevocationRow], user: &User) -> bool {
-        List::of(rows).covers(user)
+    /// Whether a change has been heard of for too long without being read. What is known to have
+    /// changed is not believed.
+    fn is_behind(&self) -> bool {
+        let unread_since = self.unread_since.load(Ordering::Relaxed);
+        unread_since > 0
+            && self.began.elapsed() > Duration::from_millis(unread_since) + LONGEST_UNREAD
     }
 
-    /// Something has been withdrawn, or may have been.
+    /// How long ago the revocations were read; none if they never were.
+    pub fn age(&self) -> Option<Duration> {
+        self.state.load().as_ref().map(|state| state.read_at.elapsed())
+    }
+
+    /// Whether some revocations are about a user's token.
+    pub fn are_about(rows: &[RevocationRow], user: &User) -> bool {
+        List::of(rows).strikes(user).is_some()
+    }
+
+    /// Something has changed.
     pub fn invalidate(&self) {
+        let now = self.millis().max(1);
+        // The first change that is unread counts.
+        let _ = self.unread_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         self.wake.notify_one();
     }
 
-    /// Reads all withdrawals at once, at every change, and once a minute, until it is cancelled.
-    pub async fn run(&self, store: Store, cancelled: CancellationToken) {
+    /// Something may have changed.
+    pub fn refresh(&self) {
+        self.wake.notify_one();
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Reads all revocations at once, at every change, and again and again, until it is cancelled.
+    pub async fn run(&self, store: Store, feed: Arc<Feed>, cancelled: CancellationToken) {
         let mut retry = FIRST_RETRY;
         loop {
+            let began = self.millis();
             let pause = match store.revocations().await {
                 Ok(rows) => {
-                    self.adopt(&rows);
+                    self.adopt(&rows, began);
                     retry = FIRST_RETRY;
-                    READ_EVERY
+                    if feed.is_connected() { READ_EVERY } else { UNWATCHED }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Revocations not read");
-                    retry = (retry * 2).min(Duration::from_secs(5));
+                    self.metrics.revocation_failures.increment(1);
+                    retry = (retry * 2).min(LAST_RETRY);
                     retry
                 }
             };
@@ -103,8 +152,14 @@ impl Revocations {
         }
     }
 
-    fn adopt(&self, rows: &[RevocationRow]) {
+    /// Takes what was read; changes that came after the reading had begun are not in it.
+    fn adopt(&self, rows: &[RevocationRow], began: u64) {
         let list = List::of(rows);
+        let unread_since = self.unread_since.load(Ordering::Relaxed);
+        if unread_since > 0 && unread_since <= began {
+            let (relaxed, none) = (Ordering::Relaxed, 0);
+            let _ = self.unread_since.compare_exchange(unread_since, none, relaxed, relaxed);
+        }
         self.metrics.revocations.set(f64::from(u32::try_from(rows.len()).unwrap_or(u32::MAX)));
         self.state.store(Some(Arc::new(State { list, read_at: Instant::now() })));
     }
@@ -116,15 +171,15 @@ impl List {
         for row in rows {
             let until = row.issued_before.map_or(Until::Ever, Until::Issued);
             let noted = match row.kind {
-                RevocationKind::Subject => match Uuid::try_parse(&row.value) {
-                    Ok(user) => list.subjects.entry(user).or_insert(until),
-                    Err(_) => {
+                RevocationKind::Subject => {
+                    let Ok(user) = Uuid::try_parse(&row.value) else {
                         tracing::error!(value = row.value, "Revocation of a sub that is no UUID");
                         continue;
-                    }
-                },
+                    };
+                    list.subjects.entry(user).or_insert(until)
+                }
                 RevocationKind::Session => {
-                    list.sessions.entry(row.value.as_str().into()).or_insert(until)
+                    list.sessions.entry(canonical(&row.value)).or_insert(until)
                 }
                 RevocationKind::TokenId => {
                     list.tokens.entry(row.value.as_str().into()).or_insert(until)
@@ -135,15 +190,30 @@ impl List {
         list
     }
 
-    fn covers(&self, user: &User) -> bool {
-        let of_session = user.session_id().and_then(|id| self.sessions.get(id));
+    /// The widest revocation that is about a user's token.
+    fn strikes(&self, user: &User) -> Option<Until> {
+        let of_session = user
+            .session_id()
+            .filter(|_| !self.sessions.is_empty())
+            .and_then(|id| self.sessions.get(&canonical(id)));
         let of_token = user.token_id().and_then(|id| self.tokens.get(id));
         let of_subject = self.subjects.get(&user.id().0);
-        [of_subject, of_session, of_token].into_iter().flatten().any(|until| match until {
-            Until::Ever => true,
-            // A token that does not say when it was issued may be old.
-            Until::Issued(last) => user.issued_at().is_none_or(|at| at <= *last),
-        })
+        let about = [of_subject, of_session, of_token].into_iter().flatten().copied();
+        about
+            .filter(|until| match until {
+                Until::Ever => true,
+                // A token that does not say when it was issued may be old.
+                Until::Issued(last) => user.issued_at().is_none_or(|at| at <= *last),
+            })
+            .max()
+    }
+}
+
+/// One spelling of a session's identifier, which is a UUID.
+fn canonical(session: &str) -> Box<str> {
+    match Uuid::try_parse(session) {
+        Ok(id) => id.hyphenated().to_string().into(),
+        Err(_) => session.into(),
     }
 }
 
@@ -158,13 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawal_strikes_by_user_by_session_and_by_token() {
+    fn a_revocation_strikes_by_user_by_session_and_by_token() {
         let user = samples::user();
-        let strikes = |row: RevocationRow| List::of(&[row]).covers(&user);
+        let strikes = |row: RevocationRow| List::of(&[row]).strikes(&user).is_some();
         let id = user.id().to_string();
         assert!(strikes(row(RevocationKind::Subject, &id, None)));
         assert!(strikes(row(RevocationKind::Subject, &id.to_uppercase(), None)));
         assert!(strikes(row(RevocationKind::Session, samples::SESSION, None)));
+        assert!(strikes(row(RevocationKind::Session, &samples::SESSION.to_uppercase(), None)));
         assert!(strikes(row(RevocationKind::TokenId, samples::TOKEN_ID, None)));
         assert!(!strikes(row(RevocationKind::Subject, &Uuid::new_v4().to_string(), None)));
         assert!(!strikes(row(RevocationKind::Session, samples::TOKEN_ID, None)));
@@ -175,24 +246,44 @@ mod tests {
     fn only_tokens_of_before_may_be_meant_and_the_widest_row_counts() {
         let user = samples::user();
         let until = |last| row(RevocationKind::Session, samples::SESSION, last);
-        assert!(List::of(&[until(Some(samples::ISSUED_AT))]).covers(&user));
-        assert!(!List::of(&[until(Some(samples::ISSUED_AT - 1))]).covers(&user));
+        assert!(List::of(&[until(Some(samples::ISSUED_AT))]).strikes(&user).is_some());
+        assert!(List::of(&[until(Some(samples::ISSUED_AT - 1))]).strikes(&user).is_none());
         let both = [until(Some(0)), until(None)];
-        assert!(List::of(&both).covers(&user));
-        assert!(List::of(&[both[1].clone(), both[0].clone()]).covers(&user));
+        assert!(List::of(&both).strikes(&user).is_some());
+        assert!(List::of(&[both[1].clone(), both[0].clone()]).strikes(&user).is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_believed_before_the_withdrawals_are_known_or_when_they_are_old() {
+    async fn nobody_is_believed_before_the_revocations_are_known_or_when_they_are_old() {
         let metrics = Arc::new(Metrics::register(&MetricNames::default()));
         let revocations = Revocations::new(Duration::from_secs(600), metrics);
         let user = samples::user();
         assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
-        revocations.adopt(&[]);
+        revocations.adopt(&[], 0);
         assert_eq!(revocations.check(&user), Ok(()));
         sleep(Duration::from_secs(601)).await;
         assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
-        revocations.adopt(&[row(RevocationKind::Subject, &user.id().to_string(), None)]);
-        assert_eq!(revocations.check(&user), Err(Refusal::Revoked));
+        revocations.adopt(&[row(RevocationKind::Subject, &user.id().to_string(), None)], 0);
+        let struck = RevokedUser { user: user.id(), until_issued: false };
+        assert_eq!(revocations.check(&user), Err(Refusal::Revoked(struck)));
+    }
+
+    // What is known to have changed is not believed, however long the database stays away.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_cannot_be_read_makes_nobody_believed() {
+        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let revocations = Revocations::new(Duration::from_secs(600), metrics);
+        let user = samples::user();
+        revocations.adopt(&[], 0);
+        sleep(Duration::from_secs(5)).await;
+        revocations.invalidate();
+        assert_eq!(revocations.check(&user), Ok(()));
+        sleep(LONGEST_UNREAD * 2).await;
+        assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
+        // A reading that had begun before the change says nothing about it.
+        revocations.adopt(&[], 4000);
+        assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
+        revocations.adopt(&[], revocations.millis());
+        assert_eq!(revocations.check(&user), Ok(()));
     }
 }

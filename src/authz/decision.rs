@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::grant::{AdminGrant, Organisations, Reach};
 use super::selector::{Selector, SelectorFault};
-use super::standing::{Place, Standing};
+use super::standing::{May, Place, Standing};
 use super::{Denial, Grant};
 use crate::authn::Principal;
 use crate::route::{Route, Surface};
-use crate::tenancy::{OrganisationId, Scope, Scopes, TenantTemplate, Tenants};
+use crate::tenancy::{OrganisationId, Scope, TenantTemplate, Tenants};
 
 /// Decides on a request for telemetry: which organisations are meant, whether the caller is in each
 /// of them, and whether they may do this there.
@@ -28,19 +28,19 @@ pub(super) fn decide(
         }
         Selector::Several(wanted) => {
             for organisation in wanted {
-                require(scope, scopes_in(standing, organisation)?)?;
+                require(scope, may_in(standing, organisation)?)?;
             }
             let tenants = wanted.iter().map(tenant_of).collect::<Result<_, _>>()?;
             let tenants = Tenants::federated(tenants).ok_or(Denial::NotAMember)?;
             (Organisations::Several(wanted.as_slice().into()), tenants)
         }
         Selector::One(wanted) => {
-            require(scope, scopes_in(standing, wanted)?)?;
+            require(scope, may_in(standing, wanted)?)?;
             (Organisations::One(wanted.clone()), tenant_of(wanted)?.into())
         }
         Selector::None => {
-            let place = meant(standing)?;
-            require(scope, place.scopes)?;
+            let place = default_place(standing)?;
+            require(scope, place.may())?;
             let organisation = place.organisation;
             (Organisations::One(organisation.clone()), tenant_of(organisation)?.into())
         }
@@ -55,7 +55,7 @@ pub(super) fn decide_admin(
     route: &'static Route,
     organisation: OrganisationId,
 ) -> Result<AdminGrant, Denial> {
-    require(Scope::Admin, scopes_in(standing, &organisation)?)?;
+    require(Scope::Admin, may_in(standing, &organisation)?)?;
     let reach = Reach::Organisation(organisation);
     Ok(AdminGrant { principal: Arc::clone(principal), route, reach })
 }
@@ -67,27 +67,27 @@ pub(super) fn decide_everything(
     route: &'static Route,
 ) -> Result<AdminGrant, Denial> {
     match standing {
-        Standing::Everywhere(scopes) => require(Scope::Admin, *scopes)?,
+        Standing::Everywhere(scopes) => require(Scope::Admin, (*scopes, None))?,
         Standing::In(_) => return Err(Denial::ServiceOnly),
     }
     Ok(AdminGrant { principal: Arc::clone(principal), route, reach: Reach::Everything })
 }
 
-/// What a caller may do in an organisation. One that does not exist gets the same answer as one
-/// that is another's.
-fn scopes_in(standing: &Standing<'_>, wanted: &OrganisationId) -> Result<Scopes, Denial> {
+/// What a caller may do in an organisation, and by which role. One that does not exist gets the same
+/// answer as one that is another's.
+fn may_in<'a>(standing: &Standing<'a>, wanted: &OrganisationId) -> Result<May<'a>, Denial> {
     match standing {
-        Standing::Everywhere(scopes) => Ok(*scopes),
+        Standing::Everywhere(scopes) => Ok((*scopes, None)),
         Standing::In(places) => places
             .iter()
             .find(|place| place.organisation == wanted)
-            .map(|place| place.scopes)
+            .map(Place::may)
             .ok_or(Denial::NotAMember),
     }
 }
 
 /// The organisation that is meant when none is named.
-fn meant<'a>(standing: &'a Standing<'a>) -> Result<&'a Place<'a>, Denial> {
+fn default_place<'a>(standing: &'a Standing<'a>) -> Result<&'a Place<'a>, Denial> {
     let places = match standing {
         Standing::Everywhere(_) => return Err(Denial::NameAny),
         Standing::In(places) => places,
@@ -104,8 +104,8 @@ fn meant<'a>(standing: &'a Standing<'a>) -> Result<&'a Place<'a>, Denial> {
     }
 }
 
-fn require(scope: Scope, scopes: Scopes) -> Result<(), Denial> {
-    if scopes.contains(scope) { Ok(()) } else { Err(Denial::Scope(scope)) }
+fn require(scope: Scope, (scopes, role): May<'_>) -> Result<(), Denial> {
+    if scopes.contains(scope) { Ok(()) } else { Err(Denial::Scope(scope, role.cloned())) }
 }
 
 #[cfg(test)]

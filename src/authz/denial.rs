@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::selector::SelectorFault;
-use crate::tenancy::{OrganisationId, Scope, TenantIdError};
+use crate::tenancy::{OrganisationId, Role, Scope, TenantIdError};
 
 /// Why a known caller may not do this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum Denial {
     NotAMember,
     /// The organisation's name makes no tenant ID.
     NoTenant(TenantIdError),
-    /// The caller lacks a scope.
-    Scope(Scope),
+    /// The caller lacks a scope, by the role that they have, if it is a role that decides.
+    Scope(Scope, Option<Role>),
     /// Only a service may do this.
     ServiceOnly,
     /// It cannot be read what the caller may do. Ours to blame.
@@ -46,7 +46,7 @@ impl Denial {
             }
             Self::NameOne(_) | Self::NameAny => "no_selector",
             Self::NotAMember => "not_a_member",
-            Self::Scope(_) => "missing_scope",
+            Self::Scope(..) => "missing_scope",
             Self::ServiceOnly => "service_only",
             Self::Unavailable => "database_unavailable",
         }
@@ -80,7 +80,14 @@ impl fmt::Display for Denial {
                 f.write_str("you are no member of the organisation that you name, or there is none")
             }
             Self::NoTenant(error) => write!(f, "your organisation has no tenant: {error}"),
-            Self::Scope(scope) => write!(f, "this needs the scope {}", scope.name()),
+            Self::Scope(scope, None) => write!(f, "this needs the scope {}", scope.name()),
+            Self::Scope(scope, Some(role)) => {
+                write!(
+                    f,
+                    "this needs the scope {}, which the role {role:?} does not have",
+                    scope.name()
+                )
+            }
             Self::ServiceOnly => f.write_str("this is for the operator's services only"),
             Self::Unavailable => f.write_str(
                 "it cannot be looked up at the moment to which organisations you belong; try again",

@@ -30,6 +30,15 @@ pub struct Place<'a> {
     pub source: Source,
 }
 
+/// What somebody may do, and by which role.
+pub(super) type May<'a> = (Scopes, Option<&'a Role>);
+
+impl<'a> Place<'a> {
+    pub(super) fn may(&self) -> May<'a> {
+        (self.scopes, self.role)
+    }
+}
+
 /// Who says that a caller is in an organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

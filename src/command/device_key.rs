@@ -4,11 +4,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Outcome, database, on_a_runtime};
-use crate::admin::{KeyRequest, create_key, listed_key};
-use crate::app;
-use crate::config::{Config, parse_duration};
-use crate::store::Store;
+use super::{Outcome, Said, now, on_a_runtime};
+use crate::admin::{AdminError, KeyRequest, Maker, create_key, listed_key};
+use crate::config::{DatabaseConfig, parse_duration};
+use crate::store::{Store, StoreError};
 use crate::tenancy::{DeviceId, OrganisationId};
 
 /// What is to be done with device keys.
@@ -62,8 +61,7 @@ pub struct Revoke {
 }
 
 /// Makes, lists or revokes device keys in the database.
-pub fn device_key(config: &Config, command: DeviceKeyCommand) -> Outcome {
-    let database = database(config)?;
+pub fn device_key(database: &DatabaseConfig, command: DeviceKeyCommand) -> Outcome {
     on_a_runtime(async {
         let store = Store::new(database).map_err(|error| error.to_string())?;
         match command {
@@ -83,31 +81,34 @@ async fn create(store: &Store, args: Create) -> Outcome {
         expires_in_seconds: args.expires_in.as_deref().map(seconds).transpose()?,
         grace_seconds: Some(seconds(&args.grace)?),
     };
-    let now = app::now();
-    let created = create_key(store, &organisation, &request, "command line", now).await;
+    let now = now();
+    let maker = Maker { name: "command line".to_owned(), knows_organisation: false };
+    let created = create_key(store, &organisation, &request, maker, now).await;
     let (key, listed) = created.map_err(|error| match error {
-        crate::admin::AdminError::Store(error) => error.to_string(),
+        AdminError::Store(error @ StoreError::Missing(_)) => {
+            format!("{error}; it has to be in the table organisation first")
+        }
+        AdminError::Store(error) => error.to_string(),
         error => error.to_string(),
     })?;
-    let mut value = listed_key(&listed, now);
-    value["key"] = json!(key.expose());
-    if args.of.json {
-        return Ok(value.to_string());
-    }
-    Ok(format!(
-        "{}\n(device {}; this is shown once, only its hash is kept)",
-        key.expose(),
-        listed.id
-    ))
+    let note = format!("device {}; this is shown once, only its hash is kept", listed.id);
+    let answer = if args.of.json {
+        let mut value = listed_key(&listed, now);
+        value["key"] = json!(key.expose());
+        value.to_string()
+    } else {
+        key.expose().to_owned()
+    };
+    Ok(Said { answer, note: Some(note) })
 }
 
 async fn list(store: &Store, of: &Of) -> Outcome {
     let keys = store.list_device_keys(&organisation(of)?).await;
-    let now = app::now();
+    let now = now();
     let keys: Vec<Value> =
         keys.map_err(|error| error.to_string())?.iter().map(|key| listed_key(key, now)).collect();
     if of.json {
-        return Ok(json!(keys).to_string());
+        return Ok(json!(keys).to_string().into());
     }
     let header =
         ["ID", "HINT", "STATE", "LAST USED", "EXPIRES", "SCOPES", "NAME"].map(str::to_owned);
@@ -119,7 +120,8 @@ async fn list(store: &Store, of: &Of) -> Outcome {
         [text("id"), text("key_hint"), text("state"), used, expires, scopes, text("name")]
     };
     let rows: Vec<[String; 7]> = std::iter::once(header).chain(keys.iter().map(row)).collect();
-    Ok(table(&rows))
+    let note = keys.is_empty().then(|| "this organisation has no device keys".to_owned());
+    Ok(Said { answer: table(&rows), note })
 }
 
 /// Columns as wide as their widest cell.
@@ -137,8 +139,8 @@ async fn revoke(store: &Store, args: &Revoke) -> Outcome {
     let revoked = store.revoke_device_key(&organisation(&args.of)?, DeviceId(args.id)).await;
     match revoked.map_err(|error| error.to_string())? {
         None => Err("the organisation has no such device key".to_owned()),
-        Some(key) if args.of.json => Ok(listed_key(&key, app::now()).to_string()),
-        Some(key) => Ok(format!("revoked: {} ({})", key.id, key.name)),
+        Some(key) if args.of.json => Ok(listed_key(&key, now()).to_string().into()),
+        Some(key) => Ok(format!("revoked: {} ({})", key.id, key.name).into()),
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::explain::explain;
 use super::{Outcome, on_a_runtime};
-use crate::app;
-use crate::authn::KeySet;
-use crate::config::Config;
+use crate::authn::{KeySet, fetch_key_set, key_set_client};
+use crate::config::{Config, KeySetConfig};
 
 /// What `explain-token` is told.
 #[derive(Args)]
@@ -31,17 +31,22 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
         let keys = match args.key_set {
             Some(file) => read_key_set(&file)?,
             None => match &config.auth.key_set {
-                Some(key_set) => app::fetch_key_set(key_set)
+                Some(key_set) => fetch(key_set)
                     .await
                     .map_err(|error| format!("the key set could not be fetched: {error}")),
                 None => Err("no key set is configured (auth.jwks_url is empty)".to_owned()),
             },
         };
         let keys = keys.as_ref().map_err(String::as_str);
-        Ok::<_, String>(app::explain(config, &token, keys).await)
+        Ok::<_, String>(explain(config, &token, keys).await)
     })??;
     let text = explanation.to_string();
-    if explanation.passes() { Ok(text) } else { Err(text) }
+    if explanation.passes() { Ok(text.into()) } else { Err(text) }
+}
+
+async fn fetch(config: &KeySetConfig) -> Result<KeySet, String> {
+    let client = key_set_client().map_err(|error| error.to_string())?;
+    fetch_key_set(config, &client).await
 }
 
 fn read_standard_input() -> Result<String, String> {

@@ -20,7 +20,7 @@ pub fn healthcheck(config: &Config) -> Outcome {
         Ok::<_, reqwest::Error>((status, answer.text().await?))
     })?;
     match answer {
-        Ok((status, facts)) if status.is_success() => Ok(facts.trim_end().to_owned()),
+        Ok((status, facts)) if status.is_success() => Ok(facts.trim_end().to_owned().into()),
         Ok((_, facts)) => Err(facts.trim_end().to_owned()),
         Err(error) => Err(format!("{address} does not answer: {error}")),
     }

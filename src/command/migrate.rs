@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{Outcome, database, on_a_runtime};
-use crate::config::Config;
+use super::{Outcome, on_a_runtime};
+use crate::config::DatabaseConfig;
 use crate::store;
 
 /// What `migrate` is told.
@@ -16,7 +16,7 @@ pub struct Migrate {
 }
 
 /// Brings the database's tables up to date.
-pub fn migrate(config: &Config, args: &Migrate) -> Outcome {
-    let migrated = on_a_runtime(store::migrate(database(config)?, args.adopt))?;
-    migrated.map(|migrated| migrated.to_string()).map_err(|error| error.to_string())
+pub fn migrate(database: &DatabaseConfig, args: &Migrate) -> Outcome {
+    let migrated = on_a_runtime(store::migrate(database, args.adopt))?;
+    migrated.map(|migrated| migrated.to_string().into()).map_err(|error| error.to_string())
 }

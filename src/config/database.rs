@@ -66,11 +66,17 @@ pub struct QueriesConfig {
     pub session: Option<String>,
 }
 
-/// Supabase's transaction pooler, and `PgBouncer`'s usual port.
-const TRANSACTION_POOLER_PORTS: [u16; 2] = [6543, 6432];
+/// Supabase's transaction pooler. Others are found by what they do.
+const TRANSACTION_POOLER_PORT: u16 = 6543;
 
 pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
+    let says_anything = section.says_anything();
     let url = section.secret("url");
+    if url.is_empty() && says_anything {
+        let problem = "is empty, but [database] says more: losing it must not leave the decision to \
+                       claims alone; remove the section to do without a database";
+        section.fault("url", problem.to_owned());
+    }
     let address = if url.is_empty() { None } else { read_url(section, &url) };
     let second = Duration::from_secs(1);
     let (minute, day) = (60 * second, 86_400 * second);
@@ -116,10 +122,17 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
         section.fault("url", format!("{wanted}{hint}"));
         return None;
     };
-    if url.port().is_some_and(|port| TRANSACTION_POOLER_PORTS.contains(&port)) {
+    if url.port() == Some(TRANSACTION_POOLER_PORT) {
         let problem = "is a transaction pooler by its port, which delivers no notifications (LISTEN) \
                        and keeps no session; use the direct connection or the session pooler, both on \
                        port 5432";
+        section.fault("url", problem.to_owned());
+    }
+    if url
+        .query_pairs()
+        .any(|(key, value)| matches!(&*key, "host" | "hostaddr") && !value.starts_with('/'))
+    {
+        let problem = "must have its host in front, not as a parameter";
         section.fault("url", problem.to_owned());
     }
     if url.query_pairs().any(|(key, _)| key.starts_with("ssl")) {

@@ -51,6 +51,11 @@ impl<'a> Document<'a> {
         value
     }
 
+    /// Ends the reading of some sections, whatever stands in others.
+    pub(super) fn finish_section(self) -> Result<(), Faults> {
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+    }
+
     pub(super) fn finish(mut self) -> Result<(), Faults> {
         let known = self.known.join(", ");
         for name in self.root.keys() {
@@ -93,6 +98,12 @@ impl Section<'_> {
         parse: impl FnOnce(Raw) -> Result<T, String>,
     ) -> T {
         self.get_named(key, default, parse)
+    }
+
+    /// Whether any key stands in this section with something in it.
+    pub(super) fn says_anything(&self) -> bool {
+        let is_text = |value: &Value| value.as_str().is_none_or(|text| !text.is_empty());
+        self.table.values().any(is_text) || self.environment.values().any(|text| !text.is_empty())
     }
 
     /// The names of the keys that stand in this section, for one whose keys are the operator's.

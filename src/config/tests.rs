@@ -163,6 +163,8 @@ fn a_database_that_cannot_serve_is_refused_and_its_password_is_not_repeated() {
         ("url = \"postgres://u:secret@pooler.supabase.com:6543/postgres\"", "database.url"),
         ("url = \"postgres://u:secret@h:5432/d?sslmode=disable\"", "database.url"),
         ("url = \"mysql://u:secret@h/d\"", "database.url"),
+        ("url = \"postgres:///d?host=db.example.com&password=secret\"", "database.url"),
+        ("url = \"\"\nmembership_query = \"select 1\"", "database.url"),
         ("url = \"postgres://u:sec#ret@h:5432:1/d\"", "database.url"),
         ("url = \"postgres://u:secret@h/d\"\nca_file = \"no-such-file\"", "database.ca_file"),
         ("url = \"postgres://u:secret@h/d\"\nschema = \"a\\\"; drop table x\"", "database.schema"),

@@ -65,14 +65,20 @@ impl<K: Copy + Eq + Hash, V: Clone> Flights<K, V> {
         true
     }
 
-    /// Some keys could not be read.
-    pub(super) fn cancel(&self, keys: &[K]) {
-        let mut flights = self.lock();
-        for key in keys {
-            for waiting in flights.remove(key).into_iter().flat_map(|flight| flight.waiting) {
-                let _ = waiting.send(None);
-            }
+    /// Nothing could be read.
+    pub(super) fn cancel_all(&self) {
+        let flights = std::mem::take(&mut *self.lock());
+        for waiting in flights.into_values().flat_map(|flight| flight.waiting) {
+            let _ = waiting.send(None);
         }
+    }
+
+    /// Has a key read without waiting for it. Says whether that has to be seen to.
+    pub(super) fn ensure(&self, key: K) -> bool {
+        let mut flights = self.lock();
+        let is_first = !flights.contains_key(&key);
+        flights.entry(key).or_insert_with(|| Flight { waiting: Vec::new(), tainted: false });
+        is_first
     }
 
     /// A key has changed.

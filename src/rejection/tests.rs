@@ -1,9 +1,12 @@
 use super::*;
 use crate::authn::{CredentialFault, TokenFault};
+use crate::authn::{DeviceKeyFault, RevokedUser};
 use crate::authz::SelectorFault;
+use crate::tenancy::{DeviceId, UserId};
 use crate::tenancy::{OrganisationId, Scope};
 
 fn every_kind() -> Vec<Rejection> {
+    let device = DeviceId(uuid::Uuid::nil());
     let retry_after = Duration::from_secs(7);
     vec![
         Rejection::Route(Unroutable::Path),
@@ -20,10 +23,36 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
         Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
-        Rejection::Denied(Denial::Selector(SelectorFault::Several)),
-        Rejection::Denied(Denial::NameOne(vec![OrganisationId::parse("org-a").unwrap()])),
-        Rejection::Denied(Denial::NotAMember),
-        Rejection::Denied(Denial::Scope(Scope::MetricsWrite)),
+        Rejection::Origin("https://evil.example".to_owned()),
+        Rejection::Credential(Refusal::DatabaseUnavailable),
+        Rejection::Credential(Refusal::SessionEnded),
+        Rejection::Credential(Refusal::Revoked(RevokedUser {
+            user: UserId(uuid::Uuid::nil()),
+            until_issued: false,
+        })),
+        Rejection::Credential(Refusal::DeviceKey(DeviceKeyFault::Form)),
+        Rejection::Credential(Refusal::DeviceKey(DeviceKeyFault::Unknown)),
+        Rejection::Credential(Refusal::DeviceKey(DeviceKeyFault::Revoked(device))),
+        Rejection::Credential(Refusal::DeviceKey(DeviceKeyFault::Expired { device, seconds: 1 })),
+        Rejection::Credential(Refusal::DeviceKey(DeviceKeyFault::Off)),
+        Rejection::Denied(Denial::Selector(SelectorFault::Several), None),
+        Rejection::Denied(
+            Denial::NameOne(vec![OrganisationId::parse("org-a").unwrap()]),
+            Some("org-b".to_owned()),
+        ),
+        Rejection::Denied(Denial::NotAMember, Some("org-b".to_owned())),
+        Rejection::Denied(Denial::Scope(Scope::MetricsWrite, None), None),
+        Rejection::Denied(Denial::ServiceOnly, None),
+        Rejection::Denied(Denial::NameAny, None),
+        Rejection::Denied(Denial::Unavailable, None),
+        Rejection::Admin(AdminError::Request("x".to_owned())),
+        Rejection::Admin(AdminError::Missing("device key")),
+        Rejection::Admin(AdminError::NoDatabase),
+        Rejection::Admin(AdminError::Store(StoreError::Unavailable("10.0.0.7 refused".to_owned()))),
+        Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
+        Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
+        Rejection::Admin(AdminError::Store(StoreError::Full(1))),
+        Rejection::Admin(AdminError::Broken),
         Rejection::Failed(Failure::NoInstance),
         Rejection::Failed(Failure::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
         Rejection::Failed(Failure::Timeout),

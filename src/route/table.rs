@@ -71,7 +71,7 @@ pub mod admin {
     pub const DEVICE_KEYS: &str = "/admin/organisations/{organisation}/device-keys";
     /// One of them.
     pub const DEVICE_KEY: &str = "/admin/organisations/{organisation}/device-keys/{id}";
-    /// Tokens withdrawn.
+    /// Tokens revoked.
     pub const REVOCATIONS: &str = "/admin/revocations";
     /// One of them.
     pub const REVOCATION: &str = "/admin/revocations/{id}";
@@ -103,7 +103,7 @@ pub static ROUTES: [Route; 32] = [
     get("/api/v1/user_limits"),
     get("/api/v1/user_stats"),
     push("/api/v1/push/influx/write"),
-    admin_get(admin::WHOAMI, Access::Anyone),
+    admin_get(admin::WHOAMI, Access::AnyPrincipal),
     admin_get(admin::DEVICE_KEYS, Access::Organisation),
     admin_post(admin::DEVICE_KEYS, Access::Organisation),
     admin_get(admin::DEVICE_KEY, Access::Organisation),

@@ -51,6 +51,9 @@ pub struct NewDeviceKey {
     pub grace_seconds: Option<i32>,
     /// Who makes it.
     pub created_by: String,
+    /// Whether the organisation is known to be there by another's word than our table's: a member
+    /// by claim, or by a query of the operator's, makes it.
+    pub organisation_is_known: bool,
 }
 
 /// A key, as an administrator sees it.
@@ -78,6 +81,10 @@ pub struct ListedDeviceKey {
     pub created_by: String,
 }
 
+/// An organisation's keys, at most: what is shown at once, and how many it may have that are not
+/// revoked.
+pub const MOST_KEYS: usize = 10_000;
+
 /// What is shown of a key.
 fn listed() -> String {
     let times = ["expires_at", "revoked_at", "last_used_at", "created_at"].map(moment::select);
@@ -85,23 +92,25 @@ fn listed() -> String {
 }
 
 impl Store {
-    /// The keys with some hashes. A hash that no key has is left out.
+    /// The keys with some hashes. A hash that no key has is left out; one whose row cannot be read is
+    /// there with nothing: that is our fault and not the device's.
     pub async fn device_keys(
         &self,
         hashes: Vec<KeyHash>,
-    ) -> Result<HashMap<KeyHash, DeviceKeyRow>, StoreError> {
+    ) -> Result<HashMap<KeyHash, Option<DeviceKeyRow>>, StoreError> {
         let store = self.clone();
         self.run(async move {
             let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
             let query = AssertSqlSafe(store.queries().await?.device_key.clone());
-            let query = sqlx::query(query).bind(hashes).persistent(false);
-            let rows = query.fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.pool, sqlx::query(query).bind(hashes)).await?;
             let mut found = HashMap::with_capacity(rows.len());
             for row in &rows {
-                match read(row) {
-                    Ok((hash, key)) => drop(found.insert(hash, key)),
-                    Err(problem) => tracing::warn!(problem, "Device key left out"),
+                let Some(hash) = read_hash(row) else { continue };
+                let key = read(row);
+                if let Err(problem) = &key {
+                    tracing::warn!(problem, "Device key not understood");
                 }
+                found.insert(hash, key.ok());
             }
             Ok(found)
         })
@@ -115,15 +124,24 @@ impl Store {
     ) -> Result<ListedDeviceKey, StoreError> {
         let store = self.clone();
         self.run(async move {
+            if new.organisation_is_known {
+                let table = store.table("organisation")?;
+                let query = format!("insert into {table} (id) values ($1) on conflict do nothing");
+                let query = sqlx::query(AssertSqlSafe(query)).bind(new.organisation.as_str());
+                store.rows(&store.0.side_pool, query).await?;
+            }
             let scopes: Vec<&str> = new.scopes.names().collect();
             let query = format!(
                 "insert into {} (organisation_id, name, key_hash, key_hint, scopes, expires_at, \
-                 grace_seconds, created_by) values ($1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8) \
+                 grace_seconds, created_by) \
+                 select $1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8 \
+                 where (select count(*) from {} where organisation_id = $1 and revoked_at is null) < {MOST_KEYS} \
                  returning {}",
-                store.table("device_key"),
+                store.table("device_key")?,
+                store.table("device_key")?,
                 listed()
             );
-            let row = sqlx::query(AssertSqlSafe(query))
+            let query = sqlx::query(AssertSqlSafe(query))
                 .bind(new.organisation.as_str())
                 .bind(&new.name)
                 .bind(new.hash.as_slice())
@@ -131,16 +149,15 @@ impl Store {
                 .bind(scopes)
                 .bind(new.expires_at)
                 .bind(new.grace_seconds)
-                .bind(&new.created_by)
-                .persistent(false)
-                .fetch_one(&store.0.pool)
-                .await?;
-            Ok(read_listed(&row)?)
+                .bind(&new.created_by);
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            let row = rows.first().ok_or(StoreError::Full(MOST_KEYS))?;
+            Ok(read_listed(row)?)
         })
         .await
     }
 
-    /// All keys of an organisation, the newest first.
+    /// The keys of an organisation, the newest first, [`MOST_KEYS`] at most.
     pub async fn list_device_keys(
         &self,
         organisation: &OrganisationId,
@@ -148,12 +165,13 @@ impl Store {
         let (store, organisation) = (self.clone(), organisation.clone());
         self.run(async move {
             let query = format!(
-                "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id",
+                "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id \
+                 limit {MOST_KEYS}",
                 listed(),
-                store.table("device_key")
+                store.table("device_key")?
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str());
-            let rows = query.persistent(false).fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.side_pool, query).await?;
             rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
         })
         .await
@@ -170,11 +188,11 @@ impl Store {
             let query = format!(
                 "select {} from {} where organisation_id = $1 and id = $2",
                 listed(),
-                store.table("device_key")
+                store.table("device_key")?
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
-            let row = query.persistent(false).fetch_optional(&store.0.pool).await?;
-            Ok(row.as_ref().map(read_listed).transpose()?)
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            Ok(rows.first().map(read_listed).transpose()?)
         })
         .await
     }
@@ -191,19 +209,25 @@ impl Store {
             let query = format!(
                 "update {} set revoked_at = coalesce(revoked_at, now()) \
                  where organisation_id = $1 and id = $2 returning {}",
-                store.table("device_key"),
+                store.table("device_key")?,
                 listed()
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
-            let row = query.persistent(false).fetch_optional(&store.0.pool).await?;
-            Ok(row.as_ref().map(read_listed).transpose()?)
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            Ok(rows.first().map(read_listed).transpose()?)
         })
         .await
     }
 
     /// Notes when keys were last used (seconds since the epoch). A later time is never overwritten
     /// by an earlier one of another copy.
-    pub async fn note_uses(&self, uses: Vec<(DeviceId, i64)>) -> Result<(), StoreError> {
+    pub async fn note_uses(&self, mut uses: Vec<(DeviceId, i64)>) -> Result<(), StoreError> {
+        if self.0.config.queries.device_key.is_some() {
+            // The keys are in a table that we know nothing of.
+            return Ok(());
+        }
+        // In one order, so that two copies do not wait for each other's rows.
+        uses.sort_by_key(|(device, _)| device.0);
         let store = self.clone();
         self.run(async move {
             let (ids, times): (Vec<Uuid>, Vec<f64>) =
@@ -213,11 +237,10 @@ impl Store {
                  from unnest($1::uuid[], $2::float8[]) as used(id, at) \
                  where key.id = used.id \
                  and (key.last_used_at is null or key.last_used_at < to_timestamp(used.at))",
-                store.table("device_key")
+                store.table("device_key")?
             );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(ids).bind(times).persistent(false);
-            query.execute(&store.0.pool).await?;
-            Ok(())
+            let query = sqlx::query(AssertSqlSafe(query)).bind(ids).bind(times);
+            store.rows(&store.0.side_pool, query).await.map(drop)
         })
         .await
     }
@@ -236,11 +259,13 @@ fn scopes(names: &[String]) -> Scopes {
     known.collect::<Scopes>().intersection(Scope::DATA.into_iter().collect())
 }
 
-fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
+fn read_hash(row: &PgRow) -> Option<KeyHash> {
+    row.try_get::<&[u8], _>("key_hash").ok()?.try_into().ok()
+}
+
+fn read(row: &PgRow) -> Result<DeviceKeyRow, String> {
     let wrong = |error: sqlx::Error| error.to_string();
     let id = DeviceId(row.try_get("id").map_err(wrong)?);
-    let hash: &[u8] = row.try_get("key_hash").map_err(wrong)?;
-    let hash = hash.try_into().map_err(|_| format!("key {id}: the hash has not 32 bytes"))?;
     let organisation: &str = row.try_get("organisation_id").map_err(wrong)?;
     let organisation =
         OrganisationId::parse(organisation).map_err(|error| format!("key {id}: {error}"))?;
@@ -249,7 +274,7 @@ fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
     let grace: Option<i32> = row.try_get("grace_seconds").map_err(wrong)?;
     let revoked_at: Option<f64> = row.try_get("revoked_at").map_err(wrong)?;
     let name: Option<String> = row.try_get("name").map_err(wrong)?;
-    let key = DeviceKeyRow {
+    Ok(DeviceKeyRow {
         id,
         organisation,
         name: name.unwrap_or_default(),
@@ -257,8 +282,7 @@ fn read(row: &PgRow) -> Result<(KeyHash, DeviceKeyRow), String> {
         expires_at: moment::seconds(expires_at),
         grace_seconds: i64::from(grace.unwrap_or(0).max(0)),
         is_revoked: revoked_at.is_some(),
-    };
-    Ok((hash, key))
+    })
 }
 
 fn read_listed(row: &PgRow) -> Result<ListedDeviceKey, sqlx::Error> {

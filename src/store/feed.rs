@@ -5,7 +5,7 @@
 //! an earlier epoch is read again before it is used.
 //!
 //! A connection that has died without a word would be worst of all: it looks like silence. It is
-//! asked for a sign of life every second.
+//! asked for a sign of life again and again, and is given up within a second.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,8 +49,10 @@ pub struct Feed {
 
 /// The channel that the triggers of `migrations/` write to.
 const CHANNEL: &str = "mimir_tenant_proxy";
-const HEARTBEAT: Duration = Duration::from_secs(1);
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_millis(400);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(600);
+/// How long it may take until a connection listens.
+const LONGEST_START: Duration = Duration::from_secs(20);
 /// How long a notification of our own may take to come back.
 const ECHO: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -107,7 +109,8 @@ impl Feed {
     }
 
     async fn listen(&self, store: &Store, on_change: &impl Fn(Change)) -> Result<(), StoreError> {
-        let mut listener = store.listener().await?;
+        let connecting = timeout(LONGEST_START, store.listener()).await;
+        let mut listener = connecting.map_err(|_| lost("no answer"))??;
         self.begin();
         tracing::info!("Changes are heard of");
         on_change(Change::Anything);
@@ -171,7 +174,13 @@ impl Store {
                 }
             }
         });
-        heard.await.map_err(|_| behind_a_pooler())??;
+        let Ok(heard) = heard.await else {
+            // Nothing came. If the connection answers otherwise, the database is not merely slow.
+            let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
+            alive.map_err(|_| lost("no sign of life"))??;
+            return Err(behind_a_pooler());
+        };
+        heard?;
         listener.unlisten(&echo).await?;
         Ok(listener)
     }
@@ -179,7 +188,10 @@ impl Store {
     /// Sees once whether notifications arrive.
     pub async fn check_notifications(&self) -> Result<(), StoreError> {
         let store = self.clone();
-        let heard = self.0.runtime.spawn(async move { store.listener().await.map(drop) });
+        let heard = self.0.runtime.spawn(async move {
+            connect::try_once(&store.0.config).await?;
+            store.listener().await.map(drop)
+        });
         heard.await.map_err(|_| lost("the process ends"))?
     }
 
@@ -204,12 +216,16 @@ fn parse(payload: &str) -> Option<Change> {
     let key = key.trim();
     Some(match (kind, key) {
         ("membership", "") => Change::Memberships,
-        ("membership", key) => Change::Membership(UserId(Uuid::try_parse(key).ok()?)),
+        // A key that cannot be read is still a change.
+        ("membership", key) => Uuid::try_parse(key)
+            .map_or(Change::Memberships, |user| Change::Membership(UserId(user))),
         ("device_key", "") => Change::DeviceKeys,
-        ("device_key", key) => Change::DeviceKey(Box::new(hash(key)?)),
+        ("device_key", key) => {
+            hash(key).map_or(Change::DeviceKeys, |hash| Change::DeviceKey(Box::new(hash)))
+        }
         ("revocation", _) => Change::Revocations,
         ("session", "") => Change::Sessions,
-        ("session", key) => Change::Session(Uuid::try_parse(key).ok()?),
+        ("session", key) => Uuid::try_parse(key).map_or(Change::Sessions, Change::Session),
         _ => return None,
     })
 }
@@ -246,7 +262,12 @@ mod tests {
         );
         assert_eq!(parse("revocation"), Some(Change::Revocations));
         assert_eq!(parse(&format!("session {id}")), Some(Change::Session(id)));
-        for strange in ["", "membership x", "device_key ab", "alert", "device_key \\xabc"] {
+        for unreadable in ["device_key ab", "device_key \\xabc", "device_key \\253\\253"] {
+            assert_eq!(parse(unreadable), Some(Change::DeviceKeys), "{unreadable:?}");
+        }
+        assert_eq!(parse("membership x"), Some(Change::Memberships));
+        assert_eq!(parse("session x"), Some(Change::Sessions));
+        for strange in ["", "alert", "memberships"] {
             assert_eq!(parse(strange), None, "{strange:?}");
         }
     }

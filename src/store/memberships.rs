@@ -19,8 +19,7 @@ impl Store {
         self.run(async move {
             let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
             let query = AssertSqlSafe(store.queries().await?.membership.clone());
-            let query = sqlx::query(query).bind(users).persistent(false);
-            let rows = query.fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.pool, sqlx::query(query).bind(users)).await?;
             let mut found: HashMap<UserId, Vec<Membership>> = HashMap::new();
             for row in &rows {
                 match read(row) {

@@ -1,4 +1,4 @@
-//! Tokens withdrawn before their time.
+//! Tokens revoked before they expire.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, moment};
 
-/// By what tokens are withdrawn.
+/// By what tokens are revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RevocationKind {
     /// Their user.
@@ -18,7 +18,7 @@ pub enum RevocationKind {
     TokenId,
 }
 
-/// One withdrawal, as it is enforced.
+/// One revocation, as it is enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationRow {
     /// By what.
@@ -29,7 +29,7 @@ pub struct RevocationRow {
     pub issued_before: Option<i64>,
 }
 
-/// A withdrawal to be written.
+/// A revocation to be written.
 #[derive(Clone, Debug)]
 pub struct NewRevocation {
     /// By what.
@@ -46,7 +46,7 @@ pub struct NewRevocation {
     pub created_by: String,
 }
 
-/// A withdrawal, as an administrator sees it.
+/// A revocation, as an administrator sees it.
 #[derive(Clone, Debug)]
 pub struct ListedRevocation {
     /// Its identifier.
@@ -77,15 +77,15 @@ impl RevocationKind {
 }
 
 /// How many are shown at once.
-const MOST_LISTED: i64 = 1000;
+pub const MOST_REVOCATIONS_LISTED: usize = 10_000;
 
 impl Store {
-    /// All withdrawals that count now.
+    /// All revocations that count now.
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
         let store = self.clone();
         self.run(async move {
             let query = AssertSqlSafe(store.queries().await?.revocation.clone());
-            let rows = sqlx::query(query).persistent(false).fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.pool, sqlx::query(query)).await?;
             let mut read = Vec::with_capacity(rows.len());
             for row in &rows {
                 match read_row(row) {
@@ -98,54 +98,53 @@ impl Store {
         .await
     }
 
-    /// Writes a withdrawal and gives its identifier.
+    /// Writes a revocation and gives its identifier.
     pub async fn add_revocation(&self, new: NewRevocation) -> Result<Uuid, StoreError> {
         let store = self.clone();
         self.run(async move {
             let query = format!(
                 "insert into {} (kind, value, issued_before, expires_at, reason, created_by) \
                  values ($1, $2, $3, $4, $5, $6) returning id",
-                store.table("revocation")
+                store.table("revocation")?
             );
-            let row = sqlx::query(AssertSqlSafe(query))
+            let query = sqlx::query(AssertSqlSafe(query))
                 .bind(new.kind.name())
                 .bind(new.value)
                 .bind(new.issued_before)
                 .bind(new.expires_at)
                 .bind(new.reason)
-                .bind(new.created_by)
-                .persistent(false)
-                .fetch_one(&store.0.pool)
-                .await?;
+                .bind(new.created_by);
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            let row = rows.first().ok_or(StoreError::Missing("revocation"))?;
             Ok(row.try_get("id")?)
         })
         .await
     }
 
-    /// Takes a withdrawal back. Says whether there was one.
+    /// Takes a revocation back. Says whether there was one.
     pub async fn remove_revocation(&self, id: Uuid) -> Result<bool, StoreError> {
         let store = self.clone();
         self.run(async move {
-            let query = format!("delete from {} where id = $1", store.table("revocation"));
-            let query = sqlx::query(AssertSqlSafe(query)).bind(id).persistent(false);
-            Ok(query.execute(&store.0.pool).await?.rows_affected() > 0)
+            let table = store.table("revocation")?;
+            let query = format!("delete from {table} where id = $1 returning id");
+            let query = sqlx::query(AssertSqlSafe(query)).bind(id);
+            Ok(!store.rows(&store.0.side_pool, query).await?.is_empty())
         })
         .await
     }
 
-    /// The newest withdrawals.
+    /// The newest revocations.
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
         let store = self.clone();
         self.run(async move {
             let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
             let query = format!(
                 "select id, kind, value, reason, created_by, {} from {} as revocation \
-                 order by revocation.created_at desc limit {MOST_LISTED}",
+                 order by revocation.created_at desc limit {MOST_REVOCATIONS_LISTED}",
                 times.join(", "),
-                store.table("revocation")
+                store.table("revocation")?
             );
-            let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
-            let rows = query.fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.side_pool, sqlx::query(AssertSqlSafe(query))).await?;
             rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
         })
         .await

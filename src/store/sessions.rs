@@ -13,8 +13,7 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let query = AssertSqlSafe(store.queries().await?.session.clone());
-            let query = sqlx::query(query).bind(sessions).persistent(false);
-            let rows = query.fetch_all(&store.0.pool).await?;
+            let rows = store.rows(&store.0.pool, sqlx::query(query).bind(sessions)).await?;
             // A row without an identifier is nobody's session.
             let ids = rows.iter().filter_map(|row| row.try_get::<Option<Uuid>, _>("id").ok()?);
             Ok(ids.collect())

@@ -62,11 +62,15 @@ pub struct Metrics {
     directories: HashMap<&'static str, DirectoryMetrics>,
     /// Whether changes in the database are heard of.
     pub database_listening: Gauge,
-    /// Withdrawals that count.
+    /// Revocations that count.
     pub revocations: Gauge,
+    /// Age of what is known of them.
+    pub revocations_age: Gauge,
+    /// Readings of them that failed.
+    pub revocation_failures: Counter,
     /// Uses of device keys that have expired and are in their grace.
     pub device_key_grace_uses: Counter,
-    /// Requests with an unknown device key that had to wait, or were sent away.
+    /// Refusals of unknown device keys that were held back.
     pub device_key_backoffs: Counter,
     /// Times of last use that could not be written, and will be with the next batch.
     pub last_used_failures: Counter,
@@ -176,6 +180,8 @@ impl Metrics {
                 .collect(),
             database_listening: gauge!("mimir_tenant_proxy_database_listening"),
             revocations: gauge!("mimir_tenant_proxy_revocations"),
+            revocations_age: gauge!("mimir_tenant_proxy_revocations_age_seconds"),
+            revocation_failures: counter!("mimir_tenant_proxy_revocation_read_failures_total"),
             device_key_grace_uses: counter!("mimir_tenant_proxy_device_key_grace_uses_total"),
             device_key_backoffs: counter!("mimir_tenant_proxy_device_key_backoffs_total"),
             last_used_failures: counter!("mimir_tenant_proxy_device_key_last_used_failures_total"),
@@ -352,14 +358,23 @@ fn describe_database() {
         "mimir_tenant_proxy_database_listening",
         "1 while changes in the database are heard of; 0 while they are not, or without a database."
     );
-    describe_gauge!("mimir_tenant_proxy_revocations", "Withdrawals of tokens that count.");
+    describe_gauge!("mimir_tenant_proxy_revocations", "Revocations that count.");
+    describe_gauge!(
+        "mimir_tenant_proxy_revocations_age_seconds",
+        Unit::Seconds,
+        "Time since the revocations were read; -1 if they never were."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_revocation_read_failures_total",
+        "Readings of the revocations that failed."
+    );
     describe_counter!(
         "mimir_tenant_proxy_device_key_grace_uses_total",
         "Requests with a device key that has expired and works only by its grace: renew it."
     );
     describe_counter!(
         "mimir_tenant_proxy_device_key_backoffs_total",
-        "Requests with an unknown device key that waited, or were sent away, because their address had sent many."
+        "Refusals of an unknown device key that were held back because its address had sent many."
     );
     describe_counter!(
         "mimir_tenant_proxy_device_key_last_used_failures_total",

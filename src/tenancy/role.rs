@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Scope, Scopes};
 
 /// A role's name, as the membership table or a claim has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Role(Box<str>);
 
 impl Role {
@@ -18,6 +18,12 @@ impl Role {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 

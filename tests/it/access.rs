@@ -112,7 +112,7 @@ fn refused(caller: &Caller, route: &Route) -> Option<u16> {
         Access::Tenant(_) => caller.refused,
         // Without a database nobody administers anything, but everybody may ask who they are; the
         // selector has no say in either.
-        Access::Anyone => (!is_known).then_some(401),
+        Access::AnyPrincipal => (!is_known).then_some(401),
         Access::Organisation | Access::Everything => Some(if is_known { 403 } else { 401 }),
     }
 }

@@ -9,6 +9,8 @@ use harness::{Client, Database, PgBouncer, Postgres, Proxy, Upstream, wait_until
 use serde_json::Value;
 use uuid::Uuid;
 
+use serde_json::json;
+
 use crate::answers::ok;
 use crate::town::{Person, Town, command, command_with, town, town_without_migration};
 
@@ -107,13 +109,16 @@ async fn only_a_database_with_the_right_certificate_is_read() {
     let output = command_with(&database, &env, &["migrate"]);
     assert!(output.status.success(), "{output:?}");
     let quoted = |text: &str| format!("{text:?}");
-    let (full, off) = (quoted("verify-full"), quoted("off"));
+    let full = quoted("verify-full");
+    // Whom the database does not let in has to change something.
+    let (code, text) = serve(&database.url(), &[("MTP__DATABASE__TLS", "off")]);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("no encryption"), "{text}");
     let (right, other) = (quoted(&right), quoted(&other));
     for (settings, status, reason) in [
         (vec![("database.tls", &full), ("database.ca_file", &right)], 200, ""),
         (vec![("database.tls", &full), ("database.ca_file", &other)], 503, "certificate"),
         (vec![("database.tls", &full)], 503, "certificate"),
-        (vec![("database.tls", &off)], 503, "no encryption"),
     ] {
         let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let url = database.url();
@@ -287,8 +292,9 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
                where id = (select id from device_key order by created_at desc limit 1)";
     town.database.execute(sql).await;
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
-    assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 401));
-    logged(&town, "Device key left out").await;
+    // A row of ours that makes no sense is not the device's fault: it keeps its data.
+    assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
+    logged(&town, "Device key not understood").await;
 }
 
 /// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
@@ -395,9 +401,53 @@ async fn a_null_in_an_operators_row_is_left_out_alone() {
     let (served, refused) =
         futures_util::future::join(ask.get(QUERY), ask_without.get(QUERY)).await;
     assert_eq!((served.status.as_u16(), refused.status.as_u16()), (200, 403), "{served:?}");
-    let device = town.device(&organisation, &["metrics:read"]).await;
+    // What is read by a query of the operator's is written there: ours would count for nothing.
+    let path = format!("/admin/organisations/{organisation}/device-keys");
+    let made = town.service().post(&path, r#"{"name": "hub"}"#).await;
+    assert_eq!(made.status, 409, "{made:?}");
+    assert!(made.text.contains("database.device_key_query"), "{made:?}");
+    let revoked = json!({"kind": "jti", "value": "x"}).to_string();
+    let revoked = town.service().post("/admin/revocations", revoked).await;
+    assert_eq!(revoked.status, 409, "{revoked:?}");
+    let key = mimir_tenant_proxy::authn::NewKey::generate().unwrap();
+    let sql = format!(
+        "insert into device_key (organisation_id, name, key_hash, scopes)
+         values ('{organisation}', 'hub', sha256('{}'), '{{metrics:read}}')",
+        key.expose()
+    );
+    town.database.execute(&sql).await;
+    let device = town.proxy.client().bearer(key.expose());
     assert_eq!(device.get(QUERY).await.status, 200);
-    for message in ["Membership left out", "Device key left out", "Revocation left out"] {
+    for message in ["Membership left out", "Device key not understood", "Revocation left out"] {
         logged(&town, message).await;
     }
+}
+
+// Rows that are hidden from us would make strangers of members; in tables of the operator's own too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_table_whose_rows_are_hidden_is_refused_at_the_start() {
+    let database = migrated("hidden_own").await;
+    database
+        .execute(
+            "create table own (user_id uuid, organisation_id text, role text);
+             alter table own enable row level security",
+        )
+        .await;
+    let (_, url) = login(
+        &database,
+        "alter role $role bypassrls; grant all on all tables in schema public to $role",
+    )
+    .await;
+    let query = "select * from own where user_id = any($1)";
+    let env = [("MTP__DATABASE__MEMBERSHIP_QUERY", query)];
+    let (role, hidden) = login(&database, "grant select on own to $role").await;
+    let sql = format!(
+        "grant all on device_key, revocation to \"{role}\"; alter table device_key disable row level security;
+         alter table revocation disable row level security"
+    );
+    database.execute(&sql).await;
+    let (code, text) = serve(&hidden, &env);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("membership_query") && text.contains("row-level security"), "{text}");
+    drop(url);
 }

@@ -172,6 +172,7 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
         (r#"{"name": "x", "scopes": []}"#, "scopes"),
         (r#"{"name": "x", "expires_at": "tomorrow"}"#, "expires_at"),
         (r#"{"name": "x", "expires_at": "2001-01-01T00:00:00Z"}"#, "expired"),
+        (r#"{"name": "x", "expires_at": "9999-12-31T23:59:59Z"}"#, "hundred years"),
         (r#"{"name": "x", "organisation": "another"}"#, "organisation"),
     ] {
         let answer = admin.post(&path, body.to_owned()).await;
@@ -202,6 +203,46 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     assert!(made_line.is_some_and(|line| line["organisation.id"] == a.as_str()), "{audit:#?}");
 }
 
+// What was sent to the database goes on when the client hangs up, and so it is in the audit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_who_hangs_up_is_in_the_audit_all_the_same() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let locker = town.database.client().await;
+    locker.batch_execute("begin; lock table device_key in access exclusive mode").await.unwrap();
+    let path = format!("/admin/organisations/{a}/device-keys");
+    let service = town.service();
+    let asked =
+        tokio::spawn(
+            async move { service.try_send(Method::POST, &path, r#"{"name": "hub"}"#).await },
+        );
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    asked.abort();
+    wait_until("it is in the audit", Duration::from_secs(3), async || {
+        town.audit().iter().any(|line| line["outcome"] == "client_gone")
+    })
+    .await;
+    locker.batch_execute("rollback").await.unwrap();
+}
+
+// By claims alone our table knows no organisation; the member's own word is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_by_claim_makes_keys_for_their_organisation() {
+    let mimir = Mimir::shared().await;
+    let settings =
+        [("tenancy.membership", "\"claims\""), ("auth.role_claim", "\"app_metadata.role\"")];
+    let town = town(&mimir.url(), &settings).await;
+    let a = harness::fresh_organisation();
+    let token = town.issuer.token().claim("app_metadata", json!({"org_id": a, "role": "owner"}));
+    let owner = town.proxy.client().bearer(&token.sign());
+    let path = format!("/admin/organisations/{a}/device-keys");
+    let made = owner.post(&path, r#"{"name": "hub"}"#).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let device = town.proxy.client().bearer(key_of(&made.json()));
+    assert_eq!(push(&device, "claimed_metric").await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_makes_lists_and_revokes_keys() {
     let mimir = Mimir::shared().await;
@@ -216,13 +257,19 @@ async fn the_command_line_makes_lists_and_revokes_keys() {
         run(&["create", "--organisation", &a, "--name", "hub 9", "--expires-in", "90d"]);
     assert!(good, "{text}");
     let key = text.lines().next().unwrap().to_owned();
+    // Only the key is on standard output: `KEY=$(… device-key create …)`.
+    let made =
+        command(&town.database, &["device-key", "create", "--organisation", &a, "--name", "hub 8"]);
+    let made = String::from_utf8(made.stdout).unwrap();
+    assert!(made.starts_with("mtpd_") && made.lines().count() == 1, "{made}");
     let client = town.proxy.client().bearer(&key);
     assert_eq!(push(&client, "cli_metric").await.status, 200);
     let (good, text) = run(&["list", "--organisation", &a]);
     assert!(good && text.contains("hub 9") && text.contains("active"), "{text}");
     let (_, text) = run(&["list", "--organisation", &a, "--json"]);
     let listed: Value = serde_json::from_str(&text).unwrap();
-    let id = listed[0]["id"].as_str().unwrap();
+    let hub_9 = listed.as_array().unwrap().iter().find(|key| key["name"] == "hub 9").unwrap();
+    let id = hub_9["id"].as_str().unwrap();
     let (good, text) = run(&["revoke", "--organisation", &harness::fresh_organisation(), id]);
     assert!(!good && text.contains("no such"), "{text}");
     let (good, text) = run(&["revoke", "--organisation", &a, id]);
@@ -260,7 +307,7 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
             let mut guesses = 0;
             while !stop.is_cancelled() {
                 let answer = push(&client.clone().bearer(&unknown_key()), "guessed_metric").await;
-                assert!([401, 503].contains(&answer.status.as_u16()), "{answer:?}");
+                assert_eq!(answer.status, 401, "{answer:?}");
                 guesses += 1;
             }
             guesses
@@ -275,7 +322,7 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
         let began = Instant::now();
         let client = town.proxy.client().bearer(key_of(&new));
         assert_eq!(push(&client, "guessed_metric").await.status, 200);
-        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
     stop.cancel();
     let mut guesses = 0;
@@ -283,6 +330,8 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
         guesses += guesser.await.unwrap();
     }
     println!("{guesses} guesses");
+    // 50 at a time, each held back for a second after the first few: far fewer than a free guesser's.
+    assert!(guesses < 2000, "{guesses}");
     assert!(town.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
 }
 

@@ -41,7 +41,7 @@ mod outage;
 mod pages;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
-/// Tokens withdrawn before their time.
+/// Tokens revoked before they expire.
 mod revocations;
 /// A proxy before an upstream of the test's own.
 mod scene;

@@ -113,6 +113,9 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     let statuses = load.finish().await;
     println!("requests of those who are known, by status: {statuses:?}");
     assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200], "{statuses:?}");
+    assert!(statuses[&200] > 10_000, "{statuses:?}");
+    let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"device_key\",outcome=\"stale\"}";
+    assert!(town.proxy.metric(stale).await > 0.0);
     let log = town.proxy.process.log();
     assert!(log.contains("what is known is used") && log.contains("is read again"), "{log}");
     known_again(&town, &a).await;
@@ -213,6 +216,89 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
         status(&town.client(&stranger)).await == 403
     })
     .await;
+}
+
+// The database ends what takes too long, so that a lock on one table does not use up the connections
+// that others need.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_holds_up_nobody_who_needs_another() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let town = town_on(postgres.database("locked").await, &upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let known = town.client(&town.member(&a, "viewer").await);
+    assert_eq!(status(&known).await, 200);
+    let locker = town.database.client().await;
+    locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
+    // Strangers keep somebody waiting for the table all the time.
+    let stop = CancellationToken::new();
+    let strangers = (0..8).map(|_| {
+        let (client, stop) = (town.client(&town.person()), stop.clone());
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                assert_eq!(status(&client).await, 503);
+            }
+        })
+    });
+    let strangers: Vec<_> = strangers.collect();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(15) {
+        let device = town.device(&a, &["metrics:read"]).await;
+        let asked = Instant::now();
+        assert_eq!(status(&device).await, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(status(&known).await, 200);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    stop.cancel();
+    for stranger in strangers {
+        stranger.await.unwrap();
+    }
+    locker.batch_execute("rollback").await.unwrap();
+}
+
+// Changes cannot be heard of, because the role may have no more connections; what is read still can
+// be. A revocation must not wait for the next minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_strikes_soon_while_nobody_listens() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let database = postgres.database("unheard").await;
+    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    database
+        .execute(
+            "create role limited login bypassrls; grant all on all tables in schema public to limited;
+             grant usage on schema public to limited",
+        )
+        .await;
+    let url = database.url().replace("postgres@", "limited@");
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let client = town.client(&person);
+    assert_eq!(status(&client).await, 200);
+    let ours = "from pg_stat_activity where usename = 'limited'";
+    let count = town.database.query(&format!("select count(*) - 1 {ours}")).await;
+    let limit = count[0][0].clone().unwrap();
+    town.database.execute(&format!("alter role limited connection limit {limit}")).await;
+    // The one that listens asks for nothing but signs of life.
+    let killed = town
+        .database
+        .query(&format!(
+            "select pg_terminate_backend(pid) {ours} and query ilike any('{{select 1,unlisten%}}')"
+        ))
+        .await;
+    assert_eq!(killed.len(), 1);
+    wait_until("nobody listens", Duration::from_secs(3), async || {
+        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sql = format!("insert into revocation (kind, value) values ('sub', '{}')", person.id);
+    town.database.execute(&sql).await;
+    wait_until("it strikes", Duration::from_secs(2), async || status(&client).await == 401).await;
+    assert_eq!(town.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
+    assert_eq!(status(&town.client(&town.member(&a, "viewer").await)).await, 200);
 }
 
 // Without a database at the start the proxy starts, tells everybody to come again, and heals.

@@ -1,4 +1,4 @@
-//! Tokens withdrawn before their time, cached ones too.
+//! Tokens revoked before they expire, cached ones too.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn revoke(town: &Town, body: serde_json::Value) -> String {
 
 // A cached token is as good as a new one: withdrawn, it must not live on in the cache.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_withdrawal_strikes_cached_tokens_and_nobody_elses() {
+async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
     let mimir = Mimir::shared().await;
     let town = town(&mimir.url(), &[]).await;
     let a = town.organisation().await;
@@ -87,7 +87,7 @@ async fn only_tokens_issued_before_may_be_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_for_a_withdrawal_says_what_is_wrong_and_the_list_shows_them() {
+async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them() {
     let mimir = Mimir::shared().await;
     let town = town(&mimir.url(), &[]).await;
     for (body, text) in [

@@ -4,7 +4,7 @@ use crate::authn::samples::{device, ids, principal, user_of, with_default, with_
 use crate::authn::{ClaimedOrganisations, Identity, Service, User};
 use crate::config::{MembershipPolicy, TenancyConfig};
 use crate::route;
-use crate::tenancy::{Membership, Role, RoleMap};
+use crate::tenancy::{Membership, Role, RoleMap, Scopes};
 use http::Method;
 use proptest::prelude::*;
 
@@ -70,6 +70,7 @@ impl Asked {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what an answer is compared with")]
 fn granted(tenants: &str) -> Result<String, Denial> {
     Ok(tenants.to_owned())
 }
@@ -117,7 +118,7 @@ fn foreign_unknown_and_impossible_organisations_look_the_same() {
 fn a_role_decides_what_a_member_may_do() {
     for (role, may_push) in [("owner", true), ("admin", true), ("editor", true), ("viewer", false)]
     {
-        let denied = Err(Denial::Scope(Scope::MetricsWrite));
+        let denied = Err(Denial::Scope(Scope::MetricsWrite, Some(Role::new(role))));
         let wanted = if may_push { granted("a") } else { denied };
         assert_eq!(
             Asked::by_table(&[member("a", role)]).ask(PUSH, &Selector::None),
@@ -128,7 +129,9 @@ fn a_role_decides_what_a_member_may_do() {
         assert_eq!(Asked::by_claims(user).ask(PUSH, &Selector::None), wanted, "{role}");
     }
     let nobody = Asked::by_table(&[member("a", "no-such-role")]);
-    assert_eq!(nobody.ask(QUERY, &Selector::None), Err(Denial::Scope(Scope::MetricsRead)));
+    let role = Some(Role::new("no-such-role"));
+    let denied = Err(Denial::Scope(Scope::MetricsRead, role));
+    assert_eq!(nobody.ask(QUERY, &Selector::None), denied);
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn claims_that_the_table_checks_take_both() {
 fn a_federated_read_needs_the_scope_in_each_and_is_a_read() {
     let table = [member("b", "viewer"), member("a", "viewer"), member("c", "no-role")];
     assert_eq!(Asked::by_table(&table).ask(QUERY, &several(&["b", "a"])), granted("a|b"));
-    let denied = Err(Denial::Scope(Scope::MetricsRead));
+    let denied = Err(Denial::Scope(Scope::MetricsRead, Some(Role::new("no-role"))));
     assert_eq!(Asked::by_table(&table).ask(QUERY, &several(&["a", "c"])), denied);
     let only_one = Err(Denial::Selector(SelectorFault::OnlyOne));
     for path in [PUSH, RULES] {
@@ -173,7 +176,7 @@ fn a_service_names_the_organisation_and_a_device_has_one() {
         table: vec![],
     };
     assert_eq!(device().ask(PUSH, &Selector::None), granted("a"));
-    assert_eq!(device().ask(QUERY, &Selector::None), Err(Denial::Scope(Scope::MetricsRead)));
+    assert_eq!(device().ask(QUERY, &Selector::None), Err(Denial::Scope(Scope::MetricsRead, None)));
 }
 
 #[test]
@@ -186,7 +189,8 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
     };
     let table = [member("a", "admin"), member("v", "viewer")];
     assert_eq!(ask(user(), &table, "a"), Ok(()));
-    assert_eq!(ask(user(), &table, "v"), Err(Denial::Scope(Scope::Admin)));
+    let viewer = Some(Role::new("viewer"));
+    assert_eq!(ask(user(), &table, "v"), Err(Denial::Scope(Scope::Admin, viewer)));
     assert_eq!(ask(user(), &table, "b"), Err(Denial::NotAMember));
     let all: Scopes = Scope::ALL.into_iter().collect();
     let device = || {
@@ -195,7 +199,7 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
             all.intersection(Scope::DATA.into_iter().collect()),
         )))
     };
-    assert_eq!(ask(device(), &[], "a"), Err(Denial::Scope(Scope::Admin)));
+    assert_eq!(ask(device(), &[], "a"), Err(Denial::Scope(Scope::Admin, None)));
     let service = || principal(Identity::Service(Service::ServiceRole));
     assert_eq!(ask(service(), &[], "b"), Ok(()));
     let everything = |principal: Arc<Principal>, table: &[Membership]| {

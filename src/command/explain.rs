@@ -1,6 +1,4 @@
-//! `explain-token`: the way of one token or device key, by the functions that `serve` uses.
-
-use time::OffsetDateTime;
+//! The way of one token, device key or admin key, by the functions that `serve` uses.
 
 use crate::authn::{self, Explanation, Identity, KeySet, Revocations};
 use crate::authz::{Asked, Authorizer, Denial, Standing};
@@ -8,10 +6,14 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::Store;
 
-/// Walks a credential's way: what it says, whether it was withdrawn, and where its owner stands.
+/// Walks a credential's way: what it says, whether it was revoked, and where its owner stands.
 /// Without a key set (none given, none fetched) an asymmetric signature cannot be checked, and the
 /// explanation says so.
-pub async fn explain(config: &Config, token: &str, keys: Result<&KeySet, &str>) -> Explanation {
+pub(super) async fn explain(
+    config: &Config,
+    token: &str,
+    keys: Result<&KeySet, &str>,
+) -> Explanation {
     let now = Clock::system().unix_seconds();
     let token = token.trim();
     let store = match &config.database {
@@ -25,8 +27,13 @@ pub async fn explain(config: &Config, token: &str, keys: Result<&KeySet, &str>) 
         return explain_device_key(store.as_ref(), token, now).await;
     }
     let mut explanation = authn::explain(token, &config.auth, keys, now);
+    if explanation.is_service() {
+        let scopes = config.tenancy.service_scopes.names().collect::<Vec<_>>().join(", ");
+        explanation.step("organisation", Ok(format!("every one, scopes {scopes}")));
+        return explanation;
+    }
     if let Some(store) = &store {
-        explain_withdrawal(&mut explanation, config, store).await;
+        explain_revocation(&mut explanation, config, store).await;
     }
     explain_standing(&mut explanation, config, store.as_ref()).await;
     explanation
@@ -43,7 +50,11 @@ async fn explain_device_key(store: Option<&Store>, key: &str, now: i64) -> Expla
     explanation.step("form", Ok("a device key, and its checksum fits".to_owned()));
     let found = store.device_keys(vec![hash]).await;
     let row = match found.map(|mut found| found.remove(&hash)) {
-        Ok(Some(row)) => row,
+        Ok(Some(Some(row))) => row,
+        Ok(Some(None)) => {
+            explanation.step("device", Err("its row cannot be read: see the log".to_owned()));
+            return explanation;
+        }
         Ok(None) => {
             explanation.step("device", Err("no device has this key".to_owned()));
             return explanation;
@@ -60,7 +71,7 @@ async fn explain_device_key(store: Option<&Store>, key: &str, now: i64) -> Expla
     explanation
 }
 
-async fn explain_withdrawal(explanation: &mut Explanation, config: &Config, store: &Store) {
+async fn explain_revocation(explanation: &mut Explanation, config: &Config, store: &Store) {
     let Some(principal) = explanation.principal() else { return };
     let Identity::User(user) = principal.identity() else { return };
     let outcome = match store.revocations().await {
@@ -113,11 +124,21 @@ async fn explain_standing(explanation: &mut Explanation, config: &Config, store:
             explanation.step("organisation", Err(Denial::NoOrganisation.to_string()));
         }
         Ok(Standing::In(places)) => {
+            if places.len() > 1 && !places.iter().any(|place| place.is_default) {
+                let hint = "several and no default: requests must name one in X-Scope-OrgID";
+                explanation.step("selector", Ok(hint.to_owned()));
+            }
             for place in places {
                 let tenant = config.tenancy.template.tenant_of(place.organisation);
                 let role = place.role.map_or("no role".to_owned(), |role| format!("role {role}"));
                 let scopes: Vec<_> = place.scopes.names().collect();
-                let scopes = if scopes.is_empty() { "none".to_owned() } else { scopes.join(", ") };
+                if scopes.is_empty() {
+                    let problem =
+                        format!("{}: the {role} may do nothing; see [roles]", place.organisation);
+                    explanation.step("organisation", Err(problem));
+                    continue;
+                }
+                let scopes = scopes.join(", ");
                 let source = place.source.name();
                 let found = tenant.map(|tenant| {
                     let (organisation, tenant) = (place.organisation, tenant.as_str());
@@ -127,9 +148,4 @@ async fn explain_standing(explanation: &mut Explanation, config: &Config, store:
             }
         }
     }
-}
-
-/// The time now, for what is shown of keys.
-pub fn now() -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH + Clock::system().now()
 }
