@@ -22,7 +22,7 @@ use crate::tenancy::UserId;
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Anything may have: the feed begins, or begins again.
+    /// Anything may have: the feed begins, or ends.
     Anything,
     /// One user's memberships.
     Membership(UserId),
@@ -94,6 +94,7 @@ impl Feed {
             if self.is_connected() {
                 retry = FIRST_RETRY;
                 self.end();
+                on_change(Change::Anything);
             }
             if let Err(error) = listened {
                 tracing::warn!(%error, "Changes are not heard of");

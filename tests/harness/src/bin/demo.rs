@@ -1,13 +1,17 @@
 //! `scripts/demo`: the main job, end to end on real parts.
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use harness::{
-    Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Prometheus, ProxyOptions,
-    RemoteWrite, wait_until,
+    Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus, Proxy,
+    ProxyOptions, RemoteWrite, wait_until,
 };
+use serde_json::json;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
+const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
+const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
 
 #[tokio::main]
 async fn main() {
@@ -19,42 +23,75 @@ async fn main() {
             std::process::exit(64);
         }
     };
-    say(
-        "starting Mimir, an issuer of Supabase-shaped tokens, the proxy, a node exporter, Prometheus",
-    );
+    say("starting Mimir, Postgres, an issuer of Supabase-shaped tokens, the proxy");
     let mimir = Mimir::start().await;
+    let postgres = Postgres::start().await;
+    let database = postgres.database("demo").await;
+    command(&database.url(), &["migrate"]);
+    database
+        .execute(&format!(
+            "insert into organisation (id, name) values ('{ORG_A}', 'A'), ('{ORG_B}', 'B');
+             insert into membership (user_id, organisation_id, role)
+             values ('{ALICE}', '{ORG_A}', 'viewer'), ('{BOB}', '{ORG_B}', 'viewer')"
+        ))
+        .await;
     let issuer = Issuer::start().await;
-    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
-    let (token_a, token_b) = (issuer.user_of(ORG_A), issuer.user_of(ORG_B));
-    let exporter = NodeExporter::start().await;
-    let sender = Prometheus::start(RemoteWrite::V1, &exporter, &proxy.url(), &token_a).await;
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
+        .set("database.url", &format!("{:?}", database.url()))
+        .start()
+        .await;
+    let token = |user: &str| issuer.token().claim("sub", json!(user)).sign();
+    let (token_a, token_b) = (token(ALICE), token(BOB));
 
-    say("Prometheus remote-writes to the proxy with organisation A's token");
-    let a = proxy.client().bearer(&token_a);
+    say("a device key for A's hub, and a stock Prometheus that writes with it as its password");
+    let name = ["--organisation", ORG_A, "--name", "hub"];
+    let key = command(&database.url(), &[&["device-key", "create"], &name[..]].concat());
+    let exporter = NodeExporter::start().await;
+    let hub = RemoteWrite::V1;
+    let sender =
+        Prometheus::start_with_password(hub, &exporter, &proxy.url(), "hub", key.trim()).await;
+    let alice = proxy.client().bearer(&token_a);
     wait_until("A's series arrive", Duration::from_secs(60), async || {
-        !series(&a.get(QUERY).await).is_empty()
+        !series(&alice.get(QUERY).await).is_empty()
     })
     .await;
 
-    let answer_a = show("A asks", &a, "its own token").await;
-    let answer_b = show("B asks", &proxy.client().bearer(&token_b), "its own token").await;
-    let posing = proxy.client().bearer(&token_b).header("x-scope-orgid", ORG_A);
-    let answer_posing = show("B asks for A", &posing, "its own token and X-Scope-OrgID: A").await;
-    let answer_bad =
-        show("A stranger asks", &proxy.client().bearer("not.a.token"), "a bad token").await;
+    let of_alice = show("Alice, a member of A,", &alice).await;
+    let bob = proxy.client().bearer(&token_b);
+    let of_bob = show("Bob, a member of B,", &bob).await;
+    let posing = bob.header("x-scope-orgid", ORG_A);
+    let of_posing = show("Bob, with X-Scope-OrgID: A,", &posing).await;
+    let of_stranger = show("A stranger", &proxy.client().bearer("not.a.token")).await;
+    assert_eq!(series(&of_alice).len(), 1, "Alice sees what A's hub wrote");
+    assert_eq!((of_bob.status.as_u16(), series(&of_bob).len()), (200, 0), "Bob sees nothing");
+    assert_eq!(of_posing.status, 403, "Bob is no member of A");
+    assert_eq!(of_stranger.status, 401, "a bad token is refused");
 
-    assert_eq!(series(&answer_a).len(), 1, "A sees what it wrote");
-    assert_eq!((answer_b.status.as_u16(), series(&answer_b).len()), (200, 0), "B sees nothing");
-    assert_eq!(answer_posing.status, 403, "B is no member of A");
-    assert_eq!(answer_bad.status, 401, "a bad token is refused");
-    println!("\nA reads what it wrote; B and the stranger see nothing of it.");
+    database.execute(&format!("delete from membership where user_id = '{ALICE}'")).await;
+    let left = Instant::now();
+    wait_until("Alice is out", Duration::from_secs(1), async || {
+        alice.get(QUERY).await.status == 403
+    })
+    .await;
+    let took = left.elapsed();
+    show("Alice, removed from A,", &alice).await;
+    println!(
+        "\nA reads what its hub wrote, B and the stranger see nothing of it, and Alice was out in {took:?}."
+    );
     if once {
         return;
     }
-    println!("\nStill running until Ctrl-C. Try:\n");
+    database
+        .execute(&format!(
+            "insert into membership (user_id, organisation_id, role) values ('{ALICE}', '{ORG_A}', 'admin')"
+        ))
+        .await;
+    println!("\nStill running until Ctrl-C; Alice is back, as an admin of A. Try:\n");
     println!("  TOKEN={token_a}");
     println!("  curl -H \"Authorization: Bearer $TOKEN\" '{}{QUERY}'", proxy.url());
+    println!("  curl -H \"Authorization: Bearer $TOKEN\" {}/admin/whoami", proxy.url());
     println!("  curl {}/metrics", proxy.internal_url());
+    println!("  psql {}", database.url());
     println!("\nPrometheus: {}   Mimir itself: {}", sender.url(), mimir.url());
     let _ = tokio::signal::ctrl_c().await;
 }
@@ -63,13 +100,20 @@ fn say(text: &str) {
     eprintln!("demo: {text}");
 }
 
-async fn show(who: &str, client: &Client, with: &str) -> Answer {
+/// Runs a command of the proxy's and gives what it prints.
+fn command(database: &str, args: &[&str]) -> String {
+    let output = Command::new(Proxy::binary())
+        .args(args)
+        .env("MTP__DATABASE__URL", database)
+        .output()
+        .expect("the proxy's binary");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn show(who: &str, client: &Client) -> Answer {
     let answer = client.get(QUERY).await;
-    println!(
-        "\n{who}, with {with}:\n  GET {QUERY}\n  {} {}",
-        answer.status,
-        answer.text.trim_end()
-    );
+    println!("\n{who} asks:\n  GET {QUERY}\n  {} {}", answer.status, answer.text.trim_end());
     answer
 }
 
