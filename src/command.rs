@@ -22,6 +22,8 @@ pub struct Said {
     pub answer: String,
     /// What is only for people, on standard error.
     pub note: Option<String>,
+    /// Whether the answer is a good one, for the exit code.
+    pub is_good: bool,
 }
 
 /// What a command says, or why it failed.
@@ -29,7 +31,7 @@ pub type Outcome = Result<Said, String>;
 
 impl From<String> for Said {
     fn from(answer: String) -> Self {
-        Self { answer, note: None }
+        Self { answer, note: None, is_good: true }
     }
 }
 

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
             if let Some(note) = said.note {
                 complain(&note);
             }
-            ExitCode::SUCCESS
+            if said.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Ok(Err(problem)) => {
             complain(&problem);

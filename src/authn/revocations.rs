@@ -27,6 +27,8 @@ pub struct Revocations {
     /// Milliseconds after the beginning at which a change was heard of that nobody has read; 0 for
     /// none.
     unread_since: AtomicU64,
+    /// The same for the newest change, read or not.
+    newest_change: AtomicU64,
     began: Instant,
     wake: Notify,
     max_age: Duration,
@@ -69,6 +71,7 @@ impl Revocations {
         Self {
             state: ArcSwapOption::empty(),
             unread_since: AtomicU64::new(0),
+            newest_change: AtomicU64::new(0),
             began: Instant::now(),
             wake: Notify::new(),
             max_age,
@@ -94,7 +97,7 @@ impl Revocations {
     /// Whether a change has been heard of for too long without being read. What is known to have
     /// changed is not believed.
     fn is_behind(&self) -> bool {
-        let unread_since = self.unread_since.load(Ordering::Relaxed);
+        let unread_since = self.unread_since.load(Ordering::SeqCst);
         unread_since > 0
             && self.began.elapsed() > Duration::from_millis(unread_since) + LONGEST_UNREAD
     }
@@ -112,9 +115,14 @@ impl Revocations {
     /// Something has changed.
     pub fn invalidate(&self) {
         let now = self.millis().max(1);
-        // The first change that is unread counts.
-        let _ = self.unread_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        self.newest_change.store(now, Ordering::SeqCst);
+        self.note_unread(now);
         self.wake.notify_one();
+    }
+
+    /// The first change that is unread counts.
+    fn note_unread(&self, at: u64) {
+        let _ = self.unread_since.compare_exchange(0, at, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Something may have changed.
@@ -155,10 +163,12 @@ impl Revocations {
     /// Takes what was read; changes that came after the reading had begun are not in it.
     fn adopt(&self, rows: &[RevocationRow], began: u64) {
         let list = List::of(rows);
-        let unread_since = self.unread_since.load(Ordering::Relaxed);
-        if unread_since > 0 && unread_since <= began {
-            let (relaxed, none) = (Ordering::Relaxed, 0);
-            let _ = self.unread_since.compare_exchange(unread_since, none, relaxed, relaxed);
+        if self.unread_since.load(Ordering::SeqCst) <= began {
+            self.unread_since.store(0, Ordering::SeqCst);
+            let newest = self.newest_change.load(Ordering::SeqCst);
+            if newest > began {
+                self.note_unread(newest);
+            }
         }
         self.metrics.revocations.set(f64::from(u32::try_from(rows.len()).unwrap_or(u32::MAX)));
         self.state.store(Some(Arc::new(State { list, read_at: Instant::now() })));
@@ -282,6 +292,17 @@ mod tests {
         assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
         // A reading that had begun before the change says nothing about it.
         revocations.adopt(&[], 4000);
+        assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
+        revocations.adopt(&[], revocations.millis());
+        assert_eq!(revocations.check(&user), Ok(()));
+        // Of two changes the second came while the first was being read.
+        revocations.invalidate();
+        sleep(Duration::from_millis(10)).await;
+        let began = revocations.millis();
+        sleep(Duration::from_millis(10)).await;
+        revocations.invalidate();
+        revocations.adopt(&[], began);
+        sleep(LONGEST_UNREAD * 2).await;
         assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
         revocations.adopt(&[], revocations.millis());
         assert_eq!(revocations.check(&user), Ok(()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::explain::explain;
-use super::{Outcome, on_a_runtime};
+use super::{Outcome, Said, on_a_runtime};
 use crate::authn::{KeySet, fetch_key_set, key_set_client};
 use crate::config::{Config, KeySetConfig};
 
@@ -41,7 +41,9 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
         Ok::<_, String>(explain(config, &token, keys).await)
     })??;
     let text = explanation.to_string();
-    if explanation.passes() { Ok(text.into()) } else { Err(text) }
+    let is_good = explanation.passes();
+    let note = (!is_good).then(|| "it would be refused".to_owned());
+    Ok(Said { answer: text, note, is_good })
 }
 
 async fn fetch(config: &KeySetConfig) -> Result<KeySet, String> {

@@ -1,13 +1,14 @@
 //! `scripts/demo`: the main job, end to end on real parts.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::{
     Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus, Proxy,
     ProxyOptions, RemoteWrite, wait_until,
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
 const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
