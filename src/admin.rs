@@ -38,7 +38,7 @@ pub struct Admin {
 }
 
 /// What the handlers work with.
-struct Parts {
+struct AdminContext {
     store: Option<Store>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
@@ -51,7 +51,7 @@ struct Target(String);
 impl Admin {
     /// Makes the routes. Without a database there are no keys and no revocations.
     pub fn new(store: Option<Store>, authorizer: Arc<Authorizer>, clock: Clock) -> Self {
-        let parts = Arc::new(Parts { store, authorizer, clock });
+        let parts = Arc::new(AdminContext { store, authorizer, clock });
         let router = Router::new()
             .route(path::WHOAMI, get(whoami::show))
             .route(path::DEVICE_KEYS, get(device_keys::list).post(device_keys::create))
@@ -87,7 +87,7 @@ impl Admin {
     }
 }
 
-impl Parts {
+impl AdminContext {
     fn store(&self) -> Result<&Store, AdminError> {
         self.store.as_ref().ok_or(AdminError::NoDatabase)
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::wire::{Answer, listed_key, read_body, read_time};
-use super::{AdminError, Parts};
+use super::{AdminContext, AdminError};
 use crate::authn::{Identity, NewKey};
 use crate::authz::AdminGrant;
 use crate::store::{ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store};
@@ -41,7 +41,7 @@ const LONGEST_NAME: usize = 200;
 const LONGEST_LIFE: time::Duration = time::Duration::days(36_525);
 
 pub(super) async fn create(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     body: Bytes,
 ) -> Result<Answer, AdminError> {
@@ -137,7 +137,7 @@ fn read_expiry(
 }
 
 pub(super) async fn list(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
 ) -> Result<Answer, AdminError> {
     let keys = parts.store()?.list_device_keys(organisation(&grant)?).await?;
@@ -148,7 +148,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     uri: Uri,
 ) -> Result<Answer, AdminError> {
@@ -159,7 +159,7 @@ pub(super) async fn show(
 }
 
 pub(super) async fn revoke(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     uri: Uri,
 ) -> Result<Answer, AdminError> {
@@ -177,7 +177,7 @@ fn device_id(grant: &AdminGrant, uri: &Uri) -> Result<DeviceId, AdminError> {
     grant.route().id_in(uri.path()).map(DeviceId).ok_or(AdminError::Missing("device key"))
 }
 
-fn now(parts: &Parts) -> OffsetDateTime {
+fn now(parts: &AdminContext) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + parts.clock.now()
 }
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::wire::{Answer, listed_revocation, read_body, read_time};
-use super::{AdminError, Parts};
+use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;
 use crate::store::{MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
 
@@ -34,7 +34,7 @@ const LONGEST_VALUE: usize = 200;
 const LONGEST_REASON: usize = 1000;
 
 pub(super) async fn add(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     body: Bytes,
 ) -> Result<Answer, AdminError> {
@@ -80,7 +80,7 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
     Ok(kind)
 }
 
-pub(super) async fn list(State(parts): State<Arc<Parts>>) -> Result<Answer, AdminError> {
+pub(super) async fn list(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
     let listed = parts.store()?.list_revocations().await?;
     let is_all = listed.len() < MOST_REVOCATIONS_LISTED;
     let listed: Vec<Value> = listed.iter().map(listed_revocation).collect();
@@ -88,7 +88,7 @@ pub(super) async fn list(State(parts): State<Arc<Parts>>) -> Result<Answer, Admi
 }
 
 pub(super) async fn remove(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     uri: Uri,
 ) -> Result<Answer, AdminError> {

@@ -7,13 +7,13 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::wire::Answer;
-use super::{AdminError, Parts};
+use super::{AdminContext, AdminError};
 use crate::authn::{Identity, Principal, Proof};
 use crate::authz::{AdminGrant, Denial, Place, Standing};
 use crate::directory::Origin;
 
 pub(super) async fn show(
-    State(parts): State<Arc<Parts>>,
+    State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     Extension(proof): Extension<Proof>,
 ) -> Result<Answer, AdminError> {
@@ -56,7 +56,7 @@ fn describe(principal: &Principal) -> Value {
     value
 }
 
-fn describe_place(parts: &Parts, place: &Place<'_>) -> Value {
+fn describe_place(parts: &AdminContext, place: &Place<'_>) -> Value {
     json!({
         "id": place.organisation.as_str(),
         "tenant": parts.authorizer.tenant_name(place.organisation),

@@ -183,18 +183,10 @@ impl Store {
         organisation: &OrganisationId,
         id: DeviceId,
     ) -> Result<Option<ListedDeviceKey>, StoreError> {
-        let (store, organisation) = (self.clone(), organisation.clone());
-        self.run(async move {
-            let query = format!(
-                "select {} from {} where organisation_id = $1 and id = $2",
-                listed(),
-                store.table("device_key")?
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
-            let rows = store.rows(&store.0.side_pool, query).await?;
-            Ok(rows.first().map(read_listed).transpose()?)
-        })
-        .await
+        let table = self.table("device_key")?;
+        let listed = listed();
+        let query = format!("select {listed} from {table} where organisation_id = $1 and id = $2");
+        self.one_key(query, organisation, id).await
     }
 
     /// Revokes a key of an organisation; the time of the first revocation stays. None if the
@@ -204,14 +196,24 @@ impl Store {
         organisation: &OrganisationId,
         id: DeviceId,
     ) -> Result<Option<ListedDeviceKey>, StoreError> {
+        let table = self.table("device_key")?;
+        let listed = listed();
+        let query = format!(
+            "update {table} set revoked_at = coalesce(revoked_at, now()) \
+             where organisation_id = $1 and id = $2 returning {listed}"
+        );
+        self.one_key(query, organisation, id).await
+    }
+
+    /// Asks about the key `$2` of the organisation `$1`.
+    async fn one_key(
+        &self,
+        query: String,
+        organisation: &OrganisationId,
+        id: DeviceId,
+    ) -> Result<Option<ListedDeviceKey>, StoreError> {
         let (store, organisation) = (self.clone(), organisation.clone());
         self.run(async move {
-            let query = format!(
-                "update {} set revoked_at = coalesce(revoked_at, now()) \
-                 where organisation_id = $1 and id = $2 returning {}",
-                store.table("device_key")?,
-                listed()
-            );
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
             let rows = store.rows(&store.0.side_pool, query).await?;
             Ok(rows.first().map(read_listed).transpose()?)
