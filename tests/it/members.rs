@@ -91,8 +91,10 @@ async fn a_member_of_several_is_told_what_to_send_and_may_have_a_default() {
         client.get(&format!("{QUERY}up")).await.status == 200
     })
     .await;
-    let line = town.log_of("/prometheus/api/v1/query").await;
-    assert_eq!(line.last().unwrap()["organisation.id"], b.as_str());
+    let id = client.get(&format!("{QUERY}up")).await.header("x-request-id").to_owned();
+    let lines = town.log_of("/prometheus/api/v1/query").await;
+    let line = lines.iter().find(|line| line["request.id"] == id.as_str()).unwrap();
+    assert_eq!(line["organisation.id"], b.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
