@@ -197,10 +197,12 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     assert_eq!(admin.send(Method::DELETE, &one, "").await.json()["revoked_at"], revoked_at);
     let nobodys = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
     assert_eq!(town.service().post(&nobodys, r#"{"name": "x"}"#).await.status, 404);
-    let audit = town.audit();
-    let made_line =
-        audit.iter().find(|line| line["target.id"] == made["id"] && line["outcome"] == "done");
-    assert!(made_line.is_some_and(|line| line["organisation.id"] == a.as_str()), "{audit:#?}");
+    wait_until("it is in the audit", Duration::from_secs(2), async || {
+        let is_line = |line: &Value| line["target.id"] == made["id"] && line["outcome"] == "done";
+        let audit = town.audit();
+        audit.iter().any(|line| is_line(line) && line["organisation.id"] == a.as_str())
+    })
+    .await;
 }
 
 // What was sent to the database goes on when the client hangs up, and so it is in the audit.
