@@ -98,6 +98,9 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let _ = tokio::time::timeout(FIRST_RESOLUTION, shared.instances.resolve(&config.upstream))
             .await;
 
+        if let Some(revocations) = &shared.revocations {
+            let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
+        }
         let workers = Workers::start(shared.pipelines(config), &config.listen, &shared.metrics)?;
         readiness.begin();
         tracing::info!(

@@ -112,6 +112,13 @@ impl Revocations {
         List::of(rows).strikes(user).is_some()
     }
 
+    /// Waits until they have been read once: before that every user meets 503.
+    pub async fn first_read(&self) {
+        while self.age().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Something has changed.
     pub fn invalidate(&self) {
         let now = self.millis().max(1);
