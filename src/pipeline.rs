@@ -87,13 +87,9 @@ impl Pipeline {
         let page = self.cors.page_of(request.headers());
         let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
-        let is_preflight = self.cors.is_preflight(request.method(), request.headers());
-        if let (true, Page::Allowed(origin)) = (is_preflight, &page) {
-            return finish_own(self.cors.answer(origin.clone(), &id), record, Outcome::Answered);
-        }
         let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
-        let mut response = match self.journey(&id, client, request, &mut record).await {
+        let mut response = match self.journey(&id, client, &page, request, &mut record).await {
             Ok(Arrived::Upstream(forwarded)) => {
                 record.set_upstream(forwarded.address);
                 record.set_status(forwarded.response.status().as_u16());
@@ -124,14 +120,16 @@ impl Pipeline {
         &self,
         id: &RequestId,
         client: IpAddr,
+        page: &Page,
         request: Request<Incoming>,
         record: &mut Record,
     ) -> Result<Arrived, Rejection> {
         let (parts, upload) = Upload::split(request);
         if self.cors.is_preflight(&parts.method, &parts.headers) {
-            return Err(Rejection::Origin(
-                shown(&parts.headers, &header::ORIGIN).unwrap_or_default(),
-            ));
+            let origin = shown(&parts.headers, &header::ORIGIN).unwrap_or_default();
+            let is_allowed = matches!(page, Page::Allowed(_));
+            let answer = is_allowed.then(|| Arrived::Own(self.cors.answer()));
+            return answer.ok_or(Rejection::Origin(origin));
         }
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);

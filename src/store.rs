@@ -98,7 +98,12 @@ impl Store {
         &self,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let patience = self.0.config.connect_timeout + self.0.config.query_timeout;
+        let mut patience = self.0.config.connect_timeout + self.0.config.query_timeout;
+        if !self.0.queries.initialized() {
+            // The look at the queries goes to the database and back a dozen times; given up each
+            // time, a far one would never be read.
+            patience += FIRST_LOOK;
+        }
         let late = move |_| {
             StoreError::Unavailable(format!("the database gave no answer in {patience:?}"))
         };
@@ -145,6 +150,8 @@ impl Store {
 
 type PgQuery<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
+/// How long the look at the queries may take beside.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
 /// Connections for administrators and for what is written.
 const SIDE_CONNECTIONS: u32 = 2;
 

@@ -14,6 +14,7 @@ use super::wire::{Answer, listed_key, read_body, read_time};
 use super::{AdminContext, AdminError};
 use crate::authn::{Identity, NewKey};
 use crate::authz::AdminGrant;
+use crate::config::MembershipPolicy;
 use crate::store::{ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
@@ -49,8 +50,11 @@ pub(super) async fn create(
     let organisation = organisation(&grant)?;
     let now = now(&parts);
     let by = format!("{} {}", grant.principal().kind(), grant.principal().id());
-    let is_known = matches!(grant.principal().identity(), Identity::User(_));
-    let maker = Maker { name: by, knows_organisation: is_known };
+    // Where our own tables say who is in which organisation they also know the organisation.
+    let is_elsewhere = parts.authorizer.config().membership == MembershipPolicy::Claims
+        || parts.store()?.reads_memberships_elsewhere();
+    let is_user = matches!(grant.principal().identity(), Identity::User(_));
+    let maker = Maker { name: by, knows_organisation: is_user && is_elsewhere };
     let (key, listed) = create_key(parts.store()?, organisation, &request, maker, now).await?;
     let mut value = listed_key(&listed, now);
     value["organisation"] = json!(organisation.as_str());

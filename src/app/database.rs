@@ -20,7 +20,7 @@ use crate::tenancy::UserId;
 pub(super) const DIRECTORIES: [&str; 3] = ["membership", "device_key", "session"];
 
 /// How long the look at the database may hold up the start.
-const FIRST_CHECK: Duration = Duration::from_secs(8);
+const FIRST_CHECK: Duration = Duration::from_secs(30);
 
 /// Everything that comes from the database.
 pub(super) struct Database {

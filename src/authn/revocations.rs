@@ -169,7 +169,8 @@ impl Revocations {
 
     /// Takes what was read; changes that came after the reading had begun are not in it.
     fn adopt(&self, rows: &[RevocationRow], began: u64) {
-        let list = List::of(rows);
+        let state = State { list: List::of(rows), read_at: Instant::now() };
+        self.state.store(Some(Arc::new(state)));
         if self.unread_since.load(Ordering::SeqCst) <= began {
             self.unread_since.store(0, Ordering::SeqCst);
             let newest = self.newest_change.load(Ordering::SeqCst);
@@ -178,7 +179,6 @@ impl Revocations {
             }
         }
         self.metrics.revocations.set(f64::from(u32::try_from(rows.len()).unwrap_or(u32::MAX)));
-        self.state.store(Some(Arc::new(State { list, read_at: Instant::now() })));
     }
 }
 

@@ -7,12 +7,9 @@
 
 use std::time::Duration;
 
+use crate::config::CorsConfig;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::Full;
-
-use super::request_id::{REQUEST_ID, RequestId};
-use crate::config::CorsConfig;
 
 /// Decides about pages.
 pub struct Cors {
@@ -41,9 +38,8 @@ const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("x-request-id, retry-after, www-authenticate");
 const VARY: HeaderValue = HeaderValue::from_static("origin");
 /// Preflights differ by what they ask for, too.
-const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
-    "origin, access-control-request-method, access-control-request-headers",
-);
+const VARY_PREFLIGHT: HeaderValue =
+    HeaderValue::from_static("access-control-request-method, access-control-request-headers");
 
 impl Cors {
     /// Makes the decider from its section of the configuration.
@@ -87,14 +83,12 @@ impl Cors {
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// The answer to a preflight of an allowed page.
-    pub fn answer(&self, origin: HeaderValue, id: &RequestId) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::default());
+    /// The answer to a preflight of an allowed page, to be decorated like every other.
+    pub fn answer(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, id.header_value());
         headers.insert(header::VARY, VARY_PREFLIGHT);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, self.allowed_headers.clone());
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
@@ -150,8 +144,8 @@ mod tests {
 
     #[test]
     fn authorization_is_allowed_by_name_for_two_hours() {
-        let id = RequestId::of(&HeaderMap::new());
-        let answer = cors().answer(HeaderValue::from_static(APP), &id);
+        let mut answer = cors().answer();
+        cors().decorate(&Page::Allowed(HeaderValue::from_static(APP)), answer.headers_mut());
         let headers = answer.headers();
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], APP);

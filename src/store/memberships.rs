@@ -10,6 +10,11 @@ use super::{Store, StoreError};
 use crate::tenancy::{Membership, OrganisationId, Role, UserId};
 
 impl Store {
+    /// Whether a query of the operator's says who is where, and not our tables.
+    pub fn reads_memberships_elsewhere(&self) -> bool {
+        self.0.config.queries.membership.is_some()
+    }
+
     /// The memberships of some users. A user without any is left out.
     pub async fn memberships_of(
         &self,

@@ -6,7 +6,8 @@
 //! infinite.
 
 use sqlx::{
-    AssertSqlSafe, Column as _, Executor as _, PgPool, Row as _, SqlSafeStr as _, Statement as _,
+    AssertSqlSafe, Column as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _,
+    Statement as _,
 };
 
 use uuid::Uuid;
@@ -81,6 +82,10 @@ pub(super) fn table(schema: &str, name: &str) -> String {
 /// Sees that every look-up gives its columns, and that row-level security does not hide rows from
 /// us: then every member would be a stranger, and every sender's data lost.
 pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Queries, StoreError> {
+    let mut connection = pool.acquire().await?;
+    // It is closed when this is done, and with it the statements that were looked at.
+    connection.close_on_drop();
+    let connection = &mut *connection;
     let own = |name: &str, columns: &str, condition: &str| {
         format!("select {columns} from {} {condition}", table(&config.schema, name))
     };
@@ -103,7 +108,7 @@ pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Quer
         ("revocation", given.revocation.is_none()),
     ] {
         if is_own {
-            check_visible(pool, config, name).await?;
+            check_visible(connection, config, name).await?;
         }
     }
     let session = given.session.clone().unwrap_or_else(|| {
@@ -111,11 +116,11 @@ pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Quer
             .to_owned()
     });
     Ok(Queries {
-        membership: wrap(pool, &MEMBERSHIP, &membership).await?,
-        device_key: wrap(pool, &DEVICE_KEY, &device_key).await?,
-        revocation: wrap(pool, &REVOCATION, &revocation).await?,
+        membership: wrap(connection, &MEMBERSHIP, &membership).await?,
+        device_key: wrap(connection, &DEVICE_KEY, &device_key).await?,
+        revocation: wrap(connection, &REVOCATION, &revocation).await?,
         session: if config.reads_sessions {
-            wrap(pool, &SESSION, &session).await?
+            wrap(connection, &SESSION, &session).await?
         } else {
             session
         },
@@ -123,14 +128,14 @@ pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Quer
 }
 
 async fn check_visible(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     config: &DatabaseConfig,
     name: &str,
 ) -> Result<(), StoreError> {
     let query = "select to_regclass($1) is not null as is_there, \
                  coalesce(row_security_active(to_regclass($1)), false) as is_hidden, current_user::text as us";
     let table = table(&config.schema, name);
-    let row = sqlx::query(query).bind(&table).persistent(false).fetch_one(pool).await?;
+    let row = sqlx::query(query).bind(&table).persistent(false).fetch_one(connection).await?;
     if !row.try_get::<bool, _>("is_there")? {
         return Err(StoreError::Unfit(format!(
             "there is no table {table}; create it with `mimir-tenant-proxy migrate`, or set \
@@ -147,7 +152,11 @@ async fn check_visible(
     Ok(())
 }
 
-async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, StoreError> {
+async fn wrap(
+    connection: &mut PgConnection,
+    wanted: &Wanted,
+    query: &str,
+) -> Result<String, StoreError> {
     let unfit = |problem: String| StoreError::Unfit(format!("database.{}: {problem}", wanted.key));
     let query = query.trim().trim_end_matches(';');
     let asked_with = match wanted.parameter {
@@ -162,7 +171,6 @@ async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, Sto
         _ => StoreError::from(error),
     };
     let sql = AssertSqlSafe(query.to_owned()).into_sql_str();
-    let mut connection = pool.acquire().await?;
     let statement = (&mut *connection).prepare(sql).await.map_err(failed)?;
     let given: Vec<String> =
         statement.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -207,7 +215,6 @@ async fn wrap(pool: &PgPool, wanted: &Wanted, query: &str) -> Result<String, Sto
         Some(Parameter::Hashes) => sqlx::query(sql).bind(Vec::<Vec<u8>>::new()),
     };
     asked.persistent(false).fetch_all(&mut *connection).await.map_err(failed)?;
-    connection.close().await?;
     Ok(wrapped)
 }
 

@@ -15,7 +15,7 @@ mod access;
 mod answers;
 /// The access matrix of people, devices and services.
 mod callers;
-/// The database as it is found: poolers, TLS, rights, queries, rows.
+/// The database as it is found: poolers, TLS, rights, queries.
 mod database;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
@@ -31,18 +31,22 @@ mod isolation;
 mod keys;
 /// People and their organisations.
 mod members;
-/// `migrate`, and our tables beside other people's.
+/// `migrate`: tables made, adopted or refused.
 mod migrations;
 /// Commands, signals, logs, metrics.
 mod operations;
 /// The database goes away and comes back.
 mod outage;
+/// Tables of the operator's own, by the text of the documentation.
+mod own_tables;
 /// Web pages of other origins.
 mod pages;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
 /// Tokens revoked before they expire.
 mod revocations;
+/// Rows that are wrong.
+mod rows;
 /// A proxy before an upstream of the test's own.
 mod scene;
 /// Stock senders write, and what they wrote is read back.

@@ -1,16 +1,14 @@
-//! `migrate`: tables made, adopted or refused, in a schema of their own, beside an operator's own
-//! tables, and behind Supabase's API.
+//! `migrate`: tables made, adopted or refused, in a schema of their own, and behind Supabase's API.
 
 use std::process::Output;
-use std::time::Duration;
 
-use harness::{Database, Postgres, Upstream, wait_until};
+use harness::{Database, Postgres, Upstream};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::answers::ok;
 use crate::database::{listening, login, refused_within_a_second};
-use crate::town::{Town, command, command_with, town_without_migration};
+use crate::town::{command, command_with, town_without_migration};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const IDENTITY: &str = include_str!("../../migrations/0001_identity.sql");
@@ -24,50 +22,7 @@ const ROWS: &str = "
     insert into device_key (organisation_id, name, key_hash) values ('acme', 'hub', sha256('key'));
     insert into revocation (kind, value) values ('jti', 'x');";
 
-/// An operator's own tables, as a project on Supabase may have them.
-const OPERATORS_OWN: &str = "
-    create type public.org_role as enum ('admin', 'member');
-    create table public.organizations (id uuid primary key);
-    create table public.organization_members (
-        user_id uuid, organization_id uuid references public.organizations on delete cascade, role public.org_role);";
-
-/// For the documentation: a change of an operator's memberships is told to every proxy at once.
-const MEMBERS_TRIGGER: &str = "
-create trigger mimir_members_changed
-    after insert or update or delete on public.organization_members
-    for each row execute function mimir.mimir_tenant_proxy_notify('membership', 'user_id');
-create trigger mimir_members_truncated
-    after truncate on public.organization_members
-    for each statement execute function mimir.mimir_tenant_proxy_notify('membership');
-";
-
-/// For the documentation: an operator's organisations are known to our tables, so that they can have
-/// devices. Whoever writes to the operator's table needs no right on ours.
-const ORGANISATIONS_TRIGGER: &str = "
-create function mimir.mirror_organizations() returns trigger
-    language plpgsql
-    security definer
-    set search_path = ''
-as $$
-begin
-    if tg_op = 'DELETE' then
-        delete from mimir.organisation where id = old.id::text;
-    else
-        insert into mimir.organisation (id) values (new.id::text) on conflict (id) do nothing;
-    end if;
-    return null;
-end
-$$;
-revoke execute on function mimir.mirror_organizations() from public;
-create trigger mimir_organisations_changed
-    after insert or delete on public.organizations
-    for each row execute function mimir.mirror_organizations();
--- Those that are there already.
-insert into mimir.organisation (id)
-    select id::text from public.organizations on conflict (id) do nothing;
-";
-
-fn says(output: &Output) -> (Option<i32>, String) {
+pub(crate) fn says(output: &Output) -> (Option<i32>, String) {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
@@ -375,75 +330,4 @@ async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
     // The owner, as whom the proxy comes, is not subject to it.
     assert_eq!(town.client(&admin).get(QUERY).await.status, 200);
     assert_eq!(count(database, "device_key").await, "2");
-}
-
-async fn beside_an_operators_own_tables(upstream: &str) -> Town {
-    let database = Postgres::shared().await.database("own").await;
-    database.execute(OPERATORS_OWN).await;
-    let schema = [("MTP__DATABASE__SCHEMA", "mimir")];
-    let (code, text) = says(&command_with(&database, &schema, &["migrate"]));
-    assert_eq!(code, Some(0), "{text}");
-    database.execute(MEMBERS_TRIGGER).await;
-    let query = "\"select user_id, organization_id as organisation_id, role
-                   from public.organization_members where user_id = any($1)\"";
-    let settings = [
-        ("database.schema", "\"mimir\""),
-        ("database.membership_query", &query.replace('\n', " ")),
-        ("roles.member", "[\"metrics:read\"]"),
-    ];
-    let url = database.url();
-    let town = town_without_migration(database, &url, upstream, &settings).await;
-    listening(&town).await;
-    town
-}
-
-// Who has organisations already keeps them where they are: one query reads them, one trigger tells
-// of their changes, another one makes them known to the table of devices. What writes to them is
-// often somebody with no rights on our schema.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operators_own_tables_serve_as_ours_do() {
-    let upstream = Upstream::start(ok).await;
-    let town = beside_an_operators_own_tables(&upstream.url()).await;
-    let database = &town.database;
-    let (old, new) = (harness::fresh_organisation(), harness::fresh_organisation());
-    database.execute(&format!("insert into public.organizations values ('{old}')")).await;
-    database.execute(ORGANISATIONS_TRIGGER).await;
-    let app = format!("app_{}", Uuid::new_v4().simple());
-    database
-        .execute(&format!(
-            "create role {app}; grant all on public.organizations, public.organization_members to {app}"
-        ))
-        .await;
-    let as_app = |sql: String| format!("set role {app}; {sql}");
-    let person = town.person();
-    let client = town.client(&person);
-    assert_eq!(client.get(QUERY).await.status, 403);
-    let (id, join) = (person.id, "insert into public.organization_members values");
-    database
-        .execute(&as_app(format!(
-            "insert into public.organizations values ('{new}'); {join} ('{id}', '{new}', 'member')"
-        )))
-        .await;
-    wait_until("the member is let in", Duration::from_secs(1), async || {
-        client.get(QUERY).await.status == 200
-    })
-    .await;
-    let mut devices = Vec::new();
-    for organisation in [&old, &new] {
-        let device = town.device(organisation, &["metrics:read"]).await;
-        assert_eq!(device.get(QUERY).await.status, 200);
-        devices.push(device);
-    }
-    let removal = as_app(format!("delete from public.organization_members where user_id = '{id}'"));
-    refused_within_a_second(&town, &removal, &client, 403).await;
-    let removal = as_app(format!("delete from public.organizations where id = '{new}'"));
-    refused_within_a_second(&town, &removal, &devices[1], 401).await;
-    assert_eq!(devices[0].get(QUERY).await.status, 200);
-    let truncation = as_app("truncate public.organization_members".to_owned());
-    database.execute(&as_app(format!("{join} ('{id}', '{old}', 'member')"))).await;
-    wait_until("the member is back", Duration::from_secs(1), async || {
-        client.get(QUERY).await.status == 200
-    })
-    .await;
-    refused_within_a_second(&town, &truncation, &client, 403).await;
 }

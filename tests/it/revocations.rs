@@ -168,9 +168,7 @@ async fn a_trigger_on_sessions_makes_a_sign_out_known_at_once() {
         .await;
     let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"1h\"")];
     let town = crate::town::town_on(database, &mimir.url(), &settings).await;
-    town.database
-        .execute("create trigger session_changed after update or delete on auth.sessions for each row execute function mimir_tenant_proxy_notify('session', 'id')")
-        .await;
+    town.database.execute(crate::own_tables::documented("on auth.sessions")).await;
     let a = town.organisation().await;
     let person = town.member(&a, "viewer").await;
     let (session, user) = (person.session, person.id);

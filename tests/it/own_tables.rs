@@ -1,0 +1,101 @@
+//! Tables of the operator's own beside ours, by the very text of docs/identity.md.
+
+use std::time::Duration;
+
+use harness::{Postgres, Upstream, wait_until};
+use uuid::Uuid;
+
+use crate::answers::ok;
+use crate::database::{listening, refused_within_a_second};
+use crate::migrations::says;
+use crate::town::{Town, command_with, town_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const DOCUMENT: &str = include_str!("../../docs/identity.md");
+
+/// The piece of code in the documentation that holds a text.
+pub(crate) fn documented(text: &str) -> &'static str {
+    let mut pieces = DOCUMENT.split("```").skip(1).step_by(2);
+    let piece = pieces.find(|piece| piece.contains(text)).unwrap();
+    // The first line names the language.
+    piece.split_once('\n').unwrap().1
+}
+
+/// An operator's own tables, as a project on Supabase may have them.
+const OPERATORS_OWN: &str = "
+    create type public.org_role as enum ('admin', 'member');
+    create table public.organizations (id uuid primary key);
+    create table public.organization_members (
+        user_id uuid, organization_id uuid references public.organizations on delete cascade, role public.org_role);";
+
+async fn beside_an_operators_own_tables(upstream: &str) -> Town {
+    let database = Postgres::shared().await.database("own").await;
+    database.execute(OPERATORS_OWN).await;
+    let schema = [("MTP__DATABASE__SCHEMA", "mimir")];
+    let (code, text) = says(&command_with(&database, &schema, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    database.execute(documented("after truncate on public.organization_members")).await;
+    let query = documented("membership_query = ");
+    let query = query.split("\"\"\"").nth(1).unwrap().trim().replace('\n', " ");
+    let query = format!("{query:?}");
+    let settings = [
+        ("database.schema", "\"mimir\""),
+        ("database.membership_query", &query),
+        ("roles.member", "[\"metrics:read\"]"),
+    ];
+    let url = database.url();
+    let town = town_without_migration(database, &url, upstream, &settings).await;
+    listening(&town).await;
+    town
+}
+
+// Who has organisations already keeps them where they are: one query reads them, one trigger tells
+// of their changes, another one makes them known to the table of devices. What writes to them is
+// often somebody with no rights on our schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_own_tables_serve_as_ours_do() {
+    let upstream = Upstream::start(ok).await;
+    let town = beside_an_operators_own_tables(&upstream.url()).await;
+    let database = &town.database;
+    let (old, new) = (harness::fresh_organisation(), harness::fresh_organisation());
+    database.execute(&format!("insert into public.organizations values ('{old}')")).await;
+    database.execute(documented("function mimir.mirror_organizations")).await;
+    let app = format!("app_{}", Uuid::new_v4().simple());
+    database
+        .execute(&format!(
+            "create role {app}; grant all on public.organizations, public.organization_members to {app}"
+        ))
+        .await;
+    let as_app = |sql: String| format!("set role {app}; {sql}");
+    let person = town.person();
+    let client = town.client(&person);
+    assert_eq!(client.get(QUERY).await.status, 403);
+    let (id, join) = (person.id, "insert into public.organization_members values");
+    database
+        .execute(&as_app(format!(
+            "insert into public.organizations values ('{new}'); {join} ('{id}', '{new}', 'member')"
+        )))
+        .await;
+    wait_until("the member is let in", Duration::from_secs(1), async || {
+        client.get(QUERY).await.status == 200
+    })
+    .await;
+    let mut devices = Vec::new();
+    for organisation in [&old, &new] {
+        let device = town.device(organisation, &["metrics:read"]).await;
+        assert_eq!(device.get(QUERY).await.status, 200);
+        devices.push(device);
+    }
+    let removal = as_app(format!("delete from public.organization_members where user_id = '{id}'"));
+    refused_within_a_second(&town, &removal, &client, 403).await;
+    let removal = as_app(format!("delete from public.organizations where id = '{new}'"));
+    refused_within_a_second(&town, &removal, &devices[1], 401).await;
+    assert_eq!(devices[0].get(QUERY).await.status, 200);
+    let truncation = as_app("truncate public.organization_members".to_owned());
+    database.execute(&as_app(format!("{join} ('{id}', '{old}', 'member')"))).await;
+    wait_until("the member is back", Duration::from_secs(1), async || {
+        client.get(QUERY).await.status == 200
+    })
+    .await;
+    refused_within_a_second(&town, &truncation, &client, 403).await;
+}

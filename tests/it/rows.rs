@@ -1,0 +1,190 @@
+//! Rows that are wrong: each is left out alone, and never becomes an outage.
+
+use std::time::Duration;
+
+use harness::{Upstream, wait_until};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::answers::ok;
+use crate::database::{listening, migrated};
+use crate::town::{Person, Town, town, town_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+
+/// The log's lines of a message.
+fn lines(town: &Town, message: &str) -> usize {
+    let log = town.proxy.process.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["message"] == message).count()
+}
+
+async fn logged(town: &Town, message: &str) {
+    wait_until(message, Duration::from_secs(5), async || lines(town, message) > 0).await;
+}
+
+// A row is an operator's mistake in one place and must not become an outage in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_is_left_out_alone() {
+    let upstream = Upstream::start(ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    town.database
+        .execute(
+            "alter table organisation drop constraint organisation_id_check;
+             alter table organisation drop constraint organisation_id_check1;
+             alter table revocation drop constraint revocation_kind_check;
+             alter table device_key drop constraint device_key_scopes_check;
+             insert into organisation (id) values ('a|b'), ('');
+             insert into revocation (kind, value) values ('nonsense', 'x'), ('sub', 'no-uuid')",
+        )
+        .await;
+    let organisation = town.organisation().await;
+    let (both, other) =
+        (town.member("a|b", "owner").await, town.member(&organisation, "viewer").await);
+    town.join(&both, &organisation, "viewer").await;
+    let nowhere = town.member("", "owner").await;
+    // Of his two organisations the one that can be is left, and is meant when none is named.
+    assert_eq!(town.client(&both).get(QUERY).await.status, 200);
+    assert_eq!(town.client(&nowhere).get(QUERY).await.status, 403);
+    assert_eq!(town.client(&other).get(QUERY).await.status, 200);
+    logged(&town, "Membership left out").await;
+    logged(&town, "Revocation left out").await;
+    logged(&town, "Revocation of a sub that is no UUID").await;
+    let (good, bad) = (
+        town.device(&organisation, &["metrics:read"]).await,
+        town.device(&organisation, &["metrics:read"]).await,
+    );
+    let sql = "update device_key set organisation_id = 'a|b'
+               where id = (select id from device_key order by created_at desc limit 1)";
+    town.database.execute(sql).await;
+    let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
+    // A row of ours that makes no sense is not the device's fault: it keeps its data.
+    assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
+    logged(&town, "Device key not understood").await;
+}
+
+/// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
+/// how one writes "never".
+/// <https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>
+const STRANGE_TIMES: [&str; 3] = ["infinity", "-infinity", "20000-01-01"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
+    let upstream = Upstream::start(ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let organisation = town.organisation().await;
+    let mut harmed = Vec::new();
+    for (time, status) in STRANGE_TIMES.into_iter().zip([200, 401, 200]) {
+        let good = town.device(&organisation, &["metrics:read"]).await;
+        let strange = town.device(&organisation, &["metrics:read"]).await;
+        let sql = format!(
+            "update device_key set expires_at = '{time}'
+             where id = (select id from device_key order by created_at desc limit 1)"
+        );
+        town.database.execute(&sql).await;
+        // In one query with the strange one, the good one works.
+        let (good, strange) = futures_util::future::join(good.get(QUERY), strange.get(QUERY)).await;
+        if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
+            harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
+        }
+    }
+    let list = format!("/admin/organisations/{organisation}/device-keys");
+    assert_eq!(town.service().get(&list).await.status, 200, "the list, and {harmed:#?}");
+    assert!(harmed.is_empty(), "{harmed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_of_a_strange_time_harms_nobody_else() {
+    let upstream = Upstream::start(ok).await;
+    let mut harmed = Vec::new();
+    // Tokens until `infinity` are all tokens.
+    for (time, status) in STRANGE_TIMES.into_iter().zip([401, 200, 401]) {
+        let database = migrated("strange").await;
+        let meant = Uuid::new_v4();
+        let sql = format!(
+            "insert into revocation (kind, value, issued_before) values ('sub', '{meant}', '{time}')"
+        );
+        database.execute(&sql).await;
+        let url = database.url();
+        let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+        listening(&town).await;
+        let organisation = town.organisation().await;
+        let person = town.member(&organisation, "viewer").await;
+        let token = town.token_of(meant, Uuid::new_v4());
+        let revoked = Person { id: meant, session: meant, token };
+        town.join(&revoked, &organisation, "viewer").await;
+        let (good, strange) = (town.client(&person), town.client(&revoked));
+        let (good, strange) = (good.get(QUERY).await, strange.get(QUERY).await);
+        if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
+            harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
+        }
+        let list = town.service().get("/admin/revocations").await;
+        if list.status != 200 {
+            harmed.push(format!("{time}: {} for the list", list.status));
+        }
+    }
+    assert!(harmed.is_empty(), "{harmed:#?}");
+}
+
+// What an operator's own query gives may be NULL anywhere, or a text that means nothing to us.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_in_an_operators_row_is_left_out_alone() {
+    let upstream = Upstream::start(ok).await;
+    let query = "select user_id, organisation_id, role from own where user_id = any($1)
+                 union all select null, 'a', 'owner' union all select gen_random_uuid(), null, null";
+    let keys =
+        "select key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at
+                from device_key where key_hash = any($1)
+                union all select null, null, null, null, null, null, null, null
+                union all select '\\x00', gen_random_uuid(), 'a', 'x', '{admin,x}', null, null, null
+                union all select sha256('x'), gen_random_uuid(), 'a', null, null, null, null, null";
+    let revocations = "select kind, value, issued_before from revocation
+                       union all select null, null, null union all select 'sub', null, null";
+    let sessions = "select id from unnest($1::uuid[]) as id union all select null";
+    let database = migrated("nulls").await;
+    database.execute("create table own (user_id uuid, organisation_id text, role text)").await;
+    let quoted = |query: &str| format!("{query:?}");
+    let (query, keys) = (quoted(query), quoted(keys));
+    let (revocations, sessions) = (quoted(revocations), quoted(sessions));
+    let settings = [
+        ("database.membership_query", query.as_str()),
+        ("database.device_key_query", keys.as_str()),
+        ("database.revocation_query", revocations.as_str()),
+        ("database.session_query", sessions.as_str()),
+        ("auth.check_sessions", "true"),
+    ];
+    let url = database.url();
+    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
+    let organisation = town.organisation().await;
+    let (person, without) = (town.person(), town.person());
+    town.database
+        .execute(&format!(
+            "insert into own values ('{}', '{organisation}', 'viewer'), ('{}', '{organisation}', null)",
+            person.id, without.id
+        ))
+        .await;
+    let (ask, ask_without) = (town.client(&person), town.client(&without));
+    let (served, refused) =
+        futures_util::future::join(ask.get(QUERY), ask_without.get(QUERY)).await;
+    assert_eq!((served.status.as_u16(), refused.status.as_u16()), (200, 403), "{served:?}");
+    // What is read by a query of the operator's is written there: ours would count for nothing.
+    let path = format!("/admin/organisations/{organisation}/device-keys");
+    let made = town.service().post(&path, r#"{"name": "hub"}"#).await;
+    assert_eq!(made.status, 409, "{made:?}");
+    assert!(made.text.contains("database.device_key_query"), "{made:?}");
+    let revoked = json!({"kind": "jti", "value": "x"}).to_string();
+    let revoked = town.service().post("/admin/revocations", revoked).await;
+    assert_eq!(revoked.status, 409, "{revoked:?}");
+    let key = mimir_tenant_proxy::authn::NewKey::generate().unwrap();
+    let sql = format!(
+        "insert into device_key (organisation_id, name, key_hash, scopes)
+         values ('{organisation}', 'hub', sha256('{}'), '{{metrics:read}}')",
+        key.expose()
+    );
+    town.database.execute(&sql).await;
+    let device = town.proxy.client().bearer(key.expose());
+    assert_eq!(device.get(QUERY).await.status, 200);
+    for message in ["Membership left out", "Device key not understood", "Revocation left out"] {
+        logged(&town, message).await;
+    }
+}
