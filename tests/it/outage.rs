@@ -186,6 +186,28 @@ async fn a_connection_that_dies_without_a_word_is_noticed() {
         .await;
 }
 
+// From another continent the first look at the queries takes seconds. Given up each time, it would
+// never be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_far_away_serves_all_the_same() {
+    let postgres = Postgres::start().await;
+    let upstream = upstream().await;
+    let database = postgres.database("far").await;
+    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    let chaos = ChaosProxy::start(postgres.address()).await;
+    chaos.move_away(Duration::from_millis(150));
+    let url = database.url_through(chaos.address());
+    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let client = town.client(&person);
+    wait_until("they are let in", Duration::from_secs(20), async || status(&client).await == 200)
+        .await;
+    town.leave(&person, &a).await;
+    wait_until("they have left", Duration::from_secs(3), async || status(&client).await == 403)
+        .await;
+}
+
 // A table that is locked is a database that is away: whoever is known goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_holds_up_nobody_who_is_known() {

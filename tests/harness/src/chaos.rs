@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub enum Weather {
     Fair,
     /// Connections are made and nothing passes.
     Stalled,
+    /// Everything passes, each piece this late.
+    Far(Duration),
     /// Connections are cut, and new ones too.
     Cut,
 }
@@ -72,6 +75,11 @@ impl ChaosProxy {
         self.weather.send_replace(Weather::Fair);
     }
 
+    /// Everything passes, each piece this late, as from another continent.
+    pub fn move_away(&self, delay: Duration) {
+        self.weather.send_replace(Weather::Far(delay));
+    }
+
     /// Nothing passes, and nobody is told.
     pub fn stall(&self) {
         self.weather.send_replace(Weather::Stalled);
@@ -98,10 +106,17 @@ async fn pump(
                     return;
                 }
             }
-            Weather::Fair => tokio::select! {
+            Weather::Fair | Weather::Far(_) => tokio::select! {
                 read = from.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => return,
-                    Ok(length) => if to.write_all(&buffer[..length]).await.is_err() { return },
+                    Ok(length) => {
+                        if let Weather::Far(delay) = now {
+                            tokio::time::sleep(delay).await;
+                        }
+                        if to.write_all(&buffer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
                 },
                 changed = weather.changed() => if changed.is_err() { return },
             },
