@@ -54,6 +54,20 @@ impl Load {
     }
 }
 
+/// Waits until a member is remembered. The news of the membership itself may come after the first
+/// look-up; what is known to have changed is not used while the database is away.
+async fn remembered(client: &Client) {
+    wait_until("the member is remembered", Duration::from_secs(5), async || {
+        let answer = client.get("/admin/whoami").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let again = client.get("/admin/whoami").await;
+        [answer, again].iter().all(|answer| {
+            answer.json()["memberships"].as_str().is_some_and(|text| text.starts_with("cached"))
+        })
+    })
+    .await;
+}
+
 async fn upstream() -> Upstream {
     Upstream::start(ok).await
 }
@@ -173,6 +187,7 @@ async fn a_connection_that_dies_without_a_word_is_noticed() {
     let person = town.member(&a, "viewer").await;
     let client = town.client(&person);
     assert_eq!(status(&client).await, 200);
+    remembered(&client).await;
     chaos.stall();
     wait_until("the silence is noticed", Duration::from_secs(6), async || {
         town.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
@@ -222,6 +237,7 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
     let a = town.organisation().await;
     let client = town.client(&town.member(&a, "viewer").await);
     assert_eq!(status(&client).await, 200);
+    remembered(&client).await;
     let locker = town.database.client().await;
     locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
     let began = Instant::now();
@@ -253,6 +269,7 @@ async fn a_locked_table_holds_up_nobody_who_needs_another() {
     let a = town.organisation().await;
     let known = town.client(&town.member(&a, "viewer").await);
     assert_eq!(status(&known).await, 200);
+    remembered(&known).await;
     let locker = town.database.client().await;
     locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
     // Strangers keep somebody waiting for the table all the time.
