@@ -2,6 +2,7 @@
 //! header.
 
 mod headers;
+pub mod ruler;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 

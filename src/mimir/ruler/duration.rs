@@ -1,0 +1,150 @@
+//! Durations as Prometheus writes them: `90s`, `1h30m`, `1d`, `250ms`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A duration in milliseconds, Prometheus' own resolution. Two spellings of one length are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PromDuration(u64);
+
+/// Why a text is no duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurationError;
+
+/// Units from the largest to the smallest, as `model.ParseDuration` of Prometheus knows them. They
+/// must stand in this order, each at most once.
+const UNITS: [(&str, u64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// The largest that Go's `time.Duration` holds, in milliseconds.
+const LONGEST_MS: u64 = i64::MAX as u64 / 1_000_000;
+
+impl PromDuration {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+
+    /// Of so many milliseconds.
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(milliseconds)
+    }
+
+    /// In milliseconds.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Whether it is no time at all.
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromStr for PromDuration {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, DurationError> {
+        if text == "0" {
+            return Ok(Self::ZERO);
+        }
+        let mut rest = text;
+        let mut allowed = &UNITS[..];
+        let mut total: u64 = 0;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(DurationError)?;
+            let number: u64 = rest[..digits].parse().map_err(|_| DurationError)?;
+            rest = &rest[digits..];
+            let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+            let at = allowed.iter().position(|(unit, _)| *unit == &rest[..letters]);
+            let at = at.ok_or(DurationError)?;
+            let part = number.checked_mul(allowed[at].1).ok_or(DurationError)?;
+            total = total.checked_add(part).filter(|ms| *ms <= LONGEST_MS).ok_or(DurationError)?;
+            allowed = &allowed[at + 1..];
+            rest = &rest[letters..];
+        }
+        if text.is_empty() { Err(DurationError) } else { Ok(Self(total)) }
+    }
+}
+
+/// As Prometheus prints it: weeks and years only for whole ones.
+impl fmt::Display for PromDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("0s");
+        }
+        let mut rest = self.0;
+        for (unit, length) in UNITS {
+            let only_whole = matches!(unit, "y" | "w");
+            if rest >= length && (!only_whole || rest.is_multiple_of(length)) {
+                write!(f, "{}{unit}", rest / length)?;
+                rest %= length;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is no duration; write for example 30s, 5m or 1h30m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(text: &str) -> Option<u64> {
+        text.parse().ok().map(PromDuration::as_millis)
+    }
+
+    // github.com/prometheus/common/model: ParseDuration, Duration.String.
+    #[test]
+    fn durations_are_those_of_prometheus() {
+        for (text, milliseconds, shown) in [
+            ("0", 0, "0s"),
+            ("0s", 0, "0s"),
+            ("5m", 300_000, "5m"),
+            ("300s", 300_000, "5m"),
+            ("90s", 90_000, "1m30s"),
+            ("1h30m", 5_400_000, "1h30m"),
+            ("24h", 86_400_000, "1d"),
+            ("7d", 604_800_000, "1w"),
+            ("8d", 691_200_000, "8d"),
+            ("365d", 31_536_000_000, "1y"),
+            ("1500ms", 1_500, "1s500ms"),
+        ] {
+            let read: PromDuration = text.parse().unwrap();
+            assert_eq!(
+                (read.as_millis(), read.to_string().as_str()),
+                (milliseconds, shown),
+                "{text}"
+            );
+        }
+        for wrong in
+            ["", "5", "m", "5 m", "-5m", "1m1h", "1m1m", "1.5m", "5min", "00:05:00", "300y"]
+        {
+            assert_eq!(ms(wrong), None, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(milliseconds in 0..LONGEST_MS) {
+            let duration = PromDuration::from_millis(milliseconds);
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,30}") {
+            let _ = ms(&text);
+        }
+    }
+}
