@@ -11,8 +11,8 @@ mod environment;
 mod limits;
 mod listen;
 mod log;
-mod not_yet;
 mod reader;
+mod rules;
 mod shutdown;
 mod tenancy;
 mod upstream;
@@ -28,6 +28,7 @@ pub use environment::Environment;
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
+pub use rules::{GuardConfig, RulesConfig};
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
 pub use upstream::{Upstream, UpstreamConfig};
@@ -50,6 +51,8 @@ pub struct Config {
     pub cors: CorsConfig,
     /// `[upstream]`: where Mimir is.
     pub upstream: UpstreamConfig,
+    /// `[rules]`: from rows in Postgres to Mimir's ruler.
+    pub rules: RulesConfig,
     /// `[limits]`: how much a request may carry, and how slowly.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
@@ -83,6 +86,7 @@ impl Config {
         let database = document.section("database", database::read);
         let has_database = database.is_some();
         let roles = document.section("roles", tenancy::read_roles);
+        let upstream = document.section("upstream", upstream::read);
         let config = Self {
             listen: document.section("listen", listen::read),
             auth: document.section("auth", |section| auth::read(section, has_database)),
@@ -92,15 +96,16 @@ impl Config {
                 ..document.section("tenancy", |section| tenancy::read(section, has_database))
             },
             cors: document.section("cors", cors::read),
-            upstream: document.section("upstream", upstream::read),
+            rules: document.section("rules", |section| rules::read(section, &upstream, has_database)),
+            upstream,
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
         };
-        document.section("rules", not_yet::rules);
         let mut config = config;
         if let Some(database) = &mut config.database {
             database.reads_sessions = config.auth.check_sessions;
+            database.reads_rules = config.rules.enabled;
         }
         document.finish().map(|()| config)
     }

@@ -7,9 +7,13 @@
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
 //! line in the log, and never takes others with it.
 
+mod alert_rule_requests;
+mod alert_rule_state;
+mod alert_rules;
 mod connect;
 mod device_keys;
 mod feed;
+mod leadership;
 mod memberships;
 mod migrations;
 mod moment;
@@ -29,8 +33,14 @@ use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 
+pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
+pub use alert_rule_state::{
+    GuardHeld, LeaderRow, RuleState, RuleStatusRow, SyncRow, Tombstones,
+};
+pub use alert_rules::{AlertRuleRow, RulesSnapshot};
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};
+pub use leadership::Leadership;
 pub use migrations::{Migrated, migrate};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,
@@ -47,6 +57,8 @@ struct Inner {
     pool: PgPool,
     /// For administrators and for what is written: however much they ask, look-ups go on.
     side_pool: PgPool,
+    /// For alert rules: a look at all of them holds up nobody else.
+    rules_pool: PgPool,
     runtime: Handle,
     config: DatabaseConfig,
     /// The queries, once they have been seen to fit the tables.
@@ -75,6 +87,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             pool: connect::pool(config, config.max_connections)?,
             side_pool: connect::pool(config, SIDE_CONNECTIONS)?,
+            rules_pool: connect::pool(config, RULES_CONNECTIONS)?,
             runtime: Handle::current(),
             config: config.clone(),
             queries: OnceCell::new(),
@@ -139,6 +152,7 @@ impl Store {
         let is_elsewhere = match name {
             "device_key" => queries.device_key.is_some(),
             "revocation" => queries.revocation.is_some(),
+            "alert_rule" => queries.alert_rule.is_some(),
             _ => false,
         };
         if is_elsewhere {
@@ -154,6 +168,8 @@ type PgQuery<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 const FIRST_LOOK: Duration = Duration::from_secs(20);
 /// Connections for administrators and for what is written.
 const SIDE_CONNECTIONS: u32 = 2;
+/// Connections for alert rules; none is open where there are none to be synced.
+const RULES_CONNECTIONS: u32 = 3;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

@@ -3,6 +3,8 @@
 
 mod logging;
 mod metrics;
+mod rule_metrics;
 
 pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, MetricNames, Metrics, install_recorder};
+pub use rule_metrics::{RuleMetricNames, RuleMetrics};

@@ -20,6 +20,8 @@ pub struct DatabaseConfig {
     pub schema: String,
     /// Whether sessions are read (`auth.check_sessions`).
     pub reads_sessions: bool,
+    /// Whether alert rules are read (`rules.enabled`).
+    pub reads_rules: bool,
     /// Queries in place of those on our tables.
     pub queries: QueriesConfig,
     /// Connections, beside the one that listens.
@@ -64,6 +66,10 @@ pub struct QueriesConfig {
     pub revocation: Option<String>,
     /// Of `$1 uuid[]`: `id uuid` of the sessions that go on.
     pub session: Option<String>,
+    /// Of nothing: `organisation_id`, every organisation that there is.
+    pub organisation: Option<String>,
+    /// Of `$1 text[]`, organisations: their rules, a column for each of `alert_rule`.
+    pub alert_rule: Option<String>,
 }
 
 /// Supabase's transaction pooler. Others are found by what they do.
@@ -87,11 +93,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
         tls: read_tls(section, address.as_ref()),
         schema: section.get("schema", "public".to_owned(), identifier),
         reads_sessions: false,
+        reads_rules: false,
         queries: QueriesConfig {
             membership: section.get("membership_query", None, query),
             device_key: section.get("device_key_query", None, query),
             revocation: section.get("revocation_query", None, query),
             session: section.get("session_query", None, query),
+            organisation: section.get("organisation_query", None, query),
+            alert_rule: section.get("alert_rule_query", None, query),
         },
         max_connections: section.get("max_connections", 4, |raw| {
             number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{KeyHash, Store, StoreError, connect};
-use crate::tenancy::UserId;
+use crate::tenancy::{OrganisationId, UserId};
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,12 @@ pub enum Change {
     Session(Uuid),
     /// Any sessions.
     Sessions,
+    /// One organisation's alert rules, or itself.
+    AlertRules(OrganisationId),
+    /// Anybody's alert rules.
+    AllAlertRules,
+    /// Somebody asks for a sync of alert rules.
+    AlertRuleRequest,
 }
 
 /// Whether changes are heard of.
@@ -48,7 +54,7 @@ pub struct Feed {
 }
 
 /// The channel that the triggers of `migrations/` write to.
-const CHANNEL: &str = "mimir_tenant_proxy";
+pub(super) const CHANNEL: &str = "mimir_tenant_proxy";
 const HEARTBEAT: Duration = Duration::from_millis(400);
 const SIGN_OF_LIFE: Duration = Duration::from_millis(600);
 /// How long it may take until a connection listens.
@@ -227,6 +233,10 @@ fn parse(payload: &str) -> Option<Change> {
         ("revocation", _) => Change::Revocations,
         ("session", "") => Change::Sessions,
         ("session", key) => Uuid::try_parse(key).map_or(Change::Sessions, Change::Session),
+        ("alert_rule", key) => {
+            OrganisationId::parse(key).map_or(Change::AllAlertRules, Change::AlertRules)
+        }
+        ("alert_rule_request", _) => Change::AlertRuleRequest,
         _ => return None,
     })
 }
@@ -268,6 +278,12 @@ mod tests {
         }
         assert_eq!(parse("membership x"), Some(Change::Memberships));
         assert_eq!(parse("session x"), Some(Change::Sessions));
+        let acme = OrganisationId::parse("acme").unwrap();
+        assert_eq!(parse("alert_rule acme"), Some(Change::AlertRules(acme)));
+        for unnamed in ["alert_rule", "alert_rule a b", "alert_rule ä"] {
+            assert_eq!(parse(unnamed), Some(Change::AllAlertRules), "{unnamed:?}");
+        }
+        assert_eq!(parse("alert_rule_request"), Some(Change::AlertRuleRequest));
         for strange in ["", "alert", "memberships"] {
             assert_eq!(parse(strange), None, "{strange:?}");
         }

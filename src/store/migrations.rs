@@ -9,22 +9,47 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::DatabaseConfig;
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [(i64, &str, &str); 1] =
-    [(1, "identity", include_str!("../../migrations/0001_identity.sql"))];
+const STEPS: [Step; 2] = [
+    Step {
+        version: 1,
+        name: "identity",
+        sql: include_str!("../../migrations/0001_identity.sql"),
+        tables: &["organisation", "membership", "device_key", "revocation"],
+    },
+    Step {
+        version: 2,
+        name: "alert_rules",
+        sql: include_str!("../../migrations/0002_alert_rules.sql"),
+        tables: &[
+            "alert_rule",
+            "alert_rule_status",
+            "alert_rule_tombstone",
+            "alert_rule_sync",
+            "alert_rule_leader",
+            "alert_rule_sync_request",
+        ],
+    },
+];
+
+/// One step, and the tables that it makes.
+struct Step {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+    tables: &'static [&'static str],
+}
 
 /// Where it is noted which steps have been taken.
 const NOTES: &str = "mimir_tenant_proxy_migration";
-
-/// What the steps make.
-const TABLES: [&str; 4] = ["organisation", "membership", "device_key", "revocation"];
 
 /// What `migrate` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Migrated {
     /// So many steps were taken.
     Steps(usize),
-    /// Tables that were there already are like ours, and are ours from now on.
-    Adopted,
+    /// Tables that were there already are like ours, and are ours from now on; so many steps were
+    /// taken beside.
+    Adopted(usize),
 }
 
 impl fmt::Display for Migrated {
@@ -33,7 +58,12 @@ impl fmt::Display for Migrated {
             Self::Steps(0) => f.write_str("nothing to do: the tables are up to date"),
             Self::Steps(1) => f.write_str("1 step taken: the tables are up to date"),
             Self::Steps(steps) => write!(f, "{steps} steps taken: the tables are up to date"),
-            Self::Adopted => f.write_str("the existing tables were adopted; nothing was changed"),
+            Self::Adopted(0) => {
+                f.write_str("the existing tables were adopted; nothing was changed")
+            }
+            Self::Adopted(steps) => {
+                write!(f, "the existing tables were adopted as they are; {steps} more made")
+            }
         }
     }
 }
@@ -64,19 +94,27 @@ async fn migrate_alone(
     }
     run(connection, format!("set search_path to \"{schema}\"")).await?;
     let before = applied(connection, schema).await?;
-    let strangers = if before == 0 { existing(connection, schema).await? } else { Vec::new() };
-    if strangers.is_empty() {
-        migrator().run_direct(None, connection, false).await.map_err(failed)?;
-    } else {
-        may_adopt(connection, schema, &strangers, adopt).await?;
-        migrator().run_direct(None, connection, true).await.map_err(failed)?;
+    let pending = &STEPS[before.min(STEPS.len())..];
+    let mut strangers = Vec::new();
+    let mut adopted = 0;
+    for (at, step) in pending.iter().enumerate() {
+        let there = existing(connection, schema, step.tables).await?;
+        if !there.is_empty() {
+            adopted = at + 1;
+            strangers.extend(there);
+        }
     }
+    // Steps whose tables are there already; what comes after them is made as usual.
+    let (theirs, _) = pending.split_at(adopted);
+    if let Some(last) = theirs.last() {
+        may_adopt(connection, schema, theirs, &strangers, adopt).await?;
+        let noted = migrator().run_direct(Some(last.version), connection, true).await;
+        noted.map_err(failed)?;
+    }
+    migrator().run_direct(None, connection, false).await.map_err(failed)?;
     run(connection, PROTECT_NOTES.replace("{NOTES}", NOTES)).await?;
-    if !strangers.is_empty() {
-        return Ok(Migrated::Adopted);
-    }
-    let after = applied(connection, schema).await?;
-    Ok(Migrated::Steps(after.saturating_sub(before)))
+    let steps = applied(connection, schema).await?.saturating_sub(before + adopted);
+    Ok(if adopted > 0 { Migrated::Adopted(steps) } else { Migrated::Steps(steps) })
 }
 
 /// Our notes are nothing for Supabase's API.
@@ -94,6 +132,7 @@ const PROTECT_NOTES: &str = "
 async fn may_adopt(
     connection: &mut PgConnection,
     schema: &str,
+    theirs: &[Step],
     strangers: &[String],
     adopt: bool,
 ) -> Result<(), StoreError> {
@@ -102,11 +141,11 @@ async fn may_adopt(
         return Err(StoreError::Unfit(format!(
             "the schema {schema} already has the tables {named}, which `migrate` did not make, and \
              nothing was changed; set database.schema to another schema for ours, or set \
-             database.membership_query (and others) to read your own, or, if they were made from our \
+             database.membership_query, database.alert_rule_query (and others) to read your own, or, if they were made from our \
              migrations by other means, run `migrate --adopt`"
         )));
     }
-    let differences = differences(connection, schema).await?;
+    let differences = differences(connection, schema, theirs).await?;
     if differences.is_empty() {
         return Ok(());
     }
@@ -117,10 +156,11 @@ async fn may_adopt(
 }
 
 fn migrator() -> Migrator {
-    let steps = STEPS.map(|(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    let steps = STEPS.iter().map(|step| {
+        let (name, sql) = (step.name.into(), step.sql.into_sql_str());
+        Migration::new(step.version, name, MigrationType::Simple, sql, false)
     });
-    let mut migrator = Migrator::with_migrations(steps.into());
+    let mut migrator = Migrator::with_migrations(steps.collect());
     migrator.dangerous_set_table_name(NOTES);
     migrator
 }
@@ -147,11 +187,16 @@ async fn applied(connection: &mut PgConnection, schema: &str) -> Result<usize, S
 }
 
 /// Tables, or anything else, that already have a name of ours.
-async fn existing(connection: &mut PgConnection, schema: &str) -> Result<Vec<String>, StoreError> {
+async fn existing(
+    connection: &mut PgConnection,
+    schema: &str,
+    tables: &[&str],
+) -> Result<Vec<String>, StoreError> {
     let query = "select c.relname::text as name from pg_class c \
                  join pg_namespace n on n.oid = c.relnamespace \
                  where n.nspname = $1 and c.relname = any($2) order by 1";
-    let query = sqlx::query(query).bind(schema).bind(TABLES.map(str::to_owned).to_vec());
+    let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
+    let query = sqlx::query(query).bind(schema).bind(tables);
     let rows = query.fetch_all(connection).await?;
     rows.iter().map(|row| row.try_get("name").map_err(StoreError::from)).collect()
 }
@@ -180,13 +225,16 @@ const PROPERTIES: [&str; 5] = [
 async fn differences(
     connection: &mut PgConnection,
     schema: &str,
+    theirs: &[Step],
 ) -> Result<Vec<String>, StoreError> {
     const SAMPLE: &str = "mimir_tenant_proxy_sample";
     let mut transaction = connection.begin().await?;
     run(&mut transaction, format!("create schema {SAMPLE}; set local search_path to {SAMPLE}"))
         .await?;
-    for (_, _, sql) in STEPS {
-        run(&mut transaction, sql.to_owned()).await?;
+    // What the steps before these made is there by its own notes.
+    let last = theirs.last().map_or(0, |step| step.version);
+    for step in STEPS.iter().filter(|step| step.version <= last) {
+        run(&mut transaction, step.sql.to_owned()).await?;
     }
     let mut lacking = Vec::new();
     for query in PROPERTIES {

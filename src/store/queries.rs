@@ -21,6 +21,8 @@ pub(super) struct Queries {
     pub(super) device_key: String,
     pub(super) revocation: String,
     pub(super) session: String,
+    pub(super) organisation: String,
+    pub(super) alert_rule: String,
 }
 
 /// One look-up: how it is configured, what it must give, and what it may.
@@ -35,6 +37,7 @@ struct Wanted {
 enum Parameter {
     Uuids,
     Hashes,
+    Texts,
 }
 
 const MEMBERSHIP: Wanted = Wanted {
@@ -72,6 +75,31 @@ const SESSION: Wanted = Wanted {
     columns: &[("id", "uuid")],
     optional: &[],
     parameter: Some(Parameter::Uuids),
+};
+
+const ORGANISATION: Wanted = Wanted {
+    key: "organisation_query",
+    columns: &[("organisation_id", "text")],
+    optional: &[],
+    parameter: None,
+};
+
+/// All texts: a value that cannot be read must not take its row with it, because a rule that is not
+/// read is a rule that would be deleted.
+const ALERT_RULE: Wanted = Wanted {
+    key: "alert_rule_query",
+    columns: &[("id", "text"), ("organisation_id", "text"), ("name", "text"), ("expr", "text")],
+    optional: &[
+        ("for_duration", "text", "null"),
+        ("keep_firing_for", "text", "null"),
+        ("rule_group", "text", "null"),
+        ("evaluation_interval", "text", "null"),
+        ("labels", "text", "null"),
+        ("annotations", "text", "null"),
+        ("enabled", "text", "null"),
+        ("created_at", "timestamptz", "null"),
+    ],
+    parameter: Some(Parameter::Texts),
 };
 
 /// A table of ours. The schema is a plain identifier by its configuration.
@@ -115,7 +143,37 @@ pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Quer
         "select id from auth.sessions where id = any($1) and (not_after is null or not_after > now())"
             .to_owned()
     });
+    let organisation = given
+        .organisation
+        .clone()
+        .unwrap_or_else(|| own("organisation", "id as organisation_id", ""));
+    let alert_rule = given.alert_rule.clone().unwrap_or_else(|| {
+        let columns = "id, organisation_id, name, expr, for_duration, keep_firing_for, rule_group, \
+                       evaluation_interval, labels, annotations, enabled, created_at";
+        own("alert_rule", columns, "where organisation_id = any($1)")
+    });
+    if config.reads_rules {
+        for (name, is_own) in [
+            ("organisation", given.organisation.is_none()),
+            ("alert_rule", given.alert_rule.is_none()),
+            ("alert_rule_status", true),
+        ] {
+            if is_own {
+                check_visible(connection, config, name).await?;
+            }
+        }
+    }
     Ok(Queries {
+        organisation: if config.reads_rules {
+            wrap(connection, &ORGANISATION, &organisation).await?
+        } else {
+            organisation
+        },
+        alert_rule: if config.reads_rules {
+            wrap(connection, &ALERT_RULE, &alert_rule).await?
+        } else {
+            alert_rule
+        },
         membership: wrap(connection, &MEMBERSHIP, &membership).await?,
         device_key: wrap(connection, &DEVICE_KEY, &device_key).await?,
         revocation: wrap(connection, &REVOCATION, &revocation).await?,
@@ -163,6 +221,7 @@ async fn wrap(
         None => "none",
         Some(Parameter::Uuids) => "$1, a uuid[]",
         Some(Parameter::Hashes) => "$1, a bytea[]",
+        Some(Parameter::Texts) => "$1, a text[]",
     };
     let failed = |error: sqlx::Error| match &error {
         sqlx::Error::Database(database) if !is_passing(database.code().as_deref()) => {
@@ -201,8 +260,12 @@ async fn wrap(
     let mut columns: Vec<String> = wanted.columns.iter().map(cast).collect();
     for (name, kind, default) in wanted.optional {
         let is_given = given.iter().any(|column| column == name);
-        let value = if is_given { *name } else { *default };
-        columns.push(format!("{value}::{kind} as {name}"));
+        columns.push(if is_given {
+            cast(&(name, kind))
+        } else {
+            let kind = if *kind == "timestamptz" { "float8" } else { kind };
+            format!("{default}::{kind} as {name}")
+        });
     }
     // The line break ends a comment that the query may end with.
     let wrapped = format!("select {} from ({query}\n) as given", columns.join(", "));
@@ -213,6 +276,7 @@ async fn wrap(
         None => sqlx::query(sql),
         Some(Parameter::Uuids) => sqlx::query(sql).bind(Vec::<Uuid>::new()),
         Some(Parameter::Hashes) => sqlx::query(sql).bind(Vec::<Vec<u8>>::new()),
+        Some(Parameter::Texts) => sqlx::query(sql).bind(Vec::<String>::new()),
     };
     asked.persistent(false).fetch_all(&mut *connection).await.map_err(failed)?;
     Ok(wrapped)
@@ -225,6 +289,7 @@ fn is_passing(code: Option<&str>) -> bool {
     code.is_none_or(|code| CLASSES.iter().any(|class| code.starts_with(class)))
 }
 
+/// A column in the type that is read. A time that is not given is no number.
 fn cast((name, kind): &(&str, &str)) -> String {
     if *kind == "timestamptz" { moment::select(name) } else { format!("{name}::{kind} as {name}") }
 }

@@ -11,6 +11,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use super::rule_metrics::{ACTIVATION, LAG, RECONCILE};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// The bounded label values that this process can produce; the composition root gathers them
@@ -139,6 +140,9 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(READ_DURATION.to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(ACTIVATION.to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(LAG.to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(RECONCILE.to_owned()), &BUCKETS)?
         .install_recorder()?;
     describe();
     Ok(handle)

@@ -1,0 +1,183 @@
+//! `[rules]`
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::UpstreamConfig;
+use super::reader::{Raw, Section};
+use super::values::{Secret, duration, list, number, switch, text, url};
+use crate::mimir::ruler::PromDuration;
+
+/// How alert rules get from Postgres to Mimir's ruler.
+#[derive(Clone, Debug)]
+pub struct RulesConfig {
+    /// Whether this process takes part in writing them.
+    pub enabled: bool,
+    /// The namespace that is ours, and the only one that is touched.
+    pub namespace: String,
+    /// Where the ruler's configuration interface is.
+    pub urls: Vec<Url>,
+    /// How often everything is looked at, whoever has or has not told of a change.
+    pub reconcile_interval: Duration,
+    /// What Supabase's webhook has to show; without one webhooks are refused.
+    pub webhook_secret: Secret,
+    /// Tenants that are worked on at once.
+    pub concurrency: usize,
+    /// How long one request to Mimir may take.
+    pub request_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// For a row that names no interval.
+    pub evaluation_interval: PromDuration,
+    /// The ruler's limit on rules in a group where Mimir does not tell; none if there is none.
+    pub max_rules_per_group: Option<usize>,
+    /// The ruler's limit on groups of a tenant where Mimir does not tell; none if there is none.
+    pub max_groups: Option<usize>,
+    /// How long the namespace of an organisation that is gone is kept.
+    pub organisation_grace: Duration,
+    /// When a deletion is too large to be believed.
+    pub guard: GuardConfig,
+}
+
+/// From what size on a deletion waits for an administrator's word: both the count and the share
+/// must be reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuardConfig {
+    /// Rules of one tenant that vanish, for whatever reason.
+    pub tenant_count: usize,
+    /// Their share, 0 to 1.
+    pub tenant_share: f64,
+    /// Live rules of one tenant whose rows are not there, although nobody deleted them.
+    pub missing_count: usize,
+    /// Their share, 0 to 1.
+    pub missing_share: f64,
+    /// Rules of all tenants that vanish in one look at everything.
+    pub overall_count: usize,
+    /// Their share, 0 to 1.
+    pub overall_share: f64,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            tenant_count: 20,
+            tenant_share: 0.5,
+            missing_count: 1,
+            missing_share: 0.3,
+            overall_count: 50,
+            overall_share: 0.2,
+        }
+    }
+}
+
+/// The shortest interval that makes sense: a full look reads everything.
+const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
+/// What a webhook's secret must have at least: it cannot be guessed then.
+const SHORTEST_SECRET: usize = 16;
+
+pub(super) fn read(
+    section: &mut Section<'_>,
+    upstream: &UpstreamConfig,
+    has_database: bool,
+) -> RulesConfig {
+    let second = Duration::from_secs(1);
+    let (hour, day) = (3600 * second, 86_400 * second);
+    let by_default = GuardConfig::default();
+    let enabled = section.get("enabled", false, switch);
+    if enabled && !has_database {
+        section.fault("enabled", "needs database.url, where the rules are".to_owned());
+    }
+    let webhook_secret = section.secret("webhook_secret");
+    if !webhook_secret.is_empty() && webhook_secret.expose().len() < SHORTEST_SECRET {
+        let problem = format!("must have at least {SHORTEST_SECRET} characters");
+        section.fault("webhook_secret", problem);
+    }
+    let limit = |raw| number(raw, 0, 1_000_000).map(|limit| (limit > 0).then_some(limit));
+    RulesConfig {
+        enabled,
+        namespace: section.get("namespace", "alert_rule".to_owned(), namespace),
+        urls: section.get("urls", of_upstream(upstream), urls),
+        reconcile_interval: section
+            .get("reconcile_interval", 300 * second, |raw| duration(raw, SHORTEST_RECONCILE, day)),
+        webhook_secret,
+        concurrency: section.get("concurrency", 16, |raw| number(raw, 1, 1000)),
+        request_timeout: section
+            .get("request_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
+        connect_timeout: upstream.connect_timeout,
+        evaluation_interval: section.get("evaluation_interval", ONE_MINUTE, interval),
+        max_rules_per_group: section.get("max_rules_per_group", Some(20), limit),
+        max_groups: section.get("max_groups", Some(70), limit),
+        organisation_grace: section
+            .get("organisation_grace", day, |raw| duration(raw, Duration::ZERO, 365 * day)),
+        guard: GuardConfig {
+            tenant_count: section.get("guard_tenant_count", by_default.tenant_count, count),
+            tenant_share: section.get("guard_tenant_share", by_default.tenant_share, share),
+            missing_count: section.get("guard_missing_count", by_default.missing_count, count),
+            missing_share: section.get("guard_missing_share", by_default.missing_share, share),
+            overall_count: section.get("guard_overall_count", by_default.overall_count, count),
+            overall_share: section.get("guard_overall_share", by_default.overall_share, share),
+        },
+    }
+}
+
+const ONE_MINUTE: PromDuration = PromDuration::from_millis(60_000);
+
+fn of_upstream(upstream: &UpstreamConfig) -> Vec<Url> {
+    let address = |one: &super::Upstream| {
+        Url::parse(&format!("http://{}", one.authority.to_str().unwrap_or_default())).ok()
+    };
+    upstream.upstreams.iter().filter_map(address).collect()
+}
+
+fn urls(raw: Raw) -> Result<Vec<Url>, String> {
+    let urls: Result<Vec<Url>, String> = list(raw)?
+        .into_iter()
+        .map(|address| {
+            let read = url(Raw::Environment(address.clone()))?;
+            if read.path() != "/" {
+                return Err(format!("'{address}' must have no path"));
+            }
+            Ok(read)
+        })
+        .collect();
+    let urls = urls?;
+    if urls.is_empty() { Err("must hold at least one address".to_owned()) } else { Ok(urls) }
+}
+
+/// A namespace is a segment of a path and, in Mimir's rulers, the name of a file.
+fn namespace(raw: Raw) -> Result<String, String> {
+    const LONGEST: usize = 128;
+    let name = text(raw)?;
+    let is_plain = !name.is_empty()
+        && name.len() <= LONGEST
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        && !name.bytes().all(|byte| byte == b'.');
+    if is_plain {
+        Ok(name)
+    } else {
+        Err(format!("must be 1 to {LONGEST} characters of a-z, A-Z, 0-9, '_', '-' and '.'"))
+    }
+}
+
+fn interval(raw: Raw) -> Result<PromDuration, String> {
+    let wanted = "must be a duration such as \"1m\"";
+    let read: PromDuration = text(raw)?.parse().map_err(|_| wanted.to_owned())?;
+    if read.is_zero() { Err(wanted.to_owned()) } else { Ok(read) }
+}
+
+fn count(raw: Raw) -> Result<usize, String> {
+    number(raw, 1, 1_000_000_000)
+}
+
+fn share(raw: Raw) -> Result<f64, String> {
+    let wanted = || "must be a share from 0 to 1, such as 0.5".to_owned();
+    let share = match raw {
+        Raw::File(toml::Value::Float(share)) => share,
+        Raw::File(toml::Value::Integer(0)) => 0.0,
+        Raw::File(toml::Value::Integer(1)) => 1.0,
+        Raw::Environment(text) => text.parse().map_err(|_| wanted())?,
+        Raw::File(_) => return Err(wanted()),
+    };
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wanted()) }
+}

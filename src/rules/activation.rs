@@ -1,0 +1,415 @@
+//! One activation: one tenant is looked at, and made to be as its rows say.
+//!
+//! It takes no input but the tenant: whatever hint led here, the rows and Mimir's own listing decide
+//! what is done. It is idempotent, it may be ended between any two writes, and it can only ever touch
+//! our namespace of this one tenant.
+//!
+//! Mimir says which rule of a group it will not take. That rule is put into quarantine with its
+//! reason, and the plan is made anew without it, so the rest goes live.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::alert_rule::AlertRule;
+use super::desired::{DesiredGroup, Limits};
+use super::diff::{Step, steps};
+use super::engine::Engine;
+use super::guard::{Removal, Verdict, judge};
+use super::lease::Lease;
+use super::memory::{Memory, Settled};
+use super::outcome::{Activated, Ending, Outcome, report};
+use super::plan::{ParsedRows, Plan, gone, parse_rows};
+use super::writer::{WriteError, Writer, ask};
+use crate::mimir::ruler::{Refusal, RulerError};
+use crate::store::{AlertRuleRow, GuardHeld, StoreError, Tombstones};
+use crate::tenancy::{OrganisationId, TenantId};
+
+/// What an activation may do about rules that would vanish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// What the guard lets pass.
+    Guarded,
+    /// What the guard lets pass and nobody has to explain: a deletion of many tenants' rules waits.
+    Wary(GuardHeld),
+    /// Nothing that would vanish: this tenant is part of the deletion that waits.
+    Held(GuardHeld),
+    /// Nothing yet: all tenants are to be judged together first.
+    Deferring,
+    /// Everything: an administrator has confirmed it for all tenants together.
+    Confirmed,
+}
+
+/// A plan is made anew at most so often. Each time at least one rule has been put aside or a limit
+/// been learned, so this is reached only by a Mimir that contradicts itself.
+const MOST_ROUNDS: usize = 100;
+
+/// What keeps an activation from its end.
+pub(super) enum Stop {
+    LeaseLost,
+    Failed(Trouble),
+}
+
+/// What went wrong, and how soon to come again.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) problem: String,
+    pub(super) retry_after: Option<std::time::Duration>,
+}
+
+/// One activation under way.
+struct Activation<'a> {
+    engine: &'a Engine,
+    lease: &'a Lease,
+    organisation: &'a OrganisationId,
+    tenant: TenantId,
+    parsed: ParsedRows,
+    memory: &'a mut Memory,
+    mode: Mode,
+    /// Rules that have been written by now, or were found as they should be.
+    live: HashSet<Uuid>,
+    /// Rules of groups that Mimir will not take for a reason that names none of them.
+    broken: HashMap<Uuid, String>,
+    wrote: bool,
+    removal: Removal,
+    tombstones: Tombstones,
+}
+
+/// Looks at one tenant, and does what there is to do.
+pub(super) async fn activate(
+    engine: &Engine,
+    lease: &Lease,
+    organisation: &OrganisationId,
+    rows: &[AlertRuleRow],
+    memory: &mut Memory,
+    mode: Mode,
+) -> Activated {
+    let tenant = match engine.tenant_of(organisation) {
+        Ok(tenant) => tenant,
+        Err(error) => {
+            let trouble =
+                Trouble { problem: format!("it has no tenant: {error}"), retry_after: None };
+            return Activated::without_tenant(organisation, rows, memory, trouble);
+        }
+    };
+    let rows_digest = memory.digest_of(rows);
+    let mut activation = Activation {
+        engine,
+        lease,
+        organisation,
+        tenant,
+        parsed: ParsedRows::default(),
+        memory,
+        mode,
+        live: HashSet::new(),
+        broken: HashMap::new(),
+        wrote: false,
+        removal: Removal::default(),
+        tombstones: Tombstones::new(),
+    };
+    let (outcome, plan) = match activation.run(rows, rows_digest).await {
+        Ok(done) => done,
+        Err(Stop::LeaseLost) => return Activated::lease_lost(),
+        Err(Stop::Failed(trouble)) => (Outcome::Failed(trouble), None),
+    };
+    let Activation { parsed, memory, live, broken, wrote, removal, tombstones, .. } = activation;
+    let Some(kept) = memory.kept.as_mut() else {
+        // The statuses could not be read, and so nothing was done.
+        return Activated { outcome, wrote, removal, ..Activated::default() };
+    };
+    if matches!(outcome, Outcome::Unchanged) && plan.is_none() {
+        return Activated { outcome, removal, ..Activated::counted(kept) };
+    }
+    let ending = Ending { outcome: &outcome, plan: plan.as_ref(), live: &live, broken: &broken };
+    let now = report(&parsed, kept, &ending);
+    let changes = super::statuses::change(organisation, kept, now);
+    let is_done = matches!(outcome, Outcome::Unchanged | Outcome::Applied);
+    let buried = if is_done { tombstones.into_iter().collect() } else { Vec::new() };
+    Activated { outcome, changes, wrote, removal, buried, ..Activated::counted(kept) }
+}
+
+impl Activation<'_> {
+    async fn run(
+        &mut self,
+        rows: &[AlertRuleRow],
+        rows_digest: u64,
+    ) -> Result<(Outcome, Option<Plan>), Stop> {
+        self.load_statuses().await?;
+        let mut listing = self.engine.list(&self.tenant).await?;
+        if self.memory.is_settled(rows_digest, listing.digest()) {
+            let live = self.memory.live();
+            self.removal = Removal { observed: live, remaining: live, ..Removal::default() };
+            return Ok((Outcome::Unchanged, None));
+        }
+        self.parsed = parse_rows(rows, &self.engine.defaults());
+        self.memory.forget_old_quarantine();
+        for _ in 0..MOST_ROUNDS {
+            let digest = listing.digest();
+            let listed = listing.parse(&self.engine.config.namespace)?;
+            let plan = self.plan(listed).await?;
+            if let Some(outcome) = self.judge(&plan, digest).await? {
+                return Ok((outcome, Some(plan)));
+            }
+            if plan.diff.is_empty() || self.only_broken(&plan) {
+                let is_whole = self.broken.is_empty();
+                self.memory.settled =
+                    is_whole.then_some(Settled { rows: rows_digest, listing: digest });
+                let outcome = if self.wrote { Outcome::Applied } else { Outcome::Unchanged };
+                return Ok((outcome, Some(plan)));
+            }
+            if self.apply(&plan).await? {
+                // Mimir has taken everything: what it has is known without asking again.
+                return Ok((Outcome::Applied, Some(plan)));
+            }
+            listing = self.engine.list(&self.tenant).await?;
+        }
+        Err(Stop::Failed(Trouble {
+            problem: "mimir refuses rules again and again".to_owned(),
+            retry_after: None,
+        }))
+    }
+
+    async fn load_statuses(&mut self) -> Result<(), Stop> {
+        if self.memory.kept.is_none() {
+            let organisation = self.organisation.clone();
+            let kept = self.engine.store.rule_statuses_by_rule(organisation).await?;
+            let kept = kept.into_iter().map(|(rule, row)| (rule, row.into())).collect();
+            self.memory.kept = Some(kept);
+        }
+        Ok(())
+    }
+
+    async fn plan(&mut self, listed: crate::mimir::ruler::Listed) -> Result<Plan, Stop> {
+        let engine = self.engine;
+        let others = listed.others;
+        let again = listed.clone();
+        let limits = self.limits();
+        let plan = engine
+            .plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &limits, listed)
+            .await?;
+        // Only whoever comes near a limit has to know it.
+        if self.memory.limits.is_some() || !is_near(&plan, &limits) {
+            return Ok(plan);
+        }
+        let told = engine.limits_of(&self.tenant).await?;
+        self.memory.limits = Some(told);
+        if told == limits {
+            return Ok(plan);
+        }
+        debug_assert_eq!(again.others, others);
+        Ok(engine
+            .plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &told, again)
+            .await?)
+    }
+
+    fn limits(&self) -> Limits {
+        self.memory.limits.unwrap_or_else(|| self.engine.limits_by_default())
+    }
+
+    /// Whether what would vanish may vanish; if not, what that comes to.
+    async fn judge(
+        &mut self,
+        plan: &Plan,
+        listing: [u8; 32],
+    ) -> Result<Option<Outcome>, Stop> {
+        let none = HashMap::new();
+        let kept = self.memory.kept.as_ref().unwrap_or(&none);
+        let is_removing = plan.desired_rules() < plan.observed_rules()
+            || !gone(&self.parsed, kept).is_empty();
+        if is_removing {
+            self.tombstones = self.engine.store.tombstones(self.organisation.clone()).await?;
+        }
+        self.removal = plan.removal(&self.parsed, kept, &self.tombstones);
+        match &self.mode {
+            Mode::Confirmed => return Ok(None),
+            Mode::Deferring if is_removing => return Ok(Some(Outcome::Deferred)),
+            Mode::Held(held) if is_removing => return Ok(Some(Outcome::Held(held.clone()))),
+            Mode::Wary(held) if self.removal.unexplained() > 0 => {
+                return Ok(Some(Outcome::Held(held.clone())));
+            }
+            Mode::Deferring | Mode::Held(_) | Mode::Wary(_) | Mode::Guarded => {}
+        }
+        let Verdict::Hold(reason) = judge(&self.removal, &self.engine.config.guard) else {
+            return Ok(None);
+        };
+        let held =
+            GuardHeld { id: guard_id(&listing, &self.removal), reason: reason.to_string() };
+        let sync = self.engine.store.rule_sync_of(self.organisation.clone()).await?;
+        let is_confirmed = sync.is_some_and(|sync| sync.confirmed.as_ref() == Some(&held.id));
+        Ok((!is_confirmed).then_some(Outcome::Held(held)))
+    }
+
+    /// Whether what is left to do are groups that Mimir will not take.
+    fn only_broken(&self, plan: &Plan) -> bool {
+        let is_broken = |(at, _): &(usize, _)| self.is_broken(&plan.groups[*at]);
+        plan.diff.deletes.is_empty() && plan.diff.writes.iter().all(is_broken)
+    }
+
+    fn is_broken(&self, group: &DesiredGroup) -> bool {
+        group.members.iter().any(|rule| self.broken.contains_key(&rule.id))
+    }
+
+    /// Takes the steps; says whether Mimir has taken all of them.
+    async fn apply(&mut self, plan: &Plan) -> Result<bool, Stop> {
+        let written: HashSet<usize> = plan.diff.writes.iter().map(|(at, _)| *at).collect();
+        for (at, group) in plan.groups.iter().enumerate() {
+            if !written.contains(&at) {
+                self.live.extend(group.members.iter().map(|rule| rule.id));
+            }
+        }
+        let groups = plan.observed.len() + plan.others;
+        let mut is_whole = true;
+        for step in steps(&plan.diff, &plan.groups, groups, self.limits().groups) {
+            if let Step::Set(at) | Step::Replace(at) = &step
+                && self.is_broken(&plan.groups[*at])
+            {
+                is_whole = false;
+                continue;
+            }
+            is_whole &= self.take(&step, plan).await?;
+        }
+        Ok(is_whole && self.broken.is_empty())
+    }
+
+    async fn take(&mut self, step: &Step, plan: &Plan) -> Result<bool, Stop> {
+        let engine = self.engine;
+        let writer =
+            Writer { client: &engine.client, lease: self.lease, metrics: &engine.metrics };
+        let done = match step {
+            Step::Delete(name) => writer.delete(&self.tenant, name).await,
+            Step::Set(at) => writer.set(&self.tenant, &plan.groups[*at].to_group()).await,
+            Step::Replace(at) => {
+                let group = plan.groups[*at].to_group();
+                match writer.delete(&self.tenant, &group.name).await {
+                    Ok(()) => writer.set(&self.tenant, &group).await,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let (Step::Set(at) | Step::Replace(at)) = step else {
+            done?;
+            self.wrote = true;
+            return Ok(true);
+        };
+        let group = &plan.groups[*at];
+        match done {
+            Ok(()) => {
+                self.wrote = true;
+                self.live.extend(group.members.iter().map(|rule| rule.id));
+                Ok(true)
+            }
+            Err(WriteError::Ruler(RulerError::Refused(refusal))) => {
+                self.refused(group, refusal).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Mimir will not take a group: whatever it names is put aside.
+    async fn refused(&mut self, group: &DesiredGroup, refusal: Refusal) -> Result<(), Stop> {
+        let limits = self.limits();
+        match refusal {
+            Refusal::Rule { index, reason, position, .. } if index < group.members.len() => {
+                self.put_aside(&group.members[index], in_words(&reason, position));
+                self.look_for_others(group, index).await
+            }
+            Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
+                self.memory.limits = Some(Limits { rules_per_group: Some(limit), ..limits });
+                Ok(())
+            }
+            Refusal::TooManyGroups { limit, .. } if Some(limit) != limits.groups => {
+                self.memory.limits = Some(Limits { groups: Some(limit), ..limits });
+                Ok(())
+            }
+            Refusal::IntervalTooShort { limit, .. } => {
+                for rule in &group.members {
+                    let reason = format!(
+                        "evaluation_interval {} is too short; {limit} is the shortest",
+                        rule.interval
+                    );
+                    self.put_aside(rule, reason);
+                }
+                Ok(())
+            }
+            other => {
+                let reason = format!("mimir does not take the group {:?}: {other}", group.name);
+                self.broken.extend(group.members.iter().map(|rule| (rule.id, reason.clone())));
+                Ok(())
+            }
+        }
+    }
+
+    /// Where one expression is wrong others of its group may be: Mimir names one at a time.
+    async fn look_for_others(&mut self, group: &DesiredGroup, known: usize) -> Result<(), Stop> {
+        for (at, rule) in group.members.iter().enumerate() {
+            if at == known {
+                continue;
+            }
+            let client = &self.engine.client;
+            match ask(|| client.format_query(&self.tenant, &rule.rule.expr)).await {
+                Ok(_) => {}
+                Err(RulerError::InvalidExpression { message, line, column }) => {
+                    self.put_aside(rule, in_words(&message, line.zip(column)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_aside(&mut self, rule: &AlertRule, reason: String) {
+        tracing::info!(
+            organisation.id = %self.organisation,
+            rule.id = %rule.id,
+            "Alert rule refused by Mimir"
+        );
+        self.live.remove(&rule.id);
+        self.memory.quarantine_rule(rule.hash(), reason);
+    }
+}
+
+/// Whether a plan may touch a limit that is only assumed.
+fn is_near(plan: &Plan, limits: &Limits) -> bool {
+    let groups = plan.groups.len() + plan.others;
+    let is_split = |group: &DesiredGroup| {
+        limits.rules_per_group.is_some_and(|limit| group.members.len() >= limit)
+    };
+    !plan.over_limit.is_empty()
+        || limits.groups.is_some_and(|limit| groups.saturating_mul(2) > limit)
+        || plan.groups.iter().any(is_split)
+}
+
+fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
+    match position {
+        Some((line, column)) => format!("expr, line {line}, column {column}: {reason}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// What an administrator confirms: this deletion from this state, and no other.
+fn guard_id(listing: &[u8; 32], removal: &Removal) -> String {
+    let text = format!("{listing:?} {} {}", removal.vanished(), removal.unexplained());
+    super::digest_text(&text)
+}
+
+impl From<RulerError> for Stop {
+    fn from(error: RulerError) -> Self {
+        Self::Failed(Trouble { problem: error.to_string(), retry_after: error.retry_after() })
+    }
+}
+
+impl From<WriteError> for Stop {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::LeaseLost => Self::LeaseLost,
+            WriteError::Ruler(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(Trouble { problem: error.to_string(), retry_after: None })
+    }
+}

@@ -1,0 +1,71 @@
+//! Expressions as Mimir's own parser writes them. Two texts that it writes alike are one expression,
+//! and a difference in white space or comments is no reason to write a group anew.
+
+use std::collections::HashMap;
+
+use moka::sync::Cache;
+
+use super::writer::ask;
+use crate::mimir::ruler::{RulerClient, RulerError};
+use crate::tenancy::TenantId;
+
+/// Formatted expressions, remembered within bounds.
+pub(super) struct Formats(Cache<String, Option<String>>);
+
+/// Bytes of expressions that are remembered.
+const MOST_BYTES: u64 = 16 << 20;
+
+impl Formats {
+    pub(super) fn new() -> Self {
+        let weigh = |key: &String, value: &Option<String>| {
+            let bytes = key.len() + value.as_ref().map_or(0, String::len) + 64;
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).build())
+    }
+
+    /// An expression as Mimir writes it; none if it is none.
+    async fn of(
+        &self,
+        client: &RulerClient,
+        tenant: &TenantId,
+        expr: &str,
+    ) -> Result<Option<String>, RulerError> {
+        if let Some(known) = self.0.get(expr) {
+            return Ok(known);
+        }
+        let formatted = match ask(|| client.format_query(tenant, expr)).await {
+            Ok(formatted) => Some(formatted),
+            Err(RulerError::InvalidExpression { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.0.insert(expr.to_owned(), formatted.clone());
+        Ok(formatted)
+    }
+
+    /// Asks about pairs of texts, and says which of them are one expression.
+    pub(super) async fn same(
+        &self,
+        client: &RulerClient,
+        tenant: &TenantId,
+        pairs: Vec<(&str, &str)>,
+    ) -> Result<SameExpressions, RulerError> {
+        let mut same = HashMap::new();
+        for (one, other) in pairs {
+            let formatted = self.of(client, tenant, one).await?;
+            let is_same = formatted.is_some() && formatted == self.of(client, tenant, other).await?;
+            same.insert((one.to_owned(), other.to_owned()), is_same);
+        }
+        Ok(SameExpressions(same))
+    }
+}
+
+/// Which pairs of texts are one expression.
+pub(super) struct SameExpressions(HashMap<(String, String), bool>);
+
+impl SameExpressions {
+    pub(super) fn are(&self, one: &str, other: &str) -> bool {
+        let pair = (one.to_owned(), other.to_owned());
+        self.0.get(&pair).copied().unwrap_or(false)
+    }
+}

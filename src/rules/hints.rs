@@ -1,0 +1,60 @@
+//! Hints that something may have changed: which organisations to look at. They carry nothing else,
+//! and losing one costs time only, because everything is looked at now and then anyway.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::tenancy::OrganisationId;
+
+/// Hints that wait to be taken.
+#[derive(Default)]
+pub struct Hints {
+    waiting: Mutex<Waiting>,
+    bell: Notify,
+}
+
+/// What there is to look at, each once, with the time at which it was first heard of.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) organisations: HashMap<OrganisationId, Instant>,
+    pub(super) everything: bool,
+    pub(super) requests: bool,
+}
+
+impl Hints {
+    /// One organisation's rules may have changed.
+    pub fn organisation(&self, organisation: OrganisationId) {
+        self.change(|waiting| {
+            waiting.organisations.entry(organisation).or_insert_with(Instant::now);
+        });
+    }
+
+    /// Anything may have changed.
+    pub fn everything(&self) {
+        self.change(|waiting| waiting.everything = true);
+    }
+
+    /// Somebody asks for a sync.
+    pub fn request(&self) {
+        self.change(|waiting| waiting.requests = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        self.bell.notify_one();
+    }
+
+    /// Waits for hints and takes all.
+    pub(super) async fn taken(&self) -> Waiting {
+        self.bell.notified().await;
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Forgets all: whoever begins to lead looks at everything, whoever does not need not know.
+    pub(super) fn forget(&self) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
+    }
+}

@@ -1,0 +1,188 @@
+//! The ledger: statuses on their way to the table, in batches, and how it stands with each
+//! organisation. A batch that cannot be written is kept and tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::engine::Engine;
+use super::lease::Lease;
+use super::statuses::StatusChanges;
+use crate::store::{LeaderRow, RuleStatusRow, StoreError, SyncRow};
+use crate::tenancy::OrganisationId;
+
+/// Where results are handed in.
+#[derive(Clone)]
+pub(super) struct Ledger(UnboundedSender<Entry>);
+
+enum Entry {
+    Statuses(StatusChanges),
+    Sync(Box<SyncRow>),
+    Buried(OrganisationId, Vec<Uuid>),
+    Forget(OrganisationId),
+    Progress(Uuid, Progress),
+    Leader(Box<LeaderRow>),
+    /// Tells when everything before it is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// How far a sync that somebody asked for has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) done: usize,
+    pub(super) total: usize,
+    /// What came of it (JSON), once it is done.
+    pub(super) outcome: Option<String>,
+}
+
+#[derive(Default)]
+struct Batch {
+    written: HashMap<Uuid, RuleStatusRow>,
+    gone: Vec<Uuid>,
+    syncs: HashMap<OrganisationId, SyncRow>,
+    buried: Vec<(OrganisationId, Vec<Uuid>)>,
+    forgotten: Vec<OrganisationId>,
+    progress: HashMap<Uuid, Progress>,
+    leader: Option<LeaderRow>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+/// A batch goes when it has so many statuses,
+const MOST_STATUSES: usize = 1000;
+/// or when nothing more came for so long.
+const PAUSE: Duration = Duration::from_millis(3);
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Ledger {
+    /// A ledger, and what writes it down: to be run as long as the lease is held.
+    pub(super) fn new(engine: Arc<Engine>, lease: Lease) -> (Self, impl Future<Output = ()>) {
+        let (sender, entries) = unbounded_channel();
+        (Self(sender), write_down(engine, lease, entries))
+    }
+
+    pub(super) fn statuses(&self, changes: StatusChanges) {
+        if !changes.written.is_empty() || !changes.gone.is_empty() {
+            self.hand_in(Entry::Statuses(changes));
+        }
+    }
+
+    pub(super) fn sync(&self, row: SyncRow) {
+        self.hand_in(Entry::Sync(Box::new(row)));
+    }
+
+    pub(super) fn buried(&self, organisation: &OrganisationId, rules: Vec<Uuid>) {
+        if !rules.is_empty() {
+            self.hand_in(Entry::Buried(organisation.clone(), rules));
+        }
+    }
+
+    pub(super) fn forget(&self, organisation: OrganisationId) {
+        self.hand_in(Entry::Forget(organisation));
+    }
+
+    pub(super) fn progress(&self, request: Uuid, progress: Progress) {
+        self.hand_in(Entry::Progress(request, progress));
+    }
+
+    pub(super) fn leader(&self, row: LeaderRow) {
+        self.hand_in(Entry::Leader(Box::new(row)));
+    }
+
+    /// Waits until what was handed in before is written; not if the lease is lost.
+    pub(super) async fn flushed(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.hand_in(Entry::Flush(done));
+        let _ = waiting.await;
+    }
+
+    fn hand_in(&self, entry: Entry) {
+        // Nobody writes it down any more once the lease is lost, and the next leader finds out.
+        let _ = self.0.send(entry);
+    }
+}
+
+async fn write_down(engine: Arc<Engine>, lease: Lease, mut entries: UnboundedReceiver<Entry>) {
+    while let Some(first) = entries.recv().await {
+        let mut batch = Batch::default();
+        batch.add(first);
+        while batch.written.len() < MOST_STATUSES {
+            match timeout(PAUSE, entries.recv()).await {
+                Ok(Some(entry)) => batch.add(entry),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        while let Err(error) = lease.during(batch.write(&engine)).await.unwrap_or(Ok(())) {
+            engine.metrics.status_write_failures.increment(1);
+            tracing::warn!(%error, "Statuses of alert rules not written yet");
+            sleep(RETRY).await;
+        }
+        if !lease.is_held() {
+            return;
+        }
+        for flush in batch.flushes {
+            let _ = flush.send(());
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, entry: Entry) {
+        match entry {
+            Entry::Statuses(changes) => {
+                for rule in &changes.gone {
+                    self.written.remove(rule);
+                }
+                self.gone.extend(changes.gone);
+                for row in changes.written {
+                    self.gone.retain(|rule| *rule != row.rule);
+                    self.written.insert(row.rule, row);
+                }
+            }
+            Entry::Sync(row) => {
+                self.syncs.insert(row.organisation.clone(), *row);
+            }
+            Entry::Buried(organisation, rules) => self.buried.push((organisation, rules)),
+            Entry::Forget(organisation) => {
+                self.syncs.remove(&organisation);
+                self.forgotten.push(organisation);
+            }
+            Entry::Progress(request, progress) => {
+                self.progress.insert(request, progress);
+            }
+            Entry::Leader(row) => self.leader = Some(*row),
+            Entry::Flush(done) => self.flushes.push(done),
+        }
+    }
+
+    async fn write(&self, engine: &Engine) -> Result<(), StoreError> {
+        let store = &engine.store;
+        let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
+        if !written.is_empty() || !self.gone.is_empty() {
+            store.write_rule_statuses(written, self.gone.clone()).await?;
+        }
+        if !self.syncs.is_empty() {
+            store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;
+        }
+        // After the statuses: a rule whose deletion is forgotten must not be thought to be live.
+        for (organisation, rules) in &self.buried {
+            store.forget_tombstones(organisation.clone(), rules.clone()).await?;
+        }
+        for organisation in &self.forgotten {
+            store.forget_rule_sync(organisation.clone()).await?;
+        }
+        if let Some(row) = &self.leader {
+            store.write_rule_leader(row.clone()).await?;
+        }
+        // Last: whoever waits for it finds everything before it written.
+        for (request, progress) in &self.progress {
+            let Progress { done, total, outcome } = progress.clone();
+            store.note_sync_progress(*request, done, total, outcome).await?;
+        }
+        Ok(())
+    }
+}

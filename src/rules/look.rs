@@ -1,0 +1,78 @@
+//! A look at one tenant as a task of its own: its rows are read unless they came along, and then it
+//! is activated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::activation::{Mode, Trouble, activate};
+use super::engine::Engine;
+use super::lease::Lease;
+use super::memory::Memory;
+use super::outcome::{Activated, Outcome};
+use super::tenants::Begun;
+use crate::store::AlertRuleRow;
+use crate::tenancy::OrganisationId;
+
+/// What came of a look.
+pub(super) struct Looked {
+    pub(super) organisation: OrganisationId,
+    pub(super) activated: Activated,
+    pub(super) memory: Box<Memory>,
+    pub(super) heard_at: Option<Instant>,
+    pub(super) requests: Vec<Uuid>,
+    pub(super) took: Duration,
+    /// The organisation is not there.
+    pub(super) is_absent: bool,
+    /// It is part of the look at everything.
+    pub(super) is_survey: bool,
+}
+
+pub(super) struct Look {
+    pub(super) engine: Arc<Engine>,
+    pub(super) lease: Lease,
+    pub(super) organisation: OrganisationId,
+    pub(super) rows: Option<Vec<AlertRuleRow>>,
+    pub(super) mode: Mode,
+    pub(super) begun: Begun,
+    pub(super) is_survey: bool,
+}
+
+impl Look {
+    pub(super) async fn run(self) -> Looked {
+        let Self { engine, lease, organisation, rows, mode, begun, is_survey } = self;
+        let Begun { mut memory, heard_at, requests } = begun;
+        let began = Instant::now();
+        let (rows, is_absent) = match rows {
+            Some(rows) => (Ok(rows), false),
+            None => match engine.store.alert_rules_of(vec![organisation.clone()]).await {
+                Ok(mut snapshot) => {
+                    let is_absent = !snapshot.existing.contains(&organisation);
+                    (Ok(snapshot.rows.remove(&organisation).unwrap_or_default()), is_absent)
+                }
+                Err(error) => (Err(error), false),
+            },
+        };
+        let activated = match rows {
+            Ok(_) if is_absent => Activated::default(),
+            Ok(rows) => activate(&engine, &lease, &organisation, &rows, &mut memory, mode).await,
+            Err(error) => {
+                let trouble = Trouble { problem: error.to_string(), retry_after: None };
+                Activated { outcome: Outcome::Failed(trouble), ..Activated::default() }
+            }
+        };
+        let took = began.elapsed();
+        Looked {
+            organisation,
+            activated,
+            memory,
+            heard_at,
+            requests,
+            took,
+            is_absent,
+            is_survey,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What an activation came to, and what that means for each rule.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::activation::Trouble;
+use super::alert_rule::AlertRule;
+use super::guard::Removal;
+use super::memory::Memory;
+use super::plan::{ParsedRows, Plan};
+use super::statuses::{Kept, KeptStatuses, StatusChanges};
+use crate::store::{AlertRuleRow, GuardHeld, RuleState};
+use crate::tenancy::OrganisationId;
+
+/// What it came to.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Outcome {
+    /// Everything was as it should be.
+    #[default]
+    Unchanged,
+    /// Everything is as it should be now.
+    Applied,
+    /// A deletion waits for an administrator's word; nothing was done.
+    Held(GuardHeld),
+    /// Something would vanish, and all tenants are to be judged together first; nothing was done.
+    Deferred,
+    /// It could not be finished.
+    Failed(Trouble),
+    /// Somebody else may lead.
+    LeaseLost,
+}
+
+impl Outcome {
+    /// Every label.
+    pub(super) const LABELS: [&'static str; 6] =
+        ["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
+
+    /// A label for metrics and logs.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Applied => "applied",
+            Self::Held(_) => "held",
+            Self::Deferred => "deferred",
+            Self::Failed(_) => "failed",
+            Self::LeaseLost => "lease_lost",
+        }
+    }
+}
+
+/// An activation's result.
+#[derive(Debug, Default)]
+pub(super) struct Activated {
+    pub(super) outcome: Outcome,
+    /// Statuses to be written.
+    pub(super) changes: StatusChanges,
+    /// Whether anything was written to Mimir.
+    pub(super) wrote: bool,
+    /// What would vanish, or has.
+    pub(super) removal: Removal,
+    /// Deletions that have been carried out.
+    pub(super) buried: Vec<Uuid>,
+    /// Rules in each state, by [`RuleState::ALL`].
+    pub(super) states: [usize; RuleState::ALL.len()],
+}
+
+impl Activated {
+    /// Nothing but the number of rules in each state.
+    pub(super) fn counted(kept: &KeptStatuses) -> Self {
+        let mut states = [0; RuleState::ALL.len()];
+        for status in kept.values() {
+            states[status.state as usize] += 1;
+        }
+        Self { states, ..Self::default() }
+    }
+
+    pub(super) fn lease_lost() -> Self {
+        Self { outcome: Outcome::LeaseLost, ..Self::default() }
+    }
+
+    /// An organisation that no tenant can be named after.
+    pub(super) fn without_tenant(
+        organisation: &OrganisationId,
+        rows: &[AlertRuleRow],
+        memory: &mut Memory,
+        trouble: Trouble,
+    ) -> Self {
+        let kept = memory.kept.get_or_insert_default();
+        let status = |row: &AlertRuleRow| {
+            let reason = trouble.problem.clone();
+            (row.id, Kept { state: RuleState::Error, reason, live_hash: None })
+        };
+        let now = rows.iter().map(status).collect();
+        let changes = super::statuses::change(organisation, kept, now);
+        Self { outcome: Outcome::Failed(trouble), changes, ..Self::counted(kept) }
+    }
+}
+
+/// How an activation ended, for the statuses.
+pub(super) struct Ending<'a> {
+    pub(super) outcome: &'a Outcome,
+    /// The last plan; none if it never came to one.
+    pub(super) plan: Option<&'a Plan>,
+    /// Rules that are known to be live as they are.
+    pub(super) live: &'a HashSet<Uuid>,
+    /// Rules of groups that Mimir will not take as a whole.
+    pub(super) broken: &'a HashMap<Uuid, String>,
+}
+
+/// What becomes of each rule.
+pub(super) fn report(parsed: &ParsedRows, kept: &KeptStatuses, ending: &Ending<'_>) -> KeptStatuses {
+    match (ending.outcome, ending.plan) {
+        (Outcome::Unchanged | Outcome::Applied, Some(plan)) => done(parsed, kept, plan, ending),
+        (Outcome::Held(held), _) => {
+            let reason = format!("waits for an administrator: {}", held.reason);
+            unfinished(parsed, kept, ending, RuleState::Pending, &reason)
+        }
+        (Outcome::Failed(trouble), _) => {
+            let reason = format!("{}; it is tried again", trouble.problem);
+            unfinished(parsed, kept, ending, RuleState::Error, &reason)
+        }
+        (Outcome::Deferred | Outcome::LeaseLost, _)
+        | (Outcome::Unchanged | Outcome::Applied, None) => kept.clone(),
+    }
+}
+
+fn done(
+    parsed: &ParsedRows,
+    kept: &KeptStatuses,
+    plan: &Plan,
+    ending: &Ending<'_>,
+) -> KeptStatuses {
+    let mut now = KeptStatuses::with_capacity(kept.len());
+    let of = |state, reason: &str, live_hash| Kept { state, reason: reason.to_owned(), live_hash };
+    for rule in plan.groups.iter().flat_map(|group| &group.members) {
+        let status = match ending.broken.get(&rule.id) {
+            Some(reason) => of(RuleState::Error, reason, live_hash(kept, rule.id)),
+            None => of(RuleState::Live, "", Some(rule.hash())),
+        };
+        now.insert(rule.id, status);
+    }
+    for rule in &plan.over_limit {
+        now.insert(rule.id, of(RuleState::OverLimit, &over_limit(plan), None));
+    }
+    for (rule, reason) in &plan.quarantined {
+        now.insert(rule.id, of(RuleState::Invalid, reason, None));
+    }
+    for (rule, reason) in &parsed.refused {
+        now.insert(*rule, of(RuleState::Invalid, reason, None));
+    }
+    for rule in &parsed.disabled {
+        now.insert(*rule, of(RuleState::Disabled, "", None));
+    }
+    now
+}
+
+fn over_limit(plan: &Plan) -> String {
+    let ours = plan.groups.len();
+    let others = match plan.others {
+        0 => String::new(),
+        others => format!(", {others} of them in other namespaces"),
+    };
+    format!(
+        "the organisation may have {} rule groups{others}, and older rules fill them; put rules \
+         into fewer groups, or remove some",
+        ours + plan.others
+    )
+}
+
+/// What was live before is so still, unless it has been replaced by now.
+fn unfinished(
+    parsed: &ParsedRows,
+    kept: &KeptStatuses,
+    ending: &Ending<'_>,
+    state: RuleState,
+    reason: &str,
+) -> KeptStatuses {
+    // Rows that are not there may still be live: they are kept, so that they are missed.
+    let mut now = kept.clone();
+    let still = |rule| live_hash(kept, rule);
+    for rule in &parsed.enabled {
+        let hash = rule.hash();
+        let is_live = ending.live.contains(&rule.id) || still(rule.id).as_ref() == Some(&hash);
+        let status = if is_live {
+            Kept { state: RuleState::Live, reason: String::new(), live_hash: Some(hash) }
+        } else {
+            let (state, reason) = of_its_own(rule, ending).unwrap_or((state, reason.to_owned()));
+            Kept { state, reason, live_hash: still(rule.id) }
+        };
+        now.insert(rule.id, status);
+    }
+    for (rule, reason) in &parsed.refused {
+        let (reason, live_hash) = (reason.clone(), still(*rule));
+        now.insert(*rule, Kept { state: RuleState::Invalid, reason, live_hash });
+    }
+    for rule in &parsed.disabled {
+        let live_hash = still(*rule);
+        let reason = if live_hash.is_some() { reason.to_owned() } else { String::new() };
+        now.insert(*rule, Kept { state: RuleState::Disabled, reason, live_hash });
+    }
+    now
+}
+
+/// A reason of the rule's own comes before that of the whole.
+fn of_its_own(rule: &AlertRule, ending: &Ending<'_>) -> Option<(RuleState, String)> {
+    let quarantined = ending.plan.iter().flat_map(|plan| &plan.quarantined);
+    let mut quarantined = quarantined.filter(|(other, _)| other.id == rule.id);
+    quarantined.next().map(|(_, reason)| (RuleState::Invalid, reason.clone()))
+}
+
+fn live_hash(kept: &KeptStatuses, rule: Uuid) -> Option<String> {
+    kept.get(&rule).and_then(|status| status.live_hash.clone())
+}

@@ -1,0 +1,152 @@
+//! A look at everything: the organisations are read, then their rules in batches, and each tenant is
+//! looked at. What would vanish is not touched before all of it has been seen and judged together.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::engine::Engine;
+use super::guard::Removal;
+use super::statuses::KeptStatuses;
+use crate::store::{AlertRuleRow, StoreError};
+use crate::tenancy::OrganisationId;
+
+/// Organisations that are read at once.
+const BATCH: usize = 100;
+
+/// One organisation, as it was read.
+pub(super) struct Surveyed {
+    pub(super) organisation: OrganisationId,
+    pub(super) rows: Vec<AlertRuleRow>,
+    /// Its rules' statuses, in the first survey of a term.
+    pub(super) kept: Option<KeptStatuses>,
+}
+
+/// What the reader says.
+pub(super) enum Read {
+    /// The organisations that there are.
+    Organisations(HashSet<OrganisationId>),
+    /// Some of them.
+    Batch(Vec<Surveyed>),
+    /// It could not go on.
+    Failed(StoreError),
+}
+
+/// A survey under way.
+pub(super) struct Survey {
+    pub(super) reader: Option<Receiver<Read>>,
+    pub(super) todo: VecDeque<Surveyed>,
+    /// Being looked at.
+    pub(super) pending: HashSet<OrganisationId>,
+    pub(super) organisations: HashSet<OrganisationId>,
+    pub(super) total: usize,
+    pub(super) done: usize,
+    pub(super) phase: Phase,
+    /// What would vanish, or stays, of each tenant.
+    pub(super) removals: HashMap<OrganisationId, Removal>,
+    /// Tenants of which something would vanish.
+    pub(super) deferred: Vec<OrganisationId>,
+    /// Organisations that have been gone for long enough.
+    pub(super) buried: Vec<OrganisationId>,
+    pub(super) outcomes: HashMap<&'static str, usize>,
+    pub(super) problem: Option<String>,
+    pub(super) began: Instant,
+    /// Syncs of everything that somebody waits for.
+    pub(super) requests: Vec<Uuid>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Each tenant is looked at, and nothing vanishes.
+    Looking,
+    /// All have been looked at; whether what would vanish may is being asked.
+    Judging,
+    /// What may vanish does.
+    Removing,
+}
+
+impl Survey {
+    pub(super) fn begin(engine: Arc<Engine>, with_statuses: bool, requests: Vec<Uuid>) -> Self {
+        // Rows wait here while tenants are looked at, and not all of them in memory.
+        let (sender, reader) = channel(1);
+        tokio::spawn(read(engine, with_statuses, sender));
+        Self {
+            reader: Some(reader),
+            todo: VecDeque::new(),
+            pending: HashSet::new(),
+            organisations: HashSet::new(),
+            total: 0,
+            done: 0,
+            phase: Phase::Looking,
+            removals: HashMap::new(),
+            deferred: Vec::new(),
+            buried: Vec::new(),
+            outcomes: HashMap::new(),
+            problem: None,
+            began: Instant::now(),
+            requests,
+        }
+    }
+
+    /// What the reader says next; waits for ever when it has said all, or there is enough to do.
+    pub(super) async fn next_read(&mut self, enough: usize) -> Option<Read> {
+        match &mut self.reader {
+            Some(reader) if self.todo.len() < enough => reader.recv().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Whether every tenant has been looked at.
+    pub(super) fn is_seen(&self) -> bool {
+        self.reader.is_none() && self.todo.is_empty() && self.pending.is_empty()
+    }
+
+    /// All removals in an order of their own, for the judgement and its name.
+    pub(super) fn sorted_removals(&self) -> Vec<(&OrganisationId, Removal)> {
+        let mut all: Vec<_> = self.removals.iter().map(|(id, removal)| (id, *removal)).collect();
+        all.sort_by(|one, other| one.0.cmp(other.0));
+        all
+    }
+}
+
+async fn read(engine: Arc<Engine>, with_statuses: bool, sender: Sender<Read>) {
+    if let Err(error) = read_all(&engine, with_statuses, &sender).await {
+        let _ = sender.send(Read::Failed(error)).await;
+    }
+}
+
+async fn read_all(
+    engine: &Engine,
+    with_statuses: bool,
+    sender: &Sender<Read>,
+) -> Result<(), StoreError> {
+    let organisations = engine.store.organisations().await?;
+    let mut names: Vec<OrganisationId> = organisations.iter().cloned().collect();
+    names.sort();
+    if sender.send(Read::Organisations(organisations)).await.is_err() {
+        return Ok(());
+    }
+    for batch in names.chunks(BATCH) {
+        let mut snapshot = engine.store.alert_rules_of(batch.to_vec()).await?;
+        let mut kept: HashMap<OrganisationId, KeptStatuses> = HashMap::new();
+        if with_statuses {
+            for row in engine.store.rule_statuses_of(batch.to_vec()).await? {
+                let of = kept.entry(row.organisation.clone()).or_default();
+                of.insert(row.rule, row.into());
+            }
+        }
+        let surveyed = batch.iter().filter(|name| snapshot.existing.contains(*name));
+        let surveyed = surveyed.map(|organisation| Surveyed {
+            organisation: organisation.clone(),
+            rows: snapshot.rows.remove(organisation).unwrap_or_default(),
+            kept: with_statuses.then(|| kept.remove(organisation).unwrap_or_default()),
+        });
+        if sender.send(Read::Batch(surveyed.collect())).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The tenants of a leader's term: what is known of each, who is being looked at, and who is to be
+//! looked at when. Decides the order of things and does none of them.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::memory::Memory;
+use crate::store::{RuleState, SyncRow};
+use crate::tenancy::OrganisationId;
+
+/// One tenant.
+#[derive(Default)]
+pub(super) struct Tenant {
+    /// What is remembered; with whoever looks at it meanwhile.
+    pub(super) memory: Option<Box<Memory>>,
+    /// How it stands, as it was last written down.
+    pub(super) sync: Option<SyncRow>,
+    pub(super) state: TenantState,
+    /// A change was heard of first at this time.
+    pub(super) heard_at: Option<Instant>,
+    /// Looks that failed one after the other.
+    pub(super) failures: u32,
+    /// Syncs that somebody waits for.
+    pub(super) requests: Vec<Uuid>,
+    /// Rules in each state, as they were last counted.
+    pub(super) states: [usize; RuleState::ALL.len()],
+    last_start: Option<Instant>,
+}
+
+impl Tenant {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, TenantState::Running { .. })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum TenantState {
+    #[default]
+    Idle,
+    /// To be looked at when there is room.
+    Queued,
+    /// To be looked at at a time.
+    Waiting(Instant),
+    /// Looked at now; and again after that, if so.
+    Running { again: bool },
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Tenants {
+    all: HashMap<OrganisationId, Tenant>,
+    queue: VecDeque<OrganisationId>,
+    alarms: BinaryHeap<Reverse<(Instant, OrganisationId)>>,
+    running: usize,
+}
+
+/// Two looks at one tenant are at least so far apart, however fast its rules change.
+const REST: Duration = Duration::from_millis(50);
+
+impl Tenants {
+    pub(super) fn get(&mut self, organisation: &OrganisationId) -> &mut Tenant {
+        // Nearly always it is there.
+        if !self.all.contains_key(organisation) {
+            self.all.insert(organisation.clone(), Tenant::default());
+        }
+        self.all.entry(organisation.clone()).or_default()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&OrganisationId, &Tenant)> {
+        self.all.iter()
+    }
+
+    pub(super) fn forget(&mut self, organisation: &OrganisationId) {
+        self.all.remove(organisation);
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Something has been heard of a tenant: it is to be looked at soon, or again.
+    pub(super) fn hear(&mut self, organisation: &OrganisationId, at: Instant) {
+        let now = Instant::now();
+        let tenant = self.get(organisation);
+        tenant.heard_at.get_or_insert(at);
+        match tenant.state {
+            TenantState::Queued => {}
+            TenantState::Running { .. } => tenant.state = TenantState::Running { again: true },
+            // News are a reason to try again, but not faster than that.
+            TenantState::Idle | TenantState::Waiting(_) => {
+                match tenant.last_start.map(|start| start + REST).filter(|at| *at > now) {
+                    Some(at) => self.wait_until(organisation, at),
+                    None => self.enqueue(organisation),
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, organisation: &OrganisationId) {
+        self.get(organisation).state = TenantState::Queued;
+        self.queue.push_back(organisation.clone());
+    }
+
+    /// A tenant is to be looked at at a time.
+    pub(super) fn wait_until(&mut self, organisation: &OrganisationId, at: Instant) {
+        self.get(organisation).state = TenantState::Waiting(at);
+        self.alarms.push(Reverse((at, organisation.clone())));
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Queues those that are due.
+    pub(super) fn ring(&mut self, now: Instant) {
+        while let Some(Reverse((at, _))) = self.alarms.peek()
+            && *at <= now
+            && let Some(Reverse((at, organisation))) = self.alarms.pop()
+        {
+            // An alarm that has been set anew since is not this one.
+            if self.get(&organisation).state == TenantState::Waiting(at) {
+                self.enqueue(&organisation);
+            }
+        }
+    }
+
+    /// The next to be looked at.
+    pub(super) fn next(&mut self) -> Option<OrganisationId> {
+        while let Some(organisation) = self.queue.pop_front() {
+            if self.get(&organisation).state == TenantState::Queued {
+                return Some(organisation);
+            }
+        }
+        None
+    }
+
+    /// Begins to look at a tenant, unless somebody does; gives what is remembered.
+    pub(super) fn begin(&mut self, organisation: &OrganisationId) -> Option<Begun> {
+        let tenant = self.get(organisation);
+        if matches!(tenant.state, TenantState::Running { .. }) {
+            return None;
+        }
+        tenant.state = TenantState::Running { again: false };
+        tenant.last_start = Some(Instant::now());
+        let begun = Begun {
+            memory: tenant.memory.take().unwrap_or_default(),
+            heard_at: tenant.heard_at.take(),
+            requests: std::mem::take(&mut tenant.requests),
+        };
+        self.running += 1;
+        Some(begun)
+    }
+
+    /// A look has ended; says whether there is to be another.
+    pub(super) fn end(&mut self, organisation: &OrganisationId, memory: Box<Memory>) -> bool {
+        self.running = self.running.saturating_sub(1);
+        let tenant = self.get(organisation);
+        let again = tenant.state == TenantState::Running { again: true };
+        tenant.memory = Some(memory);
+        tenant.state = TenantState::Idle;
+        again
+    }
+}
+
+/// What whoever looks at a tenant takes along.
+pub(super) struct Begun {
+    pub(super) memory: Box<Memory>,
+    pub(super) heard_at: Option<Instant>,
+    pub(super) requests: Vec<Uuid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> OrganisationId {
+        OrganisationId::parse("acme").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_during_a_look_lead_to_one_more_look() {
+        let mut tenants = Tenants::default();
+        for _ in 0..3 {
+            tenants.hear(&acme(), Instant::now());
+        }
+        assert_eq!(tenants.next(), Some(acme()));
+        assert_eq!(tenants.next(), None);
+        let begun = tenants.begin(&acme()).unwrap();
+        assert!(tenants.begin(&acme()).is_none(), "one look at a time");
+        tenants.hear(&acme(), Instant::now());
+        tenants.hear(&acme(), Instant::now());
+        assert!(tenants.end(&acme(), begun.memory));
+        assert_eq!(tenants.running(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_follow_fast_are_looked_at_together() {
+        let mut tenants = Tenants::default();
+        tenants.hear(&acme(), Instant::now());
+        let organisation = tenants.next().unwrap();
+        let begun = tenants.begin(&organisation).unwrap();
+        assert!(!tenants.end(&acme(), begun.memory));
+        tenants.hear(&acme(), Instant::now());
+        assert_eq!(tenants.next(), None, "a rest first");
+        let alarm = tenants.next_alarm().unwrap();
+        tenants.ring(alarm);
+        assert_eq!(tenants.next(), Some(acme()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_was_overtaken_wakes_nobody() {
+        let mut tenants = Tenants::default();
+        let later = Instant::now() + Duration::from_secs(60);
+        tenants.wait_until(&acme(), later);
+        tenants.hear(&acme(), Instant::now());
+        assert_eq!(tenants.next(), Some(acme()));
+        let begun = tenants.begin(&acme()).unwrap();
+        tenants.end(&acme(), begun.memory);
+        tenants.ring(later);
+        assert_eq!(tenants.next(), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! A leader's term: hints, the clock and requests say which tenants to look at, a bounded number is
+//! looked at at once, and what comes of it is written down. Ends with the lease.
+//!
+//! Everything that is decided here is decided by one task, so that there is nothing to lock. The
+//! looks themselves are tasks of their own ([`Look`]).
+
+mod finish;
+mod judge;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::activation::Mode;
+use super::engine::Engine;
+use super::hints::{Hints, Waiting};
+use super::ledger::{Ledger, Progress};
+use super::lease::Lease;
+use super::look::{Look, Looked};
+use super::survey::{Phase, Read, Survey};
+use super::tenants::Tenants;
+use crate::store::{LeaderRow, RuleState, StoreError, SyncRequest, SyncRow};
+use crate::tenancy::OrganisationId;
+
+pub(super) struct Term {
+    engine: Arc<Engine>,
+    lease: Lease,
+    hints: Arc<Hints>,
+    ledger: Ledger,
+    tenants: Tenants,
+    tasks: JoinSet<Done>,
+    survey: Option<Survey>,
+    /// Another survey is to follow, for these who asked.
+    survey_again: Option<Vec<Uuid>>,
+    next_survey: Instant,
+    surveys: u64,
+    /// What is said of this leader.
+    leader: LeaderRow,
+    /// Rules in each state, over all tenants, and of each as it was last counted.
+    totals: [usize; RuleState::ALL.len()],
+}
+
+/// What a task of a term came to.
+enum Done {
+    Looked(Box<Looked>),
+    Requests(Result<Vec<SyncRequest>, StoreError>),
+    /// What administrators have confirmed.
+    Leader(Result<LeaderRow, StoreError>),
+    /// A namespace of an organisation that is gone was deleted, or not.
+    Buried(OrganisationId, Result<(), String>),
+}
+
+/// How soon a look at everything that failed is tried again.
+const SURVEY_RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at everything, however many ask for one.
+const SURVEY_REST: Duration = Duration::from_millis(500);
+
+impl Term {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        lease: Lease,
+        hints: Arc<Hints>,
+        ledger: Ledger,
+        leader: LeaderRow,
+        syncs: Vec<SyncRow>,
+    ) -> Self {
+        let mut tenants = Tenants::default();
+        for sync in syncs {
+            let organisation = sync.organisation.clone();
+            tenants.get(&organisation).sync = Some(sync);
+        }
+        Self {
+            engine,
+            lease,
+            hints,
+            ledger,
+            tenants,
+            tasks: JoinSet::new(),
+            survey: None,
+            survey_again: None,
+            next_survey: Instant::now(),
+            surveys: 0,
+            leader,
+            totals: [0; RuleState::ALL.len()],
+        }
+    }
+
+    /// Runs until the lease is lost or the process ends; gives the organisations that were being
+    /// looked at then.
+    pub(super) async fn run(mut self, cancelled: CancellationToken) -> Vec<OrganisationId> {
+        self.read_requests();
+        loop {
+            self.start_looks();
+            let next = self.next_time();
+            tokio::select! {
+                biased;
+                () = self.lease.lost() => break,
+                () = cancelled.cancelled() => {
+                    self.finish_looks().await;
+                    break;
+                }
+                Some(done) = self.tasks.join_next() => self.take_done(done),
+                waiting = self.hints.taken() => self.take_hints(waiting),
+                read = next_read(&mut self.survey, self.engine.config.concurrency * 2) => {
+                    self.take_read(read);
+                }
+                () = sleep_until(next) => self.take_time(),
+            }
+            self.advance_survey();
+        }
+        self.under_way()
+    }
+
+    fn take_hints(&mut self, waiting: Waiting) {
+        for (organisation, at) in &waiting.organisations {
+            self.tenants.hear(organisation, *at);
+        }
+        if waiting.everything {
+            self.want_survey(Vec::new());
+        }
+        if waiting.requests {
+            self.read_requests();
+        }
+    }
+
+    fn read_requests(&mut self) {
+        let store = self.engine.store.clone();
+        self.tasks.spawn(async move { Done::Requests(store.waiting_sync_requests().await) });
+    }
+
+    fn take_requests(&mut self, requests: Vec<SyncRequest>) {
+        let mut everything = Vec::new();
+        for request in requests {
+            // One that is being worked on already.
+            let is_known = self.is_known(request.id);
+            match request.organisation {
+                _ if is_known => {}
+                None => everything.push(request.id),
+                Some(organisation) => {
+                    self.tenants.get(&organisation).requests.push(request.id);
+                    self.ledger.progress(request.id, Progress { total: 1, ..Progress::default() });
+                    self.tenants.hear(&organisation, Instant::now());
+                }
+            }
+        }
+        if !everything.is_empty() {
+            self.want_survey(everything);
+        }
+    }
+
+    fn is_known(&self, request: Uuid) -> bool {
+        let of_survey = self.survey.as_ref().is_some_and(|s| s.requests.contains(&request));
+        let of_next = self.survey_again.as_ref().is_some_and(|all| all.contains(&request));
+        of_survey || of_next || self.tenants.iter().any(|(_, t)| t.requests.contains(&request))
+    }
+
+    /// Everything is to be looked at, by a survey that begins from now on.
+    fn want_survey(&mut self, requests: Vec<Uuid>) {
+        self.survey_again.get_or_insert_default().extend(requests);
+        if self.survey.is_none() {
+            self.next_survey = self.next_survey.min(Instant::now() + SURVEY_REST);
+        }
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn next_time(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let alarm = self.tenants.next_alarm().unwrap_or(far);
+        if self.survey.is_some() { alarm } else { alarm.min(self.next_survey) }
+    }
+
+    fn take_time(&mut self) {
+        let now = Instant::now();
+        self.tenants.ring(now);
+        if self.survey.is_none() && now >= self.next_survey {
+            let requests = self.survey_again.take().unwrap_or_default();
+            let survey = Survey::begin(Arc::clone(&self.engine), self.surveys == 0, requests);
+            self.surveys += 1;
+            self.survey = Some(survey);
+        }
+    }
+
+    /// Starts looks while there is room: first at those of whom something was heard.
+    fn start_looks(&mut self) {
+        while self.tenants.running() < self.engine.config.concurrency {
+            if let Some(organisation) = self.tenants.next() {
+                let mode = match &self.leader.guard {
+                    Some(held) => Mode::Wary(held.clone()),
+                    None => Mode::Guarded,
+                };
+                self.start(organisation, None, mode, false);
+                continue;
+            }
+            let Some(survey) = &mut self.survey else { return };
+            let Some(surveyed) = survey.todo.pop_front() else { return };
+            let organisation = surveyed.organisation;
+            let tenant = self.tenants.get(&organisation);
+            if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
+                tenant.memory.get_or_insert_default().kept = Some(kept);
+            }
+            if self.start(organisation.clone(), Some(surveyed.rows), Mode::Deferring, true) {
+                if let Some(survey) = &mut self.survey {
+                    survey.pending.insert(organisation);
+                }
+            } else if let Some(survey) = &mut self.survey {
+                // Somebody is looking at it right now, by news of its own.
+                survey.done += 1;
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        organisation: OrganisationId,
+        rows: Option<Vec<crate::store::AlertRuleRow>>,
+        mode: Mode,
+        is_survey: bool,
+    ) -> bool {
+        let Some(begun) = self.tenants.begin(&organisation) else { return false };
+        let (engine, lease) = (Arc::clone(&self.engine), self.lease.clone());
+        let look = Look { engine, lease, organisation, rows, mode, begun, is_survey };
+        self.tasks.spawn(async move { Done::Looked(Box::new(look.run().await)) });
+        true
+    }
+
+    fn take_read(&mut self, read: Option<Read>) {
+        let Some(survey) = &mut self.survey else { return };
+        match read {
+            None => survey.reader = None,
+            Some(Read::Organisations(organisations)) => {
+                survey.total = organisations.len();
+                survey.organisations = organisations;
+            }
+            Some(Read::Batch(batch)) => survey.todo.extend(batch),
+            Some(Read::Failed(error)) => {
+                tracing::warn!(%error, "Alert rules not read; nothing is deleted");
+                survey.problem = Some(error.to_string());
+                survey.reader = None;
+            }
+        }
+    }
+
+    fn take_done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Looked(looked)) => self.looked(*looked),
+            Ok(Done::Requests(Ok(requests))) => self.take_requests(requests),
+            Ok(Done::Requests(Err(error))) => {
+                tracing::warn!(%error, "Requested syncs not read");
+            }
+            Ok(Done::Leader(row)) => self.judge_survey(row),
+            Ok(Done::Buried(organisation, outcome)) => self.buried(&organisation, outcome),
+            Err(error) => {
+                // A look that broke would block its tenant for ever: begin anew.
+                tracing::error!(%error, "A look at alert rules broke");
+                self.lease.give_up();
+            }
+        }
+    }
+
+    fn advance_survey(&mut self) {
+        let Some(survey) = &mut self.survey else { return };
+        if !survey.is_seen() {
+            return;
+        }
+        match survey.phase {
+            Phase::Looking if survey.problem.is_some() => self.end_survey(),
+            Phase::Looking => {
+                survey.phase = Phase::Judging;
+                self.find_absent();
+                let store = self.engine.store.clone();
+                self.tasks.spawn(async move { Done::Leader(store.rule_leader().await) });
+            }
+            Phase::Judging => {}
+            Phase::Removing => self.end_survey(),
+        }
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + self.engine.clock.now()
+    }
+
+    /// Before the process ends: what has begun may end well.
+    async fn finish_looks(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            self.take_done(done);
+        }
+        let _ = tokio::time::timeout_at(deadline, self.ledger.flushed()).await;
+    }
+
+    fn under_way(&self) -> Vec<OrganisationId> {
+        let running = self.tenants.iter().filter(|(_, tenant)| tenant.is_running());
+        running.map(|(organisation, _)| organisation.clone()).collect()
+    }
+}
+
+async fn next_read(survey: &mut Option<Survey>, enough: usize) -> Option<Read> {
+    match survey {
+        Some(survey) => survey.next_read(enough).await,
+        None => std::future::pending().await,
+    }
+}

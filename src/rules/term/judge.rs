@@ -1,0 +1,194 @@
+//! The second half of a survey: may what would vanish vanish?
+
+use std::sync::Arc;
+
+use super::{Done, Instant, SURVEY_RETRY, Term};
+use crate::rules::activation::Mode;
+use crate::rules::digest_text;
+use crate::rules::guard::{HoldReason, Removal, Verdict, judge_overall};
+use crate::rules::ledger::Progress;
+use crate::rules::lease::Lease;
+use crate::rules::survey::{Phase, Survey};
+use crate::rules::writer::{WriteError, Writer};
+use crate::rules::Engine;
+use crate::store::{GuardHeld, LeaderRow, StoreError};
+use crate::tenancy::OrganisationId;
+
+impl Term {
+    /// Notes which organisations are gone, and which have been for long enough.
+    pub(super) fn find_absent(&mut self) {
+        let now = self.now();
+        let grace = self.engine.config.organisation_grace;
+        let Some(survey) = &mut self.survey else { return };
+        let gone = |(organisation, tenant): (&OrganisationId, &crate::rules::tenants::Tenant)| {
+            let is_gone = !survey.organisations.contains(organisation) && !tenant.is_running();
+            (is_gone && tenant.sync.is_some()).then(|| organisation.clone())
+        };
+        let gone: Vec<OrganisationId> = self.tenants.iter().filter_map(gone).collect();
+        // That all are gone at once is no deletion but a database that is not the one it was.
+        let is_all = survey.organisations.is_empty();
+        for organisation in gone {
+            let Some(sync) = &mut self.tenants.get(&organisation).sync else { continue };
+            let since = *sync.absent_since.get_or_insert(now);
+            let live = sync.live;
+            if since == now {
+                tracing::info!(organisation.id = %organisation, "Organisation is gone; its rules are kept for a while");
+                self.ledger.sync(sync.clone());
+            }
+            if since + grace > now {
+                continue;
+            }
+            let explained = if is_all { 0 } else { live };
+            let removal = Removal { observed: live, remaining: 0, explained, missing: 0 };
+            survey.removals.insert(organisation.clone(), removal);
+            survey.buried.push(organisation);
+        }
+    }
+
+    /// Judges all tenants together, and begins with what may vanish.
+    pub(super) fn judge_survey(&mut self, leader: Result<LeaderRow, StoreError>) {
+        let now = self.now();
+        let Some(survey) = &mut self.survey else { return };
+        let confirmed = match leader {
+            Ok(row) => row.confirmed,
+            Err(error) => {
+                survey.problem = Some(error.to_string());
+                return self.end_survey();
+            }
+        };
+        let removals = survey.sorted_removals();
+        let only: Vec<Removal> = removals.iter().map(|(_, removal)| *removal).collect();
+        let verdict = judge_overall(&only, &self.engine.config.guard);
+        let held = match verdict {
+            Verdict::Pass => None,
+            Verdict::Hold(reason) => Some(name(&removals, &reason)),
+        };
+        let is_confirmed = held.as_ref().is_some_and(|held| confirmed.as_ref() == Some(&held.id));
+        let mode = match &held {
+            None => Mode::Guarded,
+            Some(_) if is_confirmed => Mode::Confirmed,
+            Some(held) => Mode::Held(held.clone()),
+        };
+        let held = held.filter(|_| !is_confirmed);
+        if held != self.leader.guard {
+            if let Some(held) = &held {
+                tracing::warn!(guard.id = held.id, reason = held.reason, "Deletion of alert rules held");
+            }
+            self.leader.guard_since = held.as_ref().map(|_| now);
+            self.leader.guard = held;
+        }
+        self.engine.metrics.overall_guard_held.set(f64::from(u8::from(self.leader.guard.is_some())));
+        let buried = if matches!(mode, Mode::Held(_)) { Vec::new() } else { std::mem::take(&mut survey.buried) };
+        let deferred = std::mem::take(&mut survey.deferred);
+        survey.phase = Phase::Removing;
+        for organisation in &buried {
+            survey.pending.insert(organisation.clone());
+        }
+        for organisation in buried {
+            let (engine, lease) = (Arc::clone(&self.engine), self.lease.clone());
+            self.tasks.spawn(async move {
+                let outcome = bury(&engine, &lease, &organisation).await;
+                Done::Buried(organisation, outcome)
+            });
+        }
+        for organisation in deferred {
+            // Read anew: some time has passed.
+            if self.start(organisation.clone(), None, mode.clone(), true)
+                && let Some(survey) = &mut self.survey
+            {
+                survey.pending.insert(organisation);
+            }
+        }
+    }
+
+    /// The namespace of an organisation that is gone has been deleted, or not.
+    pub(super) fn buried(&mut self, organisation: &OrganisationId, outcome: Result<(), String>) {
+        if let Some(survey) = &mut self.survey {
+            survey.pending.remove(organisation);
+        }
+        match outcome {
+            Ok(()) => {
+                tracing::info!(organisation.id = %organisation, "Rules of an organisation that is gone deleted");
+                self.recount(organisation, [0; crate::store::RuleState::ALL.len()]);
+                self.tenants.forget(organisation);
+                self.ledger.forget(organisation.clone());
+            }
+            Err(problem) => {
+                tracing::warn!(organisation.id = %organisation, problem, "Rules of an organisation that is gone not deleted yet");
+            }
+        }
+    }
+
+    pub(super) fn end_survey(&mut self) {
+        let Some(survey) = self.survey.take() else { return };
+        let now = Instant::now();
+        let took = survey.began.elapsed();
+        let failed = survey.outcomes.get("failed").copied().unwrap_or(0);
+        let outcome = summary(&survey, self.leader.guard.as_ref());
+        self.next_survey = now + self.engine.config.reconcile_interval;
+        if survey.problem.is_some() {
+            self.engine.metrics.reconcile_failures.increment(1);
+            self.next_survey = now + SURVEY_RETRY.min(self.engine.config.reconcile_interval);
+        } else {
+            self.leader.reconciled_at = Some(self.now());
+            self.engine.metrics.reconciled_at.set(self.engine.clock.now().as_secs_f64());
+            self.engine.metrics.reconcile_duration.record(took.as_secs_f64());
+        }
+        if self.survey_again.is_some() {
+            self.next_survey = now + super::SURVEY_REST;
+        }
+        self.leader.reconcile = outcome.to_string();
+        self.ledger.leader(self.leader.clone());
+        for request in &survey.requests {
+            let (done, total) = (survey.done, survey.total);
+            let outcome = Some(outcome.to_string());
+            self.ledger.progress(*request, Progress { done, total, outcome });
+        }
+        tracing::info!(
+            organisations = survey.total,
+            failed,
+            problem = survey.problem.as_deref(),
+            duration_ms = took.as_millis(),
+            "Alert rules reconciled"
+        );
+    }
+}
+
+async fn bury(
+    engine: &Engine,
+    lease: &Lease,
+    organisation: &OrganisationId,
+) -> Result<(), String> {
+    let tenant = engine.tenant_of(organisation).map_err(|error| error.to_string())?;
+    // It may have come back since everything was read.
+    let snapshot = engine.store.alert_rules_of(vec![organisation.clone()]).await;
+    if snapshot.map_err(|error| error.to_string())?.existing.contains(organisation) {
+        return Err("it is there again".to_owned());
+    }
+    let writer = Writer { client: &engine.client, lease, metrics: &engine.metrics };
+    writer.delete_namespace(&tenant).await.map_err(|error| match error {
+        WriteError::LeaseLost => "somebody else leads".to_owned(),
+        WriteError::Ruler(error) => error.to_string(),
+    })
+}
+
+/// The name of a deletion: another one has another.
+fn name(removals: &[(&OrganisationId, Removal)], reason: &HoldReason) -> GuardHeld {
+    let removing = removals.iter().filter(|(_, removal)| removal.vanished() > 0 || removal.missing > 0);
+    let lines: Vec<String> = removing
+        .map(|(organisation, removal)| {
+            format!("{organisation} {} {}", removal.vanished(), removal.unexplained())
+        })
+        .collect();
+    GuardHeld { id: digest_text(&lines.join("\n")), reason: reason.to_string() }
+}
+
+fn summary(survey: &Survey, held: Option<&GuardHeld>) -> serde_json::Value {
+    serde_json::json!({
+        "organisations": survey.total,
+        "outcomes": survey.outcomes,
+        "problem": survey.problem,
+        "guard": held.map(|held| serde_json::json!({ "id": held.id, "reason": held.reason })),
+        "duration_ms": u64::try_from(survey.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,149 @@
+//! Syncs that somebody asked for: written by whichever copy was asked, taken up by the one that
+//! leads, and read by whoever waits.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, moment};
+use crate::tenancy::OrganisationId;
+
+/// A sync to be asked for.
+#[derive(Clone, Debug)]
+pub struct NewSyncRequest {
+    /// Whose rules; everybody's if none.
+    pub organisation: Option<OrganisationId>,
+    /// Who asks.
+    pub requested_by: String,
+}
+
+/// A sync that was asked for.
+#[derive(Clone, Debug)]
+pub struct SyncRequest {
+    /// Its identifier.
+    pub id: Uuid,
+    /// Whose rules; everybody's if none.
+    pub organisation: Option<OrganisationId>,
+    /// When it was asked for.
+    pub requested_at: Option<OffsetDateTime>,
+    /// When somebody took it up.
+    pub started_at: Option<OffsetDateTime>,
+    /// When it was done.
+    pub finished_at: Option<OffsetDateTime>,
+    /// Organisations that are done.
+    pub done: usize,
+    /// Of so many.
+    pub total: usize,
+    /// What came of it (JSON).
+    pub outcome: String,
+}
+
+const COLUMNS: &str = "id, organisation_id, done, total, outcome::text as outcome";
+
+impl Store {
+    /// Asks for a sync, and gives the identifier by which to follow it.
+    pub async fn request_sync(&self, new: NewSyncRequest) -> Result<Uuid, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "insert into {} (organisation_id, requested_by) values ($1, $2) returning id",
+                store.requests()
+            );
+            let organisation = new.organisation.map(|organisation| organisation.to_string());
+            let query =
+                sqlx::query(AssertSqlSafe(query)).bind(organisation).bind(new.requested_by);
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            let row = rows.first().ok_or(StoreError::Missing("sync"))?;
+            Ok(row.try_get("id")?)
+        })
+        .await
+    }
+
+    /// One sync that was asked for.
+    pub async fn sync_request(&self, id: Uuid) -> Result<Option<SyncRequest>, StoreError> {
+        Ok(self.sync_requests("id = $1", Some(id)).await?.pop())
+    }
+
+    /// Those that are not done. Old ones that are done are forgotten on the way.
+    pub async fn waiting_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "delete from {} where requested_at < now() - interval '7 days'",
+                store.requests()
+            );
+            store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(query))).await.map(drop)
+        })
+        .await?;
+        self.sync_requests("finished_at is null and $1::uuid is null", None).await
+    }
+
+    async fn sync_requests(
+        &self,
+        condition: &'static str,
+        id: Option<Uuid>,
+    ) -> Result<Vec<SyncRequest>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let times = ["requested_at", "started_at", "finished_at"].map(moment::select);
+            let query = format!(
+                "select {COLUMNS}, {} from {} as request where {condition} order by request.requested_at",
+                times.join(", "),
+                store.requests()
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(id);
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
+        })
+        .await
+    }
+
+    /// Notes how far a sync has come; it is done when it has an outcome.
+    pub async fn note_sync_progress(
+        &self,
+        id: Uuid,
+        done: usize,
+        total: usize,
+        outcome: Option<String>,
+    ) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "update {} set done = $2, total = $3, started_at = coalesce(started_at, now()), \
+                 outcome = coalesce($4::jsonb, outcome), \
+                 finished_at = case when $4::text is null then finished_at else now() end where id = $1",
+                store.requests()
+            );
+            let whole = |number| i32::try_from(number).unwrap_or(i32::MAX);
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(id)
+                .bind(whole(done))
+                .bind(whole(total))
+                .bind(outcome);
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+
+    fn requests(&self) -> String {
+        super::queries::table(&self.0.config.schema, "alert_rule_sync_request")
+    }
+}
+
+fn read(row: &PgRow) -> Result<SyncRequest, sqlx::Error> {
+    let organisation: Option<&str> = row.try_get("organisation_id")?;
+    let number = |column: &str| -> Result<usize, sqlx::Error> {
+        Ok(usize::try_from(row.try_get::<i32, _>(column)?).unwrap_or(0))
+    };
+    Ok(SyncRequest {
+        id: row.try_get("id")?,
+        organisation: organisation.and_then(|name| OrganisationId::parse(name).ok()),
+        requested_at: moment::shown(row.try_get("requested_at")?),
+        started_at: moment::shown(row.try_get("started_at")?),
+        finished_at: moment::shown(row.try_get("finished_at")?),
+        done: number("done")?,
+        total: number("total")?,
+        outcome: row.try_get("outcome")?,
+    })
+}

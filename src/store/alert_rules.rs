@@ -1,0 +1,156 @@
+//! Alert rules as organisations wrote them, and the organisations that there are.
+//!
+//! Whoever reads here decides what is deleted elsewhere, so a reading is whole or it fails: one
+//! transaction sees the organisations and all their rules at one moment, and every value comes as a
+//! text, so that none can make its row fail.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::tenancy::OrganisationId;
+
+/// A row of `alert_rule`. What it means is for `rules` to say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AlertRuleRow {
+    /// Which rule.
+    pub id: Uuid,
+    /// Whose.
+    pub organisation: OrganisationId,
+    /// The alert's name.
+    pub name: Option<String>,
+    /// The expression.
+    pub expr: Option<String>,
+    /// A duration, as Prometheus writes it.
+    pub for_duration: Option<String>,
+    /// A duration, as Prometheus writes it.
+    pub keep_firing_for: Option<String>,
+    /// The group that it belongs to.
+    pub rule_group: Option<String>,
+    /// A duration, as Prometheus writes it.
+    pub evaluation_interval: Option<String>,
+    /// JSON.
+    pub labels: Option<String>,
+    /// JSON.
+    pub annotations: Option<String>,
+    /// Whether it counts; yes if it does not say.
+    pub enabled: Option<String>,
+    /// When it was made, in microseconds since the epoch.
+    pub created_at_micros: Option<i64>,
+}
+
+/// Some organisations and their rules, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct RulesSnapshot {
+    /// Those of the organisations asked for that exist.
+    pub existing: HashSet<OrganisationId>,
+    /// Their rules; an organisation without any is not here.
+    pub rows: HashMap<OrganisationId, Vec<AlertRuleRow>>,
+}
+
+impl Store {
+    /// Every organisation that there is.
+    pub async fn organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = AssertSqlSafe(store.queries().await?.organisation.clone());
+            let rows = store.rows(&store.0.rules_pool, sqlx::query(query)).await?;
+            Ok(rows.iter().filter_map(organisation_of).collect())
+        })
+        .await
+    }
+
+    /// The rules of some organisations.
+    pub async fn alert_rules_of(
+        &self,
+        organisations: Vec<OrganisationId>,
+    ) -> Result<RulesSnapshot, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let queries = store.queries().await?;
+            let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+            let mut connection = store.0.rules_pool.acquire().await?;
+            // Given up in the middle, it would go back to the pool with its transaction open.
+            connection.close_on_drop();
+            let mut transaction = connection.begin().await?;
+            transaction.execute("set transaction isolation level repeatable read, read only").await?;
+            let existing = format!(
+                "select organisation_id from ({}) as known where organisation_id = any($1)",
+                queries.organisation
+            );
+            let existing = sqlx::query(AssertSqlSafe(existing)).bind(names.clone());
+            let existing = existing.persistent(false).fetch_all(&mut *transaction).await?;
+            let rules = sqlx::query(AssertSqlSafe(queries.alert_rule.clone())).bind(names);
+            let rules = rules.persistent(false).fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            let mut snapshot = RulesSnapshot {
+                existing: existing.iter().filter_map(organisation_of).collect(),
+                rows: HashMap::new(),
+            };
+            for row in &rules {
+                match read(row) {
+                    Ok(rule) => {
+                        snapshot.rows.entry(rule.organisation.clone()).or_default().push(rule);
+                    }
+                    Err(problem) => tracing::warn!(problem, "Alert rule left out"),
+                }
+            }
+            Ok(snapshot)
+        })
+        .await
+    }
+
+    /// Tells every copy that an organisation's rules may have changed; anybody's if none is named.
+    pub async fn announce_alert_rules(
+        &self,
+        organisation: Option<OrganisationId>,
+    ) -> Result<(), StoreError> {
+        let payload = match organisation {
+            Some(organisation) => format!("alert_rule {organisation}"),
+            None => "alert_rule".to_owned(),
+        };
+        let store = self.clone();
+        self.run(async move {
+            let query = sqlx::query("select pg_notify($1, $2)").bind(super::feed::CHANNEL);
+            store.rows(&store.0.side_pool, query.bind(payload)).await.map(drop)
+        })
+        .await
+    }
+}
+
+/// One that no tenant can have is nobody's.
+fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
+    let name: Option<&str> = row.try_get("organisation_id").ok()?;
+    OrganisationId::parse(name?).ok()
+}
+
+fn read(row: &PgRow) -> Result<AlertRuleRow, String> {
+    let text = |column: &str| -> Result<Option<String>, String> {
+        row.try_get(column).map_err(|error| error.to_string())
+    };
+    let id = text("id")?.unwrap_or_default();
+    let id = Uuid::try_parse(&id).map_err(|_| format!("its id is no UUID: {id:?}"))?;
+    let organisation = text("organisation_id")?.unwrap_or_default();
+    let organisation =
+        OrganisationId::parse(&organisation).map_err(|error| format!("rule {id}: {error}"))?;
+    let created: Option<f64> = row.try_get("created_at").map_err(|error| error.to_string())?;
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, which keeps the order")]
+    let created_at_micros = created.map(|seconds| (seconds * 1e6) as i64);
+    Ok(AlertRuleRow {
+        id,
+        organisation,
+        name: text("name")?,
+        expr: text("expr")?,
+        for_duration: text("for_duration")?,
+        keep_firing_for: text("keep_firing_for")?,
+        rule_group: text("rule_group")?,
+        evaluation_interval: text("evaluation_interval")?,
+        labels: text("labels")?,
+        annotations: text("annotations")?,
+        enabled: text("enabled")?,
+        created_at_micros,
+    })
+}

@@ -1,0 +1,98 @@
+//! Who writes alert rules: the one copy that holds a session's advisory lock.
+//!
+//! The lock ends with its session, and its session ends when the server has not heard of it for a
+//! few seconds (`idle_session_timeout`): a holder that is killed, cut off or frozen loses the lock
+//! within [`SILENCE`], without anybody else having to judge it. The holder itself stops to write
+//! earlier than that, [`Leadership::beat`] by beat, so that two never write at once.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use tokio::time::{Instant, timeout};
+
+use super::{Store, StoreError, connect};
+
+/// After which silence the server ends the holder's session.
+const SILENCE: Duration = Duration::from_secs(4);
+/// How long after the beginning of a beat that came back the holder may write. What the server
+/// allows is longer by enough for a request to Mimir that has just been sent to arrive.
+const TERM: Duration = Duration::from_millis(2500);
+/// How long a beat may take.
+const LONGEST_BEAT: Duration = Duration::from_secs(2);
+
+/// A session that holds the lock.
+pub struct Leadership {
+    connection: PgConnection,
+}
+
+impl Leadership {
+    /// How often to beat.
+    pub const BEAT: Duration = Duration::from_millis(700);
+
+    /// Shows the server that the holder is alive; gives the time until which it may write.
+    pub async fn beat(&mut self) -> Result<Instant, StoreError> {
+        let began = Instant::now();
+        let beat = timeout(LONGEST_BEAT, self.connection.ping()).await;
+        beat.map_err(|_| StoreError::Unavailable("no sign of life".to_owned()))??;
+        Ok(began + TERM)
+    }
+
+    /// Gives the lock back.
+    pub async fn resign(self) {
+        let _ = timeout(LONGEST_BEAT, self.connection.close()).await;
+    }
+}
+
+impl Store {
+    /// Tries to become the one who writes; says until when, if so.
+    pub async fn try_lead(
+        &self,
+        namespace: &str,
+    ) -> Result<Option<(Leadership, Instant)>, StoreError> {
+        let store = self.clone();
+        let key = self.leader_key(namespace);
+        self.run(async move {
+            let options = connect::options_of(&store.0.config)?;
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let silence = SILENCE.as_millis();
+            let settings = format!(
+                "set idle_session_timeout = {silence}; set statement_timeout = {silence}; \
+                 set tcp_user_timeout = {silence}"
+            );
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
+            let began = Instant::now();
+            let query = sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
+            let query = query.bind(LOCK).bind(&key).persistent(false);
+            if query.fetch_one(&mut connection).await?.try_get("led")? {
+                return Ok(Some((Leadership { connection }, began + TERM)));
+            }
+            connection.close().await?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Whether anybody holds the lock.
+    pub async fn is_led(&self, namespace: &str) -> Result<bool, StoreError> {
+        let store = self.clone();
+        let key = self.leader_key(namespace);
+        self.run(async move {
+            // The two numbers of a lock stand there as unsigned ones.
+            let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
+                         and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) \
+                         and classid::bigint = hashtext($1)::bigint & 4294967295 \
+                         and objid::bigint = hashtext($2)::bigint & 4294967295) as led";
+            let query = sqlx::query(query).bind(LOCK).bind(&key);
+            let rows = store.rows(&store.0.side_pool, query).await?;
+            Ok(rows.first().is_some_and(|row| row.try_get("led").unwrap_or(false)))
+        })
+        .await
+    }
+
+    /// Those who write the same rules to the same namespace are one.
+    fn leader_key(&self, namespace: &str) -> String {
+        format!("{}/{namespace}", self.0.config.schema)
+    }
+}
+
+const LOCK: &str = "mimir_tenant_proxy_rules";
