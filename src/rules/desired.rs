@@ -85,13 +85,14 @@ fn split(rules: Vec<AlertRule>, most: Option<NonZeroUsize>) -> Vec<DesiredGroup>
         let intervals = by_name.entry(rule.group.clone()).or_default();
         intervals.entry(rule.interval).or_default().push(rule);
     }
-    let mut names = names::Names::new(by_name.keys());
+    let names = names::Names::new(by_name.keys());
     let mut groups = Vec::new();
     for (plain, intervals) in by_name {
         // The plain name goes to the interval of the oldest rule.
         let mut intervals: Vec<(PromDuration, Vec<AlertRule>)> = intervals.into_iter().collect();
         intervals.sort_by_key(|(_, members)| members.first().map(age));
         for (nth, (interval, members)) in intervals.into_iter().enumerate() {
+            let name = if nth == 0 { plain.clone() } else { names.of_interval(&plain, interval) };
             let chunk_size = most.map_or(members.len(), NonZeroUsize::get);
             let mut rest = members.into_iter();
             for chunk in 1.. {
@@ -99,8 +100,7 @@ fn split(rules: Vec<AlertRule>, most: Option<NonZeroUsize>) -> Vec<DesiredGroup>
                 if members.is_empty() {
                     break;
                 }
-                let name = names.generate(&plain, (nth > 0).then_some(interval), chunk);
-                groups.push(DesiredGroup { name, interval, members });
+                groups.push(DesiredGroup { name: names.of_chunk(&name, chunk), interval, members });
             }
         }
     }
@@ -108,4 +108,4 @@ fn split(rules: Vec<AlertRule>, most: Option<NonZeroUsize>) -> Vec<DesiredGroup>
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,41 +1,34 @@
 //! Names of the groups that a `rule_group` is split into: `cpu@30s`, `cpu#2`, `cpu@30s#2`.
 //!
-//! Authors may call a `rule_group` just that, and then the name is theirs: a generated one that is
-//! taken gets `~` behind it until it is free. Names are given in one order, so each is always the
-//! same while the others are.
+//! Two generated names are never one: the last `@` or `#` of each tells what it was made of. But
+//! authors may call a `rule_group` just that, and then the name is theirs: ours gets `~` behind it
+//! until it is free, which keeps both properties.
 
 use std::collections::BTreeSet;
 
 use crate::mimir::ruler::PromDuration;
 
-/// The names that are taken.
+/// The names that authors gave.
 pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// The plain names are taken from the start.
     pub(super) fn new<'a>(plain: impl Iterator<Item = &'a String>) -> Self {
         Self(plain.cloned().collect())
     }
 
-    /// The name of a chunk, counted from 1. The first chunk of the first interval, which is given
-    /// none here, has the plain name.
-    pub(super) fn generate(
-        &mut self,
-        plain: &str,
-        interval: Option<PromDuration>,
-        chunk: usize,
-    ) -> String {
-        let mut name = plain.to_owned();
-        if let Some(interval) = interval {
-            name.push_str(&format!("@{interval}"));
-        }
-        if chunk > 1 {
-            name.push_str(&format!("#{chunk}"));
-        }
-        if interval.is_some() || chunk > 1 {
-            while !self.0.insert(name.clone()) {
-                name.push('~');
-            }
+    /// For the rules of a further interval.
+    pub(super) fn of_interval(&self, plain: &str, interval: PromDuration) -> String {
+        self.free(format!("{plain}@{interval}"))
+    }
+
+    /// For a chunk of a group, counted from 1; the first has the group's own name.
+    pub(super) fn of_chunk(&self, group: &str, chunk: usize) -> String {
+        if chunk > 1 { self.free(format!("{group}#{chunk}")) } else { group.to_owned() }
+    }
+
+    fn free(&self, mut name: String) -> String {
+        while self.0.contains(&name) {
+            name.push('~');
         }
         name
     }
