@@ -14,9 +14,13 @@ use mimir_tenant_proxy::authn::{Authenticator, KeySource, Tables};
 use mimir_tenant_proxy::authz::Authorizer;
 use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
+use mimir_tenant_proxy::mimir::ruler::{PromDuration, RuleGroup, StoredGroup, StoredRule};
 use mimir_tenant_proxy::route::find_path;
+use mimir_tenant_proxy::rules::alert_rule::{AlertRuleRow, Parsed, RuleDefaults, parse};
+use mimir_tenant_proxy::rules::desired::{DesiredGroup, Limits, desired};
+use mimir_tenant_proxy::rules::diff::{diff, steps};
 use mimir_tenant_proxy::telemetry::{MetricNames, Metrics};
-use mimir_tenant_proxy::tenancy::Scope;
+use mimir_tenant_proxy::tenancy::{OrganisationId, Scope};
 use tokio_util::sync::CancellationToken;
 
 fn bearer(token: &str) -> HeaderMap {
@@ -82,5 +86,58 @@ fn decisions(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decisions);
+/// A thousand rows as an organisation writes them, in groups of fifty.
+fn rows() -> Vec<AlertRuleRow> {
+    let text = |text: String| Some(text);
+    let organisation = OrganisationId::parse(ORG_A).expect("an organisation");
+    let row = |number: u32| AlertRuleRow {
+        id: uuid::Uuid::from_u128(number.into()),
+        organisation: organisation.clone(),
+        name: text(format!("HighUsage{number}")),
+        expr: text(format!("sum by (instance) (rate(usage_total{{job=\"j{number}\"}}[5m])) > 0.9")),
+        for_duration: text("5m".to_owned()),
+        keep_firing_for: None,
+        rule_group: text(format!("group {}", number % 20)),
+        evaluation_interval: text("1m".to_owned()),
+        labels: text(r#"{"severity": "page", "team": "platform"}"#.to_owned()),
+        annotations: text(r#"{"summary": "{{ $labels.instance }} is at {{ $value }}"}"#.to_owned()),
+        enabled: text("true".to_owned()),
+        created_at_micros: Some(number.into()),
+    };
+    (0..1_000).map(row).collect()
+}
+
+fn rules(criterion: &mut Criterion) {
+    let defaults =
+        RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() };
+    let limits = Limits { rules_per_group: Some(20), groups: Some(70) };
+    let rows = rows();
+    let group = |rows: &[AlertRuleRow]| {
+        let read = |row| match parse(row, &defaults) {
+            Ok(Parsed::Enabled(rule)) => Some(rule),
+            _ => None,
+        };
+        desired(rows.iter().filter_map(read).collect(), &limits, 0).groups
+    };
+    let stored = |group: &DesiredGroup| {
+        let RuleGroup { name, interval, rules } = group.to_group();
+        let rules = rules.into_iter().map(StoredRule::Alerting).collect();
+        StoredGroup { name, interval: Some(interval), rules, says_more: false }
+    };
+    let observed: Vec<StoredGroup> = group(&rows).iter().map(stored).collect();
+    criterion.bench_function("rules: 1,000 rows, nothing to do", |bench| {
+        bench.iter(|| {
+            diff(&group(black_box(&rows)), black_box(&observed), &|_, _| false).is_empty()
+        });
+    });
+    criterion.bench_function("rules: 1,000 rows, the oldest is gone", |bench| {
+        bench.iter(|| {
+            let groups = group(black_box(&rows[1..]));
+            let diff = diff(&groups, black_box(&observed), &|_, _| false);
+            steps(&diff, &groups, 70, Some(70)).len()
+        });
+    });
+}
+
+criterion_group!(benches, decisions, rules);
 criterion_main!(benches);

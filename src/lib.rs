@@ -37,6 +37,7 @@ pub mod mimir;
 pub mod pipeline;
 pub mod rejection;
 pub mod route;
+pub mod rules;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -1,0 +1,384 @@
+use super::*;
+use proptest::prelude::*;
+
+fn row() -> AlertRuleRow {
+    AlertRuleRow {
+        id: Uuid::from_u128(1),
+        organisation: OrganisationId::parse("acme").unwrap(),
+        name: text("HighCpu"),
+        expr: text("cpu > 0.9"),
+        for_duration: None,
+        keep_firing_for: None,
+        rule_group: None,
+        evaluation_interval: None,
+        labels: None,
+        annotations: None,
+        enabled: None,
+        created_at_micros: Some(7),
+    }
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn defaults() -> RuleDefaults {
+    RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() }
+}
+
+fn enabled(row: &AlertRuleRow) -> AlertRule {
+    match parse(row, &defaults()) {
+        Ok(Parsed::Enabled(rule)) => rule,
+        other => panic!("{row:?}: {other:?}"),
+    }
+}
+
+fn faults(change: impl Fn(&mut AlertRuleRow)) -> String {
+    let mut row = row();
+    change(&mut row);
+    parse(&row, &defaults()).map_or_else(|refusals| refusals.to_string(), |_| String::new())
+}
+
+#[test]
+fn absent_columns_have_defaults() {
+    let mut row = row();
+    for empty in [None, text(""), text("  ")] {
+        row.for_duration.clone_from(&empty);
+        row.keep_firing_for.clone_from(&empty);
+        row.rule_group.clone_from(&empty);
+        row.evaluation_interval.clone_from(&empty);
+        row.labels.clone_from(&empty);
+        row.annotations.clone_from(&empty);
+        row.enabled.clone_from(&empty);
+        let rule = enabled(&row);
+        assert_eq!((rule.id, rule.created, rule.group.as_str()), (row.id, 7, "default"));
+        assert_eq!(rule.interval, defaults().interval);
+        assert!(rule.rule.for_duration.is_zero() && rule.rule.keep_firing_for.is_zero());
+        assert!(rule.rule.labels.is_empty() && rule.rule.annotations.is_empty());
+    }
+    row.created_at_micros = None;
+    assert_eq!(enabled(&row).created, i64::MIN);
+}
+
+#[test]
+fn every_column_is_read() {
+    let rule = enabled(&AlertRuleRow {
+        name: text(" High CPU \u{feff}"),
+        expr: text("\u{feff}\n  sum(cpu)\r\n  > 0.9\t\n"),
+        for_duration: text("5m"),
+        keep_firing_for: text("300s"),
+        rule_group: text(" cpu/all "),
+        evaluation_interval: text("30s"),
+        labels: text(r#"{"severity": "page", "team": "{{ $labels.team }}", "job": ""}"#),
+        annotations: text(r#"{"summary": "line\none", "__dashboardUid__": "x"}"#),
+        enabled: text("t"),
+        ..row()
+    });
+    assert_eq!((rule.group.as_str(), rule.interval.as_millis()), ("cpu/all", 30_000));
+    let rule = rule.rule;
+    assert_eq!((rule.alert.as_str(), rule.expr.as_str()), ("High CPU", "sum(cpu)\n  > 0.9"));
+    assert_eq!(rule.for_duration, rule.keep_firing_for);
+    assert_eq!(rule.labels["team"], "{{ $labels.team }}");
+    assert_eq!(rule.labels["job"], "");
+    assert_eq!(rule.annotations["summary"], "line\none");
+    assert_eq!(rule.annotations["__dashboardUid__"], "x");
+}
+
+// Whoever's query gives numbers must not be told to quote them: jsonb has them as they are.
+#[test]
+fn numbers_and_booleans_are_labels_as_they_are_written() {
+    let labels = text(r#"{"a": 1, "b": 1.50, "c": true, "d": -2e3, "e": 123456789012345678901}"#);
+    let rule = enabled(&AlertRuleRow { labels, ..row() }).rule;
+    let values: Vec<&str> = rule.labels.values().map(String::as_str).collect();
+    assert_eq!(values, ["1", "1.50", "true", "-2e3", "123456789012345678901"]);
+}
+
+#[test]
+fn of_two_equal_names_the_last_counts() {
+    let labels = text(r#"{"a": "1", "a": "2"}"#);
+    assert_eq!(enabled(&AlertRuleRow { labels, ..row() }).rule.labels["a"], "2");
+}
+
+#[test]
+fn a_row_is_switched_off_in_any_spelling_of_postgres_and_not_looked_at() {
+    for off in ["false", "f", "FALSE", "off", "no", "n", "0", " false "] {
+        let row = AlertRuleRow { enabled: text(off), name: None, expr: None, ..row() };
+        assert_eq!(parse(&row, &defaults()), Ok(Parsed::Disabled), "{off}");
+    }
+    assert_eq!(
+        faults(|row| row.enabled = text("maybe")),
+        r#"enabled: is "maybe"; should be true or false"#
+    );
+}
+
+#[test]
+fn all_faults_of_a_row_are_told_at_once() {
+    let told = faults(|row| {
+        row.name = text(" ");
+        row.expr = None;
+        row.for_duration = text("00:05:00");
+        row.labels = text(r#"{"a-b": "x", "ok": null}"#);
+    });
+    assert_eq!(
+        told,
+        "name: is empty; name the alert; \
+         expr: is empty; write a PromQL expression; \
+         for_duration: \"00:05:00\" is no duration; write for example 30s, 5m or 1h30m; \
+         labels: label \"a-b\" is no name; it should be letters, digits and _, not beginning with a digit; \
+         labels: label \"ok\" is null; give it a text or leave it out"
+    );
+}
+
+type Change = fn(&mut AlertRuleRow);
+
+#[test]
+fn each_fault_says_what_is_wrong_and_what_would_be_right() {
+    let cases: [(Change, &str); 31] = [
+        (
+            |row| row.name = text("a\nb"),
+            "name: 1:2: holds the character U+000A, which does not print; remove it",
+        ),
+        (
+            |row| row.name = text("é\u{1b}[31m"),
+            "name: 1:2: holds the character U+001B, which does not print; remove it",
+        ),
+        (|row| row.name = Some("x".repeat(2_049)), "name: is 2049 bytes long; at most 2048"),
+        (
+            |row| row.expr = text("a\n >\0 1"),
+            "expr: 2:3: holds the character U+0000, which does not print; remove it",
+        ),
+        (
+            |row| row.expr = text("a\u{feff} > 1"),
+            "expr: 1:2: holds the character U+FEFF, which does not print; remove it",
+        ),
+        (|row| row.expr = Some("x".repeat(65_537)), "expr: is 65537 bytes long; at most 65536"),
+        (
+            |row| row.for_duration = text("-5m"),
+            r#"for_duration: "-5m" is no duration; write for example 30s, 5m or 1h30m"#,
+        ),
+        (
+            |row| row.keep_firing_for = text("1.5h"),
+            r#"keep_firing_for: "1.5h" is no duration; write for example 30s, 5m or 1h30m"#,
+        ),
+        (
+            |row| row.evaluation_interval = text("60"),
+            r#"evaluation_interval: "60" is no duration; write for example 30s, 5m or 1h30m"#,
+        ),
+        (
+            |row| row.evaluation_interval = text("0s"),
+            "evaluation_interval: is 0s; should be from 1s to 1d",
+        ),
+        (
+            |row| row.evaluation_interval = text("999ms"),
+            "evaluation_interval: is 999ms; should be from 1s to 1d",
+        ),
+        (
+            |row| row.evaluation_interval = text("25h"),
+            "evaluation_interval: is 1d1h; should be from 1s to 1d",
+        ),
+        (
+            |row| row.rule_group = text("a\tb"),
+            "rule_group: 1:2: holds the character U+0009, which does not print; remove it",
+        ),
+        (|row| row.rule_group = Some("é".repeat(76)), "rule_group: is 152 bytes long; at most 150"),
+        (|row| row.rule_group = text("."), r#"rule_group: is "."; name the group in words"#),
+        (|row| row.rule_group = text(" .. "), r#"rule_group: is ".."; name the group in words"#),
+        (
+            |row| row.labels = text("[]"),
+            r#"labels: are an array in JSON; should be an object such as {"severity": "page"}"#,
+        ),
+        (
+            |row| row.labels = text(r#""{}""#),
+            r#"labels: are a text in JSON; should be an object such as {"severity": "page"}"#,
+        ),
+        (
+            |row| row.labels = text("-1"),
+            r#"labels: are a number in JSON; should be an object such as {"severity": "page"}"#,
+        ),
+        (
+            |row| row.labels = text("true"),
+            r#"labels: are a boolean in JSON; should be an object such as {"severity": "page"}"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"a": 1,}"#),
+            "labels: are no JSON: trailing comma at line 1 column 9",
+        ),
+        (
+            |row| row.labels = text(r#"{"alertname": "x"}"#),
+            r#"labels: label "alertname" is the alert's name; set the column name instead"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"__name__": "x"}"#),
+            r#"labels: label "__name__" begins with __, which is reserved for Prometheus; name it otherwise"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"": "x"}"#),
+            r#"labels: label "" is no name; it should be letters, digits and _, not beginning with a digit"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"1a": "x"}"#),
+            r#"labels: label "1a" is no name; it should be letters, digits and _, not beginning with a digit"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"a": {"b": 1}}"#),
+            r#"labels: label "a" is an object; should be a text"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"a": ["b"]}"#),
+            r#"labels: label "a" is an array; should be a text"#,
+        ),
+        (
+            |row| row.labels = text(r#"{"a": "\u0007"}"#),
+            r#"labels: label "a" holds the character U+0007, which does not print; remove it"#,
+        ),
+        (
+            |row| row.labels = Some(format!(r#"{{"a": "{}"}}"#, "x".repeat(2_049))),
+            r#"labels: label "a" is 2049 bytes long; at most 2048"#,
+        ),
+        (
+            |row| row.annotations = text(r#"{"é": "x"}"#),
+            r#"annotations: annotation "é" is no name; it should be letters, digits and _, not beginning with a digit"#,
+        ),
+        (
+            |row| row.annotations = Some(format!(r#"{{"a": "{}"}}"#, "x".repeat(16_385))),
+            r#"annotations: annotation "a" is 16385 bytes long; at most 16384"#,
+        ),
+    ];
+    for (change, told) in cases {
+        assert_eq!(faults(change), told);
+    }
+}
+
+#[test]
+fn labels_and_annotations_are_bounded_in_number_and_together() {
+    let object = |count: usize, value: &str| {
+        let pairs: Vec<String> = (0..count).map(|n| format!(r#""n{n}": "{value}""#)).collect();
+        Some(format!("{{{}}}", pairs.join(",")))
+    };
+    assert_eq!(faults(|row| row.labels = object(64, "")), "");
+    assert_eq!(faults(|row| row.labels = object(65, "")), "labels: are 65; at most 64");
+    assert_eq!(
+        faults(|row| row.annotations = object(5, &"x".repeat(16_000))),
+        "annotations: and labels are 80010 bytes together; at most 65536"
+    );
+    let name = "n".repeat(1_025);
+    let told = faults(|row| row.labels = Some(format!(r#"{{"{name}": ""}}"#)));
+    assert!(told.ends_with("…\" has a name of 1025 bytes; at most 1024"), "{told}");
+}
+
+#[test]
+fn spellings_of_one_rule_have_one_hash() {
+    let one = AlertRuleRow {
+        for_duration: text("300s"),
+        evaluation_interval: text("60s"),
+        labels: text(r#"{"a": "1", "b": "2"}"#),
+        ..row()
+    };
+    let other = AlertRuleRow {
+        id: Uuid::from_u128(2),
+        created_at_micros: None,
+        for_duration: text("5m"),
+        evaluation_interval: text("1m"),
+        labels: text(r#"{"b": 2, "a": 1}"#),
+        rule_group: text("default"),
+        ..row()
+    };
+    assert_eq!(enabled(&one).hash(), enabled(&other).hash());
+    assert_eq!(enabled(&one).hash().len(), 64);
+}
+
+// It is stored beside each rule's status; a change of encoding would make every status be written.
+#[test]
+fn hashes_stay_over_versions() {
+    assert_eq!(enabled(&row()).hash(), "");
+}
+
+/// Texts that are likely to be nearly right.
+fn any_text() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        Just(None),
+        "[ a-c0-9smhd._-]{0,8}".prop_map(Some),
+        r#"\{("(a|b|__x|alertname)":("[a-z"]?"|1|null|\[\]),?){0,3}\}"#.prop_map(Some),
+        "(?s).{0,30}".prop_map(Some),
+    ]
+}
+
+prop_compose! {
+    fn any_row()(
+        texts in proptest::collection::vec(any_text(), 9),
+        created_at_micros in any::<Option<i64>>(),
+    ) -> AlertRuleRow {
+        let [name, expr, for_duration, keep_firing_for, rule_group, evaluation_interval, labels, annotations, enabled] =
+            texts.try_into().unwrap();
+        AlertRuleRow {
+            name, expr, for_duration, keep_firing_for, rule_group, evaluation_interval, labels,
+            annotations, enabled, created_at_micros, ..row()
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_row_is_a_rule_or_told_why_not(row in any_row()) {
+        match parse(&row, &defaults()) {
+            Err(refusals) => prop_assert!(!refusals.0.is_empty()),
+            Ok(Parsed::Disabled) => prop_assert!(row.enabled.is_some()),
+            Ok(Parsed::Enabled(rule)) => {
+                prop_assert!(!rule.rule.alert.is_empty() && !rule.rule.expr.is_empty());
+                prop_assert!(!matches!(rule.group.as_str(), "" | "." | ".."));
+                prop_assert!((MIN_INTERVAL..=MAX_INTERVAL).contains(&rule.interval));
+                prop_assert!(!rule.rule.labels.keys().any(|name| name.starts_with("__")));
+            }
+        }
+    }
+
+    // What was read is written to no other row than one that reads the same.
+    #[test]
+    fn a_rule_reads_as_itself(row in any_row()) {
+        let Ok(Parsed::Enabled(rule)) = parse(&row, &defaults()) else { return Ok(()) };
+        let again = AlertRuleRow {
+            name: Some(rule.rule.alert.clone()),
+            expr: Some(rule.rule.expr.clone()),
+            for_duration: Some(rule.rule.for_duration.to_string()),
+            keep_firing_for: Some(rule.rule.keep_firing_for.to_string()),
+            rule_group: Some(rule.group.clone()),
+            evaluation_interval: Some(rule.interval.to_string()),
+            labels: serde_json::to_string(&rule.rule.labels).ok(),
+            annotations: serde_json::to_string(&rule.rule.annotations).ok(),
+            ..row
+        };
+        prop_assert_eq!(parse(&again, &defaults()), Ok(Parsed::Enabled(rule)));
+    }
+
+    #[test]
+    fn two_rules_have_one_hash_only_if_they_are_one(one in any_rule(), other in any_rule()) {
+        let is_one = (&one.group, one.interval, &one.rule) == (&other.group, other.interval, &other.rule);
+        prop_assert_eq!(one.hash() == other.hash(), is_one);
+    }
+}
+
+prop_compose! {
+    // Few letters, so that what stands in one field may also stand in the next.
+    fn any_rule()(
+        texts in proptest::collection::vec("a{0,2}", 3),
+        durations in proptest::collection::vec(0_u64..2, 3),
+        labels in proptest::collection::btree_map("a{0,2}", "a{0,2}", 0..3),
+        annotations in proptest::collection::btree_map("a{0,2}", "a{0,2}", 0..3),
+    ) -> AlertRule {
+        let durations: Vec<PromDuration> = durations.into_iter().map(PromDuration::from_millis).collect();
+        AlertRule {
+            id: Uuid::nil(),
+            created: 0,
+            group: texts[0].clone(),
+            interval: durations[0],
+            rule: AlertingRule {
+                alert: texts[1].clone(),
+                expr: texts[2].clone(),
+                for_duration: durations[1],
+                keep_firing_for: durations[2],
+                labels,
+                annotations,
+            },
+        }
+    }
+}
