@@ -17,10 +17,14 @@ mod listing;
 mod model;
 mod node;
 mod path;
+mod quoting;
 mod refusal;
 mod retry;
 mod transport;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use client::{Deleted, RulerClient};
 pub use duration::PromDuration;

@@ -210,7 +210,7 @@ fn words(body: &[u8]) -> String {
     }
     match serde_json::from_slice::<Wrapped>(body) {
         Ok(wrapped) => wrapped.error,
-        Err(_) => String::from_utf8_lossy(body).trim_end().to_owned(),
+        Err(_) => String::from_utf8_lossy(body.strip_suffix(b"\n").unwrap_or(body)).into_owned(),
     }
 }
 
