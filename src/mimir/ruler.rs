@@ -1,8 +1,39 @@
 //! Mimir's ruler: what a rule group is on the wire, and the client that reads and writes groups of
 //! one tenant.
+//!
+//! [`RulerClient`] does one exchange a call and retries nothing: a [`RulerError`] says what may help,
+//! [`next_delay`] how long to wait. Two readings are kept apart with care: *no rules* and *rules that
+//! could not be read*. Only a whole, well-formed answer is ever the first; whoever deletes by what
+//! was read may rely on it.
+//!
+//! What we write, we write exactly ([`write_group`]); what Mimir has, others may have written, so it
+//! is read with tolerance ([`RawListing`]): what we do not understand is marked, never dropped.
 
+mod client;
 mod duration;
+mod error;
+mod limits;
+mod listing;
 mod model;
+mod node;
+mod path;
+mod quoting;
+mod refusal;
+mod retry;
+mod transport;
+mod write;
 
+#[cfg(test)]
+mod tests;
+
+pub use client::{Deleted, RulerClient};
 pub use duration::PromDuration;
+pub use error::RulerError;
+pub use limits::RulerLimits;
+pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
+pub use path::is_addressable;
+pub use refusal::{Refusal, read_refusal};
+pub use retry::{MAX_DELAY, next_delay};
+pub use transport::RulerConfig;
+pub use write::write_group;

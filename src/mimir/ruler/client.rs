@@ -1,0 +1,197 @@
+//! The calls.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::path::{encode, is_addressable};
+use super::refusal::position;
+use super::transport::{Ask, Transport, retry_after};
+use super::{
+    Listed, RawListing, Refusal, RuleGroup, RulerConfig, RulerError, RulerLimits, read_refusal,
+    write_group,
+};
+use crate::tenancy::TenantId;
+
+const RULES: &str = "/prometheus/config/v1/rules";
+
+/// The longest listing of one tenant that is read. 70 groups of 20 rules of 4 KiB are 5.6 MiB.
+const MAX_LISTING_BYTES: usize = 32 << 20;
+
+/// The longest of all other answers.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// A client of Mimir's ruler that writes in one namespace. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct RulerClient {
+    transport: Arc<Transport>,
+    namespace: Arc<str>,
+}
+
+/// What a deletion found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It was there and is gone.
+    Done,
+    /// It was not there.
+    WasAbsent,
+}
+
+impl RulerClient {
+    /// A client as configured. It connects when it is first used.
+    pub fn new(config: &RulerConfig) -> Result<Self, String> {
+        if !is_addressable(&config.namespace) {
+            return Err(format!(
+                "the namespace {:?} cannot be part of a path; choose a plain name",
+                config.namespace
+            ));
+        }
+        let transport = Arc::new(Transport::new(config)?);
+        Ok(Self { transport, namespace: config.namespace.as_str().into() })
+    }
+
+    /// The namespace that it writes in.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The groups of a tenant, ours apart from others'.
+    pub async fn list(&self, tenant: &TenantId) -> Result<Listed, RulerError> {
+        self.list_raw(tenant).await?.parse(&self.namespace)
+    }
+
+    /// The same, not yet read.
+    pub async fn list_raw(&self, tenant: &TenantId) -> Result<RawListing, RulerError> {
+        let response = self.transport.send(Ask::new(Method::GET, RULES, tenant)).await?;
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        match status {
+            StatusCode::OK => {
+                self.transport.read(response, MAX_LISTING_BYTES).await.map(RawListing::new)
+            }
+            StatusCode::NOT_FOUND => {
+                let message = self.transport.message(response).await?;
+                // Older versions say so. Any other 404 is that of something else that listens there.
+                if message.contains("no rule groups found") {
+                    return Ok(RawListing::empty());
+                }
+                Err(RulerError::Unexpected { status: status.as_u16(), message })
+            }
+            // So Mimir says that its storage failed.
+            StatusCode::BAD_REQUEST => {
+                let message = self.transport.message(response).await?;
+                Err(RulerError::Busy { status: status.as_u16(), retry_after, message })
+            }
+            _ => Err(self.transport.error(response).await),
+        }
+    }
+
+    /// Creates a group or replaces the one of its name. It is evaluated soon after.
+    pub async fn set_group(&self, tenant: &TenantId, group: &RuleGroup) -> Result<(), RulerError> {
+        // Mimir would take it and then neither show nor delete it.
+        addressable(&group.name)?;
+        let path = format!("{RULES}/{}", encode(&self.namespace));
+        let ask = Ask::new(Method::POST, path, tenant).with("application/yaml", write_group(group));
+        let response = self.transport.send(ask).await?;
+        match response.status() {
+            StatusCode::ACCEPTED => self.finish(response).await,
+            StatusCode::BAD_REQUEST => {
+                let message = self.transport.message(response).await?;
+                Err(RulerError::Refused(read_refusal(&message)))
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = self.transport.message(response).await?;
+                Err(RulerError::Refused(Refusal::Other(format!(
+                    "the group is too long: {message}"
+                ))))
+            }
+            _ => Err(self.transport.error(response).await),
+        }
+    }
+
+    /// Deletes a group of ours.
+    pub async fn delete_group(&self, tenant: &TenantId, name: &str) -> Result<Deleted, RulerError> {
+        addressable(name)?;
+        self.delete(tenant, format!("{RULES}/{}/{}", encode(&self.namespace), encode(name))).await
+    }
+
+    /// Deletes all groups of ours.
+    pub async fn delete_namespace(&self, tenant: &TenantId) -> Result<Deleted, RulerError> {
+        self.delete(tenant, format!("{RULES}/{}", encode(&self.namespace))).await
+    }
+
+    async fn delete(&self, tenant: &TenantId, path: String) -> Result<Deleted, RulerError> {
+        let response = self.transport.send(Ask::new(Method::DELETE, path, tenant)).await?;
+        match response.status() {
+            StatusCode::ACCEPTED => self.finish(response).await.map(|()| Deleted::Done),
+            status @ StatusCode::NOT_FOUND => {
+                let message = self.transport.message(response).await?;
+                // "group does not exist", "group namespace does not exist".
+                if message.contains("does not exist") {
+                    return Ok(Deleted::WasAbsent);
+                }
+                Err(RulerError::Unexpected { status: status.as_u16(), message })
+            }
+            _ => Err(self.transport.error(response).await),
+        }
+    }
+
+    /// An expression as Prometheus would write it, or what is wrong with it. Two expressions that
+    /// are written the same mean the same.
+    pub async fn format_query(&self, tenant: &TenantId, expr: &str) -> Result<String, RulerError> {
+        #[derive(Deserialize)]
+        struct Formatted {
+            data: String,
+        }
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("query", expr)
+            .finish();
+        let ask = Ask::new(Method::POST, "/prometheus/api/v1/format_query", tenant)
+            .with("application/x-www-form-urlencoded", form);
+        let response = self.transport.send(ask).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let body = self.transport.read(response, MAX_ANSWER_BYTES).await?;
+                let read = serde_json::from_slice::<Formatted>(&body);
+                read.map(|formatted| formatted.data)
+                    .map_err(|error| RulerError::Unreadable(error.to_string()))
+            }
+            StatusCode::BAD_REQUEST => {
+                let text = self.transport.message(response).await?;
+                let (position, message) = position(&text);
+                let (line, column) = position.unzip();
+                Err(RulerError::InvalidExpression { message, line, column })
+            }
+            _ => Err(self.transport.error(response).await),
+        }
+    }
+
+    /// A tenant's limits; `None` if this Mimir does not tell, which it does only with a runtime
+    /// configuration.
+    pub async fn limits(&self, tenant: &TenantId) -> Result<Option<RulerLimits>, RulerError> {
+        let ask = Ask::new(Method::GET, "/api/v1/user_limits", tenant);
+        let response = self.transport.send(ask).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let body = self.transport.read(response, MAX_ANSWER_BYTES).await?;
+                RulerLimits::parse(&body).map(Some).map_err(RulerError::Unreadable)
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.transport.error(response).await),
+        }
+    }
+
+    /// Reads an answer that says nothing more, so that its connection can be used again.
+    async fn finish(&self, response: reqwest::Response) -> Result<(), RulerError> {
+        self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)
+    }
+}
+
+fn addressable(name: &str) -> Result<(), RulerError> {
+    if is_addressable(name) {
+        return Ok(());
+    }
+    Err(RulerError::Refused(Refusal::Other(format!(
+        "a group cannot be called {name:?}: Mimir reads names as paths; choose a plain name"
+    ))))
+}

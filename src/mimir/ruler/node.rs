@@ -1,0 +1,141 @@
+//! YAML as events and, where it matters, as a tree in which every scalar is still the text that was
+//! written: whether `0755` or `on` is a number, a boolean or a string is not decided here.
+
+use granit_parser::{Event, Options, Parser, ScalarStyle, StrInput};
+
+/// A piece of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    /// A scalar.
+    Text(String),
+    /// Nothing: an empty value, `null`, `~`.
+    Null,
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the document; a key may stand there twice.
+    Map(Vec<(String, Node)>),
+    /// What Mimir never writes: tags, aliases, keys that are no text.
+    Strange,
+}
+
+/// Reads one document whose root is a mapping, key by key, so that what does not matter need not be
+/// kept.
+pub(super) struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Begins the document. Anything but a mapping is an error, above all nothing.
+    pub(super) fn open(text: &'a str) -> Result<Self, String> {
+        let mut options = Options::default();
+        options.set_emit_comments(false);
+        let mut reader = Self { events: Parser::new_from_str_with_options(text, options) };
+        let wanted = "the answer is no YAML mapping";
+        let begins = [reader.event()?, reader.event()?, reader.event()?];
+        match begins {
+            [Event::StreamStart, Event::DocumentStart(..), Event::MappingStart(..)] => Ok(reader),
+            _ => Err(wanted.to_owned()),
+        }
+    }
+
+    /// The next key of the mapping that is being read; `None` at its end.
+    pub(super) fn key(&mut self) -> Result<Option<String>, String> {
+        match self.event()? {
+            Event::MappingEnd => Ok(None),
+            Event::Scalar(text, ..) => Ok(Some(text.into_owned())),
+            _ => Err("a key of the mapping is no text".to_owned()),
+        }
+    }
+
+    /// Begins a mapping as the value of the last key. `false` if the value is nothing.
+    pub(super) fn open_mapping(&mut self) -> Result<bool, String> {
+        match self.event()? {
+            Event::MappingStart(..) => Ok(true),
+            Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(false),
+            _ => Err("a value is no mapping".to_owned()),
+        }
+    }
+
+    /// The value of the last key.
+    pub(super) fn value(&mut self) -> Result<Node, String> {
+        let event = self.event()?;
+        self.node(event)
+    }
+
+    /// Passes over the value of the last key; how many items it has, if it is a list.
+    pub(super) fn count_items(&mut self) -> Result<usize, String> {
+        let (mut depth, mut items) = (0_usize, 0);
+        let mut is_list = false;
+        loop {
+            let event = self.event()?;
+            if depth == 1 && is_list && event.is_node() {
+                items += 1;
+            }
+            match event {
+                Event::SequenceStart(..) | Event::MappingStart(..) => {
+                    is_list |= depth == 0 && matches!(event, Event::SequenceStart(..));
+                    depth += 1;
+                }
+                Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Ends the document: nothing may follow.
+    pub(super) fn close(mut self) -> Result<(), String> {
+        match [self.event()?, self.event()?] {
+            [Event::DocumentEnd, Event::StreamEnd] => Ok(()),
+            _ => Err("something follows the mapping".to_owned()),
+        }
+    }
+
+    fn event(&mut self) -> Result<Event<'a>, String> {
+        match self.events.next_event() {
+            Some(Ok((event, _))) => Ok(event),
+            Some(Err(error)) => Err(format!("it is no YAML: {error}")),
+            None => Err("it ends too early".to_owned()),
+        }
+    }
+
+    /// Deep as the parser allows at most.
+    fn node(&mut self, begin: Event<'a>) -> Result<Node, String> {
+        match begin {
+            Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(Node::Null),
+            Event::Scalar(text, _, _, None) => Ok(Node::Text(text.into_owned())),
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.event()? {
+                        Event::SequenceEnd => return Ok(Node::List(items)),
+                        event => items.push(self.node(event)?),
+                    }
+                }
+            }
+            Event::MappingStart(..) => {
+                let (mut entries, mut is_strange) = (Vec::new(), false);
+                loop {
+                    let key = match self.event()? {
+                        Event::MappingEnd => break,
+                        event => self.node(event)?,
+                    };
+                    let value = self.value()?;
+                    match key {
+                        Node::Text(key) => entries.push((key, value)),
+                        _ => is_strange = true,
+                    }
+                }
+                Ok(if is_strange { Node::Strange } else { Node::Map(entries) })
+            }
+            _ => Ok(Node::Strange),
+        }
+    }
+}
+
+/// Whether a scalar means nothing rather than a text.
+fn is_null(text: &str, style: ScalarStyle) -> bool {
+    style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}

@@ -1,0 +1,71 @@
+//! Names of namespaces and groups as segments of a path.
+
+use std::fmt::Write as _;
+
+/// Whether Mimir can be asked for a namespace or group of this name. It takes a name for a path and
+/// refuses one that would lead out (Go's `filepath.IsLocal`); of `.` our own URLs would make nothing
+/// at all, and a deletion of the group `.` would be one of its namespace.
+pub fn is_addressable(name: &str) -> bool {
+    if name.is_empty() || name == "." || name.starts_with('/') || name.contains('\0') {
+        return false;
+    }
+    let mut depth = 0_usize;
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return false,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    // `a/..` is `.` for those who tidy paths up.
+    depth > 0
+}
+
+/// A name as one segment: whatever is not unreserved in RFC 3986 is percent-encoded, `/` above all.
+pub(super) fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_slash_stays_within_its_segment() {
+        assert_eq!(encode("a/b c%2F"), "a%2Fb%20c%252F");
+        assert_eq!(encode("ä"), "%C3%A4");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_not_addressable() {
+        for name in ["", ".", "..", "/", "/a", "../a", "a/../..", "a/../../b", "a/..", "./", "a\0b"]
+        {
+            assert!(!is_addressable(name), "{name:?}");
+        }
+        for name in ["a", "a/b", "a//b", "...", "..a", "a/../b", " ", "%2e%2e", "ä", "\n", "a/"] {
+            assert!(is_addressable(name), "{name:?}");
+        }
+    }
+
+    proptest! {
+        // The url crate takes `..`, and even `%2E%2E`, for the way up.
+        #[test]
+        fn an_addressable_name_stays_where_it_was_put(name in "[./a%2eE]{1,8}|\\PC{0,12}") {
+            prop_assume!(is_addressable(&name));
+            let path = format!("/rules/namespace/{}", encode(&name));
+            let url = url::Url::parse(&format!("http://mimir{path}")).unwrap();
+            prop_assert_eq!(url.path(), path);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How long to wait before the next attempt: exponential with full jitter, so that many tenants that
+//! failed together do not come back together, and never sooner than Mimir asked.
+
+use std::time::Duration;
+
+/// The ceiling of the first wait.
+const FIRST: Duration = Duration::from_millis(200);
+
+/// The longest wait. Mimir may ask for longer, but a rule that waits for minutes is a fault of its
+/// own, and one more request a minute harms nobody.
+pub const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// The wait after failed attempt `attempt` (the first is 0). `random` is in `0..1`; anything else
+/// counts as the nearest bound. At least `retry_after`, at most [`MAX_DELAY`].
+pub fn next_delay(attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
+    let doubled = 2_u32.checked_pow(attempt).and_then(|factor| FIRST.checked_mul(factor));
+    let ceiling = doubled.unwrap_or(MAX_DELAY).min(MAX_DELAY);
+    // A NaN is not greater than 0.
+    let share = if random > 0.0 { random.min(1.0) } else { 0.0 };
+    let jittered = ceiling.mul_f64(share);
+    // Those who were all told the same second are spread over what follows it.
+    let asked = retry_after.map_or(Duration::ZERO, |asked| asked.saturating_add(jittered));
+    jittered.max(asked).min(MAX_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_delay_is_at_least_what_was_asked_and_at_most_the_cap(
+            attempt in 0..u32::MAX, asked in proptest::option::of(0..200_000_u64), random in 0.0..1.0,
+        ) {
+            let asked = asked.map(Duration::from_millis);
+            let delay = next_delay(attempt, asked, random);
+            prop_assert!(delay <= MAX_DELAY);
+            prop_assert!(delay >= asked.unwrap_or_default().min(MAX_DELAY));
+        }
+
+        #[test]
+        fn later_attempts_wait_no_less(attempt in 0..40_u32, random in 0.0..1.0) {
+            prop_assert!(next_delay(attempt + 1, None, random) >= next_delay(attempt, None, random));
+        }
+
+        #[test]
+        fn any_number_will_do_for_chance(attempt in 0..50_u32, random in proptest::num::f64::ANY) {
+            prop_assert!(next_delay(attempt, None, random) <= MAX_DELAY);
+        }
+    }
+
+    #[test]
+    fn waits_double_and_are_spread_over_all_of_their_range() {
+        let ceiling = |attempt| next_delay(attempt, None, 1.0).as_millis();
+        assert_eq!([0, 1, 2, 3].map(ceiling), [200, 400, 800, 1600]);
+        assert_eq!(next_delay(5, None, 0.0), Duration::ZERO);
+        assert_eq!(next_delay(40, None, 1.0), MAX_DELAY);
+        assert_eq!(next_delay(2, Some(Duration::from_secs(3)), 0.5), Duration::from_millis(3_400));
+    }
+}

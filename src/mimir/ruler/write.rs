@@ -1,0 +1,92 @@
+//! A group as YAML for Mimir.
+//!
+//! Every text is written in double quotes, in printable ASCII only, with YAML's escapes for all else:
+//! JSON would not do, because its surrogate pairs are no YAML, and because YAML counts U+0085 and
+//! U+2028 among line breaks and refuses a bare U+007F. So any text arrives as it is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::{AlertingRule, RuleGroup};
+
+/// The longest key that stands on the line of its value. YAML's limit is 1024 characters for all that
+/// precedes the colon; a longer key is announced by a question mark.
+const MAX_PLAIN_KEY: usize = 128;
+
+/// A group as YAML, the same bytes for equal groups.
+pub fn write_group(group: &RuleGroup) -> String {
+    let mut yaml = format!("name: {}\n", quoted(&group.name));
+    if !group.interval.is_zero() {
+        line(&mut yaml, "interval", &group.interval.to_string());
+    }
+    // Without rules `rules:` would say null.
+    yaml.push_str(if group.rules.is_empty() { "rules: []\n" } else { "rules:\n" });
+    for rule in &group.rules {
+        write_rule(&mut yaml, rule);
+    }
+    yaml
+}
+
+fn write_rule(yaml: &mut String, rule: &AlertingRule) {
+    line(yaml, "- alert", &quoted(&rule.alert));
+    line(yaml, "  expr", &quoted(&rule.expr));
+    for (name, duration) in
+        [("  for", rule.for_duration), ("  keep_firing_for", rule.keep_firing_for)]
+    {
+        if !duration.is_zero() {
+            line(yaml, name, &duration.to_string());
+        }
+    }
+    write_texts(yaml, "  labels", &rule.labels);
+    write_texts(yaml, "  annotations", &rule.annotations);
+}
+
+fn write_texts(yaml: &mut String, name: &str, texts: &BTreeMap<String, String>) {
+    if texts.is_empty() {
+        return;
+    }
+    yaml.push_str(name);
+    yaml.push_str(":\n");
+    for (key, text) in texts {
+        let (key, text) = (quoted(key), quoted(text));
+        if key.len() <= MAX_PLAIN_KEY {
+            line(yaml, &format!("    {key}"), &text);
+        } else {
+            yaml.push_str("    ? ");
+            yaml.push_str(&key);
+            line(yaml, "\n    ", &text);
+        }
+    }
+}
+
+fn line(yaml: &mut String, key: &str, value: &str) {
+    for part in [key, ": ", value, "\n"] {
+        yaml.push_str(part);
+    }
+}
+
+/// A text in double quotes.
+fn quoted(text: &str) -> String {
+    let mut yaml = String::with_capacity(text.len() + 2);
+    yaml.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => yaml.push_str("\\\""),
+            '\\' => yaml.push_str("\\\\"),
+            '\n' => yaml.push_str("\\n"),
+            '\t' => yaml.push_str("\\t"),
+            ' '..='~' => yaml.push(character),
+            _ => {
+                let code = u32::from(character);
+                // Writing to a string cannot fail.
+                let _ = match code {
+                    0..=0xff => write!(yaml, "\\x{code:02X}"),
+                    0x100..=0xffff => write!(yaml, "\\u{code:04X}"),
+                    _ => write!(yaml, "\\U{code:08X}"),
+                };
+            }
+        }
+    }
+    yaml.push('"');
+    yaml
+}
