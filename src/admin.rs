@@ -4,10 +4,14 @@
 //! that it acts on is the grant's. What goes wrong is an [`AdminError`], which `rejection` turns
 //! into an answer.
 
+mod all_rules;
 mod audit;
 mod device_keys;
 mod error;
+mod openapi;
 mod revocations;
+mod rules;
+mod webhook;
 mod whoami;
 mod wire;
 
@@ -25,6 +29,7 @@ use crate::authn::Proof;
 use crate::authz::{AdminGrant, Authorizer};
 use crate::clock::Clock;
 use crate::route::admin as path;
+use crate::rules::Engine;
 use crate::store::Store;
 
 pub use audit::Action;
@@ -40,6 +45,7 @@ pub struct Admin {
 /// What the handlers work with.
 struct AdminContext {
     store: Option<Store>,
+    rules: Option<Arc<Engine>>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
 }
@@ -49,15 +55,32 @@ struct AdminContext {
 struct Target(String);
 
 impl Admin {
-    /// Makes the routes. Without a database there are no keys and no revocations.
-    pub fn new(store: Option<Store>, authorizer: Arc<Authorizer>, clock: Clock) -> Self {
-        let parts = Arc::new(AdminContext { store, authorizer, clock });
+    /// Makes the routes. Without a database there are no keys and no revocations, and where rules are
+    /// not synced none of those either.
+    pub fn new(
+        store: Option<Store>,
+        rules: Option<Arc<Engine>>,
+        authorizer: Arc<Authorizer>,
+        clock: Clock,
+    ) -> Self {
+        let parts = Arc::new(AdminContext { store, rules, authorizer, clock });
         let router = Router::new()
             .route(path::WHOAMI, get(whoami::show))
             .route(path::DEVICE_KEYS, get(device_keys::list).post(device_keys::create))
             .route(path::DEVICE_KEY, get(device_keys::show).delete(device_keys::revoke))
             .route(path::REVOCATIONS, post(revocations::add).get(revocations::list))
             .route(path::REVOCATION, axum::routing::delete(revocations::remove))
+            .route(path::RULES, get(rules::list))
+            .route(path::RULES_DIFF, get(rules::diff))
+            .route(path::RULES_SYNC, post(rules::sync))
+            .route(path::RULES_SYNC_PROGRESS, get(rules::progress))
+            .route(path::RULES_CONFIRM, post(rules::confirm))
+            .route(path::ALL_RULES_STATUS, get(all_rules::status))
+            .route(path::ALL_RULES_SYNC, post(all_rules::sync))
+            .route(path::ALL_RULES_SYNC_PROGRESS, get(all_rules::progress))
+            .route(path::ALL_RULES_CONFIRM, post(all_rules::confirm))
+            .route(path::ALERT_RULE_WEBHOOK, post(webhook::alert_rule))
+            .route(path::OPENAPI, get(openapi::show))
             .with_state(parts);
         Self { router }
     }
@@ -91,6 +114,10 @@ impl AdminContext {
     fn store(&self) -> Result<&Store, AdminError> {
         self.store.as_ref().ok_or(AdminError::NoDatabase)
     }
+
+    fn rules(&self) -> Result<&Engine, AdminError> {
+        self.rules.as_deref().ok_or(AdminError::NoRules)
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +133,7 @@ mod tests {
             &crate::config::Environment::default(),
         );
         let authorizer = Arc::new(Authorizer::new(config.unwrap().tenancy, None));
-        let admin = Admin::new(None, authorizer, Clock::system());
+        let admin = Admin::new(None, None, authorizer, Clock::system());
         for route in ROUTES.iter().filter(|route| route.surface == Surface::Admin) {
             let path = route.path.replace("{organisation}", "a");
             let path = path.replace("{id}", "00000000-0000-0000-0000-000000000000");

@@ -2,6 +2,7 @@
 //! its own section of the configuration, runs them, and takes them down in order.
 
 mod database;
+mod rules;
 
 use std::io;
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::rejection::Rejection;
 use crate::route::Surface;
+use crate::rules::Engine;
 use crate::store::Feed;
 use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
 
 use database::{DIRECTORIES, Database};
+use rules::Rules;
 
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -67,11 +70,22 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(database) = &database {
             database.check().await?;
         }
-        let shared = Shared::new(config, &logging, clock, database.as_ref(), metrics);
+        let rules = match &database {
+            Some(database) if config.rules.enabled => {
+                Some(Rules::new(config, &database.store, &clock)?)
+            }
+            _ => None,
+        };
+        let engine = rules.as_ref().map(|rules| Arc::clone(&rules.engine));
+        let shared = Shared::new(config, &logging, clock, database.as_ref(), engine, metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
-            database.run(&background, &cancelled);
+            let hints = rules.as_ref().map(|rules| Arc::clone(&rules.hints));
+            database.run(hints, &background, &cancelled);
+        }
+        if let Some(rules) = rules {
+            rules.run(&background, &cancelled);
         }
         background.spawn({
             let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
@@ -145,6 +159,7 @@ impl Shared {
         logging: &Logging,
         clock: Clock,
         database: Option<&Database>,
+        rules: Option<Arc<Engine>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
@@ -155,10 +170,11 @@ impl Shared {
             clock.clone(),
             Arc::clone(&metrics),
         );
+        let authenticator = authenticator.with_webhook(&config.rules.webhook_secret);
         let memberships = database.and_then(|database| database.memberships.clone());
         let authorizer = Arc::new(Authorizer::new(config.tenancy.clone(), memberships));
         let store = database.map(|database| database.store.clone());
-        let admin = Admin::new(store, Arc::clone(&authorizer), clock.clone());
+        let admin = Admin::new(store, rules, Arc::clone(&authorizer), clock.clone());
         let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
         Self {
             keys,

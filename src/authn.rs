@@ -7,7 +7,8 @@
 //! ([`revocations`], [`sessions`]) is asked with every request.
 //!
 //! A device key is opaque: its hash is looked up ([`device_keys`]). An admin key stands in the
-//! configuration ([`admin_keys`]).
+//! configuration ([`admin_keys`]), and so does the secret of the database's webhooks ([`webhook`]),
+//! which is asked for on their route and opens no other.
 //!
 //! A refusal never depends on the route or the organisation; those are `authz`'s.
 
@@ -26,6 +27,7 @@ mod revocations;
 mod sessions;
 mod token_cache;
 mod verify;
+mod webhook;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::clock::Clock;
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, Secret};
 use crate::directory::Origin;
 use crate::telemetry::Metrics;
 
@@ -58,12 +60,14 @@ use credential::Credential;
 use refusal::CredentialFault::Password;
 use token_cache::TokenCache;
 use verify::Verifier;
+use webhook::WebhookSecret;
 
 /// Turns credentials into principals. One for the process, shared by all workers.
 pub struct Authenticator {
     verifier: Verifier,
     cache: TokenCache,
     admin_keys: AdminKeys,
+    webhook: WebhookSecret,
     tables: Tables,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -122,6 +126,7 @@ impl Authenticator {
             verifier: Verifier::new(config, keys),
             cache: TokenCache::new(config.token_cache_bytes),
             admin_keys: AdminKeys::new(&config.admin_keys),
+            webhook: WebhookSecret::default(),
             tables,
             clock,
             metrics,
@@ -150,6 +155,20 @@ impl Authenticator {
                 self.by_admin_key(&digest).ok_or(Refusal::Credential(Password))
             }
         }
+    }
+
+    /// The same with a webhook's secret, which is none if it is empty.
+    #[must_use]
+    pub fn with_webhook(mut self, secret: &Secret) -> Self {
+        self.webhook = WebhookSecret::new(secret);
+        self
+    }
+
+    /// Says whether a request comes from the database's webhooks.
+    pub fn authenticate_webhook(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        self.webhook.check(headers)?;
+        let principal = Arc::new(Principal::service(Service::Webhook));
+        Ok(Caller { principal, proof: Proof::Verified })
     }
 
     fn by_admin_key(&self, digest: &token_cache::Digest) -> Option<Caller> {

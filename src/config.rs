@@ -96,7 +96,8 @@ impl Config {
                 ..document.section("tenancy", |section| tenancy::read(section, has_database))
             },
             cors: document.section("cors", cors::read),
-            rules: document.section("rules", |section| rules::read(section, &upstream, has_database)),
+            rules: document
+                .section("rules", |section| rules::read(section, &upstream, has_database)),
             upstream,
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),

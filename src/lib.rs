@@ -13,6 +13,9 @@
 //!    is asked of ourselves.
 //! 8. [`rejection`] turns whatever went wrong into an answer.
 //!
+//! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
+//! mapping of organisations to tenants.
+//!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
 //! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],

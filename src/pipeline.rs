@@ -36,6 +36,8 @@ pub use answer_body::AnswerBody;
 
 /// What an administrator may send: a few fields of JSON.
 const ADMIN_BODY_BYTES: u64 = 64 << 10;
+/// What a webhook may send: a rule before and after its change.
+const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
 
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
@@ -134,8 +136,11 @@ impl Pipeline {
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);
         self.check_form(route, &parts, &upload)?;
-        let caller = self.authenticator.authenticate(&parts.headers, client);
-        let caller = caller.await.map_err(Rejection::Credential)?;
+        let caller = match route.access {
+            Access::Webhook => self.authenticator.authenticate_webhook(&parts.headers),
+            _ => self.authenticator.authenticate(&parts.headers, client).await,
+        };
+        let caller = caller.map_err(Rejection::Credential)?;
         record.set_principal(&caller.principal);
         let Access::Tenant(scope) = route.access else {
             let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
@@ -228,6 +233,7 @@ impl Pipeline {
             BodyPolicy::Push => self.limits.push_body_bytes,
             BodyPolicy::Otlp => self.limits.otlp_body_bytes,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
+            BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,
         };
         BodyLimits { bytes, idle: self.limits.body_idle_timeout, total: self.limits.body_timeout }
     }

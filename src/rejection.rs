@@ -106,9 +106,10 @@ impl Rejection {
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 9] = [
+    pub const FAILURE_REASONS: [&'static str; 10] = [
         "keys_unavailable",
         "database_unavailable",
+        "ruler_unavailable",
         "admin_broken",
         "upstream_unresolved",
         "upstream_unreachable",
@@ -143,12 +144,15 @@ impl Rejection {
             Self::Admin(
                 AdminError::Missing(_)
                 | AdminError::NoDatabase
+                | AdminError::NoRules
                 | AdminError::Store(StoreError::Missing(_)),
             ) => StatusCode::NOT_FOUND,
             Self::Admin(AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_))) => {
                 StatusCode::CONFLICT
             }
-            Self::Admin(AdminError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Admin(AdminError::Store(_) | AdminError::Ruler(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Admin(AdminError::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -203,6 +207,7 @@ impl Rejection {
             Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
             Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
+            Self::Admin(AdminError::Ruler(problem)) => Some(problem.clone()),
             Self::Origin(origin) => Some(format!("{}: {origin}", self.message())),
             Self::Credential(refusal) => Some(refusal.inside()),
             Self::Denied(denial, asked) => Some(match asked {

@@ -42,6 +42,8 @@ pub enum Access {
     Everything,
     /// Nothing but being known.
     AnyPrincipal,
+    /// To show the webhook's secret, which opens nothing else.
+    Webhook,
 }
 
 /// A part of the product, with limits and metrics of its own.
@@ -88,6 +90,8 @@ pub enum BodyPolicy {
     Otlp,
     /// JSON for us.
     Admin,
+    /// A row before and after its change, in JSON.
+    Webhook,
 }
 
 /// Why nothing in the table fits.

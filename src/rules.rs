@@ -26,22 +26,23 @@
 //! for one another.
 
 mod activation;
-mod alert_rule;
-mod desired;
-mod diff;
-mod engine;
+pub mod alert_rule;
+pub mod desired;
+pub mod diff;
+pub mod engine;
 mod formats;
-mod guard;
-mod hints;
-mod leader;
-mod lease;
+pub mod guard;
+pub mod hints;
+pub mod leader;
+pub mod lease;
 mod ledger;
 mod look;
 mod memory;
 mod outcome;
-mod plan;
-mod promql;
-mod refusal;
+pub mod plan;
+pub mod preview;
+pub mod promql;
+pub mod refusal;
 mod statuses;
 mod survey;
 mod tenants;
@@ -56,6 +57,7 @@ pub use guard::{Removal, Verdict, judge, judge_overall};
 pub use hints::Hints;
 pub use leader::lead_forever;
 pub use plan::{ParsedRows, Plan, parse_rows};
+pub use preview::{GroupAction, GroupChange, Preview, PreviewError};
 pub use promql::warn as promql_warning;
 pub use refusal::Refusals;
 

@@ -34,9 +34,7 @@ use tokio::time::timeout;
 use crate::config::DatabaseConfig;
 
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
-pub use alert_rule_state::{
-    GuardHeld, LeaderRow, RuleState, RuleStatusRow, SyncRow, Tombstones,
-};
+pub use alert_rule_state::{GuardHeld, LeaderRow, RuleState, RuleStatusRow, SyncRow, Tombstones};
 pub use alert_rules::{AlertRuleRow, RulesSnapshot};
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};

@@ -9,8 +9,9 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
-use super::wire::{Answer, listed_key, read_body, read_time};
+use super::wire::{Answer, DeviceKeyList, DeviceKeyView, listed_key, read_body, read_time};
 use super::{AdminContext, AdminError};
 use crate::authn::{Identity, NewKey};
 use crate::authz::AdminGrant;
@@ -19,7 +20,7 @@ use crate::store::{ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// What an administrator says of a new key.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
     /// What the owner calls the device.
@@ -41,6 +42,10 @@ pub struct KeyRequest {
 const LONGEST_NAME: usize = 200;
 const LONGEST_LIFE: time::Duration = time::Duration::days(36_525);
 
+/// Makes a key. It is shown in this answer only.
+#[utoipa::path(post, path = crate::route::admin::DEVICE_KEYS, tag = "device keys",
+    params(("organisation" = String, Path)), request_body = KeyRequest,
+    responses((status = 201, body = DeviceKeyView)))]
 pub(super) async fn create(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
@@ -140,6 +145,10 @@ fn read_expiry(
     Ok(Some(end))
 }
 
+/// The keys of the organisation's devices.
+#[utoipa::path(get, path = crate::route::admin::DEVICE_KEYS, tag = "device keys",
+    params(("organisation" = String, Path)),
+    responses((status = 200, body = DeviceKeyList)))]
 pub(super) async fn list(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
@@ -151,6 +160,10 @@ pub(super) async fn list(
     Ok(Answer::ok(json!({ "device_keys": keys, "complete": is_all })))
 }
 
+/// One key.
+#[utoipa::path(get, path = crate::route::admin::DEVICE_KEY, tag = "device keys",
+    params(("organisation" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = DeviceKeyView)))]
 pub(super) async fn show(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
@@ -162,6 +175,10 @@ pub(super) async fn show(
     Ok(Answer::ok(listed_key(&key, now(&parts))).about(id))
 }
 
+/// Revokes a key; within a second nobody can use it.
+#[utoipa::path(delete, path = crate::route::admin::DEVICE_KEY, tag = "device keys",
+    params(("organisation" = String, Path), ("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = DeviceKeyView)))]
 pub(super) async fn revoke(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,

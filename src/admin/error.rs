@@ -15,8 +15,12 @@ pub enum AdminError {
     Missing(&'static str),
     /// There is no database, and so none of this.
     NoDatabase,
+    /// Alert rules are not synced by this proxy.
+    NoRules,
     /// The database gave no answer. Ours to blame.
     Store(StoreError),
+    /// Mimir gave no answer, or a strange one. Ours to blame.
+    Ruler(String),
     /// Something of ours broke.
     Broken,
 }
@@ -26,11 +30,13 @@ impl AdminError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "malformed_request",
-            Self::Missing(_) | Self::Store(StoreError::Missing(_)) | Self::NoDatabase => {
-                "not_found"
-            }
+            Self::Missing(_)
+            | Self::Store(StoreError::Missing(_))
+            | Self::NoDatabase
+            | Self::NoRules => "not_found",
             Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => "conflict",
             Self::Store(_) => "database_unavailable",
+            Self::Ruler(_) => "ruler_unavailable",
             Self::Broken => "admin_broken",
         }
     }
@@ -52,6 +58,10 @@ impl fmt::Display for AdminError {
             Self::NoDatabase => {
                 f.write_str("there is none of this here: no database is configured")
             }
+            Self::NoRules => f.write_str(
+                "there is none of this here: alert rules are not synced (rules.enabled)",
+            ),
+            Self::Ruler(_) => f.write_str("Mimir's ruler gave no answer that helps; try again"),
             Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
             // What exactly is wrong with it is for the log.
             Self::Store(_) => f.write_str("the database is not available at the moment; try again"),

@@ -9,6 +9,7 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::wire::{Answer, listed_revocation, read_body, read_time};
@@ -17,7 +18,7 @@ use crate::authz::AdminGrant;
 use crate::store::{MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
 
 /// What an operator says of a revocation.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RevocationRequest {
     kind: String,
@@ -33,6 +34,10 @@ struct RevocationRequest {
 const LONGEST_VALUE: usize = 200;
 const LONGEST_REASON: usize = 1000;
 
+/// Revokes tokens.
+#[utoipa::path(post, path = crate::route::admin::REVOCATIONS, tag = "revocations",
+    request_body = RevocationRequest,
+    responses((status = 201, body = serde_json::Value)))]
 pub(super) async fn add(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
@@ -80,6 +85,9 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
     Ok(kind)
 }
 
+/// What is revoked, the newest first.
+#[utoipa::path(get, path = crate::route::admin::REVOCATIONS, tag = "revocations",
+    responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn list(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
     let listed = parts.store()?.list_revocations().await?;
     let is_all = listed.len() < MOST_REVOCATIONS_LISTED;
@@ -87,6 +95,10 @@ pub(super) async fn list(State(parts): State<Arc<AdminContext>>) -> Result<Answe
     Ok(Answer::ok(json!({ "revocations": listed, "complete": is_all })))
 }
 
+/// Takes a revocation back.
+#[utoipa::path(delete, path = crate::route::admin::REVOCATION, tag = "revocations",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn remove(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,

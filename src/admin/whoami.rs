@@ -12,6 +12,9 @@ use crate::authn::{Identity, Principal, Proof};
 use crate::authz::{AdminGrant, Denial, Place, Standing};
 use crate::directory::Origin;
 
+/// Who the caller is, where they stand, and how that is known.
+#[utoipa::path(get, path = crate::route::admin::WHOAMI, tag = "about",
+    responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn show(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,

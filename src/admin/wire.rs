@@ -3,10 +3,13 @@
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{AdminError, Target};
 use crate::store::{ListedDeviceKey, ListedRevocation};
@@ -21,6 +24,11 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn ok(value: Value) -> Self {
         Self { status: StatusCode::OK, value, target: None }
+    }
+
+    /// A thing that has a shape of its own.
+    pub(super) fn of(thing: &impl Serialize) -> Self {
+        Self::ok(serde_json::to_value(thing).unwrap_or_default())
     }
 
     pub(super) fn about(mut self, target: impl ToString) -> Self {
@@ -65,6 +73,37 @@ pub(super) fn read_time(field: &str, text: &str) -> Result<OffsetDateTime, Admin
 }
 
 /// A device key as its administrators see it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what listed_key gives")]
+pub(super) struct DeviceKeyView {
+    id: Uuid,
+    name: String,
+    /// The key's first characters.
+    key_hint: String,
+    /// `metrics:write`, `metrics:read`, `rules:read`.
+    scopes: Vec<String>,
+    /// `active`, `in_grace`, `expired` or `revoked`.
+    state: String,
+    expires_at: Option<String>,
+    grace_seconds: i32,
+    revoked_at: Option<String>,
+    last_used_at: Option<String>,
+    created_at: Option<String>,
+    created_by: String,
+    /// The key itself, in the answer to its making only.
+    key: Option<String>,
+}
+
+/// The keys of an organisation.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the list gives")]
+pub(super) struct DeviceKeyList {
+    device_keys: Vec<DeviceKeyView>,
+    /// Whether these are all.
+    complete: bool,
+}
+
+/// A device key as JSON.
 pub fn listed_key(key: &ListedDeviceKey, now: OffsetDateTime) -> Value {
     let grace = time::Duration::seconds(key.grace_seconds.into());
     let state = match (key.revoked_at, key.expires_at) {

@@ -12,6 +12,7 @@ use crate::authz::Memberships;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
+use crate::rules::Hints;
 use crate::store::{Change, Feed, KeyHash, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::tenancy::UserId;
@@ -105,8 +106,13 @@ impl Database {
         }
     }
 
-    /// Starts reading, listening and writing.
-    pub(super) fn run(self, background: &TaskTracker, cancelled: &CancellationToken) {
+    /// Starts reading, listening and writing. Hints at alert rules go to whoever syncs them.
+    pub(super) fn run(
+        self,
+        hints: Option<Arc<Hints>>,
+        background: &TaskTracker,
+        cancelled: &CancellationToken,
+    ) {
         let Self { store, feed, memberships, device_keys, revocations, sessions, queues, .. } =
             self;
         if let (Some(memberships), Some(queue)) = (memberships.clone(), queues.memberships) {
@@ -132,7 +138,15 @@ impl Database {
         background.spawn(async move {
             let on_change = |change| match (change, &memberships, &sessions) {
                 // What was read before is read anew by its epoch; revocations have none.
-                (Change::Anything, _, _) => revocations.refresh(),
+                (Change::Anything, _, _) => {
+                    revocations.refresh();
+                    hint(hints.as_deref(), Hints::everything);
+                }
+                (Change::AlertRules(organisation), _, _) => {
+                    hint(hints.as_deref(), |hints| hints.organisation(organisation));
+                }
+                (Change::AllAlertRules, _, _) => hint(hints.as_deref(), Hints::everything),
+                (Change::AlertRuleRequest, _, _) => hint(hints.as_deref(), Hints::request),
                 (Change::Revocations, _, _) => revocations.invalidate(),
                 (Change::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (Change::DeviceKeys, _, _) => device_keys.invalidate_all(),
@@ -146,6 +160,12 @@ impl Database {
             };
             feed.run(store, on_change, cancelled).await;
         });
+    }
+}
+
+fn hint(hints: Option<&Hints>, give: impl FnOnce(&Hints)) {
+    if let Some(hints) = hints {
+        give(hints);
     }
 }
 

@@ -79,6 +79,8 @@ pub enum Service {
     AdminKey,
     /// By the project's `service_role` key.
     ServiceRole,
+    /// By the secret of the database's webhooks, which is good for telling of changes only.
+    Webhook,
 }
 
 impl Principal {
@@ -231,6 +233,7 @@ impl Service {
         match self {
             Self::AdminKey => "admin_key",
             Self::ServiceRole => "service_role",
+            Self::Webhook => "webhook",
         }
     }
 }

@@ -75,6 +75,8 @@ pub enum CredentialFault {
     Password,
     /// A project key (`sb_publishable_…`, `sb_secret_…`), which says nothing about a user.
     ProjectKey,
+    /// Not the webhooks' secret, or there is none.
+    Webhook,
 }
 
 /// What is wrong with a token.
@@ -250,6 +252,9 @@ impl fmt::Display for CredentialFault {
                 "the Authorization header must be: Bearer TOKEN, or Basic with a device key"
             }
             Self::Password => "the basic-auth password must be a device key (mtpd_…)",
+            Self::Webhook => {
+                "this is not the secret of the webhooks (rules.webhook_secret), or none is configured"
+            }
             Self::ProjectKey => "this is a project's API key; send a user's access token",
         })
     }

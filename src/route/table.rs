@@ -63,6 +63,12 @@ const fn admin_delete(path: &'static str, access: Access) -> Route {
     Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
 }
 
+/// A hint from the database's own webhooks.
+const fn webhook(path: &'static str) -> Route {
+    let (surface, access, body) = (Surface::Admin, Access::Webhook, BodyPolicy::Webhook);
+    Route { methods: POST, path, surface, access, body }
+}
+
 /// Paths of ours, for the table and for whoever serves them.
 pub mod admin {
     /// Who the caller is.
@@ -75,10 +81,32 @@ pub mod admin {
     pub const REVOCATIONS: &str = "/admin/revocations";
     /// One of them.
     pub const REVOCATION: &str = "/admin/revocations/{id}";
+    /// An organisation's alert rules, and what has become of them.
+    pub const RULES: &str = "/admin/organisations/{organisation}/rules";
+    /// What a sync of them would change.
+    pub const RULES_DIFF: &str = "/admin/organisations/{organisation}/rules/diff";
+    /// Have them synced now.
+    pub const RULES_SYNC: &str = "/admin/organisations/{organisation}/rules/sync";
+    /// How far that is.
+    pub const RULES_SYNC_PROGRESS: &str = "/admin/organisations/{organisation}/rules/sync/{id}";
+    /// Let a deletion pass that waits.
+    pub const RULES_CONFIRM: &str = "/admin/organisations/{organisation}/rules/guard/confirm";
+    /// How it stands with the rules of all organisations.
+    pub const ALL_RULES_STATUS: &str = "/admin/rules/status";
+    /// Have them all synced now.
+    pub const ALL_RULES_SYNC: &str = "/admin/rules/sync";
+    /// How far that is.
+    pub const ALL_RULES_SYNC_PROGRESS: &str = "/admin/rules/sync/{id}";
+    /// Let a deletion in many organisations pass that waits.
+    pub const ALL_RULES_CONFIRM: &str = "/admin/rules/guard/confirm";
+    /// Supabase tells of a change.
+    pub const ALERT_RULE_WEBHOOK: &str = "/admin/webhooks/alert-rule";
+    /// This interface, as OpenAPI.
+    pub const OPENAPI: &str = "/admin/openapi.json";
 }
 
 /// Every route, the most frequent first.
-pub static ROUTES: [Route; 32] = [
+pub static ROUTES: [Route; 43] = [
     push("/api/v1/push"),
     otlp("/otlp/v1/metrics"),
     query("/prometheus/api/v1/query_range"),
@@ -111,4 +139,15 @@ pub static ROUTES: [Route; 32] = [
     admin_get(admin::REVOCATIONS, Access::Everything),
     admin_post(admin::REVOCATIONS, Access::Everything),
     admin_delete(admin::REVOCATION, Access::Everything),
+    admin_get(admin::RULES, Access::Organisation),
+    admin_get(admin::RULES_DIFF, Access::Organisation),
+    admin_post(admin::RULES_SYNC, Access::Organisation),
+    admin_get(admin::RULES_SYNC_PROGRESS, Access::Organisation),
+    admin_post(admin::RULES_CONFIRM, Access::Organisation),
+    admin_get(admin::ALL_RULES_STATUS, Access::Everything),
+    admin_post(admin::ALL_RULES_SYNC, Access::Everything),
+    admin_get(admin::ALL_RULES_SYNC_PROGRESS, Access::Everything),
+    admin_post(admin::ALL_RULES_CONFIRM, Access::Everything),
+    webhook(admin::ALERT_RULE_WEBHOOK),
+    admin_get(admin::OPENAPI, Access::AnyPrincipal),
 ];

@@ -197,9 +197,7 @@ impl Activation<'_> {
             return Ok(plan);
         }
         debug_assert_eq!(again.others, others);
-        Ok(engine
-            .plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &told, again)
-            .await?)
+        Ok(engine.plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &told, again).await?)
     }
 
     fn limits(&self) -> Limits {
@@ -207,15 +205,11 @@ impl Activation<'_> {
     }
 
     /// Whether what would vanish may vanish; if not, what that comes to.
-    async fn judge(
-        &mut self,
-        plan: &Plan,
-        listing: [u8; 32],
-    ) -> Result<Option<Outcome>, Stop> {
+    async fn judge(&mut self, plan: &Plan, listing: [u8; 32]) -> Result<Option<Outcome>, Stop> {
         let none = HashMap::new();
         let kept = self.memory.kept.as_ref().unwrap_or(&none);
-        let is_removing = plan.desired_rules() < plan.observed_rules()
-            || !gone(&self.parsed, kept).is_empty();
+        let is_removing =
+            plan.desired_rules() < plan.observed_rules() || !gone(&self.parsed, kept).is_empty();
         if is_removing {
             self.tombstones = self.engine.store.tombstones(self.organisation.clone()).await?;
         }
@@ -232,8 +226,7 @@ impl Activation<'_> {
         let Verdict::Hold(reason) = judge(&self.removal, &self.engine.config.guard) else {
             return Ok(None);
         };
-        let held =
-            GuardHeld { id: guard_id(&listing, &self.removal), reason: reason.to_string() };
+        let held = GuardHeld { id: guard_id(&listing, &self.removal), reason: reason.to_string() };
         let sync = self.engine.store.rule_sync_of(self.organisation.clone()).await?;
         let is_confirmed = sync.is_some_and(|sync| sync.confirmed.as_ref() == Some(&held.id));
         Ok((!is_confirmed).then_some(Outcome::Held(held)))
@@ -273,8 +266,7 @@ impl Activation<'_> {
 
     async fn take(&mut self, step: &Step, plan: &Plan) -> Result<bool, Stop> {
         let engine = self.engine;
-        let writer =
-            Writer { client: &engine.client, lease: self.lease, metrics: &engine.metrics };
+        let writer = Writer { client: &engine.client, lease: self.lease, metrics: &engine.metrics };
         let done = match step {
             Step::Delete(name) => writer.delete(&self.tenant, name).await,
             Step::Set(at) => writer.set(&self.tenant, &plan.groups[*at].to_group()).await,
@@ -370,7 +362,7 @@ impl Activation<'_> {
 }
 
 /// Whether a plan may touch a limit that is only assumed.
-fn is_near(plan: &Plan, limits: &Limits) -> bool {
+pub(super) fn is_near(plan: &Plan, limits: &Limits) -> bool {
     let groups = plan.groups.len() + plan.others;
     let is_split = |group: &DesiredGroup| {
         limits.rules_per_group.is_some_and(|limit| group.members.len() >= limit)
@@ -380,7 +372,7 @@ fn is_near(plan: &Plan, limits: &Limits) -> bool {
         || plan.groups.iter().any(is_split)
 }
 
-fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
+pub(super) fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
     match position {
         Some((line, column)) => format!("expr, line {line}, column {column}: {reason}"),
         None => reason.to_owned(),

@@ -13,48 +13,13 @@ use uuid::Uuid;
 
 use super::refusal::{Faults, Refusals};
 use crate::mimir::ruler::{AlertingRule, PromDuration};
-use crate::tenancy::OrganisationId;
-
-pub use pairs::{
-    MAX_ANNOTATION_BYTES, MAX_LABEL_BYTES, MAX_PAIR_NAME_BYTES, MAX_PAIRS, MAX_PAIRS_BYTES,
-};
-pub use text::{MAX_EXPR_BYTES, MAX_GROUP_BYTES, MAX_NAME_BYTES};
+use crate::store::AlertRuleRow;
 
 /// The shortest interval between evaluations.
 pub const MIN_INTERVAL: PromDuration = PromDuration::from_millis(1_000);
 
 /// The longest: a group that is looked at less than once a day is a mistake of units.
 pub const MAX_INTERVAL: PromDuration = PromDuration::from_millis(86_400_000);
-
-/// A row of `alert_rule` as the database gives it: all texts, because nothing of it may fail to be
-/// read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlertRuleRow {
-    /// Its primary key.
-    pub id: Uuid,
-    /// Whose rule it is.
-    pub organisation: OrganisationId,
-    /// The alert's name.
-    pub name: Option<String>,
-    /// The `PromQL` expression.
-    pub expr: Option<String>,
-    /// How long the expression must hold, as Prometheus writes durations.
-    pub for_duration: Option<String>,
-    /// How long the alert fires on, as Prometheus writes durations.
-    pub keep_firing_for: Option<String>,
-    /// The name of the group that it is evaluated in.
-    pub rule_group: Option<String>,
-    /// How often it is evaluated, as Prometheus writes durations.
-    pub evaluation_interval: Option<String>,
-    /// A JSON object.
-    pub labels: Option<String>,
-    /// A JSON object.
-    pub annotations: Option<String>,
-    /// A boolean in one of Postgres' spellings; none is true.
-    pub enabled: Option<String>,
-    /// Microseconds since the epoch; a row without is older than any with.
-    pub created_at_micros: Option<i64>,
-}
 
 /// A rule that may go to Mimir.
 #[derive(Clone, Debug, PartialEq, Eq)]

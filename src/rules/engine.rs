@@ -46,6 +46,16 @@ impl Engine {
         Ok(Self { store, client, config, template, formats, clock, metrics })
     }
 
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The namespace that is ours.
+    pub fn namespace(&self) -> &str {
+        &self.config.namespace
+    }
+
     /// The tenant of an organisation.
     pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {
         self.template.tenant_of(organisation)

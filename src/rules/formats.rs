@@ -53,7 +53,8 @@ impl Formats {
         let mut same = HashMap::new();
         for (one, other) in pairs {
             let formatted = self.of(client, tenant, one).await?;
-            let is_same = formatted.is_some() && formatted == self.of(client, tenant, other).await?;
+            let is_same =
+                formatted.is_some() && formatted == self.of(client, tenant, other).await?;
             same.insert((one.to_owned(), other.to_owned()), is_same);
         }
         Ok(SameExpressions(same))

@@ -7,36 +7,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-/// How much may vanish. A count and a share each: a hold takes both, so that neither a tenant of two
-/// rules nor one of two thousand is held for its everyday changes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GuardConfig {
-    /// So many rules of a tenant, however they vanish.
-    pub tenant_count: usize,
-    /// Such a share of a tenant's rules, however they vanish.
-    pub tenant_share: f64,
-    /// So many rules of a tenant whose rows are gone without a trace.
-    pub missing_count: usize,
-    /// Such a share of a tenant's rules whose rows are gone without a trace.
-    pub missing_share: f64,
-    /// So many rules of all tenants.
-    pub overall_count: usize,
-    /// Such a share of all tenants' rules.
-    pub overall_share: f64,
-}
-
-impl Default for GuardConfig {
-    fn default() -> Self {
-        Self {
-            tenant_count: 20,
-            tenant_share: 0.5,
-            missing_count: 1,
-            missing_share: 0.3,
-            overall_count: 50,
-            overall_share: 0.2,
-        }
-    }
-}
+use crate::config::GuardConfig;
 
 /// What would vanish from Mimir for one tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

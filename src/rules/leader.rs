@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::hints::Hints;
-use super::ledger::Ledger;
 use super::lease::Lease;
+use super::ledger::Ledger;
 use super::term::Term;
 use crate::store::{Leadership, StoreError};
 

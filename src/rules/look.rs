@@ -64,15 +64,6 @@ impl Look {
             }
         };
         let took = began.elapsed();
-        Looked {
-            organisation,
-            activated,
-            memory,
-            heard_at,
-            requests,
-            took,
-            is_absent,
-            is_survey,
-        }
+        Looked { organisation, activated, memory, heard_at, requests, took, is_absent, is_survey }
     }
 }

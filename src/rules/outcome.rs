@@ -109,7 +109,11 @@ pub(super) struct Ending<'a> {
 }
 
 /// What becomes of each rule.
-pub(super) fn report(parsed: &ParsedRows, kept: &KeptStatuses, ending: &Ending<'_>) -> KeptStatuses {
+pub(super) fn report(
+    parsed: &ParsedRows,
+    kept: &KeptStatuses,
+    ending: &Ending<'_>,
+) -> KeptStatuses {
     match (ending.outcome, ending.plan) {
         (Outcome::Unchanged | Outcome::Applied, Some(plan)) => done(parsed, kept, plan, ending),
         (Outcome::Held(held), _) => {

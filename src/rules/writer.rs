@@ -51,16 +51,16 @@ impl Writer<'_> {
         &self,
         call: impl Fn() -> F,
     ) -> Result<T, WriteError> {
-        // Each attempt asks for the lease anew.
-        let attempt = async || match self.lease.during(call()).await {
-            Ok(done) => done.map_err(WriteError::Ruler),
-            Err(LeaseLost) => Err(WriteError::LeaseLost),
-        };
-        patiently(attempt, |error| match error {
-            WriteError::Ruler(error) => Some(error),
-            WriteError::LeaseLost => None,
-        })
-        .await
+        let mut patience = Patience::default();
+        loop {
+            // Each attempt asks for the lease anew.
+            match self.lease.during(call()).await {
+                Err(LeaseLost) => return Err(WriteError::LeaseLost),
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) if patience.waits_after(&error).await => {}
+                Ok(Err(error)) => return Err(WriteError::Ruler(error)),
+            }
+        }
     }
 }
 
@@ -68,27 +68,32 @@ impl Writer<'_> {
 pub(super) async fn ask<T, F: Future<Output = Result<T, RulerError>>>(
     call: impl Fn() -> F,
 ) -> Result<T, RulerError> {
-    patiently(async || call().await, Some).await
+    let mut patience = Patience::default();
+    loop {
+        match call().await {
+            Ok(done) => return Ok(done),
+            Err(error) if patience.waits_after(&error).await => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-async fn patiently<T, E>(
-    attempt: impl AsyncFn() -> Result<T, E>,
-    of_ruler: impl Fn(&E) -> Option<&RulerError>,
-) -> Result<T, E> {
-    let mut attempts = 0;
-    loop {
-        let error = match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
-        };
-        let delay = of_ruler(&error)
-            .filter(|error| error.is_transient())
-            .map(|error| next_delay(attempts, error.retry_after(), fastrand::f64()));
-        attempts += 1;
-        match delay {
-            Some(delay) if attempts < ATTEMPTS && delay <= LONGEST_WAIT => sleep(delay).await,
-            _ => return Err(error),
+/// The attempts at one call.
+#[derive(Default)]
+struct Patience {
+    attempts: u32,
+}
+
+impl Patience {
+    /// After a failure: waits and says that it is worth trying again, or says that it is not.
+    async fn waits_after(&mut self, error: &RulerError) -> bool {
+        let delay = next_delay(self.attempts, error.retry_after(), fastrand::f64());
+        self.attempts += 1;
+        let again = error.is_transient() && self.attempts < ATTEMPTS && delay <= LONGEST_WAIT;
+        if again {
+            sleep(delay).await;
         }
+        again
     }
 }
 

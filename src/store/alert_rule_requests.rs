@@ -51,8 +51,7 @@ impl Store {
                 store.requests()
             );
             let organisation = new.organisation.map(|organisation| organisation.to_string());
-            let query =
-                sqlx::query(AssertSqlSafe(query)).bind(organisation).bind(new.requested_by);
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation).bind(new.requested_by);
             let rows = store.rows(&store.0.side_pool, query).await?;
             let row = rows.first().ok_or(StoreError::Missing("sync"))?;
             Ok(row.try_get("id")?)

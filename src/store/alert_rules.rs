@@ -76,7 +76,9 @@ impl Store {
             // Given up in the middle, it would go back to the pool with its transaction open.
             connection.close_on_drop();
             let mut transaction = connection.begin().await?;
-            transaction.execute("set transaction isolation level repeatable read, read only").await?;
+            transaction
+                .execute("set transaction isolation level repeatable read, read only")
+                .await?;
             let existing = format!(
                 "select organisation_id from ({}) as known where organisation_id = any($1)",
                 queries.organisation

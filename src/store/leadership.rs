@@ -61,7 +61,8 @@ impl Store {
             );
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
             let began = Instant::now();
-            let query = sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
+            let query =
+                sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
             let query = query.bind(LOCK).bind(&key).persistent(false);
             if query.fetch_one(&mut connection).await?.try_get("led")? {
                 return Ok(Some((Leadership { connection }, began + TERM)));

@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
+use super::rule_metrics::{ACTIVATION, LAG, RECONCILE};
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use super::rule_metrics::{ACTIVATION, LAG, RECONCILE};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// The bounded label values that this process can produce; the composition root gathers them

@@ -62,10 +62,10 @@ impl RuleMetrics {
     /// Registers everything with the installed recorder.
     pub fn register(names: &RuleMetricNames) -> Self {
         describe();
-        let activations = |outcome| counter!("mimir_tenant_proxy_rules_activations_total", "outcome" => outcome);
+        let activations =
+            |outcome| counter!("mimir_tenant_proxy_rules_activations_total", "outcome" => outcome);
         let state = |state| gauge!("mimir_tenant_proxy_rules_rules", "state" => state);
-        let write =
-            |kind| counter!("mimir_tenant_proxy_rules_group_writes_total", "kind" => kind);
+        let write = |kind| counter!("mimir_tenant_proxy_rules_group_writes_total", "kind" => kind);
         Self {
             activations: names.outcomes.iter().map(|name| (*name, activations(*name))).collect(),
             activation_duration: histogram!(ACTIVATION),

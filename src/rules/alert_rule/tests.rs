@@ -1,4 +1,5 @@
 use super::*;
+use crate::tenancy::OrganisationId;
 use proptest::prelude::*;
 
 fn row() -> AlertRuleRow {

@@ -11,7 +11,14 @@ use crate::tenancy::OrganisationId;
 impl Term {
     pub(super) fn looked(&mut self, looked: Looked) {
         let Looked {
-            organisation, activated, memory, heard_at, requests, took, is_absent, is_survey,
+            organisation,
+            activated,
+            memory,
+            heard_at,
+            requests,
+            took,
+            is_absent,
+            is_survey,
         } = looked;
         let metrics = &self.engine.metrics;
         metrics.activation(activated.outcome.label());
@@ -200,7 +207,8 @@ impl Term {
 }
 
 fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
-    let states_of = [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
+    let states_of =
+        [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
     states_of.iter().map(|state| states[*state as usize]).sum()
 }
 

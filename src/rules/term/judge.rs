@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Done, Instant, SURVEY_RETRY, Term};
+use crate::rules::Engine;
 use crate::rules::activation::Mode;
 use crate::rules::digest_text;
 use crate::rules::guard::{HoldReason, Removal, Verdict, judge_overall};
-use crate::rules::ledger::Progress;
 use crate::rules::lease::Lease;
+use crate::rules::ledger::Progress;
 use crate::rules::survey::{Phase, Survey};
 use crate::rules::writer::{WriteError, Writer};
-use crate::rules::Engine;
 use crate::store::{GuardHeld, LeaderRow, StoreError};
 use crate::tenancy::OrganisationId;
 
@@ -72,13 +72,24 @@ impl Term {
         let held = held.filter(|_| !is_confirmed);
         if held != self.leader.guard {
             if let Some(held) = &held {
-                tracing::warn!(guard.id = held.id, reason = held.reason, "Deletion of alert rules held");
+                tracing::warn!(
+                    guard.id = held.id,
+                    reason = held.reason,
+                    "Deletion of alert rules held"
+                );
             }
             self.leader.guard_since = held.as_ref().map(|_| now);
             self.leader.guard = held;
         }
-        self.engine.metrics.overall_guard_held.set(f64::from(u8::from(self.leader.guard.is_some())));
-        let buried = if matches!(mode, Mode::Held(_)) { Vec::new() } else { std::mem::take(&mut survey.buried) };
+        self.engine
+            .metrics
+            .overall_guard_held
+            .set(f64::from(u8::from(self.leader.guard.is_some())));
+        let buried = if matches!(mode, Mode::Held(_)) {
+            Vec::new()
+        } else {
+            std::mem::take(&mut survey.buried)
+        };
         let deferred = std::mem::take(&mut survey.deferred);
         survey.phase = Phase::Removing;
         for organisation in &buried {
@@ -154,11 +165,7 @@ impl Term {
     }
 }
 
-async fn bury(
-    engine: &Engine,
-    lease: &Lease,
-    organisation: &OrganisationId,
-) -> Result<(), String> {
+async fn bury(engine: &Engine, lease: &Lease, organisation: &OrganisationId) -> Result<(), String> {
     let tenant = engine.tenant_of(organisation).map_err(|error| error.to_string())?;
     // It may have come back since everything was read.
     let snapshot = engine.store.alert_rules_of(vec![organisation.clone()]).await;
@@ -174,7 +181,8 @@ async fn bury(
 
 /// The name of a deletion: another one has another.
 fn name(removals: &[(&OrganisationId, Removal)], reason: &HoldReason) -> GuardHeld {
-    let removing = removals.iter().filter(|(_, removal)| removal.vanished() > 0 || removal.missing > 0);
+    let removing =
+        removals.iter().filter(|(_, removal)| removal.vanished() > 0 || removal.missing > 0);
     let lines: Vec<String> = removing
         .map(|(organisation, removal)| {
             format!("{organisation} {} {}", removal.vanished(), removal.unexplained())

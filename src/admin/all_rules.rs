@@ -1,0 +1,225 @@
+//! `/admin/rules…`: the alert rules of all organisations, for whoever runs the system.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use http::Uri;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use super::rules::{
+    Confirmation, DiffView, GuardView, SyncProgress, SyncView, by, confirm_and_sync, diff_view,
+    guard_view, is_dry_run, progress_view, request_and_wait, sync_view,
+};
+use super::wire::{Answer, time_text};
+use super::{AdminContext, AdminError};
+use crate::authz::AdminGrant;
+use crate::rules::Engine;
+use crate::store::NewSyncRequest;
+
+/// How it stands with all rules.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Status {
+    leader: LeaderView,
+    /// Rules that are live, of all organisations.
+    live: usize,
+    /// Enabled rules that are not.
+    not_live: usize,
+    /// When everything was last looked at (RFC 3339).
+    reconciled_at: Option<String>,
+    /// What came of it.
+    reconcile: Value,
+    /// A deletion in many organisations that waits for an administrator's word.
+    guard: Option<GuardView>,
+    /// Organisations that ever had rules in Mimir; first those that something is wrong with.
+    organisations: Vec<OrganisationView>,
+    /// Whether these are all of them.
+    complete: bool,
+}
+
+/// Which copy writes.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LeaderView {
+    /// Its name; the last one's if there is none now.
+    holder: String,
+    /// Whether it leads at this moment.
+    is_leading: bool,
+    since: Option<String>,
+}
+
+/// One organisation.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OrganisationView {
+    organisation: String,
+    tenant: String,
+    /// For how long its rules have not been as they should be, in seconds; 0 if they are.
+    lag_seconds: u64,
+    /// When they were last as they should be (RFC 3339).
+    last_success: Option<String>,
+    #[serde(flatten)]
+    sync: SyncView,
+}
+
+/// What a sync of everything would change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AllDiffs {
+    /// Organisations that have been looked at.
+    looked_at: usize,
+    /// Those that would change, or have rules that cannot go live.
+    organisations: Vec<DiffView>,
+    /// Those that could not be looked at, and why.
+    problems: Vec<Value>,
+    /// Whether all were looked at in time.
+    complete: bool,
+}
+
+/// Organisations that are listed, at most.
+const MOST_LISTED: usize = 1000;
+/// How long a dry run of everything may take.
+const LONGEST_PREVIEW: Duration = Duration::from_secs(60);
+const PREVIEWS_AT_ONCE: usize = 8;
+
+/// Who writes, how it stands with each organisation, and what waits for a word.
+#[utoipa::path(get, path = crate::route::admin::ALL_RULES_STATUS, tag = "all rules",
+    responses((status = 200, body = Status)))]
+pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
+    let engine = parts.rules()?;
+    let store = engine.store();
+    let leader = store.rule_leader().await?;
+    let is_leading = store.is_led(engine.namespace()).await?;
+    let mut syncs = store.rule_syncs().await?;
+    let now = time::OffsetDateTime::UNIX_EPOCH + parts.clock.now();
+    let (live, not_live) =
+        syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
+    // What something is wrong with comes first, and is not cut off.
+    syncs.sort_by_key(|sync| {
+        let is_wrong = !sync.problem.is_empty() || sync.guard.is_some();
+        (!is_wrong, sync.organisation.clone())
+    });
+    let is_all = syncs.len() <= MOST_LISTED;
+    let organisations = syncs.iter().take(MOST_LISTED).map(|sync| {
+        let wrong_since = match (sync.problem_since, sync.guard_since) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let lag = wrong_since.map_or(0, |since| (now - since).whole_seconds().max(0));
+        let last_success = match wrong_since {
+            Some(_) => sync.synced_at,
+            None => leader.reconciled_at.max(sync.synced_at),
+        };
+        OrganisationView {
+            organisation: sync.organisation.to_string(),
+            tenant: sync.tenant.clone(),
+            lag_seconds: u64::try_from(lag).unwrap_or(0),
+            last_success: last_success.map(time_text),
+            sync: sync_view(Some(sync)),
+        }
+    });
+    let status = Status {
+        leader: LeaderView {
+            holder: leader.holder.clone(),
+            is_leading,
+            since: leader.since.map(time_text),
+        },
+        live,
+        not_live,
+        reconciled_at: leader.reconciled_at.map(time_text),
+        reconcile: serde_json::from_str(&leader.reconcile).unwrap_or_else(|_| json!({})),
+        guard: leader
+            .guard
+            .as_ref()
+            .map(|guard| guard_view(&guard.id, &guard.reason, leader.guard_since.map(time_text))),
+        organisations: organisations.collect(),
+        complete: is_all,
+    };
+    Ok(Answer::of(&status))
+}
+
+/// Has the rules of all organisations synced now. With `?dry_run=true` it only says what would
+/// change.
+#[utoipa::path(post, path = crate::route::admin::ALL_RULES_SYNC, tag = "all rules",
+    params(("dry_run" = Option<bool>, Query, description = "only say what would change")),
+    responses((status = 200, description = "it is done; or, for a dry run, `AllDiffs`", body = SyncProgress),
+              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
+pub(super) async fn sync(
+    State(parts): State<Arc<AdminContext>>,
+    Extension(grant): Extension<AdminGrant>,
+    uri: Uri,
+) -> Result<Answer, AdminError> {
+    let engine = parts.rules()?;
+    if is_dry_run(&uri)? {
+        return preview_all(engine).await;
+    }
+    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
+    request_and_wait(engine, request, crate::route::admin::ALL_RULES_SYNC_PROGRESS).await
+}
+
+async fn preview_all(engine: &Engine) -> Result<Answer, AdminError> {
+    let mut organisations: Vec<_> = engine.store().organisations().await?.into_iter().collect();
+    organisations.sort();
+    let total = organisations.len();
+    let mut all =
+        AllDiffs { looked_at: 0, organisations: Vec::new(), problems: Vec::new(), complete: false };
+    let looking = async {
+        let previews = stream::iter(organisations).map(async |organisation| {
+            let preview = engine.preview(&organisation).await;
+            (organisation, preview)
+        });
+        let mut previews = previews.buffered(PREVIEWS_AT_ONCE);
+        while let Some((organisation, preview)) = previews.next().await {
+            all.looked_at += 1;
+            match preview {
+                Ok(preview) => {
+                    let view = diff_view(&organisation, &preview);
+                    if !view.is_nothing() {
+                        all.organisations.push(view);
+                    }
+                }
+                Err(error) => all.problems.push(
+                    json!({ "organisation": organisation.as_str(), "problem": error.to_string() }),
+                ),
+            }
+        }
+    };
+    let in_time = timeout(LONGEST_PREVIEW, looking).await.is_ok();
+    all.complete = in_time && all.looked_at == total;
+    Ok(Answer::of(&all))
+}
+
+/// How far a sync of everything is.
+#[utoipa::path(get, path = crate::route::admin::ALL_RULES_SYNC_PROGRESS, tag = "all rules",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = SyncProgress)))]
+pub(super) async fn progress(
+    State(parts): State<Arc<AdminContext>>,
+    Extension(grant): Extension<AdminGrant>,
+    uri: Uri,
+) -> Result<Answer, AdminError> {
+    let missing = || AdminError::Missing("sync");
+    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
+    let request = parts.rules()?.store().sync_request(id).await?.ok_or_else(missing)?;
+    Ok(Answer::of(&progress_view(&request, grant.route().path)).about(id))
+}
+
+/// Lets a deletion in many organisations pass that waits for an administrator's word.
+#[utoipa::path(post, path = crate::route::admin::ALL_RULES_CONFIRM, tag = "all rules",
+    request_body = Confirmation,
+    responses((status = 200, description = "it is done", body = SyncProgress),
+              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
+              (status = 404, description = "no such deletion waits")))]
+pub(super) async fn confirm(
+    State(parts): State<Arc<AdminContext>>,
+    Extension(grant): Extension<AdminGrant>,
+    body: Bytes,
+) -> Result<Answer, AdminError> {
+    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
+    let poll = crate::route::admin::ALL_RULES_SYNC_PROGRESS;
+    confirm_and_sync(parts.rules()?, &body, request, poll).await
+}
