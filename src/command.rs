@@ -6,6 +6,7 @@ mod explain;
 mod explain_token;
 mod healthcheck;
 mod migrate;
+mod rules;
 
 use time::OffsetDateTime;
 
@@ -15,6 +16,7 @@ pub use device_key::{DeviceKeyCommand, device_key};
 pub use explain_token::{ExplainToken, explain_token};
 pub use healthcheck::healthcheck;
 pub use migrate::{Migrate, migrate};
+pub use rules::{RulesCommand, rules};
 
 /// What a command has to say.
 pub struct Said {
@@ -22,8 +24,8 @@ pub struct Said {
     pub answer: String,
     /// What is only for people, on standard error.
     pub note: Option<String>,
-    /// Whether the answer is a good one, for the exit code.
-    pub is_good: bool,
+    /// What the answer means to a script: 0 if it is a good one.
+    pub exit_code: u8,
 }
 
 /// What a command says, or why it failed.
@@ -31,7 +33,7 @@ pub type Outcome = Result<Said, String>;
 
 impl From<String> for Said {
     fn from(answer: String) -> Self {
-        Self { answer, note: None, is_good: true }
+        Self { answer, note: None, exit_code: 0 }
     }
 }
 

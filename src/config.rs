@@ -97,7 +97,7 @@ impl Config {
             },
             cors: document.section("cors", cors::read),
             rules: document
-                .section("rules", |section| rules::read(section, &upstream, has_database)),
+                .section("rules", |section| rules::read(section, Some(&upstream), has_database)),
             upstream,
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
@@ -124,6 +124,38 @@ impl DatabaseConfig {
             problem: "is missing: postgres://user:password@host:5432/database".to_owned(),
         };
         database.ok_or_else(|| Faults(vec![missing()]))
+    }
+}
+
+/// What the commands on alert rules need of the configuration.
+#[derive(Clone, Debug)]
+pub struct RulesCommandConfig {
+    /// `[database]`; none if its address is not given.
+    pub database: Option<DatabaseConfig>,
+    /// `[tenancy]`.
+    pub tenancy: TenancyConfig,
+    /// `[rules]`, switched on; without addresses if there is no `[upstream]`.
+    pub rules: RulesConfig,
+}
+
+impl RulesCommandConfig {
+    /// Reads these sections only.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+        let text = read_file(file)?;
+        let mut document = Document::parse(&text, environment);
+        let mut database = document.section("database", database::read);
+        let has_database = database.is_some();
+        let roles = document.section("roles", tenancy::read_roles);
+        let tenancy = document.section("tenancy", |section| tenancy::read(section, has_database));
+        let upstream = document.section_if_any("upstream", upstream::read);
+        let mut rules =
+            document.section("rules", |section| rules::read(section, upstream.as_ref(), true));
+        rules.enabled = true;
+        if let Some(database) = &mut database {
+            database.reads_rules = true;
+        }
+        document.finish_section()?;
+        Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules })
     }
 }
 

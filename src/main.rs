@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimir_tenant_proxy::app;
-use mimir_tenant_proxy::command::{self, DeviceKeyCommand, ExplainToken, Migrate};
-use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment};
+use mimir_tenant_proxy::command::{self, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand};
+use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
 
 /// Streaming, multi-tenant, authenticating reverse proxy in front of Grafana Mimir.
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Command {
     /// Make, list and revoke keys of devices.
     #[command(subcommand)]
     DeviceKey(DeviceKeyCommand),
+    /// Check alert rules, show what a sync would change, and sync them.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Say step by step why a token or device key would pass or not.
     ExplainToken(ExplainToken),
     /// Ask the running proxy's private port whether it is ready.
@@ -57,15 +60,19 @@ fn main() -> ExitCode {
             config().map(|_| Ok("the configuration is valid".to_owned().into()))
         }
         Command::ExplainToken(args) => config().map(|config| command::explain_token(&config, args)),
+        Command::Rules(what) => RulesCommandConfig::load(file, &environment)
+            .map(|config| command::rules(&config, what)),
         Command::Healthcheck => config().map(|config| command::healthcheck(&config)),
     };
     match outcome {
         Ok(Ok(said)) => {
-            say(&said.answer);
+            if !said.answer.is_empty() {
+                say(&said.answer);
+            }
             if let Some(note) = said.note {
                 complain(&note);
             }
-            if said.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            ExitCode::from(said.exit_code)
         }
         Ok(Err(problem)) => {
             complain(&problem);

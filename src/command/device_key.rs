@@ -99,7 +99,7 @@ async fn create(store: &Store, args: Create) -> Outcome {
     } else {
         key.expose().to_owned()
     };
-    Ok(Said { answer, note: Some(note), is_good: true })
+    Ok(Said { answer, note: Some(note), exit_code: 0 })
 }
 
 async fn list(store: &Store, of: &Of) -> Outcome {
@@ -121,7 +121,7 @@ async fn list(store: &Store, of: &Of) -> Outcome {
     };
     let rows: Vec<[String; 7]> = std::iter::once(header).chain(keys.iter().map(row)).collect();
     let note = keys.is_empty().then(|| "this organisation has no device keys".to_owned());
-    Ok(Said { answer: table(&rows), note, is_good: true })
+    Ok(Said { answer: table(&rows), note, exit_code: 0 })
 }
 
 /// Columns as wide as their widest cell.

@@ -43,7 +43,7 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
     let text = explanation.to_string();
     let is_good = explanation.passes();
     let note = (!is_good).then(|| "it would be refused".to_owned());
-    Ok(Said { answer: text, note, is_good })
+    Ok(Said { answer: text, note, exit_code: u8::from(!is_good) })
 }
 
 async fn fetch(config: &KeySetConfig) -> Result<KeySet, String> {

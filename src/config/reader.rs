@@ -51,6 +51,20 @@ impl<'a> Document<'a> {
         value
     }
 
+    /// Reads a section only if there is something in it.
+    pub(super) fn section_if_any<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        let mut is_there = false;
+        let value = self.section(name, |section| {
+            is_there = section.says_anything();
+            is_there.then(|| read(section))
+        });
+        value.filter(|_| is_there)
+    }
+
     /// Ends the reading of some sections, whatever stands in others.
     pub(super) fn finish_section(self) -> Result<(), Faults> {
         if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }

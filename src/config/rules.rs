@@ -78,7 +78,7 @@ const SHORTEST_SECRET: usize = 16;
 
 pub(super) fn read(
     section: &mut Section<'_>,
-    upstream: &UpstreamConfig,
+    upstream: Option<&UpstreamConfig>,
     has_database: bool,
 ) -> RulesConfig {
     let second = Duration::from_secs(1);
@@ -97,14 +97,14 @@ pub(super) fn read(
     RulesConfig {
         enabled,
         namespace: section.get("namespace", "alert_rule".to_owned(), namespace),
-        urls: section.get("urls", of_upstream(upstream), urls),
+        urls: section.get("urls", upstream.map(of_upstream).unwrap_or_default(), urls),
         reconcile_interval: section
             .get("reconcile_interval", 300 * second, |raw| duration(raw, SHORTEST_RECONCILE, day)),
         webhook_secret,
         concurrency: section.get("concurrency", 16, |raw| number(raw, 1, 1000)),
         request_timeout: section
             .get("request_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
-        connect_timeout: upstream.connect_timeout,
+        connect_timeout: upstream.map_or(2 * second, |upstream| upstream.connect_timeout),
         evaluation_interval: section.get("evaluation_interval", ONE_MINUTE, interval),
         max_rules_per_group: section.get("max_rules_per_group", Some(20), limit),
         max_groups: section.get("max_groups", Some(70), limit),

@@ -144,11 +144,11 @@ fn generated_names_fit_into_a_file_name() {
 }
 
 fn places(desired: &Desired) -> BTreeMap<Uuid, &str> {
-    let of = |group| -> Vec<(Uuid, &str)> {
-        let DesiredGroup { name, members, .. } = group;
-        members.iter().map(|member| (member.id, name.as_str())).collect()
-    };
-    desired.groups.iter().flat_map(of).collect()
+    let mut places = BTreeMap::new();
+    for group in &desired.groups {
+        places.extend(group.members.iter().map(|member| (member.id, group.name.as_str())));
+    }
+    places
 }
 
 proptest! {

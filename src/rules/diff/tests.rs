@@ -115,15 +115,15 @@ fn mimir_is_asked_only_about_expressions_that_decide() {
 fn a_group_that_takes_is_written_before_the_one_that_gives() {
     let rules = |ids: std::ops::RangeInclusive<u32>| ids.map(|id| rule(id, "a", 60)).collect();
     let limits = Limits { rules_per_group: Some(2), groups: None };
-    let before = desired(rules(2..=6), &limits, 0).groups;
+    let before = desired(rules(2..=7), &limits, 0).groups;
     let observed: Vec<StoredGroup> = before.iter().map(stored).collect();
     // An older rule pushes one out of each chunk; the last goes into a new one.
-    let after = desired(rules(1..=6).into_iter().chain([rule(7, "a", 60)]).collect(), &limits, 0);
+    let after = desired(rules(1..=7), &limits, 0);
     let found = diff(&after.groups, &observed, &|_, _| false);
     let named = |(index, _): &(usize, Write)| after.groups[*index].name.clone();
     assert_eq!(found.writes.iter().map(named).collect::<Vec<_>>(), ["a#4", "a#3", "a#2", "a"]);
-    // Without the oldest, each chunk takes from the next, and the last is left over.
-    let after = desired(rules(3..=6), &limits, 0);
+    // Without the oldest two, each chunk takes from the next, and the last is left over.
+    let after = desired(rules(4..=7), &limits, 0);
     let found = diff(&after.groups, &observed, &|_, _| false);
     assert_eq!(found.writes, [(0, Write::Update), (1, Write::Update)]);
     assert_eq!(found.deletes, ["a#3"]);

@@ -8,6 +8,7 @@ use super::*;
 use crate::rules::desired::tests::{any_limits, any_rules};
 
 /// One tenant: our namespace, and how many groups there are beside.
+#[derive(Debug)]
 struct Mimir {
     groups: BTreeMap<String, StoredGroup>,
     others: usize,

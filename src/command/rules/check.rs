@@ -1,0 +1,179 @@
+//! `rules check`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::file::{self, FileRow};
+use super::{Outcome, Said, engine, organisation, unavailable};
+use crate::config::RulesCommandConfig;
+use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
+use crate::rules::{Parsed, RuleDefaults, parse, promql_warning};
+use crate::tenancy::{OrganisationId, TenantId};
+
+/// What is to be checked.
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub struct Check {
+    /// A file: a list of rows (name, expr, …), or Prometheus' groups, in YAML or JSON; - for standard
+    /// input.
+    #[arg(group = "what", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The rows of the database.
+    #[arg(long, group = "what")]
+    database: bool,
+    /// One organisation's rows only; for a file, whose tenant Mimir is asked for.
+    #[arg(long, value_name = "ID")]
+    organisation: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is wrong with a rule, or may be.
+struct Finding {
+    place: String,
+    name: String,
+    fault: Option<String>,
+    warning: Option<String>,
+}
+
+/// Organisations that are read at once.
+const BATCH: usize = 100;
+
+pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
+    let only = organisation(args.organisation.as_deref())?;
+    let rows = match &args.file {
+        Some(path) => {
+            let text = if path.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(path)
+            };
+            let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+            let whose = only.clone().or_else(|| OrganisationId::parse("rules-check").ok());
+            let whose = whose.ok_or("no organisation")?;
+            file::read(&text, &whose).map_err(|fault| format!("{}: {fault}", path.display()))?
+        }
+        None => match of_database(config, only).await {
+            Ok(rows) => rows,
+            Err(problem) => return unavailable(problem),
+        },
+    };
+    let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
+    let defaults = RuleDefaults {
+        interval: config.rules.evaluation_interval,
+        group: "default".to_owned(),
+    };
+    let mut findings = Vec::with_capacity(rows.len());
+    for FileRow { place, row } in rows {
+        let name = row.name.clone().unwrap_or_default();
+        let (fault, warning) = match parse(&row, &defaults) {
+            Err(refusals) => (Some(refusals.to_string()), None),
+            Ok(Parsed::Disabled) => (None, None),
+            Ok(Parsed::Enabled(rule)) => match &client {
+                None => (None, promql_warning(&rule.rule.expr)),
+                Some(client) => {
+                    let tenant = config.tenancy.template.tenant_of(&row.organisation);
+                    let tenant = tenant.map_err(|error| format!("{place}: {error}"))?;
+                    match asked(client, &tenant, &rule.rule.expr).await {
+                        Ok(fault) => (fault, None),
+                        Err(error) => return unavailable(error),
+                    }
+                }
+            },
+        };
+        findings.push(Finding { place, name, fault, warning });
+    }
+    Ok(said(&findings, client.is_some(), args.json))
+}
+
+async fn of_database(
+    config: &RulesCommandConfig,
+    only: Option<OrganisationId>,
+) -> Result<Vec<FileRow>, String> {
+    // The database is asked, Mimir need not be there.
+    let mut config = config.clone();
+    if config.rules.urls.is_empty() {
+        config.rules.urls.extend(url::Url::parse("http://localhost").ok());
+    }
+    let engine = engine(&config)?;
+    let store = engine.store();
+    let read = |error: crate::store::StoreError| error.to_string();
+    let mut organisations: Vec<OrganisationId> = match only {
+        Some(one) => vec![one],
+        None => store.organisations().await.map_err(read)?.into_iter().collect(),
+    };
+    organisations.sort();
+    let mut rows = Vec::new();
+    for batch in organisations.chunks(BATCH) {
+        let mut snapshot = store.alert_rules_of(batch.to_vec()).await.map_err(read)?;
+        for organisation in batch {
+            let of = snapshot.rows.remove(organisation).unwrap_or_default();
+            rows.extend(of.into_iter().map(|row| FileRow {
+                place: format!("organisation {organisation}, rule {}", row.id),
+                row,
+            }));
+        }
+    }
+    Ok(rows)
+}
+
+fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {
+    RulerClient::new(&RulerConfig {
+        urls: config.rules.urls.clone(),
+        namespace: config.rules.namespace.clone(),
+        request_timeout: config.rules.request_timeout,
+        connect_timeout: config.rules.connect_timeout,
+    })
+}
+
+async fn asked(
+    client: &RulerClient,
+    tenant: &TenantId,
+    expr: &str,
+) -> Result<Option<String>, String> {
+    match client.format_query(tenant, expr).await {
+        Ok(_) => Ok(None),
+        Err(RulerError::InvalidExpression { message, line: Some(line), column: Some(column) }) => {
+            Ok(Some(format!("expr, line {line}, column {column}: {message}")))
+        }
+        Err(RulerError::InvalidExpression { message, .. }) => Ok(Some(format!("expr: {message}"))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn said(findings: &[Finding], by_mimir: bool, as_json: bool) -> Said {
+    let faults = findings.iter().filter(|finding| finding.fault.is_some()).count();
+    let exit_code = u8::from(faults > 0);
+    if as_json {
+        let list: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                json!({
+                    "place": finding.place, "name": finding.name,
+                    "fault": finding.fault, "warning": finding.warning,
+                })
+            })
+            .collect();
+        let answer = json!({ "rules": list, "invalid": faults, "judged_by_mimir": by_mimir });
+        return Said { answer: answer.to_string(), note: None, exit_code };
+    }
+    let mut lines = Vec::new();
+    for finding in findings {
+        let Finding { place, name, fault, warning } = finding;
+        if let Some(fault) = fault {
+            lines.push(format!("{place} ({name}): {fault}"));
+        } else if let Some(warning) = warning {
+            lines.push(format!("{place} ({name}): warning: {warning}"));
+        }
+    }
+    let judge = if by_mimir {
+        "expressions judged by Mimir; templates are, when they are synced"
+    } else {
+        "expressions seen by a parser of our own only, which only warns; set upstream.urls for Mimir's word"
+    };
+    let note = Some(format!("{} rules, {faults} invalid; {judge}", findings.len()));
+    Said { answer: lines.join("\n"), note, exit_code }
+}

@@ -1,0 +1,203 @@
+//! Alert rules: from a row to a group in Mimir's ruler and a firing alert. What all these tests share.
+
+/// Syncing, confirming, looking: `/admin`, webhooks, the command line.
+mod admin;
+/// Mimir is away, slow, or in a bad mood; the proxy is killed.
+mod faults;
+/// What would delete too much deletes nothing.
+mod guard;
+/// Two copies: one writes.
+mod leader;
+/// A row's life.
+mod life;
+/// The tenant's limits, and rules that Mimir will not take.
+mod limits;
+/// A way to Mimir that can be disturbed, and keeps what was written by it.
+mod relay;
+/// Who may read and write rows and statuses through Supabase's API.
+mod rows;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::{Answer, Client, Database, Mimir, Postgres, wait_until};
+use serde_json::{Value, json};
+
+use crate::town::{Town, town_on};
+
+/// Long enough for a busy machine; how long it really takes is measured elsewhere.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A proxy that syncs rules to a Mimir.
+pub(crate) struct Office {
+    pub(crate) town: Town,
+    mimir: String,
+}
+
+pub(crate) async fn office(settings: &[(&str, &str)]) -> Office {
+    let mimir = Mimir::shared().await.url();
+    let database = Postgres::shared().await.database("rules").await;
+    office_on(database, &mimir, &mimir, settings).await
+}
+
+/// By another way to the same Mimir, and with a database of its own.
+pub(crate) async fn office_on(
+    database: Database,
+    mimir: &str,
+    way: &str,
+    settings: &[(&str, &str)],
+) -> Office {
+    let mut all = vec![("rules.enabled", "true")];
+    all.extend_from_slice(settings);
+    let town = town_on(database, way, &all).await;
+    Office { town, mimir: mimir.to_owned() }
+}
+
+impl Office {
+    /// Runs SQL on the rules' database.
+    pub(crate) async fn sql(&self, sql: &str) {
+        self.town.database.execute(sql).await;
+    }
+
+    /// A rule of a name, which holds or does not.
+    pub(crate) async fn rule(&self, organisation: &str, name: &str, expr: &str) -> String {
+        self.rule_with(organisation, name, expr, "").await
+    }
+
+    /// The same with more columns set: `, column = value`.
+    pub(crate) async fn rule_with(
+        &self,
+        organisation: &str,
+        name: &str,
+        expr: &str,
+        more: &str,
+    ) -> String {
+        let expr = expr.replace('\'', "''");
+        let sql = format!(
+            "insert into alert_rule (organisation_id, name, expr) values ('{organisation}', '{name}', '{expr}') returning id"
+        );
+        let id = self.town.database.query(&sql).await[0][0].clone().unwrap();
+        if !more.is_empty() {
+            self.sql(&format!("update alert_rule set {more} where id = '{id}'")).await;
+        }
+        id
+    }
+
+    /// What Mimir itself has for an organisation, by namespace and group: the names of the alerts.
+    pub(crate) async fn groups(&self, organisation: &str) -> BTreeMap<String, Vec<String>> {
+        groups_of(&self.mimir, organisation, "alert_rule").await
+    }
+
+    pub(crate) fn ruler(&self, organisation: &str) -> Client {
+        Client::new(&self.mimir).header("x-scope-orgid", organisation)
+    }
+
+    /// The state and reason of a rule.
+    pub(crate) async fn status(&self, rule: &str) -> (String, String) {
+        let sql = format!("select state, reason from alert_rule_status where rule_id = '{rule}'");
+        let rows = self.town.database.query(&sql).await;
+        let text = |at: usize| rows.first().and_then(|row| row[at].clone()).unwrap_or_default();
+        (text(0), text(1))
+    }
+
+    /// How many rules of an organisation are in each state.
+    pub(crate) async fn states(&self, organisation: &str) -> BTreeMap<String, usize> {
+        let sql = format!(
+            "select state, count(*) from alert_rule_status where organisation_id = '{organisation}' group by 1"
+        );
+        let rows = self.town.database.query(&sql).await;
+        rows.into_iter()
+            .map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap().parse().unwrap()))
+            .collect()
+    }
+
+    pub(crate) async fn wait_state(&self, rule: &str, state: &str) {
+        wait_until(&format!("rule {rule} is {state}"), SOON, async || {
+            self.status(rule).await.0 == state
+        })
+        .await;
+    }
+
+    pub(crate) async fn wait_groups(&self, organisation: &str, wanted: &[(&str, &[&str])]) {
+        let wanted: BTreeMap<String, Vec<String>> = wanted
+            .iter()
+            .map(|(group, alerts)| {
+                ((*group).to_owned(), alerts.iter().map(ToString::to_string).collect())
+            })
+            .collect();
+        wait_until(&format!("{organisation} has {wanted:?}"), SOON, async || {
+            self.groups(organisation).await == wanted
+        })
+        .await;
+    }
+
+    /// The operator syncs an organisation and waits for its end.
+    pub(crate) async fn sync(&self, organisation: &str) -> Value {
+        let path = format!("/admin/organisations/{organisation}/rules/sync");
+        self.finished(self.town.service().post(&path, "").await).await
+    }
+
+    /// The operator syncs everything and waits for its end.
+    pub(crate) async fn sync_all(&self) -> Value {
+        self.finished(self.town.service().post("/admin/rules/sync", "").await).await
+    }
+
+    pub(crate) async fn finished(&self, answer: Answer) -> Value {
+        assert!([200, 202].contains(&answer.status.as_u16()), "{answer:?}");
+        let mut progress = answer.json();
+        let poll = progress["poll"].as_str().unwrap().to_owned();
+        wait_until("the sync is done", SOON, async || {
+            if progress["state"] != "done" {
+                progress = self.town.service().get(&poll).await.json();
+            }
+            progress["state"] == "done"
+        })
+        .await;
+        progress
+    }
+
+    /// How often groups were written or deleted so far.
+    pub(crate) async fn writes(&self) -> f64 {
+        let proxy = &self.town.proxy;
+        let of = |kind| format!("mimir_tenant_proxy_rules_group_writes_total{{kind=\"{kind}\"}}");
+        proxy.metric(&of("set")).await + proxy.metric(&of("delete")).await
+    }
+
+    pub(crate) async fn rule_status(&self) -> Value {
+        self.town.service().get("/admin/rules/status").await.json()
+    }
+}
+
+/// What a Mimir has in a namespace: the names of the alerts in each group.
+pub(crate) async fn groups_of(
+    mimir: &str,
+    tenant: &str,
+    namespace: &str,
+) -> BTreeMap<String, Vec<String>> {
+    let client = Client::new(mimir).header("x-scope-orgid", tenant);
+    let answer = client.get("/prometheus/config/v1/rules").await;
+    assert!([200, 404].contains(&answer.status.as_u16()), "{answer:?}");
+    if answer.status == 404 {
+        return BTreeMap::new();
+    }
+    let all: Value = serde_saphyr::from_str(&answer.text).unwrap();
+    let groups = all[namespace].as_array().cloned().unwrap_or_default();
+    let alerts = |group: &Value| {
+        let rules = group["rules"].as_array().unwrap();
+        rules.iter().map(|rule| rule["alert"].as_str().unwrap_or("?").to_owned()).collect()
+    };
+    groups.iter().map(|group| (group["name"].as_str().unwrap().to_owned(), alerts(group))).collect()
+}
+
+/// A group as somebody else writes it into a namespace.
+pub(crate) async fn write_group(ruler: &Client, namespace: &str, name: &str, alert: &str) {
+    let yaml = format!("name: {name}\nrules:\n- alert: {alert}\n  expr: vector(1)\n");
+    let path = format!("/prometheus/config/v1/rules/{namespace}");
+    let answer = ruler.clone().header("content-type", "application/yaml").post(&path, yaml).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+/// JSON for a confirmation.
+pub(crate) fn confirmation(guard: &Value) -> String {
+    json!({ "guard": guard["id"] }).to_string()
+}

@@ -1,0 +1,321 @@
+//! `/admin` for rules, Supabase's webhooks, and the command line.
+
+use std::process::Output;
+
+use harness::{Client, Mimir, part, wait_until};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Office, SOON, office, write_group};
+use crate::town::command_with;
+
+const SECRET: &str = "a webhook secret that is long enough";
+
+fn path(org: &str, rest: &str) -> String {
+    format!("/admin/organisations/{org}/rules{rest}")
+}
+
+// Its own admin sees an organisation's rules, states and reasons; a viewer and another's admin do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_live() {
+    let office = office(&[]).await;
+    let (org, other) = (office.town.organisation().await, office.town.organisation().await);
+    let good = office.rule(&org, "Good", "up == 0").await;
+    let bad = office.rule(&org, "Bad", "sum((").await;
+    office.wait_state(&good, "live").await;
+    office.wait_state(&bad, "invalid").await;
+    let admin = office.town.client(&office.town.member(&org, "admin").await);
+    let list = admin.get(&path(&org, "")).await.json();
+    let rules = list["rules"].as_array().unwrap();
+    assert_eq!((rules[0]["state"].as_str(), rules[1]["state"].as_str()), (Some("live"), Some("invalid")));
+    assert!(rules[0]["live_since"].is_string() && rules[0]["live_hash"].is_string(), "{list}");
+    assert!(rules[1]["reason"].as_str().unwrap().contains("line 1, column"), "{list}");
+    assert!(rules[1]["live_hash"].is_null(), "{list}");
+    assert_eq!((list["sync"]["live"].as_u64(), list["sync"]["not_live"].as_u64()), (Some(1), Some(1)));
+    for (who, org) in [
+        (office.town.client(&office.town.member(&org, "viewer").await), &org),
+        (admin.clone(), &other),
+        (office.town.device(&org, &["rules:read"]).await, &org),
+    ] {
+        for (method, rest) in [(Method::GET, ""), (Method::GET, "/diff"), (Method::POST, "/sync")] {
+            let answer = who.send(method, &path(org, rest), Vec::new()).await;
+            assert_eq!(answer.status, 403, "{answer:?}");
+        }
+    }
+    // All organisations together are the operator's.
+    for (method, path) in [(Method::GET, "/admin/rules/status"), (Method::POST, "/admin/rules/sync")] {
+        assert_eq!(admin.send(method, path, Vec::new()).await.status, 403);
+    }
+    let status = office.rule_status().await;
+    assert_eq!(status["leader"]["is_leading"], true, "{status}");
+    assert_eq!(status["complete"], true);
+    assert!(status["reconciled_at"].is_string(), "{status}");
+}
+
+// A dry run and a diff say what would change, and change nothing; then a sync does exactly that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_a_sync_then_does() {
+    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    // Triggers off: nobody hears of this.
+    office
+        .sql(&format!(
+            "set session_replication_role = replica; \
+             update alert_rule set expr = 'up == 7' where id = '{id}'; \
+             insert into alert_rule (organisation_id, name, expr, rule_group) values \
+             ('{org}', 'New', 'vector(1)', 'other'), ('{org}', 'Broken', 'sum((', 'other')"
+        ))
+        .await;
+    let before = office.writes().await;
+    let service = office.town.service();
+    let diff = service.get(&path(&org, "/diff")).await.json();
+    let dry = service.post(&path(&org, "/sync?dry_run=true"), "").await.json();
+    assert_eq!(diff, dry);
+    assert_eq!(diff["in_sync"], false);
+    let text = diff["diff"].as_str().unwrap();
+    assert!(text.contains("-  expr: \"up == 0\"") && text.contains("+  expr: \"up == 7\""), "{text}");
+    let actions: Vec<(&str, &str)> = diff["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| (change["group"].as_str().unwrap(), change["action"].as_str().unwrap()))
+        .collect();
+    assert!(actions.contains(&("default", "update")) && actions.contains(&("other", "create")), "{diff}");
+    assert!(diff["not_live"][0]["reason"].as_str().unwrap().contains("line 1"), "{diff}");
+    let all = service.post("/admin/rules/sync?dry_run=true", "").await.json();
+    assert_eq!(all["organisations"][0]["organisation"], org, "{all}");
+    assert_eq!(all["complete"], true);
+    assert_eq!(office.writes().await, before);
+    assert_eq!(service.post(&path(&org, "/sync?dry_run=maybe"), "").await.status, 400);
+    assert_eq!(service.post(&path(&org, "/sync?dryrun=true"), "").await.status, 400);
+    assert_eq!(office.writes().await, before, "a word that is neither is no permission");
+
+    let done = office.sync(&org).await;
+    assert_eq!(done["outcome"]["rules"]["live"], 2, "{done}");
+    assert_eq!(done["outcome"]["rules"]["invalid"], 1, "{done}");
+    let poll = service.get(done["poll"].as_str().unwrap()).await.json();
+    assert_eq!(poll["state"], "done");
+    assert_eq!(service.get(&path(&org, "/diff")).await.json()["in_sync"], true);
+    // Another organisation's sync is not to be followed.
+    let other = office.town.organisation().await;
+    let foreign = done["poll"].as_str().unwrap().replace(&org, &other);
+    assert_eq!(service.get(&foreign).await.status, 404);
+}
+
+fn hook(kind: &str, record: Value, old: Value) -> String {
+    json!({"type": kind, "table": "alert_rule", "schema": "public", "record": record, "old_record": old})
+        .to_string()
+}
+
+// Supabase's webhooks: one secret, all three types; a hint and never the truth.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_a_hint_for_whom_to_look_at() {
+    let settings = [
+        ("rules.webhook_secret", &*format!("{SECRET:?}")),
+        ("rules.reconcile_interval", "\"1h\""),
+    ];
+    let office = office(&settings).await;
+    let org = office.town.organisation().await;
+    office.sync_all().await;
+    office.sql("alter table alert_rule disable trigger user").await;
+    let base = office.town.proxy.client();
+    let hooks = base.clone().bearer(SECRET);
+    let to = "/admin/webhooks/alert-rule";
+    let row = json!({"id": "x", "organisation_id": org, "expr": "never believed"});
+
+    let id = office.rule(&org, "Up", "up == 0").await;
+    for wrong in [
+        base.clone(),
+        base.clone().bearer("another secret that is long enough"),
+        base.clone().bearer(&office.town.member(&org, "owner").await.token),
+        office.town.service(),
+        base.clone().header("x-webhook-secret", "wrong"),
+    ] {
+        let answer = wrong.post(to, hook("INSERT", row.clone(), Value::Null)).await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    // And the secret opens nothing else.
+    for path in ["/admin/whoami", "/admin/rules/status", "/prometheus/api/v1/rules"] {
+        assert_eq!(hooks.get(path).await.status, 401, "{path}");
+    }
+    assert!(office.groups(&org).await.is_empty());
+
+    let answer = hooks.post(to, hook("INSERT", row.clone(), Value::Null)).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    office.wait_groups(&org, &[("default", &["Up"])]).await;
+    office.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
+    let own_header = base.header("x-webhook-secret", SECRET);
+    own_header.post(to, hook("UPDATE", row.clone(), row.clone())).await;
+    office.wait_groups(&org, &[("default", &["Down"])]).await;
+    // A tombstone is what tells a deletion from a loss; without triggers it has to be written.
+    office.sql(&format!("delete from alert_rule where id = '{id}'; insert into alert_rule_tombstone (rule_id, organisation_id) values ('{id}', '{org}')")).await;
+    hooks.post(to, hook("DELETE", Value::Null, row)).await;
+    office.wait_groups(&org, &[]).await;
+    // One that names nobody has everything looked at; one that is no JSON is told so.
+    office.rule(&org, "Again", "up == 0").await;
+    assert_eq!(hooks.post(to, "{}").await.status, 202);
+    office.wait_groups(&org, &[("default", &["Again"])]).await;
+    assert_eq!(hooks.post(to, "not json").await.status, 400);
+    assert_eq!(hooks.post(to, "[]").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_there_are_no_webhooks() {
+    let office = office(&[]).await;
+    for client in [office.town.proxy.client().bearer(""), office.town.proxy.client()] {
+        let answer = client.post("/admin/webhooks/alert-rule", "{}").await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    let service = office.town.service();
+    let description = service.get("/admin/openapi.json").await.json();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3."), "{description}");
+    // Every field that an answer has is described, and every one that must be there is there.
+    for (described, given) in [
+        ("/admin/organisations/{organisation}/rules", service.get(&path(&org, "")).await),
+        ("/admin/organisations/{organisation}/rules/diff", service.get(&path(&org, "/diff")).await),
+        ("/admin/rules/status", service.get("/admin/rules/status").await),
+    ] {
+        let schema = &description["paths"][described]["get"]["responses"]["200"]["content"]
+            ["application/json"]["schema"];
+        fits(&description, schema, &given.json(), described);
+    }
+}
+
+/// Whether a value is of a schema, as far as objects, lists and references go.
+fn fits(description: &Value, schema: &Value, value: &Value, about: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = description.pointer(reference.trim_start_matches('#')).expect(reference);
+        return fits(description, target, value, about);
+    }
+    if value.is_null() {
+        let text = schema.to_string();
+        assert!(text.contains("\"null\"") || schema.as_object().is_none_or(serde_json::Map::is_empty), "{about}: null for {schema}");
+        return;
+    }
+    if let Some(all) = schema["allOf"].as_array() {
+        let known: Vec<String> = all.iter().flat_map(|part| fields(description, part)).collect();
+        for field in value.as_object().unwrap().keys() {
+            assert!(known.contains(field), "{about}: {field} is not described");
+        }
+        return;
+    }
+    if let Some(some) = schema["oneOf"].as_array() {
+        let real = some.iter().find(|part| part["type"] != "null").unwrap();
+        return fits(description, real, value, about);
+    }
+    if let Some(items) = value.as_array() {
+        for item in items {
+            fits(description, &schema["items"], item, about);
+        }
+    }
+    if let (Some(object), Some(properties)) = (value.as_object(), schema["properties"].as_object()) {
+        for (field, value) in object {
+            let of = properties.get(field).unwrap_or_else(|| panic!("{about}: {field} is not described"));
+            fits(description, of, value, &format!("{about}.{field}"));
+        }
+        for required in schema["required"].as_array().into_iter().flatten() {
+            assert!(object.contains_key(required.as_str().unwrap()), "{about}: {required} is missing");
+        }
+    }
+}
+
+fn fields(description: &Value, schema: &Value) -> Vec<String> {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => description.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    schema["properties"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn run(office: &Office, args: &[&str]) -> (i32, String, String) {
+    let url = office.mimir.clone();
+    let env = [("MTP__UPSTREAM__URLS", url.as_str())];
+    let Output { status, stdout, stderr } = command_with(&office.town.database, &env, args);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+// mimirtool is what operators have: it reads what was written, and `rules diff` agrees with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn mimirtool_reads_back_what_was_written() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let id = office
+        .rule_with(&org, "Hot: \"very\"", "temperature{hub=\"a\"} > 50", "annotations = '{\"s\": \"é # {{ $value }}\"}'")
+        .await;
+    office.wait_state(&id, "live").await;
+    let print = || {
+        let output = std::process::Command::new(part("mimirtool"))
+            .args(["rules", "print", "--output-format=json", "--disable-color"])
+            .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let printed = print().to_string();
+    assert!(printed.contains("Hot: \\\"very\\\"") && printed.contains("é # {{ $value }}"), "{printed}");
+    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
+    assert_eq!((code, diff.trim()), (0, ""), "{note}");
+    // What somebody does with mimirtool shows in the diff, and is gone after a sync.
+    let delete = std::process::Command::new(part("mimirtool"))
+        .args(["rules", "delete", "alert_rule", "default"])
+        .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
+        .status()
+        .unwrap();
+    assert!(delete.success());
+    let (code, diff, _) = run(&office, &["rules", "diff", "--organisation", &org]);
+    assert!(code == 1 && diff.contains("+- alert: \"Hot: \\\"very\\\"\""), "{code} {diff}");
+    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    assert_eq!(code, 0, "{said} {note}");
+    assert!(print().to_string().contains("Hot"));
+}
+
+// For pipelines: exit codes say it all. Without a running proxy a sync is done by the command itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_exit_codes_are_for_pipelines() {
+    let mut office = office(&[]).await;
+    let org = office.town.organisation().await;
+    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
+    office.town.proxy.process.signal("TERM");
+    wait_until("the proxy has ended", SOON, async || !office.town.proxy.process.is_running()).await;
+    office.rule(&org, "Good", "up == 0").await;
+    let (code, diff, note) = run(&office, &["rules", "diff"]);
+    assert!(code == 1 && diff.contains("Good") && note.contains("1 of them not in sync"), "{code} {diff} {note}");
+    let (code, said, note) = run(&office, &["rules", "sync"]);
+    assert!(code == 0 && said.contains("1 changed"), "{code} {said} {note}");
+    assert_eq!(office.groups(&org).await["default"], ["Good"]);
+    assert_eq!(run(&office, &["rules", "diff"]).0, 0);
+    assert_eq!(run(&office, &["rules", "check", "--database"]).0, 0);
+    office.rule(&org, "Bad", "sum((").await;
+    let (code, said, _) = run(&office, &["rules", "check", "--database", "--json"]);
+    assert!(code == 1 && said.contains("\"invalid\":1"), "{code} {said}");
+    // Files, with Mimir and without.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.yaml");
+    std::fs::write(&file, "- {name: A, expr: 'up == 0'}\n- {name: B, expr: 'sum(('}\n- {name: '', expr: up, for_duration: soon}\n").unwrap();
+    let file = file.to_str().unwrap();
+    let (code, said, note) = run(&office, &["rules", "check", file]);
+    assert!(code == 1 && said.contains("rule 2 (B)") && said.contains("for_duration"), "{code} {said}");
+    assert!(note.contains("3 rules, 2 invalid"), "{note}");
+    let offline = std::process::Command::new(harness::Proxy::binary())
+        .args(["rules", "check", file])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(offline.stdout).unwrap();
+    assert!(offline.status.code() == Some(1) && said.contains("rule 2 (B): warning"), "{said}");
+    let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
+    assert_eq!(command_with(&office.town.database, &away, &["rules", "diff"]).status.code(), Some(69));
+    let _ = Mimir::shared().await;
+    let _: Client = office.ruler(&org);
+}

@@ -1,0 +1,180 @@
+//! Mimir is away, slow, or in a bad mood; the proxy is killed in the middle. Whatever happens, it
+//! converges, and nobody waits for somebody else's trouble.
+
+use std::time::Duration;
+
+use harness::{Mimir, Postgres, wait_until};
+
+use super::relay::{Fault, Relay};
+use super::{Office, SOON, office_on, write_group};
+
+async fn disturbed(settings: &[(&str, &str)]) -> (Office, Relay) {
+    let mimir = Mimir::shared().await.url();
+    let relay = Relay::start(&mimir).await;
+    let database = Postgres::shared().await.database("rules").await;
+    let office = office_on(database, &mimir, &relay.url(), settings).await;
+    (office, relay)
+}
+
+// 5xx and 429 are tried again, with growing pauses; the author reads that it is not their fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mimir_cannot_take_now_is_tried_again() {
+    let (office, relay) = disturbed(&[]).await;
+    for fault in [
+        Fault::Status(500, None),
+        Fault::Status(503, Some(1)),
+        Fault::Status(429, Some(1)),
+        Fault::Writes(500),
+        Fault::Slow(Duration::from_millis(300)),
+    ] {
+        let org = office.town.organisation().await;
+        relay.set(fault.clone());
+        let id = office.rule(&org, "Up", "up == 0").await;
+        if !matches!(fault, Fault::Slow(_)) {
+            office.wait_state(&id, "error").await;
+            let (_, reason) = office.status(&id).await;
+            assert!(reason.contains("tried again"), "{fault:?}: {reason}");
+            assert!(office.groups(&org).await.is_empty(), "{fault:?}");
+            relay.set(Fault::None);
+        }
+        office.wait_state(&id, "live").await;
+        office.wait_groups(&org, &[("default", &["Up"])]).await;
+        relay.set(Fault::None);
+    }
+}
+
+// Retry-After is obeyed: a Mimir that asks to be left alone is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mimir_that_asks_for_a_pause_gets_it() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    office.sync_all().await;
+    relay.set(Fault::Status(429, Some(4)));
+    let began = std::time::Instant::now();
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "error").await;
+    relay.set(Fault::None);
+    office.wait_state(&id, "live").await;
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+// One tenant's trouble is nobody else's (observatorium's syncer stops all at the first error).
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_do_not_wait_for_one_another() {
+    let (office, relay) = disturbed(&[("rules.concurrency", "2")]).await;
+    let ill = office.town.organisation().await;
+    relay.set(Fault::Tenant(ill.clone(), 500));
+    let stuck = office.rule(&ill, "Up", "up == 0").await;
+    for _ in 0..5 {
+        let org = office.town.organisation().await;
+        let id = office.rule(&org, "Up", "up == 0").await;
+        office.wait_state(&id, "live").await;
+    }
+    office.wait_state(&stuck, "error").await;
+    let status = office.rule_status().await;
+    let first = &status["organisations"][0];
+    assert_eq!(first["organisation"], ill, "what is wrong comes first: {status}");
+    assert!(first["problem"].as_str().unwrap().contains("500"), "{first}");
+    assert_eq!(office.town.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await, 1.0);
+    relay.set(Fault::None);
+    office.wait_state(&stuck, "live").await;
+    assert_eq!(office.town.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await, 0.0);
+}
+
+// A 400 that names no rule is not the author's fault; a listing that is cut off is no empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    let ids = [office.rule(&org, "A", "up == 0").await, office.rule(&org, "B", "up == 1").await];
+    for id in &ids {
+        office.wait_state(id, "live").await;
+    }
+    relay.set(Fault::Writes(400));
+    office.sql(&format!("update alert_rule set expr = 'up == 2' where id = '{}'", ids[0])).await;
+    office.wait_state(&ids[0], "error").await;
+    assert_eq!(office.groups(&org).await["default"].len(), 2);
+    relay.set(Fault::HalfListing);
+    office.sql(&format!("update alert_rule set expr = 'up == 3' where id = '{}'", ids[0])).await;
+    office.sync(&org).await;
+    assert_eq!(office.status(&ids[0]).await.0, "error");
+    relay.set(Fault::None);
+    office.wait_state(&ids[0], "live").await;
+    let text = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    assert!(text.contains("up == 3"), "{text}");
+}
+
+// Killed between two groups: whoever comes next finishes it, and nothing of others is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_two_groups_it_converges() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
+    office.sync_all().await;
+    relay.set(Fault::WritesAfter(2, 500));
+    let groups: Vec<String> = (0..6).map(|n| format!("('{org}', 'A{n}', 'up == {n}', 'g{n}')")).collect();
+    office
+        .sql(&format!(
+            "insert into alert_rule (organisation_id, name, expr, rule_group) values {}",
+            groups.join(", ")
+        ))
+        .await;
+    wait_until("two groups are there", SOON, async || office.groups(&org).await.len() == 2).await;
+    office.town.proxy.process.signal("KILL");
+    relay.set(Fault::None);
+    // Another copy on the same database.
+    let database = office.town.database.clone();
+    let mimir = Mimir::shared().await.url();
+    let office = office_on(database, &mimir, &relay.url(), &[]).await;
+    wait_until("all are there", SOON, async || office.groups(&org).await.len() == 6).await;
+    wait_until("and are told so", SOON, async || {
+        office.states(&org).await.get("live") == Some(&6)
+    })
+    .await;
+    let all = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    assert!(all.contains("Theirs"), "{all}");
+}
+
+// The database goes away and comes back: nothing is deleted, and what changed meanwhile goes live.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_nothing_happens_and_then_everything() {
+    let mut postgres = Postgres::start().await;
+    let mimir = Mimir::shared().await.url();
+    let database = postgres.database("rules").await;
+    let office = office_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    postgres.stop().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(office.groups(&org).await.len(), 1);
+    postgres.start_again().await;
+    let second = office.rule(&org, "Down", "up == 1").await;
+    office.wait_state(&second, "live").await;
+    office.wait_groups(&org, &[("default", &["Up", "Down"])]).await;
+}
+
+// A table that is locked is a reading that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_deletes_nothing() {
+    let mimir = Mimir::shared().await.url();
+    let database = Postgres::shared().await.database("rules").await;
+    let settings = [
+        ("rules.reconcile_interval", "\"1s\""),
+        ("database.query_timeout", "\"500ms\""),
+    ];
+    let office = office_on(database, &mimir, &mimir, &settings).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    let locker = office.town.database.client().await;
+    locker.batch_execute("begin; lock table alert_rule in access exclusive mode").await.unwrap();
+    wait_until("a reading failed", SOON, async || {
+        office.town.proxy.metric("mimir_tenant_proxy_rules_reconcile_failures_total").await > 0.0
+    })
+    .await;
+    assert_eq!(office.groups(&org).await.len(), 1);
+    locker.batch_execute("rollback").await.unwrap();
+    let second = office.rule(&org, "Down", "up == 1").await;
+    office.wait_state(&second, "live").await;
+}

@@ -1,0 +1,234 @@
+//! What would delete too much deletes nothing: empty tables, half of them, other databases.
+
+use std::time::Duration;
+
+use harness::{Mimir, Postgres, wait_until};
+
+use super::{Office, SOON, confirmation, office, office_on};
+
+async fn with_rules(office: &Office, count: usize) -> String {
+    let org = office.town.organisation().await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr) \
+         select '{org}', 'A' || n, 'up == ' || n from generate_series(1, {count}) as n"
+    );
+    office.sql(&sql).await;
+    wait_until("all are live", SOON, async || {
+        office.states(&org).await.get("live") == Some(&count)
+    })
+    .await;
+    org
+}
+
+async fn rules_in_mimir(office: &Office, org: &str) -> usize {
+    office.groups(org).await.values().map(Vec::len).sum()
+}
+
+// Rows that are gone without having been deleted: a restored backup, a truncated table, the wrong
+// table. The rules stay until an administrator says that this is meant.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_table_deletes_nothing_until_it_is_confirmed() {
+    let office = office(&[]).await;
+    let orgs = [with_rules(&office, 3).await, with_rules(&office, 1).await];
+    office.sql("truncate alert_rule").await;
+    wait_until("the deletion is held", SOON, async || {
+        !office.rule_status().await["guard"].is_null()
+    })
+    .await;
+    office.sync_all().await;
+    assert_eq!(rules_in_mimir(&office, &orgs[0]).await, 3);
+    assert_eq!(rules_in_mimir(&office, &orgs[1]).await, 1);
+    let held = "mimir_tenant_proxy_rules_guards_held{scope=\"overall\"}";
+    assert_eq!(office.town.proxy.metric(held).await, 1.0);
+    // The wrong word confirms nothing.
+    let service = office.town.service();
+    let path = "/admin/rules/guard/confirm";
+    assert_eq!(service.post(path, "{\"guard\": \"0000\"}").await.status, 404);
+    assert_eq!(rules_in_mimir(&office, &orgs[0]).await, 3);
+    let status = office.rule_status().await;
+    office.finished(service.post(path, confirmation(&status["guard"])).await).await;
+    wait_until("they are deleted", SOON, async || {
+        rules_in_mimir(&office, &orgs[0]).await + rules_in_mimir(&office, &orgs[1]).await == 0
+    })
+    .await;
+    wait_until("nothing is held", SOON, async || office.rule_status().await["guard"].is_null())
+        .await;
+    assert_eq!(office.town.proxy.metric(held).await, 0.0);
+}
+
+// Half a result: what a restore that was broken off leaves. Triggers do not fire there.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_table_deletes_nothing() {
+    let office = office(&[]).await;
+    let org = with_rules(&office, 10).await;
+    office
+        .sql(
+            "set session_replication_role = replica; \
+             delete from alert_rule where id in (select id from alert_rule order by id limit 5)",
+        )
+        .await;
+    office.sync_all().await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 10);
+    office.sync(&org).await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 10);
+    let path = format!("/admin/organisations/{org}/rules");
+    let service = office.town.service();
+    let list = service.get(&path).await.json();
+    let guard = &list["sync"]["guard"];
+    assert!(guard["reason"].as_str().unwrap().contains('5'), "{list}");
+    // New rules wait as well, and say for what.
+    let id = office.rule(&org, "New", "up == 99").await;
+    office.wait_state(&id, "pending").await;
+    assert!(office.status(&id).await.1.contains("administrator"));
+    let guard = service.get(&path).await.json()["sync"]["guard"].clone();
+    let confirm = format!("{path}/guard/confirm");
+    office.finished(service.post(&confirm, confirmation(&guard)).await).await;
+    office.wait_state(&id, "live").await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 6);
+}
+
+// Rows that come back end the hold by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_come_back_end_the_hold() {
+    let office = office(&[]).await;
+    let org = with_rules(&office, 4).await;
+    office.sql("create table saved as table alert_rule; truncate alert_rule").await;
+    office.sync_all().await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 4);
+    let before = office.writes().await;
+    office.sql("insert into alert_rule select * from saved").await;
+    office.sync_all().await;
+    assert!(office.rule_status().await["guard"].is_null());
+    assert_eq!(office.states(&org).await.get("live"), Some(&4));
+    assert_eq!(office.writes().await, before, "nothing had to be written");
+}
+
+// What somebody really deletes is deleted at once, the last rule too; but not very many at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_deleted_go_and_very_many_of_them_wait() {
+    let office = office(&[]).await;
+    let few = with_rules(&office, 3).await;
+    let many = with_rules(&office, 40).await;
+    office.sql(&format!("delete from alert_rule where organisation_id = '{few}'")).await;
+    office.wait_groups(&few, &[]).await;
+    office.sql(&format!("delete from alert_rule where organisation_id = '{many}'")).await;
+    let path = format!("/admin/organisations/{many}/rules");
+    let service = office.town.service();
+    wait_until("it is held", SOON, async || {
+        !service.get(&path).await.json()["sync"]["guard"].is_null()
+    })
+    .await;
+    assert_eq!(rules_in_mimir(&office, &many).await, 40);
+    let guard = service.get(&path).await.json()["sync"]["guard"].clone();
+    let answer = service.post(&format!("{path}/guard/confirm"), confirmation(&guard)).await;
+    office.finished(answer).await;
+    office.wait_groups(&many, &[]).await;
+}
+
+// The database is swapped for an empty one: nobody is there, and nothing is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_database_deletes_nothing() {
+    let office = office(&[("rules.organisation_grace", "\"0s\"")]).await;
+    let org = with_rules(&office, 5).await;
+    office
+        .sql(
+            "set session_replication_role = replica; \
+             delete from alert_rule; delete from membership; delete from organisation",
+        )
+        .await;
+    office.sync_all().await;
+    office.sync_all().await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 5);
+    // A fresh one, with nothing in it but the tables.
+    let mimir = Mimir::shared().await.url();
+    let database = Postgres::shared().await.database("rules").await;
+    let other = office_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
+    other.sync_all().await;
+    // And one in which the organisation is, without its rules.
+    other.sql(&format!("insert into organisation (id) values ('{org}')")).await;
+    other.sync_all().await;
+    other.sync(&org).await;
+    assert_eq!(rules_in_mimir(&other, &org).await, 5);
+}
+
+// A query of the operator's own that fails, or gives nothing any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
+    let postgres = Postgres::shared().await;
+    let database = postgres.database("rules").await;
+    database
+        .execute(
+            "create table flag (is_on boolean not null, is_broken boolean not null); \
+             insert into flag values (true, false); \
+             create table theirs (id uuid primary key default gen_random_uuid(), org text, title text, q text)",
+        )
+        .await;
+    let mimir = Mimir::shared().await.url();
+    let query = "select id, org as organisation_id, title as name, q as expr from theirs, flag \
+                 where org = any($1) and is_on and case when is_broken then 1 / 0 = 1 else true end";
+    let settings = [
+        ("database.alert_rule_query", &*format!("{query:?}")),
+        ("rules.reconcile_interval", "\"1s\""),
+    ];
+    let office = office_on(database, &mimir, &mimir, &settings).await;
+    let org = office.town.organisation().await;
+    office.sql(&format!("insert into theirs (org, title, q) values ('{org}', 'A', 'up == 0'), ('{org}', 'B', 'up == 1')")).await;
+    office.sync(&org).await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 2);
+    for fault in ["is_broken = true", "is_broken = false, is_on = false"] {
+        office.sql(&format!("update flag set {fault}")).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        office.sync(&org).await;
+        assert_eq!(rules_in_mimir(&office, &org).await, 2, "{fault}");
+    }
+}
+
+// An organisation that was deleted keeps its rules for the grace, and then loses them, and only them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
+    let settings = [
+        ("rules.organisation_grace", "\"3s\""),
+        ("rules.reconcile_interval", "\"1s\""),
+    ];
+    let office = office(&settings).await;
+    let (gone, stays) = (with_rules(&office, 2).await, with_rules(&office, 8).await);
+    super::write_group(&office.ruler(&gone), "theirs", "theirs", "Theirs").await;
+    let deleted = std::time::Instant::now();
+    office.sql(&format!("delete from organisation where id = '{gone}'")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rules_in_mimir(&office, &gone).await, 2);
+    office.wait_groups(&gone, &[]).await;
+    assert!(deleted.elapsed() >= Duration::from_secs(3), "{:?}", deleted.elapsed());
+    assert_eq!(rules_in_mimir(&office, &stays).await, 8);
+    let all = office.ruler(&gone).get("/prometheus/config/v1/rules").await.text;
+    assert!(all.contains("Theirs"), "{all}");
+    wait_until("nothing is known of it any more", SOON, async || {
+        let left = "select count(*) from (select organisation_id from alert_rule_status union all \
+                    select organisation_id from alert_rule_sync union all \
+                    select organisation_id from alert_rule_tombstone) as known";
+        let sql = format!("{left} where organisation_id = '{gone}'");
+        office.town.database.query(&sql).await[0][0].as_deref() == Some("0")
+    })
+    .await;
+}
+
+// One that comes back in time keeps everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
+    let settings =
+        [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
+    let office = office(&settings).await;
+    let org = with_rules(&office, 2).await;
+    office.sql(&format!("create table saved as table alert_rule; delete from organisation where id = '{org}'")).await;
+    wait_until("it is missed", SOON, async || {
+        office.rule_status().await.to_string().contains("absent_since\":\"2")
+    })
+    .await;
+    office.sql(&format!("insert into organisation (id) values ('{org}'); insert into alert_rule select * from saved")).await;
+    wait_until("it is back", SOON, async || {
+        !office.rule_status().await.to_string().contains("absent_since\":\"2")
+    })
+    .await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 2);
+    assert_eq!(office.states(&org).await.get("live"), Some(&2));
+}

@@ -1,0 +1,129 @@
+//! Two copies on one database: one writes at any time, and another takes over within seconds.
+
+use std::time::{Duration, Instant};
+
+use harness::{Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
+
+use super::relay::Relay;
+use super::{Office, SOON, groups_of, office_on};
+
+/// The issue: take-over under 10 s.
+const TAKE_OVER: Duration = Duration::from_secs(10);
+const LEADER: &str = "mimir_tenant_proxy_rules_leader";
+
+/// Two copies, each with a way to Mimir of its own; the first leads.
+struct Two {
+    first: Office,
+    first_way: Relay,
+    second: Proxy,
+    second_way: Relay,
+    mimir: String,
+    _issuer: Issuer,
+}
+
+async fn two() -> Two {
+    let mimir = Mimir::shared().await.url();
+    let (first_way, second_way) = (Relay::start(&mimir).await, Relay::start(&mimir).await);
+    let database = Postgres::shared().await.database("rules").await;
+    let url = database.url();
+    let first = office_on(database, &mimir, &first_way.url(), &[]).await;
+    wait_until("the first leads", SOON, async || first.town.proxy.metric(LEADER).await == 1.0).await;
+    let issuer = Issuer::start().await;
+    let second = ProxyOptions::new(&issuer.url(), &second_way.url())
+        .set("database.url", &format!("{url:?}"))
+        .set("rules.enabled", "true")
+        .start()
+        .await;
+    Two { first, first_way, second, second_way, mimir, _issuer: issuer }
+}
+
+async fn second_takes_over(two: &Two, org: &str) {
+    let began = Instant::now();
+    let id = two.first.rule(org, "Later", "up == 1").await;
+    wait_until("the second writes", TAKE_OVER, async || {
+        groups_of(&two.mimir, org, "alert_rule").await.values().any(|all| all.contains(&"Later".to_owned()))
+    })
+    .await;
+    println!("taken over after {:?}", began.elapsed());
+    assert!(!two.second_way.written().is_empty());
+    two.first.wait_state(&id, "live").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_both_are_well_only_one_writes() {
+    let two = two().await;
+    let org = two.first.town.organisation().await;
+    for n in 0..10 {
+        let id = two.first.rule(&org, &format!("A{n}"), "up == 0").await;
+        two.first.wait_state(&id, "live").await;
+    }
+    assert!(!two.first_way.written().is_empty());
+    assert_eq!(two.second_way.written(), []);
+    assert_eq!(two.second.metric(LEADER).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_is_replaced() {
+    let two = two().await;
+    let org = two.first.town.organisation().await;
+    let id = two.first.rule(&org, "First", "up == 0").await;
+    two.first.wait_state(&id, "live").await;
+    two.first.town.proxy.process.signal("KILL");
+    second_takes_over(&two, &org).await;
+}
+
+// On SIGTERM the lock is given back, and nobody waits for its silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_ends_hands_over_at_once() {
+    let two = two().await;
+    let org = two.first.town.organisation().await;
+    let id = two.first.rule(&org, "First", "up == 0").await;
+    two.first.wait_state(&id, "live").await;
+    let began = Instant::now();
+    two.first.town.proxy.process.signal("TERM");
+    wait_until("the second leads", TAKE_OVER, async || two.second.metric(LEADER).await == 1.0).await;
+    println!("handed over after {:?}", began.elapsed());
+    second_takes_over(&two, &org).await;
+}
+
+// Frozen, a process keeps its connections: the kernel answers for it. The server ends its session
+// because it is silent, and thawed it finds its lease over before it writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() {
+    let two = two().await;
+    let org = two.first.town.organisation().await;
+    let id = two.first.rule(&org, "First", "up == 0").await;
+    two.first.wait_state(&id, "live").await;
+    two.first.town.proxy.process.signal("STOP");
+    second_takes_over(&two, &org).await;
+    let written = two.first_way.written();
+    // What the frozen one has heard of is news of the past.
+    two.first.town.proxy.process.signal("CONT");
+    for n in 0..5 {
+        let id = two.first.rule(&org, &format!("Thawed{n}"), "up == 0").await;
+        two.first.wait_state(&id, "live").await;
+    }
+    wait_until("it knows that it does not lead", SOON, async || {
+        two.first.town.proxy.metric(LEADER).await == 0.0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(two.first_way.written(), written, "a stale leader wrote");
+    assert_eq!(two.second.metric(LEADER).await, 1.0);
+}
+
+// Cut off from the database the leader stops to write before anybody else may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_session_ends_stops_and_stands_again() {
+    let two = two().await;
+    let org = two.first.town.organisation().await;
+    let id = two.first.rule(&org, "First", "up == 0").await;
+    two.first.wait_state(&id, "live").await;
+    Postgres::shared().await.kill_connections_of(&two.first.town.database).await;
+    let id = two.first.rule(&org, "Second", "up == 0").await;
+    two.first.wait_state(&id, "live").await;
+    let leaders = two.first.town.proxy.metric(LEADER).await + two.second.metric(LEADER).await;
+    assert_eq!(leaders, 1.0);
+    let status = two.first.rule_status().await;
+    assert_eq!(status["leader"]["is_leading"], true, "{status}");
+}

@@ -1,0 +1,152 @@
+//! Rules that Mimir will not take, and the tenant's limits.
+
+use std::collections::BTreeMap;
+
+use harness::{Mimir, Postgres, wait_until};
+
+use super::{SOON, office, office_on};
+
+// Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
+// ways: 93 go live, and 7 say why.
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_broken_rules_hold_up_none_of_the_others() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, rule_group) \
+         select '{org}', 'Good' || n, 'up == ' || n, 'g' || n % 7 from generate_series(1, 93) as n"
+    );
+    office.sql(&sql).await;
+    let broken = [
+        ("parses nowhere", "expr = 'sum(('", "line 1, column"),
+        ("unknown function", "expr = 'nosuch(up)'", "nosuch"),
+        ("duration", "for_duration = 'soon'", "for_duration"),
+        ("reserved label", "labels = '{\"__name__\": \"x\"}'", "__name__"),
+        ("label value", "labels = '{\"a\": [1]}'", "labels"),
+        ("template", "annotations = '{\"summary\": \"{{ $labels.x \"}'", "template"),
+        ("interval", "evaluation_interval = '0s'", "evaluation_interval"),
+    ];
+    let mut ids = BTreeMap::new();
+    for (at, (what, change, _)) in broken.iter().enumerate() {
+        let more = format!("rule_group = 'g{at}', {change}");
+        ids.insert(*what, office.rule_with(&org, &format!("Broken{at}"), "up == 0", &more).await);
+    }
+    wait_until("93 are live and 7 are not", SOON, async || {
+        let states = office.states(&org).await;
+        states.get("live") == Some(&93) && states.get("invalid") == Some(&7)
+    })
+    .await;
+    for (what, _, says) in broken {
+        let (state, reason) = office.status(&ids[what]).await;
+        println!("{what}: {reason}");
+        assert_eq!(state, "invalid", "{what}");
+        assert!(reason.contains(says), "{what}: {reason}");
+        // Nothing of our own names: groups, indices, places in our YAML.
+        assert!(!reason.contains("rule 0") && !reason.contains("group \"g"), "{what}: {reason}");
+    }
+    let live: usize = office.groups(&org).await.values().map(Vec::len).sum();
+    assert_eq!(live, 93);
+    // What Mimir will not take is not offered to it again and again.
+    office.sync(&org).await;
+    let before = office.writes().await;
+    office.sync(&org).await;
+    office.sync_all().await;
+    assert_eq!(office.writes().await, before);
+    // Mended, each goes live.
+    for id in ids.values() {
+        office
+            .sql(&format!(
+                "update alert_rule set expr = 'up == 0', for_duration = null, labels = null, \
+                 annotations = null, evaluation_interval = null where id = '{id}'"
+            ))
+            .await;
+    }
+    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&100))
+        .await;
+}
+
+// A limit of Mimir's own: 20 rules in a group. The group is split, and adding a rule moves none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_full_goes_on_in_another() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, created_at) \
+         select '{org}', 'A' || n, 'up == ' || n, now() - interval '1 day' + n * interval '1 s' \
+         from generate_series(1, 40) as n"
+    );
+    office.sql(&sql).await;
+    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&40))
+        .await;
+    let before = office.groups(&org).await;
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["default", "default#2"]);
+    assert!(before.values().all(|rules| rules.len() == 20), "{before:?}");
+    let id = office.rule(&org, "A41", "up == 41").await;
+    office.wait_state(&id, "live").await;
+    let after = office.groups(&org).await;
+    assert_eq!(after["default#3"], ["A41"]);
+    for (group, rules) in before {
+        assert_eq!(after[&group], rules, "{group}");
+    }
+}
+
+// 70 groups at the limit: Mimir refuses even the update of one that is there; ours goes through.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, rule_group, created_at) \
+         select '{org}', 'A' || n, 'up == ' || n, 'g' || n, now() - interval '1 day' + n * interval '1 s' \
+         from generate_series(1, 70) as n"
+    );
+    office.sql(&sql).await;
+    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&70))
+        .await;
+    office.sql(&format!("update alert_rule set name = 'Changed' where organisation_id = '{org}' and rule_group = 'g33'")).await;
+    wait_until("the update is there", SOON, async || {
+        office.groups(&org).await.get("g33") == Some(&vec!["Changed".to_owned()])
+    })
+    .await;
+    assert_eq!(office.groups(&org).await.len(), 70);
+    // A rule more that needs a group more does not fit, and says so; one that does not, does.
+    let over = office.rule_with(&org, "Over", "up == 0", "rule_group = 'g71'").await;
+    office.wait_state(&over, "over_limit").await;
+    assert!(office.status(&over).await.1.contains("70"), "{:?}", office.status(&over).await);
+    let fits = office.rule_with(&org, "Fits", "up == 0", "rule_group = 'g1'").await;
+    office.wait_state(&fits, "live").await;
+    assert_eq!(office.groups(&org).await.len(), 70);
+    // Room is made: it goes live.
+    office.sql(&format!("delete from alert_rule where organisation_id = '{org}' and rule_group = 'g2'")).await;
+    office.wait_state(&over, "live").await;
+    // An update that is broken leaves its group without it, and not without the others.
+    office.sql(&format!("update alert_rule set expr = 'sum((' where id = '{fits}'")).await;
+    office.wait_state(&fits, "invalid").await;
+    assert_eq!(office.groups(&org).await["g1"], ["A1"]);
+}
+
+// Limits that Mimir tells for a tenant count, and not those that we assume.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_limits_are_learned_from_mimir() {
+    let mut mimir = Mimir::start().await;
+    let database = Postgres::shared().await.database("rules").await;
+    let url = mimir.url();
+    let office = office_on(database, &url, &url, &[]).await;
+    let org = office.town.organisation().await;
+    mimir
+        .runtime(&format!(
+            "overrides:\n  {org}:\n    ruler_max_rules_per_rule_group: 3\n    ruler_max_rule_groups_per_tenant: 2\n"
+        ))
+        .await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, created_at) \
+         select '{org}', 'A' || n, 'up == ' || n, now() + n * interval '1 s' from generate_series(1, 8) as n"
+    );
+    office.sql(&sql).await;
+    wait_until("six are live and two are over the limit", SOON, async || {
+        let states = office.states(&org).await;
+        states.get("live") == Some(&6) && states.get("over_limit") == Some(&2)
+    })
+    .await;
+    office.wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])]).await;
+}

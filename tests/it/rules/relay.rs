@@ -1,0 +1,138 @@
+//! A way to Mimir that can be disturbed, and that keeps what was written by it. Faults like these
+//! cannot be had from a real Mimir; everything else is passed on to one.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{Received, Upstream};
+use http::Response;
+use http_body_util::BodyExt as _;
+
+use crate::answers::{Body, full};
+
+/// What happens to requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// Every request gets this answer, with a `Retry-After` if there is one.
+    Status(u16, Option<u32>),
+    /// Every write gets this answer, reads pass.
+    Writes(u16),
+    /// The first writes pass, and then every one gets this answer.
+    WritesAfter(usize, u16),
+    /// Only writes of this tenant get this answer.
+    Tenant(String, u16),
+    /// Everything takes so much longer.
+    Slow(Duration),
+    /// A listing is cut off in the middle.
+    HalfListing,
+    /// A listing is empty, as if there were no rules.
+    EmptyListing,
+}
+
+/// A write that passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) method: String,
+    pub(crate) tenant: String,
+    pub(crate) target: String,
+}
+
+pub(crate) struct Relay {
+    upstream: Upstream,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    fault: Fault,
+    written: Vec<Written>,
+    passed_since: usize,
+}
+
+impl Relay {
+    pub(crate) async fn start(mimir: &str) -> Self {
+        let state: Arc<Mutex<State>> = Arc::default();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (shared, mimir) = (Arc::clone(&state), mimir.to_owned());
+        let upstream = Upstream::start(move |request| {
+            pass(Arc::clone(&shared), http.clone(), mimir.clone(), request)
+        })
+        .await;
+        Self { upstream, state }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.upstream.url()
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        let mut state = self.state.lock().unwrap();
+        state.fault = fault;
+        state.passed_since = 0;
+    }
+
+    pub(crate) fn written(&self) -> Vec<Written> {
+        self.state.lock().unwrap().written.clone()
+    }
+}
+
+async fn pass(
+    state: Arc<Mutex<State>>,
+    http: reqwest::Client,
+    mimir: String,
+    request: Received,
+) -> Response<Body> {
+    let body = request.body.unwrap().collect().await.unwrap().to_bytes();
+    let tenant = request.headers.get("x-scope-orgid").map_or("", |value| value.to_str().unwrap());
+    let is_write = request.target.starts_with("/prometheus/config/") && request.method != "GET";
+    let is_listing = request.target == "/prometheus/config/v1/rules";
+    let fault = state.lock().unwrap().fault.clone();
+    let passed = state.lock().unwrap().passed_since;
+    let refused = match &fault {
+        Fault::Status(status, after) => Some((*status, *after)),
+        Fault::Writes(status) if is_write => Some((*status, None)),
+        Fault::WritesAfter(count, status) if is_write && passed >= *count => Some((*status, None)),
+        Fault::Tenant(of, status) if is_write && of == tenant => Some((*status, None)),
+        Fault::Slow(pause) => {
+            tokio::time::sleep(*pause).await;
+            None
+        }
+        _ => None,
+    };
+    if let Some((status, after)) = refused {
+        let mut answer = Response::builder().status(status);
+        if let Some(after) = after {
+            answer = answer.header("retry-after", after);
+        }
+        return answer.body(full("the relay says no")).unwrap();
+    }
+    if is_write {
+        let mut state = state.lock().unwrap();
+        state.passed_since += 1;
+        let (method, target) = (request.method.clone(), request.target.clone());
+        state.written.push(Written { method, tenant: tenant.to_owned(), target });
+    }
+    let url = format!("{mimir}{}", request.target);
+    let method = request.method.parse::<reqwest::Method>().unwrap();
+    let mut onward = http.request(method, url).body(body);
+    for name in ["x-scope-orgid", "content-type", "accept"] {
+        if let Some(value) = request.headers.get(name) {
+            onward = onward.header(name, value.as_bytes());
+        }
+    }
+    let answer = onward.send().await.unwrap();
+    let mut response = Response::builder().status(answer.status().as_u16());
+    if let Some(kind) = answer.headers().get("content-type") {
+        response = response.header("content-type", kind.as_bytes());
+    }
+    let mut bytes: Bytes = answer.bytes().await.unwrap();
+    match fault {
+        Fault::HalfListing if is_listing => bytes.truncate(bytes.len() / 2),
+        Fault::EmptyListing if is_listing => bytes = Bytes::from_static(b"{}\n"),
+        _ => {}
+    }
+    response.body(full(bytes)).unwrap()
+}

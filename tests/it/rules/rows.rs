@@ -1,0 +1,169 @@
+//! Who may read and write rows and statuses through Supabase's API, and tables of one's own.
+
+use harness::Postgres;
+use uuid::Uuid;
+
+use super::{office, office_on};
+use crate::town::command;
+
+/// Runs SQL as PostgREST does for a user, in a transaction that is taken back.
+async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
+    let client = database.client().await;
+    client.batch_execute("begin; set local role authenticated").await.unwrap();
+    let claims = format!("select set_config('request.jwt.claims', '{{\"sub\": \"{user}\"}}', true)");
+    client.batch_execute(&claims).await.unwrap();
+    let done = client.execute(sql, &[]).await.map_err(|error| {
+        error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
+    });
+    let ended = if done.is_ok() { "commit" } else { "rollback" };
+    client.batch_execute(ended).await.unwrap();
+    done
+}
+
+// An organisation's editors write its rules, its viewers read them with their states, and nobody sees
+// or writes another's. The status is the proxy's alone to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_level_security_keeps_rules_and_statuses_apart() {
+    let postgres = Postgres::start().await;
+    let database = postgres.database("rules").await;
+    database.execute("create role anon nologin; create role authenticated nologin").await;
+    let mimir = harness::Mimir::shared().await.url();
+    let office = office_on(database, &mimir, &mimir, &[]).await;
+    let (a, b) = (office.town.organisation().await, office.town.organisation().await);
+    let editor = office.town.member(&a, "editor").await.id;
+    let viewer = office.town.member(&a, "viewer").await.id;
+    let stranger = office.town.member(&b, "owner").await.id;
+    let database = &office.town.database;
+    let insert = format!("insert into alert_rule (organisation_id, name, expr) values ('{a}', 'Up', 'up == 0')");
+    assert_eq!(as_user(database, editor, &insert).await, Ok(1));
+    for user in [viewer, stranger] {
+        let refused = as_user(database, user, &insert).await;
+        assert!(refused.as_ref().is_err_and(|why| why.contains("row-level security")), "{refused:?}");
+    }
+    let id = database.query("select id from alert_rule").await[0][0].clone().unwrap();
+    office.wait_state(&id, "live").await;
+    for (user, sees) in [(editor, 1), (viewer, 1), (stranger, 0)] {
+        for table in ["alert_rule", "alert_rule_status"] {
+            let sql = format!("select * from {table}");
+            assert_eq!(as_user(database, user, &sql).await, Ok(sees), "{table}");
+        }
+    }
+    for (user, changes) in [(viewer, 0), (stranger, 0), (editor, 1)] {
+        let sql = format!("update alert_rule set name = 'Other' where id = '{id}'");
+        assert_eq!(as_user(database, user, &sql).await, Ok(changes));
+    }
+    for forbidden in [
+        format!("update alert_rule set organisation_id = '{b}' where id = '{id}'"),
+        format!("update alert_rule_status set state = 'live' where rule_id = '{id}'"),
+        "delete from alert_rule_status".to_owned(),
+        "select * from alert_rule_sync".to_owned(),
+        "select * from alert_rule_tombstone".to_owned(),
+        "insert into alert_rule_sync_request default values".to_owned(),
+        "truncate alert_rule".to_owned(),
+    ] {
+        let refused = as_user(database, editor, &forbidden).await;
+        assert!(refused.as_ref().is_err_and(|why| why.contains("permission denied")), "{forbidden}: {refused:?}");
+    }
+    // A deletion through the API leaves its trace, and is carried out.
+    let delete = format!("delete from alert_rule where id = '{id}'");
+    assert_eq!(as_user(database, stranger, &delete).await, Ok(0));
+    assert_eq!(as_user(database, editor, &delete).await, Ok(1));
+    office.wait_groups(&a, &[]).await;
+}
+
+// Anything may stand in a row: what cannot be a rule says why, and the others go live.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_whatever_it_holds_keeps_another_from_going_live() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let good = office.rule(&org, "Good", "up == 0").await;
+    let strange = [
+        "name = ''",
+        "name = repeat('x', 100000)",
+        "name = E'a\\nb'",
+        "expr = ''",
+        "expr = repeat('(', 30000)",
+        "expr = E'up\\u0001'",
+        "labels = '[]'",
+        "labels = '\"x\"'",
+        "labels = 'null'",
+        "labels = '{\"a b\": \"c\"}'",
+        "labels = (select jsonb_object_agg('l' || n, 'v') from generate_series(1, 1000) as n)",
+        "annotations = '{\"a\": {\"b\": 1}}'",
+        "annotations = jsonb_build_object('a', repeat('x', 1000000))",
+        "rule_group = ''",
+        "rule_group = '../../other'",
+        "rule_group = E'a\\tb'",
+        "rule_group = '%2e%2e'",
+        "for_duration = '-5m'",
+        "for_duration = '99999999999y'",
+        "keep_firing_for = 'x'",
+        "evaluation_interval = '1ms'",
+        "created_at = 'infinity'",
+        "created_at = '-infinity'",
+    ];
+    for what in strange {
+        office.rule_with(&org, "Strange", "up == 1", what).await;
+    }
+    office.sync(&org).await;
+    office.wait_state(&good, "live").await;
+    let states = office.states(&org).await;
+    assert_eq!(states.values().sum::<usize>(), strange.len() + 1, "{states:?}");
+    assert!(!states.contains_key("error") && !states.contains_key("pending"), "{states:?}");
+    assert!(states["invalid"] >= 15, "{states:?}");
+    let all = office.ruler(&org).get("/prometheus/config/v1/rules").await;
+    assert_eq!(all.status, 200, "{all:?}");
+    // And each of what is live can be taken back.
+    office.sql(&format!("update alert_rule set enabled = false where organisation_id = '{org}' and id <> '{good}'")).await;
+    office.wait_groups(&org, &[("default", &["Good"])]).await;
+}
+
+// A project's own table, by a query and the two triggers that docs/operations/rules.md gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_operators_own_is_synced() {
+    let mimir = harness::Mimir::shared().await.url();
+    let database = Postgres::shared().await.database("rules").await;
+    let text = include_str!("../../../docs/operations/rules.md");
+    let block = |mark: &str| {
+        let from = text.split_once(&format!("<!-- {mark} -->")).expect(mark).1;
+        let from = from.split_once("```").unwrap().1.split_once('\n').unwrap().1;
+        from.split_once("```").unwrap().0.to_owned()
+    };
+    database.execute(&format!("create schema mimir; {}", block("own table"))).await;
+    let toml: toml::Table = block("own query").parse().unwrap();
+    let query = toml["database"]["alert_rule_query"].to_string();
+    let env = [("MTP__DATABASE__SCHEMA", "mimir")];
+    assert!(crate::town::command_with(&database, &env, &["migrate"]).status.success());
+    database.execute(&block("own triggers")).await;
+    let settings = [
+        ("database.schema", "\"mimir\""),
+        ("database.alert_rule_query", &*query),
+        ("tenancy.membership", "\"claims\""),
+    ];
+    let mut all = vec![("rules.enabled", "true")];
+    all.extend_from_slice(&settings);
+    let url = database.url();
+    let town = crate::town::town_without_migration(database, &url, &mimir, &all).await;
+    let office = super::Office { town, mimir };
+    let org = harness::fresh_organisation();
+    office.sql(&format!("insert into mimir.organisation (id) values ('{org}')")).await;
+    office.sql(&format!("insert into public.alarms (project, title, query) values ('{org}', 'Up', 'up == 0')")).await;
+    office.wait_groups(&org, &[("default", &["Up"])]).await;
+    office.sql("update public.alarms set title = 'Down', hold_seconds = 300").await;
+    office.wait_groups(&org, &[("default", &["Down"])]).await;
+    let text = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    assert!(text.contains("for: 5m"), "{text}");
+    office.sql("delete from public.alarms").await;
+    office.wait_groups(&org, &[]).await;
+}
+
+// The tables of an operator's own that bear our names are left alone, with the way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_called_alert_rule_is_left_alone() {
+    let database = Postgres::shared().await.database("rules").await;
+    database.execute("create table alert_rule (id bigint)").await;
+    let output = command(&database, &["migrate"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("alert_rule_query"), "{text}");
+    assert_eq!(database.query("select * from alert_rule").await.len(), 0);
+}
