@@ -214,19 +214,21 @@ impl Activation<'_> {
             self.tombstones = self.engine.store.tombstones(self.organisation.clone()).await?;
         }
         self.removal = plan.removal(&self.parsed, kept, &self.tombstones);
-        match &self.mode {
+        let unexplained = self.removal.unexplained();
+        let reason = match &self.mode {
             Mode::Confirmed => return Ok(None),
-            Mode::Deferring if is_removing => return Ok(Some(Outcome::Deferred)),
-            Mode::Held(held) if is_removing => return Ok(Some(Outcome::Held(held.clone()))),
-            Mode::Wary(held) if self.removal.unexplained() > 0 => {
-                return Ok(Some(Outcome::Held(held.clone())));
+            Mode::Deferring => return Ok(is_removing.then_some(Outcome::Deferred)),
+            Mode::Held(held) if is_removing => Some(held.reason.clone()),
+            Mode::Wary(held) if unexplained > 0 => Some(held.reason.clone()),
+            Mode::Held(_) | Mode::Wary(_) | Mode::Guarded => {
+                match judge(&self.removal, &self.engine.config.guard) {
+                    Verdict::Pass => None,
+                    Verdict::Hold(reason) => Some(reason.to_string()),
+                }
             }
-            Mode::Deferring | Mode::Held(_) | Mode::Wary(_) | Mode::Guarded => {}
-        }
-        let Verdict::Hold(reason) = judge(&self.removal, &self.engine.config.guard) else {
-            return Ok(None);
         };
-        let held = GuardHeld { id: guard_id(&listing, &self.removal), reason: reason.to_string() };
+        let Some(reason) = reason else { return Ok(None) };
+        let held = GuardHeld { id: guard_id(&listing, &self.removal), reason };
         let sync = self.engine.store.rule_sync_of(self.organisation.clone()).await?;
         let is_confirmed = sync.is_some_and(|sync| sync.confirmed.as_ref() == Some(&held.id));
         Ok((!is_confirmed).then_some(Outcome::Held(held)))

@@ -58,7 +58,7 @@ enum Done {
 /// How soon a look at everything that failed is tried again.
 const SURVEY_RETRY: Duration = Duration::from_secs(5);
 /// Between two looks at everything, however many ask for one.
-const SURVEY_REST: Duration = Duration::from_millis(500);
+const SURVEY_REST: Duration = Duration::from_millis(200);
 
 impl Term {
     pub(super) fn new(

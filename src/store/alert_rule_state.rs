@@ -105,6 +105,9 @@ pub type Tombstones = HashSet<Uuid>;
 
 /// Rows in one statement.
 const BATCH: usize = 1000;
+/// A word counts for a while: the same deletion, months later, is not confirmed by it.
+const CONFIRMED: &str = "case when confirmed_at > now() - interval '15 minutes' \
+                         then confirmed_guard end as confirmed_guard";
 
 impl RuleState {
     /// Every state.
@@ -182,7 +185,7 @@ impl Store {
             // What is live stays since when it is unless something else is.
             let query = format!(
                 "insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, synced_at) \
-                 select rule, organisation, state, reason, hash, case when hash is null then null else now() end \
+                 select rule, organisation, state, left(reason, 4000), hash, case when hash is null then null else now() end \
                  from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) \
                       as new(rule, organisation, state, reason, hash) \
                  on conflict (rule_id) do update set \
@@ -228,7 +231,7 @@ impl Store {
             let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
             let query = format!(
                 "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
-                 confirmed_guard, {} from {} as sync where $1::text is null or organisation_id = $1 \
+                 {CONFIRMED}, {} from {} as sync where $1::text is null or organisation_id = $1 \
                  order by organisation_id",
                 times.map(moment::select).join(", "),
                 store.own("alert_rule_sync")
@@ -339,7 +342,7 @@ impl Store {
         self.run(async move {
             let times = ["since", "reconciled_at", "guard_since"].map(moment::select).join(", ");
             let query = format!(
-                "select holder, reconcile::text as reconcile, guard_id, guard_reason, confirmed_guard, \
+                "select holder, reconcile::text as reconcile, guard_id, guard_reason, {CONFIRMED}, \
                  {times} from {} as leader",
                 store.own("alert_rule_leader")
             );
@@ -369,7 +372,7 @@ impl Store {
                 .bind(leader.holder)
                 .bind(leader.since)
                 .bind(leader.reconciled_at)
-                .bind(leader.reconcile)
+                .bind(if leader.reconcile.is_empty() { "{}".to_owned() } else { leader.reconcile })
                 .bind(guard)
                 .bind(reason)
                 .bind(leader.guard_since);

@@ -167,6 +167,13 @@ impl Term {
             tenant.sync = Some(sync.clone());
             self.ledger.sync(sync);
         }
+        // In a survey this would be done for each of all by each of all.
+        if self.survey.is_none() {
+            self.count_troubles();
+        }
+    }
+
+    pub(super) fn count_troubles(&self) {
         let (mut failing, mut held) = (0_u32, 0_u32);
         for sync in self.tenants.iter().filter_map(|(_, tenant)| tenant.sync.as_ref()) {
             failing += u32::from(!sync.problem.is_empty());

@@ -132,6 +132,7 @@ impl Term {
 
     pub(super) fn end_survey(&mut self) {
         let Some(survey) = self.survey.take() else { return };
+        self.count_troubles();
         let now = Instant::now();
         let took = survey.began.elapsed();
         let failed = survey.outcomes.get("failed").copied().unwrap_or(0);

@@ -1,0 +1,233 @@
+//! `loadtest/rules`: what a sync of alert rules costs beside the bare requests that it consists of.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::{Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
+use tokio::task::JoinSet;
+
+const GROUPS: usize = 3;
+const RULES: usize = 10;
+const ADMIN_KEY: &str = "an-admin-key-of-more-than-thirty-two-bytes";
+
+struct Args {
+    organisations: usize,
+    rounds: usize,
+    concurrency: usize,
+}
+
+/// What one round measured.
+#[derive(Debug)]
+struct Round {
+    bare_write: Duration,
+    cold: Duration,
+    bare_read: Duration,
+    first_unchanged: Duration,
+    unchanged: Duration,
+}
+
+#[tokio::main]
+async fn main() {
+    let args = args();
+    let mut rounds = Vec::new();
+    for number in 0..args.rounds {
+        let round = round(&args, number).await;
+        println!("round {}: {round:?}", number + 1);
+        rounds.push(round);
+    }
+    let median = |of: &dyn Fn(&Round) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+    println!(
+        "\n{} organisations x {GROUPS} groups x {RULES} rules, {} at once, medians of {} rounds",
+        args.organisations, args.concurrency, args.rounds
+    );
+    println!("cold sync / bare POSTs:                {:.2}", median(&|r| ratio(r.cold, r.bare_write)));
+    println!("first look without changes / bare GETs: {:.2}", median(&|r| ratio(r.first_unchanged, r.bare_read)));
+    println!("further looks / bare GETs:              {:.2}", median(&|r| ratio(r.unchanged, r.bare_read)));
+}
+
+fn args() -> Args {
+    let mut args = Args { organisations: 1000, rounds: 3, concurrency: 16 };
+    let mut given = std::env::args().skip(1);
+    while let Some(name) = given.next() {
+        let value = given.next().and_then(|value| value.parse().ok());
+        let value = value.unwrap_or_else(|| panic!("{name} takes a number"));
+        match name.as_str() {
+            "--organisations" => args.organisations = value,
+            "--rounds" => args.rounds = value,
+            "--concurrency" => args.concurrency = value,
+            other => panic!("unknown option {other}"),
+        }
+    }
+    args
+}
+
+async fn round(args: &Args, number: usize) -> Round {
+    // A Mimir of its own: the number of tenants that it knows is the same in each round.
+    let mimir = Mimir::start().await;
+    let postgres = Postgres::start().await;
+    let database = postgres.database("rules").await;
+    let migrated = std::process::Command::new(Proxy::binary())
+        .arg("migrate")
+        .env("MTP__DATABASE__URL", database.url())
+        .status();
+    assert!(migrated.expect("migrate").success());
+    fill(&database, args.organisations).await;
+
+    // In every other round the bare client goes second.
+    let (mut bare_write, mut synced) = (Duration::ZERO, None);
+    for part in [number % 2, 1 - number % 2] {
+        if part == 0 {
+            bare_write = write_bare(&mimir, args).await;
+        } else {
+            synced = Some(sync(&mimir, &database, args).await);
+        }
+    }
+    let (proxy, cold) = synced.expect("both parts ran");
+    let first_unchanged = again(&proxy, 2).await;
+    let mut unchanged = Vec::new();
+    let mut bare_reads = Vec::new();
+    for look in 3..8 {
+        bare_reads.push(read_bare(&mimir, args).await);
+        unchanged.push(again(&proxy, look).await);
+    }
+    unchanged.sort();
+    bare_reads.sort();
+    let sets = proxy.metric("mimir_tenant_proxy_rules_group_writes_total{kind=\"set\"}").await;
+    assert_eq!(sets as usize, args.organisations * GROUPS, "a look without changes writes nothing");
+    Round {
+        bare_write,
+        cold,
+        bare_read: bare_reads[2],
+        first_unchanged,
+        unchanged: unchanged[2],
+    }
+}
+
+async fn fill(database: &Database, organisations: usize) {
+    database
+        .execute(&format!(
+            "insert into organisation (id) select 'org-' || n from generate_series(1, {organisations}) as n;
+             insert into alert_rule (organisation_id, name, expr, rule_group, for_duration, labels, annotations)
+             select 'org-' || o, 'Alert' || r, 'sum by (hub) (rate(errors_total{{code=\"' || r || '\"}}[5m])) > ' || r,
+                    'group' || g, '5m', '{{\"severity\": \"page\"}}',
+                    '{{\"summary\": \"hub {{{{ $labels.hub }}}} has errors\"}}'
+             from generate_series(1, {organisations}) as o, generate_series(1, {GROUPS}) as g,
+                  generate_series(1, {RULES}) as r"
+        ))
+        .await;
+}
+
+/// Starts the proxy, and gives how long its first look at everything took.
+async fn sync(mimir: &Mimir, database: &Database, args: &Args) -> (Proxy, Duration) {
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
+        .set("database.url", &format!("{:?}", database.url()))
+        .set("auth.admin_key", &format!("{ADMIN_KEY:?}"))
+        .set("rules.enabled", "true")
+        .set("rules.reconcile_interval", "\"1h\"")
+        .set("rules.concurrency", &args.concurrency.to_string())
+        .start()
+        .await;
+    let took = reconciled(&proxy, 1).await;
+    (proxy, took)
+}
+
+async fn again(proxy: &Proxy, number: usize) -> Duration {
+    let client = proxy.client().bearer(ADMIN_KEY);
+    client.post("/admin/rules/sync", "").await;
+    reconciled(proxy, number).await
+}
+
+/// How long the look at everything of this number took, by the proxy's own log.
+async fn reconciled(proxy: &Proxy, number: usize) -> Duration {
+    let mut took = None;
+    wait_until("everything has been looked at", Duration::from_secs(300), async || {
+        let log = proxy.process.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut looks = lines.filter(|line| line["message"] == "Alert rules reconciled");
+        took = looks.nth(number - 1);
+        took.is_some()
+    })
+    .await;
+    let line = took.expect("a line");
+    assert_eq!(line["failed"], 0, "{line}");
+    Duration::from_millis(line["duration_ms"].as_u64().expect("a number"))
+}
+
+async fn write_bare(mimir: &Mimir, args: &Args) -> Duration {
+    let mut yaml = Vec::new();
+    for group in 1..=GROUPS {
+        let rules: String = (1..=RULES)
+            .map(|rule| {
+                format!(
+                    "- alert: \"Alert{rule}\"\n  expr: \"sum by (hub) (rate(errors_total{{code=\\\"{rule}\\\"}}[5m])) > {rule}\"\n  \
+                     for: 5m\n  labels:\n    severity: page\n  annotations:\n    summary: \"hub {{{{ $labels.hub }}}} has errors\"\n"
+                )
+            })
+            .collect();
+        yaml.push(format!("name: \"group{group}\"\ninterval: 1m\nrules:\n{rules}"));
+    }
+    let url = format!("{}/prometheus/config/v1/rules/alert_rule", mimir.url());
+    let groups = Arc::new(yaml);
+    run(args, move |http, number| {
+        let (url, groups) = (url.clone(), Arc::clone(&groups));
+        async move {
+            for group in groups.iter() {
+                let request = http.post(&url).header("x-scope-orgid", format!("bare-{number}"));
+                let answer = request.header("content-type", "application/yaml").body(group.clone());
+                let answer = answer.send().await.expect("answer");
+                assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
+            }
+        }
+    })
+    .await
+}
+
+async fn read_bare(mimir: &Mimir, args: &Args) -> Duration {
+    let url = format!("{}/prometheus/config/v1/rules", mimir.url());
+    run(args, move |http, number| {
+        let url = url.clone();
+        async move {
+            let request = http.get(&url).header("x-scope-orgid", format!("org-{number}"));
+            let answer = request.send().await.expect("answer");
+            assert_eq!(answer.status(), 200);
+            assert!(!answer.bytes().await.expect("body").is_empty());
+        }
+    })
+    .await
+}
+
+/// Does something for every organisation, so many at once.
+async fn run<F, A>(args: &Args, work: F) -> Duration
+where
+    F: Fn(reqwest::Client, usize) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = ()> + Send + 'static,
+{
+    let http = reqwest::Client::builder().no_proxy().build().expect("client");
+    let next = Arc::new(AtomicUsize::new(1));
+    let organisations = args.organisations;
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..args.concurrency {
+        let (http, next, work) = (http.clone(), Arc::clone(&next), work.clone());
+        tasks.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number > organisations {
+                    return;
+                }
+                work(http.clone(), number).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("a task");
+    }
+    began.elapsed()
+}
