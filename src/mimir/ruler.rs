@@ -20,6 +20,7 @@ mod path;
 mod quoting;
 mod refusal;
 mod retry;
+mod tenants;
 mod transport;
 mod write;
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::path::{encode, is_addressable};
 use super::refusal::position;
+use super::tenants::{Entry, Tenants};
 use super::transport::{Ask, Transport, retry_after};
 use super::{
     Listed, RawListing, Refusal, RuleGroup, RulerConfig, RulerError, RulerLimits, read_refusal,
@@ -15,6 +16,10 @@ use super::{
 use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
+
+/// The rules of all tenants. It asks for no tenant, so it is open to whoever reaches Mimir, unless
+/// the operator closes it.
+const ALL_RULES: &str = "/ruler/rule_groups";
 
 /// The longest listing of one tenant that is read. 70 groups of 20 rules of 4 KiB are 5.6 MiB.
 const MAX_LISTING_BYTES: usize = 32 << 20;
@@ -84,6 +89,38 @@ impl RulerClient {
             }
             _ => Err(self.transport.error(response).await),
         }
+    }
+
+    /// The groups of every tenant in one exchange, each tenant's given to `each` as soon as it is
+    /// read: what [`list_raw`](Self::list_raw) would have said, byte for byte. It is no answer about
+    /// a tenant that it does not name: Mimir leaves out those whose groups it fails to load, and goes
+    /// on as if nothing had happened.
+    pub async fn list_all(
+        &self,
+        mut each: impl FnMut(TenantId, RawListing),
+    ) -> Result<(), RulerError> {
+        let ask = Ask { method: Method::GET, path: ALL_RULES.into(), tenant: None, body: None };
+        let mut response = self.transport.send(ask).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.transport.error(response).await);
+        }
+        let mut tenants = Tenants::default();
+        while let Some(piece) = self.transport.piece(&mut response).await? {
+            tenants.push(&piece);
+            while let Some(entry) = tenants.next_entry() {
+                if let Some((tenant, listing)) = entry.read() {
+                    each(tenant, listing);
+                }
+            }
+            if tenants.waiting() > MAX_LISTING_BYTES {
+                let wrong = format!("a tenant's groups are longer than {MAX_LISTING_BYTES} bytes");
+                return Err(RulerError::Unreadable(wrong));
+            }
+        }
+        if let Some((tenant, listing)) = tenants.finish()?.and_then(Entry::read) {
+            each(tenant, listing);
+        }
+        Ok(())
     }
 
     /// Creates a group or replaces the one of its name. It is evaluated soon after.

@@ -47,15 +47,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Begins a mapping as the value of the last key. `false` if the value is nothing.
-    pub(super) fn open_mapping(&mut self) -> Result<bool, String> {
-        match self.event()? {
-            Event::MappingStart(..) => Ok(true),
-            Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(false),
-            _ => Err("a value is no mapping".to_owned()),
-        }
-    }
-
     /// The value of the last key.
     pub(super) fn value(&mut self) -> Result<Node, String> {
         let event = self.event()?;

@@ -1,0 +1,171 @@
+//! The rules of all tenants, taken apart while they come in.
+//!
+//! Mimir writes one mapping of tenants to what a listing of each would say, indented. Whatever stands
+//! in the first column begins another tenant, so a tenant's part can be cut out, moved back to the
+//! left and read by itself, and only one is held at a time.
+
+use bytes::Bytes;
+
+use super::node::Reader;
+use super::{RawListing, RulerError};
+use crate::tenancy::TenantId;
+
+/// How far Mimir indents.
+const INDENT: &str = "    ";
+
+/// What has come in and not yet been taken.
+#[derive(Default)]
+pub(super) struct Tenants {
+    buffer: Vec<u8>,
+    /// Where the first entry that has not been taken begins.
+    taken: usize,
+    /// No entry begins between `taken` and here.
+    looked: usize,
+}
+
+/// One tenant's part, with its line ends.
+pub(super) struct Entry(Vec<u8>);
+
+impl Tenants {
+    /// More has come in.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        self.buffer.drain(..self.taken);
+        self.looked -= self.taken;
+        self.taken = 0;
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The next entry that is known to be over, because another has begun.
+    pub(super) fn next_entry(&mut self) -> Option<Entry> {
+        let from = self.looked.max(self.taken + 1);
+        // `:` goes on with a key that was too long for its line.
+        let begins = |pair: &[u8]| pair[0] == b'\n' && !matches!(pair[1], b' ' | b'\n' | b':');
+        let Some(at) = self.buffer.get(from - 1..)?.windows(2).position(begins) else {
+            self.looked = self.buffer.len().max(from);
+            return None;
+        };
+        let end = from + at;
+        let entry = Entry(self.buffer[self.taken..end].to_vec());
+        (self.taken, self.looked) = (end, end);
+        Some(entry)
+    }
+
+    /// How many bytes wait for the end of their entry.
+    pub(super) fn waiting(&self) -> usize {
+        self.buffer.len() - self.taken
+    }
+
+    /// The last entry: nothing more will come in. An error if it is not whole.
+    pub(super) fn finish(self) -> Result<Option<Entry>, RulerError> {
+        match &self.buffer[self.taken..] {
+            [] => Ok(None),
+            entry @ [.., b'\n'] => Ok(Some(Entry(entry.to_vec()))),
+            _ => Err(RulerError::Unreadable("it is cut off".to_owned())),
+        }
+    }
+}
+
+impl Entry {
+    /// The tenant and its listing. `None` for what is written in another way than expected: then the
+    /// tenant has to be asked for by itself.
+    pub(super) fn read(self) -> Option<(TenantId, RawListing)> {
+        let text = std::str::from_utf8(&self.0).ok()?;
+        let name = Reader::open(text).ok()?.key().ok()??;
+        let tenant = TenantId::parse(&name).ok()?;
+        let (first, rest) = text.split_once('\n')?;
+        if first.ends_with(": {}") && rest.is_empty() {
+            return Some((tenant, RawListing::empty()));
+        }
+        if !first.ends_with(':') || rest.is_empty() {
+            return None;
+        }
+        let mut listing = String::with_capacity(rest.len());
+        for line in rest.split_inclusive('\n') {
+            let is_blank = line == "\n";
+            listing.push_str(if is_blank { line } else { line.strip_prefix(INDENT)? });
+        }
+        Some((tenant, RawListing::new(Bytes::from(listing))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Read = Vec<(String, String)>;
+
+    fn read(entry: Entry) -> Option<(String, String)> {
+        let (tenant, listing) = entry.read()?;
+        Some((tenant.as_str().to_owned(), String::from_utf8(listing.body().to_vec()).unwrap()))
+    }
+
+    fn read_in_pieces(text: &str, length: usize) -> Result<Read, RulerError> {
+        let (mut tenants, mut found) = (Tenants::default(), Vec::new());
+        for piece in text.as_bytes().chunks(length) {
+            tenants.push(piece);
+            while let Some(entry) = tenants.next_entry() {
+                found.extend(read(entry));
+            }
+        }
+        found.extend(tenants.finish()?.and_then(read));
+        Ok(found)
+    }
+
+    const TEXT: &str = "a:
+    ours:
+        - name: g
+          rules:
+            - alert: A
+              expr: |
+                b
+
+                # no tenant:
+'b':
+    \"2\": []
+\"3\": {}
+d: 5
+? eeeee
+: ours: []
+f g: {}
+";
+
+    fn expected() -> Read {
+        let entry = |tenant: &str, listing: &str| (tenant.to_owned(), listing.to_owned());
+        let first = "ours:
+    - name: g
+      rules:
+        - alert: A
+          expr: |
+            b
+
+            # no tenant:
+";
+        vec![entry("a", first), entry("b", "\"2\": []\n"), entry("3", "{}\n")]
+    }
+
+    #[test]
+    fn an_entry_is_a_listing_moved_to_the_left() {
+        assert_eq!(read_in_pieces(TEXT, TEXT.len()), Ok(expected()));
+        assert_eq!(read_in_pieces("", 1), Ok(Vec::new()));
+    }
+
+    // Half a tenant's groups would look like all of them.
+    #[test]
+    fn the_last_entry_must_be_whole() {
+        let cut = read_in_pieces("a: {}\nb:\n    ours:\n        - na", 5);
+        assert!(matches!(cut, Err(RulerError::Unreadable(_))), "{cut:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_it_comes_in(length in 1..60_usize) {
+            prop_assert_eq!(read_in_pieces(TEXT, length), Ok(expected()));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[a: {}\n\"-]{0,40}|\\PC{0,20}", length in 1..9_usize) {
+            let _ = read_in_pieces(&text, length);
+        }
+    }
+}
