@@ -33,7 +33,7 @@ pub use error::RulerError;
 pub use limits::RulerLimits;
 pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
-pub use path::is_addressable;
+pub use path::{MAX_NAME_BYTES, is_addressable};
 pub use refusal::{Refusal, read_refusal};
 pub use retry::{MAX_DELAY, next_delay};
 pub use transport::RulerConfig;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::path::{encode, is_addressable};
+use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
 use super::tenants::{Entry, Tenants};
 use super::transport::{Ask, Transport, retry_after};
@@ -46,10 +46,10 @@ pub enum Deleted {
 impl RulerClient {
     /// A client as configured. It connects when it is first used.
     pub fn new(config: &RulerConfig) -> Result<Self, String> {
-        if !is_addressable(&config.namespace) {
+        let namespace = &config.namespace;
+        if !is_addressable(namespace) || namespace.len() > MAX_NAME_BYTES {
             return Err(format!(
-                "the namespace {:?} cannot be part of a path; choose a plain name",
-                config.namespace
+                "the namespace {namespace:?} cannot be part of a path; choose a plain, short name"
             ));
         }
         let transport = Arc::new(Transport::new(config)?);
@@ -125,8 +125,14 @@ impl RulerClient {
 
     /// Creates a group or replaces the one of its name. It is evaluated soon after.
     pub async fn set_group(&self, tenant: &TenantId, group: &RuleGroup) -> Result<(), RulerError> {
-        // Mimir would take it and then neither show nor delete it.
+        // Mimir would take it and then not delete it.
         addressable(&group.name)?;
+        if group.name.len() > MAX_NAME_BYTES {
+            return Err(RulerError::Refused(Refusal::Other(format!(
+                "a group's name may be {MAX_NAME_BYTES} bytes long, and this one has {}",
+                group.name.len()
+            ))));
+        }
         let path = format!("{RULES}/{}", encode(&self.namespace));
         let ask = Ask::new(Method::POST, path, tenant).with("application/yaml", write_group(group));
         let response = self.transport.send(ask).await?;

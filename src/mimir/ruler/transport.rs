@@ -12,8 +12,8 @@ use super::RulerError;
 use crate::mimir::set_tenant;
 use crate::tenancy::TenantId;
 
-/// The longest message of Mimir's that is kept.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Where Mimir is and how long it may take.
 #[derive(Clone, Debug)]
