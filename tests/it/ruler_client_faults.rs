@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use harness::{ChaosProxy, Mimir, RawUpstream, Received, Upstream, Weather, free_port};
+use harness::{ChaosProxy, Mimir, RawUpstream, Received, Upstream, free_port};
 use http::Response;
 use http_body_util::BodyExt as _;
 use mimir_tenant_proxy::mimir::ruler::{Deleted, RulerClient, RulerConfig, RulerError};
@@ -70,13 +70,13 @@ async fn a_mimir_that_does_not_answer_is_a_timeout_and_heals() {
     })
     .unwrap();
     let tenant = fresh_tenant();
-    chaos.set(Weather::Stalled);
+    chaos.stall();
     let late = client.list(&tenant).await.unwrap_err();
     assert!(late == RulerError::Timeout(Duration::from_millis(300)) && late.is_transient());
-    chaos.set(Weather::Cut);
+    chaos.cut();
     let cut = client.list(&tenant).await.unwrap_err();
     assert!(matches!(cut, RulerError::Unreachable(_)), "{cut:?}");
-    chaos.set(Weather::Fair);
+    chaos.calm();
     assert_eq!(client.list(&tenant).await.unwrap().others, 0);
 }
 

@@ -34,10 +34,11 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
-/// What a deletion found.
+/// What a deletion found. Object stores and file systems delete what is not there without a word, so
+/// of a group Mimir mostly says that it is done; of a namespace it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// It was there and is gone.
+    /// It is gone.
     Done,
     /// It was not there.
     WasAbsent,

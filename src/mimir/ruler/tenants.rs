@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::line_breaks::{Document, ends_with_old_break, is_blank, lines};
 use super::node::Reader;
 use super::{RawListing, RulerError};
 use crate::tenancy::TenantId;
@@ -59,7 +60,9 @@ impl Tenants {
     pub(super) fn finish(self) -> Result<Option<Entry>, RulerError> {
         match &self.buffer[self.taken..] {
             [] => Ok(None),
-            entry @ [.., b'\n'] => Ok(Some(Entry(entry.to_vec()))),
+            entry @ ([.., b'\n'] | [.., 0xe2, 0x80, 0xa8 | 0xa9]) => {
+                Ok(Some(Entry(entry.to_vec())))
+            }
             _ => Err(RulerError::Unreadable("it is cut off".to_owned())),
         }
     }
@@ -70,7 +73,7 @@ impl Entry {
     /// tenant has to be asked for by itself.
     pub(super) fn read(self) -> Option<(TenantId, RawListing)> {
         let text = std::str::from_utf8(&self.0).ok()?;
-        let name = Reader::open(text).ok()?.key().ok()??;
+        let name = Reader::open(&Document::new(text)).ok()?.key().ok()??;
         let tenant = TenantId::parse(&name).ok()?;
         let (first, rest) = text.split_once('\n')?;
         if first.ends_with(": {}") && rest.is_empty() {
@@ -80,9 +83,17 @@ impl Entry {
             return None;
         }
         let mut listing = String::with_capacity(rest.len());
-        for line in rest.split_inclusive('\n') {
-            let is_blank = line == "\n";
-            listing.push_str(if is_blank { line } else { line.strip_prefix(INDENT)? });
+        let mut is_after_old_break = false;
+        for line in lines(rest) {
+            match line.strip_prefix(INDENT) {
+                Some(moved) => listing.push_str(moved),
+                // A break is not indented, nor is a quote at once after one of the old ones.
+                None if is_blank(line) || is_after_old_break => {
+                    listing.push_str(line);
+                }
+                None => return None,
+            }
+            is_after_old_break = ends_with_old_break(line);
         }
         Some((tenant, RawListing::new(Bytes::from(listing))))
     }
