@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
-use super::tenants::{Entry, Tenants};
+use super::tenants::Tenants;
 use super::transport::{Ask, Transport, retry_after};
 use super::{
     Listed, RawListing, Refusal, RuleGroup, RulerConfig, RulerError, RulerLimits, read_refusal,
@@ -108,17 +108,15 @@ impl RulerClient {
         let mut tenants = Tenants::default();
         while let Some(piece) = self.transport.piece(&mut response).await? {
             tenants.push(&piece);
-            while let Some(entry) = tenants.next_entry() {
-                if let Some((tenant, listing)) = entry.read() {
-                    each(tenant, listing);
-                }
+            while let Some((tenant, listing)) = tenants.next_tenant() {
+                each(tenant, listing);
             }
             if tenants.waiting() > MAX_LISTING_BYTES {
                 let wrong = format!("a tenant's groups are longer than {MAX_LISTING_BYTES} bytes");
                 return Err(RulerError::Unreadable(wrong));
             }
         }
-        if let Some((tenant, listing)) = tenants.finish()?.and_then(Entry::read) {
+        for (tenant, listing) in tenants.finish()? {
             each(tenant, listing);
         }
         Ok(())

@@ -114,3 +114,37 @@ impl<'a> Document<'a> {
         found.map_or('\n', |index| self.replaced[index].1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::{RawListing, StoredRule};
+
+    // Bytes of a real Mimir. Between the breaks there is nothing but indentation.
+    #[test]
+    fn old_breaks_are_read_as_mimir_means_them() {
+        let text = concat!(
+            "ours:\n    - name: 'a\u{2028}        it''s\u{2029}\u{2028}'\n      rules:\n",
+            "        - alert: |-\n            a\u{2028}            b\n",
+            "          expr: up\n          annotations:\n",
+            "            one: |4+\n\u{2028}            two: |4+\n\n\u{2028}",
+            "            three: |\n                a\n                b\u{2028}",
+            "            four: |4-\n                  a\u{2029}                b\n",
+            "            five: \"\\L\\n\"\n",
+        );
+        let listed = RawListing::new(Bytes::from(text)).parse("ours").unwrap();
+        assert_eq!(listed.ours[0].name, "a\u{2028}it's\u{2029}\u{2028}");
+        let StoredRule::Alerting(rule) = &listed.ours[0].rules[0] else { panic!("{listed:?}") };
+        assert_eq!(rule.alert, "a\u{2028}b");
+        for (name, text) in [
+            ("one", "\u{2028}"),
+            ("two", "\n\u{2028}"),
+            ("three", "a\nb\u{2028}"),
+            ("four", "  a\u{2029}b"),
+            ("five", "\u{2028}\n"),
+        ] {
+            assert_eq!(rule.annotations[name], text, "{name}");
+        }
+    }
+}

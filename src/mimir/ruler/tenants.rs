@@ -22,10 +22,15 @@ pub(super) struct Tenants {
     taken: usize,
     /// No entry begins between `taken` and here.
     looked: usize,
+    /// A tenant that is not given away before what follows has proved to be another: half of its
+    /// groups would look like all.
+    held: Option<Tenant>,
 }
 
+type Tenant = (TenantId, RawListing);
+
 /// One tenant's part, with its line ends.
-pub(super) struct Entry(Vec<u8>);
+struct Entry(Vec<u8>);
 
 impl Tenants {
     /// More has come in.
@@ -36,11 +41,25 @@ impl Tenants {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next entry that is known to be over, because another has begun.
-    pub(super) fn next_entry(&mut self) -> Option<Entry> {
+    /// The next tenant of whom all has come in.
+    pub(super) fn next_tenant(&mut self) -> Option<Tenant> {
+        while let Some(entry) = self.next_entry() {
+            let tenant = entry.read();
+            let is_known = tenant.is_some();
+            let before = std::mem::replace(&mut self.held, tenant);
+            if is_known && before.is_some() {
+                return before;
+            }
+        }
+        None
+    }
+
+    fn next_entry(&mut self) -> Option<Entry> {
         let from = self.looked.max(self.taken + 1);
-        // `:` goes on with a key that was too long for its line.
-        let begins = |pair: &[u8]| pair[0] == b'\n' && !matches!(pair[1], b' ' | b'\n' | b':');
+        // A tenant's ID is ASCII, and `:` goes on with a key that was too long for its line.
+        let begins = |pair: &[u8]| {
+            pair[0] == b'\n' && pair[1].is_ascii() && !matches!(pair[1], b' ' | b'\n' | b':')
+        };
         let Some(at) = self.buffer.get(from - 1..)?.windows(2).position(begins) else {
             self.looked = self.buffer.len().max(from);
             return None;
@@ -56,22 +75,22 @@ impl Tenants {
         self.buffer.len() - self.taken
     }
 
-    /// The last entry: nothing more will come in. An error if it is not whole.
-    pub(super) fn finish(self) -> Result<Option<Entry>, RulerError> {
-        match &self.buffer[self.taken..] {
-            [] => Ok(None),
-            entry @ ([.., b'\n'] | [.., 0xe2, 0x80, 0xa8 | 0xa9]) => {
-                Ok(Some(Entry(entry.to_vec())))
-            }
-            _ => Err(RulerError::Unreadable("it is cut off".to_owned())),
-        }
+    /// The last tenants: nothing more will come in. An error if it ends within a line.
+    pub(super) fn finish(self) -> Result<impl Iterator<Item = Tenant>, RulerError> {
+        let last = match &self.buffer[self.taken..] {
+            [] => return Ok([self.held, None].into_iter().flatten()),
+            entry @ ([.., b'\n'] | [.., 0xe2, 0x80, 0xa8 | 0xa9]) => Entry(entry.to_vec()).read(),
+            _ => return Err(RulerError::Unreadable("it is cut off".to_owned())),
+        };
+        let held = self.held.filter(|_| last.is_some());
+        Ok([held, last].into_iter().flatten())
     }
 }
 
 impl Entry {
     /// The tenant and its listing. `None` for what is written in another way than expected: then the
     /// tenant has to be asked for by itself.
-    pub(super) fn read(self) -> Option<(TenantId, RawListing)> {
+    fn read(self) -> Option<Tenant> {
         let text = std::str::from_utf8(&self.0).ok()?;
         let name = Reader::open(&Document::new(text)).ok()?.key().ok()??;
         let tenant = TenantId::parse(&name).ok()?;
@@ -106,20 +125,19 @@ mod tests {
 
     type Read = Vec<(String, String)>;
 
-    fn read(entry: Entry) -> Option<(String, String)> {
-        let (tenant, listing) = entry.read()?;
-        Some((tenant.as_str().to_owned(), String::from_utf8(listing.body().to_vec()).unwrap()))
+    fn read((tenant, listing): Tenant) -> (String, String) {
+        (tenant.as_str().to_owned(), String::from_utf8(listing.body().to_vec()).unwrap())
     }
 
     fn read_in_pieces(text: &str, length: usize) -> Result<Read, RulerError> {
         let (mut tenants, mut found) = (Tenants::default(), Vec::new());
         for piece in text.as_bytes().chunks(length) {
             tenants.push(piece);
-            while let Some(entry) = tenants.next_entry() {
-                found.extend(read(entry));
+            while let Some(tenant) = tenants.next_tenant() {
+                found.push(read(tenant));
             }
         }
-        found.extend(tenants.finish()?.and_then(read));
+        found.extend(tenants.finish()?.map(read));
         Ok(found)
     }
 
@@ -136,9 +154,11 @@ mod tests {
     \"2\": []
 \"3\": {}
 d: 5
-? eeeee
+e: {}
+? fffff
 : ours: []
-f g: {}
+g h: {}
+i: {}
 ";
 
     fn expected() -> Read {
@@ -152,7 +172,8 @@ f g: {}
 
             # no tenant:
 ";
-        vec![entry("a", first), entry("b", "\"2\": []\n"), entry("3", "{}\n")]
+        // What precedes something strange may not be whole: 3, e.
+        vec![entry("a", first), entry("b", "\"2\": []\n"), entry("i", "{}\n")]
     }
 
     #[test]
@@ -161,9 +182,8 @@ f g: {}
         assert_eq!(read_in_pieces("", 1), Ok(Vec::new()));
     }
 
-    // Half a tenant's groups would look like all of them.
     #[test]
-    fn the_last_entry_must_be_whole() {
+    fn the_last_entry_must_end_with_its_line() {
         let cut = read_in_pieces("a: {}\nb:\n    ours:\n        - na", 5);
         assert!(matches!(cut, Err(RulerError::Unreadable(_))), "{cut:?}");
     }
