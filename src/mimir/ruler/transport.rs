@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use url::Url;
 
-use super::RulerError;
+use super::{Refusal, RulerError};
 use crate::mimir::set_tenant;
 use crate::tenancy::TenantId;
 
@@ -174,8 +174,7 @@ fn address(base: &Url, path: &str) -> Result<Url, RulerError> {
     if url.path() == whole {
         Ok(url)
     } else {
-        let message = format!("{path:?} cannot be asked for");
-        Err(RulerError::Unexpected { status: 0, message })
+        Err(RulerError::Refused(Refusal::Other(format!("{path:?} cannot be asked for"))))
     }
 }
 
