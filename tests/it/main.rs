@@ -47,6 +47,12 @@ mod reads;
 mod revocations;
 /// Rows that are wrong.
 mod rows;
+/// The client of Mimir's ruler, on a real one.
+mod ruler_client;
+/// What a ruler that is not well makes of the client.
+mod ruler_client_faults;
+/// Everything that Mimir's ruler refuses, in the words that its client makes of it.
+mod ruler_client_refusals;
 /// A proxy before an upstream of the test's own.
 mod scene;
 /// Stock senders write, and what they wrote is read back.

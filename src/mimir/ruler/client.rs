@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::path::{encode, is_addressable};
+use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
+use super::tenants::Tenants;
 use super::transport::{Ask, Transport, retry_after};
 use super::{
     Listed, RawListing, Refusal, RuleGroup, RulerConfig, RulerError, RulerLimits, read_refusal,
@@ -15,6 +16,10 @@ use super::{
 use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
+
+/// The rules of all tenants. It asks for no tenant, so it is open to whoever reaches Mimir, unless
+/// the operator closes it.
+const ALL_RULES: &str = "/ruler/rule_groups";
 
 /// The longest listing of one tenant that is read. 70 groups of 20 rules of 4 KiB are 5.6 MiB.
 const MAX_LISTING_BYTES: usize = 32 << 20;
@@ -29,10 +34,11 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
-/// What a deletion found.
+/// What a deletion found. Object stores and file systems delete what is not there without a word, so
+/// of a group Mimir mostly says that it is done; of a namespace it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// It was there and is gone.
+    /// It is gone.
     Done,
     /// It was not there.
     WasAbsent,
@@ -41,10 +47,10 @@ pub enum Deleted {
 impl RulerClient {
     /// A client as configured. It connects when it is first used.
     pub fn new(config: &RulerConfig) -> Result<Self, String> {
-        if !is_addressable(&config.namespace) {
+        let namespace = &config.namespace;
+        if !is_addressable(namespace) || namespace.len() > MAX_NAME_BYTES {
             return Err(format!(
-                "the namespace {:?} cannot be part of a path; choose a plain name",
-                config.namespace
+                "the namespace {namespace:?} cannot be part of a path; choose a plain, short name"
             ));
         }
         let transport = Arc::new(Transport::new(config)?);
@@ -86,10 +92,46 @@ impl RulerClient {
         }
     }
 
+    /// The groups of every tenant in one exchange, each tenant's given to `each` as soon as it is
+    /// read: what [`list_raw`](Self::list_raw) would have said, byte for byte. It is no answer about
+    /// a tenant that it does not name: Mimir leaves out those whose groups it fails to load, and goes
+    /// on as if nothing had happened.
+    pub async fn list_all(
+        &self,
+        mut each: impl FnMut(TenantId, RawListing),
+    ) -> Result<(), RulerError> {
+        let ask = Ask { method: Method::GET, path: ALL_RULES.into(), tenant: None, body: None };
+        let mut response = self.transport.send(ask).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.transport.error(response).await);
+        }
+        let mut tenants = Tenants::default();
+        while let Some(piece) = self.transport.piece(&mut response).await? {
+            tenants.push(&piece);
+            while let Some((tenant, listing)) = tenants.next_tenant() {
+                each(tenant, listing);
+            }
+            if tenants.waiting() > MAX_LISTING_BYTES {
+                let wrong = format!("a tenant's groups are longer than {MAX_LISTING_BYTES} bytes");
+                return Err(RulerError::Unreadable(wrong));
+            }
+        }
+        for (tenant, listing) in tenants.finish()? {
+            each(tenant, listing);
+        }
+        Ok(())
+    }
+
     /// Creates a group or replaces the one of its name. It is evaluated soon after.
     pub async fn set_group(&self, tenant: &TenantId, group: &RuleGroup) -> Result<(), RulerError> {
-        // Mimir would take it and then neither show nor delete it.
+        // Mimir would take it and then not delete it.
         addressable(&group.name)?;
+        if group.name.len() > MAX_NAME_BYTES {
+            return Err(RulerError::Refused(Refusal::Other(format!(
+                "a group's name may be {MAX_NAME_BYTES} bytes long, and this one has {}",
+                group.name.len()
+            ))));
+        }
         let path = format!("{RULES}/{}", encode(&self.namespace));
         let ask = Ask::new(Method::POST, path, tenant).with("application/yaml", write_group(group));
         let response = self.transport.send(ask).await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 
+use super::line_breaks::{Document, ends_with_old_break};
 use super::node::{Node, Reader};
 use super::{AlertingRule, PromDuration, RulerError, StoredGroup, StoredRule};
 
@@ -58,12 +59,13 @@ impl RawListing {
     fn read(&self, namespace: &str) -> Result<Listed, String> {
         let text = std::str::from_utf8(&self.body).map_err(|_| "it is no UTF-8".to_owned())?;
         // Mimir's YAML always ends so; a text that was cut off may well be YAML.
-        if !text.ends_with('\n') {
+        if !text.ends_with('\n') && !ends_with_old_break(text) {
             return Err("it is cut off".to_owned());
         }
         let mut listed = Listed { ours: Vec::new(), others: 0, digest: self.digest };
         let mut is_seen = false;
-        let mut reader = Reader::open(text)?;
+        let document = Document::new(text);
+        let mut reader = Reader::open(&document)?;
         while let Some(name) = reader.key()? {
             if name != namespace {
                 listed.others += reader.count_items()?;

@@ -1,7 +1,9 @@
 //! YAML as events and, where it matters, as a tree in which every scalar is still the text that was
 //! written: whether `0755` or `on` is a number, a boolean or a string is not decided here.
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, StrInput};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
+
+use super::line_breaks::Document;
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +23,21 @@ pub(super) enum Node {
 /// Reads one document whose root is a mapping, key by key, so that what does not matter need not be
 /// kept.
 pub(super) struct Reader<'a> {
+    document: &'a Document<'a>,
     events: Parser<'a, StrInput<'a>>,
+    /// Where the last two events ended.
+    ends: [usize; 2],
 }
 
 impl<'a> Reader<'a> {
     /// Begins the document. Anything but a mapping is an error, above all nothing.
-    pub(super) fn open(text: &'a str) -> Result<Self, String> {
+    pub(super) fn open(document: &'a Document<'a>) -> Result<Self, String> {
         let mut options = Options::default();
         options.set_emit_comments(false);
-        let mut reader = Self { events: Parser::new_from_str_with_options(text, options) };
+        let events = Parser::new_from_str_with_options(document.text(), options);
+        let mut reader = Self { document, events, ends: [0; 2] };
         let wanted = "the answer is no YAML mapping";
-        let begins = [reader.event()?, reader.event()?, reader.event()?];
+        let begins = [reader.event()?.0, reader.event()?.0, reader.event()?.0];
         match begins {
             [Event::StreamStart, Event::DocumentStart(..), Event::MappingStart(..)] => Ok(reader),
             _ => Err(wanted.to_owned()),
@@ -41,18 +47,11 @@ impl<'a> Reader<'a> {
     /// The next key of the mapping that is being read; `None` at its end.
     pub(super) fn key(&mut self) -> Result<Option<String>, String> {
         match self.event()? {
-            Event::MappingEnd => Ok(None),
-            Event::Scalar(text, ..) => Ok(Some(text.into_owned())),
+            (Event::MappingEnd, _) => Ok(None),
+            (Event::Scalar(text, style, ..), span) => {
+                Ok(Some(self.document.scalar(text, style, &span, self.ends[0])))
+            }
             _ => Err("a key of the mapping is no text".to_owned()),
-        }
-    }
-
-    /// Begins a mapping as the value of the last key. `false` if the value is nothing.
-    pub(super) fn open_mapping(&mut self) -> Result<bool, String> {
-        match self.event()? {
-            Event::MappingStart(..) => Ok(true),
-            Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(false),
-            _ => Err("a value is no mapping".to_owned()),
         }
     }
 
@@ -67,7 +66,7 @@ impl<'a> Reader<'a> {
         let (mut depth, mut items) = (0_usize, 0);
         let mut is_list = false;
         loop {
-            let event = self.event()?;
+            let event = self.event()?.0;
             if depth == 1 && is_list && event.is_node() {
                 items += 1;
             }
@@ -87,30 +86,35 @@ impl<'a> Reader<'a> {
 
     /// Ends the document: nothing may follow.
     pub(super) fn close(mut self) -> Result<(), String> {
-        match [self.event()?, self.event()?] {
+        match [self.event()?.0, self.event()?.0] {
             [Event::DocumentEnd, Event::StreamEnd] => Ok(()),
             _ => Err("something follows the mapping".to_owned()),
         }
     }
 
-    fn event(&mut self) -> Result<Event<'a>, String> {
+    fn event(&mut self) -> Result<(Event<'a>, Span), String> {
         match self.events.next_event() {
-            Some(Ok((event, _))) => Ok(event),
+            Some(Ok((event, span))) => {
+                self.ends = [self.ends[1], span.end.byte_offset().unwrap_or(self.ends[1])];
+                Ok((event, span))
+            }
             Some(Err(error)) => Err(format!("it is no YAML: {error}")),
             None => Err("it ends too early".to_owned()),
         }
     }
 
     /// Deep as the parser allows at most.
-    fn node(&mut self, begin: Event<'a>) -> Result<Node, String> {
+    fn node(&mut self, (begin, span): (Event<'a>, Span)) -> Result<Node, String> {
         match begin {
             Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(Node::Null),
-            Event::Scalar(text, _, _, None) => Ok(Node::Text(text.into_owned())),
+            Event::Scalar(text, style, _, None) => {
+                Ok(Node::Text(self.document.scalar(text, style, &span, self.ends[0])))
+            }
             Event::SequenceStart(..) => {
                 let mut items = Vec::new();
                 loop {
                     match self.event()? {
-                        Event::SequenceEnd => return Ok(Node::List(items)),
+                        (Event::SequenceEnd, _) => return Ok(Node::List(items)),
                         event => items.push(self.node(event)?),
                     }
                 }
@@ -119,7 +123,7 @@ impl<'a> Reader<'a> {
                 let (mut entries, mut is_strange) = (Vec::new(), false);
                 loop {
                     let key = match self.event()? {
-                        Event::MappingEnd => break,
+                        (Event::MappingEnd, _) => break,
                         event => self.node(event)?,
                     };
                     let value = self.value()?;

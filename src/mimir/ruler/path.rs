@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+/// The longest name of a group. Mimir makes a file's name of it, in Base64, and 189 bytes fill the
+/// 255 of a file system; it answers 500 to a longer one, every time.
+pub const MAX_NAME_BYTES: usize = 189;
+
 /// Whether Mimir can be asked for a namespace or group of this name. It takes a name for a path and
 /// refuses one that would lead out (Go's `filepath.IsLocal`); of `.` our own URLs would make nothing
 /// at all, and a deletion of the group `.` would be one of its namespace.

@@ -143,7 +143,7 @@ proptest! {
         pieces in proptest::collection::vec(
             proptest::sample::select(vec![
                 "ours:\n", "  - name: a\n", "    rules:\n", "      - alert: a\n", "        expr: b\n", "{", "}",
-                "[", "]", "&a ", "*a", "!!x ", "? ", ": ", "\n", "|\n", "  ", "\"", "---\n", "%YAML 1.2\n",
+                "[", "]", "&a ", "*a", "!!x ", "? ", ": ", "\n", "|\n", "  ", "\"", "---\n", "%YAML 1.2\n", "\u{2028}", "'",
             ]),
             0..16,
         ),

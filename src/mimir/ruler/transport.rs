@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use url::Url;
 
-use super::RulerError;
+use super::{Refusal, RulerError};
 use crate::mimir::set_tenant;
 use crate::tenancy::TenantId;
 
-/// The longest message of Mimir's that is kept.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Where Mimir is and how long it may take.
 #[derive(Clone, Debug)]
@@ -174,8 +174,7 @@ fn address(base: &Url, path: &str) -> Result<Url, RulerError> {
     if url.path() == whole {
         Ok(url)
     } else {
-        let message = format!("{path:?} cannot be asked for");
-        Err(RulerError::Unexpected { status: 0, message })
+        Err(RulerError::Refused(Refusal::Other(format!("{path:?} cannot be asked for"))))
     }
 }
 

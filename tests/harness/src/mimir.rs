@@ -1,19 +1,23 @@
 //! A real Mimir, all in one process, on the file system.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::parts::part;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, wait_until};
 
 /// A running Mimir.
 pub struct Mimir {
     process: Process,
     port: u16,
-    _directory: TempDir,
+    directory: TempDir,
+    /// Limits of single tenants, by tenant.
+    overrides: Mutex<BTreeMap<String, String>>,
 }
 
 impl Mimir {
@@ -44,12 +48,13 @@ impl Mimir {
                 .args(ADVERTISERS.map(|name| format!("-{name}.instance-addr=127.0.0.1")))
                 .arg(format!("-config.file={}", config.display()))
                 .arg(format!("-runtime-config.file={}", runtime.display()))
+                .arg("-runtime-config.reload-period=200ms")
                 .arg(format!("-server.http-listen-port={port}"))
                 .arg(format!("-server.grpc-listen-port={grpc}"))
                 .args(arguments)
                 .current_dir(directory.path());
         });
-        let mut mimir = Self { process, port, _directory: directory };
+        let mut mimir = Self { process, port, directory, overrides: Mutex::default() };
         let url = format!("{}/ready", mimir.url());
         mimir.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
         mimir
@@ -58,6 +63,29 @@ impl Mimir {
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Gives one tenant limits of its own, as a YAML flow mapping, and waits until they hold. Other
+    /// tenants keep theirs, so tests that share a Mimir do not disturb each other.
+    pub async fn override_limits(&self, tenant: &str, limits: &str) {
+        let mut overrides = self.overrides.lock().await;
+        overrides.insert(tenant.to_owned(), limits.to_owned());
+        // A number that is in no other version, to know this one by.
+        let mark = fastrand::u32(1..i32::MAX as u32);
+        let mut yaml = String::from("overrides:\n");
+        for (tenant, limits) in &*overrides {
+            let _ = writeln!(yaml, "  \"{tenant}\": {limits}");
+        }
+        let _ = writeln!(yaml, "  mark: {{max_global_metadata_per_user: {mark}}}");
+        let path = self.directory.path().join("runtime.yaml");
+        std::fs::write(path.with_extension("new"), yaml).expect("runtime config");
+        std::fs::rename(path.with_extension("new"), path).expect("runtime config");
+        let url = format!("{}/runtime_config?mode=diff", self.url());
+        wait_until("the limits hold", Duration::from_secs(20), async || {
+            let answer = reqwest::get(&url).await.expect("runtime config");
+            answer.text().await.expect("runtime config").contains(&mark.to_string())
+        })
+        .await;
     }
 
     /// Its port on 127.0.0.1.
