@@ -60,8 +60,9 @@ fn main() -> ExitCode {
             config().map(|_| Ok("the configuration is valid".to_owned().into()))
         }
         Command::ExplainToken(args) => config().map(|config| command::explain_token(&config, args)),
-        Command::Rules(what) => RulesCommandConfig::load(file, &environment)
-            .map(|config| command::rules(&config, what)),
+        Command::Rules(what) => {
+            RulesCommandConfig::load(file, &environment).map(|config| command::rules(&config, what))
+        }
         Command::Healthcheck => config().map(|config| command::healthcheck(&config)),
     };
     match outcome {

@@ -59,24 +59,20 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
 
 /// There was no answer: neither good nor bad news about the rules.
 fn unavailable(problem: impl ToString) -> Outcome {
-    Ok(Said {
-        answer: String::new(),
-        note: Some(problem.to_string()),
-        exit_code: EXIT_UNAVAILABLE,
-    })
+    Ok(Said { answer: String::new(), note: Some(problem.to_string()), exit_code: EXIT_UNAVAILABLE })
 }
 
 fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {
-    let read = |name| OrganisationId::parse(name).map_err(|error| format!("--organisation: {error}"));
+    let read =
+        |name| OrganisationId::parse(name).map_err(|error| format!("--organisation: {error}"));
     name.map(read).transpose()
 }
 
 /// The engine, to be made on the runtime that it runs on.
 fn engine(config: &RulesCommandConfig) -> Result<Arc<Engine>, String> {
     let database = config.database.as_ref();
-    let database = database.ok_or(
-        "database.url is missing: postgres://user:password@host:5432/database".to_owned(),
-    )?;
+    let database = database
+        .ok_or("database.url is missing: postgres://user:password@host:5432/database".to_owned())?;
     if config.rules.urls.is_empty() {
         return Err("upstream.urls is missing: where is Mimir?".to_owned());
     }

@@ -127,7 +127,7 @@ fn a_key_set_over_plain_http_must_be_asked_for() {
 
 // A setting that is silently ignored is worse than none.
 #[test]
-fn what_is_not_served_yet_may_only_be_off() {
+fn what_needs_a_database_may_only_be_off_without_one() {
     let with = |section: &str| read(&format!("{MINIMAL}\n{section}"));
     for off in [
         "[database]\nurl = \"\"",
@@ -138,6 +138,37 @@ fn what_is_not_served_yet_may_only_be_off() {
         assert!(with(off).is_ok(), "{off}: {:?}", with(off));
     }
     assert_eq!(keys(&with("[rules]\nenabled = true").unwrap_err()), ["rules.enabled"]);
+}
+
+#[test]
+fn rules_are_written_where_mimir_is_unless_another_ruler_is_named() {
+    let rules = |lines: &str| {
+        let text =
+            format!("{MINIMAL}\n[database]\nurl = \"postgres://localhost/d\"\n[rules]\n{lines}");
+        read(&text).map(|config| config.rules)
+    };
+    let read = rules("enabled = true").unwrap();
+    assert_eq!((read.namespace.as_str(), read.urls.len()), ("alert_rule", 1));
+    assert_eq!((read.max_rules_per_group, read.max_groups), (Some(20), Some(70)));
+    assert!(read.webhook_secret.is_empty());
+    let read =
+        rules("urls = [\"http://ruler:8080\"]\nmax_groups = 0\nguard_tenant_share = 1").unwrap();
+    assert_eq!((read.urls[0].host_str(), read.max_groups), (Some("ruler"), None));
+    assert_eq!(read.guard.tenant_share.to_bits(), 1.0_f64.to_bits());
+    for (wrong, key) in [
+        ("namespace = \"a/b\"", "rules.namespace"),
+        ("namespace = \"..\"", "rules.namespace"),
+        ("namespace = \"\"", "rules.namespace"),
+        ("webhook_secret = \"short\"", "rules.webhook_secret"),
+        ("guard_tenant_share = 1.5", "rules.guard_tenant_share"),
+        ("guard_missing_count = 0", "rules.guard_missing_count"),
+        ("evaluation_interval = \"0s\"", "rules.evaluation_interval"),
+        ("urls = []", "rules.urls"),
+        ("urls = [\"http://ruler/path\"]", "rules.urls"),
+        ("reconcile_interval = \"1ms\"", "rules.reconcile_interval"),
+    ] {
+        assert_eq!(keys(&rules(wrong).unwrap_err()), [key], "{wrong}");
+    }
 }
 
 fn with_database(lines: &str) -> Result<Config, Faults> {

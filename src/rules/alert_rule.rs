@@ -15,6 +15,11 @@ use super::refusal::{Faults, Refusals};
 use crate::mimir::ruler::{AlertingRule, PromDuration};
 use crate::store::AlertRuleRow;
 
+pub use pairs::{
+    MAX_ANNOTATION_BYTES, MAX_LABEL_BYTES, MAX_PAIR_NAME_BYTES, MAX_PAIRS, MAX_PAIRS_BYTES,
+};
+pub use text::{MAX_EXPR_BYTES, MAX_GROUP_BYTES, MAX_NAME_BYTES};
+
 /// The shortest interval between evaluations.
 pub const MIN_INTERVAL: PromDuration = PromDuration::from_millis(1_000);
 

@@ -113,6 +113,8 @@ fn refused(caller: &Caller, route: &Route) -> Option<u16> {
         // Without a database nobody administers anything, but everybody may ask who they are; the
         // selector has no say in either.
         Access::AnyPrincipal => (!is_known).then_some(401),
+        // Only the webhooks' secret opens it, and there is none.
+        Access::Webhook => Some(401),
         Access::Organisation | Access::Everything => Some(if is_known { 403 } else { 401 }),
     }
 }
@@ -226,6 +228,17 @@ fn the_route_table_is_complete() {
         ("GET", "/admin/revocations"),
         ("POST", "/admin/revocations"),
         ("DELETE", "/admin/revocations/{id}"),
+        ("GET", "/admin/organisations/{organisation}/rules"),
+        ("GET", "/admin/organisations/{organisation}/rules/diff"),
+        ("POST", "/admin/organisations/{organisation}/rules/sync"),
+        ("GET", "/admin/organisations/{organisation}/rules/sync/{id}"),
+        ("POST", "/admin/organisations/{organisation}/rules/guard/confirm"),
+        ("GET", "/admin/rules/status"),
+        ("POST", "/admin/rules/sync"),
+        ("GET", "/admin/rules/sync/{id}"),
+        ("POST", "/admin/rules/guard/confirm"),
+        ("POST", "/admin/webhooks/alert-rule"),
+        ("GET", "/admin/openapi.json"),
     ]
     .into();
     let served: BTreeSet<(&str, &str)> = ROUTES

@@ -53,6 +53,8 @@ mod ruler_client;
 mod ruler_client_faults;
 /// Everything that Mimir's ruler refuses, in the words that its client makes of it.
 mod ruler_client_refusals;
+/// Alert rules, from row to firing alert.
+mod rules;
 /// A proxy before an upstream of the test's own.
 mod scene;
 /// Stock senders write, and what they wrote is read back.

@@ -62,10 +62,8 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
         },
     };
     let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
-    let defaults = RuleDefaults {
-        interval: config.rules.evaluation_interval,
-        group: "default".to_owned(),
-    };
+    let defaults =
+        RuleDefaults { interval: config.rules.evaluation_interval, group: "default".to_owned() };
     let mut findings = Vec::with_capacity(rows.len());
     for FileRow { place, row } in rows {
         let name = row.name.clone().unwrap_or_default();

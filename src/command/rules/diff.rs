@@ -52,7 +52,10 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
             }));
             continue;
         }
-        answer.push_str(&format!("# organisation {organisation}, tenant {}\n", preview.tenant.as_str()));
+        answer.push_str(&format!(
+            "# organisation {organisation}, tenant {}\n",
+            preview.tenant.as_str()
+        ));
         if let Some(held) = held {
             answer.push_str(&format!("# held until it is confirmed: {held}\n"));
         }

@@ -1,6 +1,6 @@
 //! The columns that are plain texts: names, expression, durations, the switch.
 
-use crate::mimir::ruler::PromDuration;
+use crate::mimir::ruler::{PromDuration, is_addressable};
 use crate::rules::alert_rule::{MAX_INTERVAL, MIN_INTERVAL};
 use crate::rules::refusal::{Faults, Position, quoted};
 
@@ -40,13 +40,15 @@ pub(super) fn name(text: Option<&str>, faults: &mut Faults) -> String {
 }
 
 /// The group's name. It is a percent-encoded segment of a path towards Mimir, so nearly anything
-/// goes; but `.` and `..` are taken for steps in a path however they are encoded, and a step up from
-/// a group is its whole namespace.
+/// goes; but steps in a path are taken for such however they are encoded, and a step up from a group is
+/// its whole namespace.
 pub(super) fn group(text: Option<&str>, default: &str, faults: &mut Faults) -> String {
     let name = trimmed(text);
     let name = if name.is_empty() { default } else { name };
-    if matches!(name, "." | "..") {
-        faults.add("rule_group", format!("is {}; name the group in words", quoted(name)));
+    if !name.is_empty() && name.len() <= MAX_GROUP_BYTES && !is_addressable(name) {
+        let fault =
+            format!("is {}, which is a path to Mimir; name the group in words", quoted(name));
+        faults.add("rule_group", fault);
     }
     line("rule_group", name, MAX_GROUP_BYTES, faults)
 }

@@ -27,11 +27,17 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
     let admin = office.town.client(&office.town.member(&org, "admin").await);
     let list = admin.get(&path(&org, "")).await.json();
     let rules = list["rules"].as_array().unwrap();
-    assert_eq!((rules[0]["state"].as_str(), rules[1]["state"].as_str()), (Some("live"), Some("invalid")));
+    assert_eq!(
+        (rules[0]["state"].as_str(), rules[1]["state"].as_str()),
+        (Some("live"), Some("invalid"))
+    );
     assert!(rules[0]["live_since"].is_string() && rules[0]["live_hash"].is_string(), "{list}");
     assert!(rules[1]["reason"].as_str().unwrap().contains("line 1, column"), "{list}");
     assert!(rules[1]["live_hash"].is_null(), "{list}");
-    assert_eq!((list["sync"]["live"].as_u64(), list["sync"]["not_live"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(
+        (list["sync"]["live"].as_u64(), list["sync"]["not_live"].as_u64()),
+        (Some(1), Some(1))
+    );
     for (who, org) in [
         (office.town.client(&office.town.member(&org, "viewer").await), &org),
         (admin.clone(), &other),
@@ -43,7 +49,9 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
         }
     }
     // All organisations together are the operator's.
-    for (method, path) in [(Method::GET, "/admin/rules/status"), (Method::POST, "/admin/rules/sync")] {
+    for (method, path) in
+        [(Method::GET, "/admin/rules/status"), (Method::POST, "/admin/rules/sync")]
+    {
         assert_eq!(admin.send(method, path, Vec::new()).await.status, 403);
     }
     let status = office.rule_status().await;
@@ -75,14 +83,20 @@ async fn a_dry_run_says_what_a_sync_then_does() {
     assert_eq!(diff, dry);
     assert_eq!(diff["in_sync"], false);
     let text = diff["diff"].as_str().unwrap();
-    assert!(text.contains("-  expr: \"up == 0\"") && text.contains("+  expr: \"up == 7\""), "{text}");
+    assert!(
+        text.contains("-  expr: \"up == 0\"") && text.contains("+  expr: \"up == 7\""),
+        "{text}"
+    );
     let actions: Vec<(&str, &str)> = diff["changes"]
         .as_array()
         .unwrap()
         .iter()
         .map(|change| (change["group"].as_str().unwrap(), change["action"].as_str().unwrap()))
         .collect();
-    assert!(actions.contains(&("default", "update")) && actions.contains(&("other", "create")), "{diff}");
+    assert!(
+        actions.contains(&("default", "update")) && actions.contains(&("other", "create")),
+        "{diff}"
+    );
     assert!(diff["not_live"][0]["reason"].as_str().unwrap().contains("line 1"), "{diff}");
     let all = service.post("/admin/rules/sync?dry_run=true", "").await.json();
     assert_eq!(all["organisations"][0]["organisation"], org, "{all}");
@@ -112,10 +126,8 @@ fn hook(kind: &str, record: Value, old: Value) -> String {
 // Supabase's webhooks: one secret, all three types; a hint and never the truth.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_a_hint_for_whom_to_look_at() {
-    let settings = [
-        ("rules.webhook_secret", &*format!("{SECRET:?}")),
-        ("rules.reconcile_interval", "\"1h\""),
-    ];
+    let settings =
+        [("rules.webhook_secret", &*format!("{SECRET:?}")), ("rules.reconcile_interval", "\"1h\"")];
     let office = office(&settings).await;
     let org = office.town.organisation().await;
     office.sync_all().await;
@@ -185,8 +197,8 @@ async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
         ("/admin/organisations/{organisation}/rules/diff", service.get(&path(&org, "/diff")).await),
         ("/admin/rules/status", service.get("/admin/rules/status").await),
     ] {
-        let schema = &description["paths"][described]["get"]["responses"]["200"]["content"]
-            ["application/json"]["schema"];
+        let schema = &description["paths"][described]["get"]["responses"]["200"]["content"]["application/json"]
+            ["schema"];
         fits(&description, schema, &given.json(), described);
     }
 }
@@ -199,7 +211,10 @@ fn fits(description: &Value, schema: &Value, value: &Value, about: &str) {
     }
     if value.is_null() {
         let text = schema.to_string();
-        assert!(text.contains("\"null\"") || schema.as_object().is_none_or(serde_json::Map::is_empty), "{about}: null for {schema}");
+        assert!(
+            text.contains("\"null\"") || schema.as_object().is_none_or(serde_json::Map::is_empty),
+            "{about}: null for {schema}"
+        );
         return;
     }
     if let Some(all) = schema["allOf"].as_array() {
@@ -218,13 +233,19 @@ fn fits(description: &Value, schema: &Value, value: &Value, about: &str) {
             fits(description, &schema["items"], item, about);
         }
     }
-    if let (Some(object), Some(properties)) = (value.as_object(), schema["properties"].as_object()) {
+    if let (Some(object), Some(properties)) = (value.as_object(), schema["properties"].as_object())
+    {
         for (field, value) in object {
-            let of = properties.get(field).unwrap_or_else(|| panic!("{about}: {field} is not described"));
+            let of = properties
+                .get(field)
+                .unwrap_or_else(|| panic!("{about}: {field} is not described"));
             fits(description, of, value, &format!("{about}.{field}"));
         }
         for required in schema["required"].as_array().into_iter().flatten() {
-            assert!(object.contains_key(required.as_str().unwrap()), "{about}: {required} is missing");
+            assert!(
+                object.contains_key(required.as_str().unwrap()),
+                "{about}: {required} is missing"
+            );
         }
     }
 }
@@ -251,7 +272,12 @@ async fn mimirtool_reads_back_what_was_written() {
     let office = office(&[]).await;
     let org = office.town.organisation().await;
     let id = office
-        .rule_with(&org, "Hot: \"very\"", "temperature{hub=\"a\"} > 50", "annotations = '{\"s\": \"é # {{ $value }}\"}'")
+        .rule_with(
+            &org,
+            "Hot: \"very\"",
+            "temperature{hub=\"a\"} > 50",
+            "annotations = '{\"s\": \"é # {{ $value }}\"}'",
+        )
         .await;
     office.wait_state(&id, "live").await;
     let print = || {
@@ -264,7 +290,10 @@ async fn mimirtool_reads_back_what_was_written() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let printed = print().to_string();
-    assert!(printed.contains("Hot: \\\"very\\\"") && printed.contains("é # {{ $value }}"), "{printed}");
+    assert!(
+        printed.contains("Hot: \\\"very\\\"") && printed.contains("é # {{ $value }}"),
+        "{printed}"
+    );
     let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
     assert_eq!((code, diff.trim()), (0, ""), "{note}");
     // What somebody does with mimirtool shows in the diff, and is gone after a sync.
@@ -291,7 +320,10 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     wait_until("the proxy has ended", SOON, async || !office.town.proxy.process.is_running()).await;
     office.rule(&org, "Good", "up == 0").await;
     let (code, diff, note) = run(&office, &["rules", "diff"]);
-    assert!(code == 1 && diff.contains("Good") && note.contains("1 of them not in sync"), "{code} {diff} {note}");
+    assert!(
+        code == 1 && diff.contains("Good") && note.contains("1 of them not in sync"),
+        "{code} {diff} {note}"
+    );
     let (code, said, note) = run(&office, &["rules", "sync"]);
     assert!(code == 0 && said.contains("1 changed"), "{code} {said} {note}");
     assert_eq!(office.groups(&org).await["default"], ["Good"]);
@@ -306,7 +338,10 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     std::fs::write(&file, "- {name: A, expr: 'up == 0'}\n- {name: B, expr: 'sum(('}\n- {name: '', expr: up, for_duration: soon}\n").unwrap();
     let file = file.to_str().unwrap();
     let (code, said, note) = run(&office, &["rules", "check", file]);
-    assert!(code == 1 && said.contains("rule 2 (B)") && said.contains("for_duration"), "{code} {said}");
+    assert!(
+        code == 1 && said.contains("rule 2 (B)") && said.contains("for_duration"),
+        "{code} {said}"
+    );
     assert!(note.contains("3 rules, 2 invalid"), "{note}");
     let offline = std::process::Command::new(harness::Proxy::binary())
         .args(["rules", "check", file])
@@ -315,7 +350,10 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     let said = String::from_utf8(offline.stdout).unwrap();
     assert!(offline.status.code() == Some(1) && said.contains("rule 2 (B): warning"), "{said}");
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
-    assert_eq!(command_with(&office.town.database, &away, &["rules", "diff"]).status.code(), Some(69));
+    assert_eq!(
+        command_with(&office.town.database, &away, &["rules", "diff"]).status.code(),
+        Some(69)
+    );
     let _ = Mimir::shared().await;
     let _: Client = office.ruler(&org);
 }

@@ -98,6 +98,10 @@ async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
     office.sql(&format!("update alert_rule set expr = 'up == 3' where id = '{}'", ids[0])).await;
     office.sync(&org).await;
     assert_eq!(office.status(&ids[0]).await.0, "error");
+    // A listing that is empty although it should not be: what should be there is written again.
+    relay.set(Fault::EmptyListing);
+    office.sync(&org).await;
+    assert_eq!(office.groups(&org).await["default"].len(), 2);
     relay.set(Fault::None);
     office.wait_state(&ids[0], "live").await;
     let text = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
@@ -112,7 +116,8 @@ async fn killed_between_two_groups_it_converges() {
     write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
     office.sync_all().await;
     relay.set(Fault::WritesAfter(2, 500));
-    let groups: Vec<String> = (0..6).map(|n| format!("('{org}', 'A{n}', 'up == {n}', 'g{n}')")).collect();
+    let groups: Vec<String> =
+        (0..6).map(|n| format!("('{org}', 'A{n}', 'up == {n}', 'g{n}')")).collect();
     office
         .sql(&format!(
             "insert into alert_rule (organisation_id, name, expr, rule_group) values {}",
@@ -127,10 +132,8 @@ async fn killed_between_two_groups_it_converges() {
     let mimir = Mimir::shared().await.url();
     let office = office_on(database, &mimir, &relay.url(), &[]).await;
     wait_until("all are there", SOON, async || office.groups(&org).await.len() == 6).await;
-    wait_until("and are told so", SOON, async || {
-        office.states(&org).await.get("live") == Some(&6)
-    })
-    .await;
+    wait_until("and are told so", SOON, async || office.states(&org).await.get("live") == Some(&6))
+        .await;
     let all = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
     assert!(all.contains("Theirs"), "{all}");
 }
@@ -141,7 +144,8 @@ async fn without_the_database_nothing_happens_and_then_everything() {
     let mut postgres = Postgres::start().await;
     let mimir = Mimir::shared().await.url();
     let database = postgres.database("rules").await;
-    let office = office_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
+    let office =
+        office_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
     let org = office.town.organisation().await;
     let id = office.rule(&org, "Up", "up == 0").await;
     office.wait_state(&id, "live").await;
@@ -159,10 +163,8 @@ async fn without_the_database_nothing_happens_and_then_everything() {
 async fn a_locked_table_deletes_nothing() {
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
-    let settings = [
-        ("rules.reconcile_interval", "\"1s\""),
-        ("database.query_timeout", "\"500ms\""),
-    ];
+    let settings =
+        [("rules.reconcile_interval", "\"1s\""), ("database.query_timeout", "\"500ms\"")];
     let office = office_on(database, &mimir, &mimir, &settings).await;
     let org = office.town.organisation().await;
     let id = office.rule(&org, "Up", "up == 0").await;

@@ -142,7 +142,8 @@ async fn another_database_deletes_nothing() {
     // A fresh one, with nothing in it but the tables.
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
-    let other = office_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
+    let other =
+        office_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
     other.sync_all().await;
     // And one in which the organisation is, without its rules.
     other.sql(&format!("insert into organisation (id) values ('{org}')")).await;
@@ -186,10 +187,7 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
 // An organisation that was deleted keeps its rules for the grace, and then loses them, and only them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
-    let settings = [
-        ("rules.organisation_grace", "\"3s\""),
-        ("rules.reconcile_interval", "\"1s\""),
-    ];
+    let settings = [("rules.organisation_grace", "\"3s\""), ("rules.reconcile_interval", "\"1s\"")];
     let office = office(&settings).await;
     let (gone, stays) = (with_rules(&office, 2).await, with_rules(&office, 8).await);
     super::write_group(&office.ruler(&gone), "theirs", "theirs", "Theirs").await;
@@ -215,11 +213,14 @@ async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
 // One that comes back in time keeps everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
-    let settings =
-        [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
+    let settings = [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
     let office = office(&settings).await;
     let org = with_rules(&office, 2).await;
-    office.sql(&format!("create table saved as table alert_rule; delete from organisation where id = '{org}'")).await;
+    office
+        .sql(&format!(
+            "create table saved as table alert_rule; delete from organisation where id = '{org}'"
+        ))
+        .await;
     wait_until("it is missed", SOON, async || {
         office.rule_status().await.to_string().contains("absent_since\":\"2")
     })

@@ -27,7 +27,8 @@ async fn two() -> Two {
     let database = Postgres::shared().await.database("rules").await;
     let url = database.url();
     let first = office_on(database, &mimir, &first_way.url(), &[]).await;
-    wait_until("the first leads", SOON, async || first.town.proxy.metric(LEADER).await == 1.0).await;
+    wait_until("the first leads", SOON, async || first.town.proxy.metric(LEADER).await == 1.0)
+        .await;
     let issuer = Issuer::start().await;
     let second = ProxyOptions::new(&issuer.url(), &second_way.url())
         .set("database.url", &format!("{url:?}"))
@@ -41,7 +42,10 @@ async fn second_takes_over(two: &Two, org: &str) {
     let began = Instant::now();
     let id = two.first.rule(org, "Later", "up == 1").await;
     wait_until("the second writes", TAKE_OVER, async || {
-        groups_of(&two.mimir, org, "alert_rule").await.values().any(|all| all.contains(&"Later".to_owned()))
+        groups_of(&two.mimir, org, "alert_rule")
+            .await
+            .values()
+            .any(|all| all.contains(&"Later".to_owned()))
     })
     .await;
     println!("taken over after {:?}", began.elapsed());
@@ -81,7 +85,8 @@ async fn a_leader_that_ends_hands_over_at_once() {
     two.first.wait_state(&id, "live").await;
     let began = Instant::now();
     two.first.town.proxy.process.signal("TERM");
-    wait_until("the second leads", TAKE_OVER, async || two.second.metric(LEADER).await == 1.0).await;
+    wait_until("the second leads", TAKE_OVER, async || two.second.metric(LEADER).await == 1.0)
+        .await;
     println!("handed over after {:?}", began.elapsed());
     second_takes_over(&two, &org).await;
 }

@@ -36,9 +36,12 @@ async fn every_change_of_a_row_is_live_at_once() {
         let moved: &[(&str, &[&str])] = &[("default", &["Keeper"]), ("site", &["Hotter"])];
         taken.push(change("move", "rule_group = 'site'".to_owned(), moved).await);
         let began = Instant::now();
-        office.sql(&format!("update alert_rule set evaluation_interval = '15s' where id = '{id}'")).await;
+        office
+            .sql(&format!("update alert_rule set evaluation_interval = '15s' where id = '{id}'"))
+            .await;
         wait_until("the interval is Mimir's", SOON, async || {
-            let answer = office.ruler(&org).get("/prometheus/config/v1/rules/alert_rule/site").await;
+            let answer =
+                office.ruler(&org).get("/prometheus/config/v1/rules/alert_rule/site").await;
             answer.text.contains("interval: 15s")
         })
         .await;
@@ -52,7 +55,8 @@ async fn every_change_of_a_row_is_live_at_once() {
         taken.push(("delete", began.elapsed()));
         assert_eq!(office.groups(&org).await.len(), 1, "round {round}");
         // A status goes with its rule.
-        wait_until("the status is gone", SOON, async || office.status(&id).await.0.is_empty()).await;
+        wait_until("the status is gone", SOON, async || office.status(&id).await.0.is_empty())
+            .await;
     }
     let mut all: Vec<Duration> = taken.iter().map(|(_, took)| *took).collect();
     all.sort();
@@ -62,7 +66,12 @@ async fn every_change_of_a_row_is_live_at_once() {
         of.sort();
         println!("{what}: median {:?}, longest {:?}", of[of.len() / 2], of[of.len() - 1]);
     }
-    println!("all {}: median {:?}, p99 {:?}", all.len(), all[all.len() / 2], all[all.len() * 99 / 100]);
+    println!(
+        "all {}: median {:?}, p99 {:?}",
+        all.len(),
+        all[all.len() / 2],
+        all[all.len() * 99 / 100]
+    );
 }
 
 // What a rule's author wrote is what fires: name, labels, annotations with their templates.

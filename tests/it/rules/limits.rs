@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use harness::{Mimir, Postgres, wait_until};
+use harness::{Mimir, wait_until};
 
-use super::{SOON, office, office_on};
+use super::{SOON, office};
 
 // Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
 // ways: 93 go live, and 7 say why.
@@ -117,7 +117,11 @@ async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
     office.wait_state(&fits, "live").await;
     assert_eq!(office.groups(&org).await.len(), 70);
     // Room is made: it goes live.
-    office.sql(&format!("delete from alert_rule where organisation_id = '{org}' and rule_group = 'g2'")).await;
+    office
+        .sql(&format!(
+            "delete from alert_rule where organisation_id = '{org}' and rule_group = 'g2'"
+        ))
+        .await;
     office.wait_state(&over, "live").await;
     // An update that is broken leaves its group without it, and not without the others.
     office.sql(&format!("update alert_rule set expr = 'sum((' where id = '{fits}'")).await;
@@ -128,16 +132,10 @@ async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
 // Limits that Mimir tells for a tenant count, and not those that we assume.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_own_limits_are_learned_from_mimir() {
-    let mut mimir = Mimir::start().await;
-    let database = Postgres::shared().await.database("rules").await;
-    let url = mimir.url();
-    let office = office_on(database, &url, &url, &[]).await;
+    let office = office(&[]).await;
     let org = office.town.organisation().await;
-    mimir
-        .runtime(&format!(
-            "overrides:\n  {org}:\n    ruler_max_rules_per_rule_group: 3\n    ruler_max_rule_groups_per_tenant: 2\n"
-        ))
-        .await;
+    let limits = "{ruler_max_rules_per_rule_group: 3, ruler_max_rule_groups_per_tenant: 2}";
+    Mimir::shared().await.override_limits(&org, limits).await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, created_at) \
          select '{org}', 'A' || n, 'up == ' || n, now() + n * interval '1 s' from generate_series(1, 8) as n"
@@ -148,5 +146,7 @@ async fn a_tenants_own_limits_are_learned_from_mimir() {
         states.get("live") == Some(&6) && states.get("over_limit") == Some(&2)
     })
     .await;
-    office.wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])]).await;
+    office
+        .wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])])
+        .await;
 }

@@ -10,7 +10,8 @@ use crate::town::command;
 async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
     let client = database.client().await;
     client.batch_execute("begin; set local role authenticated").await.unwrap();
-    let claims = format!("select set_config('request.jwt.claims', '{{\"sub\": \"{user}\"}}', true)");
+    let claims =
+        format!("select set_config('request.jwt.claims', '{{\"sub\": \"{user}\"}}', true)");
     client.batch_execute(&claims).await.unwrap();
     let done = client.execute(sql, &[]).await.map_err(|error| {
         error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
@@ -34,11 +35,16 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
     let viewer = office.town.member(&a, "viewer").await.id;
     let stranger = office.town.member(&b, "owner").await.id;
     let database = &office.town.database;
-    let insert = format!("insert into alert_rule (organisation_id, name, expr) values ('{a}', 'Up', 'up == 0')");
+    let insert = format!(
+        "insert into alert_rule (organisation_id, name, expr) values ('{a}', 'Up', 'up == 0')"
+    );
     assert_eq!(as_user(database, editor, &insert).await, Ok(1));
     for user in [viewer, stranger] {
         let refused = as_user(database, user, &insert).await;
-        assert!(refused.as_ref().is_err_and(|why| why.contains("row-level security")), "{refused:?}");
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("row-level security")),
+            "{refused:?}"
+        );
     }
     let id = database.query("select id from alert_rule").await[0][0].clone().unwrap();
     office.wait_state(&id, "live").await;
@@ -62,7 +68,10 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
         "truncate alert_rule".to_owned(),
     ] {
         let refused = as_user(database, editor, &forbidden).await;
-        assert!(refused.as_ref().is_err_and(|why| why.contains("permission denied")), "{forbidden}: {refused:?}");
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("permission denied")),
+            "{forbidden}: {refused:?}"
+        );
     }
     // A deletion through the API leaves its trace, and is carried out.
     let delete = format!("delete from alert_rule where id = '{id}'");
@@ -147,7 +156,11 @@ async fn a_table_of_the_operators_own_is_synced() {
     let office = super::Office { town, mimir };
     let org = harness::fresh_organisation();
     office.sql(&format!("insert into mimir.organisation (id) values ('{org}')")).await;
-    office.sql(&format!("insert into public.alarms (project, title, query) values ('{org}', 'Up', 'up == 0')")).await;
+    office
+        .sql(&format!(
+            "insert into public.alarms (project, title, query) values ('{org}', 'Up', 'up == 0')"
+        ))
+        .await;
     office.wait_groups(&org, &[("default", &["Up"])]).await;
     office.sql("update public.alarms set title = 'Down', hold_seconds = 300").await;
     office.wait_groups(&org, &[("default", &["Down"])]).await;

@@ -46,9 +46,18 @@ async fn main() {
         "\n{} organisations x {GROUPS} groups x {RULES} rules, {} at once, medians of {} rounds",
         args.organisations, args.concurrency, args.rounds
     );
-    println!("cold sync / bare POSTs:                {:.2}", median(&|r| ratio(r.cold, r.bare_write)));
-    println!("first look without changes / bare GETs: {:.2}", median(&|r| ratio(r.first_unchanged, r.bare_read)));
-    println!("further looks / bare GETs:              {:.2}", median(&|r| ratio(r.unchanged, r.bare_read)));
+    println!(
+        "cold sync / bare POSTs:                {:.2}",
+        median(&|r| ratio(r.cold, r.bare_write))
+    );
+    println!(
+        "first look without changes / bare GETs: {:.2}",
+        median(&|r| ratio(r.first_unchanged, r.bare_read))
+    );
+    println!(
+        "further looks / bare GETs:              {:.2}",
+        median(&|r| ratio(r.unchanged, r.bare_read))
+    );
 }
 
 fn args() -> Args {
@@ -100,13 +109,7 @@ async fn round(args: &Args, number: usize) -> Round {
     bare_reads.sort();
     let sets = proxy.metric("mimir_tenant_proxy_rules_group_writes_total{kind=\"set\"}").await;
     assert_eq!(sets as usize, args.organisations * GROUPS, "a look without changes writes nothing");
-    Round {
-        bare_write,
-        cold,
-        bare_read: bare_reads[2],
-        first_unchanged,
-        unchanged: unchanged[2],
-    }
+    Round { bare_write, cold, bare_read: bare_reads[2], first_unchanged, unchanged: unchanged[2] }
 }
 
 async fn fill(database: &Database, organisations: usize) {
@@ -149,7 +152,8 @@ async fn reconciled(proxy: &Proxy, number: usize) -> Duration {
     let mut took = None;
     wait_until("everything has been looked at", Duration::from_secs(300), async || {
         let log = proxy.process.log();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let lines =
+            log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let mut looks = lines.filter(|line| line["message"] == "Alert rules reconciled");
         took = looks.nth(number - 1);
         took.is_some()
