@@ -1,4 +1,4 @@
-//! `/admin` as OpenAPI, generated from the handlers themselves.
+//! `/admin` as `OpenAPI`, generated from the handlers themselves.
 
 use axum::extract::State;
 use serde_json::Value;

@@ -58,8 +58,9 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
 }
 
 /// There was no answer: neither good nor bad news about the rules.
-fn unavailable(problem: impl ToString) -> Outcome {
-    Ok(Said { answer: String::new(), note: Some(problem.to_string()), exit_code: EXIT_UNAVAILABLE })
+fn unavailable(problem: impl ToString) -> Said {
+    let note = Some(problem.to_string());
+    Said { answer: String::new(), note, exit_code: EXIT_UNAVAILABLE }
 }
 
 fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {

@@ -101,7 +101,7 @@ pub mod admin {
     pub const ALL_RULES_CONFIRM: &str = "/admin/rules/guard/confirm";
     /// Supabase tells of a change.
     pub const ALERT_RULE_WEBHOOK: &str = "/admin/webhooks/alert-rule";
-    /// This interface, as OpenAPI.
+    /// This interface, as `OpenAPI`.
     pub const OPENAPI: &str = "/admin/openapi.json";
 }
 

@@ -32,7 +32,7 @@ pub async fn lead_forever(
             Ok(Some((leadership, until))) => {
                 is_away = false;
                 let lease = Lease::new(until);
-                lead(&engine, &hints, &holder, leadership, lease, &cancelled).await;
+                Box::pin(lead(&engine, &hints, &holder, leadership, lease, &cancelled)).await;
             }
             Ok(None) => is_away = false,
             Err(error) => {

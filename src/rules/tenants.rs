@@ -59,7 +59,7 @@ pub(super) struct Tenants {
 }
 
 /// Two looks at one tenant are at least so far apart, however fast its rules change.
-const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(20);
 
 impl Tenants {
     pub(super) fn get(&mut self, organisation: &OrganisationId) -> &mut Tenant {

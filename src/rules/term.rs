@@ -83,7 +83,8 @@ impl Term {
             tasks: JoinSet::new(),
             survey: None,
             survey_again: None,
-            next_survey: Instant::now(),
+            // First it is asked who waits for a survey: the first one is for them.
+            next_survey: Instant::now() + SURVEY_RETRY,
             surveys: 0,
             leader,
             totals: [0; RuleState::ALL.len()],
@@ -248,9 +249,14 @@ impl Term {
     fn take_done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Looked(looked)) => self.looked(*looked),
-            Ok(Done::Requests(Ok(requests))) => self.take_requests(requests),
-            Ok(Done::Requests(Err(error))) => {
-                tracing::warn!(%error, "Requested syncs not read");
+            Ok(Done::Requests(requests)) => {
+                match requests {
+                    Ok(requests) => self.take_requests(requests),
+                    Err(error) => tracing::warn!(%error, "Requested syncs not read"),
+                }
+                if self.surveys == 0 {
+                    self.next_survey = Instant::now();
+                }
             }
             Ok(Done::Leader(row)) => self.judge_survey(row),
             Ok(Done::Buried(organisation, outcome)) => self.buried(&organisation, outcome),

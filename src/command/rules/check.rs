@@ -58,7 +58,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
         }
         None => match of_database(config, only).await {
             Ok(rows) => rows,
-            Err(problem) => return unavailable(problem),
+            Err(problem) => return Ok(unavailable(problem)),
         },
     };
     let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
@@ -77,7 +77,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
                     let tenant = tenant.map_err(|error| format!("{place}: {error}"))?;
                     match asked(client, &tenant, &rule.rule.expr).await {
                         Ok(fault) => (fault, None),
-                        Err(error) => return unavailable(error),
+                        Err(error) => return Ok(unavailable(error)),
                     }
                 }
             },

@@ -1,5 +1,7 @@
 //! `rules diff`
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -21,7 +23,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
         Some(one) => vec![one],
         None => match engine.store().organisations().await {
             Ok(all) => all.into_iter().collect(),
-            Err(error) => return unavailable(error),
+            Err(error) => return Ok(unavailable(error)),
         },
     };
     organisations.sort();
@@ -30,7 +32,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     for organisation in organisations {
         let preview = match engine.preview(&organisation).await {
             Ok(preview) => preview,
-            Err(error) => return unavailable(format!("{organisation}: {error}")),
+            Err(error) => return Ok(unavailable(format!("{organisation}: {error}"))),
         };
         if preview.is_in_sync() {
             continue;
@@ -52,12 +54,10 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
             }));
             continue;
         }
-        answer.push_str(&format!(
-            "# organisation {organisation}, tenant {}\n",
-            preview.tenant.as_str()
-        ));
+        let _ =
+            writeln!(answer, "# organisation {organisation}, tenant {}", preview.tenant.as_str());
         if let Some(held) = held {
-            answer.push_str(&format!("# held until it is confirmed: {held}\n"));
+            let _ = writeln!(answer, "# held until it is confirmed: {held}");
         }
         answer.push_str(&preview.diff());
     }

@@ -1,5 +1,6 @@
 //! `rules sync`
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
     let request = NewSyncRequest { organisation, requested_by };
     let id = match engine.store().request_sync(request).await {
         Ok(id) => id,
-        Err(error) => return unavailable(error),
+        Err(error) => return Ok(unavailable(error)),
     };
     let cancelled = CancellationToken::new();
     let leading = tokio::spawn(lead_forever(
@@ -40,8 +41,8 @@ pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
     let _ = leading.await;
     match finished {
         Ok(Some(request)) => Ok(said(&request, of.json)),
-        Ok(None) => unavailable("nobody took it up: another process leads and does not go on"),
-        Err(error) => unavailable(error),
+        Ok(None) => Ok(unavailable("nobody took it up: another process leads and does not go on")),
+        Err(error) => Ok(unavailable(error)),
     }
 }
 
@@ -93,7 +94,7 @@ fn said(request: &SyncRequest, as_json: bool) -> Said {
     if let Some(rules) = outcome["rules"].as_object() {
         let states = rules.iter().filter(|(_, count)| count.as_u64() > Some(0));
         let states: Vec<String> = states.map(|(state, count)| format!("{count} {state}")).collect();
-        answer.push_str(&format!("\nrules: {}", states.join(", ")));
+        let _ = write!(answer, "\nrules: {}", states.join(", "));
     }
     let note = problem.or(guard).map(ToOwned::to_owned);
     Said { answer, note, exit_code }

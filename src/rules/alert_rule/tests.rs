@@ -19,6 +19,7 @@ fn row() -> AlertRuleRow {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "columns may be empty")]
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -133,6 +134,7 @@ fn all_faults_of_a_row_are_told_at_once() {
 type Change = fn(&mut AlertRuleRow);
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_fault_says_what_is_wrong_and_what_would_be_right() {
     let cases: [(Change, &str); 31] = [
         (

@@ -36,7 +36,7 @@ impl Term {
         if is_absent {
             self.absent(&organisation);
         } else if !matches!(activated.outcome, Outcome::Deferred) {
-            self.log(&organisation, &activated, took);
+            log(&organisation, &activated, took);
             self.note(&organisation, &activated);
             self.set_next(&organisation, &activated.outcome);
         }
@@ -81,33 +81,6 @@ impl Term {
             sync.absent_since = Some(now);
             let sync = sync.clone();
             self.ledger.sync(sync);
-        }
-    }
-
-    fn log(&self, organisation: &OrganisationId, activated: &Activated, took: std::time::Duration) {
-        let states = activated.states;
-        let count = |state: RuleState| states[state as usize];
-        let not_live = not_live(&states);
-        match &activated.outcome {
-            Outcome::Applied => tracing::info!(
-                organisation.id = %organisation,
-                rules.live = count(RuleState::Live),
-                rules.not_live = not_live,
-                duration_ms = took.as_millis(),
-                "Alert rules synced"
-            ),
-            Outcome::Failed(trouble) => tracing::warn!(
-                organisation.id = %organisation,
-                problem = trouble.problem,
-                "Alert rules not synced; tried again"
-            ),
-            Outcome::Held(held) => tracing::warn!(
-                organisation.id = %organisation,
-                guard.id = held.id,
-                reason = held.reason,
-                "Deletion of alert rules held"
-            ),
-            Outcome::Unchanged | Outcome::Deferred | Outcome::LeaseLost => {}
         }
     }
 
@@ -210,6 +183,33 @@ impl Term {
                 gauge.set(f64::from(u32::try_from(total).unwrap_or(u32::MAX)));
             }
         }
+    }
+}
+
+fn log(organisation: &OrganisationId, activated: &Activated, took: std::time::Duration) {
+    let states = activated.states;
+    let count = |state: RuleState| states[state as usize];
+    let not_live = not_live(&states);
+    match &activated.outcome {
+        Outcome::Applied => tracing::info!(
+            organisation.id = %organisation,
+            rules.live = count(RuleState::Live),
+            rules.not_live = not_live,
+            duration_ms = took.as_millis(),
+            "Alert rules synced"
+        ),
+        Outcome::Failed(trouble) => tracing::warn!(
+            organisation.id = %organisation,
+            problem = trouble.problem,
+            "Alert rules not synced; tried again"
+        ),
+        Outcome::Held(held) => tracing::warn!(
+            organisation.id = %organisation,
+            guard.id = held.id,
+            reason = held.reason,
+            "Deletion of alert rules held"
+        ),
+        Outcome::Unchanged | Outcome::Deferred | Outcome::LeaseLost => {}
     }
 }
 

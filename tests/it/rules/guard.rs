@@ -166,7 +166,7 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
         .await;
     let mimir = Mimir::shared().await.url();
     let query = "select id, org as organisation_id, title as name, q as expr from theirs, flag \
-                 where org = any($1) and is_on and case when is_broken then 1 / 0 = 1 else true end";
+                 where org = any($1) and is_on and 1 / case when is_broken then 0 else 1 end = 1";
     let settings = [
         ("database.alert_rule_query", &*format!("{query:?}")),
         ("rules.reconcile_interval", "\"1s\""),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{office, office_on};
 use crate::town::command;
 
-/// Runs SQL as PostgREST does for a user, in a transaction that is taken back.
+/// Runs SQL as `PostgREST` does for a user, in a transaction that is taken back.
 async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
     let client = database.client().await;
     client.batch_execute("begin; set local role authenticated").await.unwrap();
@@ -134,7 +134,7 @@ async fn a_table_of_the_operators_own_is_synced() {
     let database = Postgres::shared().await.database("rules").await;
     let text = include_str!("../../../docs/operations/rules.md");
     let block = |mark: &str| {
-        let from = text.split_once(&format!("<!-- {mark} -->")).expect(mark).1;
+        let from = text.split_once(&format!("<!-- {mark} -->")).unwrap().1;
         let from = from.split_once("```").unwrap().1.split_once('\n').unwrap().1;
         from.split_once("```").unwrap().0.to_owned()
     };

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::{Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const GROUPS: usize = 3;
 const RULES: usize = 10;
