@@ -13,9 +13,9 @@ mod finding;
 mod keys;
 mod listeners;
 mod replication;
-mod rings;
 mod ring_addresses;
 mod ring_keys;
+mod rings;
 mod shutdown;
 mod storage;
 mod tenants;
@@ -145,7 +145,14 @@ impl Profile {
         right: &str,
     ) -> Finding {
         let (wrong, right) = (expansion::as_written(wrong), expansion::as_written(right));
-        Finding { check, severity, key: key.to_owned(), line: self.document.line(key), wrong, right }
+        Finding {
+            check,
+            severity,
+            key: key.to_owned(),
+            line: self.document.line(key),
+            wrong,
+            right,
+        }
     }
 
     /// Whether a component runs beside those of `target: all`.

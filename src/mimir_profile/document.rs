@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn keys_know_their_lines_and_missing_ones_the_line_of_their_block() {
-        let document = Document::read("# c\na:\n  b: &x {c: yes}\n  d: *x\nl: [1, 2.5, null]\n").unwrap();
+        let document =
+            Document::read("# c\na:\n  b: &x {c: yes}\n  d: *x\nl: [1, 2.5, null]\n").unwrap();
         assert_eq!(document.line("a.b.c"), 3);
         assert_eq!(document.line("a.q.r"), 2);
         assert_eq!(document.line("q"), 0);

@@ -20,8 +20,9 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
         "public-listener",
         "an address of a private network; whoever reaches Mimir itself is every tenant",
     );
-    let address = written.trim_matches(['[', ']']).parse::<IpAddr>();
-    let is_everywhere = written.is_empty() || address.is_ok_and(|address| address.is_unspecified());
+    let address = written.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let is_everywhere =
+        written.is_empty() || address.is_some_and(|address| address.is_unspecified());
     if is_everywhere {
         if !profile.is_for_fly() {
             let wrong = if written.is_empty() {
@@ -32,13 +33,13 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
             return Some(profile.warning(check, key, wrong, right));
         }
         // On Fly a machine's own addresses are private; but the private network is IPv6.
-        if address == Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        if address == Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
             let wrong = "is IPv4 only, and Fly's private network is IPv6: nobody reaches it";
             return Some(profile.error(check, key, wrong, "'::' there, which is IPv4 too"));
         }
         return None;
     }
-    let is_public = address.is_ok_and(|address| !is_private(address));
+    let is_public = address.is_some_and(|address| !is_private(address));
     is_public.then(|| profile.warning(check, key, "is a public address", right))
 }
 

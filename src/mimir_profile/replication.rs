@@ -1,6 +1,5 @@
 //! Copies against instances, where their number is told (`--mimir-instances`).
 
-use super::document::Node;
 use super::{Finding, Profile};
 
 /// Mimir's own default of every replication factor.

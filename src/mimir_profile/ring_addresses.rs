@@ -20,11 +20,13 @@ pub(super) fn misplaced(profile: &Profile) -> Vec<Finding> {
     for ring in written(profile) {
         for place in ["kvstore", "kvstore.consul", "kvstore.etcd"] {
             let names = OF_THE_RING.iter().map(|name| (name, ring.key(&format!("{place}.{name}"))));
-            findings.extend(names.filter(|(_, key)| profile.get(key).is_some()).map(|(name, key)| {
-                let wrong = format!("does not belong into {place}: Mimir does not start");
-                let right = format!("move it beside kvstore: {}", ring.key(name));
-                profile.error("instance-addr-misplaced", &key, &wrong, &right)
-            }));
+            findings.extend(names.filter(|(_, key)| profile.get(key).is_some()).map(
+                |(name, key)| {
+                    let wrong = format!("does not belong into {place}: Mimir does not start");
+                    let right = format!("move it beside kvstore: {}", ring.key(name));
+                    profile.error("instance-addr-misplaced", &key, &wrong, &right)
+                },
+            ));
         }
     }
     findings

@@ -56,7 +56,8 @@ pub(super) fn outside_of_the_token(profile: &Profile) -> Vec<Finding> {
                 "is missing, and the default '{}' may be outside of what the token may write",
                 ring.default_prefix
             );
-            let right = "put the prefix that came with the token before it: ${CONSUL_PREFIX}/collectors/";
+            let right =
+                "put the prefix that came with the token before it: ${CONSUL_PREFIX}/collectors/";
             profile.warning("ring-prefix-outside-token", &ring.key("kvstore.prefix"), &wrong, right)
         })
         .collect()

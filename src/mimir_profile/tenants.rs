@@ -16,7 +16,8 @@ pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
         let wrong = "is on, so one tenant's rules may read other tenants";
         findings.push(profile.warning("ruler-federation", key, wrong, "leave it off"));
     }
-    for key in ["limits.ruler_max_rules_per_rule_group", "limits.ruler_max_rule_groups_per_tenant"] {
+    for key in ["limits.ruler_max_rules_per_rule_group", "limits.ruler_max_rule_groups_per_tenant"]
+    {
         if profile.get(key).and_then(Node::number) == Some(0) {
             let wrong = "is 0, so one tenant may keep all rulers busy";
             let right = "a limit; Mimir's own are 20 rules a group and 70 groups";
@@ -30,7 +31,8 @@ pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
 fn federation(profile: &Profile, Federation(ours): Federation) -> Option<Finding> {
     let (check, key) = ("federation-mismatch", "tenant_federation.enabled");
     let theirs = profile.get(key).map_or(Some(false), Node::switch)?;
-    let wrong = "is off while our tenancy.federation is on: reads of several organisations end in 422";
+    let wrong =
+        "is off while our tenancy.federation is on: reads of several organisations end in 422";
     match (ours > 1, theirs) {
         (true, false) => Some(profile.error(check, key, wrong, "set both to the same")),
         (false, true) => {

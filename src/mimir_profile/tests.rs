@@ -60,10 +60,14 @@ fn federation_is_compared_with_ours() {
     let with = |theirs: &str, ours: usize| {
         found_with(theirs, Assumptions { federation: Some(Federation(ours)), ..ALONE })
     };
-    let (off, on) = ("tenant_federation: {enabled: false}\n", "tenant_federation: {enabled: true}\n");
+    let (off, on) =
+        ("tenant_federation: {enabled: false}\n", "tenant_federation: {enabled: true}\n");
     let limited = "tenant_federation: {enabled: true, max_tenants: 8}\n";
     let enabled = one("federation-mismatch", "tenant_federation.enabled");
-    assert_eq!((with("", 16), with(off, 16), with(on, 1)), (enabled.clone(), enabled.clone(), enabled));
+    assert_eq!(
+        (with("", 16), with(off, 16), with(on, 1)),
+        (enabled.clone(), enabled.clone(), enabled)
+    );
     assert_eq!(with(limited, 16), one("federation-mismatch", "tenant_federation.max_tenants"));
     assert!(with(on, 16).is_empty() && with(off, 1).is_empty() && with(limited, 8).is_empty());
     assert!(found(on).is_empty(), "without our configuration there is nothing to compare with");
@@ -94,7 +98,10 @@ fn redis_is_gone_in_3_and_there_in_2() {
     let two = Assumptions { mimir: MimirVersion(2, 17), ..ALONE };
     assert!(found_with(text, two).is_empty());
     let scheme = text.replace("r:6379", "redis://r:6379");
-    assert_eq!(found_with(&scheme, two), one("cache-address", "frontend.results_cache.redis.endpoint"));
+    assert_eq!(
+        found_with(&scheme, two),
+        one("cache-address", "frontend.results_cache.redis.endpoint")
+    );
 }
 
 #[test]
@@ -106,11 +113,14 @@ fn listeners_are_judged_by_their_address() {
         let findings = examine(&text, &Variables::Unknown, ALONE);
         findings.first().map(|finding| finding.severity)
     };
-    let (fly, warning) = ("ruler: {alertmanager_url: 'http://am.internal'}\n", Some(Severity::Warning));
+    let (fly, warning) =
+        ("ruler: {alertmanager_url: 'http://am.internal'}\n", Some(Severity::Warning));
     for address in ["0.0.0.0", "::", "[::]", "203.0.113.7", "2001:db8::1"] {
         assert_eq!(with(address, ""), warning, "{address}");
     }
-    for address in ["127.0.0.1", "192.168.1.1", "100.64.0.1", "fdaa:0:1::3", "::1", "fly-local-6pn", ""] {
+    for address in
+        ["127.0.0.1", "192.168.1.1", "100.64.0.1", "fdaa:0:1::3", "::1", "fly-local-6pn", ""]
+    {
         assert_eq!(with(address, ""), None, "{address}");
     }
     assert_eq!(with("::", fly), None);
@@ -119,7 +129,9 @@ fn listeners_are_judged_by_their_address() {
 
 #[test]
 fn versions_are_read() {
-    for (text, version) in [("2.17", (2, 17)), ("2.17.4", (2, 17)), ("3.0", (3, 0)), ("3", (3, u32::MAX))] {
+    for (text, version) in
+        [("2.17", (2, 17)), ("2.17.4", (2, 17)), ("3.0", (3, 0)), ("3", (3, u32::MAX))]
+    {
         assert_eq!(text.parse(), Ok(MimirVersion(version.0, version.1)), "{text}");
     }
     for text in ["", "4", "2.x", "main"] {
@@ -134,8 +146,11 @@ fn values_of_variables_are_judged_when_they_are_known() {
     assert!(examine(&text, &Variables::Unknown, ALONE).is_empty());
     let values = BTreeMap::from([("MULTITENANCY".to_owned(), "false".to_owned())]);
     let findings = examine(&text, &Variables::Known(values), ALONE);
-    assert_eq!(findings[0].to_string(), "line 2: error: multitenancy_enabled: is off, so Mimir \
-        ignores X-Scope-OrgID and everybody sees everything; leave it on [multitenancy-off]");
+    assert_eq!(
+        findings[0].to_string(),
+        "line 2: error: multitenancy_enabled: is off, so Mimir \
+        ignores X-Scope-OrgID and everybody sees everything; leave it on [multitenancy-off]"
+    );
 }
 
 #[test]
@@ -176,13 +191,50 @@ proptest! {
 
 fn line() -> impl Strategy<Value = String> {
     let keys = proptest::sample::select(vec![
-        "ingester", "ring", "kvstore", "consul", "store", "prefix", "host", "ruler", "s3", "common",
-        "storage", "backend", "endpoint", "server", "http_listen_address", "limits", "memcached",
-        "frontend", "results_cache", "instance_addr", "replication_factor", "- a", "<<", "&x a",
+        "ingester",
+        "ring",
+        "kvstore",
+        "consul",
+        "store",
+        "prefix",
+        "host",
+        "ruler",
+        "s3",
+        "common",
+        "storage",
+        "backend",
+        "endpoint",
+        "server",
+        "http_listen_address",
+        "limits",
+        "memcached",
+        "frontend",
+        "results_cache",
+        "instance_addr",
+        "replication_factor",
+        "- a",
+        "<<",
+        "&x a",
     ]);
     let values = proptest::sample::select(vec![
-        "", "consul", "s3", "redis", "${A}", "${A:-b}", "${", "'x", "[a", "{a: b}", "*x", "0", "on",
-        "https://a/b", "| ", "0.0.0.0", "!!binary AA", "\"\\u0000\"",
+        "",
+        "consul",
+        "s3",
+        "redis",
+        "${A}",
+        "${A:-b}",
+        "${",
+        "'x",
+        "[a",
+        "{a: b}",
+        "*x",
+        "0",
+        "on",
+        "https://a/b",
+        "| ",
+        "0.0.0.0",
+        "!!binary AA",
+        "\"\\u0000\"",
     ]);
     (0_usize..5, keys, values).prop_map(|(depth, key, value)| {
         format!("{:indent$}{key}: {value}\n", "", indent = depth * 2)

@@ -46,7 +46,10 @@ fn read(file: &Path) -> Trap {
         Some(("instances", count)) => vec!["--mimir-instances".to_owned(), count.to_owned()],
         _ => {
             assert_eq!(with, "federation");
-            vec!["--config".to_owned(), directory("tests/traps/federation.toml").display().to_string()]
+            vec![
+                "--config".to_owned(),
+                directory("tests/traps/federation.toml").display().to_string(),
+            ]
         }
     });
     Trap {
@@ -84,7 +87,8 @@ fn each_trap_is_found_where_it_is_and_nothing_else_is() {
 // A check that no trap shows is a check that nobody has seen.
 #[test]
 fn every_check_has_a_trap() {
-    let shown: Vec<String> = yaml_files("tests/traps").iter().map(|file| read(file).check).collect();
+    let shown: Vec<String> =
+        yaml_files("tests/traps").iter().map(|file| read(file).check).collect();
     let mut checks = 0;
     for file in std::fs::read_dir(directory("src/mimir_profile")).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
@@ -120,8 +124,14 @@ fn our_own_profiles_have_no_trap() {
     for file in &profiles {
         let name = file.file_name().unwrap().to_str().unwrap();
         let version = if name.contains("2.17") { "2.17" } else { "3.1" };
-        let arguments =
-            ["--mimir", file.to_str().unwrap(), "--mimir-version", version, "--mimir-instances", "3"];
+        let arguments = [
+            "--mimir",
+            file.to_str().unwrap(),
+            "--mimir-version",
+            version,
+            "--mimir-instances",
+            "3",
+        ];
         let (code, found, said) = checked(&arguments, &[]);
         assert_eq!((code, found.as_str()), (0, ""), "{name}");
         assert!(said.contains("no known trap"), "{said}");
@@ -134,7 +144,8 @@ fn both_configurations_are_checked_in_one_run() {
     let trap = directory("tests/traps/multitenancy-off.yaml");
     let trap = trap.to_str().unwrap();
     let sample = directory("config/proxy.toml");
-    let (code, found, said) = checked(&["--mimir", trap, "--config", sample.to_str().unwrap()], &[]);
+    let (code, found, said) =
+        checked(&["--mimir", trap, "--config", sample.to_str().unwrap()], &[]);
     assert_eq!(code, 64);
     assert!(said.contains("the configuration is valid") && said.contains("1 errors"), "{said}");
     assert!(found.contains("multitenancy-off"), "{found}");
