@@ -1,7 +1,7 @@
 //! A YAML document whose keys know their lines.
 //!
-//! Scalars stay text, because what they mean depends on the key: Mimir reads `yes` as true where it
-//! wants a switch and as a word elsewhere.
+//! Scalars are kept as text, because what one means depends on the key: `10` may be a number or the
+//! name of a bucket.
 
 use std::fmt;
 
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(document.line("a.q.r"), 2);
         assert_eq!(document.line("q"), 0);
         assert_eq!(document.get("a.b.c").and_then(Node::switch), Some(true));
-        assert_eq!(document.get("a.d.c").and_then(Node::text), Some("yes"));
+        assert_eq!(document.get("a.d.c").and_then(Node::text), Some("true"));
         assert!(document.any_text(&|text| text == "2.5"));
     }
 

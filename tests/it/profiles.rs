@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use harness::Proxy;
+use harness::{Process, Proxy, free_port, part};
 
 fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -82,6 +83,52 @@ fn each_trap_is_found_where_it_is_and_nothing_else_is() {
         assert_eq!(checked(&arguments, &[]).0, 64, "{}: strict", file.display());
     }
     assert!(traps.len() >= 35, "{} traps", traps.len());
+}
+
+/// What the variables of the traps stand for where Mimir itself reads them.
+const VARIABLES: [(&str, &str); 10] = [
+    ("FLY_ALLOC_ID", "a"),
+    ("FLY_APP_NAME", "b"),
+    ("CONSUL_PREFIX", "p"),
+    ("CONSUL_HOST", "http://127.0.0.1:9"),
+    ("CONSUL_TOKEN", "t"),
+    ("R2_ACCOUNT", "account"),
+    ("R2_ACCESS_KEY_ID", "k"),
+    ("R2_SECRET_ACCESS_KEY", "s"),
+    ("REDIS_ENDPOINT", "127.0.0.1:9"),
+    ("REDIS_PASSWORD", "p"),
+];
+
+// Where a finding says that Mimir does not start, the real one is asked.
+#[test]
+fn mimir_does_not_start_with_what_is_said_to_stop_it() {
+    let mut refused = 0;
+    for file in yaml_files("tests/traps") {
+        let trap = read(&file);
+        let (_, found, _) = checked(&["--mimir", file.to_str().unwrap()], &[]);
+        let says_so = found.contains("does not start") || found.contains("the S3 client refuses");
+        if !trap.arguments.is_empty() || !(says_so || trap.check == "unreadable") {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (http, grpc, gossip) = (free_port(), free_port(), free_port());
+        let mut mimir = Process::start("mimir", &part("mimir"), directory.path(), |command| {
+            command.current_dir(directory.path()).envs(VARIABLES);
+            command.arg(format!("-config.file={}", file.display())).arg("-config.expand-env=true");
+            command.arg("-server.http-listen-address=127.0.0.1");
+            command.arg(format!("-server.http-listen-port={http}"));
+            command.arg(format!("-server.grpc-listen-port={grpc}"));
+            command.arg("-memberlist.bind-addr=127.0.0.1");
+            command
+                .arg(format!("-memberlist.bind-port={gossip}"))
+                .arg("-usage-stats.enabled=false");
+        });
+        let status = mimir.wait(Duration::from_secs(60));
+        let code = status.and_then(|status| status.code());
+        assert_eq!(code, Some(1), "{}: {}", file.display(), mimir.log());
+        refused += 1;
+    }
+    assert!(refused >= 12, "{refused} were refused");
 }
 
 // A check that no trap shows is a check that nobody has seen.
