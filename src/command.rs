@@ -1,6 +1,7 @@
 //! The commands beside `serve`: each gets what it needs of the configuration and gives what is to be
 //! printed.
 
+mod check_config;
 mod device_key;
 mod explain;
 mod explain_token;
@@ -12,6 +13,7 @@ use time::OffsetDateTime;
 
 use crate::clock::Clock;
 
+pub use check_config::{CheckConfig, check_config};
 pub use device_key::{DeviceKeyCommand, device_key};
 pub use explain_token::{ExplainToken, explain_token};
 pub use healthcheck::healthcheck;

@@ -19,8 +19,8 @@
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
 //! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
-//! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, and [`command`],
-//! what can be done beside serving.
+//! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
+//! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
 
 pub mod admin;
 pub mod app;
@@ -37,6 +37,7 @@ pub mod internal;
 pub mod lifecycle;
 pub mod listener;
 pub mod mimir;
+pub mod mimir_profile;
 pub mod pipeline;
 pub mod rejection;
 pub mod route;

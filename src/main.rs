@@ -1,12 +1,14 @@
 //! Command line -> configuration -> one of the commands -> exit code.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimir_tenant_proxy::app;
-use mimir_tenant_proxy::command::{self, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand};
+use mimir_tenant_proxy::command::{
+    self, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand,
+};
 use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
 
 /// Streaming, multi-tenant, authenticating reverse proxy in front of Grafana Mimir.
@@ -24,8 +26,8 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT.
     Serve,
-    /// Report every fault of the configuration and exit.
-    CheckConfig,
+    /// Report every fault of the configuration, of Mimir's too if it is named, and exit.
+    CheckConfig(CheckConfig),
     /// Bring the database's tables up to date.
     Migrate(Migrate),
     /// Make, list and revoke keys of devices.
@@ -56,9 +58,7 @@ fn main() -> ExitCode {
             Ok(config) => return serve(&config),
             Err(faults) => Err(faults),
         },
-        Command::CheckConfig => {
-            config().map(|_| Ok("the configuration is valid".to_owned().into()))
-        }
+        Command::CheckConfig(args) => return check_config(file, &environment, &args),
         Command::ExplainToken(args) => config().map(|config| command::explain_token(&config, args)),
         Command::Rules(what) => {
             RulesCommandConfig::load(file, &environment).map(|config| command::rules(&config, what))
@@ -84,6 +84,15 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_CONFIG)
         }
     }
+}
+
+fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConfig) -> ExitCode {
+    let said = command::check_config(file, environment, args);
+    if let Some(note) = &said.note {
+        complain(note);
+    }
+    say(&said.answer);
+    if said.is_good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
 fn serve(config: &Config) -> ExitCode {

@@ -27,6 +27,17 @@ impl Environment {
         Self(ours.collect())
     }
 
+    /// Whether no variable concerns us.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All variables of the process, ours or not, for files of others that speak of them.
+    pub fn everything() -> BTreeMap<String, String> {
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
+    }
+
     /// The variables of one section, by key.
     pub(super) fn section(&self, section: &str) -> BTreeMap<String, String> {
         self.0

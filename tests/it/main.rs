@@ -19,8 +19,12 @@ mod callers;
 mod database;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
+/// Configurations of senders in the documentation, by the senders themselves.
+mod device_configurations;
 /// Devices and their keys.
 mod devices;
+/// What the documentation and the samples say can be read and leads somewhere.
+mod documents;
 /// How soon a change in the database takes effect, under load.
 mod effects;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
@@ -41,6 +45,8 @@ mod outage;
 mod own_tables;
 /// Web pages of other origins.
 mod pages;
+/// Traps in Mimir's own configuration.
+mod profiles;
 /// Every read of Mimir's, by GET and POST.
 mod reads;
 /// Tokens revoked before they expire.

@@ -1,0 +1,174 @@
+//! What is known to go wrong with a Mimir configuration of the kind that stands behind this proxy:
+//! several monoliths, rings on Consul, blocks in an S3-compatible store, many tenants.
+//!
+//! Mimir itself refuses what it cannot read. This finds what it reads and then does otherwise than
+//! was meant, and says beforehand what Mimir would refuse. All of it is pure: text in, findings out.
+//! A check is a function of the [`Profile`]; those of one theme share a file. A check is silent where
+//! it cannot know, as with a value that is a variable.
+
+mod caches;
+mod document;
+mod expansion;
+mod finding;
+mod keys;
+mod listeners;
+mod replication;
+mod ring_addresses;
+mod ring_keys;
+mod rings;
+mod shutdown;
+mod storage;
+mod tenants;
+
+use std::str::FromStr;
+
+pub use expansion::Variables;
+pub use finding::{Finding, Severity};
+
+use document::{Document, Node};
+
+/// What the file does not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Assumptions {
+    /// The Mimir that will read it.
+    pub mimir: MimirVersion,
+    /// How many Mimirs there will be, if that is known.
+    pub instances: Option<u32>,
+    /// What our own configuration says of federated reads, if there is one.
+    pub federation: Option<Federation>,
+}
+
+/// Mimir's version, major and minor: what was removed and what came. 2.17 is the last with Redis, 3.1
+/// the first with a ring of queriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MimirVersion(pub u32, pub u32);
+
+impl FromStr for MimirVersion {
+    type Err = String;
+
+    /// `3.1`, `2.17.4`, or `3` for the newest 3.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut numbers = text.split('.').map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major @ (2 | 3))), None) => Ok(Self(major, u32::MAX)),
+            (Some(Ok(major @ (2 | 3))), Some(Ok(minor))) => Ok(Self(major, minor)),
+            _ => Err("versions 2 and 3 are known, such as 2.17".to_owned()),
+        }
+    }
+}
+
+/// Our own `tenancy.federation`: how many organisations one read may name, 1 if it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Federation(pub usize);
+
+/// A configuration that could be read, with what is assumed about its surroundings.
+#[derive(Debug)]
+struct Profile {
+    document: Document,
+    assumptions: Assumptions,
+}
+
+type Check = fn(&Profile) -> Vec<Finding>;
+
+/// All checks, in the order of their findings where lines are equal.
+const CHECKS: [Check; 23] = [
+    keys::unknown,
+    rings::unknown_to_the_version,
+    ring_addresses::misplaced,
+    ring_addresses::missing,
+    ring_addresses::of_the_frontend,
+    ring_keys::shared,
+    ring_keys::without_slash,
+    ring_keys::outside_of_the_token,
+    rings::on_the_default_store,
+    rings::memberlist_beside_consul,
+    rings::consul_host,
+    storage::s3_endpoint,
+    storage::r2,
+    storage::shared_by_two,
+    storage::storage_prefix,
+    storage::on_this_disk,
+    caches::redis,
+    caches::addresses,
+    caches::unused,
+    tenants::checks,
+    listeners::public,
+    shutdown::graceful_leave,
+    replication::against_instances,
+];
+
+/// Everything that is found in a configuration, by line.
+pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> Vec<Finding> {
+    let mut findings = expansion::shell_defaults(text);
+    match Document::read(&variables.expand(text)) {
+        Err(finding) => findings.push(finding),
+        Ok(document) => {
+            let profile = Profile { document, assumptions };
+            findings.extend(CHECKS.iter().flat_map(|check| check(&profile)));
+        }
+    }
+    // What several stores inherit is one fault and not three.
+    findings.sort_by(|a, b| (a.line, a.check, &a.key).cmp(&(b.line, b.check, &b.key)));
+    findings.dedup_by(|a, b| (a.check, &a.key) == (b.check, &b.key));
+    findings
+}
+
+impl Profile {
+    /// The value of a dotted key.
+    fn get(&self, key: &str) -> Option<&Node> {
+        self.document.get(key)
+    }
+
+    /// The text of a dotted key; none if it is absent or empty.
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(key)?.text().filter(|text| !text.is_empty())
+    }
+
+    fn is(&self, key: &str, wanted: bool) -> bool {
+        self.get(key).and_then(Node::switch) == Some(wanted)
+    }
+
+    fn error(&self, check: &'static str, key: &str, wrong: &str, right: &str) -> Finding {
+        self.finding(check, Severity::Error, key, wrong, right)
+    }
+
+    fn warning(&self, check: &'static str, key: &str, wrong: &str, right: &str) -> Finding {
+        self.finding(check, Severity::Warning, key, wrong, right)
+    }
+
+    fn finding(
+        &self,
+        check: &'static str,
+        severity: Severity,
+        key: &str,
+        wrong: &str,
+        right: &str,
+    ) -> Finding {
+        let (wrong, right) = (expansion::as_written(wrong), expansion::as_written(right));
+        Finding {
+            check,
+            severity,
+            key: key.to_owned(),
+            line: self.document.line(key),
+            wrong,
+            right,
+        }
+    }
+
+    /// Whether a component runs beside those of `target: all`.
+    fn targets(&self, component: &str) -> bool {
+        let target = self.text("target").unwrap_or("all");
+        target.split(',').any(|name| name.trim() == component)
+    }
+
+    /// Whether it is written for Fly.io, where an address outside of the private network exists only
+    /// if the app's own file asks for it, and where the address that Mimir finds by itself is of no use
+    /// to others.
+    fn is_for_fly(&self) -> bool {
+        let words = ["⟦FLY_", ".internal", "fly-local-6pn"];
+        self.document.any_text(&|text| words.iter().any(|word| text.contains(word)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

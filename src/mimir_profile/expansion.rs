@@ -1,0 +1,170 @@
+//! Variables in a configuration, as Mimir expands them with `-config.expand-env=true`: `$NAME`,
+//! `${NAME}` and `${NAME:default}`, everywhere in the text, comments included, and without line
+//! breaks in what comes in.
+//!
+//! Without the values (a check on somebody's desk) a variable without a default stands for an unknown
+//! text. It becomes `⟦NAME⟧`, which no YAML syntax ends, so that `{host: ${HOST}}` can still be read
+//! and two keys that differ only by a variable's value are not taken for equal.
+
+use std::collections::BTreeMap;
+
+use super::finding::{Finding, Severity};
+
+/// Where the values come from.
+#[derive(Clone, Debug, Default)]
+pub enum Variables {
+    /// Nowhere: defaults hold, the rest is unknown.
+    #[default]
+    Unknown,
+    /// From these; one that is missing is empty, as it is for Mimir.
+    Known(BTreeMap<String, String>),
+}
+
+const OPEN: char = '⟦';
+const CLOSE: char = '⟧';
+
+impl Variables {
+    /// The text with variables put in.
+    pub(super) fn expand(&self, text: &str) -> String {
+        let mut expanded = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            expanded.push_str(&rest[..at]);
+            let (token, length) = token(&rest[at + 1..]);
+            match token {
+                Token::Name(name) => expanded.push_str(&self.value(name)),
+                Token::Nothing => {}
+                Token::Dollar => expanded.push('$'),
+            }
+            rest = &rest[at + 1 + length..];
+        }
+        expanded + rest
+    }
+
+    fn value(&self, reference: &str) -> String {
+        let (name, default) = match reference.split_once(':') {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        let value = match self {
+            Self::Known(values) => {
+                let set = values.get(name).map(String::as_str).filter(|value| !value.is_empty());
+                set.or(default).unwrap_or_default().to_owned()
+            }
+            Self::Unknown => default.map_or_else(|| format!("{OPEN}{name}{CLOSE}"), str::to_owned),
+        };
+        value.replace('\n', "")
+    }
+}
+
+enum Token<'a> {
+    /// A variable, with its default.
+    Name(&'a str),
+    /// Bad syntax, which Mimir drops.
+    Nothing,
+    /// A dollar sign that stands for itself.
+    Dollar,
+}
+
+/// What follows a dollar sign and how many bytes of it belong to it: Go's `os.Expand`.
+fn token(after: &str) -> (Token<'_>, usize) {
+    if let Some(inner) = after.strip_prefix('{') {
+        return match inner.find('}') {
+            Some(0) => (Token::Nothing, 2),
+            Some(end) => (Token::Name(&inner[..end]), end + 2),
+            None => (Token::Nothing, 1),
+        };
+    }
+    match after.chars().next() {
+        Some(special) if "*#$@!?-0123456789".contains(special) => (Token::Name(&after[..1]), 1),
+        _ => {
+            let is_name = |c: char| c == '_' || c.is_ascii_alphanumeric();
+            let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
+            if end == 0 { (Token::Dollar, 0) } else { (Token::Name(&after[..end]), end) }
+        }
+    }
+}
+
+/// Whether a text holds a value that is not known.
+pub(super) fn is_unknown(text: &str) -> bool {
+    text.contains(OPEN)
+}
+
+/// Unknown values as the file has them.
+pub(super) fn as_written(text: &str) -> String {
+    text.replace(OPEN, "${").replace(CLOSE, "}")
+}
+
+/// `${NAME:-default}` is the shell's way; here the default is then `-default`.
+pub(super) fn shell_defaults(text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let code = line.split_once('#').map_or(line, |(code, _)| code);
+        for piece in code.split("${").skip(1) {
+            let Some((reference, _)) = piece.split_once('}') else { continue };
+            let Some((name, default)) = reference.split_once(":-") else { continue };
+            // A negative number may be meant.
+            if default.starts_with(|c: char| c.is_ascii_digit()) {
+                continue;
+            }
+            findings.push(Finding {
+                check: "shell-default",
+                severity: Severity::Error,
+                key: format!("${{{reference}}}"),
+                line: number,
+                wrong: format!("is '-{default}' where {name} is not set: ':-' is the shell's"),
+                right: format!("write ${{{name}:{default}}}"),
+            });
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(values: &[(&str, &str)]) -> Variables {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Variables::Known(values.iter().map(own).collect())
+    }
+
+    // What Go's os.Expand with Mimir's mapping gives, each tried with it.
+    #[test]
+    fn variables_are_expanded_as_mimir_does() {
+        let variables = known(&[("A", "x"), ("B_1", "y\nz"), ("E", "")]);
+        for (text, expected) in [
+            ("${A}", "x"),
+            ("$A.b", "x.b"),
+            ("$B_1", "yz"),
+            ("${E:d}", "d"),
+            ("${N:d:e}", "d:e"),
+            ("${N}|", "|"),
+            ("${}|", "|"),
+            ("${A", "A"),
+            ("$", "$"),
+            ("$.", "$."),
+            ("a$$b", "ab"),
+            ("$1 ", " "),
+            ("${A}${A:z}", "xx"),
+        ] {
+            assert_eq!(variables.expand(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_values_defaults_hold_and_the_rest_is_unknown() {
+        let unknown = Variables::Unknown;
+        assert_eq!(unknown.expand("${A:3}"), "3");
+        let text = unknown.expand("{host: ${HOST}}");
+        assert!(is_unknown(&text));
+        assert_eq!(as_written(&text), "{host: ${HOST}}");
+    }
+
+    #[test]
+    fn a_default_in_the_shells_way_is_found_and_a_negative_number_is_none() {
+        let found = shell_defaults("a: 1\nb: ${X:-y}\n# ${X:-y}\nc: ${N:-1}\n");
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].line, found[0].key.as_str()), (2, "${X:-y}"));
+    }
+}

@@ -1,0 +1,61 @@
+//! Who can reach Mimir past us. It believes every X-Scope-OrgID that it is sent.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Finding, Profile};
+
+pub(super) fn public(profile: &Profile) -> Vec<Finding> {
+    let keys = ["server.http_listen_address", "server.grpc_listen_address"];
+    keys.into_iter().filter_map(|key| listener(profile, key)).collect()
+}
+
+fn listener(profile: &Profile, key: &str) -> Option<Finding> {
+    // An empty one that stands there, perhaps as a variable's default, was written by somebody who
+    // knows what it means.
+    let written = match profile.get(key) {
+        None => "",
+        Some(node) => node.text().filter(|text| !text.is_empty())?,
+    };
+    let (check, right) = (
+        "public-listener",
+        "an address of a private network; whoever reaches Mimir itself is every tenant",
+    );
+    let address = written.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let is_everywhere =
+        written.is_empty() || address.is_some_and(|address| address.is_unspecified());
+    if is_everywhere {
+        if !profile.is_for_fly() {
+            let wrong = if written.is_empty() {
+                "is missing, so Mimir listens on every address of the machine"
+            } else {
+                "is every address of the machine"
+            };
+            return Some(profile.warning(check, key, wrong, right));
+        }
+        // On Fly a machine's own addresses are private; but the private network is IPv6.
+        if address == Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+            let wrong = "is IPv4 only, and Fly's private network is IPv6: nobody reaches it";
+            return Some(profile.error(check, key, wrong, "'::' there, which is IPv4 too"));
+        }
+        return None;
+    }
+    let is_public = address.is_some_and(|address| !is_private(address));
+    is_public.then(|| profile.warning(check, key, "is a public address", right))
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            // 100.64.0.0/10 is shared address space (RFC 6598).
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared
+        }
+        IpAddr::V6(v6) => is_private_v6(v6),
+    }
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    let first = address.segments()[0];
+    // fc00::/7 (Fly's fdaa:: among them), fe80::/10.
+    address.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
+}

@@ -1,0 +1,71 @@
+//! By which address the others reach an instance.
+
+use super::rings::{used, written};
+use super::{Finding, Profile};
+
+/// Keys of a ring that are often put one or two levels too deep. Mimir does not start with them
+/// there.
+const OF_THE_RING: [&str; 7] = [
+    "instance_addr",
+    "instance_id",
+    "instance_port",
+    "instance_interface_names",
+    "instance_enable_ipv6",
+    "instance_availability_zone",
+    "replication_factor",
+];
+
+pub(super) fn misplaced(profile: &Profile) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for ring in written(profile) {
+        for place in ["kvstore", "kvstore.consul", "kvstore.etcd"] {
+            let names = OF_THE_RING.iter().map(|name| (name, ring.key(&format!("{place}.{name}"))));
+            findings.extend(names.filter(|(_, key)| profile.get(key).is_some()).map(
+                |(name, key)| {
+                    let wrong = format!("does not belong into {place}: Mimir does not start");
+                    let right = format!("move it beside kvstore: {}", ring.key(name));
+                    profile.error("instance-addr-misplaced", &key, &wrong, &right)
+                },
+            ));
+        }
+    }
+    findings
+}
+
+/// On Fly the address that Mimir finds by itself is the machine's own IPv4, which nobody else can
+/// reach. Rings of gossip are left out: they find their address otherwise.
+pub(super) fn missing(profile: &Profile) -> Vec<Finding> {
+    if !profile.is_for_fly() {
+        return Vec::new();
+    }
+    let on_consul = used(profile).filter(|ring| ring.is_on_consul(profile));
+    on_consul
+        .filter(|ring| profile.text(&ring.key("instance_addr")).is_none())
+        .filter(|ring| !profile.is(&ring.key("instance_enable_ipv6"), true))
+        // Then it is there, in the wrong place, and has been told of.
+        .filter(|ring| {
+            let misplaced = ["kvstore.instance_addr", "kvstore.consul.instance_addr"];
+            misplaced.iter().all(|key| profile.get(&ring.key(key)).is_none())
+        })
+        .map(|ring| {
+            let wrong = "is missing, so an IPv4 that no other machine reaches is put into the ring";
+            let right = "set it to the machine's private name or IPv6, such as ${FLY_ALLOC_ID}.vm.${FLY_APP_NAME}.internal";
+            profile.error("instance-addr-missing", &ring.key("instance_addr"), wrong, right)
+        })
+        .collect()
+}
+
+/// Queriers send their answers to the frontend that asked, by the address that it tells: no ring, and
+/// the same trap. Whoever has to write the rings' addresses has to write this one too.
+pub(super) fn of_the_frontend(profile: &Profile) -> Vec<Finding> {
+    let key = "frontend.address";
+    let mut on_consul = used(profile).filter(|ring| ring.is_on_consul(profile));
+    let is_written = on_consul.any(|ring| profile.text(&ring.key("instance_addr")).is_some());
+    let is_told = profile.get(key).is_some() || profile.is("frontend.instance_enable_ipv6", true);
+    if !is_written || is_told {
+        return Vec::new();
+    }
+    let wrong = "is missing, so queriers are told an address that Mimir found by itself";
+    let right = "set it to the same as instance_addr";
+    vec![profile.error("frontend-address-missing", key, wrong, right)]
+}

@@ -1,0 +1,185 @@
+//! Which rings there are, and where each is kept.
+
+use super::document::Node;
+use super::{Finding, MimirVersion, Profile};
+
+/// A hash ring by which instances find each other.
+pub(super) struct Ring {
+    /// The key of its block.
+    pub(super) path: &'static str,
+    /// Its name in the key-value store, behind the prefix.
+    pub(super) name: &'static str,
+    /// The prefix that Mimir takes if there is none.
+    pub(super) default_prefix: &'static str,
+    is_used: fn(&Profile) -> bool,
+}
+
+// Names and prefixes as Mimir's sources have them: ingester and ruler both say `ring`.
+const RINGS: [Ring; 9] = [
+    Ring { path: "ingester.ring", name: "ring", default_prefix: COLLECTORS, is_used: always },
+    Ring {
+        path: "distributor.ring",
+        name: "distributor",
+        default_prefix: COLLECTORS,
+        is_used: always,
+    },
+    Ring {
+        path: "compactor.sharding_ring",
+        name: "compactor",
+        default_prefix: COLLECTORS,
+        is_used: always,
+    },
+    Ring {
+        path: "store_gateway.sharding_ring",
+        name: "store-gateway",
+        default_prefix: COLLECTORS,
+        is_used: always,
+    },
+    Ring { path: "ruler.ring", name: "ring", default_prefix: "rulers/", is_used: always },
+    Ring {
+        path: "querier.ring",
+        name: "querier",
+        default_prefix: COLLECTORS,
+        is_used: |profile| profile.assumptions.mimir >= WITH_QUERIERS,
+    },
+    Ring {
+        path: "query_scheduler.ring",
+        name: "query-scheduler",
+        default_prefix: COLLECTORS,
+        is_used: |profile| profile.text("query_scheduler.service_discovery_mode") == Some("ring"),
+    },
+    Ring {
+        path: "alertmanager.sharding_ring",
+        name: "alertmanager",
+        default_prefix: "alertmanagers/",
+        is_used: |profile| profile.targets("alertmanager"),
+    },
+    Ring {
+        path: "overrides_exporter.ring",
+        name: "overrides-exporter",
+        default_prefix: COLLECTORS,
+        is_used: |profile| profile.is("overrides_exporter.ring.enabled", true),
+    },
+];
+
+/// The first version with a ring of queriers.
+const WITH_QUERIERS: MimirVersion = MimirVersion(3, 1);
+
+const COLLECTORS: &str = "collectors/";
+
+fn always(_: &Profile) -> bool {
+    true
+}
+
+impl Ring {
+    pub(super) fn key(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.path)
+    }
+
+    pub(super) fn store<'a>(&self, profile: &'a Profile) -> Option<&'a str> {
+        profile.text(&self.key("kvstore.store"))
+    }
+
+    pub(super) fn is_on_consul(&self, profile: &Profile) -> bool {
+        self.store(profile) == Some("consul")
+    }
+
+    pub(super) fn prefix<'a>(&self, profile: &'a Profile) -> Option<&'a str> {
+        profile.text(&self.key("kvstore.prefix"))
+    }
+
+    /// The value of `<ring>.kvstore.consul.<name>`.
+    pub(super) fn consul<'a>(&self, profile: &'a Profile, name: &str) -> Option<&'a str> {
+        profile.text(&self.key(&format!("kvstore.consul.{name}")))
+    }
+}
+
+/// Every ring that stands in the file, used or not.
+pub(super) fn written(profile: &Profile) -> impl Iterator<Item = &'static Ring> {
+    RINGS.iter().filter(|ring| profile.get(ring.path).is_some())
+}
+
+/// Every ring that the Mimirs use.
+pub(super) fn used(profile: &Profile) -> impl Iterator<Item = &'static Ring> {
+    RINGS.iter().filter(|ring| (ring.is_used)(profile))
+}
+
+/// A ring of a later version is an unknown key.
+pub(super) fn unknown_to_the_version(profile: &Profile) -> Vec<Finding> {
+    let key = "querier.ring";
+    if profile.get(key).is_none() || profile.assumptions.mimir >= WITH_QUERIERS {
+        return Vec::new();
+    }
+    let wrong = "is no key of this Mimir's: it does not start";
+    vec![profile.error("ring-too-new", key, wrong, "leave it out: it came with 3.1")]
+}
+
+fn joins(profile: &Profile) -> bool {
+    match profile.get("memberlist.join_members") {
+        Some(Node::List(members)) => !members.is_empty(),
+        Some(Node::Scalar(members)) => !members.is_empty(),
+        _ => false,
+    }
+}
+
+/// A ring that nobody speaks of stays on memberlist. Without `join_members` each instance is then
+/// alone in it: every compactor compacts everything, every ruler evaluates everything.
+pub(super) fn on_the_default_store(profile: &Profile) -> Vec<Finding> {
+    let any_on_consul = used(profile).any(|ring| ring.is_on_consul(profile));
+    let silent = used(profile).filter(|ring| any_on_consul && ring.store(profile).is_none());
+    let joins = joins(profile);
+    silent
+        .map(|ring| {
+            let key = ring.key("kvstore.store");
+            let wrong = "is missing, so this ring is on memberlist, unlike the others";
+            let right = "set it to consul, with its prefix and consul block";
+            let tell = if joins { Profile::warning } else { Profile::error };
+            tell(profile, "ring-on-default", &key, wrong, right)
+        })
+        .collect()
+}
+
+/// Memberlist asked for beside Consul: two ways of finding each other, of which one does not work
+/// where instances cannot reach each other by the address that they see.
+pub(super) fn memberlist_beside_consul(profile: &Profile) -> Vec<Finding> {
+    if !used(profile).any(|ring| ring.is_on_consul(profile)) {
+        return Vec::new();
+    }
+    let check = "memberlist-beside-consul";
+    let named = used(profile).filter(|ring| ring.store(profile) == Some("memberlist"));
+    let mut findings: Vec<Finding> = named
+        .map(|ring| {
+            let wrong = "is memberlist while other rings are on Consul";
+            profile.warning(check, &ring.key("kvstore.store"), wrong, "set it to consul")
+        })
+        .collect();
+    if joins(profile) && findings.is_empty() {
+        let wrong = "asks for memberlist while rings are on Consul";
+        let right = "leave it out: no ring needs it then";
+        findings.push(profile.warning(check, "memberlist.join_members", wrong, right));
+    }
+    findings
+}
+
+/// `FLY_CONSUL_URL` holds token, host and prefix in one; Mimir wants them apart.
+pub(super) fn consul_host(profile: &Profile) -> Vec<Finding> {
+    let on_consul = written(profile).filter(|ring| ring.is_on_consul(profile));
+    on_consul
+        .filter_map(|ring| {
+            let host = ring.consul(profile, "host").unwrap_or_default();
+            let bare = host.split_once("://").map_or(host, |(_, bare)| bare);
+            let whole = bare.contains('/') || bare.contains('@') || host.contains("⟦FLY_CONSUL_URL⟧");
+            let wrong = if host.is_empty() {
+                "is missing, so Consul is looked for on this machine"
+            } else if whole {
+                "holds more than a host"
+            } else {
+                return None;
+            };
+            let right = "scheme and host only, such as https://consul.example.com, the token in acl_token and the path in prefix";
+            let key = ring.key("kvstore.consul.host");
+            let tell = if whole { Profile::error } else { Profile::warning };
+            Some(tell(profile, "consul-host", &key, wrong, right))
+        })
+        .collect()
+}

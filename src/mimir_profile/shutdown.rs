@@ -1,0 +1,19 @@
+//! What a machine leaves behind when it goes.
+
+use super::{Finding, Profile};
+
+/// An instance that does not take its leave stays in the ring as unhealthy. Writes that fall on it
+/// fail on one replica until somebody forgets it by hand; with stable names and disks that come back
+/// it is meant.
+pub(super) fn graceful_leave(profile: &Profile) -> Vec<Finding> {
+    let rings = ["ingester.ring", "store_gateway.sharding_ring"];
+    let keys = rings.map(|ring| format!("{ring}.unregister_on_shutdown"));
+    keys.iter()
+        .filter(|key| profile.is(key, false))
+        .map(|key| {
+            let wrong = "is false, so a machine that is replaced stays in the ring as unhealthy";
+            let right = "leave it true, unless every machine comes back with its name and disk";
+            profile.warning("graceful-leave", key, wrong, right)
+        })
+        .collect()
+}

@@ -1,0 +1,242 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALONE: Assumptions =
+    Assumptions { mimir: MimirVersion(3, 1), instances: None, federation: None };
+
+/// On a private address, so that only what a test is about is found.
+const PRIVATE: &str = "server: {http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}\n";
+
+fn found_with(text: &str, assumptions: Assumptions) -> Vec<(&'static str, String)> {
+    let findings = examine(&format!("{PRIVATE}{text}"), &Variables::Unknown, assumptions);
+    findings.into_iter().map(|finding| (finding.check, finding.key)).collect()
+}
+
+fn found(text: &str) -> Vec<(&'static str, String)> {
+    found_with(text, ALONE)
+}
+
+fn one(check: &'static str, key: &str) -> Vec<(&'static str, String)> {
+    vec![(check, key.to_owned())]
+}
+
+#[test]
+fn nothing_is_found_in_nothing_but_that_it_listens_everywhere() {
+    let findings = examine("", &Variables::Unknown, ALONE);
+    let keys: Vec<&str> = findings.iter().map(|finding| finding.key.as_str()).collect();
+    assert_eq!(keys, ["server.grpc_listen_address", "server.http_listen_address"]);
+    assert!(found("").is_empty());
+}
+
+// What all stores inherit is one fault, at the place where it is to be mended.
+#[test]
+fn an_inherited_fault_is_told_once() {
+    let common = "common: {storage: {backend: s3, s3: {endpoint: a.r2.cloudflarestorage.com, region: auto}}}\n\
+                  blocks_storage: {s3: {bucket_name: a}}\nruler_storage: {s3: {bucket_name: b}}\n";
+    assert_eq!(found(common), one("r2-content-md5", "common.storage.s3.send_content_md5"));
+}
+
+// Mimir compares bucket and prefix of rules and Alertmanager with those of the blocks.
+#[test]
+fn a_prefix_parts_what_a_bucket_shares() {
+    let with = |prefix: &str| {
+        found(&format!(
+            "common: {{storage: {{backend: s3, s3: {{endpoint: s3.example.com, bucket_name: all}}}}}}\n{prefix}"
+        ))
+    };
+    assert_eq!(with(""), one("storage-shared", "ruler_storage.storage_prefix"));
+    assert_eq!(with("ruler_storage: {storage_prefix: rules}\n"), []);
+    let alertmanager = "target: all,alertmanager\nruler_storage: {storage_prefix: rules}\n";
+    assert_eq!(with(alertmanager), one("storage-shared", "alertmanager_storage.storage_prefix"));
+    let slash = "ruler_storage: {storage_prefix: rules/}\n";
+    assert_eq!(with(slash), one("storage-prefix-form", "ruler_storage.storage_prefix"));
+}
+
+#[test]
+fn federation_is_compared_with_ours() {
+    let with = |theirs: &str, ours: usize| {
+        found_with(theirs, Assumptions { federation: Some(Federation(ours)), ..ALONE })
+    };
+    let (off, on) =
+        ("tenant_federation: {enabled: false}\n", "tenant_federation: {enabled: true}\n");
+    let limited = "tenant_federation: {enabled: true, max_tenants: 8}\n";
+    let enabled = one("federation-mismatch", "tenant_federation.enabled");
+    assert_eq!(
+        (with("", 16), with(off, 16), with(on, 1)),
+        (enabled.clone(), enabled.clone(), enabled)
+    );
+    assert_eq!(with(limited, 16), one("federation-mismatch", "tenant_federation.max_tenants"));
+    assert!(with(on, 16).is_empty() && with(off, 1).is_empty() && with(limited, 8).is_empty());
+    assert!(found(on).is_empty(), "without our configuration there is nothing to compare with");
+}
+
+// A write needs a majority of its copies.
+#[test]
+fn copies_are_counted_against_instances() {
+    let with = |copies: &str, instances: u32| {
+        let text = format!("ingester: {{ring: {{replication_factor: {copies}}}}}\n");
+        let assumptions = Assumptions { instances: Some(instances), ..ALONE };
+        let text = format!("{PRIVATE}{text}");
+        let findings = examine(&text, &Variables::Unknown, assumptions);
+        findings.first().map(|finding| finding.severity)
+    };
+    assert_eq!(with("3", 1), Some(Severity::Error));
+    assert_eq!(with("3", 2), Some(Severity::Warning));
+    assert_eq!(with("3", 3), None);
+    assert_eq!(with("1", 1), None);
+    assert_eq!(with("1", 2), Some(Severity::Warning));
+    assert_eq!(with("${COPIES}", 1), None, "what is not known is not judged");
+}
+
+#[test]
+fn redis_is_gone_in_3_and_there_in_2() {
+    let text = "frontend: {cache_results: true, results_cache: {backend: redis, redis: {endpoint: 'r:6379'}}}\n";
+    assert_eq!(found(text), one("redis-removed", "frontend.results_cache.backend"));
+    let two = Assumptions { mimir: MimirVersion(2, 17), ..ALONE };
+    assert!(found_with(text, two).is_empty());
+    let scheme = text.replace("r:6379", "redis://r:6379");
+    assert_eq!(
+        found_with(&scheme, two),
+        one("cache-address", "frontend.results_cache.redis.endpoint")
+    );
+}
+
+#[test]
+fn listeners_are_judged_by_their_address() {
+    let with = |address: &str, surroundings: &str| {
+        let text = format!(
+            "server: {{http_listen_address: '{address}', grpc_listen_address: 10.0.0.1}}\n{surroundings}"
+        );
+        let findings = examine(&text, &Variables::Unknown, ALONE);
+        findings.first().map(|finding| finding.severity)
+    };
+    let (fly, warning) =
+        ("ruler: {alertmanager_url: 'http://am.internal'}\n", Some(Severity::Warning));
+    for address in ["0.0.0.0", "::", "[::]", "203.0.113.7", "2001:db8::1"] {
+        assert_eq!(with(address, ""), warning, "{address}");
+    }
+    for address in
+        ["127.0.0.1", "192.168.1.1", "100.64.0.1", "fdaa:0:1::3", "::1", "fly-local-6pn", ""]
+    {
+        assert_eq!(with(address, ""), None, "{address}");
+    }
+    assert_eq!(with("::", fly), None);
+    assert_eq!(with("0.0.0.0", fly), Some(Severity::Error));
+}
+
+#[test]
+fn versions_are_read() {
+    for (text, version) in
+        [("2.17", (2, 17)), ("2.17.4", (2, 17)), ("3.0", (3, 0)), ("3", (3, u32::MAX))]
+    {
+        assert_eq!(text.parse(), Ok(MimirVersion(version.0, version.1)), "{text}");
+    }
+    for text in ["", "4", "2.x", "main"] {
+        assert!(text.parse::<MimirVersion>().is_err(), "{text}");
+    }
+}
+
+// With the environment put in, what was unknown can be judged.
+#[test]
+fn values_of_variables_are_judged_when_they_are_known() {
+    let text = format!("{PRIVATE}multitenancy_enabled: ${{MULTITENANCY}}\n");
+    assert!(examine(&text, &Variables::Unknown, ALONE).is_empty());
+    let values = BTreeMap::from([("MULTITENANCY".to_owned(), "false".to_owned())]);
+    let findings = examine(&text, &Variables::Known(values), ALONE);
+    assert_eq!(
+        findings[0].to_string(),
+        "line 2: error: multitenancy_enabled: is off, so Mimir \
+        ignores X-Scope-OrgID and everybody sees everything; leave it on [multitenancy-off]"
+    );
+}
+
+#[test]
+fn a_mistyped_key_is_named_with_the_one_that_was_meant() {
+    let findings = examine(&format!("{PRIVATE}ingestor: {{}}\n"), &Variables::Unknown, ALONE);
+    assert_eq!(findings.len(), 1);
+    assert_eq!((findings[0].line, findings[0].right.as_str()), (2, "did you mean ingester?"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}", instances in proptest::option::of(1_u32..9)) {
+        let assumptions = Assumptions { instances, federation: Some(Federation(16)), ..ALONE };
+        for variables in [Variables::Unknown, Variables::Known(BTreeMap::new())] {
+            examine(&text, &variables, assumptions);
+        }
+    }
+
+    // Text that looks like a profile gets further than noise.
+    #[test]
+    fn no_yaml_makes_it_panic(lines in proptest::collection::vec(line(), 0..30)) {
+        for mimir in [MimirVersion(2, 17), MimirVersion(3, 1)] {
+            let assumptions = Assumptions { mimir, instances: Some(3), federation: Some(Federation(1)) };
+            examine(&lines.concat(), &Variables::Unknown, assumptions);
+        }
+    }
+
+    // Every line that is told exists.
+    #[test]
+    fn lines_are_within_the_text(lines in proptest::collection::vec(line(), 0..30)) {
+        let text = lines.concat();
+        let count = text.lines().count() as u64;
+        for finding in examine(&text, &Variables::Unknown, ALONE) {
+            prop_assert!(finding.line <= count + 1, "{finding}");
+        }
+    }
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let keys = proptest::sample::select(vec![
+        "ingester",
+        "ring",
+        "kvstore",
+        "consul",
+        "store",
+        "prefix",
+        "host",
+        "ruler",
+        "s3",
+        "common",
+        "storage",
+        "backend",
+        "endpoint",
+        "server",
+        "http_listen_address",
+        "limits",
+        "memcached",
+        "frontend",
+        "results_cache",
+        "instance_addr",
+        "replication_factor",
+        "- a",
+        "<<",
+        "&x a",
+    ]);
+    let values = proptest::sample::select(vec![
+        "",
+        "consul",
+        "s3",
+        "redis",
+        "${A}",
+        "${A:-b}",
+        "${",
+        "'x",
+        "[a",
+        "{a: b}",
+        "*x",
+        "0",
+        "on",
+        "https://a/b",
+        "| ",
+        "0.0.0.0",
+        "!!binary AA",
+        "\"\\u0000\"",
+    ]);
+    (0_usize..5, keys, values).prop_map(|(depth, key, value)| {
+        format!("{:indent$}{key}: {value}\n", "", indent = depth * 2)
+    })
+}

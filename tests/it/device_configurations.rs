@@ -1,0 +1,200 @@
+//! What docs/operations/devices.md tells hubs to run: each configuration is read by the program that
+//! it is for, and the program is seen to refuse a wrong one, else its word would mean nothing.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness::{
+    Client, Issuer, Mimir, Process, ProxyOptions, free_port, fresh_organisation, part, samples,
+};
+use tempfile::TempDir;
+
+const DOCUMENT: &str = include_str!("../../docs/operations/devices.md");
+
+/// The piece of code that holds a text.
+fn documented(text: &str) -> String {
+    let mut pieces = DOCUMENT.split("```").skip(1).step_by(2);
+    let piece = pieces.find(|piece| piece.contains(text)).unwrap();
+    piece.split_once('\n').unwrap().1.to_owned()
+}
+
+/// A configuration with the paths of a device put into a directory of the test's.
+struct Hub(TempDir);
+
+impl Hub {
+    fn new() -> Self {
+        let hub = Self(tempfile::tempdir().unwrap());
+        std::fs::write(hub.path().join("device-key"), "mtpd_0").unwrap();
+        hub
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn place(&self, name: &str, text: &str) -> String {
+        let here = self.path().display().to_string();
+        let text = ["/etc/prometheus", "/etc/otelcol", "/etc/vmagent", "/var/lib/"].iter().fold(
+            text.to_owned(),
+            |text, path| {
+                let end = if path.ends_with('/') { "/" } else { "" };
+                text.replace(path, &format!("{here}{end}"))
+            },
+        );
+        let file = self.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(part(program)).args(arguments).env("DEVICE_KEY", "mtpd_0").output().unwrap()
+}
+
+/// A checker takes one text and refuses the other.
+fn takes_and_refuses(check: impl Fn(&str) -> Output, good: &str, bad: &str) {
+    assert_ne!(good, bad);
+    let taken = check(good);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    assert!(!check(bad).status.success(), "the wrong one is taken too:\n{bad}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_reads_its_configuration() {
+    let text = documented("# prometheus.yml");
+    let hub = Hub::new();
+    let check = |text: &str| run("promtool", &["check", "config", &hub.place("p.yml", text)]);
+    takes_and_refuses(check, &text, &text.replace("max_shards", "most_shards"));
+    // Prometheus 3 has its own idea of what it reads.
+    let (config, port) = (hub.place("p3.yml", &text), free_port());
+    let mut prometheus =
+        Process::start("prometheus", &part("prometheus3"), hub.path(), |command| {
+            command
+                .arg(format!("--config.file={config}"))
+                .arg(format!("--storage.tsdb.path={}/data", hub.path().display()))
+                .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        });
+    let url = format!("http://127.0.0.1:{port}/-/ready");
+    prometheus.wait_ready(&url, "eady", Duration::from_secs(30)).await;
+    // And the agent's flag is known.
+    let agent = ["--agent", "--storage.agent.retention.max-time=24h", "--help"];
+    assert!(run("prometheus3", &agent).status.success());
+}
+
+#[test]
+fn the_collector_reads_its_configuration() {
+    let text = documented("# otelcol.yaml");
+    let hub = Hub::new();
+    let check = |text: &str| run("otelcol", &["validate", "--config", &hub.place("o.yaml", text)]);
+    takes_and_refuses(check, &text, &text.replace("max_elapsed_time", "longest_time"));
+}
+
+#[test]
+fn vmagent_reads_its_flags_and_its_configuration() {
+    let (flags, scrape) = (documented("-promscrape.config"), documented("# scrape.yml"));
+    let hub = Hub::new();
+    hub.place("scrape.yml", &scrape);
+    let check = |text: &str| {
+        let flags = std::fs::read_to_string(hub.place("flags", text)).unwrap();
+        let flags: Vec<&str> = flags.split_whitespace().skip(1).collect();
+        run("vmagent", &[&["-dryRun", "-promscrape.config.strictParse=true"], &flags[..]].concat())
+    };
+    takes_and_refuses(check, &flags, &flags.replace("forcePromProto", "forcePrometheus"));
+    hub.place("scrape.yml", &scrape.replace("static_configs", "fixed_configs"));
+    assert!(!check(&flags).status.success(), "a wrong scrape.yml is taken");
+}
+
+#[test]
+fn telegraf_reads_its_configuration() {
+    let text = documented("# telegraf.conf");
+    let hub = Hub::new();
+    let check =
+        |text: &str| run("telegraf", &["config", "check", "--config", &hub.place("t.conf", text)]);
+    takes_and_refuses(check, &text, &text.replace("non_retryable_statuscodes", "hopeless_codes"));
+}
+
+/// The program of the page, with a main that writes one body.
+fn encoder(directory: &Path) -> std::path::PathBuf {
+    let main = "
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv) {
+  static uint8_t message[4096], block[8192];
+  size_t length = 0;
+  for (int i = 2; i + 2 < argc; i += 3)
+    length += series(message + length, argv[1], argv[i], atof(argv[i + 1]), atoll(argv[i + 2]));
+  fwrite(block, 1, snappy(block, message, length), stdout);
+  return 0;
+}
+";
+    let source = directory.join("esp32.c");
+    std::fs::write(&source, documented("size_t snappy") + main).unwrap();
+    let program = directory.join("esp32");
+    let arguments = ["-std=c99", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-o"];
+    let compiled = Command::new("cc").args(arguments).arg(&program).arg(&source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    program
+}
+
+/// What the program writes: sensors with values and times in milliseconds.
+fn body(program: &Path, metric: &str, sensors: &[(&str, f64, i64)]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    command.arg(metric);
+    for (sensor, value, time) in sensors {
+        command.args([*sensor, &value.to_string(), &time.to_string()]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+fn device(client: Client) -> Client {
+    client
+        .header("content-encoding", "snappy")
+        .header("content-type", "application/x-protobuf")
+        .header("x-prometheus-remote-write-version", "0.1.0")
+}
+
+// The page's C code, compiled, writes what Mimir reads: negative values, several series, more than
+// one piece of Snappy.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_esp32_writes_by_hand_is_read_back() {
+    let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    let client = proxy.client().bearer(&issuer.user_of(&fresh_organisation()));
+    let directory = tempfile::tempdir().unwrap();
+    let program = encoder(directory.path());
+    let now = samples::now_ms();
+    let sensors = [("kitchen", 21.5, now), ("cellar", -3.25, now), ("attic", 1e9, now)];
+    let written = body(&program, "temperature_celsius", &sensors);
+    let answer = device(client.clone()).post("/api/v1/push", written).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    for (sensor, value, _) in sensors {
+        let query =
+            format!("/prometheus/api/v1/query?query=temperature_celsius{{sensor=\"{sensor}\"}}");
+        let answer =
+            client.get(&query.replace('"', "%22").replace('{', "%7B").replace('}', "%7D")).await;
+        let result = &answer.json()["data"]["result"][0]["value"][1];
+        assert_eq!(result.as_str().unwrap().parse::<f64>().unwrap(), value, "{answer:?}");
+    }
+}
+
+// What the page says of samples that come late: an hour before the tenant's newest, not its own
+// series' newest. A hub that was away for longer needs limits.out_of_order_time_window.
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_older_than_an_hour_before_the_tenants_newest_are_refused() {
+    let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    let client = device(proxy.client().bearer(&issuer.user_of(&fresh_organisation())));
+    let directory = tempfile::tempdir().unwrap();
+    let program = encoder(directory.path());
+    let write = async |sensor: &str, minutes_ago: i64| {
+        let time = samples::now_ms() - minutes_ago * 60_000;
+        let written = body(&program, "late", &[(sensor, 1.0, time)]);
+        client.post("/api/v1/push", written).await.status
+    };
+    assert!(write("one", 0).await.is_success());
+    assert!(write("two", 55).await.is_success());
+    assert_eq!(write("three", 65).await, 400);
+}

@@ -1,0 +1,121 @@
+//! docs/operations/supabase.md, run on PostgreSQL and used.
+
+use harness::{Database, Issuer, ProxyOptions, Upstream};
+use serde_json::{Value, json};
+
+use super::{root, run_sql_of, supabase};
+use crate::answers::ok;
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const ALICE: &str = "11111111-2222-4333-8444-555555555555";
+const BOB: &str = "22222222-2222-4333-8444-555555555555";
+
+async fn documented() -> (harness::Postgres, Database) {
+    let (cluster, database) = supabase().await;
+    let users = format!(
+        "insert into auth.users values ('{ALICE}', 'alice@example.com'), ('{BOB}', 'bob@example.com')"
+    );
+    database.execute(&users).await;
+    run_sql_of(&root().join("docs/operations/supabase.md"), &database).await;
+    (cluster, database)
+}
+
+/// What Supabase asks the hook with, in the form that real tokens have.
+fn event(user: &str, issuer: &str) -> Value {
+    let now = harness::samples::now_ms() / 1000;
+    json!({
+        "user_id": user,
+        "authentication_method": "password",
+        "claims": {
+            "aal": "aal1", "amr": [{"method": "password", "timestamp": now}],
+            "app_metadata": {"provider": "email", "providers": ["email"], "org_id": "what it said before"},
+            "aud": "authenticated", "email": "a@example.com", "exp": now + 3600, "iat": now,
+            "is_anonymous": false, "iss": issuer, "phone": "", "role": "authenticated",
+            "session_id": "33333333-2222-4333-8444-555555555555", "sub": user,
+            "user_metadata": {"org_id": "what the user says"},
+        },
+    })
+}
+
+async fn hooked(database: &Database, event: &Value) -> Value {
+    let sql = format!(
+        "begin; set local role supabase_auth_admin; select public.organisations_into_token('{event}')"
+    );
+    let answer = database.query(&sql).await;
+    serde_json::from_str(answer[0][0].as_ref().unwrap()).unwrap()
+}
+
+// As the role that Supabase calls it with, past row-level security. The claims come back whole, the
+// audience as the list that it is once a hook is on; what they say lets the member in, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hook_puts_organisations_into_tokens_that_we_take() {
+    let (_cluster, database) = documented().await;
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let mut statuses = Vec::new();
+    for user in [ALICE, BOB] {
+        let event = event(user, &issuer.url());
+        let answer = hooked(&database, &event).await;
+        let mut wanted = event["claims"].clone();
+        let app_metadata = wanted["app_metadata"].as_object_mut().unwrap();
+        app_metadata.remove("org_id");
+        if user == ALICE {
+            app_metadata.insert("org_id".to_owned(), json!(["acme"]));
+        }
+        assert_eq!(answer, json!({"claims": wanted}));
+        let claims = answer["claims"].as_object().unwrap();
+        let token = claims
+            .iter()
+            .fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
+        let token = token.claim("aud", json!(["authenticated"])).sign();
+        statuses.push(proxy.client().bearer(&token).get(QUERY).await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 403]);
+    assert_eq!(upstream.heads().len(), 1);
+    assert_eq!(upstream.heads()[0].headers["x-scope-orgid"], "acme");
+}
+
+// Else anybody could ask who is in what.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_supabase_may_call_the_hook() {
+    let (_cluster, database) = documented().await;
+    for role in ["authenticated", "anon"] {
+        let sql = format!("set role {role}; select public.organisations_into_token('{{}}')");
+        let refused = database.client().await.simple_query(&sql).await.unwrap_err();
+        assert!(format!("{refused:?}").contains("permission denied"), "{role}: {refused:?}");
+    }
+}
+
+// The policies of the page: who administers an organisation changes its members, and no other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn admins_manage_members_of_their_own_organisation_only() {
+    let (_cluster, database) = documented().await;
+    database.execute("insert into public.organisation (id) values ('other')").await;
+    let tries = async |user: &str, statement: &str| {
+        let client = database.client().await;
+        let claims = json!({"sub": user}).to_string();
+        let sql = format!(
+            "set role authenticated; select set_config('request.jwt.claims', '{claims}', false); {statement}"
+        );
+        client.simple_query(&sql).await.map(|messages| messages.len())
+    };
+    let join = |user: &str, organisation: &str| {
+        format!(
+            "insert into public.membership (user_id, organisation_id, role) values ('{user}', '{organisation}', 'viewer')"
+        )
+    };
+    tries(BOB, &join(BOB, "acme")).await.unwrap_err();
+    tries(ALICE, &join(ALICE, "other")).await.unwrap_err();
+    tries(ALICE, &join(BOB, "acme")).await.unwrap();
+    let promotion = "update public.membership set role = 'owner'";
+    tries(BOB, promotion).await.unwrap();
+    let away = "update public.membership set organisation_id = 'other' where role = 'viewer'";
+    tries(ALICE, away).await.unwrap_err();
+    let roles = "select user_id::text, organisation_id, role from public.membership order by 1";
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        database.query(roles).await,
+        [[text(ALICE), text("acme"), text("owner")], [text(BOB), text("acme"), text("viewer")]],
+        "a member changes nothing"
+    );
+}

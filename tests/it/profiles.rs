@@ -1,0 +1,225 @@
+//! `check-config --mimir`: each trap has a file of its own, which says what is found in it and where.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Process, Proxy, free_port, part};
+
+fn directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn yaml_files(name: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory(name)).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|end| end == "yaml")).collect();
+    files.sort();
+    files
+}
+
+/// What `check-config` does: its exit code, what it finds and what it says in the end.
+fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(Proxy::binary());
+    command.arg("check-config").args(arguments).envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stderr), text(output.stdout))
+}
+
+/// The first lines of a trap: `# Finds: <severity> <check> line <n> <key>`, `# Checked with: <what>`.
+struct Trap {
+    severity: String,
+    check: String,
+    line: String,
+    key: String,
+    arguments: Vec<String>,
+}
+
+fn read(file: &Path) -> Trap {
+    let text = std::fs::read_to_string(file).unwrap();
+    let word = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
+    let finds: Vec<&str> = word("# Finds: ").unwrap().split(' ').collect();
+    assert_eq!(text.matches("# Finds: ").count(), 1, "{}: one trap a file", file.display());
+    let arguments = word("# Checked with: ").map(|with| match with.split_once(' ') {
+        Some(("mimir", version)) => vec!["--mimir-version".to_owned(), version.to_owned()],
+        Some(("instances", count)) => vec!["--mimir-instances".to_owned(), count.to_owned()],
+        _ => {
+            assert_eq!(with, "federation");
+            vec![
+                "--config".to_owned(),
+                directory("tests/traps/federation.toml").display().to_string(),
+            ]
+        }
+    });
+    Trap {
+        severity: finds[0].to_owned(),
+        check: finds[1].to_owned(),
+        line: finds[3].to_owned(),
+        key: finds.get(4).copied().unwrap_or_default().to_owned(),
+        arguments: arguments.unwrap_or_default(),
+    }
+}
+
+#[test]
+fn each_trap_is_found_where_it_is_and_nothing_else_is() {
+    let traps = yaml_files("tests/traps");
+    for file in &traps {
+        let trap = read(file);
+        let mut arguments = vec!["--mimir", file.to_str().unwrap()];
+        arguments.extend(trap.arguments.iter().map(String::as_str));
+        let (code, found, said) = checked(&arguments, &[]);
+        let is_error = trap.severity == "error";
+        assert_eq!(code, if is_error { 64 } else { 0 }, "{}\n{found}", file.display());
+        assert_eq!(found.lines().count(), 1, "{}\n{found}", file.display());
+        let key = if trap.key.is_empty() { String::new() } else { format!("{}: ", trap.key) };
+        // Line 0 is that of what is nowhere in the file.
+        let line = if trap.line == "0" { String::new() } else { format!("line {}: ", trap.line) };
+        let place = format!("{}: {line}{}: {key}", file.display(), trap.severity);
+        assert!(found.starts_with(&place), "{found}\nbegins not with\n{place}");
+        assert!(found.trim_end().ends_with(&format!("[{}]", trap.check)), "{found}");
+        let count = if is_error { "1 errors, 0 warnings" } else { "0 errors, 1 warnings" };
+        assert!(said.contains(count), "{said}");
+        arguments.push("--strict");
+        assert_eq!(checked(&arguments, &[]).0, 64, "{}: strict", file.display());
+    }
+    assert!(traps.len() >= 35, "{} traps", traps.len());
+}
+
+/// What the variables of the traps stand for where Mimir itself reads them.
+const VARIABLES: [(&str, &str); 10] = [
+    ("FLY_ALLOC_ID", "a"),
+    ("FLY_APP_NAME", "b"),
+    ("CONSUL_PREFIX", "p"),
+    ("CONSUL_HOST", "http://127.0.0.1:9"),
+    ("CONSUL_TOKEN", "t"),
+    ("R2_ACCOUNT", "account"),
+    ("R2_ACCESS_KEY_ID", "k"),
+    ("R2_SECRET_ACCESS_KEY", "s"),
+    ("REDIS_ENDPOINT", "127.0.0.1:9"),
+    ("REDIS_PASSWORD", "p"),
+];
+
+// Where a finding says that Mimir does not start, the real one is asked.
+#[test]
+fn mimir_does_not_start_with_what_is_said_to_stop_it() {
+    let mut refused = 0;
+    for file in yaml_files("tests/traps") {
+        let trap = read(&file);
+        let (_, found, _) = checked(&["--mimir", file.to_str().unwrap()], &[]);
+        let says_so = found.contains("does not start") || found.contains("the S3 client refuses");
+        if !trap.arguments.is_empty() || !(says_so || trap.check == "unreadable") {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (http, grpc, gossip) = (free_port(), free_port(), free_port());
+        let mut mimir = Process::start("mimir", &part("mimir"), directory.path(), |command| {
+            command.current_dir(directory.path()).envs(VARIABLES);
+            command.arg(format!("-config.file={}", file.display())).arg("-config.expand-env=true");
+            command.arg("-server.http-listen-address=127.0.0.1");
+            command.arg(format!("-server.http-listen-port={http}"));
+            command.arg(format!("-server.grpc-listen-port={grpc}"));
+            command.arg("-memberlist.bind-addr=127.0.0.1");
+            command
+                .arg(format!("-memberlist.bind-port={gossip}"))
+                .arg("-usage-stats.enabled=false");
+        });
+        let status = mimir.wait(Duration::from_secs(60));
+        let code = status.and_then(|status| status.code());
+        assert_eq!(code, Some(1), "{}: {}", file.display(), mimir.log());
+        refused += 1;
+    }
+    assert!(refused >= 12, "{refused} were refused");
+}
+
+// A check that no trap shows is a check that nobody has seen.
+#[test]
+fn every_check_has_a_trap() {
+    let shown: Vec<String> =
+        yaml_files("tests/traps").iter().map(|file| read(file).check).collect();
+    let mut checks = 0;
+    for file in std::fs::read_dir(directory("src/mimir_profile")).unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        // The name of a check is the only kind of text in these files that has a dash and nothing
+        // but lower-case letters and digits beside it.
+        for name in source.split('"').skip(1).step_by(2) {
+            let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            let is_check = name.contains('-')
+                && name.len() > 4
+                && name.chars().all(letters)
+                && !["store-gateway", "query-scheduler", "overrides-exporter", "fly-local-6pn"]
+                    .contains(&name);
+            if is_check {
+                checks += 1;
+                assert!(shown.iter().any(|check| check == name), "no trap shows {name}");
+            }
+        }
+    }
+    assert!(checks >= 20, "{checks} names of checks found in the sources");
+}
+
+// The profiles that we ship, as they are and with the numbers that they are for.
+#[test]
+fn our_own_profiles_have_no_trap() {
+    let profiles = yaml_files("config/mimir");
+    let is_profile = |file: &&PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap();
+        // The others there are overrides, which are no profile.
+        text.lines().any(|line| line.starts_with("blocks_storage:"))
+    };
+    let profiles: Vec<&PathBuf> = profiles.iter().filter(is_profile).collect();
+    for file in &profiles {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let version = if name.contains("2.17") { "2.17" } else { "3.1" };
+        let arguments = [
+            "--mimir",
+            file.to_str().unwrap(),
+            "--mimir-version",
+            version,
+            "--mimir-instances",
+            "3",
+        ];
+        let (code, found, said) = checked(&arguments, &[]);
+        assert_eq!((code, found.as_str()), (0, ""), "{name}");
+        assert!(said.contains("no known trap"), "{said}");
+    }
+    assert!(profiles.len() >= 2, "a profile for 2.17 and one for 3: {profiles:?}");
+}
+
+#[test]
+fn both_configurations_are_checked_in_one_run() {
+    let trap = directory("tests/traps/multitenancy-off.yaml");
+    let trap = trap.to_str().unwrap();
+    let sample = directory("config/proxy.toml");
+    let (code, found, said) =
+        checked(&["--mimir", trap, "--config", sample.to_str().unwrap()], &[]);
+    assert_eq!(code, 64);
+    assert!(said.contains("the configuration is valid") && said.contains("1 errors"), "{said}");
+    assert!(found.contains("multitenancy-off"), "{found}");
+    let ours = [("MTP__LISTEN__WORKERS", "many")];
+    let (code, found, _) = checked(&["--mimir", trap], &ours);
+    assert_eq!(code, 64);
+    for wanted in ["MTP__LISTEN__WORKERS", "auth.issuer", "multitenancy-off"] {
+        assert!(found.contains(wanted), "{wanted} is not in\n{found}");
+    }
+    let (code, found, _) = checked(&["--mimir", "/nowhere.yaml"], &[]);
+    assert_eq!(code, 64);
+    assert!(found.contains("/nowhere.yaml: cannot be read"), "{found}");
+}
+
+// As Mimir does with -config.expand-env=true: what is set, else the default, else nothing.
+#[test]
+fn variables_come_from_the_environment_if_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mimir.yaml");
+    let listeners = "{http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}";
+    let text = format!("server: {listeners}\nmultitenancy_enabled: ${{TENANTS_APART:true}}\n");
+    std::fs::write(&file, text).unwrap();
+    let off = [("TENANTS_APART", "false")];
+    let file = file.to_str().unwrap();
+    assert_eq!(checked(&["--mimir", file], &off).0, 0);
+    assert_eq!(checked(&["--mimir", file, "--expand-env"], &off).0, 64);
+    assert_eq!(checked(&["--mimir", file, "--expand-env"], &[]).0, 0);
+}
