@@ -17,7 +17,7 @@
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
 //! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, and [`command`],
-//! what can be done beside serving.
+//! what can be done beside serving. [`version`] says which build this is.
 
 pub mod admin;
 pub mod app;
@@ -40,3 +40,4 @@ pub mod route;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+pub mod version;
