@@ -1,4 +1,4 @@
-# Pin both by digest (name@sha256:…) for builds that are the same to the byte; docs/image.md says what holds.
+# Pin both by digest (name@sha256:…) for builds that are the same to the byte; config/fly/README.md says what holds.
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src

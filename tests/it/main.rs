@@ -19,6 +19,8 @@ mod callers;
 mod database;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
+/// What is deployed: the image, the samples for Fly.io, Mimir's profiles.
+mod deployment;
 /// Devices and their keys.
 mod devices;
 /// How soon a change in the database takes effect, under load.
