@@ -27,6 +27,7 @@ mod postgres;
 mod process;
 mod prometheus;
 mod proxy;
+mod r2;
 mod redis;
 pub mod samples;
 mod scratch;
@@ -49,6 +50,7 @@ pub use postgres::Postgres;
 pub use process::{Process, free_port, wait_until};
 pub use prometheus::{NodeExporter, Prometheus, RemoteWrite};
 pub use proxy::{Proxy, ProxyOptions};
+pub use r2::R2;
 pub use redis::Redis;
 pub use upstream::{RawUpstream, Received, Upstream};
 

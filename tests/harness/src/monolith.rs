@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::consul::Consul;
 use crate::memcached::Memcached;
-use crate::minio::Minio;
 use crate::parts::part;
 use crate::process::{Process, free_port};
+use crate::r2::R2;
 
 /// The buckets that the profiles want by default: blocks, rules, Alertmanager.
 pub const BUCKETS: [&str; 3] = ["mimir-blocks", "mimir-ruler", "mimir-alertmanager"];
@@ -22,8 +22,8 @@ pub const BUCKETS: [&str; 3] = ["mimir-blocks", "mimir-ruler", "mimir-alertmanag
 pub struct Backing {
     /// The rings.
     pub consul: Consul,
-    /// The blocks.
-    pub minio: Minio,
+    /// The buckets.
+    pub r2: R2,
     /// The caches.
     pub memcached: Memcached,
     /// What `fly consul attach` gave.
@@ -41,25 +41,25 @@ impl Backing {
         let options = memcached_options();
         let options: Vec<&str> = options.split_whitespace().collect();
         let consul = Consul::start().await;
-        let minio = Minio::start(&BUCKETS).await;
+        let r2 = R2::start(&BUCKETS).await;
         let memcached = Memcached::start(&options).await;
         let prefix = "my-mimir-0123456789abcdef".to_owned();
         let connection = consul.attach(&prefix).await;
         let directory = TempDir::with_prefix("backing-").expect("directory");
         let authorities = directory.path().join("authorities.pem");
-        let pem = [consul.ca_file(), minio.ca_file()]
+        let pem = [consul.ca_file(), r2.ca_file()]
             .map(|file| std::fs::read_to_string(file).expect("authority"));
         std::fs::write(&authorities, pem.concat()).expect("authorities");
-        Self { consul, minio, memcached, connection, prefix, authorities, _directory: directory }
+        Self { consul, r2, memcached, connection, prefix, authorities, _directory: directory }
     }
 
     /// The environment of an instance that only the platform differs in.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("FLY_CONSUL_URL", self.connection.clone()),
-            ("R2_ENDPOINT", self.minio.endpoint()),
-            ("R2_ACCESS_KEY_ID", self.minio.access_key_id().to_owned()),
-            ("R2_SECRET_ACCESS_KEY", self.minio.secret_access_key().to_owned()),
+            ("R2_ENDPOINT", self.r2.endpoint()),
+            ("R2_ACCESS_KEY_ID", self.r2.minio().access_key_id().to_owned()),
+            ("R2_SECRET_ACCESS_KEY", self.r2.minio().secret_access_key().to_owned()),
             ("MEMCACHED_ADDRESSES", self.memcached.address()),
             ("SSL_CERT_FILE", self.authorities.display().to_string()),
             ("MIMIR_CONFIG_DIR", repository().join("config/mimir").display().to_string()),

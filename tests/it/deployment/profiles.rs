@@ -46,7 +46,7 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     }
     assert_eq!(backing.consul.write_as(&backing.connection, "another/ring").await, 403);
     let memberlist = mimir.as_tenant("any").get("/memberlist").await.text;
-    assert!(memberlist.contains("not using memberlist"), "{memberlist}");
+    assert!(memberlist.contains("use memberlist"), "{memberlist}");
 
     // By way of distributor, ingester, query-frontend, scheduler and querier, which all dial that address.
     let tenant = fresh_organisation();
@@ -70,10 +70,28 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     let end = mimir.wait_stopped(Duration::from_secs(60)).expect("it ends");
     assert_eq!(end.code(), Some(0), "{}", mimir.log());
     println!("stopped in {:?}", told.elapsed());
-    assert_eq!(backing.minio.blocks("mimir-blocks", &tenant).len(), 1, "its block is in the bucket");
+    assert_eq!(backing.r2.minio().blocks("mimir-blocks", &tenant).len(), 1, "its block is in the bucket");
     for key in backing.consul.keys("").await {
         assert!(backing.consul.ring(&key).await.is_empty(), "{key} is left");
     }
+    assert_eq!(backing.r2.refused(), Vec::<String>::new(), "nothing was sent that R2 has not");
+}
+
+// The trap itself: without send_content_md5 the block does not get into the bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_content_md5_r2_refuses_the_blocks() {
+    let backing = Backing::start().await;
+    let trap = ["-ingester.ring.min-ready-duration=0s", "-common.storage.s3.send-content-md5=false"];
+    let environment = [("MIMIR_REPLICATION_FACTOR", "1")];
+    let mut mimir = Monolith::start("one", &backing, &environment, &trap);
+    mimir.wait_ready().await;
+    let rules = mimir.as_tenant("any").header("content-type", "application/yaml");
+    let group = "name: g\nrules: [{record: 'a:b', expr: vector(1)}]\n";
+    let answer = rules.post("/prometheus/config/v1/rules/n", group).await;
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    let refused = backing.r2.refused();
+    assert!(!refused.is_empty() && refused.iter().all(|line| line.contains("x-amz-")), "{refused:?}");
+    println!("{}", refused[0]);
 }
 
 // No module proxy has a Mimir 2.17. What can be shown: the keys and types, by what Mimir of May 2025 says of

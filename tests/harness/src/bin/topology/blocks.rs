@@ -45,7 +45,7 @@ pub async fn outlive_every_disk(system: &mut System) {
     }
     fact(format!("all three stopped in {:.1?}, kill_timeout being 300 s", told.elapsed()));
     for organisation in &system.organisations {
-        let blocks = system.backing.minio.blocks("mimir-blocks", organisation.id).len();
+        let blocks = system.backing.r2.minio().blocks("mimir-blocks", organisation.id).len();
         assert!(blocks >= 3, "each of three replicas uploads what it holds, not {blocks}");
         fact(format!("{blocks} blocks of {} are in the bucket", organisation.name));
     }

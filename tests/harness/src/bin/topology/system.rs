@@ -129,7 +129,7 @@ impl System {
             println!("  Mimir {}     {}/   rings: /ingester/ring, /ruler/ring …", mimir.id(), mimir.url());
         }
         println!("  Consul       {}", self.backing.connection);
-        println!("  S3           https://{}", self.backing.minio.endpoint());
+        println!("  S3           https://{}", self.backing.r2.endpoint());
         println!("  memcached    {}", self.backing.memcached.address());
         println!("  Postgres     {}", self.database.url());
         for organisation in &self.organisations {
