@@ -121,8 +121,7 @@ impl Consul {
     }
 
     async fn get(&self, target: &str) -> Vec<u8> {
-        let request =
-            self.http.get(self.url(target)).header("x-consul-token", &self.management);
+        let request = self.http.get(self.url(target)).header("x-consul-token", &self.management);
         let answer = request.send().await.expect("an answer");
         if answer.status().as_u16() == 404 {
             return Vec::new();

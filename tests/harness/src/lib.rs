@@ -43,7 +43,7 @@ pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use memcached::Memcached;
 pub use mimir::Mimir;
 pub use minio::Minio;
-pub use monolith::{Backing, BUCKETS, Monolith};
+pub use monolith::{BUCKETS, Backing, Monolith};
 pub use parts::part;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;

@@ -22,11 +22,12 @@ impl Memcached {
     pub async fn start(options: &[&str]) -> Self {
         let directory = TempDir::with_prefix("memcached-").expect("directory");
         let port = free_port();
-        let process = Process::start("memcached", &part("memcached"), directory.path(), |command| {
-            // As root it wants to be told who to become.
-            command.args(["-u", "nobody", "-l", "127.0.0.1", "-p", &port.to_string()]);
-            command.args(options);
-        });
+        let process =
+            Process::start("memcached", &part("memcached"), directory.path(), |command| {
+                // As root it wants to be told who to become.
+                command.args(["-u", "nobody", "-l", "127.0.0.1", "-p", &port.to_string()]);
+                command.args(options);
+            });
         let mut memcached = Self { process, port, _directory: directory };
         let (process, address) = (&mut memcached.process, ("127.0.0.1", port));
         wait_until("memcached takes connections", Duration::from_secs(20), async || {

@@ -92,7 +92,8 @@ fn acceptor(files: &Certificates) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_file(&files.certificate).expect("certificate");
     let key = PrivateKeyDer::from_pem_file(&files.key).expect("key");
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("protocol versions").with_no_client_auth();
     TlsAcceptor::from(Arc::new(config.with_single_cert(vec![certificate], key).expect("a pair")))
 }
@@ -104,7 +105,12 @@ fn unknown_to_r2(request: &Request<Incoming>) -> Option<String> {
             || name.starts_with("x-amz-server-side-encryption")
             || ["x-amz-trailer", "x-amz-sdk-checksum-algorithm"].contains(&name)
     };
-    request.headers().keys().map(http::HeaderName::as_str).find(|name| unknown(name)).map(str::to_owned)
+    request
+        .headers()
+        .keys()
+        .map(http::HeaderName::as_str)
+        .find(|name| unknown(name))
+        .map(str::to_owned)
 }
 
 async fn pass(request: Request<Incoming>, behind: SocketAddr, refused: &Refusals) -> Answer {
@@ -121,7 +127,7 @@ async fn pass(request: Request<Incoming>, behind: SocketAddr, refused: &Refusals
     }
     // The signature covers the host, which is therefore left as it is.
     match exchange(request, behind).await {
-        Ok(answer) => answer.map(BodyExt::boxed),
+        Ok(answer) => answer.map(|body| body.boxed()),
         Err(error) => {
             let body = Full::new(Bytes::from(error)).map_err(|never| match never {}).boxed();
             Response::builder().status(StatusCode::BAD_GATEWAY).body(body).expect("an answer")

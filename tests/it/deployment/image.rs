@@ -44,14 +44,20 @@ fn unshare(tree: &Path) -> Vec<String> {
     let (user, group) = user.split_once(':').unwrap();
     assert_ne!((user, group), ("0", "0"));
     let root = format!("--root={}", tree.display());
-    let options = ["--pid", "--fork", "--kill-child", &root, "--wd=/", "--setgid", group, "--setuid", user];
+    let options =
+        ["--pid", "--fork", "--kill-child", &root, "--wd=/", "--setgid", group, "--setuid", user];
     options.map(str::to_owned).to_vec()
 }
 
 fn in_the_tree(tree: &Path, environment: &[(String, String)], command: &str) -> Output {
     let mut unshared = Command::new("unshare");
     unshared.args(unshare(tree)).args([PROGRAM, command]);
-    unshared.env_clear().envs(environment.iter().cloned()).env("PATH", "/usr/bin:/bin").output().unwrap()
+    unshared
+        .env_clear()
+        .envs(environment.iter().cloned())
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .unwrap()
 }
 
 /// The first process in there, by its number out here.
@@ -114,23 +120,35 @@ async fn the_images_tree_starts_as_nobody_special_passes_its_healthcheck_and_dra
         environment.push((name.to_owned(), value));
     }
     let unshare = unshare(&tree);
-    let mut process = Process::start("image", Path::new("/usr/bin/unshare"), directory.path(), |command| {
-        command.args(&unshare).args([PROGRAM, "serve"]);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(environment.iter().cloned());
-    });
+    let mut process =
+        Process::start("image", Path::new("/usr/bin/unshare"), directory.path(), |command| {
+            command.args(&unshare).args([PROGRAM, "serve"]);
+            command
+                .env_clear()
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .envs(environment.iter().cloned());
+        });
     let ready = format!("http://127.0.0.1:{internal}/ready");
     process.wait_ready(&ready, "ready", Duration::from_secs(30)).await;
 
     let inside = child_of(process.id());
     let status = std::fs::read_to_string(format!("/proc/{inside}/status")).unwrap();
-    for fact in ["Uid:\t10001\t10001\t10001\t10001", "Gid:\t10001\t10001\t10001\t10001", "CapEff:\t0000000000000000", "NSpid:"] {
+    for fact in [
+        "Uid:\t10001\t10001\t10001\t10001",
+        "Gid:\t10001\t10001\t10001\t10001",
+        "CapEff:\t0000000000000000",
+        "NSpid:",
+    ] {
         assert!(status.contains(fact), "{fact} is not in\n{status}");
     }
     let health = in_the_tree(&tree, &environment, "healthcheck");
     assert!(health.status.success(), "{}", String::from_utf8_lossy(&health.stderr));
     let version = in_the_tree(&tree, &[], "--version").stdout;
     let version = String::from_utf8(version).unwrap();
-    assert!(version.starts_with("mimir-tenant-proxy ") && version.contains("(commit "), "{version}");
+    assert!(
+        version.starts_with("mimir-tenant-proxy ") && version.contains("(commit "),
+        "{version}"
+    );
 
     let client = Client::new(&format!("http://127.0.0.1:{port}")).bearer(&issuer.user_of(ORG_A));
     let in_flight = tokio::spawn({

@@ -56,7 +56,8 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
         let sender = client.clone().header("content-encoding", "snappy");
         sender.header("content-type", "application/x-protobuf").post("/api/v1/push", body).await
     };
-    wait_until("a write is taken", Duration::from_secs(20), async || push().await.status == 200).await;
+    wait_until("a write is taken", Duration::from_secs(20), async || push().await.status == 200)
+        .await;
     wait_until("it is read back", Duration::from_secs(20), async || {
         let answer = client.get("/prometheus/api/v1/query?query=profile_works").await;
         answer.status == 200 && answer.text.contains("\"7\"")
@@ -70,7 +71,11 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     let end = mimir.wait_stopped(Duration::from_secs(60)).expect("it ends");
     assert_eq!(end.code(), Some(0), "{}", mimir.log());
     println!("stopped in {:?}", told.elapsed());
-    assert_eq!(backing.r2.minio().blocks("mimir-blocks", &tenant).len(), 1, "its block is in the bucket");
+    assert_eq!(
+        backing.r2.minio().blocks("mimir-blocks", &tenant).len(),
+        1,
+        "its block is in the bucket"
+    );
     for key in backing.consul.keys("").await {
         assert!(backing.consul.ring(&key).await.is_empty(), "{key} is left");
     }
@@ -81,7 +86,8 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
 #[tokio::test(flavor = "multi_thread")]
 async fn without_content_md5_r2_refuses_the_blocks() {
     let backing = Backing::start().await;
-    let trap = ["-ingester.ring.min-ready-duration=0s", "-common.storage.s3.send-content-md5=false"];
+    let trap =
+        ["-ingester.ring.min-ready-duration=0s", "-common.storage.s3.send-content-md5=false"];
     let environment = [("MIMIR_REPLICATION_FACTOR", "1")];
     let mut mimir = Monolith::start("one", &backing, &environment, &trap);
     mimir.wait_ready().await;
@@ -90,7 +96,10 @@ async fn without_content_md5_r2_refuses_the_blocks() {
     let answer = rules.post("/prometheus/config/v1/rules/n", group).await;
     assert!(answer.status.is_server_error(), "{answer:?}");
     let refused = backing.r2.refused();
-    assert!(!refused.is_empty() && refused.iter().all(|line| line.contains("x-amz-")), "{refused:?}");
+    assert!(
+        !refused.is_empty() && refused.iter().all(|line| line.contains("x-amz-")),
+        "{refused:?}"
+    );
     println!("{}", refused[0]);
 }
 

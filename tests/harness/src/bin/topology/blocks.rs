@@ -49,8 +49,9 @@ pub async fn outlive_every_disk(system: &mut System) {
         assert!(blocks >= 3, "each of three replicas uploads what it holds, not {blocks}");
         fact(format!("{blocks} blocks of {} are in the bucket", organisation.name));
     }
-    let rings = system.backing.consul.ring(&format!("{}/collectors/ring", system.backing.prefix));
-    assert!(rings.await.is_empty(), "nobody is left in the ingesters' ring");
+    let key = format!("{}/collectors/ring", system.backing.prefix);
+    let ring = system.backing.consul.ring(&key).await;
+    assert!(ring.is_empty(), "nobody is left in the ingesters' ring: {ring:?}");
     say("starting all three with empty disks");
     for mimir in &mut system.mimirs {
         mimir.start_with_empty_disk();

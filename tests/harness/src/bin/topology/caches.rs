@@ -17,7 +17,9 @@ pub async fn are_hit(system: &System) {
     // The same question hits the results; another one about the same samples hits the rest.
     let (end, start) = (now() - 30.0, now() - 600.0);
     let range = |expression: &str, step: u32| {
-        format!("/prometheus/api/v1/query_range?query={expression}&start={start:.0}&end={end:.0}&step={step}")
+        format!(
+            "/prometheus/api/v1/query_range?query={expression}&start={start:.0}&end={end:.0}&step={step}"
+        )
     };
     wait_until("every cache is hit", Duration::from_secs(60), async || {
         for step in [10, 10, 15] {
@@ -38,7 +40,10 @@ pub async fn are_hit(system: &System) {
     }
     let stats = system.backing.memcached.stats().await;
     assert!(stats["get_hits"] > 0);
-    fact(format!("memcached itself counts {} hits and {} misses", stats["get_hits"], stats["get_misses"]));
+    fact(format!(
+        "memcached itself counts {} hits and {} misses",
+        stats["get_hits"], stats["get_misses"]
+    ));
 }
 
 async fn hits(system: &System, cache: &str) -> f64 {

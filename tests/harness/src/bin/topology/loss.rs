@@ -46,7 +46,8 @@ pub async fn none_when_one_is_killed(system: &mut System) {
     let form = "forget=m2";
     let answer = Client::new(&system.mimirs[0].url()).post_form("/ingester/ring", form).await;
     assert!(answer.status.is_success() || answer.status.is_redirection(), "{}", answer.text);
-    let members = system.backing.consul.ring(&format!("{}/collectors/ring", system.backing.prefix)).await;
+    let members =
+        system.backing.consul.ring(&format!("{}/collectors/ring", system.backing.prefix)).await;
     assert_eq!(members.keys().collect::<Vec<_>>(), ["m1", "m3", "m4"]);
     fact(format!("m4 was ready {took:.1?} after its start; the ingesters' ring is m1, m3, m4"));
     tokio::time::sleep(Duration::from_secs(8)).await;
@@ -68,7 +69,8 @@ pub async fn none_when_one_is_killed(system: &mut System) {
 
 async fn read(client: Client, readers: Arc<Readers>) {
     while !readers.stop.load(Ordering::Relaxed) {
-        let answer = client.try_send(http::Method::GET, &query("count(up)", None), Vec::new()).await;
+        let answer =
+            client.try_send(http::Method::GET, &query("count(up)", None), Vec::new()).await;
         let good = answer.is_ok_and(|answer| answer.status.is_success());
         if good { &readers.answered } else { &readers.failed }.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(50)).await;

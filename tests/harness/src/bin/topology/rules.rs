@@ -78,5 +78,8 @@ async fn alerts(mimir: &Client) -> Vec<String> {
     let answer = mimir.get("/alertmanager/api/v2/alerts").await;
     let json: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
     let alerts = json.as_array().cloned().unwrap_or_default();
-    alerts.iter().filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect()
+    alerts
+        .iter()
+        .filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned()))
+        .collect()
 }

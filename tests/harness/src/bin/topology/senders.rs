@@ -7,8 +7,10 @@ use harness::{Answer, wait_until};
 use crate::system::System;
 use crate::{chapter, fact};
 
-/// All samples that the hub has scraped.
-const SAMPLES: &str = "sum(count_over_time({job=\"node\"}[2h]))";
+/// All samples that the hub has scraped of some dozens of series. (Not of all in one: without their names,
+/// which `count_over_time` drops, series of different metrics are the same.)
+const SAMPLES: &str = "sum(count_over_time(node_cpu_seconds_total[2h])) \
+     + sum(count_over_time(node_scrape_collector_success[2h])) + sum(count_over_time(node_load1[2h]))";
 
 pub async fn are_read_back(system: &System) {
     chapter("Stock senders write through the proxy");
@@ -17,7 +19,7 @@ pub async fn are_read_back(system: &System) {
     {
         let member = system.member(organisation, reader);
         wait_until("series of the hub are read", Duration::from_secs(60), async || {
-            value(&member.get(&query(SAMPLES, None)).await).is_some_and(|count| count > 1000.0)
+            value(&member.get(&query(SAMPLES, None)).await).is_some_and(|count| count > 100.0)
         })
         .await;
         let answer = member.get(&query("count({job=\"node\"})", None)).await;
@@ -28,7 +30,8 @@ pub async fn are_read_back(system: &System) {
         ));
         let stranger = system.organisations.iter().find(|other| other.id != organisation.id);
         let stranger = system.member(stranger.expect("another"), reader);
-        let refused = stranger.header("x-scope-orgid", organisation.id).get(&query(SAMPLES, None)).await;
+        let refused =
+            stranger.header("x-scope-orgid", organisation.id).get(&query(SAMPLES, None)).await;
         assert_eq!(refused.status, 403, "the other organisation's member may not");
     }
 }
@@ -38,7 +41,11 @@ pub fn query(expression: &str, at: Option<f64>) -> String {
     let encoded: String = expression
         .bytes()
         .map(|byte| {
-            if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            if byte.is_ascii_alphanumeric() {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
         })
         .collect();
     let at = at.map_or_else(String::new, |at| format!("&time={at:.3}"));

@@ -123,17 +123,30 @@ impl System {
     pub fn describe(&self) {
         println!("\nRunning until Ctrl-C.\n");
         for (proxy, number) in self.proxies.iter().zip(1..) {
-            println!("  proxy {number}      {}   its metrics {}/metrics", proxy.url(), proxy.internal_url());
+            println!(
+                "  proxy {number}      {}   its metrics {}/metrics",
+                proxy.url(),
+                proxy.internal_url()
+            );
         }
         for mimir in &self.mimirs {
-            println!("  Mimir {}     {}/   rings: /ingester/ring, /ruler/ring …", mimir.id(), mimir.url());
+            println!(
+                "  Mimir {}     {}/   rings: /ingester/ring, /ruler/ring …",
+                mimir.id(),
+                mimir.url()
+            );
         }
         println!("  Consul       {}", self.backing.connection);
         println!("  S3           https://{}", self.backing.r2.endpoint());
         println!("  memcached    {}", self.backing.memcached.address());
         println!("  Postgres     {}", self.database.url());
         for organisation in &self.organisations {
-            println!("  hub of {}     {}   tenant {}", organisation.name, organisation.hub.url(), organisation.id);
+            println!(
+                "  hub of {}     {}   tenant {}",
+                organisation.name,
+                organisation.hub.url(),
+                organisation.id
+            );
         }
         println!("\n  TOKEN={}", self.organisations[0].token);
         println!(
