@@ -128,7 +128,7 @@ impl Monolith {
             all.push((name, (*value).to_owned()));
         }
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let disk = TempDir::with_prefix(&format!("{id}-")).expect("directory");
+        let disk = TempDir::with_prefix(format!("{id}-")).expect("directory");
         let process = run(id, disk.path(), &all, &arguments);
         Self { id: id.to_owned(), process, port, grpc, environment: all, arguments, disk }
     }
@@ -182,7 +182,7 @@ impl Monolith {
     /// Starts it again with the same name and ports and an empty disk.
     pub fn start_with_empty_disk(&mut self) {
         assert!(!self.process.is_running(), "{} is still running", self.id);
-        self.disk = TempDir::with_prefix(&format!("{}-", self.id)).expect("directory");
+        self.disk = TempDir::with_prefix(format!("{}-", self.id)).expect("directory");
         self.process = run(&self.id, self.disk.path(), &self.environment, &self.arguments);
     }
 
