@@ -21,6 +21,7 @@
 //! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
+//! [`version`] says which build this is.
 
 pub mod admin;
 pub mod app;
@@ -45,3 +46,4 @@ pub mod rules;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+pub mod version;

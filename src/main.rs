@@ -10,10 +10,11 @@ use mimir_tenant_proxy::command::{
     self, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand,
 };
 use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
+use mimir_tenant_proxy::version;
 
 /// Streaming, multi-tenant, authenticating reverse proxy in front of Grafana Mimir.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = version::TEXT.as_str(), about)]
 struct Cli {
     /// The configuration file (TOML); any key may also come as `MTP__SECTION__KEY`.
     #[arg(long, global = true, env = "MTP_CONFIG", value_name = "FILE")]

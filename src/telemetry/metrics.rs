@@ -14,6 +14,8 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::version;
+
 /// The bounded label values that this process can produce; the composition root gathers them
 /// from the stages, so that telemetry needs to know none of them.
 #[derive(Default)]
@@ -152,7 +154,7 @@ impl Metrics {
     /// Registers everything with the installed recorder, so that each series is there from the
     /// start at zero.
     pub fn register(names: &MetricNames) -> Self {
-        gauge!("mimir_tenant_proxy_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        gauge!("mimir_tenant_proxy_build_info", "version" => version::NUMBER, "commit" => version::COMMIT).set(1.0);
         let surface = |name: &&'static str| SurfaceMetrics::register(name, names);
         let fetches =
             |outcome| counter!("mimir_tenant_proxy_key_set_fetches_total", "outcome" => outcome);
@@ -273,7 +275,7 @@ impl SurfaceMetrics {
 }
 
 fn describe() {
-    describe_gauge!("mimir_tenant_proxy_build_info", "The version that runs; always 1.");
+    describe_gauge!("mimir_tenant_proxy_build_info", "The version and commit that run; always 1.");
     describe_counter!(
         "mimir_tenant_proxy_requests_total",
         "Requests by surface, outcome (forwarded, answered, rejected, failed, cancelled) and reason (for forwarded: the class of Mimir's status)."

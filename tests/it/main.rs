@@ -19,6 +19,8 @@ mod callers;
 mod database;
 /// Slow clients, idle connections, the end of the process.
 mod deadlines;
+/// What is deployed: the image, the samples for Fly.io, Mimir's profiles.
+mod deployment;
 /// Configurations of senders in the documentation, by the senders themselves.
 mod device_configurations;
 /// Devices and their keys.

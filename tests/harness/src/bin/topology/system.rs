@@ -1,0 +1,168 @@
+//! Everything that runs: three Mimirs on Consul, an S3-compatible server and memcached; the proxy twice on
+//! Postgres; two organisations, each with a member and a hub that is a stock Prometheus.
+
+use std::process::Command;
+
+use harness::{
+    Backing, Client, Database, Issuer, Monolith, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus,
+    Proxy, ProxyOptions, RemoteWrite,
+};
+use serde_json::json;
+
+use crate::say;
+
+/// What takes minutes in operation takes seconds here; nothing else differs from the profile.
+pub const QUICK: [&str; 10] = [
+    "-ingester.ring.min-ready-duration=0s",
+    "-compactor.cleanup-interval=5s",
+    "-blocks-storage.bucket-store.sync-interval=5s",
+    "-blocks-storage.bucket-store.metadata-cache.tenants-list-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.tenant-blocks-list-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.bucket-index-content-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.metafile-doesnt-exist-ttl=4s",
+    "-ruler.poll-interval=5s",
+    "-ruler.evaluation-delay-duration=0s",
+    "-query-frontend.max-cache-freshness=10s",
+];
+
+/// An organisation with its people and devices.
+pub struct Organisation {
+    /// For us.
+    pub name: &'static str,
+    /// In Postgres, and the tenant at Mimir.
+    pub id: &'static str,
+    /// Of its member.
+    pub token: String,
+    /// Its hub, which scrapes a node exporter and remote-writes with a device key.
+    pub hub: Prometheus,
+}
+
+/// The running system.
+pub struct System {
+    /// What the Mimirs stand on.
+    pub backing: Backing,
+    /// The Mimirs.
+    pub mimirs: Vec<Monolith>,
+    /// The proxies.
+    pub proxies: [Proxy; 2],
+    /// The organisations; the first one's hub speaks remote write 1.0 to the first proxy, the other
+    /// one's 2.0 to the second.
+    pub organisations: [Organisation; 2],
+    database: Database,
+    _issuer: Issuer,
+    _exporter: NodeExporter,
+    _postgres: Postgres,
+}
+
+const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
+const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
+
+impl System {
+    /// Starts everything and waits until it takes requests.
+    pub async fn start() -> Self {
+        say("starting Consul, MinIO, memcached, Postgres, an issuer of Supabase-shaped tokens");
+        let backing = Backing::start().await;
+        let postgres = Postgres::start().await;
+        let issuer = Issuer::start().await;
+        say("starting three Mimirs by config/fly/mimir-entrypoint and config/mimir/mimir-3.yaml");
+        let mut mimirs: Vec<Monolith> =
+            ["m1", "m2", "m3"].map(|id| Monolith::start(id, &backing, &[], &QUICK)).into();
+        for mimir in &mut mimirs {
+            mimir.wait_ready().await;
+        }
+        say("starting the proxy twice, and two stock Prometheus");
+        let database = postgres.database("topology").await;
+        command(&database, &["migrate"]);
+        database
+            .execute(&format!(
+                "insert into organisation (id, name) values ('{ORG_A}', 'A'), ('{ORG_B}', 'B');
+                 insert into membership (user_id, organisation_id, role)
+                 values ('{ALICE}', '{ORG_A}', 'viewer'), ('{BOB}', '{ORG_B}', 'viewer')"
+            ))
+            .await;
+        let mut options = ProxyOptions::new(&issuer.url(), &mimirs[0].url())
+            .set("database.url", &format!("{:?}", database.url()));
+        for mimir in &mimirs[1..] {
+            options = options.upstream(&mimir.url());
+        }
+        let proxies = [options.clone().start().await, options.start().await];
+        let exporter = NodeExporter::start().await;
+        let member = |user: &str| issuer.token().claim("sub", json!(user)).sign();
+        let hub = async |version, organisation: &str, proxy: &Proxy| {
+            let name = ["device-key", "create", "--organisation", organisation, "--name", "hub"];
+            let key = command(&database, &name);
+            Prometheus::start_with_password(version, &exporter, &proxy.url(), "hub", key.trim())
+                .await
+        };
+        let (hub_a, hub_b) = (
+            hub(RemoteWrite::V1, ORG_A, &proxies[0]).await,
+            hub(RemoteWrite::V2, ORG_B, &proxies[1]).await,
+        );
+        let organisations = [
+            Organisation { name: "A", id: ORG_A, token: member(ALICE), hub: hub_a },
+            Organisation { name: "B", id: ORG_B, token: member(BOB), hub: hub_b },
+        ];
+        Self {
+            backing,
+            mimirs,
+            proxies,
+            organisations,
+            database,
+            _issuer: issuer,
+            _exporter: exporter,
+            _postgres: postgres,
+        }
+    }
+
+    /// A member's client of one of the proxies.
+    pub fn member(&self, organisation: &Organisation, proxy: usize) -> Client {
+        self.proxies[proxy].client().bearer(&organisation.token)
+    }
+
+    /// Prints where everything is.
+    pub fn describe(&self) {
+        println!("\nRunning until Ctrl-C.\n");
+        for (proxy, number) in self.proxies.iter().zip(1..) {
+            println!(
+                "  proxy {number}      {}   its metrics {}/metrics",
+                proxy.url(),
+                proxy.internal_url()
+            );
+        }
+        for mimir in &self.mimirs {
+            println!(
+                "  Mimir {}     {}/   rings: /ingester/ring, /ruler/ring …",
+                mimir.id(),
+                mimir.url()
+            );
+        }
+        println!("  Consul       {}", self.backing.connection);
+        println!("  S3           https://{}", self.backing.r2.endpoint());
+        println!("  memcached    {}", self.backing.memcached.address());
+        println!("  Postgres     {}", self.database.url());
+        for organisation in &self.organisations {
+            println!(
+                "  hub of {}     {}   tenant {}",
+                organisation.name,
+                organisation.hub.url(),
+                organisation.id
+            );
+        }
+        println!("\n  TOKEN={}", self.organisations[0].token);
+        println!(
+            "  curl -H \"Authorization: Bearer $TOKEN\" '{}/prometheus/api/v1/query?query=node_load1'",
+            self.proxies[0].url()
+        );
+    }
+}
+
+/// Runs a command of the proxy's and gives what it prints.
+fn command(database: &Database, arguments: &[&str]) -> String {
+    let output = Command::new(Proxy::binary())
+        .args(arguments)
+        .env("MTP__DATABASE__URL", database.url())
+        .output()
+        .expect("the proxy's binary");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,176 @@
+//! Mimir's profiles: 3.x started by a real Mimir on real parts, 2.17 as far as it goes without one.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::{Backing, Monolith, Redis, fresh_organisation, part, samples, wait_until};
+
+use super::repository;
+
+/// Each ring's key in Consul, beneath the prefix.
+const RINGS: [&str; 8] = [
+    "alertmanagers/alertmanager",
+    "collectors/ring",
+    "compactors/compactor",
+    "distributors/distributor",
+    "queriers/querier",
+    "query-schedulers/query-scheduler",
+    "rulers/ring",
+    "store-gateways/store-gateway",
+];
+
+// An unknown key stops Mimir; a ring with a wrong prefix merges with another. The instance advertises an
+// IPv6 address, as FLY_PRIVATE_IP is one: without brackets, which Mimir adds itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings_apart() {
+    let backing = Backing::start().await;
+    let environment = [
+        ("MIMIR_REPLICATION_FACTOR", "1"),
+        ("MIMIR_INSTANCE_ADDR", "::1"),
+        ("MIMIR_LISTEN_ADDRESS", ""),
+    ];
+    let quick = ["-ingester.ring.min-ready-duration=0s"];
+    let mut mimir = Monolith::start("one", &backing, &environment, &quick);
+    mimir.wait_ready().await;
+
+    let mut keys = backing.consul.keys("").await;
+    keys.sort();
+    let expected = RINGS.map(|ring| format!("{}/{ring}", backing.prefix));
+    assert_eq!(keys, expected, "each ring has a key of its own");
+    for key in &keys {
+        let ring = backing.consul.ring(key).await;
+        assert_eq!(ring.len(), 1, "{key}: {ring:?}");
+        assert_eq!(ring["one"].address, format!("[::1]:{}", mimir.grpc_port()), "{key}");
+    }
+    assert_eq!(backing.consul.write_as(&backing.connection, "another/ring").await, 403);
+    let memberlist = mimir.as_tenant("any").get("/memberlist").await.text;
+    assert!(memberlist.contains("use memberlist"), "{memberlist}");
+
+    // By way of distributor, ingester, query-frontend, scheduler and querier, which all dial that address.
+    let tenant = fresh_organisation();
+    let client = mimir.as_tenant(&tenant);
+    let push = || async {
+        let body = samples::remote_write("profile_works", &[], 7.0);
+        let sender = client.clone().header("content-encoding", "snappy");
+        sender.header("content-type", "application/x-protobuf").post("/api/v1/push", body).await
+    };
+    wait_until("a write is taken", Duration::from_secs(20), async || push().await.status == 200)
+        .await;
+    wait_until("it is read back", Duration::from_secs(20), async || {
+        let answer = client.get("/prometheus/api/v1/query?query=profile_works").await;
+        answer.status == 200 && answer.text.contains("\"7\"")
+    })
+    .await;
+    assert_eq!(client.get("/api/v1/user_limits").await.status, 200, "runtime.yaml is read");
+
+    // Told to stop, it uploads what it holds and leaves every ring.
+    let told = Instant::now();
+    mimir.terminate();
+    let end = mimir.wait_stopped(Duration::from_secs(60)).expect("it ends");
+    assert_eq!(end.code(), Some(0), "{}", mimir.log());
+    println!("stopped in {:?}", told.elapsed());
+    assert_eq!(
+        backing.r2.minio().blocks("mimir-blocks", &tenant).len(),
+        1,
+        "its block is in the bucket"
+    );
+    for key in backing.consul.keys("").await {
+        assert!(backing.consul.ring(&key).await.is_empty(), "{key} is left");
+    }
+    assert_eq!(backing.r2.refused(), Vec::<String>::new(), "nothing was sent that R2 has not");
+}
+
+// The trap itself: without send_content_md5 the block does not get into the bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_content_md5_r2_refuses_the_blocks() {
+    let backing = Backing::start().await;
+    let trap =
+        ["-ingester.ring.min-ready-duration=0s", "-common.storage.s3.send-content-md5=false"];
+    let environment = [("MIMIR_REPLICATION_FACTOR", "1")];
+    let mut mimir = Monolith::start("one", &backing, &environment, &trap);
+    mimir.wait_ready().await;
+    let rules = mimir.as_tenant("any").header("content-type", "application/yaml");
+    let group = "name: g\nrules: [{record: 'a:b', expr: vector(1)}]\n";
+    let answer = rules.post("/prometheus/config/v1/rules/n", group).await;
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    let refused = backing.r2.refused();
+    assert!(
+        !refused.is_empty() && refused.iter().all(|line| line.contains("x-amz-")),
+        "{refused:?}"
+    );
+    println!("{}", refused[0]);
+}
+
+// No module proxy has a Mimir 2.17. What can be shown: the keys and types, by what Mimir of May 2025 says of
+// itself, and the caches with a real Redis, by that Mimir's own client. See config/mimir/README.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_profile_for_2_17_has_known_keys_and_its_caches_work_with_a_redis_like_upstashs() {
+    let redis = Redis::start().await;
+    let checked = |password: &str| {
+        let mut command = Command::new(part("mimir-2"));
+        command.arg(part("mimir-2.json")).arg(repository("config/mimir/mimir-2.17.yaml"));
+        command.env_clear().env("SSL_CERT_FILE", redis.ca_file());
+        command.env("REDIS_ENDPOINT", redis.endpoint()).env("REDIS_PASSWORD", password);
+        command.output().unwrap()
+    };
+    let output = checked(redis.password());
+    let facts = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{facts}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{facts}");
+    assert!(facts.contains("keys: all "), "{facts}");
+    let caches = facts.lines().filter(|line| line.ends_with("came back as default, TLS true"));
+    assert_eq!(caches.count(), 4, "{facts}");
+    assert!(!checked("wrong").status.success(), "a wrong password is refused");
+}
+
+// Mimir puts nothing in the place of a variable that is not set, and starts without a prefix or a name.
+#[test]
+fn the_entrypoint_takes_flys_connection_string_apart_and_refuses_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let stub = directory.path().join("mimir");
+    std::fs::write(&stub, "#!/bin/sh\nenv\necho \"ARGUMENTS=$*\"\n").unwrap();
+    std::fs::set_permissions(&stub, Permissions::from_mode(0o755)).unwrap();
+    let run = |change: (&str, &str), arguments: &[&str]| {
+        let mut command = Command::new(repository("config/fly/mimir-entrypoint"));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("MIMIR_BINARY", &stub).args(arguments);
+        for (name, value) in [
+            ("FLY_CONSUL_URL", "https://:secret@consul.example.net/my-mimir-1/"),
+            ("FLY_MACHINE_ID", "148ed"),
+            ("FLY_APP_NAME", "my-mimir"),
+            ("R2_ENDPOINT", "account.r2.cloudflarestorage.com"),
+            ("R2_ACCESS_KEY_ID", "id"),
+            ("R2_SECRET_ACCESS_KEY", "secret"),
+        ] {
+            command.env(name, if name == change.0 { change.1 } else { value });
+        }
+        command.output().unwrap()
+    };
+    let started = run(("", ""), &["mimir-2.17.yaml", "-target=ruler"]);
+    let started = String::from_utf8(started.stdout).unwrap();
+    for line in [
+        "CONSUL_HOST=https://consul.example.net",
+        "CONSUL_PREFIX=my-mimir-1",
+        "CONSUL_TOKEN=secret",
+        "MIMIR_INSTANCE_ID=148ed",
+        "MIMIR_INSTANCE_ADDR=148ed.vm.my-mimir.internal",
+        "ARGUMENTS=-config.file=/etc/mimir/mimir-2.17.yaml -config.expand-env=true -target=ruler",
+    ] {
+        assert!(started.lines().any(|known| known == line), "{line} is not in\n{started}");
+    }
+    for change in [
+        ("FLY_CONSUL_URL", ""),
+        ("FLY_CONSUL_URL", "https://consul.example.net/my-mimir-1"),
+        ("FLY_CONSUL_URL", "https://:secret@consul.example.net"),
+        ("FLY_MACHINE_ID", ""),
+        ("R2_ENDPOINT", ""),
+        ("R2_ENDPOINT", "https://account.r2.cloudflarestorage.com"),
+        ("R2_SECRET_ACCESS_KEY", ""),
+    ] {
+        let output = run(change, &[]);
+        assert_eq!(output.status.code(), Some(64), "{change:?}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(!complaint.contains("secret"), "{complaint}");
+    }
+}
