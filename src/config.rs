@@ -30,7 +30,7 @@ pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
-pub use upstream::{Upstream, UpstreamConfig};
+pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
 pub use values::{Secret, parse_duration};
 
 use reader::Document;
