@@ -159,11 +159,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
     }
 
     /// The less loaded of two, each drawn as often as its share says.
-    fn draw(
-        &mut self,
-        admits: impl Fn(Share) -> bool,
-        bounds: Bounds,
-    ) -> Result<Chosen, NoChoice> {
+    fn draw(&mut self, admits: impl Fn(Share) -> bool, bounds: Bounds) -> Result<Chosen, NoChoice> {
         let is_member =
             |field: &Self, at: usize| !field.tried.contains(at) && admits((field.view)(at).share);
         let members = (0..self.count).filter(|at| is_member(self, *at)).count();

@@ -209,7 +209,9 @@ impl Health {
             {
                 Some(self.come_back(now))
             }
-            Phase::Returning { since } if now.saturating_sub(since) >= millis(policy.slow_start) => {
+            Phase::Returning { since }
+                if now.saturating_sub(since) >= millis(policy.slow_start) =>
+            {
                 self.phase = Phase::Good;
                 None
             }

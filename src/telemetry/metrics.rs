@@ -14,8 +14,8 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use upstreams::UpstreamsByInstance;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use upstreams::UpstreamsByInstance;
 
 /// The bounded label values that this process can produce; the composition root gathers them
 /// from the stages, so that telemetry needs to know none of them.
@@ -204,15 +204,18 @@ impl Metrics {
             upstream_instances: gauge!("mimir_tenant_proxy_upstream_instances"),
             upstream_instances_ejected: gauge!("mimir_tenant_proxy_upstream_instances_ejected"),
             upstream_returns: counter!("mimir_tenant_proxy_upstream_returns_total"),
-            upstream_ejections: by_reason(&names.ejections, |reason| {
-                counter!("mimir_tenant_proxy_upstream_ejections_total", "reason" => reason)
-            }),
-            upstream_retries: by_reason(&names.retries, |reason| {
-                counter!("mimir_tenant_proxy_upstream_retries_total", "reason" => reason)
-            }),
-            upstream_retry_refusals: by_reason(&names.retry_refusals, |reason| {
-                counter!("mimir_tenant_proxy_upstream_retries_refused_total", "reason" => reason)
-            }),
+            upstream_ejections: by_reason(
+                &names.ejections,
+                |reason| counter!("mimir_tenant_proxy_upstream_ejections_total", "reason" => reason),
+            ),
+            upstream_retries: by_reason(
+                &names.retries,
+                |reason| counter!("mimir_tenant_proxy_upstream_retries_total", "reason" => reason),
+            ),
+            upstream_retry_refusals: by_reason(
+                &names.retry_refusals,
+                |reason| counter!("mimir_tenant_proxy_upstream_retries_refused_total", "reason" => reason),
+            ),
             upstream_by_instance: UpstreamsByInstance::default(),
             resolve_failures: counter!("mimir_tenant_proxy_upstream_resolve_failures_total"),
             log_lines_dropped: counter!("mimir_tenant_proxy_log_lines_dropped_total"),
@@ -264,10 +267,7 @@ impl Metrics {
     }
 
     /// Takes over what each instance has in flight and what it has had.
-    pub fn report_upstream_instances(
-        &self,
-        facts: impl Iterator<Item = (SocketAddr, u32, u64)>,
-    ) {
+    pub fn report_upstream_instances(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
         self.upstream_by_instance.report(facts);
     }
 

@@ -21,12 +21,10 @@ pub(super) fn read(section: &mut Section<'_>) -> RetryConfig {
     let config = RetryConfig {
         percent: section.get("retry_percent", 20, |raw| number(raw, 0, 100)),
         reserve: section.get("retry_reserve", 10, |raw| number(raw, 0, 10_000)),
-        buffer_bytes: section.get("replay_buffer_bytes", bytes(128 * KIB), |raw| {
-            size(raw, 0, 16 * MIB).map(bytes)
-        }),
-        buffer_total_bytes: section.get("replay_total_bytes", bytes(16 * MIB), |raw| {
-            size(raw, 0, 1024 * MIB).map(bytes)
-        }),
+        buffer_bytes: section
+            .get("replay_buffer_bytes", bytes(128 * KIB), |raw| size(raw, 0, 16 * MIB).map(bytes)),
+        buffer_total_bytes: section
+            .get("replay_total_bytes", bytes(16 * MIB), |raw| size(raw, 0, 1024 * MIB).map(bytes)),
     };
     if config.buffer_total_bytes < config.buffer_bytes {
         let problem = "must not be smaller than upstream.replay_buffer_bytes";

@@ -102,8 +102,11 @@ fn candidate() -> impl Strategy<Value = Candidate> {
         2 => Just(Share::Ejected),
         2 => Just(Share::Unreachable)
     ];
-    (0u32..13, share, any::<bool>())
-        .prop_map(|(in_flight, share, on_trial)| Candidate { in_flight, share, on_trial })
+    (0u32..13, share, any::<bool>()).prop_map(|(in_flight, share, on_trial)| Candidate {
+        in_flight,
+        share,
+        on_trial,
+    })
 }
 
 proptest! {
