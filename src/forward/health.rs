@@ -330,11 +330,6 @@ impl Standing {
         self.0 & Self::FAULTY != 0
     }
 
-    /// Whether it is left alone.
-    pub(super) fn is_ejected(self) -> bool {
-        self.0 & Self::EJECTED != 0
-    }
-
     /// Whether it is left alone because nobody is there.
     pub(super) fn is_unreachable(self) -> bool {
         self.0 & Self::PHASE == Self::UNREACHABLE
