@@ -92,7 +92,8 @@ impl Instances {
     /// found out nothing. Instances that are still there keep what is known of them.
     pub(super) fn publish(&self, source: SourceId, addresses: Vec<(SocketAddr, HeaderValue)>) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.by_source.insert(source, addresses);
+        // What a source finds first has been there all the time.
+        let joins = found.by_source.insert(source, addresses).is_some();
         let mut all: BTreeMap<SocketAddr, &HeaderValue> = BTreeMap::new();
         for (address, authority) in found.by_source.values().flatten() {
             all.entry(*address).or_insert(authority);
@@ -109,10 +110,7 @@ impl Instances {
             .into_iter()
             .map(|(address, authority)| match known.get(&address) {
                 Some(instance) if instance.authority == *authority => Arc::clone(instance),
-                _ => {
-                    let joins = !before.is_empty();
-                    Arc::new(Instance::new(address, authority.clone(), joins, &self.watch))
-                }
+                _ => Arc::new(Instance::new(address, authority.clone(), joins, &self.watch)),
             })
             .collect();
         let gone: Vec<_> = before

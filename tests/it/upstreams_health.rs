@@ -344,8 +344,15 @@ async fn a_status_that_all_instances_give_ejects_none() {
     }
     let bad = town.send(200, 6).await;
     assert_eq!(bad, vec![500; 200]);
-    let after: Vec<_> = fakes.iter().map(Fake::requests).collect();
-    assert!(after.iter().all(|count| *count > 20), "{after:?}");
+    // The first to fail may be ejected before the others have failed.
+    assert!(town.ejections("server_error").await <= 1.0);
+    wait_until("all are used", Duration::from_secs(10), async || {
+        let before: Vec<_> = fakes.iter().map(Fake::requests).collect();
+        town.send(60, 6).await;
+        fakes.iter().zip(before).all(|(fake, before)| fake.requests() > before + 5)
+    })
+    .await;
+    town.send(200, 6).await;
     assert!(town.ejections("server_error").await <= 1.0);
 }
 

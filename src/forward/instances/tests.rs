@@ -69,6 +69,14 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
     assert!(!fleet[1].is_ejected());
 }
 
+// Three names are three sources; all that they first find has been there from the start.
+#[tokio::test(start_paused = true)]
+async fn what_a_source_finds_first_joins_nobody() {
+    let instances = instances(true);
+    (1..4).for_each(|last| instances.publish(usize::from(last), vec![at(last)]));
+    assert!(instances.current().iter().all(|instance| !instance.is_ejected()));
+}
+
 // Half of the others fail the same way: that is not this instance's fault.
 #[test]
 fn a_status_is_held_against_an_instance_only_if_others_do_better() {
