@@ -36,4 +36,4 @@ pub const EJECTION_REASONS: [&str; 7] = health::Evidence::NAMES;
 /// What is done with requests that failed, for the metrics.
 pub const RETRY_REASONS: [&str; 4] = journey::RETRIES;
 /// Why nothing is done, for the metrics.
-pub const RETRY_REFUSALS: [&str; 3] = journey::REFUSALS;
+pub const RETRY_REFUSALS: [&str; 4] = journey::REFUSALS;

@@ -26,6 +26,8 @@ pub struct UpstreamConfig {
     pub resolve_interval: Duration,
     /// How long connecting to one instance may take.
     pub connect_timeout: Duration,
+    /// How long what was sent may be unacknowledged, or the other side take nothing (TCP).
+    pub ack_timeout: Duration,
     /// How long an instance may take from the last piece of the request to the head of its response.
     pub response_timeout: Duration,
     /// How long a response's body may pause between two pieces.
@@ -69,6 +71,7 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
             .get("resolve_interval", 5 * second, |raw| duration(raw, tenth, hour)),
         connect_timeout: section
             .get("connect_timeout", 2 * second, |raw| duration(raw, tenth, hour)),
+        ack_timeout: section.get("ack_timeout", 30 * second, |raw| duration(raw, tenth, hour)),
         // Mimir gives up on a query itself after 2 minutes (querier.timeout).
         response_timeout: section
             .get("response_timeout", 150 * second, |raw| duration(raw, tenth, hour)),

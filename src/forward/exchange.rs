@@ -59,8 +59,7 @@ pub(super) enum Exchanged {
 impl Forwarder {
     /// Makes the way of one worker.
     pub fn new(config: UpstreamConfig, instances: Arc<Instances>, metrics: Arc<Metrics>) -> Self {
-        let pool =
-            Pool::new(config.max_idle_connections, config.connect_timeout, Arc::clone(&metrics));
+        let pool = Pool::new(&config, Arc::clone(&metrics));
         let budget = Budget::new(config.retry.percent, config.retry.reserve, Instant::now());
         Self {
             instances,

@@ -135,30 +135,26 @@ impl Health {
             *reachable &= evidence != Evidence::Unreachable;
             return None;
         }
-        let (streak, enough) = match evidence {
-            Evidence::Unreachable | Evidence::Timeout | Evidence::Broken => {
-                (&mut self.silent, policy.eject_after)
-            }
-            Evidence::BrokenBody | Evidence::ServerError => (&mut self.faulty, policy.eject_after),
-            Evidence::NotReady | Evidence::New => (&mut self.unready, PROBES),
+        let streak = match evidence {
+            Evidence::BrokenBody | Evidence::ServerError => &mut self.faulty,
+            _ => &mut self.silent,
         };
         *streak = streak.saturating_add(1);
-        if *streak < enough || (shared && evidence == Evidence::ServerError) {
-            return None;
-        }
+        let enough = *streak >= policy.eject_after;
+        let excused = shared && evidence == Evidence::ServerError;
+        (enough && !excused).then(|| self.eject(evidence, now, policy, jitter))
+    }
+
+    fn eject(&mut self, why: Evidence, now: Millis, policy: &HealthConfig, jitter: f64) -> Change {
         if now.saturating_sub(self.returned) > millis(policy.eject_max) {
             self.ejections = 0;
         }
         let wait = back_off(self.ejections, policy, jitter);
         self.ejections = self.ejections.saturating_add(1);
         (self.silent, self.faulty, self.unready) = (0, 0, 0);
-        self.phase = Phase::Ejected {
-            until: now + millis(wait),
-            why: evidence,
-            reachable: evidence != Evidence::Unreachable,
-            vouched: false,
-        };
-        Some(Change::Ejected(evidence, wait))
+        let (until, reachable) = (now + millis(wait), why != Evidence::Unreachable);
+        self.phase = Phase::Ejected { until, why, reachable, vouched: false };
+        Change::Ejected(why, wait)
     }
 
     /// The head of an answer came: it can be reached.
@@ -184,16 +180,16 @@ impl Health {
         jitter: f64,
     ) -> Option<Change> {
         let Phase::Ejected { until, reachable, vouched, .. } = &mut self.phase else {
-            return match found {
+            let why = match found {
                 Probed::Ready => {
                     self.unready = 0;
-                    None
+                    return None;
                 }
-                Probed::NotReady => self.failed(Evidence::NotReady, false, now, policy, jitter),
-                Probed::Unreachable => {
-                    self.failed(Evidence::Unreachable, false, now, policy, jitter)
-                }
+                Probed::NotReady => Evidence::NotReady,
+                Probed::Unreachable => Evidence::Unreachable,
             };
+            self.unready += 1;
+            return (self.unready >= PROBES).then(|| self.eject(why, now, policy, jitter));
         };
         *reachable = found != Probed::Unreachable;
         *vouched = found == Probed::Ready;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http::{Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use crate::edge::RequestId;
 /// What is done with requests that failed.
 pub(super) const RETRIES: [&str; 4] = ["unreachable", "stale", "broken", "unwilling"];
 /// Why nothing is done.
-pub(super) const REFUSALS: [&str; 3] = ["unsafe", "budget", "nobody"];
+pub(super) const REFUSALS: [&str; 4] = ["unsafe", "repeated", "budget", "nobody"];
 
 /// Kept connections that one request finds closed before it takes a new one.
 const MAX_RESENDS: usize = 3;
@@ -94,6 +94,8 @@ impl<'a> Journey<'a> {
                 Sent::Unsent(error, unsent) => match self.enter() {
                     Ok(slot) => {
                         self.forwarder.metrics.upstream_retried("unreachable");
+                        // It was sent before to one that is gone now, and may be why.
+                        self.repeats.moved |= self.repeats.renewed;
                         (slot, unsent)
                     }
                     Err(_) => return Err(Failure::Connect(error)),
@@ -136,7 +138,8 @@ impl<'a> Journey<'a> {
         let metrics = &self.forwarder.metrics;
         self.repeats.possible = self.is_possible();
         if next(how, self.repeats) == Next::GiveUp {
-            metrics.upstream_retry_refused("unsafe");
+            let reason = if self.repeats.possible { "repeated" } else { "unsafe" };
+            metrics.upstream_retry_refused(reason);
             return None;
         }
         let Ok(slot) = self.enter() else {
@@ -187,8 +190,7 @@ impl<'a> Journey<'a> {
     async fn send(&mut self, mut slot: Slot, mut request: Box<Request<RequestBody>>) -> Sent {
         let forwarder = self.forwarder;
         let (mut choosiness, mut resends) = (self.choosiness, 0);
-        let authority: HeaderValue = slot.instance.authority.clone();
-        request.headers_mut().insert(header::HOST, authority.clone());
+        request.headers_mut().insert(header::HOST, slot.instance.authority.clone());
         loop {
             let sending = self.sending.as_ref();
             let mut lease = match forwarder.pool.take(slot, sending.cloned(), choosiness).await {
@@ -228,7 +230,8 @@ impl<'a> Journey<'a> {
                     };
                     self.repeats.renewed = true;
                     forwarder.metrics.upstream_retried("stale");
-                    anew.headers_mut().insert(header::HOST, authority.clone());
+                    let authority = lease.slot.instance.authority.clone();
+                    anew.headers_mut().insert(header::HOST, authority);
                     choosiness = Choosiness::New;
                     (slot, request) = (lease.slot, anew);
                 }

@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::instance::Slot;
 use super::request_body::{RequestBody, Sending};
+use crate::config::UpstreamConfig;
 use crate::telemetry::Metrics;
 
 pub(super) struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Kept>>>,
     max_idle: usize,
     connect_timeout: Duration,
+    ack_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -79,8 +82,14 @@ impl Lease {
 }
 
 impl Pool {
-    pub(super) fn new(max_idle: usize, connect_timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { idle: Mutex::default(), max_idle, connect_timeout, metrics }
+    pub(super) fn new(config: &UpstreamConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            max_idle: config.max_idle_connections,
+            connect_timeout: config.connect_timeout,
+            ack_timeout: config.ack_timeout,
+            metrics,
+        }
     }
 
     /// A connection to an instance, kept or new.
@@ -123,6 +132,9 @@ impl Pool {
     async fn try_connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
+        // A machine that vanished sends no reset: without this it is waited for until the answer
+        // would be due.
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
         let (sender, connection) = Builder::new()
             .max_buf_size(MAX_PIECE_BYTES)
             .handshake(TokioIo::new(stream))

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, raw_exchange, wait_until};
+use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, RawUpstream, raw_exchange, wait_until};
 use http::Method;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
@@ -230,9 +230,41 @@ async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
         town.client().get(QUERY).await.status == 200
     })
     .await;
-    assert!(town.send(100, 4).await.is_empty());
-    let counts = counts(&[&fakes[0], &fakes[1]]);
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    wait_until("both are used", Duration::from_secs(10), async || {
+        assert!(town.send(20, 4).await.is_empty());
+        counts(&[&fakes[0], &fakes[1]]).iter().all(|count| *count > 0)
+    })
+    .await;
+}
+
+// A machine that vanishes says nothing, like one that takes nothing of what it is sent: TCP gives
+// up, the request goes elsewhere, and nobody waits until the answer would be due.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
+    let silent = RawUpstream::start(|socket| async move {
+        let _held = socket;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let good = Fake::start().await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &silent.url())
+        .upstream(&good.url())
+        .set("upstream.ack_timeout", "\"1s\"")
+        .set("upstream.replay_buffer_bytes", "\"16MiB\"")
+        .start()
+        .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    let began = Instant::now();
+    for _ in 0..6 {
+        // More than the buffers of both sides hold.
+        let answer = client.post(PUSH, vec![b'x'; 12 << 20]).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    println!("six in {:?}", began.elapsed());
+    let moved = "mimir_tenant_proxy_upstream_retries_total{reason=\"broken\"}";
+    assert!(proxy.metric(moved).await >= 1.0, "none met the silent one");
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 /// An address at which connecting takes for ever: its queue is full and nobody takes from it.

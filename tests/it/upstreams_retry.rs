@@ -349,3 +349,31 @@ async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
     assert_eq!(scene.client().post(PUSH, random(2000)).await.status, 503);
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 3, "not kept");
 }
+
+// Many small pushes wait for an answer at the same time: what is kept of them is bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_bodies_takes_little_memory() {
+    const AT_ONCE: usize = 400;
+    let mut grown = Vec::new();
+    for buffer in ["\"0B\"", "\"128KiB\""] {
+        let fake = Fake::start_in(Mode::Slow(Duration::from_secs(2))).await;
+        let scene = before(
+            &[fake.url()],
+            &[
+                ("upstream.replay_buffer_bytes", buffer),
+                ("upstream.replay_total_bytes", "\"8MiB\""),
+            ],
+        )
+        .await;
+        let before = scene.proxy.process.peak_memory();
+        let mut pushing = tokio::task::JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let client = scene.client();
+            pushing.spawn(async move { client.post(PUSH, vec![b'x'; 100_000]).await.status });
+        }
+        assert!(pushing.join_all().await.iter().all(|status| *status == 200));
+        grown.push((scene.proxy.process.peak_memory() - before) >> 20);
+    }
+    println!("{AT_ONCE} pushes of 100 kB: grown by {grown:?} MiB without and with keeping 8 MiB");
+    assert!(grown[1] < grown[0] + 40, "{grown:?}");
+}

@@ -72,7 +72,7 @@ pub(super) fn describe() {
     );
     describe_counter!(
         "mimir_tenant_proxy_upstream_retries_refused_total",
-        "Requests that failed upstream and were not sent again: unsafe (doing it twice is not doing it once, or the body was not kept), budget, nobody (no other instance)."
+        "Requests that failed upstream and were not sent again: unsafe (doing it twice is not doing it once, or the body was not kept), repeated (it was once already), budget, nobody (no other instance)."
     );
     describe_gauge!(
         "mimir_tenant_proxy_upstream_instance_in_flight",
