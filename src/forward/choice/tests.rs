@@ -117,7 +117,9 @@ proptest! {
         seed: u64,
     ) {
         let mut tried = Tried::default();
-        already.iter().for_each(|at| tried.add(*at));
+        for at in already {
+            tried.add(at);
+        }
         let mut chance = Seeded(fastrand::Rng::with_seed(seed));
         let untried: Vec<&Candidate> =
             all.iter().enumerate().filter(|(at, _)| !tried.contains(*at)).map(|(_, one)| one).collect();
