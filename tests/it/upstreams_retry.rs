@@ -3,7 +3,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, RawUpstream};
+use harness::{
+    ChaosProxy, Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, RawUpstream, samples, wait_until,
+};
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -376,4 +378,60 @@ async fn what_is_kept_of_bodies_takes_little_memory() {
     }
     println!("{AT_ONCE} pushes of 100 kB: grown by {grown:?} MiB without and with keeping 8 MiB");
     assert!(grown[1] < grown[0] + 40, "{grown:?}");
+}
+
+// Real Mimir, by two ways that are cut in turn while samples are written: each push that was
+// answered is there, and none was refused for having been sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_sample_is_lost_or_refused_while_ways_to_a_real_mimir_break() {
+    let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
+    let direct = ([127, 0, 0, 1], mimir.port()).into();
+    let ways = [ChaosProxy::start(direct).await, ChaosProxy::start(direct).await];
+    let proxy = ProxyOptions::new(&issuer.url(), &ways[0].url())
+        .upstream(&ways[1].url())
+        .set("listen.workers", "2")
+        .set("upstream.ready_interval", "\"200ms\"")
+        .set("upstream.eject_min", "\"200ms\"")
+        .set("upstream.eject_max", "\"400ms\"")
+        .set("upstream.retry_percent", "100")
+        .start()
+        .await;
+    let organisation = harness::fresh_organisation();
+    let client = proxy.client().bearer(&issuer.user_of(&organisation));
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..6 {
+        let (over, client) = (Arc::clone(&over), client.clone());
+        let client = client.header("content-type", "application/x-protobuf");
+        let client = client.header("content-encoding", "snappy");
+        senders.spawn(async move {
+            let mut sent = 0;
+            while !over.load(Ordering::SeqCst) {
+                let series = format!("{sender}-{sent}");
+                let body = samples::remote_write("survives", &[("series", &series)], 1.0);
+                let answer = client.post(PUSH, body).await;
+                assert_eq!(answer.status, 200, "{series}: {answer:?}");
+                sent += 1;
+            }
+            sent
+        });
+    }
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        ways[round % 2].cut();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ways[round % 2].calm();
+    }
+    over.store(true, Ordering::SeqCst);
+    let sent: usize = senders.join_all().await.into_iter().sum();
+    for reason in ["unreachable", "stale", "broken"] {
+        let name = "mimir_tenant_proxy_upstream_retries_total";
+        println!("{reason}: {}", proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await);
+    }
+    println!("{sent} pushes");
+    let count = "/prometheus/api/v1/query?query=count(survives)";
+    wait_until("every sample is there", Duration::from_secs(30), async || {
+        client.get(count).await.json()["data"]["result"][0]["value"][1] == sent.to_string()
+    })
+    .await;
 }
