@@ -18,7 +18,7 @@ use crate::authz::Authorizer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{AccessLog, Cors};
-use crate::forward::{Forwarder, Instances, resolve_forever};
+use crate::forward::{self, Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
 use crate::listener::{self, Workers};
@@ -109,8 +109,8 @@ pub fn serve(config: &Config) -> io::Result<()> {
         });
         background.spawn(serve_private(private, router, cancelled.clone()));
         // Requests are served even if this takes longer; then they are told to come again.
-        let _ = tokio::time::timeout(FIRST_RESOLUTION, shared.instances.resolve(&config.upstream))
-            .await;
+        let resolving = resolve(&shared.instances, &config.upstream);
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
 
         if let Some(revocations) = &shared.revocations {
             let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
@@ -184,7 +184,10 @@ impl Shared {
             revocations: database.map(|database| Arc::clone(&database.revocations)),
             authenticator: Arc::new(authenticator),
             authorizer,
-            instances: Arc::new(Instances::new(Arc::clone(&metrics))),
+            instances: Arc::new(Instances::new(
+                config.upstream.health.clone(),
+                Arc::clone(&metrics),
+            )),
             access_log: config.log.access.then_some(access_log),
             metrics,
         }
@@ -209,7 +212,7 @@ impl Shared {
     }
 
     fn pipelines(&self, config: &Config) -> Vec<Pipeline> {
-        let pipeline = |worker| Pipeline {
+        let pipeline = |_| Pipeline {
             cors: Arc::clone(&self.cors),
             admin: Arc::clone(&self.admin),
             authenticator: Arc::clone(&self.authenticator),
@@ -218,7 +221,6 @@ impl Shared {
                 config.upstream.clone(),
                 Arc::clone(&self.instances),
                 Arc::clone(&self.metrics),
-                worker,
             ),
             limits: config.limits.clone(),
             max_header_bytes: config.listen.max_header_bytes,
@@ -235,6 +237,9 @@ fn metric_names() -> MetricNames {
         rejections: Rejection::REJECTION_REASONS.to_vec(),
         failures: Rejection::FAILURE_REASONS.to_vec(),
         directories: DIRECTORIES.to_vec(),
+        ejections: forward::EJECTION_REASONS.to_vec(),
+        retries: forward::RETRY_REASONS.to_vec(),
+        retry_refusals: forward::RETRY_REFUSALS.to_vec(),
     }
 }
 

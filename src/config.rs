@@ -31,7 +31,7 @@ pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
-pub use upstream::{Upstream, UpstreamConfig};
+pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
 pub use values::{Secret, parse_duration};
 
 use reader::Document;

@@ -59,14 +59,19 @@ pub fn router(reported: Reported) -> Router {
 async fn ready(State(reported): State<Arc<Reported>>) -> Response {
     let keys = reported.keys.state();
     let age = keys.age.map_or("never fetched".to_owned(), |age| format!("{} s old", age.as_secs()));
-    let instances = reported.instances.len();
+    let states = reported.instances.states();
+    let ejected: String = states
+        .iter()
+        .filter_map(|state| Some(format!("; {} left alone: {}", state.address, state.ejected?)))
+        .collect();
+    let instances = states.len();
     let database = match &reported.feed {
         None => "none",
         Some(feed) if feed.is_connected() => "changes are heard of",
         Some(_) => "changes are not heard of",
     };
     let facts = format!(
-        "key set: {} keys, {age}\nupstream: {instances} instances\ndatabase: {database}\n",
+        "key set: {} keys, {age}\nupstream: {instances} instances{ejected}\ndatabase: {database}\n",
         keys.keys
     );
     if reported.readiness.is_ready() {
@@ -87,6 +92,7 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     metrics.database_listening.set(f64::from(u8::from(listening)));
     let age = reported.revocations.as_ref().and_then(|revocations| revocations.age());
     metrics.revocations_age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
+    reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     reported.exposition.render()
 }

@@ -41,8 +41,9 @@ pub enum Rejection {
     Admin(AdminError),
 }
 
-/// How long to stay away when something of ours is broken. Senders back off further themselves.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long to stay away when something of ours is broken, in seconds: anything in between, so that
+/// all who were sent away do not come back together. Senders back off further themselves.
+const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
 
 /// Who reads the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +107,15 @@ impl Rejection {
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 10] = [
+    pub const FAILURE_REASONS: [&'static str; 12] = [
         "keys_unavailable",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
         "upstream_unresolved",
         "upstream_unreachable",
+        "upstream_circuit_open",
+        "upstream_saturated",
         "upstream_timeout",
         "upstream_broken",
         "upstream_broken_body",
@@ -222,7 +225,10 @@ impl Rejection {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Credential(Refusal::KeysUnavailable { retry_after }) => Some(*retry_after),
-            other => other.status().is_server_error().then_some(RETRY_AFTER),
+            other => {
+                let is_ours = other.status().is_server_error();
+                is_ours.then(|| Duration::from_secs(fastrand::u64(RETRY_AFTER)))
+            }
         }
     }
 

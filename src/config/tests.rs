@@ -253,3 +253,57 @@ fn text_that_is_no_toml_is_a_fault_with_its_line() {
     let faults = read("[auth]\nissuer = = 1").unwrap_err();
     assert!(faults.0[0].problem.contains("line 2"), "{faults}");
 }
+
+fn with_upstream(lines: &str) -> Result<Config, Faults> {
+    read(&format!("[auth]\nissuer = \"https://ref.supabase.co/auth/v1\"\n[upstream]\n{lines}"))
+}
+
+#[test]
+fn instances_are_named_or_asked_for_from_consul() {
+    let consul = "consul_url = \"http://127.0.0.1:8500\"\nconsul_service = \"mimir\"";
+    let asked = with_upstream(consul).unwrap().upstream;
+    assert!(asked.upstreams.is_empty());
+    assert_eq!(asked.consul.unwrap().tag, None);
+    let both = format!("urls = [\"http://a:1\"]\n{consul}\nconsul_token = \"secret-token\"");
+    let both = with_upstream(&both).unwrap().upstream;
+    assert_eq!((both.upstreams.len(), both.consul.is_some()), (1, true));
+    assert!(!format!("{both:?}").contains("secret-token"));
+    for (lines, wrong) in [
+        ("urls = []", vec!["upstream.urls"]),
+        ("urls = [\"http://a:1\"]\nconsul_service = \"mimir\"", vec!["upstream.consul_service"]),
+        ("urls = [\"http://a:1\"]\nconsul_token = \"x\"", vec!["upstream.consul_token"]),
+        ("consul_url = \"http://127.0.0.1:8500\"", vec!["upstream.consul_service"]),
+        // Fly's FLY_CONSUL_URL as it is: the token belongs elsewhere.
+        (
+            "urls = [\"http://a:1\"]\nconsul_url = \"https://:token@consul.fly.io/prefix\"\nconsul_service = \"mimir\"",
+            vec!["upstream.consul_url"],
+        ),
+    ] {
+        let faults = with_upstream(lines).unwrap_err();
+        assert_eq!(keys(&faults), wrong, "{lines}");
+        assert!(!faults.to_string().contains("token@"), "{faults}");
+    }
+}
+
+#[test]
+fn bounds_of_upstreams_fit_each_other() {
+    let urls = "urls = [\"http://a:1\"]";
+    let defaults = with_upstream(urls).unwrap().upstream;
+    assert!(defaults.health.probes());
+    let off = with_upstream(&format!("{urls}\nready_interval = \"0s\"\nslow_start = \"0s\""));
+    assert!(!off.unwrap().upstream.health.probes());
+    for (lines, wrong) in [
+        ("eject_min = \"10s\"\neject_max = \"5s\"", "upstream.eject_max"),
+        (
+            "replay_buffer_bytes = \"1MiB\"\nreplay_total_bytes = \"64KiB\"",
+            "upstream.replay_total_bytes",
+        ),
+        ("panic_percent = 101", "upstream.panic_percent"),
+        ("max_in_flight = 0", "upstream.max_in_flight"),
+        ("eject_after = 0", "upstream.eject_after"),
+        ("ready_interval = \"1ms\"", "upstream.ready_interval"),
+    ] {
+        let faults = with_upstream(&format!("{urls}\n{lines}")).unwrap_err();
+        assert_eq!(keys(&faults), [wrong], "{lines}");
+    }
+}

@@ -1,5 +1,9 @@
 //! `[upstream]`
 
+mod consul;
+mod health;
+mod retry;
+
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -7,15 +11,23 @@ use http::{HeaderName, HeaderValue};
 use super::reader::{Raw, Section};
 use super::values::{duration, list, number, url};
 
+pub use consul::ConsulConfig;
+pub use health::HealthConfig;
+pub use retry::RetryConfig;
+
 /// Where Mimir is and how long it may take.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
-    /// The addresses, in the order in which they were written; never empty.
+    /// The addresses, in the order in which they were written; empty only if Consul is asked.
     pub upstreams: Vec<Upstream>,
+    /// Consul's catalogue, if it is asked.
+    pub consul: Option<ConsulConfig>,
     /// How often names are resolved anew.
     pub resolve_interval: Duration,
     /// How long connecting to one instance may take.
     pub connect_timeout: Duration,
+    /// How long what was sent may be unacknowledged, or the other side take nothing (TCP).
+    pub ack_timeout: Duration,
     /// How long an instance may take from the last piece of the request to the head of its response.
     pub response_timeout: Duration,
     /// How long a response's body may pause between two pieces.
@@ -24,6 +36,10 @@ pub struct UpstreamConfig {
     pub max_idle_connections: usize,
     /// Headers of the client that pass beyond those of the protocols themselves.
     pub pass_headers: Vec<HeaderName>,
+    /// When an instance is used.
+    pub health: HealthConfig,
+    /// What is sent a second time.
+    pub retry: RetryConfig,
 }
 
 /// One address of Mimir; its name may resolve to many instances.
@@ -42,27 +58,41 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     let tenth = second / 10;
     let hour = 3600 * second;
     let wanted = "one or more addresses of Mimir, such as [\"http://mimir.internal:8080\"]";
+    let consul = consul::read(section);
+    let upstreams = if consul.is_some() {
+        section.get("urls", Vec::new(), list_of_upstreams)
+    } else {
+        section.require("urls", wanted, upstreams).unwrap_or_default()
+    };
     UpstreamConfig {
-        upstreams: section.require("urls", wanted, upstreams).unwrap_or_default(),
+        upstreams,
+        consul,
         resolve_interval: section
             .get("resolve_interval", 5 * second, |raw| duration(raw, tenth, hour)),
         connect_timeout: section
             .get("connect_timeout", 2 * second, |raw| duration(raw, tenth, hour)),
+        ack_timeout: section.get("ack_timeout", 30 * second, |raw| duration(raw, tenth, hour)),
         // Mimir gives up on a query itself after 2 minutes (querier.timeout).
         response_timeout: section
             .get("response_timeout", 150 * second, |raw| duration(raw, tenth, hour)),
         idle_timeout: section.get("idle_timeout", 60 * second, |raw| duration(raw, tenth, hour)),
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
         pass_headers: section.get("pass_headers", Vec::new(), pass_headers),
+        health: health::read(section),
+        retry: retry::read(section),
     }
 }
 
 fn upstreams(raw: Raw) -> Result<Vec<Upstream>, String> {
-    let urls = list(raw)?;
-    if urls.is_empty() {
+    let upstreams = list_of_upstreams(raw)?;
+    if upstreams.is_empty() {
         return Err("must hold at least one address".to_owned());
     }
-    urls.into_iter().map(upstream).collect()
+    Ok(upstreams)
+}
+
+fn list_of_upstreams(raw: Raw) -> Result<Vec<Upstream>, String> {
+    list(raw)?.into_iter().map(upstream).collect()
 }
 
 fn upstream(text: String) -> Result<Upstream, String> {

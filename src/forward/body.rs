@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::failure::StreamFailure;
+use super::health::Evidence;
 use super::pool::Lease;
 use crate::deadline::Deadline;
 
@@ -44,6 +45,13 @@ impl ResponseBody {
         }
     }
 
+    /// The instance did not do what it began.
+    fn break_off(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.slot.instance.failed(Evidence::BrokenBody);
+        }
+    }
+
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.idle;
         self.timer.is_past(deadline, cx)
@@ -60,7 +68,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if self.is_overdue(cx) {
-                self.lease = None;
+                self.break_off();
                 return Poll::Ready(Some(Err(StreamFailure::Idle)));
             }
             return Poll::Pending;
@@ -72,7 +80,7 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
-                self.lease = None;
+                self.break_off();
                 Poll::Ready(Some(Err(StreamFailure::Broken(error))))
             }
             Some(Ok(frame)) => {

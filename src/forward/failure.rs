@@ -12,6 +12,10 @@ pub enum Failure {
     NoInstance,
     /// No instance could be connected to.
     Connect(io::Error),
+    /// No instance could be connected to of late, and it is being tried whether one can be now.
+    CircuitOpen,
+    /// All instances have as many requests as they may.
+    Saturated,
     /// An instance took too long to begin its response.
     Timeout,
     /// The connection broke before the head of a response.
@@ -34,12 +38,26 @@ pub enum BodyFault {
     Incomplete,
 }
 
+/// Whether a connection could not be made because of us: we have no file descriptor, no port or no
+/// memory left. That says nothing of the instance.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const EADDRNOTAVAIL: i32 = 99;
+    const ENOBUFS: i32 = 105;
+    let ours = [ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
+}
+
 impl Failure {
     /// A label for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInstance => "upstream_unresolved",
             Self::Connect(_) => "upstream_unreachable",
+            Self::CircuitOpen => "upstream_circuit_open",
+            Self::Saturated => "upstream_saturated",
             Self::Timeout => "upstream_timeout",
             Self::Broken(_) => "upstream_broken",
             Self::Body(fault) => fault.reason(),
@@ -62,9 +80,10 @@ impl BodyFault {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoInstance | Self::Connect(_) => {
+            Self::NoInstance | Self::Connect(_) | Self::CircuitOpen => {
                 f.write_str("the metrics store cannot be reached; try again")
             }
+            Self::Saturated => f.write_str("the metrics store has too much to do; try again"),
             Self::Timeout => f.write_str("the metrics store took too long to answer; try again"),
             Self::Broken(_) => f.write_str("the metrics store broke off; try again"),
             Self::Body(fault) => fault.fmt(f),

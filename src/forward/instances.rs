@@ -1,38 +1,58 @@
-//! Mimir's instances: what the configured names resolve to, looked up anew all the time, because
-//! machines come and go behind a name (Fly.io lists only those that run).
+//! All instances of Mimir that are known, shared by all workers. Where they are known from is the
+//! business of [`discovery`](super::discovery).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Upstream, UpstreamConfig};
+use super::instance::{Instance, Watch};
+use super::probe;
+use crate::config::HealthConfig;
 use crate::telemetry::Metrics;
 
-/// One instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Instance {
-    pub(super) address: SocketAddr,
-    /// What its `Host` header says: the name, not the address.
-    pub(super) authority: HeaderValue,
+/// The instances at one time, in the order of their addresses.
+pub(super) type Fleet = Vec<Arc<Instance>>;
+
+/// Where something was found: a number for each source.
+pub(super) type SourceId = usize;
+
+/// All instances known now.
+pub struct Instances {
+    current: ArcSwap<Fleet>,
+    found: Mutex<Found>,
+    pub(super) watch: Arc<Watch>,
 }
 
-/// All instances known now, shared by all workers.
-pub struct Instances {
-    current: ArcSwap<Vec<Instance>>,
-    metrics: Arc<Metrics>,
+#[derive(Default)]
+struct Found {
+    by_source: BTreeMap<SourceId, Vec<(SocketAddr, HeaderValue)>>,
+    probes: HashMap<SocketAddr, AbortOnDropHandle<()>>,
+}
+
+/// A summary for `/ready`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceState {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why it is left alone, if it is.
+    pub ejected: Option<&'static str>,
 }
 
 impl Instances {
     /// None yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { current: ArcSwap::default(), metrics }
+    pub fn new(config: HealthConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            current: ArcSwap::default(),
+            found: Mutex::default(),
+            watch: Arc::new(Watch::new(config, metrics)),
+        }
     }
 
-    pub(super) fn current(&self) -> Arc<Vec<Instance>> {
+    pub(super) fn current(&self) -> Arc<Fleet> {
         self.current.load_full()
     }
 
@@ -46,52 +66,80 @@ impl Instances {
         self.len() == 0
     }
 
-    /// Resolves all names once. A name that does not resolve keeps the addresses that it had.
-    pub async fn resolve(&self, config: &UpstreamConfig) {
+    /// What is known of each.
+    pub fn states(&self) -> Vec<InstanceState> {
+        let state = |instance: &Arc<Instance>| InstanceState {
+            address: instance.address,
+            ejected: instance.why_ejected().map(super::health::Evidence::name),
+        };
+        self.current.load().iter().map(state).collect()
+    }
+
+    /// Writes what is known of each into the metrics.
+    pub fn report(&self) {
+        let fleet = self.current.load();
+        let metrics = &self.watch.metrics;
+        let ejected = fleet.iter().filter(|instance| instance.is_ejected()).count();
+        metrics.upstream_instances_ejected.set(whole(ejected));
+        let facts = fleet.iter().map(|instance| {
+            let (in_flight, requests) = instance.counts();
+            (instance.address, in_flight, requests)
+        });
+        metrics.report_upstream_instances(facts);
+    }
+
+    /// Takes over what one source has found, which is never nothing: whoever finds nothing has
+    /// found out nothing. Instances that are still there keep what is known of them.
+    pub(super) fn publish(&self, source: SourceId, addresses: Vec<(SocketAddr, HeaderValue)>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a source finds first has been there all the time.
+        let joins = found.by_source.insert(source, addresses).is_some();
+        let mut all: BTreeMap<SocketAddr, &HeaderValue> = BTreeMap::new();
+        for (address, authority) in found.by_source.values().flatten() {
+            all.entry(*address).or_insert(authority);
+        }
         let before = self.current.load_full();
-        let mut found: HashMap<SocketAddr, HeaderValue> = HashMap::new();
-        for upstream in &config.upstreams {
-            match lookup(upstream).await {
-                Ok(addresses) => {
-                    found.extend(addresses.into_iter().map(|at| (at, upstream.authority.clone())));
-                }
-                Err(error) => {
-                    self.metrics.resolve_failures.increment(1);
-                    tracing::warn!(upstream = upstream.host, %error, "Upstream name not resolved");
-                    let known = before.iter().filter(|one| one.authority == upstream.authority);
-                    found.extend(known.map(|one| (one.address, one.authority.clone())));
-                }
+        let is_same = before.len() == all.len()
+            && before.iter().all(|one| all.get(&one.address) == Some(&&one.authority));
+        if is_same {
+            return;
+        }
+        let known: HashMap<SocketAddr, &Arc<Instance>> =
+            before.iter().map(|instance| (instance.address, instance)).collect();
+        let now: Fleet = all
+            .into_iter()
+            .map(|(address, authority)| match known.get(&address) {
+                Some(instance) if instance.authority == *authority => Arc::clone(instance),
+                _ => Arc::new(Instance::new(address, authority.clone(), joins, &self.watch)),
+            })
+            .collect();
+        let gone: Vec<_> = before
+            .iter()
+            .map(|instance| instance.address)
+            .filter(|address| !now.iter().any(|instance| instance.address == *address))
+            .collect();
+        tracing::info!(upstream.instances = now.len(), ?gone, "Upstream instances changed");
+        self.watch.metrics.upstream_instances.set(whole(now.len()));
+        self.probe(&mut found, &before, &now);
+        self.current.store(Arc::new(now));
+    }
+
+    fn probe(&self, found: &mut Found, before: &Fleet, now: &Fleet) {
+        let Some(config) = self.watch.config.probes().then_some(&self.watch.config) else { return };
+        found.probes.retain(|address, _| now.iter().any(|instance| instance.address == *address));
+        for instance in now {
+            if !before.iter().any(|known| Arc::ptr_eq(known, instance)) {
+                let probing = probe::run(Arc::clone(instance), config.clone());
+                let task = AbortOnDropHandle::new(tokio::spawn(probing));
+                found.probes.insert(instance.address, task);
             }
         }
-        let mut now: Vec<Instance> =
-            found.into_iter().map(|(address, authority)| Instance { address, authority }).collect();
-        now.sort_by_key(|instance| instance.address);
-        if now != *before {
-            tracing::info!(upstream.instances = now.len(), "Upstream instances changed");
-            self.metrics
-                .upstream_instances
-                .set(f64::from(u32::try_from(now.len()).unwrap_or(u32::MAX)));
-            self.current.store(Arc::new(now));
-        }
     }
 }
 
-async fn lookup(upstream: &Upstream) -> std::io::Result<Vec<SocketAddr>> {
-    let addresses: Vec<_> =
-        tokio::net::lookup_host((upstream.host.as_str(), upstream.port)).await?.collect();
-    if addresses.is_empty() { Err(std::io::Error::other("no address")) } else { Ok(addresses) }
+fn whole(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// Resolves all names at every interval until it is cancelled.
-pub async fn resolve_forever(
-    instances: Arc<Instances>,
-    config: UpstreamConfig,
-    cancelled: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = cancelled.cancelled() => return,
-            () = tokio::time::sleep(config.resolve_interval) => instances.resolve(&config).await,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

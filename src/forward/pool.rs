@@ -11,16 +11,20 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::request_body::{Progress, RequestBody};
+use super::instance::Slot;
+use super::request_body::{RequestBody, Sending};
+use crate::config::UpstreamConfig;
 use crate::telemetry::Metrics;
 
 pub(super) struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Kept>>>,
     max_idle: usize,
     connect_timeout: Duration,
+    ack_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -40,41 +44,80 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 /// A connection in use.
 pub(super) struct Lease {
     pub(super) sender: SendRequest<RequestBody>,
-    pub(super) address: SocketAddr,
-    progress: Option<Arc<Progress>>,
+    pub(super) slot: Slot,
+    /// Whether it has carried a request before.
+    pub(super) was_kept: bool,
+    /// Whether the answer speaks for the instance.
+    pub(super) is_good: bool,
+    sending: Option<Arc<Sending>>,
     pool: Arc<Pool>,
 }
 
+/// Which kept connections are good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choosiness {
+    /// Any that is not known to be closed.
+    Any,
+    /// One that was used a moment ago: the request could not be sent again if it had been closed.
+    Recent,
+    /// None: a new one.
+    New,
+}
+
+/// How long ago a moment ago is.
+const RECENT: Duration = Duration::from_secs(1);
+
 impl Lease {
-    /// Keeps the connection for another request, unless its last one is still being sent: a
-    /// response that came early does not end its request.
+    /// The exchange is over. Keeps the connection for another request, unless its last one is still
+    /// being sent: a response that came early does not end its request.
     pub(super) fn give_back(self) {
-        let is_sent = self.progress.is_none_or(|progress| progress.is_complete());
+        if self.is_good {
+            self.slot.instance.completed();
+        }
+        let is_sent = self.sending.is_none_or(|sending| sending.is_complete());
         if is_sent && !self.sender.is_closed() {
-            self.pool.keep(self.address, self.sender);
+            self.pool.keep(self.slot.instance.address, self.sender);
         }
     }
 }
 
 impl Pool {
-    pub(super) fn new(max_idle: usize, connect_timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { idle: Mutex::default(), max_idle, connect_timeout, metrics }
+    pub(super) fn new(config: &UpstreamConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            max_idle: config.max_idle_connections,
+            connect_timeout: config.connect_timeout,
+            ack_timeout: config.ack_timeout,
+            metrics,
+        }
     }
 
     /// A connection to an instance, kept or new.
     pub(super) async fn take(
         self: &Arc<Self>,
-        address: SocketAddr,
-        progress: Option<Arc<Progress>>,
-    ) -> io::Result<Lease> {
-        while let Some(mut sender) = self.take_kept(address) {
+        slot: Slot,
+        sending: Option<Arc<Sending>>,
+        choosiness: Choosiness,
+    ) -> Result<Lease, (io::Error, Slot)> {
+        let address = slot.instance.address;
+        let lease = |sender, slot, was_kept| Lease {
+            sender,
+            slot,
+            was_kept,
+            is_good: false,
+            sending,
+            pool: Arc::clone(self),
+        };
+        while let Some(mut sender) = self.take_kept(address, choosiness) {
             // One that is still busy with its last request is as good as gone.
             if let Ok(Ok(())) = timeout(self.connect_timeout, sender.ready()).await {
-                return Ok(Lease { sender, address, progress, pool: Arc::clone(self) });
+                return Ok(lease(sender, slot, true));
             }
         }
-        let sender = self.connect(address).await?;
-        Ok(Lease { sender, address, progress, pool: Arc::clone(self) })
+        match self.connect(address).await {
+            Ok(sender) => Ok(lease(sender, slot, false)),
+            Err(error) => Err((error, slot)),
+        }
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
@@ -89,6 +132,9 @@ impl Pool {
     async fn try_connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
+        // A machine that vanished sends no reset: without this it is waited for until the answer
+        // would be due.
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
         let (sender, connection) = Builder::new()
             .max_buf_size(MAX_PIECE_BYTES)
             .handshake(TokioIo::new(stream))
@@ -99,17 +145,37 @@ impl Pool {
         Ok(sender)
     }
 
-    fn take_kept(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
+    fn take_kept(
+        &self,
+        address: SocketAddr,
+        choosiness: Choosiness,
+    ) -> Option<SendRequest<RequestBody>> {
+        let age = match choosiness {
+            Choosiness::Any => KEEP,
+            Choosiness::Recent => RECENT,
+            Choosiness::New => return None,
+        };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(&address)?;
         while let Some(one) = kept.pop() {
-            if one.since.elapsed() > KEEP {
+            let idle_for = one.since.elapsed();
+            if idle_for > KEEP {
                 kept.clear(); // all others were kept before this one
+            } else if idle_for > age {
+                kept.push(one); // and so are these
+                return None;
             } else if !one.sender.is_closed() {
                 return Some(one.sender);
             }
         }
         None
+    }
+
+    /// Closes what is kept for an instance: one of its connections had been closed by its side,
+    /// and those that were kept before it probably have been as well.
+    pub(super) fn discard(&self, address: SocketAddr) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.remove(&address);
     }
 
     fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {

@@ -1,8 +1,13 @@
-//! The request's body on its way to Mimir: counted, capped, and not waited for for ever.
+//! The request's body on its way to Mimir: counted, capped, not waited for for ever, and, if it is
+//! small, kept so that it can be sent again.
+//!
+//! What the client sends belongs to a [`Sending`]; a [`RequestBody`] is one turn of passing it on.
+//! A new turn begins with what was kept and goes on with what is still to come, so that a connection
+//! that breaks in the middle loses nothing; the body of the turn before then ends as an error.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +17,7 @@ use tokio::time::Instant;
 
 use super::failure::BodyFault;
 use super::headers::scrub_trailers;
+use super::replay::{Allowance, Kept};
 use crate::deadline::Deadline;
 use crate::edge::Upload;
 
@@ -26,36 +32,95 @@ pub struct BodyLimits {
     pub total: Duration,
 }
 
-/// A body under limits.
+/// A body under limits. One without bytes, which is that of most reads, costs nothing.
 pub struct RequestBody {
-    upload: Upload,
-    limits: BodyLimits,
-    /// None for a request without a body, which is most reads.
-    progress: Option<Arc<Progress>>,
-    timer: Deadline,
-    waiting_since: Option<Instant>,
-    waited: Duration,
+    sending: Option<Arc<Sending>>,
+    /// Which turn this is; an older one than the newest has nothing to say any more.
+    turn: u32,
+    /// Pieces passed on in this turn.
+    pieces: usize,
+    /// Bytes passed on in this turn.
+    bytes: u64,
 }
 
-/// What the other half of an exchange needs to know of a body that is being sent.
-pub(super) struct Progress {
+/// A body that a client is sending, and what the other half of an exchange needs to know of it.
+pub(super) struct Sending {
     started: Instant,
+    limits: BodyLimits,
+    hint: SizeHint,
     received: Arc<AtomicU64>,
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
     fault: AtomicU8,
     complete: AtomicBool,
+    turn: AtomicU32,
+    source: Mutex<Source>,
 }
 
-impl Progress {
-    fn new() -> Self {
+struct Source {
+    /// None once all of it has been taken.
+    upload: Option<Upload>,
+    kept: Option<Kept>,
+    timer: Deadline,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+}
+
+impl Sending {
+    fn new(upload: Upload, limits: BodyLimits) -> Self {
         Self {
             started: Instant::now(),
+            limits,
+            hint: upload.size_hint(),
             received: Arc::default(),
             last_piece: AtomicU64::new(0),
             fault: AtomicU8::new(0),
             complete: AtomicBool::new(false),
+            turn: AtomicU32::new(0),
+            source: Mutex::new(Source {
+                upload: Some(upload),
+                kept: None,
+                timer: Deadline::default(),
+                waiting_since: None,
+                waited: Duration::ZERO,
+            }),
         }
+    }
+
+    fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on keeps what comes, up to a limit; to be called before the first piece. False if
+    /// it is known to be too large.
+    pub(super) fn keep(&self, limit: usize, allowance: &Arc<Allowance>) -> bool {
+        let fits = self.hint.lower() <= limit as u64;
+        if fits {
+            self.source().kept = Some(Kept::new(limit, Arc::clone(allowance)));
+        }
+        fits
+    }
+
+    /// Lets go of what was kept, unless it is what is being sent now.
+    pub(super) fn forget(&self) {
+        if self.turn.load(Ordering::Relaxed) == 0 || self.is_complete() {
+            self.source().kept = None;
+        }
+    }
+
+    /// Whether all that came so far is kept and what is to come can still come.
+    pub(super) fn is_kept(&self) -> bool {
+        self.fault.load(Ordering::Relaxed) == 0 && self.source().kept.is_some()
+    }
+
+    /// Begins another turn from the first byte, if all that came was kept.
+    pub(super) fn again(self: &Arc<Self>) -> Option<RequestBody> {
+        if !self.is_kept() {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.complete.store(false, Ordering::Relaxed);
+        Some(RequestBody { sending: Some(Arc::clone(self)), turn, pieces: 0, bytes: 0 })
     }
 
     fn note_piece(&self) {
@@ -68,28 +133,95 @@ impl Progress {
         self.started + Duration::from_millis(self.last_piece.load(Ordering::Relaxed))
     }
 
-    /// Whether the whole body has been taken.
+    /// Whether the whole body has been passed on in this turn.
     pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
     }
 
     /// Why the body failed, if it did.
-    pub(super) fn fault(&self, limits: &BodyLimits) -> Option<BodyFault> {
+    pub(super) fn fault(&self) -> Option<BodyFault> {
         match self.fault.load(Ordering::Relaxed) {
             0 => None,
-            1 => Some(BodyFault::TooLarge { limit: limits.bytes }),
+            1 => Some(BodyFault::TooLarge { limit: self.limits.bytes }),
             2 => Some(BodyFault::Slow),
             _ => Some(BodyFault::Incomplete),
         }
     }
 
-    fn note_fault(&self, fault: BodyFault) {
+    fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let code = match fault {
             BodyFault::TooLarge { .. } => 1,
             BodyFault::Slow => 2,
             BodyFault::Incomplete => 3,
         };
         self.fault.store(code, Ordering::Relaxed);
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    /// The next piece from the client.
+    fn poll_upload(
+        &self,
+        source: &mut Source,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(upload) = &mut source.upload else {
+            self.complete.store(true, Ordering::Relaxed);
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(upload).poll_frame(cx) else {
+            return if source.is_overdue(&self.limits, cx) {
+                self.fail(BodyFault::Slow)
+            } else {
+                Poll::Pending
+            };
+        };
+        if let Some(since) = source.waiting_since.take() {
+            source.waited += since.elapsed();
+        }
+        let mut frame = match frame {
+            None => {
+                source.upload = None;
+                self.complete.store(true, Ordering::Relaxed);
+                return Poll::Ready(None);
+            }
+            Some(Err(_)) => return self.fail(BodyFault::Incomplete),
+            Some(Ok(frame)) => frame,
+        };
+        self.note_piece();
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            let received = self.received.fetch_add(length, Ordering::Relaxed) + length;
+            if received > self.limits.bytes {
+                return self.fail(BodyFault::TooLarge { limit: self.limits.bytes });
+            }
+            source.kept.take_if(|kept| !kept.keep(data));
+        }
+        if let Some(trailers) = frame.trailers_mut() {
+            scrub_trailers(trailers);
+            // Rare, and not worth keeping.
+            source.kept = None;
+        }
+        if source.upload.as_ref().is_some_and(Body::is_end_stream) {
+            source.upload = None;
+            self.complete.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Source {
+    /// Whether the client has kept us waiting for too long. Only time spent waiting for the client
+    /// counts: while Mimir takes nothing the client cannot send.
+    fn is_overdue(&mut self, limits: &BodyLimits, cx: &mut Context<'_>) -> bool {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let patience = limits.idle.min(limits.total.saturating_sub(self.waited));
+        let deadline = since + patience;
+        self.timer.is_past(deadline, cx)
+    }
+
+    fn is_at_end(&self, pieces: usize) -> bool {
+        let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
+        replayed && self.upload.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -99,44 +231,23 @@ impl RequestBody {
         if upload.size_hint().lower() > limits.bytes {
             return Err(BodyFault::TooLarge { limit: limits.bytes });
         }
-        let progress = (!upload.is_end_stream()).then(|| Arc::new(Progress::new()));
-        Ok(Self {
-            upload,
-            limits,
-            progress,
-            timer: Deadline::default(),
-            waiting_since: None,
-            waited: Duration::ZERO,
-        })
+        let has_bytes = !upload.is_end_stream();
+        let sending = has_bytes.then(|| Arc::new(Sending::new(upload, limits)));
+        Ok(Self { sending, ..Self::empty() })
+    }
+
+    /// A body without bytes.
+    pub(super) fn empty() -> Self {
+        Self { sending: None, turn: 0, pieces: 0, bytes: 0 }
     }
 
     /// Where the bytes of the body are counted, if there is one.
     pub fn received(&self) -> Option<Arc<AtomicU64>> {
-        self.progress.as_ref().map(|progress| Arc::clone(&progress.received))
+        self.sending.as_ref().map(|sending| Arc::clone(&sending.received))
     }
 
-    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
-        self.progress.clone()
-    }
-
-    pub(super) fn limits(&self) -> BodyLimits {
-        self.limits
-    }
-
-    fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        if let Some(progress) = &self.progress {
-            progress.note_fault(fault);
-        }
-        Poll::Ready(Some(Err(fault)))
-    }
-
-    /// Whether the client has kept us waiting for too long. Only time spent waiting for the client
-    /// counts: while Mimir takes nothing the client cannot send.
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let patience = self.limits.idle.min(self.limits.total.saturating_sub(self.waited));
-        let deadline = since + patience;
-        self.timer.is_past(deadline, cx)
+    pub(super) fn sending(&self) -> Option<Arc<Sending>> {
+        self.sending.clone()
     }
 }
 
@@ -148,43 +259,35 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Some(progress) = self.progress() else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(&mut self.upload).poll_frame(cx) else {
-            return if self.is_overdue(cx) { self.fail(BodyFault::Slow) } else { Poll::Pending };
-        };
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += since.elapsed();
+        let this = &mut *self;
+        let Some(sending) = &this.sending else { return Poll::Ready(None) };
+        if this.turn != sending.turn.load(Ordering::Relaxed) {
+            return Poll::Ready(Some(Err(BodyFault::Incomplete)));
         }
-        let mut frame = match frame {
-            None => {
-                progress.complete.store(true, Ordering::Relaxed);
-                return Poll::Ready(None);
+        let mut source = sending.source();
+        let replayed = source.kept.as_ref().and_then(|kept| kept.piece(this.pieces)).cloned();
+        let polled = if let Some(piece) = replayed {
+            if source.is_at_end(this.pieces + 1) {
+                sending.complete.store(true, Ordering::Relaxed);
             }
-            Some(Err(_)) => return self.fail(BodyFault::Incomplete),
-            Some(Ok(frame)) => frame,
+            Poll::Ready(Some(Ok(Frame::data(piece))))
+        } else {
+            sending.poll_upload(&mut source, cx)
         };
-        progress.note_piece();
-        if let Some(data) = frame.data_ref() {
-            let length = data.len() as u64;
-            let received = progress.received.fetch_add(length, Ordering::Relaxed) + length;
-            if received > self.limits.bytes {
-                return self.fail(BodyFault::TooLarge { limit: self.limits.bytes });
-            }
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.pieces += 1;
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        if let Some(trailers) = frame.trailers_mut() {
-            scrub_trailers(trailers);
-        }
-        if self.is_end_stream() {
-            progress.complete.store(true, Ordering::Relaxed);
-        }
-        Poll::Ready(Some(Ok(frame)))
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upload.is_end_stream()
+        self.sending.as_ref().is_none_or(|sending| sending.source().is_at_end(self.pieces))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.upload.size_hint()
+        let Some(sending) = &self.sending else { return SizeHint::with_exact(0) };
+        let rest = sending.hint.exact().map(|all| all.saturating_sub(self.bytes));
+        rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

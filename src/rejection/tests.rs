@@ -55,6 +55,8 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Broken),
         Rejection::Failed(Failure::NoInstance),
         Rejection::Failed(Failure::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
+        Rejection::Failed(Failure::CircuitOpen),
+        Rejection::Failed(Failure::Saturated),
         Rejection::Failed(Failure::Timeout),
     ]
 }
@@ -120,4 +122,18 @@ fn addresses_of_mimir_stay_inside() {
     for rejection in every_kind() {
         assert!(!text(answer(&rejection, Audience::Sender)).contains("10.0.0.7"));
     }
+}
+
+// A fleet that is sent away at one time must not come back at one time.
+#[test]
+fn retry_after_is_spread_in_whole_seconds() {
+    let rejection = Rejection::Failed(Failure::CircuitOpen);
+    let seconds: std::collections::BTreeSet<u64> = (0..200)
+        .map(|_| {
+            let response = answer(&rejection, Audience::Sender);
+            response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
+        })
+        .collect();
+    assert!(seconds.iter().all(|seconds| (5..=15).contains(seconds)), "{seconds:?}");
+    assert!(seconds.len() > 5, "{seconds:?}");
 }

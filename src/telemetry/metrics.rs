@@ -5,7 +5,10 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
 
+mod upstreams;
+
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::rule_metrics::{ACTIVATION, LAG, RECONCILE};
 use metrics::{
@@ -13,6 +16,7 @@ use metrics::{
     gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use upstreams::UpstreamsByInstance;
 
 use crate::version;
 
@@ -28,6 +32,12 @@ pub struct MetricNames {
     pub failures: Vec<&'static str>,
     /// Kinds of things that are looked up in the database.
     pub directories: Vec<&'static str>,
+    /// Why instances of Mimir are left alone.
+    pub ejections: Vec<&'static str>,
+    /// What is done with requests that failed upstream.
+    pub retries: Vec<&'static str>,
+    /// Why nothing is done with them.
+    pub retry_refusals: Vec<&'static str>,
 }
 
 /// Handles to all metrics.
@@ -56,8 +66,16 @@ pub struct Metrics {
     pub upstream_connect_failures: Counter,
     /// Requests sent anew because a kept connection had gone.
     pub upstream_resends: Counter,
-    /// Upstream instances that names resolve to.
+    /// Upstream instances that are known.
     pub upstream_instances: Gauge,
+    /// Those that are left alone.
+    pub upstream_instances_ejected: Gauge,
+    /// Instances that were used again.
+    pub upstream_returns: Counter,
+    upstream_ejections: HashMap<&'static str, Counter>,
+    upstream_retries: HashMap<&'static str, Counter>,
+    upstream_retry_refusals: HashMap<&'static str, Counter>,
+    upstream_by_instance: UpstreamsByInstance,
     /// Resolutions that failed.
     pub resolve_failures: Counter,
     /// Log lines dropped.
@@ -113,6 +131,19 @@ impl DirectoryMetrics {
             entries: gauge!("mimir_tenant_proxy_directory_entries", "kind" => kind),
             duration: histogram!(READ_DURATION, "kind" => kind),
         }
+    }
+}
+
+fn by_reason(
+    reasons: &[&'static str],
+    register: impl Fn(&'static str) -> Counter,
+) -> HashMap<&'static str, Counter> {
+    reasons.iter().map(|reason| (*reason, register(reason))).collect()
+}
+
+fn increment(counters: &HashMap<&'static str, Counter>, reason: &'static str) {
+    if let Some(counter) = counters.get(reason) {
+        counter.increment(1);
     }
 }
 
@@ -177,6 +208,21 @@ impl Metrics {
             upstream_connect_failures: counter!("mimir_tenant_proxy_upstream_connects_total", "outcome" => "failed"),
             upstream_resends: counter!("mimir_tenant_proxy_upstream_resends_total"),
             upstream_instances: gauge!("mimir_tenant_proxy_upstream_instances"),
+            upstream_instances_ejected: gauge!("mimir_tenant_proxy_upstream_instances_ejected"),
+            upstream_returns: counter!("mimir_tenant_proxy_upstream_returns_total"),
+            upstream_ejections: by_reason(
+                &names.ejections,
+                |reason| counter!("mimir_tenant_proxy_upstream_ejections_total", "reason" => reason),
+            ),
+            upstream_retries: by_reason(
+                &names.retries,
+                |reason| counter!("mimir_tenant_proxy_upstream_retries_total", "reason" => reason),
+            ),
+            upstream_retry_refusals: by_reason(
+                &names.retry_refusals,
+                |reason| counter!("mimir_tenant_proxy_upstream_retries_refused_total", "reason" => reason),
+            ),
+            upstream_by_instance: UpstreamsByInstance::default(),
             resolve_failures: counter!("mimir_tenant_proxy_upstream_resolve_failures_total"),
             log_lines_dropped: counter!("mimir_tenant_proxy_log_lines_dropped_total"),
             directories: names
@@ -209,6 +255,26 @@ impl Metrics {
         if let Some(counter) = self.connections_ended.get(reason) {
             counter.increment(1);
         }
+    }
+
+    /// An instance of Mimir is left alone for a while.
+    pub fn upstream_ejected(&self, reason: &'static str) {
+        increment(&self.upstream_ejections, reason);
+    }
+
+    /// A request was sent again.
+    pub fn upstream_retried(&self, reason: &'static str) {
+        increment(&self.upstream_retries, reason);
+    }
+
+    /// A request was not sent again.
+    pub fn upstream_retry_refused(&self, reason: &'static str) {
+        increment(&self.upstream_retry_refusals, reason);
+    }
+
+    /// Takes over what each instance has in flight and what it has had.
+    pub fn report_upstream_instances(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
+        self.upstream_by_instance.report(facts);
     }
 
     fn surface(&self, index: Option<usize>) -> &SurfaceMetrics {
@@ -328,14 +394,7 @@ fn describe() {
         "mimir_tenant_proxy_upstream_resends_total",
         "Requests sent anew because a kept connection had been closed before a byte of them was sent."
     );
-    describe_gauge!(
-        "mimir_tenant_proxy_upstream_instances",
-        "Addresses that the upstream names resolve to."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_upstream_resolve_failures_total",
-        "Upstream names that could not be resolved."
-    );
+    upstreams::describe();
     describe_counter!(
         "mimir_tenant_proxy_log_lines_dropped_total",
         "Log writes dropped because standard output was not read fast enough."

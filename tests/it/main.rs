@@ -29,6 +29,8 @@ mod devices;
 mod documents;
 /// How soon a change in the database takes effect, under load.
 mod effects;
+/// An instance of Mimir that can be broken and stopped.
+mod fake;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
 mod hostile;
 /// Two organisations never mix.
@@ -75,3 +77,9 @@ mod tokens;
 mod town;
 /// Instances: choice, failure, deadlines.
 mod upstreams;
+/// Instances found by names and in Consul.
+mod upstreams_discovery;
+/// Instances that fail: load moves away and comes back.
+mod upstreams_health;
+/// Requests sent again, and those that are not.
+mod upstreams_retry;

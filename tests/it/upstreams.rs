@@ -17,18 +17,19 @@ fn client(issuer: &Issuer, proxy: &Proxy) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_round_all_instances() {
+async fn requests_go_to_all_instances() {
     let issuer = Issuer::start().await;
     let upstreams =
         [Upstream::start(ok).await, Upstream::start(ok).await, Upstream::start(ok).await];
     let options = ProxyOptions::new(&issuer.url(), &upstreams[0].url()).set("listen.workers", "1");
     let proxy = options.upstream(&upstreams[1].url()).upstream(&upstreams[2].url()).start().await;
     let client = client(&issuer, &proxy);
-    for _ in 0..30 {
+    for _ in 0..90 {
         assert_eq!(client.get(QUERY).await.status, 200);
     }
     for upstream in &upstreams {
-        assert_eq!(upstream.heads().len(), 10);
+        let share = upstream.heads().len();
+        assert!((10..60).contains(&share), "{share} of 90");
         assert_eq!(
             upstream.heads()[0].headers["host"],
             upstream.url().replace("http://", "").as_str()

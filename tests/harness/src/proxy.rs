@@ -14,12 +14,18 @@ pub struct ProxyOptions {
     issuer: String,
     upstreams: Vec<String>,
     extra: Vec<(String, String)>,
+    binary: PathBuf,
 }
 
 impl ProxyOptions {
     /// For one issuer and one upstream.
     pub fn new(issuer: &str, upstream: &str) -> Self {
-        Self { issuer: issuer.to_owned(), upstreams: vec![upstream.to_owned()], extra: Vec::new() }
+        Self {
+            issuer: issuer.to_owned(),
+            upstreams: vec![upstream.to_owned()],
+            extra: Vec::new(),
+            binary: Proxy::binary(),
+        }
     }
 
     /// With another upstream.
@@ -36,6 +42,13 @@ impl ProxyOptions {
         self
     }
 
+    /// As another program, such as one that sets something up and then becomes the proxy.
+    #[must_use]
+    pub fn binary(mut self, binary: &std::path::Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> Proxy {
         let directory = TempDir::with_prefix("proxy-").expect("directory");
@@ -46,6 +59,8 @@ impl ProxyOptions {
             ("auth.issuer".to_owned(), format!("\"{}\"", self.issuer)),
             ("upstream.urls".to_owned(), format!("{:?}", self.upstreams)),
             ("shutdown.drain_delay".to_owned(), "\"0s\"".to_owned()),
+            // What upstreams of tests count is what tests send; those about probes set it.
+            ("upstream.ready_interval".to_owned(), "\"0s\"".to_owned()),
         ];
         for (key, value) in self.extra {
             keys.retain(|(known, _)| *known != key);
@@ -55,7 +70,7 @@ impl ProxyOptions {
             keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let config = directory.path().join("proxy.toml");
         std::fs::write(&config, lines.concat()).expect("config");
-        let process = Process::start("proxy", &Proxy::binary(), directory.path(), |command| {
+        let process = Process::start("proxy", &self.binary, directory.path(), |command| {
             command.arg("--config").arg(&config).arg("serve");
         });
         let mut proxy = Proxy { process, port, internal, config, _directory: directory };

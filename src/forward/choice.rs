@@ -1,0 +1,215 @@
+//! Which instance gets a request: the less loaded of two that are drawn at random. A pure
+//! function of what is known.
+//!
+//! Two drawn at random spread load nearly as well as looking at all, and copies of the proxy that
+//! know nothing of each other do not all run to the same one. Ejected instances get nothing, unless
+//! so few are left that the rest would be overrun: then they count as well (panic threshold). What
+//! cannot be connected to is different: it would take nothing off the others. If that is all there
+//! is, the circuit is open and one request at a time tries each.
+
+use super::health::Share;
+
+/// What is known of one instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// Requests that it has, of all workers.
+    pub(super) in_flight: u32,
+    /// What it is to get; never [`Share::Due`].
+    pub(super) share: Share,
+    /// Whether a request is trying it although it cannot be connected to.
+    pub(super) on_trial: bool,
+}
+
+/// The bounds of a choice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// The most requests that an instance may have.
+    pub(super) max_in_flight: u32,
+    /// The part of all instances, in hundredths, below which ejections do not count.
+    pub(super) panic_percent: usize,
+}
+
+/// An instance to send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// This one.
+    Normal(usize),
+    /// This one, which is probably not there; nobody else tries it meanwhile.
+    Trial(usize),
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoChoice {
+    /// There is none, or all have been tried.
+    Nobody,
+    /// None can be connected to, and somebody is trying each.
+    Open,
+    /// All have as many requests as they may.
+    Full,
+}
+
+/// Instances that one request has tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tried {
+    indices: [usize; MAX_TRIED],
+    count: usize,
+}
+
+/// Instances that one request tries, at most.
+pub(super) const MAX_TRIED: usize = 3;
+
+impl Tried {
+    /// Adds one.
+    pub(super) fn add(&mut self, index: usize) {
+        if let Some(place) = self.indices.get_mut(self.count) {
+            *place = index;
+            self.count += 1;
+        }
+    }
+
+    /// Whether no more may be tried.
+    pub(super) fn is_full(&self) -> bool {
+        self.count == MAX_TRIED
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.indices[..self.count].contains(&index)
+    }
+}
+
+/// Where chance comes from.
+pub(super) trait Chance {
+    /// A whole number below a bound that is not 0.
+    fn below(&mut self, bound: usize) -> usize;
+    /// A fraction from 0 to 1.
+    fn fraction(&mut self) -> f64;
+}
+
+/// Chooses among `count` instances.
+pub(super) fn choose(
+    count: usize,
+    view: impl Fn(usize) -> Candidate,
+    tried: &Tried,
+    bounds: Bounds,
+    chance: &mut impl Chance,
+) -> Result<Chosen, NoChoice> {
+    if count == 0 || tried.is_full() {
+        return Err(NoChoice::Nobody);
+    }
+    if tried.count == 0
+        && let Some(index) = choose_quickly(count, &view, bounds, chance)
+    {
+        return Ok(Chosen::Normal(index));
+    }
+    let field = Field { count, view, tried, chance };
+    field.choose(bounds)
+}
+
+/// The usual case: nothing is wrong with the two that are drawn.
+fn choose_quickly(
+    count: usize,
+    view: &impl Fn(usize) -> Candidate,
+    bounds: Bounds,
+    chance: &mut impl Chance,
+) -> Option<usize> {
+    let first = if count == 1 { 0 } else { chance.below(count) };
+    let one = view(first);
+    if one.share != Share::Whole {
+        return None;
+    }
+    let (index, in_flight) = if count == 1 {
+        (first, one.in_flight)
+    } else {
+        let second = (first + 1 + chance.below(count - 1)) % count;
+        let other = view(second);
+        if other.share != Share::Whole {
+            return None;
+        }
+        if other.in_flight < one.in_flight {
+            (second, other.in_flight)
+        } else {
+            (first, one.in_flight)
+        }
+    };
+    (in_flight < bounds.max_in_flight).then_some(index)
+}
+
+struct Field<'a, V, C> {
+    count: usize,
+    view: V,
+    tried: &'a Tried,
+    chance: &'a mut C,
+}
+
+impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
+    fn choose(mut self, bounds: Bounds) -> Result<Chosen, NoChoice> {
+        let is_used = |share| matches!(share, Share::Whole | Share::Part(_));
+        let used = (0..self.count).filter(|at| is_used((self.view)(*at).share)).count();
+        let panic = used * 100 < bounds.panic_percent * self.count;
+        let admits = |share| is_used(share) || (panic && share == Share::Ejected);
+        match self.draw(admits, bounds) {
+            // Whatever was used has been tried: better an ejected one than none.
+            Err(NoChoice::Nobody) => match self.draw(|share| share == Share::Ejected, bounds) {
+                Err(NoChoice::Nobody) => self.trial(),
+                other => other,
+            },
+            other => other,
+        }
+    }
+
+    /// The less loaded of two, each drawn as often as its share says.
+    fn draw(&mut self, admits: impl Fn(Share) -> bool, bounds: Bounds) -> Result<Chosen, NoChoice> {
+        let is_member =
+            |field: &Self, at: usize| !field.tried.contains(at) && admits((field.view)(at).share);
+        let members = (0..self.count).filter(|at| is_member(self, *at)).count();
+        if members == 0 {
+            return Err(NoChoice::Nobody);
+        }
+        let mut best: Option<(usize, u32)> = None;
+        for _ in 0..2 {
+            let at = self.draw_one(members, &is_member);
+            let in_flight = (self.view)(at).in_flight;
+            if best.is_none_or(|(_, least)| in_flight < least) {
+                best = Some((at, in_flight));
+            }
+        }
+        if best.is_none_or(|(_, least)| least >= bounds.max_in_flight) {
+            let all = (0..self.count).filter(|at| is_member(self, *at));
+            best = all.map(|at| (at, (self.view)(at).in_flight)).min_by_key(|(_, least)| *least);
+        }
+        match best {
+            Some((at, least)) if least < bounds.max_in_flight => Ok(Chosen::Normal(at)),
+            _ => Err(NoChoice::Full),
+        }
+    }
+
+    fn draw_one(&mut self, members: usize, is_member: &impl Fn(&Self, usize) -> bool) -> usize {
+        // One with a small share is passed over, but not for ever: it may be the only one.
+        const DRAWS: usize = 8;
+        let mut drawn = 0;
+        for _ in 0..DRAWS {
+            let place = self.chance.below(members);
+            drawn = (0..self.count).filter(|at| is_member(self, *at)).nth(place).unwrap_or(drawn);
+            match (self.view)(drawn).share {
+                Share::Part(part) if self.chance.fraction() >= part => {}
+                _ => break,
+            }
+        }
+        drawn
+    }
+
+    fn trial(&mut self) -> Result<Chosen, NoChoice> {
+        let start = self.chance.below(self.count);
+        let untried = (0..self.count).map(|step| (start + step) % self.count);
+        let mut untried = untried.filter(|at| !self.tried.contains(*at)).peekable();
+        if untried.peek().is_none() {
+            return Err(NoChoice::Nobody);
+        }
+        let free = untried.find(|at| !(self.view)(*at).on_trial);
+        free.map(Chosen::Trial).ok_or(NoChoice::Open)
+    }
+}
+
+#[cfg(test)]
+mod tests;

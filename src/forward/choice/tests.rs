@@ -1,0 +1,156 @@
+use super::*;
+use proptest::prelude::*;
+
+const BOUNDS: Bounds = Bounds { max_in_flight: 10, panic_percent: 50 };
+
+struct Seeded(fastrand::Rng);
+
+impl Chance for Seeded {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0.usize(..bound)
+    }
+
+    fn fraction(&mut self) -> f64 {
+        self.0.f64()
+    }
+}
+
+fn chance() -> Seeded {
+    Seeded(fastrand::Rng::with_seed(7))
+}
+
+fn with(in_flight: u32, share: Share) -> Candidate {
+    Candidate { in_flight, share, on_trial: false }
+}
+
+fn pick(all: &[Candidate], tried: &Tried, chance: &mut Seeded) -> Result<Chosen, NoChoice> {
+    choose(all.len(), |at| all[at], tried, BOUNDS, chance)
+}
+
+/// How often each of some candidates is chosen of 10,000 times.
+fn counts(all: &[Candidate]) -> Vec<usize> {
+    let (mut counts, mut chance) = (vec![0; all.len()], chance());
+    for _ in 0..10_000 {
+        if let Ok(Chosen::Normal(at)) = pick(all, &Tried::default(), &mut chance) {
+            counts[at] += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn equal_instances_get_equal_shares() {
+    for count in counts(&[with(3, Share::Whole); 4]) {
+        assert!((2300..2700).contains(&count), "{count}");
+    }
+}
+
+// Of two that are drawn the less loaded: the most loaded of all is never the better one.
+#[test]
+fn the_most_loaded_gets_nothing_and_the_least_loaded_most() {
+    let counts = counts(&[with(9, Share::Whole), with(5, Share::Whole), with(0, Share::Whole)]);
+    assert_eq!(counts[0], 0);
+    assert!((6300..7000).contains(&counts[2]), "{counts:?}");
+}
+
+#[test]
+fn one_that_returns_gets_a_part_of_its_share() {
+    let counts = counts(&[with(0, Share::Part(0.1)), with(0, Share::Whole), with(0, Share::Whole)]);
+    assert!((100..900).contains(&counts[0]), "{counts:?}");
+    assert!(counts[1].abs_diff(counts[2]) < 500, "{counts:?}");
+}
+
+#[test]
+fn the_ejected_get_nothing_while_enough_are_left() {
+    let (well, ejected) = (with(1, Share::Whole), with(0, Share::Ejected));
+    assert_eq!(counts(&[well, ejected])[1], 0);
+    assert_eq!(counts(&[well, well, ejected])[2], 0);
+    // Two of three left alone would put three times the load on the last.
+    let panicking = counts(&[well, ejected, ejected]);
+    assert!(panicking.iter().all(|count| *count > 0), "{panicking:?}");
+    assert_eq!(counts(&[ejected]), [10_000], "the only one");
+}
+
+// Nothing is taken off the others by sending to where nobody is.
+#[test]
+fn the_unreachable_get_nothing_while_anything_else_is_there() {
+    let gone = with(0, Share::Unreachable);
+    assert_eq!(counts(&[with(9, Share::Whole), gone, gone]), [10_000, 0, 0]);
+    assert_eq!(counts(&[with(0, Share::Ejected), gone, gone]), [10_000, 0, 0]);
+}
+
+#[test]
+fn of_those_that_cannot_be_reached_each_is_tried_by_one_request_at_a_time() {
+    let gone = with(0, Share::Unreachable);
+    let busy = Candidate { on_trial: true, ..gone };
+    let none = Tried::default();
+    assert_eq!(pick(&[busy, gone, busy], &none, &mut chance()), Ok(Chosen::Trial(1)));
+    assert_eq!(pick(&[busy, busy], &none, &mut chance()), Err(NoChoice::Open));
+}
+
+#[test]
+fn a_bound_on_requests_is_a_bound() {
+    let (full, room) = (with(10, Share::Whole), with(9, Share::Whole));
+    assert_eq!(pick(&[full, full], &Tried::default(), &mut chance()), Err(NoChoice::Full));
+    assert_eq!(counts(&[full, full, full, room]), [0, 0, 0, 10_000]);
+}
+
+fn candidate() -> impl Strategy<Value = Candidate> {
+    let share = prop_oneof![
+        3 => Just(Share::Whole),
+        1 => (0.1f64..1.0).prop_map(Share::Part),
+        2 => Just(Share::Ejected),
+        2 => Just(Share::Unreachable)
+    ];
+    (0u32..13, share, any::<bool>()).prop_map(|(in_flight, share, on_trial)| Candidate {
+        in_flight,
+        share,
+        on_trial,
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_choice_keeps_all_rules(
+        all in proptest::collection::vec(candidate(), 0..8),
+        already in proptest::collection::vec(0usize..8, 0..3),
+        seed: u64,
+    ) {
+        let mut tried = Tried::default();
+        for at in already {
+            tried.add(at);
+        }
+        let mut chance = Seeded(fastrand::Rng::with_seed(seed));
+        let untried: Vec<&Candidate> =
+            all.iter().enumerate().filter(|(at, _)| !tried.contains(*at)).map(|(_, one)| one).collect();
+        match pick(&all, &tried, &mut chance) {
+            Ok(Chosen::Normal(at)) => {
+                prop_assert!(!tried.contains(at));
+                prop_assert!(all[at].in_flight < BOUNDS.max_in_flight);
+                prop_assert!(all[at].share != Share::Unreachable);
+            }
+            Ok(Chosen::Trial(at)) => {
+                prop_assert!(!tried.contains(at) && !all[at].on_trial);
+                prop_assert!(untried.iter().all(|one| one.share == Share::Unreachable));
+            }
+            Err(NoChoice::Nobody) => prop_assert!(untried.is_empty() || tried.is_full()),
+            Err(NoChoice::Open) => prop_assert!(
+                untried.iter().all(|one| one.share == Share::Unreachable && one.on_trial)
+            ),
+            Err(NoChoice::Full) => prop_assert!(
+                untried.iter().any(|one| one.in_flight >= BOUNDS.max_in_flight)
+            ),
+        }
+    }
+
+    // Whatever is wrong with all of them: an instance that can be reached and has room is used.
+    #[test]
+    fn never_all_are_left_alone(all in proptest::collection::vec(candidate(), 1..8), seed: u64) {
+        let mut chance = Seeded(fastrand::Rng::with_seed(seed));
+        let chosen = pick(&all, &Tried::default(), &mut chance);
+        let usable = all.iter().any(|one| one.share != Share::Unreachable);
+        if usable {
+            prop_assert!(matches!(chosen, Ok(Chosen::Normal(_)) | Err(NoChoice::Full)));
+        }
+    }
+}

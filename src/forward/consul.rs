@@ -1,0 +1,177 @@
+//! Consul's catalogue as a source of instances: those of one service whose checks pass.
+//!
+//! A blocking query (`index`, `wait`) is answered when something has changed, so that a change is
+//! known at once and nothing is asked in vain. `stale` lets any server answer, also while there is
+//! no leader: an address that is a moment too old does no harm here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use serde::Deserialize;
+use tokio::time::timeout;
+use url::Url;
+
+use super::discovery::lookup;
+use crate::config::ConsulConfig;
+
+/// One service in one catalogue.
+pub(super) struct Catalogue {
+    client: reqwest::Client,
+    config: ConsulConfig,
+    token: Option<HeaderValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    node: Node,
+    service: Service,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    address: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Service {
+    #[serde(default)]
+    address: String,
+    port: u16,
+}
+
+/// How long Consul may wait for a change; it adds up to a sixteenth by itself.
+const WAIT: Duration = Duration::from_secs(60);
+/// How much longer its answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer that is read: some thousand instances.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+impl Catalogue {
+    pub(super) fn new(config: ConsulConfig) -> Result<Self, String> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let token = (!config.token.is_empty()).then(|| {
+            HeaderValue::from_bytes(config.token.expose()).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        });
+        let token = token.transpose().map_err(|error| format!("consul_token: {error}"))?;
+        Ok(Self { client, config, token })
+    }
+
+    /// Reads the catalogue, waiting for a change after an index if one is given. Gives the
+    /// instances and the index to wait after.
+    pub(super) async fn look(
+        &self,
+        index: Option<u64>,
+    ) -> Result<(Vec<(SocketAddr, HeaderValue)>, Option<u64>), String> {
+        let wait = if index.is_some() { WAIT + WAIT / 16 } else { Duration::ZERO };
+        let late = |_| format!("no answer within {:?}", wait + PATIENCE);
+        let (entries, index) = timeout(wait + PATIENCE, self.ask(index)).await.map_err(late)??;
+        let mut found = Vec::new();
+        for entry in entries {
+            let host =
+                Some(entry.service.address).filter(|a| !a.is_empty()).unwrap_or(entry.node.address);
+            match lookup(host.trim_matches(['[', ']']), entry.service.port).await {
+                Ok(addresses) => {
+                    found.extend(addresses.into_iter().filter_map(|at| {
+                        HeaderValue::from_str(&at.to_string()).ok().map(|host| (at, host))
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(upstream = host, %error, "Address in Consul not resolved");
+                }
+            }
+        }
+        Ok((found, index))
+    }
+
+    async fn ask(&self, index: Option<u64>) -> Result<(Vec<Entry>, Option<u64>), String> {
+        let mut request = self.client.get(self.address(index));
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token.clone());
+        }
+        let mut answer = request.send().await.map_err(|error| causes(&error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(format!("answered {}", answer.status()));
+        }
+        let index = answer.headers().get("x-consul-index");
+        let index = index.and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut document = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|error| causes(&error))? {
+            if document.len() + piece.len() > MAX_ANSWER_BYTES {
+                return Err(format!("longer than {MAX_ANSWER_BYTES} bytes"));
+            }
+            document.extend_from_slice(&piece);
+        }
+        let entries = serde_json::from_slice(&document)
+            .map_err(|error| format!("no list of instances: {error}"))?;
+        // 0 is no index to wait after.
+        Ok((entries, index.filter(|index| *index > 0)))
+    }
+
+    fn address(&self, index: Option<u64>) -> Url {
+        let mut address = self.config.url.clone();
+        if let Ok(mut path) = address.path_segments_mut() {
+            path.pop_if_empty().extend(["v1", "health", "service", &self.config.service]);
+        }
+        {
+            let mut query = address.query_pairs_mut();
+            query.append_pair("passing", "true").append_pair("stale", "");
+            if let Some(tag) = &self.config.tag {
+                query.append_pair("tag", tag);
+            }
+            if let Some(index) = index {
+                query.append_pair("index", &index.to_string());
+                query.append_pair("wait", &format!("{}s", WAIT.as_secs()));
+            }
+        }
+        address
+    }
+}
+
+/// An error with all that caused it, without the address: reqwest's own text stops at the first.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_address_asks_for_passing_instances_and_waits_for_a_change() {
+        let config = ConsulConfig {
+            url: Url::parse("https://consul.example.com:8501/prefix/").unwrap(),
+            service: "mimir/1".to_owned(),
+            tag: Some("http".to_owned()),
+            token: Secret::default(),
+        };
+        let catalogue = Catalogue::new(config).unwrap();
+        let base = "https://consul.example.com:8501/prefix/v1/health/service/mimir%2F1?passing=true&stale=&tag=http";
+        assert_eq!(catalogue.address(None).as_str(), base);
+        assert_eq!(catalogue.address(Some(7)).as_str(), format!("{base}&index=7&wait=60s"));
+    }
+
+    #[test]
+    fn an_entry_has_the_address_of_its_service_or_else_of_its_node() {
+        let text = r#"[{"Node":{"Address":"10.0.0.1","ID":"x"},"Service":{"Address":"","Port":8080,"Tags":[]},"Checks":[]}]"#;
+        let entries: Vec<Entry> = serde_json::from_str(text).unwrap();
+        assert_eq!((entries[0].node.address.as_str(), entries[0].service.port), ("10.0.0.1", 8080));
+    }
+}

@@ -1,0 +1,210 @@
+use super::*;
+use proptest::prelude::*;
+
+fn policy(probes: bool) -> HealthConfig {
+    HealthConfig {
+        max_in_flight: 100,
+        ready_interval: if probes { Duration::from_secs(5) } else { Duration::ZERO },
+        ready_timeout: Duration::from_secs(2),
+        eject_after: 3,
+        eject_min: Duration::from_secs(2),
+        eject_max: Duration::from_secs(60),
+        panic_percent: 50,
+        slow_start: Duration::from_secs(10),
+    }
+}
+
+fn share(health: &Health, now: Millis, policy: &HealthConfig) -> Share {
+    health.standing(policy).share(now, policy)
+}
+
+fn fail(health: &mut Health, evidence: Evidence, times: u32, policy: &HealthConfig) {
+    for _ in 0..times {
+        health.failed(evidence, false, 1000, policy, 0.5);
+    }
+}
+
+#[test]
+fn failures_in_a_row_eject_and_one_success_between_them_does_not() {
+    let policy = policy(false);
+    for evidence in [Evidence::Unreachable, Evidence::Timeout, Evidence::Broken] {
+        let mut health = Health::default();
+        fail(&mut health, evidence, 2, &policy);
+        assert!(health.standing(&policy).is_troubled());
+        health.answered(1000);
+        assert!(health.standing(&policy).is_plain());
+        fail(&mut health, evidence, 2, &policy);
+        assert_eq!(share(&health, 1000, &policy), Share::Whole);
+        fail(&mut health, evidence, 1, &policy);
+        assert!(matches!(share(&health, 1000, &policy), Share::Ejected | Share::Unreachable));
+        assert_eq!(health.ejected(), Some(evidence));
+    }
+}
+
+// The head of an answer says that somebody is there; only a whole answer says that it works.
+#[test]
+fn answers_that_break_off_eject_although_they_begin() {
+    let policy = policy(false);
+    let mut health = Health::default();
+    for _ in 0..3 {
+        health.answered(1000);
+        fail(&mut health, Evidence::BrokenBody, 1, &policy);
+    }
+    assert_eq!(health.ejected(), Some(Evidence::BrokenBody));
+}
+
+// A Mimir whose ring is broken answers 500 everywhere: leaving instances alone helps nobody.
+#[test]
+fn a_status_that_all_give_ejects_nobody() {
+    let policy = policy(false);
+    let mut health = Health::default();
+    for _ in 0..50 {
+        assert_eq!(health.failed(Evidence::ServerError, true, 1000, &policy, 0.5), None);
+    }
+    let alone = health.failed(Evidence::ServerError, false, 1000, &policy, 0.5);
+    assert!(matches!(alone, Some(Change::Ejected(Evidence::ServerError, _))));
+}
+
+#[test]
+fn what_is_probed_returns_only_when_it_was_seen_ready() {
+    let policy = policy(true);
+    let mut health = Health::default();
+    fail(&mut health, Evidence::Unreachable, 3, &policy);
+    assert_eq!(share(&health, 1_000_000, &policy), Share::Unreachable);
+    assert_eq!(health.probed(Probed::NotReady, 1_000_000, &policy, 0.5), None);
+    assert_eq!(share(&health, 1_000_000, &policy), Share::Ejected);
+    assert_eq!(health.probed(Probed::Ready, 1_000_001, &policy, 0.5), Some(Change::Returned));
+    assert_eq!(share(&health, 1_000_001, &policy), Share::Part(FIRST_PART));
+    assert_eq!(share(&health, 1_005_001, &policy), Share::Part(0.5));
+    assert_eq!(share(&health, 1_010_001, &policy), Share::Due);
+    assert_eq!(health.settle(1_010_001, &policy), None);
+    assert!(health.standing(&policy).is_plain());
+}
+
+#[test]
+fn what_is_seen_ready_too_early_still_waits_for_its_time() {
+    let policy = policy(true);
+    let mut health = Health::default();
+    fail(&mut health, Evidence::ServerError, 3, &policy); // until 3000
+    assert_eq!(health.probed(Probed::Ready, 1500, &policy, 0.5), None);
+    assert_eq!(share(&health, 2999, &policy), Share::Ejected);
+    assert_eq!(share(&health, 3000, &policy), Share::Due);
+    assert_eq!(health.settle(3000, &policy), Some(Change::Returned));
+}
+
+#[test]
+fn a_request_that_gets_through_ends_the_ejection_of_what_could_not_be_reached() {
+    let policy = policy(true);
+    let mut health = Health::default();
+    fail(&mut health, Evidence::Unreachable, 3, &policy);
+    assert_eq!(health.answered(1001), Some(Change::Returned));
+    fail(&mut health, Evidence::ServerError, 3, &policy);
+    assert_eq!(health.answered(1002), None);
+    assert_eq!(share(&health, 1002, &policy), Share::Ejected);
+}
+
+#[test]
+fn a_newcomer_is_left_alone_until_it_was_seen_ready() {
+    let policy = policy(true);
+    let mut health = Health::of_newcomer(5000, &policy);
+    assert_eq!(share(&health, 9000, &policy), Share::Ejected);
+    assert_eq!(health.probed(Probed::Ready, 9000, &policy, 0.5), Some(Change::Returned));
+    let unprobed = self::policy(false);
+    let health = Health::of_newcomer(5000, &unprobed);
+    assert_eq!(share(&health, 5000, &unprobed), Share::Part(FIRST_PART));
+}
+
+#[test]
+fn probes_alone_eject_what_is_not_ready() {
+    let policy = policy(true);
+    let mut health = Health::default();
+    assert_eq!(health.probed(Probed::NotReady, 10, &policy, 0.5), None);
+    assert_eq!(health.probed(Probed::Ready, 20, &policy, 0.5), None);
+    assert_eq!(health.probed(Probed::NotReady, 30, &policy, 0.5), None);
+    let ejected = health.probed(Probed::NotReady, 40, &policy, 0.5);
+    assert!(matches!(ejected, Some(Change::Ejected(Evidence::NotReady, _))));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Failed(Evidence, bool),
+    Answered,
+    Completed,
+    Probed(Probed),
+    Passes(Millis),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let evidence = prop_oneof![
+        Just(Evidence::Unreachable),
+        Just(Evidence::Timeout),
+        Just(Evidence::Broken),
+        Just(Evidence::BrokenBody),
+        Just(Evidence::ServerError)
+    ];
+    let found = prop_oneof![Just(Probed::Ready), Just(Probed::NotReady), Just(Probed::Unreachable)];
+    prop_oneof![
+        4 => (evidence, any::<bool>()).prop_map(|(evidence, shared)| Event::Failed(evidence, shared)),
+        1 => Just(Event::Answered),
+        1 => Just(Event::Completed),
+        2 => found.prop_map(Event::Probed),
+        2 => (0u64..20_000).prop_map(Event::Passes),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn ejections_are_bounded_counted_and_end(
+        events in proptest::collection::vec(event(), 0..200),
+        probes: bool,
+        jitter in 0.0f64..1.0,
+    ) {
+        let policy = policy(probes);
+        let (mut health, mut now) = (Health::default(), 1000);
+        let mut is_out = false;
+        for event in events {
+            let change = match event {
+                Event::Failed(evidence, shared) => health.failed(evidence, shared, now, &policy, jitter),
+                Event::Answered => health.answered(now),
+                Event::Completed => { health.completed(); None }
+                Event::Probed(found) if probes => health.probed(found, now, &policy, jitter),
+                Event::Probed(_) => None,
+                Event::Passes(time) => { now += time; health.settle(now, &policy) }
+            };
+            match change {
+                Some(Change::Ejected(_, wait)) => {
+                    prop_assert!(!is_out, "ejected twice");
+                    prop_assert!(wait >= policy.eject_min.mul_f64(0.8));
+                    prop_assert!(wait <= policy.eject_max.mul_f64(1.2));
+                    is_out = true;
+                }
+                Some(Change::Returned) => {
+                    prop_assert!(is_out, "returned without having been away");
+                    is_out = false;
+                }
+                None => {}
+            }
+            prop_assert_eq!(health.ejected().is_some(), is_out);
+            let used = matches!(share(&health, now, &policy), Share::Whole | Share::Part(_));
+            prop_assert!(!(used && is_out));
+        }
+        // Whatever was: an instance that is ready again and works gets its whole share again.
+        health.probed(Probed::Ready, now, &policy, jitter);
+        now += 72_000;
+        health.settle(now, &policy);
+        now += 10_000;
+        health.settle(now, &policy);
+        prop_assert!(matches!(share(&health, now, &policy), Share::Whole));
+    }
+
+    #[test]
+    fn back_off_doubles_within_its_bounds(ejections in 0u32..1000, jitter in 0.0f64..1.0) {
+        let policy = policy(false);
+        let wait = back_off(ejections, &policy, jitter);
+        let next = back_off(ejections + 1, &policy, jitter);
+        prop_assert!(wait <= next && next <= policy.eject_max.mul_f64(1.2));
+        if ejections < 4 {
+            prop_assert_eq!(next, wait * 2);
+        }
+    }
+}

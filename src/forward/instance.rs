@@ -1,0 +1,237 @@
+//! One instance of Mimir, as all workers share it: how many requests it has and whether it is to
+//! be used. A request that meets nothing unusual takes no lock.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::choice::Candidate;
+use super::health::{Change, Evidence, Health, Millis, Probed, Share, Standing, millis};
+use crate::config::HealthConfig;
+use crate::telemetry::Metrics;
+
+/// What all instances are watched by.
+pub(super) struct Watch {
+    pub(super) config: HealthConfig,
+    pub(super) metrics: Arc<Metrics>,
+    epoch: Instant,
+    /// Instances there are, and those whose last answers were bad.
+    all: AtomicUsize,
+    faulty: AtomicUsize,
+}
+
+impl Watch {
+    pub(super) fn new(config: HealthConfig, metrics: Arc<Metrics>) -> Self {
+        let (all, faulty) = Default::default();
+        Self { config, metrics, epoch: Instant::now(), all, faulty }
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        millis(self.epoch.elapsed())
+    }
+
+    /// Whether half of the others fail as this one does, or there are none to compare it with.
+    fn is_shared(&self, this_is_faulty: bool) -> bool {
+        let others = self.all.load(Ordering::Relaxed).saturating_sub(1);
+        let faulty = self.faulty.load(Ordering::Relaxed);
+        faulty.saturating_sub(usize::from(this_is_faulty)) * 2 >= others
+    }
+
+    fn count(&self, before: Standing, after: Standing) {
+        match (before.is_faulty(), after.is_faulty()) {
+            (false, true) => drop(self.faulty.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.faulty.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}
+
+/// One instance.
+pub(super) struct Instance {
+    pub(super) address: SocketAddr,
+    /// What its `Host` header says: the name, not the address.
+    pub(super) authority: HeaderValue,
+    in_flight: AtomicU32,
+    requests: AtomicU64,
+    standing: AtomicU64,
+    on_trial: AtomicBool,
+    health: Mutex<Health>,
+    watch: Arc<Watch>,
+}
+
+/// A place at an instance, for as long as a request has to do with it.
+pub(super) struct Slot {
+    pub(super) instance: Arc<Instance>,
+    is_trial: bool,
+}
+
+impl Instance {
+    /// One that has been there from the start, or one that has joined others.
+    pub(super) fn new(
+        address: SocketAddr,
+        authority: HeaderValue,
+        is_newcomer: bool,
+        watch: &Arc<Watch>,
+    ) -> Self {
+        let health = if is_newcomer {
+            Health::of_newcomer(watch.now(), &watch.config)
+        } else {
+            Health::default()
+        };
+        let standing = health.standing(&watch.config);
+        watch.all.fetch_add(1, Ordering::Relaxed);
+        watch.count(Standing(0), standing);
+        Self {
+            address,
+            authority,
+            in_flight: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            standing: AtomicU64::new(standing.0),
+            on_trial: AtomicBool::new(false),
+            health: Mutex::new(health),
+            watch: Arc::clone(watch),
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        Standing(self.standing.load(Ordering::Relaxed))
+    }
+
+    /// What a choice needs to know.
+    pub(super) fn candidate(&self) -> Candidate {
+        let standing = self.standing();
+        let share = if standing.is_plain() { Share::Whole } else { self.share_now() };
+        Candidate {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            share,
+            on_trial: self.on_trial.load(Ordering::Relaxed),
+        }
+    }
+
+    fn share_now(&self) -> Share {
+        let now = self.watch.now();
+        match self.standing().share(now, &self.watch.config) {
+            Share::Due => {
+                self.update(|health| health.settle(now, &self.watch.config));
+                match self.standing().share(now, &self.watch.config) {
+                    Share::Due => Share::Whole,
+                    share => share,
+                }
+            }
+            share => share,
+        }
+    }
+
+    /// Takes a place; none if this is a trial and another is under way.
+    pub(super) fn enter(self: &Arc<Self>, is_trial: bool) -> Option<Slot> {
+        if is_trial && self.on_trial.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Some(Slot { instance: Arc::clone(self), is_trial })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Health) -> Option<Change>) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.standing();
+        let change = change(&mut health);
+        let after = health.standing(&self.watch.config);
+        self.standing.store(after.0, Ordering::Relaxed);
+        self.watch.count(before, after);
+        drop(health);
+        let metrics = &self.watch.metrics;
+        match change {
+            None => {}
+            Some(Change::Ejected(why, wait)) => {
+                metrics.upstream_ejected(why.name());
+                tracing::warn!(
+                    upstream.address = %self.address,
+                    reason = why.name(),
+                    wait_ms = millis(wait),
+                    "Upstream instance ejected"
+                );
+            }
+            Some(Change::Returned) => {
+                metrics.upstream_returns.increment(1);
+                tracing::info!(upstream.address = %self.address, "Upstream instance returned");
+            }
+        }
+    }
+
+    /// It failed a request, by its own fault.
+    pub(super) fn failed(&self, evidence: Evidence) {
+        let (now, jitter) = (self.watch.now(), fastrand::f64());
+        let shared = self.watch.is_shared(self.standing().is_faulty());
+        self.update(|health| health.failed(evidence, shared, now, &self.watch.config, jitter));
+    }
+
+    /// It began an answer.
+    pub(super) fn answered(&self) {
+        let standing = self.standing();
+        if standing.is_troubled() || standing.is_unreachable() {
+            let now = self.watch.now();
+            self.update(|health| health.answered(now));
+        }
+    }
+
+    /// It did all of what it was asked to.
+    pub(super) fn completed(&self) {
+        if self.standing().is_troubled() {
+            self.update(|health| {
+                health.completed();
+                None
+            });
+        }
+    }
+
+    /// A probe came back.
+    pub(super) fn probed(&self, found: Probed) {
+        let (now, jitter) = (self.watch.now(), fastrand::f64());
+        self.update(|health| health.probed(found, now, &self.watch.config, jitter));
+    }
+
+    /// Whether it is left alone now.
+    pub(super) fn is_ejected(&self) -> bool {
+        matches!(self.candidate().share, Share::Ejected | Share::Unreachable)
+    }
+
+    /// Why it is left alone, if it is.
+    pub(super) fn why_ejected(&self) -> Option<Evidence> {
+        if !self.is_ejected() {
+            return None;
+        }
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).ejected()
+    }
+
+    /// Requests that it has, and those that it had.
+    pub(super) fn counts(&self) -> (u32, u64) {
+        (self.in_flight.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.watch.all.fetch_sub(1, Ordering::Relaxed);
+        self.watch.count(self.standing(), Standing(0));
+    }
+}
+
+impl Slot {
+    /// The trial, if it is one, is over: others may try.
+    pub(super) fn end_trial(&mut self) {
+        if std::mem::take(&mut self.is_trial) {
+            self.instance.on_trial.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.end_trial();
+        self.instance.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use super::*;
+use crate::forward::health::{Evidence, Probed};
+use crate::telemetry::MetricNames;
+
+fn instances(probes: bool) -> Instances {
+    let config = HealthConfig {
+        max_in_flight: 10,
+        ready_interval: if probes { Duration::from_secs(3600) } else { Duration::ZERO },
+        ready_timeout: Duration::from_secs(1),
+        eject_after: 3,
+        eject_min: Duration::from_secs(60),
+        eject_max: Duration::from_secs(60),
+        panic_percent: 50,
+        slow_start: Duration::ZERO,
+    };
+    Instances::new(config, Arc::new(Metrics::register(&MetricNames::default())))
+}
+
+fn at(last: u8) -> (SocketAddr, HeaderValue) {
+    (SocketAddr::from(([127, 0, 0, last], 1)), HeaderValue::from_static("mimir:1"))
+}
+
+fn addresses(instances: &Instances) -> Vec<SocketAddr> {
+    instances.current().iter().map(|instance| instance.address).collect()
+}
+
+#[test]
+fn sources_add_up_and_one_changes_only_its_own() {
+    let instances = instances(false);
+    instances.publish(0, vec![at(2), at(1)]);
+    instances.publish(1, vec![at(2), at(3)]);
+    assert_eq!(addresses(&instances), [at(1).0, at(2).0, at(3).0]);
+    instances.publish(0, vec![at(4)]);
+    assert_eq!(addresses(&instances), [at(2).0, at(3).0, at(4).0]);
+}
+
+#[test]
+fn what_is_known_of_an_instance_stays_while_others_come_and_go() {
+    let instances = instances(false);
+    instances.publish(0, vec![at(1), at(2), at(3)]);
+    for _ in 0..3 {
+        instances.current()[0].failed(Evidence::Timeout);
+    }
+    instances.publish(0, vec![at(1), at(4)]);
+    let ejected: Vec<_> = instances.states().into_iter().map(|state| state.ejected).collect();
+    assert_eq!(ejected, [Some("timeout"), None]);
+}
+
+#[test]
+fn the_same_addresses_change_nothing() {
+    let instances = instances(false);
+    instances.publish(0, vec![at(1), at(2)]);
+    let before = instances.current();
+    instances.publish(0, vec![at(2), at(1)]);
+    assert!(Arc::ptr_eq(&before, &instances.current()));
+}
+
+// Machines appear in Fly's DNS before Mimir on them is ready.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_joins_waits_until_it_is_ready() {
+    let instances = instances(true);
+    instances.publish(0, vec![at(1)]);
+    instances.publish(0, vec![at(1), at(2)]);
+    let fleet = instances.current();
+    assert_eq!((fleet[0].is_ejected(), fleet[1].is_ejected()), (false, true));
+    fleet[1].probed(Probed::Ready);
+    assert!(!fleet[1].is_ejected());
+}
+
+// Three names are three sources; all that they first find has been there from the start.
+#[tokio::test(start_paused = true)]
+async fn what_a_source_finds_first_joins_nobody() {
+    let instances = instances(true);
+    (1..4).for_each(|last| instances.publish(usize::from(last), vec![at(last)]));
+    assert!(instances.current().iter().all(|instance| !instance.is_ejected()));
+}
+
+// Half of the others fail the same way: that is not this instance's fault.
+#[test]
+fn a_status_is_held_against_an_instance_only_if_others_do_better() {
+    let instances = instances(false);
+    instances.publish(0, vec![at(1), at(2), at(3)]);
+    let fleet = instances.current();
+    for _ in 0..20 {
+        for instance in fleet.iter() {
+            instance.failed(Evidence::ServerError);
+        }
+    }
+    assert!(fleet.iter().all(|instance| !instance.is_ejected()));
+    for other in &fleet[1..] {
+        other.completed();
+    }
+    fleet[0].failed(Evidence::ServerError);
+    assert!(fleet[0].is_ejected());
+}
+
+#[test]
+fn one_request_at_a_time_tries_what_cannot_be_reached() {
+    let instances = instances(false);
+    instances.publish(0, vec![at(1)]);
+    let instance = &instances.current()[0];
+    let trial = instance.enter(true).unwrap();
+    assert!(instance.enter(true).is_none());
+    drop(trial);
+    let mut trial = instance.enter(true).unwrap();
+    trial.end_trial();
+    assert!(instance.enter(true).is_some());
+    assert_eq!(instance.counts().0, 1);
+}

@@ -1,0 +1,63 @@
+//! Asking instances whether they are ready: `GET /ready`, which Mimir answers with 503 while it
+//! starts and from the moment that it is told to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Uri, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::failure::is_ours;
+use super::health::Probed;
+use super::instance::Instance;
+use crate::config::HealthConfig;
+
+/// Asks one instance at once and then at every interval, for ever.
+pub(super) async fn run(instance: Arc<Instance>, config: HealthConfig) {
+    loop {
+        if let Some(found) = probe(&instance, config.ready_timeout).await {
+            instance.probed(found);
+        }
+        sleep(pause(&instance, &config)).await;
+    }
+}
+
+/// All copies of the proxy probe all instances: spread, so that they do not do it together. One
+/// that is left alone is asked more often, so that it is not left alone for longer than it must.
+fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
+    let interval = config.ready_interval;
+    let often = interval.min(Duration::from_secs(1).max(interval / 5));
+    let pause = if instance.is_ejected() { often } else { interval };
+    pause.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+/// What an instance says; nothing if we could not ask.
+async fn probe(instance: &Instance, patience: Duration) -> Option<Probed> {
+    let stream = match timeout(patience, TcpStream::connect(instance.address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if is_ours(&error) => return None,
+        _ => return Some(Probed::Unreachable),
+    };
+    match timeout(patience, ask(instance, stream)).await {
+        // What has no such page is not Mimir itself, and alive.
+        Ok(Ok(status)) if status < 500 => Some(Probed::Ready),
+        _ => Some(Probed::NotReady),
+    }
+}
+
+async fn ask(instance: &Instance, stream: TcpStream) -> Result<u16, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = Uri::from_static("/ready");
+    let agent = concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION"));
+    request.headers_mut().insert(header::HOST, instance.authority.clone());
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
+    Ok(sender.send_request(request).await?.status().as_u16())
+}

@@ -1,0 +1,89 @@
+//! Metrics of single instances of Mimir. Addresses are bounded by the configuration, but not over
+//! time: machines come and go, and a series once made stays. So only so many are told apart.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+
+/// Addresses that are told apart in the life of a process.
+const MAX_INSTANCES: usize = 64;
+
+/// Handles by address.
+#[derive(Default)]
+pub(super) struct UpstreamsByInstance(Mutex<HashMap<SocketAddr, OfInstance>>);
+
+struct OfInstance {
+    in_flight: Gauge,
+    requests: Counter,
+    /// What its own count was when it was last seen.
+    seen: u64,
+}
+
+impl UpstreamsByInstance {
+    pub(super) fn report(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for instance in known.values() {
+            instance.in_flight.set(0.0);
+        }
+        for (address, in_flight, requests) in facts {
+            if known.len() >= MAX_INSTANCES && !known.contains_key(&address) {
+                continue;
+            }
+            let instance = known.entry(address).or_insert_with(|| OfInstance::register(address));
+            instance.in_flight.set(f64::from(in_flight));
+            // One that went away and came back counts from nothing.
+            let more = requests.checked_sub(instance.seen).unwrap_or(requests);
+            instance.requests.increment(more);
+            instance.seen = requests;
+        }
+    }
+}
+
+impl OfInstance {
+    fn register(address: SocketAddr) -> Self {
+        let label = address.to_string();
+        Self {
+            in_flight: gauge!("mimir_tenant_proxy_upstream_instance_in_flight", "instance" => label.clone()),
+            requests: counter!("mimir_tenant_proxy_upstream_instance_requests_total", "instance" => label),
+            seen: 0,
+        }
+    }
+}
+
+pub(super) fn describe() {
+    describe_gauge!("mimir_tenant_proxy_upstream_instances", "Instances of Mimir that are known.");
+    describe_gauge!(
+        "mimir_tenant_proxy_upstream_instances_ejected",
+        "Instances that are left alone because they failed or are not ready."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_ejections_total",
+        "Instances left alone for a while, by what they did."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_returns_total",
+        "Instances that were used again."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_retries_total",
+        "Requests sent again: unreachable (nothing had been sent), stale (a kept connection had been closed), broken and unwilling (to another instance, under the budget)."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_retries_refused_total",
+        "Requests that failed upstream and were not sent again: unsafe (doing it twice is not doing it once, or the body was not kept), repeated (it was once already), budget, nobody (no other instance)."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_upstream_instance_in_flight",
+        "Requests that an instance has; 64 addresses are told apart in the life of a process."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_instance_requests_total",
+        "Requests that an instance has had, repeats included."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_resolve_failures_total",
+        "Look-ups of instances, of a name or in Consul, that failed or found nothing."
+    );
+}

@@ -1,0 +1,256 @@
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use harness::{
+    Client, Issuer, ORG_A, Process, Proxy, ProxyOptions, Received, Upstream, part, wait_until,
+};
+use http::{Method, Response};
+use tempfile::TempDir;
+
+use crate::answers::full;
+use crate::fake::Fake;
+use crate::scene::QUERY;
+
+async fn proxy_asking(consul: &str, issuer: &Issuer, settings: &[(&str, &str)]) -> Proxy {
+    let options = ProxyOptions::new(&issuer.url(), "")
+        .set("upstream.urls", "[]")
+        .set("upstream.consul_url", &format!("{consul:?}"))
+        .set("upstream.consul_service", "\"mimir\"");
+    let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
+    options.start().await
+}
+
+async fn used(fake: &Fake, client: &Client, about: &str) {
+    wait_until(about, Duration::from_secs(10), async || {
+        let before = fake.requests();
+        for _ in 0..10 {
+            client.get(QUERY).await;
+        }
+        fake.requests() > before
+    })
+    .await;
+}
+
+/// A real Consul with access control lists, of which nothing is kept.
+struct Consul {
+    _process: Process,
+    url: String,
+    _directory: TempDir,
+}
+
+const MASTER: &str = "11111111-2222-4333-8444-555555555555";
+
+impl Consul {
+    async fn start() -> Self {
+        let directory = TempDir::with_prefix("consul-").unwrap();
+        let (http, dns, server, lan, wan, grpc) = (
+            harness::free_port(),
+            harness::free_port(),
+            harness::free_port(),
+            harness::free_port(),
+            harness::free_port(),
+            harness::free_port(),
+        );
+        let acl = format!(
+            "acl = {{ enabled = true, default_policy = \"deny\", tokens = {{ master = \"{MASTER}\" }} }}\n\
+             ports = {{ http = {http}, dns = {dns}, server = {server}, serf_lan = {lan}, serf_wan = {wan}, grpc = {grpc} }}\n"
+        );
+        let config = directory.path().join("consul.hcl");
+        std::fs::write(&config, acl).unwrap();
+        let mut process = Process::start("consul", &part("consul"), directory.path(), |command| {
+            command.args(["agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1"]);
+            command.arg(format!("-config-file={}", config.display()));
+        });
+        let url = format!("http://127.0.0.1:{http}");
+        process.wait_ready(&format!("{url}/v1/status/leader"), ":", Duration::from_secs(30)).await;
+        Self { _process: process, url, _directory: directory }
+    }
+
+    async fn put(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
+        let client = Client::new(&self.url).header("x-consul-token", MASTER);
+        let mut answer = None;
+        wait_until("Consul takes it", Duration::from_secs(10), async || {
+            let one = client.send(Method::PUT, path, body.to_string()).await;
+            let done = one.status == 200;
+            answer = Some(one);
+            done
+        })
+        .await;
+        serde_json::from_str(&answer.unwrap().text).unwrap_or_default()
+    }
+
+    async fn register(&self, id: &str, fake: &Fake, tags: &[&str]) {
+        self.put(
+            "/v1/agent/service/register",
+            serde_json::json!({
+                "ID": id, "Name": "mimir", "Address": "127.0.0.1", "Port": fake.address().port(),
+                "Tags": tags, "Check": { "TTL": "1h", "Status": "passing" },
+            }),
+        )
+        .await;
+    }
+
+    async fn set_check(&self, id: &str, status: &str) {
+        let path = format!("/v1/agent/check/update/service:{id}");
+        self.put(&path, serde_json::json!({ "Status": status })).await;
+    }
+
+    async fn reader(&self) -> String {
+        let rules =
+            "service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }";
+        self.put("/v1/acl/policy", serde_json::json!({ "Name": "reader", "Rules": rules })).await;
+        let token = serde_json::json!({ "Policies": [{ "Name": "reader" }] });
+        self.put("/v1/acl/token", token).await["SecretID"].as_str().unwrap().to_owned()
+    }
+}
+
+// Instances come, fail their checks and go; the proxy hears of each at once, with a token that may
+// only read.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_follow_a_real_consul() {
+    let (consul, issuer) = (Consul::start().await, Issuer::start().await);
+    let (one, two, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    consul.register("one", &one, &["http"]).await;
+    consul.register("other", &other, &["grpc"]).await;
+    let token = consul.reader().await;
+    let proxy = proxy_asking(
+        &consul.url,
+        &issuer,
+        &[("upstream.consul_token", &format!("{token:?}")), ("upstream.consul_tag", "\"http\"")],
+    )
+    .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(client.get(QUERY).await.status, 200);
+    consul.register("two", &two, &["http"]).await;
+    used(&two, &client, "the second instance is used").await;
+    consul.set_check("one", "critical").await;
+    wait_until("one instance is left", Duration::from_secs(10), async || {
+        proxy.metric("mimir_tenant_proxy_upstream_instances").await == 1.0
+    })
+    .await;
+    let before = one.requests();
+    for _ in 0..20 {
+        assert_eq!(client.get(QUERY).await.status, 200);
+    }
+    assert_eq!(one.requests(), before);
+    // Nothing passes: nothing is found out, and what is known is kept.
+    consul.set_check("two", "critical").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(client.get(QUERY).await.status, 200);
+    consul.set_check("one", "passing").await;
+    used(&one, &client, "the first one is used again").await;
+    assert_eq!(other.requests(), 0, "it has not the tag");
+    assert!(!proxy.process.log().contains(&token), "the token is in the log");
+}
+
+/// A stand-in for Consul that can fail, which a real one does not do when asked to.
+async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) {
+    let (ports, broken) = (Arc::new(Mutex::new(Vec::<u16>::new())), Arc::new(Mutex::new(false)));
+    let shared = (Arc::clone(&ports), Arc::clone(&broken));
+    let upstream = Upstream::start(move |request: Received| {
+        let (ports, broken) = (Arc::clone(&shared.0), Arc::clone(&shared.1));
+        async move {
+            if request.target.contains("index=") {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            if *broken.lock().unwrap() {
+                return Response::builder().status(500).body(full("No cluster leader")).unwrap();
+            }
+            let entries: Vec<_> = ports
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|port| {
+                    serde_json::json!({
+                        "Node": { "Address": "127.0.0.1" },
+                        "Service": { "Address": "", "Port": port },
+                    })
+                })
+                .collect();
+            Response::builder()
+                .header("x-consul-index", "7")
+                .body(full(serde_json::Value::from(entries).to_string()))
+                .unwrap()
+        }
+    })
+    .await;
+    (upstream, ports, broken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_is_kept_while_consul_is_away() {
+    let (consul, ports, broken) = failing_consul().await;
+    let (issuer, one, two) = (Issuer::start().await, Fake::start().await, Fake::start().await);
+    *ports.lock().unwrap() = vec![one.address().port()];
+    let proxy = proxy_asking(&consul.url(), &issuer, &[]).await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(client.get(QUERY).await.status, 200);
+    *broken.lock().unwrap() = true;
+    let failures = "mimir_tenant_proxy_upstream_resolve_failures_total";
+    wait_until("it is noticed", Duration::from_secs(5), async || {
+        proxy.metric(failures).await >= 1.0
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(client.get(QUERY).await.status, 200);
+    }
+    *ports.lock().unwrap() = vec![one.address().port(), two.address().port()];
+    *broken.lock().unwrap() = false;
+    used(&two, &client, "the new instance is used").await;
+    let heads = consul.heads();
+    assert!(heads.iter().all(|head| head.target.contains("passing=true")));
+    assert!(heads.len() < 200, "{} questions", heads.len());
+}
+
+// The addresses of a name change, as they do when machines come and go; /etc/hosts of a namespace
+// of its own stands for the name server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_changes_its_addresses_is_followed() {
+    let directory = TempDir::with_prefix("hosts-").unwrap();
+    let hosts = directory.path().join("hosts");
+    let point_to = |addresses: &[&str]| {
+        let lines: Vec<String> =
+            addresses.iter().map(|address| format!("{address} mimir.internal\n")).collect();
+        std::fs::write(&hosts, lines.concat()).unwrap();
+    };
+    point_to(&["127.0.0.1"]);
+    let binary = directory.path().join("in-namespace");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc/hosts && exec \"$@\"' sh {} \"$@\"\n",
+        hosts.display(),
+        Proxy::binary().display()
+    );
+    std::fs::write(&binary, script).unwrap();
+    assert!(Command::new("chmod").arg("+x").arg(&binary).status().unwrap().success());
+    let issuer = Issuer::start().await;
+    let mut fake = Fake::start().await;
+    fake.listen_everywhere().await;
+    let port = fake.address().port();
+    let proxy = ProxyOptions::new(&issuer.url(), &format!("http://mimir.internal:{port}"))
+        .set("upstream.resolve_interval", "\"200ms\"")
+        .binary(&binary)
+        .start()
+        .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    let instances = async || proxy.metric("mimir_tenant_proxy_upstream_instances").await;
+    assert_eq!((client.get(QUERY).await.status.as_u16(), instances().await), (200, 1.0));
+    point_to(&["127.0.0.2", "127.0.0.3", "::1"]);
+    wait_until("all three are found", Duration::from_secs(5), async || instances().await == 3.0)
+        .await;
+    let seen =
+        |address: &str| proxy.process.log().contains(&format!("\"upstream.address\":\"{address}"));
+    wait_until("A and AAAA are used", Duration::from_secs(5), async || {
+        assert_eq!(client.get(QUERY).await.status, 200);
+        seen("127.0.0.2") && seen("127.0.0.3") && seen("[::1]")
+    })
+    .await;
+    // A name that is gone is an answer that says nothing.
+    point_to(&[]);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!((client.get(QUERY).await.status.as_u16(), instances().await), (200, 3.0));
+    point_to(&["127.0.0.1"]);
+    wait_until("the old ones are gone", Duration::from_secs(5), async || instances().await == 1.0)
+        .await;
+    assert_eq!(client.get(QUERY).await.status, 200);
+}

@@ -1,0 +1,437 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{
+    ChaosProxy, Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, RawUpstream, samples, wait_until,
+};
+use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::fake::{Fake, Mode, TEXT};
+use crate::scene::{PUSH, QUERY, pieces};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const FORM: &str = "/prometheus/api/v1/query";
+
+struct Scene {
+    issuer: Issuer,
+    proxy: Proxy,
+}
+
+async fn before(upstreams: &[String], settings: &[(&str, &str)]) -> Scene {
+    let issuer = Issuer::start().await;
+    let options = ProxyOptions::new(&issuer.url(), &upstreams[0]).set("listen.workers", "1");
+    let options = upstreams[1..].iter().fold(options, |options, url| options.upstream(url));
+    let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
+    Scene { proxy: options.start().await, issuer }
+}
+
+impl Scene {
+    fn client(&self) -> Client {
+        self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
+    }
+
+    async fn retries(&self, reason: &str) -> f64 {
+        let name = "mimir_tenant_proxy_upstream_retries_total";
+        self.proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await
+    }
+
+    async fn ejected(&self) -> bool {
+        self.proxy.metric("mimir_tenant_proxy_upstream_instances_ejected").await > 0.0
+    }
+}
+
+/// Reads one request with a `Content-Length`, or none, to its end, and gives its body.
+async fn read_request(socket: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+            while bytes.len() < end + 4 + length {
+                if socket.read_buf(&mut bytes).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            return Some(bytes.split_off(end + 4));
+        }
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// How a server ends a kept connection on which a request has just arrived.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// It closes.
+    Close,
+    /// It resets, without having read the request.
+    Reset,
+    /// It closes its side and goes on reading.
+    HalfClose,
+}
+
+/// Answers the first request of each connection and ends the connection when a second one comes.
+/// Counts the requests that it has answered.
+async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&answered);
+    let upstream = RawUpstream::start(move |mut socket| {
+        let counter = Arc::clone(&counter);
+        async move {
+            if read_request(&mut socket).await.is_none() {
+                return;
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _ = socket.write_all(OK).await;
+            match end {
+                End::Close => {
+                    let _ = read_request(&mut socket).await;
+                }
+                End::Reset => {
+                    // Unread bytes at the end make the kernel reset the connection.
+                    let _ = socket.readable().await;
+                }
+                End::HalfClose => {
+                    let _ = read_request(&mut socket).await;
+                    let _ = socket.shutdown().await;
+                    let _ = socket.read(&mut [0; 64]).await;
+                }
+            }
+        }
+    })
+    .await;
+    (upstream, answered)
+}
+
+// The hard case of keep-alive: the request was written, and not a byte of an answer comes. There
+// is one instance, so nothing but a new connection to it can help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
+    for end in [End::Close, End::Reset, End::HalfClose] {
+        let (upstream, answered) = forgetful(end).await;
+        let scene = before(&[upstream.url()], &[]).await;
+        let client = scene.client();
+        for round in 0..10 {
+            let read = client.get(QUERY).await;
+            assert_eq!(read.status, 200, "{end:?} {round}: {read:?}");
+            let form = client.post_form(FORM, "query=up").await;
+            assert_eq!(form.status, 200, "{end:?} {round}: {form:?}");
+            let push = client.post(PUSH, vec![b'x'; 100_000]).await;
+            assert_eq!(push.status, 200, "{end:?} {round}: {push:?}");
+        }
+        let stale = scene.retries("stale").await;
+        println!("{end:?}: {stale} renewed");
+        assert!(stale >= 10.0, "{end:?}: {stale}");
+        assert_eq!(answered.load(Ordering::SeqCst), 30, "{end:?}: each is done once");
+        assert!(!scene.ejected().await, "a closed connection is nobody's fault");
+    }
+}
+
+// What cannot be sent again goes by a connection that was used a moment ago, or by a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_repeated_takes_no_old_connection() {
+    for target in [PUSH, "/api/v1/push/influx/write"] {
+        let (upstream, _) = forgetful(End::Close).await;
+        let scene = before(&[upstream.url()], &[]).await;
+        assert_eq!(scene.client().get(QUERY).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let large = scene.client().post(target, vec![b'x'; 400_000]).await;
+        assert_eq!(large.status, 200, "{large:?}");
+        assert_eq!(scene.retries("stale").await, 0.0);
+    }
+}
+
+fn random(length: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(length as u64);
+    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
+}
+
+// A push within the buffer goes to another instance as it was, byte by byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_push_is_replayed_exactly() {
+    let (bad, good) = (Fake::start_in(Mode::Break).await, Fake::start().await);
+    let scene = before(
+        &[bad.url(), good.url()],
+        &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
+    )
+    .await;
+    let mut sent = Vec::new();
+    for length in [1, 1000, 50_000, 131_072] {
+        for _ in 0..6 {
+            let body = random(length);
+            let chunks: Vec<_> = body
+                .chunks(7000)
+                .map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c)))
+                .collect();
+            let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+            // In chunks the pieces are as they come: the bound is kept away from.
+            let chunked = if length < 100_000 { chunked } else { body.clone().into() };
+            for body in [reqwest::Body::from(body.clone()), chunked] {
+                let answer = scene.client().post(PUSH, body).await;
+                assert_eq!(answer.status, 200, "{length}: {answer:?}");
+            }
+            sent.extend([body.clone(), body]);
+        }
+    }
+    assert_eq!(good.bodies(), sent);
+    assert!(bad.bodies().iter().all(|body| sent.iter().any(|sent| sent == body)));
+    assert!(scene.retries("broken").await >= 10.0);
+}
+
+/// Takes some bytes of each connection's first request and resets it.
+async fn breaks_after(bytes: usize) -> (RawUpstream, Arc<AtomicUsize>) {
+    let broken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&broken);
+    let upstream = RawUpstream::start(move |mut socket| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let mut buffer = vec![0; bytes];
+            let _ = socket.read_exact(&mut buffer).await;
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _ = socket.readable().await; // unread bytes make it a reset
+        }
+    })
+    .await;
+    (upstream, broken)
+}
+
+// The connection breaks while the body is still coming: what was kept is sent again and what is
+// still to come follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
+    let ((bad, broken), good) = (breaks_after(20_000).await, Fake::start().await);
+    let scene = before(
+        &[bad.url(), good.url()],
+        &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
+    )
+    .await;
+    let mut sent = Vec::new();
+    for round in 0..12 {
+        let body = random(100_000 + round);
+        let slowly = futures_util::stream::unfold(body.clone(), |mut rest| async move {
+            if rest.is_empty() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let tail = rest.split_off(rest.len().min(9_000));
+            Some((Ok::<_, std::io::Error>(Bytes::from(rest)), tail))
+        });
+        let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(slowly)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        sent.push(body);
+    }
+    assert!(broken.load(Ordering::SeqCst) >= 2);
+    assert_eq!(good.bodies(), sent);
+}
+
+// More than the buffer holds: it fails, the sender still has it, and nobody has got it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_push_that_breaks_is_a_503_and_goes_nowhere_else() {
+    let ((bad, broken), good) = (breaks_after(300_000).await, Fake::start().await);
+    let scene = before(&[bad.url(), good.url()], &[("upstream.eject_after", "1000")]).await;
+    let (mut failed, mut done) = (0, 0);
+    for _ in 0..12 {
+        for body in [
+            reqwest::Body::from(vec![b'x'; 1 << 20]),
+            reqwest::Body::wrap_stream(pieces(64, 16 << 10)),
+        ] {
+            let answer = scene.client().post(PUSH, body).await;
+            match answer.status.as_u16() {
+                200 => done += 1,
+                503 => {
+                    failed += 1;
+                    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+    assert!(failed > 0, "none met the bad instance");
+    assert_eq!(broken.load(Ordering::SeqCst), failed);
+    assert_eq!(good.bodies().len(), done);
+    assert_eq!(scene.retries("broken").await, 0.0);
+}
+
+// A line of Influx may have no time: done twice it would be two samples.
+#[tokio::test(flavor = "multi_thread")]
+async fn influx_is_not_repeated() {
+    let fakes = [Fake::start_in(Mode::Break).await, Fake::start_in(Mode::Break).await];
+    let scene = before(&[fakes[0].url(), fakes[1].url()], &[]).await;
+    for _ in 0..5 {
+        let answer = scene.client().post("/api/v1/push/influx/write", "m f=1").await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    assert_eq!(fakes[0].requests() + fakes[1].requests(), 5);
+}
+
+// An instance that starts or stops says 503 in plain text: another is asked. If there is none its
+// own answer passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unwilling_instance_is_replaced_by_another() {
+    let (bad, good) = (Fake::start_in(Mode::Status(503, TEXT)).await, Fake::start().await);
+    let scene = before(
+        &[bad.url(), good.url()],
+        &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
+    )
+    .await;
+    for _ in 0..10 {
+        assert_eq!(scene.client().get(QUERY).await.status, 200);
+        assert_eq!(scene.client().post(PUSH, random(5000)).await.status, 200);
+    }
+    assert!(scene.retries("unwilling").await >= 3.0);
+    good.set(Mode::Status(503, TEXT));
+    let both = scene.client().get(QUERY).await;
+    assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");
+}
+
+// With everything failing the budget bounds what Mimir gets: a fifth more, and a few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_mimir_gets_little_more_than_what_was_asked() {
+    const ASKED: usize = 400;
+    for mode in [Mode::Status(503, TEXT), Mode::Break] {
+        let fakes =
+            [Fake::start_in(mode).await, Fake::start_in(mode).await, Fake::start_in(mode).await];
+        let urls = [fakes[0].url(), fakes[1].url(), fakes[2].url()];
+        let scene = before(&urls, &[]).await;
+        let began = std::time::Instant::now();
+        for _ in 0..ASKED {
+            assert_eq!(scene.client().get(QUERY).await.status, 503);
+        }
+        let got: usize = fakes.iter().map(Fake::requests).sum();
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+        println!("{mode:?}: {got} for {ASKED} in {seconds} s");
+        assert!(got >= ASKED && got <= ASKED * 12 / 10 + 10 + seconds + 1, "{got}");
+    }
+}
+
+// Once a byte of an answer was passed on nothing is sent again, whatever breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_repeated_once_an_answer_has_begun() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let half = move |mut socket: TcpStream| {
+        let counter = Arc::clone(&counter);
+        async move {
+            if read_request(&mut socket).await.is_some() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let _ =
+                    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+            }
+        }
+    };
+    let upstreams = [RawUpstream::start(half.clone()).await, RawUpstream::start(half).await];
+    let scene = before(&[upstreams[0].url(), upstreams[1].url()], &[]).await;
+    for round in 1..=5 {
+        let answer = scene.client().try_send(Method::GET, QUERY, "").await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), round);
+    }
+}
+
+// All kept bodies of a worker together are bounded: beyond it bodies pass, unkept.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
+    let fakes = [Fake::start_in(Mode::Break).await, Fake::start_in(Mode::Break).await];
+    let scene = before(
+        &[fakes[0].url(), fakes[1].url()],
+        &[
+            ("upstream.replay_buffer_bytes", "\"1KiB\""),
+            ("upstream.replay_total_bytes", "\"1KiB\""),
+        ],
+    )
+    .await;
+    assert_eq!(scene.client().post(PUSH, random(1000)).await.status, 503);
+    assert_eq!(fakes[0].requests() + fakes[1].requests(), 2, "kept, and so repeated");
+    assert_eq!(scene.client().post(PUSH, random(2000)).await.status, 503);
+    assert_eq!(fakes[0].requests() + fakes[1].requests(), 3, "not kept");
+}
+
+// Many small pushes wait for an answer at the same time: what is kept of them is bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_bodies_takes_little_memory() {
+    const AT_ONCE: usize = 400;
+    let mut grown = Vec::new();
+    for buffer in ["\"0B\"", "\"128KiB\""] {
+        let fake = Fake::start_in(Mode::Slow(Duration::from_secs(2))).await;
+        let scene = before(
+            &[fake.url()],
+            &[
+                ("upstream.replay_buffer_bytes", buffer),
+                ("upstream.replay_total_bytes", "\"8MiB\""),
+            ],
+        )
+        .await;
+        let before = scene.proxy.process.peak_memory();
+        let mut pushing = tokio::task::JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let client = scene.client();
+            pushing.spawn(async move { client.post(PUSH, vec![b'x'; 100_000]).await.status });
+        }
+        assert!(pushing.join_all().await.iter().all(|status| *status == 200));
+        grown.push((scene.proxy.process.peak_memory() - before) >> 20);
+    }
+    println!("{AT_ONCE} pushes of 100 kB: grown by {grown:?} MiB without and with keeping 8 MiB");
+    assert!(grown[1] < grown[0] + 40, "{grown:?}");
+}
+
+// Real Mimir, by two ways that are cut in turn while samples are written: each push that was
+// answered is there, and none was refused for having been sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_sample_is_lost_or_refused_while_ways_to_a_real_mimir_break() {
+    let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
+    let direct = ([127, 0, 0, 1], mimir.port()).into();
+    let ways = [ChaosProxy::start(direct).await, ChaosProxy::start(direct).await];
+    let proxy = ProxyOptions::new(&issuer.url(), &ways[0].url())
+        .upstream(&ways[1].url())
+        .set("listen.workers", "2")
+        .set("upstream.ready_interval", "\"200ms\"")
+        .set("upstream.eject_min", "\"200ms\"")
+        .set("upstream.eject_max", "\"400ms\"")
+        .set("upstream.retry_percent", "100")
+        .start()
+        .await;
+    let organisation = harness::fresh_organisation();
+    let client = proxy.client().bearer(&issuer.user_of(&organisation));
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..6 {
+        let (over, client) = (Arc::clone(&over), client.clone());
+        let client = client.header("content-type", "application/x-protobuf");
+        let client = client.header("content-encoding", "snappy");
+        senders.spawn(async move {
+            let mut sent = 0;
+            while !over.load(Ordering::SeqCst) {
+                let series = format!("{sender}-{sent}");
+                let body = samples::remote_write("survives", &[("series", &series)], 1.0);
+                let answer = client.post(PUSH, body).await;
+                assert_eq!(answer.status, 200, "{series}: {answer:?}");
+                sent += 1;
+            }
+            sent
+        });
+    }
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        ways[round % 2].cut();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ways[round % 2].calm();
+    }
+    over.store(true, Ordering::SeqCst);
+    let sent: usize = senders.join_all().await.into_iter().sum();
+    for reason in ["unreachable", "stale", "broken"] {
+        let name = "mimir_tenant_proxy_upstream_retries_total";
+        println!("{reason}: {}", proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await);
+    }
+    println!("{sent} pushes");
+    let count = "/prometheus/api/v1/query?query=count(survives)";
+    wait_until("every sample is there", Duration::from_secs(30), async || {
+        client.get(count).await.json()["data"]["result"][0]["value"][1] == sent.to_string()
+    })
+    .await;
+}
