@@ -93,7 +93,7 @@ fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConf
         complain(note);
     }
     say(&said.answer);
-    if said.is_good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+    if said.exit_code == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
 fn serve(config: &Config) -> ExitCode {

@@ -63,7 +63,7 @@ pub fn check_config(file: Option<&Path>, environment: &Environment, args: &Check
         }
     }
     let note = (!notes.is_empty()).then(|| notes.join("\n"));
-    Said { answer: answers.join("\n"), note, is_good }
+    Said { answer: answers.join("\n"), note, exit_code: u8::from(!is_good) }
 }
 
 impl CheckConfig {

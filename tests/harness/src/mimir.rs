@@ -137,7 +137,11 @@ ruler_storage:
   filesystem: {{dir: "{directory}/rules"}}
 alertmanager_storage:
   filesystem: {{dir: "{directory}/alerts"}}
-ruler: {{rule_path: "{directory}/rules-temp"}}
+ruler:
+  rule_path: "{directory}/rules-temp"
+  # By default a new rule's first result takes more than a minute.
+  inbound_sync_queue_poll_interval: 1s
+  outbound_sync_queue_poll_interval: 1s
 alertmanager: {{data_dir: "{directory}/alertmanager"}}
 compactor: {{data_dir: "{directory}/compactor"}}
 activity_tracker: {{filepath: ""}}
@@ -148,6 +152,7 @@ ingester:
 distributor: {{influx_endpoint_enabled: true}}
 store_gateway: {{sharding_ring: {{replication_factor: 1}}}}
 limits:
+  ruler_evaluation_delay_duration: 0s
   cardinality_analysis_enabled: true
   max_global_exemplars_per_user: 1000
   native_histograms_ingestion_enabled: true
