@@ -287,7 +287,9 @@ async fn mimirtool_reads_back_what_was_written() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        let yaml = std::str::from_utf8(&output.stdout).unwrap();
+        // It says first what it asks.
+        let said = std::str::from_utf8(&output.stdout).unwrap();
+        let yaml = &said[said.find("name:").unwrap()..];
         serde_saphyr::from_str::<Value>(yaml).unwrap()["rules"][0].clone()
     };
     let printed = print();
@@ -355,4 +357,31 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     );
     let _ = Mimir::shared().await;
     let _: Client = office.ruler(&org);
+}
+
+// An alert on a metric that nobody exposes never fires.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_and_documents_name_metrics_that_exist() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    let exposed = Client::new(&office.town.proxy.internal_url()).get("/metrics").await.text;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let alerts = root.join("config/monitoring/alerts.yaml");
+    let checked =
+        std::process::Command::new("promtool").args(["check", "rules"]).arg(&alerts).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    for file in [alerts, root.join("docs/operations/rules.md")] {
+        let text = std::fs::read_to_string(&file).unwrap().replace("`…_rules_", "`mimir_tenant_proxy_rules_");
+        let names = text.split("mimir_tenant_proxy_rules_").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+            format!("mimir_tenant_proxy_rules_{}", &rest[..end])
+        });
+        let names: std::collections::BTreeSet<String> = names.collect();
+        assert!(names.len() >= 5, "{names:?}");
+        for name in names {
+            assert!(exposed.contains(&name), "{}: {name}", file.display());
+        }
+    }
 }

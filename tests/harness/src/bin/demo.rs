@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
+const ALERTS: &str = "/prometheus/api/v1/alerts";
 const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
 const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
 
@@ -39,6 +40,7 @@ async fn main() {
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
         .set("database.url", &format!("{:?}", database.url()))
+        .set("rules.enabled", "true")
         .start()
         .await;
     let token = |user: &str| issuer.token().claim("sub", json!(user)).sign();
@@ -60,13 +62,47 @@ async fn main() {
     let of_alice = show("Alice, a member of A,", &alice).await;
     let bob = proxy.client().bearer(&token_b);
     let of_bob = show("Bob, a member of B,", &bob).await;
-    let posing = bob.header("x-scope-orgid", ORG_A);
+    let posing = bob.clone().header("x-scope-orgid", ORG_A);
     let of_posing = show("Bob, with X-Scope-OrgID: A,", &posing).await;
     let of_stranger = show("A stranger", &proxy.client().bearer("not.a.token")).await;
     assert_eq!(series(&of_alice).len(), 1, "Alice sees what A's hub wrote");
     assert_eq!((of_bob.status.as_u16(), series(&of_bob).len()), (200, 0), "Bob sees nothing");
     assert_eq!(of_posing.status, 403, "Bob is no member of A");
     assert_eq!(of_stranger.status, 401, "a bad token is refused");
+
+    say("an alert rule of A's, as a row: on its hub's load");
+    let written = Instant::now();
+    database.execute(&format!(
+        "insert into alert_rule (organisation_id, name, expr, evaluation_interval, labels, annotations)
+         values ('{ORG_A}', 'HubAtWork', 'node_load1 >= 0', '1s', '{{\"severity\": \"page\"}}',
+                 '{{\"summary\": \"the load is {{{{ $value }}}}\"}}'),
+                ('{ORG_A}', 'Mistyped', 'sum((node_load1)', null, null, null)"
+    ))
+    .await;
+    wait_until("the rule is live", Duration::from_secs(30), async || {
+        let live = "select from alert_rule_status where state = 'live'";
+        database.query(live).await.len() == 1
+    })
+    .await;
+    let live_after = written.elapsed();
+    wait_until("Alice sees it firing", Duration::from_secs(60), async || {
+        alice.get(ALERTS).await.text.contains("\"state\":\"firing\"")
+    })
+    .await;
+    let alert = alice.get(ALERTS).await.json()["data"]["alerts"][0].clone();
+    println!("\nAn alert rule of A's, live {live_after:?} after its row, fires for Alice:");
+    println!("  {} {}", alert["labels"], alert["annotations"]);
+    let of_bob = bob.get(ALERTS).await.json();
+    assert_eq!(of_bob["data"]["alerts"].as_array().map(Vec::len), Some(0), "Bob sees no alert");
+    wait_until("the other is told", Duration::from_secs(10), async || {
+        let invalid = "select reason from alert_rule_status where state = 'invalid'";
+        let rows = database.query(invalid).await;
+        rows.first().and_then(|row| row[0].clone()).is_some_and(|reason| {
+            println!("and one that is mistyped holds it up in nothing, and says why:\n  {reason}");
+            true
+        })
+    })
+    .await;
 
     database.execute(&format!("delete from membership where user_id = '{ALICE}'")).await;
     let left = Instant::now();
