@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Client, raw_exchange, wait_until};
+use harness::{Client, ORG_A, raw_exchange, wait_until};
 use http::Method;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;

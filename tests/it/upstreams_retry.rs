@@ -3,9 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{
-    ChaosProxy, Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, RawUpstream, samples, wait_until,
-};
+use harness::{ChaosProxy, Issuer, Mimir, ProxyOptions, RawUpstream, samples, wait_until};
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
