@@ -8,7 +8,6 @@
 mod upstreams;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use super::rule_metrics::{ACTIVATION, LAG, RECONCILE};
 use metrics::{
@@ -16,7 +15,7 @@ use metrics::{
     gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use upstreams::UpstreamsByInstance;
+use upstreams::{UpstreamsByInstance, by_reason};
 
 use crate::version;
 
@@ -134,19 +133,6 @@ impl DirectoryMetrics {
     }
 }
 
-fn by_reason(
-    reasons: &[&'static str],
-    register: impl Fn(&'static str) -> Counter,
-) -> HashMap<&'static str, Counter> {
-    reasons.iter().map(|reason| (*reason, register(reason))).collect()
-}
-
-fn increment(counters: &HashMap<&'static str, Counter>, reason: &'static str) {
-    if let Some(counter) = counters.get(reason) {
-        counter.increment(1);
-    }
-}
-
 struct SurfaceMetrics {
     /// By the first digit of the status, 1 to 5.
     forwarded: [Counter; 5],
@@ -257,26 +243,6 @@ impl Metrics {
         }
     }
 
-    /// An instance of Mimir is left alone for a while.
-    pub fn upstream_ejected(&self, reason: &'static str) {
-        increment(&self.upstream_ejections, reason);
-    }
-
-    /// A request was sent again.
-    pub fn upstream_retried(&self, reason: &'static str) {
-        increment(&self.upstream_retries, reason);
-    }
-
-    /// A request was not sent again.
-    pub fn upstream_retry_refused(&self, reason: &'static str) {
-        increment(&self.upstream_retry_refusals, reason);
-    }
-
-    /// Takes over what each instance has in flight and what it has had.
-    pub fn report_upstream_instances(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
-        self.upstream_by_instance.report(facts);
-    }
-
     fn surface(&self, index: Option<usize>) -> &SurfaceMetrics {
         index.and_then(|index| self.surfaces.get(index)).unwrap_or(&self.unrouted)
     }
@@ -385,14 +351,6 @@ fn describe() {
     describe_counter!(
         "mimir_tenant_proxy_connections_ended_total",
         "Downstream connections ended, by reason."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_upstream_connects_total",
-        "Connections to Mimir opened, or not."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_upstream_resends_total",
-        "Requests sent anew because a kept connection had been closed before a byte of them was sent."
     );
     upstreams::describe();
     describe_counter!(

@@ -31,6 +31,10 @@ mod documents;
 mod effects;
 /// An instance of Mimir that can be broken and stopped.
 mod fake;
+/// A proxy before instances that can be broken, under load.
+mod fleet;
+/// A proxy before upstreams that fail.
+mod front;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
 mod hostile;
 /// Two organisations never mix.
@@ -81,5 +85,9 @@ mod upstreams;
 mod upstreams_discovery;
 /// Instances that fail: load moves away and comes back.
 mod upstreams_health;
+/// No instance is there, or none has room.
+mod upstreams_outage;
 /// Requests sent again, and those that are not.
 mod upstreams_retry;
+/// Kept connections that the other side has closed.
+mod upstreams_stale;

@@ -1,85 +1,15 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, RawUpstream, raw_exchange, wait_until};
+use harness::{Client, ORG_A, raw_exchange, wait_until};
 use http::Method;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 use crate::fake::{Fake, JSON, Mode, TEXT};
+use crate::fleet::{before, counts};
 use crate::scene::{PUSH, QUERY};
-
-struct Town {
-    issuer: Issuer,
-    proxy: Proxy,
-}
-
-/// A proxy that ejects soon and lets back soon, before some instances.
-async fn before(fakes: &[&Fake], settings: &[(&str, &str)]) -> Town {
-    let issuer = Issuer::start().await;
-    let options = ProxyOptions::new(&issuer.url(), &fakes[0].url())
-        .set("listen.workers", "2")
-        .set("upstream.eject_min", "\"300ms\"")
-        .set("upstream.eject_max", "\"600ms\"")
-        .set("upstream.slow_start", "\"500ms\"");
-    let options = fakes[1..].iter().fold(options, |options, fake| options.upstream(&fake.url()));
-    let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
-    Town { proxy: options.start().await, issuer }
-}
-
-impl Town {
-    fn client(&self) -> Client {
-        self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
-    }
-
-    async fn ejections(&self, reason: &str) -> f64 {
-        let name = "mimir_tenant_proxy_upstream_ejections_total";
-        self.proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await
-    }
-
-    async fn all_ejections(&self) -> f64 {
-        let mut sum = 0.0;
-        for reason in
-            ["unreachable", "timeout", "broken", "broken_body", "server_error", "not_ready"]
-        {
-            sum += self.ejections(reason).await;
-        }
-        sum
-    }
-
-    /// Sends reads and pushes, some at a time, and gives the statuses of what was not 200.
-    async fn send(&self, count: usize, at_a_time: usize) -> Vec<u16> {
-        let (client, sent) = (self.client(), Arc::new(AtomicUsize::new(0)));
-        let mut senders = JoinSet::new();
-        for _ in 0..at_a_time {
-            let (client, sent) = (client.clone(), Arc::clone(&sent));
-            senders.spawn(async move {
-                let mut bad = Vec::new();
-                loop {
-                    let number = sent.fetch_add(1, Ordering::SeqCst);
-                    if number >= count {
-                        return bad;
-                    }
-                    let answer = if number % 2 == 0 {
-                        client.get(QUERY).await
-                    } else {
-                        client.post(PUSH, vec![b'x'; 20_000]).await
-                    };
-                    if answer.status != 200 {
-                        bad.push(answer.status.as_u16());
-                    }
-                }
-            });
-        }
-        senders.join_all().await.into_iter().flatten().collect()
-    }
-}
-
-fn counts(fakes: &[&Fake]) -> Vec<usize> {
-    fakes.iter().map(|fake| fake.requests()).collect()
-}
 
 // Equally good instances get about the same; one that is slow has requests piling up, and so gets
 // fewer.
@@ -207,113 +137,6 @@ async fn restarts_under_load_fail_no_request() {
     assert!(sent > 200 && bad.is_empty(), "{} of {sent}: {bad:?}", bad.len());
 }
 
-// Nobody is there: 503 for everybody, spread; and all works again by itself.
-#[tokio::test(flavor = "multi_thread")]
-async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
-    let mut fakes = [Fake::start().await, Fake::start().await];
-    let town = before(&[&fakes[0], &fakes[1]], &[]).await;
-    for fake in &mut fakes {
-        fake.stop().await;
-    }
-    let mut seconds = std::collections::BTreeSet::new();
-    for _ in 0..60 {
-        let answer = town.client().get(QUERY).await;
-        assert_eq!(answer.status, 503, "{answer:?}");
-        seconds.insert(answer.header("retry-after").parse::<u64>().unwrap());
-    }
-    println!("Retry-After: {seconds:?}");
-    assert!(seconds.len() >= 5 && seconds.iter().all(|s| (5..=15).contains(s)), "{seconds:?}");
-    for fake in &mut fakes {
-        fake.resume().await;
-    }
-    wait_until("all is well", Duration::from_secs(5), async || {
-        town.client().get(QUERY).await.status == 200
-    })
-    .await;
-    wait_until("both are used", Duration::from_secs(10), async || {
-        assert!(town.send(20, 4).await.is_empty());
-        counts(&[&fakes[0], &fakes[1]]).iter().all(|count| *count > 0)
-    })
-    .await;
-}
-
-// A machine that vanishes says nothing, like one that takes nothing of what it is sent: TCP gives
-// up, the request goes elsewhere, and nobody waits until the answer would be due.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
-    let silent = RawUpstream::start(|socket| async move {
-        let _held = socket;
-        std::future::pending::<()>().await;
-    })
-    .await;
-    let good = Fake::start().await;
-    let issuer = Issuer::start().await;
-    let proxy = ProxyOptions::new(&issuer.url(), &silent.url())
-        .upstream(&good.url())
-        .set("upstream.ack_timeout", "\"1s\"")
-        .set("upstream.replay_buffer_bytes", "\"16MiB\"")
-        .start()
-        .await;
-    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
-    let began = Instant::now();
-    for _ in 0..6 {
-        // More than the buffers of both sides hold.
-        let answer = client.post(PUSH, vec![b'x'; 12 << 20]).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-    println!("six in {:?}", began.elapsed());
-    let moved = "mimir_tenant_proxy_upstream_retries_total{reason=\"broken\"}";
-    assert!(proxy.metric(moved).await >= 1.0, "none met the silent one");
-    assert!(began.elapsed() < Duration::from_secs(60));
-}
-
-/// An address at which connecting takes for ever: its queue is full and nobody takes from it.
-async fn black_hole() -> (SocketAddr, Vec<tokio::task::JoinHandle<()>>, tokio::net::TcpListener) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
-    let filling = (0..8).map(|_| {
-        tokio::spawn(async move {
-            let _held = tokio::net::TcpStream::connect(address).await;
-            std::future::pending::<()>().await;
-        })
-    });
-    let filling = filling.collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    (address, filling, listener)
-}
-
-// Connecting hangs: one request at a time waits for it, the others are told at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_open_circuit_answers_at_once() {
-    let (address, filling, _listener) = black_hole().await;
-    let issuer = Issuer::start().await;
-    let proxy = ProxyOptions::new(&issuer.url(), &format!("http://{address}"))
-        .set("upstream.connect_timeout", "\"1s\"")
-        .set("upstream.eject_after", "1")
-        .start()
-        .await;
-    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
-    assert_eq!(client.get(QUERY).await.status, 503);
-    let mut asking = JoinSet::new();
-    for _ in 0..20 {
-        let client = client.clone();
-        asking.spawn(async move {
-            let began = Instant::now();
-            assert_eq!(client.get(QUERY).await.status, 503);
-            began.elapsed()
-        });
-    }
-    let took = asking.join_all().await;
-    let waited = took.iter().filter(|took| **took > Duration::from_millis(700)).count();
-    println!("{waited} of 20 waited");
-    assert!(waited <= 2, "{took:?}");
-    let open = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_circuit_open\"}";
-    assert!(proxy.metric(open).await >= 15.0);
-    filling.iter().for_each(tokio::task::JoinHandle::abort);
-}
-
 // VictoriaMetrics#10318, #11272: what a client or a tenant does is not an instance's fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_and_tenants_never_eject_an_instance() {
@@ -419,18 +242,4 @@ async fn an_instance_that_is_not_ready_gets_nothing_until_it_is() {
     assert!(
         log.contains("Upstream instance ejected") && log.contains("Upstream instance returned")
     );
-}
-
-// What an instance may have in flight is bounded: the rest is told to come again.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_gets_no_more_than_it_may_have() {
-    let fake = Fake::start_in(Mode::Slow(Duration::from_millis(700))).await;
-    let town = before(&[&fake], &[("upstream.max_in_flight", "5")]).await;
-    let bad = town.send(20, 20).await;
-    assert!(bad.len() >= 14 && bad.iter().all(|status| *status == 503), "{bad:?}");
-    assert!(fake.requests() <= 6, "{}", fake.requests());
-    let saturated = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_saturated\"}";
-    assert!(town.proxy.metric(saturated).await >= 5.0);
-    assert_eq!(town.all_ejections().await, 0.0);
-    assert!(town.send(4, 2).await.is_empty());
 }

@@ -3,149 +3,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{
-    ChaosProxy, Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, RawUpstream, samples, wait_until,
-};
+use harness::{ChaosProxy, Issuer, Mimir, ProxyOptions, RawUpstream, samples, wait_until};
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::fake::{Fake, Mode, TEXT};
+use crate::front::{before, read_request};
 use crate::scene::{PUSH, QUERY, pieces};
-
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-const FORM: &str = "/prometheus/api/v1/query";
-
-struct Scene {
-    issuer: Issuer,
-    proxy: Proxy,
-}
-
-async fn before(upstreams: &[String], settings: &[(&str, &str)]) -> Scene {
-    let issuer = Issuer::start().await;
-    let options = ProxyOptions::new(&issuer.url(), &upstreams[0]).set("listen.workers", "1");
-    let options = upstreams[1..].iter().fold(options, |options, url| options.upstream(url));
-    let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
-    Scene { proxy: options.start().await, issuer }
-}
-
-impl Scene {
-    fn client(&self) -> Client {
-        self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
-    }
-
-    async fn retries(&self, reason: &str) -> f64 {
-        let name = "mimir_tenant_proxy_upstream_retries_total";
-        self.proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await
-    }
-
-    async fn ejected(&self) -> bool {
-        self.proxy.metric("mimir_tenant_proxy_upstream_instances_ejected").await > 0.0
-    }
-}
-
-/// Reads one request with a `Content-Length`, or none, to its end, and gives its body.
-async fn read_request(socket: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
-            while bytes.len() < end + 4 + length {
-                if socket.read_buf(&mut bytes).await.ok()? == 0 {
-                    return None;
-                }
-            }
-            return Some(bytes.split_off(end + 4));
-        }
-        if socket.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
-/// How a server ends a kept connection on which a request has just arrived.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    /// It closes.
-    Close,
-    /// It resets, without having read the request.
-    Reset,
-    /// It closes its side and goes on reading.
-    HalfClose,
-}
-
-/// Answers the first request of each connection and ends the connection when a second one comes.
-/// Counts the requests that it has answered.
-async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
-    let answered = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&answered);
-    let upstream = RawUpstream::start(move |mut socket| {
-        let counter = Arc::clone(&counter);
-        async move {
-            if read_request(&mut socket).await.is_none() {
-                return;
-            }
-            counter.fetch_add(1, Ordering::SeqCst);
-            let _ = socket.write_all(OK).await;
-            match end {
-                End::Close => {
-                    let _ = read_request(&mut socket).await;
-                }
-                End::Reset => {
-                    // Unread bytes at the end make the kernel reset the connection.
-                    let _ = socket.readable().await;
-                }
-                End::HalfClose => {
-                    let _ = read_request(&mut socket).await;
-                    let _ = socket.shutdown().await;
-                    let _ = socket.read(&mut [0; 64]).await;
-                }
-            }
-        }
-    })
-    .await;
-    (upstream, answered)
-}
-
-// The hard case of keep-alive: the request was written, and not a byte of an answer comes. There
-// is one instance, so nothing but a new connection to it can help.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
-    for end in [End::Close, End::Reset, End::HalfClose] {
-        let (upstream, answered) = forgetful(end).await;
-        let scene = before(&[upstream.url()], &[]).await;
-        let client = scene.client();
-        for round in 0..10 {
-            let read = client.get(QUERY).await;
-            assert_eq!(read.status, 200, "{end:?} {round}: {read:?}");
-            let form = client.post_form(FORM, "query=up").await;
-            assert_eq!(form.status, 200, "{end:?} {round}: {form:?}");
-            let push = client.post(PUSH, vec![b'x'; 100_000]).await;
-            assert_eq!(push.status, 200, "{end:?} {round}: {push:?}");
-        }
-        let stale = scene.retries("stale").await;
-        println!("{end:?}: {stale} renewed");
-        assert!(stale >= 10.0, "{end:?}: {stale}");
-        assert_eq!(answered.load(Ordering::SeqCst), 30, "{end:?}: each is done once");
-        assert!(!scene.ejected().await, "a closed connection is nobody's fault");
-    }
-}
-
-// What cannot be sent again goes by a connection that was used a moment ago, or by a new one.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_repeated_takes_no_old_connection() {
-    for target in [PUSH, "/api/v1/push/influx/write"] {
-        let (upstream, _) = forgetful(End::Close).await;
-        let scene = before(&[upstream.url()], &[]).await;
-        assert_eq!(scene.client().get(QUERY).await.status, 200);
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        let large = scene.client().post(target, vec![b'x'; 400_000]).await;
-        assert_eq!(large.status, 200, "{large:?}");
-        assert_eq!(scene.retries("stale").await, 0.0);
-    }
-}
 
 fn random(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(length as u64);
@@ -429,9 +294,9 @@ async fn no_sample_is_lost_or_refused_while_ways_to_a_real_mimir_break() {
         println!("{reason}: {}", proxy.metric(&format!("{name}{{reason=\"{reason}\"}}")).await);
     }
     println!("{sent} pushes");
-    let count = "/prometheus/api/v1/query?query=count(survives)";
+    let (count, sent) = ("/prometheus/api/v1/query?query=count(survives)", sent.to_string());
     wait_until("every sample is there", Duration::from_secs(30), async || {
-        client.get(count).await.json()["data"]["result"][0]["value"][1] == sent.to_string()
+        client.get(count).await.json()["data"]["result"][0]["value"][1] == sent.as_str()
     })
     .await;
 }

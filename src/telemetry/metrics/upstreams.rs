@@ -1,11 +1,47 @@
-//! Metrics of single instances of Mimir. Addresses are bounded by the configuration, but not over
+//! Metrics of instances of Mimir. Addresses are bounded by the configuration, but not over
 //! time: machines come and go, and a series once made stays. So only so many are told apart.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use super::Metrics;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+
+impl Metrics {
+    /// An instance of Mimir is left alone for a while.
+    pub fn upstream_ejected(&self, reason: &'static str) {
+        increment(&self.upstream_ejections, reason);
+    }
+
+    /// A request was sent again.
+    pub fn upstream_retried(&self, reason: &'static str) {
+        increment(&self.upstream_retries, reason);
+    }
+
+    /// A request was not sent again.
+    pub fn upstream_retry_refused(&self, reason: &'static str) {
+        increment(&self.upstream_retry_refusals, reason);
+    }
+
+    /// Takes over what each instance has in flight and what it has had.
+    pub fn report_upstream_instances(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
+        self.upstream_by_instance.report(facts);
+    }
+}
+
+pub(super) fn by_reason(
+    reasons: &[&'static str],
+    register: impl Fn(&'static str) -> Counter,
+) -> HashMap<&'static str, Counter> {
+    reasons.iter().map(|reason| (*reason, register(reason))).collect()
+}
+
+fn increment(counters: &HashMap<&'static str, Counter>, reason: &'static str) {
+    if let Some(counter) = counters.get(reason) {
+        counter.increment(1);
+    }
+}
 
 /// Addresses that are told apart in the life of a process.
 const MAX_INSTANCES: usize = 64;
@@ -53,6 +89,14 @@ impl OfInstance {
 }
 
 pub(super) fn describe() {
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_connects_total",
+        "Connections to Mimir opened, or not."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_upstream_resends_total",
+        "Requests sent anew because a kept connection had been closed before a byte of them was sent."
+    );
     describe_gauge!("mimir_tenant_proxy_upstream_instances", "Instances of Mimir that are known.");
     describe_gauge!(
         "mimir_tenant_proxy_upstream_instances_ejected",

@@ -1,0 +1,130 @@
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use harness::{Issuer, ORG_A, ProxyOptions, RawUpstream, wait_until};
+use tokio::task::JoinSet;
+
+use crate::fake::{Fake, Mode};
+use crate::fleet::{before, counts};
+use crate::scene::{PUSH, QUERY};
+
+// Nobody is there: 503 for everybody, spread; and all works again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
+    let mut fakes = [Fake::start().await, Fake::start().await];
+    let town = before(&[&fakes[0], &fakes[1]], &[]).await;
+    for fake in &mut fakes {
+        fake.stop().await;
+    }
+    let mut seconds = std::collections::BTreeSet::new();
+    for _ in 0..60 {
+        let answer = town.client().get(QUERY).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        seconds.insert(answer.header("retry-after").parse::<u64>().unwrap());
+    }
+    println!("Retry-After: {seconds:?}");
+    assert!(seconds.len() >= 5 && seconds.iter().all(|s| (5..=15).contains(s)), "{seconds:?}");
+    for fake in &mut fakes {
+        fake.resume().await;
+    }
+    wait_until("all is well", Duration::from_secs(5), async || {
+        town.client().get(QUERY).await.status == 200
+    })
+    .await;
+    wait_until("both are used", Duration::from_secs(10), async || {
+        assert!(town.send(20, 4).await.is_empty());
+        counts(&[&fakes[0], &fakes[1]]).iter().all(|count| *count > 0)
+    })
+    .await;
+}
+
+// A machine that vanishes says nothing, like one that takes nothing of what it is sent: TCP gives
+// up, the request goes elsewhere, and nobody waits until the answer would be due.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
+    let silent = RawUpstream::start(|socket| async move {
+        let _held = socket;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let good = Fake::start().await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &silent.url())
+        .upstream(&good.url())
+        .set("upstream.ack_timeout", "\"1s\"")
+        .set("upstream.replay_buffer_bytes", "\"16MiB\"")
+        .start()
+        .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    let began = Instant::now();
+    for _ in 0..6 {
+        // More than the buffers of both sides hold.
+        let answer = client.post(PUSH, vec![b'x'; 12 << 20]).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    println!("six in {:?}", began.elapsed());
+    let moved = "mimir_tenant_proxy_upstream_retries_total{reason=\"broken\"}";
+    assert!(proxy.metric(moved).await >= 1.0, "none met the silent one");
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+/// An address at which connecting takes for ever: its queue is full and nobody takes from it.
+async fn black_hole() -> (SocketAddr, Vec<tokio::task::JoinHandle<()>>, tokio::net::TcpListener) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let filling = (0..8).map(|_| {
+        tokio::spawn(async move {
+            let _held = tokio::net::TcpStream::connect(address).await;
+            std::future::pending::<()>().await;
+        })
+    });
+    let filling = filling.collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    (address, filling, listener)
+}
+
+// Connecting hangs: one request at a time waits for it, the others are told at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_circuit_answers_at_once() {
+    let (address, filling, _listener) = black_hole().await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &format!("http://{address}"))
+        .set("upstream.connect_timeout", "\"1s\"")
+        .set("upstream.eject_after", "1")
+        .start()
+        .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(client.get(QUERY).await.status, 503);
+    let mut asking = JoinSet::new();
+    for _ in 0..20 {
+        let client = client.clone();
+        asking.spawn(async move {
+            let began = Instant::now();
+            assert_eq!(client.get(QUERY).await.status, 503);
+            began.elapsed()
+        });
+    }
+    let took = asking.join_all().await;
+    let waited = took.iter().filter(|took| **took > Duration::from_millis(700)).count();
+    println!("{waited} of 20 waited");
+    assert!(waited <= 2, "{took:?}");
+    let open = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_circuit_open\"}";
+    assert!(proxy.metric(open).await >= 15.0);
+    filling.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+// What an instance may have in flight is bounded: the rest is told to come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_gets_no_more_than_it_may_have() {
+    let fake = Fake::start_in(Mode::Slow(Duration::from_millis(700))).await;
+    let town = before(&[&fake], &[("upstream.max_in_flight", "5")]).await;
+    let bad = town.send(20, 20).await;
+    assert!(bad.len() >= 14 && bad.iter().all(|status| *status == 503), "{bad:?}");
+    assert!(fake.requests() <= 6, "{}", fake.requests());
+    let saturated = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_saturated\"}";
+    assert!(town.proxy.metric(saturated).await >= 5.0);
+    assert_eq!(town.all_ejections().await, 0.0);
+    assert!(town.send(4, 2).await.is_empty());
+}
