@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -29,12 +30,18 @@ pub struct R2 {
     minio: Minio,
     address: SocketAddr,
     ca: PathBuf,
-    refused: Refusals,
+    seen: Arc<Seen>,
     _tasks: JoinSet<()>,
     _directory: TempDir,
 }
 
-type Refusals = Arc<Mutex<Vec<String>>>;
+/// What came to the gate.
+#[derive(Default)]
+struct Seen {
+    refused: Mutex<Vec<String>>,
+    parts: AtomicUsize,
+}
+
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 impl R2 {
@@ -45,8 +52,8 @@ impl R2 {
         let minio = Minio::start(buckets).await;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listen");
         let address = listener.local_addr().expect("address");
-        let refused = Refusals::default();
-        let (acceptor, behind, kept) = (acceptor(&files), minio.address(), Arc::clone(&refused));
+        let seen = Arc::<Seen>::default();
+        let (acceptor, behind, kept) = (acceptor(&files), minio.address(), Arc::clone(&seen));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -64,7 +71,7 @@ impl R2 {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { minio, address, ca: files.ca, refused, _tasks: tasks, _directory: directory }
+        Self { minio, address, ca: files.ca, seen, _tasks: tasks, _directory: directory }
     }
 
     /// Its host and port, as `R2_ENDPOINT` wants them.
@@ -84,7 +91,12 @@ impl R2 {
 
     /// What was refused that S3 itself takes, one line a request.
     pub fn refused(&self) -> Vec<String> {
-        self.refused.lock().unwrap().clone()
+        self.seen.refused.lock().unwrap().clone()
+    }
+
+    /// How many parts of larger objects were uploaded.
+    pub fn parts(&self) -> usize {
+        self.seen.parts.load(Ordering::Relaxed)
     }
 }
 
@@ -113,10 +125,10 @@ fn unknown_to_r2(request: &Request<Incoming>) -> Option<String> {
         .map(str::to_owned)
 }
 
-async fn pass(request: Request<Incoming>, behind: SocketAddr, refused: &Refusals) -> Answer {
+async fn pass(request: Request<Incoming>, behind: SocketAddr, seen: &Seen) -> Answer {
     if let Some(header) = unknown_to_r2(&request) {
         let line = format!("{} {}: {header}", request.method(), request.uri().path());
-        refused.lock().unwrap().push(line);
+        seen.refused.lock().unwrap().push(line);
         let text = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>NotImplemented</Code>\
              <Message>Header '{header}' not implemented</Message></Error>"
@@ -124,6 +136,9 @@ async fn pass(request: Request<Incoming>, behind: SocketAddr, refused: &Refusals
         let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
         let answer = Response::builder().status(StatusCode::NOT_IMPLEMENTED);
         return answer.header("content-type", "application/xml").body(body).expect("an answer");
+    }
+    if request.uri().query().is_some_and(|query| query.contains("partNumber=")) {
+        seen.parts.fetch_add(1, Ordering::Relaxed);
     }
     // The signature covers the host, which is therefore left as it is.
     match exchange(request, behind).await {

@@ -110,6 +110,16 @@ pub fn remote_write(metric: &str, more: &[(&str, &str)], value: f64) -> Vec<u8> 
     compress(&request.encode_to_vec())
 }
 
+/// A remote write 1.0 body with one sample of as many series as there are values of a label.
+pub fn remote_write_each(metric: &str, label: &str, values: &[String]) -> Vec<u8> {
+    let timestamp = now_ms();
+    let series = values.iter().map(|value| TimeSeries {
+        labels: labels(metric, &[(label, value)]),
+        samples: vec![Sample { value: 1.0, timestamp }],
+    });
+    compress(&WriteRequest { timeseries: series.collect() }.encode_to_vec())
+}
+
 /// A remote write 2.0 body with one sample of one series, taken now.
 pub fn remote_write_2(metric: &str, value: f64) -> Vec<u8> {
     let symbols = ["", "__name__", metric].map(str::to_owned).to_vec();
