@@ -7,8 +7,10 @@
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
 //! line in the log, and never takes others with it.
 
+mod alert_rule_leader;
 mod alert_rule_requests;
-mod alert_rule_state;
+mod alert_rule_status;
+mod alert_rule_sync;
 mod alert_rules;
 mod connect;
 mod device_keys;
@@ -33,8 +35,10 @@ use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 
+pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
-pub use alert_rule_state::{GuardHeld, LeaderRow, RuleState, RuleStatusRow, SyncRow, Tombstones};
+pub use alert_rule_status::{RuleState, RuleStatusRow};
+pub use alert_rule_sync::{GuardHeld, SyncRow, Tombstones};
 pub use alert_rules::{AlertRuleRow, RulesSnapshot};
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};

@@ -369,13 +369,19 @@ async fn alerts_and_documents_name_metrics_that_exist() {
     let exposed = Client::new(&office.town.proxy.internal_url()).get("/metrics").await.text;
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let alerts = root.join("config/monitoring/alerts.yaml");
-    let checked =
-        std::process::Command::new("promtool").args(["check", "rules"]).arg(&alerts).output().unwrap();
+    let checked = std::process::Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(&alerts)
+        .output()
+        .unwrap();
     assert!(checked.status.success(), "{checked:?}");
     for file in [alerts, root.join("docs/operations/rules.md")] {
-        let text = std::fs::read_to_string(&file).unwrap().replace("`…_rules_", "`mimir_tenant_proxy_rules_");
+        let text = std::fs::read_to_string(&file)
+            .unwrap()
+            .replace("`…_rules_", "`mimir_tenant_proxy_rules_");
         let names = text.split("mimir_tenant_proxy_rules_").skip(1).map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
             format!("mimir_tenant_proxy_rules_{}", &rest[..end])
         });
         let names: std::collections::BTreeSet<String> = names.collect();

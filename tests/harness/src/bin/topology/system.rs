@@ -48,7 +48,7 @@ pub struct System {
     /// The organisations; the first one's hub speaks remote write 1.0 to the first proxy, the other
     /// one's 2.0 to the second.
     pub organisations: [Organisation; 2],
-    database: Database,
+    pub database: Database,
     _issuer: Issuer,
     _exporter: NodeExporter,
     _postgres: Postgres,
@@ -81,7 +81,8 @@ impl System {
             ))
             .await;
         let mut options = ProxyOptions::new(&issuer.url(), &mimirs[0].url())
-            .set("database.url", &format!("{:?}", database.url()));
+            .set("database.url", &format!("{:?}", database.url()))
+            .set("rules.enabled", "true");
         for mimir in &mimirs[1..] {
             options = options.upstream(&mimir.url());
         }

@@ -1,0 +1,86 @@
+//! What the leader says of itself.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+
+use super::alert_rule_sync::{CONFIRMED, GuardHeld, read_guard};
+use super::{Store, StoreError, moment};
+
+/// What the leader says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct LeaderRow {
+    /// Who it is, or was.
+    pub holder: String,
+    /// Since when.
+    pub since: Option<OffsetDateTime>,
+    /// When everything was last looked at.
+    pub reconciled_at: Option<OffsetDateTime>,
+    /// What came of it.
+    pub reconcile: String,
+    /// A deletion in many organisations that waits.
+    pub guard: Option<GuardHeld>,
+    /// Since when.
+    pub guard_since: Option<OffsetDateTime>,
+    /// The deletion that an administrator has confirmed.
+    pub confirmed: Option<String>,
+}
+
+impl Store {
+    /// What the leader last said of itself.
+    pub async fn rule_leader(&self) -> Result<LeaderRow, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let times = ["since", "reconciled_at", "guard_since"].map(moment::select).join(", ");
+            let query = format!(
+                "select holder, reconcile::text as reconcile, guard_id, guard_reason, {CONFIRMED}, \
+                 {times} from {} as leader",
+                store.own("alert_rule_leader")
+            );
+            let rows = store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(query))).await?;
+            Ok(rows.first().map(read_leader).transpose()?.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Writes what the leader says of itself. What an administrator confirmed is not touched.
+    pub async fn write_rule_leader(&self, leader: LeaderRow) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "insert into {} (holder, since, reconciled_at, reconcile, guard_id, guard_reason, guard_since) \
+                 values ($1, $2, $3, $4::jsonb, $5, $6, $7) on conflict (only_one) do update set \
+                 holder = excluded.holder, since = excluded.since, reconciled_at = excluded.reconciled_at, \
+                 reconcile = excluded.reconcile, guard_id = excluded.guard_id, \
+                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since",
+                store.own("alert_rule_leader")
+            );
+            let (guard, reason) = match leader.guard {
+                Some(GuardHeld { id, reason }) => (Some(id), reason),
+                None => (None, String::new()),
+            };
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(leader.holder)
+                .bind(leader.since)
+                .bind(leader.reconciled_at)
+                .bind(if leader.reconcile.is_empty() { "{}".to_owned() } else { leader.reconcile })
+                .bind(guard)
+                .bind(reason)
+                .bind(leader.guard_since);
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+}
+
+fn read_leader(row: &PgRow) -> Result<LeaderRow, sqlx::Error> {
+    Ok(LeaderRow {
+        holder: row.try_get("holder")?,
+        since: moment::shown(row.try_get("since")?),
+        reconciled_at: moment::shown(row.try_get("reconciled_at")?),
+        reconcile: row.try_get("reconcile")?,
+        guard: read_guard(row)?,
+        guard_since: moment::shown(row.try_get("guard_since")?),
+        confirmed: row.try_get("confirmed_guard")?,
+    })
+}

@@ -1,0 +1,171 @@
+//! What the proxy says of each alert rule. Only the leader writes it; the members of its organisation
+//! read it.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, moment};
+use crate::tenancy::OrganisationId;
+
+/// What has become of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir evaluates it as it is.
+    Live,
+    /// It cannot be evaluated; its author has to change it.
+    Invalid,
+    /// The tenant's limits leave no room for it.
+    OverLimit,
+    /// It is switched off.
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+/// A rule's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleStatusRow {
+    /// Which rule.
+    pub rule: Uuid,
+    /// Whose.
+    pub organisation: OrganisationId,
+    /// What has become of it.
+    pub state: RuleState,
+    /// Why it is not live, in words for its author.
+    pub reason: String,
+    /// What is live, if anything is.
+    pub live_hash: Option<String>,
+    /// Since when; not set by whoever writes it.
+    pub synced_at: Option<OffsetDateTime>,
+}
+
+/// Rows in one statement.
+const BATCH: usize = 1000;
+impl RuleState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
+
+    /// The name in the table and everywhere else.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Live => "live",
+            Self::Invalid => "invalid",
+            Self::OverLimit => "over_limit",
+            Self::Disabled => "disabled",
+            Self::Error => "error",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+impl Store {
+    /// The statuses of some organisations' rules.
+    pub async fn rule_statuses_of(
+        &self,
+        organisations: Vec<OrganisationId>,
+    ) -> Result<Vec<RuleStatusRow>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+            let query = format!(
+                "select rule_id, organisation_id, state, reason, rule_hash, {} from {} as status \
+                 where organisation_id = any($1)",
+                moment::select("synced_at"),
+                store.own("alert_rule_status")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            Ok(rows.iter().filter_map(|row| read_status(row).ok().flatten()).collect())
+        })
+        .await
+    }
+
+    /// Writes the statuses of rules, and forgets those of rules that are gone.
+    pub async fn write_rule_statuses(
+        &self,
+        written: Vec<RuleStatusRow>,
+        gone: Vec<Uuid>,
+    ) -> Result<(), StoreError> {
+        for batch in written.chunks(BATCH) {
+            self.write_status_batch(batch.to_vec()).await?;
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let store = self.clone();
+        self.run(async move {
+            let table = store.own("alert_rule_status");
+            let query = format!("delete from {table} where rule_id = any($1)");
+            let query = sqlx::query(AssertSqlSafe(query)).bind(gone);
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+
+    async fn write_status_batch(&self, batch: Vec<RuleStatusRow>) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            // What is live stays since when it is unless something else is.
+            let query = format!(
+                "insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, synced_at) \
+                 select rule, organisation, state, left(reason, 4000), hash, case when hash is null then null else now() end \
+                 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) \
+                      as new(rule, organisation, state, reason, hash) \
+                 on conflict (rule_id) do update set \
+                     organisation_id = excluded.organisation_id, state = excluded.state, \
+                     reason = excluded.reason, rule_hash = excluded.rule_hash, updated_at = now(), \
+                     synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
+                                 then kept.synced_at else excluded.synced_at end",
+                table = store.own("alert_rule_status")
+            );
+            let column = |of: fn(&RuleStatusRow) -> String| -> Vec<String> {
+                batch.iter().map(of).collect()
+            };
+            let hashes: Vec<Option<String>> =
+                batch.iter().map(|row| row.live_hash.clone()).collect();
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
+                .bind(column(|row| row.organisation.to_string()))
+                .bind(column(|row| row.state.name().to_owned()))
+                // Postgres takes no NUL in a text.
+                .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
+                .bind(hashes);
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+
+    /// The statuses of some organisations' rules, by rule.
+    pub async fn rule_statuses_by_rule(
+        &self,
+        organisation: OrganisationId,
+    ) -> Result<HashMap<Uuid, RuleStatusRow>, StoreError> {
+        let rows = self.rule_statuses_of(vec![organisation]).await?;
+        Ok(rows.into_iter().map(|row| (row.rule, row)).collect())
+    }
+}
+
+fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
+    let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
+    let state = RuleState::parse(row.try_get("state")?);
+    let (Some(organisation), Some(state)) = (organisation, state) else { return Ok(None) };
+    Ok(Some(RuleStatusRow {
+        rule: row.try_get("rule_id")?,
+        organisation,
+        state,
+        reason: row.try_get("reason")?,
+        live_hash: row.try_get("rule_hash")?,
+        synced_at: moment::shown(row.try_get("synced_at")?),
+    }))
+}

@@ -1,0 +1,240 @@
+//! How the sync of alert rules stands: with each organisation, and with the leader. Only the leader
+//! writes it; administrators read it, and confirm what waits for their word.
+
+use std::collections::HashSet;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, moment, queries};
+use crate::tenancy::OrganisationId;
+
+/// A deletion that waits for an administrator's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardHeld {
+    /// What is to be confirmed: another deletion has another one.
+    pub id: String,
+    /// What would be deleted, in words.
+    pub reason: String,
+}
+
+/// How it stands with an organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncRow {
+    /// Which.
+    pub organisation: OrganisationId,
+    /// Its tenant.
+    pub tenant: String,
+    /// Rules that are live.
+    pub live: usize,
+    /// Enabled rules that are not.
+    pub not_live: usize,
+    /// The last time that something was written to Mimir.
+    pub synced_at: Option<OffsetDateTime>,
+    /// What is wrong, if anything is.
+    pub problem: String,
+    /// Since when.
+    pub problem_since: Option<OffsetDateTime>,
+    /// Since when the organisation itself is gone.
+    pub absent_since: Option<OffsetDateTime>,
+    /// A deletion that waits.
+    pub guard: Option<GuardHeld>,
+    /// Since when.
+    pub guard_since: Option<OffsetDateTime>,
+    /// The deletion that an administrator has confirmed.
+    pub confirmed: Option<String>,
+}
+
+/// Rules that are known to have been deleted.
+pub type Tombstones = HashSet<Uuid>;
+
+/// A word counts for a while: the same deletion, months later, is not confirmed by it.
+pub(super) const CONFIRMED: &str = "case when confirmed_at > now() - interval '15 minutes' \
+                         then confirmed_guard end as confirmed_guard";
+
+impl Store {
+    pub(super) fn own(&self, name: &str) -> String {
+        queries::table(&self.0.config.schema, name)
+    }
+
+    /// How it stands with every organisation that ever had rules in Mimir.
+    pub async fn rule_syncs(&self) -> Result<Vec<SyncRow>, StoreError> {
+        self.read_syncs(None).await
+    }
+
+    /// How it stands with one.
+    pub async fn rule_sync_of(
+        &self,
+        organisation: OrganisationId,
+    ) -> Result<Option<SyncRow>, StoreError> {
+        Ok(self.read_syncs(Some(organisation)).await?.pop())
+    }
+
+    async fn read_syncs(&self, only: Option<OrganisationId>) -> Result<Vec<SyncRow>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
+            let query = format!(
+                "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
+                 {CONFIRMED}, {} from {} as sync where $1::text is null or organisation_id = $1 \
+                 order by organisation_id",
+                times.map(moment::select).join(", "),
+                store.own("alert_rule_sync")
+            );
+            let only = only.map(|organisation| organisation.to_string());
+            let query = sqlx::query(AssertSqlSafe(query)).bind(only);
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            Ok(rows.iter().filter_map(|row| read_sync(row).ok().flatten()).collect())
+        })
+        .await
+    }
+
+    /// Writes how it stands with some organisations. What an administrator confirmed is not touched.
+    pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
+                 problem_since, absent_since, guard_id, guard_reason, guard_since) \
+                 select * from unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::timestamptz[], \
+                 $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[]) \
+                 on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
+                 live = excluded.live, not_live = excluded.not_live, synced_at = excluded.synced_at, \
+                 problem = excluded.problem, problem_since = excluded.problem_since, \
+                 absent_since = excluded.absent_since, guard_id = excluded.guard_id, \
+                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since",
+                store.own("alert_rule_sync")
+            );
+            let text = |of: fn(&SyncRow) -> String| written.iter().map(of).collect::<Vec<String>>();
+            let time = |of: fn(&SyncRow) -> Option<OffsetDateTime>| {
+                written.iter().map(of).collect::<Vec<_>>()
+            };
+            let number = |of: fn(&SyncRow) -> usize| {
+                let whole = |row| i32::try_from(of(row)).unwrap_or(i32::MAX);
+                written.iter().map(whole).collect::<Vec<i32>>()
+            };
+            let guards: Vec<Option<String>> =
+                written.iter().map(|row| row.guard.as_ref().map(|held| held.id.clone())).collect();
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(text(|row| row.organisation.to_string()))
+                .bind(text(|row| row.tenant.clone()))
+                .bind(number(|row| row.live))
+                .bind(number(|row| row.not_live))
+                .bind(time(|row| row.synced_at))
+                .bind(text(|row| row.problem.replace('\0', "\u{fffd}")))
+                .bind(time(|row| row.problem_since))
+                .bind(time(|row| row.absent_since))
+                .bind(guards)
+                .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
+                .bind(time(|row| row.guard_since));
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+
+    /// Forgets an organisation whose namespace is gone.
+    pub async fn forget_rule_sync(&self, organisation: OrganisationId) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            for table in ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync"] {
+                let query = format!("delete from {} where organisation_id = $1", store.own(table));
+                let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
+                store.rows(&store.0.rules_pool, query).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Rules of an organisation that are known to have been deleted, and whose deletion has not been
+    /// carried out.
+    pub async fn tombstones(&self, organisation: OrganisationId) -> Result<Tombstones, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "select rule_id from {} where organisation_id = $1",
+                store.own("alert_rule_tombstone")
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            rows.iter().map(|row| row.try_get("rule_id").map_err(StoreError::from)).collect()
+        })
+        .await
+    }
+
+    /// Forgets deletions that have been carried out.
+    pub async fn forget_tombstones(
+        &self,
+        organisation: OrganisationId,
+        rules: Vec<Uuid>,
+    ) -> Result<(), StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = format!(
+                "delete from {} where organisation_id = $1 and rule_id = any($2)",
+                store.own("alert_rule_tombstone")
+            );
+            let query =
+                sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string()).bind(rules);
+            store.rows(&store.0.rules_pool, query).await.map(drop)
+        })
+        .await
+    }
+
+    /// Notes that an administrator confirms a deletion, of one organisation or of many. Says whether
+    /// it is the one that waits.
+    pub async fn confirm_guard(
+        &self,
+        organisation: Option<OrganisationId>,
+        guard: String,
+        by: String,
+    ) -> Result<bool, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let (table, condition) = match &organisation {
+                Some(_) => (store.own("alert_rule_sync"), "organisation_id = $3"),
+                None => (store.own("alert_rule_leader"), "$3::text is null"),
+            };
+            let query = format!(
+                "update {table} set confirmed_guard = $1, confirmed_by = $2, confirmed_at = now() \
+                 where guard_id = $1 and {condition} returning guard_id"
+            );
+            let query = sqlx::query(AssertSqlSafe(query))
+                .bind(guard)
+                .bind(by)
+                .bind(organisation.map(|organisation| organisation.to_string()));
+            Ok(!store.rows(&store.0.side_pool, query).await?.is_empty())
+        })
+        .await
+    }
+}
+
+fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
+    let Ok(organisation) = OrganisationId::parse(row.try_get("organisation_id")?) else {
+        return Ok(None);
+    };
+    let number = |column: &str| -> Result<usize, sqlx::Error> {
+        Ok(usize::try_from(row.try_get::<i32, _>(column)?).unwrap_or(0))
+    };
+    Ok(Some(SyncRow {
+        organisation,
+        tenant: row.try_get("tenant_id")?,
+        live: number("live")?,
+        not_live: number("not_live")?,
+        synced_at: moment::shown(row.try_get("synced_at")?),
+        problem: row.try_get("problem")?,
+        problem_since: moment::shown(row.try_get("problem_since")?),
+        absent_since: moment::shown(row.try_get("absent_since")?),
+        guard: read_guard(row)?,
+        guard_since: moment::shown(row.try_get("guard_since")?),
+        confirmed: row.try_get("confirmed_guard")?,
+    }))
+}
+
+pub(super) fn read_guard(row: &PgRow) -> Result<Option<GuardHeld>, sqlx::Error> {
+    let id: Option<String> = row.try_get("guard_id")?;
+    let reason = row.try_get("guard_reason")?;
+    Ok(id.map(|id| GuardHeld { id, reason }))
+}
