@@ -19,7 +19,7 @@ use mimir_tenant_proxy::route::find_path;
 use mimir_tenant_proxy::rules::alert_rule::{Parsed, RuleDefaults, parse};
 use mimir_tenant_proxy::rules::desired::{DesiredGroup, Limits, desired};
 use mimir_tenant_proxy::rules::diff::{diff, steps};
-use mimir_tenant_proxy::store::AlertRuleRow;
+use mimir_tenant_proxy::store::{AlertRuleRow, Excess};
 use mimir_tenant_proxy::telemetry::{MetricNames, Metrics};
 use mimir_tenant_proxy::tenancy::{OrganisationId, Scope};
 use tokio_util::sync::CancellationToken;
@@ -104,6 +104,7 @@ fn rows() -> Vec<AlertRuleRow> {
         annotations: text(r#"{"summary": "{{ $labels.instance }} is at {{ $value }}"}"#.to_owned()),
         enabled: text("true".to_owned()),
         created_at_micros: Some(number.into()),
+        excess: Excess::None,
     };
     (0..1_000).map(row).collect()
 }

@@ -98,7 +98,10 @@ create table alert_rule_sync_request (
     total           integer not null default 0,
     outcome         jsonb not null default '{}'
 );
-create index alert_rule_sync_request_waiting on alert_rule_sync_request (requested_at) where finished_at is null;
+create index alert_rule_sync_request_requested_at on alert_rule_sync_request (requested_at);
+-- Whoever asks while somebody's question waits waits for the same answer.
+create unique index alert_rule_sync_request_waiting on alert_rule_sync_request ((coalesce(organisation_id, '')))
+    where started_at is null;
 
 create function mimir_tenant_proxy_touch() returns trigger
     language plpgsql
@@ -112,6 +115,29 @@ $$;
 create trigger alert_rule_updated before update on alert_rule
     for each row execute function mimir_tenant_proxy_touch();
 
+-- One organisation's rows must not take the room of all others.
+create function mimir_tenant_proxy_count() returns trigger
+    language plpgsql
+    security definer -- all rows count, not only those that whoever inserts may see
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    crowded text;
+begin
+    execute format('select organisation_id from %I.%I where organisation_id in (select organisation_id from new_rows)
+                    group by organisation_id having count(*) > 5000 limit 1', tg_table_schema, tg_table_name)
+        into crowded;
+    if crowded is not null then
+        raise exception 'an organisation may have 5000 alert rules at most' using errcode = 'program_limit_exceeded';
+    end if;
+    return null;
+end
+$$;
+revoke execute on function mimir_tenant_proxy_count() from public;
+create trigger alert_rule_counted after insert on alert_rule
+    referencing new table as new_rows
+    for each statement execute function mimir_tenant_proxy_count();
+
 -- A row's deletion, or its move to another organisation, leaves a tombstone. The arguments are the
 -- columns of the rule and of its organisation; your own table can have such a trigger too.
 do $do$
@@ -120,7 +146,8 @@ begin
         create function mimir_tenant_proxy_bury() returns trigger
             language plpgsql
             security definer -- whoever deletes a rule has no rights on tombstones
-            set search_path = ''
+            -- Types too are looked for there alone: a temporary one must not run as the owner.
+            set search_path = pg_catalog, pg_temp
         as $$
         declare
             gone jsonb := pg_catalog.to_jsonb(old);

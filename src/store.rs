@@ -39,7 +39,9 @@ pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
 pub use alert_rule_status::{RuleState, RuleStatusRow};
 pub use alert_rule_sync::{GuardHeld, SyncRow, Tombstones};
-pub use alert_rules::{AlertRuleRow, RulesSnapshot};
+pub use alert_rules::{
+    AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
+};
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};
 pub use leadership::Leadership;

@@ -150,9 +150,12 @@ impl DiffView {
     }
 }
 
+/// What a guard's identifier has.
+const GUARD_DIGITS: usize = 16;
 /// How long a sync is waited for before the answer is that it goes on.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(20);
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// The organisation's alert rules, and what has become of each.
 #[utoipa::path(get, path = crate::route::admin::RULES, tag = "rules",
@@ -191,7 +194,7 @@ pub(super) async fn list(
         organisation: organisation.to_string(),
         tenant: parts.authorizer.tenant_name(organisation),
         rules: rules.collect(),
-        sync: sync_view(sync.as_ref()),
+        sync: without_the_inside(sync_view(sync.as_ref())),
     };
     Ok(Answer::of(&list))
 }
@@ -274,6 +277,9 @@ pub(super) async fn confirm_and_sync(
     poll: &str,
 ) -> Result<Answer, AdminError> {
     let Confirmation { guard } = read_body(body)?;
+    if guard.len() != GUARD_DIGITS || !guard.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(AdminError::Missing("deletion that waits"));
+    }
     let by = request.requested_by.clone();
     let is_waiting =
         engine.store().confirm_guard(request.organisation.clone(), guard.clone(), by).await?;
@@ -290,6 +296,7 @@ pub(super) async fn request_and_wait(
 ) -> Result<Answer, AdminError> {
     let id = engine.store().request_sync(request).await?;
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = FIRST_LOOK;
     loop {
         let request = engine.store().sync_request(id).await?;
         let request = request.ok_or(AdminError::Missing("sync"))?;
@@ -298,7 +305,8 @@ pub(super) async fn request_and_wait(
             let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
             return Ok(Answer::of(&progress_view(&request, poll)).with_status(status).about(id));
         }
-        sleep(LOOK).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 
@@ -338,6 +346,12 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
         }),
         absent_since: sync.and_then(|sync| sync.absent_since).map(time_text),
     }
+}
+
+/// What exactly is wrong inside is for whoever runs the system.
+fn without_the_inside(view: SyncView) -> SyncView {
+    let words = "Mimir or the database gave no answer that helps; it is tried again";
+    SyncView { problem: view.problem.map(|_| words.to_owned()), ..view }
 }
 
 pub(super) fn guard_view(id: &str, reason: &str, since: Option<String>) -> GuardView {
@@ -412,7 +426,7 @@ impl From<PreviewError> for AdminError {
     fn from(error: PreviewError) -> Self {
         match error {
             PreviewError::Missing => Self::Missing("organisation"),
-            PreviewError::Tenant(problem) => Self::Request(problem),
+            PreviewError::Tenant(_) => Self::Broken,
             PreviewError::Store(error) => Self::Store(error),
             PreviewError::Ruler(error) => Self::Ruler(error.to_string()),
         }

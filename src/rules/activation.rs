@@ -19,21 +19,21 @@ use super::guard::{Removal, Verdict, judge};
 use super::lease::Lease;
 use super::memory::{Memory, Settled};
 use super::outcome::{Activated, Ending, Outcome, report};
-use super::plan::{ParsedRows, Plan, gone, parse_rows};
+use super::plan::{ParsedRows, Plan, gone, parse_rows, shortened};
 use super::writer::{WriteError, Writer, ask};
 use crate::mimir::ruler::{Refusal, RulerError};
 use crate::store::{AlertRuleRow, GuardHeld, StoreError, Tombstones};
 use crate::tenancy::{OrganisationId, TenantId};
 
 /// What an activation may do about rules that would vanish.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// What the guard lets pass.
     Guarded,
     /// What the guard lets pass and nobody has to explain: a deletion of many tenants' rules waits.
-    Wary(GuardHeld),
+    Wary,
     /// Nothing that would vanish: this tenant is part of the deletion that waits.
-    Held(GuardHeld),
+    Held,
     /// Nothing yet: all tenants are to be judged together first.
     Deferring,
     /// Everything: an administrator has confirmed it for all tenants together.
@@ -53,8 +53,28 @@ pub(super) enum Stop {
 /// What went wrong, and how soon to come again.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
+    /// In words for members: nothing of the inside.
+    pub(super) words: &'static str,
+    /// For whoever runs the system.
     pub(super) problem: String,
     pub(super) retry_after: Option<std::time::Duration>,
+}
+
+const PART_OF_MORE: &str = "it is part of a larger deletion that waits for the operator";
+const MIMIR_BUSY: &str = "mimir cannot take it at the moment";
+const DATABASE_AWAY: &str = "the database could not be read";
+const NO_TENANT: &str = "the organisation's identifier cannot be a tenant's";
+
+impl Trouble {
+    fn new(words: &'static str, problem: String) -> Self {
+        Self { words, problem: shortened(&problem), retry_after: None }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::new(DATABASE_AWAY, error.to_string())
+    }
 }
 
 /// One activation under way.
@@ -88,7 +108,7 @@ pub(super) async fn activate(
         Ok(tenant) => tenant,
         Err(error) => {
             let trouble =
-                Trouble { problem: format!("it has no tenant: {error}"), retry_after: None };
+                Trouble::new(NO_TENANT, format!("it has no tenant: {error}"));
             return Activated::without_tenant(organisation, rows, memory, trouble);
         }
     };
@@ -149,7 +169,7 @@ impl Activation<'_> {
             return Ok((Outcome::Unchanged, None));
         }
         self.parsed = parse_rows(rows, &self.engine.defaults());
-        self.memory.forget_old_quarantine();
+        self.memory.quarantine.tidy(&self.parsed.enabled);
         for _ in 0..MOST_ROUNDS {
             let digest = listing.digest();
             let listed = listing.parse(&self.engine.config.namespace)?;
@@ -170,10 +190,8 @@ impl Activation<'_> {
             }
             listing = self.engine.list(&self.tenant).await?;
         }
-        Err(Stop::Failed(Trouble {
-            problem: "mimir refuses rules again and again".to_owned(),
-            retry_after: None,
-        }))
+        let problem = "mimir refuses rules again and again".to_owned();
+        Err(Stop::Failed(Trouble::new(MIMIR_BUSY, problem)))
     }
 
     async fn load_statuses(&mut self) -> Result<(), Stop> {
@@ -192,7 +210,7 @@ impl Activation<'_> {
         let again = listed.clone();
         let limits = self.limits();
         let plan = engine
-            .plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &limits, listed)
+            .plan(&self.tenant, &self.parsed, &self.memory.quarantine, &limits, listed)
             .await?;
         // Only whoever comes near a limit has to know it.
         if self.memory.limits.is_some() || !is_near(&plan, &limits) {
@@ -204,7 +222,7 @@ impl Activation<'_> {
             return Ok(plan);
         }
         debug_assert_eq!(again.others, others);
-        Ok(engine.plan(&self.tenant, &self.parsed, &self.memory.quarantine(), &told, again).await?)
+        Ok(engine.plan(&self.tenant, &self.parsed, &self.memory.quarantine, &told, again).await?)
     }
 
     fn limits(&self) -> Limits {
@@ -222,12 +240,13 @@ impl Activation<'_> {
         }
         self.removal = plan.removal(&self.parsed, kept, &self.tombstones);
         let unexplained = self.removal.unexplained();
-        let reason = match &self.mode {
+        let reason = match self.mode {
             Mode::Confirmed => return Ok(None),
             Mode::Deferring => return Ok(is_removing.then_some(Outcome::Deferred)),
-            Mode::Held(held) if is_removing => Some(held.reason.clone()),
-            Mode::Wary(held) if unexplained > 0 => Some(held.reason.clone()),
-            Mode::Held(_) | Mode::Wary(_) | Mode::Guarded => {
+            // How many others have is nothing for this one's members.
+            Mode::Held if is_removing => Some(PART_OF_MORE.to_owned()),
+            Mode::Wary if unexplained > 0 => Some(PART_OF_MORE.to_owned()),
+            Mode::Held | Mode::Wary | Mode::Guarded => {
                 match judge(&self.removal, &self.engine.config.guard) {
                     Verdict::Pass => None,
                     Verdict::Hold(reason) => Some(reason.to_string()),
@@ -366,7 +385,7 @@ impl Activation<'_> {
             "Alert rule refused by Mimir"
         );
         self.live.remove(&rule.id);
-        self.memory.quarantine_rule(rule.hash(), reason);
+        self.memory.quarantine.put(rule.hash(), &reason);
     }
 }
 
@@ -396,7 +415,8 @@ fn guard_id(listing: &[u8; 32], removal: &Removal) -> String {
 
 impl From<RulerError> for Stop {
     fn from(error: RulerError) -> Self {
-        Self::Failed(Trouble { problem: error.to_string(), retry_after: error.retry_after() })
+        let retry_after = error.retry_after();
+        Self::Failed(Trouble { retry_after, ..Trouble::new(MIMIR_BUSY, error.to_string()) })
     }
 }
 
@@ -411,6 +431,6 @@ impl From<WriteError> for Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Failed(Trouble { problem: error.to_string(), retry_after: None })
+        Self::Failed(error.into())
     }
 }

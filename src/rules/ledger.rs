@@ -1,7 +1,7 @@
 //! The ledger: statuses on their way to the table, in batches, and how it stands with each
 //! organisation. A batch that cannot be written is kept and tried again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +42,9 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Batch {
-    written: HashMap<Uuid, RuleStatusRow>,
-    gone: Vec<Uuid>,
+    /// By organisation too: a rule that moves is gone from one and written for another.
+    written: HashMap<(OrganisationId, Uuid), RuleStatusRow>,
+    gone: HashSet<(OrganisationId, Uuid)>,
     syncs: HashMap<OrganisationId, SyncRow>,
     buried: Vec<(OrganisationId, Vec<Uuid>)>,
     forgotten: Vec<OrganisationId>,
@@ -139,8 +140,9 @@ impl Batch {
                 }
                 self.gone.extend(changes.gone);
                 for row in changes.written {
-                    self.gone.retain(|rule| *rule != row.rule);
-                    self.written.insert(row.rule, row);
+                    let key = (row.organisation.clone(), row.rule);
+                    self.gone.remove(&key);
+                    self.written.insert(key, row);
                 }
             }
             Entry::Sync(row) => {
@@ -163,7 +165,7 @@ impl Batch {
         let store = &engine.store;
         let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
         if !written.is_empty() || !self.gone.is_empty() {
-            store.write_rule_statuses(written, self.gone.clone()).await?;
+            store.write_rule_statuses(written, self.gone.iter().cloned().collect()).await?;
         }
         if !self.syncs.is_empty() {
             store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;

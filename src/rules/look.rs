@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::activation::{Mode, Trouble, activate};
+use super::activation::{Mode, activate};
 use super::engine::Engine;
 use super::lease::Lease;
 use super::memory::Memory;
@@ -59,8 +59,7 @@ impl Look {
             Ok(_) if is_absent => Activated::default(),
             Ok(rows) => activate(&engine, &lease, &organisation, &rows, &mut memory, mode).await,
             Err(error) => {
-                let trouble = Trouble { problem: error.to_string(), retry_after: None };
-                Activated { outcome: Outcome::Failed(trouble), ..Activated::default() }
+                Activated { outcome: Outcome::Failed(error.into()), ..Activated::default() }
             }
         };
         let took = began.elapsed();

@@ -3,9 +3,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::desired::Limits;
 use super::plan::Quarantine;
@@ -21,7 +18,8 @@ pub(super) struct Memory {
     pub(super) limits: Option<Limits>,
     /// Rows and listing that were seen to agree.
     pub(super) settled: Option<Settled>,
-    quarantine: HashMap<String, Quarantined>,
+    /// Rules that Mimir will not take.
+    pub(super) quarantine: Quarantine,
     hasher: RandomState,
 }
 
@@ -31,15 +29,6 @@ pub(super) struct Settled {
     pub(super) rows: u64,
     pub(super) listing: [u8; 32],
 }
-
-#[derive(Debug)]
-struct Quarantined {
-    reason: String,
-    since: Instant,
-}
-
-/// How long a rule that Mimir refused is not tried again: a later Mimir may know more.
-const QUARANTINE: Duration = Duration::from_secs(3600);
 
 impl Memory {
     /// A digest of rows, good within this process.
@@ -52,27 +41,12 @@ impl Memory {
 
     /// Whether these rows and this listing were seen to agree, and nothing waits to be tried again.
     pub(super) fn is_settled(&self, rows: u64, listing: [u8; 32]) -> bool {
-        self.settled == Some(Settled { rows, listing })
-            && self.quarantine.values().all(|kept| kept.since.elapsed() < QUARANTINE)
+        self.settled == Some(Settled { rows, listing }) && self.quarantine.is_fresh()
     }
 
     /// How many rules are live.
     pub(super) fn live(&self) -> usize {
         let kept = self.kept.iter().flat_map(HashMap::values);
         kept.filter(|status| status.live_hash.is_some()).count()
-    }
-
-    /// The rules that Mimir will not take, and why.
-    pub(super) fn quarantine(&self) -> Quarantine {
-        let kept = self.quarantine.iter();
-        kept.map(|(hash, kept)| (hash.clone(), kept.reason.clone())).collect()
-    }
-
-    pub(super) fn quarantine_rule(&mut self, hash: String, reason: String) {
-        self.quarantine.insert(hash, Quarantined { reason, since: Instant::now() });
-    }
-
-    pub(super) fn forget_old_quarantine(&mut self) {
-        self.quarantine.retain(|_, kept| kept.since.elapsed() < QUARANTINE);
     }
 }

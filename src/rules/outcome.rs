@@ -88,7 +88,7 @@ impl Activated {
     ) -> Self {
         let kept = memory.kept.get_or_insert_default();
         let status = |row: &AlertRuleRow| {
-            let reason = trouble.problem.clone();
+            let reason = trouble.words.to_owned();
             (row.id, Kept { state: RuleState::Error, reason, live_hash: None })
         };
         let now = rows.iter().map(status).collect();
@@ -121,7 +121,7 @@ pub(super) fn report(
             unfinished(parsed, kept, ending, RuleState::Pending, &reason)
         }
         (Outcome::Failed(trouble), _) => {
-            let reason = format!("{}; it is tried again", trouble.problem);
+            let reason = format!("{}; it is tried again", trouble.words);
             unfinished(parsed, kept, ending, RuleState::Error, &reason)
         }
         (Outcome::Deferred | Outcome::LeaseLost, _)
@@ -155,6 +155,9 @@ fn done(
     }
     for rule in &parsed.disabled {
         now.insert(*rule, of(RuleState::Disabled, "", None));
+    }
+    for (rule, reason) in &parsed.crowded_out {
+        now.insert(*rule, of(RuleState::OverLimit, reason, None));
     }
     now
 }
@@ -197,6 +200,10 @@ fn unfinished(
     for (rule, reason) in &parsed.refused {
         let (reason, live_hash) = (reason.clone(), still(*rule));
         now.insert(*rule, Kept { state: RuleState::Invalid, reason, live_hash });
+    }
+    for (rule, reason) in &parsed.crowded_out {
+        let (reason, live_hash) = (reason.clone(), still(*rule));
+        now.insert(*rule, Kept { state: RuleState::OverLimit, reason, live_hash });
     }
     for rule in &parsed.disabled {
         let live_hash = still(*rule);

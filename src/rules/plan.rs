@@ -3,7 +3,9 @@
 //! one.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
@@ -12,7 +14,9 @@ use super::diff::{Diff, diff};
 use super::guard::Removal;
 use super::statuses::KeptStatuses;
 use crate::mimir::ruler::{Listed, StoredGroup};
-use crate::store::{AlertRuleRow, Tombstones};
+use crate::store::{
+    AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, Tombstones,
+};
 
 /// The rows of an organisation, read.
 #[derive(Clone, Debug, Default)]
@@ -23,10 +27,59 @@ pub struct ParsedRows {
     pub refused: Vec<(Uuid, String)>,
     /// Rows that are switched off.
     pub disabled: Vec<Uuid>,
+    /// Rows for which the organisation's others leave no room, and why.
+    pub crowded_out: Vec<(Uuid, String)>,
 }
 
 /// Rules that Mimir will not take, by the hash of what they say, and why.
-pub(super) type Quarantine = HashMap<String, String>;
+#[derive(Debug, Default)]
+pub(super) struct Quarantine(HashMap<String, Quarantined>);
+
+#[derive(Debug)]
+struct Quarantined {
+    reason: String,
+    since: Instant,
+}
+
+/// How long a rule that Mimir refused is not tried again: a later Mimir may know more.
+const QUARANTINE: Duration = Duration::from_secs(3600);
+
+impl Quarantine {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn put(&mut self, hash: String, reason: &str) {
+        self.0.insert(hash, Quarantined { reason: shortened(reason), since: Instant::now() });
+    }
+
+    fn reason(&self, hash: &str) -> Option<&str> {
+        self.0.get(hash).map(|kept| kept.reason.as_str())
+    }
+
+    /// Whether none is old enough to be tried again.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.0.values().all(|kept| kept.since.elapsed() < QUARANTINE)
+    }
+
+    /// Forgets those that are old, and those that no row is about any more.
+    pub(super) fn tidy(&mut self, enabled: &[AlertRule]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let there: HashSet<String> = enabled.iter().map(AlertRule::hash).collect();
+        self.0.retain(|hash, kept| there.contains(hash) && kept.since.elapsed() < QUARANTINE);
+    }
+}
+
+/// A text for a status. What Mimir says may be as long as what it is about.
+pub(super) fn shortened(text: &str) -> String {
+    const LONGEST: usize = 2000;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 /// What there is to do.
 #[derive(Debug)]
@@ -49,6 +102,22 @@ pub struct Plan {
 pub fn parse_rows(rows: &[AlertRuleRow], defaults: &RuleDefaults) -> ParsedRows {
     let mut parsed = ParsedRows::default();
     for row in rows {
+        match row.excess {
+            Excess::None => {}
+            Excess::Row => {
+                let reason = format!("the row is larger than {} KiB", MOST_ROW_BYTES >> 10);
+                parsed.refused.push((row.id, reason));
+                continue;
+            }
+            Excess::Organisation => {
+                let most = MOST_ORGANISATION_BYTES >> 20;
+                let reason = format!(
+                    "the organisation's rules are larger than {most} MiB together, and older ones come first"
+                );
+                parsed.crowded_out.push((row.id, reason));
+                continue;
+            }
+        }
         match parse(row, defaults) {
             Ok(Parsed::Enabled(rule)) => parsed.enabled.push(rule),
             Ok(Parsed::Disabled) => parsed.disabled.push(row.id),
@@ -74,9 +143,9 @@ pub(super) fn wanted(
     let mut quarantined = Vec::new();
     for rule in enabled {
         // Hashing every rule would be the most of the work where nothing is wrong.
-        let reason = if quarantine.is_empty() { None } else { quarantine.get(&rule.hash()) };
-        match reason {
-            Some(reason) => quarantined.push((rule.clone(), reason.clone())),
+        let hash = if quarantine.is_empty() { None } else { Some(rule.hash()) };
+        match hash.as_deref().and_then(|hash| quarantine.reason(hash)) {
+            Some(reason) => quarantined.push((rule.clone(), reason.to_owned())),
             None => fit.push(rule.clone()),
         }
     }
@@ -120,12 +189,21 @@ impl Plan {
     ) -> Removal {
         let gone = gone(parsed, kept);
         let missing = gone.iter().filter(|rule| !tombstones.contains(rule)).count();
+        // A tombstone of a rule that was never live explains nothing; where the statuses are lost, any
+        // may be that of one that was.
+        let was_live = |rule: &&Uuid| kept.get(rule).is_some_and(|kept| kept.live_hash.is_some());
+        let buried = if kept.is_empty() {
+            tombstones.len()
+        } else {
+            tombstones.iter().filter(was_live).count()
+        };
         let rows_that_are_none =
-            parsed.refused.len() + parsed.disabled.len() + self.quarantined.len();
+            parsed.refused.len() + parsed.disabled.len() + self.quarantined.len()
+                + parsed.crowded_out.len();
         Removal {
             observed: self.observed_rules(),
             remaining: self.desired_rules(),
-            explained: tombstones.len() + rows_that_are_none + self.over_limit.len(),
+            explained: buried + rows_that_are_none + self.over_limit.len(),
             missing,
         }
     }
@@ -139,6 +217,7 @@ pub(super) fn gone(parsed: &ParsedRows, kept: &KeptStatuses) -> Vec<Uuid> {
         .map(|rule| rule.id)
         .chain(parsed.refused.iter().map(|(rule, _)| *rule))
         .chain(parsed.disabled.iter().copied())
+        .chain(parsed.crowded_out.iter().map(|(rule, _)| *rule))
         .collect();
     let live = kept.iter().filter(|(_, status)| status.live_hash.is_some()).map(|(rule, _)| *rule);
     live.filter(|rule| !there.contains(rule)).collect()

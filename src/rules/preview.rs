@@ -102,7 +102,7 @@ impl Engine {
         let parsed = parse_rows(rows, &self.defaults());
         let listed = self.list(&tenant).await?.parse(&self.config.namespace)?;
         let mut limits = self.limits_by_default();
-        let mut quarantine = Quarantine::new();
+        let mut quarantine = Quarantine::default();
         let mut plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed.clone()).await?;
         if is_near(&plan, &limits) {
             limits = self.limits_of(&tenant).await?;
@@ -112,7 +112,7 @@ impl Engine {
         for (at, _) in &plan.diff.writes {
             for rule in &plan.groups[*at].members {
                 if let Some(reason) = self.fault_of(&tenant, rule).await? {
-                    quarantine.insert(rule.hash(), reason);
+                    quarantine.put(rule.hash(), &reason);
                 }
             }
         }

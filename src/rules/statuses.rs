@@ -25,7 +25,7 @@ pub(super) type KeptStatuses = HashMap<Uuid, Kept>;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct StatusChanges {
     pub(super) written: Vec<RuleStatusRow>,
-    pub(super) gone: Vec<Uuid>,
+    pub(super) gone: Vec<(OrganisationId, Uuid)>,
 }
 
 impl From<RuleStatusRow> for Kept {
@@ -53,7 +53,8 @@ pub(super) fn change(
             });
         }
     }
-    changes.gone = kept.keys().filter(|rule| !now.contains_key(rule)).copied().collect();
+    let gone = kept.keys().filter(|rule| !now.contains_key(rule));
+    changes.gone = gone.map(|rule| (organisation.clone(), *rule)).collect();
     *kept = now;
     changes
 }
@@ -90,7 +91,7 @@ mod tests {
                 prop_assert_ne!(before.get(&rule), after.get(&rule));
                 table.insert(rule, row.into());
             }
-            for rule in changes.gone {
+            for (_, rule) in changes.gone {
                 prop_assert!(table.remove(&rule).is_some());
             }
             prop_assert_eq!(&table, &after);

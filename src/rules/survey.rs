@@ -31,6 +31,8 @@ pub(super) enum Read {
     Organisations(HashSet<OrganisationId>),
     /// Some of them.
     Batch(Vec<Surveyed>),
+    /// One that could not be read by itself, as others could.
+    Unread(OrganisationId, StoreError),
     /// It could not go on.
     Failed(StoreError),
 }
@@ -130,23 +132,64 @@ async fn read_all(
         return Ok(());
     }
     for batch in names.chunks(BATCH) {
-        let mut snapshot = engine.store.alert_rules_of(batch.to_vec()).await?;
-        let mut kept: HashMap<OrganisationId, KeptStatuses> = HashMap::new();
-        if with_statuses {
-            for row in engine.store.rule_statuses_of(batch.to_vec()).await? {
-                let of = kept.entry(row.organisation.clone()).or_default();
-                of.insert(row.rule, row.into());
+        let read = match read_batch(engine, with_statuses, batch).await {
+            Ok(surveyed) => vec![Read::Batch(surveyed)],
+            Err(error) => read_singly(engine, with_statuses, batch, error).await?,
+        };
+        for read in read {
+            if sender.send(read).await.is_err() {
+                return Ok(());
             }
-        }
-        let surveyed = batch.iter().filter(|name| snapshot.existing.contains(*name));
-        let surveyed = surveyed.map(|organisation| Surveyed {
-            organisation: organisation.clone(),
-            rows: snapshot.rows.remove(organisation).unwrap_or_default(),
-            kept: with_statuses.then(|| kept.remove(organisation).unwrap_or_default()),
-        });
-        if sender.send(Read::Batch(surveyed.collect())).await.is_err() {
-            return Ok(());
         }
     }
     Ok(())
+}
+
+/// One of a batch may be too much for the database; the others have nothing to do with that. If none
+/// of them can be read, or several cannot, it is the database.
+async fn read_singly(
+    engine: &Engine,
+    with_statuses: bool,
+    batch: &[OrganisationId],
+    mut error: StoreError,
+) -> Result<Vec<Read>, StoreError> {
+    const MOST_UNREAD: usize = 3;
+    let mut read = Vec::with_capacity(batch.len());
+    let mut unread = 0;
+    for one in batch {
+        match read_batch(engine, with_statuses, std::slice::from_ref(one)).await {
+            Ok(surveyed) => read.push(Read::Batch(surveyed)),
+            Err(of_one) => {
+                unread += 1;
+                error = of_one.clone();
+                read.push(Read::Unread(one.clone(), of_one));
+            }
+        }
+        if unread >= MOST_UNREAD.min(batch.len()) {
+            return Err(error);
+        }
+    }
+    Ok(read)
+}
+
+async fn read_batch(
+    engine: &Engine,
+    with_statuses: bool,
+    batch: &[OrganisationId],
+) -> Result<Vec<Surveyed>, StoreError> {
+    let mut snapshot = engine.store.alert_rules_of(batch.to_vec()).await?;
+    let mut kept: HashMap<OrganisationId, KeptStatuses> = HashMap::new();
+    if with_statuses {
+        for row in engine.store.rule_statuses_of(batch.to_vec()).await? {
+            let of = kept.entry(row.organisation.clone()).or_default();
+            of.insert(row.rule, row.into());
+        }
+    }
+    let surveyed = batch.iter().filter(|name| snapshot.existing.contains(*name));
+    let surveyed = surveyed.map(|organisation| Surveyed {
+        organisation: organisation.clone(),
+        rows: snapshot.rows.remove(organisation).unwrap_or_default(),
+        kept: with_statuses.then(|| kept.remove(organisation).unwrap_or_default()),
+    });
+    Ok(surveyed.collect())
 }

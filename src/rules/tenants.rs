@@ -28,7 +28,7 @@ pub(super) struct Tenant {
     pub(super) requests: Vec<Uuid>,
     /// Rules in each state, as they were last counted.
     pub(super) states: [usize; RuleState::ALL.len()],
-    last_start: Option<Instant>,
+    rests_until: Option<Instant>,
 }
 
 impl Tenant {
@@ -58,8 +58,11 @@ pub(super) struct Tenants {
     running: usize,
 }
 
-/// Two looks at one tenant are at least so far apart, however fast its rules change.
-const REST: Duration = Duration::from_millis(20);
+/// After a look a tenant rests, however fast its rules change: for some times as long as the look
+/// took, so that one with very many rules takes no more than its share of the time.
+const SHARE: u32 = 3;
+const SHORTEST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 impl Tenants {
     pub(super) fn get(&mut self, organisation: &OrganisationId) -> &mut Tenant {
@@ -92,7 +95,7 @@ impl Tenants {
             TenantState::Running { .. } => tenant.state = TenantState::Running { again: true },
             // News are a reason to try again, but not faster than that.
             TenantState::Idle | TenantState::Waiting(_) => {
-                match tenant.last_start.map(|start| start + REST).filter(|at| *at > now) {
+                match tenant.rests_until.filter(|at| *at > now) {
                     Some(at) => self.wait_until(organisation, at),
                     None => self.enqueue(organisation),
                 }
@@ -146,7 +149,6 @@ impl Tenants {
             return None;
         }
         tenant.state = TenantState::Running { again: false };
-        tenant.last_start = Some(Instant::now());
         let begun = Begun {
             memory: tenant.memory.take().unwrap_or_default(),
             heard_at: tenant.heard_at.take(),
@@ -157,11 +159,18 @@ impl Tenants {
     }
 
     /// A look has ended; says whether there is to be another.
-    pub(super) fn end(&mut self, organisation: &OrganisationId, memory: Box<Memory>) -> bool {
+    pub(super) fn end(
+        &mut self,
+        organisation: &OrganisationId,
+        memory: Box<Memory>,
+        took: Duration,
+    ) -> bool {
         self.running = self.running.saturating_sub(1);
         let tenant = self.get(organisation);
         let again = tenant.state == TenantState::Running { again: true };
         tenant.memory = Some(memory);
+        let rest = (took * SHARE).clamp(SHORTEST_REST, LONGEST_REST);
+        tenant.rests_until = Some(Instant::now() + rest);
         tenant.state = TenantState::Idle;
         again
     }
@@ -194,7 +203,7 @@ mod tests {
         assert!(tenants.begin(&acme()).is_none(), "one look at a time");
         tenants.hear(&acme(), Instant::now());
         tenants.hear(&acme(), Instant::now());
-        assert!(tenants.end(&acme(), begun.memory));
+        assert!(tenants.end(&acme(), begun.memory, Duration::ZERO));
         assert_eq!(tenants.running(), 0);
     }
 
@@ -204,7 +213,7 @@ mod tests {
         tenants.hear(&acme(), Instant::now());
         let organisation = tenants.next().unwrap();
         let begun = tenants.begin(&organisation).unwrap();
-        assert!(!tenants.end(&acme(), begun.memory));
+        assert!(!tenants.end(&acme(), begun.memory, Duration::ZERO));
         tenants.hear(&acme(), Instant::now());
         assert_eq!(tenants.next(), None, "a rest first");
         let alarm = tenants.next_alarm().unwrap();
@@ -220,7 +229,7 @@ mod tests {
         tenants.hear(&acme(), Instant::now());
         assert_eq!(tenants.next(), Some(acme()));
         let begun = tenants.begin(&acme()).unwrap();
-        tenants.end(&acme(), begun.memory);
+        tenants.end(&acme(), begun.memory, Duration::ZERO);
         tenants.ring(later);
         assert_eq!(tenants.next(), None);
     }

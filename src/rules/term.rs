@@ -7,6 +7,7 @@
 mod finish;
 mod judge;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Term {
     surveys: u64,
     /// What is said of this leader.
     leader: LeaderRow,
+    /// Requested syncs that are being worked on.
+    known: HashSet<Uuid>,
     /// Rules in each state, over all tenants, and of each as it was last counted.
     totals: [usize; RuleState::ALL.len()],
 }
@@ -53,6 +56,8 @@ enum Done {
     Leader(Result<LeaderRow, StoreError>),
     /// A namespace of an organisation that is gone was deleted, or not.
     Buried(OrganisationId, Result<(), String>),
+    /// Old notes were forgotten, or not.
+    Tidied(Result<(), StoreError>),
 }
 
 /// How soon a look at everything that failed is tried again.
@@ -87,6 +92,7 @@ impl Term {
             next_survey: Instant::now() + SURVEY_RETRY,
             surveys: 0,
             leader,
+            known: HashSet::new(),
             totals: [0; RuleState::ALL.len()],
         }
     }
@@ -137,10 +143,9 @@ impl Term {
     fn take_requests(&mut self, requests: Vec<SyncRequest>) {
         let mut everything = Vec::new();
         for request in requests {
-            // One that is being worked on already.
-            let is_known = self.is_known(request.id);
+            let is_new = self.known.insert(request.id);
             match request.organisation {
-                _ if is_known => {}
+                _ if !is_new => {}
                 None => everything.push(request.id),
                 Some(organisation) => {
                     self.tenants.get(&organisation).requests.push(request.id);
@@ -152,12 +157,6 @@ impl Term {
         if !everything.is_empty() {
             self.want_survey(everything);
         }
-    }
-
-    fn is_known(&self, request: Uuid) -> bool {
-        let of_survey = self.survey.as_ref().is_some_and(|s| s.requests.contains(&request));
-        let of_next = self.survey_again.as_ref().is_some_and(|all| all.contains(&request));
-        of_survey || of_next || self.tenants.iter().any(|(_, t)| t.requests.contains(&request))
     }
 
     /// Everything is to be looked at, by a survey that begins from now on.
@@ -190,10 +189,8 @@ impl Term {
     fn start_looks(&mut self) {
         while self.tenants.running() < self.engine.config.concurrency {
             if let Some(organisation) = self.tenants.next() {
-                let mode = match &self.leader.guard {
-                    Some(held) => Mode::Wary(held.clone()),
-                    None => Mode::Guarded,
-                };
+                let is_wary = self.leader.guard.is_some();
+                let mode = if is_wary { Mode::Wary } else { Mode::Guarded };
                 self.start(organisation, None, mode, false);
                 continue;
             }
@@ -238,6 +235,11 @@ impl Term {
                 survey.organisations = organisations;
             }
             Some(Read::Batch(batch)) => survey.todo.extend(batch),
+            Some(Read::Unread(organisation, error)) => {
+                tracing::warn!(organisation.id = %organisation, %error, "Alert rules not read; nothing is deleted");
+                survey.done += 1;
+                *survey.outcomes.entry("failed").or_default() += 1;
+            }
             Some(Read::Failed(error)) => {
                 tracing::warn!(%error, "Alert rules not read; nothing is deleted");
                 survey.problem = Some(error.to_string());
@@ -260,6 +262,8 @@ impl Term {
             }
             Ok(Done::Leader(row)) => self.judge_survey(row),
             Ok(Done::Buried(organisation, outcome)) => self.buried(&organisation, outcome),
+            Ok(Done::Tidied(Ok(()))) => {}
+            Ok(Done::Tidied(Err(error))) => tracing::warn!(%error, "Old notes on rules kept"),
             Err(error) => {
                 // A look that broke would block its tenant for ever: begin anew.
                 tracing::error!(%error, "A look at alert rules broke");

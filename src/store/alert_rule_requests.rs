@@ -39,6 +39,9 @@ pub struct SyncRequest {
     pub outcome: String,
 }
 
+/// So many are taken up at once; there is one waiting for each organisation at most.
+const MOST_WAITING: usize = 10_000;
+
 const COLUMNS: &str = "id, organisation_id, done, total, outcome::text as outcome";
 
 impl Store {
@@ -47,7 +50,9 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let query = format!(
-                "insert into {} (organisation_id, requested_by) values ($1, $2) returning id",
+                "insert into {} (organisation_id, requested_by) values ($1, $2) \
+                 on conflict ((coalesce(organisation_id, ''))) where started_at is null \
+                 do update set requested_by = excluded.requested_by returning id",
                 store.requests()
             );
             let organisation = new.organisation.map(|organisation| organisation.to_string());
@@ -64,18 +69,35 @@ impl Store {
         Ok(self.sync_requests("id = $1", Some(id)).await?.pop())
     }
 
-    /// Those that are not done. Old ones that are done are forgotten on the way.
+    /// Those that are not done.
     pub async fn waiting_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
+        self.sync_requests("finished_at is null and $1::uuid is null", None).await
+    }
+
+    /// Forgets what is so old that nobody asks for it: syncs of yesterday, and deletions that were
+    /// carried out long ago or had nothing to be carried out.
+    pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
-            let query = format!(
-                "delete from {} where requested_at < now() - interval '7 days'",
-                store.requests()
-            );
-            store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(query))).await.map(drop)
+            let statements = [
+                format!(
+                    "delete from {} where requested_at < now() - interval '1 day'",
+                    store.requests()
+                ),
+                format!(
+                    "delete from {} as grave where deleted_at < now() - interval '1 day' and not exists \
+                     (select from {} as status where status.rule_id = grave.rule_id \
+                      and status.organisation_id = grave.organisation_id and status.rule_hash is not null)",
+                    store.own("alert_rule_tombstone"),
+                    store.own("alert_rule_status")
+                ),
+            ];
+            for statement in statements {
+                store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(statement))).await?;
+            }
+            Ok(())
         })
-        .await?;
-        self.sync_requests("finished_at is null and $1::uuid is null", None).await
+        .await
     }
 
     async fn sync_requests(
@@ -87,12 +109,14 @@ impl Store {
         self.run(async move {
             let times = ["requested_at", "started_at", "finished_at"].map(moment::select);
             let query = format!(
-                "select {COLUMNS}, {} from {} as request where {condition} order by request.requested_at",
+                "select {COLUMNS}, {} from {} as request where {condition} order by request.requested_at limit {MOST_WAITING}",
                 times.join(", "),
                 store.requests()
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(id);
-            let rows = store.rows(&store.0.rules_pool, query).await?;
+            // Whoever follows a sync must not be in the way of what is to be done for it.
+            let pool = if id.is_some() { &store.0.side_pool } else { &store.0.rules_pool };
+            let rows = store.rows(pool, query).await?;
             rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
         })
         .await

@@ -95,7 +95,7 @@ impl Store {
     pub async fn write_rule_statuses(
         &self,
         written: Vec<RuleStatusRow>,
-        gone: Vec<Uuid>,
+        gone: Vec<(OrganisationId, Uuid)>,
     ) -> Result<(), StoreError> {
         for batch in written.chunks(BATCH) {
             self.write_status_batch(batch.to_vec()).await?;
@@ -106,8 +106,14 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let table = store.own("alert_rule_status");
-            let query = format!("delete from {table} where rule_id = any($1)");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(gone);
+            // A rule that moved is another organisation's by now.
+            let query = format!(
+                "delete from {table} using unnest($1::text[], $2::uuid[]) as gone(organisation, rule) \
+                 where organisation_id = organisation and rule_id = rule"
+            );
+            let (organisations, rules): (Vec<String>, Vec<Uuid>) =
+                gone.into_iter().map(|(organisation, rule)| (organisation.to_string(), rule)).unzip();
+            let query = sqlx::query(AssertSqlSafe(query)).bind(organisations).bind(rules);
             store.rows(&store.0.rules_pool, query).await.map(drop)
         })
         .await

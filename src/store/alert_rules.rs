@@ -40,7 +40,30 @@ pub struct AlertRuleRow {
     pub enabled: Option<String>,
     /// When it was made, in microseconds since the epoch.
     pub created_at_micros: Option<i64>,
+    /// Whether it was too large to be read; then there are no texts.
+    pub excess: Excess,
 }
+
+/// Whether a row was too large to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Excess {
+    /// It was read.
+    #[default]
+    None,
+    /// It is larger than [`MOST_ROW_BYTES`].
+    Row,
+    /// Its organisation's rows are larger than [`MOST_ORGANISATION_BYTES`] together, or more than
+    /// [`MOST_ROWS`], and older ones were read.
+    Organisation,
+}
+
+/// The texts of one row. A rule may have 64 KiB of expression and as much of labels and annotations.
+pub const MOST_ROW_BYTES: usize = 256 << 10;
+/// The texts of all rows of an organisation. Whoever writes more than that must not take the memory
+/// and the time of all the others; Mimir's listing of so much can still be read.
+pub const MOST_ORGANISATION_BYTES: usize = 4 << 20;
+/// Rows of an organisation that are read. Ours cannot have more.
+pub const MOST_ROWS: usize = 5000;
 
 /// Some organisations and their rules, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +108,7 @@ impl Store {
             );
             let existing = sqlx::query(AssertSqlSafe(existing)).bind(names.clone());
             let existing = existing.persistent(false).fetch_all(&mut *transaction).await?;
-            let rules = sqlx::query(AssertSqlSafe(queries.alert_rule.clone())).bind(names);
+            let rules = sqlx::query(AssertSqlSafe(bounded(&queries.alert_rule))).bind(names);
             let rules = rules.persistent(false).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             let mut snapshot = RulesSnapshot {
@@ -123,6 +146,37 @@ impl Store {
     }
 }
 
+/// The texts of rules, which may be of any length.
+const TEXTS: [&str; 8] = [
+    "name",
+    "expr",
+    "for_duration",
+    "keep_firing_for",
+    "rule_group",
+    "evaluation_interval",
+    "labels",
+    "annotations",
+];
+
+/// A reading of rules of which nothing is so large that it harms: what is too much comes without its
+/// texts, oldest first.
+fn bounded(query: &str) -> String {
+    let sizes = TEXTS.map(|text| format!("coalesce(octet_length({text}), 0)")).join(" + ");
+    let texts = TEXTS.map(|text| format!("case when excess = 0 then {text} end as {text}"));
+    format!(
+        "with given as ({query}), \
+         sized as (select *, {sizes} as bytes from given), \
+         summed as (select *, row_number() over w as number, \
+             sum(case when bytes > {MOST_ROW_BYTES} then 0 else bytes end) over w as total from sized \
+             window w as (partition by organisation_id order by created_at nulls first, id)), \
+         judged as (select *, case when bytes > {MOST_ROW_BYTES} then 1 \
+             when total > {MOST_ORGANISATION_BYTES} then 2 else 0 end as excess \
+             from summed where number <= {MOST_ROWS}) \
+         select id, organisation_id, created_at, enabled, excess, {} from judged",
+        texts.join(", ")
+    )
+}
+
 /// One that no tenant can have is nobody's.
 fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
     let name: Option<&str> = row.try_get("organisation_id").ok()?;
@@ -139,6 +193,11 @@ fn read(row: &PgRow) -> Result<AlertRuleRow, String> {
     let organisation =
         OrganisationId::parse(&organisation).map_err(|error| format!("rule {id}: {error}"))?;
     let created: Option<f64> = row.try_get("created_at").map_err(|error| error.to_string())?;
+    let excess = match row.try_get::<i32, _>("excess").map_err(|error| error.to_string())? {
+        0 => Excess::None,
+        1 => Excess::Row,
+        _ => Excess::Organisation,
+    };
     #[expect(clippy::cast_possible_truncation, reason = "saturates, which keeps the order")]
     let created_at_micros = created.map(|seconds| (seconds * 1e6) as i64);
     Ok(AlertRuleRow {
@@ -154,5 +213,6 @@ fn read(row: &PgRow) -> Result<AlertRuleRow, String> {
         annotations: text("annotations")?,
         enabled: text("enabled")?,
         created_at_micros,
+        excess,
     })
 }

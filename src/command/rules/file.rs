@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::store::AlertRuleRow;
+use crate::store::{AlertRuleRow, Excess};
 use crate::tenancy::OrganisationId;
 
 /// A row, and where in the file it stands.
@@ -62,6 +62,7 @@ fn of_row(row: &Value, organisation: &OrganisationId, at: usize) -> Option<Alert
         annotations: text(row, "annotations"),
         enabled: text(row, "enabled"),
         created_at_micros: i64::try_from(at).ok(),
+        excess: Excess::None,
     })
 }
 
@@ -94,6 +95,7 @@ fn of_group(
             annotations: text(rule, "annotations"),
             enabled: None,
             created_at_micros: i64::try_from(rows.len()).ok(),
+            excess: Excess::None,
         };
         rows.push(FileRow { place, row });
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::Excess;
 use crate::tenancy::OrganisationId;
 use proptest::prelude::*;
 
@@ -16,6 +17,7 @@ fn row() -> AlertRuleRow {
         annotations: None,
         enabled: None,
         created_at_micros: Some(7),
+        excess: Excess::None,
     }
 }
 

@@ -26,7 +26,7 @@ impl Term {
         if let (Outcome::Applied, Some(heard)) = (&activated.outcome, heard_at) {
             metrics.lag.record(heard.elapsed().as_secs_f64());
         }
-        let again = self.tenants.end(&organisation, memory);
+        let again = self.tenants.end(&organisation, memory, took);
         if is_survey {
             self.note_in_survey(&organisation, &activated);
         }
@@ -44,6 +44,7 @@ impl Term {
         self.ledger.statuses(activated.changes);
         self.ledger.buried(&organisation, activated.buried);
         for request in requests {
+            self.known.remove(&request);
             let outcome = Some(outcome.clone());
             self.ledger.progress(request, Progress { done: 1, total: 1, outcome });
         }
@@ -221,8 +222,8 @@ fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
 
 fn for_whoever_asked(activated: &Activated) -> String {
     let problem = match &activated.outcome {
-        Outcome::Failed(trouble) => Some(&trouble.problem),
-        Outcome::Held(held) => Some(&held.reason),
+        Outcome::Failed(trouble) => Some(trouble.words),
+        Outcome::Held(held) => Some(held.reason.as_str()),
         _ => None,
     };
     let states = RuleState::ALL.map(|state| (state.name(), activated.states[state as usize]));

@@ -67,7 +67,7 @@ impl Term {
         let mode = match &held {
             None => Mode::Guarded,
             Some(_) if is_confirmed => Mode::Confirmed,
-            Some(held) => Mode::Held(held.clone()),
+            Some(_) => Mode::Held,
         };
         let held = held.filter(|_| !is_confirmed);
         if held != self.leader.guard {
@@ -85,7 +85,7 @@ impl Term {
             .metrics
             .overall_guard_held
             .set(f64::from(u8::from(self.leader.guard.is_some())));
-        let buried = if matches!(mode, Mode::Held(_)) {
+        let buried = if mode == Mode::Held {
             Vec::new()
         } else {
             std::mem::take(&mut survey.buried)
@@ -104,7 +104,7 @@ impl Term {
         }
         for organisation in deferred {
             // Read anew: some time has passed.
-            if self.start(organisation.clone(), None, mode.clone(), true)
+            if self.start(organisation.clone(), None, mode, true)
                 && let Some(survey) = &mut self.survey
             {
                 survey.pending.insert(organisation);
@@ -146,12 +146,15 @@ impl Term {
             self.engine.metrics.reconciled_at.set(self.engine.clock.now().as_secs_f64());
             self.engine.metrics.reconcile_duration.record(took.as_secs_f64());
         }
+        let store = self.engine.store.clone();
+        self.tasks.spawn(async move { Done::Tidied(store.forget_old_rule_notes().await) });
         if self.survey_again.is_some() {
             self.next_survey = now + super::SURVEY_REST;
         }
         self.leader.reconcile = outcome.to_string();
         self.ledger.leader(self.leader.clone());
         for request in &survey.requests {
+            self.known.remove(request);
             let (done, total) = (survey.done, survey.total);
             let outcome = Some(outcome.to_string());
             self.ledger.progress(*request, Progress { done, total, outcome });
