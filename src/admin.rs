@@ -29,7 +29,7 @@ use crate::authn::Proof;
 use crate::authz::{AdminGrant, Authorizer};
 use crate::clock::Clock;
 use crate::route::admin as path;
-use crate::rules::Engine;
+use crate::rules::{Desk, Engine};
 use crate::store::Store;
 
 pub use audit::Action;
@@ -45,7 +45,7 @@ pub struct Admin {
 /// What the handlers work with.
 struct AdminContext {
     store: Option<Store>,
-    rules: Option<Arc<Engine>>,
+    rules: Option<Arc<Desk>>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
 }
@@ -59,7 +59,7 @@ impl Admin {
     /// not synced none of those either.
     pub fn new(
         store: Option<Store>,
-        rules: Option<Arc<Engine>>,
+        rules: Option<Arc<Desk>>,
         authorizer: Arc<Authorizer>,
         clock: Clock,
     ) -> Self {
@@ -116,6 +116,10 @@ impl AdminContext {
     }
 
     fn rules(&self) -> Result<&Engine, AdminError> {
+        Ok(self.desk()?.engine())
+    }
+
+    fn desk(&self) -> Result<&Desk, AdminError> {
         self.rules.as_deref().ok_or(AdminError::NoRules)
     }
 }

@@ -25,7 +25,7 @@ use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::rejection::Rejection;
 use crate::route::Surface;
-use crate::rules::Engine;
+use crate::rules::Desk;
 use crate::store::Feed;
 use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
 
@@ -37,6 +37,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the first look at Mimir's names may hold up the start.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
+
+/// How long what goes on beside the requests may take to end.
+const LAST_WORK: Duration = Duration::from_secs(3);
 
 /// Parts that all workers share.
 struct Shared {
@@ -70,14 +73,12 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(database) = &database {
             database.check().await?;
         }
-        let rules = match &database {
-            Some(database) if config.rules.enabled => {
-                Some(Rules::new(config, &database.store, &clock)?)
-            }
+        let rules = match &config.database {
+            Some(database) if config.rules.enabled => Some(Rules::new(config, database, &clock)?),
             _ => None,
         };
-        let engine = rules.as_ref().map(|rules| Arc::clone(&rules.engine));
-        let shared = Shared::new(config, &logging, clock, database.as_ref(), engine, metrics);
+        let desk = rules.as_ref().map(|rules| Arc::clone(&rules.desk));
+        let shared = Shared::new(config, &logging, clock, database.as_ref(), desk, metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
@@ -85,7 +86,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             database.run(hints, &background, &cancelled);
         }
         if let Some(rules) = rules {
-            rules.run(&background, &cancelled);
+            rules.run(&background, &cancelled)?;
         }
         background.spawn({
             let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
@@ -145,7 +146,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
         tracing::info!(complete = in_time, "Drained");
         cancelled.cancel();
         background.close();
-        let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
+        let _ = tokio::time::timeout(LAST_WORK, background.wait()).await;
         Ok(())
     });
     // A name that is still being looked up must not hold up the end.
@@ -159,7 +160,7 @@ impl Shared {
         logging: &Logging,
         clock: Clock,
         database: Option<&Database>,
-        rules: Option<Arc<Engine>>,
+        rules: Option<Arc<Desk>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));

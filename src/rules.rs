@@ -28,6 +28,7 @@
 mod activation;
 pub mod alert_rule;
 pub mod desired;
+pub mod desk;
 pub mod diff;
 pub mod engine;
 mod formats;
@@ -51,6 +52,7 @@ mod writer;
 
 pub use alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
 pub use desired::{Desired, DesiredGroup, Limits, desired};
+pub use desk::{Busy, Desk};
 pub use diff::{Diff, Step, Write, diff, differing_exprs, steps};
 pub use engine::Engine;
 pub use guard::{Removal, Verdict, judge, judge_overall};

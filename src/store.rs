@@ -38,9 +38,10 @@ use crate::config::DatabaseConfig;
 pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
 pub use alert_rule_status::{RuleState, RuleStatusRow};
-pub use alert_rule_sync::{GuardHeld, SyncRow, Tombstones};
+pub use alert_rule_sync::{GuardHeld, SyncRow};
 pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
+    Tombstones,
 };
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};

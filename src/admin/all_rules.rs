@@ -6,12 +6,10 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use http::Uri;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::rules::{
@@ -76,15 +74,25 @@ pub(super) struct AllDiffs {
     organisations: Vec<DiffView>,
     /// Those that could not be looked at, and why.
     problems: Vec<Value>,
-    /// Whether all were looked at in time.
+    /// Whether all were looked at in time, and all that was found has room here.
     complete: bool,
+}
+
+/// What a sync of everything answers, or its dry run.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub(super) enum AllSyncAnswer {
+    Progress(SyncProgress),
+    DryRun(AllDiffs),
 }
 
 /// Organisations that are listed, at most.
 const MOST_LISTED: usize = 1000;
 /// How long a dry run of everything may take.
 const LONGEST_PREVIEW: Duration = Duration::from_secs(60);
-const PREVIEWS_AT_ONCE: usize = 8;
+/// What an answer holds at most.
+const MOST_BYTES: usize = 8 << 20;
 
 /// Who writes, how it stands with each organisation, and what waits for a word.
 #[utoipa::path(get, path = crate::route::admin::ALL_RULES_STATUS, tag = "all rules",
@@ -93,7 +101,7 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
     let engine = parts.rules()?;
     let store = engine.store();
     let leader = store.rule_leader().await?;
-    let is_leading = store.is_led(engine.namespace()).await?;
+    let is_leading = store.is_led().await?;
     let mut syncs = store.rule_syncs().await?;
     let now = time::OffsetDateTime::UNIX_EPOCH + parts.clock.now();
     let (live, not_live) =
@@ -146,51 +154,49 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
 /// change.
 #[utoipa::path(post, path = crate::route::admin::ALL_RULES_SYNC, tag = "all rules",
     params(("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or, for a dry run, `AllDiffs`", body = SyncProgress),
+    responses((status = 200, description = "it is done; or what it would change", body = AllSyncAnswer),
               (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
     uri: Uri,
 ) -> Result<Answer, AdminError> {
-    let engine = parts.rules()?;
     if is_dry_run(&uri)? {
-        return preview_all(engine).await;
+        let all = parts.desk()?.run(async move |engine: Arc<Engine>| preview_all(engine).await);
+        return Ok(Answer::of(&all.await??));
     }
+    let engine = parts.rules()?;
     let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
     request_and_wait(engine, request, crate::route::admin::ALL_RULES_SYNC_PROGRESS).await
 }
 
-async fn preview_all(engine: &Engine) -> Result<Answer, AdminError> {
+async fn preview_all(engine: Arc<Engine>) -> Result<AllDiffs, AdminError> {
     let mut organisations: Vec<_> = engine.store().organisations().await?.into_iter().collect();
     organisations.sort();
-    let total = organisations.len();
     let mut all =
         AllDiffs { looked_at: 0, organisations: Vec::new(), problems: Vec::new(), complete: false };
-    let looking = async {
-        let previews = stream::iter(organisations).map(async |organisation| {
-            let preview = engine.preview(&organisation).await;
-            (organisation, preview)
-        });
-        let mut previews = previews.buffered(PREVIEWS_AT_ONCE);
-        while let Some((organisation, preview)) = previews.next().await {
-            all.looked_at += 1;
-            match preview {
-                Ok(preview) => {
-                    let view = diff_view(&organisation, &preview);
-                    if !view.is_nothing() {
-                        all.organisations.push(view);
-                    }
-                }
-                Err(error) => all.problems.push(
-                    json!({ "organisation": organisation.as_str(), "problem": error.to_string() }),
-                ),
-            }
+    let deadline = Instant::now() + LONGEST_PREVIEW;
+    let mut bytes = 0;
+    for organisation in organisations {
+        if Instant::now() >= deadline || bytes >= MOST_BYTES {
+            return Ok(all);
         }
-    };
-    let in_time = timeout(LONGEST_PREVIEW, looking).await.is_ok();
-    all.complete = in_time && all.looked_at == total;
-    Ok(Answer::of(&all))
+        all.looked_at += 1;
+        match engine.preview(&organisation).await {
+            Ok(preview) => {
+                let view = diff_view(&organisation, &preview);
+                if !view.is_nothing() {
+                    bytes += view.bytes();
+                    all.organisations.push(view);
+                }
+            }
+            Err(error) => all.problems.push(
+                json!({ "organisation": organisation.as_str(), "problem": error.to_string() }),
+            ),
+        }
+    }
+    all.complete = true;
+    Ok(all)
 }
 
 /// How far a sync of everything is.

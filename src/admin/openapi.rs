@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde_json::Value;
 use std::sync::Arc;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::wire::Answer;
 use super::{
@@ -37,12 +37,17 @@ pub(super) fn description() -> Value {
     let mut description = Description::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "a Supabase access token, or auth.admin_key; for webhooks rules.webhook_secret",
-        ))
+        .description(Some("a Supabase access token, a device key, or auth.admin_key"))
+        .build();
+    let webhook = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("rules.webhook_secret, which opens nothing else"))
         .build();
     let components = description.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme("webhook", SecurityScheme::Http(webhook));
+    let header = ApiKey::Header(ApiKeyValue::new("X-Webhook-Secret"));
+    components.add_security_scheme("webhook_header", SecurityScheme::ApiKey(header));
     serde_json::to_value(&description).unwrap_or_default()
 }
 

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::wire::{Answer, read_body, time_text};
 use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;
-use crate::rules::{Engine, Preview, PreviewError, Verdict, promql_warning};
-use crate::store::{NewSyncRequest, RuleStatusRow, SyncRequest, SyncRow};
+use crate::rules::{Busy, Desk, Engine, Preview, PreviewError, Verdict, promql_warning};
+use crate::store::{AlertRuleRow, NewSyncRequest, RuleStatusRow, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
 
 /// An organisation's rules.
@@ -135,6 +135,15 @@ pub(super) struct SyncProgress {
     poll: String,
 }
 
+/// What a sync answers, or its dry run.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub(super) enum SyncAnswer {
+    Progress(SyncProgress),
+    DryRun(DiffView),
+}
+
 /// The deletion that is confirmed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +153,11 @@ pub(super) struct Confirmation {
 }
 
 impl DiffView {
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        2 * self.diff.len() + 200 * (self.changes.len() + self.not_live.len() + 1)
+    }
+
     /// Whether there is nothing to tell.
     pub(super) fn is_nothing(&self) -> bool {
         self.in_sync && self.not_live.is_empty() && self.guard.is_none()
@@ -165,21 +179,43 @@ pub(super) async fn list(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
 ) -> Result<Answer, AdminError> {
-    let engine = parts.rules()?;
-    let organisation = organisation(&grant)?;
+    let organisation = organisation(&grant)?.clone();
+    let (whose, sync_of) = (organisation.clone(), organisation.clone());
+    let read = parts.desk()?.run(async move |engine: Arc<Engine>| rule_views(&engine, whose).await);
+    let rules = read.await??;
+    let sync = parts.rules()?.store().rule_sync_of(sync_of).await?;
+    let list = RuleList {
+        organisation: organisation.to_string(),
+        tenant: parts.authorizer.tenant_name(&organisation),
+        rules,
+        sync: without_the_inside(sync_view(sync.as_ref())),
+    };
+    Ok(Answer::of(&list))
+}
+
+/// Expressions that the parser of our own looks at in one answer: it is slow.
+const MOST_WARNED_BYTES: usize = 32 << 10;
+
+async fn rule_views(
+    engine: &Engine,
+    organisation: OrganisationId,
+) -> Result<Vec<RuleView>, AdminError> {
     let asked = vec![organisation.clone()];
     let mut snapshot = engine.store().alert_rules_of(asked.clone()).await?;
-    let mut rows = snapshot.rows.remove(organisation).unwrap_or_default();
+    let mut rows = snapshot.rows.remove(&organisation).unwrap_or_default();
     rows.sort_by_key(|row| (row.created_at_micros, row.id));
     let statuses = engine.store().rule_statuses_of(asked).await?;
     let statuses: HashMap<Uuid, RuleStatusRow> =
         statuses.into_iter().map(|status| (status.rule, status)).collect();
-    let sync = engine.store().rule_sync_of(organisation.clone()).await?;
-    let rules = rows.into_iter().map(|row| {
+    let mut looked_at = 0;
+    let view = |row: AlertRuleRow| {
         let status = statuses.get(&row.id);
+        let expr = row.expr.as_deref().unwrap_or_default();
+        looked_at += expr.len();
+        let warning = if looked_at <= MOST_WARNED_BYTES { promql_warning(expr) } else { None };
         RuleView {
             id: row.id,
-            warning: row.expr.as_deref().and_then(promql_warning),
+            warning: warning.filter(|_| !expr.is_empty()),
             name: row.name,
             rule_group: row.rule_group,
             evaluation_interval: row.evaluation_interval,
@@ -189,14 +225,8 @@ pub(super) async fn list(
             live_hash: status.and_then(|status| status.live_hash.clone()),
             live_since: status.and_then(|status| status.synced_at).map(time_text),
         }
-    });
-    let list = RuleList {
-        organisation: organisation.to_string(),
-        tenant: parts.authorizer.tenant_name(organisation),
-        rules: rules.collect(),
-        sync: without_the_inside(sync_view(sync.as_ref())),
     };
-    Ok(Answer::of(&list))
+    Ok(rows.into_iter().map(view).collect())
 }
 
 /// What a sync would change now.
@@ -207,19 +237,23 @@ pub(super) async fn diff(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
 ) -> Result<Answer, AdminError> {
-    preview(parts.rules()?, organisation(&grant)?).await
+    preview(parts.desk()?, organisation(&grant)?).await
 }
 
-async fn preview(engine: &Engine, organisation: &OrganisationId) -> Result<Answer, AdminError> {
-    let preview = engine.preview(organisation).await?;
-    Ok(Answer::of(&diff_view(organisation, &preview)))
+async fn preview(desk: &Desk, organisation: &OrganisationId) -> Result<Answer, AdminError> {
+    let organisation = organisation.clone();
+    let view = desk.run(async move |engine: Arc<Engine>| {
+        let preview = engine.preview(&organisation).await?;
+        Ok::<_, AdminError>(diff_view(&organisation, &preview))
+    });
+    Ok(Answer::of(&view.await??))
 }
 
 /// Has the organisation's rules synced now. With `?dry_run=true` it only says what would change.
 #[utoipa::path(post, path = crate::route::admin::RULES_SYNC, tag = "rules",
     params(("organisation" = String, Path),
            ("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or, for a dry run, a `DiffView`", body = SyncProgress),
+    responses((status = 200, description = "it is done; or what it would change", body = SyncAnswer),
               (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
     State(parts): State<Arc<AdminContext>>,
@@ -228,7 +262,7 @@ pub(super) async fn sync(
 ) -> Result<Answer, AdminError> {
     let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
     if is_dry_run(&uri)? {
-        return preview(engine, organisation).await;
+        return preview(parts.desk()?, organisation).await;
     }
     let request =
         NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
@@ -377,7 +411,7 @@ pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> Dif
         organisation: organisation.to_string(),
         tenant: preview.tenant.as_str().to_owned(),
         in_sync: preview.is_in_sync(),
-        diff: preview.diff(),
+        diff: changes.iter().map(|change| change.diff.as_str()).collect(),
         changes: changes
             .into_iter()
             .map(|change| ChangeView {
@@ -420,6 +454,12 @@ pub(super) fn by(grant: &AdminGrant) -> String {
 
 fn organisation(grant: &AdminGrant) -> Result<&OrganisationId, AdminError> {
     grant.organisation().ok_or(AdminError::Broken)
+}
+
+impl From<Busy> for AdminError {
+    fn from(_: Busy) -> Self {
+        Self::Ruler("too many look at rules at once, or it takes too long".to_owned())
+    }
 }
 
 impl From<PreviewError> for AdminError {

@@ -22,7 +22,7 @@ const COLUMNS: [&str; 4] = ["organisation_id", "organization_id", "org_id", "ten
 /// Takes a hint of Supabase's database webhooks (insert, update or delete), with the secret as bearer
 /// token or in `X-Webhook-Secret`.
 #[utoipa::path(post, path = crate::route::admin::ALERT_RULE_WEBHOOK, tag = "webhooks",
-    request_body = serde_json::Value,
+    request_body = serde_json::Value, security(("webhook" = []), ("webhook_header" = [])),
     responses((status = 202, description = "it is looked at", body = serde_json::Value)))]
 pub(super) async fn alert_rule(
     State(parts): State<Arc<AdminContext>>,

@@ -1,36 +1,77 @@
-//! What the sync of alert rules is put together from.
+//! What the sync of alert rules is put together from: a thread that writes, and one for
+//! administrators. Neither shares a thread with telemetry, or with the look-ups of its callers.
 
 use std::io;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::rules::{Engine, Hints, lead_forever, metric_names};
+use crate::config::{Config, DatabaseConfig};
+use crate::rules::{Desk, Engine, Hints, lead_forever, metric_names};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
 
-/// The engine, and where it is told of changes.
+/// The engines, and where they are told of changes.
 pub(super) struct Rules {
-    pub(super) engine: Arc<Engine>,
+    pub(super) desk: Arc<Desk>,
     pub(super) hints: Arc<Hints>,
+    writer: (Runtime, Arc<Engine>),
+    desk_runtime: Runtime,
 }
 
 impl Rules {
-    pub(super) fn new(config: &Config, store: &Store, clock: &Clock) -> io::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        database: &DatabaseConfig,
+        clock: &Clock,
+    ) -> io::Result<Self> {
         let metrics = Arc::new(RuleMetrics::register(&metric_names()));
-        let template = config.tenancy.template.clone();
-        let engine = Engine::new(store.clone(), &config.rules, template, clock.clone(), metrics);
-        let engine = engine.map_err(|fault| io::Error::new(io::ErrorKind::InvalidInput, fault))?;
-        Ok(Self { engine: Arc::new(engine), hints: Arc::default() })
+        let made = || {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            // A store belongs to the runtime that it is made on.
+            let inside = runtime.enter();
+            let fault = |fault: String| io::Error::new(io::ErrorKind::InvalidInput, fault);
+            let store = Store::new(database).map_err(|error| fault(error.to_string()))?;
+            let template = config.tenancy.template.clone();
+            let metrics = Arc::clone(&metrics);
+            let engine = Engine::new(store, &config.rules, template, clock.clone(), metrics);
+            let engine = Arc::new(engine.map_err(fault)?);
+            drop(inside);
+            Ok::<_, io::Error>((runtime, engine))
+        };
+        let (desk_runtime, desk_engine) = made()?;
+        let desk = Arc::new(Desk::new(desk_engine, desk_runtime.handle().clone()));
+        Ok(Self { desk, hints: Arc::default(), writer: made()?, desk_runtime })
     }
 
     /// Starts to stand for writing, and writes whenever nobody else does.
-    pub(super) fn run(self, background: &TaskTracker, cancelled: &CancellationToken) {
-        let Self { engine, hints } = self;
-        background.spawn(lead_forever(engine, hints, holder(), cancelled.clone()));
+    pub(super) fn run(
+        self,
+        background: &TaskTracker,
+        cancelled: &CancellationToken,
+    ) -> io::Result<()> {
+        let Self { hints, writer: (runtime, engine), desk_runtime, .. } = self;
+        let (ended, wait) = oneshot::channel::<()>();
+        // What is under way ends well before the process does.
+        background.spawn(async move {
+            let _ = wait.await;
+        });
+        let stop = cancelled.clone();
+        std::thread::Builder::new().name("rules-writer".to_owned()).spawn(move || {
+            runtime.block_on(lead_forever(engine, hints, holder(), stop));
+            drop(ended);
+            runtime.shutdown_background();
+        })?;
+        let stop = cancelled.clone();
+        std::thread::Builder::new().name("rules-desk".to_owned()).spawn(move || {
+            desk_runtime.block_on(stop.cancelled_owned());
+            desk_runtime.shutdown_background();
+        })?;
+        Ok(())
     }
 }
 

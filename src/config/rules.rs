@@ -93,11 +93,17 @@ pub(super) fn read(
         let problem = format!("must have at least {SHORTEST_SECRET} characters");
         section.fault("webhook_secret", problem);
     }
+    let urls = section.get("urls", upstream.map(of_upstream).unwrap_or_default(), urls);
+    if enabled && urls.is_empty() {
+        let problem =
+            "is missing: with upstream.consul_service alone it is not known where the ruler is";
+        section.fault("urls", problem.to_owned());
+    }
     let limit = |raw| number(raw, 0, 1_000_000).map(|limit| (limit > 0).then_some(limit));
     RulesConfig {
         enabled,
         namespace: section.get("namespace", "alert_rule".to_owned(), namespace),
-        urls: section.get("urls", upstream.map(of_upstream).unwrap_or_default(), urls),
+        urls,
         reconcile_interval: section
             .get("reconcile_interval", 300 * second, |raw| duration(raw, SHORTEST_RECONCILE, day)),
         webhook_secret,

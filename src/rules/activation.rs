@@ -36,8 +36,8 @@ pub(super) enum Mode {
     Held,
     /// Nothing yet: all tenants are to be judged together first.
     Deferring,
-    /// Everything: an administrator has confirmed it for all tenants together.
-    Confirmed,
+    /// So much: an administrator has confirmed it for all tenants together.
+    Confirmed(Removal),
 }
 
 /// A plan is made anew at most so often. Each time at least one rule has been put aside or a limit
@@ -77,6 +77,13 @@ impl From<StoreError> for Trouble {
     }
 }
 
+/// An organisation's rows, and what of it was deleted, at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) rules: Vec<AlertRuleRow>,
+    pub(super) tombstones: Tombstones,
+}
+
 /// One activation under way.
 struct Activation<'a> {
     engine: &'a Engine,
@@ -91,8 +98,9 @@ struct Activation<'a> {
     /// Rules of groups that Mimir will not take for a reason that names none of them.
     broken: HashMap<Uuid, String>,
     wrote: bool,
+    /// Rules whose group was deleted to be written anew, and has not been.
+    lost: HashSet<Uuid>,
     removal: Removal,
-    tombstones: Tombstones,
 }
 
 /// Looks at one tenant, and does what there is to do.
@@ -100,19 +108,18 @@ pub(super) async fn activate(
     engine: &Engine,
     lease: &Lease,
     organisation: &OrganisationId,
-    rows: &[AlertRuleRow],
+    rows: &Rows,
     memory: &mut Memory,
     mode: Mode,
 ) -> Activated {
     let tenant = match engine.tenant_of(organisation) {
         Ok(tenant) => tenant,
         Err(error) => {
-            let trouble =
-                Trouble::new(NO_TENANT, format!("it has no tenant: {error}"));
-            return Activated::without_tenant(organisation, rows, memory, trouble);
+            let trouble = Trouble::new(NO_TENANT, format!("it has no tenant: {error}"));
+            return Activated::without_tenant(organisation, &rows.rules, memory, trouble);
         }
     };
-    let rows_digest = memory.digest_of(rows);
+    let rows_digest = memory.digest_of(&rows.rules);
     let mut activation = Activation {
         engine,
         lease,
@@ -124,15 +131,15 @@ pub(super) async fn activate(
         live: HashSet::new(),
         broken: HashMap::new(),
         wrote: false,
+        lost: HashSet::new(),
         removal: Removal::default(),
-        tombstones: Tombstones::new(),
     };
     let (outcome, plan) = match activation.run(rows, rows_digest).await {
         Ok(done) => done,
         Err(Stop::LeaseLost) => return Activated::lease_lost(),
         Err(Stop::Failed(trouble)) => (Outcome::Failed(trouble), None),
     };
-    let Activation { parsed, memory, live, broken, wrote, removal, tombstones, .. } = activation;
+    let Activation { parsed, memory, live, lost, broken, wrote, removal, .. } = activation;
     let Some(kept) = memory.kept.as_mut() else {
         // The statuses could not be read, and so nothing was done.
         return Activated { outcome, wrote, removal, ..Activated::default() };
@@ -140,18 +147,20 @@ pub(super) async fn activate(
     if matches!(outcome, Outcome::Unchanged) && plan.is_none() {
         return Activated { outcome, removal, ..Activated::counted(kept) };
     }
-    let ending = Ending { outcome: &outcome, plan: plan.as_ref(), live: &live, broken: &broken };
+    let plan = plan.as_ref();
+    let ending = Ending { outcome: &outcome, plan, live: &live, lost: &lost, broken: &broken };
     let now = report(&parsed, kept, &ending);
     let changes = super::statuses::change(organisation, kept, now);
     let is_done = matches!(outcome, Outcome::Unchanged | Outcome::Applied);
-    let buried = if is_done { tombstones.into_iter().collect() } else { Vec::new() };
-    Activated { outcome, changes, wrote, removal, buried, ..Activated::counted(kept) }
+    let buried = if is_done { rows.tombstones.clone() } else { Tombstones::new() };
+    let broken = broken.into_values().next();
+    Activated { outcome, changes, wrote, removal, buried, broken, ..Activated::counted(kept) }
 }
 
 impl Activation<'_> {
     async fn run(
         &mut self,
-        rows: &[AlertRuleRow],
+        rows: &Rows,
         rows_digest: u64,
     ) -> Result<(Outcome, Option<Plan>), Stop> {
         self.load_statuses().await?;
@@ -159,7 +168,8 @@ impl Activation<'_> {
             Ok(listing) => listing,
             Err(error) => {
                 // Whoever wrote the rows is told, whatever Mimir says.
-                self.parsed = parse_rows(rows, &self.engine.defaults());
+                self.parsed = parse_rows(&rows.rules, &self.engine.defaults());
+                self.memory.settled = None;
                 return Err(error.into());
             }
         };
@@ -168,17 +178,19 @@ impl Activation<'_> {
             self.removal = Removal { observed: live, remaining: live, ..Removal::default() };
             return Ok((Outcome::Unchanged, None));
         }
-        self.parsed = parse_rows(rows, &self.engine.defaults());
+        self.memory.settled = None;
+        self.parsed = parse_rows(&rows.rules, &self.engine.defaults());
         self.memory.quarantine.tidy(&self.parsed.enabled);
         for _ in 0..MOST_ROUNDS {
             let digest = listing.digest();
             let listed = listing.parse(&self.engine.config.namespace)?;
             let plan = self.plan(listed).await?;
-            if let Some(outcome) = self.judge(&plan, digest).await? {
+            if let Some(outcome) = self.judge(&plan, digest, &rows.tombstones).await? {
                 return Ok((outcome, Some(plan)));
             }
             if plan.diff.is_empty() || self.only_broken(&plan) {
-                let is_whole = self.broken.is_empty();
+                // What is over the limit may fit when that is raised.
+                let is_whole = self.broken.is_empty() && plan.over_limit.is_empty();
                 self.memory.settled =
                     is_whole.then_some(Settled { rows: rows_digest, listing: digest });
                 let outcome = if self.wrote { Outcome::Applied } else { Outcome::Unchanged };
@@ -206,47 +218,53 @@ impl Activation<'_> {
 
     async fn plan(&mut self, listed: crate::mimir::ruler::Listed) -> Result<Plan, Stop> {
         let engine = self.engine;
-        let others = listed.others;
         let again = listed.clone();
         let limits = self.limits();
         let plan = engine
             .plan(&self.tenant, &self.parsed, &self.memory.quarantine, &limits, listed)
             .await?;
         // Only whoever comes near a limit has to know it.
-        if self.memory.limits.is_some() || !is_near(&plan, &limits) {
+        if self.memory.known_limits().is_some() || !is_near(&plan, &limits) {
             return Ok(plan);
         }
         let told = engine.limits_of(&self.tenant).await?;
-        self.memory.limits = Some(told);
+        self.memory.learn_limits(told);
         if told == limits {
             return Ok(plan);
         }
-        debug_assert_eq!(again.others, others);
         Ok(engine.plan(&self.tenant, &self.parsed, &self.memory.quarantine, &told, again).await?)
     }
 
     fn limits(&self) -> Limits {
-        self.memory.limits.unwrap_or_else(|| self.engine.limits_by_default())
+        self.memory.known_limits().unwrap_or_else(|| self.engine.limits_by_default())
     }
 
     /// Whether what would vanish may vanish; if not, what that comes to.
-    async fn judge(&mut self, plan: &Plan, listing: [u8; 32]) -> Result<Option<Outcome>, Stop> {
+    async fn judge(
+        &mut self,
+        plan: &Plan,
+        listing: [u8; 32],
+        tombstones: &Tombstones,
+    ) -> Result<Option<Outcome>, Stop> {
         let none = HashMap::new();
         let kept = self.memory.kept.as_ref().unwrap_or(&none);
         let is_removing =
             plan.desired_rules() < plan.observed_rules() || !gone(&self.parsed, kept).is_empty();
-        if is_removing {
-            self.tombstones = self.engine.store.tombstones(self.organisation.clone()).await?;
-        }
-        self.removal = plan.removal(&self.parsed, kept, &self.tombstones);
+        self.removal = plan.removal(&self.parsed, kept, tombstones);
         let unexplained = self.removal.unexplained();
         let reason = match self.mode {
-            Mode::Confirmed => return Ok(None),
+            // The word was about so many, and not about what has vanished since.
+            Mode::Confirmed(judged)
+                if self.removal.vanished() <= judged.vanished()
+                    && unexplained <= judged.unexplained() =>
+            {
+                return Ok(None);
+            }
             Mode::Deferring => return Ok(is_removing.then_some(Outcome::Deferred)),
             // How many others have is nothing for this one's members.
             Mode::Held if is_removing => Some(PART_OF_MORE.to_owned()),
             Mode::Wary if unexplained > 0 => Some(PART_OF_MORE.to_owned()),
-            Mode::Held | Mode::Wary | Mode::Guarded => {
+            Mode::Confirmed(_) | Mode::Held | Mode::Wary | Mode::Guarded => {
                 match judge(&self.removal, &self.engine.config.guard) {
                     Verdict::Pass => None,
                     Verdict::Hold(reason) => Some(reason.to_string()),
@@ -281,13 +299,12 @@ impl Activation<'_> {
         let groups = plan.observed.len() + plan.others;
         let mut is_whole = true;
         for step in steps(&plan.diff, &plan.groups, groups, self.limits().groups) {
-            if let Step::Set(at) | Step::Replace(at) = &step
-                && self.is_broken(&plan.groups[*at])
-            {
-                is_whole = false;
-                continue;
+            match &step {
+                Step::Set(at) | Step::Replace(at) if self.is_broken(&plan.groups[*at]) => {}
+                // A group that was refused may be the one that takes over a rule of this one.
+                Step::Delete(_) if !is_whole => {}
+                _ => is_whole &= self.take(&step, plan).await?,
             }
-            is_whole &= self.take(&step, plan).await?;
         }
         Ok(is_whole && self.broken.is_empty())
     }
@@ -299,10 +316,19 @@ impl Activation<'_> {
             Step::Delete(name) => writer.delete(&self.tenant, name).await,
             Step::Set(at) => writer.set(&self.tenant, &plan.groups[*at].to_group()).await,
             Step::Replace(at) => {
+                // Mimir judges the rules before it counts the groups: what it would refuse costs the
+                // group that is there nothing.
                 let group = plan.groups[*at].to_group();
-                match writer.delete(&self.tenant, &group.name).await {
-                    Ok(()) => writer.set(&self.tenant, &group).await,
-                    Err(error) => Err(error),
+                match writer.set(&self.tenant, &group).await {
+                    Err(WriteError::Ruler(RulerError::Refused(Refusal::TooManyGroups {
+                        ..
+                    }))) => {
+                        writer.delete(&self.tenant, &group.name).await?;
+                        let members = plan.groups[*at].members.iter();
+                        self.lost.extend(members.map(|rule| rule.id));
+                        writer.set(&self.tenant, &group).await
+                    }
+                    done => done,
                 }
             }
         };
@@ -315,7 +341,10 @@ impl Activation<'_> {
         match done {
             Ok(()) => {
                 self.wrote = true;
-                self.live.extend(group.members.iter().map(|rule| rule.id));
+                for rule in &group.members {
+                    self.live.insert(rule.id);
+                    self.lost.remove(&rule.id);
+                }
                 Ok(true)
             }
             Err(WriteError::Ruler(RulerError::Refused(refusal))) => {
@@ -335,11 +364,11 @@ impl Activation<'_> {
                 self.look_for_others(group, index).await
             }
             Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
-                self.memory.limits = Some(Limits { rules_per_group: Some(limit), ..limits });
+                self.memory.learn_limits(Limits { rules_per_group: Some(limit), ..limits });
                 Ok(())
             }
             Refusal::TooManyGroups { limit, .. } if Some(limit) != limits.groups => {
-                self.memory.limits = Some(Limits { groups: Some(limit), ..limits });
+                self.memory.learn_limits(Limits { groups: Some(limit), ..limits });
                 Ok(())
             }
             Refusal::IntervalTooShort { limit, .. } => {

@@ -51,11 +51,6 @@ impl Engine {
         &self.store
     }
 
-    /// The namespace that is ours.
-    pub fn namespace(&self) -> &str {
-        &self.config.namespace
-    }
-
     /// The tenant of an organisation.
     pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {
         self.template.tenant_of(organisation)

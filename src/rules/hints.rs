@@ -34,7 +34,11 @@ impl Hints {
 
     /// Anything may have changed.
     pub fn everything(&self) {
-        self.change(|waiting| waiting.everything = true);
+        self.change(|waiting| {
+            waiting.everything = true;
+            // A request may have been missed like anything else.
+            waiting.requests = true;
+        });
     }
 
     /// Somebody asks for a sync.

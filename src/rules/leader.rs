@@ -28,7 +28,7 @@ pub async fn lead_forever(
 ) {
     let mut is_away = false;
     while !cancelled.is_cancelled() {
-        match engine.store.try_lead(&engine.config.namespace).await {
+        match engine.store.try_lead().await {
             Ok(Some((leadership, until))) => {
                 is_away = false;
                 let lease = Lease::new(until);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::engine::Engine;
 use super::lease::Lease;
 use super::statuses::StatusChanges;
-use crate::store::{LeaderRow, RuleStatusRow, StoreError, SyncRow};
+use crate::store::{LeaderRow, RuleStatusRow, StoreError, SyncRow, Tombstones};
 use crate::tenancy::OrganisationId;
 
 /// Where results are handed in.
@@ -23,7 +23,7 @@ pub(super) struct Ledger(UnboundedSender<Entry>);
 enum Entry {
     Statuses(StatusChanges),
     Sync(Box<SyncRow>),
-    Buried(OrganisationId, Vec<Uuid>),
+    Buried(OrganisationId, Tombstones),
     Forget(OrganisationId),
     Progress(Uuid, Progress),
     Leader(Box<LeaderRow>),
@@ -46,7 +46,7 @@ struct Batch {
     written: HashMap<(OrganisationId, Uuid), RuleStatusRow>,
     gone: HashSet<(OrganisationId, Uuid)>,
     syncs: HashMap<OrganisationId, SyncRow>,
-    buried: Vec<(OrganisationId, Vec<Uuid>)>,
+    buried: Vec<(OrganisationId, Tombstones)>,
     forgotten: Vec<OrganisationId>,
     progress: HashMap<Uuid, Progress>,
     leader: Option<LeaderRow>,
@@ -76,9 +76,9 @@ impl Ledger {
         self.hand_in(Entry::Sync(Box::new(row)));
     }
 
-    pub(super) fn buried(&self, organisation: &OrganisationId, rules: Vec<Uuid>) {
-        if !rules.is_empty() {
-            self.hand_in(Entry::Buried(organisation.clone(), rules));
+    pub(super) fn buried(&self, organisation: &OrganisationId, carried_out: Tombstones) {
+        if !carried_out.is_empty() {
+            self.hand_in(Entry::Buried(organisation.clone(), carried_out));
         }
     }
 

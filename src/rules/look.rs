@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::activation::{Mode, activate};
+use super::activation::{Mode, Rows, activate};
 use super::engine::Engine;
 use super::lease::Lease;
 use super::memory::Memory;
 use super::outcome::{Activated, Outcome};
 use super::tenants::Begun;
-use crate::store::AlertRuleRow;
 use crate::tenancy::OrganisationId;
 
 /// What came of a look.
@@ -34,7 +33,7 @@ pub(super) struct Look {
     pub(super) engine: Arc<Engine>,
     pub(super) lease: Lease,
     pub(super) organisation: OrganisationId,
-    pub(super) rows: Option<Vec<AlertRuleRow>>,
+    pub(super) rows: Option<Rows>,
     pub(super) mode: Mode,
     pub(super) begun: Begun,
     pub(super) is_survey: bool,
@@ -50,7 +49,9 @@ impl Look {
             None => match engine.store.alert_rules_of(vec![organisation.clone()]).await {
                 Ok(mut snapshot) => {
                     let is_absent = !snapshot.existing.contains(&organisation);
-                    (Ok(snapshot.rows.remove(&organisation).unwrap_or_default()), is_absent)
+                    let rules = snapshot.rows.remove(&organisation).unwrap_or_default();
+                    let tombstones = snapshot.tombstones.remove(&organisation).unwrap_or_default();
+                    (Ok(Rows { rules, tombstones }), is_absent)
                 }
                 Err(error) => (Err(error), false),
             },

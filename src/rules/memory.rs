@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::desired::Limits;
 use super::plan::Quarantine;
@@ -14,14 +17,17 @@ use crate::store::AlertRuleRow;
 pub(super) struct Memory {
     /// The statuses as they stand in the table; none before they were read.
     pub(super) kept: Option<KeptStatuses>,
-    /// The limits that Mimir has told or shown.
-    pub(super) limits: Option<Limits>,
+    /// The limits that Mimir has told or shown, and when.
+    limits: Option<(Limits, Instant)>,
     /// Rows and listing that were seen to agree.
     pub(super) settled: Option<Settled>,
     /// Rules that Mimir will not take.
     pub(super) quarantine: Quarantine,
     hasher: RandomState,
 }
+
+/// How long limits are believed.
+const LIMITS: Duration = Duration::from_secs(240);
 
 /// Rows and a listing that agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,15 @@ pub(super) struct Settled {
 }
 
 impl Memory {
+    /// The limits, if they were told not long ago: an operator may have changed them.
+    pub(super) fn known_limits(&self) -> Option<Limits> {
+        self.limits.filter(|(_, at)| at.elapsed() < LIMITS).map(|(limits, _)| limits)
+    }
+
+    pub(super) fn learn_limits(&mut self, limits: Limits) {
+        self.limits = Some((limits, Instant::now()));
+    }
+
     /// A digest of rows, good within this process.
     pub(super) fn digest_of(&self, rows: &[AlertRuleRow]) -> u64 {
         // The order of rows is the database's and says nothing.

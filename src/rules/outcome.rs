@@ -10,7 +10,7 @@ use super::guard::Removal;
 use super::memory::Memory;
 use super::plan::{ParsedRows, Plan};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
-use crate::store::{AlertRuleRow, GuardHeld, RuleState};
+use crate::store::{AlertRuleRow, GuardHeld, RuleState, Tombstones};
 use crate::tenancy::OrganisationId;
 
 /// What it came to.
@@ -60,9 +60,11 @@ pub(super) struct Activated {
     /// What would vanish, or has.
     pub(super) removal: Removal,
     /// Deletions that have been carried out.
-    pub(super) buried: Vec<Uuid>,
-    /// Rules in each state, by [`RuleState::ALL`].
-    pub(super) states: [usize; RuleState::ALL.len()],
+    pub(super) buried: Tombstones,
+    /// Why Mimir takes no group of some rules, if so.
+    pub(super) broken: Option<String>,
+    /// Rules in each state, by [`RuleState::ALL`]; none if that is not known.
+    pub(super) states: Option<[usize; RuleState::ALL.len()]>,
 }
 
 impl Activated {
@@ -72,7 +74,7 @@ impl Activated {
         for status in kept.values() {
             states[status.state as usize] += 1;
         }
-        Self { states, ..Self::default() }
+        Self { states: Some(states), ..Self::default() }
     }
 
     pub(super) fn lease_lost() -> Self {
@@ -104,6 +106,8 @@ pub(super) struct Ending<'a> {
     pub(super) plan: Option<&'a Plan>,
     /// Rules that are known to be live as they are.
     pub(super) live: &'a HashSet<Uuid>,
+    /// Rules whose group was deleted to be written anew, and has not been.
+    pub(super) lost: &'a HashSet<Uuid>,
     /// Rules of groups that Mimir will not take as a whole.
     pub(super) broken: &'a HashMap<Uuid, String>,
 }
@@ -139,7 +143,10 @@ fn done(
     let of = |state, reason: &str, live_hash| Kept { state, reason: reason.to_owned(), live_hash };
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
         let status = match ending.broken.get(&rule.id) {
-            Some(reason) => of(RuleState::Error, reason, live_hash(kept, rule.id)),
+            Some(reason) => {
+                let still = live_hash(kept, rule.id);
+                of(RuleState::Error, reason, still.filter(|_| !ending.lost.contains(&rule.id)))
+            }
             None => of(RuleState::Live, "", Some(rule.hash())),
         };
         now.insert(rule.id, status);
@@ -185,7 +192,7 @@ fn unfinished(
 ) -> KeptStatuses {
     // Rows that are not there may still be live: they are kept, so that they are missed.
     let mut now = kept.clone();
-    let still = |rule| live_hash(kept, rule);
+    let still = |rule| live_hash(kept, rule).filter(|_| !ending.lost.contains(&rule));
     for rule in &parsed.enabled {
         let hash = rule.hash();
         let is_live = ending.live.contains(&rule.id) || still(rule.id).as_ref() == Some(&hash);

@@ -14,9 +14,7 @@ use super::diff::{Diff, diff};
 use super::guard::Removal;
 use super::statuses::KeptStatuses;
 use crate::mimir::ruler::{Listed, StoredGroup};
-use crate::store::{
-    AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, Tombstones,
-};
+use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, Tombstones};
 
 /// The rows of an organisation, read.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +77,8 @@ pub(super) fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+    // Postgres takes no NUL, in JSON neither.
+    .replace('\0', "\u{fffd}")
 }
 
 /// What there is to do.
@@ -180,7 +180,9 @@ impl Plan {
         self.groups.iter().map(|group| group.members.len()).sum()
     }
 
-    /// What would vanish from Mimir, and how much of that the database explains.
+    /// What would vanish from Mimir, and how much of that the database explains: rules that are known
+    /// to have been live and that were deleted since, switched off, refused or crowded out. Where
+    /// nothing is known to be live nothing is explained.
     pub(super) fn removal(
         &self,
         parsed: &ParsedRows,
@@ -188,25 +190,27 @@ impl Plan {
         tombstones: &Tombstones,
     ) -> Removal {
         let gone = gone(parsed, kept);
-        let missing = gone.iter().filter(|rule| !tombstones.contains(rule)).count();
-        // A tombstone of a rule that was never live explains nothing; where the statuses are lost, any
-        // may be that of one that was.
-        let was_live = |rule: &&Uuid| kept.get(rule).is_some_and(|kept| kept.live_hash.is_some());
-        let buried = if kept.is_empty() {
-            tombstones.len()
-        } else {
-            tombstones.iter().filter(was_live).count()
-        };
-        let rows_that_are_none =
-            parsed.refused.len() + parsed.disabled.len() + self.quarantined.len()
-                + parsed.crowded_out.len();
+        let missing = gone.iter().filter(|rule| !tombstones.contains_key(rule)).count();
+        let set_aside = parsed
+            .refused
+            .iter()
+            .chain(&parsed.crowded_out)
+            .map(|(rule, _)| rule)
+            .chain(&parsed.disabled)
+            .chain(self.quarantined.iter().map(|(rule, _)| &rule.id))
+            .chain(self.over_limit.iter().map(|rule| &rule.id));
+        let set_aside = set_aside.filter(|rule| was_live(kept, rule)).count();
         Removal {
             observed: self.observed_rules(),
             remaining: self.desired_rules(),
-            explained: buried + rows_that_are_none + self.over_limit.len(),
+            explained: gone.len() - missing + set_aside,
             missing,
         }
     }
+}
+
+fn was_live(kept: &KeptStatuses, rule: &Uuid) -> bool {
+    kept.get(rule).is_some_and(|status| status.live_hash.is_some())
 }
 
 /// Rules that are live and whose rows are not there.

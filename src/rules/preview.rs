@@ -2,6 +2,7 @@
 //! any copy, whoever leads.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use similar::TextDiff;
 
@@ -85,7 +86,7 @@ impl Engine {
         }
         let rows = snapshot.rows.remove(organisation).unwrap_or_default();
         let statuses = self.store.rule_statuses_of(asked).await?;
-        let tombstones = self.store.tombstones(organisation.clone()).await?;
+        let tombstones = snapshot.tombstones.remove(organisation).unwrap_or_default();
         self.preview_of(organisation, &rows, statuses, &tombstones).await
     }
 
@@ -186,7 +187,9 @@ fn change(name: &str, action: GroupAction, before: &str, after: &str) -> GroupCh
         GroupAction::Delete => (format!("mimir/{name}"), "/dev/null".to_owned()),
     };
     let (from, to) = (from.escape_default().to_string(), to.escape_default().to_string());
-    let diff = TextDiff::from_lines(before, after);
+    // Of what is too large to be compared in this time the diff is only less neat.
+    const LONGEST: Duration = Duration::from_millis(200);
+    let diff = TextDiff::configure().timeout(LONGEST).diff_lines(before, after);
     let diff = diff.unified_diff().context_radius(CONTEXT).header(&from, &to).to_string();
     GroupChange { name: name.to_owned(), action, diff }
 }

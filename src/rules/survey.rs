@@ -8,10 +8,11 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::activation::{Mode, Rows};
 use super::engine::Engine;
 use super::guard::Removal;
 use super::statuses::KeptStatuses;
-use crate::store::{AlertRuleRow, StoreError};
+use crate::store::StoreError;
 use crate::tenancy::OrganisationId;
 
 /// Organisations that are read at once.
@@ -20,7 +21,9 @@ const BATCH: usize = 100;
 /// One organisation, as it was read.
 pub(super) struct Surveyed {
     pub(super) organisation: OrganisationId,
-    pub(super) rows: Vec<AlertRuleRow>,
+    pub(super) rows: Rows,
+    /// Before it was read.
+    pub(super) read_at: Instant,
     /// Its rules' statuses, in the first survey of a term.
     pub(super) kept: Option<KeptStatuses>,
 }
@@ -35,6 +38,14 @@ pub(super) enum Read {
     Unread(OrganisationId, StoreError),
     /// It could not go on.
     Failed(StoreError),
+}
+
+/// One thing of the second half.
+pub(super) enum Removing {
+    /// A tenant is looked at once more, and may lose rules.
+    Look(OrganisationId, Mode),
+    /// The namespace of an organisation that is gone goes.
+    Bury(OrganisationId),
 }
 
 /// A survey under way.
@@ -53,6 +64,8 @@ pub(super) struct Survey {
     pub(super) deferred: Vec<OrganisationId>,
     /// Organisations that have been gone for long enough.
     pub(super) buried: Vec<OrganisationId>,
+    /// What is to be done in the second half.
+    pub(super) removing: VecDeque<Removing>,
     pub(super) outcomes: HashMap<&'static str, usize>,
     pub(super) problem: Option<String>,
     pub(super) began: Instant,
@@ -86,6 +99,7 @@ impl Survey {
             removals: HashMap::new(),
             deferred: Vec::new(),
             buried: Vec::new(),
+            removing: VecDeque::new(),
             outcomes: HashMap::new(),
             problem: None,
             began: Instant::now(),
@@ -103,7 +117,10 @@ impl Survey {
 
     /// Whether every tenant has been looked at.
     pub(super) fn is_seen(&self) -> bool {
-        self.reader.is_none() && self.todo.is_empty() && self.pending.is_empty()
+        self.reader.is_none()
+            && self.todo.is_empty()
+            && self.removing.is_empty()
+            && self.pending.is_empty()
     }
 
     /// All removals in an order of their own, for the judgement and its name.
@@ -177,6 +194,7 @@ async fn read_batch(
     with_statuses: bool,
     batch: &[OrganisationId],
 ) -> Result<Vec<Surveyed>, StoreError> {
+    let read_at = Instant::now();
     let mut snapshot = engine.store.alert_rules_of(batch.to_vec()).await?;
     let mut kept: HashMap<OrganisationId, KeptStatuses> = HashMap::new();
     if with_statuses {
@@ -188,7 +206,11 @@ async fn read_batch(
     let surveyed = batch.iter().filter(|name| snapshot.existing.contains(*name));
     let surveyed = surveyed.map(|organisation| Surveyed {
         organisation: organisation.clone(),
-        rows: snapshot.rows.remove(organisation).unwrap_or_default(),
+        rows: Rows {
+            rules: snapshot.rows.remove(organisation).unwrap_or_default(),
+            tombstones: snapshot.tombstones.remove(organisation).unwrap_or_default(),
+        },
+        read_at,
         kept: with_statuses.then(|| kept.remove(organisation).unwrap_or_default()),
     });
     Ok(surveyed.collect())

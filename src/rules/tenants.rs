@@ -28,10 +28,20 @@ pub(super) struct Tenant {
     pub(super) requests: Vec<Uuid>,
     /// Rules in each state, as they were last counted.
     pub(super) states: [usize; RuleState::ALL.len()],
-    rests_until: Option<Instant>,
+    /// Until when it is left alone.
+    pub(super) rests_until: Option<Instant>,
+    last_start: Option<Instant>,
 }
 
 impl Tenant {
+    /// Whether rows that were read then are the newest that are known of: nothing has been heard or
+    /// looked at since, and nobody waits for a better time.
+    pub(super) fn is_as_of(&self, read_at: Instant) -> bool {
+        self.state == TenantState::Idle
+            && self.heard_at.is_none()
+            && self.last_start.is_none_or(|start| start < read_at)
+    }
+
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, TenantState::Running { .. })
     }
@@ -149,6 +159,7 @@ impl Tenants {
             return None;
         }
         tenant.state = TenantState::Running { again: false };
+        tenant.last_start = Some(Instant::now());
         let begun = Begun {
             memory: tenant.memory.take().unwrap_or_default(),
             heard_at: tenant.heard_at.take(),

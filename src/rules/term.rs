@@ -17,14 +17,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::activation::Mode;
+use super::activation::{Mode, Rows};
 use super::engine::Engine;
+use super::guard::{Removal, Verdict, judge_overall};
 use super::hints::{Hints, Waiting};
 use super::lease::Lease;
 use super::ledger::{Ledger, Progress};
 use super::look::{Look, Looked};
-use super::survey::{Phase, Read, Survey};
-use super::tenants::Tenants;
+use super::memory::Memory;
+use super::survey::{Phase, Read, Removing, Survey};
+use super::tenants::{TenantState, Tenants};
 use crate::store::{LeaderRow, RuleState, StoreError, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
 
@@ -42,6 +44,8 @@ pub(super) struct Term {
     surveys: u64,
     /// What is said of this leader.
     leader: LeaderRow,
+    /// Rules that vanished by hints since the last survey began.
+    removed_by_hints: usize,
     /// Requested syncs that are being worked on.
     known: HashSet<Uuid>,
     /// Rules in each state, over all tenants, and of each as it was last counted.
@@ -55,7 +59,7 @@ enum Done {
     /// What administrators have confirmed.
     Leader(Result<LeaderRow, StoreError>),
     /// A namespace of an organisation that is gone was deleted, or not.
-    Buried(OrganisationId, Result<(), String>),
+    Buried(OrganisationId, Box<Memory>, Result<(), String>),
     /// Old notes were forgotten, or not.
     Tidied(Result<(), StoreError>),
 }
@@ -92,6 +96,7 @@ impl Term {
             next_survey: Instant::now() + SURVEY_RETRY,
             surveys: 0,
             leader,
+            removed_by_hints: 0,
             known: HashSet::new(),
             totals: [0; RuleState::ALL.len()],
         }
@@ -135,7 +140,7 @@ impl Term {
         }
     }
 
-    fn read_requests(&mut self) {
+    pub(super) fn read_requests(&mut self) {
         let store = self.engine.store.clone();
         self.tasks.spawn(async move { Done::Requests(store.waiting_sync_requests().await) });
     }
@@ -185,37 +190,86 @@ impl Term {
         }
     }
 
-    /// Starts looks while there is room: first at those of whom something was heard.
+    /// Starts looks while there is room: first at those of whom something was heard, but a survey
+    /// always has some places.
     fn start_looks(&mut self) {
-        while self.tenants.running() < self.engine.config.concurrency {
-            if let Some(organisation) = self.tenants.next() {
-                let is_wary = self.leader.guard.is_some();
-                let mode = if is_wary { Mode::Wary } else { Mode::Guarded };
-                self.start(organisation, None, mode, false);
+        let places = self.engine.config.concurrency;
+        let of_survey = (places / 4).max(1);
+        while self.tenants.running() < places {
+            let busy = self.survey.as_ref().map_or(0, |survey| survey.pending.len());
+            if busy < of_survey && self.start_survey_look() {
                 continue;
             }
-            let Some(survey) = &mut self.survey else { return };
-            let Some(surveyed) = survey.todo.pop_front() else { return };
-            let organisation = surveyed.organisation;
-            let tenant = self.tenants.get(&organisation);
-            if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
-                tenant.memory.get_or_insert_default().kept = Some(kept);
-            }
-            if self.start(organisation.clone(), Some(surveyed.rows), Mode::Deferring, true) {
-                if let Some(survey) = &mut self.survey {
-                    survey.pending.insert(organisation);
-                }
-            } else if let Some(survey) = &mut self.survey {
-                // Somebody is looking at it right now, by news of its own.
-                survey.done += 1;
+            if let Some(organisation) = self.tenants.next() {
+                let mode = self.mode_of_hints();
+                self.start(organisation, None, mode, false);
+            } else if !self.start_survey_look() {
+                return;
             }
         }
+    }
+
+    /// What may vanish where somebody told of a change.
+    fn mode_of_hints(&self) -> Mode {
+        let guard = &self.engine.config.guard;
+        let removed = self.removed_by_hints;
+        let all = Removal {
+            observed: self.totals[RuleState::Live as usize] + removed,
+            remaining: self.totals[RuleState::Live as usize],
+            explained: removed,
+            missing: 0,
+        };
+        match judge_overall(&[all], guard) {
+            // Tenant by tenant very much has vanished: from now on all are judged together.
+            Verdict::Hold(_) => Mode::Deferring,
+            Verdict::Pass if self.leader.guard.is_some() => Mode::Wary,
+            Verdict::Pass => Mode::Guarded,
+        }
+    }
+
+    /// Starts the next look of a survey; says whether there was one.
+    fn start_survey_look(&mut self) -> bool {
+        let Some(survey) = &mut self.survey else { return false };
+        if let Some(removing) = survey.removing.pop_front() {
+            match removing {
+                // Read anew: some time has passed.
+                Removing::Look(organisation, mode) => {
+                    if self.start(organisation.clone(), None, mode, true)
+                        && let Some(survey) = &mut self.survey
+                    {
+                        survey.pending.insert(organisation);
+                    }
+                }
+                Removing::Bury(organisation) => self.start_burial(organisation),
+            }
+            return true;
+        }
+        let Some(surveyed) = survey.todo.pop_front() else { return false };
+        let organisation = surveyed.organisation;
+        let tenant = self.tenants.get(&organisation);
+        if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
+            tenant.memory.get_or_insert_default().kept = Some(kept);
+        }
+        if !tenant.is_as_of(surveyed.read_at) {
+            // It is looked at by news of its own, which are newer than these rows.
+            if tenant.state == TenantState::Idle {
+                self.tenants.hear(&organisation, Instant::now());
+            }
+            survey.done += 1;
+            return true;
+        }
+        if self.start(organisation.clone(), Some(surveyed.rows), Mode::Deferring, true)
+            && let Some(survey) = &mut self.survey
+        {
+            survey.pending.insert(organisation);
+        }
+        true
     }
 
     fn start(
         &mut self,
         organisation: OrganisationId,
-        rows: Option<Vec<crate::store::AlertRuleRow>>,
+        rows: Option<Rows>,
         mode: Mode,
         is_survey: bool,
     ) -> bool {
@@ -261,7 +315,9 @@ impl Term {
                 }
             }
             Ok(Done::Leader(row)) => self.judge_survey(row),
-            Ok(Done::Buried(organisation, outcome)) => self.buried(&organisation, outcome),
+            Ok(Done::Buried(organisation, memory, outcome)) => {
+                self.buried(&organisation, memory, outcome);
+            }
             Ok(Done::Tidied(Ok(()))) => {}
             Ok(Done::Tidied(Err(error))) => tracing::warn!(%error, "Old notes on rules kept"),
             Err(error) => {

@@ -89,7 +89,10 @@ impl Patience {
     async fn waits_after(&mut self, error: &RulerError) -> bool {
         let delay = next_delay(self.attempts, error.retry_after(), fastrand::f64());
         self.attempts += 1;
-        let again = error.is_transient() && self.attempts < ATTEMPTS && delay <= LONGEST_WAIT;
+        // A time-out has taken its time already; others wait for the place.
+        let is_slow = matches!(error, RulerError::Timeout(_));
+        let again =
+            error.is_transient() && !is_slow && self.attempts < ATTEMPTS && delay <= LONGEST_WAIT;
         if again {
             sleep(delay).await;
         }

@@ -1,14 +1,12 @@
 //! How the sync of alert rules stands: with each organisation, and with the leader. Only the leader
 //! writes it; administrators read it, and confirm what waits for their word.
 
-use std::collections::HashSet;
-
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment, queries};
+use super::{Store, StoreError, Tombstones, moment, queries};
 use crate::tenancy::OrganisationId;
 
 /// A deletion that waits for an administrator's word.
@@ -46,9 +44,6 @@ pub struct SyncRow {
     /// The deletion that an administrator has confirmed.
     pub confirmed: Option<String>,
 }
-
-/// Rules that are known to have been deleted.
-pub type Tombstones = HashSet<Uuid>;
 
 /// A word counts for a while: the same deletion, months later, is not confirmed by it.
 pub(super) const CONFIRMED: &str = "case when confirmed_at > now() - interval '15 minutes' \
@@ -148,36 +143,22 @@ impl Store {
         .await
     }
 
-    /// Rules of an organisation that are known to have been deleted, and whose deletion has not been
-    /// carried out.
-    pub async fn tombstones(&self, organisation: OrganisationId) -> Result<Tombstones, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "select rule_id from {} where organisation_id = $1",
-                store.own("alert_rule_tombstone")
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
-            let rows = store.rows(&store.0.rules_pool, query).await?;
-            rows.iter().map(|row| row.try_get("rule_id").map_err(StoreError::from)).collect()
-        })
-        .await
-    }
-
-    /// Forgets deletions that have been carried out.
+    /// Forgets deletions that have been carried out, unless the rules were deleted again since.
     pub async fn forget_tombstones(
         &self,
         organisation: OrganisationId,
-        rules: Vec<Uuid>,
+        carried_out: Tombstones,
     ) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
             let query = format!(
-                "delete from {} where organisation_id = $1 and rule_id = any($2)",
+                "delete from {} using unnest($2::uuid[], $3::text[]) as done(rule, at) \
+                 where organisation_id = $1 and rule_id = rule and deleted_at <= at::timestamptz",
                 store.own("alert_rule_tombstone")
             );
-            let query =
-                sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string()).bind(rules);
+            let (rules, times): (Vec<Uuid>, Vec<String>) = carried_out.into_iter().unzip();
+            let query = sqlx::query(AssertSqlSafe(query));
+            let query = query.bind(organisation.to_string()).bind(rules).bind(times);
             store.rows(&store.0.rules_pool, query).await.map(drop)
         })
         .await

@@ -1,15 +1,16 @@
 //! Alert rules as organisations wrote them, and the organisations that there are.
 //!
 //! Whoever reads here decides what is deleted elsewhere, so a reading is whole or it fails: one
-//! transaction sees the organisations and all their rules at one moment, and every value comes as a
-//! text, so that none can make its row fail.
+//! statement sees the organisations, all their rules and what was deleted at one moment, and every
+//! value comes as a text, so that none can make its row fail.
 
 use std::collections::{HashMap, HashSet};
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
+use super::queries::Queries;
 use super::{Store, StoreError};
 use crate::tenancy::OrganisationId;
 
@@ -72,7 +73,12 @@ pub struct RulesSnapshot {
     pub existing: HashSet<OrganisationId>,
     /// Their rules; an organisation without any is not here.
     pub rows: HashMap<OrganisationId, Vec<AlertRuleRow>>,
+    /// Their rules that were deleted, and when (Postgres' own text).
+    pub tombstones: HashMap<OrganisationId, Tombstones>,
 }
+
+/// Rules that were deleted and whose deletion has not been carried out, and when they were.
+pub type Tombstones = HashMap<Uuid, String>;
 
 impl Store {
     /// Every organisation that there is.
@@ -95,32 +101,13 @@ impl Store {
         self.run(async move {
             let queries = store.queries().await?;
             let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
-            let mut connection = store.0.rules_pool.acquire().await?;
-            // Given up in the middle, it would go back to the pool with its transaction open.
-            connection.close_on_drop();
-            let mut transaction = connection.begin().await?;
-            transaction
-                .execute("set transaction isolation level repeatable read, read only")
-                .await?;
-            let existing = format!(
-                "select organisation_id from ({}) as known where organisation_id = any($1)",
-                queries.organisation
-            );
-            let existing = sqlx::query(AssertSqlSafe(existing)).bind(names.clone());
-            let existing = existing.persistent(false).fetch_all(&mut *transaction).await?;
-            let rules = sqlx::query(AssertSqlSafe(bounded(&queries.alert_rule))).bind(names);
-            let rules = rules.persistent(false).fetch_all(&mut *transaction).await?;
-            transaction.commit().await?;
-            let mut snapshot = RulesSnapshot {
-                existing: existing.iter().filter_map(organisation_of).collect(),
-                rows: HashMap::new(),
-            };
-            for row in &rules {
-                match read(row) {
-                    Ok(rule) => {
-                        snapshot.rows.entry(rule.organisation.clone()).or_default().push(rule);
-                    }
-                    Err(problem) => tracing::warn!(problem, "Alert rule left out"),
+            // One statement sees one moment.
+            let query = snapshot(queries, &store.own("alert_rule_tombstone"));
+            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
+            let mut snapshot = RulesSnapshot::default();
+            for row in &store.rows(&store.0.rules_pool, query).await? {
+                if let Err(problem) = snapshot.add(row) {
+                    tracing::warn!(problem, "Alert rule left out");
                 }
             }
             Ok(snapshot)
@@ -158,23 +145,50 @@ const TEXTS: [&str; 8] = [
     "annotations",
 ];
 
-/// A reading of rules of which nothing is so large that it harms: what is too much comes without its
-/// texts, oldest first.
-fn bounded(query: &str) -> String {
+/// Organisations, their rules and their tombstones. Of the rules nothing is so large that it harms:
+/// what is too much comes without its texts, youngest first.
+fn snapshot(queries: &Queries, tombstone: &str) -> String {
+    let (organisation, alert_rule) = (&queries.organisation, &queries.alert_rule);
     let sizes = TEXTS.map(|text| format!("coalesce(octet_length({text}), 0)")).join(" + ");
     let texts = TEXTS.map(|text| format!("case when excess = 0 then {text} end as {text}"));
+    let none = TEXTS.map(|_| "null").join(", ");
     format!(
-        "with given as ({query}), \
+        "with given as ({alert_rule}), \
          sized as (select *, {sizes} as bytes from given), \
          summed as (select *, row_number() over w as number, \
              sum(case when bytes > {MOST_ROW_BYTES} then 0 else bytes end) over w as total from sized \
              window w as (partition by organisation_id order by created_at nulls first, id)), \
          judged as (select *, case when bytes > {MOST_ROW_BYTES} then 1 \
-             when total > {MOST_ORGANISATION_BYTES} then 2 else 0 end as excess \
-             from summed where number <= {MOST_ROWS}) \
-         select id, organisation_id, created_at, enabled, excess, {} from judged",
+             when total > {MOST_ORGANISATION_BYTES} or number > {MOST_ROWS} then 2 else 0 end as excess \
+             from summed) \
+         select 'rule' as kind, id, organisation_id, created_at, enabled, excess, {} from judged \
+         union all select 'organisation', null, organisation_id, null, null, 0, {none} \
+             from ({organisation}) as known where organisation_id = any($1) \
+         union all select 'tombstone', rule_id::text, organisation_id, null, deleted_at::text, 0, {none} \
+             from {tombstone} where organisation_id = any($1)",
         texts.join(", ")
     )
+}
+
+impl RulesSnapshot {
+    fn add(&mut self, row: &PgRow) -> Result<(), String> {
+        let wrong = |error: sqlx::Error| error.to_string();
+        match row.try_get("kind").map_err(wrong)? {
+            "organisation" => self.existing.extend(organisation_of(row)),
+            "tombstone" => {
+                let id: &str = row.try_get("id").map_err(wrong)?;
+                let id = Uuid::try_parse(id).map_err(|error| error.to_string())?;
+                let organisation = organisation_of(row).ok_or("a tombstone of nobody's")?;
+                let at = row.try_get("enabled").map_err(wrong)?;
+                self.tombstones.entry(organisation).or_default().insert(id, at);
+            }
+            _ => {
+                let rule = read(row)?;
+                self.rows.entry(rule.organisation.clone()).or_default().push(rule);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One that no tenant can have is nobody's.

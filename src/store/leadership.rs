@@ -45,12 +45,9 @@ impl Leadership {
 
 impl Store {
     /// Tries to become the one who writes; says until when, if so.
-    pub async fn try_lead(
-        &self,
-        namespace: &str,
-    ) -> Result<Option<(Leadership, Instant)>, StoreError> {
+    pub async fn try_lead(&self) -> Result<Option<(Leadership, Instant)>, StoreError> {
         let store = self.clone();
-        let key = self.leader_key(namespace);
+        let key = self.0.config.schema.clone();
         self.run(async move {
             let options = connect::options_of(&store.0.config)?;
             let mut connection = PgConnection::connect_with(&options).await?;
@@ -74,9 +71,9 @@ impl Store {
     }
 
     /// Whether anybody holds the lock.
-    pub async fn is_led(&self, namespace: &str) -> Result<bool, StoreError> {
+    pub async fn is_led(&self) -> Result<bool, StoreError> {
         let store = self.clone();
-        let key = self.leader_key(namespace);
+        let key = self.0.config.schema.clone();
         self.run(async move {
             // The two numbers of a lock stand there as unsigned ones.
             let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
@@ -89,11 +86,7 @@ impl Store {
         })
         .await
     }
-
-    /// Those who write the same rules to the same namespace are one.
-    fn leader_key(&self, namespace: &str) -> String {
-        format!("{}/{namespace}", self.0.config.schema)
-    }
 }
 
+/// With the schema: whoever writes the same statuses is one, whatever namespace they write to.
 const LOCK: &str = "mimir_tenant_proxy_rules";

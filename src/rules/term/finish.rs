@@ -29,16 +29,27 @@ impl Term {
         let again = self.tenants.end(&organisation, memory, took);
         if is_survey {
             self.note_in_survey(&organisation, &activated);
+        } else if matches!(activated.outcome, Outcome::Applied) {
+            self.removed_by_hints += activated.removal.vanished();
         }
         if matches!(activated.outcome, Outcome::LeaseLost) {
             return;
         }
         if is_absent {
             self.absent(&organisation);
-        } else if !matches!(activated.outcome, Outcome::Deferred) {
+        } else if matches!(activated.outcome, Outcome::Deferred) {
+            // Nothing was done yet: whoever waits goes on waiting.
+            let tenant = self.tenants.get(&organisation);
+            tenant.requests.extend(requests);
+            tenant.heard_at = tenant.heard_at.or(heard_at);
+            if !is_survey {
+                self.want_survey(Vec::new());
+            }
+            return;
+        } else {
             log(&organisation, &activated, took);
             self.note(&organisation, &activated);
-            self.set_next(&organisation, &activated.outcome);
+            self.set_next(&organisation, &activated);
         }
         let outcome = for_whoever_asked(&activated);
         self.ledger.statuses(activated.changes);
@@ -94,11 +105,15 @@ impl Term {
             let seconds = self.engine.clock.now().as_secs_f64();
             self.engine.metrics.tenant_succeeded(&tenant_id, seconds);
         }
-        self.recount(organisation, activated.states);
+        if let Some(states) = activated.states {
+            self.recount(organisation, states);
+        }
         let tenant = self.tenants.get(organisation);
         let before = tenant.sync.clone();
-        let is_nothing = activated.states.iter().sum::<usize>() == 0
-            && matches!(activated.outcome, Outcome::Unchanged);
+        // What is not known this time is as it was.
+        let states = tenant.states;
+        let is_nothing =
+            states.iter().sum::<usize>() == 0 && matches!(activated.outcome, Outcome::Unchanged);
         if before.is_none() && is_nothing {
             return;
         }
@@ -116,8 +131,12 @@ impl Term {
             confirmed: None,
         });
         sync.tenant = tenant_id;
-        sync.live = activated.states[RuleState::Live as usize];
-        sync.not_live = not_live(&activated.states);
+        sync.live = states[RuleState::Live as usize].max(if activated.states.is_some() {
+            0
+        } else {
+            sync.live
+        });
+        sync.not_live = not_live(&states);
         sync.absent_since = None;
         if activated.wrote {
             sync.synced_at = Some(now);
@@ -125,7 +144,7 @@ impl Term {
         let (problem, guard) = match &activated.outcome {
             Outcome::Failed(trouble) => (trouble.problem.clone(), sync.guard.clone()),
             Outcome::Held(held) => (String::new(), Some(held.clone())),
-            _ => (String::new(), None),
+            _ => (activated.broken.clone().unwrap_or_default(), None),
         };
         if problem.is_empty() {
             sync.problem_since = None;
@@ -158,15 +177,24 @@ impl Term {
     }
 
     /// Sets when a tenant is looked at again by itself.
-    fn set_next(&mut self, organisation: &OrganisationId, outcome: &Outcome) {
-        let tenant = self.tenants.get(organisation);
-        let Outcome::Failed(trouble) = outcome else {
-            tenant.failures = 0;
-            return;
+    fn set_next(&mut self, organisation: &OrganisationId, activated: &Activated) {
+        let retry_after = match &activated.outcome {
+            Outcome::Failed(trouble) => trouble.retry_after,
+            _ if activated.broken.is_some() => None,
+            _ => {
+                self.tenants.get(organisation).failures = 0;
+                return;
+            }
         };
-        let delay = next_delay(tenant.failures + 2, trouble.retry_after, fastrand::f64());
+        let tenant = self.tenants.get(organisation);
+        let delay = next_delay(tenant.failures + 2, retry_after, fastrand::f64());
         tenant.failures = tenant.failures.saturating_add(1);
-        self.tenants.wait_until(organisation, Instant::now() + delay);
+        let at = Instant::now() + delay;
+        if retry_after.is_some() {
+            // Mimir asked for it: news do not shorten it.
+            tenant.rests_until = Some(at);
+        }
+        self.tenants.wait_until(organisation, at);
     }
 
     /// Keeps the number of rules in each state.
@@ -188,7 +216,7 @@ impl Term {
 }
 
 fn log(organisation: &OrganisationId, activated: &Activated, took: std::time::Duration) {
-    let states = activated.states;
+    let states = activated.states.unwrap_or_default();
     let count = |state: RuleState| states[state as usize];
     let not_live = not_live(&states);
     match &activated.outcome {
@@ -226,7 +254,8 @@ fn for_whoever_asked(activated: &Activated) -> String {
         Outcome::Held(held) => Some(held.reason.as_str()),
         _ => None,
     };
-    let states = RuleState::ALL.map(|state| (state.name(), activated.states[state as usize]));
+    let states = RuleState::ALL
+        .map(|state| (state.name(), activated.states.unwrap_or_default()[state as usize]));
     let states: std::collections::BTreeMap<_, _> = states.into();
     serde_json::json!({
         "outcomes": { (activated.outcome.label()): 1 },

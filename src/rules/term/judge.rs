@@ -6,10 +6,11 @@ use super::{Done, Instant, SURVEY_RETRY, Term};
 use crate::rules::Engine;
 use crate::rules::activation::Mode;
 use crate::rules::digest_text;
-use crate::rules::guard::{HoldReason, Removal, Verdict, judge_overall};
+use crate::rules::guard::{HoldReason, Removal, Verdict, judge, judge_overall};
 use crate::rules::lease::Lease;
 use crate::rules::ledger::Progress;
-use crate::rules::survey::{Phase, Survey};
+use crate::rules::memory::Memory;
+use crate::rules::survey::{Phase, Removing, Survey};
 use crate::rules::writer::{WriteError, Writer};
 use crate::store::{GuardHeld, LeaderRow, StoreError};
 use crate::tenancy::OrganisationId;
@@ -57,18 +58,25 @@ impl Term {
             }
         };
         let removals = survey.sorted_removals();
-        let only: Vec<Removal> = removals.iter().map(|(_, removal)| *removal).collect();
-        let verdict = judge_overall(&only, &self.engine.config.guard);
+        let guard = &self.engine.config.guard;
+        let mut only: Vec<Removal> = removals.iter().map(|(_, removal)| *removal).collect();
+        // What vanished by hints meanwhile counts as well.
+        let by_hints = std::mem::take(&mut self.removed_by_hints);
+        let (observed, explained) = (by_hints, by_hints);
+        only.push(Removal { observed, remaining: 0, explained, missing: 0 });
+        let verdict = match judge_overall(&only, guard) {
+            Verdict::Hold(HoldReason::Overall { .. }) => {
+                // What each tenant's own guard holds is held anyway, and holds up nobody else.
+                only.retain(|removal| judge(removal, guard) == Verdict::Pass);
+                judge_overall(&only, guard)
+            }
+            verdict => verdict,
+        };
         let held = match verdict {
             Verdict::Pass => None,
             Verdict::Hold(reason) => Some(name(&removals, &reason)),
         };
         let is_confirmed = held.as_ref().is_some_and(|held| confirmed.as_ref() == Some(&held.id));
-        let mode = match &held {
-            None => Mode::Guarded,
-            Some(_) if is_confirmed => Mode::Confirmed,
-            Some(_) => Mode::Held,
-        };
         let held = held.filter(|_| !is_confirmed);
         if held != self.leader.guard {
             if let Some(held) = &held {
@@ -81,48 +89,59 @@ impl Term {
             self.leader.guard_since = held.as_ref().map(|_| now);
             self.leader.guard = held;
         }
-        self.engine
-            .metrics
-            .overall_guard_held
-            .set(f64::from(u8::from(self.leader.guard.is_some())));
-        let buried = if mode == Mode::Held {
-            Vec::new()
-        } else {
-            std::mem::take(&mut survey.buried)
-        };
-        let deferred = std::mem::take(&mut survey.deferred);
+        let is_held = self.leader.guard.is_some();
+        self.engine.metrics.overall_guard_held.set(f64::from(u8::from(is_held)));
         survey.phase = Phase::Removing;
-        for organisation in &buried {
-            survey.pending.insert(organisation.clone());
+        if !is_held {
+            let buried = std::mem::take(&mut survey.buried);
+            survey.removing.extend(buried.into_iter().map(Removing::Bury));
         }
-        for organisation in buried {
-            let (engine, lease) = (Arc::clone(&self.engine), self.lease.clone());
-            self.tasks.spawn(async move {
-                let outcome = bury(&engine, &lease, &organisation).await;
-                Done::Buried(organisation, outcome)
-            });
-        }
-        for organisation in deferred {
-            // Read anew: some time has passed.
-            if self.start(organisation.clone(), None, mode, true)
-                && let Some(survey) = &mut self.survey
-            {
-                survey.pending.insert(organisation);
-            }
+        for organisation in std::mem::take(&mut survey.deferred) {
+            let mode = if is_held {
+                Mode::Held
+            } else if is_confirmed {
+                let judged = survey.removals.get(&organisation).copied().unwrap_or_default();
+                Mode::Confirmed(judged)
+            } else {
+                Mode::Guarded
+            };
+            survey.removing.push_back(Removing::Look(organisation, mode));
         }
     }
 
+    pub(super) fn start_burial(&mut self, organisation: OrganisationId) {
+        // Whoever looks at it meanwhile has found it there again.
+        let Some(begun) = self.tenants.begin(&organisation) else { return };
+        let (engine, lease) = (Arc::clone(&self.engine), self.lease.clone());
+        if let Some(survey) = &mut self.survey {
+            survey.pending.insert(organisation.clone());
+        }
+        self.tasks.spawn(async move {
+            let outcome = bury(&engine, &lease, &organisation).await;
+            Done::Buried(organisation, begun.memory, outcome)
+        });
+    }
+
     /// The namespace of an organisation that is gone has been deleted, or not.
-    pub(super) fn buried(&mut self, organisation: &OrganisationId, outcome: Result<(), String>) {
+    pub(super) fn buried(
+        &mut self,
+        organisation: &OrganisationId,
+        memory: Box<Memory>,
+        outcome: Result<(), String>,
+    ) {
         if let Some(survey) = &mut self.survey {
             survey.pending.remove(organisation);
         }
+        let again = self.tenants.end(organisation, memory, std::time::Duration::ZERO);
         match outcome {
             Ok(()) => {
                 tracing::info!(organisation.id = %organisation, "Rules of an organisation that is gone deleted");
                 self.recount(organisation, [0; crate::store::RuleState::ALL.len()]);
-                self.tenants.forget(organisation);
                 self.ledger.forget(organisation.clone());
+                self.tenants.forget(organisation);
+                if again {
+                    self.tenants.hear(organisation, Instant::now());
+                }
             }
             Err(problem) => {
                 tracing::warn!(organisation.id = %organisation, problem, "Rules of an organisation that is gone not deleted yet");
@@ -151,6 +170,8 @@ impl Term {
         if self.survey_again.is_some() {
             self.next_survey = now + super::SURVEY_REST;
         }
+        // Somebody may have asked of whom nobody told.
+        self.read_requests();
         self.leader.reconcile = outcome.to_string();
         self.ledger.leader(self.leader.clone());
         for request in &survey.requests {
