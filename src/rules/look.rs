@@ -43,6 +43,10 @@ impl Look {
     pub(super) async fn run(self) -> Looked {
         let Self { engine, lease, organisation, rows, mode, begun, is_survey } = self;
         let Begun { mut memory, heard_at, requests } = begun;
+        if !requests.is_empty() {
+            // Whoever asks may have changed the limits just now.
+            memory.forget_limits();
+        }
         let began = Instant::now();
         let (rows, is_absent) = match rows {
             Some(rows) => (Ok(rows), false),

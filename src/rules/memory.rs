@@ -42,6 +42,10 @@ impl Memory {
         self.limits.filter(|(_, at)| at.elapsed() < LIMITS).map(|(limits, _)| limits)
     }
 
+    pub(super) fn forget_limits(&mut self) {
+        self.limits = None;
+    }
+
     pub(super) fn learn_limits(&mut self, limits: Limits) {
         self.limits = Some((limits, Instant::now()));
     }

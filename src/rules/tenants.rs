@@ -232,6 +232,35 @@ mod tests {
         assert_eq!(tenants.next(), Some(acme()));
     }
 
+    // Rows that a survey has read go over nothing that was heard of, or looked at, since.
+    #[tokio::test(start_paused = true)]
+    async fn rows_of_a_survey_are_not_used_once_something_newer_is_known() {
+        let mut tenants = Tenants::default();
+        let read_at = Instant::now();
+        assert!(tenants.get(&acme()).is_as_of(read_at));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tenants.hear(&acme(), Instant::now());
+        assert!(!tenants.get(&acme()).is_as_of(read_at), "heard of");
+        let organisation = tenants.next().unwrap();
+        let begun = tenants.begin(&organisation).unwrap();
+        assert!(!tenants.get(&acme()).is_as_of(read_at), "looked at");
+        tenants.end(&acme(), begun.memory, Duration::ZERO);
+        assert!(!tenants.get(&acme()).is_as_of(read_at), "looked at since");
+        assert!(tenants.get(&acme()).is_as_of(Instant::now() + Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_whose_looks_take_long_rests_long() {
+        let mut tenants = Tenants::default();
+        tenants.hear(&acme(), Instant::now());
+        tenants.next();
+        let begun = tenants.begin(&acme()).unwrap();
+        tenants.end(&acme(), begun.memory, Duration::from_secs(2));
+        tenants.hear(&acme(), Instant::now());
+        assert_eq!(tenants.next(), None);
+        assert_eq!(tenants.next_alarm(), Some(Instant::now() + Duration::from_secs(6)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_alarm_that_was_overtaken_wakes_nobody() {
         let mut tenants = Tenants::default();

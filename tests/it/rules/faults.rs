@@ -180,3 +180,22 @@ async fn a_locked_table_deletes_nothing() {
     let second = office.rule(&org, "Down", "up == 1").await;
     office.wait_state(&second, "live").await;
 }
+
+// What could not be written and is taken back is as it was before, and told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_taken_back_before_it_could_be_written_leaves_no_error() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    office.sync(&org).await;
+    relay.set(Fault::Writes(500));
+    office.sql(&format!("update alert_rule set expr = 'up == 1' where id = '{id}'")).await;
+    office.wait_state(&id, "error").await;
+    let reason = office.status(&id).await.1;
+    // Members read this: nothing of the inside.
+    assert!(!reason.contains("500") && !reason.contains("relay"), "{reason}");
+    office.sql(&format!("update alert_rule set expr = 'up == 0' where id = '{id}'")).await;
+    relay.set(Fault::None);
+    office.wait_state(&id, "live").await;
+}

@@ -233,3 +233,82 @@ async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
     assert_eq!(rules_in_mimir(&office, &org).await, 2);
     assert_eq!(office.states(&org).await.get("live"), Some(&2));
 }
+
+// A row that is deleted and made again with its identifier (an upsert, a restore) leaves a tombstone
+// that explains nothing: rows that are lost later are missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_tombstone_does_not_explain_a_later_loss() {
+    let office = office(&[]).await;
+    let org = with_rules(&office, 5).await;
+    office
+        .sql(
+            "create table saved as table alert_rule; \
+             begin; delete from alert_rule; insert into alert_rule select * from saved; commit",
+        )
+        .await;
+    office.sync(&org).await;
+    assert_eq!(office.states(&org).await.get("live"), Some(&5));
+    office.sql("truncate alert_rule").await;
+    office.sync_all().await;
+    office.sync(&org).await;
+    assert_eq!(rules_in_mimir(&office, &org).await, 5);
+}
+
+// Rules that are deleted one after another, each while the one before is carried out, are all gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_that_follow_one_another_are_all_carried_out() {
+    let office = office(&[]).await;
+    let org = with_rules(&office, 3).await;
+    for n in 1..=3 {
+        office.sql(&format!("delete from alert_rule where name = 'A{n}'")).await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    office.wait_groups(&org, &[]).await;
+    assert_eq!(
+        office.town.proxy.metric("mimir_tenant_proxy_rules_guards_held{scope=\"tenant\"}").await,
+        0.0
+    );
+}
+
+// Little from each of many tenants is much: by news of each, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_in_many_organisations_is_held_whoever_told_of_it() {
+    // What is looked at at once is judged by itself.
+    let office = office(&[("rules.concurrency", "2")]).await;
+    let mut orgs = Vec::new();
+    for _ in 0..12 {
+        orgs.push(with_rules(&office, 10).await);
+    }
+    office.sync_all().await;
+    office.sql("delete from alert_rule").await;
+    wait_until("the deletion is held", SOON, async || {
+        !office.rule_status().await["guard"].is_null()
+    })
+    .await;
+    let mut left = 0;
+    for org in &orgs {
+        left += rules_in_mimir(&office, org).await;
+    }
+    // What went before it was much is gone: 50 rules, and what was looked at meanwhile.
+    assert!((40..=80).contains(&left), "{left}");
+    println!("{left} of 120 are left");
+}
+
+// What an organisation says is its own: moved to another, a rule is live there, and told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_moves_to_another_organisation_is_live_there_only() {
+    let office = office(&[]).await;
+    let (one, other) = (with_rules(&office, 1).await, with_rules(&office, 1).await);
+    let id = office.rule(&one, "Moves", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    office
+        .sql(&format!("update alert_rule set organisation_id = '{other}' where id = '{id}'"))
+        .await;
+    office.wait_groups(&one, &[("default", &["A1"])]).await;
+    office.wait_groups(&other, &[("default", &["A1", "Moves"])]).await;
+    wait_until("its status is the other's", SOON, async || {
+        let states = office.states(&other).await;
+        states.get("live") == Some(&2) && office.states(&one).await.get("live") == Some(&1)
+    })
+    .await;
+}

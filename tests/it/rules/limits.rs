@@ -149,4 +149,39 @@ async fn a_tenants_own_limits_are_learned_from_mimir() {
     office
         .wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])])
         .await;
+    // Raised, they count as soon as somebody asks for a sync.
+    let limits = "{ruler_max_rules_per_rule_group: 3, ruler_max_rule_groups_per_tenant: 9}";
+    Mimir::shared().await.override_limits(&org, limits).await;
+    office.sync(&org).await;
+    assert_eq!(office.states(&org).await.get("live"), Some(&8));
+}
+
+// One organisation's mass of rules takes nobody else's room.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_with_very_large_rules_holds_up_nobody() {
+    let office = office(&[]).await;
+    let (large, small) = (office.town.organisation().await, office.town.organisation().await);
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, annotations, created_at) \
+         select '{large}', 'A' || n, 'up == ' || n, jsonb_build_object('a', repeat('x', 16000), 'b', repeat('y', 16000)), \
+                now() + n * interval '1 s' from generate_series(1, 200) as n"
+    );
+    office.sql(&sql).await;
+    let huge = office.rule(&large, "Huge", "up == 0").await;
+    office.sql(&format!("update alert_rule set annotations = jsonb_build_object('a', repeat('x', 3000000)) where id = '{huge}'")).await;
+    let good = office.rule(&small, "Good", "up == 0").await;
+    office.wait_state(&good, "live").await;
+    office.wait_state(&huge, "invalid").await;
+    wait_until("what has room is live, and the rest is told", SOON, async || {
+        let states = office.states(&large).await;
+        states.get("over_limit").is_some_and(|over| (60..90).contains(over))
+            && states.get("live").is_some_and(|live| (110..140).contains(live))
+    })
+    .await;
+    let more = format!(
+        "insert into alert_rule (organisation_id, name, expr) select '{small}', 'B' || n, 'up' from generate_series(1, 5001) as n"
+    );
+    let refused = office.town.database.client().await.batch_execute(&more).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.as_db_error().unwrap().message().contains("5000"), "{refused:?}");
 }
