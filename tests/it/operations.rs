@@ -294,6 +294,9 @@ async fn explain_token_says_where_a_token_fails() {
     std::fs::write(&file, json!({"keys": [issuer.key.public]}).to_string()).unwrap();
     let offline = ["explain-token", "--config", config, "--key-set", file.to_str().unwrap()];
     let good = issuer.token().organisation(&json!(ORG_A));
+    // The proxy's own fetch goes on beside its start.
+    wait_until("the proxy has its keys", Duration::from_secs(5), async || issuer.fetches() > 0)
+        .await;
     let fetches = issuer.fetches();
     let passed = run(&offline, &[], &good.sign());
     assert!(passed.status.success(), "{}{}", text(&passed.stdout), text(&passed.stderr));
