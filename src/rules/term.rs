@@ -250,15 +250,14 @@ impl Term {
         if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
             tenant.memory.get_or_insert_default().kept = Some(kept);
         }
-        if !tenant.is_as_of(surveyed.read_at) {
-            // It is looked at by news of its own, which are newer than these rows.
-            if tenant.state == TenantState::Idle {
-                self.tenants.hear(&organisation, Instant::now());
-            }
+        if tenant.state != TenantState::Idle {
+            // It is looked at by news of its own, or waits for a better time.
             survey.done += 1;
             return true;
         }
-        if self.start(organisation.clone(), Some(surveyed.rows), Mode::Deferring, true)
+        // What is known of it may be newer than these rows.
+        let rows = tenant.is_as_of(surveyed.read_at).then_some(surveyed.rows);
+        if self.start(organisation.clone(), rows, Mode::Deferring, true)
             && let Some(survey) = &mut self.survey
         {
             survey.pending.insert(organisation);

@@ -63,11 +63,14 @@ impl Term {
         // What vanished by hints meanwhile counts as well.
         let by_hints = std::mem::take(&mut self.removed_by_hints);
         let (observed, explained) = (by_hints, by_hints);
-        only.push(Removal { observed, remaining: 0, explained, missing: 0 });
+        let by_hints = Removal { observed, remaining: 0, explained, missing: 0 };
+        only.push(by_hints);
         let verdict = match judge_overall(&only, guard) {
             Verdict::Hold(HoldReason::Overall { .. }) => {
                 // What each tenant's own guard holds is held anyway, and holds up nobody else.
+                only.pop();
                 only.retain(|removal| judge(removal, guard) == Verdict::Pass);
+                only.push(by_hints);
                 judge_overall(&only, guard)
             }
             verdict => verdict,
