@@ -8,9 +8,9 @@
 //! The way of a rule:
 //!
 //! 1. [`alert_rule`]: a row is parsed into an [`AlertRule`], or refused with reasons for its author.
-//! 2. [`desired`] (pure): rules become groups, within the tenant's limits, such that adding one moves
+//! 2. [`mod@desired`] (pure): rules become groups, within the tenant's limits, such that adding one moves
 //!    as few others as possible.
-//! 3. [`diff`] (pure): groups that should be against groups that are, by meaning and not by text,
+//! 3. [`mod@diff`] (pure): groups that should be against groups that are, by meaning and not by text,
 //!    and the steps that Mimir will take in their order.
 //! 4. [`guard`] (pure): does more vanish than anybody can have meant?
 //! 5. [`activation`] applies the steps. Mimir alone says what is valid; a rule that it names goes

@@ -140,7 +140,8 @@ async fn may_adopt(
     if !adopt {
         return Err(StoreError::Unfit(format!(
             "the schema {schema} already has the tables {named}, which `migrate` did not make, and \
-             nothing was changed; set database.schema to another schema for ours, or set \
+             nothing was changed; set database.schema to another schema for ours (tables that ours made \
+             earlier do not move with the setting: docs/operations/rules.md), or set \
              database.membership_query, database.alert_rule_query (and others) to read your own, or, if they were made from our \
              migrations by other means, run `migrate --adopt`"
         )));

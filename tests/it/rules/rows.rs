@@ -180,3 +180,42 @@ async fn a_stranger_called_alert_rule_is_left_alone() {
     assert!(!output.status.success() && text.contains("alert_rule_query"), "{text}");
     assert_eq!(database.query("select * from alert_rule").await.len(), 0);
 }
+
+// The way that docs/operations/rules.md gives to whoever has made the first step in a schema where a
+// table of theirs is called alert_rule: our tables move, with everybody in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
+    let database = Postgres::shared().await.database("rules").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    // As it was before the second step.
+    database
+        .execute(
+            "insert into organisation (id) values ('acme');
+             drop table alert_rule, alert_rule_status, alert_rule_tombstone, alert_rule_sync,
+                 alert_rule_leader, alert_rule_sync_request cascade;
+             drop trigger organisation_changed on organisation;
+             drop trigger organisation_truncated on organisation;
+             drop function mimir_tenant_proxy_touch, mimir_tenant_proxy_count, mimir_tenant_proxy_bury;
+             delete from mimir_tenant_proxy_migration where version = 2;
+             create table alert_rule (id bigint)",
+        )
+        .await;
+    assert!(!command(&database, &["migrate"]).status.success());
+    let moved =
+        ["organisation", "membership", "device_key", "revocation", "mimir_tenant_proxy_migration"]
+            .map(|table| format!("alter table {table} set schema mimir"))
+            .join("; ");
+    database
+        .execute(&format!(
+            "create schema mimir; {moved};
+             alter function mimir_tenant_proxy_notify set schema mimir;
+             alter function mimir_tenant_proxy_user set schema mimir"
+        ))
+        .await;
+    let env = [("MTP__DATABASE__SCHEMA", "mimir")];
+    let output = crate::town::command_with(&database, &env, &["migrate"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("1 step taken"), "{output:?}");
+    assert_eq!(database.query("select id from mimir.organisation").await.len(), 1);
+    assert_eq!(database.query("select * from mimir.alert_rule").await.len(), 0);
+}
