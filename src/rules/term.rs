@@ -365,6 +365,11 @@ impl Term {
     }
 }
 
+/// Milliseconds as a number that JSON has.
+fn whole_ms(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
 async fn next_read(survey: &mut Option<Survey>, enough: usize) -> Option<Read> {
     match survey {
         Some(survey) => survey.next_read(enough).await,

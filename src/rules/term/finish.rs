@@ -1,6 +1,6 @@
 //! A look has ended: what it came to is written down, and what follows from it is set.
 
-use super::{Instant, Progress, Term};
+use super::{Instant, Progress, Term, whole_ms};
 use crate::mimir::ruler::next_delay;
 use crate::rules::look::Looked;
 use crate::rules::outcome::{Activated, Outcome};
@@ -224,7 +224,7 @@ fn log(organisation: &OrganisationId, activated: &Activated, took: std::time::Du
             organisation.id = %organisation,
             rules.live = count(RuleState::Live),
             rules.not_live = not_live,
-            duration_ms = took.as_millis(),
+            duration_ms = whole_ms(took),
             "Alert rules synced"
         ),
         Outcome::Failed(trouble) => tracing::warn!(

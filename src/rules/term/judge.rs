@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Done, Instant, SURVEY_RETRY, Term};
+use super::{Done, Instant, SURVEY_RETRY, Term, whole_ms};
 use crate::rules::Engine;
 use crate::rules::activation::Mode;
 use crate::rules::digest_text;
@@ -187,7 +187,7 @@ impl Term {
             organisations = survey.total,
             failed,
             problem = survey.problem.as_deref(),
-            duration_ms = took.as_millis(),
+            duration_ms = whole_ms(took),
             "Alert rules reconciled"
         );
     }
@@ -225,6 +225,6 @@ fn summary(survey: &Survey, held: Option<&GuardHeld>) -> serde_json::Value {
         "outcomes": survey.outcomes,
         "problem": survey.problem,
         "guard": held.map(|held| serde_json::json!({ "id": held.id, "reason": held.reason })),
-        "duration_ms": u64::try_from(survey.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "duration_ms": whole_ms(survey.began.elapsed()),
     })
 }

@@ -162,7 +162,8 @@ async fn reconciled(proxy: &Proxy, number: usize) -> Duration {
     .await;
     let line = took.expect("a line");
     assert_eq!(line["failed"], 0, "{line}");
-    Duration::from_millis(line["duration_ms"].as_u64().expect("a number"))
+    let text = line["duration_ms"].to_string();
+    Duration::from_millis(text.trim_matches('"').parse().expect("a number"))
 }
 
 async fn write_bare(mimir: &Mimir, args: &Args) -> Duration {
