@@ -22,7 +22,15 @@ pub struct ResponseBody {
     idle: Duration,
     timer: Deadline,
     waiting_since: Option<Instant>,
+    /// When the client was given a piece; it asks for the next when it has room.
+    given_at: Option<Instant>,
+    /// How long the client took between pieces, in all.
+    held_up: Duration,
 }
+
+/// A body that its client held up for so long may have been ended because of that: Mimir gives up
+/// writing after a while. That says nothing against Mimir.
+const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
@@ -32,6 +40,8 @@ impl ResponseBody {
             idle,
             timer: Deadline::default(),
             waiting_since: None,
+            given_at: None,
+            held_up: Duration::ZERO,
         };
         if body.incoming.is_end_stream() {
             body.give_back();
@@ -47,7 +57,9 @@ impl ResponseBody {
 
     /// The instance did not do what it began.
     fn break_off(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.lease.take()
+            && self.held_up < SLOW_CLIENT
+        {
             lease.slot.instance.failed(Evidence::BrokenBody);
         }
     }
@@ -66,6 +78,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
+        if let Some(given) = self.given_at.take() {
+            self.held_up += given.elapsed();
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if self.is_overdue(cx) {
                 self.break_off();
@@ -86,6 +101,8 @@ impl Body for ResponseBody {
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {
                     self.give_back();
+                } else {
+                    self.given_at = Some(Instant::now());
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

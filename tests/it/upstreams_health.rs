@@ -2,14 +2,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Client, ORG_A, raw_exchange, wait_until};
+use harness::{Client, ORG_A, RawUpstream, raw_exchange, wait_until};
 use http::Method;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use crate::fake::{Fake, JSON, Mode, TEXT};
 use crate::fleet::{before, counts};
-use crate::scene::{PUSH, QUERY};
+use crate::scene::{PUSH, QUERY, scene};
 
 // Equally good instances get about the same; one that is slow has requests piling up, and so gets
 // fewer.
@@ -242,4 +242,50 @@ async fn an_instance_that_is_not_ready_gets_nothing_until_it_is() {
     assert!(
         log.contains("Upstream instance ejected") && log.contains("Upstream instance returned")
     );
+}
+
+// Mimir gives up a client that does not read (its write time-out). That breaks the answer off, and
+// says nothing against the instance; the same break with a client that reads does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_its_client_held_up_is_no_evidence() {
+    let is_first = Arc::new(AtomicBool::new(true));
+    let upstream = RawUpstream::start(move |mut socket| {
+        let is_first = Arc::clone(&is_first);
+        async move {
+            let mut head = [0; 4096];
+            let _ = socket.read(&mut head).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").await;
+            let patience = Duration::from_millis(1500);
+            let piece = vec![b'x'; 1 << 20];
+            if is_first.swap(false, Ordering::SeqCst) {
+                // As long as somebody takes it, and then no longer.
+                while let Ok(Ok(())) =
+                    tokio::time::timeout(patience, socket.write_all(&piece)).await
+                {}
+            } else {
+                let _ = socket.write_all(&piece).await;
+            }
+        }
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[("upstream.eject_after", "1")]).await;
+    let address = scene.proxy.url().replace("http://", "");
+    let ejections = async || {
+        let text = Client::new(&scene.proxy.internal_url()).get("/metrics").await.text;
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("mimir_tenant_proxy_upstream_ejections_total"));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    let head = scene.head(&format!("GET {QUERY}"), "");
+    for (pause, evidence) in [(Duration::from_millis(2500), false), (Duration::ZERO, true)] {
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(pause).await;
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest).await;
+        assert!(rest.starts_with(b"HTTP/1.1 200 ") && rest.len() > 1 << 20, "{}", rest.len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(ejections().await > 0.0, evidence, "{pause:?}");
+    }
 }
