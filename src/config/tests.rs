@@ -55,6 +55,8 @@ fn all_faults_are_reported_in_one_run() {
     assert_eq!(
         keys(&faults),
         [
+            "upstream.urls",
+            "upstream.pass_headers",
             "listen.address",
             "listen.adress",
             "auth.issuer",
@@ -63,8 +65,6 @@ fn all_faults_are_reported_in_one_run() {
             "auth.leeway",
             "tenancy.tenant_template",
             "tenancy.user_scopes",
-            "upstream.urls",
-            "upstream.pass_headers",
             "surprise",
         ]
     );

@@ -186,8 +186,14 @@ fn each_fault_says_what_is_wrong_and_what_would_be_right() {
             "rule_group: 1:2: holds the character U+0009, which does not print; remove it",
         ),
         (|row| row.rule_group = Some("é".repeat(76)), "rule_group: is 152 bytes long; at most 150"),
-        (|row| row.rule_group = text("."), r#"rule_group: is "."; name the group in words"#),
-        (|row| row.rule_group = text(" .. "), r#"rule_group: is ".."; name the group in words"#),
+        (
+            |row| row.rule_group = text("."),
+            r#"rule_group: is ".", which is a path to Mimir; name the group in words"#,
+        ),
+        (
+            |row| row.rule_group = text(" .. "),
+            r#"rule_group: is "..", which is a path to Mimir; name the group in words"#,
+        ),
         (
             |row| row.labels = text("[]"),
             r#"labels: are an array in JSON; should be an object such as {"severity": "page"}"#,
