@@ -37,6 +37,9 @@ fn the_kill_timeouts_cover_the_drains() {
     environment.retain(|(name, _)| name != "MTP__AUTH__ISSUER"); // a project has to be put in
     environment
         .push(("MTP__AUTH__ISSUER".to_owned(), "https://project.supabase.co/auth/v1".to_owned()));
+    // A secret of the app's.
+    let database = "postgres://postgres:word@db.project.supabase.co:5432/postgres";
+    environment.push(("MTP__DATABASE__URL".to_owned(), database.to_owned()));
     let config = Config::load(None, &Environment::from_vars(environment)).unwrap();
     let drain = config.shutdown.drain_delay + config.shutdown.drain_timeout;
     let patience = Duration::from_secs(seconds(&fly["kill_timeout"]));

@@ -114,6 +114,8 @@ async fn the_images_tree_starts_as_nobody_special_passes_its_healthcheck_and_dra
         ("MTP__LISTEN__ADDRESS", format!("127.0.0.1:{port}")),
         ("MTP__LISTEN__INTERNAL_ADDRESS", format!("127.0.0.1:{internal}")),
         // A test need not wait for Fly's proxy.
+        // There is no database here.
+        ("MTP__RULES__ENABLED", "false".to_owned()),
         ("MTP__SHUTDOWN__DRAIN_DELAY", "1s".to_owned()),
     ] {
         environment.retain(|(known, _)| known != name);
