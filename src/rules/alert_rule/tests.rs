@@ -298,6 +298,16 @@ fn spellings_of_one_rule_have_one_hash() {
     assert_eq!(enabled(&one).hash().len(), 64);
 }
 
+#[test]
+fn texts_that_only_divide_otherwise_have_other_hashes() {
+    let of = |name, expr, labels| {
+        enabled(&AlertRuleRow { name: text(name), expr: text(expr), labels: text(labels), ..row() })
+            .hash()
+    };
+    assert_ne!(of("ab", "c", ""), of("a", "bc", ""));
+    assert_ne!(of("a", "b", r#"{"cd": "e"}"#), of("a", "b", r#"{"c": "de"}"#));
+}
+
 // It is stored beside each rule's status; a change of encoding would make every status be written.
 #[test]
 fn hashes_stay_over_versions() {

@@ -62,6 +62,10 @@ fn little_from_each_is_seen_over_all() {
         Verdict::Hold(HoldReason::Overall { vanished: 50, observed: 250 })
     );
     assert_eq!(judge_overall(&[each; 24], &config), Verdict::Pass);
+    // Swapped for as many others, too.
+    let each = removal(10, 10, 0, 2);
+    assert_eq!(judge(&each, &config), Verdict::Pass);
+    assert_ne!(judge_overall(&[each; 25], &config), Verdict::Pass);
 }
 
 #[test]

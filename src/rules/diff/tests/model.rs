@@ -190,6 +190,27 @@ proptest! {
         prop_assert_eq!(mimir.alerts(), wanted);
     }
 
+    // A group is gone for a moment only where no deletion that is due anyway makes room, and none is
+    // deleted before the last write but to make room.
+    #[test]
+    fn deletions_come_first_only_where_the_limit_demands_it((desired, mut mimir) in scene()) {
+        let observed: Vec<StoredGroup> = mimir.groups.values().cloned().collect();
+        let found = diff(&desired, &observed, &never);
+        let (groups, limit) = (mimir.len(), mimir.limit.unwrap_or(usize::MAX));
+        let mut steps = steps(&found, &desired, groups, mimir.limit);
+        if steps.iter().any(|step| matches!(step, Step::Replace(_))) {
+            prop_assert_eq!(groups - found.deletes.len(), limit);
+        }
+        let last_write = steps.iter().rposition(|step| !matches!(step, Step::Delete(_)));
+        steps.truncate(last_write.map_or(0, |at| at + 1));
+        for step in steps {
+            if matches!(step, Step::Delete(_)) {
+                prop_assert!(mimir.len() >= limit);
+            }
+            mimir.take(&step, &desired).unwrap();
+        }
+    }
+
     #[test]
     fn below_the_limit_all_is_written_before_anything_is_deleted((desired, mimir) in scene()) {
         let observed: Vec<StoredGroup> = mimir.groups.values().cloned().collect();
