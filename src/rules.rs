@@ -48,6 +48,7 @@ mod statuses;
 mod survey;
 mod tenants;
 mod term;
+mod trouble;
 mod writer;
 
 pub use alert_rule::{AlertRule, Parsed, RuleDefaults, parse};

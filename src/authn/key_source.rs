@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
 use crate::config::KeySetConfig;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, causes};
 
 /// The keys of one issuer, kept fresh.
 pub struct KeySource {
@@ -268,15 +268,4 @@ async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec
         document.extend_from_slice(&piece);
     }
     Ok(document)
-}
-
-/// An error with all that caused it: reqwest's own text stops at the first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

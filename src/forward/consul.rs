@@ -14,6 +14,7 @@ use url::Url;
 
 use super::discovery::lookup;
 use crate::config::ConsulConfig;
+use crate::telemetry::causes;
 
 /// One service in one catalogue.
 pub(super) struct Catalogue {
@@ -136,17 +137,6 @@ impl Catalogue {
         }
         address
     }
-}
-
-/// An error with all that caused it, without the address: reqwest's own text stops at the first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

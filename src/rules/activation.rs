@@ -19,11 +19,15 @@ use super::guard::{Removal, Verdict, judge};
 use super::lease::Lease;
 use super::memory::{Memory, Settled};
 use super::outcome::{Activated, Ending, Outcome, report};
-use super::plan::{ParsedRows, Plan, gone, parse_rows, shortened};
+use super::plan::{ParsedRows, Plan, gone, parse_rows};
+use super::trouble::{MIMIR_BUSY, NO_TENANT, Stop, Trouble};
 use super::writer::{WriteError, Writer, ask};
-use crate::mimir::ruler::{Refusal, RulerError};
-use crate::store::{AlertRuleRow, GuardHeld, StoreError, Tombstones};
+use crate::mimir::ruler::{Listed, Refusal, RulerError};
+use crate::store::{AlertRuleRow, GuardHeld, Tombstones};
 use crate::tenancy::{OrganisationId, TenantId};
+
+/// Why a tenant is held of which others are too. How many others have is nothing for its members.
+const PART_OF_MORE: &str = "it is part of a larger deletion that waits for the operator";
 
 /// What an activation may do about rules that would vanish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,39 +47,6 @@ pub(super) enum Mode {
 /// A plan is made anew at most so often. Each time at least one rule has been put aside or a limit
 /// been learned, so this is reached only by a Mimir that contradicts itself.
 const MOST_ROUNDS: usize = 100;
-
-/// What keeps an activation from its end.
-pub(super) enum Stop {
-    LeaseLost,
-    Failed(Trouble),
-}
-
-/// What went wrong, and how soon to come again.
-#[derive(Clone, Debug)]
-pub(super) struct Trouble {
-    /// In words for members: nothing of the inside.
-    pub(super) words: &'static str,
-    /// For whoever runs the system.
-    pub(super) problem: String,
-    pub(super) retry_after: Option<std::time::Duration>,
-}
-
-const PART_OF_MORE: &str = "it is part of a larger deletion that waits for the operator";
-const MIMIR_BUSY: &str = "mimir cannot take it at the moment";
-const DATABASE_AWAY: &str = "the database could not be read";
-const NO_TENANT: &str = "the organisation's identifier cannot be a tenant's";
-
-impl Trouble {
-    fn new(words: &'static str, problem: String) -> Self {
-        Self { words, problem: shortened(&problem), retry_after: None }
-    }
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::new(DATABASE_AWAY, error.to_string())
-    }
-}
 
 /// An organisation's rows, and what of it was deleted, at one moment.
 #[derive(Debug, Default)]
@@ -216,7 +187,7 @@ impl Activation<'_> {
         Ok(())
     }
 
-    async fn plan(&mut self, listed: crate::mimir::ruler::Listed) -> Result<Plan, Stop> {
+    async fn plan(&mut self, listed: Listed) -> Result<Plan, Stop> {
         let engine = self.engine;
         let again = listed.clone();
         let limits = self.limits();
@@ -261,7 +232,6 @@ impl Activation<'_> {
                 return Ok(None);
             }
             Mode::Deferring => return Ok(is_removing.then_some(Outcome::Deferred)),
-            // How many others have is nothing for this one's members.
             Mode::Held if is_removing => Some(PART_OF_MORE.to_owned()),
             Mode::Wary if unexplained > 0 => Some(PART_OF_MORE.to_owned()),
             Mode::Confirmed(_) | Mode::Held | Mode::Wary | Mode::Guarded => {
@@ -440,26 +410,4 @@ pub(super) fn in_words(reason: &str, position: Option<(usize, usize)>) -> String
 fn guard_id(listing: &[u8; 32], removal: &Removal) -> String {
     let text = format!("{listing:?} {} {}", removal.vanished(), removal.unexplained());
     super::digest_text(&text)
-}
-
-impl From<RulerError> for Stop {
-    fn from(error: RulerError) -> Self {
-        let retry_after = error.retry_after();
-        Self::Failed(Trouble { retry_after, ..Trouble::new(MIMIR_BUSY, error.to_string()) })
-    }
-}
-
-impl From<WriteError> for Stop {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::LeaseLost => Self::LeaseLost,
-            WriteError::Ruler(error) => error.into(),
-        }
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error.into())
-    }
 }

@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::activation::Trouble;
 use super::alert_rule::AlertRule;
 use super::guard::Removal;
 use super::memory::Memory;
 use super::plan::{ParsedRows, Plan};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
+use super::trouble::Trouble;
 use crate::store::{AlertRuleRow, GuardHeld, RuleState, Tombstones};
 use crate::tenancy::OrganisationId;
 

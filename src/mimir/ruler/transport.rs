@@ -10,6 +10,7 @@ use url::Url;
 
 use super::{Refusal, RulerError};
 use crate::mimir::set_tenant;
+use crate::telemetry::causes;
 use crate::tenancy::TenantId;
 
 /// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
@@ -211,15 +212,4 @@ fn words(body: &[u8]) -> String {
         Ok(wrapped) => wrapped.error,
         Err(_) => String::from_utf8_lossy(body.strip_suffix(b"\n").unwrap_or(body)).into_owned(),
     }
-}
-
-/// An error with all that caused it: reqwest's own text stops at the first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
