@@ -20,6 +20,7 @@ use super::lease::Lease;
 use super::memory::{Memory, Settled};
 use super::outcome::{Activated, Ending, Outcome, report};
 use super::plan::{ParsedRows, Plan, gone, parse_rows};
+use super::refusal::in_words;
 use super::trouble::{MIMIR_BUSY, NO_TENANT, Stop, Trouble};
 use super::writer::{WriteError, Writer, ask};
 use crate::mimir::ruler::{Listed, Refusal, RulerError};
@@ -195,7 +196,7 @@ impl Activation<'_> {
             .plan(&self.tenant, &self.parsed, &self.memory.quarantine, &limits, listed)
             .await?;
         // Only whoever comes near a limit has to know it.
-        if self.memory.known_limits().is_some() || !is_near(&plan, &limits) {
+        if self.memory.known_limits().is_some() || !plan.is_near(&limits) {
             return Ok(plan);
         }
         let told = engine.limits_of(&self.tenant).await?;
@@ -385,24 +386,6 @@ impl Activation<'_> {
         );
         self.live.remove(&rule.id);
         self.memory.quarantine.put(rule.hash(), &reason);
-    }
-}
-
-/// Whether a plan may touch a limit that is only assumed.
-pub(super) fn is_near(plan: &Plan, limits: &Limits) -> bool {
-    let groups = plan.groups.len() + plan.others;
-    let is_split = |group: &DesiredGroup| {
-        limits.rules_per_group.is_some_and(|limit| group.members.len() >= limit)
-    };
-    !plan.over_limit.is_empty()
-        || limits.groups.is_some_and(|limit| groups.saturating_mul(2) > limit)
-        || plan.groups.iter().any(is_split)
-}
-
-pub(super) fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
-    match position {
-        Some((line, column)) => format!("expr, line {line}, column {column}: {reason}"),
-        None => reason.to_owned(),
     }
 }
 

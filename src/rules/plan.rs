@@ -170,6 +170,17 @@ impl Plan {
         }
     }
 
+    /// Whether it may touch a limit that is only assumed.
+    pub(super) fn is_near(&self, limits: &Limits) -> bool {
+        let groups = self.groups.len() + self.others;
+        let is_full = |group: &DesiredGroup| {
+            limits.rules_per_group.is_some_and(|limit| group.members.len() >= limit)
+        };
+        !self.over_limit.is_empty()
+            || limits.groups.is_some_and(|limit| groups.saturating_mul(2) > limit)
+            || self.groups.iter().any(is_full)
+    }
+
     /// How many rules our namespace has now.
     pub fn observed_rules(&self) -> usize {
         self.observed.iter().map(|group| group.rules.len()).sum()

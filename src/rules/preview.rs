@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-use super::activation::{in_words, is_near};
 use super::alert_rule::AlertRule;
 use super::diff::{Write, differing_exprs};
 use super::engine::Engine;
 use super::guard::{Verdict, judge};
 use super::plan::{ParsedRows, Plan, Quarantine, parse_rows};
+use super::refusal::in_words;
 use super::writer::ask;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
 use crate::store::{AlertRuleRow, RuleStatusRow, StoreError, Tombstones};
@@ -105,7 +105,7 @@ impl Engine {
         let mut limits = self.limits_by_default();
         let mut quarantine = Quarantine::default();
         let mut plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed.clone()).await?;
-        if is_near(&plan, &limits) {
+        if plan.is_near(&limits) {
             limits = self.limits_of(&tenant).await?;
             plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed.clone()).await?;
         }

@@ -27,6 +27,14 @@ pub struct Position {
     pub column: usize,
 }
 
+/// What Mimir says of an expression, with the place, which is counted from 1.
+pub fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
+    match position {
+        Some((line, column)) => format!("expr, line {line}, column {column}: {reason}"),
+        None => reason.to_owned(),
+    }
+}
+
 /// So much of a row's text is quoted, in characters.
 const QUOTED: usize = 60;
 

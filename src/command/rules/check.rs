@@ -9,6 +9,7 @@ use super::file::{self, FileRow};
 use super::{Outcome, Said, engine, organisation, unavailable};
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
+use crate::rules::refusal::in_words;
 use crate::rules::{Parsed, RuleDefaults, parse, promql_warning};
 use crate::tenancy::{OrganisationId, TenantId};
 
@@ -134,10 +135,9 @@ async fn asked(
 ) -> Result<Option<String>, String> {
     match client.format_query(tenant, expr).await {
         Ok(_) => Ok(None),
-        Err(RulerError::InvalidExpression { message, line: Some(line), column: Some(column) }) => {
-            Ok(Some(format!("expr, line {line}, column {column}: {message}")))
+        Err(RulerError::InvalidExpression { message, line, column }) => {
+            Ok(Some(in_words(&message, line.zip(column))))
         }
-        Err(RulerError::InvalidExpression { message, .. }) => Ok(Some(format!("expr: {message}"))),
         Err(error) => Err(error.to_string()),
     }
 }
