@@ -10,6 +10,7 @@ mod device_keys;
 mod error;
 mod openapi;
 mod revocations;
+mod rule_views;
 mod rules;
 mod webhook;
 mod whoami;

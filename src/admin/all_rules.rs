@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::rules::{
-    Confirmation, DiffView, GuardView, SyncProgress, SyncView, by, confirm_and_sync, diff_view,
-    guard_view, is_dry_run, progress_view, request_and_wait, sync_view,
+use super::rule_views::{
+    DiffView, GuardView, SyncProgress, SyncView, diff_view, guard_view, progress_view, sync_view,
 };
+use super::rules::{Confirmation, by, confirm_and_sync, is_dry_run, request_and_wait};
 use super::wire::{Answer, time_text};
 use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;

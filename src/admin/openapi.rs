@@ -8,7 +8,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 
 use super::wire::Answer;
 use super::{
-    AdminContext, AdminError, all_rules, device_keys, revocations, rules, webhook, whoami,
+    AdminContext, AdminError, all_rules, device_keys, revocations, rule_views, rules, webhook,
+    whoami,
 };
 
 #[derive(OpenApi)]
@@ -27,7 +28,7 @@ use super::{
         all_rules::status, all_rules::sync, all_rules::progress, all_rules::confirm,
         webhook::alert_rule, show
     ),
-    components(schemas(rules::DiffView, all_rules::AllDiffs)),
+    components(schemas(rule_views::DiffView, all_rules::AllDiffs)),
     security(("bearer" = []))
 )]
 struct Description;

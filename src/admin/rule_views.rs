@@ -1,0 +1,229 @@
+//! What `/admin` says of rules: the shapes of its answers.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::wire::time_text;
+use crate::rules::{Preview, Verdict};
+use crate::store::{SyncRequest, SyncRow};
+use crate::tenancy::OrganisationId;
+
+/// An organisation's rules.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RuleList {
+    /// The organisation.
+    pub(super) organisation: String,
+    /// Its tenant in Mimir.
+    pub(super) tenant: Option<String>,
+    /// One for each row of `alert_rule`, oldest first.
+    pub(super) rules: Vec<RuleView>,
+    /// How its sync stands.
+    pub(super) sync: SyncView,
+}
+
+/// A rule, and what has become of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RuleView {
+    pub(super) id: Uuid,
+    pub(super) name: Option<String>,
+    pub(super) rule_group: Option<String>,
+    pub(super) evaluation_interval: Option<String>,
+    pub(super) expr: Option<String>,
+    /// `pending`, `live`, `invalid`, `over_limit`, `disabled` or `error`.
+    pub(super) state: String,
+    /// Why it is not live, in words for its author.
+    pub(super) reason: String,
+    /// What is live, if anything is.
+    pub(super) live_hash: Option<String>,
+    /// Since when (RFC 3339).
+    pub(super) live_since: Option<String>,
+    /// What a parser of our own thinks of the expression. Mimir decides.
+    pub(super) warning: Option<String>,
+}
+
+/// How the sync of an organisation stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SyncView {
+    /// Rules that are live.
+    pub(super) live: usize,
+    /// Enabled rules that are not.
+    pub(super) not_live: usize,
+    /// The last time that something was written to Mimir (RFC 3339).
+    pub(super) synced_at: Option<String>,
+    /// What is wrong, if anything is.
+    pub(super) problem: Option<String>,
+    pub(super) problem_since: Option<String>,
+    /// A deletion that waits for an administrator's word.
+    pub(super) guard: Option<GuardView>,
+    /// Since when the organisation itself is gone.
+    pub(super) absent_since: Option<String>,
+}
+
+/// A deletion that waits.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GuardView {
+    /// What is to be sent to confirm it.
+    pub(super) id: String,
+    /// What would be deleted.
+    pub(super) reason: String,
+    pub(super) since: Option<String>,
+}
+
+/// What a sync would change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DiffView {
+    pub(super) organisation: String,
+    pub(super) tenant: String,
+    /// Whether there is nothing to do.
+    pub(super) in_sync: bool,
+    pub(super) changes: Vec<ChangeView>,
+    /// All changes as one unified diff of the groups' YAML.
+    pub(super) diff: String,
+    /// Rules that cannot go live.
+    pub(super) not_live: Vec<NotLiveView>,
+    /// Set if the guard would hold the deletion back.
+    pub(super) guard: Option<String>,
+}
+
+/// A group that would change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ChangeView {
+    pub(super) group: String,
+    /// `create`, `update` or `delete`.
+    pub(super) action: String,
+    pub(super) diff: String,
+}
+
+/// A rule that cannot go live, and why.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NotLiveView {
+    pub(super) id: Uuid,
+    pub(super) state: String,
+    pub(super) reason: String,
+}
+
+/// A sync that was asked for.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SyncProgress {
+    pub(super) id: Uuid,
+    /// `waiting`, `running` or `done`.
+    pub(super) state: String,
+    /// Organisations that have been looked at,
+    pub(super) done: usize,
+    /// of so many.
+    pub(super) total: usize,
+    pub(super) requested_at: Option<String>,
+    pub(super) started_at: Option<String>,
+    pub(super) finished_at: Option<String>,
+    /// What came of it, once it is done.
+    pub(super) outcome: Value,
+    /// Where to ask how far it is.
+    pub(super) poll: String,
+}
+
+/// What a sync answers, or its dry run.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub(super) enum SyncAnswer {
+    Progress(SyncProgress),
+    DryRun(DiffView),
+}
+
+impl DiffView {
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        2 * self.diff.len() + 200 * (self.changes.len() + self.not_live.len() + 1)
+    }
+
+    /// Whether there is nothing to tell.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.in_sync && self.not_live.is_empty() && self.guard.is_none()
+    }
+}
+
+pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
+    let state = match (request.started_at, request.finished_at) {
+        (_, Some(_)) => "done",
+        (Some(_), None) => "running",
+        (None, None) => "waiting",
+    };
+    let organisation = request.organisation.as_ref().map_or("", OrganisationId::as_str);
+    let poll = poll.replace("{organisation}", organisation);
+    SyncProgress {
+        id: request.id,
+        state: state.to_owned(),
+        done: request.done,
+        total: request.total,
+        requested_at: request.requested_at.map(time_text),
+        started_at: request.started_at.map(time_text),
+        finished_at: request.finished_at.map(time_text),
+        outcome: serde_json::from_str(&request.outcome).unwrap_or_else(|_| json!({})),
+        poll: poll.replace("{id}", &request.id.to_string()),
+    }
+}
+
+pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    SyncView {
+        live: sync.map_or(0, |sync| sync.live),
+        not_live: sync.map_or(0, |sync| sync.not_live),
+        synced_at: sync.and_then(|sync| sync.synced_at).map(time_text),
+        problem: sync.and_then(|sync| some(&sync.problem)),
+        problem_since: sync.and_then(|sync| sync.problem_since).map(time_text),
+        guard: sync.and_then(|sync| {
+            let guard = sync.guard.as_ref()?;
+            let since = sync.guard_since.map(time_text);
+            Some(GuardView { id: guard.id.clone(), reason: guard.reason.clone(), since })
+        }),
+        absent_since: sync.and_then(|sync| sync.absent_since).map(time_text),
+    }
+}
+
+/// What exactly is wrong inside is for whoever runs the system.
+pub(super) fn without_the_inside(view: SyncView) -> SyncView {
+    let words = "Mimir or the database gave no answer that helps; it is tried again";
+    SyncView { problem: view.problem.map(|_| words.to_owned()), ..view }
+}
+
+pub(super) fn guard_view(id: &str, reason: &str, since: Option<String>) -> GuardView {
+    GuardView { id: id.to_owned(), reason: reason.to_owned(), since }
+}
+
+pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> DiffView {
+    let changes = preview.changes();
+    let plan = &preview.plan;
+    let invalid = |(rule, reason): (Uuid, &String)| NotLiveView {
+        id: rule,
+        state: "invalid".to_owned(),
+        reason: reason.clone(),
+    };
+    let refused = preview.parsed.refused.iter().map(|(rule, reason)| invalid((*rule, reason)));
+    let quarantined = plan.quarantined.iter().map(|(rule, reason)| invalid((rule.id, reason)));
+    let over = plan.over_limit.iter().map(|rule| NotLiveView {
+        id: rule.id,
+        state: "over_limit".to_owned(),
+        reason: "the tenant's limit on rule groups leaves no room for it".to_owned(),
+    });
+    DiffView {
+        organisation: organisation.to_string(),
+        tenant: preview.tenant.as_str().to_owned(),
+        in_sync: preview.is_in_sync(),
+        diff: changes.iter().map(|change| change.diff.as_str()).collect(),
+        changes: changes
+            .into_iter()
+            .map(|change| ChangeView {
+                group: change.name,
+                action: change.action.name().to_owned(),
+                diff: change.diff,
+            })
+            .collect(),
+        not_live: refused.chain(quarantined).chain(over).collect(),
+        guard: match &preview.verdict {
+            Verdict::Pass => None,
+            Verdict::Hold(reason) => Some(reason.to_string()),
+        },
+    }
+}
