@@ -112,7 +112,7 @@ pub(super) async fn activate(
         Err(Stop::Failed(trouble)) => (Outcome::Failed(trouble), None),
     };
     let Activation { parsed, memory, live, lost, broken, wrote, removal, .. } = activation;
-    let Some(kept) = memory.kept.as_mut() else {
+    let Memory { kept: Some(kept), quarantine, .. } = memory else {
         // The statuses could not be read, and so nothing was done.
         return Activated { outcome, wrote, removal, ..Activated::default() };
     };
@@ -120,7 +120,8 @@ pub(super) async fn activate(
         return Activated { outcome, removal, ..Activated::counted(kept) };
     }
     let plan = plan.as_ref();
-    let ending = Ending { outcome: &outcome, plan, live: &live, lost: &lost, broken: &broken };
+    let (live, lost, broken_rules) = (&live, &lost, &broken);
+    let ending = Ending { outcome: &outcome, plan, quarantine, live, lost, broken: broken_rules };
     let now = report(&parsed, kept, &ending);
     let changes = super::statuses::change(organisation, kept, now);
     let is_done = matches!(outcome, Outcome::Unchanged | Outcome::Applied);

@@ -4,10 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::alert_rule::AlertRule;
 use super::guard::Removal;
 use super::memory::Memory;
-use super::plan::{ParsedRows, Plan};
+use super::plan::{ParsedRows, Plan, Quarantine};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
 use super::trouble::Trouble;
 use crate::store::{AlertRuleRow, GuardHeld, RuleState, Tombstones};
@@ -104,6 +103,8 @@ pub(super) struct Ending<'a> {
     pub(super) outcome: &'a Outcome,
     /// The last plan; none if it never came to one.
     pub(super) plan: Option<&'a Plan>,
+    /// Rules that Mimir will not take.
+    pub(super) quarantine: &'a Quarantine,
     /// Rules that are known to be live as they are.
     pub(super) live: &'a HashSet<Uuid>,
     /// Rules whose group was deleted to be written anew, and has not been.
@@ -199,8 +200,10 @@ fn unfinished(
         let status = if is_live {
             Kept { state: RuleState::Live, reason: String::new(), live_hash: Some(hash) }
         } else {
-            let (state, reason) = of_its_own(rule, ending).unwrap_or((state, reason.to_owned()));
-            Kept { state, reason, live_hash: still(rule.id) }
+            // A reason of the rule's own comes before that of the whole.
+            let own = ending.quarantine.reason(&hash).map(|own| (RuleState::Invalid, own));
+            let (state, reason) = own.unwrap_or((state, reason));
+            Kept { state, reason: reason.to_owned(), live_hash: still(rule.id) }
         };
         now.insert(rule.id, status);
     }
@@ -218,13 +221,6 @@ fn unfinished(
         now.insert(*rule, Kept { state: RuleState::Disabled, reason, live_hash });
     }
     now
-}
-
-/// A reason of the rule's own comes before that of the whole.
-fn of_its_own(rule: &AlertRule, ending: &Ending<'_>) -> Option<(RuleState, String)> {
-    let quarantined = ending.plan.iter().flat_map(|plan| &plan.quarantined);
-    let mut quarantined = quarantined.filter(|(other, _)| other.id == rule.id);
-    quarantined.next().map(|(_, reason)| (RuleState::Invalid, reason.clone()))
 }
 
 fn live_hash(kept: &KeptStatuses, rule: Uuid) -> Option<String> {

@@ -51,7 +51,7 @@ impl Quarantine {
         self.0.insert(hash, Quarantined { reason: shortened(reason), since: Instant::now() });
     }
 
-    fn reason(&self, hash: &str) -> Option<&str> {
+    pub(super) fn reason(&self, hash: &str) -> Option<&str> {
         self.0.get(hash).map(|kept| kept.reason.as_str())
     }
 

@@ -199,3 +199,25 @@ async fn a_change_that_is_taken_back_before_it_could_be_written_leaves_no_error(
     relay.set(Fault::None);
     office.wait_state(&id, "live").await;
 }
+
+// A rule that Mimir named before it went away is its author's to mend, whatever became of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_rule_is_told_so_even_if_mimir_then_goes_away() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    office.sync_all().await;
+    relay.set(Fault::WritesAfter(1, 500));
+    office
+        .sql(&format!(
+            "insert into alert_rule (organisation_id, name, expr) \
+             values ('{org}', 'Good', 'up == 0'), ('{org}', 'Bad', 'sum((')"
+        ))
+        .await;
+    wait_until("one is refused and one waits", SOON, async || {
+        let states = office.states(&org).await;
+        states.get("invalid") == Some(&1) && states.get("error") == Some(&1)
+    })
+    .await;
+    relay.set(Fault::None);
+    office.wait_groups(&org, &[("default", &["Good"])]).await;
+}
