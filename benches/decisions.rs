@@ -14,10 +14,11 @@ use mimir_tenant_proxy::authn::{Authenticator, KeySource, Tables};
 use mimir_tenant_proxy::authz::Authorizer;
 use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
+use mimir_tenant_proxy::mimir::ruler::RulerLimits;
 use mimir_tenant_proxy::mimir::ruler::{PromDuration, RuleGroup, StoredGroup, StoredRule};
 use mimir_tenant_proxy::route::find_path;
 use mimir_tenant_proxy::rules::alert_rule::{Parsed, RuleDefaults, parse};
-use mimir_tenant_proxy::rules::desired::{DesiredGroup, Limits, desired};
+use mimir_tenant_proxy::rules::desired::{DesiredGroup, desired};
 use mimir_tenant_proxy::rules::diff::{diff, steps};
 use mimir_tenant_proxy::store::{AlertRuleRow, Excess};
 use mimir_tenant_proxy::telemetry::{MetricNames, Metrics};
@@ -112,7 +113,7 @@ fn rows() -> Vec<AlertRuleRow> {
 fn rules(criterion: &mut Criterion) {
     let defaults =
         RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() };
-    let limits = Limits { rules_per_group: Some(20), groups: Some(70) };
+    let limits = RulerLimits { rules_per_group: Some(20), groups: Some(70) };
     let rows = rows();
     let group = |rows: &[AlertRuleRow]| {
         let read = |row| match parse(row, &defaults) {

@@ -22,6 +22,9 @@ pub struct RulesConfig {
     pub reconcile_interval: Duration,
     /// What Supabase's webhook has to show; without one webhooks are refused.
     pub webhook_secret: Secret,
+    /// Whether a look at everything asks Mimir for all tenants' groups in one exchange
+    /// (`/ruler/rule_groups`, which is for operators).
+    pub list_all_tenants: bool,
     /// Tenants that are worked on at once.
     pub concurrency: usize,
     /// How long one request to Mimir may take.
@@ -107,6 +110,7 @@ pub(super) fn read(
         reconcile_interval: section
             .get("reconcile_interval", 300 * second, |raw| duration(raw, SHORTEST_RECONCILE, day)),
         webhook_secret,
+        list_all_tenants: section.get("list_all_tenants", false, switch),
         concurrency: section.get("concurrency", 16, |raw| number(raw, 1, 1000)),
         request_timeout: section
             .get("request_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),

@@ -12,9 +12,10 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::alert_rule::AlertRule;
-use super::desired::{DesiredGroup, Limits};
+use super::desired::DesiredGroup;
 use super::diff::{Step, steps};
 use super::engine::Engine;
+use super::expressions;
 use super::guard::{Removal, Verdict, judge};
 use super::lease::Lease;
 use super::memory::{Memory, Settled};
@@ -22,8 +23,8 @@ use super::outcome::{Activated, Ending, Outcome, report};
 use super::plan::{ParsedRows, Plan, gone, parse_rows};
 use super::refusal::in_words;
 use super::trouble::{MIMIR_BUSY, NO_TENANT, Stop, Trouble};
-use super::writer::{WriteError, Writer, ask};
-use crate::mimir::ruler::{Listed, Refusal, RulerError};
+use super::writer::{WriteError, Writer};
+use crate::mimir::ruler::{Refusal, RulerError, RulerLimits};
 use crate::store::{AlertRuleRow, GuardHeld, Tombstones};
 use crate::tenancy::{OrganisationId, TenantId};
 
@@ -54,6 +55,8 @@ const MOST_ROUNDS: usize = 100;
 pub(super) struct Rows {
     pub(super) rules: Vec<AlertRuleRow>,
     pub(super) tombstones: Tombstones,
+    /// The digest of what Mimir had a moment ago, if that was read for all tenants together.
+    pub(super) listing: Option<[u8; 32]>,
 }
 
 /// One activation under way.
@@ -137,6 +140,11 @@ impl Activation<'_> {
         rows_digest: u64,
     ) -> Result<(Outcome, Option<Plan>), Stop> {
         self.load_statuses().await?;
+        if let Some(listing) = rows.listing
+            && self.memory.is_settled(rows_digest, listing)
+        {
+            return Ok((self.nothing_to_do(), None));
+        }
         let mut listing = match self.engine.list(&self.tenant).await {
             Ok(listing) => listing,
             Err(error) => {
@@ -147,9 +155,7 @@ impl Activation<'_> {
             }
         };
         if self.memory.is_settled(rows_digest, listing.digest()) {
-            let live = self.memory.live();
-            self.removal = Removal { observed: live, remaining: live, ..Removal::default() };
-            return Ok((Outcome::Unchanged, None));
+            return Ok((self.nothing_to_do(), None));
         }
         self.memory.settled = None;
         self.parsed = parse_rows(&rows.rules, &self.engine.defaults());
@@ -157,7 +163,12 @@ impl Activation<'_> {
         for _ in 0..MOST_ROUNDS {
             let digest = listing.digest();
             let listed = listing.parse(&self.engine.config.namespace)?;
-            let plan = self.plan(listed).await?;
+            let (quarantine, known) = (&self.memory.quarantine, self.memory.known_limits());
+            let planned = self.engine.plan(&self.tenant, &self.parsed, quarantine, known, &listed);
+            let (plan, told) = planned.await?;
+            if let Some(told) = told {
+                self.memory.learn_limits(told);
+            }
             if let Some(outcome) = self.judge(&plan, digest, &rows.tombstones).await? {
                 return Ok((outcome, Some(plan)));
             }
@@ -179,6 +190,13 @@ impl Activation<'_> {
         Err(Stop::Failed(Trouble::new(MIMIR_BUSY, problem)))
     }
 
+    /// Rows and listing are those that were seen to agree.
+    fn nothing_to_do(&mut self) -> Outcome {
+        let live = self.memory.live();
+        self.removal = Removal { observed: live, remaining: live, ..Removal::default() };
+        Outcome::Unchanged
+    }
+
     async fn load_statuses(&mut self) -> Result<(), Stop> {
         if self.memory.kept.is_none() {
             let organisation = self.organisation.clone();
@@ -189,26 +207,7 @@ impl Activation<'_> {
         Ok(())
     }
 
-    async fn plan(&mut self, listed: Listed) -> Result<Plan, Stop> {
-        let engine = self.engine;
-        let again = listed.clone();
-        let limits = self.limits();
-        let plan = engine
-            .plan(&self.tenant, &self.parsed, &self.memory.quarantine, &limits, listed)
-            .await?;
-        // Only whoever comes near a limit has to know it.
-        if self.memory.known_limits().is_some() || !plan.is_near(&limits) {
-            return Ok(plan);
-        }
-        let told = engine.limits_of(&self.tenant).await?;
-        self.memory.learn_limits(told);
-        if told == limits {
-            return Ok(plan);
-        }
-        Ok(engine.plan(&self.tenant, &self.parsed, &self.memory.quarantine, &told, again).await?)
-    }
-
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> RulerLimits {
         self.memory.known_limits().unwrap_or_else(|| self.engine.limits_by_default())
     }
 
@@ -336,11 +335,11 @@ impl Activation<'_> {
                 self.look_for_others(group, index).await
             }
             Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
-                self.memory.learn_limits(Limits { rules_per_group: Some(limit), ..limits });
+                self.memory.learn_limits(RulerLimits { rules_per_group: Some(limit), ..limits });
                 Ok(())
             }
             Refusal::TooManyGroups { limit, .. } if Some(limit) != limits.groups => {
-                self.memory.learn_limits(Limits { groups: Some(limit), ..limits });
+                self.memory.learn_limits(RulerLimits { groups: Some(limit), ..limits });
                 Ok(())
             }
             Refusal::IntervalTooShort { limit, .. } => {
@@ -367,13 +366,9 @@ impl Activation<'_> {
             if at == known {
                 continue;
             }
-            let client = &self.engine.client;
-            match ask(|| client.format_query(&self.tenant, &rule.rule.expr)).await {
-                Ok(_) => {}
-                Err(RulerError::InvalidExpression { message, line, column }) => {
-                    self.put_aside(rule, in_words(&message, line.zip(column)));
-                }
-                Err(error) => return Err(error.into()),
+            let asked = expressions::fault_of(&self.engine.client, &self.tenant, &rule.rule.expr);
+            if let Some(fault) = asked.await? {
+                self.put_aside(rule, fault);
             }
         }
         Ok(())

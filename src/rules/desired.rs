@@ -12,16 +12,7 @@ use std::num::NonZeroUsize;
 use uuid::Uuid;
 
 use super::alert_rule::AlertRule;
-use crate::mimir::ruler::{PromDuration, RuleGroup};
-
-/// What Mimir takes from a tenant. None is no limit, and so is 0, as Mimir itself has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Rules in one group.
-    pub rules_per_group: Option<usize>,
-    /// Groups in all namespaces of a tenant.
-    pub groups: Option<usize>,
-}
+use crate::mimir::ruler::{PromDuration, RuleGroup, RulerLimits};
 
 /// A group as it should be; never without members.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +46,7 @@ impl DesiredGroup {
 }
 
 /// Puts rules into groups; `other_groups` is how many the tenant has in other namespaces.
-pub fn desired(mut rules: Vec<AlertRule>, limits: &Limits, other_groups: usize) -> Desired {
+pub fn desired(mut rules: Vec<AlertRule>, limits: &RulerLimits, other_groups: usize) -> Desired {
     rules.sort_by(by_age);
     let mut groups = split(rules, limits.rules_per_group.and_then(NonZeroUsize::new));
     groups.sort_by_key(|group| group.members.first().map(age));

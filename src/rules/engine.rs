@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use super::alert_rule::RuleDefaults;
-use super::desired::Limits;
 use super::diff::differing_exprs;
-use super::formats::Formats;
+use super::expressions::Formats;
 use super::plan::{ParsedRows, Plan, Quarantine, wanted};
 use super::writer::ask;
 use crate::clock::Clock;
 use crate::config::RulesConfig;
-use crate::mimir::ruler::{Listed, RawListing, RulerClient, RulerConfig, RulerError};
+use crate::mimir::ruler::{Listed, RawListing, RulerClient, RulerConfig, RulerError, RulerLimits};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
@@ -61,32 +60,52 @@ impl Engine {
     }
 
     /// The limits where Mimir does not tell.
-    pub(super) fn limits_by_default(&self) -> Limits {
+    pub(super) fn limits_by_default(&self) -> RulerLimits {
         let config = &self.config;
-        Limits { rules_per_group: config.max_rules_per_group, groups: config.max_groups }
+        RulerLimits { rules_per_group: config.max_rules_per_group, groups: config.max_groups }
     }
 
     /// The limits as Mimir tells them, or those of the configuration.
-    pub(super) async fn limits_of(&self, tenant: &TenantId) -> Result<Limits, RulerError> {
+    async fn limits_of(&self, tenant: &TenantId) -> Result<RulerLimits, RulerError> {
         let told = ask(|| self.client.limits(tenant)).await?;
-        Ok(told.map_or_else(
-            || self.limits_by_default(),
-            |told| Limits { rules_per_group: told.rules_per_group, groups: told.groups },
-        ))
+        Ok(told.unwrap_or_else(|| self.limits_by_default()))
     }
 
     pub(super) async fn list(&self, tenant: &TenantId) -> Result<RawListing, RulerError> {
         ask(|| self.client.list_raw(tenant)).await
     }
 
-    /// Makes a plan. Reads from Mimir at most what two expressions mean.
+    /// Makes a plan, and gives the limits too if Mimir had to be asked for them: only whoever comes
+    /// near one has to know it.
     pub(super) async fn plan(
         &self,
         tenant: &TenantId,
         parsed: &ParsedRows,
         quarantine: &Quarantine,
-        limits: &Limits,
-        listed: Listed,
+        known: Option<RulerLimits>,
+        listed: &Listed,
+    ) -> Result<(Plan, Option<RulerLimits>), RulerError> {
+        let assumed = known.unwrap_or_else(|| self.limits_by_default());
+        let plan = self.plan_within(tenant, parsed, quarantine, &assumed, listed).await?;
+        if known.is_some() || !plan.is_near(&assumed) {
+            return Ok((plan, None));
+        }
+        let told = self.limits_of(tenant).await?;
+        if told == assumed {
+            return Ok((plan, Some(told)));
+        }
+        let plan = self.plan_within(tenant, parsed, quarantine, &told, listed).await?;
+        Ok((plan, Some(told)))
+    }
+
+    /// Reads from Mimir at most whether two expressions are one.
+    async fn plan_within(
+        &self,
+        tenant: &TenantId,
+        parsed: &ParsedRows,
+        quarantine: &Quarantine,
+        limits: &RulerLimits,
+        listed: &Listed,
     ) -> Result<Plan, RulerError> {
         let wanted = wanted(&parsed.enabled, quarantine, limits, listed.others);
         let pairs = differing_exprs(&wanted.desired.groups, &listed.ours);

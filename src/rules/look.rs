@@ -55,7 +55,7 @@ impl Look {
                     let is_absent = !snapshot.existing.contains(&organisation);
                     let rules = snapshot.rows.remove(&organisation).unwrap_or_default();
                     let tombstones = snapshot.tombstones.remove(&organisation).unwrap_or_default();
-                    (Ok(Rows { rules, tombstones }), is_absent)
+                    (Ok(Rows { rules, tombstones, listing: None }), is_absent)
                 }
                 Err(error) => (Err(error), false),
             },

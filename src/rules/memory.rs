@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::desired::Limits;
 use super::plan::Quarantine;
 use super::statuses::KeptStatuses;
+use crate::mimir::ruler::RulerLimits;
 use crate::store::AlertRuleRow;
 
 /// One tenant's.
@@ -18,7 +18,7 @@ pub(super) struct Memory {
     /// The statuses as they stand in the table; none before they were read.
     pub(super) kept: Option<KeptStatuses>,
     /// The limits that Mimir has told or shown, and when.
-    limits: Option<(Limits, Instant)>,
+    limits: Option<(RulerLimits, Instant)>,
     /// Rows and listing that were seen to agree.
     pub(super) settled: Option<Settled>,
     /// Rules that Mimir will not take.
@@ -38,7 +38,7 @@ pub(super) struct Settled {
 
 impl Memory {
     /// The limits, if they were told not long ago: an operator may have changed them.
-    pub(super) fn known_limits(&self) -> Option<Limits> {
+    pub(super) fn known_limits(&self) -> Option<RulerLimits> {
         self.limits.filter(|(_, at)| at.elapsed() < LIMITS).map(|(limits, _)| limits)
     }
 
@@ -46,7 +46,7 @@ impl Memory {
         self.limits = None;
     }
 
-    pub(super) fn learn_limits(&mut self, limits: Limits) {
+    pub(super) fn learn_limits(&mut self, limits: RulerLimits) {
         self.limits = Some((limits, Instant::now()));
     }
 

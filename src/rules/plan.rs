@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
-use super::desired::{Desired, DesiredGroup, Limits, desired};
+use super::desired::{Desired, DesiredGroup, desired};
 use super::diff::{Diff, diff};
 use super::guard::Removal;
 use super::statuses::KeptStatuses;
-use crate::mimir::ruler::{Listed, StoredGroup};
+use crate::mimir::ruler::{Listed, RulerLimits, StoredGroup};
 use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, Tombstones};
 
 /// The rows of an organisation, read.
@@ -136,7 +136,7 @@ pub(super) struct Wanted {
 pub(super) fn wanted(
     enabled: &[AlertRule],
     quarantine: &Quarantine,
-    limits: &Limits,
+    limits: &RulerLimits,
     others: usize,
 ) -> Wanted {
     let mut fit = Vec::with_capacity(enabled.len());
@@ -155,7 +155,7 @@ pub(super) fn wanted(
 impl Plan {
     pub(super) fn new(
         wanted: Wanted,
-        listed: Listed,
+        listed: &Listed,
         same_expr: &dyn Fn(&str, &str) -> bool,
     ) -> Self {
         let Desired { groups, over_limit } = wanted.desired;
@@ -164,14 +164,14 @@ impl Plan {
             groups,
             over_limit,
             quarantined: wanted.quarantined,
-            observed: listed.ours,
+            observed: listed.ours.clone(),
             others: listed.others,
             diff,
         }
     }
 
     /// Whether it may touch a limit that is only assumed.
-    pub(super) fn is_near(&self, limits: &Limits) -> bool {
+    pub(super) fn is_near(&self, limits: &RulerLimits) -> bool {
         let groups = self.groups.len() + self.others;
         let is_full = |group: &DesiredGroup| {
             limits.rules_per_group.is_some_and(|limit| group.members.len() >= limit)

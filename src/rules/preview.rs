@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-use super::alert_rule::AlertRule;
-use super::diff::{Write, differing_exprs};
+use super::diff::Write;
 use super::engine::Engine;
+use super::expressions::fault_of;
 use super::guard::{Verdict, judge};
 use super::plan::{ParsedRows, Plan, Quarantine, parse_rows};
-use super::refusal::in_words;
-use super::writer::ask;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
-use crate::store::{AlertRuleRow, RuleStatusRow, StoreError, Tombstones};
+use crate::store::StoreError;
 use crate::tenancy::{OrganisationId, TenantId};
 
 /// Why nothing can be said.
@@ -87,57 +85,27 @@ impl Engine {
         let rows = snapshot.rows.remove(organisation).unwrap_or_default();
         let statuses = self.store.rule_statuses_of(asked).await?;
         let tombstones = snapshot.tombstones.remove(organisation).unwrap_or_default();
-        self.preview_of(organisation, &rows, statuses, &tombstones).await
-    }
-
-    /// The same for rows that come from elsewhere.
-    pub async fn preview_of(
-        &self,
-        organisation: &OrganisationId,
-        rows: &[AlertRuleRow],
-        statuses: Vec<RuleStatusRow>,
-        tombstones: &Tombstones,
-    ) -> Result<Preview, PreviewError> {
         let tenant = self.tenant_of(organisation);
         let tenant = tenant.map_err(|error| PreviewError::Tenant(error.to_string()))?;
-        let parsed = parse_rows(rows, &self.defaults());
+        let parsed = parse_rows(&rows, &self.defaults());
         let listed = self.list(&tenant).await?.parse(&self.config.namespace)?;
-        let mut limits = self.limits_by_default();
         let mut quarantine = Quarantine::default();
-        let mut plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed.clone()).await?;
-        if plan.is_near(&limits) {
-            limits = self.limits_of(&tenant).await?;
-            plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed.clone()).await?;
-        }
+        let (mut plan, told) = self.plan(&tenant, &parsed, &quarantine, None, &listed).await?;
         // A sync finds these out by Mimir's refusal.
         for (at, _) in &plan.diff.writes {
             for rule in &plan.groups[*at].members {
-                if let Some(reason) = self.fault_of(&tenant, rule).await? {
-                    quarantine.put(rule.hash(), &reason);
+                if let Some(fault) = fault_of(&self.client, &tenant, &rule.rule.expr).await? {
+                    quarantine.put(rule.hash(), &fault);
                 }
             }
         }
         if !quarantine.is_empty() {
-            plan = self.plan(&tenant, &parsed, &quarantine, &limits, listed).await?;
+            plan = self.plan(&tenant, &parsed, &quarantine, told, &listed).await?.0;
         }
         let kept = statuses.into_iter().map(|row| (row.rule, row.into())).collect();
-        let removal = plan.removal(&parsed, &kept, tombstones);
+        let removal = plan.removal(&parsed, &kept, &tombstones);
         let verdict = judge(&removal, &self.config.guard);
         Ok(Preview { tenant, parsed, plan, verdict })
-    }
-
-    async fn fault_of(
-        &self,
-        tenant: &TenantId,
-        rule: &AlertRule,
-    ) -> Result<Option<String>, PreviewError> {
-        match ask(|| self.client.format_query(tenant, &rule.rule.expr)).await {
-            Ok(_) => Ok(None),
-            Err(RulerError::InvalidExpression { message, line, column }) => {
-                Ok(Some(in_words(&message, line.zip(column))))
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -171,11 +139,6 @@ impl Preview {
     /// All of it as one unified diff; empty if there is nothing to do.
     pub fn diff(&self) -> String {
         self.changes().into_iter().map(|change| change.diff).collect()
-    }
-
-    /// Expressions of which some differ in text only.
-    pub fn differs_in_text_only(&self) -> bool {
-        self.is_in_sync() && !differing_exprs(&self.plan.groups, &self.plan.observed).is_empty()
     }
 }
 

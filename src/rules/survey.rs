@@ -148,10 +148,11 @@ async fn read_all(
     if sender.send(Read::Organisations(organisations)).await.is_err() {
         return Ok(());
     }
+    let listings = read_listings(engine, &names).await;
     for batch in names.chunks(BATCH) {
-        let read = match read_batch(engine, with_statuses, batch).await {
+        let read = match read_batch(engine, with_statuses, &listings, batch).await {
             Ok(surveyed) => vec![Read::Batch(surveyed)],
-            Err(error) => read_singly(engine, with_statuses, batch, error).await?,
+            Err(error) => read_singly(engine, with_statuses, &listings, batch, error).await?,
         };
         for read in read {
             if sender.send(read).await.is_err() {
@@ -162,11 +163,40 @@ async fn read_all(
     Ok(())
 }
 
+/// What Mimir has of each organisation, by its digest.
+type Listings = HashMap<OrganisationId, [u8; 32]>;
+
+/// Asks Mimir for all tenants at once, where that is wished. Whoever is not in the answer is asked
+/// about by itself: Mimir leaves out what it fails to load.
+async fn read_listings(engine: &Engine, names: &[OrganisationId]) -> Listings {
+    let mut listings = Listings::new();
+    if !engine.config.list_all_tenants {
+        return listings;
+    }
+    let of = |name: &OrganisationId| {
+        let tenant = engine.tenant_of(name).ok()?;
+        Some((tenant.as_str().to_owned(), name.clone()))
+    };
+    let tenants: HashMap<String, OrganisationId> = names.iter().filter_map(of).collect();
+    let read = engine.client.list_all(|tenant, listing| {
+        if let Some(organisation) = tenants.get(tenant.as_str()) {
+            listings.insert(organisation.clone(), listing.digest());
+        }
+    });
+    let read = read.await;
+    if let Err(error) = read {
+        tracing::warn!(%error, "All tenants' rule groups not read at once; read one by one");
+        listings.clear();
+    }
+    listings
+}
+
 /// One of a batch may be too much for the database; the others have nothing to do with that. If none
 /// of them can be read, or several cannot, it is the database.
 async fn read_singly(
     engine: &Engine,
     with_statuses: bool,
+    listings: &Listings,
     batch: &[OrganisationId],
     mut error: StoreError,
 ) -> Result<Vec<Read>, StoreError> {
@@ -174,7 +204,7 @@ async fn read_singly(
     let mut read = Vec::with_capacity(batch.len());
     let mut unread = 0;
     for one in batch {
-        match read_batch(engine, with_statuses, std::slice::from_ref(one)).await {
+        match read_batch(engine, with_statuses, listings, std::slice::from_ref(one)).await {
             Ok(surveyed) => read.push(Read::Batch(surveyed)),
             Err(of_one) => {
                 unread += 1;
@@ -192,6 +222,7 @@ async fn read_singly(
 async fn read_batch(
     engine: &Engine,
     with_statuses: bool,
+    listings: &Listings,
     batch: &[OrganisationId],
 ) -> Result<Vec<Surveyed>, StoreError> {
     let read_at = Instant::now();
@@ -207,6 +238,7 @@ async fn read_batch(
     let surveyed = surveyed.map(|organisation| Surveyed {
         organisation: organisation.clone(),
         rows: Rows {
+            listing: listings.get(organisation).copied(),
             rules: snapshot.rows.remove(organisation).unwrap_or_default(),
             tombstones: snapshot.tombstones.remove(organisation).unwrap_or_default(),
         },

@@ -8,10 +8,9 @@ use serde_json::json;
 use super::file::{self, FileRow};
 use super::{Outcome, Said, engine, organisation, unavailable};
 use crate::config::RulesCommandConfig;
-use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
-use crate::rules::refusal::in_words;
-use crate::rules::{Parsed, RuleDefaults, parse, promql_warning};
-use crate::tenancy::{OrganisationId, TenantId};
+use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::rules::{Parsed, RuleDefaults, expression_fault, parse, promql_warning};
+use crate::tenancy::OrganisationId;
 
 /// What is to be checked.
 #[derive(Args)]
@@ -76,7 +75,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
                 Some(client) => {
                     let tenant = config.tenancy.template.tenant_of(&row.organisation);
                     let tenant = tenant.map_err(|error| format!("{place}: {error}"))?;
-                    match asked(client, &tenant, &rule.rule.expr).await {
+                    match expression_fault(client, &tenant, &rule.rule.expr).await {
                         Ok(fault) => (fault, None),
                         Err(error) => return Ok(unavailable(error)),
                     }
@@ -126,20 +125,6 @@ fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {
         request_timeout: config.rules.request_timeout,
         connect_timeout: config.rules.connect_timeout,
     })
-}
-
-async fn asked(
-    client: &RulerClient,
-    tenant: &TenantId,
-    expr: &str,
-) -> Result<Option<String>, String> {
-    match client.format_query(tenant, expr).await {
-        Ok(_) => Ok(None),
-        Err(RulerError::InvalidExpression { message, line, column }) => {
-            Ok(Some(in_words(&message, line.zip(column))))
-        }
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 fn said(findings: &[Finding], by_mimir: bool, as_json: bool) -> Said {

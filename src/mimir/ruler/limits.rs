@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// A tenant's limits, as Mimir tells them. Those that are set for one namespace it does not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RulerLimits {
     /// Rules in one group; `None` if there is no limit.
     pub rules_per_group: Option<usize>,

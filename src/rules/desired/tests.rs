@@ -40,10 +40,10 @@ prop_compose! {
     }
 }
 
-pub(in crate::rules) fn any_limits() -> impl Strategy<Value = Limits> {
+pub(in crate::rules) fn any_limits() -> impl Strategy<Value = RulerLimits> {
     let any_limit = |most| proptest::option::weighted(0.7, 1_usize..most);
     (any_limit(5), any_limit(12))
-        .prop_map(|(rules_per_group, groups)| Limits { rules_per_group, groups })
+        .prop_map(|(rules_per_group, groups)| RulerLimits { rules_per_group, groups })
 }
 
 fn shown(desired: &Desired) -> Vec<(&str, u64, Vec<i64>)> {
@@ -53,8 +53,8 @@ fn shown(desired: &Desired) -> Vec<(&str, u64, Vec<i64>)> {
     groups.map(|group| (group.name.as_str(), shown(group), ages(&group.members))).collect()
 }
 
-fn limits(rules_per_group: usize, groups: usize) -> Limits {
-    Limits { rules_per_group: Some(rules_per_group), groups: Some(groups) }
+fn limits(rules_per_group: usize, groups: usize) -> RulerLimits {
+    RulerLimits { rules_per_group: Some(rules_per_group), groups: Some(groups) }
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_group_is_what_its_rules_say() {
 fn the_oldest_interval_keeps_the_name() {
     let rules = vec![rule(1, "a", 60), rule(2, "a", 30), rule(3, "a", 60), rule(4, "a", 90)];
     assert_eq!(
-        shown(&desired(rules, &Limits::default(), 0)),
+        shown(&desired(rules, &RulerLimits::default(), 0)),
         [("a", 60, vec![1, 3]), ("a@30s", 30, vec![2]), ("a@1m30s", 90, vec![4])]
     );
 }
@@ -195,7 +195,7 @@ proptest! {
 
     #[test]
     fn names_never_collide_and_authors_keep_theirs(rules in any_rules(40), most in 1_usize..4) {
-        let limits = Limits { rules_per_group: Some(most), groups: None };
+        let limits = RulerLimits { rules_per_group: Some(most), groups: None };
         let desired = desired(rules.clone(), &limits, 0);
         let names: BTreeMap<&str, &DesiredGroup> =
             desired.groups.iter().map(|group| (group.name.as_str(), group)).collect();
@@ -218,7 +218,7 @@ proptest! {
     #[test]
     fn a_newer_rule_moves_no_other(rules in any_rules(40), at in any::<prop::sample::Index>(), interval in 0_u64..4, most in 1_usize..4) {
         prop_assume!(!rules.is_empty());
-        let limits = Limits { rules_per_group: Some(most), groups: None };
+        let limits = RulerLimits { rules_per_group: Some(most), groups: None };
         let newer = AlertRule { created: 100, ..rule(1_000, &at.get(&rules).group, 30 * (interval + 1)) };
         let before = desired(rules.clone(), &limits, 0);
         let after = desired(rules.into_iter().chain([newer.clone()]).collect(), &limits, 0);
@@ -230,7 +230,7 @@ proptest! {
     // Rows whose creation an operator's query gives otherwise, or that are switched on again.
     #[test]
     fn an_older_rule_moves_one_of_each_later_chunk(count in 0_u32..30, at in 0_u32..30, most in 1_usize..5) {
-        let limits = Limits { rules_per_group: Some(most), groups: None };
+        let limits = RulerLimits { rules_per_group: Some(most), groups: None };
         let rules: Vec<AlertRule> = (0..count).map(|id| rule(2 * id, "a", 60)).collect();
         let before = desired(rules.clone(), &limits, 0);
         let after = desired(rules.into_iter().chain([rule(2 * at + 1, "a", 60)]).collect(), &limits, 0);

@@ -2,8 +2,9 @@ mod model;
 
 use super::*;
 use crate::mimir::ruler::PromDuration;
+use crate::mimir::ruler::RulerLimits;
+use crate::rules::desired::desired;
 use crate::rules::desired::tests::rule;
-use crate::rules::desired::{Limits, desired};
 
 pub(super) fn stored(group: &DesiredGroup) -> StoredGroup {
     let group = group.to_group();
@@ -114,7 +115,7 @@ fn mimir_is_asked_only_about_expressions_that_decide() {
 #[test]
 fn a_group_that_takes_is_written_before_the_one_that_gives() {
     let rules = |ids: std::ops::RangeInclusive<u32>| ids.map(|id| rule(id, "a", 60)).collect();
-    let limits = Limits { rules_per_group: Some(2), groups: None };
+    let limits = RulerLimits { rules_per_group: Some(2), groups: None };
     let before = desired(rules(2..=7), &limits, 0).groups;
     let observed: Vec<StoredGroup> = before.iter().map(stored).collect();
     // An older rule pushes one out of each chunk; the last goes into a new one.

@@ -51,7 +51,7 @@ impl Term {
             self.note(&organisation, &activated);
             self.set_next(&organisation, &activated);
         }
-        let outcome = for_whoever_asked(&activated);
+        let outcome = for_whoever_asked(&activated, is_absent);
         self.ledger.statuses(activated.changes);
         self.ledger.buried(&organisation, activated.buried);
         for request in requests {
@@ -131,12 +131,10 @@ impl Term {
             confirmed: None,
         });
         sync.tenant = tenant_id;
-        sync.live = states[RuleState::Live as usize].max(if activated.states.is_some() {
-            0
-        } else {
-            sync.live
-        });
-        sync.not_live = not_live(&states);
+        if activated.states.is_some() {
+            sync.live = states[RuleState::Live as usize];
+            sync.not_live = not_live(&states);
+        }
         sync.absent_since = None;
         if activated.wrote {
             sync.synced_at = Some(now);
@@ -248,8 +246,9 @@ fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
     states_of.iter().map(|state| states[*state as usize]).sum()
 }
 
-fn for_whoever_asked(activated: &Activated) -> String {
+fn for_whoever_asked(activated: &Activated, is_absent: bool) -> String {
     let problem = match &activated.outcome {
+        _ if is_absent => Some("there is no such organisation"),
         Outcome::Failed(trouble) => Some(trouble.words),
         Outcome::Held(held) => Some(held.reason.as_str()),
         _ => None,

@@ -11,8 +11,9 @@ use crate::rules::lease::Lease;
 use crate::rules::ledger::Progress;
 use crate::rules::memory::Memory;
 use crate::rules::survey::{Phase, Removing, Survey};
+use crate::rules::tenants::Tenant;
 use crate::rules::writer::{WriteError, Writer};
-use crate::store::{GuardHeld, LeaderRow, StoreError};
+use crate::store::{GuardHeld, LeaderRow, RuleState, StoreError};
 use crate::tenancy::OrganisationId;
 
 impl Term {
@@ -21,7 +22,7 @@ impl Term {
         let now = self.now();
         let grace = self.engine.config.organisation_grace;
         let Some(survey) = &mut self.survey else { return };
-        let gone = |(organisation, tenant): (&OrganisationId, &crate::rules::tenants::Tenant)| {
+        let gone = |(organisation, tenant): (&OrganisationId, &Tenant)| {
             let is_gone = !survey.organisations.contains(organisation) && !tenant.is_running();
             (is_gone && tenant.sync.is_some()).then(|| organisation.clone())
         };
@@ -30,9 +31,10 @@ impl Term {
         let is_all = survey.organisations.is_empty();
         for organisation in gone {
             let Some(sync) = &mut self.tenants.get(&organisation).sync else { continue };
+            let is_news = sync.absent_since.is_none();
             let since = *sync.absent_since.get_or_insert(now);
             let live = sync.live;
-            if since == now {
+            if is_news {
                 tracing::info!(organisation.id = %organisation, "Organisation is gone; its rules are kept for a while");
                 self.ledger.sync(sync.clone());
             }
@@ -139,7 +141,7 @@ impl Term {
         match outcome {
             Ok(()) => {
                 tracing::info!(organisation.id = %organisation, "Rules of an organisation that is gone deleted");
-                self.recount(organisation, [0; crate::store::RuleState::ALL.len()]);
+                self.recount(organisation, [0; RuleState::ALL.len()]);
                 self.ledger.forget(organisation.clone());
                 self.tenants.forget(organisation);
                 if again {

@@ -99,7 +99,7 @@ prop_compose! {
                 }
             }
         }
-        let earlier_limits = Limits { groups: None, ..earlier_limits };
+        let earlier_limits = RulerLimits { groups: None, ..earlier_limits };
         let mut groups = BTreeMap::new();
         for (group, damage) in desired(earlier, &earlier_limits, 0).groups.iter().zip(damage) {
             let mut group = stored(group);
@@ -172,7 +172,7 @@ proptest! {
             let ids = ids.iter().filter(|(_, of)| **of != kind);
             ids.map(|(id, _)| rule(*id, "a", 60)).collect()
         };
-        let limits = |most| Limits { rules_per_group: Some(most), groups: None };
+        let limits = |most| RulerLimits { rules_per_group: Some(most), groups: None };
         let earlier = desired(all_but(0), &limits(earlier_most), 0).groups;
         let should = desired(all_but(1), &limits(most), 0).groups;
         let groups = earlier.iter().map(|group| (group.name.clone(), stored(group))).collect();
@@ -244,7 +244,7 @@ proptest! {
 #[test]
 fn with_70_groups_at_the_limit_an_update_goes_through() {
     let rules = |seconds| (1..=70).map(move |id| rule(id, &format!("g{id}"), seconds)).collect();
-    let limits = Limits { rules_per_group: Some(20), groups: Some(70) };
+    let limits = RulerLimits { rules_per_group: Some(20), groups: Some(70) };
     let before = desired(rules(60), &limits, 0).groups;
     let groups = before.iter().map(|group| (group.name.clone(), stored(group))).collect();
     let mut mimir = Mimir { groups, others: 0, limit: Some(70) };

@@ -1,13 +1,29 @@
-//! Expressions as Mimir's own parser writes them. Two texts that it writes alike are one expression,
+//! Expressions, by the word of Mimir's own parser: whether one is valid, and how it writes it. Two texts that it writes alike are one expression,
 //! and a difference in white space or comments is no reason to write a group anew.
 
 use std::collections::HashMap;
 
 use moka::sync::Cache;
 
+use super::refusal::in_words;
 use super::writer::ask;
 use crate::mimir::ruler::{RulerClient, RulerError};
 use crate::tenancy::TenantId;
+
+/// What is wrong with an expression, in words with the place; nothing if it is valid.
+pub async fn fault_of(
+    client: &RulerClient,
+    tenant: &TenantId,
+    expr: &str,
+) -> Result<Option<String>, RulerError> {
+    match ask(|| client.format_query(tenant, expr)).await {
+        Ok(_) => Ok(None),
+        Err(RulerError::InvalidExpression { message, line, column }) => {
+            Ok(Some(in_words(&message, line.zip(column))))
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// Formatted expressions, remembered within bounds.
 pub(super) struct Formats(Cache<String, Option<String>>);
