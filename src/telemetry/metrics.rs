@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
 
+mod database;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -342,7 +343,7 @@ fn describe() {
         "Time since the key set was fetched; -1 if it never was."
     );
     describe_gauge!("mimir_tenant_proxy_key_set_keys", "Usable keys in the key set.");
-    describe_database();
+    database::describe();
     describe_gauge!("mimir_tenant_proxy_connections", "Open downstream connections.");
     describe_counter!(
         "mimir_tenant_proxy_connections_accepted_total",
@@ -356,51 +357,5 @@ fn describe() {
     describe_counter!(
         "mimir_tenant_proxy_log_lines_dropped_total",
         "Log writes dropped because standard output was not read fast enough."
-    );
-}
-
-fn describe_database() {
-    describe_counter!(
-        "mimir_tenant_proxy_directory_lookups_total",
-        "Look-ups of members, device keys and sessions: cached, read, stale (the database is away), unavailable (503)."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_directory_read_failures_total",
-        "Queries to the database that failed."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_directory_invalidations_total",
-        "Changes in the database that were heard of."
-    );
-    describe_gauge!(
-        "mimir_tenant_proxy_directory_entries",
-        "Members, device keys and sessions remembered."
-    );
-    describe_histogram!(READ_DURATION, Unit::Seconds, "One query, for however many keys.");
-    describe_gauge!(
-        "mimir_tenant_proxy_database_listening",
-        "1 while changes in the database are heard of; 0 while they are not, or without a database."
-    );
-    describe_gauge!("mimir_tenant_proxy_revocations", "Revocations that count.");
-    describe_gauge!(
-        "mimir_tenant_proxy_revocations_age_seconds",
-        Unit::Seconds,
-        "Time since the revocations were read; -1 if they never were."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_revocation_read_failures_total",
-        "Readings of the revocations that failed."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_device_key_grace_uses_total",
-        "Requests with a device key that has expired and works only by its grace: renew it."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_device_key_backoffs_total",
-        "Refusals of an unknown device key that were held back because its address had sent many."
-    );
-    describe_counter!(
-        "mimir_tenant_proxy_device_key_last_used_failures_total",
-        "Batches of last uses that could not be written; they go with the next."
     );
 }

@@ -284,7 +284,11 @@ async fn an_answer_that_its_client_held_up_is_no_evidence() {
         tokio::time::sleep(pause).await;
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest).await;
-        assert!(rest.starts_with(b"HTTP/1.1 200 ") && rest.len() > 1 << 20, "{}", rest.len());
+        // Begun and broken off, and the held-up one only after every buffer on the way was full.
+        // Of the other, what was under way when it broke may be lost.
+        let length = rest.len();
+        assert!(rest.starts_with(b"HTTP/1.1 200 ") && length < 99_999_999, "{length}");
+        assert!(evidence || length > 1 << 20, "{length}");
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(ejections().await > 0.0, evidence, "{pause:?}");
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::{Mimir, Postgres, wait_until};
+use harness::{ChaosProxy, Mimir, Postgres, wait_until};
 
 use super::relay::{Fault, Relay};
 use super::{Office, SOON, office_on, write_group};
@@ -220,4 +220,27 @@ async fn a_refused_rule_is_told_so_even_if_mimir_then_goes_away() {
     .await;
     relay.set(Fault::None);
     office.wait_groups(&org, &[("default", &["Good"])]).await;
+}
+
+// Nobody listens there, and then the network swallows everything: what was written meanwhile goes live
+// when Mimir is back, and the proxy starts without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_mimir_is_down_nothing_is_lost() {
+    let mimir = Mimir::shared().await;
+    let chaos = ChaosProxy::start(([127, 0, 0, 1], mimir.port()).into()).await;
+    chaos.cut();
+    let database = Postgres::shared().await.database("rules").await;
+    let settings = [("rules.request_timeout", "\"1s\"")];
+    let office = office_on(database, &mimir.url(), &chaos.url(), &settings).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "error").await;
+    chaos.calm();
+    office.wait_state(&id, "live").await;
+    chaos.stall();
+    office.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
+    office.wait_state(&id, "error").await;
+    chaos.calm();
+    office.wait_groups(&org, &[("default", &["Down"])]).await;
+    office.wait_state(&id, "live").await;
 }

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{samples, wait_until};
+use harness::{Mimir, Postgres, samples, wait_until};
 use serde_json::{Value, json};
 
-use super::{Office, SOON, office, write_group};
+use super::relay::Relay;
+use super::{Office, SOON, office, office_on, write_group};
 
 // The issue: each change is live in the ruler in p99 < 250 ms from commit. A timed test would fail on
 // a busy machine, so this one prints what it measured and only fails where a change never comes.
@@ -189,4 +190,35 @@ async fn other_namespaces_and_other_tenants_are_never_touched() {
         assert!(all.contains("Theirs") && all.contains("Near") && !all.contains("Ours"), "{all}");
     }
     assert!(office.groups(&other).await.is_empty());
+}
+
+// Where the operator lets us ask for all tenants at once, a look at what has not changed is one
+// request, and what has changed is seen all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
+    let mimir = Mimir::shared().await.url();
+    let relay = Relay::start(&mimir).await;
+    let database = Postgres::shared().await.database("rules").await;
+    let settings = [("rules.list_all_tenants", "true"), ("rules.reconcile_interval", "\"1h\"")];
+    let office = office_on(database, &mimir, &relay.url(), &settings).await;
+    let mut orgs = Vec::new();
+    for _ in 0..5 {
+        let org = office.town.organisation().await;
+        let id = office.rule(&org, "Up", "up == 0").await;
+        office.wait_state(&id, "live").await;
+        orgs.push(org);
+    }
+    // One look to see that all agrees.
+    office.sync_all().await;
+    let (one, all) = ("/prometheus/config/v1/rules", "/ruler/rule_groups");
+    let before = (relay.asked_for(one), relay.asked_for(all));
+    office.sync_all().await;
+    assert_eq!((relay.asked_for(one), relay.asked_for(all)), (before.0, before.1 + 1));
+    // Somebody else's change of one of ours.
+    let yaml = "name: default\nrules:\n- alert: Theirs\n  expr: up\n";
+    let answer = office.ruler(&orgs[2]).post("/prometheus/config/v1/rules/alert_rule", yaml).await;
+    assert_eq!(answer.status, 202);
+    office.sync_all().await;
+    assert_eq!(relay.asked_for(one), before.0 + 1);
+    assert_eq!(office.groups(&orgs[2]).await["default"], ["Up"]);
 }

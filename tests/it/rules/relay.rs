@@ -74,6 +74,15 @@ impl Relay {
         state.passed_since = 0;
     }
 
+    /// How many requests have asked for this so far.
+    pub(crate) fn asked_for(&self, target: &str) -> usize {
+        self.upstream
+            .heads()
+            .iter()
+            .filter(|head| head.method == "GET" && head.target == target)
+            .count()
+    }
+
     pub(crate) fn written(&self) -> Vec<Written> {
         self.state.lock().unwrap().written.clone()
     }
