@@ -44,6 +44,7 @@ pub mod plan;
 pub mod preview;
 pub mod promql;
 pub mod refusal;
+mod requests;
 mod statuses;
 mod survey;
 mod tenants;

@@ -7,13 +7,12 @@
 mod finish;
 mod judge;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,6 +24,7 @@ use super::lease::Lease;
 use super::ledger::{Ledger, Progress};
 use super::look::{Look, Looked};
 use super::memory::Memory;
+use super::requests::Requests;
 use super::survey::{Phase, Read, Removing, Survey};
 use super::tenants::{TenantState, Tenants};
 use crate::store::{LeaderRow, RuleState, StoreError, SyncRequest, SyncRow};
@@ -46,8 +46,7 @@ pub(super) struct Term {
     leader: LeaderRow,
     /// Rules that vanished by hints since the last survey began.
     removed_by_hints: usize,
-    /// Requested syncs that are being worked on.
-    known: HashSet<Uuid>,
+    requests: Requests,
     /// Rules in each state, over all tenants, and of each as it was last counted.
     totals: [usize; RuleState::ALL.len()],
 }
@@ -66,6 +65,8 @@ enum Done {
 
 /// How soon a look at everything that failed is tried again.
 const SURVEY_RETRY: Duration = Duration::from_secs(5);
+/// How soon it is asked again who has asked for a sync, if that failed.
+const REQUESTS_RETRY: Duration = Duration::from_secs(2);
 /// Between two looks at everything, however many ask for one.
 const SURVEY_REST: Duration = Duration::from_millis(200);
 
@@ -97,7 +98,7 @@ impl Term {
             surveys: 0,
             leader,
             removed_by_hints: 0,
-            known: HashSet::new(),
+            requests: Requests::default(),
             totals: [0; RuleState::ALL.len()],
         }
     }
@@ -140,17 +141,25 @@ impl Term {
         }
     }
 
+    /// Reads who has asked; after a failure again, a little later.
     pub(super) fn read_requests(&mut self) {
+        if !self.requests.hear() {
+            return;
+        }
         let store = self.engine.store.clone();
-        self.tasks.spawn(async move { Done::Requests(store.waiting_sync_requests().await) });
+        self.tasks.spawn(async move {
+            let read = store.take_sync_requests().await;
+            if read.is_err() {
+                sleep(REQUESTS_RETRY).await;
+            }
+            Done::Requests(read)
+        });
     }
 
     fn take_requests(&mut self, requests: Vec<SyncRequest>) {
         let mut everything = Vec::new();
-        for request in requests {
-            let is_new = self.known.insert(request.id);
+        for request in self.requests.take(requests) {
             match request.organisation {
-                _ if !is_new => {}
                 None => everything.push(request.id),
                 Some(organisation) => {
                     self.tenants.get(&organisation).requests.push(request.id);
@@ -304,10 +313,14 @@ impl Term {
     fn take_done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Looked(looked)) => self.looked(*looked),
-            Ok(Done::Requests(requests)) => {
-                match requests {
+            Ok(Done::Requests(read)) => {
+                let again = self.requests.end_reading() || read.is_err();
+                match read {
                     Ok(requests) => self.take_requests(requests),
                     Err(error) => tracing::warn!(%error, "Requested syncs not read"),
+                }
+                if again {
+                    self.read_requests();
                 }
                 if self.surveys == 0 {
                     self.next_survey = Instant::now();

@@ -69,9 +69,23 @@ impl Store {
         Ok(self.sync_requests("id = $1", Some(id)).await?.pop())
     }
 
-    /// Those that are not done.
-    pub async fn waiting_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
-        self.sync_requests("finished_at is null and $1::uuid is null", None).await
+    /// Takes up those that are not done: whoever asks from now on, perhaps because of a change that
+    /// nobody has looked at yet, asks anew.
+    pub async fn take_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let table = store.requests();
+            let take = format!(
+                "update {table} set started_at = now() where started_at is null and finished_at is null"
+            );
+            store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(take))).await.map(drop)
+        })
+        .await?;
+        self.sync_requests(
+            "started_at is not null and finished_at is null and $1::uuid is null",
+            None,
+        )
+        .await
     }
 
     /// Forgets what is so old that nobody asks for it: syncs of yesterday, and deletions that were

@@ -55,7 +55,6 @@ impl Term {
         self.ledger.statuses(activated.changes);
         self.ledger.buried(&organisation, activated.buried);
         for request in requests {
-            self.known.remove(&request);
             let outcome = Some(outcome.clone());
             self.ledger.progress(request, Progress { done: 1, total: 1, outcome });
         }

@@ -180,7 +180,6 @@ impl Term {
         self.leader.reconcile = outcome.to_string();
         self.ledger.leader(self.leader.clone());
         for request in &survey.requests {
-            self.known.remove(request);
             let (done, total) = (survey.done, survey.total);
             let outcome = Some(outcome.to_string());
             self.ledger.progress(*request, Progress { done, total, outcome });

@@ -67,7 +67,8 @@ async fn a_dry_run_says_what_a_sync_then_does() {
     let org = office.town.organisation().await;
     let id = office.rule(&org, "Up", "up == 0").await;
     office.wait_state(&id, "live").await;
-    // Triggers off: nobody hears of this.
+    // The first look at everything is over, and with the triggers off nobody hears of this.
+    office.sync_all().await;
     office
         .sql(&format!(
             "set session_replication_role = replica; \
