@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::town::{Town, town_on};
 
 /// Long enough for a busy machine; how long it really takes is measured elsewhere.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A proxy that syncs rules to a Mimir.
 pub(crate) struct Office {
