@@ -21,6 +21,7 @@ use crate::edge::{AccessLog, Cors};
 use crate::forward::{self, Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
+use crate::limits::Limits;
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::rejection::Rejection;
@@ -50,6 +51,7 @@ struct Shared {
     revocations: Option<Arc<Revocations>>,
     authenticator: Arc<Authenticator>,
     authorizer: Arc<Authorizer>,
+    limits: Arc<Limits>,
     instances: Arc<Instances>,
     access_log: Option<AccessLog>,
     metrics: Arc<Metrics>,
@@ -103,6 +105,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             feed: shared.feed.clone(),
             revocations: shared.revocations.clone(),
             authenticator: Arc::clone(&shared.authenticator),
+            limits: Arc::clone(&shared.limits),
             instances: Arc::clone(&shared.instances),
             metrics: Arc::clone(&shared.metrics),
             exposition,
@@ -185,6 +188,10 @@ impl Shared {
             revocations: database.map(|database| Arc::clone(&database.revocations)),
             authenticator: Arc::new(authenticator),
             authorizer,
+            limits: Arc::new(Limits::new(
+                config.limits.organisations.clone(),
+                Arc::clone(&metrics),
+            )),
             instances: Arc::new(Instances::new(
                 config.upstream.health.clone(),
                 Arc::clone(&metrics),
@@ -223,7 +230,8 @@ impl Shared {
                 Arc::clone(&self.instances),
                 Arc::clone(&self.metrics),
             ),
-            limits: config.limits.clone(),
+            limits: Arc::clone(&self.limits),
+            body_config: config.limits.clone(),
             max_header_bytes: config.listen.max_header_bytes,
             access_log: self.access_log.clone(),
             metrics: Arc::clone(&self.metrics),

@@ -25,7 +25,7 @@ pub use auth::{AuthConfig, KeySetConfig, OauthClients, ServiceRole, TokenPolicy}
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig};
 pub use environment::Environment;
-pub use limits::LimitsConfig;
+pub use limits::{LimitsConfig, OrganisationLimits, OrganisationsConfig, SurfaceLimits};
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
@@ -53,7 +53,7 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// `[rules]`: from rows in Postgres to Mimir's ruler.
     pub rules: RulesConfig,
-    /// `[limits]`: how much a request may carry, and how slowly.
+    /// `[limits]`: how much a request may carry, and an organisation ask for.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
     pub shutdown: ShutdownConfig,

@@ -1,5 +1,5 @@
-//! Now: a [`Grant`](crate::authz::Grant) and a request -> Mimir's response. Nothing else in the crate talks to Mimir
-//! on behalf of a client, and nothing here can be called without a grant.
+//! A [`Permit`](crate::limits::Permit) and a request -> Mimir's response. Nothing else in the crate
+//! talks to Mimir on behalf of a client, and nothing here can be called without a permit.
 //!
 //! Both bodies stream, piece by piece, with backpressure: what one side does not take the other
 //! is not asked for. Each worker has a [`Forwarder`] of its own with connections of its own; what

@@ -19,6 +19,7 @@ use tower_http::timeout::TimeoutLayer;
 use crate::authn::{Authenticator, KeySource, Revocations};
 use crate::forward::Instances;
 use crate::lifecycle::Readiness;
+use crate::limits::Limits;
 use crate::store::Feed;
 use crate::telemetry::{LogSink, Metrics};
 
@@ -34,6 +35,8 @@ pub struct Reported {
     pub feed: Option<Arc<Feed>>,
     /// The token cache.
     pub authenticator: Arc<Authenticator>,
+    /// How much is going on.
+    pub limits: Arc<Limits>,
     /// Mimir's instances.
     pub instances: Arc<Instances>,
     /// All metrics.
@@ -92,6 +95,7 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     metrics.database_listening.set(f64::from(u8::from(listening)));
     let age = reported.revocations.as_ref().and_then(|revocations| revocations.age());
     metrics.revocations_age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
+    metrics.requests_in_flight.set(whole(reported.limits.in_flight() as u64));
     reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     reported.exposition.render()

@@ -9,9 +9,10 @@
 //! 4. [`route`] says *what* is asked: a pure table on method and raw path.
 //! 5. [`authn`] says *who* asks: credential to principal.
 //! 6. [`authz`] says whether they *may*: principal and selector to grant.
-//! 7. [`forward`] takes the grant and streams both bodies to and from Mimir; [`admin`] answers what
+//! 7. [`limits`] says whether they may *now*: grant to permit, held until the answer has ended.
+//! 8. [`forward`] takes the permit and streams both bodies to and from Mimir; [`admin`] answers what
 //!    is asked of ourselves.
-//! 8. [`rejection`] turns whatever went wrong into an answer.
+//! 9. [`rejection`] turns whatever went wrong into an answer.
 //!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
 //! mapping of organisations to tenants.
@@ -36,6 +37,7 @@ pub mod edge;
 pub mod forward;
 pub mod internal;
 pub mod lifecycle;
+pub mod limits;
 pub mod listener;
 pub mod mimir;
 pub mod mimir_profile;

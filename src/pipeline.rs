@@ -1,8 +1,8 @@
 //! THE function: one request from its head to its response, top to bottom.
 //!
 //! ```text
-//! bytes -> Route -> Principal -> Grant -> upstream response
-//!          (what)   (who)        (may)       or AdminGrant -> our own
+//! bytes -> Route -> Principal -> Grant -> Permit -> upstream response
+//!          (what)   (who)        (may)    (now)     or AdminGrant -> our own
 //! ```
 //! Each step mints what the next one needs; the order is the security of the whole. Whatever goes
 //! wrong becomes a [`Rejection`], and whatever happens ends in the request's [`Record`].
@@ -27,6 +27,7 @@ use crate::edge::{
     AccessLog, Cors, ObservedBody, Outcome, Page, REQUEST_ID, Record, RequestId, Upload,
 };
 use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
+use crate::limits::Limits;
 use crate::mimir::TENANT_HEADER;
 use crate::rejection::{Audience, Rejection};
 use crate::route::{self, Access, BodyPolicy, Route};
@@ -50,12 +51,14 @@ pub struct Pipeline {
     pub authenticator: Arc<Authenticator>,
     /// May they?
     pub authorizer: Arc<Authorizer>,
+    /// Now?
+    pub limits: Arc<Limits>,
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
     /// To our own answers.
     pub admin: Arc<Admin>,
     /// How much a body may be.
-    pub limits: LimitsConfig,
+    pub body_config: LimitsConfig,
     /// The largest head.
     pub max_header_bytes: usize,
     /// Where requests are logged, if they are.
@@ -151,8 +154,11 @@ impl Pipeline {
         let denied = |denial| Rejection::Denied(denial, shown(&parts.headers, &TENANT_HEADER));
         let grant = grant.await.map_err(denied)?;
         record.set_grant(&grant);
-        let request = Request::from_parts(parts, self.body(route, upload, record)?);
-        let forwarded = self.forwarder.forward(&grant, id, request).await;
+        let body = self.body(route, upload, record)?;
+        let permit = self.limits.admit(grant, body.received()).await;
+        let permit = permit.map_err(Rejection::Limited)?;
+        let request = Request::from_parts(parts, body);
+        let forwarded = self.forwarder.forward(permit, id, request).await;
         forwarded.map(Arrived::Upstream).map_err(Rejection::Failed)
     }
 
@@ -229,13 +235,14 @@ impl Pipeline {
     fn body_limits(&self, route: &Route) -> BodyLimits {
         let bytes = match route.body {
             BodyPolicy::Empty => 0,
-            BodyPolicy::Query => self.limits.query_body_bytes,
-            BodyPolicy::Push => self.limits.push_body_bytes,
-            BodyPolicy::Otlp => self.limits.otlp_body_bytes,
+            BodyPolicy::Query => self.body_config.query_body_bytes,
+            BodyPolicy::Push => self.body_config.push_body_bytes,
+            BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
             BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,
         };
-        BodyLimits { bytes, idle: self.limits.body_idle_timeout, total: self.limits.body_timeout }
+        let LimitsConfig { body_idle_timeout: idle, body_timeout: total, .. } = self.body_config;
+        BodyLimits { bytes, idle, total }
     }
 }
 

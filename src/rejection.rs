@@ -15,7 +15,8 @@ use crate::authn::Refusal;
 use crate::authz::Denial;
 use crate::edge::{Outcome, REQUEST_ID, RequestId};
 use crate::forward::{BodyFault, Failure};
-use crate::route::Unroutable;
+use crate::limits::Excess;
+use crate::route::{Surface, Unroutable};
 use crate::store::StoreError;
 
 /// Why a request gets an answer of ours instead of Mimir's.
@@ -35,6 +36,8 @@ pub enum Rejection {
     Credential(Refusal),
     /// The caller may not, and what they asked for, which is for the log.
     Denied(Denial, Option<String>),
+    /// Too much is going on already.
+    Limited(Excess),
     /// Mimir gave no answer.
     Failed(Failure),
     /// An administrator's request was not done.
@@ -44,6 +47,23 @@ pub enum Rejection {
 /// How long to stay away when something of ours is broken, in seconds: anything in between, so that
 /// all who were sent away do not come back together. Senders back off further themselves.
 const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
+
+/// What is added to the time after which there is room again.
+const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
+
+/// A sender drops what is answered with a 429 (Prometheus does, unless it is told otherwise), and
+/// that many of its organisation's devices come at once, as after an outage, is nothing that one of
+/// them could help. A rate is what the operator has set on purpose.
+fn limited(excess: Excess) -> StatusCode {
+    match excess {
+        Excess::InFlight { surface: Surface::Push | Surface::Otlp } | Excess::All => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Excess::InFlight { .. } | Excess::Requests { .. } | Excess::Bytes { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+    }
+}
 
 /// Who reads the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +85,7 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 38] = [
+    pub const REJECTION_REASONS: [&'static str; 41] = [
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -104,11 +124,16 @@ impl Rejection {
         "not_found",
         "conflict",
         "origin_not_allowed",
+        "request_rate",
+        "byte_rate",
+        "requests_in_flight",
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 12] = [
+    pub const FAILURE_REASONS: [&'static str; 14] = [
         "keys_unavailable",
+        "requests_in_flight",
+        "overloaded",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
@@ -141,6 +166,7 @@ impl Rejection {
                 StatusCode::BAD_REQUEST
             }
             Self::Denied(..) => StatusCode::FORBIDDEN,
+            Self::Limited(excess) => limited(*excess),
             Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
@@ -172,6 +198,7 @@ impl Rejection {
             Self::Body(fault) => fault.reason(),
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
+            Self::Limited(excess) => excess.reason(),
             Self::Failed(failure) => failure.reason(),
             Self::Admin(error) => error.reason(),
         }
@@ -199,6 +226,7 @@ impl Rejection {
             Self::Body(fault) => fault.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
+            Self::Limited(excess) => excess.to_string(),
             Self::Failed(failure) => failure.to_string(),
             Self::Admin(error) => error.to_string(),
         }
@@ -225,8 +253,12 @@ impl Rejection {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Credential(Refusal::KeysUnavailable { retry_after }) => Some(*retry_after),
+            Self::Limited(Excess::Requests { retry_after } | Excess::Bytes { retry_after }) => {
+                // All who were refused wait for the same moment: not all are to come back in it.
+                Some(*retry_after + Duration::from_secs(fastrand::u64(LIMITED_SPREAD)))
+            }
             other => {
-                let is_ours = other.status().is_server_error();
+                let is_ours = other.status().is_server_error() || matches!(self, Self::Limited(_));
                 is_ours.then(|| Duration::from_secs(fastrand::u64(RETRY_AFTER)))
             }
         }
@@ -238,6 +270,7 @@ impl Rejection {
             StatusCode::UNAUTHORIZED => "unauthorized",
             StatusCode::FORBIDDEN => "forbidden",
             StatusCode::NOT_FOUND => "not_found",
+            StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
             StatusCode::INTERNAL_SERVER_ERROR => "internal",

@@ -1,11 +1,17 @@
 //! `[limits]`
 
+use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::reader::{Raw, Section};
-use super::values::{GIB, KIB, MIB, duration, size};
+use toml::{Table, Value};
 
-/// How much a request's body may be, and how slowly it may come.
+use super::reader::{Raw, Section, kind};
+use super::values::{GIB, KIB, MIB, duration, number, size};
+use crate::tenancy::OrganisationId;
+
+/// How much a request's body may be and how slowly it may come, and how much at once an organisation
+/// may ask for.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
     /// The body of a remote write or influx push, compressed.
@@ -18,6 +24,97 @@ pub struct LimitsConfig {
     pub body_idle_timeout: Duration,
     /// How long a whole body may take.
     pub body_timeout: Duration,
+    /// What organisations may ask for.
+    pub organisations: OrganisationsConfig,
+}
+
+/// What organisations may ask for, each by itself and all together, on one copy of the proxy.
+#[derive(Clone, Debug)]
+pub struct OrganisationsConfig {
+    /// Requests in flight, of all organisations.
+    pub in_flight: usize,
+    /// How long a request waits for its turn.
+    pub max_wait: Duration,
+    /// For how long a rate that was not used is saved up.
+    pub burst: Duration,
+    /// What each may.
+    pub each: OrganisationLimits,
+    /// What some may instead.
+    pub overrides: HashMap<OrganisationId, OrganisationLimits>,
+}
+
+/// What one organisation may ask for, by surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrganisationLimits {
+    /// Remote write and influx.
+    pub push: SurfaceLimits,
+    /// OTLP.
+    pub otlp: SurfaceLimits,
+    /// Queries and metadata.
+    pub query: SurfaceLimits,
+    /// Rules and alerts.
+    pub rules: SurfaceLimits,
+}
+
+/// What one organisation may ask for of one surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SurfaceLimits {
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Requests a second; none for any number.
+    pub requests_per_second: Option<NonZeroU64>,
+    /// Bytes of requests' bodies a second; none for any number.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+impl Default for OrganisationLimits {
+    fn default() -> Self {
+        let of = |in_flight| SurfaceLimits {
+            in_flight,
+            requests_per_second: None,
+            bytes_per_second: None,
+        };
+        Self { push: of(256), otlp: of(256), query: of(128), rules: of(32) }
+    }
+}
+
+/// The limits of a surface: its name first.
+const KEYS: [&str; 10] = [
+    "push_in_flight",
+    "push_requests_per_second",
+    "push_bytes_per_second",
+    "otlp_in_flight",
+    "otlp_requests_per_second",
+    "otlp_bytes_per_second",
+    "query_in_flight",
+    "query_requests_per_second",
+    "rules_in_flight",
+    "rules_requests_per_second",
+];
+
+impl OrganisationLimits {
+    /// Sets one of [`KEYS`].
+    fn set(&mut self, key: &str, raw: Raw) -> Result<(), String> {
+        let Some((surface, limit)) = key.split_once('_') else { return Ok(()) };
+        let surface = match surface {
+            "push" => &mut self.push,
+            "otlp" => &mut self.otlp,
+            "query" => &mut self.query,
+            _ => &mut self.rules,
+        };
+        match limit {
+            "in_flight" => surface.in_flight = number(raw, 1, MOST_IN_FLIGHT)?,
+            "requests_per_second" => surface.requests_per_second = rate(number(raw, 0, 1 << 30)?),
+            _ => surface.bytes_per_second = NonZeroU64::new(size(raw, 0, 1024 * GIB)?),
+        }
+        Ok(())
+    }
+}
+
+const MOST_IN_FLIGHT: usize = 1_000_000;
+
+fn rate(number: usize) -> Option<NonZeroU64> {
+    NonZeroU64::new(number as u64)
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
@@ -33,5 +130,79 @@ pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
             .get("body_idle_timeout", 30 * second, |raw| duration(raw, second / 10, day)),
         body_timeout: section
             .get("body_timeout", 300 * second, |raw| duration(raw, second / 10, day)),
+        organisations: organisations(section),
     }
+}
+
+fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
+    let second = Duration::from_secs(1);
+    let mut each = OrganisationLimits::default();
+    for key in KEYS {
+        section.get(key, (), |raw| each.set(key, raw));
+    }
+    OrganisationsConfig {
+        in_flight: section.get("in_flight", 4096, |raw| number(raw, 1, MOST_IN_FLIGHT)),
+        max_wait: section
+            .get("max_wait", 2 * second, |raw| duration(raw, Duration::ZERO, 60 * second)),
+        burst: section.get("burst", 10 * second, |raw| duration(raw, second, 3600 * second)),
+        overrides: section.get("organisations", HashMap::new(), |raw| overrides(raw, each)),
+        each,
+    }
+}
+
+/// Organisations that may more or less than each.
+fn overrides(
+    raw: Raw,
+    each: OrganisationLimits,
+) -> Result<HashMap<OrganisationId, OrganisationLimits>, String> {
+    let wanted = "must be a section for each organisation, such as \
+                  [limits.organisations.acme] with push_in_flight = 512";
+    let table = match raw {
+        Raw::File(Value::Table(table)) => table,
+        Raw::File(other) => return Err(format!("{wanted}, not {}", kind(&other))),
+        // As an inline table, such as {acme = {push_in_flight = 512}}.
+        Raw::Environment(text) => {
+            let written = format!("organisations = {text}").parse::<Table>();
+            match written.ok().and_then(|mut table| table.remove("organisations")) {
+                Some(Value::Table(table)) => table,
+                _ => return Err(wanted.to_owned()),
+            }
+        }
+    };
+    let (mut overrides, mut problems) = (HashMap::new(), Vec::new());
+    for (name, limits) in table {
+        match one_override(&name, limits, each, &mut problems) {
+            Ok((organisation, own)) => {
+                if overrides.insert(organisation, own).is_some() {
+                    problems.push(format!("{name}: stands there twice"));
+                }
+            }
+            Err(problem) => problems.push(format!("{name}: {problem}")),
+        }
+    }
+    if problems.is_empty() { Ok(overrides) } else { Err(problems.join("; ")) }
+}
+
+fn one_override(
+    name: &str,
+    limits: Value,
+    each: OrganisationLimits,
+    problems: &mut Vec<String>,
+) -> Result<(OrganisationId, OrganisationLimits), String> {
+    let organisation = OrganisationId::parse(name).map_err(|error| error.to_string())?;
+    let Value::Table(table) = limits else {
+        return Err(format!("must be a section, not {}", kind(&limits)));
+    };
+    let mut own = each;
+    for (key, value) in table {
+        let set = if KEYS.contains(&key.as_str()) {
+            own.set(&key, Raw::File(value))
+        } else {
+            Err(format!("is unknown; there are {}", KEYS.join(", ")))
+        };
+        if let Err(problem) = set {
+            problems.push(format!("{name}.{key} {problem}"));
+        }
+    }
+    Ok((organisation, own))
 }

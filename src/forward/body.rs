@@ -13,12 +13,14 @@ use super::failure::StreamFailure;
 use super::health::Evidence;
 use super::pool::Lease;
 use crate::deadline::Deadline;
+use crate::limits::Hold;
 
 /// A response's body. When it has ended well its connection goes back to the pool; dropped
 /// before, it takes the connection with it, and thereby cancels what Mimir is doing.
 pub struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    _hold: Hold,
     idle: Duration,
     timer: Deadline,
     waiting_since: Option<Instant>,
@@ -33,10 +35,11 @@ pub struct ResponseBody {
 const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, lease: Lease, hold: Hold, idle: Duration) -> Self {
         let mut body = Self {
             incoming,
             lease: Some(lease),
+            _hold: hold,
             idle,
             timer: Deadline::default(),
             waiting_since: None,

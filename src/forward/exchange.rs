@@ -18,9 +18,9 @@ use super::journey::Journey;
 use super::pool::{Lease, Pool};
 use super::replay::Allowance;
 use super::request_body::{RequestBody, Sending};
-use crate::authz::Grant;
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
+use crate::limits::Permit;
 use crate::telemetry::Metrics;
 
 /// One worker's way to Mimir.
@@ -72,22 +72,23 @@ impl Forwarder {
         }
     }
 
-    /// Sends a request to the tenant of a grant. Dropping the returned future cancels it upstream.
+    /// Sends a request to the tenant of a permit's grant. Dropping the returned future cancels it
+    /// upstream; the permit is held until the answer's body is dropped.
     pub async fn forward(
         &self,
-        grant: &Grant,
+        permit: Permit,
         id: &RequestId,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, Failure> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         let sending = request.body().sending();
-        let (journey, body) = Journey::new(self, self.fleet(), grant, id, request);
+        let (journey, body) = Journey::new(self, self.fleet(), permit.grant(), id, request);
         let (response, lease) = journey.go(body).await?;
         // From here on nothing is sent again.
         if let Some(sending) = sending {
             sending.forget();
         }
-        Ok(self.inbound(response, lease, id))
+        Ok(self.inbound(response, lease, permit, id))
     }
 
     fn fleet(&self) -> Arc<Fleet> {
@@ -100,11 +101,17 @@ impl Forwarder {
         current
     }
 
-    fn inbound(&self, response: Response<Incoming>, lease: Lease, id: &RequestId) -> Forwarded {
+    fn inbound(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        permit: Permit,
+        id: &RequestId,
+    ) -> Forwarded {
         let address = lease.slot.instance.address;
         let (mut parts, incoming) = response.into_parts();
         headers::for_client(&mut parts.headers, id);
-        let body = ResponseBody::new(incoming, lease, self.config.idle_timeout);
+        let body = ResponseBody::new(incoming, lease, permit.into_hold(), self.config.idle_timeout);
         Forwarded { response: Response::from_parts(parts, body), address }
     }
 

@@ -55,6 +55,10 @@ pub struct Metrics {
     pub key_set_age: Gauge,
     /// Usable keys.
     pub key_set_keys: Gauge,
+    /// Requests of all organisations on their way.
+    pub requests_in_flight: Gauge,
+    /// How long requests waited for their turn, of those that did.
+    pub permit_waits: Histogram,
     /// Open downstream connections.
     pub connections: Gauge,
     /// Downstream connections accepted.
@@ -151,6 +155,7 @@ const CONNECTION_ENDS: [&str; 5] =
     ["closed", "idle_timeout", "header_timeout", "write_timeout", "protocol_error"];
 
 const DURATION: &str = "mimir_tenant_proxy_request_duration_seconds";
+const PERMIT_WAIT: &str = "mimir_tenant_proxy_permit_wait_seconds";
 const READ_DURATION: &str = "mimir_tenant_proxy_directory_read_duration_seconds";
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -159,6 +164,7 @@ const BUCKETS: [f64; 14] =
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(PERMIT_WAIT.to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(READ_DURATION.to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(ACTIVATION.to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(LAG.to_owned()), &BUCKETS)?
@@ -188,6 +194,8 @@ impl Metrics {
             key_set_fetches: [fetches("failed"), fetches("succeeded")],
             key_set_age: gauge!("mimir_tenant_proxy_key_set_age_seconds"),
             key_set_keys: gauge!("mimir_tenant_proxy_key_set_keys"),
+            requests_in_flight: gauge!("mimir_tenant_proxy_requests_in_flight"),
+            permit_waits: histogram!(PERMIT_WAIT),
             connections: gauge!("mimir_tenant_proxy_connections"),
             connections_accepted: counter!("mimir_tenant_proxy_connections_accepted_total"),
             connections_ended: CONNECTION_ENDS.map(|reason| (reason, ended(reason))).into(),
@@ -344,6 +352,15 @@ fn describe() {
     );
     describe_gauge!("mimir_tenant_proxy_key_set_keys", "Usable keys in the key set.");
     database::describe();
+    describe_gauge!(
+        "mimir_tenant_proxy_requests_in_flight",
+        "Requests of all organisations that Mimir has been asked, or that are about to ask it."
+    );
+    describe_histogram!(
+        PERMIT_WAIT,
+        Unit::Seconds,
+        "How long requests waited for their organisation's turn, of those that had to."
+    );
     describe_gauge!("mimir_tenant_proxy_connections", "Open downstream connections.");
     describe_counter!(
         "mimir_tenant_proxy_connections_accepted_total",

@@ -41,6 +41,8 @@ mod hostile;
 mod isolation;
 /// The issuer's keys: rotation, outages, floods.
 mod keys;
+/// What one organisation may have at once.
+mod limits;
 /// People and their organisations.
 mod members;
 /// `migrate`: tables made, adopted or refused.

@@ -1,0 +1,234 @@
+//! The account of one organisation: what it has of each surface at the moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Excess;
+use super::rate::Rate;
+use crate::config::{OrganisationLimits, SurfaceLimits};
+use crate::route::Surface;
+
+/// One organisation's accounts.
+pub(super) struct Accounts {
+    /// What times are counted from.
+    began: Instant,
+    push: Account,
+    otlp: Account,
+    query: Account,
+    rules: Account,
+}
+
+/// One organisation's account of one surface.
+struct Account {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+    requests: Option<Rate>,
+    bytes: Option<Rate>,
+}
+
+/// A place of an organisation: given back, and what the request carried charged, when it is dropped.
+pub(super) struct Place {
+    accounts: Arc<Accounts>,
+    surface: Surface,
+    /// What its body has brought so far.
+    received: Option<Arc<AtomicU64>>,
+    _in_flight: OwnedSemaphorePermit,
+}
+
+impl Accounts {
+    pub(super) fn new(limits: &OrganisationLimits, burst: Duration, began: Instant) -> Self {
+        let account = |limits: SurfaceLimits| Account {
+            places: Arc::new(Semaphore::new(limits.in_flight)),
+            waiting: AtomicUsize::new(0),
+            most_waiting: limits.in_flight,
+            requests: limits.requests_per_second.map(|rate| Rate::new(rate, burst)),
+            bytes: limits.bytes_per_second.map(|rate| Rate::new(rate, burst)),
+        };
+        Self {
+            began,
+            push: account(limits.push),
+            otlp: account(limits.otlp),
+            query: account(limits.query),
+            rules: account(limits.rules),
+        }
+    }
+
+    fn of(&self, surface: Surface) -> &Account {
+        match surface {
+            Surface::Push => &self.push,
+            Surface::Otlp => &self.otlp,
+            Surface::Query => &self.query,
+            // Nothing of /admin is forwarded.
+            Surface::Rules | Surface::Admin => &self.rules,
+        }
+    }
+
+    /// A place for a request, as soon as there is one.
+    pub(super) async fn place(
+        self: Arc<Self>,
+        surface: Surface,
+        deadline: Instant,
+        received: Option<Arc<AtomicU64>>,
+    ) -> Result<Place, Excess> {
+        let place = self.of(surface).take_place(deadline).await;
+        let place = place.ok_or(Excess::InFlight { surface })?;
+        let place = Place { accounts: self, surface, received, _in_flight: place };
+        // With a place, so that no more than have one can wait for this either.
+        let accounts = &place.accounts;
+        accounts.of(surface).wait_for_rates(accounts.began, deadline).await?;
+        Ok(place)
+    }
+
+    /// Whether a new one would be the same.
+    pub(super) fn is_rested(&self) -> bool {
+        let now = self.began.elapsed();
+        [&self.push, &self.otlp, &self.query, &self.rules]
+            .into_iter()
+            .flat_map(|account| [&account.requests, &account.bytes])
+            .flatten()
+            .all(|rate| rate.is_rested(now))
+    }
+}
+
+impl Account {
+    async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), Excess> {
+        let now = Instant::now();
+        let (at, most) = (now - began, deadline.saturating_duration_since(now));
+        let mut wait = Duration::ZERO;
+        if let Some(bytes) = &self.bytes {
+            let owed = bytes.take(at, 0, most);
+            wait = owed.map_err(|retry_after| Excess::Bytes { retry_after })?;
+        }
+        if let Some(requests) = &self.requests {
+            let turn = requests.take(at, 1, most);
+            wait = wait.max(turn.map_err(|retry_after| Excess::Requests { retry_after })?);
+        }
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Whoever comes first has a place first. No more wait than have a place.
+    async fn take_place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = Waiting::begin(&self.waiting, self.most_waiting)?;
+        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
+        place.ok()?.ok()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(bytes) = &self.accounts.of(self.surface).bytes {
+            let received = self.received.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+            bytes.charge(self.accounts.began.elapsed(), received);
+        }
+    }
+}
+
+/// One of those who wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn accounts(limits: SurfaceLimits) -> Arc<Accounts> {
+        let each = OrganisationLimits { push: limits, ..OrganisationLimits::default() };
+        Arc::new(Accounts::new(&each, Duration::from_secs(1), Instant::now()))
+    }
+
+    fn limits(in_flight: usize, requests: u64, bytes: u64) -> SurfaceLimits {
+        let (requests_per_second, bytes_per_second) =
+            (NonZeroU64::new(requests), NonZeroU64::new(bytes));
+        SurfaceLimits { in_flight, requests_per_second, bytes_per_second }
+    }
+
+    async fn place(accounts: &Arc<Accounts>, wait: Duration, bytes: u64) -> Result<Place, Excess> {
+        let received = Some(Arc::new(AtomicU64::new(bytes)));
+        let deadline = Instant::now() + wait;
+        Arc::clone(accounts).place(Surface::Push, deadline, received).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_given_back_is_the_next_one_s() {
+        let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
+        let first = place(&accounts, MS, 0).await.unwrap();
+        let busy = Excess::InFlight { surface: Surface::Push };
+        assert_eq!(place(&accounts, MS, 0).await.err(), Some(busy));
+        assert_eq!(began.elapsed(), MS, "it waited for as long as it may");
+        let second = place(&accounts, 100 * MS, 0);
+        let giving_back = async {
+            sleep(50 * MS).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(second, giving_back);
+        assert!(second.is_ok());
+        assert_eq!(began.elapsed(), 51 * MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_wait_than_have_a_place_and_whoever_gives_up_waits_no_more() {
+        let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
+        let _first = place(&accounts, MS, 0).await.unwrap();
+        let (one, other) = tokio::join!(place(&accounts, 10 * MS, 0), place(&accounts, 20 * MS, 0));
+        assert!(one.is_err() && other.is_err());
+        assert_eq!(began.elapsed(), 10 * MS, "the second was refused at once");
+        assert_eq!(accounts.push.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_charged_when_they_have_come() {
+        let (accounts, began) = (accounts(limits(9, 0, 1000)), Instant::now());
+        drop(place(&accounts, MS, 5000).await.unwrap());
+        let refused = place(&accounts, MS, 0).await.err();
+        assert_eq!(refused, Some(Excess::Bytes { retry_after: Duration::from_secs(4) }));
+        assert!(!accounts.is_rested());
+        let waited = place(&accounts, Duration::from_secs(5), 0).await;
+        assert!(waited.is_ok());
+        assert_eq!(began.elapsed(), Duration::from_secs(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_too_many_waits_for_its_turn() {
+        let (accounts, began) = (accounts(limits(9, 2, 0)), Instant::now());
+        for turn in [0, 0, 500, 1000] {
+            drop(place(&accounts, Duration::from_secs(1), 0).await.unwrap());
+            assert_eq!(began.elapsed(), turn * MS);
+        }
+        assert!(place(&accounts, MS, 0).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn surfaces_do_not_wait_for_one_another() {
+        let accounts = accounts(limits(1, 0, 0));
+        let _push = place(&accounts, MS, 0).await.unwrap();
+        let query = Arc::clone(&accounts).place(Surface::Query, Instant::now() + MS, None).await;
+        assert!(query.is_ok());
+    }
+}

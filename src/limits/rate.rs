@@ -1,0 +1,141 @@
+//! A rate with a burst, as the generic cell rate algorithm keeps it (ITU-T I.371): one number, the
+//! *theoretical arrival time*, up to which everything that has come so far is paid for.
+
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// So much a second. Times are counted from a beginning that the caller chooses.
+#[derive(Debug)]
+pub(super) struct Rate {
+    per_second: NonZeroU64,
+    burst: u64,
+    /// In nanoseconds; later than now by what is owed.
+    paid_until: AtomicU64,
+}
+
+impl Rate {
+    /// A rate, of which so much time is saved up while it is not used.
+    pub(super) fn new(per_second: NonZeroU64, burst: Duration) -> Self {
+        // One at a time always fits.
+        let one = cost(1, per_second);
+        Self { per_second, burst: nanos(burst).max(one), paid_until: AtomicU64::new(0) }
+    }
+
+    /// Takes units, to be used after the time that it gives. If that is longer than the caller would
+    /// wait, nothing is taken and the time is the error.
+    pub(super) fn take(
+        &self,
+        now: Duration,
+        units: u64,
+        max_wait: Duration,
+    ) -> Result<Duration, Duration> {
+        let (now, cost) = (nanos(now), cost(units, self.per_second));
+        let after = |paid_until: u64| paid_until.max(now).saturating_add(cost);
+        let wait = |after: u64| after.saturating_sub(now.saturating_add(self.burst));
+        let mut result = Ok(Duration::ZERO);
+        let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
+            let after = after(paid_until);
+            let wait = Duration::from_nanos(wait(after));
+            result = if wait <= max_wait { Ok(wait) } else { Err(wait) };
+            result.is_ok().then_some(after)
+        });
+        result
+    }
+
+    /// Charges for units that have been used already.
+    pub(super) fn charge(&self, now: Duration, units: u64) {
+        let (now, cost) = (nanos(now), cost(units, self.per_second));
+        let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
+            Some(paid_until.max(now).saturating_add(cost))
+        });
+    }
+
+    /// Whether nothing is owed: a new one would be the same.
+    pub(super) fn is_rested(&self, now: Duration) -> bool {
+        self.paid_until.load(Ordering::Relaxed) <= nanos(now)
+    }
+}
+
+fn cost(units: u64, per_second: NonZeroU64) -> u64 {
+    let cost = u128::from(units) * 1_000_000_000 / u128::from(per_second.get());
+    u64::try_from(cost).unwrap_or(u64::MAX)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(per_second: u64, burst: Duration) -> Rate {
+        Rate::new(NonZeroU64::new(per_second).unwrap(), burst)
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let (rate, none) = (rate(10, Duration::from_secs(1)), Duration::ZERO);
+        for _ in 0..10 {
+            assert_eq!(rate.take(none, 1, none), Ok(none));
+        }
+        let wait = Duration::from_millis(100);
+        assert_eq!(rate.take(none, 1, none), Err(wait));
+        assert_eq!(rate.take(wait, 1, none), Ok(none));
+        assert_eq!(rate.take(wait, 1, none), Err(wait));
+    }
+
+    #[test]
+    fn whoever_waits_has_a_turn_of_its_own() {
+        let (rate, none) = (rate(10, Duration::from_millis(100)), Duration::ZERO);
+        let ms = Duration::from_millis;
+        assert_eq!(rate.take(none, 1, none), Ok(none));
+        assert_eq!(rate.take(none, 1, ms(200)), Ok(ms(100)));
+        assert_eq!(rate.take(none, 1, ms(200)), Ok(ms(200)));
+        assert_eq!(rate.take(none, 1, ms(200)), Err(ms(300)));
+    }
+
+    #[test]
+    fn what_is_charged_afterwards_is_owed() {
+        let (rate, none) = (rate(1000, Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(rate.take(none, 0, none), Ok(none));
+        rate.charge(none, 5000);
+        assert_eq!(rate.take(none, 0, none), Err(Duration::from_secs(4)));
+        assert!(!rate.is_rested(Duration::from_secs(4)));
+        assert_eq!(rate.take(Duration::from_secs(4), 0, none), Ok(none));
+        assert!(rate.is_rested(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let rate = rate(1, Duration::MAX);
+        rate.charge(Duration::MAX, u64::MAX);
+        assert_eq!(rate.take(Duration::MAX, u64::MAX, Duration::ZERO), Ok(Duration::ZERO));
+    }
+
+    proptest! {
+        // Over any stretch of time no more passes than the rate gives and a burst.
+        #[test]
+        fn never_more_than_the_rate_and_a_burst(
+            per_second in 1_u32..2000,
+            burst_ms in 1_u64..5000,
+            steps in proptest::collection::vec((0_u64..200, 1_u32..20), 1..200),
+        ) {
+            let burst = Duration::from_millis(burst_ms);
+            let rate = rate(per_second.into(), burst);
+            let (mut now, mut taken) = (Duration::ZERO, 0_u32);
+            for (pause, units) in steps {
+                now += Duration::from_millis(pause);
+                if rate.take(now, units.into(), Duration::ZERO).is_ok() {
+                    taken += units;
+                }
+                let per_second = f64::from(per_second);
+                let time = now.as_secs_f64() + burst.as_secs_f64().max(1.0 / per_second);
+                prop_assert!(f64::from(taken) <= time * per_second + 0.001, "{taken} in {time}");
+            }
+        }
+    }
+}

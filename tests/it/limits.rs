@@ -1,0 +1,319 @@
+//! What one organisation may have at once: whoever is over it waits or is refused, and nobody else
+//! notices.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use harness::{
+    Client, Mimir, NodeExporter, ORG_A, ORG_B, Prometheus, Received, RemoteWrite, Upstream,
+    wait_until,
+};
+use http::{Method, Response};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::answers::ok;
+use crate::scene::{MIB, PUSH, QUERY, Scene, pieces, scene};
+use crate::town::town;
+
+const OTLP: &str = "/otlp/v1/metrics";
+
+/// An upstream that answers as many requests as it is told to.
+async fn gated() -> (Upstream, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let upstream = Upstream::start(move |request: Received| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            ok(request).await
+        }
+    })
+    .await;
+    (upstream, gate)
+}
+
+fn of(scene: &Scene, organisation: &str) -> Client {
+    scene.proxy.client().bearer(&scene.issuer.user_of(organisation))
+}
+
+fn send(tasks: &mut JoinSet<u16>, client: &Client, method: &Method, target: &'static str) {
+    let (client, method) = (client.clone(), method.clone());
+    tasks.spawn(async move { client.send(method, target, "").await.status.as_u16() });
+}
+
+async fn in_flight(scene: &Scene) -> f64 {
+    scene.proxy.metric("mimir_tenant_proxy_requests_in_flight").await
+}
+
+async fn wait_in_flight(scene: &Scene, wanted: f64) {
+    wait_until(&format!("{wanted} in flight"), Duration::from_secs(10), async || {
+        in_flight(scene).await == wanted
+    })
+    .await;
+}
+
+// Reads: a 429 as Mimir's own. What others have is not touched by it, nor other surfaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_over_the_limit_are_refused_and_others_notice_nothing() {
+    let (upstream, gate) = gated().await;
+    let settings = [("limits.query_in_flight", "2"), ("limits.max_wait", "\"100ms\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let (a, b) = (of(&scene, ORG_A), of(&scene, ORG_B));
+    let mut tasks = JoinSet::new();
+    for _ in 0..2 {
+        send(&mut tasks, &a, &Method::GET, QUERY);
+    }
+    wait_in_flight(&scene, 2.0).await;
+    let began = Instant::now();
+    let refused = a.get(QUERY).await;
+    assert!(began.elapsed() >= Duration::from_millis(100), "it waits first");
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert_eq!(refused.json()["errorType"], "too_many_requests");
+    let after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=15).contains(&after) && !refused.header("x-request-id").is_empty());
+    send(&mut tasks, &b, &Method::GET, QUERY);
+    send(&mut tasks, &a, &Method::POST, PUSH);
+    send(&mut tasks, &a, &Method::GET, "/prometheus/api/v1/rules");
+    wait_in_flight(&scene, 5.0).await;
+    gate.add_permits(100);
+    while let Some(status) = tasks.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    assert_eq!(a.get(QUERY).await.status, 200, "there is room again");
+    let counted = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"requests_in_flight\"}";
+    assert_eq!(scene.proxy.metric(counted).await, 1.0);
+    wait_in_flight(&scene, 0.0).await;
+}
+
+// Writes: a stock sender drops what meets a 429. That many of its organisation's devices come at once
+// is nothing that one of them could help.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_over_the_limit_are_told_to_come_again() {
+    let (upstream, gate) = gated().await;
+    let settings = [
+        ("limits.push_in_flight", "1"),
+        ("limits.otlp_in_flight", "1"),
+        ("limits.max_wait", "\"0ms\""),
+    ];
+    let scene = scene(&upstream.url(), &settings).await;
+    let a = of(&scene, ORG_A);
+    let mut tasks = JoinSet::new();
+    send(&mut tasks, &a, &Method::POST, PUSH);
+    send(&mut tasks, &a, &Method::POST, OTLP);
+    wait_in_flight(&scene, 2.0).await;
+    for target in [PUSH, OTLP] {
+        let refused = a.post(target, "x").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(!refused.header("retry-after").is_empty());
+        assert!(refused.text.contains("in flight"), "{refused:?}");
+    }
+    gate.add_permits(100);
+    while let Some(status) = tasks.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    assert_eq!(a.post(PUSH, "x").await.status, 200);
+}
+
+// With a little patience nobody is refused: requests wait in the order in which they came.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_can_wait_has_a_turn() {
+    let upstream = Upstream::start(|request: Received| async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        ok(request).await
+    })
+    .await;
+    let settings = [("limits.push_in_flight", "10"), ("limits.max_wait", "\"20s\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let a = of(&scene, ORG_A);
+    let mut tasks = JoinSet::new();
+    // As many again may wait as have a place.
+    for _ in 0..20 {
+        send(&mut tasks, &a, &Method::POST, PUSH);
+    }
+    while let Some(status) = tasks.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    let waits = scene.proxy.metric("mimir_tenant_proxy_permit_wait_seconds_count").await;
+    assert!(waits >= 1.0, "{waits} waited");
+}
+
+// A place is held until the last byte of the answer, and given back however the request ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
+    let upstream = Upstream::start(|request: Received| async move {
+        if request.method == "GET" {
+            let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
+            return Response::new(http_body_util::BodyExt::boxed(StreamBody::new(frames)));
+        }
+        let _ = request.body.unwrap().collect().await;
+        std::future::pending().await
+    })
+    .await;
+    let settings = [("limits.query_in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let a = of(&scene, ORG_A);
+    let answer = a.open(Method::GET, QUERY, "").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(in_flight(&scene).await, 1.0);
+    assert_eq!(a.get(QUERY).await.status, 429);
+    let mut body = answer.bytes_stream();
+    assert!(body.next().await.unwrap().is_ok());
+    // The client goes away in the middle.
+    drop(body);
+    wait_in_flight(&scene, 0.0).await;
+    // Clients that go away before there is an answer, while others wait behind them.
+    let impatient = (0..200).map(|_| {
+        let client = a.clone();
+        async move {
+            let sending = client.try_send(Method::POST, QUERY, "query=up");
+            let _ = tokio::time::timeout(Duration::from_millis(20), sending).await;
+        }
+    });
+    futures_util::stream::iter(impatient).buffer_unordered(20).collect::<Vec<()>>().await;
+    wait_in_flight(&scene, 0.0).await;
+    let whole = a.open(Method::GET, QUERY, "").await;
+    assert_eq!(whole.bytes().await.unwrap().len(), 256 * MIB, "there is room");
+    wait_in_flight(&scene, 0.0).await;
+}
+
+// What the operator sets for all, and for one: requests and bytes a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_are_kept_and_one_organisation_may_have_others() {
+    let upstream = Upstream::start(ok).await;
+    let more = format!("{{\"{ORG_B}\" = {{push_requests_per_second = 1000}}}}");
+    let settings = [
+        ("limits.push_requests_per_second", "2"),
+        ("limits.otlp_bytes_per_second", "1000"),
+        ("limits.burst", "\"1s\""),
+        ("limits.max_wait", "\"0ms\""),
+        ("limits.organisations", &more),
+    ];
+    let scene = scene(&upstream.url(), &settings).await;
+    let (a, b) = (of(&scene, ORG_A), of(&scene, ORG_B));
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(a.post(PUSH, "x").await.status.as_u16());
+    }
+    assert_eq!(statuses[..2], [200, 200]);
+    assert!(statuses[2..].contains(&429), "{statuses:?}");
+    let refused = loop {
+        let answer = a.post(PUSH, "x").await;
+        if answer.status == 429 {
+            break answer;
+        }
+    };
+    let after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=4).contains(&after), "{refused:?}");
+    assert!(refused.text.contains("requests a second"), "{refused:?}");
+    for _ in 0..50 {
+        assert_eq!(b.post(PUSH, "x").await.status, 200, "another one's are not counted");
+    }
+    // Bytes: whatever came is charged when it has come, so that one large body passes.
+    assert_eq!(a.post(OTLP, vec![b'x'; 8000]).await.status, 200);
+    let refused = a.post(OTLP, "x").await;
+    assert_eq!(refused.status, 429, "{refused:?}");
+    let after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((6..=11).contains(&after), "{refused:?}");
+    assert_eq!(b.post(OTLP, vec![b'x'; 8000]).await.status, 200);
+    let reason = |reason: &str| {
+        format!(
+            "mimir_tenant_proxy_requests_total{{surface=\"otlp\",outcome=\"rejected\",reason=\"{reason}\"}}"
+        )
+    };
+    assert_eq!(scene.proxy.metric(&reason("byte_rate")).await, 1.0);
+}
+
+// All together: ours to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_of_all_is_a_503() {
+    let (upstream, gate) = gated().await;
+    let settings = [("limits.in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let mut tasks = JoinSet::new();
+    send(&mut tasks, &of(&scene, ORG_A), &Method::GET, QUERY);
+    wait_in_flight(&scene, 1.0).await;
+    let refused = of(&scene, ORG_B).get(QUERY).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after").is_empty()), (503, false));
+    gate.add_permits(100);
+    assert_eq!(tasks.join_next().await.unwrap().unwrap(), 200);
+    assert_eq!(of(&scene, ORG_B).get(QUERY).await.status, 200);
+}
+
+// A federated read has a place with each organisation that it names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federated_read_counts_for_each() {
+    let (upstream, gate) = gated().await;
+    let settings = [
+        ("tenancy.federation", "true"),
+        ("limits.query_in_flight", "1"),
+        ("limits.max_wait", "\"0ms\""),
+    ];
+    let town = town(&upstream.url(), &settings).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let service = town.service();
+    let both = service.clone().header("x-scope-orgid", &format!("{a}|{b}"));
+    let waiting = tokio::spawn(async move { both.get(QUERY).await.status });
+    wait_until("it is on its way", Duration::from_secs(10), async || {
+        town.proxy.metric("mimir_tenant_proxy_requests_in_flight").await == 1.0
+    })
+    .await;
+    for one in [&a, &b] {
+        let answer = service.clone().header("x-scope-orgid", one).get(QUERY).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+    }
+    gate.add_permits(100);
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert_eq!(service.header("x-scope-orgid", &b).get(QUERY).await.status, 200);
+}
+
+// A stock sender meets a place that is nearly always taken, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_sender_over_the_limit_loses_nothing() {
+    let mimir = Mimir::shared().await;
+    let settings = [("limits.push_in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
+    let town = town(&mimir.url(), &settings).await;
+    let a = town.organisation().await;
+    let key = async |name: &str| {
+        let key = town.device_key(&a, json!({ "name": name })).await;
+        key["key"].as_str().unwrap().to_owned()
+    };
+    let exporter = NodeExporter::start().await;
+    let (url, secret) = (town.proxy.url(), key("hub").await);
+    let sender = Prometheus::start_with_password(RemoteWrite::V1, &exporter, &url, "hub", &secret);
+    let sender = sender.await;
+    let slow = town.proxy.client().bearer(&key("slow").await);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        let slowly = pieces(8, 10).then(async |piece| {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            piece
+        });
+        let _ = slow.post(PUSH, reqwest::Body::wrap_stream(slowly)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"failed\",reason=\"requests_in_flight\"}";
+    let refused = town.proxy.metric(refused).await;
+    println!("{refused} pushes were told to come again");
+    assert!(refused >= 1.0, "nobody was");
+    let count = async |client: &Client, path: &str| {
+        let answer = client.get(&format!("{path}?query=count_over_time(up[10m])")).await;
+        let value = answer.json()["data"]["result"][0]["value"][1].clone();
+        value.as_str().map_or(0, |count| count.parse::<u32>().unwrap())
+    };
+    let scraped = count(&Client::new(&sender.url()), "/api/v1/query").await;
+    assert!(scraped > 0);
+    let reader = town.service().header("x-scope-orgid", &a);
+    wait_until("every sample is there", Duration::from_secs(60), async || {
+        count(&reader, "/prometheus/api/v1/query").await >= scraped
+    })
+    .await;
+    let text = Client::new(&sender.url()).get("/metrics").await.text;
+    let failed = "prometheus_remote_storage_samples_failed_total";
+    let failed: Vec<&str> = text.lines().filter(|line| line.starts_with(failed)).collect();
+    assert!(!failed.is_empty() && failed.iter().all(|line| line.ends_with(" 0")), "{failed:?}");
+}
