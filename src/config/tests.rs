@@ -1,4 +1,5 @@
 use super::*;
+use crate::tenancy::OrganisationId;
 
 fn environment(vars: &[(&str, &str)]) -> Environment {
     Environment::from_vars(
@@ -305,5 +306,48 @@ fn bounds_of_upstreams_fit_each_other() {
     ] {
         let faults = with_upstream(&format!("{urls}\n{lines}")).unwrap_err();
         assert_eq!(keys(&faults), [wrong], "{lines}");
+    }
+}
+
+#[test]
+fn limits_of_one_organisation_are_those_of_all_but_for_what_is_said() {
+    let id = "0A0A0A0A-0a0a-4a0a-8a0a-0a0a0a0a0a0a";
+    let limits = format!(
+        "[limits]\npush_requests_per_second = 5\nmax_wait = \"0ms\"\n\
+         [limits.organisations.{id}]\npush_in_flight = 7\notlp_bytes_per_second = \"1MiB\"\n"
+    );
+    let config = read(&format!("{MINIMAL}{limits}")).unwrap().limits.organisations;
+    // UUIDs have one spelling.
+    let own = config.overrides[&OrganisationId::parse(&id.to_lowercase()).unwrap()];
+    assert_eq!((own.push.in_flight, config.each.push.in_flight), (7, 256));
+    assert_eq!(own.push.requests_per_second.unwrap().get(), 5);
+    assert_eq!(own.otlp.bytes_per_second.unwrap().get(), 1 << 20);
+    assert_eq!(config.each.otlp.bytes_per_second, None);
+    let inline = "{acme = {rules_in_flight = 1}}";
+    let environment = environment(&[("MTP__LIMITS__ORGANISATIONS", inline)]);
+    let config = Config::read(MINIMAL, &environment).unwrap().limits.organisations;
+    assert_eq!(config.overrides[&OrganisationId::parse("acme").unwrap()].rules.in_flight, 1);
+}
+
+#[test]
+fn wrong_limits_of_organisations_are_told_all_at_once() {
+    let wrong = r#"
+        [limits]
+        push_in_flight = 0
+        [limits.organisations."a|b"]
+        [limits.organisations.acme]
+        push_in_flihgt = 1
+        query_in_flight = "many"
+        [limits.organisations.0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a]
+        [limits.organisations.0A0A0A0A-0a0a-4a0a-8a0a-0a0a0a0a0a0a]
+    "#;
+    let faults = read(&format!("{MINIMAL}{wrong}")).unwrap_err();
+    assert_eq!(keys(&faults), ["limits.push_in_flight", "limits.organisations"]);
+    let problem = &faults.0[1].problem;
+    for part in ["a|b", "acme.push_in_flihgt is unknown", "acme.query_in_flight must be", "twice"] {
+        assert!(problem.contains(part), "{part}: {problem}");
+    }
+    for wrong in ["organisations = 5", "organisations = {acme = 5}"] {
+        assert!(read(&format!("{MINIMAL}[limits]\n{wrong}\n")).is_err(), "{wrong}");
     }
 }

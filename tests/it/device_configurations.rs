@@ -10,6 +10,8 @@ use harness::{
 };
 use tempfile::TempDir;
 
+use crate::documents::root;
+
 const DOCUMENT: &str = include_str!("../../docs/operations/devices.md");
 
 /// The piece of code that holds a text.
@@ -180,21 +182,59 @@ async fn what_an_esp32_writes_by_hand_is_read_back() {
     }
 }
 
+/// Writes samples of so many minutes ago, each by a hub of its own, and gives the statuses.
+async fn write_late(mimir: &Mimir, minutes: &[i64]) -> (Client, Vec<u16>) {
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    let reader = Client::new(&mimir.url());
+    let organisation = fresh_organisation();
+    let client = device(proxy.client().bearer(&issuer.user_of(&organisation)));
+    let directory = tempfile::tempdir().unwrap();
+    let program = encoder(directory.path());
+    let mut statuses = Vec::new();
+    for ago in minutes {
+        let time = samples::now_ms() - ago * 60_000;
+        let written = body(&program, "late", &[(&format!("hub-{ago}"), 1.0, time)]);
+        statuses.push(client.post("/api/v1/push", written).await.status.as_u16());
+    }
+    (reader.header("x-scope-orgid", &organisation), statuses)
+}
+
 // What the page says of samples that come late: an hour before the tenant's newest, not its own
 // series' newest. A hub that was away for longer needs limits.out_of_order_time_window.
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_older_than_an_hour_before_the_tenants_newest_are_refused() {
-    let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
-    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
-    let client = device(proxy.client().bearer(&issuer.user_of(&fresh_organisation())));
-    let directory = tempfile::tempdir().unwrap();
-    let program = encoder(directory.path());
-    let write = async |sensor: &str, minutes_ago: i64| {
-        let time = samples::now_ms() - minutes_ago * 60_000;
-        let written = body(&program, "late", &[(sensor, 1.0, time)]);
-        client.post("/api/v1/push", written).await.status
+    let (_, statuses) = write_late(Mimir::shared().await, &[0, 55, 65]).await;
+    assert_eq!(statuses, [200, 200, 400]);
+}
+
+// With the window of our profiles a hub that was away for days loses nothing, and what it sends is
+// there at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_profiles_window_days_are_made_up_for() {
+    let of = |profile: &str| {
+        let text = std::fs::read_to_string(root().join("config/mimir").join(profile)).unwrap();
+        ["out_of_order_time_window:", "query_ingesters_within:"].map(|key| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(key)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        })
     };
-    assert!(write("one", 0).await.is_success());
-    assert!(write("two", 55).await.is_success());
-    assert_eq!(write("three", 65).await, 400);
+    let [window, ingesters] = of("mimir-3.yaml");
+    assert_eq!(of("mimir-2.17.yaml"), [window.clone(), ingesters.clone()]);
+    let mimir = Mimir::start_with(&[
+        &format!("-ingester.out-of-order-time-window={window}"),
+        &format!("-querier.query-ingesters-within={ingesters}"),
+    ])
+    .await;
+    const DAY: i64 = 24 * 60;
+    let (reader, statuses) = write_late(&mimir, &[0, 65, DAY, 6 * DAY, 8 * DAY]).await;
+    assert_eq!(statuses, [200, 200, 200, 200, 400]);
+    let now = samples::now_ms() / 1000 + 1;
+    let query = format!(
+        "/prometheus/api/v1/query_range?query=count_over_time(late[1h])&start={}&end={now}&step=3600",
+        now - 7 * 86_400
+    );
+    let found = reader.get(&query).await.json();
+    let hubs = found["data"]["result"].as_array().unwrap();
+    assert_eq!(hubs.len(), 4, "{found}");
 }

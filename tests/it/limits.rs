@@ -131,8 +131,8 @@ async fn whoever_can_wait_has_a_turn() {
     let scene = scene(&upstream.url(), &settings).await;
     let a = of(&scene, ORG_A);
     let mut tasks = JoinSet::new();
-    // As many again may wait as have a place.
-    for _ in 0..20 {
+    // Four times as many may wait as have a place.
+    for _ in 0..50 {
         send(&mut tasks, &a, &Method::POST, PUSH);
     }
     while let Some(status) = tasks.join_next().await {
