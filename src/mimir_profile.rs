@@ -11,6 +11,7 @@ mod document;
 mod expansion;
 mod finding;
 mod keys;
+mod late_samples;
 mod listeners;
 mod replication;
 mod ring_addresses;
@@ -71,7 +72,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 23] = [
+const CHECKS: [Check; 24] = [
     keys::unknown,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
@@ -92,6 +93,7 @@ const CHECKS: [Check; 23] = [
     caches::addresses,
     caches::unused,
     tenants::checks,
+    late_samples::unseen,
     listeners::public,
     shutdown::graceful_leave,
     replication::against_instances,
