@@ -33,6 +33,8 @@ create table alert_rule_status (
     -- What is live, if anything is, and since when.
     rule_hash       text,
     synced_at       timestamptz,
+    -- What Mimir has refused, if it is that.
+    refused_hash    text,
     updated_at      timestamptz not null default now()
 );
 create index alert_rule_status_organisation_id on alert_rule_status (organisation_id);
@@ -66,7 +68,10 @@ create table alert_rule_sync (
     guard_since     timestamptz,
     confirmed_guard text,
     confirmed_by    text not null default '',
-    confirmed_at    timestamptz
+    confirmed_at    timestamptz,
+    -- Limits that Mimir has shown by refusing something: it does not tell all that it has.
+    shown_rules_per_group integer,
+    shown_groups    integer
 );
 
 -- Which proxy writes, and when it last saw to everything.
@@ -138,7 +143,8 @@ create trigger alert_rule_counted after insert on alert_rule
     referencing new table as new_rows
     for each statement execute function mimir_tenant_proxy_count();
 
--- A row's deletion, or its move to another organisation, leaves a tombstone. The arguments are the
+-- A row's deletion, or its move to another organisation, leaves a tombstone; its return takes it
+-- away. The arguments are the
 -- columns of the rule and of its organisation; your own table can have such a trigger too.
 do $do$
 begin
@@ -150,17 +156,24 @@ begin
             set search_path = pg_catalog, pg_temp
         as $$
         declare
-            gone jsonb := pg_catalog.to_jsonb(old);
-            stays jsonb := case when tg_op = 'DELETE' then null else pg_catalog.to_jsonb(new) end;
+            gone jsonb := case when tg_op = 'INSERT' then null else pg_catalog.to_jsonb(old) end;
+            there jsonb := case when tg_op = 'DELETE' then null else pg_catalog.to_jsonb(new) end;
+            -- Somebody's own identifiers that are no UUIDs must not make a change fail.
+            uuids constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
         begin
-            if (stays is null or stays ->> tg_argv[0] is distinct from gone ->> tg_argv[0]
-                    or stays ->> tg_argv[1] is distinct from gone ->> tg_argv[1])
-                    -- Somebody's own identifiers that are no UUIDs must not make a deletion fail.
-                    and gone ->> tg_argv[0] ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-                    and gone ->> tg_argv[1] is not null then
+            if gone ->> tg_argv[0] is not distinct from there ->> tg_argv[0]
+                    and gone ->> tg_argv[1] is not distinct from there ->> tg_argv[1] then
+                return null;
+            end if;
+            if gone ->> tg_argv[0] ~* uuids and gone ->> tg_argv[1] is not null then
                 insert into %1$I.alert_rule_tombstone (rule_id, organisation_id)
                 values ((gone ->> tg_argv[0])::uuid, gone ->> tg_argv[1])
                 on conflict (organisation_id, rule_id) do update set deleted_at = now();
+            end if;
+            -- What is there again was not deleted: nothing that vanishes later is explained by it.
+            if there ->> tg_argv[0] ~* uuids then
+                delete from %1$I.alert_rule_tombstone
+                where rule_id = (there ->> tg_argv[0])::uuid and organisation_id = there ->> tg_argv[1];
             end if;
             return null;
         end
@@ -169,7 +182,7 @@ begin
 end
 $do$;
 revoke execute on function mimir_tenant_proxy_bury() from public;
-create trigger alert_rule_buried after delete or update of id, organisation_id on alert_rule
+create trigger alert_rule_buried after insert or delete or update of id, organisation_id on alert_rule
     for each row execute function mimir_tenant_proxy_bury('id', 'organisation_id');
 
 -- Triggers of one event fire in the order of their names: the tombstone is there before the news.

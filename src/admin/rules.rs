@@ -62,6 +62,16 @@ pub(super) async fn list(
     Ok(Answer::of(&list))
 }
 
+/// A typing mistake is no sync that went well. If the database cannot say, the sync itself will.
+async fn must_exist(engine: &Engine, organisation: &OrganisationId) -> Result<(), AdminError> {
+    match engine.store().alert_rules_of(vec![organisation.clone()]).await {
+        Ok(found) if !found.existing.contains(organisation) => {
+            Err(AdminError::Missing("organisation"))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Expressions that the parser of our own looks at in one answer: it is slow.
 const MOST_WARNED_BYTES: usize = 32 << 10;
 
@@ -71,6 +81,9 @@ async fn rule_views(
 ) -> Result<Vec<RuleView>, AdminError> {
     let asked = vec![organisation.clone()];
     let mut snapshot = engine.store().alert_rules_of(asked.clone()).await?;
+    if !snapshot.existing.contains(&organisation) {
+        return Err(AdminError::Missing("organisation"));
+    }
     let mut rows = snapshot.rows.remove(&organisation).unwrap_or_default();
     rows.sort_by_key(|row| (row.created_at_micros, row.id));
     let statuses = engine.store().rule_statuses_of(asked).await?;
@@ -133,6 +146,7 @@ pub(super) async fn sync(
     if is_dry_run(&uri)? {
         return preview(parts.desk()?, organisation).await;
     }
+    must_exist(engine, organisation).await?;
     let request =
         NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
     request_and_wait(engine, request, crate::route::admin::RULES_SYNC_PROGRESS).await

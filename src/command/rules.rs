@@ -1,7 +1,8 @@
 //! `rules check | diff | sync`
 //!
 //! Exit codes, for pipelines: 0 all is well, 1 something is not (rules that cannot go live,
-//! differences), 64 the configuration or the arguments, 69 the database or Mimir gave no answer.
+//! differences), 64 the configuration, the file or the organisation, 69 the database or Mimir gave no
+//! answer. (Options that there are not end with 2, before anything of this is reached.)
 
 mod check;
 mod diff;
@@ -43,18 +44,33 @@ pub struct Of {
     json: bool,
 }
 
-/// `EX_UNAVAILABLE` of sysexits.h.
+/// `EX_USAGE` and `EX_UNAVAILABLE` of sysexits.h.
+const EXIT_USAGE: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
+
+/// So many in a row of which Mimir says nothing: it is not they.
+const MOST_UNANSWERED: usize = 3;
+
+/// An organisation that was named and is not there.
+fn no_such(organisation: &OrganisationId) -> String {
+    format!("--organisation: there is no organisation {organisation}")
+}
 
 /// Runs one of the commands.
 pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
-    on_a_runtime(async {
+    let done = on_a_runtime(async {
         match command {
             RulesCommand::Check(args) => check::check(config, args).await,
             RulesCommand::Diff(args) => diff::diff(config, args).await,
             RulesCommand::Sync(of) => sync::sync(config, of).await,
         }
-    })?
+    })?;
+    // What stops them before they begin is what they were told.
+    Ok(done.unwrap_or_else(wrongly_told))
+}
+
+fn wrongly_told(problem: String) -> Said {
+    Said { answer: String::new(), note: Some(problem), exit_code: EXIT_USAGE }
 }
 
 /// There was no answer: neither good nor bad news about the rules.

@@ -76,6 +76,21 @@ struct Activation<'a> {
     /// Rules whose group was deleted to be written anew, and has not been.
     lost: HashSet<Uuid>,
     removal: Removal,
+    /// Groups that there are at the moment, in all namespaces.
+    groups: usize,
+}
+
+/// What Mimir made of a step.
+enum Taken {
+    Whole,
+    /// It names what is wrong with it.
+    Refused,
+    /// It has shown a limit that was not known.
+    LimitShown,
+}
+
+fn is_there(plan: &Plan, group: &DesiredGroup) -> bool {
+    plan.observed.iter().any(|observed| observed.name == group.name)
 }
 
 /// Looks at one tenant, and does what there is to do.
@@ -108,6 +123,7 @@ pub(super) async fn activate(
         wrote: false,
         lost: HashSet::new(),
         removal: Removal::default(),
+        groups: 0,
     };
     let (outcome, plan) = match activation.run(rows, rows_digest).await {
         Ok(done) => done,
@@ -115,12 +131,15 @@ pub(super) async fn activate(
         Err(Stop::Failed(trouble)) => (Outcome::Failed(trouble), None),
     };
     let Activation { parsed, memory, live, lost, broken, wrote, removal, .. } = activation;
+    let shown = Some(memory.all_shown());
     let Memory { kept: Some(kept), quarantine, .. } = memory else {
         // The statuses could not be read, and so nothing was done.
         return Activated { outcome, wrote, removal, ..Activated::default() };
     };
     if matches!(outcome, Outcome::Unchanged) && plan.is_none() {
-        return Activated { outcome, removal, ..Activated::counted(kept) };
+        // All is as the rows say, so whatever was deleted is gone or is there again.
+        let buried = rows.tombstones.clone();
+        return Activated { outcome, removal, buried, shown, ..Activated::counted(kept) };
     }
     let plan = plan.as_ref();
     let (live, lost, broken_rules) = (&live, &lost, &broken);
@@ -130,7 +149,8 @@ pub(super) async fn activate(
     let is_done = matches!(outcome, Outcome::Unchanged | Outcome::Applied);
     let buried = if is_done { rows.tombstones.clone() } else { Tombstones::new() };
     let broken = broken.into_values().next();
-    Activated { outcome, changes, wrote, removal, buried, broken, ..Activated::counted(kept) }
+    let counted = Activated::counted(kept);
+    Activated { outcome, changes, wrote, removal, buried, broken, shown, ..counted }
 }
 
 impl Activation<'_> {
@@ -163,11 +183,12 @@ impl Activation<'_> {
         for _ in 0..MOST_ROUNDS {
             let digest = listing.digest();
             let listed = listing.parse(&self.engine.config.namespace)?;
-            let (quarantine, known) = (&self.memory.quarantine, self.memory.known_limits());
-            let planned = self.engine.plan(&self.tenant, &self.parsed, quarantine, known, &listed);
+            let (told, shown) = (self.memory.told_limits(), self.memory.shown_limits());
+            let (engine, quarantine) = (self.engine, &self.memory.quarantine);
+            let planned = engine.plan(&self.tenant, &self.parsed, quarantine, told, shown, &listed);
             let (plan, told) = planned.await?;
             if let Some(told) = told {
-                self.memory.learn_limits(told);
+                self.memory.learn_told(told);
             }
             if let Some(outcome) = self.judge(&plan, digest, &rows.tombstones).await? {
                 return Ok((outcome, Some(plan)));
@@ -208,7 +229,8 @@ impl Activation<'_> {
     }
 
     fn limits(&self) -> RulerLimits {
-        self.memory.known_limits().unwrap_or_else(|| self.engine.limits_by_default())
+        let told = self.memory.told_limits().unwrap_or_else(|| self.engine.limits_by_default());
+        told.within(self.memory.shown_limits())
     }
 
     /// Whether what would vanish may vanish; if not, what that comes to.
@@ -259,7 +281,8 @@ impl Activation<'_> {
         group.members.iter().any(|rule| self.broken.contains_key(&rule.id))
     }
 
-    /// Takes the steps; says whether Mimir has taken all of them.
+    /// Takes the steps; says whether Mimir has taken all of them. When it shows a limit there is another
+    /// plan to be made, and nothing more of this one is done.
     async fn apply(&mut self, plan: &Plan) -> Result<bool, Stop> {
         let written: HashSet<usize> = plan.diff.writes.iter().map(|(at, _)| *at).collect();
         for (at, group) in plan.groups.iter().enumerate() {
@@ -267,20 +290,37 @@ impl Activation<'_> {
                 self.live.extend(group.members.iter().map(|rule| rule.id));
             }
         }
-        let groups = plan.observed.len() + plan.others;
+        self.groups = plan.observed.len() + plan.others;
         let mut is_whole = true;
-        for step in steps(&plan.diff, &plan.groups, groups, self.limits().groups) {
+        let mut steps = steps(&plan.diff, &plan.groups, self.groups, self.limits().groups);
+        if let Some(doubtful) = self.memory.doubtful_limits() {
+            // First what tells whether it still holds: if it does, nothing has been touched.
+            steps.sort_by_key(|step| !self.exceeds(step, plan, doubtful));
+        }
+        for step in steps {
             match &step {
                 Step::Set(at) | Step::Replace(at) if self.is_broken(&plan.groups[*at]) => {}
                 // A group that was refused may be the one that takes over a rule of this one.
                 Step::Delete(_) if !is_whole => {}
-                _ => is_whole &= self.take(&step, plan).await?,
+                _ => match self.take(&step, plan).await? {
+                    Taken::Whole => {}
+                    Taken::Refused => is_whole = false,
+                    Taken::LimitShown => return Ok(false),
+                },
             }
         }
         Ok(is_whole && self.broken.is_empty())
     }
 
-    async fn take(&mut self, step: &Step, plan: &Plan) -> Result<bool, Stop> {
+    /// Whether Mimir would refuse a step if these were its limits.
+    fn exceeds(&self, step: &Step, plan: &Plan, limits: RulerLimits) -> bool {
+        let (Step::Set(at) | Step::Replace(at)) = step else { return false };
+        let group = &plan.groups[*at];
+        limits.rules_per_group.is_some_and(|limit| group.members.len() > limit)
+            || (limits.groups.is_some_and(|limit| self.groups >= limit) && !is_there(plan, group))
+    }
+
+    async fn take(&mut self, step: &Step, plan: &Plan) -> Result<Taken, Stop> {
         let engine = self.engine;
         let writer = Writer { client: &engine.client, lease: self.lease, metrics: &engine.metrics };
         let done = match step {
@@ -295,6 +335,7 @@ impl Activation<'_> {
                         ..
                     }))) => {
                         writer.delete(&self.tenant, &group.name).await?;
+                        self.groups = self.groups.saturating_sub(1);
                         let members = plan.groups[*at].members.iter();
                         self.lost.extend(members.map(|rule| rule.id));
                         writer.set(&self.tenant, &group).await
@@ -306,41 +347,57 @@ impl Activation<'_> {
         let (Step::Set(at) | Step::Replace(at)) = step else {
             done?;
             self.wrote = true;
-            return Ok(true);
+            self.groups = self.groups.saturating_sub(1);
+            return Ok(Taken::Whole);
         };
         let group = &plan.groups[*at];
         match done {
             Ok(()) => {
                 self.wrote = true;
+                let doubtful = self.memory.doubtful_limits();
+                if doubtful.is_some_and(|doubtful| self.exceeds(step, plan, doubtful)) {
+                    self.memory.forget_shown();
+                }
+                if !is_there(plan, group) || matches!(step, Step::Replace(_)) {
+                    self.groups += 1;
+                }
                 for rule in &group.members {
                     self.live.insert(rule.id);
                     self.lost.remove(&rule.id);
                 }
-                Ok(true)
+                Ok(Taken::Whole)
             }
             Err(WriteError::Ruler(RulerError::Refused(refusal))) => {
-                self.refused(group, refusal).await?;
-                Ok(false)
+                self.refused(group, refusal, plan.others).await
             }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Mimir will not take a group: whatever it names is put aside.
-    async fn refused(&mut self, group: &DesiredGroup, refusal: Refusal) -> Result<(), Stop> {
+    async fn refused(
+        &mut self,
+        group: &DesiredGroup,
+        refusal: Refusal,
+        others: usize,
+    ) -> Result<Taken, Stop> {
         let limits = self.limits();
         match refusal {
             Refusal::Rule { index, reason, position, .. } if index < group.members.len() => {
                 self.put_aside(&group.members[index], in_words(&reason, position));
-                self.look_for_others(group, index).await
+                self.look_for_others(group, index).await;
             }
             Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
-                self.memory.learn_limits(RulerLimits { rules_per_group: Some(limit), ..limits });
-                Ok(())
+                let rules_per_group = Some(limit);
+                self.memory.learn_shown(RulerLimits { rules_per_group, groups: None });
+                return Ok(Taken::LimitShown);
             }
-            Refusal::TooManyGroups { limit, .. } if Some(limit) != limits.groups => {
-                self.memory.learn_limits(RulerLimits { groups: Some(limit), ..limits });
-                Ok(())
+            Refusal::TooManyGroups { limit, actual }
+                if Some(self.total(limit, actual, others)) != limits.groups =>
+            {
+                let groups = Some(self.total(limit, actual, others));
+                self.memory.learn_shown(RulerLimits { groups, rules_per_group: None });
+                return Ok(Taken::LimitShown);
             }
             Refusal::IntervalTooShort { limit, .. } => {
                 for rule in &group.members {
@@ -350,28 +407,36 @@ impl Activation<'_> {
                     );
                     self.put_aside(rule, reason);
                 }
-                Ok(())
             }
             other => {
                 let reason = format!("mimir does not take the group {:?}: {other}", group.name);
                 self.broken.extend(group.members.iter().map(|rule| (rule.id, reason.clone())));
-                Ok(())
             }
         }
+        Ok(Taken::Refused)
     }
 
-    /// Where one expression is wrong others of its group may be: Mimir names one at a time.
-    async fn look_for_others(&mut self, group: &DesiredGroup, known: usize) -> Result<(), Stop> {
+    /// A limit of groups, of all namespaces together. If ours has one of its own, Mimir counts only
+    /// the groups in it.
+    fn total(&self, limit: usize, actual: usize, others: usize) -> usize {
+        let counts_others = actual > self.groups;
+        if counts_others { limit } else { limit + others }
+    }
+
+    /// Where one expression is wrong others of its group may be: Mimir names one at a time. Without an
+    /// answer that takes longer, and nothing is lost.
+    async fn look_for_others(&mut self, group: &DesiredGroup, known: usize) {
         for (at, rule) in group.members.iter().enumerate() {
             if at == known {
                 continue;
             }
             let asked = expressions::fault_of(&self.engine.client, &self.tenant, &rule.rule.expr);
-            if let Some(fault) = asked.await? {
-                self.put_aside(rule, fault);
+            match asked.await {
+                Ok(None) => {}
+                Ok(Some(fault)) => self.put_aside(rule, fault),
+                Err(_) => return,
             }
         }
-        Ok(())
     }
 
     fn put_aside(&mut self, rule: &AlertRule, reason: String) {

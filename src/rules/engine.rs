@@ -75,26 +75,28 @@ impl Engine {
         ask(|| self.client.list_raw(tenant)).await
     }
 
-    /// Makes a plan, and gives the limits too if Mimir had to be asked for them: only whoever comes
-    /// near one has to know it.
+    /// Makes a plan within the limits that Mimir has told and those that it has shown, and gives the
+    /// former too if Mimir had to be asked for them: only whoever comes near one has to know it.
     pub(super) async fn plan(
         &self,
         tenant: &TenantId,
         parsed: &ParsedRows,
         quarantine: &Quarantine,
         known: Option<RulerLimits>,
+        shown: RulerLimits,
         listed: &Listed,
     ) -> Result<(Plan, Option<RulerLimits>), RulerError> {
-        let assumed = known.unwrap_or_else(|| self.limits_by_default());
+        let assumed = known.unwrap_or_else(|| self.limits_by_default()).within(shown);
         let plan = self.plan_within(tenant, parsed, quarantine, &assumed, listed).await?;
         if known.is_some() || !plan.is_near(&assumed) {
             return Ok((plan, None));
         }
         let told = self.limits_of(tenant).await?;
-        if told == assumed {
+        let limits = told.within(shown);
+        if limits == assumed {
             return Ok((plan, Some(told)));
         }
-        let plan = self.plan_within(tenant, parsed, quarantine, &told, listed).await?;
+        let plan = self.plan_within(tenant, parsed, quarantine, &limits, listed).await?;
         Ok((plan, Some(told)))
     }
 

@@ -1,7 +1,7 @@
 //! Hints that something may have changed: which organisations to look at. They carry nothing else,
 //! and losing one costs time only, because everything is looked at now and then anyway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -20,6 +20,8 @@ pub struct Hints {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pub(super) organisations: HashMap<OrganisationId, Instant>,
+    /// Organisations whose rules' statuses have become another one's.
+    pub(super) left: HashSet<OrganisationId>,
     pub(super) everything: bool,
     pub(super) requests: bool,
 }
@@ -29,6 +31,13 @@ impl Hints {
     pub fn organisation(&self, organisation: OrganisationId) {
         self.change(|waiting| {
             waiting.organisations.entry(organisation).or_insert_with(Instant::now);
+        });
+    }
+
+    /// A rule has left an organisation, and its status with it.
+    pub(super) fn left(&self, organisation: OrganisationId) {
+        self.change(|waiting| {
+            waiting.left.insert(organisation);
         });
     }
 

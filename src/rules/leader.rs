@@ -61,7 +61,7 @@ async fn lead(
     engine.metrics.leader.set(1.0);
     engine.metrics.terms.increment(1);
     tracing::info!(leader.holder = holder, "Writing alert rules");
-    let (ledger, writing_down) = Ledger::new(Arc::clone(engine), lease.clone());
+    let (ledger, writing_down) = Ledger::new(Arc::clone(engine), lease.clone(), Arc::clone(hints));
     let work = async {
         let term = match begin(engine, hints, holder, ledger, &lease).await {
             Ok(term) => term,

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::engine::Engine;
+use super::hints::Hints;
 use super::lease::Lease;
 use super::statuses::StatusChanges;
 use crate::store::{LeaderRow, RuleStatusRow, StoreError, SyncRow, Tombstones};
@@ -42,8 +43,8 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Batch {
-    /// By organisation too: a rule that moves is gone from one and written for another.
-    written: HashMap<(OrganisationId, Uuid), RuleStatusRow>,
+    /// One for each rule, whosever it is: two rows for one cannot be written at once.
+    written: HashMap<Uuid, RuleStatusRow>,
     gone: HashSet<(OrganisationId, Uuid)>,
     syncs: HashMap<OrganisationId, SyncRow>,
     buried: Vec<(OrganisationId, Tombstones)>,
@@ -61,9 +62,13 @@ const RETRY: Duration = Duration::from_millis(500);
 
 impl Ledger {
     /// A ledger, and what writes it down: to be run as long as the lease is held.
-    pub(super) fn new(engine: Arc<Engine>, lease: Lease) -> (Self, impl Future<Output = ()>) {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        lease: Lease,
+        hints: Arc<Hints>,
+    ) -> (Self, impl Future<Output = ()>) {
         let (sender, entries) = unbounded_channel();
-        (Self(sender), write_down(engine, lease, entries))
+        (Self(sender), write_down(engine, lease, hints, entries))
     }
 
     pub(super) fn statuses(&self, changes: StatusChanges) {
@@ -107,7 +112,12 @@ impl Ledger {
     }
 }
 
-async fn write_down(engine: Arc<Engine>, lease: Lease, mut entries: UnboundedReceiver<Entry>) {
+async fn write_down(
+    engine: Arc<Engine>,
+    lease: Lease,
+    hints: Arc<Hints>,
+    mut entries: UnboundedReceiver<Entry>,
+) {
     while let Some(first) = entries.recv().await {
         let mut batch = Batch::default();
         batch.add(first);
@@ -117,10 +127,21 @@ async fn write_down(engine: Arc<Engine>, lease: Lease, mut entries: UnboundedRec
                 Ok(None) | Err(_) => break,
             }
         }
-        while let Err(error) = lease.during(batch.write(&engine)).await.unwrap_or(Ok(())) {
-            engine.metrics.status_write_failures.increment(1);
-            tracing::warn!(%error, "Statuses of alert rules not written yet");
-            sleep(RETRY).await;
+        loop {
+            match lease.during(batch.write(&engine)).await {
+                Ok(Err(error)) => {
+                    engine.metrics.status_write_failures.increment(1);
+                    tracing::warn!(%error, "Statuses of alert rules not written yet");
+                    sleep(RETRY).await;
+                }
+                Ok(Ok(left)) => {
+                    for organisation in left {
+                        hints.left(organisation);
+                    }
+                    break;
+                }
+                Err(_) => break,
+            }
         }
         if !lease.is_held() {
             return;
@@ -135,14 +156,16 @@ impl Batch {
     fn add(&mut self, entry: Entry) {
         match entry {
             Entry::Statuses(changes) => {
-                for rule in &changes.gone {
-                    self.written.remove(rule);
+                for (organisation, rule) in &changes.gone {
+                    // A rule that moved is gone from one, and another one's by now.
+                    if self.written.get(rule).is_some_and(|row| row.organisation == *organisation) {
+                        self.written.remove(rule);
+                    }
                 }
                 self.gone.extend(changes.gone);
                 for row in changes.written {
-                    let key = (row.organisation.clone(), row.rule);
-                    self.gone.remove(&key);
-                    self.written.insert(key, row);
+                    self.gone.remove(&(row.organisation.clone(), row.rule));
+                    self.written.insert(row.rule, row);
                 }
             }
             Entry::Sync(row) => {
@@ -161,11 +184,14 @@ impl Batch {
         }
     }
 
-    async fn write(&self, engine: &Engine) -> Result<(), StoreError> {
+    /// Writes it, and gives the organisations that rules have left.
+    async fn write(&self, engine: &Engine) -> Result<HashSet<OrganisationId>, StoreError> {
+        let mut left = HashSet::new();
         let store = &engine.store;
         let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
         if !written.is_empty() || !self.gone.is_empty() {
-            store.write_rule_statuses(written, self.gone.iter().cloned().collect()).await?;
+            let gone = self.gone.iter().cloned().collect();
+            left = store.write_rule_statuses(written, gone).await?;
         }
         if !self.syncs.is_empty() {
             store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;
@@ -185,6 +211,6 @@ impl Batch {
             let Progress { done, total, outcome } = progress.clone();
             store.note_sync_progress(*request, done, total, outcome).await?;
         }
-        Ok(())
+        Ok(left)
     }
 }

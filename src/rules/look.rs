@@ -37,15 +37,16 @@ pub(super) struct Look {
     pub(super) mode: Mode,
     pub(super) begun: Begun,
     pub(super) is_survey: bool,
+    /// Somebody waits for a look at everything.
+    pub(super) is_asked_for: bool,
 }
 
 impl Look {
     pub(super) async fn run(self) -> Looked {
-        let Self { engine, lease, organisation, rows, mode, begun, is_survey } = self;
+        let Self { engine, lease, organisation, rows, mode, begun, is_survey, is_asked_for } = self;
         let Begun { mut memory, heard_at, requests } = begun;
-        if !requests.is_empty() {
-            // Whoever asks may have changed the limits just now.
-            memory.forget_limits();
+        if is_asked_for || !requests.is_empty() {
+            memory.doubt();
         }
         let began = Instant::now();
         let (rows, is_absent) = match rows {

@@ -17,8 +17,9 @@ use crate::store::AlertRuleRow;
 pub(super) struct Memory {
     /// The statuses as they stand in the table; none before they were read.
     pub(super) kept: Option<KeptStatuses>,
-    /// The limits that Mimir has told or shown, and when.
-    limits: Option<(RulerLimits, Instant)>,
+    /// The limits that Mimir has told, and when.
+    told: Option<(RulerLimits, Instant)>,
+    shown: Option<Shown>,
     /// Rows and listing that were seen to agree.
     pub(super) settled: Option<Settled>,
     /// Rules that Mimir will not take.
@@ -26,8 +27,19 @@ pub(super) struct Memory {
     hasher: RandomState,
 }
 
-/// How long limits are believed.
-const LIMITS: Duration = Duration::from_secs(240);
+/// How long limits are believed that were told.
+const TOLD: Duration = Duration::from_secs(240);
+
+/// Limits that a refusal has shown. They count besides what Mimir tells: it does not tell those of a
+/// single namespace, and without a runtime configuration none.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    limits: RulerLimits,
+    /// From then on they may have been raised.
+    doubtful_from: Instant,
+}
+
+const SHOWN: Duration = Duration::from_secs(3600);
 
 /// Rows and a listing that agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +49,68 @@ pub(super) struct Settled {
 }
 
 impl Memory {
+    /// A memory of nothing but the limits that were shown to somebody before.
+    pub(super) fn with_shown(limits: RulerLimits) -> Self {
+        let mut memory = Self::default();
+        if limits != RulerLimits::default() {
+            memory.learn_shown(limits);
+        }
+        memory
+    }
+
     /// The limits, if they were told not long ago: an operator may have changed them.
-    pub(super) fn known_limits(&self) -> Option<RulerLimits> {
-        self.limits.filter(|(_, at)| at.elapsed() < LIMITS).map(|(limits, _)| limits)
+    pub(super) fn told_limits(&self) -> Option<RulerLimits> {
+        self.told.filter(|(_, at)| at.elapsed() < TOLD).map(|(limits, _)| limits)
     }
 
-    pub(super) fn forget_limits(&mut self) {
-        self.limits = None;
+    pub(super) fn learn_told(&mut self, limits: RulerLimits) {
+        self.told = Some((limits, Instant::now()));
     }
 
-    pub(super) fn learn_limits(&mut self, limits: RulerLimits) {
-        self.limits = Some((limits, Instant::now()));
+    /// Limits that a refusal has shown and that are not doubted.
+    pub(super) fn shown_limits(&self) -> RulerLimits {
+        let certain = self.shown.filter(|shown| Instant::now() < shown.doubtful_from);
+        certain.map(|shown| shown.limits).unwrap_or_default()
+    }
+
+    /// Those that may have been raised since.
+    pub(super) fn doubtful_limits(&self) -> Option<RulerLimits> {
+        let doubtful = self.shown.filter(|shown| Instant::now() >= shown.doubtful_from);
+        doubtful.map(|shown| shown.limits)
+    }
+
+    /// All that have been shown, doubted or not, for whoever comes after us.
+    pub(super) fn all_shown(&self) -> RulerLimits {
+        self.shown.map(|shown| shown.limits).unwrap_or_default()
+    }
+
+    pub(super) fn learn_shown(&mut self, limits: RulerLimits) {
+        // What is doubted is not known any more.
+        let limits = limits.within(self.shown_limits());
+        self.shown = Some(Shown { limits, doubtful_from: Instant::now() + SHOWN });
+    }
+
+    /// Mimir has taken more.
+    pub(super) fn forget_shown(&mut self) {
+        self.shown = None;
+    }
+
+    /// Somebody asks for a sync, perhaps because limits have been raised or Mimir knows more: what it
+    /// has refused is tried again.
+    pub(super) fn doubt(&mut self) {
+        self.told = None;
+        if self.shown.is_some() || !self.quarantine.is_empty() {
+            self.settled = None;
+        }
+        self.quarantine = Quarantine::default();
+        if let Some(shown) = &mut self.shown {
+            shown.doubtful_from = Instant::now();
+        }
+    }
+
+    /// The organisation is gone: its statuses may be somebody else's when it comes back.
+    pub(super) fn forget_rows(&mut self) {
+        (self.kept, self.settled) = (None, None);
     }
 
     /// A digest of rows, good within this process.

@@ -9,6 +9,7 @@ use super::memory::Memory;
 use super::plan::{ParsedRows, Plan, Quarantine};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
 use super::trouble::Trouble;
+use crate::mimir::ruler::RulerLimits;
 use crate::store::{AlertRuleRow, GuardHeld, RuleState, Tombstones};
 use crate::tenancy::OrganisationId;
 
@@ -62,6 +63,8 @@ pub(super) struct Activated {
     pub(super) buried: Tombstones,
     /// Why Mimir takes no group of some rules, if so.
     pub(super) broken: Option<String>,
+    /// The limits that Mimir has shown by refusing something, if that is known.
+    pub(super) shown: Option<RulerLimits>,
     /// Rules in each state, by [`RuleState::ALL`]; none if that is not known.
     pub(super) states: Option<[usize; RuleState::ALL.len()]>,
 }
@@ -90,7 +93,7 @@ impl Activated {
         let kept = memory.kept.get_or_insert_default();
         let status = |row: &AlertRuleRow| {
             let reason = trouble.words.to_owned();
-            (row.id, Kept { state: RuleState::Error, reason, live_hash: None })
+            (row.id, kept_as(RuleState::Error, reason, None))
         };
         let now = rows.iter().map(status).collect();
         let changes = super::statuses::change(organisation, kept, now);
@@ -141,7 +144,7 @@ fn done(
     ending: &Ending<'_>,
 ) -> KeptStatuses {
     let mut now = KeptStatuses::with_capacity(kept.len());
-    let of = |state, reason: &str, live_hash| Kept { state, reason: reason.to_owned(), live_hash };
+    let of = |state, reason: &str, live_hash| kept_as(state, reason.to_owned(), live_hash);
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
         let status = match ending.broken.get(&rule.id) {
             Some(reason) => {
@@ -156,7 +159,8 @@ fn done(
         now.insert(rule.id, of(RuleState::OverLimit, &over_limit(plan), None));
     }
     for (rule, reason) in &plan.quarantined {
-        now.insert(rule.id, of(RuleState::Invalid, reason, None));
+        let refused_hash = Some(rule.hash());
+        now.insert(rule.id, Kept { refused_hash, ..of(RuleState::Invalid, reason, None) });
     }
     for (rule, reason) in &parsed.refused {
         now.insert(*rule, of(RuleState::Invalid, reason, None));
@@ -198,29 +202,37 @@ fn unfinished(
         let hash = rule.hash();
         let is_live = ending.live.contains(&rule.id) || still(rule.id).as_ref() == Some(&hash);
         let status = if is_live {
-            Kept { state: RuleState::Live, reason: String::new(), live_hash: Some(hash) }
+            kept_as(RuleState::Live, String::new(), Some(hash))
         } else {
             // A reason of the rule's own comes before that of the whole.
-            let own = ending.quarantine.reason(&hash).map(|own| (RuleState::Invalid, own));
-            let (state, reason) = own.unwrap_or((state, reason));
-            Kept { state, reason: reason.to_owned(), live_hash: still(rule.id) }
+            match ending.quarantine.reason(&hash) {
+                Some(own) => Kept {
+                    refused_hash: Some(hash.clone()),
+                    ..kept_as(RuleState::Invalid, own.to_owned(), still(rule.id))
+                },
+                None => kept_as(state, reason.to_owned(), still(rule.id)),
+            }
         };
         now.insert(rule.id, status);
     }
     for (rule, reason) in &parsed.refused {
         let (reason, live_hash) = (reason.clone(), still(*rule));
-        now.insert(*rule, Kept { state: RuleState::Invalid, reason, live_hash });
+        now.insert(*rule, kept_as(RuleState::Invalid, reason, live_hash));
     }
     for (rule, reason) in &parsed.crowded_out {
         let (reason, live_hash) = (reason.clone(), still(*rule));
-        now.insert(*rule, Kept { state: RuleState::OverLimit, reason, live_hash });
+        now.insert(*rule, kept_as(RuleState::OverLimit, reason, live_hash));
     }
     for rule in &parsed.disabled {
         let live_hash = still(*rule);
         let reason = if live_hash.is_some() { reason.to_owned() } else { String::new() };
-        now.insert(*rule, Kept { state: RuleState::Disabled, reason, live_hash });
+        now.insert(*rule, kept_as(RuleState::Disabled, reason, live_hash));
     }
     now
+}
+
+fn kept_as(state: RuleState, reason: String, live_hash: Option<String>) -> Kept {
+    Kept { state, reason, live_hash, refused_hash: None }
 }
 
 fn live_hash(kept: &KeptStatuses, rule: Uuid) -> Option<String> {

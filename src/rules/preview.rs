@@ -11,6 +11,8 @@ use super::engine::Engine;
 use super::expressions::fault_of;
 use super::guard::{Verdict, judge};
 use super::plan::{ParsedRows, Plan, Quarantine, parse_rows};
+use super::statuses::KeptStatuses;
+use super::tenants::shown_by;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
 use crate::store::StoreError;
 use crate::tenancy::{OrganisationId, TenantId};
@@ -89,23 +91,46 @@ impl Engine {
         let tenant = tenant.map_err(|error| PreviewError::Tenant(error.to_string()))?;
         let parsed = parse_rows(&rows, &self.defaults());
         let listed = self.list(&tenant).await?.parse(&self.config.namespace)?;
+        let shown = shown_by(self.store.rule_sync_of(organisation.clone()).await?.as_ref());
+        let kept: KeptStatuses = statuses.into_iter().map(|row| (row.rule, row.into())).collect();
         let mut quarantine = Quarantine::default();
-        let (mut plan, told) = self.plan(&tenant, &parsed, &quarantine, None, &listed).await?;
-        // A sync finds these out by Mimir's refusal.
-        for (at, _) in &plan.diff.writes {
-            for rule in &plan.groups[*at].members {
-                if let Some(fault) = fault_of(&self.client, &tenant, &rule.rule.expr).await? {
-                    quarantine.put(rule.hash(), &fault);
-                }
+        for status in kept.values() {
+            if let Some(hash) = &status.refused_hash {
+                quarantine.put(hash.clone(), &status.reason);
             }
         }
-        if !quarantine.is_empty() {
-            plan = self.plan(&tenant, &parsed, &quarantine, told, &listed).await?.0;
+        let planned = self.plan(&tenant, &parsed, &quarantine, None, shown, &listed).await?;
+        let (mut plan, told) = planned;
+        if self.find_faults(&tenant, &plan, &mut quarantine).await {
+            plan = self.plan(&tenant, &parsed, &quarantine, told, shown, &listed).await?.0;
         }
-        let kept = statuses.into_iter().map(|row| (row.rule, row.into())).collect();
         let removal = plan.removal(&parsed, &kept, &tombstones);
         let verdict = judge(&removal, &self.config.guard);
         Ok(Preview { tenant, parsed, plan, verdict })
+    }
+}
+
+impl Engine {
+    /// What a sync would find out by Mimir's refusal; says whether there is anything. Without an answer
+    /// to one expression that says nothing: a sync may succeed.
+    async fn find_faults(
+        &self,
+        tenant: &TenantId,
+        plan: &Plan,
+        quarantine: &mut Quarantine,
+    ) -> bool {
+        let mut found = false;
+        for rule in plan.diff.writes.iter().flat_map(|(at, _)| &plan.groups[*at].members) {
+            match fault_of(&self.client, tenant, &rule.rule.expr).await {
+                Ok(None) => {}
+                Ok(Some(fault)) => {
+                    quarantine.put(rule.hash(), &fault);
+                    found = true;
+                }
+                Err(_) => break,
+            }
+        }
+        found
     }
 }
 

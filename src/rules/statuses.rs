@@ -15,6 +15,8 @@ pub(super) struct Kept {
     pub(super) reason: String,
     /// What is live, if anything is.
     pub(super) live_hash: Option<String>,
+    /// What Mimir has refused, if it is that.
+    pub(super) refused_hash: Option<String>,
 }
 
 /// The statuses of one organisation's rules as they stand in the table, which only the leader
@@ -30,7 +32,8 @@ pub(super) struct StatusChanges {
 
 impl From<RuleStatusRow> for Kept {
     fn from(row: RuleStatusRow) -> Self {
-        Self { state: row.state, reason: row.reason, live_hash: row.live_hash }
+        let RuleStatusRow { state, reason, live_hash, refused_hash, .. } = row;
+        Self { state, reason, live_hash, refused_hash }
     }
 }
 
@@ -49,6 +52,7 @@ pub(super) fn change(
                 state: status.state,
                 reason: status.reason.clone(),
                 live_hash: status.live_hash.clone(),
+                refused_hash: status.refused_hash.clone(),
                 synced_at: None,
             });
         }
@@ -70,6 +74,7 @@ mod tests {
             state: RuleState::ALL[state],
             reason,
             live_hash,
+            refused_hash: None,
         });
         proptest::collection::hash_map((0..8_u128).prop_map(Uuid::from_u128), kept, 0..8)
     }

@@ -115,6 +115,11 @@ impl Survey {
         }
     }
 
+    /// Whether this is the first half of one that somebody waits for.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.phase == Phase::Looking && !self.requests.is_empty()
+    }
+
     /// Whether every tenant has been looked at.
     pub(super) fn is_seen(&self) -> bool {
         self.reader.is_none()

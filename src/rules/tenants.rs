@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::memory::Memory;
+use crate::mimir::ruler::RulerLimits;
 use crate::store::{RuleState, SyncRow};
 use crate::tenancy::OrganisationId;
 
@@ -30,7 +31,13 @@ pub(super) struct Tenant {
     pub(super) states: [usize; RuleState::ALL.len()],
     /// Until when it is left alone.
     pub(super) rests_until: Option<Instant>,
+    /// Because Mimir asked for it.
+    pub(super) must_wait: bool,
     last_start: Option<Instant>,
+    /// Its statuses are to be read anew once whoever looks at it is done.
+    reads_anew: bool,
+    /// When a rule was last heard to have left it.
+    left_at: Option<Instant>,
 }
 
 impl Tenant {
@@ -40,6 +47,12 @@ impl Tenant {
         self.state == TenantState::Idle
             && self.heard_at.is_none()
             && self.last_start.is_none_or(|start| start < read_at)
+    }
+
+    /// What is remembered; a new memory if there is none.
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        let shown = shown_by(self.sync.as_ref());
+        self.memory.get_or_insert_with(|| Box::new(Memory::with_shown(shown)))
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -113,6 +126,23 @@ impl Tenants {
         }
     }
 
+    /// The status of one of a tenant's rules has become another's, who has the rule now: what is
+    /// remembered of statuses is not true any more. Two who both have a rule of one identifier would take
+    /// it from each other for ever, so that is a reason to look now and then only.
+    pub(super) fn leave(&mut self, organisation: &OrganisationId) {
+        const PAUSE: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        let tenant = self.get(organisation);
+        match &mut tenant.memory {
+            Some(memory) => memory.forget_rows(),
+            None => tenant.reads_anew = true,
+        }
+        if tenant.left_at.is_none_or(|at| now.duration_since(at) >= PAUSE) {
+            tenant.left_at = Some(now);
+            self.hear(organisation, now);
+        }
+    }
+
     fn enqueue(&mut self, organisation: &OrganisationId) {
         self.get(organisation).state = TenantState::Queued;
         self.queue.push_back(organisation.clone());
@@ -159,7 +189,9 @@ impl Tenants {
             return None;
         }
         tenant.state = TenantState::Running { again: false };
+        tenant.must_wait = false;
         tenant.last_start = Some(Instant::now());
+        tenant.memory();
         let begun = Begun {
             memory: tenant.memory.take().unwrap_or_default(),
             heard_at: tenant.heard_at.take(),
@@ -180,11 +212,24 @@ impl Tenants {
         let tenant = self.get(organisation);
         let again = tenant.state == TenantState::Running { again: true };
         tenant.memory = Some(memory);
+        if std::mem::take(&mut tenant.reads_anew)
+            && let Some(memory) = &mut tenant.memory
+        {
+            memory.forget_rows();
+        }
         let rest = (took * SHARE).clamp(SHORTEST_REST, LONGEST_REST);
         tenant.rests_until = Some(Instant::now() + rest);
         tenant.state = TenantState::Idle;
         again
     }
+}
+
+/// The limits that Mimir has shown, as they were written down.
+pub(super) fn shown_by(sync: Option<&SyncRow>) -> RulerLimits {
+    sync.map_or_else(RulerLimits::default, |sync| RulerLimits {
+        rules_per_group: sync.shown_rules_per_group,
+        groups: sync.shown_groups,
+    })
 }
 
 /// What whoever looks at a tenant takes along.

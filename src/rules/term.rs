@@ -133,6 +133,9 @@ impl Term {
         for (organisation, at) in &waiting.organisations {
             self.tenants.hear(organisation, *at);
         }
+        for organisation in &waiting.left {
+            self.tenants.leave(organisation);
+        }
         if waiting.everything {
             self.want_survey(Vec::new());
         }
@@ -257,12 +260,26 @@ impl Term {
         let organisation = surveyed.organisation;
         let tenant = self.tenants.get(&organisation);
         if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
-            tenant.memory.get_or_insert_default().kept = Some(kept);
+            tenant.memory().kept = Some(kept);
         }
-        if tenant.state != TenantState::Idle {
-            // It is looked at by news of its own, or waits for a better time.
-            survey.done += 1;
-            return true;
+        match tenant.state {
+            TenantState::Idle => {}
+            TenantState::Running { .. } => {
+                // What comes of that look counts here too.
+                survey.pending.insert(organisation);
+                return true;
+            }
+            // Somebody waits for this, and Mimir has not asked for patience.
+            TenantState::Queued | TenantState::Waiting(_)
+                if survey.is_asked_for() && !tenant.must_wait => {}
+            TenantState::Queued | TenantState::Waiting(_) => {
+                // It is looked at by news of its own, or waits for a better time.
+                survey.done += 1;
+                if tenant.failures > 0 {
+                    *survey.outcomes.entry("failed").or_default() += 1;
+                }
+                return true;
+            }
         }
         // What is known of it may be newer than these rows.
         let rows = tenant.is_as_of(surveyed.read_at).then_some(surveyed.rows);
@@ -283,7 +300,8 @@ impl Term {
     ) -> bool {
         let Some(begun) = self.tenants.begin(&organisation) else { return false };
         let (engine, lease) = (Arc::clone(&self.engine), self.lease.clone());
-        let look = Look { engine, lease, organisation, rows, mode, begun, is_survey };
+        let is_asked_for = is_survey && self.survey.as_ref().is_some_and(Survey::is_asked_for);
+        let look = Look { engine, lease, organisation, rows, mode, begun, is_survey, is_asked_for };
         self.tasks.spawn(async move { Done::Looked(Box::new(look.run().await)) });
         true
     }

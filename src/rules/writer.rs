@@ -33,18 +33,21 @@ pub(super) struct Writer<'a> {
 
 impl Writer<'_> {
     pub(super) async fn set(&self, tenant: &TenantId, group: &RuleGroup) -> Result<(), WriteError> {
+        self.write(|| self.client.set_group(tenant, group)).await?;
         self.metrics.group_sets.increment(1);
-        self.write(|| self.client.set_group(tenant, group)).await
+        Ok(())
     }
 
     pub(super) async fn delete(&self, tenant: &TenantId, group: &str) -> Result<(), WriteError> {
+        self.write(|| self.client.delete_group(tenant, group)).await?;
         self.metrics.group_deletes.increment(1);
-        self.write(|| self.client.delete_group(tenant, group)).await.map(drop)
+        Ok(())
     }
 
     pub(super) async fn delete_namespace(&self, tenant: &TenantId) -> Result<(), WriteError> {
+        self.write(|| self.client.delete_namespace(tenant)).await?;
         self.metrics.group_deletes.increment(1);
-        self.write(|| self.client.delete_namespace(tenant)).await.map(drop)
+        Ok(())
     }
 
     async fn write<T, F: Future<Output = Result<T, RulerError>>>(

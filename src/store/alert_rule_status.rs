@@ -1,7 +1,7 @@
 //! What the proxy says of each alert rule. Only the leader writes it; the members of its organisation
 //! read it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -41,6 +41,8 @@ pub struct RuleStatusRow {
     pub reason: String,
     /// What is live, if anything is.
     pub live_hash: Option<String>,
+    /// The hash of what Mimir has refused, if it is that.
+    pub refused_hash: Option<String>,
     /// Since when; not set by whoever writes it.
     pub synced_at: Option<OffsetDateTime>,
 }
@@ -79,7 +81,7 @@ impl Store {
         self.run(async move {
             let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
             let query = format!(
-                "select rule_id, organisation_id, state, reason, rule_hash, {} from {} as status \
+                "select rule_id, organisation_id, state, reason, rule_hash, refused_hash, {} from {} as status \
                  where organisation_id = any($1)",
                 moment::select("synced_at"),
                 store.own("alert_rule_status")
@@ -91,17 +93,19 @@ impl Store {
         .await
     }
 
-    /// Writes the statuses of rules, and forgets those of rules that are gone.
+    /// Writes the statuses of rules, and forgets those of rules that are gone. Gives the organisations
+    /// whose they were before, where that has changed: a rule may move.
     pub async fn write_rule_statuses(
         &self,
         written: Vec<RuleStatusRow>,
         gone: Vec<(OrganisationId, Uuid)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<HashSet<OrganisationId>, StoreError> {
+        let mut before = HashSet::new();
         for batch in written.chunks(BATCH) {
-            self.write_status_batch(batch.to_vec()).await?;
+            before.extend(self.write_status_batch(batch.to_vec()).await?);
         }
         if gone.is_empty() {
-            return Ok(());
+            return Ok(before);
         }
         let store = self.clone();
         self.run(async move {
@@ -116,23 +120,31 @@ impl Store {
             let query = sqlx::query(AssertSqlSafe(query)).bind(organisations).bind(rules);
             store.rows(&store.0.rules_pool, query).await.map(drop)
         })
-        .await
+        .await?;
+        Ok(before)
     }
 
-    async fn write_status_batch(&self, batch: Vec<RuleStatusRow>) -> Result<(), StoreError> {
+    async fn write_status_batch(
+        &self,
+        batch: Vec<RuleStatusRow>,
+    ) -> Result<Vec<OrganisationId>, StoreError> {
         let store = self.clone();
         self.run(async move {
             // What is live stays since when it is unless something else is.
             let query = format!(
-                "insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, synced_at) \
-                 select rule, organisation, state, left(reason, 4000), hash, case when hash is null then null else now() end \
-                 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) \
-                      as new(rule, organisation, state, reason, hash) \
-                 on conflict (rule_id) do update set \
+                "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) \
+                      as new(rule, organisation, state, reason, hash, refused)), \
+                 before as (select distinct status.organisation_id from {table} as status join new \
+                      on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
+                 written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, synced_at) \
+                 select rule, organisation, state, left(reason, 4000), hash, refused, case when hash is null then null else now() end \
+                 from new on conflict (rule_id) do update set \
                      organisation_id = excluded.organisation_id, state = excluded.state, \
-                     reason = excluded.reason, rule_hash = excluded.rule_hash, updated_at = now(), \
+                     reason = excluded.reason, rule_hash = excluded.rule_hash, \
+                     refused_hash = excluded.refused_hash, updated_at = now(), \
                      synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
-                                 then kept.synced_at else excluded.synced_at end",
+                                 then kept.synced_at else excluded.synced_at end) \
+                 select organisation_id from before",
                 table = store.own("alert_rule_status")
             );
             let column = |of: fn(&RuleStatusRow) -> String| -> Vec<String> {
@@ -140,14 +152,19 @@ impl Store {
             };
             let hashes: Vec<Option<String>> =
                 batch.iter().map(|row| row.live_hash.clone()).collect();
+            let refused: Vec<Option<String>> =
+                batch.iter().map(|row| row.refused_hash.clone()).collect();
             let query = sqlx::query(AssertSqlSafe(query))
                 .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
                 .bind(column(|row| row.organisation.to_string()))
                 .bind(column(|row| row.state.name().to_owned()))
                 // Postgres takes no NUL in a text.
                 .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
-                .bind(hashes);
-            store.rows(&store.0.rules_pool, query).await.map(drop)
+                .bind(hashes)
+                .bind(refused);
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            let names = rows.iter().filter_map(|row| row.try_get("organisation_id").ok());
+            Ok(names.filter_map(|name| OrganisationId::parse(name).ok()).collect())
         })
         .await
     }
@@ -172,6 +189,7 @@ fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
         state,
         reason: row.try_get("reason")?,
         live_hash: row.try_get("rule_hash")?,
+        refused_hash: row.try_get("refused_hash")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
     }))
 }

@@ -43,6 +43,10 @@ pub struct SyncRow {
     pub guard_since: Option<OffsetDateTime>,
     /// The deletion that an administrator has confirmed.
     pub confirmed: Option<String>,
+    /// The limits that Mimir has shown by refusing something; it does not tell all that it has.
+    pub shown_rules_per_group: Option<usize>,
+    /// The same, of groups.
+    pub shown_groups: Option<usize>,
 }
 
 /// A word counts for a while: the same deletion, months later, is not confirmed by it.
@@ -73,7 +77,7 @@ impl Store {
             let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
             let query = format!(
                 "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
-                 {CONFIRMED}, {} from {} as sync where $1::text is null or organisation_id = $1 \
+                 shown_rules_per_group, shown_groups, {CONFIRMED}, {} from {} as sync where $1::text is null or organisation_id = $1 \
                  order by organisation_id",
                 times.map(moment::select).join(", "),
                 store.own("alert_rule_sync")
@@ -92,14 +96,18 @@ impl Store {
         self.run(async move {
             let query = format!(
                 "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
-                 problem_since, absent_since, guard_id, guard_reason, guard_since) \
+                 problem_since, absent_since, guard_id, guard_reason, guard_since, \
+                 shown_rules_per_group, shown_groups) \
                  select * from unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::timestamptz[], \
-                 $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[]) \
+                 $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], \
+                 $12::integer[], $13::integer[]) \
                  on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
                  live = excluded.live, not_live = excluded.not_live, synced_at = excluded.synced_at, \
                  problem = excluded.problem, problem_since = excluded.problem_since, \
                  absent_since = excluded.absent_since, guard_id = excluded.guard_id, \
-                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since",
+                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since, \
+                 shown_rules_per_group = excluded.shown_rules_per_group, \
+                 shown_groups = excluded.shown_groups",
                 store.own("alert_rule_sync")
             );
             let text = |of: fn(&SyncRow) -> String| written.iter().map(of).collect::<Vec<String>>();
@@ -109,6 +117,10 @@ impl Store {
             let number = |of: fn(&SyncRow) -> usize| {
                 let whole = |row| i32::try_from(of(row)).unwrap_or(i32::MAX);
                 written.iter().map(whole).collect::<Vec<i32>>()
+            };
+            let limit = |of: fn(&SyncRow) -> Option<usize>| {
+                let whole = |row| of(row).map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
+                written.iter().map(whole).collect::<Vec<Option<i32>>>()
             };
             let guards: Vec<Option<String>> =
                 written.iter().map(|row| row.guard.as_ref().map(|held| held.id.clone())).collect();
@@ -123,7 +135,9 @@ impl Store {
                 .bind(time(|row| row.absent_since))
                 .bind(guards)
                 .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
-                .bind(time(|row| row.guard_since));
+                .bind(time(|row| row.guard_since))
+                .bind(limit(|row| row.shown_rules_per_group))
+                .bind(limit(|row| row.shown_groups));
             store.rows(&store.0.rules_pool, query).await.map(drop)
         })
         .await
@@ -199,6 +213,9 @@ fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
     let number = |column: &str| -> Result<usize, sqlx::Error> {
         Ok(usize::try_from(row.try_get::<i32, _>(column)?).unwrap_or(0))
     };
+    let limit = |column: &str| -> Result<Option<usize>, sqlx::Error> {
+        Ok(row.try_get::<Option<i32>, _>(column)?.and_then(|limit| usize::try_from(limit).ok()))
+    };
     Ok(Some(SyncRow {
         organisation,
         tenant: row.try_get("tenant_id")?,
@@ -211,6 +228,8 @@ fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
         guard: read_guard(row)?,
         guard_since: moment::shown(row.try_get("guard_since")?),
         confirmed: row.try_get("confirmed_guard")?,
+        shown_rules_per_group: limit("shown_rules_per_group")?,
+        shown_groups: limit("shown_groups")?,
     }))
 }
 

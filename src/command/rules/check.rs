@@ -1,15 +1,16 @@
 //! `rules check`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use super::file::{self, FileRow};
-use super::{Outcome, Said, engine, organisation, unavailable};
+use super::{MOST_UNANSWERED, Outcome, Said, engine, no_such, organisation, unavailable};
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerConfig};
-use crate::rules::{Parsed, RuleDefaults, expression_fault, parse, promql_warning};
+use crate::rules::{Engine, Parsed, RuleDefaults, expression_fault, parse, promql_warning};
 use crate::tenancy::OrganisationId;
 
 /// What is to be checked.
@@ -44,27 +45,21 @@ const BATCH: usize = 100;
 
 pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     let only = organisation(args.organisation.as_deref())?;
-    let rows = match &args.file {
-        Some(path) => {
-            let text = if path.as_os_str() == "-" {
-                std::io::read_to_string(std::io::stdin())
-            } else {
-                std::fs::read_to_string(path)
-            };
-            let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
-            let whose = only.clone().or_else(|| OrganisationId::parse("rules-check").ok());
-            let whose = whose.ok_or("no organisation")?;
-            file::read(&text, &whose).map_err(|fault| format!("{}: {fault}", path.display()))?
-        }
-        None => match of_database(config, only).await {
-            Ok(rows) => rows,
+    let rows = if let Some(path) = &args.file {
+        of_file(path, only.as_ref())?
+    } else {
+        let engine = engine_without_mimir(config)?;
+        match of_database(&engine, only.clone()).await {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Err(only.as_ref().map_or_else(String::new, no_such)),
             Err(problem) => return Ok(unavailable(problem)),
-        },
+        }
     };
     let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
     let defaults =
         RuleDefaults { interval: config.rules.evaluation_interval, group: "default".to_owned() };
     let mut findings = Vec::with_capacity(rows.len());
+    let mut unanswered = 0;
     for FileRow { place, row } in rows {
         let name = row.name.clone().unwrap_or_default();
         let (fault, warning) = match parse(&row, &defaults) {
@@ -74,10 +69,17 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
                 None => (None, promql_warning(&rule.rule.expr)),
                 Some(client) => {
                     let tenant = config.tenancy.template.tenant_of(&row.organisation);
-                    let tenant = tenant.map_err(|error| format!("{place}: {error}"))?;
-                    match expression_fault(client, &tenant, &rule.rule.expr).await {
+                    let asked = match &tenant {
+                        Ok(tenant) => expression_fault(client, tenant, &rule.rule.expr).await,
+                        Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
+                    };
+                    unanswered = if asked.is_ok() { 0 } else { unanswered + 1 };
+                    match asked {
                         Ok(fault) => (fault, None),
-                        Err(error) => return Ok(unavailable(error)),
+                        Err(error) if unanswered >= MOST_UNANSWERED => {
+                            return Ok(unavailable(error));
+                        }
+                        Err(error) => (None, Some(format!("not judged: {error}"))),
                     }
                 }
             },
@@ -87,18 +89,35 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     Ok(said(&findings, client.is_some(), args.json))
 }
 
-async fn of_database(
-    config: &RulesCommandConfig,
-    only: Option<OrganisationId>,
-) -> Result<Vec<FileRow>, String> {
-    // The database is asked, Mimir need not be there.
+fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<Vec<FileRow>, String> {
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+    let whose = only.cloned().or_else(|| OrganisationId::parse("rules-check").ok());
+    let whose = whose.ok_or("no organisation")?;
+    file::read(&text, &whose).map_err(|fault| format!("{}: {fault}", path.display()))
+}
+
+/// The database is asked, Mimir need not be there.
+fn engine_without_mimir(config: &RulesCommandConfig) -> Result<Arc<Engine>, String> {
     let mut config = config.clone();
     if config.rules.urls.is_empty() {
         config.rules.urls.extend(url::Url::parse("http://localhost").ok());
     }
-    let engine = engine(&config)?;
+    engine(&config)
+}
+
+/// The rows; none if the only organisation that was asked for is not there.
+async fn of_database(
+    engine: &Engine,
+    only: Option<OrganisationId>,
+) -> Result<Option<Vec<FileRow>>, String> {
     let store = engine.store();
     let read = |error: crate::store::StoreError| error.to_string();
+    let is_one = only.is_some();
     let mut organisations: Vec<OrganisationId> = match only {
         Some(one) => vec![one],
         None => store.organisations().await.map_err(read)?.into_iter().collect(),
@@ -107,6 +126,9 @@ async fn of_database(
     let mut rows = Vec::new();
     for batch in organisations.chunks(BATCH) {
         let mut snapshot = store.alert_rules_of(batch.to_vec()).await.map_err(read)?;
+        if is_one && snapshot.existing.is_empty() {
+            return Ok(None);
+        }
         for organisation in batch {
             let of = snapshot.rows.remove(organisation).unwrap_or_default();
             rows.extend(of.into_iter().map(|row| FileRow {
@@ -115,7 +137,7 @@ async fn of_database(
             }));
         }
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {

@@ -5,9 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Of, Outcome, Said, engine, organisation, unavailable};
+use super::{
+    EXIT_UNAVAILABLE, MOST_UNANSWERED, Of, Outcome, Said, engine, no_such, organisation,
+    unavailable,
+};
 use crate::config::RulesCommandConfig;
 use crate::rules::Verdict;
+use crate::rules::preview::PreviewError;
 
 /// Whose.
 #[derive(Args)]
@@ -28,12 +32,30 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     };
     organisations.sort();
     let (mut answer, mut views, mut differing) = (String::new(), Vec::<Value>::new(), 0);
-    let looked_at = organisations.len();
+    let (mut notes, mut unanswered, mut in_a_row) = (Vec::new(), 0, 0);
+    let (looked_at, is_one) = (organisations.len(), args.of.organisation.is_some());
     for organisation in organisations {
         let preview = match engine.preview(&organisation).await {
             Ok(preview) => preview,
-            Err(error) => return Ok(unavailable(format!("{organisation}: {error}"))),
+            // Of all that there are one may have gone by now.
+            Err(PreviewError::Missing) if is_one => return Err(no_such(&organisation)),
+            Err(PreviewError::Missing) => continue,
+            // No rule of its can be in Mimir.
+            Err(error @ PreviewError::Tenant(_)) => {
+                notes.push(format!("{organisation}: {error}"));
+                continue;
+            }
+            Err(error) => {
+                (unanswered, in_a_row) = (unanswered + 1, in_a_row + 1);
+                notes.push(format!("{organisation}: {error}"));
+                // One may be too much for Mimir; several, and it is not they.
+                if in_a_row >= MOST_UNANSWERED || matches!(error, PreviewError::Store(_)) {
+                    return Ok(unavailable(notes.join("\n")));
+                }
+                continue;
+            }
         };
+        in_a_row = 0;
         if preview.is_in_sync() {
             continue;
         }
@@ -64,7 +86,9 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     if args.of.json {
         answer = json!({ "organisations": views }).to_string();
     }
-    let note = format!("{looked_at} organisations, {differing} of them not in sync");
+    let unknown = if unanswered > 0 { format!(", {unanswered} unknown") } else { String::new() };
+    notes.push(format!("{looked_at} organisations, {differing} of them not in sync{unknown}"));
+    let exit_code = if unanswered > 0 { EXIT_UNAVAILABLE } else { u8::from(differing > 0) };
     let answer = answer.trim_end().to_owned();
-    Ok(Said { answer, note: Some(note), exit_code: u8::from(differing > 0) })
+    Ok(Said { answer, note: Some(notes.join("\n")), exit_code })
 }

@@ -26,7 +26,7 @@ pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Vec<File
             for row in list {
                 let place = format!("rule {}", rows.len() + 1);
                 let row = of_row(row, organisation, rows.len())
-                    .ok_or_else(|| format!("{place}: must be a mapping with name and expr"))?;
+                    .map_err(|problem| format!("{place}: {problem}"))?;
                 rows.push(FileRow { place, row });
             }
         }
@@ -47,9 +47,41 @@ fn text(of: &Value, key: &str) -> Option<String> {
     }
 }
 
-fn of_row(row: &Value, organisation: &OrganisationId, at: usize) -> Option<AlertRuleRow> {
-    row.as_object()?;
-    Some(AlertRuleRow {
+/// What a row can say.
+const ROW_KEYS: [&str; 13] = [
+    "id",
+    "organisation_id",
+    "name",
+    "expr",
+    "for_duration",
+    "keep_firing_for",
+    "rule_group",
+    "evaluation_interval",
+    "labels",
+    "annotations",
+    "enabled",
+    "created_at",
+    "updated_at",
+];
+/// What of a group and of its rules a row can say.
+const GROUP_KEYS: [&str; 3] = ["name", "interval", "rules"];
+const RULE_KEYS: [&str; 6] = ["alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
+
+/// A key that is mistyped would be passed over, and the rule be another one.
+fn only_known<'a>(
+    mut keys: impl Iterator<Item = &'a String>,
+    known: &[&str],
+) -> Result<(), String> {
+    match keys.find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(format!("{key} cannot be said in a row of alert_rule")),
+        None => Ok(()),
+    }
+}
+
+fn of_row(row: &Value, organisation: &OrganisationId, at: usize) -> Result<AlertRuleRow, String> {
+    let keys = row.as_object().ok_or("must be a mapping with name and expr")?.keys();
+    only_known(keys, &ROW_KEYS)?;
+    Ok(AlertRuleRow {
         id: text(row, "id").and_then(|id| Uuid::try_parse(&id).ok()).unwrap_or(numbered(at)),
         organisation: organisation.clone(),
         name: text(row, "name"),
@@ -72,16 +104,17 @@ fn of_group(
     rows: &mut Vec<FileRow>,
 ) -> Result<(), String> {
     let name = text(group, "name").ok_or("a group has no name")?;
-    for key in ["source_tenants", "limit", "query_offset", "evaluation_delay"] {
-        if !group[key].is_null() {
-            return Err(format!("group {name:?}: {key} cannot be said in a row of alert_rule"));
-        }
-    }
-    for rule in group["rules"].as_array().into_iter().flatten() {
+    let keys = group.as_object().into_iter().flat_map(|group| group.keys());
+    only_known(keys, &GROUP_KEYS).map_err(|problem| format!("group {name:?}: {problem}"))?;
+    let rules = group["rules"].as_array();
+    let rules = rules.ok_or_else(|| format!("group {name:?}: rules must be a list"))?;
+    for rule in rules {
         let place = format!("group {name:?}, rule {}", rows.len() + 1);
         if !rule["record"].is_null() {
             return Err(format!("{place}: a recording rule is no row of alert_rule"));
         }
+        let keys = rule.as_object().ok_or_else(|| format!("{place}: must be a mapping"))?.keys();
+        only_known(keys, &RULE_KEYS).map_err(|problem| format!("{place}: {problem}"))?;
         let row = AlertRuleRow {
             id: numbered(rows.len()),
             organisation: organisation.clone(),
@@ -131,6 +164,11 @@ mod tests {
             "groups:\n- name: g\n  source_tenants: [a]\n  rules: []\n",
             "groups:\n- name: g\n  rules:\n  - {record: a, expr: up}\n",
             "groups:\n- rules: []\n",
+            "groups:\n- name: g\n  rules: {alert: a}\n",
+            "groups:\n- name: g\n  labels: {a: b}\n  rules: []\n",
+            "groups:\n- name: g\n  rules:\n  - {alert: a, expr: up, fro: 5m}\n",
+            "groups:\n- name: g\n  rules: [7]\n",
+            "- {name: a, expr: up, lables: {}}",
             "a: b",
             "- 7",
             "- [",

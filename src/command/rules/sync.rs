@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Of, Outcome, Said, engine, organisation, unavailable};
+use super::{Of, Outcome, Said, engine, no_such, organisation, unavailable};
 use crate::config::RulesCommandConfig;
 use crate::rules::{Engine, Hints, lead_forever};
 use crate::store::{NewSyncRequest, StoreError, SyncRequest};
@@ -23,6 +23,13 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
     let engine = engine(config)?;
     let organisation = organisation(of.organisation.as_deref())?;
+    if let Some(one) = &organisation {
+        match engine.store().alert_rules_of(vec![one.clone()]).await {
+            Ok(snapshot) if snapshot.existing.contains(one) => {}
+            Ok(_) => return Err(no_such(one)),
+            Err(error) => return Ok(unavailable(error)),
+        }
+    }
     let requested_by = "command line".to_owned();
     let request = NewSyncRequest { organisation, requested_by };
     let id = match engine.store().request_sync(request).await {
@@ -77,8 +84,13 @@ fn said(request: &SyncRequest, as_json: bool) -> Said {
     let count = |label: &str| outcome["outcomes"][label].as_u64().unwrap_or(0);
     let problem = outcome["problem"].as_str();
     let guard = outcome["guard"]["reason"].as_str();
-    let is_good =
-        problem.is_none() && guard.is_none() && count("failed") == 0 && count("held") == 0;
+    let refused = ["invalid", "over_limit", "error", "pending"]
+        .map(|state| outcome["rules"][state].as_u64().unwrap_or(0));
+    let is_good = problem.is_none()
+        && guard.is_none()
+        && count("failed") == 0
+        && count("held") == 0
+        && refused.iter().all(|count| *count == 0);
     let exit_code = u8::from(!is_good);
     if as_json {
         return Said { answer: outcome.to_string(), note: None, exit_code };

@@ -19,6 +19,19 @@ struct Answer {
 }
 
 impl RulerLimits {
+    /// The lower of each.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        let lower = |one: Option<usize>, other: Option<usize>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            rules_per_group: lower(self.rules_per_group, other.rules_per_group),
+            groups: lower(self.groups, other.groups),
+        }
+    }
+
     /// Reads Mimir's answer. An answer that lacks a limit is an error: it must not count as "no
     /// limit".
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {

@@ -27,9 +27,8 @@ impl Term {
             metrics.lag.record(heard.elapsed().as_secs_f64());
         }
         let again = self.tenants.end(&organisation, memory, took);
-        if is_survey {
-            self.note_in_survey(&organisation, &activated);
-        } else if matches!(activated.outcome, Outcome::Applied) {
+        self.note_in_survey(&organisation, &activated, is_survey);
+        if !is_survey && matches!(activated.outcome, Outcome::Applied) {
             self.removed_by_hints += activated.removal.vanished();
         }
         if matches!(activated.outcome, Outcome::LeaseLost) {
@@ -63,12 +62,22 @@ impl Term {
         }
     }
 
-    fn note_in_survey(&mut self, organisation: &OrganisationId, activated: &Activated) {
+    /// What a look came to counts in the survey that began it, or that waits for it.
+    fn note_in_survey(
+        &mut self,
+        organisation: &OrganisationId,
+        activated: &Activated,
+        is_survey: bool,
+    ) {
         let Some(survey) = &mut self.survey else { return };
-        survey.pending.remove(organisation);
+        if !survey.pending.remove(organisation) {
+            return;
+        }
         if survey.phase == Phase::Looking {
             survey.done += 1;
-            survey.removals.insert(organisation.clone(), activated.removal);
+            if is_survey {
+                survey.removals.insert(organisation.clone(), activated.removal);
+            }
         }
         if matches!(activated.outcome, Outcome::Deferred) {
             survey.deferred.push(organisation.clone());
@@ -87,7 +96,12 @@ impl Term {
     /// The organisation is gone: its rules are kept for a while.
     fn absent(&mut self, organisation: &OrganisationId) {
         let now = self.now();
-        let Some(sync) = &mut self.tenants.get(organisation).sync else { return };
+        let tenant = self.tenants.get(organisation);
+        if let Some(memory) = &mut tenant.memory {
+            // Its rules may have moved to another one, and their statuses with them.
+            memory.forget_rows();
+        }
+        let Some(sync) = &mut tenant.sync else { return };
         if sync.absent_since.is_none() {
             sync.absent_since = Some(now);
             let sync = sync.clone();
@@ -128,11 +142,16 @@ impl Term {
             guard: None,
             guard_since: None,
             confirmed: None,
+            shown_rules_per_group: None,
+            shown_groups: None,
         });
         sync.tenant = tenant_id;
         if activated.states.is_some() {
             sync.live = states[RuleState::Live as usize];
             sync.not_live = not_live(&states);
+        }
+        if let Some(shown) = activated.shown {
+            (sync.shown_rules_per_group, sync.shown_groups) = (shown.rules_per_group, shown.groups);
         }
         sync.absent_since = None;
         if activated.wrote {
@@ -190,6 +209,7 @@ impl Term {
         if retry_after.is_some() {
             // Mimir asked for it: news do not shorten it.
             tenant.rests_until = Some(at);
+            tenant.must_wait = true;
         }
         self.tenants.wait_until(organisation, at);
     }

@@ -195,7 +195,8 @@ impl Term {
 }
 
 async fn bury(engine: &Engine, lease: &Lease, organisation: &OrganisationId) -> Result<(), String> {
-    let tenant = engine.tenant_of(organisation).map_err(|error| error.to_string())?;
+    // What can have no tenant has nothing in Mimir.
+    let Ok(tenant) = engine.tenant_of(organisation) else { return Ok(()) };
     // It may have come back since everything was read.
     let snapshot = engine.store.alert_rules_of(vec![organisation.clone()]).await;
     if snapshot.map_err(|error| error.to_string())?.existing.contains(organisation) {

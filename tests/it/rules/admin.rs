@@ -113,6 +113,10 @@ async fn a_dry_run_says_what_a_sync_then_does() {
     let poll = service.get(done["poll"].as_str().unwrap()).await.json();
     assert_eq!(poll["state"], "done");
     assert_eq!(service.get(&path(&org, "/diff")).await.json()["in_sync"], true);
+    for (method, to) in [("GET", ""), ("GET", "/diff"), ("POST", "/sync")] {
+        let answer = service.send(method.parse().unwrap(), &path("nosuch", to), "").await;
+        assert_eq!(answer.status, 404, "{method} {to}: {answer:?}");
+    }
     // Another organisation's sync is not to be followed.
     let other = office.town.organisation().await;
     let foreign = done["poll"].as_str().unwrap().replace(&org, &other);
@@ -351,6 +355,24 @@ async fn the_commands_exit_codes_are_for_pipelines() {
         .unwrap();
     let said = String::from_utf8(offline.stdout).unwrap();
     assert!(offline.status.code() == Some(1) && said.contains("rule 2 (B): warning"), "{said}");
+    // What was named wrongly is nothing that is wrong with the rules.
+    for arguments in [
+        &["rules", "check", "nosuch.yaml"][..],
+        &["rules", "check", "--database", "--organisation", "nosuch"],
+        &["rules", "diff", "--organisation", "nosuch"],
+        &["rules", "sync", "--organisation", "nosuch"],
+    ] {
+        let (code, said, note) = run(&office, arguments);
+        assert!(code == 64 && note.contains("nosuch"), "{arguments:?}: {code} {said} {note}");
+    }
+    let nowhere = std::process::Command::new(harness::Proxy::binary())
+        .args(["rules", "diff"])
+        .env("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(nowhere.status.code(), Some(64), "{nowhere:?}");
+    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    assert!(code == 1 && said.contains("1 invalid"), "{code} {said} {note}");
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
     assert_eq!(
         command_with(&office.town.database, &away, &["rules", "diff"]).status.code(),
@@ -391,4 +413,56 @@ async fn alerts_and_documents_name_metrics_that_exist() {
             assert!(exposed.contains(&name), "{}: {name}", file.display());
         }
     }
+}
+
+// A rule that Mimir refuses for more than its expression is no difference that a sync would end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mimir_refused_is_no_difference() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    office.rule(&org, "Good", "up == 0").await;
+    let id = office.rule_with(&org, "Bad", "up", "annotations = '{\"a\": \"{{ bad\"}'").await;
+    office.wait_state(&id, "invalid").await;
+    let service = office.town.service();
+    let diff = service.get(&path(&org, "/diff")).await.json();
+    assert_eq!(diff["in_sync"], true, "{diff}");
+    assert!(diff["not_live"][0]["reason"].as_str().unwrap().contains("template"), "{diff}");
+    // Written anew it is one, until that has been seen.
+    office
+        .sql(&format!(
+            "set session_replication_role = replica; \
+             update alert_rule set annotations = '{{}}' where id = '{id}'"
+        ))
+        .await;
+    let diff = service.get(&path(&org, "/diff")).await.json();
+    assert_eq!(diff["in_sync"], false, "{diff}");
+}
+
+// An organisation that no tenant can be named after is told so and is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
+    let settings = [("rules.organisation_grace", "\"0s\"")];
+    let office = office(&settings).await;
+    office.sql("insert into organisation (id) values ('__mimir_cluster')").await;
+    let id = office.rule("__mimir_cluster", "Up", "up == 0").await;
+    let org = office.town.organisation().await;
+    let good = office.rule(&org, "Good", "up == 0").await;
+    office.wait_state(&good, "live").await;
+    office.wait_state(&id, "error").await;
+    let (code, said, note) = run(&office, &["rules", "diff"]);
+    assert!(code == 0 && note.contains("__mimir_cluster"), "{code} {said} {note}");
+    let (code, said, note) = run(&office, &["rules", "check", "--database"]);
+    assert!(code == 1 && note.contains("2 rules, 1 invalid"), "{code} {said} {note}");
+    let failing = "mimir_tenant_proxy_rules_tenants_failing";
+    office.sync_all().await;
+    assert_eq!(office.town.proxy.metric(failing).await, 1.0);
+    office.sql("delete from organisation where id = '__mimir_cluster'").await;
+    office.sync_all().await;
+    office.sync_all().await;
+    wait_until("nothing is left of it", SOON, async || {
+        let left = "select count(*) from alert_rule_sync where organisation_id = '__mimir_cluster'";
+        office.town.database.query(left).await[0][0].as_deref() == Some("0")
+            && office.town.proxy.metric(failing).await == 0.0
+    })
+    .await;
 }

@@ -244,3 +244,50 @@ async fn while_mimir_is_down_nothing_is_lost() {
     office.wait_groups(&org, &[("default", &["Down"])]).await;
     office.wait_state(&id, "live").await;
 }
+
+// Whoever asks for a sync of everything gets one, also of those that wait for a better time, and is
+// told of all that could not be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_of_everything_leaves_out_nobody_who_waits() {
+    let (office, relay) = disturbed(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let mut ids = Vec::new();
+    relay.set(Fault::Status(500, None));
+    for _ in 0..3 {
+        let org = office.town.organisation().await;
+        ids.push(office.rule(&org, "Up", "up == 0").await);
+    }
+    for id in &ids {
+        office.wait_state(id, "error").await;
+    }
+    // The pauses between attempts grow.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let failing = office.sync_all().await;
+    assert_eq!(failing["outcome"]["outcomes"]["failed"], 3, "{failing}");
+    relay.set(Fault::None);
+    let done = office.sync_all().await;
+    assert_eq!(done["outcome"]["outcomes"]["failed"].as_u64().unwrap_or(0), 0, "{done}");
+    for id in &ids {
+        assert_eq!(office.status(id).await.0, "live", "{done}");
+    }
+}
+
+// That expressions cannot be asked about costs time and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_format_query_broken_rules_hold_up_no_other() {
+    let (office, relay) = disturbed(&[]).await;
+    let org = office.town.organisation().await;
+    relay.set(Fault::NoFormats);
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, created_at) values \
+         ('{org}', 'Good', 'up == 0', now()), ('{org}', 'Bad', 'sum((', now() + interval '1 s'), \
+         ('{org}', 'Worse', 'nosuch(up)', now() + interval '2 s'), \
+         ('{org}', 'Fine', 'up == 1', now() + interval '3 s')"
+    );
+    office.sql(&sql).await;
+    office.wait_groups(&org, &[("default", &["Good", "Fine"])]).await;
+    let wanted = [("invalid", 2), ("live", 2)].map(|(state, count)| (state.to_owned(), count));
+    wait_until("all are told", SOON, async || office.states(&org).await == wanted.clone().into())
+        .await;
+    let failed = "mimir_tenant_proxy_rules_activations_total{outcome=\"failed\"}";
+    assert_eq!(office.town.proxy.metric(failed).await, 0.0);
+}

@@ -312,3 +312,51 @@ async fn a_rule_that_moves_to_another_organisation_is_live_there_only() {
     })
     .await;
 }
+
+// A row that was deleted and is there again was not deleted: what vanishes later is explained by none
+// of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_again_leave_no_word_for_their_deletion() {
+    const SAVE: &str = "begin; create temp table kept as table alert_rule;";
+    const BACK: &str = "insert into alert_rule select * from kept; commit;";
+    for (what, change) in [
+        ("in one transaction", format!("{SAVE} delete from alert_rule; {BACK}")),
+        (
+            "with their organisation",
+            format!(
+                "{SAVE} create temp table them as table organisation; delete from organisation; \
+                 insert into organisation select * from them; {BACK}"
+            ),
+        ),
+        (
+            "after a move and back",
+            "begin; insert into organisation (id) values ('elsewhere'); \
+             create temp table whose as select id, organisation_id from alert_rule; \
+             update alert_rule set organisation_id = 'elsewhere'; \
+             update alert_rule as rule set organisation_id = whose.organisation_id \
+             from whose where whose.id = rule.id; delete from organisation where id = 'elsewhere'; commit"
+                .to_owned(),
+        ),
+        (
+            "without triggers",
+            format!("{SAVE} delete from alert_rule; set local session_replication_role = replica; {BACK}"),
+        ),
+    ] {
+        let office = office(&[]).await;
+        let org = with_rules(&office, 6).await;
+        office.sync_all().await;
+        office.sql(&change).await;
+        office.sync_all().await;
+        assert_eq!(rules_in_mimir(&office, &org).await, 6, "{what}");
+        let left =
+            format!("select count(*) from alert_rule_tombstone where organisation_id = '{org}'");
+        wait_until("no tombstone is left", SOON, async || {
+            office.town.database.query(&left).await[0][0].as_deref() == Some("0")
+        })
+        .await;
+        office.sql("truncate alert_rule").await;
+        office.sync_all().await;
+        office.sync(&org).await;
+        assert_eq!(rules_in_mimir(&office, &org).await, 6, "{what}");
+    }
+}

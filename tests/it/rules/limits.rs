@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harness::{Mimir, wait_until};
 
-use super::{SOON, office};
+use super::{SOON, office, write_group};
 
 // Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
 // ways: 93 go live, and 7 say why.
@@ -184,4 +184,76 @@ async fn an_organisation_with_very_large_rules_holds_up_nobody() {
     let refused = office.town.database.client().await.batch_execute(&more).await;
     let refused = refused.unwrap_err();
     assert!(refused.as_db_error().unwrap().message().contains("5000"), "{refused:?}");
+}
+
+// Mimir does not tell the limits of a single namespace: they are learned from its refusals, kept, and
+// tried again when somebody asks, with nothing else touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
+    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = office.town.organisation().await;
+    let mimir = Mimir::shared().await;
+    let limits = |rules: u32, groups: u32| {
+        format!(
+            "{{ruler_max_rules_per_rule_group_by_namespace: {{alert_rule: {rules}}}, \
+             ruler_max_rule_groups_per_tenant_by_namespace: {{alert_rule: {groups}}}}}"
+        )
+    };
+    mimir.override_limits(&org, &limits(10, 3)).await;
+    // They count only the groups of that namespace.
+    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr, created_at) \
+         select '{org}', 'A' || n, 'up == ' || n, now() + n * interval '1 s' from generate_series(1, 32) as n"
+    );
+    office.sql(&sql).await;
+    let split = async |live: usize, over: usize| {
+        wait_until(&format!("{live} live, {over} over the limit"), SOON, async || {
+            let states = office.states(&org).await;
+            (states.get("live"), states.get("over_limit"))
+                == (Some(&live), Some(&over).filter(|over| **over > 0))
+        })
+        .await;
+    };
+    split(30, 2).await;
+    let groups = office.groups(&org).await;
+    let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
+    assert_eq!(sizes, [10, 10, 10], "{groups:?}");
+    // A change, and syncs that somebody asks for: nothing else is touched.
+    office.sql(&format!("update alert_rule set expr = 'up == 1000' where organisation_id = '{org}' and name = 'A24'")).await;
+    let before = office.writes().await;
+    wait_until("it is written", SOON, async || office.writes().await > before).await;
+    let before = office.writes().await;
+    let service = office.town.service();
+    for _ in 0..3 {
+        office.sync(&org).await;
+        office.sync_all().await;
+        assert_eq!(office.groups(&org).await, groups);
+        let diff = service.get(&format!("/admin/organisations/{org}/rules/diff")).await.json();
+        assert_eq!(diff["in_sync"], true, "{diff}");
+    }
+    assert_eq!(office.writes().await, before, "an unchanged state was written");
+    // Raised, they count when somebody asks.
+    mimir.override_limits(&org, &limits(10, 5)).await;
+    office.sync(&org).await;
+    split(32, 0).await;
+    mimir.override_limits(&org, &limits(20, 5)).await;
+    office.sync(&org).await;
+    let sizes: Vec<usize> = office.groups(&org).await.values().map(Vec::len).collect();
+    assert_eq!(sizes, [20, 12]);
+}
+
+// An interval that is too short today may be long enough once the operator has changed that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_tried_again_by_whoever_asks() {
+    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = office.town.organisation().await;
+    let mimir = Mimir::shared().await;
+    mimir.override_limits(&org, "{ruler_min_rule_evaluation_interval: 5m}").await;
+    let id = office.rule(&org, "Often", "up == 0").await;
+    office.wait_state(&id, "invalid").await;
+    assert!(office.status(&id).await.1.contains("5m"), "{:?}", office.status(&id).await);
+    mimir.override_limits(&org, "{}").await;
+    office.sync(&org).await;
+    assert_eq!(office.status(&id).await.0, "live");
 }

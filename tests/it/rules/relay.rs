@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// A listing is cut off in the middle.
     HalfListing,
+    /// It formats no query.
+    NoFormats,
     /// A listing is empty, as if there were no rules.
     EmptyListing,
 }
@@ -105,6 +107,7 @@ async fn pass(
         Fault::Writes(status) if is_write => Some((*status, None)),
         Fault::WritesAfter(count, status) if is_write && passed >= *count => Some((*status, None)),
         Fault::Tenant(of, status) if is_write && of == tenant => Some((*status, None)),
+        Fault::NoFormats if request.target.ends_with("/format_query") => Some((500, None)),
         Fault::Slow(pause) => {
             tokio::time::sleep(*pause).await;
             None

@@ -1,9 +1,9 @@
 //! Who may read and write rows and statuses through Supabase's API, and tables of one's own.
 
-use harness::Postgres;
+use harness::{Postgres, wait_until};
 use uuid::Uuid;
 
-use super::{office, office_on};
+use super::{SOON, office, office_on};
 use crate::town::command;
 
 /// Runs SQL as `PostgREST` does for a user, in a transaction that is taken back.
@@ -218,4 +218,26 @@ async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
     assert!(output.status.success() && text.contains("1 step taken"), "{output:?}");
     assert_eq!(database.query("select id from mimir.organisation").await.len(), 1);
     assert_eq!(database.query("select * from mimir.alert_rule").await.len(), 0);
+}
+
+// An organisation that is called something else for a while takes its rules' statuses along, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_follow_an_organisation_that_is_renamed_and_renamed_back() {
+    let office = office(&[]).await;
+    let org = office.town.organisation().await;
+    let id = office.rule(&org, "Up", "up == 0").await;
+    office.wait_state(&id, "live").await;
+    let whose = async |wanted: &str| {
+        let sql = format!("select organisation_id from alert_rule_status where rule_id = '{id}'");
+        wait_until(&format!("the status is {wanted}'s"), SOON, async || {
+            office.town.database.query(&sql).await[0][0].as_deref() == Some(wanted)
+        })
+        .await;
+    };
+    let other = format!("{org}-renamed");
+    office.sql(&format!("update organisation set id = '{other}' where id = '{org}'")).await;
+    whose(&other).await;
+    office.sql(&format!("update organisation set id = '{org}' where id = '{other}'")).await;
+    whose(&org).await;
+    assert_eq!(office.status(&id).await.0, "live");
 }
