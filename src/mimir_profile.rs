@@ -72,7 +72,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 26] = [
     keys::unknown,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
@@ -81,6 +81,8 @@ const CHECKS: [Check; 24] = [
     ring_keys::shared,
     ring_keys::without_slash,
     ring_keys::outside_of_the_token,
+    rings::unknown_store,
+    rings::alone,
     rings::on_the_default_store,
     rings::memberlist_beside_consul,
     rings::consul_host,
@@ -167,7 +169,8 @@ impl Profile {
     /// if the app's own file asks for it, and where the address that Mimir finds by itself is of no use
     /// to others.
     fn is_for_fly(&self) -> bool {
-        let words = ["⟦FLY_", ".internal", "fly-local-6pn"];
+        // Others have names that end in .internal too (AWS, GCP).
+        let words = ["⟦FLY_", ".vm.", ".flycast", "fly-local-6pn", "fdaa:"];
         self.document.any_text(&|text| words.iter().any(|word| text.contains(word)))
     }
 }

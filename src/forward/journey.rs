@@ -217,7 +217,9 @@ impl<'a> Journey<'a> {
                     return Sent::Unsent(io::ErrorKind::ConnectionReset.into(), unsent);
                 }
                 Exchanged::Broken(error, after) => {
-                    let how = if lease.was_kept { Broken::OnKept(after) } else { Broken::OnNew };
+                    // What came was no HTTP: the connection had not been closed before.
+                    let was_closed = lease.was_kept && !error.is_parse();
+                    let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
                         lease.slot.instance.failed(Evidence::Broken);
                         return Sent::Broken(how, error);

@@ -1,5 +1,6 @@
 //! The caches: Redis until 2.17, memcached before and after.
 
+use super::document::Node;
 use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
 
@@ -55,12 +56,20 @@ pub(super) fn addresses(profile: &Profile) -> Vec<Finding> {
             _ => continue,
         };
         let key = format!("{cache}.{list}");
+        if matches!(profile.get(&key), Some(Node::List(_))) {
+            let wrong = "is a list: Mimir does not start";
+            let right = "one text, with commas between the addresses";
+            findings.push(profile.error("cache-address", &key, wrong, right));
+            continue;
+        }
         let Some(text) = profile.text(&key) else {
             let wrong = "is missing: Mimir does not start";
             findings.push(profile.error("cache-address", &key, wrong, right));
             continue;
         };
-        for address in text.split(',').map(str::trim) {
+        // Mimir passes over empty ones, and a path is a socket.
+        let of_network = |address: &&str| !address.is_empty() && !address.starts_with('/');
+        for address in text.split(',').map(str::trim).filter(of_network) {
             let (way, host) = address.split_once('+').unwrap_or(("", address));
             let wrong = if host.contains("://") {
                 "begins with a scheme"

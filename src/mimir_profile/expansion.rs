@@ -95,29 +95,45 @@ pub(super) fn as_written(text: &str) -> String {
     text.replace(OPEN, "${").replace(CLOSE, "}")
 }
 
-/// `${NAME:-default}` is the shell's way; here the default is then `-default`.
+/// `${NAME:-default}` is the shell's way; here the default is then `-default`. Its other ways, such as
+/// `${NAME:?message}` and `${NAME-default}`, are no more Mimir's.
 pub(super) fn shell_defaults(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let code = line.split_once('#').map_or(line, |(code, _)| code);
         for piece in code.split("${").skip(1) {
             let Some((reference, _)) = piece.split_once('}') else { continue };
-            let Some((name, default)) = reference.split_once(":-") else { continue };
-            // A negative number may be meant.
-            if default.starts_with(|c: char| c.is_ascii_digit()) {
-                continue;
-            }
+            let Some((wrong, right)) = of_the_shell(reference) else { continue };
             findings.push(Finding {
                 check: "shell-default",
                 severity: Severity::Error,
                 key: format!("${{{reference}}}"),
                 line: number,
-                wrong: format!("is '-{default}' where {name} is not set: ':-' is the shell's"),
-                right: format!("write ${{{name}:{default}}}"),
+                wrong,
+                right,
             });
         }
     }
     findings
+}
+
+/// What a reference in the shell's way comes to, and what was meant.
+fn of_the_shell(reference: &str) -> Option<(String, String)> {
+    let Some((name, default)) = reference.split_once(':') else {
+        let end = reference.find(['-', '?', '+', '='])?;
+        let (sign, meant) = (&reference[end..=end], &reference[end + 1..]);
+        let wrong = format!("is a variable of just that name: '{sign}' is the shell's");
+        return Some((wrong, format!("write ${{{}:{meant}}}", &reference[..end])));
+    };
+    let sign = default.chars().next().filter(|sign| "-?+=".contains(*sign))?;
+    // No limit is often -1.
+    if default == "-1" {
+        return None;
+    }
+    let wrong = format!("is '{default}' where {name} is not set: ':{sign}' is the shell's");
+    let has_default = sign == '-' || sign == '=';
+    let meant = if has_default { format!(":{}", &default[1..]) } else { String::new() };
+    Some((wrong, format!("write ${{{name}{meant}}}")))
 }
 
 #[cfg(test)]
@@ -166,5 +182,11 @@ mod tests {
         let found = shell_defaults("a: 1\nb: ${X:-y}\n# ${X:-y}\nc: ${N:-1}\n");
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].line, found[0].key.as_str()), (2, "${X:-y}"));
+        for wrong in ["${P:-8080}", "${D:-10s}", "${X:?no}", "${X:+y}", "${X-y}", "${X?no}"] {
+            assert_eq!(shell_defaults(&format!("a: {wrong}")).len(), 1, "{wrong}");
+        }
+        for right in ["${X}", "${X:y}", "${X:a-b}", "${X:http://a}", "${X:}"] {
+            assert!(shell_defaults(&format!("a: {right}")).is_empty(), "{right}");
+        }
     }
 }

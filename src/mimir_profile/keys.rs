@@ -2,21 +2,28 @@
 
 use super::document::Entry;
 use super::rings::written;
-use super::{Finding, Profile};
+use super::{Finding, MimirVersion, Profile};
 
-/// The keys at the top, of 2.x and 3.x together.
-const TOP: [&str; 42] = [
+/// The keys at the top that only 2.x has, and those that came with 3.0.
+const ONLY_2: [&str; 1] = ["flusher"];
+const SINCE_3: [&str; 5] = [
+    "block_builder",
+    "block_builder_scheduler",
+    "compactor_scheduler",
+    "include_tenant_id_in_profile_labels",
+    "usage_tracker",
+];
+const THREE: MimirVersion = MimirVersion(3, 0);
+
+/// The keys at the top of all.
+const TOP: [&str; 36] = [
     "activity_tracker",
     "alertmanager",
     "alertmanager_storage",
     "api",
-    "block_builder",
-    "block_builder_scheduler",
     "blocks_storage",
     "common",
     "compactor",
-    "compactor_scheduler",
-    "continuous_test",
     "cost_attribution_cleanup_interval",
     "cost_attribution_eviction_interval",
     "cost_attribution_registry_path",
@@ -24,7 +31,6 @@ const TOP: [&str; 42] = [
     "enable_go_runtime_metrics",
     "frontend",
     "frontend_worker",
-    "include_tenant_id_in_profile_labels",
     "ingest_storage",
     "ingester",
     "ingester_client",
@@ -46,7 +52,6 @@ const TOP: [&str; 42] = [
     "tenant_federation",
     "timeseries_unmarshal_caching_optimization_enabled",
     "usage_stats",
-    "usage_tracker",
     "vault",
 ];
 const KVSTORE: [&str; 5] = ["store", "prefix", "consul", "etcd", "multi"];
@@ -61,7 +66,8 @@ const CONSUL: [&str; 7] = [
 ];
 
 pub(super) fn unknown(profile: &Profile) -> Vec<Finding> {
-    let known = |name: &str| TOP.contains(&name);
+    let of_version = if profile.assumptions.mimir < THREE { &ONLY_2[..] } else { &SINCE_3[..] };
+    let known = |name: &str| TOP.contains(&name) || of_version.contains(&name);
     let top = profile.document.entries().iter().filter(|entry| !known(&entry.key));
     let mut findings: Vec<Finding> =
         top.map(|entry| finding(profile, &entry.key, &entry.key, &TOP)).collect();

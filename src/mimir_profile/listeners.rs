@@ -16,11 +16,20 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
         None => "",
         Some(node) => node.text().filter(|text| !text.is_empty())?,
     };
+    if written.starts_with('[') {
+        let wrong = "has brackets, which Mimir puts around it itself: it does not start";
+        return Some(profile.error(
+            "listen-address",
+            key,
+            wrong,
+            "the address alone, such as '::'",
+        ));
+    }
     let (check, right) = (
         "public-listener",
         "an address of a private network; whoever reaches Mimir itself is every tenant",
     );
-    let address = written.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let address = written.parse::<IpAddr>().ok();
     let is_everywhere =
         written.is_empty() || address.is_some_and(|address| address.is_unspecified());
     if is_everywhere {
@@ -50,7 +59,10 @@ fn is_private(address: IpAddr) -> bool {
             let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
             v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared
         }
-        IpAddr::V6(v6) => is_private_v6(v6),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_private(v4.into()),
+            None => is_private_v6(v6),
+        },
     }
 }
 

@@ -33,9 +33,13 @@ pub(super) fn misplaced(profile: &Profile) -> Vec<Finding> {
 }
 
 /// On Fly the address that Mimir finds by itself is the machine's own IPv4, which nobody else can
-/// reach. Rings of gossip are left out: they find their address otherwise.
+/// reach; elsewhere whoever writes the address of one ring has a reason to write that of all. Rings of
+/// gossip are left out: they find their address otherwise.
 pub(super) fn missing(profile: &Profile) -> Vec<Finding> {
-    if !profile.is_for_fly() {
+    let mut any = used(profile).filter(|ring| ring.is_on_consul(profile));
+    let is_written = any.any(|ring| profile.text(&ring.key("instance_addr")).is_some())
+        || profile.text("frontend.address").is_some();
+    if !is_written && !profile.is_for_fly() {
         return Vec::new();
     }
     let on_consul = used(profile).filter(|ring| ring.is_on_consul(profile));
@@ -48,7 +52,8 @@ pub(super) fn missing(profile: &Profile) -> Vec<Finding> {
             misplaced.iter().all(|key| profile.get(&ring.key(key)).is_none())
         })
         .map(|ring| {
-            let wrong = "is missing, so an IPv4 that no other machine reaches is put into the ring";
+            let wrong = "is missing, so an address that Mimir finds by itself is put into the ring: on Fly \
+                         an IPv4 that no other machine reaches";
             let right = "set it to the machine's private name or IPv6, such as ${FLY_ALLOC_ID}.vm.${FLY_APP_NAME}.internal";
             profile.error("instance-addr-missing", &ring.key("instance_addr"), wrong, right)
         })

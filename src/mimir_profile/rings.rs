@@ -1,6 +1,7 @@
 //! Which rings there are, and where each is kept.
 
 use super::document::Node;
+use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
 
 /// A hash ring by which instances find each other.
@@ -122,6 +123,45 @@ fn joins(profile: &Profile) -> bool {
     }
 }
 
+/// Mimir does not start with another one.
+pub(super) fn unknown_store(profile: &Profile) -> Vec<Finding> {
+    const STORES: [&str; 5] = ["consul", "etcd", "inmemory", "memberlist", "multi"];
+    written(profile)
+        .filter_map(|ring| {
+            let store = ring.store(profile).filter(|store| !is_unknown(store))?;
+            let wrong = "is no store of Mimir's: it does not start";
+            let right = format!("one of {}", STORES.join(", "));
+            let key = ring.key("kvstore.store");
+            let is_known = STORES.contains(&store);
+            (!is_known).then(|| profile.error("ring-store-unknown", &key, wrong, &right))
+        })
+        .collect()
+}
+
+/// Several instances that do not find each other: each is alone in its ring, and every compactor
+/// compacts everything.
+pub(super) fn alone(profile: &Profile) -> Vec<Finding> {
+    if profile.assumptions.instances.is_none_or(|instances| instances < 2) {
+        return Vec::new();
+    }
+    let any_on_consul = used(profile).any(|ring| ring.is_on_consul(profile));
+    let mut findings: Vec<Finding> = used(profile)
+        .filter(|ring| ring.store(profile) == Some("inmemory"))
+        .map(|ring| {
+            let wrong = "is the memory of each instance, so each is alone in this ring";
+            let key = ring.key("kvstore.store");
+            profile.error("ring-alone", &key, wrong, "consul, or memberlist with its join_members")
+        })
+        .collect();
+    let gossips = |ring: &Ring| matches!(ring.store(profile), None | Some("memberlist"));
+    if !any_on_consul && !joins(profile) && used(profile).any(gossips) {
+        let wrong = "is missing, so each instance is alone in its rings";
+        let right = "name the others, or keep the rings on Consul";
+        findings.push(profile.error("ring-alone", "memberlist.join_members", wrong, right));
+    }
+    findings
+}
+
 /// A ring that nobody speaks of stays on memberlist. Without `join_members` each instance is then
 /// alone in it: every compactor compacts everything, every ruler evaluates everything.
 pub(super) fn on_the_default_store(profile: &Profile) -> Vec<Finding> {
@@ -168,6 +208,7 @@ pub(super) fn consul_host(profile: &Profile) -> Vec<Finding> {
         .filter_map(|ring| {
             let host = ring.consul(profile, "host").unwrap_or_default();
             let bare = host.split_once("://").map_or(host, |(_, bare)| bare);
+            let bare = bare.strip_suffix('/').unwrap_or(bare);
             let whole = bare.contains('/') || bare.contains('@') || host.contains("⟦FLY_CONSUL_URL⟧");
             let wrong = if host.is_empty() {
                 "is missing, so Consul is looked for on this machine"

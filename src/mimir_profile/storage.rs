@@ -105,7 +105,9 @@ pub(super) fn shared_by_two(profile: &Profile) -> Vec<Finding> {
     let place = |store: &Store| {
         let bucket = store.text(profile, "s3.bucket_name")?;
         // A prefix is never inherited from one of the others, but may be common.
-        Some((bucket, store.text(profile, "storage_prefix").unwrap_or_default()))
+        // common.storage has no such key.
+        let own = profile.text(&format!("{}.storage_prefix", store.path));
+        Some((bucket, own.unwrap_or_default()))
     };
     let Some(blocks) = s3_stores(profile).find(|store| store.path == BLOCKS.path) else {
         return Vec::new();

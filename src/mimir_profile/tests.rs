@@ -77,7 +77,9 @@ fn federation_is_compared_with_ours() {
 #[test]
 fn copies_are_counted_against_instances() {
     let with = |copies: &str, instances: u32| {
-        let text = format!("ingester: {{ring: {{replication_factor: {copies}}}}}\n");
+        let text = format!(
+            "ingester: {{ring: {{replication_factor: {copies}}}}}\nmemberlist: {{join_members: [a]}}\n"
+        );
         let assumptions = Assumptions { instances: Some(instances), ..ALONE };
         let text = format!("{PRIVATE}{text}");
         let findings = examine(&text, &Variables::Unknown, assumptions);
@@ -114,13 +116,23 @@ fn listeners_are_judged_by_their_address() {
         findings.first().map(|finding| finding.severity)
     };
     let (fly, warning) =
-        ("ruler: {alertmanager_url: 'http://am.internal'}\n", Some(Severity::Warning));
-    for address in ["0.0.0.0", "::", "[::]", "203.0.113.7", "2001:db8::1"] {
+        ("ruler: {alertmanager_url: 'http://1.vm.am.internal'}\n", Some(Severity::Warning));
+    let aws = "ruler: {alertmanager_url: 'http://ip-10-1-2-4.ec2.internal'}\n";
+    assert_eq!(with("0.0.0.0", aws), warning, "not everything that is .internal is Fly's");
+    assert_eq!(with("[::]", ""), Some(Severity::Error));
+    for address in ["0.0.0.0", "::", "203.0.113.7", "2001:db8::1"] {
         assert_eq!(with(address, ""), warning, "{address}");
     }
-    for address in
-        ["127.0.0.1", "192.168.1.1", "100.64.0.1", "fdaa:0:1::3", "::1", "fly-local-6pn", ""]
-    {
+    for address in [
+        "127.0.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "fc00:0:1::3",
+        "::ffff:10.0.0.1",
+        "::1",
+        "fly-local-6pn",
+        "",
+    ] {
         assert_eq!(with(address, ""), None, "{address}");
     }
     assert_eq!(with("::", fly), None);
