@@ -7,26 +7,26 @@
 //! Mimir says which rule of a group it will not take. That rule is put into quarantine with its
 //! reason, and the plan is made anew without it, so the rest goes live.
 
+mod refused;
+
 use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::alert_rule::AlertRule;
 use super::desired::DesiredGroup;
 use super::diff::{Step, steps};
 use super::engine::Engine;
-use super::expressions;
 use super::guard::{Removal, Verdict, judge};
 use super::lease::Lease;
 use super::memory::{Memory, Settled};
 use super::outcome::{Activated, Ending, Outcome, report};
 use super::plan::{ParsedRows, Plan, gone, parse_rows};
-use super::refusal::in_words;
 use super::trouble::{MIMIR_BUSY, NO_TENANT, Stop, Trouble};
 use super::writer::{WriteError, Writer};
 use crate::mimir::ruler::{Refusal, RulerError, RulerLimits};
 use crate::store::{AlertRuleRow, GuardHeld, Tombstones};
 use crate::tenancy::{OrganisationId, TenantId};
+use refused::Taken;
 
 /// Why a tenant is held of which others are too. How many others have is nothing for its members.
 const PART_OF_MORE: &str = "it is part of a larger deletion that waits for the operator";
@@ -78,15 +78,6 @@ struct Activation<'a> {
     removal: Removal,
     /// Groups that there are at the moment, in all namespaces.
     groups: usize,
-}
-
-/// What Mimir made of a step.
-enum Taken {
-    Whole,
-    /// It names what is wrong with it.
-    Refused,
-    /// It has shown a limit that was not known.
-    LimitShown,
 }
 
 fn is_there(plan: &Plan, group: &DesiredGroup) -> bool {
@@ -372,81 +363,6 @@ impl Activation<'_> {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Mimir will not take a group: whatever it names is put aside.
-    async fn refused(
-        &mut self,
-        group: &DesiredGroup,
-        refusal: Refusal,
-        others: usize,
-    ) -> Result<Taken, Stop> {
-        let limits = self.limits();
-        match refusal {
-            Refusal::Rule { index, reason, position, .. } if index < group.members.len() => {
-                self.put_aside(&group.members[index], in_words(&reason, position));
-                self.look_for_others(group, index).await;
-            }
-            Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
-                let rules_per_group = Some(limit);
-                self.memory.learn_shown(RulerLimits { rules_per_group, groups: None });
-                return Ok(Taken::LimitShown);
-            }
-            Refusal::TooManyGroups { limit, actual }
-                if Some(self.total(limit, actual, others)) != limits.groups =>
-            {
-                let groups = Some(self.total(limit, actual, others));
-                self.memory.learn_shown(RulerLimits { groups, rules_per_group: None });
-                return Ok(Taken::LimitShown);
-            }
-            Refusal::IntervalTooShort { limit, .. } => {
-                for rule in &group.members {
-                    let reason = format!(
-                        "evaluation_interval {} is too short; {limit} is the shortest",
-                        rule.interval
-                    );
-                    self.put_aside(rule, reason);
-                }
-            }
-            other => {
-                let reason = format!("mimir does not take the group {:?}: {other}", group.name);
-                self.broken.extend(group.members.iter().map(|rule| (rule.id, reason.clone())));
-            }
-        }
-        Ok(Taken::Refused)
-    }
-
-    /// A limit of groups, of all namespaces together. If ours has one of its own, Mimir counts only
-    /// the groups in it.
-    fn total(&self, limit: usize, actual: usize, others: usize) -> usize {
-        let counts_others = actual > self.groups;
-        if counts_others { limit } else { limit + others }
-    }
-
-    /// Where one expression is wrong others of its group may be: Mimir names one at a time. Without an
-    /// answer that takes longer, and nothing is lost.
-    async fn look_for_others(&mut self, group: &DesiredGroup, known: usize) {
-        for (at, rule) in group.members.iter().enumerate() {
-            if at == known {
-                continue;
-            }
-            let asked = expressions::fault_of(&self.engine.client, &self.tenant, &rule.rule.expr);
-            match asked.await {
-                Ok(None) => {}
-                Ok(Some(fault)) => self.put_aside(rule, fault),
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn put_aside(&mut self, rule: &AlertRule, reason: String) {
-        tracing::info!(
-            organisation.id = %self.organisation,
-            rule.id = %rule.id,
-            "Alert rule refused by Mimir"
-        );
-        self.live.remove(&rule.id);
-        self.memory.quarantine.put(rule.hash(), &reason);
     }
 }
 

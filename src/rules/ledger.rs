@@ -214,3 +214,49 @@ impl Batch {
         Ok(left)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RuleState;
+
+    fn of(organisation: &str) -> OrganisationId {
+        OrganisationId::parse(organisation).unwrap()
+    }
+
+    fn row(organisation: &str, rule: u128) -> RuleStatusRow {
+        RuleStatusRow {
+            rule: Uuid::from_u128(rule),
+            organisation: of(organisation),
+            state: RuleState::Live,
+            reason: String::new(),
+            live_hash: None,
+            refused_hash: None,
+            synced_at: None,
+        }
+    }
+
+    fn add(batch: &mut Batch, written: Vec<RuleStatusRow>, gone: &[(&str, u128)]) {
+        let gone = gone.iter().map(|(whose, rule)| (of(whose), Uuid::from_u128(*rule))).collect();
+        batch.add(Entry::Statuses(StatusChanges { written, gone }));
+    }
+
+    // Postgres writes no two rows of one key at once: a rule that moved twice in a moment would have
+    // held up everybody's statuses for ever.
+    #[test]
+    fn a_rule_has_one_row_in_a_batch_whosever_it_was() {
+        let mut batch = Batch::default();
+        add(&mut batch, vec![row("b", 1), row("b", 2)], &[]);
+        add(&mut batch, Vec::new(), &[("a", 1)]);
+        add(&mut batch, vec![row("c", 1)], &[]);
+        add(&mut batch, Vec::new(), &[("b", 1), ("b", 2)]);
+        let written: Vec<&RuleStatusRow> = batch.written.values().collect();
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].organisation, of("c"));
+        assert_eq!(batch.gone.len(), 3);
+        // It comes back to one that it had left.
+        add(&mut batch, vec![row("b", 1)], &[]);
+        assert_eq!(batch.written[&Uuid::from_u128(1)].organisation, of("b"));
+        assert!(!batch.gone.contains(&(of("b"), Uuid::from_u128(1))));
+    }
+}

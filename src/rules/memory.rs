@@ -132,3 +132,45 @@ impl Memory {
         kept.filter(|status| status.live_hash.is_some()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(limit: usize) -> RulerLimits {
+        RulerLimits { rules_per_group: Some(limit), groups: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_refusal_has_shown_counts_until_it_is_doubted_or_refuted() {
+        let mut memory = Memory::with_shown(rules(10));
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(10), None));
+        memory.learn_shown(RulerLimits { rules_per_group: None, groups: Some(3) });
+        let both = RulerLimits { rules_per_group: Some(10), groups: Some(3) };
+        assert_eq!(memory.shown_limits(), both);
+        tokio::time::advance(SHOWN).await;
+        assert_eq!(
+            (memory.shown_limits(), memory.doubtful_limits()),
+            (RulerLimits::default(), Some(both))
+        );
+        assert_eq!(memory.all_shown(), both, "whoever comes after us hears of it");
+        // One of them still holds; of the other nothing is known any more.
+        memory.learn_shown(rules(12));
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(12), None));
+        memory.doubt();
+        assert_eq!(memory.doubtful_limits(), Some(rules(12)));
+        memory.forget_shown();
+        assert_eq!((memory.all_shown(), memory.doubtful_limits()), (RulerLimits::default(), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_has_what_was_refused_tried_again() {
+        let settled = Some(Settled { rows: 1, listing: [0; 32] });
+        let mut memory = Memory { settled, ..Memory::default() };
+        memory.doubt();
+        assert_eq!(memory.settled, settled, "where nothing was refused a look is a look");
+        memory.quarantine.put("hash".to_owned(), "no");
+        memory.doubt();
+        assert!(memory.settled.is_none() && memory.quarantine.is_empty());
+    }
+}

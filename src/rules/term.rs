@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use super::activation::{Mode, Rows};
 use super::engine::Engine;
-use super::guard::{Removal, Verdict, judge_overall};
 use super::hints::{Hints, Waiting};
 use super::lease::Lease;
 use super::ledger::{Ledger, Progress};
@@ -218,24 +217,6 @@ impl Term {
             } else if !self.start_survey_look() {
                 return;
             }
-        }
-    }
-
-    /// What may vanish where somebody told of a change.
-    fn mode_of_hints(&self) -> Mode {
-        let guard = &self.engine.config.guard;
-        let removed = self.removed_by_hints;
-        let all = Removal {
-            observed: self.totals[RuleState::Live as usize] + removed,
-            remaining: self.totals[RuleState::Live as usize],
-            explained: removed,
-            missing: 0,
-        };
-        match judge_overall(&[all], guard) {
-            // Tenant by tenant very much has vanished: from now on all are judged together.
-            Verdict::Hold(_) => Mode::Deferring,
-            Verdict::Pass if self.leader.guard.is_some() => Mode::Wary,
-            Verdict::Pass => Mode::Guarded,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Alert rules: from a row to a group in Mimir's ruler and a firing alert. What all these tests share.
 
-/// Syncing, confirming, looking: `/admin`, webhooks, the command line.
+/// Syncing, confirming, looking: `/admin` and webhooks.
 mod admin;
+/// The command line.
+mod commands;
 /// Mimir is away, slow, or in a bad mood; the proxy is killed.
 mod faults;
 /// What would delete too much deletes nothing.

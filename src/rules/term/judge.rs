@@ -17,6 +17,24 @@ use crate::store::{GuardHeld, LeaderRow, RuleState, StoreError};
 use crate::tenancy::OrganisationId;
 
 impl Term {
+    /// What may vanish where somebody told of a change.
+    pub(super) fn mode_of_hints(&self) -> Mode {
+        let guard = &self.engine.config.guard;
+        let removed = self.removed_by_hints;
+        let all = Removal {
+            observed: self.totals[RuleState::Live as usize] + removed,
+            remaining: self.totals[RuleState::Live as usize],
+            explained: removed,
+            missing: 0,
+        };
+        match judge_overall(&[all], guard) {
+            // Tenant by tenant very much has vanished: from now on all are judged together.
+            Verdict::Hold(_) => Mode::Deferring,
+            Verdict::Pass if self.leader.guard.is_some() => Mode::Wary,
+            Verdict::Pass => Mode::Guarded,
+        }
+    }
+
     /// Notes which organisations are gone, and which have been for long enough.
     pub(super) fn find_absent(&mut self) {
         let now = self.now();

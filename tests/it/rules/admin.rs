@@ -1,13 +1,10 @@
-//! `/admin` for rules, Supabase's webhooks, and the command line.
+//! `/admin` for rules, and Supabase's webhooks.
 
-use std::process::Output;
-
-use harness::{Client, Mimir, part, wait_until};
+use harness::Client;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Office, SOON, office, write_group};
-use crate::town::command_with;
+use super::office;
 
 const SECRET: &str = "a webhook secret that is long enough";
 
@@ -263,125 +260,6 @@ fn fields(description: &Value, schema: &Value) -> Vec<String> {
     schema["properties"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default()
 }
 
-fn run(office: &Office, args: &[&str]) -> (i32, String, String) {
-    let url = office.mimir.clone();
-    let env = [("MTP__UPSTREAM__URLS", url.as_str())];
-    let Output { status, stdout, stderr } = command_with(&office.town.database, &env, args);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
-
-// mimirtool is what operators have: it reads what was written, and `rules diff` agrees with it.
-#[tokio::test(flavor = "multi_thread")]
-async fn mimirtool_reads_back_what_was_written() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office
-        .rule_with(
-            &org,
-            "Hot: \"very\"",
-            "temperature{hub=\"a\"} > 50",
-            "annotations = '{\"s\": \"é # {{ $value }}\"}'",
-        )
-        .await;
-    office.wait_state(&id, "live").await;
-    let print = || {
-        let output = std::process::Command::new(part("mimirtool"))
-            .args(["rules", "get", "alert_rule", "default", "--disable-color"])
-            .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        // It says first what it asks.
-        let said = std::str::from_utf8(&output.stdout).unwrap();
-        let yaml = &said[said.find("name:").unwrap()..];
-        serde_saphyr::from_str::<Value>(yaml).unwrap()["rules"][0].clone()
-    };
-    let printed = print();
-    assert_eq!(printed["alert"], "Hot: \"very\"");
-    assert_eq!(printed["annotations"]["s"], "é # {{ $value }}");
-    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
-    assert_eq!((code, diff.trim()), (0, ""), "{note}");
-    // What somebody does with mimirtool shows in the diff, and is gone after a sync.
-    let delete = std::process::Command::new(part("mimirtool"))
-        .args(["rules", "delete", "alert_rule", "default"])
-        .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
-        .status()
-        .unwrap();
-    assert!(delete.success());
-    let (code, diff, _) = run(&office, &["rules", "diff", "--organisation", &org]);
-    assert!(code == 1 && diff.contains("+- alert: \"Hot: \\\"very\\\"\""), "{code} {diff}");
-    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
-    assert_eq!(code, 0, "{said} {note}");
-    assert_eq!(print()["alert"], "Hot: \"very\"");
-}
-
-// For pipelines: exit codes say it all. Without a running proxy a sync is done by the command itself.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_commands_exit_codes_are_for_pipelines() {
-    let mut office = office(&[]).await;
-    let org = office.town.organisation().await;
-    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
-    office.town.proxy.process.signal("TERM");
-    wait_until("the proxy has ended", SOON, async || !office.town.proxy.process.is_running()).await;
-    office.rule(&org, "Good", "up == 0").await;
-    let (code, diff, note) = run(&office, &["rules", "diff"]);
-    assert!(
-        code == 1 && diff.contains("Good") && note.contains("1 of them not in sync"),
-        "{code} {diff} {note}"
-    );
-    let (code, said, note) = run(&office, &["rules", "sync"]);
-    assert!(code == 0 && said.contains("1 changed"), "{code} {said} {note}");
-    assert_eq!(office.groups(&org).await["default"], ["Good"]);
-    assert_eq!(run(&office, &["rules", "diff"]).0, 0);
-    assert_eq!(run(&office, &["rules", "check", "--database"]).0, 0);
-    office.rule(&org, "Bad", "sum((").await;
-    let (code, said, _) = run(&office, &["rules", "check", "--database", "--json"]);
-    assert!(code == 1 && said.contains("\"invalid\":1"), "{code} {said}");
-    // Files, with Mimir and without.
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("rules.yaml");
-    std::fs::write(&file, "- {name: A, expr: 'up == 0'}\n- {name: B, expr: 'sum(('}\n- {name: '', expr: up, for_duration: soon}\n").unwrap();
-    let file = file.to_str().unwrap();
-    let (code, said, note) = run(&office, &["rules", "check", file]);
-    assert!(
-        code == 1 && said.contains("rule 2 (B)") && said.contains("for_duration"),
-        "{code} {said}"
-    );
-    assert!(note.contains("3 rules, 2 invalid"), "{note}");
-    let offline = std::process::Command::new(harness::Proxy::binary())
-        .args(["rules", "check", file])
-        .output()
-        .unwrap();
-    let said = String::from_utf8(offline.stdout).unwrap();
-    assert!(offline.status.code() == Some(1) && said.contains("rule 2 (B): warning"), "{said}");
-    // What was named wrongly is nothing that is wrong with the rules.
-    for arguments in [
-        &["rules", "check", "nosuch.yaml"][..],
-        &["rules", "check", "--database", "--organisation", "nosuch"],
-        &["rules", "diff", "--organisation", "nosuch"],
-        &["rules", "sync", "--organisation", "nosuch"],
-    ] {
-        let (code, said, note) = run(&office, arguments);
-        assert!(code == 64 && note.contains("nosuch"), "{arguments:?}: {code} {said} {note}");
-    }
-    let nowhere = std::process::Command::new(harness::Proxy::binary())
-        .args(["rules", "diff"])
-        .env("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")
-        .output()
-        .unwrap();
-    assert_eq!(nowhere.status.code(), Some(64), "{nowhere:?}");
-    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
-    assert!(code == 1 && said.contains("1 invalid"), "{code} {said} {note}");
-    let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
-    assert_eq!(
-        command_with(&office.town.database, &away, &["rules", "diff"]).status.code(),
-        Some(69)
-    );
-    let _ = Mimir::shared().await;
-    let _: Client = office.ruler(&org);
-}
-
 // An alert on a metric that nobody exposes never fires.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_documents_name_metrics_that_exist() {
@@ -436,33 +314,4 @@ async fn what_mimir_refused_is_no_difference() {
         .await;
     let diff = service.get(&path(&org, "/diff")).await.json();
     assert_eq!(diff["in_sync"], false, "{diff}");
-}
-
-// An organisation that no tenant can be named after is told so and is in nobody's way.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
-    let settings = [("rules.organisation_grace", "\"0s\"")];
-    let office = office(&settings).await;
-    office.sql("insert into organisation (id) values ('__mimir_cluster')").await;
-    let id = office.rule("__mimir_cluster", "Up", "up == 0").await;
-    let org = office.town.organisation().await;
-    let good = office.rule(&org, "Good", "up == 0").await;
-    office.wait_state(&good, "live").await;
-    office.wait_state(&id, "error").await;
-    let (code, said, note) = run(&office, &["rules", "diff"]);
-    assert!(code == 0 && note.contains("__mimir_cluster"), "{code} {said} {note}");
-    let (code, said, note) = run(&office, &["rules", "check", "--database"]);
-    assert!(code == 1 && note.contains("2 rules, 1 invalid"), "{code} {said} {note}");
-    let failing = "mimir_tenant_proxy_rules_tenants_failing";
-    office.sync_all().await;
-    assert_eq!(office.town.proxy.metric(failing).await, 1.0);
-    office.sql("delete from organisation where id = '__mimir_cluster'").await;
-    office.sync_all().await;
-    office.sync_all().await;
-    wait_until("nothing is left of it", SOON, async || {
-        let left = "select count(*) from alert_rule_sync where organisation_id = '__mimir_cluster'";
-        office.town.database.query(left).await[0][0].as_deref() == Some("0")
-            && office.town.proxy.metric(failing).await == 0.0
-    })
-    .await;
 }
