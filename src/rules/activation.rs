@@ -284,10 +284,9 @@ impl Activation<'_> {
         self.groups = plan.observed.len() + plan.others;
         let mut is_whole = true;
         let mut steps = steps(&plan.diff, &plan.groups, self.groups, self.limits().groups);
-        if let Some(doubtful) = self.memory.doubtful_limits() {
-            // First what tells whether it still holds: if it does, nothing has been touched.
-            steps.sort_by_key(|step| !self.exceeds(step, plan, doubtful));
-        }
+        // First what tells whether doubtful limits still hold: if they do, nothing has been touched.
+        let none = RulerLimits::default();
+        steps.sort_by_key(|step| self.exceeded(step, plan) == none);
         for step in steps {
             match &step {
                 Step::Set(at) | Step::Replace(at) if self.is_broken(&plan.groups[*at]) => {}
@@ -303,12 +302,15 @@ impl Activation<'_> {
         Ok(is_whole && self.broken.is_empty())
     }
 
-    /// Whether Mimir would refuse a step if these were its limits.
-    fn exceeds(&self, step: &Step, plan: &Plan, limits: RulerLimits) -> bool {
-        let (Step::Set(at) | Step::Replace(at)) = step else { return false };
-        let group = &plan.groups[*at];
-        limits.rules_per_group.is_some_and(|limit| group.members.len() > limit)
-            || (limits.groups.is_some_and(|limit| self.groups >= limit) && !is_there(plan, group))
+    /// The doubtful limits for which Mimir would refuse a step.
+    fn exceeded(&self, step: &Step, plan: &Plan) -> RulerLimits {
+        let (Step::Set(at) | Step::Replace(at)) = step else { return RulerLimits::default() };
+        let (group, doubtful) = (&plan.groups[*at], self.memory.doubtful_limits());
+        let is_new = !is_there(plan, group);
+        RulerLimits {
+            rules_per_group: doubtful.rules_per_group.filter(|limit| group.members.len() > *limit),
+            groups: doubtful.groups.filter(|limit| is_new && self.groups >= *limit),
+        }
     }
 
     async fn take(&mut self, step: &Step, plan: &Plan) -> Result<Taken, Stop> {
@@ -345,10 +347,8 @@ impl Activation<'_> {
         match done {
             Ok(()) => {
                 self.wrote = true;
-                let doubtful = self.memory.doubtful_limits();
-                if doubtful.is_some_and(|doubtful| self.exceeds(step, plan, doubtful)) {
-                    self.memory.forget_shown();
-                }
+                let exceeded = self.exceeded(step, plan);
+                self.memory.refute(exceeded);
                 if !is_there(plan, group) || matches!(step, Step::Replace(_)) {
                     self.groups += 1;
                 }

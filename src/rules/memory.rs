@@ -19,7 +19,8 @@ pub(super) struct Memory {
     pub(super) kept: Option<KeptStatuses>,
     /// The limits that Mimir has told, and when.
     told: Option<(RulerLimits, Instant)>,
-    shown: Option<Shown>,
+    /// Rules in a group, and groups.
+    shown: [Option<Shown>; 2],
     /// Rows and listing that were seen to agree.
     pub(super) settled: Option<Settled>,
     /// Rules that Mimir will not take.
@@ -30,13 +31,19 @@ pub(super) struct Memory {
 /// How long limits are believed that were told.
 const TOLD: Duration = Duration::from_secs(240);
 
-/// Limits that a refusal has shown. They count besides what Mimir tells: it does not tell those of a
+/// A limit that a refusal has shown. It counts besides what Mimir tells: it does not tell those of a
 /// single namespace, and without a runtime configuration none.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
-    limits: RulerLimits,
-    /// From then on they may have been raised.
+    limit: usize,
+    /// From then on it may have been raised.
     doubtful_from: Instant,
+}
+
+impl Shown {
+    fn is_certain(&self) -> bool {
+        Instant::now() < self.doubtful_from
+    }
 }
 
 const SHOWN: Duration = Duration::from_secs(3600);
@@ -52,9 +59,7 @@ impl Memory {
     /// A memory of nothing but the limits that were shown to somebody before.
     pub(super) fn with_shown(limits: RulerLimits) -> Self {
         let mut memory = Self::default();
-        if limits != RulerLimits::default() {
-            memory.learn_shown(limits);
-        }
+        memory.learn_shown(limits);
         memory
     }
 
@@ -69,41 +74,49 @@ impl Memory {
 
     /// Limits that a refusal has shown and that are not doubted.
     pub(super) fn shown_limits(&self) -> RulerLimits {
-        let certain = self.shown.filter(|shown| Instant::now() < shown.doubtful_from);
-        certain.map(|shown| shown.limits).unwrap_or_default()
+        self.shown_if(Shown::is_certain)
     }
 
     /// Those that may have been raised since.
-    pub(super) fn doubtful_limits(&self) -> Option<RulerLimits> {
-        let doubtful = self.shown.filter(|shown| Instant::now() >= shown.doubtful_from);
-        doubtful.map(|shown| shown.limits)
+    pub(super) fn doubtful_limits(&self) -> RulerLimits {
+        self.shown_if(|shown| !shown.is_certain())
     }
 
     /// All that have been shown, doubted or not, for whoever comes after us.
     pub(super) fn all_shown(&self) -> RulerLimits {
-        self.shown.map(|shown| shown.limits).unwrap_or_default()
+        self.shown_if(|_| true)
     }
 
+    fn shown_if(&self, counts: impl Fn(&Shown) -> bool) -> RulerLimits {
+        let [rules_per_group, groups] =
+            self.shown.map(|shown| shown.filter(|shown| counts(shown)).map(|shown| shown.limit));
+        RulerLimits { rules_per_group, groups }
+    }
+
+    /// Mimir has refused what is over one of these.
     pub(super) fn learn_shown(&mut self, limits: RulerLimits) {
-        // What is doubted is not known any more.
-        let limits = limits.within(self.shown_limits());
-        self.shown = Some(Shown { limits, doubtful_from: Instant::now() + SHOWN });
+        let doubtful_from = Instant::now() + SHOWN;
+        for (shown, limit) in self.shown.iter_mut().zip([limits.rules_per_group, limits.groups]) {
+            *shown = limit.map(|limit| Shown { limit, doubtful_from }).or(*shown);
+        }
     }
 
-    /// Mimir has taken more.
-    pub(super) fn forget_shown(&mut self) {
-        self.shown = None;
+    /// Mimir has taken more than these.
+    pub(super) fn refute(&mut self, limits: RulerLimits) {
+        for (shown, limit) in self.shown.iter_mut().zip([limits.rules_per_group, limits.groups]) {
+            shown.take_if(|shown| Some(shown.limit) == limit);
+        }
     }
 
     /// Somebody asks for a sync, perhaps because limits have been raised or Mimir knows more: what it
     /// has refused is tried again.
     pub(super) fn doubt(&mut self) {
         self.told = None;
-        if self.shown.is_some() || !self.quarantine.is_empty() {
+        if self.all_shown() != RulerLimits::default() || !self.quarantine.is_empty() {
             self.settled = None;
         }
         self.quarantine = Quarantine::default();
-        if let Some(shown) = &mut self.shown {
+        for shown in self.shown.iter_mut().flatten() {
             shown.doubtful_from = Instant::now();
         }
     }
@@ -143,24 +156,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_refusal_has_shown_counts_until_it_is_doubted_or_refuted() {
+        let (none, groups) = (RulerLimits::default(), |groups| RulerLimits {
+            rules_per_group: None,
+            groups: Some(groups),
+        });
         let mut memory = Memory::with_shown(rules(10));
-        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(10), None));
-        memory.learn_shown(RulerLimits { rules_per_group: None, groups: Some(3) });
-        let both = RulerLimits { rules_per_group: Some(10), groups: Some(3) };
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(10), none));
+        memory.learn_shown(groups(3));
+        let both = rules(10).within(groups(3));
         assert_eq!(memory.shown_limits(), both);
         tokio::time::advance(SHOWN).await;
-        assert_eq!(
-            (memory.shown_limits(), memory.doubtful_limits()),
-            (RulerLimits::default(), Some(both))
-        );
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (none, both));
         assert_eq!(memory.all_shown(), both, "whoever comes after us hears of it");
-        // One of them still holds; of the other nothing is known any more.
+        // One of them still holds; the other is still doubted.
         memory.learn_shown(rules(12));
-        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(12), None));
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(12), groups(3)));
+        memory.refute(groups(3));
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (rules(12), none));
         memory.doubt();
-        assert_eq!(memory.doubtful_limits(), Some(rules(12)));
-        memory.forget_shown();
-        assert_eq!((memory.all_shown(), memory.doubtful_limits()), (RulerLimits::default(), None));
+        assert_eq!((memory.shown_limits(), memory.doubtful_limits()), (none, rules(12)));
     }
 
     #[tokio::test(start_paused = true)]
