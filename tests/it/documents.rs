@@ -9,6 +9,8 @@ use mimir_tenant_proxy::config::{Config, Environment};
 
 use crate::town::command_with;
 
+/// Backup and restore, as their page says.
+mod backup;
 /// The tokens that Supabase's hook makes.
 mod hook;
 /// Links and the headings that they lead to.
