@@ -319,7 +319,7 @@ fn limits_of_one_organisation_are_those_of_all_but_for_what_is_said() {
     let config = read(&format!("{MINIMAL}{limits}")).unwrap().limits.organisations;
     // UUIDs have one spelling.
     let own = config.overrides[&OrganisationId::parse(&id.to_lowercase()).unwrap()];
-    assert_eq!((own.push.in_flight, config.each.push.in_flight), (7, 256));
+    assert_eq!((own.push.in_flight, config.each.push.in_flight), (7, 500));
     assert_eq!(own.push.requests_per_second.unwrap().get(), 5);
     assert_eq!(own.otlp.bytes_per_second.unwrap().get(), 1 << 20);
     assert_eq!(config.each.otlp.bytes_per_second, None);
