@@ -7,7 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::file::{self, FileRow};
-use super::{MOST_UNANSWERED, Outcome, Said, engine, no_such, organisation, unavailable};
+use super::{
+    EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, engine, no_such, organisation, unavailable,
+};
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::rules::{Engine, Parsed, RuleDefaults, expression_fault, parse, promql_warning};
@@ -59,7 +61,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     let defaults =
         RuleDefaults { interval: config.rules.evaluation_interval, group: "default".to_owned() };
     let mut findings = Vec::with_capacity(rows.len());
-    let mut unanswered = 0;
+    let (mut unanswered, mut in_a_row) = (0, 0);
     for FileRow { place, row } in rows {
         let name = row.name.clone().unwrap_or_default();
         let (fault, warning) = match parse(&row, &defaults) {
@@ -73,10 +75,11 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
                         Ok(tenant) => expression_fault(client, tenant, &rule.rule.expr).await,
                         Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
                     };
-                    unanswered = if asked.is_ok() { 0 } else { unanswered + 1 };
+                    in_a_row = if asked.is_ok() { 0 } else { in_a_row + 1 };
+                    unanswered += usize::from(asked.is_err());
                     match asked {
                         Ok(fault) => (fault, None),
-                        Err(error) if unanswered >= MOST_UNANSWERED => {
+                        Err(error) if in_a_row >= MOST_UNANSWERED => {
                             return Ok(unavailable(error));
                         }
                         Err(error) => (None, Some(format!("not judged: {error}"))),
@@ -86,7 +89,12 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
         };
         findings.push(Finding { place, name, fault, warning });
     }
-    Ok(said(&findings, client.is_some(), args.json))
+    let mut said = said(&findings, client.is_some(), args.json);
+    if unanswered > 0 {
+        // What was not judged is not good.
+        said.exit_code = EXIT_UNAVAILABLE;
+    }
+    Ok(said)
 }
 
 fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<Vec<FileRow>, String> {

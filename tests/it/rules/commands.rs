@@ -119,6 +119,12 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
     assert!(code == 1 && said.contains("1 invalid"), "{code} {said} {note}");
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
+    // However few they are: what nobody has judged is not good.
+    let one = directory.path().join("one.yaml");
+    std::fs::write(&one, "- {name: A, expr: 'up == 0'}\n").unwrap();
+    let unjudged =
+        command_with(&office.town.database, &away, &["rules", "check", one.to_str().unwrap()]);
+    assert_eq!(unjudged.status.code(), Some(69), "{unjudged:?}");
     assert_eq!(
         command_with(&office.town.database, &away, &["rules", "diff"]).status.code(),
         Some(69)
