@@ -36,6 +36,8 @@ impl<'a> Document<'a> {
             problem: format!("not TOML: {}", error.message().replace('\n', ", ")),
         });
         let mut faults: Vec<Fault> = broken.collect();
+        // What a parser says further of a line that it has given up is noise.
+        faults.dedup_by_key(|fault| fault.line);
         let mut root = Table::new();
         if faults.is_empty() {
             match text.parse() {
