@@ -72,7 +72,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 31] = [
+const CHECKS: [Check; 32] = [
     keys::unknown,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
@@ -100,6 +100,7 @@ const CHECKS: [Check; 31] = [
     alerts::nowhere,
     alerts::without_fallback,
     ours::timeouts,
+    ours::queries,
     ours::sizes,
     listeners::public,
     shutdown::graceful_leave,

@@ -265,10 +265,15 @@ fn read_admin_keys(section: &mut Section<'_>) -> Vec<Secret> {
         key.len() >= MIN_SECRET_BYTES
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b))
     };
-    if !keys.iter().all(is_sendable) {
+    for (place, _) in keys.iter().enumerate().filter(|(_, key)| !is_sendable(key)) {
+        let which = if keys.len() > 1 {
+            format!("key {} of {} ", place + 1, keys.len())
+        } else {
+            String::new()
+        };
         let problem = format!(
-            "must have at least {MIN_SECRET_BYTES} characters of 0-9 A-Z a-z - . _ ~ + / =, such as \
-             from: openssl rand -hex 32"
+            "{which}must have at least {MIN_SECRET_BYTES} characters of 0-9 A-Z a-z - . _ ~ + / =, \
+             such as from: openssl rand -hex 32"
         );
         section.fault("admin_key", problem);
     }

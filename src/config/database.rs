@@ -108,12 +108,12 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
         reads_sessions: false,
         reads_rules: false,
         queries: QueriesConfig {
-            membership: section.get("membership_query", None, |raw| query(raw, Some("uuid[]"))),
-            device_key: section.get("device_key_query", None, |raw| query(raw, Some("bytea[]"))),
-            revocation: section.get("revocation_query", None, |raw| query(raw, None)),
-            session: section.get("session_query", None, |raw| query(raw, Some("uuid[]"))),
-            organisation: section.get("organisation_query", None, |raw| query(raw, None)),
-            alert_rule: section.get("alert_rule_query", None, |raw| query(raw, Some("text[]"))),
+            membership: query(section, "membership_query", Some("uuid[]")),
+            device_key: query(section, "device_key_query", Some("bytea[]")),
+            revocation: query(section, "revocation_query", None),
+            session: query(section, "session_query", Some("uuid[]")),
+            organisation: query(section, "organisation_query", None),
+            alert_rule: query(section, "alert_rule_query", Some("text[]")),
         },
         max_connections: section.get("max_connections", 4, |raw| {
             number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
@@ -136,14 +136,16 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     ((!url.is_empty()).then_some(config), is_wanted)
 }
 
-/// A query of the operator's, and the type of its one parameter, if it gets one.
-fn query(raw: Raw, parameter: Option<&str>) -> Result<Option<String>, String> {
-    let query = text(raw)?;
+/// A query of the operator's that gets one parameter of a type, or none.
+fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) -> Option<String> {
+    let query = section.get(key, String::new(), text);
     if query.trim().is_empty() {
-        return Ok(None);
+        return None;
     }
-    sql::check(&query, parameter)?;
-    Ok(Some(query))
+    if let Err(problem) = sql::check(&query, parameter) {
+        section.fault(key, problem);
+    }
+    Some(query)
 }
 
 /// Reads the address only to judge it. What is said of it never repeats it: it holds a password.

@@ -99,7 +99,7 @@ pub(super) fn read(
     let of_upstream = upstream.map(of_upstream).unwrap_or_default();
     let is_asked = upstream.is_some_and(|upstream| upstream.consul.is_some());
     let urls = section.get_list("urls", of_upstream, ruler_url);
-    if urls.is_empty() && section.says("urls") {
+    if urls.is_empty() && section.says("urls") && !section.is_faulty("urls") {
         section.fault("urls", "must hold at least one address".to_owned());
     } else if enabled && urls.is_empty() && is_asked && !section.is_faulty("urls") {
         let problem =

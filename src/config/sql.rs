@@ -8,26 +8,26 @@ pub(super) fn check(query: &str, parameter: Option<&str>) -> Result<(), String> 
         return Err("has a quote or a comment that does not end".to_owned());
     }
     if found.goes_on {
-        return Err("must be one query, without ';' inside".to_owned());
+        return Err("must be one query and has multiple commands, with a ';' between".to_owned());
     }
     let first = found.first.to_ascii_lowercase();
     if !["select", "with", "values", "table"].contains(&first.as_str()) {
-        return Err(format!("must begin with select or with, not {:?}", found.first));
+        return Err(format!(
+            "has a syntax error: begin with select or with, not {:?}",
+            found.first
+        ));
     }
-    let names = |numbers: &[u32]| {
-        numbers.iter().map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
-    };
+    let names: Vec<String> = found.parameters.iter().map(|number| format!("${number}")).collect();
+    let (count, names) = (names.len(), names.join(", "));
     match parameter {
-        None if found.parameters.is_empty() => Ok(()),
-        None => Err(format!("has {}, but it gets no parameter", names(&found.parameters))),
+        None if count == 0 => Ok(()),
+        None => Err(format!("has a parameter ({names}) and must have none")),
         Some(_) if found.parameters == [1] => Ok(()),
-        Some(kind) if found.parameters.is_empty() => Err(format!(
-            "has no $1, so every look-up would read everything; it gets a {kind}, for use as in \
-             \"where … = any($1)\""
+        Some(kind) if count == 0 => Err(format!(
+            "has 0 parameters, so every look-up would read everything, and must have $1, a {kind}, \
+             as in \"where … = any($1)\""
         )),
-        Some(kind) => {
-            Err(format!("has {}, but it gets $1 alone, a {kind}", names(&found.parameters)))
-        }
+        Some(kind) => Err(format!("has {count} parameters ({names}) and must have $1, a {kind}")),
     }
 }
 
@@ -193,14 +193,14 @@ mod tests {
         assert!(check("(select 1 where b = any($1))", one).is_ok());
         assert!(check("select 1", none).is_ok());
         for (query, parameter, words) in [
-            ("select 1", one, "has no $1"),
-            ("select '$1'", one, "has no $1"),
-            ("select $1, $2", one, "has $1, $2"),
-            ("select $2", one, "has $2"),
-            ("select $1", none, "gets no parameter"),
+            ("select 1", one, "must have $1, a uuid[]"),
+            ("select '$1'", one, "has 0 parameters"),
+            ("select $1, $2", one, "has 2 parameters ($1, $2)"),
+            ("select $2", one, "($2) and must have $1"),
+            ("select $1", none, "must have none"),
             ("select $1; drop table x", one, "one query"),
-            ("delete from x where a = $1", one, "must begin with"),
-            ("public.membership", one, "must begin with"),
+            ("delete from x where a = $1", one, "begin with select"),
+            ("public.membership", one, "begin with select"),
             ("select 'a where b = $1", one, "does not end"),
         ] {
             let problem = check(query, parameter).unwrap_err();

@@ -580,3 +580,20 @@ fn queries_have_the_parameters_that_they_get() {
         assert_eq!(keys(&found), [format!("database.{key}")]);
     }
 }
+
+// The second could not be bound, which `serve` would say only when it starts.
+#[test]
+fn both_ports_cannot_be_one() {
+    let with = |public: &str, internal: &str| {
+        read(&format!("{MINIMAL}\n[listen]\naddress = {public:?}\ninternal_address = {internal:?}"))
+    };
+    for (public, internal) in [
+        ("[::]:8080", "[::]:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("127.0.0.1:9090", "[::]:9090"),
+    ] {
+        assert_eq!(keys(&with(public, internal).unwrap_err()), ["listen.internal_address"]);
+    }
+    assert!(with("127.0.0.1:8080", "127.0.0.2:8080").is_ok());
+    assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
+}

@@ -86,10 +86,27 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
 /// A duration such as `250ms`, `10s`, `5m`, `1h30m`, within bounds.
 pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
     let wanted = || {
-        format!("must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {min:?} to {max:?}")
+        format!(
+            "must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {} to {}",
+            show_duration(min),
+            show_duration(max)
+        )
     };
     let duration = text(raw).ok().and_then(|text| parse_duration(&text)).ok_or_else(wanted)?;
     if (min..=max).contains(&duration) { Ok(duration) } else { Err(wanted()) }
+}
+
+/// A bound as one would write it: in the largest unit that it is a whole number of.
+fn show_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let milliseconds = duration.as_millis();
+    let whole = |(unit, _): &(u128, &str)| milliseconds.is_multiple_of(*unit);
+    match UNITS.into_iter().find(whole).filter(|_| milliseconds > 0) {
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None if milliseconds == 0 => "0s".to_owned(),
+        None => format!("{milliseconds}ms"),
+    }
 }
 
 /// Reads a duration such as `90d` or `1h30m`.
@@ -243,6 +260,13 @@ mod tests {
         }
         for right in ["http://[::1]:8080", "http://[fdaa:0:1::3]/", "https://a.b/c%20d"] {
             assert!(url(Raw::Environment(right.to_owned())).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_shown_as_they_are_written() {
+        for text in ["0s", "100ms", "90s", "5m", "1h", "30d"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
     }
 

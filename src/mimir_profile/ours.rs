@@ -67,21 +67,17 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
         findings.push(profile.warning(check, READ.0, &wrong, right));
     }
     // Go counts the time for the answer from the end of the request's head on, the body's way up
-    // included.
-    let query = time(profile, QUERY);
-    let needed = [("our limits.body_timeout", Some(ours.body_timeout)), ("querier.timeout", query)];
-    let longest = needed.into_iter().filter_map(|(name, time)| Some((time?, name))).max();
-    if let (Some(write), Some((needed, name))) = (time(profile, WRITE), longest)
-        && write < needed
-    {
+    // included: seen, a body that took longer got an empty answer.
+    if let Some(write) = time(profile, WRITE).filter(|write| *write < ours.body_timeout) {
         let wrong = format!(
-            "is {write:?}, counted from a request's head, and {name} {needed:?}: what takes longer \
-             gets no answer, even if it was stored"
+            "is {write:?}, counted from a request's head, and our limits.body_timeout {:?}: a slower \
+             upload gets no answer, stored or not",
+            ours.body_timeout
         );
-        let right = format!("make it longer than {name}");
-        findings.push(profile.warning(check, WRITE.0, &wrong, &right));
+        let right = "make it longer than limits.body_timeout, or that one shorter";
+        findings.push(profile.warning(check, WRITE.0, &wrong, right));
     }
-    if let Some(query) = query.filter(|query| *query >= ours.response_timeout) {
+    if let Some(query) = time(profile, QUERY).filter(|query| *query >= ours.response_timeout) {
         let wrong = format!(
             "is {query:?}, and our upstream.response_timeout {:?}: we give up on queries (504) that \
              Mimir goes on with",
@@ -91,6 +87,22 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
         findings.push(profile.warning(check, QUERY.0, &wrong, right));
     }
     findings
+}
+
+/// Mimir does not start if a query may take longer than its answer (seen).
+pub(super) fn queries(profile: &Profile) -> Vec<Finding> {
+    let times = (time(profile, QUERY), time(profile, WRITE));
+    let (Some(query), Some(write)) = times else { return Vec::new() };
+    if query <= write {
+        return Vec::new();
+    }
+    let key = if profile.get(QUERY.0).is_some() { QUERY.0 } else { WRITE.0 };
+    let wrong = format!(
+        "does not fit: {} ({query:?}) is longer than {} ({write:?}): Mimir does not start",
+        QUERY.0, WRITE.0
+    );
+    let right = "make the second at least as long as the first";
+    vec![profile.error("query-timeout", key, &wrong, right)]
 }
 
 pub(super) fn sizes(profile: &Profile) -> Vec<Finding> {

@@ -158,7 +158,10 @@ fn limits_are_compared_with_ours() {
     assert_eq!(whole("0s", "0", slow), [""; 0], "0 is no limit");
     assert_eq!(whole("5m", "3m", slow), [write]);
     assert_eq!(whole("4m59s", "5m", slow), [read]);
-    assert_eq!(whole("30s", "1m", OURS), [write], "shorter than querier.timeout");
+    let text = "server: {http_server_write_timeout: 1m, http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}\n";
+    let findings = examine(text, &Variables::Unknown, ALONE);
+    assert_eq!((findings[0].check, findings.len()), ("query-timeout", 1));
+    assert_eq!(found("querier: {timeout: 3m}\n"), one("query-timeout", "querier.timeout"));
     let query = one("timeout-mismatch", "querier.timeout");
     let impatient = Ours { response_timeout: seconds(60), ..OURS };
     assert_eq!(with("target: all\n", impatient), query);
