@@ -22,6 +22,9 @@ pub struct DatabaseConfig {
     pub reads_sessions: bool,
     /// Whether alert rules are read (`rules.enabled`).
     pub reads_rules: bool,
+    /// Whether every organisation that there is stands in a table that is read: ours, where members
+    /// are read from ours, or one that `organisation_query` names.
+    pub knows_organisations: bool,
     /// Queries in place of those on our tables.
     pub queries: QueriesConfig,
     /// Connections, beside the one that listens.
@@ -94,6 +97,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
         schema: section.get("schema", "public".to_owned(), identifier),
         reads_sessions: false,
         reads_rules: false,
+        knows_organisations: false,
         queries: QueriesConfig {
             membership: section.get("membership_query", None, query),
             device_key: section.get("device_key_query", None, query),

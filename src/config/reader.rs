@@ -166,28 +166,52 @@ impl Section<'_> {
 
     /// Reads a secret, which may also stand in a file that `MTP__SECTION__KEY_FILE` names.
     pub(super) fn secret(&mut self, key: &'static str) -> Secret {
-        let file_key = format!("{key}_file");
-        let from_file = self.environment.remove(&file_key).and_then(|path| {
-            let name = Environment::name(self.name, &file_key);
-            if self.environment.contains_key(key) {
-                let problem =
-                    format!("is set beside {}; set one", Environment::name(self.name, key));
-                self.faults.push(Fault { key: name, problem });
-                return None;
-            }
-            match std::fs::read_to_string(&path) {
-                // An editor's final line break is not part of a secret.
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.faults
-                        .push(Fault { key: name, problem: format!("cannot be read: {error}") });
-                    None
-                }
-            }
-        });
+        let from_file = self.secret_file(key).map(|text| Secret::new(&text));
         let direct = self
             .get(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
         from_file.unwrap_or(direct)
+    }
+
+    /// As [`Section::secret`], for a key that may hold several: a list, or a text that `split`
+    /// takes apart.
+    pub(super) fn secrets(
+        &mut self,
+        key: &'static str,
+        split: impl Fn(&str) -> Vec<String>,
+    ) -> Vec<Secret> {
+        let read = |raw| match raw {
+            Raw::File(Value::String(text)) => Ok(split(&text)),
+            Raw::Environment(text) if text.trim_start().starts_with('[') => {
+                // A secret may begin with a bracket, too.
+                Ok(super::values::list(Raw::Environment(text.clone()))
+                    .unwrap_or_else(|_| split(&text)))
+            }
+            Raw::Environment(text) => Ok(split(&text)),
+            list => super::values::list(list),
+        };
+        let from_file = self.secret_file(key).map(|text| split(&text));
+        let direct = self.get(key, Vec::new(), read);
+        from_file.unwrap_or(direct).iter().map(|text| Secret::new(text)).collect()
+    }
+
+    /// The text of the file that `MTP__SECTION__KEY_FILE` names.
+    fn secret_file(&mut self, key: &'static str) -> Option<String> {
+        let file_key = format!("{key}_file");
+        let path = self.environment.remove(&file_key)?;
+        let name = Environment::name(self.name, &file_key);
+        if self.environment.contains_key(key) {
+            let problem = format!("is set beside {}; set one", Environment::name(self.name, key));
+            self.faults.push(Fault { key: name, problem });
+            return None;
+        }
+        match std::fs::read_to_string(&path) {
+            // An editor's final line break is not part of a secret.
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => {
+                self.faults.push(Fault { key: name, problem: format!("cannot be read: {error}") });
+                None
+            }
+        }
     }
 
     /// Notes a fault that spans keys, or that a parser cannot know of.
