@@ -248,6 +248,7 @@ async fn nobody_waits_for_a_database_that_is_known_to_be_away() {
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
     // It is tried again, which is how it shows that it is back.
+    scene.settle().await;
     assert_eq!(scene.table.count(), 2);
     scene.table.gate.as_ref().unwrap().add_permits(1000);
     scene.settle().await;

@@ -96,21 +96,26 @@ const PROBE_AFTER: Duration = Duration::from_millis(50);
 /// How long the reason of a connection that did not come is looked for.
 const LONGEST_DIAGNOSIS: Duration = Duration::from_secs(1);
 
-/// Why a pool has not given a connection in time: all are in use, or none can be made.
+/// Why a pool has not given a connection in time: none can be made, or all are in use.
 async fn why_late(pool: &PgPool, config: &DatabaseConfig) -> StoreError {
-    let most = pool.options().get_max_connections();
-    if pool.size() >= most {
-        let waited = config.connect_timeout;
-        let problem =
-            format!("all {most} connections were in use for {waited:?} (database.max_connections)");
-        return StoreError::Unavailable(problem);
-    }
     match timeout(LONGEST_DIAGNOSIS, connect(config)).await {
         Ok(Err(error)) => error,
-        Ok(Ok(_)) | Err(_) => match options_of(config) {
-            Ok(options) => late(config, &options),
-            Err(error) => error,
-        },
+        Ok(Ok(_)) => {
+            let (most, waited) = (pool.options().get_max_connections(), config.connect_timeout);
+            StoreError::Unavailable(format!(
+                "no connection was free for {waited:?}, of {most} (database.max_connections)"
+            ))
+        }
+        Err(_) => options_of(config).map_or_else(|error| error, |options| late(config, &options)),
+    }
+}
+
+/// Why the connection that listens could not be made.
+pub(super) fn not_listening(error: &sqlx::Error, config: &DatabaseConfig) -> StoreError {
+    match options_of(config) {
+        Err(error) => error,
+        Ok(options) if matches!(error, sqlx::Error::PoolTimedOut) => late(config, &options),
+        Ok(options) => not_connected(error, &options),
     }
 }
 
@@ -261,7 +266,7 @@ mod tests {
         let place = |url: &str| place(&options_of(&config(url)).unwrap());
         assert_eq!(place("postgres://u:p@[fdaa:0:1::3]:5433/d"), "[fdaa:0:1::3]:5433");
         assert_eq!(place("postgres://u:p@db.example.com/d"), "db.example.com:5432");
-        let socket = place("postgres://u@/d?host=/var/run/postgresql");
+        let socket = place("postgres:///d?host=/var/run/postgresql");
         assert_eq!(socket, "/var/run/postgresql/.s.PGSQL.5432");
     }
 

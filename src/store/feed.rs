@@ -179,7 +179,9 @@ impl Store {
     async fn listener(&self) -> Result<PgListener, StoreError> {
         let pool = connect::listening_pool(&self.0.config)?;
         connect::reach(&self.0.config).await?;
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let listener = PgListener::connect_with(&pool).await;
+        let mut listener =
+            listener.map_err(|error| connect::not_listening(&error, &self.0.config))?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
