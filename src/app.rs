@@ -179,7 +179,9 @@ impl Shared {
         );
         let authenticator = authenticator.with_webhook(&config.rules.webhook_secret);
         let memberships = database.and_then(|database| database.memberships.clone());
-        let authorizer = Arc::new(Authorizer::new(config.tenancy.clone(), memberships));
+        let organisations = database.and_then(|database| database.organisations.clone());
+        let authorizer = Authorizer::new(config.tenancy.clone(), memberships);
+        let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
         let admin = Admin::new(store, rules, Arc::clone(&authorizer), clock.clone());
         let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
@@ -257,8 +259,20 @@ fn metric_names() -> MetricNames {
 
 fn listen_on(key: &str, address: std::net::SocketAddr) -> io::Result<TcpListener> {
     listener::bind(address).map_err(|error| {
-        io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}"))
+        let hint = ipv6_hint(address, &error).unwrap_or_default();
+        io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}{hint}"))
     })
+}
+
+/// What helps where the machine has no IPv6, as in many containers: the default address is `[::]`.
+fn ipv6_hint(address: std::net::SocketAddr, error: &io::Error) -> Option<String> {
+    // Linux: the kernel is built or started without it (EAFNOSUPPORT), or no interface has it
+    // (EADDRNOTAVAIL).
+    const NO_IPV6: [i32; 2] = [97, 99];
+    let is_off = error.raw_os_error().is_some_and(|code| NO_IPV6.contains(&code));
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    (is_off && is_any)
+        .then(|| format!("; IPv6 is off on this machine: use \"0.0.0.0:{}\"", address.port()))
 }
 
 async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: CancellationToken) {
@@ -270,4 +284,23 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
 
 async fn is_over(cancelled: &CancellationToken, interval: Duration) -> bool {
     tokio::time::timeout(interval, cancelled.cancelled()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_ipv6_is_off_the_other_address_is_named() {
+        let hint = |address: &str, code: i32| {
+            ipv6_hint(address.parse().unwrap(), &io::Error::from_raw_os_error(code))
+        };
+        for code in [97, 99] {
+            assert!(hint("[::]:8080", code).unwrap().contains("0.0.0.0:8080"));
+        }
+        // In use, another address, or IPv4 already.
+        assert_eq!(hint("[::]:8080", 98), None);
+        assert_eq!(hint("[fdaa::3]:8080", 99), None);
+        assert_eq!(hint("0.0.0.0:8080", 99), None);
+    }
 }

@@ -18,6 +18,7 @@ mod credential;
 mod device_key;
 mod device_keys;
 mod explain;
+mod json;
 mod jws;
 mod key_set;
 mod key_source;
@@ -41,8 +42,8 @@ use crate::directory::Origin;
 use crate::telemetry::Metrics;
 
 pub use device_key::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
-pub use device_keys::{DeviceKeys, explain_validity};
-pub use explain::{Explanation, explain};
+pub use device_keys::DeviceKeys;
+pub use explain::{Explanation, Verdict, bare_credential, explain};
 pub use key_set::KeySet;
 pub use key_source::{KeySource, KeySourceState, fetch as fetch_key_set, key_set_client};
 #[cfg(test)]
@@ -51,7 +52,7 @@ pub use principal::{
     Claimed, ClaimedOrganisations, ClaimedRole, Device, Identity, Principal, PrincipalId, Service,
     User,
 };
-pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, RevokedUser, TokenFault};
+pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, RevokedUser, Times, TokenFault};
 pub use revocations::Revocations;
 pub use sessions::Sessions;
 
@@ -90,6 +91,45 @@ pub struct Caller {
     pub principal: Arc<Principal>,
     /// Whether the credential was verified for this request, or remembered.
     pub proof: Proof,
+}
+
+/// A refusal, and whose credential it was if that is certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Whose it was, for the log: the token's signature fits, or the device's key is known.
+    pub known: Option<Known>,
+}
+
+/// Who has shown a credential that is genuine, and refused for another reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What kind of caller.
+    pub kind: &'static str,
+    /// Which one.
+    pub id: PrincipalId,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let device = match &refusal {
+            Refusal::DeviceKey(
+                DeviceKeyFault::Revoked(device) | DeviceKeyFault::Expired { device, .. },
+            ) => Some(device.0),
+            _ => None,
+        };
+        let known = device.map(|id| Known { kind: "device", id: PrincipalId::Uuid(id) });
+        Self { refusal, known }
+    }
+}
+
+impl From<verify::Failed> for Refused {
+    fn from(failed: verify::Failed) -> Self {
+        let user = |user: crate::tenancy::UserId| PrincipalId::Uuid(user.0);
+        let known = failed.user.map(|id| Known { kind: "user", id: user(id) });
+        Self { refusal: failed.refusal, known }
+    }
 }
 
 /// How a credential was verified.
@@ -141,7 +181,7 @@ impl Authenticator {
         &self,
         headers: &HeaderMap,
         client: IpAddr,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, Refused> {
         match credential::read(headers)? {
             Credential::Bearer(bytes) => self.by_token(bytes).await,
             Credential::DeviceKey(hash) => {
@@ -152,7 +192,8 @@ impl Authenticator {
             }
             Credential::Password(password) => {
                 let digest = token_cache::digest(&password);
-                self.by_admin_key(&digest).ok_or(Refusal::Credential(Password))
+                let wrong = || credential::mistake(&password).unwrap_or(Password);
+                self.by_admin_key(&digest).ok_or_else(|| Refusal::Credential(wrong()).into())
             }
         }
     }
@@ -165,7 +206,7 @@ impl Authenticator {
     }
 
     /// Says whether a request comes from the database's webhooks.
-    pub fn authenticate_webhook(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    pub fn authenticate_webhook(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
         self.webhook.check(headers)?;
         let principal = Arc::new(Principal::service(Service::Webhook));
         Ok(Caller { principal, proof: Proof::Verified })
@@ -178,16 +219,14 @@ impl Authenticator {
             .then(|| Caller { principal: principal(), proof: Proof::Verified })
     }
 
-    async fn by_token(&self, bytes: &[u8]) -> Result<Caller, Refusal> {
+    async fn by_token(&self, bytes: &[u8]) -> Result<Caller, Refused> {
         let digest = token_cache::digest(bytes);
         let now = self.clock.unix_seconds();
         if let Some(verified) = self.cache.get(&digest) {
             // The key may have left the set, or the set may be too old to be trusted.
             if self.verifier.still_holds(&verified, now) {
                 self.metrics.token_cache_hits.increment(1);
-                let principal = Arc::clone(&verified.principal);
-                self.check_not_revoked(&principal).await?;
-                return Ok(Caller { principal, proof: Proof::Cached });
+                return self.unless_revoked(verified.principal, Proof::Cached).await;
             }
             self.cache.remove(&digest);
         }
@@ -199,8 +238,21 @@ impl Authenticator {
         let verified = self.verifier.verify(token, now).await?;
         let principal = Arc::clone(&verified.principal);
         self.cache.put(digest, verified, now);
-        self.check_not_revoked(&principal).await?;
-        Ok(Caller { principal, proof: Proof::Verified })
+        self.unless_revoked(principal, Proof::Verified).await
+    }
+
+    async fn unless_revoked(
+        &self,
+        principal: Arc<Principal>,
+        proof: Proof,
+    ) -> Result<Caller, Refused> {
+        match self.check_not_revoked(&principal).await {
+            Ok(()) => Ok(Caller { principal, proof }),
+            Err(refusal) => {
+                let known = Known { kind: principal.kind(), id: principal.id() };
+                Err(Refused { refusal, known: Some(known) })
+            }
+        }
     }
 
     async fn check_not_revoked(&self, principal: &Principal) -> Result<(), Refusal> {

@@ -11,6 +11,7 @@ mod decision;
 mod denial;
 mod grant;
 mod memberships;
+mod organisations;
 mod selector;
 mod standing;
 
@@ -22,11 +23,14 @@ use crate::authn::{Identity, Principal};
 use crate::config::TenancyConfig;
 use crate::directory::{Found, Origin};
 use crate::route::{Access, Route};
-use crate::tenancy::{Membership, OrganisationId, Scope};
+use crate::tenancy::{Membership, OrganisationId, Scope, Scopes};
+
+use selector::Selector;
 
 pub use denial::Denial;
 pub use grant::{AdminGrant, Grant, Reach};
 pub use memberships::Memberships;
+pub use organisations::Organisations;
 pub use selector::SelectorFault;
 pub use standing::{Place, Source, Standing};
 
@@ -34,6 +38,7 @@ pub use standing::{Place, Source, Standing};
 pub struct Authorizer {
     config: TenancyConfig,
     memberships: Option<Arc<Memberships>>,
+    organisations: Option<Arc<Organisations>>,
 }
 
 /// What the table says of a caller, and where that comes from; nothing if it was not asked.
@@ -47,7 +52,15 @@ impl Authorizer {
     /// Makes an authorizer from its section of the configuration, with the memberships if there is a
     /// table of them.
     pub fn new(config: TenancyConfig, memberships: Option<Arc<Memberships>>) -> Self {
-        Self { config, memberships }
+        Self { config, memberships, organisations: None }
+    }
+
+    /// The same with a table of all organisations: callers who reach every one of them then reach
+    /// those that there are.
+    #[must_use]
+    pub fn with_organisations(mut self, organisations: Option<Arc<Organisations>>) -> Self {
+        self.organisations = organisations;
+        self
     }
 
     /// Grants a request for telemetry, or says why not.
@@ -58,11 +71,43 @@ impl Authorizer {
         scope: Scope,
         headers: &HeaderMap,
     ) -> Result<Grant, Denial> {
+        // What cannot be read is refused before the table is asked.
         let selector = selector::read(headers, self.config.federation).map_err(Denial::Selector)?;
         let asked = self.ask(principal).await?;
-        let standing = self.standing(principal, &asked)?;
-        let template = &self.config.template;
-        decision::decide(template, principal, &standing, route, scope, &selector)
+        let grant = self.decide(principal, &asked, route, scope, &selector)?;
+        if let (Identity::Service(_), Some(known)) = (principal.identity(), &self.organisations) {
+            for organisation in grant.organisations() {
+                if known.lack(organisation).await {
+                    return Err(Denial::NotAMember);
+                }
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Decides by what the table said, for `explain-token`.
+    pub fn explain(
+        &self,
+        principal: &Arc<Principal>,
+        asked: &Asked,
+        route: &'static Route,
+        scope: Scope,
+        headers: &HeaderMap,
+    ) -> Result<Grant, Denial> {
+        let selector = selector::read(headers, self.config.federation).map_err(Denial::Selector)?;
+        self.decide(principal, asked, route, scope, &selector)
+    }
+
+    fn decide(
+        &self,
+        principal: &Arc<Principal>,
+        asked: &Asked,
+        route: &'static Route,
+        scope: Scope,
+        selector: &Selector,
+    ) -> Result<Grant, Denial> {
+        let standing = self.standing(principal, asked)?;
+        decision::decide(&self.config.template, principal, &standing, route, scope, selector)
     }
 
     /// Grants a request to `/admin`, or says why not. The organisation is the path's.
@@ -74,7 +119,8 @@ impl Authorizer {
     ) -> Result<AdminGrant, Denial> {
         if let Access::AnyPrincipal | Access::Webhook = route.access {
             let principal = Arc::clone(principal);
-            return Ok(AdminGrant { principal, route, reach: Reach::Own });
+            let scopes = Scopes::default();
+            return Ok(AdminGrant { principal, route, reach: Reach::Own, scopes });
         }
         let asked = self.ask(principal).await?;
         let standing = self.standing(principal, &asked)?;

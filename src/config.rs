@@ -23,7 +23,9 @@ mod values;
 use std::fmt;
 use std::path::Path;
 
-pub use auth::{AuthConfig, KeySetConfig, OauthClients, ServiceRole, TokenPolicy};
+pub use auth::{
+    AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
+};
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig};
 pub use environment::Environment;
@@ -113,6 +115,9 @@ impl Config {
         if let Some(database) = &mut config.database {
             database.reads_sessions = config.auth.check_sessions;
             database.reads_rules = config.rules.enabled;
+            let queries = &database.queries;
+            let is_ours = config.tenancy.membership.reads_table() && queries.membership.is_none();
+            database.knows_organisations = is_ours || queries.organisation.is_some();
         }
         config.warnings = document.finish()?;
         Ok(config)

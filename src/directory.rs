@@ -98,6 +98,8 @@ pub struct Queue<K>(mpsc::UnboundedReceiver<K>);
 const UNWATCHED_TTL: Duration = Duration::from_millis(500);
 /// After a failure, the pause before the next attempt.
 const REST: Duration = Duration::from_millis(500);
+/// How long a request waits for a reading where there is something to go on with.
+const STALE_PATIENCE: Duration = Duration::from_secs(1);
 /// Keys that are read in one query.
 const MOST_AT_ONCE: usize = 1000;
 
@@ -116,7 +118,7 @@ impl Rules {
 
 impl<K, V> Directory<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// A directory that knows nothing yet, and the queue that somebody has to serve with
@@ -158,20 +160,21 @@ where
         let stale = known
             .zip(age)
             .filter(|(entry, age)| entry.value.is_some() && *age <= self.rules.stale_max_age);
-        if let Some((entry, age)) = &stale
-            && self.is_away()
-        {
-            // Nobody waits for a database that is away; but somebody asks whether it is back.
-            if !self.is_resting() && self.flights.ensure(*key) {
-                self.send(*key);
+        if self.is_away() {
+            // Nobody waits for a database that is away; but now and then it is tried.
+            self.try_again(key);
+            if let Some((entry, age)) = &stale {
+                return Ok(self.stale(entry, *age));
             }
-            return Ok(self.stale(entry, *age));
-        }
-        if self.is_resting() {
             self.metrics.unavailable.increment(1);
             return Err(Unavailable);
         }
-        if let Ok(Ok(Some(entry))) = timeout(self.rules.patience, self.ask(key)).await {
+        // Who is known need not wait for a database of which it is not clear yet that it is away.
+        let patience = match stale {
+            Some(_) => self.rules.patience.min(STALE_PATIENCE),
+            None => self.rules.patience,
+        };
+        if let Ok(Ok(Some(entry))) = timeout(patience, self.ask(key)).await {
             self.metrics.reads.increment(1);
             return Ok(Found { value: entry.value, origin: Origin::Read });
         }
@@ -183,10 +186,29 @@ where
         Err(Unavailable)
     }
 
-    /// Whether the last reading failed, and nothing has come back since.
+    /// Has a key read in the background, unless that was tried a moment ago.
+    fn try_again(&self, key: &K) {
+        if self.is_resting() {
+            return;
+        }
+        self.rest();
+        if self.flights.ensure(key.clone()) {
+            self.send(key.clone());
+        }
+    }
+
+    /// Whether the last reading failed, and nothing has come back since; or whether it is known by
+    /// other means that nothing can be read.
     fn is_away(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
-            && self.failed_epoch.load(Ordering::Relaxed) == self.feed.epoch()
+        let has_failed = self.failing.load(Ordering::Relaxed)
+            && self.failed_epoch.load(Ordering::Relaxed) == self.feed.epoch();
+        has_failed || self.feed.is_away()
+    }
+
+    /// Nothing is tried for a moment.
+    fn rest(&self) {
+        let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
+        self.resting_until.store(until, Ordering::Relaxed);
     }
 
     fn knows(&self, key: &K) -> bool {
@@ -194,9 +216,9 @@ where
     }
 
     fn ask(&self, key: &K) -> tokio::sync::oneshot::Receiver<Option<Entry<V>>> {
-        let (waiting, is_first) = self.flights.join(*key);
+        let (waiting, is_first) = self.flights.join(key.clone());
         if is_first {
-            self.send(*key);
+            self.send(key.clone());
         }
         waiting
     }
@@ -269,13 +291,14 @@ where
 
     /// What was read is as old as the beginning of its reading.
     fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
+        self.feed.note_away(false);
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = self.kind, "Database is read again");
         }
         for key in keys {
             let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
-            let landed =
-                self.flights.land(&key, &entry, || self.remembered.put(key, entry.clone()));
+            let remember = || self.remembered.put(key.clone(), entry.clone());
+            let landed = self.flights.land(&key, &entry, remember);
             if !landed {
                 // It changed while it was read.
                 self.send(key);
@@ -292,8 +315,10 @@ where
             tracing::warn!(kind = self.kind, %error, "Database cannot be read; what is known is used");
         }
         self.metrics.failures.increment(1);
-        let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
-        self.resting_until.store(until, Ordering::Relaxed);
+        if let StoreError::Unreachable(_) = error {
+            self.feed.note_away(true);
+        }
+        self.rest();
         self.failed_epoch.store(epoch, Ordering::Relaxed);
         while asked.try_recv().is_ok() {}
         self.flights.cancel_all();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -130,7 +130,7 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Arrived, Rejection> {
         let (parts, upload) = Upload::split(request);
-        if self.cors.is_preflight(&parts.method, &parts.headers) {
+        if Cors::is_preflight(&parts.method, &parts.headers) {
             let origin = shown(&parts.headers, &header::ORIGIN).unwrap_or_default();
             let is_allowed = matches!(page, Page::Allowed(_));
             let answer = is_allowed.then(|| Arrived::Own(self.cors.answer()));
@@ -143,7 +143,10 @@ impl Pipeline {
             Access::Webhook => self.authenticator.authenticate_webhook(&parts.headers),
             _ => self.authenticator.authenticate(&parts.headers, client).await,
         };
-        let caller = caller.map_err(Rejection::Credential)?;
+        let caller = caller.map_err(|refused| {
+            record.set_refused(refused.known);
+            Rejection::Credential(refused.refusal)
+        })?;
         record.set_principal(&caller.principal);
         let Access::Tenant(scope) = route.access else {
             let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
@@ -151,8 +154,11 @@ impl Pipeline {
             return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
-        let denied = |denial| Rejection::Denied(denial, shown(&parts.headers, &TENANT_HEADER));
-        let grant = grant.await.map_err(denied)?;
+        let grant = grant.await.map_err(|denial| {
+            let asked = shown(&parts.headers, &TENANT_HEADER);
+            record.set_asked(asked.clone());
+            Rejection::Denied(denial, asked)
+        })?;
         record.set_grant(&grant);
         let body = self.body(route, upload, record)?;
         let permit = self.limits.admit(grant, body.received()).await;
@@ -246,10 +252,13 @@ impl Pipeline {
     }
 }
 
-/// A header's text for the log, cut off where it becomes unreasonable.
+/// A header's text for the log, cut off where it becomes unreasonable; several, as one that a
+/// balancer would make of them.
 fn shown(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let value = headers.get(name)?.as_bytes();
-    Some(String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned())
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let value = values.join(&b", "[..]);
+    let text = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
+    (!values.is_empty()).then_some(text)
 }
 
 fn finish_own(

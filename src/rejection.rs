@@ -48,6 +48,9 @@ pub enum Rejection {
 /// all who were sent away do not come back together. Senders back off further themselves.
 const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
 
+/// How a device may show its key, too.
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"device keys\"");
+
 /// What is added to the time after which there is room again.
 const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
 
@@ -63,6 +66,11 @@ fn limited(excess: Excess) -> StatusCode {
             StatusCode::TOO_MANY_REQUESTS
         }
     }
+}
+
+/// Rounded up: whoever comes back before it is over comes in vain.
+fn whole_seconds(after: Duration) -> u64 {
+    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
 
 /// Who reads the answer.
@@ -131,8 +139,9 @@ impl Rejection {
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 12] = [
+    pub const FAILURE_REASONS: [&'static str; 13] = [
         "keys_unavailable",
+        "key_pending",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
@@ -151,6 +160,8 @@ impl Rejection {
         match self {
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Route(Unroutable::Semicolon) | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
+            // RFC 9110, 15.5.6. mimirtool takes a 404 in answer to DELETE for "it is gone already".
+            Self::Route(Unroutable::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Route(_) => StatusCode::NOT_FOUND,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
@@ -169,6 +180,7 @@ impl Rejection {
             Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
+            Self::Admin(AdminError::Beyond(_)) => StatusCode::FORBIDDEN,
             Self::Admin(
                 AdminError::Missing(_)
                 | AdminError::NoDatabase
@@ -189,7 +201,7 @@ impl Rejection {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Origin(_) => "origin_not_allowed",
-            Self::Route(Unroutable::Path) => "no_route",
+            Self::Route(Unroutable::Path(_)) => "no_route",
             Self::Route(Unroutable::Method(_)) => "method_not_allowed",
             Self::Route(Unroutable::Form | Unroutable::Semicolon) => "malformed_target",
             Self::HeadTooLarge => "head_too_large",
@@ -257,7 +269,9 @@ impl Rejection {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Credential(Refusal::KeysUnavailable { retry_after }) => Some(*retry_after),
+            Self::Credential(
+                Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
+            ) => Some(*retry_after),
             Self::Limited(Excess::Requests { retry_after } | Excess::Bytes { retry_after }) => {
                 // All who were refused wait for the same moment: not all are to come back in it.
                 Some(*retry_after + Duration::from_secs(fastrand::u64(LIMITED_SPREAD)))
@@ -302,22 +316,35 @@ impl Rejection {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REQUEST_ID, id.header_value());
         if let Some(after) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, self.challenge());
+            if self.offers_basic(audience) {
+                // A line of its own: not every client looks behind a comma.
+                headers.append(header::WWW_AUTHENTICATE, BASIC);
+            }
+        }
+        if let Self::Route(unroutable) = self
+            && let Some(Ok(allowed)) = unroutable.allowed().map(HeaderValue::try_from)
+        {
+            headers.insert(header::ALLOW, allowed);
         }
         response
+    }
+
+    /// Whether a basic-auth client, which is a device, is told that it may be one (RFC 7617): where
+    /// devices push, and where the key of one is wrong. Elsewhere people are asked for tokens, and a
+    /// browser would ask them for a password.
+    fn offers_basic(&self, audience: Audience) -> bool {
+        let is_credential = matches!(self.reason(), "no_credential" | "malformed_credential");
+        matches!(self, Self::Credential(Refusal::DeviceKey(_)))
+            || (is_credential && audience == Audience::Sender)
     }
 
     /// RFC 6750, section 3: without a credential only the scheme, else also what was wrong.
     fn challenge(&self) -> HeaderValue {
         HeaderValue::from_static(match self.reason() {
-            // RFC 7617: what a basic-auth client, which is a device, understands.
-            "malformed_device_key"
-            | "unknown_device_key"
-            | "revoked_device_key"
-            | "expired_device_key" => "Bearer error=\"invalid_token\", Basic realm=\"device keys\"",
             "no_credential" => "Bearer",
             "malformed_credential" => "Bearer error=\"invalid_request\"",
             _ => "Bearer error=\"invalid_token\"",

@@ -4,6 +4,7 @@
 //! and there is no second opinion about what a path means (CVE-2019-9901, CVE-2021-29492). What
 //! is not in the table is refused before any credential is looked at.
 
+mod near_miss;
 mod segment;
 mod table;
 
@@ -99,12 +100,36 @@ pub enum BodyPolicy {
 pub enum Unroutable {
     /// The target is not a path: absolute-form, authority-form or asterisk-form (RFC 9112, 3.2).
     Form,
-    /// No route has this path.
-    Path,
+    /// No route has this path; the one that was probably meant.
+    Path(Option<Hint>),
     /// A route has this path, but not this method.
     Method(&'static Route),
     /// The query string separates parameters with `;`, about which parsers disagree.
     Semicolon,
+}
+
+/// What somebody who asks for a path that is not there probably looks for. Nothing of what was asked
+/// is in it: these texts go to strangers, and into their terminals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// This path of the table.
+    Path(&'static str),
+    /// Something else, in words.
+    Words(&'static str),
+}
+
+impl Unroutable {
+    /// The methods that a path takes, if it is one of ours: the value of `Allow`.
+    pub fn allowed(&self) -> Option<String> {
+        let Self::Method(route) = self else { return None };
+        Some(methods_of(route).join(", "))
+    }
+}
+
+/// Every method of a path. A path may have one route a method.
+fn methods_of(route: &Route) -> Vec<&'static str> {
+    let same_path = ROUTES.iter().filter(|other| other.path == route.path);
+    same_path.flat_map(|route| route.methods).map(Method::as_str).collect()
 }
 
 impl Route {
@@ -158,21 +183,27 @@ pub fn find_path(
         }
         return Ok(route);
     }
-    Err(other_method.map_or(Unroutable::Path, Unroutable::Method))
+    Err(other_method.map_or_else(|| Unroutable::Path(near_miss::hint(path)), Unroutable::Method))
 }
 
 impl fmt::Display for Unroutable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Form => f.write_str("the request target must be a path, such as /api/v1/push"),
-            Self::Path => {
-                f.write_str("no such path; Mimir's user-facing paths are served unchanged")
-            }
+            Self::Path(None) => f.write_str(
+                "no such path; Mimir's paths for users are served unchanged, such as /api/v1/push, \
+                 /otlp/v1/metrics and /prometheus/api/v1/query",
+            ),
+            Self::Path(Some(Hint::Path(path))) => write!(f, "no such path; did you mean {path}"),
+            Self::Path(Some(Hint::Words(words))) => write!(f, "no such path; {words}"),
             Self::Method(route) => {
-                let same_path = ROUTES.iter().filter(|other| other.path == route.path);
-                let methods: Vec<_> =
-                    same_path.flat_map(|route| route.methods).map(Method::as_str).collect();
-                write!(f, "{} takes only {}", route.path, methods.join(" and "))
+                write!(f, "{} takes only {}", route.path, methods_of(route).join(" and "))?;
+                let is_rules = route.path.starts_with("/prometheus/config/v1/rules");
+                f.write_str(if is_rules {
+                    "; rules are written as alert_rule rows, or with mimirtool against Mimir itself"
+                } else {
+                    ""
+                })
             }
             Self::Semicolon => {
                 f.write_str("the query string must separate parameters with '&'; write ';' as %3B")

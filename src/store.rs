@@ -19,6 +19,7 @@ mod leadership;
 mod memberships;
 mod migrations;
 mod moment;
+mod organisations;
 mod queries;
 mod revocations;
 mod sessions;
@@ -74,7 +75,9 @@ struct Inner {
 /// Why the database gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// It cannot be reached, is too slow, or failed.
+    /// No connection to it can be made.
+    Unreachable(String),
+    /// It is too slow, or failed.
     Unavailable(String),
     /// It is there, but is not as it must be: an operator has to do something.
     Unfit(String),
@@ -139,7 +142,7 @@ impl Store {
     /// Sends one query and takes its rows. A connection that gives no answer in time is closed: given
     /// back, it would be waited for.
     async fn rows(&self, pool: &PgPool, query: PgQuery<'_>) -> Result<Vec<PgRow>, StoreError> {
-        let mut connection = pool.acquire().await?;
+        let mut connection = connect::acquire(pool, &self.0.config).await?;
         // The server's own limit, which is a little shorter, is the usual way.
         let patience = self.0.config.query_timeout + Duration::from_millis(500);
         // Not kept under a name: `select *` changes with its tables.
@@ -179,25 +182,37 @@ const RULES_CONNECTIONS: u32 = 3;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // https://www.postgresql.org/docs/current/errcodes-appendix.html
-        const FOREIGN_KEY: &str = "23503";
-        // What is not there, may not be touched or is not let in does not come by itself.
-        const UNFIT: [&str; 8] =
-            ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
-        let Some(database) = error.as_database_error() else {
-            return Self::Unavailable(describe(&error));
-        };
-        match database.code().as_deref() {
-            Some(FOREIGN_KEY) => Self::Missing("organisation"),
-            Some(code) if UNFIT.contains(&code) => Self::Unfit(database.message().to_owned()),
-            _ => Self::Unavailable(database.message().to_owned()),
+        match error.as_database_error() {
+            None => Self::Unavailable(describe(&error)),
+            Some(database) => {
+                Self::of_code(database.code().as_deref(), database.message().to_owned())
+            }
         }
     }
 }
 
-/// An error in words that help whoever runs this.
+impl StoreError {
+    /// What an error of the server's means
+    /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    fn of_code(code: Option<&str>, problem: String) -> Self {
+        const FOREIGN_KEY: &str = "23503";
+        // What is not there, may not be touched or is not let in does not come by itself.
+        const UNFIT: [&str; 8] =
+            ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
+        match code {
+            Some(FOREIGN_KEY) => Self::Missing("organisation"),
+            Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
+            _ => Self::Unavailable(problem),
+        }
+    }
+}
+
+/// An error in words that help whoever runs this. Of the server's errors only the message: with it
+/// sqlx shows a line of Postgres' own source.
 fn describe(error: &sqlx::Error) -> String {
-    let text = error.to_string();
+    let text = error
+        .as_database_error()
+        .map_or_else(|| error.to_string(), |database| database.message().to_owned());
     if text.contains("certificate") {
         return format!(
             "{text}; database.ca_file names the authority that the certificate is checked against \
@@ -210,6 +225,7 @@ fn describe(error: &sqlx::Error) -> String {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unreachable(problem) => write!(f, "the database cannot be reached: {problem}"),
             Self::Unavailable(problem) => write!(f, "the database is not available: {problem}"),
             Self::Unfit(problem) => write!(f, "the database is not as it must be: {problem}"),
             Self::Missing(what) => write!(f, "there is no such {what}"),

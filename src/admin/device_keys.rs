@@ -59,7 +59,8 @@ pub(super) async fn create(
     let is_elsewhere = parts.authorizer.config().membership == MembershipPolicy::Claims
         || parts.store()?.reads_memberships_elsewhere();
     let is_user = matches!(grant.principal().identity(), Identity::User(_));
-    let maker = Maker { name: by, knows_organisation: is_user && is_elsewhere };
+    let knows_organisation = is_user && is_elsewhere;
+    let maker = Maker { name: by, scopes: grant.scopes(), knows_organisation };
     let (key, listed) = create_key(parts.store()?, organisation, &request, maker, now).await?;
     let mut value = listed_key(&listed, now);
     value["organisation"] = json!(organisation.as_str());
@@ -72,6 +73,8 @@ pub(super) async fn create(
 pub struct Maker {
     /// The name that is kept with it.
     pub name: String,
+    /// What the maker may do there: a key does no more.
+    pub scopes: Scopes,
     /// Whether it is certain by the maker's own membership that the organisation exists, even if our
     /// table does not know it.
     pub knows_organisation: bool,
@@ -85,13 +88,18 @@ pub async fn create_key(
     maker: Maker,
     now: OffsetDateTime,
 ) -> Result<(NewKey, ListedDeviceKey), AdminError> {
+    let scopes = read_scopes(request.scopes.as_deref())?;
+    let beyond = scopes.without(maker.scopes);
+    if !beyond.is_empty() {
+        return Err(AdminError::Beyond(beyond));
+    }
     let key = NewKey::generate().map_err(|_| AdminError::Broken)?;
     let new = NewDeviceKey {
         organisation: organisation.clone(),
         name: read_name(&request.name)?,
         hash: key.hash(),
         hint: key.hint(),
-        scopes: read_scopes(request.scopes.as_deref())?,
+        scopes,
         expires_at: read_expiry(request, now)?,
         grace_seconds: request.grace_seconds.map(|grace| i32::try_from(grace).unwrap_or(i32::MAX)),
         created_by: maker.name,

@@ -5,12 +5,15 @@ use std::fmt;
 use axum::response::{IntoResponse, Response};
 
 use crate::store::StoreError;
+use crate::tenancy::Scopes;
 
 /// Why an administrator's request was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminError {
     /// The request says something that cannot be done, with what would be right.
     Request(String),
+    /// It would grant these scopes, which the administrator does not have.
+    Beyond(Scopes),
     /// There is no such thing in the organisation.
     Missing(&'static str),
     /// There is no database, and so none of this.
@@ -30,6 +33,7 @@ impl AdminError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "malformed_request",
+            Self::Beyond(_) => "missing_scope",
             Self::Missing(_)
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
@@ -52,6 +56,11 @@ impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request(problem) => f.write_str(problem),
+            Self::Beyond(scopes) => {
+                let names: Vec<_> = scopes.names().collect();
+                let names = names.join(", ");
+                write!(f, "you cannot grant {names}, which you do not have here yourself")
+            }
             Self::Missing(what) | Self::Store(StoreError::Missing(what)) => {
                 write!(f, "there is no such {what}")
             }

@@ -8,17 +8,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::{DeviceKeys, Revocations, Sessions, Tables};
-use crate::authz::Memberships;
+use crate::authz::{Memberships, Organisations};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
 use crate::rules::Hints;
 use crate::store::{Change, Feed, KeyHash, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::tenancy::UserId;
+use crate::tenancy::{OrganisationId, UserId};
 
 /// The kinds of things that are looked up.
-pub(super) const DIRECTORIES: [&str; 3] = ["membership", "device_key", "session"];
+pub(super) const DIRECTORIES: [&str; 4] = ["membership", "device_key", "session", "organisation"];
 
 /// How long the look at the database may hold up the start.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub(super) struct Database {
     pub(super) feed: Arc<Feed>,
     /// The memberships, if the table has a say.
     pub(super) memberships: Option<Arc<Memberships>>,
+    /// The organisations, if there is a table of all of them.
+    pub(super) organisations: Option<Arc<Organisations>>,
     device_keys: Arc<DeviceKeys>,
     pub(super) revocations: Arc<Revocations>,
     sessions: Option<Arc<Sessions>>,
@@ -41,6 +43,7 @@ struct Queues {
     memberships: Option<Queue<UserId>>,
     device_keys: Queue<KeyHash>,
     sessions: Option<Queue<uuid::Uuid>>,
+    organisations: Option<Queue<OrganisationId>>,
 }
 
 impl Database {
@@ -61,12 +64,17 @@ impl Database {
             .then(|| Memberships::new(database, Arc::clone(&feed), metrics));
         let sessions =
             config.auth.check_sessions.then(|| Sessions::new(database, Arc::clone(&feed), metrics));
+        let organisations = database
+            .knows_organisations
+            .then(|| Organisations::new(database, Arc::clone(&feed), metrics));
+        let (organisations, organisation_queue) = organisations.unzip();
         let (memberships, membership_queue) = memberships.unzip();
         let (sessions, session_queue) = sessions.unzip();
         Ok(Self {
             store,
             feed,
             memberships: memberships.map(Arc::new),
+            organisations: organisations.map(Arc::new),
             device_keys: Arc::new(device_keys),
             revocations: Arc::new(Revocations::new(database.stale_max_age, Arc::clone(metrics))),
             sessions: sessions.map(Arc::new),
@@ -74,6 +82,7 @@ impl Database {
                 memberships: membership_queue,
                 device_keys: device_key_queue,
                 sessions: session_queue,
+                organisations: organisation_queue,
             },
             last_used_interval: database.last_used_interval,
         })
@@ -113,8 +122,8 @@ impl Database {
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) {
-        let Self { store, feed, memberships, device_keys, revocations, sessions, queues, .. } =
-            self;
+        let Self { store, feed, memberships, organisations, device_keys, queues, .. } = self;
+        let Self { revocations, sessions, .. } = self;
         if let (Some(memberships), Some(queue)) = (memberships.clone(), queues.memberships) {
             let (store, cancelled) = (store.clone(), cancelled.clone());
             background.spawn(async move { memberships.run(queue, store, cancelled).await });
@@ -122,6 +131,10 @@ impl Database {
         if let (Some(sessions), Some(queue)) = (sessions.clone(), queues.sessions) {
             let (store, cancelled) = (store.clone(), cancelled.clone());
             background.spawn(async move { sessions.run(queue, store, cancelled).await });
+        }
+        if let (Some(organisations), Some(queue)) = (organisations.clone(), queues.organisations) {
+            let (store, cancelled) = (store.clone(), cancelled.clone());
+            background.spawn(async move { organisations.run(queue, store, cancelled).await });
         }
         let every = self.last_used_interval;
         background.spawn({
@@ -143,9 +156,18 @@ impl Database {
                     hint(hints.as_deref(), Hints::everything);
                 }
                 (Change::AlertRules(organisation), _, _) => {
+                    // Organisations that come and go are announced by the same trigger.
+                    if let Some(all) = &organisations {
+                        all.invalidate(&organisation);
+                    }
                     hint(hints.as_deref(), |hints| hints.organisation(organisation));
                 }
-                (Change::AllAlertRules, _, _) => hint(hints.as_deref(), Hints::everything),
+                (Change::AllAlertRules, _, _) => {
+                    if let Some(all) = &organisations {
+                        all.invalidate_all();
+                    }
+                    hint(hints.as_deref(), Hints::everything);
+                }
                 (Change::AlertRuleRequest, _, _) => hint(hints.as_deref(), Hints::request),
                 (Change::Revocations, _, _) => revocations.invalidate(),
                 (Change::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),

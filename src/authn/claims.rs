@@ -7,8 +7,9 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::json;
 use super::principal::{Principal, Service, User, claimed};
-use super::refusal::TokenFault;
+use super::refusal::{Times, TokenFault};
 use crate::config::{OauthClients, ServiceRole, TokenPolicy};
 use crate::tenancy::UserId;
 
@@ -22,7 +23,7 @@ pub(super) struct Check {
 }
 
 /// Every check. The role comes first, because it tells best what a project's API key is.
-pub(super) const CHECKS: [Check; 9] = [
+pub(super) const CHECKS: [Check; 11] = [
     Check { about: "role", make: role },
     Check { about: "iss", make: issuer },
     Check { about: "aud", make: audience },
@@ -30,6 +31,8 @@ pub(super) const CHECKS: [Check; 9] = [
     Check { about: "nbf", make: not_before },
     Check { about: "iat", make: issued_at },
     Check { about: "sub", make: subject },
+    Check { about: "session_id", make: session },
+    Check { about: "jti", make: token_id },
     Check { about: "is_anonymous", make: anonymous },
     Check { about: "client_id", make: oauth_client },
 ];
@@ -46,7 +49,12 @@ pub(super) const SERVICE_CHECKS: [Check; 5] = [
 
 impl Claims {
     pub(super) fn parse(json: &[u8]) -> Result<Self, TokenFault> {
-        serde_json::from_slice(json).map(Self).map_err(|_| TokenFault::Claims)
+        json::object(json).map(Self).ok_or(TokenFault::Claims)
+    }
+
+    /// Whom the token is about, if that can be read: for the log, whatever else is wrong with it.
+    pub(super) fn user(&self) -> Option<UserId> {
+        self.subject().ok().map(UserId)
     }
 
     /// The checks that this token has to pass.
@@ -73,21 +81,32 @@ impl Claims {
             return Ok((Principal::service(Service::ServiceRole), expires));
         }
         let user = UserId(self.subject()?);
-        let optional = |claim| self.0.get(claim).and_then(Value::as_str);
         let claimed = claimed(
             &self.0,
             &policy.organisation_claim,
+            &policy.organisation_form,
             policy.default_organisation_claim.as_deref(),
             policy.role_claim.as_deref(),
         );
         let issued = self.time("iat")?;
-        let user = User::new(user, optional("session_id"), optional("jti"), issued, claimed);
+        let (session, token_id) = (self.optional("session_id")?, self.optional("jti")?);
+        let user = User::new(user, session, token_id, issued, claimed);
         Ok((Principal::user(user), expires))
     }
 
     fn text(&self, claim: &'static str) -> Result<&str, TokenFault> {
         let wanted = TokenFault::ClaimType { claim, wanted: "a text" };
         self.0.get(claim).and_then(Value::as_str).ok_or(wanted)
+    }
+
+    /// An identifier by which tokens are revoked: one that is there and cannot be read would be a
+    /// token that nobody can revoke by it.
+    fn optional(&self, claim: &'static str) -> Result<Option<&str>, TokenFault> {
+        match self.0.get(claim) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(_) => Err(TokenFault::ClaimType { claim, wanted: "a text that is not empty" }),
+        }
     }
 
     /// A time in seconds since the epoch (RFC 7519's `NumericDate`, which may have a fraction).
@@ -136,7 +155,14 @@ fn service_issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<Strin
         // Self-hosted: the key has no project, and the secret is the project's own.
         (None, _) => true,
     };
-    if issuer == "supabase" && is_ours { Ok(issuer.to_owned()) } else { Err(TokenFault::Issuer) }
+    if issuer == "supabase" && is_ours {
+        return Ok(issuer.to_owned());
+    }
+    let reference = claims.0.get("ref").map_or("none".to_owned(), shown);
+    Err(TokenFault::Issuer {
+        found: format!("{} (ref {reference})", short(issuer)),
+        wanted: policy.issuer.clone(),
+    })
 }
 
 fn leeway(policy: &TokenPolicy) -> i64 {
@@ -148,16 +174,43 @@ pub(super) fn is_expired(expires: i64, policy: &TokenPolicy, now: i64) -> bool {
     now >= expires.saturating_add(leeway(policy))
 }
 
-fn role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    match claims.text("role")? {
-        role @ "authenticated" => Ok(role.to_owned()),
-        other => Err(TokenFault::Role(other.chars().take(40).collect())),
+fn times(token: i64, policy: &TokenPolicy, now: i64) -> Times {
+    Times { token, now, leeway: leeway(policy) }
+}
+
+/// What is repeated of a token's own words stays short.
+fn short(text: &str) -> String {
+    const MOST: usize = 200;
+    if text.chars().count() <= MOST {
+        text.to_owned()
+    } else {
+        text.chars().take(MOST).chain(['…']).collect()
     }
+}
+
+/// A claim as JSON, so that one cannot be taken for two.
+fn shown(value: &Value) -> String {
+    short(&value.to_string())
+}
+
+/// Which of the operator's roles a token has. A project's API keys are never a user's, whatever the
+/// configuration says.
+fn role(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    let role = claims.text("role")?;
+    let is_key = matches!(role, "anon" | SERVICE_ROLE);
+    if !is_key && policy.user_roles.iter().any(|one| one == role) {
+        return Ok(role.to_owned());
+    }
+    let found = role.chars().take(40).collect();
+    Err(TokenFault::Role { found, wanted: format!("{:?}", policy.user_roles) })
 }
 
 fn issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
     let issuer = claims.text("iss")?;
-    if issuer == policy.issuer { Ok(issuer.to_owned()) } else { Err(TokenFault::Issuer) }
+    if issuer == policy.issuer {
+        return Ok(issuer.to_owned());
+    }
+    Err(TokenFault::Issuer { found: short(issuer), wanted: policy.issuer.clone() })
 }
 
 /// `aud` is a string, or an array once a custom access token hook is on.
@@ -173,7 +226,8 @@ fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, Tok
     if audiences.contains(&policy.audience.as_str()) {
         Ok(audiences.join(", "))
     } else {
-        Err(TokenFault::Audience)
+        let found = claims.0.get("aud").map(shown).unwrap_or_default();
+        Err(TokenFault::Audience { found, wanted: policy.audience.clone() })
     }
 }
 
@@ -181,7 +235,7 @@ fn expiry(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, Tok
     let wanted = TokenFault::ClaimType { claim: "exp", wanted: "a time in seconds since 1970" };
     let expires = claims.time("exp")?.ok_or(wanted)?;
     if is_expired(expires, policy, now) {
-        return Err(TokenFault::Expired { seconds: now.saturating_sub(expires) });
+        return Err(TokenFault::Expired(times(expires, policy, now)));
     }
     Ok(format!("{expires}, in {} s", expires.saturating_sub(now)))
 }
@@ -189,7 +243,9 @@ fn expiry(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, Tok
 fn not_before(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
     match claims.time("nbf")? {
         None => Ok("not there, which is fine".to_owned()),
-        Some(start) if start > now.saturating_add(leeway(policy)) => Err(TokenFault::NotYetValid),
+        Some(start) if start > now.saturating_add(leeway(policy)) => {
+            Err(TokenFault::NotYetValid(times(start, policy, now)))
+        }
         Some(start) => Ok(start.to_string()),
     }
 }
@@ -198,9 +254,25 @@ fn issued_at(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, 
     let Some(issued) = claims.time("iat")? else {
         return Ok("not there, which is fine".to_owned());
     };
-    let in_the_future = issued > now.saturating_add(leeway(policy));
-    let after_the_end = claims.time("exp")?.is_some_and(|expires| issued > expires);
-    if in_the_future || after_the_end { Err(TokenFault::IssuedAt) } else { Ok(issued.to_string()) }
+    if issued > now.saturating_add(leeway(policy)) {
+        return Err(TokenFault::IssuedInFuture(times(issued, policy, now)));
+    }
+    match claims.time("exp")? {
+        Some(expires) if issued > expires => Err(TokenFault::IssuedAfterEnd { issued, expires }),
+        _ => Ok(issued.to_string()),
+    }
+}
+
+fn session(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    identifier(claims, "session_id")
+}
+
+fn token_id(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    identifier(claims, "jti")
+}
+
+fn identifier(claims: &Claims, claim: &'static str) -> Result<String, TokenFault> {
+    Ok(claims.optional(claim)?.map_or("not there, which is fine".to_owned(), short))
 }
 
 fn subject(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {

@@ -1,7 +1,8 @@
 //! Which bytes of a request claim an identity.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, header};
 
 use super::device_key::{self, DEVICE_KEY_PREFIX};
@@ -19,6 +20,12 @@ pub(super) enum Credential<'a> {
     /// A basic-auth password that can only be an admin key.
     Password(Vec<u8>),
 }
+
+/// Base64 of basic credentials, with or without padding: the bytes are the same.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The longest basic-auth credential that is decoded.
 const MOST_BASIC_BYTES: usize = 1024;
@@ -40,7 +47,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, Refusal> {
     }
     let value = value.as_bytes();
     let Some(space) = value.iter().position(|byte| *byte == b' ') else {
-        return refused(CredentialFault::Malformed);
+        return refused(mistake(value).unwrap_or(CredentialFault::Malformed));
     };
     let (scheme, rest) = value.split_at(space);
     let rest = rest.trim_ascii();
@@ -48,7 +55,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, Refusal> {
         return basic(rest);
     }
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return refused(CredentialFault::Scheme);
+        return refused(mistake(value).unwrap_or(CredentialFault::Scheme));
     }
     if is_device_key(rest) { device_key(rest) } else { Ok(Credential::Bearer(rest)) }
 }
@@ -59,9 +66,12 @@ fn basic(encoded: &[u8]) -> Result<Credential<'static>, Refusal> {
     if encoded.len() > MOST_BASIC_BYTES {
         return Err(malformed());
     }
-    let decoded = STANDARD.decode(encoded).map_err(|_| malformed())?;
+    let decoded = BASIC
+        .decode(encoded)
+        .map_err(|_| Refusal::Credential(mistake(encoded).unwrap_or(CredentialFault::Malformed)))?;
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or_else(malformed)?;
-    let password = &decoded[colon + 1..];
+    // As with Bearer: a key that was read from a file often has the file's last line break with it.
+    let password = decoded[colon + 1..].trim_ascii();
     if is_device_key(password) {
         return device_key(password);
     }
@@ -77,13 +87,40 @@ fn device_key(key: &[u8]) -> Result<Credential<'static>, Refusal> {
     Ok(Credential::DeviceKey(hash))
 }
 
+/// A mistake that is often made and easily seen. Nothing of the credential is repeated.
+pub(super) fn mistake(bytes: &[u8]) -> Option<CredentialFault> {
+    let bytes = bytes.trim_ascii();
+    let is_quote = |byte: &u8| matches!(byte, b'"' | b'\'' | b'`');
+    if bytes.first().is_some_and(is_quote) || bytes.last().is_some_and(is_quote) {
+        return Some(CredentialFault::Quoted);
+    }
+    // `${KEY}`, `$KEY`, `$(cat key)`, `{{ key }}`, `%KEY%`, `<key>`.
+    let holds = |wanted: &[u8]| bytes.windows(wanted.len()).any(|part| part == wanted);
+    let is_between = |open: &[u8], close: &[u8]| {
+        bytes.len() > 2 && bytes.starts_with(open) && bytes.ends_with(close)
+    };
+    if bytes.starts_with(b"$")
+        || holds(b"${")
+        || holds(b"{{")
+        || is_between(b"%", b"%")
+        || is_between(b"<", b">")
+    {
+        return Some(CredentialFault::Placeholder);
+    }
+    let word = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_scheme = |scheme: &[u8]| word.len() < bytes.len() && word.eq_ignore_ascii_case(scheme);
+    // The whole header is looked at, too, where its first word was no scheme.
+    (is_scheme(b"bearer") || is_scheme(b"basic") || is_scheme(b"authorization:"))
+        .then_some(CredentialFault::DoubledScheme)
+}
+
 /// The text of a bearer credential that no cache knows.
 pub(super) fn token(bytes: &[u8]) -> Result<&str, CredentialFault> {
     if bytes.starts_with(b"sb_publishable_") || bytes.starts_with(b"sb_secret_") {
         return Err(CredentialFault::ProjectKey);
     }
     if bytes.is_empty() || !bytes.iter().copied().all(is_token_byte) {
-        return Err(CredentialFault::Malformed);
+        return Err(mistake(bytes).unwrap_or(CredentialFault::Malformed));
     }
     std::str::from_utf8(bytes).map_err(|_| CredentialFault::Malformed)
 }
@@ -97,6 +134,7 @@ fn is_token_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
     use crate::authn::device_key::NewKey;
+    use base64::engine::general_purpose::STANDARD;
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -129,7 +167,7 @@ mod tests {
         assert_eq!(read_token(&[]), refused(Missing));
         assert_eq!(read_token(&["Bearer a.b.c", "Bearer a.b.c"]), refused(Several));
         assert_eq!(read_token(&["Digest x"]), refused(Scheme));
-        for wrong in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Bearer \"a\"", "Basic x"] {
+        for wrong in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Basic x"] {
             assert_eq!(read_token(&[wrong]), refused(Malformed), "{wrong}");
         }
         assert_eq!(read_token(&["Bearer sb_secret_abc"]), refused(ProjectKey));
@@ -145,6 +183,54 @@ mod tests {
             let encoded = STANDARD.encode(format!("{user}:{}", key.expose()));
             let wanted = Credential::DeviceKey(key.hash());
             assert_eq!(read(&headers(&[&format!("basic {encoded}")])), Ok(wanted), "{user}");
+        }
+    }
+
+    // What is often done to a key on its way into a header, and what helps.
+    #[test]
+    fn common_mistakes_have_words_of_their_own() {
+        use CredentialFault::{DoubledScheme, Placeholder, Quoted};
+        for (value, fault) in [
+            ("Bearer \"mtpd_abc\"", Quoted),
+            ("Bearer 'a.b.c'", Quoted),
+            ("Bearer a.b.c\"", Quoted),
+            ("\"Bearer a.b.c\"", Quoted),
+            ("Bearer Bearer a.b.c", DoubledScheme),
+            ("Bearer bearer mtpd_abc", DoubledScheme),
+            ("Bearer Basic YTpi", DoubledScheme),
+            ("Basic Basic YTpi", DoubledScheme),
+            ("Authorization: Bearer a.b.c", DoubledScheme),
+            ("Bearer ${DEVICE_KEY}", Placeholder),
+            ("Bearer $DEVICE_KEY", Placeholder),
+            ("Bearer $(cat /etc/key)", Placeholder),
+            ("Bearer {{ device_key }}", Placeholder),
+            ("Bearer %DEVICE_KEY%", Placeholder),
+            ("Bearer <device key>", Placeholder),
+            ("${AUTHORIZATION}", Placeholder),
+        ] {
+            assert_eq!(read_token(&[value]), Err(Refusal::Credential(fault)), "{value}");
+        }
+        for (password, fault) in [
+            ("\"mtpd_abc\"", Some(Quoted)),
+            ("'mtpd_abc'\n", Some(Quoted)),
+            ("Bearer mtpd_abc", Some(DoubledScheme)),
+            ("${DEVICE_KEY}", Some(Placeholder)),
+            ("secret", None),
+        ] {
+            assert_eq!(mistake(password.as_bytes()), fault, "{password}");
+        }
+    }
+
+    // A key from a file often comes with the file's last line break.
+    #[test]
+    fn a_password_is_trimmed_as_a_bearer_token_is() {
+        let key = NewKey::generate().unwrap();
+        for (before, after) in [("", "\n"), ("", "\r\n"), ("", " "), (" ", "\t")] {
+            let encoded = STANDARD.encode(format!("hub:{before}{}{after}", key.expose()));
+            for encoded in [encoded.as_str(), encoded.trim_end_matches('=')] {
+                let wanted = Credential::DeviceKey(key.hash());
+                assert_eq!(read(&headers(&[&format!("Basic {encoded}")])), Ok(wanted));
+            }
         }
     }
 

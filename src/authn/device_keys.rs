@@ -143,10 +143,15 @@ impl DeviceKeys {
 
 impl Known {
     fn new(row: DeviceKeyRow) -> Self {
-        let device = Device::new(row.id, row.organisation.clone(), row.name.clone(), row.scopes);
-        let principal = Arc::new(Principal::device(device));
+        let principal = device_of(&row);
         Self { row, principal, noted: AtomicI64::new(0), warned: AtomicI64::new(0) }
     }
+}
+
+/// The device of a row, as a principal.
+pub(super) fn device_of(row: &DeviceKeyRow) -> Arc<Principal> {
+    let device = Device::new(row.id, row.organisation.clone(), row.name.clone(), row.scopes);
+    Arc::new(Principal::device(device))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -177,7 +182,7 @@ fn validity(row: &DeviceKeyRow, now: i64) -> Validity {
 }
 
 /// Whether a key is good at a time, in words.
-pub fn explain_validity(row: &DeviceKeyRow, now: i64) -> Result<String, String> {
+pub(super) fn explain_validity(row: &DeviceKeyRow, now: i64) -> Result<String, String> {
     match validity(row, now) {
         Validity::Valid => Ok("valid".to_owned()),
         Validity::InGrace { left } => Ok(format!("expired; its grace lasts another {left} s")),

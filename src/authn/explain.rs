@@ -7,20 +7,44 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use super::admin_keys::AdminKeys;
+use super::claims::Claims;
 use super::credential;
+use super::device_keys::{device_of, explain_validity};
 use super::jws::Jws;
-use super::key_set::{KeySet, Lookup, VerificationKey};
+use super::key_set::{KeySet, Lookup};
 use super::principal::{Identity, Principal, Service};
 use super::refusal::TokenFault;
 use super::token_cache::digest;
-use super::verify::{shared_secret, verify_signature};
+use super::verify::{shared_secrets, verify_by_secret, verify_signature};
 use crate::config::AuthConfig;
+use crate::store::DeviceKeyRow;
 
 /// What was found at each step.
 #[derive(Default)]
 pub struct Explanation {
-    steps: Vec<(String, Result<String, String>)>,
+    steps: Vec<(String, Step)>,
     principal: Option<Arc<Principal>>,
+}
+
+/// How a step ended.
+enum Step {
+    /// Well: what was found.
+    Good(String),
+    /// The credential would be refused.
+    Refused(String),
+    /// It cannot be said: something of ours is away.
+    Unavailable(String),
+}
+
+/// What it all comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The credential would be let in, with an organisation that has a tenant.
+    Passes,
+    /// It would be refused.
+    Refused,
+    /// What was seen is good, and not all could be seen: it would be told to come again (503).
+    Unavailable,
 }
 
 impl Explanation {
@@ -31,9 +55,16 @@ impl Explanation {
         explanation
     }
 
-    /// Whether the credential would be let in, with an organisation that has a tenant.
-    pub fn passes(&self) -> bool {
-        self.steps.iter().all(|(_, outcome)| outcome.is_ok())
+    /// What it all comes to. What is refused is refused, whatever could not be seen.
+    pub fn verdict(&self) -> Verdict {
+        let has = |wanted: fn(&Step) -> bool| self.steps.iter().any(|(_, step)| wanted(step));
+        if has(|step| matches!(step, Step::Refused(_))) {
+            Verdict::Refused
+        } else if has(|step| matches!(step, Step::Unavailable(_))) {
+            Verdict::Unavailable
+        } else {
+            Verdict::Passes
+        }
     }
 
     /// Whose it is, if it is believed.
@@ -49,8 +80,42 @@ impl Explanation {
 
     /// Adds a step: what it was about, and what was found or was wrong.
     pub fn step(&mut self, about: &str, outcome: Result<String, String>) {
-        self.steps.push((about.to_owned(), outcome));
+        let step = outcome.map_or_else(Step::Refused, Step::Good);
+        self.steps.push((about.to_owned(), step));
     }
+
+    /// Adds a step that could not be made.
+    pub fn unavailable(&mut self, about: &str, problem: String) {
+        self.steps.push((about.to_owned(), Step::Unavailable(problem)));
+    }
+
+    /// Adds what is known of a device's key.
+    pub fn device(&mut self, row: &DeviceKeyRow, now: i64) {
+        self.step("device", Ok(format!("{} ({:?})", row.id, row.name)));
+        let validity = explain_validity(row, now);
+        if validity.is_ok() {
+            self.principal = Some(device_of(row));
+        }
+        self.step("validity", validity);
+    }
+}
+
+/// The credential in what somebody has copied out of a request, a file or a log, and what was left
+/// aside.
+pub fn bare_credential(text: &str) -> (&str, Option<&'static str>) {
+    let text = text.trim();
+    let without = |text: &str, word: &str| {
+        let rest = text.get(..word.len()).filter(|start| start.eq_ignore_ascii_case(word));
+        rest.map(|_| word.len())
+    };
+    let mut bare = text;
+    for word in ["authorization:", "bearer "] {
+        if let Some(length) = without(bare, word) {
+            bare = bare[length..].trim_start();
+        }
+    }
+    let note = "the words in front (Authorization: Bearer) are left aside";
+    (bare, (bare.len() < text.len()).then_some(note))
 }
 
 /// Walks a token's way up to the principal.
@@ -61,17 +126,18 @@ pub fn explain(
     now: i64,
 ) -> Explanation {
     let mut explanation = Explanation::default();
-    let is_admin_key = AdminKeys::new(&auth.admin_keys).has(&digest(token.trim().as_bytes()));
+    let token = token.trim();
+    let is_admin_key = AdminKeys::new(&auth.admin_keys).has(&digest(token.as_bytes()));
     if is_admin_key {
         explanation.step("form", Ok("an admin key".to_owned()));
         explanation.principal = Some(Arc::new(Principal::service(Service::AdminKey)));
         return explanation;
     }
-    if let Err(fault) = credential::token(token.trim().as_bytes()) {
+    if let Err(fault) = credential::token(token.as_bytes()) {
         explanation.step("form", Err(fault.to_string()));
         return explanation;
     }
-    let jws = match Jws::parse(token.trim()) {
+    let jws = match Jws::parse(token) {
         Ok(jws) => jws,
         Err(fault) => {
             explanation.step("form", Err(fault.to_string()));
@@ -80,25 +146,13 @@ pub fn explain(
     };
     let kid = jws.key_id.as_deref().unwrap_or("none");
     explanation.step("form", Ok(format!("a JSON web token, alg {:?}, kid {kid:?}", jws.algorithm)));
-    let key = match find_key(&jws, auth, keys) {
-        Ok(key) => key,
-        Err(problem) => {
-            explanation.step("key", Err(problem));
-            return explanation;
-        }
-    };
-    explanation.step("key", Ok(format!("known, bound to {:?}", key.algorithm)));
-    let claims = match verify_signature(&jws, &key) {
-        Ok(claims) => claims,
-        Err(fault) => {
-            explanation.step("signature", Err(fault.to_string()));
-            return explanation;
-        }
+    let Some(claims) = check_signature(&mut explanation, &jws, auth, keys) else {
+        return explanation;
     };
     explanation.step("signature", Ok("fits".to_owned()));
     for check in claims.checks(&auth.tokens) {
         let outcome = (check.make)(&claims, &auth.tokens, now);
-        explanation.step(check.about, outcome.map_err(|fault| fault.to_string()));
+        explanation.step(check.about, outcome.map_err(|fault| fault.inside()));
     }
     if let Ok((principal, _)) = claims.verify(&auth.tokens, now) {
         explanation.principal = Some(Arc::new(principal));
@@ -106,36 +160,138 @@ pub fn explain(
     explanation
 }
 
-fn find_key(
+fn check_signature(
+    explanation: &mut Explanation,
     jws: &Jws<'_>,
     auth: &AuthConfig,
     keys: Result<&KeySet, &str>,
-) -> Result<Arc<VerificationKey>, String> {
+) -> Option<Claims> {
     if jws.algorithm == Algorithm::HS256 {
-        return shared_secret(auth).ok_or(TokenFault::SharedSecret.to_string());
+        let secrets = shared_secrets(auth);
+        return match verify_by_secret(jws, &secrets) {
+            Ok((claims, _)) => {
+                let which = if secrets.len() > 1 {
+                    "one of the shared secrets"
+                } else {
+                    "the shared secret"
+                };
+                explanation.step("key", Ok(format!("{which}, bound to HS256")));
+                Some(claims)
+            }
+            Err(TokenFault::SharedSecret) => {
+                let is_legacy = keys.is_ok_and(KeySet::is_empty);
+                let why = if is_legacy {
+                    "; the issuer's key set is empty: this project signs with its legacy secret only"
+                } else {
+                    ""
+                };
+                let problem = format!("{}{why}", TokenFault::SharedSecret.inside());
+                explanation.step("key", Err(problem));
+                None
+            }
+            Err(fault) => {
+                let tried = format!("; {} secrets of auth.hs256_secret were tried", secrets.len());
+                explanation.step("signature", Err(format!("{}{tried}", fault.inside())));
+                None
+            }
+        };
     }
-    let id = jws.key_id.as_deref().ok_or(TokenFault::NoKeyId.to_string())?;
-    let keys = keys?;
-    match keys.find(id, jws.algorithm) {
-        Lookup::Found(key) => Ok(key),
-        Lookup::OtherAlgorithm => Err(TokenFault::AlgorithmOfKey.to_string()),
-        Lookup::Unknown if keys.left_out().is_empty() => Err(TokenFault::UnknownKey.to_string()),
-        Lookup::Unknown => Err(format!(
-            "{}; left out of the set: {}",
-            TokenFault::UnknownKey,
-            keys.left_out().join("; ")
-        )),
+    let Some(id) = jws.key_id.as_deref() else {
+        explanation.step("key", Err(TokenFault::NoKeyId.to_string()));
+        return None;
+    };
+    let keys = match keys {
+        Ok(keys) => keys,
+        Err(problem) => {
+            explanation.unavailable("key", problem.to_owned());
+            return None;
+        }
+    };
+    let key = match keys.find(id, jws.algorithm) {
+        Lookup::Found(key) => key,
+        Lookup::OtherAlgorithm => {
+            explanation.step("key", Err(TokenFault::AlgorithmOfKey.to_string()));
+            return None;
+        }
+        Lookup::Unknown => {
+            explanation.step("key", Err(describe_absence(keys)));
+            return None;
+        }
+    };
+    explanation.step("key", Ok(format!("known, bound to {:?}", key.algorithm)));
+    match verify_signature(jws, &key) {
+        Ok(claims) => Some(claims),
+        Err(fault) => {
+            explanation.step("signature", Err(fault.to_string()));
+            None
+        }
     }
+}
+
+fn describe_absence(keys: &KeySet) -> String {
+    let known: Vec<&str> = keys.ids().collect();
+    let known = if known.is_empty() {
+        "it has no usable key".to_owned()
+    } else {
+        format!("it has {}", known.join(", "))
+    };
+    let left_out = match keys.left_out() {
+        [] => String::new(),
+        some => format!("; left out of the set: {}", some.join("; ")),
+    };
+    format!("{}, {known}{left_out}", TokenFault::UnknownKey)
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (about, outcome) in &self.steps {
-            match outcome {
-                Ok(found) => writeln!(f, "ok      {about:<13} {found}")?,
-                Err(problem) => writeln!(f, "REFUSED {about:<13} {problem}")?,
+        for (about, step) in &self.steps {
+            match step {
+                Step::Good(found) => writeln!(f, "ok      {about:<13} {found}")?,
+                Step::Refused(problem) => writeln!(f, "REFUSED {about:<13} {problem}")?,
+                Step::Unavailable(problem) => writeln!(f, "UNKNOWN {about:<13} {problem}")?,
             }
         }
-        f.write_str(if self.passes() { "it passes" } else { "it does not pass" })
+        f.write_str(match self.verdict() {
+            Verdict::Passes => "it passes",
+            Verdict::Refused => "it does not pass",
+            Verdict::Unavailable => "it cannot be said: something that decides is unavailable",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_in_front_are_left_aside() {
+        for (text, bare) in [
+            ("a.b.c", "a.b.c"),
+            (" a.b.c\n", "a.b.c"),
+            ("Bearer a.b.c", "a.b.c"),
+            ("bearer   a.b.c", "a.b.c"),
+            ("Authorization: Bearer a.b.c", "a.b.c"),
+            ("authorization:bearer a.b.c", "a.b.c"),
+            ("bearer", "bearer"),
+            ("é", "é"),
+        ] {
+            assert_eq!(bare_credential(text).0, bare, "{text}");
+        }
+        assert_eq!(bare_credential("a.b.c\n").1, None);
+        assert!(bare_credential("Bearer a.b.c").1.is_some());
+    }
+
+    // An outage is no refusal, and a refusal stays one.
+    #[test]
+    fn what_could_not_be_seen_is_not_refused() {
+        let mut explanation = Explanation::default();
+        explanation.step("form", Ok("good".to_owned()));
+        assert_eq!(explanation.verdict(), Verdict::Passes);
+        explanation.unavailable("memberships", "refused".to_owned());
+        assert_eq!(explanation.verdict(), Verdict::Unavailable);
+        let text = explanation.to_string();
+        assert!(text.contains("unavailable") && !text.contains("does not pass"), "{text}");
+        explanation.step("exp", Err("expired".to_owned()));
+        assert_eq!(explanation.verdict(), Verdict::Refused);
     }
 }

@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use super::json;
 use super::refusal::TokenFault;
 
 /// A token taken apart.
@@ -21,16 +22,6 @@ pub(super) struct Jws<'a> {
     pub(super) signature: &'a str,
 }
 
-/// What is read of a header. `jku`, `x5u`, `jwk` and `x5c` would let a token bring its own key:
-/// they are not even looked at.
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    typ: Option<String>,
-    crit: Option<serde_json::Value>,
-}
-
 /// The longest key ID that is looked up.
 const MAX_KEY_ID_BYTES: usize = 256;
 
@@ -41,27 +32,39 @@ impl<'a> Jws<'a> {
         if payload.contains('.') {
             return Err(TokenFault::Malformed); // five parts are encryption (JWE)
         }
-        let header: Header = decode(header)
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .ok_or(TokenFault::Malformed)?;
-        if header.crit.is_some() {
+        // `jku`, `x5u`, `jwk` and `x5c` would let a token bring its own key: they are not even
+        // looked at.
+        let mut header =
+            decode(header).and_then(|json| json::object(&json)).ok_or(TokenFault::Malformed)?;
+        // Whatever its value: one that is no list demands something that nobody can read.
+        if header.contains_key("crit") {
             return Err(TokenFault::Critical);
         }
-        if let Some(kind) = header.typ.filter(|kind| !is_jwt(kind)) {
+        if let Some(kind) = text(&mut header, "typ")?.filter(|kind| !is_jwt(kind)) {
             return Err(TokenFault::Type(shortened(kind)));
         }
-        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID_BYTES) {
+        let key_id = text(&mut header, "kid")?;
+        if key_id.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID_BYTES) {
             return Err(TokenFault::Malformed);
         }
+        let name = text(&mut header, "alg")?.ok_or(TokenFault::Malformed)?;
         // `none` and whatever else there may be is not among the names of Algorithm.
-        let algorithm =
-            header.alg.parse().map_err(|_| TokenFault::Algorithm(shortened(header.alg)))?;
-        Ok(Self { algorithm, key_id: header.kid, message, payload, signature })
+        let algorithm = name.parse().map_err(|_| TokenFault::Algorithm(shortened(name)))?;
+        Ok(Self { algorithm, key_id, message, payload, signature })
     }
 
     /// The bytes of the claims. To be asked for only once the signature fits.
     pub(super) fn claims(&self) -> Result<Vec<u8>, TokenFault> {
         decode(self.payload).ok_or(TokenFault::Claims)
+    }
+}
+
+/// A parameter that is a text, if it is there at all.
+fn text(header: &mut Map<String, Value>, name: &str) -> Result<Option<String>, TokenFault> {
+    match header.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(TokenFault::Malformed),
     }
 }
 
@@ -102,6 +105,25 @@ mod tests {
         }
     }
 
+    // A header of another type, or one that two readers read differently, says nothing.
+    #[test]
+    fn a_header_is_one_object_whose_parameters_have_their_types() {
+        for header in [
+            // serde takes an array for an object in this order.
+            r#"["ES256","key-1","JWT",null]"#,
+            r#"{"alg":"ES256","kid":null}"#,
+            r#"{"alg":"ES256","kid":["key-1"]}"#,
+            r#"{"alg":"ES256","typ":null}"#,
+            r#"{"alg":["ES256"]}"#,
+            r#"{"alg":null}"#,
+            r#"{"alg":"ES256","alg":"HS256"}"#,
+            r#"{"alg":"ES256","kid":"a","kid":"b"}"#,
+            r#"{"alg":"ES256","x":{"y":1,"y":2}}"#,
+        ] {
+            assert_eq!(fault(&token(header)), TokenFault::Malformed, "{header}");
+        }
+    }
+
     // CVE-2015-9235 and its many spellings.
     #[test]
     fn none_is_no_algorithm() {
@@ -115,7 +137,10 @@ mod tests {
     fn critical_extensions_are_refused() {
         let header = r#"{"alg":"ES256","crit":["b64"],"b64":false}"#;
         assert_eq!(fault(&token(header)), TokenFault::Critical);
-        assert_eq!(fault(&token(r#"{"alg":"ES256","crit":[]}"#)), TokenFault::Critical);
+        for crit in ["[]", "null", "false", "\"\"", "0", "{}"] {
+            let header = format!("{{\"alg\":\"ES256\",\"crit\":{crit}}}");
+            assert_eq!(fault(&token(&header)), TokenFault::Critical, "{crit}");
+        }
     }
 
     #[test]

@@ -4,19 +4,24 @@
 //! time and no request that goes away can interrupt one. Requests only read the newest set; one
 //! with an unknown key may wake the task and wait for its next attempt. What limits this:
 //!
-//! - a cool-down between fetches, whoever causes them, which no flood and no empty set gets round;
-//! - key IDs that the set was seen not to have are remembered (and forgotten when it changes), so
-//!   that one forgotten device with an old token does not cause a fetch for ever;
-//! - an unknown key is the token's fault (401) only if the last attempt succeeded. If it failed,
-//!   the key may be a new one and the fault is ours (503): telemetry must not be lost over it.
+//! - a cool-down after a fetch that an unknown key has caused, or that has failed, which no flood
+//!   and no empty set gets round;
+//! - unknown key IDs are remembered with the time at which they were first seen: one that a later
+//!   fetch did not bring is absent, so that one forgotten device with an old token does not cause a
+//!   fetch for ever;
+//! - an unknown key is the token's fault (401) only if a fetch that began after it was first seen
+//!   has not brought it. Until then nobody can know, and the fault is ours (503): the set is fetched
+//!   at the end of the cool-down, whatever else is asked for meanwhile, so that this takes one
+//!   cool-down and one fetch at most. If the fetch fails it stays a 503: telemetry must not be lost
+//!   over it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::key_set::{KeySet, Lookup, VerificationKey};
@@ -31,7 +36,10 @@ pub struct KeySource {
     /// Counts attempts, so that a request can wait for the next to end.
     attempts: watch::Sender<u64>,
     wake: Notify,
-    absent: moka::sync::Cache<String, ()>,
+    /// The newest unknown key that the set is to be fetched for: when it was first seen.
+    wanted: Mutex<Option<Instant>>,
+    /// When keys that are in no set were first seen.
+    unknown: moka::sync::Cache<String, Instant>,
     metrics: Arc<Metrics>,
 }
 
@@ -42,14 +50,24 @@ struct State {
     /// When the keys were last fetched.
     fetched: Option<Instant>,
     last_attempt: Option<Attempt>,
+    /// Until when unknown keys cause no fetch.
+    cooling_until: Option<Instant>,
 }
 
 /// One attempt to fetch the set.
 #[derive(Clone, Copy)]
 struct Attempt {
     began: Instant,
-    ended: Instant,
     succeeded: bool,
+}
+
+/// Why the set is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// It is time.
+    Schedule,
+    /// For an unknown key.
+    Demand,
 }
 
 /// A summary for `/ready` and metrics.
@@ -61,9 +79,12 @@ pub struct KeySourceState {
     pub keys: usize,
 }
 
-/// How long a key ID that the set was seen not to have causes no fetch.
-const ABSENT_FOR: Duration = Duration::from_secs(60);
-const ABSENT_KEYS: u64 = 10_000;
+/// How long a key ID that no set has is remembered, and causes no further fetch.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// Beyond so many a flood has its oldest forgotten; those are looked for again.
+const UNKNOWN_KEYS: u64 = 10_000;
+/// Beyond the cool-down, for the fetch itself.
+const FETCH_SPREAD: Duration = Duration::from_secs(1);
 /// The largest document that is read.
 const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 /// How long to wait after a failed attempt, at first and at most.
@@ -73,14 +94,15 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 impl KeySource {
     /// A source that knows no key yet. Without a configuration it never will (HS256 only).
     pub fn new(config: Option<KeySetConfig>, metrics: Arc<Metrics>) -> Self {
-        let absent =
-            moka::sync::Cache::builder().max_capacity(ABSENT_KEYS).time_to_live(ABSENT_FOR);
+        let unknown =
+            moka::sync::Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN_FOR);
         Self {
             config,
             state: ArcSwap::from_pointee(State::default()),
             attempts: watch::Sender::new(0),
             wake: Notify::new(),
-            absent: absent.build(),
+            wanted: Mutex::new(None),
+            unknown: unknown.build(),
             metrics,
         }
     }
@@ -99,31 +121,45 @@ impl KeySource {
         let Some(config) = &self.config else {
             return Err(Refusal::Token(TokenFault::UnknownKey));
         };
-        let asked = Instant::now();
         if let Lookup::Unknown = self.lookup(config, id, algorithm)? {
-            self.ask_for_news(config, id).await;
+            let seen = self.unknown.get_with_by_ref(id, Instant::now);
+            self.ask_for_news(config, seen).await;
+            return match self.lookup(config, id, algorithm)? {
+                Lookup::Found(key) => Ok(key),
+                Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
+                Lookup::Unknown => Err(self.absence(config, id, seen)),
+            };
         }
         match self.lookup(config, id, algorithm)? {
             Lookup::Found(key) => Ok(key),
             Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
-            Lookup::Unknown => Err(self.absence(config, id, asked)),
+            // It has left the set between two looks.
+            Lookup::Unknown => Err(Self::pending(config, &self.state.load())),
         }
     }
 
-    /// What an unknown key means, and whether to remember it: only a set that was fetched after
-    /// the token came can say that its key is absent, else a flood of unknown keys would have the
-    /// first token of a new key remembered as bad.
-    fn absence(&self, config: &KeySetConfig, id: &str, asked: Instant) -> Refusal {
-        match self.state.load().last_attempt {
-            Some(last) if last.succeeded => {
+    /// What it means that a key is not in the set: only a set that was fetched after it was first
+    /// seen can say that there is no such key.
+    fn absence(&self, config: &KeySetConfig, id: &str, seen: Instant) -> Refusal {
+        let state = self.state.load();
+        match state.last_attempt {
+            Some(last) if last.succeeded && last.began >= seen => {
                 // An empty set is believed, but not remembered: it may be a passing mistake.
-                if last.began >= asked && self.state().keys > 0 {
-                    self.absent.insert(id.to_owned(), ());
+                if state.keys.is_empty() {
+                    self.unknown.invalidate(id);
                 }
                 Refusal::Token(TokenFault::UnknownKey)
             }
+            Some(last) if last.succeeded => Self::pending(config, &state),
             _ => Self::unavailable(config),
         }
+    }
+
+    fn pending(config: &KeySetConfig, state: &State) -> Refusal {
+        let left = state
+            .cooling_until
+            .map_or(config.cool_down, |until| until.saturating_duration_since(Instant::now()));
+        Refusal::KeyPending { retry_after: left + FETCH_SPREAD }
     }
 
     /// Looks into the newest set. One that is too old says nothing any more.
@@ -141,19 +177,35 @@ impl KeySource {
         }
     }
 
-    /// Has the set fetched anew and waits for it, unless that was done a moment ago.
-    async fn ask_for_news(&self, config: &KeySetConfig, id: &str) {
+    /// Has the set fetched for a key that was first seen at a time, and waits for that unless it has
+    /// to wait for the end of a cool-down first: then whoever asked is told to come again, because a
+    /// flood of unknown keys would otherwise hold a connection each.
+    async fn ask_for_news(&self, config: &KeySetConfig, seen: Instant) {
         let mut attempts = self.attempts.subscribe();
-        let last = self.state.load().last_attempt;
-        let cooling = last.is_some_and(|last| last.ended.elapsed() < config.cool_down);
-        let known_absent = last.is_some_and(|last| last.succeeded) && self.absent.contains_key(id);
-        if cooling || known_absent {
-            return;
+        let patience = Instant::now() + config.fetch_timeout + Duration::from_secs(1);
+        loop {
+            let state = self.state.load();
+            if state.has_answered(seen) {
+                return;
+            }
+            self.want(seen);
+            if state.is_cooling() || timeout_at(patience, attempts.changed()).await.is_err() {
+                return;
+            }
         }
+    }
+
+    fn want(&self, seen: Instant) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        *wanted = (*wanted).max(Some(seen));
+        drop(wanted);
         self.wake.notify_one();
-        let patience = config.fetch_timeout + Duration::from_secs(1);
-        // Whether news came is seen in the state; a time-out leaves it as it was.
-        let _ = timeout(patience, attempts.changed()).await;
+    }
+
+    /// Whether some unknown key is still to be looked for.
+    fn is_wanted(&self) -> bool {
+        let wanted = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.is_some_and(|seen| !self.state.load().has_answered(seen))
     }
 
     fn unavailable(config: &KeySetConfig) -> Refusal {
@@ -177,8 +229,9 @@ impl KeySource {
     pub async fn run(&self, client: reqwest::Client, cancelled: CancellationToken) {
         let Some(config) = &self.config else { return };
         let mut retry = FIRST_RETRY.min(config.refresh_interval);
+        let mut cause = Cause::Schedule;
         loop {
-            let succeeded = self.attempt(config, &client).await;
+            let succeeded = self.attempt(config, &client, cause).await;
             let pause = if succeeded {
                 retry = FIRST_RETRY.min(config.refresh_interval);
                 config.refresh_interval
@@ -189,25 +242,27 @@ impl KeySource {
             };
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = sleep(pause) => {}
-                () = self.woken(config) => {}
+                () = sleep(pause) => cause = Cause::Schedule,
+                () = self.woken() => cause = Cause::Demand,
             }
         }
     }
 
     /// Ends when a request has asked for news and the cool-down is over.
-    async fn woken(&self, config: &KeySetConfig) {
+    async fn woken(&self) {
         loop {
-            self.wake.notified().await;
-            // A wake-up may be left over from before the last attempt.
-            let last = self.state.load().last_attempt;
-            if last.is_none_or(|last| last.ended.elapsed() >= config.cool_down) {
-                return;
+            if self.is_wanted() {
+                match self.state.load().cooling_until {
+                    Some(until) if until > Instant::now() => sleep_until(until).await,
+                    _ => return,
+                }
+            } else {
+                self.wake.notified().await;
             }
         }
     }
 
-    async fn attempt(&self, config: &KeySetConfig, client: &reqwest::Client) -> bool {
+    async fn attempt(&self, config: &KeySetConfig, client: &reqwest::Client, cause: Cause) -> bool {
         let began = Instant::now();
         let outcome = fetch(config, client).await;
         let succeeded = outcome.is_ok();
@@ -220,24 +275,54 @@ impl KeySource {
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
-        let last_attempt = Some(Attempt { began, ended, succeeded });
-        self.state.store(Arc::new(State { keys, fetched, last_attempt }));
+        // A fetch on schedule does not count: the first unknown key after it is looked for at once.
+        let cools = cause == Cause::Demand || !succeeded;
+        let cooling_until =
+            if cools { Some(ended + config.cool_down) } else { older.cooling_until };
+        let last_attempt = Some(Attempt { began, succeeded });
+        self.state.store(Arc::new(State { keys, fetched, last_attempt, cooling_until }));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
     }
 
     fn adopt(&self, mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
-        if !keys.succeed(older) {
-            return Arc::clone(older);
+        let changed = keys.succeed(older);
+        if keys.is_empty() {
+            // On Supabase a project that signs with its legacy secret has an empty set.
+            tracing::warn!(
+                key_set.keys = 0,
+                key_set.left_out = ?keys.left_out(),
+                "Key set has no usable key: every token but HS256 is refused"
+            );
+        } else if keys.len() < older.len() {
+            tracing::warn!(
+                key_set.keys = keys.len(),
+                key_set.keys_before = older.len(),
+                key_set.left_out = ?keys.left_out(),
+                "Key set has fewer usable keys than before"
+            );
+        } else if changed {
+            tracing::info!(
+                key_set.keys = keys.len(),
+                key_set.left_out = ?keys.left_out(),
+                "Key set changed"
+            );
         }
-        self.absent.invalidate_all();
-        tracing::info!(key_set.keys = keys.len(), key_set.left_out = ?keys.left_out(), "Key set changed");
-        Arc::new(keys)
+        if changed { Arc::new(keys) } else { Arc::clone(older) }
     }
 }
 
 impl State {
+    /// Whether a fetch that began after a key was first seen has ended well.
+    fn has_answered(&self, seen: Instant) -> bool {
+        self.last_attempt.is_some_and(|last| last.succeeded && last.began >= seen)
+    }
+
+    fn is_cooling(&self) -> bool {
+        self.cooling_until.is_some_and(|until| until > Instant::now())
+    }
+
     fn is_trusted(&self, config: &KeySetConfig) -> bool {
         self.fetched.is_some_and(|at| at.elapsed() <= config.max_age)
     }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::config::OrganisationForm;
 use crate::tenancy::{DeviceId, OrganisationId, Role, Scopes, UserId};
 
 /// Somebody whose credential has been verified. Only this stage makes one.
@@ -242,12 +243,13 @@ impl Service {
 pub(super) fn claimed(
     claims: &Map<String, Value>,
     organisations: &str,
+    form: &OrganisationForm,
     default: Option<&str>,
     role: Option<&str>,
 ) -> Claimed {
     let default = default.and_then(|path| find(claims, path)).and_then(Value::as_str);
     Claimed {
-        organisations: claimed_organisations(claims, organisations),
+        organisations: claimed_organisations(claims, organisations, form),
         // One that cannot be read is none; it is never more than a convenience.
         default: default.and_then(|name| OrganisationId::parse(name).ok()),
         role: match role {
@@ -259,19 +261,21 @@ pub(super) fn claimed(
     }
 }
 
-/// Reads the organisation claim: a string, or an array of strings.
-fn claimed_organisations(claims: &Map<String, Value>, path: &str) -> ClaimedOrganisations {
-    let names: Vec<&Value> = match find(claims, path) {
+/// Reads the organisation claim in the form that is configured.
+fn claimed_organisations(
+    claims: &Map<String, Value>,
+    path: &str,
+    form: &OrganisationForm,
+) -> ClaimedOrganisations {
+    let claim = match find(claims, path) {
         None | Some(Value::Null) => return ClaimedOrganisations::Missing,
-        Some(Value::Array(names)) => names.iter().collect(),
-        Some(name) => vec![name],
+        Some(claim) => claim,
+    };
+    let Some(names) = named(claim, form) else {
+        return ClaimedOrganisations::Unreadable(other_form(claim, path, form));
     };
     let mut organisations = Vec::with_capacity(names.len());
     for name in names {
-        let Some(name) = name.as_str() else {
-            let problem = format!("{path} must be a text or a list of texts");
-            return ClaimedOrganisations::Unreadable(problem);
-        };
         match OrganisationId::parse(name) {
             Ok(id) if organisations.contains(&id) => {}
             Ok(id) => organisations.push(id),
@@ -282,6 +286,52 @@ fn claimed_organisations(claims: &Map<String, Value>, path: &str) -> ClaimedOrga
         return ClaimedOrganisations::Missing;
     }
     ClaimedOrganisations::Listed(organisations)
+}
+
+/// The names that a claim holds; none if it has another form.
+fn named<'a>(claim: &'a Value, form: &OrganisationForm) -> Option<Vec<&'a str>> {
+    match (form, claim) {
+        (OrganisationForm::Texts, Value::String(one)) => Some(vec![one]),
+        (OrganisationForm::Texts, Value::Array(many)) => many.iter().map(Value::as_str).collect(),
+        (OrganisationForm::Keys, Value::Object(entries)) => {
+            let is_named = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+            let named = entries.iter().filter(|(_, value)| is_named(value));
+            Some(named.map(|(name, _)| name.as_str()).collect())
+        }
+        (OrganisationForm::Objects { field }, Value::Array(many)) => {
+            // An index into anything but an object gives nothing.
+            many.iter().map(|one| one.get(field.as_str())?.as_str()).collect()
+        }
+        _ => None,
+    }
+}
+
+/// What is wrong with a claim of another form than the configured one, and which setting reads it.
+fn other_form(claim: &Value, path: &str, form: &OrganisationForm) -> String {
+    let wanted = match form {
+        OrganisationForm::Texts => "a text or a list of texts".to_owned(),
+        OrganisationForm::Keys => "an object whose keys are organisations".to_owned(),
+        OrganisationForm::Objects { field } => {
+            format!("a list of objects, each with a text {field:?}")
+        }
+    };
+    let is_objects = |many: &[Value]| !many.is_empty() && many.iter().all(Value::is_object);
+    let is_texts = |many: &[Value]| many.iter().all(Value::is_string);
+    let way_out = match (claim, form) {
+        (Value::Array(many), OrganisationForm::Objects { .. }) if is_objects(many) => {
+            "; see auth.organisation_claim_field"
+        }
+        (Value::Array(many), _) if is_objects(many) => {
+            "; auth.organisation_claim_form = \"objects\" reads a list of objects"
+        }
+        (Value::Object(_), _) => "; auth.organisation_claim_form = \"keys\" reads an object's keys",
+        (Value::Array(many), _) if is_texts(many) => {
+            "; auth.organisation_claim_form = \"texts\" reads a list of texts"
+        }
+        (Value::String(_), _) => "; auth.organisation_claim_form = \"texts\" reads a text",
+        _ => "",
+    };
+    format!("{path} must be {wanted}{way_out}")
 }
 
 /// Looks a claim up by its whole name first (`https://example.com/org` is one), then by its dots.
@@ -344,7 +394,7 @@ mod tests {
 
     fn read(claims: Value, path: &str) -> ClaimedOrganisations {
         let Value::Object(claims) = claims else { panic!("not an object") };
-        claimed_organisations(&claims, path)
+        claimed_organisations(&claims, path, &OrganisationForm::Texts)
     }
 
     fn listed(names: &[&str]) -> ClaimedOrganisations {

@@ -19,6 +19,12 @@ pub enum Refusal {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// The key that the token names is not in the set, and the set was fetched before the token came
+    /// and cannot be fetched again yet. It may be a new key: while we cannot know it is ours to blame.
+    KeyPending {
+        /// When the set will have been fetched again.
+        retry_after: Duration,
+    },
     /// The device key is not to be believed.
     DeviceKey(DeviceKeyFault),
     /// The token was revoked.
@@ -77,6 +83,12 @@ pub enum CredentialFault {
     ProjectKey,
     /// Not the webhooks' secret, or there is none.
     Webhook,
+    /// In quotes.
+    Quoted,
+    /// A scheme where the credential should be: `Bearer Bearer …`.
+    DoubledScheme,
+    /// The name of a variable that nothing has put a value in for.
+    Placeholder,
 }
 
 /// What is wrong with a token.
@@ -110,26 +122,70 @@ pub enum TokenFault {
         wanted: &'static str,
     },
     /// `iss` is somebody else.
-    Issuer,
-    /// `role` is not `authenticated`.
-    Role(String),
-    /// `aud` is not us.
-    Audience,
-    /// `exp` has passed.
-    Expired {
-        /// How long ago.
-        seconds: i64,
+    Issuer {
+        /// What the token says.
+        found: String,
+        /// What it must say.
+        wanted: String,
     },
+    /// `role` is none that a user has.
+    Role {
+        /// What the token says.
+        found: String,
+        /// What it may say.
+        wanted: String,
+    },
+    /// `aud` is not us.
+    Audience {
+        /// What the token says.
+        found: String,
+        /// What it must say.
+        wanted: String,
+    },
+    /// `exp` has passed.
+    Expired(Times),
     /// `nbf` is still to come.
-    NotYetValid,
-    /// `iat` is still to come, or after `exp`.
-    IssuedAt,
+    NotYetValid(Times),
+    /// `iat` is still to come.
+    IssuedInFuture(Times),
+    /// `iat` is after `exp`.
+    IssuedAfterEnd {
+        /// `iat`.
+        issued: i64,
+        /// `exp`.
+        expires: i64,
+    },
     /// `sub` is no UUID.
     Subject,
     /// An anonymous user.
     Anonymous,
     /// An OAuth client that is not listed.
     OauthClient,
+}
+
+/// A token's time and ours, in seconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// What the token says.
+    pub token: i64,
+    /// What our clock says.
+    pub now: i64,
+    /// How much they may differ (`auth.leeway`).
+    pub leeway: i64,
+}
+
+impl Times {
+    /// How far the two are apart.
+    fn apart(self) -> i64 {
+        self.now.saturating_sub(self.token).saturating_abs()
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, now, leeway } = self;
+        write!(f, "{token}, the clock here {now}, auth.leeway {leeway} s")
+    }
 }
 
 impl Refusal {
@@ -142,6 +198,7 @@ impl Refusal {
             Self::Credential(_) => "malformed_credential",
             Self::Token(fault) => fault.reason(),
             Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::KeyPending { .. } => "key_pending",
             Self::DeviceKey(fault) => fault.reason(),
             Self::Revoked(_) => "revoked",
             Self::SessionEnded => "session_ended",
@@ -158,13 +215,17 @@ impl Refusal {
                 format!("{self}; device {device}")
             }
             Self::Revoked(revoked) => format!("{self}; user {}", revoked.user),
+            Self::Token(fault) => fault.inside(),
             other => other.to_string(),
         }
     }
 
     /// Whether the fault is ours, and the caller may be as good as any.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::KeysUnavailable { .. } | Self::DatabaseUnavailable)
+        matches!(
+            self,
+            Self::KeysUnavailable { .. } | Self::KeyPending { .. } | Self::DatabaseUnavailable
+        )
     }
 }
 
@@ -181,6 +242,32 @@ impl DeviceKeyFault {
 }
 
 impl TokenFault {
+    /// What the operator is told: both sides of a comparison that failed, and the setting.
+    pub fn inside(&self) -> String {
+        match self {
+            Self::Issuer { found, wanted } => {
+                format!("{self}; iss is {found:?}, auth.issuer is {wanted:?}")
+            }
+            Self::Audience { found, wanted } => {
+                format!("{self}; aud is {found}, auth.audience is {wanted:?}")
+            }
+            Self::Role { found, wanted } => {
+                format!("{self}; role is {found:?}, auth.user_roles is {wanted}")
+            }
+            Self::Expired(times) => format!("{self}; exp is {times}"),
+            Self::NotYetValid(times) => format!("{self}; nbf is {times}"),
+            Self::IssuedInFuture(times) => format!("{self}; iat is {times}"),
+            Self::IssuedAfterEnd { issued, expires } => {
+                format!("{self}; iat is {issued}, exp is {expires}")
+            }
+            Self::SharedSecret => format!(
+                "{self}: auth.hs256_secret is empty (on Supabase: Project Settings, JWT Keys, legacy \
+                 secret), or have the project sign with a key of its key set"
+            ),
+            other => other.to_string(),
+        }
+    }
+
     /// A label for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -188,12 +275,15 @@ impl TokenFault {
             Self::Algorithm(_) | Self::AlgorithmOfKey | Self::SharedSecret => "wrong_algorithm",
             Self::NoKeyId | Self::UnknownKey => "unknown_key",
             Self::Signature => "bad_signature",
-            Self::ClaimType { .. } | Self::Subject | Self::IssuedAt => "malformed_claims",
-            Self::Issuer => "wrong_issuer",
-            Self::Role(_) => "wrong_role",
-            Self::Audience => "wrong_audience",
-            Self::Expired { .. } => "expired",
-            Self::NotYetValid => "not_yet_valid",
+            Self::ClaimType { .. } | Self::Subject | Self::IssuedAfterEnd { .. } => {
+                "malformed_claims"
+            }
+            Self::Issuer { .. } => "wrong_issuer",
+            Self::Role { .. } => "wrong_role",
+            Self::Audience { .. } => "wrong_audience",
+            Self::Expired(_) => "expired",
+            // Of both the clocks are to blame, and waiting helps.
+            Self::NotYetValid(_) | Self::IssuedInFuture(_) => "not_yet_valid",
             Self::Anonymous => "anonymous",
             Self::OauthClient => "oauth_client",
         }
@@ -206,8 +296,11 @@ impl fmt::Display for Refusal {
             Self::Credential(fault) => fault.fmt(f),
             Self::Token(fault) => fault.fmt(f),
             Self::KeysUnavailable { .. } => {
-                f.write_str("the issuer's keys cannot be had at the moment; try again")
+                f.write_str("signing keys are temporarily unavailable; retry later")
             }
+            Self::KeyPending { .. } => f.write_str(
+                "the token's key is not known yet; the key set is fetched again shortly, retry then",
+            ),
             Self::DeviceKey(fault) => fault.fmt(f),
             Self::Revoked(revoked) if revoked.until_issued => {
                 f.write_str("the token was revoked; sign in again")
@@ -256,6 +349,14 @@ impl fmt::Display for CredentialFault {
                 "this is not the secret of the webhooks (rules.webhook_secret), or none is configured"
             }
             Self::ProjectKey => "this is a project's API key; send a user's access token",
+            Self::Quoted => "the credential is in quotation marks; send it without them",
+            Self::DoubledScheme => {
+                "the credential begins with a scheme (Bearer or Basic) once more; write it once"
+            }
+            Self::Placeholder => {
+                "the credential is a placeholder such as ${DEVICE_KEY}: nothing has put the key in \
+                 its place"
+            }
         })
     }
 }
@@ -274,18 +375,41 @@ impl fmt::Display for TokenFault {
             Self::Signature => f.write_str("the token's signature does not fit"),
             Self::Claims => f.write_str("the token's claims are not a JSON object"),
             Self::ClaimType { claim, wanted } => write!(f, "the token's {claim} must be {wanted}"),
-            Self::Issuer => f.write_str("the token's issuer (iss) is another one"),
-            Self::Role(role) => {
-                write!(f, "the token's role is {role:?} and must be \"authenticated\": ")?;
-                f.write_str(match role.as_str() {
+            Self::Issuer { found, .. } => {
+                write!(
+                    f,
+                    "the token's issuer (iss) is {found:?}, which is not the one accepted here"
+                )
+            }
+            Self::Role { found, .. } => {
+                write!(f, "the token's role is {found:?}, which is no user's: ")?;
+                f.write_str(match found.as_str() {
                     "anon" | "service_role" => "this is a project's API key, not a user's token",
                     _ => "sign in as a user",
                 })
             }
-            Self::Audience => f.write_str("the token is meant for another audience (aud)"),
-            Self::Expired { seconds } => write!(f, "the token expired {seconds} s ago"),
-            Self::NotYetValid => f.write_str("the token is not valid yet (nbf)"),
-            Self::IssuedAt => f.write_str("the token's time of issue (iat) cannot be right"),
+            Self::Audience { found, .. } => {
+                write!(
+                    f,
+                    "the token's audience (aud) is {found}, which is not the one accepted here"
+                )
+            }
+            Self::Expired(times) => {
+                write!(f, "the token expired {} s ago; get a new one", times.apart())
+            }
+            Self::NotYetValid(times) => write!(
+                f,
+                "the token is not valid for another {} s (nbf); compare the clocks",
+                times.apart()
+            ),
+            Self::IssuedInFuture(times) => write!(
+                f,
+                "the token was issued {} s in the future (iat) by the clock here; compare the clocks",
+                times.apart()
+            ),
+            Self::IssuedAfterEnd { .. } => {
+                f.write_str("the token was issued (iat) after its own end (exp)")
+            }
             Self::Subject => f.write_str("the token's subject (sub) must be a UUID"),
             Self::Anonymous => f.write_str("anonymous users are not accepted here; sign in"),
             Self::OauthClient => f.write_str("tokens of this OAuth client are not accepted here"),

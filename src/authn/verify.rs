@@ -10,7 +10,8 @@ use super::key_set::VerificationKey;
 use super::key_source::KeySource;
 use super::principal::Principal;
 use super::refusal::{Refusal, TokenFault};
-use crate::config::{AuthConfig, TokenPolicy};
+use crate::config::{AuthConfig, Secret, TokenPolicy};
+use crate::tenancy::UserId;
 
 /// A token that has passed, as the cache keeps it.
 #[derive(Clone)]
@@ -24,20 +25,56 @@ pub(super) struct Verified {
 pub(super) struct Verifier {
     policy: TokenPolicy,
     keys: Arc<KeySource>,
-    shared_secret: Option<Arc<VerificationKey>>,
+    shared_secrets: Vec<Arc<VerificationKey>>,
+}
+
+/// Why a token has not passed.
+pub(super) struct Failed {
+    pub(super) refusal: Refusal,
+    /// Whom it is about, if its signature fits: nobody else has made it.
+    pub(super) user: Option<UserId>,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, user: None }
+    }
+}
+
+impl From<TokenFault> for Failed {
+    fn from(fault: TokenFault) -> Self {
+        Refusal::Token(fault).into()
+    }
 }
 
 impl Verifier {
     pub(super) fn new(config: &AuthConfig, keys: Arc<KeySource>) -> Self {
-        Self { policy: config.tokens.clone(), keys, shared_secret: shared_secret(config) }
+        Self { policy: config.tokens.clone(), keys, shared_secrets: shared_secrets(config) }
     }
 
-    pub(super) async fn verify(&self, token: &str, now: i64) -> Result<Verified, Refusal> {
-        let jws = Jws::parse(token).map_err(Refusal::Token)?;
-        let key = self.key_of(&jws).await?;
-        let claims = verify_signature(&jws, &key).map_err(Refusal::Token)?;
-        let (principal, expires) = claims.verify(&self.policy, now).map_err(Refusal::Token)?;
-        Ok(Verified { principal: Arc::new(principal), expires, key })
+    pub(super) async fn verify(&self, token: &str, now: i64) -> Result<Verified, Failed> {
+        let jws = Jws::parse(token)?;
+        let (claims, key) = self.check_signature(&jws).await?;
+        match claims.verify(&self.policy, now) {
+            Ok((principal, expires)) => {
+                Ok(Verified { principal: Arc::new(principal), expires, key })
+            }
+            Err(fault) => Err(Failed { refusal: Refusal::Token(fault), user: claims.user() }),
+        }
+    }
+
+    async fn check_signature(
+        &self,
+        jws: &Jws<'_>,
+    ) -> Result<(Claims, Arc<VerificationKey>), Refusal> {
+        if jws.algorithm == Algorithm::HS256 {
+            // Supabase gives legacy tokens a kid too, but the secrets have no names.
+            return verify_by_secret(jws, &self.shared_secrets).map_err(Refusal::Token);
+        }
+        let id = jws.key_id.as_deref().ok_or(Refusal::Token(TokenFault::NoKeyId))?;
+        let key = self.keys.find(id, jws.algorithm).await?;
+        let claims = verify_signature(jws, &key).map_err(Refusal::Token)?;
+        Ok((claims, key))
     }
 
     /// Whether a token that passed once would still pass: time goes on and keys are withdrawn.
@@ -47,21 +84,27 @@ impl Verifier {
             && !verified.key.is_retired()
             && (by_secret || self.keys.is_trusted())
     }
-
-    async fn key_of(&self, jws: &Jws<'_>) -> Result<Arc<VerificationKey>, Refusal> {
-        if jws.algorithm == Algorithm::HS256 {
-            // Supabase gives legacy tokens a kid too, but only one secret exists.
-            return self.shared_secret.clone().ok_or(Refusal::Token(TokenFault::SharedSecret));
-        }
-        let id = jws.key_id.as_deref().ok_or(Refusal::Token(TokenFault::NoKeyId))?;
-        self.keys.find(id, jws.algorithm).await
-    }
 }
 
-/// The shared secret as a key of its own, bound to HS256.
-pub(super) fn shared_secret(config: &AuthConfig) -> Option<Arc<VerificationKey>> {
-    let secret = config.hs256_secret.expose();
-    (!secret.is_empty()).then(|| Arc::new(VerificationKey::shared_secret(secret)))
+/// The shared secrets as keys of their own, bound to HS256.
+pub(super) fn shared_secrets(config: &AuthConfig) -> Vec<Arc<VerificationKey>> {
+    let key = |secret: &Secret| Arc::new(VerificationKey::shared_secret(secret.expose()));
+    config.hs256_secrets.iter().map(key).collect()
+}
+
+/// Checks a signature by any of the shared secrets.
+pub(super) fn verify_by_secret(
+    jws: &Jws<'_>,
+    secrets: &[Arc<VerificationKey>],
+) -> Result<(Claims, Arc<VerificationKey>), TokenFault> {
+    let mut outcome = Err(TokenFault::SharedSecret);
+    for secret in secrets {
+        outcome = verify_signature(jws, secret).map(|claims| (claims, Arc::clone(secret)));
+        if !matches!(outcome, Err(TokenFault::Signature)) {
+            break;
+        }
+    }
+    outcome
 }
 
 /// Checks a signature by the algorithm *of the key*; the caller has found the key by a name and an

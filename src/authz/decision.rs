@@ -55,9 +55,11 @@ pub(super) fn decide_admin(
     route: &'static Route,
     organisation: OrganisationId,
 ) -> Result<AdminGrant, Denial> {
-    require(Scope::Admin, may_in(standing, &organisation)?)?;
+    let may = may_in(standing, &organisation)?;
+    let scopes = may.0;
+    require(Scope::Admin, may)?;
     let reach = Reach::Organisation(organisation);
-    Ok(AdminGrant { principal: Arc::clone(principal), route, reach })
+    Ok(AdminGrant { principal: Arc::clone(principal), route, reach, scopes })
 }
 
 /// Decides on a request to the part of `/admin` that concerns all organisations.
@@ -66,11 +68,11 @@ pub(super) fn decide_everything(
     standing: &Standing<'_>,
     route: &'static Route,
 ) -> Result<AdminGrant, Denial> {
-    match standing {
-        Standing::Everywhere(scopes) => require(Scope::Admin, (*scopes, None))?,
-        Standing::In(_) => return Err(Denial::ServiceOnly),
-    }
-    Ok(AdminGrant { principal: Arc::clone(principal), route, reach: Reach::Everything })
+    let Standing::Everywhere(scopes) = standing else { return Err(Denial::ServiceOnly) };
+    let scopes = *scopes;
+    require(Scope::Admin, (scopes, None))?;
+    let reach = Reach::Everything;
+    Ok(AdminGrant { principal: Arc::clone(principal), route, reach, scopes })
 }
 
 /// What a caller may do in an organisation, and by which role. One that does not exist gets the same

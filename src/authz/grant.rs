@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::authn::Principal;
 use crate::route::Route;
-use crate::tenancy::{OrganisationId, Tenants};
+use crate::tenancy::{OrganisationId, Scopes, Tenants};
 
 /// One caller's permission for one request to one tenant, or to several for a federated read. Its
 /// fields are private to this stage, so nothing else can make one; without one nothing can be
@@ -57,6 +57,7 @@ pub struct AdminGrant {
     pub(super) principal: Arc<Principal>,
     pub(super) route: &'static Route,
     pub(super) reach: Reach,
+    pub(super) scopes: Scopes,
 }
 
 /// How far an administrator's request reaches.
@@ -84,6 +85,11 @@ impl AdminGrant {
     /// How far.
     pub fn reach(&self) -> &Reach {
         &self.reach
+    }
+
+    /// What the administrator may do there themselves: nobody grants more than they have.
+    pub fn scopes(&self) -> Scopes {
+        self.scopes
     }
 
     /// The one organisation, if it is about one.

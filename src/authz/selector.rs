@@ -23,7 +23,8 @@ pub(super) enum Selector {
 /// Why a selector is refused before anybody's membership is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectorFault {
-    /// The header is there more than once; Mimir would take the first and say nothing.
+    /// The header is there more than once, or names several after one another, which is the same
+    /// (RFC 9110, 5.3); Mimir would take the first and say nothing.
     Several,
     /// The header is there and empty, or has an empty part: Mimir lets an empty tenant in `a|` pass.
     Empty,
@@ -49,6 +50,10 @@ pub(super) fn read(headers: &HeaderMap, most: Option<usize>) -> Result<Selector,
     };
     if name.is_empty() {
         return Err(SelectorFault::Empty);
+    }
+    // No identifier has a comma in it.
+    if name.contains(',') {
+        return Err(SelectorFault::Several);
     }
     if name.contains('|') {
         return read_several(name, most.ok_or(SelectorFault::Federated)?);
@@ -84,7 +89,9 @@ fn read_several(names: &str, most: usize) -> Result<Selector, SelectorFault> {
 impl fmt::Display for SelectorFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Several => f.write_str("more than one X-Scope-OrgID header; send one"),
+            Self::Several => f.write_str(
+                "X-Scope-OrgID names two organisations, or is there twice; name one, once",
+            ),
             Self::Empty => f.write_str(
                 "X-Scope-OrgID is empty or has an empty part; name an organisation or leave it out",
             ),
@@ -132,12 +139,21 @@ mod tests {
         assert_eq!(read_one(&[b""]), Err(SelectorFault::Empty));
     }
 
+    // RFC 9110, 5.3: a balancer may make one header of two.
+    #[test]
+    fn two_headers_in_one_are_two() {
+        for names in [&b"a, a"[..], b"a,b", b"a,", b",", b"a|b,c"] {
+            assert_eq!(read_one(&[names]), Err(SelectorFault::Several));
+            assert_eq!(read(&headers(&[names]), Some(3)), Err(SelectorFault::Several));
+        }
+    }
+
     // dskit parses `tenant:key=value` and `a|b`.
     #[test]
     fn dskits_grammar_is_not_ours() {
         assert_eq!(read_one(&[b"a|b"]), Err(SelectorFault::Federated));
         assert_eq!(read_one(&[b"a|"]), Err(SelectorFault::Federated));
-        for name in [&b"a:k=v"[..], b"a, b", b"a/../b", b"\xff", b"a b"] {
+        for name in [&b"a:k=v"[..], b"a/../b", b"\xff", b"a b"] {
             assert_eq!(read_one(&[name]), Ok(Selector::Impossible));
         }
     }

@@ -8,7 +8,7 @@ use super::{Outcome, Said, now, on_a_runtime};
 use crate::admin::{AdminError, KeyRequest, Maker, create_key, listed_key};
 use crate::config::{DatabaseConfig, parse_duration};
 use crate::store::{Store, StoreError};
-use crate::tenancy::{DeviceId, OrganisationId};
+use crate::tenancy::{DeviceId, OrganisationId, Scope};
 
 /// What is to be done with device keys.
 #[derive(Subcommand)]
@@ -82,7 +82,12 @@ async fn create(store: &Store, args: Create) -> Outcome {
         grace_seconds: Some(seconds(&args.grace)?),
     };
     let now = now();
-    let maker = Maker { name: "command line".to_owned(), knows_organisation: false };
+    let maker = Maker {
+        name: "command line".to_owned(),
+        // Whoever has the database's address may write anything there.
+        scopes: Scope::ALL.into_iter().collect(),
+        knows_organisation: false,
+    };
     let created = create_key(store, &organisation, &request, maker, now).await;
     let (key, listed) = created.map_err(|error| match error {
         AdminError::Store(error @ StoreError::Missing(_)) => {

@@ -1,10 +1,26 @@
 //! The way of one token, device key or admin key, by the functions that `serve` uses.
 
-use crate::authn::{self, Explanation, Identity, KeySet, Revocations};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::authn::{self, Explanation, Identity, KeySet, Principal, Revocations};
 use crate::authz::{Asked, Authorizer, Denial, Standing};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::Store;
+use crate::mimir::TENANT_HEADER;
+use crate::route::{self, Access, ROUTES, Route};
+use crate::store::{Store, StoreError};
+use crate::tenancy::{OrganisationId, Scopes};
+
+/// One request that the credential is to be tried on.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// What `X-Scope-OrgID` would say.
+    pub(super) organisation: Option<String>,
+    /// The path, maybe with a method in front.
+    pub(super) path: Option<String>,
+}
 
 /// Walks a credential's way: what it says, whether it was revoked, and where its owner stands.
 /// Without a key set (none given, none fetched) an asymmetric signature cannot be checked, and the
@@ -13,9 +29,10 @@ pub(super) async fn explain(
     config: &Config,
     token: &str,
     keys: Result<&KeySet, &str>,
+    tried: &Tried,
 ) -> Explanation {
     let now = Clock::system().unix_seconds();
-    let token = token.trim();
+    let (token, note) = authn::bare_credential(token);
     let store = match &config.database {
         None => None,
         Some(database) => match Store::new(database) {
@@ -23,19 +40,26 @@ pub(super) async fn explain(
             Err(error) => return Explanation::of_problem("database", error.to_string()),
         },
     };
-    if token.starts_with(authn::DEVICE_KEY_PREFIX) {
-        return explain_device_key(store.as_ref(), token, now).await;
+    let mut explanation = if token.starts_with(authn::DEVICE_KEY_PREFIX) {
+        explain_device_key(store.as_ref(), token, now).await
+    } else {
+        authn::explain(token, &config.auth, keys, now)
+    };
+    if let Some(note) = note {
+        explanation.step("note", Ok(note.to_owned()));
     }
-    let mut explanation = authn::explain(token, &config.auth, keys, now);
-    if explanation.is_service() {
-        let scopes = config.tenancy.service_scopes.names().collect::<Vec<_>>().join(", ");
-        explanation.step("organisation", Ok(format!("every one, scopes {scopes}")));
-        return explanation;
-    }
+    let Some(principal) = explanation.principal() else { return explanation };
     if let Some(store) = &store {
         explain_revocation(&mut explanation, config, store).await;
     }
-    explain_standing(&mut explanation, config, store.as_ref()).await;
+    let Some(asked) = ask(&mut explanation, config, store.as_ref(), &principal).await else {
+        return explanation;
+    };
+    if tried.organisation.is_none() && tried.path.is_none() {
+        explain_standing(&mut explanation, config, &principal, &asked);
+    } else {
+        explain_request(&mut explanation, config, store.as_ref(), &principal, &asked, tried).await;
+    }
     explanation
 }
 
@@ -48,34 +72,28 @@ async fn explain_device_key(store: Option<&Store>, key: &str, now: i64) -> Expla
     };
     let mut explanation = Explanation::default();
     explanation.step("form", Ok("a device key, and its checksum fits".to_owned()));
-    let found = store.device_keys(vec![hash]).await;
-    let row = match found.map(|mut found| found.remove(&hash)) {
-        Ok(Some(Some(row))) => row,
+    match store.device_keys(vec![hash]).await.map(|mut found| found.remove(&hash)) {
+        Ok(Some(Some(row))) => explanation.device(&row, now),
+        // `serve` answers 503 to this.
         Ok(Some(None)) => {
-            explanation.step("device", Err("its row cannot be read: see the log".to_owned()));
-            return explanation;
+            explanation.unavailable("device", "its row cannot be read: see the log".to_owned());
         }
-        Ok(None) => {
-            explanation.step("device", Err("no device has this key".to_owned()));
-            return explanation;
-        }
-        Err(error) => {
-            explanation.step("device", Err(error.to_string()));
-            return explanation;
-        }
-    };
-    explanation.step("device", Ok(format!("{} ({:?})", row.id, row.name)));
-    explanation.step("validity", authn::explain_validity(&row, now));
-    explanation.step("organisation", Ok(row.organisation.to_string()));
-    explanation.step("scopes", Ok(row.scopes.names().collect::<Vec<_>>().join(", ")));
+        Ok(None) => explanation.step("device", Err("no device has this key".to_owned())),
+        Err(error) => cannot_read(&mut explanation, "device", &error),
+    }
     explanation
+}
+
+/// What the database did not say. An outage is not the credential's fault.
+fn cannot_read(explanation: &mut Explanation, about: &str, error: &StoreError) {
+    explanation.unavailable(about, error.to_string());
 }
 
 async fn explain_revocation(explanation: &mut Explanation, config: &Config, store: &Store) {
     let Some(principal) = explanation.principal() else { return };
     let Identity::User(user) = principal.identity() else { return };
     let outcome = match store.revocations().await {
-        Err(error) => Err(error.to_string()),
+        Err(error) => return cannot_read(explanation, "revocations", &error),
         Ok(rows) if Revocations::are_about(&rows, user) => Err("the token was revoked".to_owned()),
         Ok(rows) => Ok(format!("none of {} is about this token", rows.len())),
     };
@@ -87,7 +105,7 @@ async fn explain_revocation(explanation: &mut Explanation, config: &Config, stor
     let outcome = match session {
         None => Err("the token names none".to_owned()),
         Some(id) => match store.sessions(vec![id]).await {
-            Err(error) => Err(error.to_string()),
+            Err(error) => return cannot_read(explanation, "session", &error),
             Ok(found) if found.contains(&id) => Ok(format!("{id} goes on")),
             Ok(_) => Err(format!("{id} has ended")),
         },
@@ -95,25 +113,135 @@ async fn explain_revocation(explanation: &mut Explanation, config: &Config, stor
     explanation.step("session", outcome);
 }
 
-async fn explain_standing(explanation: &mut Explanation, config: &Config, store: Option<&Store>) {
-    let Some(principal) = explanation.principal() else { return };
+/// What the table says of a caller; nothing if it has a say and cannot be asked.
+async fn ask(
+    explanation: &mut Explanation,
+    config: &Config,
+    store: Option<&Store>,
+    principal: &Principal,
+) -> Option<Asked> {
+    let Identity::User(user) = principal.identity() else { return Some(Asked::nothing()) };
     let policy = config.tenancy.membership;
     explanation.step("policy", Ok(format!("tenancy.membership = {:?}", policy.name())));
-    let mut asked = Asked::nothing();
-    if let (Identity::User(user), Some(store), true) =
-        (principal.identity(), store, policy.reads_table())
-    {
-        match store.memberships_of(vec![user.id()]).await {
-            Err(error) => return explanation.step("memberships", Err(error.to_string())),
-            Ok(mut found) => {
-                let own = found.remove(&user.id()).unwrap_or_default();
-                explanation.step("memberships", Ok(format!("{} in the table", own.len())));
-                asked = Asked::read(own);
-            }
+    let (Some(store), true) = (store, policy.reads_table()) else { return Some(Asked::nothing()) };
+    match store.memberships_of(vec![user.id()]).await {
+        Err(error) => {
+            cannot_read(explanation, "memberships", &error);
+            None
+        }
+        Ok(mut found) => {
+            let own = found.remove(&user.id()).unwrap_or_default();
+            explanation.step("memberships", Ok(format!("{} in the table", own.len())));
+            Some(Asked::read(own))
+        }
+    }
+}
+
+/// Tries one request: the path, the organisation that it names, and what the caller may do there.
+async fn explain_request(
+    explanation: &mut Explanation,
+    config: &Config,
+    store: Option<&Store>,
+    principal: &Arc<Principal>,
+    asked: &Asked,
+    tried: &Tried,
+) {
+    let route = match tried.path.as_deref().map(find_route).transpose() {
+        Ok(route) => route,
+        Err(problem) => return explanation.step("path", Err(problem)),
+    };
+    let route = route.unwrap_or(&ROUTES[0]);
+    if tried.path.is_some() {
+        let found = format!("{}, surface {}", route.path, route.surface.name());
+        explanation.step("path", Ok(found));
+    }
+    let Access::Tenant(scope) = route.access else {
+        let problem = "is not about one tenant's telemetry; only such paths can be tried";
+        return explanation.step("path", Err(problem.to_owned()));
+    };
+    let mut headers = HeaderMap::new();
+    match tried.organisation.as_deref().map(HeaderValue::from_str) {
+        None => {}
+        Some(Ok(name)) => {
+            headers.insert(TENANT_HEADER, name);
+        }
+        Some(Err(_)) => {
+            let problem = "the organisation cannot stand in a header";
+            return explanation.step("organisation", Err(problem.to_owned()));
         }
     }
     let authorizer = Authorizer::new(config.tenancy.clone(), None);
-    match authorizer.standing(&principal, &asked) {
+    // Without a path only the organisation is tried: any one of the scopes on telemetry will do.
+    let scopes: Vec<_> = match tried.path {
+        Some(_) => vec![scope],
+        None => crate::tenancy::Scope::DATA.to_vec(),
+    };
+    let mut granted: Vec<crate::tenancy::Scope> = Vec::new();
+    let mut outcome = Err(String::new());
+    for scope in scopes {
+        match authorizer.explain(principal, asked, route, scope, &headers) {
+            Ok(grant) => {
+                granted.push(scope);
+                outcome = Ok(grant);
+            }
+            Err(denial) if outcome.is_err() => outcome = Err(denial.to_string()),
+            Err(_) => {}
+        }
+    }
+    let grant = match outcome {
+        Ok(grant) => grant,
+        Err(problem) => return explanation.step("organisation", Err(problem)),
+    };
+    if let (Identity::Service(_), Some(store)) = (principal.identity(), store)
+        && config.database.as_ref().is_some_and(|database| database.knows_organisations)
+    {
+        match store.organisations_among(grant.organisations().to_vec()).await {
+            Err(error) => return cannot_read(explanation, "organisation", &error),
+            Ok(there) if grant.organisations().iter().any(|one| !there.contains(one)) => {
+                return explanation.step("organisation", Err(Denial::NotAMember.to_string()));
+            }
+            Ok(_) => {}
+        }
+    }
+    let names: Vec<_> = grant.organisations().iter().map(OrganisationId::as_str).collect();
+    let scopes: Vec<_> = granted.into_iter().collect::<Scopes>().names().collect();
+    let (names, scopes) = (names.join("|"), scopes.join(", "));
+    let tenant = grant.tenants().as_str();
+    explanation.step("organisation", Ok(format!("{names}, tenant {tenant}, scopes {scopes}")));
+}
+
+/// The route of a path, or of `METHOD PATH`. Without a method it is the route's first.
+fn find_route(text: &str) -> Result<&'static Route, String> {
+    let text = text.trim();
+    let (method, target) = match text.split_once(' ') {
+        Some((method, target)) => {
+            let method = method.to_ascii_uppercase();
+            let method =
+                Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+            (Some(method), target.trim())
+        }
+        None => (None, text),
+    };
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let found = match method {
+        Some(method) => route::find_path(&method, path, query),
+        None => route::find_path(&Method::GET, path, query)
+            .or_else(|_| route::find_path(&Method::POST, path, query)),
+    };
+    found.map_err(|unroutable| unroutable.to_string())
+}
+
+fn explain_standing(
+    explanation: &mut Explanation,
+    config: &Config,
+    principal: &Principal,
+    asked: &Asked,
+) {
+    let authorizer = Authorizer::new(config.tenancy.clone(), None);
+    match authorizer.standing(principal, asked) {
         Err(denial) => explanation.step("organisation", Err(denial.to_string())),
         Ok(Standing::Everywhere(scopes)) => {
             let scopes: Vec<_> = scopes.names().collect();

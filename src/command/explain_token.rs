@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::explain::explain;
+use super::explain::{Tried, explain};
 use super::{Outcome, Said, on_a_runtime};
-use crate::authn::{KeySet, fetch_key_set, key_set_client};
+use crate::authn::{KeySet, Verdict, fetch_key_set, key_set_client};
 use crate::config::{Config, KeySetConfig};
 
 /// What `explain-token` is told.
@@ -16,10 +16,19 @@ pub struct ExplainToken {
     /// The token or device key; read from standard input if it is left out, which keeps it out of
     /// `ps`.
     token: Option<String>,
+    /// The organisation that a request would name in `X-Scope-OrgID`.
+    #[arg(long, value_name = "ID")]
+    organisation: Option<String>,
+    /// The path that would be asked for, such as `/api/v1/push` or `"POST /prometheus/api/v1/query"`.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
     /// A file with the issuer's key set (JWKS); then nothing is fetched.
     #[arg(long, value_name = "FILE")]
     key_set: Option<PathBuf>,
 }
+
+/// `EX_TEMPFAIL` of sysexits.h: neither yes nor no.
+const EXIT_UNAVAILABLE: u8 = 75;
 
 /// Says step by step why a token or device key would pass or not.
 pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
@@ -38,12 +47,16 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
             },
         };
         let keys = keys.as_ref().map_err(String::as_str);
-        Ok::<_, String>(explain(config, &token, keys).await)
+        let tried = Tried { organisation: args.organisation, path: args.path };
+        Ok::<_, String>(explain(config, &token, keys, &tried).await)
     })??;
-    let text = explanation.to_string();
-    let is_good = explanation.passes();
-    let note = (!is_good).then(|| "it would be refused".to_owned());
-    Ok(Said { answer: text, note, exit_code: u8::from(!is_good) })
+    let answer = explanation.to_string();
+    let (note, exit_code) = match explanation.verdict() {
+        Verdict::Passes => (None, 0),
+        Verdict::Refused => (Some("it would be refused"), 1),
+        Verdict::Unavailable => (Some("it would be told to come again (503)"), EXIT_UNAVAILABLE),
+    };
+    Ok(Said { answer, note: note.map(str::to_owned), exit_code })
 }
 
 async fn fetch(config: &KeySetConfig) -> Result<KeySet, String> {

@@ -14,8 +14,9 @@ pub struct AuthConfig {
     pub tokens: TokenPolicy,
     /// Where the public keys come from; none if only HS256 is used.
     pub key_set: Option<KeySetConfig>,
-    /// The legacy shared secret; empty refuses HS256.
-    pub hs256_secret: Secret,
+    /// The legacy shared secrets, any of which verifies HS256: more than one while they are
+    /// exchanged; none refuses HS256.
+    pub hs256_secrets: Vec<Secret>,
     /// Memory for verified tokens.
     pub token_cache_bytes: u64,
     /// Keys of services, any of which will do: more than one while they are exchanged.
@@ -31,8 +32,12 @@ pub struct TokenPolicy {
     pub issuer: String,
     /// What `aud` must be, or hold.
     pub audience: String,
+    /// The values of `role` that a user's token may have.
+    pub user_roles: Vec<String>,
     /// The claim that names the organisation: looked up whole first, then by its dots.
     pub organisation_claim: String,
+    /// How that claim names organisations.
+    pub organisation_form: OrganisationForm,
     /// The claim that names the organisation that is meant when none is named.
     pub default_organisation_claim: Option<String>,
     /// The claim that names the user's role in the organisations that the token names.
@@ -45,6 +50,21 @@ pub struct TokenPolicy {
     pub allow_anonymous: bool,
     /// Which OAuth clients (`client_id`) may act for a user.
     pub oauth_clients: OauthClients,
+}
+
+/// How the organisation claim names organisations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrganisationForm {
+    /// As a text, or a list of texts.
+    Texts,
+    /// As the keys of an object, whatever their values; a key with the value `false` or `null`
+    /// names nothing.
+    Keys,
+    /// As one field of each object in a list.
+    Objects {
+        /// The field that holds the identifier.
+        field: String,
+    },
 }
 
 /// Which OAuth clients may act for a user.
@@ -94,15 +114,8 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
     if let Some(unusual) = issuer.as_deref().and_then(unusual_issuer) {
         section.warn("issuer", unusual);
     }
-    let hs256_secret = section.secret("hs256_secret");
-    if !hs256_secret.is_empty() && hs256_secret.expose().len() < MIN_SECRET_BYTES {
-        let problem = format!(
-            "has {} bytes and must have at least {MIN_SECRET_BYTES} (RFC 7518)",
-            hs256_secret.expose().len()
-        );
-        section.fault("hs256_secret", problem);
-    }
-    let has_secret = !hs256_secret.is_empty() || section.is_faulty("hs256_secret");
+    let hs256_secrets = read_hs256_secrets(section);
+    let has_secret = !hs256_secrets.is_empty() || section.is_faulty("hs256_secret");
     let check_sessions = section.get("check_sessions", false, switch);
     if check_sessions && !has_database {
         section.fault("check_sessions", "needs database.url, where auth.sessions is".to_owned());
@@ -111,7 +124,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
         admin_keys: read_admin_keys(section),
         check_sessions,
         key_set: read_key_set(section, issuer.as_deref(), has_secret),
-        hs256_secret,
+        hs256_secrets,
         tokens: TokenPolicy {
             issuer: issuer.unwrap_or_default(),
             audience: section.get("audience", "authenticated".to_owned(), non_empty),
@@ -120,6 +133,8 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
                 "app_metadata.org_id".to_owned(),
                 organisation_claim,
             ),
+            organisation_form: read_organisation_form(section),
+            user_roles: section.get("user_roles", vec!["authenticated".to_owned()], user_roles),
             default_organisation_claim: section.get(
                 "default_organisation_claim",
                 None,
@@ -130,7 +145,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
                 Ok(if switch(raw)? { ServiceRole::Allowed } else { ServiceRole::Refused })
             }),
             leeway: section
-                .get("leeway", 10 * second, |raw| duration(raw, Duration::ZERO, 2 * minute)),
+                .get("leeway", 30 * second, |raw| duration(raw, Duration::ZERO, 2 * minute)),
             allow_anonymous: section.get("allow_anonymous", false, switch),
             oauth_clients: section.get("oauth_clients", OauthClients::Listed(Vec::new()), |raw| {
                 let clients = list(raw)?;
@@ -190,6 +205,84 @@ fn unusual_issuer(issuer: &str) -> Option<String> {
         "{why}, unlike Supabase Auth's; it must be exactly what tokens have as iss, which \
          explain-token shows"
     ))
+}
+
+/// One secret, or several while they are exchanged: a list, or in a text (the environment, a file)
+/// separated by white space. A passphrase of short words is one secret, as it always was.
+fn read_hs256_secrets(section: &mut Section<'_>) -> Vec<Secret> {
+    let secrets = section.secrets("hs256_secret", |text| {
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        let long = parts.iter().filter(|part| part.len() >= MIN_SECRET_BYTES).count();
+        if long < 2 {
+            return vec![text.to_owned()];
+        }
+        // Until now white space was part of the secret: the whole stays good.
+        let whole = std::iter::once(text.to_owned()).filter(|_| long == parts.len());
+        parts.iter().map(|part| (*part).to_owned()).chain(whole).collect()
+    });
+    if let Some(short) =
+        secrets.iter().find(|one| !one.is_empty() && one.expose().len() < MIN_SECRET_BYTES)
+    {
+        let problem = format!(
+            "has {} bytes and must have at least {MIN_SECRET_BYTES} (RFC 7518)",
+            short.expose().len()
+        );
+        section.fault("hs256_secret", problem);
+    }
+    if secrets.iter().any(is_beside_a_secret) {
+        let problem = format!(
+            "has white space beside {MIN_SECRET_BYTES} or more characters without any; write several \
+             secrets as a list, [\"NEW\", \"OLD\"], each of at least {MIN_SECRET_BYTES} bytes"
+        );
+        section.fault("hs256_secret", problem);
+    }
+    secrets.into_iter().filter(|one| !one.is_empty()).collect()
+}
+
+/// Whether a text is one that could be a secret, with something beside it.
+fn is_beside_a_secret(secret: &Secret) -> bool {
+    let parts: Vec<usize> = secret
+        .expose()
+        .split(u8::is_ascii_whitespace)
+        .map(<[u8]>::len)
+        .filter(|length| *length > 0)
+        .collect();
+    let long = parts.iter().filter(|length| **length >= MIN_SECRET_BYTES).count();
+    long > 0 && long < parts.len()
+}
+
+/// Roles that a project's API keys have, and Postgres' own: no person has them.
+const NEVER_USERS: [&str; 5] =
+    ["anon", "service_role", "supabase_admin", "supabase_auth_admin", "postgres"];
+
+fn user_roles(raw: Raw) -> Result<Vec<String>, String> {
+    let roles = list(raw)?;
+    if roles.is_empty() || roles.iter().any(|role| role.trim().is_empty()) {
+        return Err("must name at least one role, such as [\"authenticated\"]".to_owned());
+    }
+    match roles.iter().find(|role| NEVER_USERS.contains(&role.as_str())) {
+        Some(key) => Err(format!(
+            "must not hold {key:?}: that is a project's API key or the database's own role, not a \
+             person's (see auth.allow_service_role)"
+        )),
+        None => Ok(roles),
+    }
+}
+
+fn read_organisation_form(section: &mut Section<'_>) -> OrganisationForm {
+    let field = section.get("organisation_claim_field", "id".to_owned(), non_empty);
+    section.get("organisation_claim_form", OrganisationForm::Texts, |raw| {
+        match text(raw)?.as_str() {
+            "texts" => Ok(OrganisationForm::Texts),
+            "keys" => Ok(OrganisationForm::Keys),
+            "objects" => Ok(OrganisationForm::Objects { field }),
+            _ => Err(
+                "must be \"texts\" (a text or a list of texts), \"keys\" (an object's keys) or \
+                      \"objects\" (a list of objects, each with auth.organisation_claim_field)"
+                    .to_owned(),
+            ),
+        }
+    })
 }
 
 fn read_key_set(

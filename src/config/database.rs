@@ -23,6 +23,9 @@ pub struct DatabaseConfig {
     pub reads_sessions: bool,
     /// Whether alert rules are read (`rules.enabled`).
     pub reads_rules: bool,
+    /// Whether every organisation that there is stands in a table that is read: ours, where members
+    /// are read from ours, or one that `organisation_query` names.
+    pub knows_organisations: bool,
     /// Queries in place of those on our tables.
     pub queries: QueriesConfig,
     /// Connections, beside the one that listens.
@@ -107,6 +110,7 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
         schema: section.get("schema", "public".to_owned(), identifier),
         reads_sessions: false,
         reads_rules: false,
+        knows_organisations: false,
         queries: QueriesConfig {
             membership: query(section, "membership_query", Some("uuid[]")),
             device_key: query(section, "device_key_query", Some("bytea[]")),

@@ -351,33 +351,56 @@ impl Section<'_> {
 
     /// Reads a secret, which may also stand in a file that `MTP__SECTION__KEY_FILE` names.
     pub(super) fn secret(&mut self, key: &'static str) -> Secret {
-        let file_key = format!("{key}_file");
-        let from_file = self.environment.remove(&file_key).and_then(|path| {
-            let name = Environment::name(self.name, &file_key);
-            let wrong = if self.environment.contains_key(key) {
-                format!("is set beside {}; set one", Environment::name(self.name, key))
-            } else {
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => {
-                        self.from_environment.insert(key.to_owned(), name);
-                        // An editor's final line break is not part of a secret.
-                        return Some(Secret::new(text.trim_end_matches(['\r', '\n'])));
-                    }
-                    Err(error) => format!("cannot be read: {error}"),
-                }
-            };
-            self.faulty.insert(key.to_owned());
-            self.faults.push(Fault { key: name, line: None, problem: wrong });
-            None
-        });
-        let Some(from_file) = from_file else {
-            return self.get(key, Secret::default(), |raw| {
-                super::values::text(raw).map(|text| Secret::new(&text))
-            });
+        let from_file = self.secret_file(key).map(|text| Secret::new(&text));
+        let direct = self
+            .get(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
+        from_file.unwrap_or(direct)
+    }
+
+    /// As [`Section::secret`], for a key that may hold several: a list, or a text that `split`
+    /// takes apart.
+    pub(super) fn secrets(
+        &mut self,
+        key: &'static str,
+        split: impl Fn(&str) -> Vec<String>,
+    ) -> Vec<Secret> {
+        let read = |raw| match raw {
+            Raw::File(Value::String(text)) => Ok(split(&text)),
+            Raw::Environment(text) if text.trim_start().starts_with('[') => {
+                // A secret may begin with a bracket, too.
+                Ok(super::values::list(Raw::Environment(text.clone()))
+                    .unwrap_or_else(|_| split(&text)))
+            }
+            Raw::Environment(text) => Ok(split(&text)),
+            list => super::values::list(list),
         };
-        self.known.push(key.to_owned());
-        self.table.remove(key);
-        from_file
+        let from_file = self.secret_file(key).map(|text| split(&text));
+        let direct = self.get(key, Vec::new(), read);
+        from_file.unwrap_or(direct).iter().map(|text| Secret::new(text)).collect()
+    }
+
+    /// The text of the file that `MTP__SECTION__KEY_FILE` names. The key counts as read.
+    fn secret_file(&mut self, key: &'static str) -> Option<String> {
+        let file_key = format!("{key}_file");
+        let path = self.environment.remove(&file_key)?;
+        let name = Environment::name(self.name, &file_key);
+        let problem = if self.environment.contains_key(key) {
+            format!("is set beside {}; set one", Environment::name(self.name, key))
+        } else {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    self.from_environment.insert(key.to_owned(), name);
+                    self.known.push(key.to_owned());
+                    self.table.remove(key);
+                    // An editor's final line break is not part of a secret.
+                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                Err(error) => format!("cannot be read: {error}"),
+            }
+        };
+        self.faulty.insert(key.to_owned());
+        self.faults.push(Fault { key: name, line: None, problem });
+        None
     }
 
     /// Notes a fault that spans keys, or that a parser cannot know of.

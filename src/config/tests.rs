@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::tenancy::OrganisationId;
 
@@ -111,7 +113,7 @@ fn a_secret_may_stand_in_a_file_and_never_prints() {
     let config = Config::read(MINIMAL, &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]));
     std::fs::remove_file(&file).unwrap();
     let config = config.unwrap();
-    assert_eq!(config.auth.hs256_secret.expose(), secret.as_bytes());
+    assert_eq!(config.auth.hs256_secrets, [Secret::new(secret)]);
     assert!(!format!("{config:?}").contains(secret));
     let gone = Config::read(MINIMAL, &environment(&[("MTP__AUTH__HS256_SECRET_FILE", &path)]));
     assert_eq!(keys(&gone.unwrap_err()), ["MTP__AUTH__HS256_SECRET_FILE"]);
@@ -596,4 +598,76 @@ fn both_ports_cannot_be_one() {
     }
     assert!(with("127.0.0.1:8080", "127.0.0.2:8080").is_ok());
     assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
+}
+
+// Rotation: tokens of the old secret are good until they have expired.
+#[test]
+fn several_shared_secrets_are_a_list_or_separated_by_white_space() {
+    let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");
+    let secrets = |value: &str| {
+        let text = MINIMAL.replace("[auth]", &format!("[auth]\nhs256_secret = {value}"));
+        let config = Config::read(&text, &Environment::default());
+        let secret = |one: &Secret| String::from_utf8(one.expose().to_vec()).unwrap();
+        config.map(|config| config.auth.hs256_secrets.iter().map(secret).collect::<Vec<_>>())
+    };
+    assert_eq!(secrets(&format!("[{new:?}, {old:?}]")).unwrap(), [new, old]);
+    let both = format!("{new} {old}");
+    let read = secrets(&format!("{both:?}")).unwrap();
+    assert!([new, old].iter().all(|one| read.iter().any(|secret| secret == one)), "{read:?}");
+    // A passphrase is one secret, and nothing is none.
+    let phrase = "a legacy secret of more than thirty-two bytes";
+    assert_eq!(secrets(&format!("{phrase:?}")).unwrap(), [phrase]);
+    assert_eq!(secrets("\"\"").unwrap(), [""; 0]);
+    assert_eq!(secrets("[]").unwrap(), [""; 0]);
+    for (wrong, says) in [
+        (format!("[{new:?}, \"short\"]"), "5 bytes"),
+        (format!("\"{new} OLD\""), "write several secrets as a list"),
+        ("7".to_owned(), "list of texts"),
+    ] {
+        let faults = secrets(&wrong).unwrap_err();
+        assert_eq!(keys(&faults), ["auth.hs256_secret"], "{wrong}");
+        assert!(faults.to_string().contains(says), "{faults}");
+        assert!(!faults.to_string().contains(new), "{faults}");
+    }
+    for value in [format!("[{new:?}, {old:?}]"), both.clone(), format!("{new}\n{old}\n")] {
+        let config = Config::read(MINIMAL, &environment(&[("MTP__AUTH__HS256_SECRET", &value)]));
+        let secrets = config.unwrap().auth.hs256_secrets;
+        assert!([new, old].iter().all(|one| secrets.contains(&Secret::new(one))), "{value}");
+    }
+}
+
+#[test]
+fn roles_of_users_are_never_those_of_api_keys() {
+    let roles = |value: &str| {
+        let text = MINIMAL.replace("[auth]", &format!("[auth]\nuser_roles = {value}"));
+        Config::read(&text, &Environment::default()).map(|config| config.auth.tokens.user_roles)
+    };
+    assert_eq!(roles("[\"authenticated\", \"tenant_admin\"]").unwrap().len(), 2);
+    for wrong in [
+        "[]",
+        "[\"\"]",
+        "[\"authenticated\", \"anon\"]",
+        "[\"service_role\"]",
+        "[\"supabase_admin\"]",
+    ] {
+        assert_eq!(keys(&roles(wrong).unwrap_err()), ["auth.user_roles"], "{wrong}");
+    }
+    let config = Config::read(MINIMAL, &Environment::default()).unwrap();
+    assert_eq!(config.auth.tokens.user_roles, ["authenticated"]);
+    assert_eq!(config.auth.tokens.leeway, Duration::from_secs(30));
+}
+
+#[test]
+fn organisations_of_a_token_have_one_of_three_forms() {
+    let form = |lines: &str| {
+        let text = MINIMAL.replace("[auth]", &format!("[auth]\n{lines}"));
+        Config::read(&text, &Environment::default()).map(|read| read.auth.tokens.organisation_form)
+    };
+    assert_eq!(form("").unwrap(), OrganisationForm::Texts);
+    assert_eq!(form("organisation_claim_form = \"keys\"").unwrap(), OrganisationForm::Keys);
+    let objects = "organisation_claim_form = \"objects\"\norganisation_claim_field = \"org\"";
+    let wanted = OrganisationForm::Objects { field: "org".to_owned() };
+    assert_eq!(form(objects).unwrap(), wanted);
+    let faults = form("organisation_claim_form = \"list\"").unwrap_err();
+    assert_eq!(keys(&faults), ["auth.organisation_claim_form"]);
 }

@@ -29,7 +29,7 @@ const ABSENT_KEPT: Duration = Duration::from_secs(600);
 
 impl<K, V> Remembered<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     pub(super) fn new(entries: u64, kept: Duration) -> Self {

@@ -25,7 +25,7 @@ impl<K, V> Default for Flights<K, V> {
     }
 }
 
-impl<K: Copy + Eq + Hash, V: Clone> Flights<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

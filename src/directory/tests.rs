@@ -228,3 +228,58 @@ async fn a_flood_of_strangers_pushes_nobody_out() {
     assert_eq!(scene.value(1).await, Some("member"));
     assert_eq!(scene.table.count(), before);
 }
+
+// The connection that listens sees first that the database is away: what is known goes on at once,
+// and strangers are told so at once, without a single reading that has to fail first.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_database_that_is_known_to_be_away() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.feed.end();
+    scene.feed.note_away(true);
+    // Readings hang from now on.
+    scene.table.held.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert!(matches!(scene.directory.find(&1).await.unwrap().origin, Origin::Stale(_)));
+        assert_eq!(scene.directory.find(&2).await.unwrap_err(), Unavailable);
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // It is tried again, which is how it shows that it is back.
+    scene.settle().await;
+    assert_eq!(scene.table.count(), 2);
+    scene.table.gate.as_ref().unwrap().add_permits(1000);
+    scene.settle().await;
+    assert!(!scene.feed.is_away());
+    assert_eq!(scene.directory.find(&2).await.unwrap().value, None);
+}
+
+// Before it is clear that the database is away: a second at most where something is known.
+#[tokio::test(start_paused = true)]
+async fn who_is_known_waits_for_a_second_at_most() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.feed.end();
+    scene.table.held.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    let began = Instant::now();
+    assert!(matches!(scene.directory.find(&1).await.unwrap().origin, Origin::Stale(_)));
+    assert!(began.elapsed() <= STALE_PATIENCE, "{:?}", began.elapsed());
+}
+
+// One kind of thing that cannot be reached is enough: the others need not find out by themselves.
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_cannot_reach_the_database_speaks_for_all_kinds() {
+    let scene = scene();
+    let error = StoreError::Unreachable("refused".to_owned());
+    let (_asked, mut queue) = mpsc::unbounded_channel();
+    scene.directory.fail(&mut queue, &error, scene.feed.epoch());
+    assert!(scene.feed.is_away());
+    scene.feed.begin();
+    let error = StoreError::Unavailable("slow".to_owned());
+    scene.directory.fail(&mut queue, &error, scene.feed.epoch());
+    assert!(!scene.feed.is_away());
+}

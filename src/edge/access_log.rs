@@ -99,10 +99,12 @@ fn json(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
     if let Some(route) = record.route {
         field!(lines, "route.surface", route.surface.name());
     }
-    if let Some(principal) = &record.principal {
-        field!(lines, "principal.kind", principal.kind());
+    let principal = record.principal.as_ref().map(|known| (known.kind(), known.id()));
+    let refused = || record.refused.map(|known| (known.kind, known.id));
+    if let Some((kind, id)) = principal.or_else(refused) {
+        field!(lines, "principal.kind", kind);
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-        let id: &str = match principal.id() {
+        let id: &str = match id {
             PrincipalId::Uuid(id) => id.hyphenated().encode_lower(&mut buffer),
             PrincipalId::Name(name) => name,
         };
@@ -110,6 +112,12 @@ fn json(lines: &mut Vec<u8>, record: &Record, took: Duration, now: Duration) {
     }
     if let Some(organisation) = &record.organisation {
         field!(lines, "organisation.id", organisation.as_str());
+    }
+    if let Some(asked) = &record.asked {
+        // As it was sent: it may be no identifier at all.
+        lines.extend_from_slice(b",\"organisation.asked\":\"");
+        escape(lines, asked);
+        lines.push(b'"');
     }
     if let Some(grant) = &record.grant {
         lines.extend_from_slice(b",\"organisation.id\":\"");

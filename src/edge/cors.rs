@@ -75,10 +75,10 @@ impl Cors {
         }
     }
 
-    /// Whether a request only asks for leave to make another.
-    pub fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.is_on()
-            && *method == Method::OPTIONS
+    /// Whether a request only asks for leave to make another. Where no page is allowed it is one,
+    /// too: it is refused as every other page's is.
+    pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+        *method == Method::OPTIONS
             && headers.contains_key(header::ORIGIN)
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
@@ -171,6 +171,9 @@ mod tests {
             let origin = headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
             assert_eq!(origin.map(|value| value.to_str().unwrap()), allowed);
         }
+        // Without [cors] no page may read anything.
+        let off = Cors::new(CorsConfig::default());
+        assert_eq!(off.page_of(&headers(&[APP])), Page::None);
         let mut untouched = HeaderMap::new();
         Cors::new(CorsConfig::default()).decorate(&Page::None, &mut untouched);
         assert!(untouched.is_empty());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::request_id::RequestId;
-use crate::authn::Principal;
+use crate::authn::{Known, Principal};
 use crate::authz::Grant;
 use crate::route::{Route, Surface};
 use crate::telemetry::Metrics;
@@ -43,6 +43,10 @@ pub struct Record {
     pub(super) version: Version,
     pub(super) route: Option<&'static Route>,
     pub(super) principal: Option<Arc<Principal>>,
+    /// Whose credential was refused, if that is certain.
+    pub(super) refused: Option<Known>,
+    /// The organisation that a request names in `X-Scope-OrgID` and that was not granted.
+    pub(super) asked: Option<String>,
     pub(super) grant: Option<Grant>,
     /// The organisation that an administrator's request is about.
     pub(super) organisation: Option<OrganisationId>,
@@ -76,6 +80,8 @@ impl Record {
             version: request.version(),
             route: None,
             principal: None,
+            refused: None,
+            asked: None,
             grant: None,
             organisation: None,
             upstream: None,
@@ -98,6 +104,16 @@ impl Record {
     /// Who asks.
     pub fn set_principal(&mut self, principal: &Arc<Principal>) {
         self.principal = Some(Arc::clone(principal));
+    }
+
+    /// Whose credential was refused.
+    pub fn set_refused(&mut self, known: Option<Known>) {
+        self.refused = known;
+    }
+
+    /// Which organisation was asked for and not granted.
+    pub fn set_asked(&mut self, asked: Option<String>) {
+        self.asked = asked;
     }
 
     /// Which organisation an administrator's request is about, whether they may or not.

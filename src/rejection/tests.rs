@@ -1,5 +1,5 @@
 use super::*;
-use crate::authn::{CredentialFault, TokenFault};
+use crate::authn::{CredentialFault, Times, TokenFault};
 use crate::authn::{DeviceKeyFault, RevokedUser};
 use crate::authz::SelectorFault;
 use crate::tenancy::{DeviceId, UserId};
@@ -9,7 +9,7 @@ fn every_kind() -> Vec<Rejection> {
     let device = DeviceId(uuid::Uuid::nil());
     let retry_after = Duration::from_secs(7);
     vec![
-        Rejection::Route(Unroutable::Path),
+        Rejection::Route(Unroutable::Path(None)),
         Rejection::Route(Unroutable::Form),
         Rejection::Route(Unroutable::Semicolon),
         Rejection::Route(Unroutable::Method(&crate::route::ROUTES[0])),
@@ -21,8 +21,13 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
         Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
-        Rejection::Credential(Refusal::Token(TokenFault::Expired { seconds: 3 })),
+        Rejection::Credential(Refusal::Token(TokenFault::Expired(Times {
+            token: 1,
+            now: 4,
+            leeway: 0,
+        }))),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
+        Rejection::Credential(Refusal::KeyPending { retry_after }),
         Rejection::Origin("https://evil.example".to_owned()),
         Rejection::Credential(Refusal::DatabaseUnavailable),
         Rejection::Credential(Refusal::SessionEnded),
@@ -46,9 +51,11 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Denied(Denial::NameAny, None),
         Rejection::Denied(Denial::Unavailable, None),
         Rejection::Admin(AdminError::Request("x".to_owned())),
+        Rejection::Admin(AdminError::Beyond([Scope::MetricsRead].into_iter().collect())),
         Rejection::Admin(AdminError::Missing("device key")),
         Rejection::Admin(AdminError::NoDatabase),
         Rejection::Admin(AdminError::Store(StoreError::Unavailable("10.0.0.7 refused".to_owned()))),
+        Rejection::Admin(AdminError::Store(StoreError::Unreachable("10.0.0.7 refused".to_owned()))),
         Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
         Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
         Rejection::Admin(AdminError::Store(StoreError::Full(1))),
@@ -155,4 +162,45 @@ fn retry_after_is_spread_in_whole_seconds() {
         .collect();
     assert!(seconds.iter().all(|seconds| (5..=15).contains(seconds)), "{seconds:?}");
     assert!(seconds.len() > 5, "{seconds:?}");
+}
+
+// RFC 9110, 15.5.6.
+#[test]
+fn a_405_says_what_is_allowed_and_nothing_else_does() {
+    for rejection in every_kind() {
+        let response = answer(&rejection, Audience::Reader);
+        let is_405 = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        assert_eq!(response.headers().contains_key("allow"), is_405, "{rejection:?}");
+    }
+    let push = Rejection::Route(Unroutable::Method(&crate::route::ROUTES[0]));
+    assert_eq!(answer(&push, Audience::Sender).headers()["allow"], "POST");
+}
+
+// `curl --anyauth` and small senders send a password only where they are offered it.
+#[test]
+fn basic_is_offered_where_devices_push_and_to_whoever_has_shown_a_device_key() {
+    let challenges = |rejection: &Rejection, audience| -> Vec<String> {
+        let response = answer(rejection, audience);
+        let all = response.headers().get_all("www-authenticate").iter();
+        all.map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+    let basic = "Basic realm=\"device keys\"".to_owned();
+    let missing = Rejection::Credential(Refusal::Credential(CredentialFault::Missing));
+    assert_eq!(challenges(&missing, Audience::Sender), ["Bearer".to_owned(), basic.clone()]);
+    assert_eq!(challenges(&missing, Audience::Reader), ["Bearer".to_owned()]);
+    let token = Rejection::Credential(Refusal::Token(TokenFault::Signature));
+    assert_eq!(challenges(&token, Audience::Sender).len(), 1);
+    for fault in [DeviceKeyFault::Form, DeviceKeyFault::Unknown, DeviceKeyFault::Off] {
+        let device = Rejection::Credential(Refusal::DeviceKey(fault));
+        for audience in [Audience::Sender, Audience::Reader] {
+            assert_eq!(challenges(&device, audience).last(), Some(&basic), "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_is_rounded_up() {
+    for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (5900, 6)] {
+        assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+    }
 }

@@ -3,9 +3,10 @@
 use crate::tenancy::OrganisationId;
 
 /// Whether a raw path is one of a route's. `{organisation}` stands for an organisation, `{id}` for a
-/// UUID, `{label}` stands for a Prometheus label name, `{name}`
-/// for a percent-encoded segment in which `%2F` is a slash of the name (a rule namespace is often
-/// a file's path) and nothing else is special.
+/// UUID, `{label}` for a label name and `{name}` for another, each a percent-encoded segment in
+/// which `%2F` is a slash of the name (a rule namespace is often a file's path) and nothing else is
+/// special. Label names are UTF-8 (`k8s.pod.name`); one that cannot stand in a path as it is has its
+/// escaped form, `U__…`, which Mimir understands, too.
 pub(super) fn path_matches(route: &str, path: &str) -> bool {
     if !route.contains('{') {
         return route == path;
@@ -15,8 +16,7 @@ pub(super) fn path_matches(route: &str, path: &str) -> bool {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return true,
-            (Some("{label}"), Some(segment)) if is_label_name(segment) => {}
-            (Some("{name}"), Some(segment)) if is_encoded_name(segment) => {}
+            (Some("{label}" | "{name}"), Some(segment)) if is_encoded_name(segment) => {}
             (Some("{organisation}"), Some(segment)) if OrganisationId::parse(segment).is_ok() => {}
             (Some("{id}"), Some(segment)) if is_uuid(segment) => {}
             (Some(literal), Some(segment)) if literal == segment => {}
@@ -28,12 +28,6 @@ pub(super) fn path_matches(route: &str, path: &str) -> bool {
 /// A UUID in its usual form; `try_parse` knows others.
 fn is_uuid(segment: &str) -> bool {
     segment.len() == uuid::fmt::Hyphenated::LENGTH && uuid::Uuid::try_parse(segment).is_ok()
-}
-
-/// `[a-zA-Z_][a-zA-Z0-9_]*`, which also holds the escaped form of UTF-8 label names (`U__…`).
-fn is_label_name(segment: &str) -> bool {
-    segment.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// One segment in percent-encoding (RFC 3986) that decodes to UTF-8 without control characters

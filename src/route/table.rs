@@ -106,7 +106,7 @@ pub mod admin {
 }
 
 /// Every route, the most frequent first.
-pub static ROUTES: [Route; 43] = [
+pub static ROUTES: [Route; 46] = [
     push("/api/v1/push"),
     otlp("/otlp/v1/metrics"),
     query("/prometheus/api/v1/query_range"),
@@ -122,6 +122,11 @@ pub static ROUTES: [Route; 43] = [
     query("/prometheus/api/v1/cardinality/active_series"),
     query("/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
     get("/prometheus/api/v1/status/buildinfo"),
+    // What Grafana asks of a data source's address without the prefix. Mimir's answers name its
+    // version; configuration and flags are always empty.
+    get("/api/v1/status/buildinfo"),
+    get("/api/v1/status/config"),
+    get("/api/v1/status/flags"),
     remote_read("/prometheus/api/v1/read"),
     rules("/prometheus/api/v1/rules"),
     rules("/prometheus/api/v1/alerts"),

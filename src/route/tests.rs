@@ -6,7 +6,13 @@ fn outcome(method: &Method, path: &str, query: Option<&str>) -> Result<&'static 
 }
 
 fn no_such_path() -> Result<&'static str, String> {
-    Err(Unroutable::Path.to_string())
+    Err("no such path".to_owned())
+}
+
+/// The outcome without the hint that may follow.
+fn plain(method: &Method, path: &str) -> Result<&'static str, String> {
+    outcome(method, path, None)
+        .map_err(|text| text.split(';').next().unwrap_or_default().to_owned())
 }
 
 const ID: &str = "00000000-0000-4000-8000-000000000000";
@@ -31,7 +37,7 @@ fn an_admin_path_names_one_organisation_and_one_thing() {
         "/admin/organisations/org-a/device-keys/00000000000040008000000000000000",
         "/admin/revocations/x",
     ] {
-        assert_eq!(outcome(&Method::GET, path, None), no_such_path(), "{path}");
+        assert_eq!(plain(&Method::GET, path), no_such_path(), "{path}");
     }
     let text = outcome(&Method::PUT, keys, None).unwrap_err();
     assert!(text.contains("GET and POST"), "{text}");
@@ -83,7 +89,7 @@ fn operator_paths_have_no_route() {
         "/prometheus/api/v1/admin/tsdb/delete_series",
     ] {
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
-            assert_eq!(outcome(&method, path, None), no_such_path(), "{path}");
+            assert_eq!(plain(&method, path), no_such_path(), "{path}");
         }
     }
 }
@@ -108,21 +114,25 @@ fn path_tricks_have_no_route() {
         "/%2e/api/v1/push",
         "/api/v1/push/%2e%2e/ingester/shutdown",
         "/prometheus/api/v1/label/../values",
-        "/prometheus/api/v1/label/a%2Fb/values",
+        "/prometheus/api/v1/label/a%2F..%2Fb/values",
+        "/prometheus/api/v1/label/a%00b/values",
+        "/prometheus/api/v1/label/a%5Cb/values",
+        "/prometheus/api/v1/label/%ff/values",
+        "/prometheus/api/v1/label/a%2/values",
+        "/prometheus/api/v1/label/./values",
         "/prometheus/api/v1/label//values",
         "/prometheus/api/v1/label/a;b/values",
         "/prometheus/api/v1/label/%2e%2e/values",
     ] {
         for method in [Method::GET, Method::POST] {
-            assert_eq!(outcome(&method, path, None), no_such_path(), "{path}");
+            assert_eq!(plain(&method, path), no_such_path(), "{path}");
         }
     }
 }
 
 #[test]
 fn rule_names_are_percent_encoded_segments() {
-    let rules =
-        |name: &str| outcome(&Method::GET, &format!("/prometheus/config/v1/rules/{name}"), None);
+    let rules = |name: &str| plain(&Method::GET, &format!("/prometheus/config/v1/rules/{name}"));
     for name in [
         "..",
         ".",
@@ -151,6 +161,50 @@ fn rule_names_are_percent_encoded_segments() {
     }
 }
 
+// Mimir takes every UTF-8 label name, as it is, percent-encoded and escaped (`U__`).
+#[test]
+fn label_names_are_utf8() {
+    for name in [
+        "job",
+        "k8s.pod.name",
+        "service%2Ename",
+        "http-method",
+        "a%20b",
+        "a:b",
+        "%C3%A9t%C3%A9",
+        "a%2Fb",
+        "1st",
+        "U__k8s_2e_pod_2e_name",
+        "...",
+    ] {
+        let path = format!("{LABEL}{name}/values");
+        let found = plain(&Method::GET, &path);
+        assert_eq!(found, Ok("/prometheus/api/v1/label/{label}/values"), "{name}");
+    }
+}
+
+// RFC 9110, 15.5.6: every method that a path takes, whichever was asked for.
+#[test]
+fn another_method_is_told_which_ones_a_path_takes() {
+    for route in &ROUTES {
+        let path = route.path.replace("{label}", "job").replace("{name}", "rules");
+        let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
+        for method in [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+            let unroutable = find_path(&method, &path, None).unwrap_err();
+            let allowed = unroutable.allowed().unwrap();
+            let all: Vec<&str> = allowed.split(", ").collect();
+            for own in route.methods {
+                assert!(all.contains(&own.as_str()), "{method} {path}: {allowed}");
+            }
+            assert!(unroutable.to_string().contains(all[0]), "{unroutable}");
+        }
+    }
+    let keys = format!("/admin/organisations/a/device-keys/{ID}");
+    let unroutable = find_path(&Method::PUT, &keys, None).unwrap_err();
+    assert_eq!(unroutable.allowed().as_deref(), Some("GET, DELETE"));
+    assert_eq!(find_path(&Method::GET, "/nowhere", None).unwrap_err().allowed(), None);
+}
+
 #[test]
 fn only_origin_form_has_a_route() {
     let find = |uri: &str| {
@@ -176,6 +230,7 @@ fn is_routed(path: &str) -> bool {
     [Method::GET, Method::POST].iter().any(|method| find_path(method, path, None).is_ok())
 }
 
+const LABEL: &str = "/prometheus/api/v1/label/";
 const RULES: &str = "/prometheus/config/v1/rules/";
 
 proptest! {
@@ -194,7 +249,8 @@ proptest! {
         if is_routed(&damaged) {
             prop_assert!(!damaged.contains("//") && !damaged.contains(['\\', ';', '\0']));
             prop_assert!(damaged.split('/').all(|segment| segment != ".." && segment != "."));
-            prop_assert!(!damaged.contains('%') || damaged.starts_with(RULES));
+            let is_name = damaged.starts_with(RULES) || damaged.starts_with(LABEL);
+            prop_assert!(!damaged.contains('%') || is_name);
         }
     }
 

@@ -192,7 +192,7 @@ impl RulesSnapshot {
 }
 
 /// One that no tenant can have is nobody's.
-fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
+pub(super) fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
     let name: Option<&str> = row.try_get("organisation_id").ok()?;
     OrganisationId::parse(name?).ok()
 }

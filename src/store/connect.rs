@@ -1,11 +1,14 @@
 //! The pools, what every connection is told, and how the server proves who it is.
 
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
-use tokio::time::timeout;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
 
 use super::StoreError;
 use crate::config::{DatabaseConfig, DatabaseTls};
@@ -47,13 +50,137 @@ pub(super) fn listening_pool(config: &DatabaseConfig) -> Result<PgPool, StoreErr
 
 /// Connects once, to know why it cannot be done: a pool only says that it waited.
 pub(super) async fn try_once(config: &DatabaseConfig) -> Result<(), StoreError> {
-    let options = options_of(config)?;
-    let late =
-        |_| StoreError::Unavailable(format!("no connection in {:?}", config.connect_timeout));
-    let connecting = PgConnection::connect_with(&options);
-    let connection = timeout(config.connect_timeout, connecting).await.map_err(late)??;
+    let connection = connect(config).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Makes a connection outside the pools.
+pub(super) async fn connect(config: &DatabaseConfig) -> Result<PgConnection, StoreError> {
+    let options = options_of(config)?;
+    let connecting = PgConnection::connect_with(&options);
+    match timeout(config.connect_timeout, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(not_connected(&error, &options)),
+        Err(_) => Err(late(config, &options)),
+    }
+}
+
+/// Takes a connection of a pool. sqlx tries a refused one again until its time is over, and then says
+/// that it waited: whether the server can be reached is therefore seen beside it.
+pub(super) async fn acquire(
+    pool: &PgPool,
+    config: &DatabaseConfig,
+) -> Result<PoolConnection<Postgres>, StoreError> {
+    let refused = async {
+        // One that is there already, or is quickly made, needs no second opinion.
+        sleep(PROBE_AFTER).await;
+        match reach(config).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    tokio::select! {
+        biased;
+        acquired = pool.acquire() => match acquired {
+            Ok(connection) => Ok(connection),
+            Err(sqlx::Error::PoolTimedOut) => Err(why_late(pool, config).await),
+            Err(error) => Err(not_connected(&error, &options_of(config)?)),
+        },
+        error = refused => Err(error),
+    }
+}
+
+/// How long a connection is waited for before it is seen whether the server can be reached.
+const PROBE_AFTER: Duration = Duration::from_millis(50);
+/// How long the reason of a connection that did not come is looked for.
+const LONGEST_DIAGNOSIS: Duration = Duration::from_secs(1);
+
+/// Why a pool has not given a connection in time: none can be made, or all are in use.
+async fn why_late(pool: &PgPool, config: &DatabaseConfig) -> StoreError {
+    match timeout(LONGEST_DIAGNOSIS, connect(config)).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) => {
+            let (most, waited) = (pool.options().get_max_connections(), config.connect_timeout);
+            StoreError::Unavailable(format!(
+                "no connection was free for {waited:?}, of {most} (database.max_connections)"
+            ))
+        }
+        Err(_) => options_of(config).map_or_else(|error| error, |options| late(config, &options)),
+    }
+}
+
+/// Why the connection that listens could not be made.
+pub(super) fn not_listening(error: &sqlx::Error, config: &DatabaseConfig) -> StoreError {
+    match options_of(config) {
+        Err(error) => error,
+        Ok(options) if matches!(error, sqlx::Error::PoolTimedOut) => late(config, &options),
+        Ok(options) => not_connected(error, &options),
+    }
+}
+
+/// Sees whether the server can be reached, without asking it anything.
+pub(super) async fn reach(config: &DatabaseConfig) -> Result<(), StoreError> {
+    let options = options_of(config)?;
+    let connecting = async {
+        match socket(&options) {
+            Some(path) => UnixStream::connect(path).await.map(drop),
+            None => TcpStream::connect((options.get_host(), options.get_port())).await.map(drop),
+        }
+    };
+    match timeout(config.connect_timeout, connecting).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(StoreError::Unreachable(format!("{}: {error}", place(&options)))),
+        Err(_) => Err(late(config, &options)),
+    }
+}
+
+fn late(config: &DatabaseConfig, options: &PgConnectOptions) -> StoreError {
+    let waited = config.connect_timeout;
+    StoreError::Unreachable(format!("{}: no connection within {waited:?}", place(options)))
+}
+
+/// Why a connection could not be made. What the server itself says is not a network's trouble.
+fn not_connected(error: &sqlx::Error, options: &PgConnectOptions) -> StoreError {
+    let place = place(options);
+    match error {
+        sqlx::Error::Database(database) => {
+            let problem = format!("{place}: {}", database.message());
+            let code = database.code();
+            match StoreError::of_code(code.as_deref(), problem.clone()) {
+                // It starts, ends, or has no connection left: nothing can be read.
+                StoreError::Unavailable(problem) if code.as_deref() == Some(CANNOT_CONNECT_NOW) => {
+                    StoreError::Unreachable(problem)
+                }
+                other => other,
+            }
+        }
+        sqlx::Error::Io(error) => StoreError::Unreachable(format!("{place}: {error}")),
+        error => StoreError::Unavailable(format!("{place}: {}", super::describe(error))),
+    }
+}
+
+/// `cannot_connect_now`: the server starts or shuts down.
+const CANNOT_CONNECT_NOW: &str = "57P03";
+
+/// Where the server is, for messages: host and port, or the socket; never the user or the password.
+fn place(options: &PgConnectOptions) -> String {
+    match socket(options) {
+        Some(path) => path.display().to_string(),
+        None if options.get_host().contains(':') => {
+            format!("[{}]:{}", options.get_host(), options.get_port())
+        }
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+/// The Unix socket, where the address names a directory of one.
+fn socket(options: &PgConnectOptions) -> Option<PathBuf> {
+    let file = format!(".s.PGSQL.{}", options.get_port());
+    let host = options.get_host();
+    let directory = options.get_socket().cloned();
+    let directory = directory.or_else(|| host.starts_with('/').then(|| PathBuf::from(host)));
+    directory.map(|directory| directory.join(file))
 }
 
 pub(super) fn options_of(config: &DatabaseConfig) -> Result<PgConnectOptions, StoreError> {
@@ -80,13 +207,67 @@ mod tests {
     use super::*;
     use crate::config::{Config, Environment};
 
-    fn host(url: &str) -> String {
+    fn config(url: &str) -> DatabaseConfig {
         let text = format!(
             "[auth]\nissuer = \"https://a.supabase.co/auth/v1\"\n[upstream]\nurls = [\"http://m\"]\n\
-             [database]\nurl = {url:?}"
+             [database]\nurl = {url:?}\nconnect_timeout = \"5s\"\ntls = \"off\""
         );
-        let config = Config::read(&text, &Environment::default()).unwrap().database.unwrap();
-        options_of(&config).unwrap().get_host().to_owned()
+        Config::read(&text, &Environment::default()).unwrap().database.unwrap()
+    }
+
+    fn host(url: &str) -> String {
+        options_of(&config(url)).unwrap().get_host().to_owned()
+    }
+
+    // sqlx' pool tries for the whole of connect_timeout and then says "pool timed out".
+    #[tokio::test]
+    async fn a_refused_connection_is_told_at_once_and_by_its_cause() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = config(&format!("postgres://u:secret@{closed}/d"));
+        let pool = pool(&config, 2).unwrap();
+        let began = tokio::time::Instant::now();
+        let pooled = acquire(&pool, &config).await.err().unwrap();
+        let alone = try_once(&config).await.unwrap_err();
+        let reached = reach(&config).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        for error in [pooled, alone, reached] {
+            assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(&closed.to_string()) && text.contains("refused"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_is_named() {
+        let config = config("postgres://u:p@no-such-host.invalid:5432/d");
+        for error in [try_once(&config).await.unwrap_err(), reach(&config).await.unwrap_err()] {
+            assert!(error.to_string().contains("no-such-host.invalid:5432"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_whose_server_says_nothing_names_it() {
+        // Takes connections and never answers.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let config = DatabaseConfig {
+            connect_timeout: Duration::from_millis(300),
+            ..config(&format!("postgres://u:p@{address}/d"))
+        };
+        let pool = pool(&config, 2).unwrap();
+        let error = acquire(&pool, &config).await.err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()) && text.contains("300ms"), "{text}");
+    }
+
+    #[test]
+    fn a_place_is_a_host_and_a_port_or_a_socket() {
+        let place = |url: &str| place(&options_of(&config(url)).unwrap());
+        assert_eq!(place("postgres://u:p@[fdaa:0:1::3]:5433/d"), "[fdaa:0:1::3]:5433");
+        assert_eq!(place("postgres://u:p@db.example.com/d"), "db.example.com:5432");
+        let socket = place("postgres:///d?host=/var/run/postgresql");
+        assert_eq!(socket, "/var/run/postgresql/.s.PGSQL.5432");
     }
 
     #[test]

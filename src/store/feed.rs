@@ -51,6 +51,8 @@ pub enum Change {
 pub struct Feed {
     epoch: AtomicU64,
     connected: AtomicBool,
+    /// Whether the database was last seen not to answer at all.
+    away: AtomicBool,
 }
 
 /// The channel that the triggers of `migrations/` write to.
@@ -75,7 +77,19 @@ impl Feed {
         self.connected.load(Ordering::Acquire)
     }
 
+    /// Whether the database is known to be away: it cannot be reached, or gives no sign of life. While
+    /// changes are merely not heard of it is not.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the database answers, whoever saw it.
+    pub(crate) fn note_away(&self, away: bool) {
+        self.away.store(away, Ordering::Release);
+    }
+
     pub(crate) fn begin(&self) {
+        self.note_away(false);
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.connected.store(true, Ordering::Release);
     }
@@ -103,6 +117,7 @@ impl Feed {
                 on_change(Change::Anything);
             }
             if let Err(error) = listened {
+                self.note_away(matches!(error, StoreError::Unreachable(_)));
                 tracing::warn!(%error, "Changes are not heard of");
             }
             // Copies that lost the same database do not all come back at once.
@@ -134,7 +149,7 @@ impl Feed {
                 },
                 () = sleep_until(next_beat) => {
                     let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
-                    alive.map_err(|_| lost("no sign of life"))??;
+                    alive.map_err(|_| silent())??;
                     next_beat = Instant::now() + HEARTBEAT;
                 }
             }
@@ -150,6 +165,10 @@ fn behind_a_pooler() -> StoreError {
     )
 }
 
+fn silent() -> StoreError {
+    StoreError::Unreachable("no sign of life".to_owned())
+}
+
 fn lost(why: &str) -> StoreError {
     StoreError::Unavailable(why.to_owned())
 }
@@ -159,7 +178,10 @@ impl Store {
     /// complaint and then delivers nothing.
     async fn listener(&self) -> Result<PgListener, StoreError> {
         let pool = connect::listening_pool(&self.0.config)?;
-        let mut listener = PgListener::connect_with(&pool).await?;
+        connect::reach(&self.0.config).await?;
+        let listener = PgListener::connect_with(&pool).await;
+        let mut listener =
+            listener.map_err(|error| connect::not_listening(&error, &self.0.config))?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
@@ -167,10 +189,12 @@ impl Store {
         let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
         // Not a prepared statement: a transaction pooler would fail on that, with a worse text. As it
         // is, whoever tells may hear it himself, which is no less a proof.
-        self.0.pool.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
+        let mut connection = connect::acquire(&self.0.pool, &self.0.config).await?;
+        connection.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
             sqlx::Error::Protocol(_) => behind_a_pooler(),
             error => error.into(),
         })?;
+        drop(connection);
         let heard = timeout(ECHO, async {
             loop {
                 match listener.try_recv().await? {

@@ -49,8 +49,7 @@ impl Store {
         let store = self.clone();
         let key = self.0.config.schema.clone();
         self.run(async move {
-            let options = connect::options_of(&store.0.config)?;
-            let mut connection = PgConnection::connect_with(&options).await?;
+            let mut connection = connect::connect(&store.0.config).await?;
             let silence = SILENCE.as_millis();
             let settings = format!(
                 "set idle_session_timeout = {silence}; set statement_timeout = {silence}; \

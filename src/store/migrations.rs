@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqlSafeStr as _};
 
 use super::{Store, StoreError, connect, queries};
@@ -73,8 +73,7 @@ impl fmt::Display for Migrated {
 pub async fn migrate(config: &DatabaseConfig, adopt: bool) -> Result<Migrated, StoreError> {
     // A transaction pooler would lose our locks as it loses notifications.
     Store::new(config)?.check_notifications().await?;
-    let options = connect::options_of(config)?;
-    let mut connection = PgConnection::connect_with(&options).await?;
+    let mut connection = connect::connect(config).await?;
     // Several may run at once: the second looks when the first is done. Ends with the connection.
     run(&mut connection, format!("select pg_advisory_lock(hashtext('{NOTES}'))")).await?;
     let migrated = migrate_alone(&mut connection, &config.schema, adopt).await;
@@ -166,8 +165,14 @@ fn migrator() -> Migrator {
     migrator
 }
 
-fn failed(error: sqlx::migrate::MigrateError) -> StoreError {
-    StoreError::Unfit(error.to_string())
+fn failed(error: MigrateError) -> StoreError {
+    match &error {
+        MigrateError::Execute(inner) => StoreError::Unfit(super::describe(inner)),
+        MigrateError::ExecuteMigration(inner, version) => {
+            StoreError::Unfit(format!("migration {version}: {}", super::describe(inner)))
+        }
+        error => StoreError::Unfit(error.to_string()),
+    }
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), StoreError> {

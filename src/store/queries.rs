@@ -12,7 +12,7 @@ use sqlx::{
 
 use uuid::Uuid;
 
-use super::{StoreError, moment};
+use super::{StoreError, connect, moment};
 use crate::config::DatabaseConfig;
 
 /// The look-ups as they are sent.
@@ -110,7 +110,7 @@ pub(super) fn table(schema: &str, name: &str) -> String {
 /// Sees that every look-up gives its columns, and that row-level security does not hide rows from
 /// us: then every member would be a stranger, and every sender's data lost.
 pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Queries, StoreError> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = connect::acquire(pool, config).await?;
     // It is closed when this is done, and with it the statements that were looked at.
     connection.close_on_drop();
     let connection = &mut *connection;
@@ -152,19 +152,21 @@ pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Quer
                        evaluation_interval, labels, annotations, enabled, created_at";
         own("alert_rule", columns, "where organisation_id = any($1)")
     });
+    let reads_organisations = config.reads_rules || config.knows_organisations;
+    if reads_organisations && given.organisation.is_none() {
+        check_visible(connection, config, "organisation").await?;
+    }
     if config.reads_rules {
-        for (name, is_own) in [
-            ("organisation", given.organisation.is_none()),
-            ("alert_rule", given.alert_rule.is_none()),
-            ("alert_rule_status", true),
-        ] {
+        for (name, is_own) in
+            [("alert_rule", given.alert_rule.is_none()), ("alert_rule_status", true)]
+        {
             if is_own {
                 check_visible(connection, config, name).await?;
             }
         }
     }
     Ok(Queries {
-        organisation: if config.reads_rules {
+        organisation: if reads_organisations {
             wrap(connection, &ORGANISATION, &organisation).await?
         } else {
             organisation
@@ -225,7 +227,8 @@ async fn wrap(
     };
     let failed = |error: sqlx::Error| match &error {
         sqlx::Error::Database(database) if !is_passing(database.code().as_deref()) => {
-            unfit(format!("{error} (parameters that it gets: {asked_with})"))
+            let problem = database.message();
+            unfit(format!("{problem} (parameters that it gets: {asked_with})"))
         }
         _ => StoreError::from(error),
     };

@@ -71,6 +71,11 @@ impl Scopes {
         Self(self.0 & other.0)
     }
 
+    /// What this set holds and another does not.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The names of the scopes in the set, in the order of [`Scope::ALL`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope)).map(Scope::name)

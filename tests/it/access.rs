@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use harness::{
     Algorithm, Client, Issuer, Mimir, ORG_A, ORG_B, ProxyOptions, SigningKey, TokenBuilder,
+    Upstream,
 };
 use http::Method;
 use mimir_tenant_proxy::route::{Access, ROUTES, Route, Surface};
@@ -212,6 +213,9 @@ fn the_route_table_is_complete() {
         ("GET", "/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
         ("POST", "/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
         ("GET", "/prometheus/api/v1/status/buildinfo"),
+        ("GET", "/api/v1/status/buildinfo"),
+        ("GET", "/api/v1/status/config"),
+        ("GET", "/api/v1/status/flags"),
         ("GET", "/prometheus/api/v1/rules"),
         ("GET", "/prometheus/api/v1/alerts"),
         ("GET", "/prometheus/config/v1/rules"),
@@ -289,4 +293,62 @@ async fn users_have_the_scopes_that_the_operator_gives_them() {
         assert_eq!(answer.status == 403, !reads, "{}: {answer:?}", route.path);
         assert!(reads || answer.text.contains(scope.name()), "{answer:?}");
     }
+}
+
+// RFC 9110, 15.5.6: another method on a known path is a 405 with every method that it takes, for
+// whoever asks and before anything else, on every path.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
+    let upstream = Upstream::start(crate::answers::ok).await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let known = proxy.client().bearer(&issuer.user_of(ORG_A));
+    let every = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
+    for route in &ROUTES {
+        let path = target(route.path);
+        let own: BTreeSet<&str> = ROUTES
+            .iter()
+            .filter(|other| other.path == route.path)
+            .flat_map(|other| other.methods.iter().map(Method::as_str))
+            .collect();
+        for method in every.iter().filter(|method| !own.contains(**method)) {
+            for client in [&proxy.client(), &known] {
+                let method = Method::from_bytes(method.as_bytes()).unwrap();
+                let answer = client.send(method.clone(), &path, Vec::new()).await;
+                assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
+                let allowed: BTreeSet<&str> = answer.header("allow").split(", ").collect();
+                assert_eq!(allowed, own, "{method} {path}");
+            }
+        }
+    }
+    assert_eq!(upstream.heads().len(), 0);
+}
+
+// What is often asked for instead is named, to strangers too, and nothing of theirs is repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_near_miss_is_told_the_right_path() {
+    let upstream = Upstream::start(crate::answers::ok).await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    for (asked, meant) in [
+        ("/v1/metrics", "/otlp/v1/metrics"),
+        ("/otlp", "/otlp/v1/metrics"),
+        ("/otlp/v1/metrics/", "/otlp/v1/metrics"),
+        ("/api/v1/write", "/api/v1/push"),
+        ("/api/prom/push", "/api/v1/push"),
+        ("/api/v1/push/", "/api/v1/push"),
+        ("//api/v1/push", "/api/v1/push"),
+        ("/api/v1/query", "/prometheus/api/v1/query"),
+        ("/prometheus", "/prometheus/api/v1"),
+    ] {
+        for method in [Method::GET, Method::POST] {
+            let answer = proxy.client().send(method, asked, "").await;
+            assert_eq!(answer.status, 404, "{asked}: {answer:?}");
+            assert!(answer.text.contains(meant), "{asked}: {answer:?}");
+        }
+    }
+    let answer = proxy.client().get("/api/v1/write/%3Cscript%3E").await;
+    assert!(!answer.text.contains("script"), "{answer:?}");
+    assert!(answer.text.contains("/api/v1/push"), "{answer:?}");
+    assert_eq!(upstream.heads().len(), 0);
 }

@@ -392,3 +392,76 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
     let refused = town.log_of("/api/v1/push").await;
     assert!(refused.iter().all(|line| line["outcome"] == "forwarded"), "{refused:#?}");
 }
+
+// A role that only administers must not make itself a key that reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_grants_more_than_they_have() {
+    let upstream = harness::Upstream::start(crate::answers::ok).await;
+    let settings = [
+        ("roles.keeper", "[\"admin\"]"),
+        ("roles.writer", "[\"admin\", \"metrics:write\"]"),
+        ("tenancy.service_scopes", "[\"admin\", \"rules:read\"]"),
+    ];
+    let town = town(&upstream.url(), &settings).await;
+    let a = town.organisation().await;
+    let path = format!("/admin/organisations/{a}/device-keys");
+    let keeper = town.client(&town.member(&a, "keeper").await);
+    let writer = town.client(&town.member(&a, "writer").await);
+    let owner = town.client(&town.member(&a, "owner").await);
+    let service = town.service();
+    let all = json!(["metrics:read", "metrics:write", "rules:read"]);
+    for (client, scopes, status, lacks) in [
+        (&keeper, json!(["metrics:read"]), 403, "metrics:read"),
+        (&keeper, json!(["metrics:write"]), 403, "metrics:write"),
+        // What is granted when nothing is said.
+        (&keeper, json!(null), 403, "metrics:write"),
+        (&writer, json!(null), 201, ""),
+        (&writer, json!(["metrics:write"]), 201, ""),
+        (&writer, json!(["metrics:write", "metrics:read"]), 403, "metrics:read"),
+        (&writer, all.clone(), 403, "metrics:read, rules:read"),
+        (&service, json!(["metrics:read"]), 403, "metrics:read"),
+        (&service, json!(["rules:read"]), 201, ""),
+        (&owner, all, 201, ""),
+        (&owner, json!(["admin"]), 400, "scopes must be"),
+    ] {
+        let body = json!({"name": "hub", "scopes": scopes}).to_string();
+        let answer = client.post(&path, body).await;
+        assert_eq!(answer.status, status, "{scopes}: {answer:?}");
+        assert!(answer.text.contains(lacks), "{scopes}: {answer:?}");
+    }
+    // Nothing was made by those who were refused.
+    let listed = owner.get(&path).await.json();
+    assert_eq!(listed["device_keys"].as_array().unwrap().len(), 4);
+    // The command line is the operator's.
+    let made = command(
+        &town.database,
+        &["device-key", "create", "--organisation", &a, "--name", "x", "--scopes", "metrics:read"],
+    );
+    assert!(made.status.success(), "{made:?}");
+}
+
+// curl --anyauth, and small senders, show a password only where they are asked for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_a_credential_is_asked_for_a_password_too() {
+    let upstream = harness::Upstream::start(crate::answers::ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    let key = key["key"].as_str().unwrap();
+    for path in ["/api/v1/push", "/otlp/v1/metrics"] {
+        let answer = town.proxy.client().post(path, "").await;
+        let offers: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(offers, ["Bearer", "Basic realm=\"device keys\""], "{answer:?}");
+        let output = std::process::Command::new("curl")
+            .args(["--silent", "--anyauth", "--user", &format!("hub:{key}")])
+            .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
+            .args(["--request", "POST", "--header", "Content-Type: application/x-protobuf"])
+            .arg(format!("{}{path}", town.proxy.url()))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
+    }
+    let answer = town.proxy.client().get("/prometheus/api/v1/query?query=up").await;
+    let offers: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!(offers, ["Bearer"], "a browser would ask a person for a password");
+}

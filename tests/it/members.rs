@@ -259,3 +259,148 @@ fn explain(town: &Town, token: &str) -> (bool, String) {
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
+
+/// What `explain-token` says, with more arguments.
+fn explain_with(town: &Town, token: &str, more: &[&str]) -> (i32, String) {
+    let output = std::process::Command::new(harness::Proxy::binary())
+        .arg("--config")
+        .arg(&town.proxy.config)
+        .args(["explain-token", token])
+        .args(more)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+}
+
+// One request, as `serve` would decide it: an organisation, a path, or both.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_token_tries_an_organisation_and_a_path() {
+    let mimir = Mimir::shared().await;
+    let town = town(&mimir.url(), &[]).await;
+    let (a, b) = (town.organisation().await, town.organisation().await);
+    let person = town.member(&a, "viewer").await;
+    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    let key = key["key"].as_str().unwrap();
+    let (read, write) = ("/prometheus/api/v1/query", "/api/v1/push");
+    for (token, more, code, says) in [
+        (&*person.token, &["--organisation", &*a, "--path", read][..], 0, "it passes"),
+        (&*person.token, &["--organisation", &*a], 0, "metrics:read, rules:read"),
+        (&*person.token, &["--path", "GET /prometheus/api/v1/query?query=up"], 0, "tenant"),
+        (&*person.token, &["--organisation", &*a, "--path", write], 1, "metrics:write"),
+        (&*person.token, &["--organisation", &*b, "--path", read], 1, "no member"),
+        (&*person.token, &["--path", "/api/v1/write"], 1, "did you mean /api/v1/push"),
+        (&*person.token, &["--path", "DELETE /api/v1/push"], 1, "takes only POST"),
+        (key, &["--path", write], 0, "metrics:write"),
+        (key, &["--path", read], 1, "metrics:read"),
+        (crate::town::ADMIN_KEY, &["--organisation", &*a, "--path", write], 0, "it passes"),
+        (crate::town::ADMIN_KEY, &["--organisation", "acmee", "--path", write], 1, "no member"),
+    ] {
+        let (found, text) = explain_with(&town, token, more);
+        assert_eq!(found, code, "{more:?}: {text}");
+        assert!(text.contains(says), "{more:?}: {text}");
+    }
+    let copied = format!("Authorization: Bearer {}", person.token);
+    let (code, text) = explain_with(&town, &copied, &[]);
+    assert!(code == 0 && text.contains("left aside"), "{text}");
+}
+
+// An outage is not the token's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
+    let mut postgres = harness::Postgres::start().await;
+    let mimir = Mimir::shared().await;
+    let database = postgres.database("explained").await;
+    let town = crate::town::town_on(database, &mimir.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    postgres.stop().await;
+    for credential in [&*person.token, key["key"].as_str().unwrap()] {
+        let began = std::time::Instant::now();
+        let (code, text) = explain_with(&town, credential, &[]);
+        assert_eq!(code, 75, "{text}");
+        assert!(text.contains("unavailable") && !text.contains("does not pass"), "{text}");
+        // The real cause, not the pool's patience.
+        assert!(text.contains("refused") && !text.contains("timed out"), "{text}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    // What is wrong anyway stays wrong.
+    let expired = town.issuer.token().expires_in(-600).sign();
+    let (code, text) = explain_with(&town, &expired, &[]);
+    assert!(code == 1 && text.contains("does not pass"), "{text}");
+}
+
+// A mistyped organisation would make a new tenant, and every push would be a 200.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_reaches_the_organisations_that_there_are() {
+    let upstream = harness::Upstream::start(crate::answers::ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let service = |name: &str| town.service().header("x-scope-orgid", name);
+    assert_eq!(push(&service(&a), "up").await.status, 200);
+    assert_eq!(push(&service(&a.to_uppercase()), "up").await.status, 200);
+    let before = upstream.heads().len();
+    let unknown = push(&service("acmee"), "up").await;
+    assert_eq!(unknown.status, 403, "{unknown:?}");
+    let stranger = town.client(&town.member(&a, "owner").await).header("x-scope-orgid", "acmee");
+    assert_eq!(push(&stranger, "up").await.text, unknown.text);
+    assert_eq!(upstream.heads().len(), before);
+    // One that is made is known at once, and one that is gone, too.
+    town.database.execute("insert into organisation (id) values ('acmee')").await;
+    harness::wait_until("it is known", std::time::Duration::from_secs(2), async || {
+        push(&service("acmee"), "up").await.status == 200
+    })
+    .await;
+    town.database.execute("delete from organisation where id = 'acmee'").await;
+    harness::wait_until("it is gone", std::time::Duration::from_secs(2), async || {
+        push(&service("acmee"), "up").await.status == 403
+    })
+    .await;
+    // With tokens alone to decide nobody knows all organisations.
+    let claims = [("tenancy.membership", "\"claims\"")];
+    let town = crate::town::town(&upstream.url(), &claims).await;
+    assert_eq!(push(&town.service().header("x-scope-orgid", "any"), "up").await.status, 200);
+}
+
+// Whose credential it was and which organisation was asked for are in the log where they are certain.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_who_was_refused_and_what_they_asked_for() {
+    let upstream = harness::Upstream::start(crate::answers::ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let a = town.organisation().await;
+    let person = town.member(&a, "viewer").await;
+    let path = |name: &str| format!("/prometheus/api/v1/label/{name}/values");
+    let id = person.id.to_string();
+    let token = || town.issuer.token().claim("sub", json!(id));
+    let get = async |token: &str, name: &str| {
+        let client = town.proxy.client().bearer(token);
+        let answer = client.header("x-scope-orgid", "org-b, org-c").get(&path(name)).await;
+        (answer.status.as_u16(), town.log_of(&path(name)).await.remove(0))
+    };
+    for (name, token, shows) in [
+        ("expired", token().expires_in(-600), "auth.leeway 30 s"),
+        ("audience", token().claim("aud", json!("other")), "\"other\""),
+        ("issuer", token().claim("iss", json!("https://other.example")), "https://other.example"),
+    ] {
+        let (status, line) = get(&token.sign(), name).await;
+        assert_eq!((status, line["principal.id"].as_str()), (401, Some(&*id)), "{line}");
+        assert_eq!(line["principal.kind"], "user");
+        assert!(line["detail"].as_str().unwrap().contains(shows), "{line}");
+    }
+    // Nobody knows whose a token is whose signature does not fit.
+    let (status, line) = get(&token().with_signature("AAAA"), "forged").await;
+    assert!(status == 401 && line["principal.id"].is_null(), "{line}");
+    let (status, line) = get(&person.token, "two").await;
+    assert_eq!((status, line["organisation.asked"].as_str()), (400, Some("org-b, org-c")));
+    let client = town.client(&person).header("x-scope-orgid", "org-b");
+    assert_eq!(client.get(&path("one")).await.status, 403);
+    let line = town.log_of(&path("one")).await.remove(0);
+    assert_eq!(line["organisation.asked"], "org-b");
+    assert_eq!(line["principal.id"], id);
+    // A revoked token and a revoked device key are known ones.
+    let body = json!({"kind": "sub", "value": id});
+    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    let (status, line) = get(&person.token, "revoked").await;
+    assert_eq!((status, line["principal.id"].as_str()), (401, Some(&*id)), "{line}");
+}

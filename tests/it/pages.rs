@@ -103,8 +103,8 @@ async fn each_kind(scene: &Scene, dead: &Scene, origin: &str) -> Vec<(String, An
         ("another's organisation", 403, &elsewhere, &get, QUERY, ""),
         ("no such path", 404, &known, &get, "/no/such/path", ""),
         ("no such path for a stranger", 404, &unknown, &get, "/no/such/path", ""),
-        ("another method", 404, &known, &Method::PUT, QUERY, ""),
-        ("no body for HEAD", 404, &known, &Method::HEAD, QUERY, ""),
+        ("another method", 405, &known, &Method::PUT, QUERY, ""),
+        ("no body for HEAD", 405, &known, &Method::HEAD, QUERY, ""),
         ("too large a body", 413, &known, &Method::POST, PUSH, large.as_str()),
         ("too large a head", 431, &wordy, &get, QUERY, ""),
         ("no Mimir", 503, &unlucky, &get, QUERY, ""),
@@ -331,24 +331,25 @@ async fn an_upstreams_own_leave_is_taken_back() {
 
 // OPTIONS is a method like any other that no route takes, unless a browser asks.
 #[tokio::test(flavor = "multi_thread")]
-async fn options_that_ask_nothing_are_a_404() {
+async fn options_that_ask_nothing_are_a_405() {
     let upstream = Upstream::start(|_| async { Response::new(full("")) }).await;
     let (on, off) = (scene(&upstream.url(), &[ON]).await, scene(&upstream.url(), &[]).await);
     let empty = scene(&upstream.url(), &[("cors.allowed_origins", "[]")]).await;
     let no_origin = on.client().header("access-control-request-method", "GET");
     for client in [no_origin, on.client().header("origin", STRANGERS[0]), on.client()] {
         let answer = client.send(Method::OPTIONS, QUERY, "").await;
-        assert_eq!(answer.status, 404, "{answer:?}");
+        assert_eq!(answer.status, 405, "{answer:?}");
         assert_says_nothing_of_pages(&answer, "no preflight");
     }
     let answer = on.client().header("origin", APP).send(Method::OPTIONS, QUERY, "").await;
-    assert_eq!(answer.status, 404, "{answer:?}");
+    assert_eq!(answer.status, 405, "{answer:?}");
     assert_eq!(answer.header("access-control-allow-origin"), APP);
     for scene in [off, empty] {
         for origin in [APP, STRANGERS[0]] {
             for client in [scene.proxy.client(), scene.client()] {
+                // No page is allowed: a preflight is refused as any stranger's is.
                 let answer = asking(client, origin).send(Method::OPTIONS, QUERY, "").await;
-                assert_eq!(answer.status, 404, "{answer:?}");
+                assert_eq!(answer.status, 403, "{answer:?}");
                 assert_says_nothing_of_pages(&answer, "CORS is off");
             }
         }

@@ -51,9 +51,17 @@ const BY_GET_AND_POST: [(&str, &str); 10] = [
     ("cardinality/active_native_histogram_metrics", "selector=reads_sample"),
 ];
 
-const BY_GET: [&str; 10] = [
+const BY_GET: [&str; 18] = [
     "/prometheus/api/v1/label/job/values",
     "/prometheus/api/v1/label/U__job_2e_x/values",
+    "/prometheus/api/v1/label/k8s.pod.name/values",
+    "/prometheus/api/v1/label/k8s%2Epod%2Ename/values",
+    "/prometheus/api/v1/label/http-method/values",
+    "/prometheus/api/v1/label/%C3%A9t%C3%A9/values",
+    "/prometheus/api/v1/label/a%20b/values",
+    "/api/v1/status/buildinfo",
+    "/api/v1/status/config",
+    "/api/v1/status/flags",
     "/prometheus/api/v1/metadata",
     "/prometheus/api/v1/rules",
     "/prometheus/api/v1/alerts",
@@ -147,7 +155,8 @@ async fn rule_configuration_is_read_and_never_written() {
     }
     for method in [http::Method::POST, http::Method::DELETE] {
         let refused = scene.client.send(method, namespace, group).await;
-        assert_eq!(refused.status, 404, "{refused:?}");
+        assert_eq!(refused.status, 405, "{refused:?}");
+        assert_eq!(refused.header("allow"), "GET");
     }
 }
 
@@ -185,4 +194,51 @@ async fn http_2_without_tls_is_spoken() {
             || lines.iter().any(|line| line["http.version"] == "2")
     })
     .await;
+}
+
+// UTF-8 label names: what Mimir answers to each spelling is what the caller gets.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_utf8_labels_are_read_by_every_spelling() {
+    let scene = scene().await;
+    let sender = scene.client.clone().header("content-type", "application/x-protobuf");
+    let sender = sender.header("content-encoding", "snappy");
+    let labels = [("k8s.pod.name", "pod-7"), ("a/b", "slash"), ("été", "summer")];
+    let pushed = sender.post("/api/v1/push", samples::remote_write("utf8", &labels, 1.0)).await;
+    assert_eq!(pushed.status, 200, "{pushed:?}");
+    for (name, value) in [
+        ("k8s.pod.name", "pod-7"),
+        ("k8s%2Epod%2Ename", "pod-7"),
+        ("U__k8s_2e_pod_2e_name", "pod-7"),
+        ("U__a_2f_b", "slash"),
+        ("%C3%A9t%C3%A9", "summer"),
+    ] {
+        let path = format!("/prometheus/api/v1/label/{name}/values");
+        wait_until("the value is there", Duration::from_secs(30), async || {
+            let answer = scene.client.get(&path).await;
+            assert_eq!(answer.status, 200, "{name}: {answer:?}");
+            answer.text.contains(value)
+        })
+        .await;
+    }
+    // A slash in the path itself: Mimir's own answer, whatever it is.
+    let path = "/prometheus/api/v1/label/a%2Fb/values";
+    let (through, direct) = (scene.client.get(path).await, scene.direct.get(path).await);
+    println!("a%2Fb: {} {}", direct.status, direct.text);
+    assert_eq!((through.status, through.text), (direct.status, direct.text));
+}
+
+// mimirtool takes a 404 for "it is gone already" and says nothing: a 405 it shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn mimirtool_is_told_that_rules_are_not_deleted_here() {
+    let scene = scene().await;
+    let organisation = fresh_organisation();
+    let token = scene.issuer.user_of(&organisation);
+    let delete = std::process::Command::new(harness::part("mimirtool"))
+        .args(["rules", "delete", "alert_rule", "default"])
+        .args([&format!("--address={}", scene.proxy.url()), &format!("--id={organisation}")])
+        .arg(format!("--auth-token={token}"))
+        .output()
+        .unwrap();
+    assert!(!delete.status.success(), "{delete:?}");
+    assert!(String::from_utf8_lossy(&delete.stderr).contains("405"), "{delete:?}");
 }

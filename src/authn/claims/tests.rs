@@ -1,5 +1,6 @@
 use super::*;
-use crate::authn::principal::{ClaimedRole, Identity};
+use crate::authn::principal::{ClaimedOrganisations, ClaimedRole, Identity};
+use crate::config::OrganisationForm;
 use crate::tenancy::{OrganisationId, Role};
 use serde_json::json;
 use std::time::Duration;
@@ -15,6 +16,8 @@ fn policy() -> TokenPolicy {
         issuer: ISSUER.to_owned(),
         audience: "authenticated".to_owned(),
         organisation_claim: "app_metadata.org_id".to_owned(),
+        organisation_form: OrganisationForm::Texts,
+        user_roles: vec!["authenticated".to_owned()],
         leeway: Duration::from_secs(10),
         allow_anonymous: false,
         oauth_clients: OauthClients::Listed(vec!["known".to_owned()]),
@@ -95,7 +98,7 @@ fn leeway_covers_a_small_difference_of_clocks() {
     assert!(verify(json!({"nbf": NOW + 10})).is_ok());
     refused(json!({"nbf": NOW + 11}), "not_yet_valid");
     assert!(verify(json!({"iat": NOW + 10})).is_ok());
-    refused(json!({"iat": NOW + 11}), "malformed_claims");
+    refused(json!({"iat": NOW + 11}), "not_yet_valid");
     refused(json!({"iat": NOW + 5, "exp": NOW + 4}), "malformed_claims");
 }
 
@@ -189,4 +192,128 @@ fn only_listed_oauth_clients_pass() {
     assert!(verify(json!({"client_id": "known"})).is_ok());
     refused(json!({"client_id": "unknown"}), "oauth_client");
     refused(json!({"client_id": ["known"]}), "malformed_claims");
+}
+
+/// `null` as a claim's value, which [`verify`] takes for "remove it".
+fn with_null(claim: &str) -> TokenFault {
+    let text = format!(
+        r#"{{"iss":"{ISSUER}","aud":"authenticated","role":"authenticated","exp":{},"iat":{NOW},
+            "sub":"11111111-2222-4333-8444-555555555555","{claim}":null}}"#,
+        NOW + 3600
+    );
+    let text = text.replacen(&format!("\"{claim}\":\""), "\"was\":\"", 1);
+    Claims::parse(text.as_bytes()).unwrap().verify(&policy(), NOW).expect_err(claim)
+}
+
+// A token whose session_id or jti cannot be read could not be revoked by it.
+#[test]
+fn what_a_token_is_revoked_by_is_a_text() {
+    for claim in ["session_id", "jti"] {
+        for value in [json!(7), json!(["a"]), json!({"a": "b"}), json!(true), json!("")] {
+            refused(json!({claim: value}), "malformed_claims");
+        }
+        assert_eq!(with_null(claim).reason(), "malformed_claims");
+        assert!(verify(json!({claim: null})).is_ok(), "{claim} may be absent");
+    }
+    assert!(verify(json!({"jti": "token-1"})).is_ok());
+    for claim in ["client_id", "is_anonymous", "nbf"] {
+        assert_eq!(with_null(claim).reason(), "malformed_claims", "{claim}");
+    }
+}
+
+// Which of two values counts would be a matter of opinion.
+#[test]
+fn a_claim_is_there_once() {
+    let sub = "11111111-2222-4333-8444-555555555555";
+    for twice in [
+        format!(r#"{{"sub":"{sub}","sub":"{sub}"}}"#),
+        format!(r#"{{"sub":"{sub}","app_metadata":{{"org_id":"a","org_id":"b"}}}}"#),
+        format!(r#"{{"role":"anon","sub":"{sub}","\u0072ole":"authenticated"}}"#),
+    ] {
+        assert_eq!(Claims::parse(twice.as_bytes()).err(), Some(TokenFault::Claims), "{twice}");
+    }
+}
+
+// An operator may count other roles as users; a project's API keys stay out whatever is set.
+#[test]
+fn users_have_the_roles_that_the_operator_names() {
+    let roles = ["authenticated", "tenant_admin", "anon", "service_role"];
+    let policy = TokenPolicy { user_roles: roles.map(str::to_owned).into(), ..policy() };
+    for role in ["authenticated", "tenant_admin"] {
+        assert!(verify_by(&policy, json!({ "role": role })).is_ok(), "{role}");
+    }
+    for role in ["anon", "service_role", "Tenant_admin", "postgres", ""] {
+        let fault = verify_by(&policy, json!({ "role": role })).unwrap_err();
+        assert_eq!(fault.reason(), "wrong_role", "{role}");
+    }
+    refused(json!({"role": "tenant_admin"}), "wrong_role");
+}
+
+// The operator sees both sides of what does not fit; the caller sees its own side.
+#[test]
+fn a_comparison_that_fails_shows_both_values_to_the_operator() {
+    let cases = [
+        (json!({"iss": "https://other.example/auth/v1"}), "https://other.example/auth/v1", ISSUER),
+        (json!({"aud": "other"}), "\"other\"", "\"authenticated\""),
+        (json!({"aud": ["x", "y"]}), "[\"x\",\"y\"]", "\"authenticated\""),
+        (json!({"role": "editor"}), "\"editor\"", "[\"authenticated\"]"),
+        (json!({"exp": NOW - 40, "iat": NOW - 90}), "40 s ago", "1800000000"),
+        (json!({"nbf": NOW + 40}), "another 40 s", "1800000000"),
+        (json!({"iat": NOW + 41}), "41 s in the future", "1800000000"),
+        (json!({"iat": NOW + 9, "exp": NOW + 8}), "1800000009", "1800000008"),
+    ];
+    for (changes, theirs, ours) in cases {
+        let text = changes.to_string();
+        let fault = verify(changes).expect_err(&text);
+        assert!(
+            fault.inside().contains(theirs) && fault.inside().contains(ours),
+            "{}",
+            fault.inside()
+        );
+    }
+    let fault = verify(json!({"iss": "https://other.example/auth/v1"})).unwrap_err();
+    assert!(!fault.to_string().contains(ISSUER), "{fault}");
+    let long = "x".repeat(10_000);
+    for claim in ["iss", "aud", "role"] {
+        let fault = verify(json!({ claim: long })).unwrap_err();
+        assert!(fault.inside().len() < 700, "{claim}");
+    }
+}
+
+#[test]
+fn organisations_may_be_keys_or_objects() {
+    let read = |form: OrganisationForm, claim: Value| {
+        let policy = TokenPolicy { organisation_form: form, ..policy() };
+        let who = verify_by(&policy, json!({"app_metadata": {"org_id": claim}})).unwrap();
+        user_of(&who).claimed().organisations.clone()
+    };
+    let listed = |names: &[&str]| {
+        let ids = names.iter().map(|name| OrganisationId::parse(name).unwrap());
+        ClaimedOrganisations::Listed(ids.collect())
+    };
+    let objects = |field: &str| OrganisationForm::Objects { field: field.to_owned() };
+    let keys = || OrganisationForm::Keys;
+    assert_eq!(read(keys(), json!({"b": {"role": "admin"}, "a": true})), listed(&["a", "b"]));
+    assert_eq!(read(keys(), json!({"a": true, "b": false, "c": null})), listed(&["a"]));
+    assert_eq!(read(keys(), json!({})), ClaimedOrganisations::Missing);
+    let two = json!([{"id": "a", "role": "x"}, {"id": "b"}]);
+    assert_eq!(read(objects("id"), two.clone()), listed(&["a", "b"]));
+    assert_eq!(read(objects("org"), json!([{"org": "a"}])), listed(&["a"]));
+    assert_eq!(read(objects("id"), json!([])), ClaimedOrganisations::Missing);
+    // What does not fit is unreadable, and says which setting helps.
+    for (form, claim, setting) in [
+        (OrganisationForm::Texts, json!({"a": {}}), "\"keys\""),
+        (OrganisationForm::Texts, two.clone(), "\"objects\""),
+        (keys(), json!(["a"]), "\"texts\""),
+        (keys(), two.clone(), "\"objects\""),
+        (keys(), json!("a"), "\"texts\""),
+        (objects("id"), json!({"a": {}}), "\"keys\""),
+        (objects("id"), json!(["a"]), "\"texts\""),
+        (objects("org"), two, "organisation_claim_field"),
+    ] {
+        let ClaimedOrganisations::Unreadable(problem) = read(form, claim.clone()) else {
+            panic!("{claim}")
+        };
+        assert!(problem.contains(setting), "{claim}: {problem}");
+    }
 }

@@ -14,7 +14,11 @@ use moka::sync::Cache;
 
 use crate::telemetry::Metrics;
 
-pub(super) struct Strangers(Cache<IpAddr, Arc<Address>>);
+pub(super) struct Strangers {
+    addresses: Cache<IpAddr, Arc<Address>>,
+    /// Refusals that are held back, of all addresses.
+    waiting: AtomicU32,
+}
 
 #[derive(Default)]
 struct Address {
@@ -26,8 +30,10 @@ struct Address {
 const FREE: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Requests of one address that wait at the same time.
-const MOST_WAITING: u32 = 1000;
+/// Refusals that are held back at the same time, of one address and of all. Each may hold what its
+/// client has sent of a body (128 KiB of HTTP/2's window), without any credential: 16 MiB at most.
+const MOST_WAITING_OF_ADDRESS: u32 = 32;
+const MOST_WAITING: u32 = 128;
 /// An address that has sent nothing unknown for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const MOST_ADDRESSES: u64 = 10_000;
@@ -35,40 +41,44 @@ const MOST_ADDRESSES: u64 = 10_000;
 impl Default for Strangers {
     fn default() -> Self {
         let addresses = Cache::builder().max_capacity(MOST_ADDRESSES).time_to_idle(FORGOTTEN_AFTER);
-        Self(addresses.build())
+        Self { addresses: addresses.build(), waiting: AtomicU32::new(0) }
     }
 }
 
 impl Strangers {
     /// An address has sent an unknown key: holds the answer back for as long as it has deserved.
     pub(super) async fn hold_back(&self, client: IpAddr, metrics: &Metrics) {
-        let address = self.0.get_with(network(client), Arc::default);
+        let address = self.addresses.get_with(network(client), Arc::default);
         let wait = wait_after(address.unknown.fetch_add(1, Ordering::Relaxed));
         if wait.is_zero() {
             return;
         }
         metrics.device_key_backoffs.increment(1);
-        // When too many wait already the others are answered at once: waiting costs us memory.
-        if let Some(_waiting) = Waiting::begin(&address) {
+        // When too many wait already the others are refused at once, by the same final answer: that
+        // the key is unknown is certain, and to hold it back is only meant to make guessing slow, which
+        // is hopeless anyway. A 503 would have all of them come again.
+        let of_all = Waiting::begin(&self.waiting, MOST_WAITING);
+        let of_address = Waiting::begin(&address.waiting, MOST_WAITING_OF_ADDRESS);
+        if let (Some(_of_all), Some(_of_address)) = (of_all, of_address) {
             tokio::time::sleep(wait).await;
         }
     }
 }
 
 /// A place among those that wait, given back also when the client goes away.
-struct Waiting<'a>(&'a Address);
+struct Waiting<'a>(&'a AtomicU32);
 
 impl<'a> Waiting<'a> {
-    fn begin(address: &'a Address) -> Option<Self> {
-        let waiting = Self(address);
-        let before = address.waiting.fetch_add(1, Ordering::Relaxed);
-        (before < MOST_WAITING).then_some(waiting)
+    fn begin(waiting: &'a AtomicU32, most: u32) -> Option<Self> {
+        let place = Self(waiting);
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        (before < most).then_some(place)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -128,13 +138,30 @@ mod tests {
         assert_eq!(network(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
     }
 
-    #[test]
-    fn only_so_many_wait_at_once() {
-        let address = Address::default();
-        let waiting: Vec<_> =
-            (0..MOST_WAITING).map(|_| Waiting::begin(&address).unwrap()).collect();
-        assert!(Waiting::begin(&address).is_none());
-        drop(waiting);
-        assert!(Waiting::begin(&address).is_some());
+    // What is held back holds memory of ours, for a stranger.
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_wait_at_once() {
+        let strangers = Arc::new(Strangers::default());
+        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let flood = |address: u32, requests: u32| {
+            let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
+            (0..requests).map(move |_| {
+                let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
+                let client = ip(&format!("10.0.0.{address}"));
+                tokio::spawn(async move { strangers.hold_back(client, &metrics).await })
+            })
+        };
+        let mut tasks: Vec<_> = flood(1, 500).collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(strangers.waiting.load(Ordering::Relaxed), MOST_WAITING_OF_ADDRESS);
+        tasks.extend((2..60).flat_map(|address| flood(address, 100)));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(strangers.waiting.load(Ordering::Relaxed), MOST_WAITING);
+        let answered = tasks.iter().filter(|task| task.is_finished()).count();
+        assert!(answered >= 500 + 58 * 100 - 128, "{answered}");
+        // A client that goes away gives its place back.
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(strangers.waiting.load(Ordering::Relaxed), 0);
     }
 }
