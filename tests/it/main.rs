@@ -75,6 +75,8 @@ mod rules;
 mod scene;
 /// Stock senders write, and what they wrote is read back.
 mod senders;
+/// Bodies that stall, come slowly, or have no bytes.
+mod slow_bodies;
 /// Both bodies: backpressure, cancellation, failures, memory.
 mod streaming;
 /// Tokens of every algorithm and shape.

@@ -14,7 +14,11 @@ use moka::sync::Cache;
 
 use crate::telemetry::Metrics;
 
-pub(super) struct Strangers(Cache<IpAddr, Arc<Address>>);
+pub(super) struct Strangers {
+    addresses: Cache<IpAddr, Arc<Address>>,
+    /// Of all addresses.
+    waiting: AtomicU32,
+}
 
 #[derive(Default)]
 struct Address {
@@ -26,8 +30,10 @@ struct Address {
 const FREE: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Requests of one address that wait at the same time.
-const MOST_WAITING: u32 = 1000;
+/// Requests of one address, and of all, that wait at the same time. What they have sent of their
+/// bodies waits with them in our memory, and nobody has to show a good credential for it.
+const MOST_WAITING: u32 = 32;
+const MOST_WAITING_IN_ALL: u32 = 256;
 /// An address that has sent nothing unknown for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const MOST_ADDRESSES: u64 = 10_000;
@@ -35,40 +41,41 @@ const MOST_ADDRESSES: u64 = 10_000;
 impl Default for Strangers {
     fn default() -> Self {
         let addresses = Cache::builder().max_capacity(MOST_ADDRESSES).time_to_idle(FORGOTTEN_AFTER);
-        Self(addresses.build())
+        Self { addresses: addresses.build(), waiting: AtomicU32::new(0) }
     }
 }
 
 impl Strangers {
     /// An address has sent an unknown key: holds the answer back for as long as it has deserved.
     pub(super) async fn hold_back(&self, client: IpAddr, metrics: &Metrics) {
-        let address = self.0.get_with(network(client), Arc::default);
+        let address = self.addresses.get_with(network(client), Arc::default);
         let wait = wait_after(address.unknown.fetch_add(1, Ordering::Relaxed));
         if wait.is_zero() {
             return;
         }
         metrics.device_key_backoffs.increment(1);
-        // When too many wait already the others are answered at once: waiting costs us memory.
-        if let Some(_waiting) = Waiting::begin(&address) {
+        // When too many wait already the others are answered immediately.
+        let of_address = Waiting::begin(&address.waiting, MOST_WAITING);
+        let of_all = Waiting::begin(&self.waiting, MOST_WAITING_IN_ALL);
+        if of_address.is_some() && of_all.is_some() {
             tokio::time::sleep(wait).await;
         }
     }
 }
 
 /// A place among those that wait, given back also when the client goes away.
-struct Waiting<'a>(&'a Address);
+struct Waiting<'a>(&'a AtomicU32);
 
 impl<'a> Waiting<'a> {
-    fn begin(address: &'a Address) -> Option<Self> {
-        let waiting = Self(address);
-        let before = address.waiting.fetch_add(1, Ordering::Relaxed);
-        (before < MOST_WAITING).then_some(waiting)
+    fn begin(count: &'a AtomicU32, most: u32) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -128,13 +135,22 @@ mod tests {
         assert_eq!(network(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
     }
 
-    #[test]
-    fn only_so_many_wait_at_once() {
-        let address = Address::default();
-        let waiting: Vec<_> =
-            (0..MOST_WAITING).map(|_| Waiting::begin(&address).unwrap()).collect();
-        assert!(Waiting::begin(&address).is_none());
-        drop(waiting);
-        assert!(Waiting::begin(&address).is_some());
+    // Each of them keeps in memory what it has sent of its body.
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_wait_at_once() {
+        let strangers = Strangers::default();
+        let addresses: Vec<String> = (0..20).map(|last| format!("10.0.0.{last}")).collect();
+        for client in &addresses {
+            for _ in 0..FREE + 10 {
+                wait(&strangers, client).await;
+            }
+        }
+        let one = (0..100).map(|_| wait(&strangers, &addresses[0]));
+        let waited = futures_util::future::join_all(one).await;
+        assert_eq!(waited.iter().filter(|waited| !waited.is_zero()).count(), 32);
+        let all = addresses.iter().flat_map(|client| (0..20).map(|_| wait(&strangers, client)));
+        let waited = futures_util::future::join_all(all.collect::<Vec<_>>()).await;
+        assert_eq!(waited.iter().filter(|waited| !waited.is_zero()).count(), 256);
+        assert!(wait(&strangers, &addresses[0]).await >= LONGEST_WAIT, "nobody waits any more");
     }
 }
