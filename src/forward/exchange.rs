@@ -18,7 +18,7 @@ use super::journey::Journey;
 use super::pool::{Lease, Pool};
 use super::replay::Allowance;
 use super::request_body::{RequestBody, Sending};
-use super::verdict::{is_about_a_slow_upload, may_be_about_a_slow_upload};
+use super::verdict::{Pace, is_about_a_slow_upload, may_be_about_a_slow_upload};
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;
@@ -88,17 +88,17 @@ impl Forwarder {
         let sending = request.body().sending();
         let (journey, body) = Journey::new(self, self.fleet(), permit.grant(), id, request);
         let (response, lease) = journey.go(body).await?;
-        let was_slow = sending.as_ref().is_some_and(|sending| sending.was_slow());
+        let pace = sending.as_ref().map_or(Pace::Quick, |sending| sending.pace());
         // From here on nothing is sent again.
         if let Some(sending) = sending {
             sending.forget();
         }
         let status = response.status().as_u16();
         let mut forwarded = self.inbound(response, lease, permit, id);
-        if may_be_about_a_slow_upload(status, was_slow) {
+        if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
             // One that breaks off says nothing, and a sender drops what it takes for refused.
-            if text.map_or(true, |text| is_about_a_slow_upload(status, text)) {
+            if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
                 return Err(Failure::UploadTimedOut);
             }
         }

@@ -19,7 +19,7 @@ use super::pool::{Choosiness, Lease};
 use super::repeat::{Broken, Next, Repeats, is_repeatable, is_stale, next};
 use super::request_body::{RequestBody, Sending};
 use super::testimony::Witness;
-use super::verdict::{Verdict, judge};
+use super::verdict::{Pace, Verdict, judge};
 use crate::authz::Grant;
 use crate::edge::RequestId;
 
@@ -224,7 +224,7 @@ impl<'a> Journey<'a> {
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
                         // Whoever waits for the rest of a body gives up on the connection at last.
-                        if sending.is_none_or(|sending| !sending.was_slow()) {
+                        if sending.is_none_or(|sending| sending.pace() != Pace::Awaited) {
                             lease.slot.failed(Evidence::Broken);
                         }
                         return Sent::Broken(how, error);

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::failure::BodyFault;
 use super::headers::scrub_trailers;
 use super::replay::{Allowance, Kept};
+use super::verdict::Pace;
 use crate::deadline::Deadline;
 use crate::edge::Upload;
 
@@ -142,9 +143,17 @@ impl Sending {
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// Whether the body has not come to its end, or we waited for it for a while.
-    pub(super) fn was_slow(&self) -> bool {
-        !self.is_complete() || self.source().waited >= SLOW
+    /// How the body has come so far.
+    pub(super) fn pace(&self) -> Pace {
+        let source = self.source();
+        let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let has_waited = source.waited + waiting >= SLOW;
+        match (source.upload.is_some(), has_waited) {
+            (true, true) => Pace::Awaited,
+            (true, false) => Pace::Unfinished,
+            (false, true) => Pace::Slow,
+            (false, false) => Pace::Quick,
+        }
     }
 
     /// Why the body failed, if it did.

@@ -39,20 +39,36 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Verdi
     }
 }
 
+/// How a request's body had come when its answer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// To its end without waiting for it, or there was none.
+    Quick,
+    /// To its end after waiting for it.
+    Slow,
+    /// Not to its end, and Mimir does not take it as fast as it comes.
+    Unfinished,
+    /// Not to its end, because it is waited for.
+    Awaited,
+}
+
 /// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
 ///
 /// Mimir answers what it could not read within `server.http-read-timeout` with 400, which every
 /// sender takes for a final refusal; 408 is what balancers say. A refusal that comes although
 /// nothing was slow (413, 429, a 400 for what is in the body) is the tenant's.
-pub(super) fn may_be_about_a_slow_upload(status: u16, was_slow: bool) -> bool {
-    status == 408 || (was_slow && (400..500).contains(&status))
+pub(super) fn may_be_about_a_slow_upload(status: u16, pace: Pace) -> bool {
+    status == 408 || (pace != Pace::Quick && (400..500).contains(&status))
 }
 
 /// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
-/// that of Go's `net.OpError`, inside of whatever Mimir makes of it (plain text, JSON or protobuf).
-pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8]) -> bool {
-    let rest = after(text, b"read tcp ");
-    status == 408 || rest.is_some_and(|rest| after(rest, b": i/o timeout").is_some())
+/// that of Go's `net.OpError`, inside of whatever Mimir makes of it (plain text, JSON or protobuf);
+/// for Influx Mimir says nothing at all.
+pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8], pace: Pace) -> bool {
+    if status == 408 || (status == 400 && text.is_empty() && pace == Pace::Awaited) {
+        return true;
+    }
+    after(text, b"read tcp ").is_some_and(|rest| after(rest, b": i/o timeout").is_some())
 }
 
 /// What follows some words in a text.
@@ -100,12 +116,25 @@ mod tests {
     #[test]
     fn a_refusal_for_a_read_timeout_is_about_a_slow_upload() {
         let plain = format!("read body: {READ_TIMEOUT}\n");
-        let json = format!(r#"{{"status":"error","errorType":"bad_data","error":"{READ_TIMEOUT}"}}"#);
+        let escaped = READ_TIMEOUT.replace('>', "\\u003e");
+        let json = format!(r#"{{"status":"error","errorType":"bad_data","error":"{escaped}"}}"#);
         for text in [plain, json] {
-            assert!(may_be_about_a_slow_upload(400, true));
-            assert!(is_about_a_slow_upload(400, text.as_bytes()));
+            for pace in [Pace::Slow, Pace::Unfinished, Pace::Awaited] {
+                assert!(may_be_about_a_slow_upload(400, pace));
+                assert!(is_about_a_slow_upload(400, text.as_bytes(), pace));
+            }
         }
-        assert!(may_be_about_a_slow_upload(408, false) && is_about_a_slow_upload(408, b""));
+        assert!(may_be_about_a_slow_upload(408, Pace::Quick));
+        assert!(is_about_a_slow_upload(408, b"", Pace::Quick));
+        // Influx.
+        assert!(is_about_a_slow_upload(400, b"", Pace::Awaited));
+        for pace in [Pace::Slow, Pace::Unfinished] {
+            assert!(!is_about_a_slow_upload(400, b"", pace));
+        }
+    }
+
+    fn pace() -> impl Strategy<Value = Pace> {
+        proptest::sample::select(vec![Pace::Quick, Pace::Slow, Pace::Unfinished, Pace::Awaited])
     }
 
     proptest! {
@@ -114,16 +143,19 @@ mod tests {
         fn a_refusal_for_another_reason_is_passed_on(
             status in 400u16..500,
             text in "(received a series whose|the request has been rejected|err-mimir|read tcp |i/o timeout)[ a-z\"{}=]{0,40}",
-            was_slow: bool,
+            pace in pace(),
         ) {
             prop_assume!(status != 408);
-            prop_assert!(!is_about_a_slow_upload(status, text.as_bytes()));
-            prop_assert_eq!(may_be_about_a_slow_upload(status, was_slow), was_slow);
+            prop_assert!(!is_about_a_slow_upload(status, text.as_bytes(), pace));
+            prop_assert_eq!(may_be_about_a_slow_upload(status, pace), pace != Pace::Quick);
         }
 
         #[test]
-        fn what_is_no_refusal_is_not_looked_into(status in (100u16..400).prop_union(500u16..600), was_slow: bool) {
-            prop_assert!(!may_be_about_a_slow_upload(status, was_slow));
+        fn what_is_no_refusal_is_passed_on(
+            status in (100u16..400).prop_union(500u16..600),
+            pace in pace(),
+        ) {
+            prop_assert!(!may_be_about_a_slow_upload(status, pace));
         }
 
         // A tenant's 4xx, whatever it is, is the tenant's.

@@ -77,6 +77,9 @@ struct Waiter {
 /// are asked at the next one.
 const ASKED: usize = 16;
 
+/// As many may wait as there are places, and so many at least.
+const FEWEST_WAITING: usize = 64;
+
 /// Whether an organisation that holds some places may take another one.
 fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
     let free = capacity.saturating_sub(taken) as u128;
@@ -136,10 +139,10 @@ impl Shares {
         Some(Share { holders: holders.clone(), shares: Some(Arc::clone(self)) })
     }
 
-    /// None if as many wait as there are places.
+    /// None if too many wait already.
     fn stand_in_line(self: &Arc<Self>, holders: Holders) -> Option<InLine> {
         let mut queue = self.queue();
-        if self.waiting.load(SeqCst) >= self.most {
+        if self.waiting.load(SeqCst) >= self.most.max(FEWEST_WAITING) {
             return None;
         }
         let (hand_over, handed) = oneshot::channel();

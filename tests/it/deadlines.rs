@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use harness::{Client, ORG_A, Received, Upstream, raw_exchange, wait_until};
 use http::{Method, Response};
@@ -12,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::answers::ok;
-use crate::scene::{MIB, PUSH, QUERY, Scene, count, pieces, scene};
+use crate::scene::{MIB, QUERY, Scene, pieces, scene};
 
 async fn connect(scene: &Scene) -> TcpStream {
     TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()

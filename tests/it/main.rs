@@ -45,6 +45,8 @@ mod keys;
 mod limits;
 /// People and their organisations.
 mod members;
+/// What requests that wait, and those of strangers, keep in memory.
+mod memory;
 /// `migrate`: tables made, adopted or refused.
 mod migrations;
 /// Commands, signals, logs, metrics.

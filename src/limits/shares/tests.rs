@@ -137,17 +137,17 @@ async fn who_goes_away_leaves_the_line() {
 
 // More than may be served cannot pile up either.
 #[tokio::test(start_paused = true)]
-async fn not_more_wait_than_there_are_places() {
+async fn only_so_many_wait() {
     let shares = shares(3, 100);
     let _all = fill(&shares, &organisation());
     let deadline = Instant::now() + 10 * MS;
-    let waiting = (0..10).map(|_| async {
+    let waiting = (0..100).map(|_| async {
         let began = Instant::now();
         assert!(shares.enter(organisation(), deadline).await.is_err());
         began.elapsed()
     });
     let waited = futures_util::future::join_all(waiting).await;
-    assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 7, "{waited:?}");
+    assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 36, "{waited:?}");
 }
 
 #[derive(Clone, Copy, Debug)]
