@@ -184,6 +184,9 @@ impl Shared {
         let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
         let admin = Admin::new(store, rules, Arc::clone(&authorizer), clock.clone());
+        let health = config.upstream.health.clone();
+        let instances = Arc::new(Instances::new(health, Arc::clone(&metrics)));
+        let upstream = Arc::clone(&instances);
         let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
         Self {
             keys,
@@ -195,12 +198,10 @@ impl Shared {
             authorizer,
             limits: Arc::new(Limits::new(
                 config.limits.organisations.clone(),
+                move || upstream.places(),
                 Arc::clone(&metrics),
             )),
-            instances: Arc::new(Instances::new(
-                config.upstream.health.clone(),
-                Arc::clone(&metrics),
-            )),
+            instances,
             access_log: config.log.access.then_some(access_log),
             metrics,
         }

@@ -12,6 +12,7 @@ mod consul;
 mod discovery;
 mod exchange;
 mod failure;
+mod guarded_io;
 mod headers;
 mod health;
 mod instance;
@@ -22,6 +23,7 @@ mod probe;
 mod repeat;
 mod replay;
 mod request_body;
+mod testimony;
 mod verdict;
 
 pub use body::ResponseBody;

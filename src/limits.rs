@@ -8,14 +8,17 @@
 
 mod account;
 mod rate;
+mod shares;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::authz::Grant;
@@ -23,13 +26,18 @@ use crate::config::OrganisationsConfig;
 use crate::route::Surface;
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
-use account::{Accounts, Place};
+use account::{Accounts, Place, Queue, Waiting};
+use shares::{Holders, NoShare, Share, Shares};
 
 /// The limits of one copy of the proxy, shared by its workers.
 pub struct Limits {
     config: OrganisationsConfig,
     /// Places for all organisations together.
-    places: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    /// Those who wait for a place of their own organisation's.
+    queue: Queue,
+    /// Requests that wait before they ask for a permit.
+    unproven: AtomicUsize,
     accounts: RwLock<HashMap<OrganisationId, Arc<Accounts>>>,
     began: Instant,
     metrics: Arc<Metrics>,
@@ -48,7 +56,7 @@ struct Held {
     _place: Place,
     /// Of the other organisations of a federated read.
     _others: Vec<Place>,
-    _of_all: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// What there is too much of.
@@ -69,6 +77,8 @@ pub enum Excess {
         /// Of this surface.
         surface: Surface,
     },
+    /// Requests of the organisation that are in flight, of its share of what all may have.
+    Share,
     /// Requests in flight of all organisations.
     All,
 }
@@ -80,10 +90,17 @@ const FEW: usize = 1024;
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Limits {
-    /// Limits as they are configured.
-    pub fn new(config: OrganisationsConfig, metrics: Arc<Metrics>) -> Self {
+    /// Limits as they are configured, and how many requests upstream takes at the moment.
+    pub fn new(
+        config: OrganisationsConfig,
+        upstream_places: impl Fn() -> usize + Send + Sync + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (most, percent) = (config.in_flight, config.organisation_percent);
         Self {
-            places: Arc::new(Semaphore::new(config.in_flight)),
+            shares: Arc::new(Shares::new(most, percent, Box::new(upstream_places))),
+            queue: Queue::new(most),
+            unproven: AtomicUsize::new(0),
             config,
             accounts: RwLock::default(),
             began: Instant::now(),
@@ -93,7 +110,20 @@ impl Limits {
 
     /// Requests that have a permit.
     pub fn in_flight(&self) -> usize {
-        self.config.in_flight - self.places.available_permits()
+        self.shares.taken()
+    }
+
+    /// Does a step that comes before a permit, such as finding out who asks. Most do not wait; those
+    /// that do are bounded in number, because what their clients send meanwhile is in our memory.
+    pub async fn before_permit<T>(&self, step: impl Future<Output = T>) -> Result<T, Excess> {
+        let mut step = pin!(step);
+        let at_once = poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await;
+        if let Poll::Ready(done) = at_once {
+            return Ok(done);
+        }
+        let waiting = Waiting::begin(&self.unproven, self.config.in_flight);
+        let _waiting = waiting.ok_or(Excess::All)?;
+        Ok(step.await)
     }
 
     /// Lets a request in, perhaps after a while. What its body brings is counted in `received`.
@@ -104,8 +134,9 @@ impl Limits {
     ) -> Result<Permit, Excess> {
         let (surface, asked) = (grant.route().surface, Instant::now());
         let deadline = asked + self.config.max_wait;
-        let place = |organisation: &OrganisationId, received| {
-            self.accounts_of(organisation).place(surface, deadline, received)
+        let place = async |organisation: &OrganisationId, received| {
+            let accounts = self.accounts_of(organisation);
+            accounts.place(surface, deadline, &self.queue, received).await
         };
         let (first, others) = match grant.organisations() {
             [one] => (place(one, received).await?, Vec::new()),
@@ -120,12 +151,20 @@ impl Limits {
                 (places.pop().ok_or(Excess::All)?, places)
             }
         };
+        let holders = Holders {
+            first: first.holding(),
+            others: others.iter().map(Place::holding).collect(),
+        };
+        let share = self.shares.enter(holders, deadline).await;
         let waited = asked.elapsed();
         if waited >= SHORTEST_WAIT {
             self.metrics.permit_waits.record(waited.as_secs_f64());
         }
-        let of_all = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Excess::All)?;
-        let held = Held { _place: first, _others: others, _of_all: of_all };
+        let share = share.map_err(|none| match none {
+            NoShare::Own => Excess::Share,
+            NoShare::All => Excess::All,
+        })?;
+        let held = Held { _place: first, _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }
 
@@ -162,16 +201,17 @@ impl Permit {
 
 impl Excess {
     /// Every label that [`Excess::reason`] can give.
-    pub const REASONS: [&'static str; 4] =
-        ["request_rate", "byte_rate", "requests_in_flight", "overloaded"];
+    pub const REASONS: [&'static str; 5] =
+        ["request_rate", "byte_rate", "requests_in_flight", "organisation_share", "overloaded"];
 
     /// A label for metrics and logs.
     pub fn reason(self) -> &'static str {
-        let [requests, bytes, in_flight, all] = Self::REASONS;
+        let [requests, bytes, in_flight, share, all] = Self::REASONS;
         match self {
             Self::Requests { .. } => requests,
             Self::Bytes { .. } => bytes,
             Self::InFlight { .. } => in_flight,
+            Self::Share => share,
             Self::All => all,
         }
     }
@@ -183,7 +223,10 @@ impl fmt::Display for Excess {
             Self::Requests { .. } => "the organisation sends more requests a second than it may",
             Self::Bytes { .. } => "the organisation sends more bytes a second than it may",
             Self::InFlight { .. } => "the organisation has as many requests in flight as it may",
-            Self::All => "too much is going on at the moment",
+            Self::Share => {
+                "the organisation has its share of all requests in flight; try again"
+            }
+            Self::All => "all places for requests are taken; try again",
         })
     }
 }

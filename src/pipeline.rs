@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -26,7 +26,7 @@ use crate::config::LimitsConfig;
 use crate::edge::{
     AccessLog, Cors, ObservedBody, Outcome, Page, REQUEST_ID, Record, RequestId, Upload,
 };
-use crate::forward::{BodyLimits, Forwarded, Forwarder, RequestBody};
+use crate::forward::{BodyFault, BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::limits::Limits;
 use crate::mimir::TENANT_HEADER;
 use crate::rejection::{Audience, Rejection};
@@ -39,6 +39,8 @@ pub use answer_body::AnswerBody;
 const ADMIN_BODY_BYTES: u64 = 64 << 10;
 /// What a webhook may send: a rule before and after its change.
 const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
@@ -94,6 +96,7 @@ impl Pipeline {
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
         let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
+        let is_http2 = request.version() == Version::HTTP_2;
         let mut response = match self.journey(&id, client, &page, request, &mut record).await {
             Ok(Arrived::Upstream(forwarded)) => {
                 record.set_upstream(forwarded.address);
@@ -111,7 +114,11 @@ impl Pipeline {
                 if let Some(detail) = rejection.detail() {
                     record.set_detail(detail);
                 }
-                let answer = rejection.response(audience, &id);
+                let mut answer = rejection.response(audience, &id);
+                // HTTP/2 has no such header; there the stream ends with its answer.
+                if rejection.closes_connection() && !is_http2 {
+                    answer.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
                 // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
                 let answer = answer.map(|body| if wants_no_body { Full::default() } else { body });
                 finish_own(answer, record, rejection.outcome())
@@ -141,7 +148,10 @@ impl Pipeline {
         self.check_form(route, &parts, &upload)?;
         let caller = match route.access {
             Access::Webhook => self.authenticator.authenticate_webhook(&parts.headers),
-            _ => self.authenticator.authenticate(&parts.headers, client).await,
+            _ => {
+                let authenticated = self.authenticator.authenticate(&parts.headers, client);
+                self.limits.before_permit(authenticated).await.map_err(Rejection::Limited)?
+            }
         };
         let caller = caller.map_err(|refused| {
             record.set_refused(refused.known);
@@ -154,13 +164,14 @@ impl Pipeline {
             return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
-        let grant = grant.await.map_err(|denial| {
+        let grant = self.limits.before_permit(grant).await.map_err(Rejection::Limited)?;
+        let grant = grant.map_err(|denial| {
             let asked = shown(&parts.headers, &TENANT_HEADER);
             record.set_asked(asked.clone());
             Rejection::Denied(denial, asked)
         })?;
         record.set_grant(&grant);
-        let body = self.body(route, upload, record)?;
+        let body = self.body(route, upload, record).await?;
         let permit = self.limits.admit(grant, body.received()).await;
         let permit = permit.map_err(Rejection::Limited)?;
         let request = Request::from_parts(parts, body);
@@ -209,7 +220,8 @@ impl Pipeline {
         let (principal, route) = (&order.caller.principal, order.route);
         let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
         let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
-        let body = self.body(route, upload, record)?.collect().await.map_err(Rejection::Body)?;
+        let body = self.body(route, upload, record).await?;
+        let body = body.collect().await.map_err(Rejection::Body)?;
         // No header of the client's goes further than here.
         let mut request = Request::new(body.to_bytes());
         *request.method_mut() = order.method.clone();
@@ -217,7 +229,7 @@ impl Pipeline {
         self.admin.serve(grant, order.caller.proof, request).await.map_err(Rejection::Admin)
     }
 
-    fn body(
+    async fn body(
         &self,
         route: &Route,
         upload: Upload,
@@ -225,14 +237,21 @@ impl Pipeline {
     ) -> Result<RequestBody, Rejection> {
         let body = RequestBody::new(upload, self.body_limits(route)).map_err(Rejection::Body)?;
         record.set_received(body.received());
-        Ok(body)
+        if route.body != BodyPolicy::Empty || body.is_end_stream() {
+            return Ok(body);
+        }
+        // Rare, and so kept out of the size of every other request's future.
+        Box::pin(body.read_to_end()).await.map_err(|fault| match fault {
+            BodyFault::TooLarge { .. } => Rejection::UnexpectedBody,
+            other => Rejection::Body(other),
+        })
     }
 
     fn check_form(&self, route: &Route, parts: &Parts, upload: &Upload) -> Result<(), Rejection> {
         if head_bytes(parts) > self.max_header_bytes {
             return Err(Rejection::HeadTooLarge);
         }
-        if route.body == BodyPolicy::Empty && !upload.is_end_stream() {
+        if route.body == BodyPolicy::Empty && upload.size_hint().lower() > 0 {
             return Err(Rejection::UnexpectedBody);
         }
         Ok(())

@@ -56,12 +56,13 @@ const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
 
 /// A sender drops what is answered with a 429 (Prometheus does, unless it is told otherwise), and
 /// that many of its organisation's devices come at once, as after an outage, is nothing that one of
-/// them could help. A rate is what the operator has set on purpose.
+/// them could help. How large an organisation's share of all is depends on what others do. A rate is
+/// what the operator has set on purpose.
 fn limited(excess: Excess) -> StatusCode {
     match excess {
-        Excess::InFlight { surface: Surface::Push | Surface::Otlp } | Excess::All => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Excess::InFlight { surface: Surface::Push | Surface::Otlp }
+        | Excess::Share
+        | Excess::All => StatusCode::SERVICE_UNAVAILABLE,
         Excess::InFlight { .. } | Excess::Requests { .. } | Excess::Bytes { .. } => {
             StatusCode::TOO_MANY_REQUESTS
         }
@@ -93,7 +94,7 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 42] = [
+    pub const REJECTION_REASONS: &'static [&'static str] = &[
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -102,6 +103,8 @@ impl Rejection {
         "body_too_large",
         "body_slow",
         "body_incomplete",
+        "body_malformed",
+        "body_slow_for_upstream",
         "no_credential",
         "malformed_credential",
         "malformed_token",
@@ -135,11 +138,13 @@ impl Rejection {
         "request_rate",
         "byte_rate",
         "requests_in_flight",
+        "organisation_share",
         "overloaded",
+        "upstream_saturated",
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 13] = [
+    pub const FAILURE_REASONS: &'static [&'static str] = &[
         "keys_unavailable",
         "key_pending",
         "database_unavailable",
@@ -148,7 +153,6 @@ impl Rejection {
         "upstream_unresolved",
         "upstream_unreachable",
         "upstream_circuit_open",
-        "upstream_saturated",
         "upstream_timeout",
         "upstream_broken",
         "upstream_broken_body",
@@ -166,8 +170,9 @@ impl Rejection {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
                 BodyFault::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                BodyFault::Slow => StatusCode::REQUEST_TIMEOUT,
-                BodyFault::Incomplete => StatusCode::BAD_REQUEST,
+                BodyFault::Malformed => StatusCode::BAD_REQUEST,
+                // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
+                BodyFault::Slow | BodyFault::Incomplete => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Credential(_) => StatusCode::UNAUTHORIZED,
@@ -215,20 +220,35 @@ impl Rejection {
         }
     }
 
-    /// How the request's record ends.
+    /// How the request's record ends. A 503 that a limit or a slow body causes is a refusal:
+    /// nothing broke, and an alert on failures does not fire for it.
     pub fn outcome(&self) -> Outcome {
         let reason = self.reason();
-        if self.is_ours() { Outcome::Failed(reason) } else { Outcome::Rejected(reason) }
+        if self.status().is_server_error() && !self.is_limit() && !self.is_slow_upload() {
+            Outcome::Failed(reason)
+        } else {
+            Outcome::Rejected(reason)
+        }
     }
 
-    /// Whether something of ours, or behind us, is broken: what somebody is to be woken for. Some
-    /// refusals are a 5xx only so that senders keep what they have: what an organisation asks for
-    /// above its limits, and a body that comes too slowly.
-    fn is_ours(&self) -> bool {
-        match self {
-            Self::Limited(_) | Self::Body(_) | Self::Failed(Failure::Body(_)) => false,
-            other => other.status().is_server_error(),
-        }
+    fn is_limit(&self) -> bool {
+        matches!(self, Self::Limited(_) | Self::Failed(Failure::Saturated))
+    }
+
+    /// Whether the request's body did not come, or not in time.
+    fn is_slow_upload(&self) -> bool {
+        use BodyFault::{Incomplete, Slow};
+        matches!(
+            self,
+            Self::Body(Slow | Incomplete)
+                | Self::Failed(Failure::Body(Slow | Incomplete) | Failure::UploadTimedOut)
+        )
+    }
+
+    /// Whether the connection is of no use after the answer: the rest of the body that is still
+    /// on its way is not waited for.
+    pub fn closes_connection(&self) -> bool {
+        self.is_slow_upload()
     }
 
     fn message(&self) -> String {
@@ -290,7 +310,7 @@ impl Rejection {
             StatusCode::FORBIDDEN => "forbidden",
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
-            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
+            StatusCode::GATEWAY_TIMEOUT => "timeout",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
             StatusCode::INTERNAL_SERVER_ERROR => "internal",
             _ => "bad_data",

@@ -33,6 +33,8 @@ pub struct LimitsConfig {
 pub struct OrganisationsConfig {
     /// Requests in flight, of all organisations.
     pub in_flight: usize,
+    /// The part of it that one organisation alone may have, in hundredths.
+    pub organisation_percent: usize,
     /// How long a request waits for its turn.
     pub max_wait: Duration,
     /// For how long a rate that was not used is saved up.
@@ -144,6 +146,9 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     }
     OrganisationsConfig {
         in_flight: section.get("in_flight", 4096, |raw| number(raw, 1, MOST_IN_FLIGHT)),
+        // A bit more than one organisation may have on all surfaces together, where the places are
+        // those of one instance of Mimir (upstream.max_in_flight).
+        organisation_percent: section.get("organisation_percent", 33, |raw| number(raw, 1, 100)),
         max_wait: section
             .get("max_wait", 2 * second, |raw| duration(raw, Duration::ZERO, 60 * second)),
         burst: section.get("burst", 10 * second, |raw| duration(raw, second, 3600 * second)),

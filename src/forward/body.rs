@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -18,6 +19,8 @@ use crate::limits::Hold;
 /// A response's body. When it has ended well its connection goes back to the pool; dropped
 /// before, it takes the connection with it, and thereby cancels what Mimir is doing.
 pub struct ResponseBody {
+    /// What was read before the head was passed on, and comes first.
+    first: Option<Bytes>,
     incoming: Incoming,
     lease: Option<Lease>,
     _hold: Hold,
@@ -37,6 +40,7 @@ const SLOW_CLIENT: Duration = Duration::from_secs(1);
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, hold: Hold, idle: Duration) -> Self {
         let mut body = Self {
+            first: None,
             incoming,
             lease: Some(lease),
             _hold: hold,
@@ -52,6 +56,22 @@ impl ResponseBody {
         body
     }
 
+    /// Reads the beginning of the body, up to about a limit, before the head is passed on. The
+    /// client gets what was read all the same.
+    pub(super) async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamFailure> {
+        let mut first = Vec::new();
+        while first.len() < limit
+            && let Some(frame) = self.frame().await
+        {
+            if let Ok(data) = frame?.into_data() {
+                first.extend_from_slice(&data);
+            }
+        }
+        self.given_at = None;
+        let first = Bytes::from(first);
+        Ok(self.first.insert(first))
+    }
+
     fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.give_back();
@@ -63,7 +83,7 @@ impl ResponseBody {
         if let Some(lease) = self.lease.take()
             && self.held_up < SLOW_CLIENT
         {
-            lease.slot.instance.failed(Evidence::BrokenBody);
+            lease.slot.failed(Evidence::BrokenBody);
         }
     }
 
@@ -81,6 +101,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
+        if let Some(first) = self.first.take_if(|first| !first.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         if let Some(given) = self.given_at.take() {
             self.held_up += given.elapsed();
         }
@@ -113,10 +136,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.first.as_ref().is_none_or(Bytes::is_empty) && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let (rest, first) = (self.incoming.size_hint(), self.first.as_ref().map_or(0, Bytes::len));
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(rest + first as u64),
+            None => SizeHint::default(),
+        }
     }
 }

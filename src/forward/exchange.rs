@@ -18,6 +18,7 @@ use super::journey::Journey;
 use super::pool::{Lease, Pool};
 use super::replay::Allowance;
 use super::request_body::{RequestBody, Sending};
+use super::verdict::{Pace, is_about_a_slow_upload, may_be_about_a_slow_upload};
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;
@@ -42,6 +43,9 @@ pub struct Forwarded {
     /// The instance.
     pub address: SocketAddr,
 }
+
+/// How much of a refusal is read to find out what it is about.
+const REFUSAL_BYTES: usize = 4 << 10;
 
 /// How an exchange went.
 pub(super) enum Exchanged {
@@ -84,11 +88,21 @@ impl Forwarder {
         let sending = request.body().sending();
         let (journey, body) = Journey::new(self, self.fleet(), permit.grant(), id, request);
         let (response, lease) = journey.go(body).await?;
+        let pace = sending.as_ref().map_or(Pace::Quick, |sending| sending.pace());
         // From here on nothing is sent again.
         if let Some(sending) = sending {
             sending.forget();
         }
-        Ok(self.inbound(response, lease, permit, id))
+        let status = response.status().as_u16();
+        let mut forwarded = self.inbound(response, lease, permit, id);
+        if may_be_about_a_slow_upload(status, pace) {
+            let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
+            // One that breaks off says nothing, and a sender drops what it takes for refused.
+            if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
+                return Err(Failure::UploadTimedOut);
+            }
+        }
+        Ok(forwarded)
     }
 
     fn fleet(&self) -> Arc<Fleet> {
@@ -123,7 +137,7 @@ impl Forwarder {
         sending: Option<&Arc<Sending>>,
     ) -> Exchanged {
         let begun = Instant::now();
-        let send = lease.sender.try_send_request(*request);
+        let send = lease.link.sender.try_send_request(*request);
         let Some(outcome) = self.before_deadline(send, begun, sending).await else {
             return Exchanged::Late;
         };

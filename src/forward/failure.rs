@@ -22,6 +22,8 @@ pub enum Failure {
     Broken(hyper::Error),
     /// The request's own body failed.
     Body(BodyFault),
+    /// An instance gave up reading the request's body, which came too slowly for it.
+    UploadTimedOut,
 }
 
 /// What is wrong with a request's body.
@@ -34,8 +36,23 @@ pub enum BodyFault {
     },
     /// It paused for too long, or took too long as a whole.
     Slow,
-    /// The client stopped in the middle, or broke the protocol.
+    /// It ended before its end, by the client or by the network.
     Incomplete,
+    /// Its framing is wrong.
+    Malformed,
+}
+
+impl BodyFault {
+    /// Tells a client that went away from one that breaks the protocol: hyper reports bad chunks
+    /// as invalid input, and a lost connection as what the socket said.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        let inside = std::error::Error::source(error);
+        let kind = inside.and_then(|inside| inside.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
+            _ => Self::Incomplete,
+        }
+    }
 }
 
 /// Whether a connection could not be made because of us: we have no file descriptor, no port or no
@@ -61,6 +78,7 @@ impl Failure {
             Self::Timeout => "upstream_timeout",
             Self::Broken(_) => "upstream_broken",
             Self::Body(fault) => fault.reason(),
+            Self::UploadTimedOut => "body_slow_for_upstream",
         }
     }
 }
@@ -72,6 +90,7 @@ impl BodyFault {
             Self::TooLarge { .. } => "body_too_large",
             Self::Slow => "body_slow",
             Self::Incomplete => "body_incomplete",
+            Self::Malformed => "body_malformed",
         }
     }
 }
@@ -87,6 +106,9 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("the metrics store took too long to answer; try again"),
             Self::Broken(_) => f.write_str("the metrics store broke off; try again"),
             Self::Body(fault) => fault.fmt(f),
+            Self::UploadTimedOut => {
+                f.write_str("the body came too slowly for the metrics store; try again")
+            }
         }
     }
 }
@@ -95,8 +117,9 @@ impl fmt::Display for BodyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
-            Self::Slow => f.write_str("the body came too slowly"),
-            Self::Incomplete => f.write_str("the body ended early"),
+            Self::Slow => f.write_str("the body came too slowly; try again"),
+            Self::Incomplete => f.write_str("the body ended early; try again"),
+            Self::Malformed => f.write_str("the body's framing is malformed"),
         }
     }
 }

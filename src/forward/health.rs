@@ -1,12 +1,14 @@
 //! Whether an instance is to be used: a pure state machine fed with evidence.
 //!
 //! Evidence is only what an instance did by itself: a client that went away, a body that came
-//! slowly and a tenant's 4xx are none and never get here (`VictoriaMetrics#10318`, `#11272`). Several
+//! slowly and a tenant's 4xx are none and never get here (`VictoriaMetrics#10318`, `#11272`), and what
+//! a tenant's own request can provoke needs others that show the same ([`Testimony`]). Several
 //! failures in a row eject an instance for a time that doubles with each ejection; where instances
 //! are probed, one must also be seen ready before it returns, and then it gets its share slowly.
 
 use std::time::Duration;
 
+use super::testimony::{Testimony, Witness};
 use crate::config::HealthConfig;
 
 /// Milliseconds since the process began to look at instances.
@@ -42,6 +44,14 @@ impl Evidence {
         Self::NotReady.name(),
         Self::New.name(),
     ];
+
+    /// Whether a request can be such that every instance would do the same with it.
+    fn can_be_provoked(self) -> bool {
+        match self {
+            Self::Timeout | Self::BrokenBody | Self::ServerError => true,
+            Self::Unreachable | Self::Broken | Self::NotReady | Self::New => false,
+        }
+    }
 
     /// A label for metrics and logs.
     pub(super) const fn name(self) -> &'static str {
@@ -99,9 +109,9 @@ const PROBES: u32 = 2;
 pub(super) struct Health {
     phase: Phase,
     /// Failures in a row without the head of an answer.
-    silent: u32,
+    silent: Testimony,
     /// Failures in a row after the head of an answer.
-    faulty: u32,
+    faulty: Testimony,
     /// Failed probes in a row.
     unready: u32,
     /// Ejections of late, which double the next one.
@@ -120,11 +130,12 @@ impl Health {
         Self { phase, ..Self::default() }
     }
 
-    /// A request failed. `shared` says that others fail the same way, so that a status proves
+    /// A request of one organisation's failed. `shared` says that others fail the same way, so that a status proves
     /// nothing about this one; `jitter` is from 0 to 1.
     pub(super) fn failed(
         &mut self,
         evidence: Evidence,
+        witness: Witness,
         shared: bool,
         now: Millis,
         policy: &HealthConfig,
@@ -139,8 +150,12 @@ impl Health {
             Evidence::BrokenBody | Evidence::ServerError => &mut self.faulty,
             _ => &mut self.silent,
         };
-        *streak = streak.saturating_add(1);
-        let enough = *streak >= policy.eject_after;
+        if evidence.can_be_provoked() {
+            streak.add(witness);
+        } else {
+            streak.add_certain();
+        }
+        let enough = streak.suffices(policy.eject_after);
         let excused = shared && evidence == Evidence::ServerError;
         (enough && !excused).then(|| self.eject(evidence, now, policy, jitter))
     }
@@ -151,7 +166,7 @@ impl Health {
         }
         let wait = back_off(self.ejections, policy, jitter);
         self.ejections = self.ejections.saturating_add(1);
-        (self.silent, self.faulty, self.unready) = (0, 0, 0);
+        self.clear();
         let (until, reachable) = (now + millis(wait), why != Evidence::Unreachable);
         self.phase = Phase::Ejected { until, why, reachable, vouched: false };
         Change::Ejected(why, wait)
@@ -159,7 +174,7 @@ impl Health {
 
     /// The head of an answer came: it can be reached.
     pub(super) fn answered(&mut self, now: Millis) -> Option<Change> {
-        self.silent = 0;
+        self.silent.clear();
         match self.phase {
             Phase::Ejected { reachable: false, .. } => Some(self.come_back(now)),
             _ => None,
@@ -168,7 +183,13 @@ impl Health {
 
     /// An exchange ended well.
     pub(super) fn completed(&mut self) {
-        (self.silent, self.faulty) = (0, 0);
+        self.silent.clear();
+        self.faulty.clear();
+    }
+
+    fn clear(&mut self) {
+        self.completed();
+        self.unready = 0;
     }
 
     /// A probe came back.
@@ -216,7 +237,7 @@ impl Health {
     }
 
     fn come_back(&mut self, now: Millis) -> Change {
-        (self.silent, self.faulty, self.unready) = (0, 0, 0);
+        self.clear();
         self.phase = Phase::Returning { since: now };
         self.returned = now;
         Change::Returned
@@ -232,13 +253,9 @@ impl Health {
 
     /// All that a request needs to know, in one word.
     pub(super) fn standing(&self, policy: &HealthConfig) -> Standing {
-        let streaks = if self.faulty > 0 {
-            Standing::FAULTY | Standing::TROUBLED
-        } else if self.silent > 0 {
-            Standing::TROUBLED
-        } else {
-            0
-        };
+        let faulty = if self.faulty.is_corroborated() { Standing::FAULTY } else { 0 };
+        let is_troubled = !self.faulty.is_empty() || !self.silent.is_empty();
+        let streaks = faulty | if is_troubled { Standing::TROUBLED } else { 0 };
         let phase = match self.phase {
             Phase::Good => 0,
             Phase::Returning { since } => Standing::RETURNING | (since & Standing::TIME),

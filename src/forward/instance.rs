@@ -9,6 +9,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::choice::Candidate;
+use super::testimony::Witness;
 use super::health::{Change, Evidence, Health, Millis, Probed, Share, Standing, millis};
 use crate::config::HealthConfig;
 use crate::telemetry::Metrics;
@@ -65,6 +66,8 @@ pub(super) struct Instance {
 /// A place at an instance, for as long as a request has to do with it.
 pub(super) struct Slot {
     pub(super) instance: Arc<Instance>,
+    /// Whose request it is.
+    witness: Witness,
     is_trial: bool,
 }
 
@@ -126,13 +129,13 @@ impl Instance {
     }
 
     /// Takes a place; none if this is a trial and another is under way.
-    pub(super) fn enter(self: &Arc<Self>, is_trial: bool) -> Option<Slot> {
+    pub(super) fn enter(self: &Arc<Self>, witness: Witness, is_trial: bool) -> Option<Slot> {
         if is_trial && self.on_trial.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { instance: Arc::clone(self), is_trial })
+        Some(Slot { instance: Arc::clone(self), witness, is_trial })
     }
 
     fn update(&self, change: impl FnOnce(&mut Health) -> Option<Change>) {
@@ -162,11 +165,10 @@ impl Instance {
         }
     }
 
-    /// It failed a request, by its own fault.
-    pub(super) fn failed(&self, evidence: Evidence) {
+    fn failed(&self, evidence: Evidence, witness: Witness) {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
         let shared = self.watch.is_shared(self.standing().is_faulty());
-        self.update(|health| health.failed(evidence, shared, now, &self.watch.config, jitter));
+        self.update(|health| health.failed(evidence, witness, shared, now, &self.watch.config, jitter));
     }
 
     /// It began an answer.
@@ -221,6 +223,11 @@ impl Drop for Instance {
 }
 
 impl Slot {
+    /// The instance failed the request, as far as can be seen by its own fault.
+    pub(super) fn failed(&self, evidence: Evidence) {
+        self.instance.failed(evidence, self.witness);
+    }
+
     /// The trial, if it is one, is over: others may try.
     pub(super) fn end_trial(&mut self) {
         if std::mem::take(&mut self.is_trial) {

@@ -66,6 +66,16 @@ impl Instances {
         self.len() == 0
     }
 
+    /// How many requests all instances that are used may have together. If none is used, all
+    /// count: they are what is tried.
+    pub fn places(&self) -> usize {
+        let fleet = self.current.load();
+        let used = fleet.iter().filter(|instance| !instance.is_ejected()).count();
+        let count = if used == 0 { fleet.len().max(1) } else { used };
+        let each = usize::try_from(self.watch.config.max_in_flight).unwrap_or(usize::MAX);
+        count.saturating_mul(each)
+    }
+
     /// What is known of each.
     pub fn states(&self) -> Vec<InstanceState> {
         let state = |instance: &Arc<Instance>| InstanceState {

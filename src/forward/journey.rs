@@ -18,7 +18,8 @@ use super::instances::Fleet;
 use super::pool::{Choosiness, Lease};
 use super::repeat::{Broken, Next, Repeats, is_repeatable, is_stale, next};
 use super::request_body::{RequestBody, Sending};
-use super::verdict::{Verdict, judge};
+use super::testimony::Witness;
+use super::verdict::{Pace, Verdict, judge};
 use crate::authz::Grant;
 use crate::edge::RequestId;
 
@@ -114,13 +115,14 @@ impl<'a> Journey<'a> {
         let health = &self.forwarder.config.health;
         let bounds =
             Bounds { max_in_flight: health.max_in_flight, panic_percent: health.panic_percent };
+        let witness = Witness::of(self.grant.organisations());
         // A trial can be lost to another worker.
         for _ in 0..2 {
             let view = |at: usize| self.fleet[at].candidate();
             let chosen = choose(self.fleet.len(), view, &self.tried, bounds, &mut Random);
             let (at, slot) = match chosen {
-                Ok(Chosen::Normal(at)) => (at, self.fleet[at].enter(false)),
-                Ok(Chosen::Trial(at)) => (at, self.fleet[at].enter(true)),
+                Ok(Chosen::Normal(at)) => (at, self.fleet[at].enter(witness, false)),
+                Ok(Chosen::Trial(at)) => (at, self.fleet[at].enter(witness, true)),
                 Err(NoChoice::Nobody) => return Err(Failure::NoInstance),
                 Err(NoChoice::Full) => return Err(Failure::Saturated),
                 Err(NoChoice::Open) => return Err(Failure::CircuitOpen),
@@ -197,7 +199,7 @@ impl<'a> Journey<'a> {
                 Ok(lease) => lease,
                 Err((error, slot)) => {
                     if !is_ours(&error) {
-                        slot.instance.failed(Evidence::Unreachable);
+                        slot.failed(Evidence::Unreachable);
                     }
                     return Sent::Unsent(error, request);
                 }
@@ -213,7 +215,7 @@ impl<'a> Journey<'a> {
                     (slot, request) = (lease.slot, unsent);
                 }
                 Exchanged::Unsent(unsent) => {
-                    lease.slot.instance.failed(Evidence::Broken);
+                    lease.slot.failed(Evidence::Broken);
                     return Sent::Unsent(io::ErrorKind::ConnectionReset.into(), unsent);
                 }
                 Exchanged::Broken(error, after) => {
@@ -221,7 +223,10 @@ impl<'a> Journey<'a> {
                     let was_closed = lease.was_kept && !error.is_parse();
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
-                        lease.slot.instance.failed(Evidence::Broken);
+                        // Whoever waits for the rest of a body gives up on the connection at last.
+                        if sending.is_none_or(|sending| sending.pace() != Pace::Awaited) {
+                            lease.slot.failed(Evidence::Broken);
+                        }
                         return Sent::Broken(how, error);
                     }
                     forwarder.pool.discard(lease.slot.instance.address);
@@ -238,7 +243,7 @@ impl<'a> Journey<'a> {
                     (slot, request) = (lease.slot, anew);
                 }
                 Exchanged::Late => {
-                    lease.slot.instance.failed(Evidence::Timeout);
+                    lease.slot.failed(Evidence::Timeout);
                     return Sent::Failed(Failure::Timeout);
                 }
                 Exchanged::BodyFault(fault) => return Sent::Failed(Failure::Body(fault)),
@@ -253,7 +258,7 @@ impl<'a> Journey<'a> {
         lease.slot.instance.answered();
         lease.is_good = verdict == Verdict::Good;
         if matches!(verdict, Verdict::Faulty | Verdict::Unwilling) {
-            lease.slot.instance.failed(Evidence::ServerError);
+            lease.slot.failed(Evidence::ServerError);
         }
         Sent::Answered(answer, lease, verdict)
     }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::guarded_io::{GuardedIo, ReusedFlag};
 use super::instance::Slot;
 use super::request_body::{RequestBody, Sending};
 use crate::config::UpstreamConfig;
@@ -28,8 +28,14 @@ pub(super) struct Pool {
     metrics: Arc<Metrics>,
 }
 
+/// A connection, and the word to its socket that it is used again.
+pub(super) struct Link {
+    pub(super) sender: SendRequest<RequestBody>,
+    reused: ReusedFlag,
+}
+
 struct Kept {
-    sender: SendRequest<RequestBody>,
+    link: Link,
     since: Instant,
 }
 
@@ -43,7 +49,7 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 
 /// A connection in use.
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) link: Link,
     pub(super) slot: Slot,
     /// Whether it has carried a request before.
     pub(super) was_kept: bool,
@@ -75,8 +81,8 @@ impl Lease {
             self.slot.instance.completed();
         }
         let is_sent = self.sending.is_none_or(|sending| sending.is_complete());
-        if is_sent && !self.sender.is_closed() {
-            self.pool.keep(self.slot.instance.address, self.sender);
+        if is_sent && !self.link.sender.is_closed() {
+            self.pool.keep(self.slot.instance.address, self.link);
         }
     }
 }
@@ -100,27 +106,28 @@ impl Pool {
         choosiness: Choosiness,
     ) -> Result<Lease, (io::Error, Slot)> {
         let address = slot.instance.address;
-        let lease = |sender, slot, was_kept| Lease {
-            sender,
+        let lease = |link, slot, was_kept| Lease {
+            link,
             slot,
             was_kept,
             is_good: false,
             sending,
             pool: Arc::clone(self),
         };
-        while let Some(mut sender) = self.take_kept(address, choosiness) {
+        while let Some(mut link) = self.take_kept(address, choosiness) {
             // One that is still busy with its last request is as good as gone.
-            if let Ok(Ok(())) = timeout(self.connect_timeout, sender.ready()).await {
-                return Ok(lease(sender, slot, true));
+            if let Ok(Ok(())) = timeout(self.connect_timeout, link.sender.ready()).await {
+                link.reused.set();
+                return Ok(lease(link, slot, true));
             }
         }
         match self.connect(address).await {
-            Ok(sender) => Ok(lease(sender, slot, false)),
+            Ok(link) => Ok(lease(link, slot, false)),
             Err(error) => Err((error, slot)),
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
+    async fn connect(&self, address: SocketAddr) -> io::Result<Link> {
         let outcome = self.try_connect(address).await;
         match &outcome {
             Ok(_) => self.metrics.upstream_connects.increment(1),
@@ -129,27 +136,24 @@ impl Pool {
         outcome
     }
 
-    async fn try_connect(&self, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
+    async fn try_connect(&self, address: SocketAddr) -> io::Result<Link> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         // A machine that vanished sends no reset: without this it is waited for until the answer
         // would be due.
         SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
+        let reused = ReusedFlag::default();
         let (sender, connection) = Builder::new()
             .max_buf_size(MAX_PIECE_BYTES)
-            .handshake(TokioIo::new(stream))
+            .handshake(GuardedIo::new(stream, reused.clone()))
             .await
             .map_err(io::Error::other)?;
         // What ends a connection is told to the request that it carries.
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Link { sender, reused })
     }
 
-    fn take_kept(
-        &self,
-        address: SocketAddr,
-        choosiness: Choosiness,
-    ) -> Option<SendRequest<RequestBody>> {
+    fn take_kept(&self, address: SocketAddr, choosiness: Choosiness) -> Option<Link> {
         let age = match choosiness {
             Choosiness::Any => KEEP,
             Choosiness::Recent => RECENT,
@@ -164,8 +168,8 @@ impl Pool {
             } else if idle_for > age {
                 kept.push(one); // and so are these
                 return None;
-            } else if !one.sender.is_closed() {
-                return Some(one.sender);
+            } else if !one.link.sender.is_closed() {
+                return Some(one.link);
             }
         }
         None
@@ -178,11 +182,11 @@ impl Pool {
         idle.remove(&address);
     }
 
-    fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
+    fn keep(&self, address: SocketAddr, link: Link) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.entry(address).or_default();
         if kept.len() < self.max_idle {
-            kept.push(Kept { sender, since: Instant::now() });
+            kept.push(Kept { link, since: Instant::now() });
         }
     }
 

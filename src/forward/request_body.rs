@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::failure::BodyFault;
 use super::headers::scrub_trailers;
 use super::replay::{Allowance, Kept};
+use super::verdict::Pace;
 use crate::deadline::Deadline;
 use crate::edge::Upload;
 
@@ -56,6 +58,9 @@ pub(super) struct Sending {
     turn: AtomicU32,
     source: Mutex<Source>,
 }
+
+/// Less waiting than this in all is no slow body.
+const SLOW: Duration = Duration::from_millis(500);
 
 struct Source {
     /// None once all of it has been taken.
@@ -138,13 +143,27 @@ impl Sending {
         self.complete.load(Ordering::Relaxed)
     }
 
+    /// How the body has come so far.
+    pub(super) fn pace(&self) -> Pace {
+        let source = self.source();
+        let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let has_waited = source.waited + waiting >= SLOW;
+        match (source.upload.is_some(), has_waited) {
+            (true, true) => Pace::Awaited,
+            (true, false) => Pace::Unfinished,
+            (false, true) => Pace::Slow,
+            (false, false) => Pace::Quick,
+        }
+    }
+
     /// Why the body failed, if it did.
     pub(super) fn fault(&self) -> Option<BodyFault> {
         match self.fault.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(BodyFault::TooLarge { limit: self.limits.bytes }),
             2 => Some(BodyFault::Slow),
-            _ => Some(BodyFault::Incomplete),
+            3 => Some(BodyFault::Incomplete),
+            _ => Some(BodyFault::Malformed),
         }
     }
 
@@ -153,6 +172,7 @@ impl Sending {
             BodyFault::TooLarge { .. } => 1,
             BodyFault::Slow => 2,
             BodyFault::Incomplete => 3,
+            BodyFault::Malformed => 4,
         };
         self.fault.store(code, Ordering::Relaxed);
         Poll::Ready(Some(Err(fault)))
@@ -184,7 +204,7 @@ impl Sending {
                 self.complete.store(true, Ordering::Relaxed);
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => return self.fail(BodyFault::Incomplete),
+            Some(Err(error)) => return self.fail(BodyFault::of(&error)),
             Some(Ok(frame)) => frame,
         };
         self.note_piece();
@@ -239,6 +259,16 @@ impl RequestBody {
     /// A body without bytes.
     pub(super) fn empty() -> Self {
         Self { sending: None, turn: 0, pieces: 0, bytes: 0 }
+    }
+
+    /// Reads the body to its end, within its limits, and gives one that has no bytes and needs no
+    /// framing. An empty chunked body or HTTP/2 DATA frame is no body (RFC 9110, 6.4); at the first
+    /// byte the limit is exceeded if it is 0.
+    pub async fn read_to_end(mut self) -> Result<Self, BodyFault> {
+        while let Some(frame) = self.frame().await {
+            frame?;
+        }
+        Ok(Self::empty())
     }
 
     /// Where the bytes of the body are counted, if there is one.

@@ -39,6 +39,44 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Verdi
     }
 }
 
+/// How a request's body had come when its answer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// To its end without waiting for it, or there was none.
+    Quick,
+    /// To its end after waiting for it.
+    Slow,
+    /// Not to its end, and Mimir does not take it as fast as it comes.
+    Unfinished,
+    /// Not to its end, because it is waited for.
+    Awaited,
+}
+
+/// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
+///
+/// Mimir answers what it could not read within `server.http-read-timeout` with 400, which every
+/// sender takes for a final refusal; 408 is what balancers say. A refusal that comes although
+/// nothing was slow (413, 429, a 400 for what is in the body) is the tenant's.
+pub(super) fn may_be_about_a_slow_upload(status: u16, pace: Pace) -> bool {
+    status == 408 || (pace != Pace::Quick && (400..500).contains(&status))
+}
+
+/// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
+/// that of Go's `net.OpError`, inside of whatever Mimir makes of it (plain text, JSON or protobuf);
+/// for Influx Mimir says nothing at all.
+pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8], pace: Pace) -> bool {
+    if status == 408 || (status == 400 && text.is_empty() && pace == Pace::Awaited) {
+        return true;
+    }
+    after(text, b"read tcp ").is_some_and(|rest| after(rest, b": i/o timeout").is_some())
+}
+
+/// What follows some words in a text.
+fn after<'a>(text: &'a [u8], words: &[u8]) -> Option<&'a [u8]> {
+    let at = text.windows(words.len()).position(|window| window == words)?;
+    text.get(at + words.len()..)
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
@@ -73,7 +111,53 @@ mod tests {
         assert_eq!(verdict(Surface::Push, 500, plain), Verdict::Faulty);
     }
 
+    const READ_TIMEOUT: &str = "read tcp 10.0.0.7:8080->10.0.0.9:51234: i/o timeout";
+
+    #[test]
+    fn a_refusal_for_a_read_timeout_is_about_a_slow_upload() {
+        let plain = format!("read body: {READ_TIMEOUT}\n");
+        let escaped = READ_TIMEOUT.replace('>', "\\u003e");
+        let json = format!(r#"{{"status":"error","errorType":"bad_data","error":"{escaped}"}}"#);
+        for text in [plain, json] {
+            for pace in [Pace::Slow, Pace::Unfinished, Pace::Awaited] {
+                assert!(may_be_about_a_slow_upload(400, pace));
+                assert!(is_about_a_slow_upload(400, text.as_bytes(), pace));
+            }
+        }
+        assert!(may_be_about_a_slow_upload(408, Pace::Quick));
+        assert!(is_about_a_slow_upload(408, b"", Pace::Quick));
+        // Influx.
+        assert!(is_about_a_slow_upload(400, b"", Pace::Awaited));
+        for pace in [Pace::Slow, Pace::Unfinished] {
+            assert!(!is_about_a_slow_upload(400, b"", pace));
+        }
+    }
+
+    fn pace() -> impl Strategy<Value = Pace> {
+        proptest::sample::select(vec![Pace::Quick, Pace::Slow, Pace::Unfinished, Pace::Awaited])
+    }
+
     proptest! {
+        // What Mimir refuses for its contents, its size or its rate is passed on.
+        #[test]
+        fn a_refusal_for_another_reason_is_passed_on(
+            status in 400u16..500,
+            text in "(received a series whose|the request has been rejected|err-mimir|read tcp |i/o timeout)[ a-z\"{}=]{0,40}",
+            pace in pace(),
+        ) {
+            prop_assume!(status != 408);
+            prop_assert!(!is_about_a_slow_upload(status, text.as_bytes(), pace));
+            prop_assert_eq!(may_be_about_a_slow_upload(status, pace), pace != Pace::Quick);
+        }
+
+        #[test]
+        fn what_is_no_refusal_is_passed_on(
+            status in (100u16..400).prop_union(500u16..600),
+            pace in pace(),
+        ) {
+            prop_assert!(!may_be_about_a_slow_upload(status, pace));
+        }
+
         // A tenant's 4xx, whatever it is, is the tenant's.
         #[test]
         fn what_a_tenant_does_wrong_is_never_held_against_an_instance(

@@ -9,11 +9,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Excess;
 use super::rate::Rate;
+use super::shares::Holding;
 use crate::config::{OrganisationLimits, SurfaceLimits};
 use crate::route::Surface;
 
 /// One organisation's accounts.
 pub(super) struct Accounts {
+    /// What it has of the places of all.
+    pub(super) holding: Arc<Holding>,
     /// What times are counted from.
     began: Instant,
     push: Account,
@@ -24,6 +27,19 @@ pub(super) struct Accounts {
 
 /// So many times as have a place may wait for one.
 const WAITING: usize = 4;
+
+/// Those who wait for a place of their organisation's, of all organisations. What each of them has
+/// sent of its body already is in our memory.
+pub(super) struct Queue {
+    waiting: AtomicUsize,
+    most: usize,
+}
+
+impl Queue {
+    pub(super) fn new(most: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), most }
+    }
+}
 
 /// One organisation's account of one surface.
 struct Account {
@@ -53,6 +69,7 @@ impl Accounts {
             bytes: limits.bytes_per_second.map(|rate| Rate::new(rate, burst)),
         };
         Self {
+            holding: Arc::default(),
             began,
             push: account(limits.push),
             otlp: account(limits.otlp),
@@ -76,9 +93,10 @@ impl Accounts {
         self: Arc<Self>,
         surface: Surface,
         deadline: Instant,
+        queue: &Queue,
         received: Option<Arc<AtomicU64>>,
     ) -> Result<Place, Excess> {
-        let place = self.of(surface).take_place(deadline).await;
+        let place = self.of(surface).take_place(deadline, queue).await;
         let place = place.ok_or(Excess::InFlight { surface })?;
         let place = Place { accounts: self, surface, received, _in_flight: place };
         // With a place, so that no more than have one can wait for this either.
@@ -118,13 +136,21 @@ impl Account {
     }
 
     /// Whoever comes first has a place first.
-    async fn take_place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+    async fn take_place(&self, deadline: Instant, queue: &Queue) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
         let _waiting = Waiting::begin(&self.waiting, self.most_waiting)?;
+        let _of_all = Waiting::begin(&queue.waiting, queue.most)?;
         let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
         place.ok()?.ok()
+    }
+}
+
+impl Place {
+    /// What its organisation has of the places of all.
+    pub(super) fn holding(&self) -> Arc<Holding> {
+        Arc::clone(&self.accounts.holding)
     }
 }
 
@@ -138,10 +164,11 @@ impl Drop for Place {
 }
 
 /// One of those who wait.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+    /// None if so many wait already.
+    pub(super) fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
         let waiting = Self(count);
         (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
     }
@@ -174,8 +201,8 @@ mod tests {
 
     async fn place(accounts: &Arc<Accounts>, wait: Duration, bytes: u64) -> Result<Place, Excess> {
         let received = Some(Arc::new(AtomicU64::new(bytes)));
-        let deadline = Instant::now() + wait;
-        Arc::clone(accounts).place(Surface::Push, deadline, received).await
+        let (deadline, queue) = (Instant::now() + wait, Queue::new(1000));
+        Arc::clone(accounts).place(Surface::Push, deadline, &queue, received).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,7 +262,27 @@ mod tests {
     async fn surfaces_do_not_wait_for_one_another() {
         let accounts = accounts(limits(1, 0, 0));
         let _push = place(&accounts, MS, 0).await.unwrap();
-        let query = Arc::clone(&accounts).place(Surface::Query, Instant::now() + MS, None).await;
+        let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
+        let query = Arc::clone(&accounts).place(Surface::Query, deadline, &queue, None).await;
         assert!(query.is_ok());
+    }
+
+    // Many organisations that each have a few waiting must not fill the memory together.
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_of_all_organisations_wait() {
+        let queue = Queue::new(3);
+        let all: Vec<_> = (0..5).map(|_| accounts(limits(1, 0, 0))).collect();
+        let (began, deadline) = (Instant::now(), Instant::now() + 10 * MS);
+        let place = |accounts: &Arc<Accounts>| {
+            Arc::clone(accounts).place(Surface::Push, deadline, &queue, None)
+        };
+        let _taken = futures_util::future::join_all(all.iter().map(place)).await;
+        let waiting = all.iter().map(|accounts| async {
+            assert!(place(accounts).await.is_err());
+            began.elapsed()
+        });
+        let waited = futures_util::future::join_all(waiting).await;
+        assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 2, "{waited:?}");
+        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
     }
 }

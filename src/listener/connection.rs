@@ -33,10 +33,15 @@ const MAX_STREAMS: u32 = 128;
 /// A body is read in pieces of at most this size, which bounds the memory of a stream.
 const MAX_PIECE_BYTES: usize = 128 << 10;
 
-/// What one HTTP/2 stream may send before we have taken it. The window of the connection is that of
-/// all streams together, so that a stream that Mimir does not take cannot hold up another, whose
-/// sender would then be told that it is slow.
-const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+/// What one HTTP/2 stream may send before we have taken it, and so what one that is not known yet, or
+/// waits for its turn, keeps in our memory: neither hyper nor h2 can open the window of a single
+/// stream later. It also bounds how fast a stream is: 16 KiB in the time to the client and back, so
+/// 16 MB/s at 1 ms, as from a balancer in front of us.
+///
+/// The window of the connection is that of all streams together, so that a stream that Mimir does
+/// not take cannot hold up another, whose sender would then be told that it is slow. It also holds
+/// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
+const STREAM_WINDOW_BYTES: u32 = 16 << 10;
 
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;

@@ -17,7 +17,17 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::UnexpectedBody,
         Rejection::Body(BodyFault::TooLarge { limit: 1 }),
         Rejection::Body(BodyFault::Slow),
+        Rejection::Body(BodyFault::Incomplete),
+        Rejection::Body(BodyFault::Malformed),
+        Rejection::Failed(Failure::Body(BodyFault::Slow)),
         Rejection::Failed(Failure::Body(BodyFault::Incomplete)),
+        Rejection::Failed(Failure::UploadTimedOut),
+        Rejection::Limited(Excess::All),
+        Rejection::Limited(Excess::InFlight { surface: Surface::Push }),
+        Rejection::Limited(Excess::InFlight { surface: Surface::Query }),
+        Rejection::Limited(Excess::Share),
+        Rejection::Limited(Excess::Requests { retry_after }),
+        Rejection::Limited(Excess::Bytes { retry_after }),
         Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
         Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
@@ -87,37 +97,49 @@ fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
     for rejection in every_kind() {
         let response = answer(&rejection, Audience::Sender);
         let is_5xx = response.status().is_server_error();
-        assert_eq!(response.headers().contains_key("retry-after"), is_5xx, "{rejection:?}");
-        // A 5xx that only keeps the sender from dropping what it has is nobody's failure.
-        let is_kept = matches!(
-            rejection,
-            Rejection::Limited(_) | Rejection::Body(_) | Rejection::Failed(Failure::Body(_))
-        );
-        let is_failed = matches!(rejection.outcome(), Outcome::Failed(_));
-        assert_eq!(is_failed, is_5xx && !is_kept, "{rejection:?}");
+        let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        let retries = is_5xx || is_429;
+        assert_eq!(response.headers().contains_key("retry-after"), retries, "{rejection:?}");
         assert!(response.headers().contains_key("x-request-id"));
     }
 }
 
-// What an organisation asks for above its limits is told to come again, and wakes nobody.
+// Prometheus, Alloy and the collector drop what is answered with 408.
 #[test]
-fn a_limits_503_is_no_failure_of_ours() {
-    for surface in [Surface::Push, Surface::Otlp] {
-        let rejection = Rejection::Limited(Excess::InFlight { surface });
-        assert_eq!(rejection.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(matches!(rejection.outcome(), Outcome::Rejected("requests_in_flight")));
+fn nothing_is_a_408() {
+    for rejection in every_kind() {
+        assert_ne!(rejection.status(), StatusCode::REQUEST_TIMEOUT, "{rejection:?}");
     }
-    let all = Rejection::Limited(Excess::All);
-    assert_eq!(all.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(matches!(all.outcome(), Outcome::Rejected("overloaded")));
+}
+
+// An alert on failures must not fire for a tenant at its limit or a device on a thin line.
+#[test]
+fn a_limit_and_a_slow_body_are_refusals_and_every_other_5xx_is_a_failure() {
+    let refusals = [
+        "requests_in_flight",
+        "organisation_share",
+        "overloaded",
+        "upstream_saturated",
+        "body_slow",
+        "body_incomplete",
+        "body_slow_for_upstream",
+    ];
+    for rejection in every_kind() {
+        let (is_5xx, reason) = (rejection.status().is_server_error(), rejection.reason());
+        let failed = matches!(rejection.outcome(), Outcome::Failed(_));
+        assert_eq!(failed, is_5xx && !refusals.contains(&reason), "{rejection:?}");
+    }
+    let reasons = Excess::REASONS;
+    assert!(reasons.iter().all(|reason| Rejection::REJECTION_REASONS.contains(reason)));
+    assert!(!reasons.iter().any(|reason| Rejection::FAILURE_REASONS.contains(reason)));
 }
 
 #[test]
 fn every_reason_is_counted() {
     for rejection in every_kind() {
         let reasons: &[&str] = match rejection.outcome() {
-            Outcome::Failed(_) => &Rejection::FAILURE_REASONS,
-            _ => &Rejection::REJECTION_REASONS,
+            Outcome::Failed(_) => Rejection::FAILURE_REASONS,
+            _ => Rejection::REJECTION_REASONS,
         };
         assert!(reasons.contains(&rejection.reason()), "{} is not registered", rejection.reason());
     }

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use harness::{Client, ORG_A, Received, Upstream, raw_exchange, wait_until};
 use http::{Method, Response};
@@ -12,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::answers::ok;
-use crate::scene::{MIB, PUSH, QUERY, Scene, count, pieces, scene};
+use crate::scene::{MIB, QUERY, Scene, pieces, scene};
 
 async fn connect(scene: &Scene) -> TcpStream {
     TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()
@@ -21,35 +20,6 @@ async fn connect(scene: &Scene) -> TcpStream {
 async fn ended(scene: &Scene, reason: &str) -> f64 {
     let series = format!("mimir_tenant_proxy_connections_ended_total{{reason=\"{reason}\"}}");
     scene.proxy.metric(&series).await
-}
-
-// VictoriaMetrics#11272: 400 on a slow body lost data; 408 is what it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_is_a_408() {
-    let upstream = Upstream::start(count).await;
-    let scene = scene(
-        &upstream.url(),
-        &[("limits.body_idle_timeout", "\"400ms\""), ("limits.body_timeout", "\"1500ms\"")],
-    )
-    .await;
-    let paused = scene.head("POST /api/v1/push", "Content-Length: 100\r\n") + "half";
-    let answer = raw_exchange(&scene.proxy.url(), paused.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    // A trickle is no pause, but its pauses add up.
-    let trickle = futures_util::stream::unfold(0, |sent| async move {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        (sent < 60).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
-    });
-    let began = Instant::now();
-    let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(trickle)).await;
-    assert_eq!(answer.status, 408, "{answer:?}");
-    assert!(began.elapsed() < Duration::from_secs(5));
-    // A body that is merely not fast arrives.
-    let calm = futures_util::stream::unfold(0, |sent| async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
-    });
-    assert_eq!(scene.client().post(PUSH, reqwest::Body::wrap_stream(calm)).await.text, "8");
 }
 
 // Slowloris: half a head is answered with 408 and closed; an idle connection ends quietly.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions};
+use harness::{Client, Issuer, ORG_A, ORG_B, Proxy, ProxyOptions};
 use tokio::task::JoinSet;
 
 use crate::fake::Fake;
@@ -30,7 +30,7 @@ pub(crate) async fn before(fakes: &[&Fake], settings: &[(&str, &str)]) -> Fleet 
 
 impl Fleet {
     pub(crate) fn client(&self) -> Client {
-        self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
+        self.client_of(ORG_A)
     }
 
     pub(crate) async fn ejections(&self, reason: &str) -> f64 {
@@ -48,12 +48,18 @@ impl Fleet {
         sum
     }
 
-    /// Sends reads and pushes, some at a time, and gives the statuses of what was not 200.
+    pub(crate) fn client_of(&self, organisation: &str) -> Client {
+        self.proxy.client().bearer(&self.issuer.user_of(organisation))
+    }
+
+    /// Sends reads and pushes of two organisations, some at a time, and gives the statuses of what
+    /// was not 200.
     pub(crate) async fn send(&self, count: usize, at_a_time: usize) -> Vec<u16> {
-        let (client, sent) = (self.client(), Arc::new(AtomicUsize::new(0)));
+        let sent = Arc::new(AtomicUsize::new(0));
         let mut senders = JoinSet::new();
-        for _ in 0..at_a_time {
-            let (client, sent) = (client.clone(), Arc::clone(&sent));
+        for sender in 0..at_a_time {
+            let client = self.client_of(if sender % 2 == 0 { ORG_A } else { ORG_B });
+            let sent = Arc::clone(&sent);
             senders.spawn(async move {
                 let mut bad = Vec::new();
                 loop {

@@ -13,6 +13,7 @@ use http::{Method, Response};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -242,6 +243,50 @@ async fn too_much_of_all_is_a_503() {
     gate.add_permits(100);
     assert_eq!(tasks.join_next().await.unwrap().unwrap(), 200);
     assert_eq!(of(&scene, ORG_B).get(QUERY).await.status, 200);
+}
+
+// 2,256 sockets with a head and one byte, of two organisations, took every place that upstream has;
+// everybody else got 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn organisations_that_take_all_they_get_leave_places_for_others() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("upstream.max_in_flight", "60"), ("limits.max_wait", "\"100ms\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let address = scene.proxy.url().replace("http://", "");
+    let mut sockets = Vec::new();
+    let open = async |organisation: &str| {
+        let head = format!(
+            "POST {PUSH} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {}\r\nContent-Length: 1000\r\n\r\nx",
+            scene.issuer.user_of(organisation)
+        );
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket
+    };
+    for _ in 0..60 {
+        for organisation in [ORG_A, ORG_B] {
+            sockets.push(open(organisation).await);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let held = in_flight(&scene).await;
+    println!("two organisations hold {held} of 60 places");
+    assert!((25.0..=40.0).contains(&held), "{held}");
+    // A third one has places, for more than one request at a time.
+    let third = of(&scene, "third");
+    let answers = (0..6).map(|_| third.post(PUSH, "x"));
+    let answers = futures_util::future::join_all(answers).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    // The two are told to come again, and why.
+    let refused = of(&scene, ORG_A).post(PUSH, "x").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(!refused.header("retry-after").is_empty() && refused.text.contains("share"), "{refused:?}");
+    let reason = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"organisation_share\"}";
+    assert!(scene.proxy.metric(reason).await > 50.0);
+    // What they held comes back.
+    drop(sockets);
+    wait_in_flight(&scene, 0.0).await;
+    assert_eq!(of(&scene, ORG_A).post(PUSH, "x").await.status, 200);
 }
 
 // A federated read has a place with each organisation that it names.

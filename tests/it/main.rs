@@ -47,6 +47,8 @@ mod keys;
 mod limits;
 /// People and their organisations.
 mod members;
+/// What requests that wait, and those of strangers, keep in memory.
+mod memory;
 /// `migrate`: tables made, adopted or refused.
 mod migrations;
 /// Metrics as alerts read them, and the alerts that we ship.
@@ -79,6 +81,8 @@ mod rules;
 mod scene;
 /// Stock senders write, and what they wrote is read back.
 mod senders;
+/// Bodies that stall, come slowly, or have no bytes.
+mod slow_bodies;
 /// Both bodies: backpressure, cancellation, failures, memory.
 mod streaming;
 /// Tokens of every algorithm and shape.

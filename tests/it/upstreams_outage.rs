@@ -119,12 +119,17 @@ async fn an_open_circuit_answers_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_gets_no_more_than_it_may_have() {
     let fake = Fake::start_in(Mode::Slow(Duration::from_millis(700))).await;
-    let town = before(&[&fake], &[("upstream.max_in_flight", "5")]).await;
+    let settings = [
+        ("upstream.max_in_flight", "5"),
+        ("limits.organisation_percent", "100"),
+        ("limits.max_wait", "\"0ms\""),
+    ];
+    let town = before(&[&fake], &settings).await;
     let bad = town.send(20, 20).await;
     assert!(bad.len() >= 14 && bad.iter().all(|status| *status == 503), "{bad:?}");
     assert!(fake.requests() <= 6, "{}", fake.requests());
-    let saturated = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_saturated\"}";
-    assert!(town.proxy.metric(saturated).await >= 5.0);
+    let full = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"overloaded\"}";
+    assert!(town.proxy.metric(full).await >= 5.0);
     assert_eq!(town.all_ejections().await, 0.0);
     assert!(town.send(4, 2).await.is_empty());
 }

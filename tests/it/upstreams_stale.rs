@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::RawUpstream;
+use harness::{ORG_A, ORG_B, RawUpstream, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::front::{before, read_request};
@@ -90,5 +90,63 @@ async fn what_could_not_be_repeated_takes_no_old_connection() {
         let large = scene.client().post(target, vec![b'x'; 400_000]).await;
         assert_eq!(large.status, 200, "{large:?}");
         assert_eq!(scene.retries("stale").await, 0.0);
+    }
+}
+
+/// Answers each request, and then says something more that nobody asked for. Counts its connections
+/// and how often it has said that.
+async fn talkative(
+    extra: &'static [u8],
+    pause: Option<Duration>,
+) -> (RawUpstream, [Arc<AtomicUsize>; 2]) {
+    let counts: [Arc<AtomicUsize>; 2] = Default::default();
+    let [connections, said] = counts.clone();
+    let upstream = RawUpstream::start(move |mut socket| {
+        connections.fetch_add(1, Ordering::SeqCst);
+        let said = Arc::clone(&said);
+        async move {
+            while read_request(&mut socket).await.is_some() {
+                let answer = if pause.is_none() { [OK, extra].concat() } else { OK.to_vec() };
+                let _ = socket.write_all(&answer).await;
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                    let _ = socket.write_all(extra).await;
+                }
+                said.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    (upstream, counts)
+}
+
+// A second answer to one request, or an answer that comes late, went to the next user of that
+// connection, who may be of another organisation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_asked_for_is_nobodys_answer() {
+    const FOREIGN: &[u8] = b"HTTP/1.1 203 Foreign\r\nContent-Length: 7\r\n\r\nforeign";
+    let late = Some(Duration::from_millis(30));
+    for (extra, pause) in [(FOREIGN, None), (FOREIGN, late), (b"\r\n", late), (b"x", None)] {
+        let (upstream, [connections, said]) = talkative(extra, pause).await;
+        let front = before(&[upstream.url()], &[]).await;
+        let users = [ORG_A, ORG_B].map(|org| front.proxy.client().bearer(&front.issuer.user_of(org)));
+        for round in 0..12 {
+            let client = &users[round % 2];
+            let answer = if round % 3 == 0 {
+                client.post(PUSH, vec![b'x'; 20_000]).await
+            } else {
+                client.get(QUERY).await
+            };
+            let got = (answer.status.as_u16(), answer.text.as_str());
+            assert_eq!(got, (200, "ok"), "{pause:?} {round}: {answer:?}");
+            // What is said after the next request was written could be an answer to it.
+            wait_until("it was said", Duration::from_secs(10), async || {
+                said.load(Ordering::SeqCst) == round + 1
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Such a connection is not used again.
+        assert_eq!(connections.load(Ordering::SeqCst), 12, "{pause:?}");
     }
 }

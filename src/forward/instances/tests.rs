@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::forward::health::{Evidence, Probed};
+use crate::forward::testimony::Witness;
 use crate::telemetry::MetricNames;
+use crate::tenancy::OrganisationId;
 
 fn instances(probes: bool) -> Instances {
     let config = HealthConfig {
@@ -20,6 +22,15 @@ fn instances(probes: bool) -> Instances {
 
 fn at(last: u8) -> (SocketAddr, HeaderValue) {
     (SocketAddr::from(([127, 0, 0, last], 1)), HeaderValue::from_static("mimir:1"))
+}
+
+fn witness(organisation: &str) -> Witness {
+    Witness::of(&[OrganisationId::parse(organisation).unwrap()])
+}
+
+/// Fails a request of an organisation's.
+fn fail(instance: &Arc<Instance>, evidence: Evidence, organisation: &str) {
+    instance.enter(witness(organisation), false).unwrap().failed(evidence);
 }
 
 fn addresses(instances: &Instances) -> Vec<SocketAddr> {
@@ -40,8 +51,8 @@ fn sources_add_up_and_one_changes_only_its_own() {
 fn what_is_known_of_an_instance_stays_while_others_come_and_go() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
-    for _ in 0..3 {
-        instances.current()[0].failed(Evidence::Timeout);
+    for organisation in ["a", "b", "c"] {
+        fail(&instances.current()[0], Evidence::Timeout, organisation);
     }
     instances.publish(0, vec![at(1), at(4)]);
     let ejected: Vec<_> = instances.states().into_iter().map(|state| state.ejected).collect();
@@ -83,16 +94,16 @@ fn a_status_is_held_against_an_instance_only_if_others_do_better() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
     let fleet = instances.current();
-    for _ in 0..20 {
+    for organisation in ["a", "b", "c"].into_iter().cycle().take(20) {
         for instance in fleet.iter() {
-            instance.failed(Evidence::ServerError);
+            fail(instance, Evidence::ServerError, organisation);
         }
     }
     assert!(fleet.iter().all(|instance| !instance.is_ejected()));
     for other in &fleet[1..] {
         other.completed();
     }
-    fleet[0].failed(Evidence::ServerError);
+    fail(&fleet[0], Evidence::ServerError, "a");
     assert!(fleet[0].is_ejected());
 }
 
@@ -101,11 +112,11 @@ fn one_request_at_a_time_tries_what_cannot_be_reached() {
     let instances = instances(false);
     instances.publish(0, vec![at(1)]);
     let instance = &instances.current()[0];
-    let trial = instance.enter(true).unwrap();
-    assert!(instance.enter(true).is_none());
+    let trial = instance.enter(witness("a"), true).unwrap();
+    assert!(instance.enter(witness("a"), true).is_none());
     drop(trial);
-    let mut trial = instance.enter(true).unwrap();
+    let mut trial = instance.enter(witness("a"), true).unwrap();
     trial.end_trial();
-    assert!(instance.enter(true).is_some());
+    assert!(instance.enter(witness("a"), true).is_some());
     assert_eq!(instance.counts().0, 1);
 }

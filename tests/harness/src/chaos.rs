@@ -18,8 +18,17 @@ pub enum Weather {
     Stalled,
     /// Everything passes, each piece this late.
     Far(Duration),
+    /// Of what clients send only this many bytes pass on each connection, and no more.
+    FrozenUploads(usize),
     /// Connections are cut, and new ones too.
     Cut,
+}
+
+/// Which way a pump goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// A proxy to one address, with changeable weather.
@@ -51,8 +60,8 @@ impl ChaosProxy {
                     let (mut from_client, mut to_client) = client.into_split();
                     let (mut from_server, mut to_server) = server.into_split();
                     tokio::select! {
-                        () = pump(&mut from_client, &mut to_server, weather.clone()) => {}
-                        () = pump(&mut from_server, &mut to_client, weather) => {}
+                        () = pump(Way::Up, &mut from_client, &mut to_server, weather.clone()) => {}
+                        () = pump(Way::Down, &mut from_server, &mut to_client, weather) => {}
                     }
                 });
             }
@@ -85,6 +94,11 @@ impl ChaosProxy {
         self.weather.send_replace(Weather::Stalled);
     }
 
+    /// Of what clients send only this many bytes pass on each connection from now on.
+    pub fn freeze_uploads_after(&self, bytes: usize) {
+        self.weather.send_replace(Weather::FrozenUploads(bytes));
+    }
+
     /// All connections are cut.
     pub fn cut(&self) {
         self.weather.send_replace(Weather::Cut);
@@ -92,13 +106,20 @@ impl ChaosProxy {
 }
 
 async fn pump(
+    way: Way,
     from: &mut tokio::net::tcp::OwnedReadHalf,
     to: &mut tokio::net::tcp::OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
 ) {
     let mut buffer = vec![0; 64 << 10];
+    let mut passed = 0;
     loop {
         let now = *weather.borrow_and_update();
+        let most = match now {
+            Weather::FrozenUploads(bytes) if way == Way::Up => bytes.saturating_sub(passed),
+            _ => buffer.len(),
+        };
+        let most = most.min(buffer.len());
         match now {
             Weather::Cut => return,
             Weather::Stalled => {
@@ -106,10 +127,16 @@ async fn pump(
                     return;
                 }
             }
-            Weather::Fair | Weather::Far(_) => tokio::select! {
-                read = from.read(&mut buffer) => match read {
+            Weather::FrozenUploads(_) if most == 0 => {
+                if weather.changed().await.is_err() {
+                    return;
+                }
+            }
+            Weather::Fair | Weather::Far(_) | Weather::FrozenUploads(_) => tokio::select! {
+                read = from.read(&mut buffer[..most]) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(length) => {
+                        passed += length;
                         if let Weather::Far(delay) = now {
                             tokio::time::sleep(delay).await;
                         }

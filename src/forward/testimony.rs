@@ -1,0 +1,151 @@
+//! What failed requests say against an instance, and by whose requests it was shown. Pure.
+//!
+//! A connection that cannot be made is the instance's alone. A status, an answer that breaks off
+//! and one that never begins can all be the doing of one organisation's own requests: a remote read
+//! that Mimir answers with 500, a query that runs for longer than we wait. If they counted like any
+//! other failure, one organisation could have instances ejected that serve everybody else. So they
+//! count only if the requests of several organisations show the same, and of each only a part.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use crate::tenancy::OrganisationId;
+
+/// Whose request failed: an organisation, in a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Witness(u64);
+
+/// Failures in a row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Testimony {
+    /// Those that no request can cause.
+    certain: u32,
+    /// Those that a request can cause, by organisation.
+    by: Vec<(Witness, u32)>,
+}
+
+/// Organisations that are remembered: more than one is what matters.
+const MOST_WITNESSES: usize = 16;
+
+impl Witness {
+    /// All federated reads are one: who names several organisations could otherwise pass for
+    /// many.
+    pub(super) fn of(organisations: &[OrganisationId]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        match organisations {
+            [one] => one.hash(&mut hasher),
+            _ => "federated".hash(&mut hasher),
+        }
+        Self(hasher.finish())
+    }
+}
+
+impl Testimony {
+    /// A failure that no request can cause.
+    pub(super) fn add_certain(&mut self) {
+        self.certain = self.certain.saturating_add(1);
+    }
+
+    /// A failure that a request of one organisation may have caused.
+    pub(super) fn add(&mut self, witness: Witness) {
+        if let Some((_, count)) = self.by.iter_mut().find(|(known, _)| *known == witness) {
+            *count = count.saturating_add(1);
+        } else if self.by.len() < MOST_WITNESSES {
+            self.by.push((witness, 1));
+        }
+    }
+
+    /// Whether it is enough: as many failures as the policy wants, of which one organisation can
+    /// contribute half at most, and so never all.
+    pub(super) fn suffices(&self, wanted: u32) -> bool {
+        if self.certain >= wanted {
+            return true;
+        }
+        let wanted = wanted.max(2);
+        let of_each = wanted.div_ceil(2);
+        let sum = |sum: u32, count: u32| sum.saturating_add(count.min(of_each));
+        self.by.iter().map(|(_, count)| *count).fold(self.certain, sum) >= wanted
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.certain == 0 && self.by.is_empty()
+    }
+
+    /// Whether more than one organisation has met it.
+    pub(super) fn is_corroborated(&self) -> bool {
+        self.certain > 0 || self.by.len() > 1
+    }
+
+    /// Something went well.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn witness(number: u8) -> Witness {
+        Witness::of(&[OrganisationId::parse(&format!("org-{number}")).unwrap()])
+    }
+
+    proptest! {
+        // However much one organisation's own requests fail, it is never enough.
+        #[test]
+        fn one_organisation_is_never_enough(failures in 0u32..10_000, wanted in 1u32..1000) {
+            let mut testimony = Testimony::default();
+            for _ in 0..failures {
+                testimony.add(witness(1));
+            }
+            prop_assert!(!testimony.suffices(wanted));
+            prop_assert!(!testimony.is_corroborated());
+            prop_assert_eq!(testimony.is_empty(), failures == 0);
+        }
+
+        // What fails everybody's requests is found out after as many as the policy wants of each.
+        #[test]
+        fn several_organisations_are_enough(organisations in 2u8..40, wanted in 1u32..50) {
+            let mut testimony = Testimony::default();
+            for _ in 0..wanted {
+                for number in 0..organisations {
+                    testimony.add(witness(number));
+                }
+            }
+            prop_assert!(testimony.suffices(wanted));
+        }
+
+        // It is the number of failures that the policy wants, not more, if they are spread.
+        #[test]
+        fn spread_failures_count_one_by_one(wanted in 2u32..16) {
+            let mut testimony = Testimony::default();
+            for number in 0..wanted {
+                prop_assert!(!testimony.suffices(wanted));
+                testimony.add(witness(u8::try_from(number).unwrap()));
+            }
+            prop_assert!(testimony.suffices(wanted));
+        }
+
+        #[test]
+        fn what_no_request_can_cause_counts_by_itself(wanted in 1u32..1000) {
+            let mut testimony = Testimony::default();
+            for _ in 0..wanted {
+                prop_assert!(!testimony.suffices(wanted));
+                testimony.add_certain();
+            }
+            prop_assert!(testimony.suffices(wanted));
+        }
+    }
+
+    #[test]
+    fn a_federated_caller_is_one_witness() {
+        let of = |names: &[&str]| {
+            let names = names.iter().map(|name| OrganisationId::parse(name).unwrap());
+            Witness::of(&names.collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["a", "b"]), of(&["b", "c"]));
+        assert_ne!(of(&["a"]), of(&["a", "b"]));
+        assert_ne!(of(&["a"]), of(&["b"]));
+    }
+}

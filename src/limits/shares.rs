@@ -1,0 +1,270 @@
+//! Places for all organisations together, of which none takes more than its share.
+//!
+//! The rule is that of dynamic thresholds for shared buffers (Choudhury and Hahne, 1998): an
+//! organisation may take another place as long as it holds less than a certain multiple of what is
+//! *free*. Alone it gets the configured part of all; with every other one that fills its share the
+//! share becomes smaller, and something always stays free for the next one that comes. Nothing needs
+//! to be known of who is active, and nothing is taken from anybody.
+//!
+//! Who is over the share waits, until the deadline, in the order of arrival within an organisation
+//! and in turns between organisations. While anybody waits all go through the queue, so that a
+//! newcomer cannot take the place for which somebody has waited.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+/// What one organisation holds.
+#[derive(Debug, Default)]
+pub(super) struct Holding(AtomicUsize);
+
+/// The organisations that one request is for: one, or several of a federated read.
+#[derive(Clone)]
+pub(super) struct Holders {
+    pub(super) first: Arc<Holding>,
+    pub(super) others: Vec<Arc<Holding>>,
+}
+
+/// How many places there are at the moment, as far as others than us say.
+pub(super) type Capacity = Box<dyn Fn() -> usize + Send + Sync>;
+
+/// All places.
+pub(super) struct Shares {
+    most: usize,
+    upstream: Capacity,
+    percent: usize,
+    taken: AtomicUsize,
+    /// As many as there are in the queue, to be read without its lock.
+    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+/// A place: given back when it is dropped.
+pub(super) struct Share {
+    holders: Holders,
+    /// None once it has been given back.
+    shares: Option<Arc<Shares>>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoShare {
+    /// The organisation holds its share.
+    Own,
+    /// All are taken.
+    All,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Those who wait, by organisation.
+    lines: HashMap<usize, VecDeque<Waiter>>,
+    /// Whose turn is next.
+    turns: VecDeque<usize>,
+    next_id: u64,
+}
+
+struct Waiter {
+    id: u64,
+    holders: Holders,
+    hand_over: oneshot::Sender<Share>,
+}
+
+/// Organisations that are asked in turn when a place becomes free. With more than that the others
+/// are asked at the next one.
+const ASKED: usize = 16;
+
+/// As many may wait as there are places, and so many at least.
+const FEWEST_WAITING: usize = 64;
+
+/// Whether an organisation that holds some places may take another one.
+fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
+    let free = capacity.saturating_sub(taken) as u128;
+    // held < free * p / (1 - p), so that alone it comes to p of all.
+    free > 0 && (held as u128) * (100 - percent as u128) < free * percent as u128
+}
+
+impl Shares {
+    /// So many places at most, of which one organisation alone gets a part, in hundredths.
+    pub(super) fn new(most: usize, percent: usize, upstream: Capacity) -> Self {
+        Self {
+            most,
+            upstream,
+            percent: percent.min(100),
+            taken: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Places that are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(SeqCst)
+    }
+
+    /// A place, as soon as there is one for this organisation.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        holders: Holders,
+        deadline: Instant,
+    ) -> Result<Share, NoShare> {
+        if self.waiting.load(SeqCst) == 0
+            && let Some(share) = self.try_enter(&holders)
+        {
+            return Ok(share);
+        }
+        let mut place = self.stand_in_line(holders).ok_or(NoShare::All)?;
+        let handed = timeout_at(deadline, &mut place.handed).await;
+        handed.ok().and_then(Result::ok).ok_or_else(|| {
+            if self.taken() < self.capacity() { NoShare::Own } else { NoShare::All }
+        })
+    }
+
+    fn capacity(&self) -> usize {
+        self.most.min((self.upstream)())
+    }
+
+    fn try_enter(self: &Arc<Self>, holders: &Holders) -> Option<Share> {
+        // Counted before it is asked whether it may be, so that two at a time are not both the last.
+        let held = holders.all().map(|holding| holding.0.fetch_add(1, SeqCst)).max().unwrap_or(0);
+        let capacity = self.capacity();
+        let enter = |taken| admits(capacity, taken, held, self.percent).then_some(taken + 1);
+        if self.taken.fetch_update(SeqCst, SeqCst, enter).is_err() {
+            holders.all().for_each(Holding::leave);
+            return None;
+        }
+        Some(Share { holders: holders.clone(), shares: Some(Arc::clone(self)) })
+    }
+
+    /// None if too many wait already.
+    fn stand_in_line(self: &Arc<Self>, holders: Holders) -> Option<InLine> {
+        let mut queue = self.queue();
+        if self.waiting.load(SeqCst) >= self.most.max(FEWEST_WAITING) {
+            return None;
+        }
+        let (hand_over, handed) = oneshot::channel();
+        let (line, id) = (holders.line(), queue.next_id);
+        queue.next_id = queue.next_id.wrapping_add(1);
+        queue.push(line, Waiter { id, holders, hand_over });
+        self.waiting.fetch_add(1, SeqCst);
+        self.serve(&mut queue);
+        drop(queue);
+        Some(InLine { shares: Arc::clone(self), line, id, handed })
+    }
+
+    /// Hands out what is free to those who wait, each organisation in its turn.
+    fn serve(self: &Arc<Self>, queue: &mut Queue) {
+        let mut refused = 0;
+        while refused < ASKED.min(queue.turns.len()) && self.taken() < self.capacity() {
+            let Some(line) = queue.turns.pop_front() else { return };
+            queue.turns.push_back(line);
+            let first = queue.lines.get(&line).and_then(VecDeque::front);
+            match first.and_then(|waiter| self.try_enter(&waiter.holders)) {
+                None => refused += 1,
+                Some(share) => {
+                    refused = 0;
+                    let Some(waiter) = queue.pop(line, 0) else { return };
+                    self.waiting.fetch_sub(1, SeqCst);
+                    // One that has just given up: it is still in the queue, which is ours.
+                    if let Err(share) = waiter.hand_over.send(share) {
+                        share.give_back_silently();
+                    }
+                }
+            }
+        }
+    }
+
+    fn leave(self: &Arc<Self>, holders: &Holders) {
+        holders.all().for_each(Holding::leave);
+        self.taken.fetch_sub(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.serve(&mut self.queue());
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, line: usize, waiter: Waiter) {
+        let waiters = self.lines.entry(line).or_default();
+        if waiters.is_empty() {
+            self.turns.push_back(line);
+        }
+        waiters.push_back(waiter);
+    }
+
+    /// Takes one out of its line, and the line away if it was the last.
+    fn pop(&mut self, line: usize, at: usize) -> Option<Waiter> {
+        let waiters = self.lines.get_mut(&line)?;
+        let waiter = waiters.remove(at)?;
+        if waiters.is_empty() {
+            self.lines.remove(&line);
+            self.turns.retain(|turn| *turn != line);
+        }
+        Some(waiter)
+    }
+}
+
+impl Holding {
+    fn leave(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Holders {
+    fn all(&self) -> impl Iterator<Item = &Holding> {
+        std::iter::once(&*self.first).chain(self.others.iter().map(|other| &**other))
+    }
+
+    /// The line that it waits in: a number that no other organisation has as long as we exist.
+    fn line(&self) -> usize {
+        Arc::as_ptr(&self.first).addr()
+    }
+}
+
+impl Share {
+    /// Without telling those who wait, for whoever has the queue already.
+    fn give_back_silently(mut self) {
+        if let Some(shares) = self.shares.take() {
+            self.holders.all().for_each(Holding::leave);
+            shares.taken.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(shares) = self.shares.take() {
+            shares.leave(&self.holders);
+        }
+    }
+}
+
+/// One who waits. Whoever goes away leaves the line, and a place that was just handed over goes on
+/// to the next.
+struct InLine {
+    shares: Arc<Shares>,
+    line: usize,
+    id: u64,
+    handed: oneshot::Receiver<Share>,
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        let mut queue = self.shares.queue();
+        let waiters = queue.lines.get(&self.line);
+        let at = waiters.and_then(|waiters| waiters.iter().position(|one| one.id == self.id));
+        if at.is_some_and(|at| queue.pop(self.line, at).is_some()) {
+            self.shares.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

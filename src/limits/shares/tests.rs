@@ -1,0 +1,260 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn shares(most: usize, percent: usize) -> Arc<Shares> {
+    Arc::new(Shares::new(most, percent, Box::new(|| usize::MAX)))
+}
+
+fn organisation() -> Holders {
+    Holders { first: Arc::default(), others: Vec::new() }
+}
+
+fn held(organisation: &Holders) -> usize {
+    organisation.first.0.load(SeqCst)
+}
+
+/// Takes places until there is none.
+fn fill(shares: &Arc<Shares>, organisation: &Holders) -> Vec<Share> {
+    std::iter::from_fn(|| shares.try_enter(organisation)).collect()
+}
+
+// 2,256 slow bodies of two organisations filled every place; everybody else got 503.
+#[test]
+fn two_organisations_leave_room_for_others() {
+    let shares = shares(2000, 33);
+    let (one, two, three) = (organisation(), organisation(), organisation());
+    let _first = fill(&shares, &one);
+    assert_eq!(held(&one), 660, "a third");
+    let _second = fill(&shares, &two);
+    assert!(shares.taken() < 2000 * 6 / 10, "{}", shares.taken());
+    let third = fill(&shares, &three);
+    assert!(third.len() > 250, "{}", third.len());
+}
+
+#[test]
+fn one_alone_may_have_all_if_it_is_set_so() {
+    let (shares, one) = (shares(100, 100), organisation());
+    let all = fill(&shares, &one);
+    assert_eq!(all.len(), 100);
+    drop(all);
+    assert_eq!((shares.taken(), held(&one)), (0, 0));
+}
+
+// What upstream instances take counts, if it is less.
+#[test]
+fn places_are_those_that_upstream_has() {
+    let upstream = Arc::new(AtomicUsize::new(10));
+    let seen = Arc::clone(&upstream);
+    let shares = Arc::new(Shares::new(1000, 100, Box::new(move || seen.load(SeqCst))));
+    let all = fill(&shares, &organisation());
+    assert_eq!(all.len(), 10);
+    // An instance was ejected: nothing overflows, and there is no place until enough have left.
+    upstream.store(5, SeqCst);
+    assert!(shares.try_enter(&organisation()).is_none());
+    drop(all);
+    assert!(shares.try_enter(&organisation()).is_some());
+}
+
+// A federated read counts for each of its organisations, and once for all.
+#[test]
+fn a_federated_read_is_held_by_each() {
+    let shares = shares(100, 33);
+    let (one, two) = (organisation(), organisation());
+    let both = Holders { first: Arc::clone(&one.first), others: vec![Arc::clone(&two.first)] };
+    let share = shares.try_enter(&both).unwrap();
+    assert_eq!((held(&one), held(&two), shares.taken()), (1, 1, 1));
+    let _filled = fill(&shares, &two);
+    assert!(shares.try_enter(&both).is_none(), "one of them holds its share");
+    drop(share);
+    assert_eq!(held(&one), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_has_waited_and_is_told_why() {
+    let (shares, one, began) = (shares(4, 50), organisation(), Instant::now());
+    let own = fill(&shares, &one);
+    assert_eq!(own.len(), 2);
+    let refused = shares.enter(one.clone(), began + MS).await.err();
+    assert_eq!((refused, began.elapsed()), (Some(NoShare::Own), MS));
+    let _others: Vec<_> = (0..2).map(|_| shares.try_enter(&organisation()).unwrap()).collect();
+    let refused = shares.enter(organisation(), Instant::now() + MS).await.err();
+    assert_eq!(refused, Some(NoShare::All));
+    assert_eq!(shares.waiting.load(SeqCst), 0);
+}
+
+// Neither an organisation that has many waiting nor a newcomer goes first.
+#[tokio::test(start_paused = true)]
+async fn places_go_to_those_who_wait_in_turns() {
+    let shares = shares(1, 100);
+    let holder = shares.try_enter(&organisation()).unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let (many, few) = (organisation(), organisation());
+    for (name, holders) in [("many", &many), ("many", &many), ("many", &many), ("few", &few)] {
+        let (shares, holders, order) = (Arc::clone(&shares), holders.clone(), Arc::clone(&order));
+        tasks.spawn(async move {
+            let _share = shares.enter(holders, Instant::now() + 1000 * MS).await.ok().unwrap();
+            order.lock().unwrap().push(name);
+            tokio::time::sleep(MS).await;
+        });
+        tokio::task::yield_now().await;
+    }
+    drop(holder);
+    // One that comes now finds others waiting.
+    let newcomer = shares.enter(organisation(), Instant::now() + 1000 * MS).await;
+    order.lock().unwrap().push("newcomer");
+    drop(newcomer);
+    while tasks.join_next().await.is_some() {}
+    let order = order.lock().unwrap().clone();
+    assert_eq!(order, ["many", "few", "many", "newcomer", "many"], "{order:?}");
+    assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
+}
+
+// A place that was handed to somebody who has just gone away goes on to the next.
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_leaves_the_line() {
+    let shares = shares(1, 100);
+    let holder = shares.try_enter(&organisation()).unwrap();
+    let deadline = Instant::now() + 1000 * MS;
+    let mut gone = Box::pin(shares.enter(organisation(), deadline));
+    assert!(futures_util::poll!(&mut gone).is_pending());
+    let mut next = Box::pin(shares.enter(organisation(), deadline));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    let mut last = Box::pin(shares.enter(organisation(), deadline));
+    assert!(futures_util::poll!(&mut last).is_pending());
+    drop(last);
+    drop(holder);
+    drop(gone);
+    let share = next.await;
+    assert!(share.is_ok());
+    assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (1, 0));
+}
+
+// More than may be served cannot pile up either.
+#[tokio::test(start_paused = true)]
+async fn only_so_many_wait() {
+    let shares = shares(3, 100);
+    let _all = fill(&shares, &organisation());
+    let deadline = Instant::now() + 10 * MS;
+    let waiting = (0..100).map(|_| async {
+        let began = Instant::now();
+        assert!(shares.enter(organisation(), deadline).await.is_err());
+        began.elapsed()
+    });
+    let waited = futures_util::future::join_all(waiting).await;
+    assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 36, "{waited:?}");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Enter(usize),
+    Leave(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0usize..6).prop_map(Step::Enter),
+        1 => (0usize..1000).prop_map(Step::Leave),
+    ]
+}
+
+proptest! {
+    // Whatever comes and goes: never more than there are, never more for one than its part of all,
+    // and as long as there is any place one that holds none gets it.
+    #[test]
+    fn no_organisation_has_more_than_its_share(
+        most in 1usize..300,
+        percent in 1usize..=100,
+        steps in proptest::collection::vec(step(), 0..800),
+    ) {
+        let shares = shares(most, percent);
+        let organisations: Vec<Holders> = (0..6).map(|_| organisation()).collect();
+        let mut taken: Vec<Share> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Leave(at) => {
+                    if !taken.is_empty() {
+                        taken.swap_remove(at % taken.len());
+                    }
+                }
+                Step::Enter(at) => {
+                    let (one, free) = (&organisations[at], most - shares.taken());
+                    let held = held(one);
+                    let share = shares.try_enter(one);
+                    prop_assert!(share.is_some() || held > 0 || free == 0);
+                    if let Some(share) = share {
+                        prop_assert!(held * (100 - percent) < free * percent);
+                        taken.push(share);
+                    }
+                    // At most its part of all, rounded up to a whole place.
+                    prop_assert!(self::held(one) * 100 <= most * percent + 100);
+                }
+            }
+            prop_assert_eq!(shares.taken(), taken.len());
+            prop_assert!(shares.taken() <= most);
+            prop_assert_eq!(organisations.iter().map(held).sum::<usize>(), taken.len());
+        }
+        drop(taken);
+        prop_assert_eq!(shares.taken(), 0);
+    }
+
+    // All that want as much as they can get, at the same time, get the same, and one more that
+    // comes then still gets in.
+    #[test]
+    fn organisations_that_take_what_they_get_come_to_the_same(
+        most in 200usize..2000,
+        percent in 1usize..=60,
+        greedy in 1usize..20,
+    ) {
+        let shares = shares(most, percent);
+        let organisations: Vec<Holders> = (0..greedy).map(|_| organisation()).collect();
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            taken.extend(organisations.iter().filter_map(|one| shares.try_enter(one)));
+            if taken.len() == before {
+                break;
+            }
+        }
+        let all: Vec<usize> = organisations.iter().map(held).collect();
+        let (least, largest) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        prop_assert!(largest - least <= 1, "{all:?}");
+        prop_assert!(shares.try_enter(&organisation()).is_some(), "{all:?} of {most}");
+    }
+
+    // Many tasks on a real runtime: every place comes back, and nobody is left waiting for nothing.
+    #[test]
+    fn every_place_comes_back(
+        most in 1usize..8,
+        percent in 20usize..=100,
+        pauses in proptest::collection::vec((0usize..4, 0u64..5, 0u64..8), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2).enable_time().build().unwrap();
+        let shares = shares(most, percent);
+        let organisations: Vec<Holders> = (0..4).map(|_| organisation()).collect();
+        runtime.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for (at, pause, patience) in pauses {
+                let [pause, patience] = [pause, patience].map(Duration::from_millis);
+                let (shares, one) = (Arc::clone(&shares), organisations[at].clone());
+                tasks.spawn(async move {
+                    let share = shares.enter(one, Instant::now() + patience).await;
+                    if share.is_ok() {
+                        tokio::time::sleep(pause).await;
+                    }
+                });
+            }
+            while tasks.join_next().await.is_some() {}
+        });
+        prop_assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
+        let queue = shares.queue();
+        prop_assert!(queue.lines.is_empty() && queue.turns.is_empty());
+        prop_assert!(organisations.iter().all(|one| held(one) == 0));
+    }
+}

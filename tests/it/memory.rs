@@ -1,0 +1,78 @@
+//! What requests that wait for something, and those of strangers, keep in memory.
+
+use std::time::{Duration, Instant};
+
+use harness::{Client, ORG_A, Upstream};
+use tokio::task::JoinSet;
+
+use crate::scene::{PUSH, Scene, scene};
+use crate::town::town;
+
+/// Streams of one connection: nearly all that it may have.
+const STREAMS: usize = 120;
+const MIB: u64 = 1 << 20;
+
+/// Sends pushes over some HTTP/2 connections, each with as many streams as it may have, again and
+/// again for a while, as much of each body as is taken.
+async fn flood(clients: Vec<Client>, time: Duration) {
+    let until = Instant::now() + time;
+    let mut senders = JoinSet::new();
+    for client in clients {
+        for _ in 0..STREAMS {
+            let client = client.clone();
+            senders.spawn(async move {
+                while Instant::now() < until {
+                    let sending = client.post(PUSH, vec![b'x'; 256 << 10]);
+                    let _ = tokio::time::timeout_at(until.into(), sending).await;
+                }
+            });
+        }
+    }
+    senders.join_all().await;
+}
+
+// Refusals of unknown device keys are held back, and each stream that waits keeps what it has sent:
+// with 128 KiB a stream 7 connections of one address took 121 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_take_little_memory() {
+    let upstream = Upstream::start(crate::answers::ok).await;
+    let settings = [("listen.client_ip_header", "\"fly-client-ip\"")];
+    let town = town(&upstream.url(), &settings).await;
+    // A key of the right form that this proxy's database does not know.
+    let elsewhere = crate::town::town(&upstream.url(), &[]).await;
+    let organisation = elsewhere.organisation().await;
+    let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
+    let key = key["key"].as_str().unwrap();
+    let client = |address: &str| {
+        Client::h2c(&town.proxy.url()).bearer(key).header("fly-client-ip", address)
+    };
+    // Warm: one round of everything.
+    flood(vec![client("10.0.0.1")], Duration::from_secs(1)).await;
+    for addresses in [1, 3] {
+        let before = town.proxy.process.peak_memory();
+        let clients = (0..addresses * 7).map(|at| client(&format!("10.0.0.{}", at % addresses)));
+        flood(clients.collect(), Duration::from_secs(4)).await;
+        let grown = (town.proxy.process.peak_memory() - before) / MIB;
+        println!("{addresses} addresses, {} connections: {grown} MiB more", addresses * 7);
+        assert!(grown < 48, "{grown} MiB");
+    }
+    let backoffs = town.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await;
+    assert!(backoffs > 1000.0, "{backoffs}");
+}
+
+fn of(scene: &Scene) -> Client {
+    Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A))
+}
+
+// The same with a good token in the queue for a place: 285 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_for_a_place_take_little_memory() {
+    let upstream = Upstream::start(|_| std::future::pending()).await;
+    let scene = scene(&upstream.url(), &[("limits.max_wait", "\"20s\"")]).await;
+    flood(vec![of(&scene)], Duration::from_secs(1)).await;
+    let before = scene.proxy.process.peak_memory();
+    flood((0..20).map(|_| of(&scene)).collect(), Duration::from_secs(6)).await;
+    let grown = (scene.proxy.process.peak_memory() - before) / MIB;
+    println!("20 connections: {grown} MiB more");
+    assert!(grown < 150, "{grown} MiB");
+}
