@@ -16,6 +16,7 @@ use crate::authz::Denial;
 use crate::edge::{Outcome, REQUEST_ID, RequestId};
 use crate::forward::{BodyFault, Failure};
 use crate::limits::Excess;
+use crate::mimir::form::FormExcess;
 use crate::route::{Surface, Unroutable};
 use crate::store::StoreError;
 
@@ -32,6 +33,10 @@ pub enum Rejection {
     UnexpectedBody,
     /// The body is not acceptable.
     Body(BodyFault),
+    /// A form in a content type that cannot be read as Mimir reads it.
+    ContentType,
+    /// An expression in the query string is too much for Mimir.
+    Expression(FormExcess),
     /// The caller is not known.
     Credential(Refusal),
     /// The caller may not, and what they asked for, which is for the log.
@@ -85,7 +90,7 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 41] = [
+    pub const REJECTION_REASONS: [&'static str; 43] = [
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -94,6 +99,8 @@ impl Rejection {
         "body_too_large",
         "body_slow",
         "body_incomplete",
+        "unsupported_content_type",
+        "expression_limit",
         "no_credential",
         "malformed_credential",
         "malformed_token",
@@ -158,7 +165,10 @@ impl Rejection {
                 BodyFault::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
                 BodyFault::Slow => StatusCode::REQUEST_TIMEOUT,
                 BodyFault::Incomplete => StatusCode::BAD_REQUEST,
+                BodyFault::Expression(_) => StatusCode::BAD_REQUEST,
             },
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Expression(_) => StatusCode::BAD_REQUEST,
             Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Credential(_) => StatusCode::UNAUTHORIZED,
             Self::Denied(Denial::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
@@ -196,6 +206,8 @@ impl Rejection {
             Self::HeadTooLarge => "head_too_large",
             Self::UnexpectedBody => "unexpected_body",
             Self::Body(fault) => fault.reason(),
+            Self::ContentType => "unsupported_content_type",
+            Self::Expression(_) => "expression_limit",
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
             Self::Limited(excess) => excess.reason(),
@@ -224,6 +236,10 @@ impl Rejection {
             Self::HeadTooLarge => "the request's head is too large".to_owned(),
             Self::UnexpectedBody => "this request takes no body".to_owned(),
             Self::Body(fault) => fault.to_string(),
+            Self::ContentType => {
+                "parameters in a body must be application/x-www-form-urlencoded".to_owned()
+            }
+            Self::Expression(excess) => excess.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
             Self::Limited(excess) => excess.to_string(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::edge::FailureReason;
+use crate::mimir::form::FormExcess;
 
 /// Why there is no response of Mimir's to pass on.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum BodyFault {
     Slow,
     /// The client stopped in the middle, or broke the protocol.
     Incomplete,
+    /// An expression in it is too much for Mimir.
+    Expression(FormExcess),
 }
 
 /// Whether a connection could not be made because of us: we have no file descriptor, no port or no
@@ -72,6 +75,7 @@ impl BodyFault {
             Self::TooLarge { .. } => "body_too_large",
             Self::Slow => "body_slow",
             Self::Incomplete => "body_incomplete",
+            Self::Expression(_) => "expression_limit",
         }
     }
 }
@@ -97,6 +101,7 @@ impl fmt::Display for BodyFault {
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
             Self::Slow => f.write_str("the body came too slowly"),
             Self::Incomplete => f.write_str("the body ended early"),
+            Self::Expression(excess) => excess.fmt(f),
         }
     }
 }
