@@ -112,6 +112,8 @@ impl Config {
             log: document.section("log", log::read),
             warnings: Vec::new(),
         };
+        let mut config = config;
+        config.rules.expressions = config.limits.expressions;
         if let Some(database) = &mut config.database {
             database.reads_sessions = config.auth.check_sessions;
             database.reads_rules = config.rules.enabled;
@@ -163,6 +165,7 @@ impl RulesCommandConfig {
         let mut rules =
             document.section("rules", |section| rules::read(section, upstream.as_ref(), true));
         rules.enabled = true;
+        rules.expressions = document.section("limits", limits::read).expressions;
         if let Some(database) = &mut database {
             database.reads_rules = true;
         }

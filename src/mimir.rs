@@ -1,6 +1,8 @@
 //! What this crate knows of Mimir's HTTP interface, and the only place that writes the tenant
 //! header.
 
+pub mod expression;
+pub mod form;
 mod headers;
 pub mod ruler;
 

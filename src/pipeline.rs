@@ -28,9 +28,9 @@ use crate::edge::{
 };
 use crate::forward::{BodyFault, BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::limits::Limits;
-use crate::mimir::TENANT_HEADER;
+use crate::mimir::{TENANT_HEADER, form};
 use crate::rejection::{Audience, Rejection};
-use crate::route::{self, Access, BodyPolicy, Route};
+use crate::route::{self, Access, BodyPolicy, Route, Surface};
 use crate::telemetry::Metrics;
 
 pub use answer_body::AnswerBody;
@@ -41,6 +41,9 @@ const ADMIN_BODY_BYTES: u64 = 64 << 10;
 const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+/// So much of a form is read before Mimir is asked. Most are shorter; a longer one is measured as it
+/// passes.
+const READ_AHEAD: usize = 32 << 10;
 
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
@@ -172,8 +175,13 @@ impl Pipeline {
         })?;
         record.set_grant(&grant);
         let body = self.body(route, upload, record).await?;
+        let is_form = self.measure(route, &parts, &body)?;
         let permit = self.limits.admit(grant, body.received()).await;
         let permit = permit.map_err(Rejection::Limited)?;
+        if is_form {
+            // Kept out of the size of every other request's future.
+            Box::pin(body.read_ahead(READ_AHEAD)).await.map_err(Rejection::Body)?;
+        }
         let request = Request::from_parts(parts, body);
         let forwarded = self.forwarder.forward(permit, id, request).await;
         forwarded.map(Arrived::Upstream).map_err(Rejection::Failed)
@@ -247,6 +255,25 @@ impl Pipeline {
         })
     }
 
+    /// Measures the expressions of the query string, and has those of a form in the body measured as
+    /// it comes. Whether there is such a body.
+    fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<bool, Rejection> {
+        if !matches!(route.surface, Surface::Query | Surface::Rules) {
+            return Ok(false);
+        }
+        let limits = &self.body_config.expressions;
+        form::check_query(parts.uri.query().unwrap_or_default(), limits)
+            .map_err(Rejection::Expression)?;
+        let is_form = route.body == BodyPolicy::Form && !body.is_end_stream();
+        if is_form {
+            if !form::is_readable(&parts.headers) {
+                return Err(Rejection::ContentType);
+            }
+            body.measure_form(limits);
+        }
+        Ok(is_form)
+    }
+
     fn check_form(&self, route: &Route, parts: &Parts, upload: &Upload) -> Result<(), Rejection> {
         if head_bytes(parts) > self.max_header_bytes {
             return Err(Rejection::HeadTooLarge);
@@ -260,7 +287,7 @@ impl Pipeline {
     fn body_limits(&self, route: &Route) -> BodyLimits {
         let bytes = match route.body {
             BodyPolicy::Empty => 0,
-            BodyPolicy::Query => self.body_config.query_body_bytes,
+            BodyPolicy::Form | BodyPolicy::RemoteRead => self.body_config.query_body_bytes,
             BodyPolicy::Push => self.body_config.push_body_bytes,
             BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,

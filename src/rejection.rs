@@ -16,6 +16,7 @@ use crate::authz::Denial;
 use crate::edge::{Outcome, REQUEST_ID, RequestId};
 use crate::forward::{BodyFault, Failure};
 use crate::limits::Excess;
+use crate::mimir::form::FormExcess;
 use crate::route::{Surface, Unroutable};
 use crate::store::StoreError;
 
@@ -32,6 +33,10 @@ pub enum Rejection {
     UnexpectedBody,
     /// The body is not acceptable.
     Body(BodyFault),
+    /// A form in a content type that cannot be read as Mimir reads it.
+    ContentType,
+    /// An expression in the query string is too much for Mimir.
+    Expression(FormExcess),
     /// The caller is not known.
     Credential(Refusal),
     /// The caller may not, and what they asked for, which is for the log.
@@ -105,6 +110,8 @@ impl Rejection {
         "body_incomplete",
         "body_malformed",
         "body_slow_for_upstream",
+        "unsupported_content_type",
+        "expression_limit",
         "no_credential",
         "malformed_credential",
         "malformed_token",
@@ -170,10 +177,12 @@ impl Rejection {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
                 BodyFault::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                BodyFault::Malformed => StatusCode::BAD_REQUEST,
+                BodyFault::Malformed | BodyFault::Expression(_) => StatusCode::BAD_REQUEST,
                 // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
                 BodyFault::Slow | BodyFault::Incomplete => StatusCode::SERVICE_UNAVAILABLE,
             },
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Expression(_) => StatusCode::BAD_REQUEST,
             Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Credential(_) => StatusCode::UNAUTHORIZED,
             Self::Denied(Denial::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
@@ -212,6 +221,8 @@ impl Rejection {
             Self::HeadTooLarge => "head_too_large",
             Self::UnexpectedBody => "unexpected_body",
             Self::Body(fault) => fault.reason(),
+            Self::ContentType => "unsupported_content_type",
+            Self::Expression(_) => "expression_limit",
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
             Self::Limited(excess) => excess.reason(),
@@ -261,6 +272,10 @@ impl Rejection {
             Self::HeadTooLarge => "the request's head is too large".to_owned(),
             Self::UnexpectedBody => "this request takes no body".to_owned(),
             Self::Body(fault) => fault.to_string(),
+            Self::ContentType => {
+                "parameters in a body must be application/x-www-form-urlencoded".to_owned()
+            }
+            Self::Expression(excess) => excess.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
             Self::Limited(excess) => excess.to_string(),

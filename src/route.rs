@@ -83,8 +83,10 @@ impl Surface {
 pub enum BodyPolicy {
     /// None at all.
     Empty,
-    /// Query parameters, or a remote read request.
-    Query,
+    /// Query parameters.
+    Form,
+    /// A remote read request.
+    RemoteRead,
     /// Samples by remote write or influx.
     Push,
     /// Samples by OTLP.

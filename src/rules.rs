@@ -47,6 +47,7 @@ pub mod refusal;
 mod requests;
 mod statuses;
 mod survey;
+pub mod template;
 mod tenants;
 mod term;
 mod trouble;

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
 use super::values::{GIB, KIB, MIB, duration, number, size};
+use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
 
 /// How much a request's body may be and how slowly it may come, and how much at once an organisation
@@ -24,6 +25,8 @@ pub struct LimitsConfig {
     pub body_idle_timeout: Duration,
     /// How long a whole body may take.
     pub body_timeout: Duration,
+    /// What an expression may be, in a query and in an alert rule.
+    pub expressions: ExpressionLimits,
     /// What organisations may ask for.
     pub organisations: OrganisationsConfig,
 }
@@ -134,7 +137,27 @@ pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
             .get("body_idle_timeout", 30 * second, |raw| duration(raw, second / 10, day)),
         body_timeout: section
             .get("body_timeout", 300 * second, |raw| duration(raw, second / 10, day)),
+        expressions: expressions(section),
         organisations: organisations(section),
+    }
+}
+
+fn expressions(section: &mut Section<'_>) -> ExpressionLimits {
+    let default = ExpressionLimits::default();
+    let bytes = section.get("expression_bytes", default.bytes as u64, |raw| size(raw, KIB, GIB));
+    ExpressionLimits {
+        bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        depth: section.get("expression_depth", default.depth, |raw| {
+            number(raw, 1, ExpressionLimits::MOST_DEPTH)
+        }),
+        subqueries: section.get("expression_subqueries", default.subqueries, |raw| {
+            number(raw, 0, ExpressionLimits::MOST_SUBQUERIES)
+        }),
+        operators: section
+            .get("expression_operators", default.operators, |raw| number(raw, 1, 1_000_000)),
+        nested_terms: section.get("expression_nested_terms", default.nested_terms, |raw| {
+            number(raw, 1, 1_000_000_000)
+        }),
     }
 }
 

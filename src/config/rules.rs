@@ -7,6 +7,7 @@ use url::Url;
 use super::UpstreamConfig;
 use super::reader::{Raw, Section};
 use super::values::{Secret, duration, number, switch, text, url};
+use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::PromDuration;
 
 /// How alert rules get from Postgres to Mimir's ruler.
@@ -39,6 +40,8 @@ pub struct RulesConfig {
     pub max_groups: Option<usize>,
     /// How long the namespace of an organisation that is gone is kept.
     pub organisation_grace: Duration,
+    /// What an expression may be: `[limits]` says it, for queries as well.
+    pub expressions: ExpressionLimits,
     /// When a deletion is too large to be believed.
     pub guard: GuardConfig,
 }
@@ -124,6 +127,7 @@ pub(super) fn read(
         max_groups: section.get("max_groups", Some(70), limit),
         organisation_grace: section
             .get("organisation_grace", day, |raw| duration(raw, Duration::ZERO, 365 * day)),
+        expressions: ExpressionLimits::default(),
         guard: GuardConfig {
             tenant_count: section.get("guard_tenant_count", by_default.tenant_count, count),
             tenant_share: section.get("guard_tenant_share", by_default.tenant_share, share),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::edge::FailureReason;
+use crate::mimir::form::FormExcess;
 
 /// Why there is no response of Mimir's to pass on.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub enum BodyFault {
     Incomplete,
     /// Its framing is wrong.
     Malformed,
+    /// An expression in it is too much for Mimir.
+    Expression(FormExcess),
 }
 
 impl BodyFault {
@@ -91,6 +94,7 @@ impl BodyFault {
             Self::Slow => "body_slow",
             Self::Incomplete => "body_incomplete",
             Self::Malformed => "body_malformed",
+            Self::Expression(_) => "expression_limit",
         }
     }
 }
@@ -120,6 +124,7 @@ impl fmt::Display for BodyFault {
             Self::Slow => f.write_str("the body came too slowly; try again"),
             Self::Incomplete => f.write_str("the body ended early; try again"),
             Self::Malformed => f.write_str("the body's framing is malformed"),
+            Self::Expression(excess) => excess.fmt(f),
         }
     }
 }

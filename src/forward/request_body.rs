@@ -5,10 +5,12 @@
 //! A new turn begins with what was kept and goes on with what is still to come, so that a connection
 //! that breaks in the middle loses nothing; the body of the turn before then ends as an error.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +24,8 @@ use super::replay::{Allowance, Kept};
 use super::verdict::Pace;
 use crate::deadline::Deadline;
 use crate::edge::Upload;
+use crate::mimir::expression::ExpressionLimits;
+use crate::mimir::form::{FormExcess, FormScanner};
 
 /// How much a body may be and how slowly it may come.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,7 @@ pub(super) struct Sending {
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
     fault: AtomicU8,
+    excess: OnceLock<FormExcess>,
     complete: AtomicBool,
     turn: AtomicU32,
     source: Mutex<Source>,
@@ -61,11 +66,20 @@ pub(super) struct Sending {
 
 /// Less waiting than this in all is no slow body.
 const SLOW: Duration = Duration::from_millis(500);
+/// What stands for [`BodyFault::Expression`], whose inside does not fit in a byte.
+const EXPRESSION: u8 = u8::MAX;
+
+/// The least that a piece that was read ahead counts for.
+const LEAST: usize = 512;
 
 struct Source {
     /// None once all of it has been taken.
     upload: Option<Upload>,
     kept: Option<Kept>,
+    /// What has come before Mimir was to get it.
+    ahead: VecDeque<Frame<Bytes>>,
+    /// Measures the expressions of a form.
+    form: Option<Box<FormScanner>>,
     timer: Deadline,
     waiting_since: Option<Instant>,
     waited: Duration,
@@ -80,11 +94,14 @@ impl Sending {
             received: Arc::default(),
             last_piece: AtomicU64::new(0),
             fault: AtomicU8::new(0),
+            excess: OnceLock::new(),
             complete: AtomicBool::new(false),
             turn: AtomicU32::new(0),
             source: Mutex::new(Source {
                 upload: Some(upload),
                 kept: None,
+                ahead: VecDeque::new(),
+                form: None,
                 timer: Deadline::default(),
                 waiting_since: None,
                 waited: Duration::ZERO,
@@ -163,6 +180,7 @@ impl Sending {
             1 => Some(BodyFault::TooLarge { limit: self.limits.bytes }),
             2 => Some(BodyFault::Slow),
             3 => Some(BodyFault::Incomplete),
+            EXPRESSION => self.excess.get().copied().map(BodyFault::Expression),
             _ => Some(BodyFault::Malformed),
         }
     }
@@ -173,21 +191,51 @@ impl Sending {
             BodyFault::Slow => 2,
             BodyFault::Incomplete => 3,
             BodyFault::Malformed => 4,
+            BodyFault::Expression(excess) => {
+                // The first fault is the last.
+                let _ = self.excess.set(excess);
+                EXPRESSION
+            }
         };
         self.fault.store(code, Ordering::Relaxed);
         Poll::Ready(Some(Err(fault)))
     }
 
-    /// The next piece from the client.
+    /// The next piece for Mimir: of what was read ahead, or from the client.
     fn poll_upload(
         &self,
         source: &mut Source,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Some(upload) = &mut source.upload else {
-            self.complete.store(true, Ordering::Relaxed);
-            return Poll::Ready(None);
+        let frame = match source.ahead.pop_front() {
+            Some(frame) => frame,
+            None => match ready!(self.poll_client(source, cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
+                None => {
+                    self.complete.store(true, Ordering::Relaxed);
+                    return Poll::Ready(None);
+                }
+            },
         };
+        match frame.data_ref() {
+            Some(data) => drop(source.kept.take_if(|kept| !kept.keep(data))),
+            // Trailers are rare, and not worth keeping.
+            None => source.kept = None,
+        }
+        if source.upload.is_none() && source.ahead.is_empty() {
+            self.complete.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// The next piece from the client, counted and measured.
+    fn poll_client(
+        &self,
+        source: &mut Source,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(upload) = &mut source.upload else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(upload).poll_frame(cx) else {
             return if source.is_overdue(&self.limits, cx) {
                 self.fail(BodyFault::Slow)
@@ -201,7 +249,6 @@ impl Sending {
         let mut frame = match frame {
             None => {
                 source.upload = None;
-                self.complete.store(true, Ordering::Relaxed);
                 return Poll::Ready(None);
             }
             Some(Err(error)) => return self.fail(BodyFault::of(&error)),
@@ -214,16 +261,15 @@ impl Sending {
             if received > self.limits.bytes {
                 return self.fail(BodyFault::TooLarge { limit: self.limits.bytes });
             }
-            source.kept.take_if(|kept| !kept.keep(data));
+            if let Some(Err(excess)) = source.form.as_mut().map(|form| form.push(data)) {
+                return self.fail(BodyFault::Expression(excess));
+            }
         }
         if let Some(trailers) = frame.trailers_mut() {
             scrub_trailers(trailers);
-            // Rare, and not worth keeping.
-            source.kept = None;
         }
         if source.upload.as_ref().is_some_and(Body::is_end_stream) {
             source.upload = None;
-            self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -241,7 +287,7 @@ impl Source {
 
     fn is_at_end(&self, pieces: usize) -> bool {
         let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed && self.upload.as_ref().is_none_or(Body::is_end_stream)
+        replayed && self.ahead.is_empty() && self.upload.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -269,6 +315,34 @@ impl RequestBody {
             frame?;
         }
         Ok(Self::empty())
+    }
+
+    /// Measures the expressions of a form from its first byte on. A body in which one is too much
+    /// ends as a fault before its last byte is passed on, so that Mimir, which reads all of a form
+    /// before any of it, sees no such expression.
+    pub fn measure_form(&self, limits: &ExpressionLimits) {
+        if let Some(sending) = &self.sending {
+            sending.source().form = Some(Box::new(FormScanner::new(limits)));
+        }
+    }
+
+    /// Takes what comes until the end or until there is so much of it, before any of it is passed on:
+    /// a short body that is at fault then costs Mimir not even a connection.
+    pub async fn read_ahead(&self, most: usize) -> Result<(), BodyFault> {
+        let Some(sending) = &self.sending else { return Ok(()) };
+        let mut bytes = 0;
+        while bytes < most {
+            let next = poll_fn(|cx| {
+                let mut source = sending.source();
+                sending.poll_client(&mut source, cx)
+            });
+            let Some(frame) = next.await else { break };
+            let frame = frame?;
+            // An empty piece takes room as well.
+            bytes += frame.data_ref().map_or(0, Bytes::len).max(LEAST);
+            sending.source().ahead.push_back(frame);
+        }
+        Ok(())
     }
 
     /// Where the bytes of the body are counted, if there is one.

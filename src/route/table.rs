@@ -38,11 +38,11 @@ const fn get(path: &'static str) -> Route {
 
 /// A read whose parameters may stand in the body, as Grafana sends long queries.
 const fn query(path: &'static str) -> Route {
-    route(GET_OR_POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Query)
+    route(GET_OR_POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Form)
 }
 
 const fn remote_read(path: &'static str) -> Route {
-    route(POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::Query)
+    route(POST, path, Surface::Query, Scope::MetricsRead, BodyPolicy::RemoteRead)
 }
 
 const fn rules(path: &'static str) -> Route {

@@ -1,8 +1,9 @@
 //! A row of `alert_rule` becomes an [`AlertRule`], or [`Refusals`] that name all of its faults at
 //! once.
 //!
-//! Checked is what can be said without Mimir: names, durations, sizes, counts. Whether an expression
-//! is `PromQL` and a template a template is for Mimir to say. What a row cannot say, such as
+//! Checked is what can be said without Mimir: names, durations, sizes, counts, and what an expression
+//! ([`crate::mimir::expression`]) and the templates ([`super::template`]) may cost. Whether an
+//! expression is `PromQL` and a template a template is for Mimir to say. What a row cannot say, such as
 //! `source_tenants`, has no place in [`AlertRule`] either.
 
 mod pairs;
@@ -12,6 +13,7 @@ use aws_lc_rs::digest;
 use uuid::Uuid;
 
 use super::refusal::{Faults, Refusals};
+use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{AlertingRule, PromDuration};
 use crate::store::AlertRuleRow;
 
@@ -57,6 +59,8 @@ pub struct RuleDefaults {
     pub interval: PromDuration,
     /// Their group.
     pub group: String,
+    /// What their expressions may be, and those in their templates.
+    pub expressions: ExpressionLimits,
 }
 
 /// Reads a row.
@@ -67,13 +71,14 @@ pub fn parse(row: &AlertRuleRow, defaults: &RuleDefaults) -> Result<Parsed, Refu
     }
     let rule = AlertingRule {
         alert: text::name(row.name.as_deref(), &mut faults),
-        expr: text::expr(row.expr.as_deref(), &mut faults),
+        expr: text::expr(row.expr.as_deref(), &defaults.expressions, &mut faults),
         for_duration: text::wait("for_duration", row.for_duration.as_deref(), &mut faults),
         keep_firing_for: text::wait("keep_firing_for", row.keep_firing_for.as_deref(), &mut faults),
         labels: pairs::labels(row.labels.as_deref(), &mut faults),
         annotations: pairs::annotations(row.annotations.as_deref(), &mut faults),
     };
     pairs::check_together(&rule, &mut faults);
+    pairs::check_templates(&rule, &defaults.expressions, &mut faults);
     let parsed = Parsed::Enabled(AlertRule {
         id: row.id,
         created: row.created_at_micros.unwrap_or(i64::MIN),

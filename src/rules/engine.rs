@@ -41,7 +41,7 @@ impl Engine {
             request_timeout: config.request_timeout,
             connect_timeout: config.connect_timeout,
         })?;
-        let (config, formats) = (config.clone(), Formats::new());
+        let (config, formats) = (config.clone(), Formats::new(config.expressions));
         Ok(Self { store, client, config, template, formats, clock, metrics })
     }
 
@@ -56,7 +56,11 @@ impl Engine {
     }
 
     pub(super) fn defaults(&self) -> RuleDefaults {
-        RuleDefaults { interval: self.config.evaluation_interval, group: "default".to_owned() }
+        RuleDefaults {
+            interval: self.config.evaluation_interval,
+            group: "default".to_owned(),
+            expressions: self.config.expressions,
+        }
     }
 
     /// The limits where Mimir does not tell.

@@ -7,6 +7,7 @@ use moka::sync::Cache;
 
 use super::refusal::in_words;
 use super::writer::ask;
+use crate::mimir::expression::{self, ExpressionLimits};
 use crate::mimir::ruler::{RulerClient, RulerError};
 use crate::tenancy::TenantId;
 
@@ -26,18 +27,22 @@ pub async fn fault_of(
 }
 
 /// Formatted expressions, remembered within bounds.
-pub(super) struct Formats(Cache<String, Option<String>>);
+pub(super) struct Formats {
+    known: Cache<String, Option<String>>,
+    limits: ExpressionLimits,
+}
 
 /// Bytes of expressions that are remembered.
 const MOST_BYTES: u64 = 16 << 20;
 
 impl Formats {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: ExpressionLimits) -> Self {
         let weigh = |key: &String, value: &Option<String>| {
             let bytes = key.len() + value.as_ref().map_or(0, String::len) + 64;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        Self(Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).build())
+        let known = Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).build();
+        Self { known, limits }
     }
 
     /// An expression as Mimir writes it; none if it is none.
@@ -47,15 +52,19 @@ impl Formats {
         tenant: &TenantId,
         expr: &str,
     ) -> Result<Option<String>, RulerError> {
-        if let Some(known) = self.0.get(expr) {
+        if let Some(known) = self.known.get(expr) {
             return Ok(known);
+        }
+        // What Mimir already has may be older than this limit, and is not to be parsed once more.
+        if expression::check(expr, &self.limits).is_err() {
+            return Ok(None);
         }
         let formatted = match ask(|| client.format_query(tenant, expr)).await {
             Ok(formatted) => Some(formatted),
             Err(RulerError::InvalidExpression { .. }) => None,
             Err(error) => return Err(error),
         };
-        self.0.insert(expr.to_owned(), formatted.clone());
+        self.known.insert(expr.to_owned(), formatted.clone());
         Ok(formatted)
     }
 

@@ -31,6 +31,8 @@ mod devices;
 mod documents;
 /// How soon a change in the database takes effect, under load.
 mod effects;
+/// Expressions that would burn Mimir's cores, by every way.
+mod expressions;
 /// An instance of Mimir that can be broken and stopped.
 mod fake;
 /// A proxy before instances that can be broken, under load.

@@ -2,6 +2,8 @@
 
 /// Syncing, confirming, looking: `/admin` and webhooks.
 mod admin;
+/// What a rule may cost.
+mod budgets;
 /// The command line.
 mod commands;
 /// Mimir is away, slow, or in a bad mood; the proxy is killed.

@@ -11,7 +11,7 @@ use super::{
     EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, engine, no_such, organisation, unavailable,
 };
 use crate::config::RulesCommandConfig;
-use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
 use crate::rules::{Engine, Parsed, RuleDefaults, expression_fault, parse, promql_warning};
 use crate::tenancy::OrganisationId;
 
@@ -34,12 +34,31 @@ pub struct Check {
     json: bool,
 }
 
-/// What is wrong with a rule, or may be.
+/// What is wrong with a rule or a file, or may be.
 struct Finding {
+    /// 0 if it is in no one line.
+    line: u64,
+    /// Which rule, by its place in the report; none for the file itself.
+    rule: Option<usize>,
+    /// Said of the rule's whole group, at each of its rules.
+    of_group: bool,
+    problem: String,
+    is_warning: bool,
+}
+
+/// A rule that was looked at.
+struct Checked {
     place: String,
     name: String,
-    fault: Option<String>,
-    warning: Option<String>,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Report {
+    rules: Vec<Checked>,
+    findings: Vec<Finding>,
+    /// Rules that Mimir said nothing of.
+    unanswered: usize,
 }
 
 /// Organisations that are read at once.
@@ -47,57 +66,139 @@ const BATCH: usize = 100;
 
 pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     let only = organisation(args.organisation.as_deref())?;
-    let rows = if let Some(path) = &args.file {
+    let read = if let Some(path) = &args.file {
         of_file(path, only.as_ref())?
     } else {
         let engine = engine_without_mimir(config)?;
         match of_database(&engine, only.clone()).await {
-            Ok(Some(rows)) => rows,
+            Ok(Some(rows)) => file::Read { rows, faults: Vec::new() },
             Ok(None) => return Err(only.as_ref().map_or_else(String::new, no_such)),
             Err(problem) => return Ok(unavailable(problem)),
         }
     };
     let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
-    let defaults =
-        RuleDefaults { interval: config.rules.evaluation_interval, group: "default".to_owned() };
-    let mut findings = Vec::with_capacity(rows.len());
-    let (mut unanswered, mut in_a_row) = (0, 0);
-    for FileRow { place, row } in rows {
-        let name = row.name.clone().unwrap_or_default();
-        let (fault, warning) = match parse(&row, &defaults) {
-            Err(refusals) => (Some(refusals.to_string()), None),
-            Ok(Parsed::Disabled) => (None, None),
-            Ok(Parsed::Enabled(rule)) => match &client {
-                None => (None, promql_warning(&rule.rule.expr)),
-                Some(client) => {
-                    let tenant = config.tenancy.template.tenant_of(&row.organisation);
-                    let asked = match &tenant {
-                        Ok(tenant) => expression_fault(client, tenant, &rule.rule.expr).await,
-                        Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
-                    };
-                    in_a_row = if asked.is_ok() { 0 } else { in_a_row + 1 };
-                    unanswered += usize::from(asked.is_err());
-                    match asked {
-                        Ok(fault) => (fault, None),
-                        Err(error) if in_a_row >= MOST_UNANSWERED => {
-                            return Ok(unavailable(error));
-                        }
-                        Err(error) => (None, Some(format!("not judged: {error}"))),
-                    }
-                }
-            },
-        };
-        findings.push(Finding { place, name, fault, warning });
-    }
-    let mut said = said(&findings, client.is_some(), args.json);
-    if unanswered > 0 {
+    let report = match report(config, client.as_ref(), read).await {
+        Ok(report) => report,
+        Err(error) => return Ok(unavailable(error)),
+    };
+    let mut said = said(&report, client.is_some(), args.json);
+    if report.unanswered > 0 {
         // What was not judged is not good.
         said.exit_code = EXIT_UNAVAILABLE;
     }
     Ok(said)
 }
 
-fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<Vec<FileRow>, String> {
+/// Looks at every rule; an error if Mimir is not there.
+async fn report(
+    config: &RulesCommandConfig,
+    client: Option<&RulerClient>,
+    read: file::Read,
+) -> Result<Report, RulerError> {
+    let defaults = RuleDefaults {
+        interval: config.rules.evaluation_interval,
+        group: "default".to_owned(),
+        expressions: config.rules.expressions,
+    };
+    let mut report = Report::default();
+    for fault in read.faults {
+        report.fault(None, fault.line, fault.problem);
+    }
+    let mut in_a_row = 0;
+    for row in read.rows {
+        let rule = Some(report.rules.len());
+        let name = row.row.name.clone().unwrap_or_default();
+        report.rules.push(Checked { place: row.place.clone(), name });
+        for fault in &row.faults {
+            report.fault(rule, fault.line, fault.problem.clone());
+        }
+        let parsed = if row.is_other { Ok(Parsed::Disabled) } else { parse(&row.row, &defaults) };
+        let parsed = match parsed {
+            Ok(Parsed::Enabled(parsed)) => parsed,
+            Ok(Parsed::Disabled) => continue,
+            Err(refusals) => {
+                for refusal in refusals.0 {
+                    report.findings.push(Finding {
+                        line: row.line_of(refusal.column),
+                        rule,
+                        of_group: refusal.column == "evaluation_interval",
+                        problem: refusal.to_string(),
+                        is_warning: false,
+                    });
+                }
+                continue;
+            }
+        };
+        let line = row.line_of("expr");
+        let Some(client) = client else {
+            if let Some(warning) = promql_warning(&parsed.rule.expr) {
+                report.warning(rule, line, warning);
+            }
+            continue;
+        };
+        let tenant = config.tenancy.template.tenant_of(&row.row.organisation);
+        let asked = match &tenant {
+            Ok(tenant) => expression_fault(client, tenant, &parsed.rule.expr).await,
+            Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
+        };
+        in_a_row = if asked.is_ok() { 0 } else { in_a_row + 1 };
+        report.unanswered += usize::from(asked.is_err());
+        match asked {
+            Ok(None) => {}
+            Ok(Some(fault)) => report.fault(rule, line, fault),
+            Err(error) if in_a_row >= MOST_UNANSWERED => return Err(error),
+            Err(error) => report.warning(rule, line, format!("not judged: {error}")),
+        }
+    }
+    report.findings.sort_by_key(|finding| finding.line);
+    Ok(report)
+}
+
+impl Report {
+    fn fault(&mut self, rule: Option<usize>, line: u64, problem: String) {
+        self.findings.push(Finding { line, rule, of_group: false, problem, is_warning: false });
+    }
+
+    fn warning(&mut self, rule: Option<usize>, line: u64, problem: String) {
+        self.findings.push(Finding { line, rule, of_group: false, problem, is_warning: true });
+    }
+
+    /// What is said of a rule, or of the file.
+    fn of(&self, rule: Option<usize>, is_warning: bool) -> impl Iterator<Item = &Finding> {
+        let is_meant = move |found: &&Finding| found.rule == rule && found.is_warning == is_warning;
+        self.findings.iter().filter(is_meant)
+    }
+
+    fn invalid(&self) -> usize {
+        let rules = 0..self.rules.len();
+        rules.filter(|rule| self.of(Some(*rule), false).next().is_some()).count()
+    }
+
+    /// A line for each finding; what is said of a group only once.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::with_capacity(self.findings.len());
+        let mut last_of_group: Option<&Finding> = None;
+        for found in &self.findings {
+            let is_told = |told: &Finding| told.line == found.line && told.problem == found.problem;
+            if found.of_group && found.line > 0 {
+                if last_of_group.is_some_and(is_told) {
+                    continue;
+                }
+                last_of_group = Some(found);
+            }
+            let line =
+                if found.line > 0 { format!("line {}: ", found.line) } else { String::new() };
+            let rule = found.rule.and_then(|rule| self.rules.get(rule));
+            let rule =
+                rule.map_or(String::new(), |rule| format!("{} ({}): ", rule.place, rule.name));
+            let warning = if found.is_warning { "warning: " } else { "" };
+            lines.push(format!("{line}{rule}{warning}{}", found.problem));
+        }
+        lines
+    }
+}
+
+fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<file::Read, String> {
     let text = if path.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin())
     } else {
@@ -106,7 +207,10 @@ fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<Vec<FileRow>, S
     let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
     let whose = only.cloned().or_else(|| OrganisationId::parse("rules-check").ok());
     let whose = whose.ok_or("no organisation")?;
-    file::read(&text, &whose).map_err(|fault| format!("{}: {fault}", path.display()))
+    file::read(&text, &whose).map_err(|fault| match fault.line {
+        0 => format!("{}: {}", path.display(), fault.problem),
+        line => format!("{}: line {line}: {}", path.display(), fault.problem),
+    })
 }
 
 /// The database is asked, Mimir need not be there.
@@ -141,7 +245,11 @@ async fn of_database(
             let of = snapshot.rows.remove(organisation).unwrap_or_default();
             rows.extend(of.into_iter().map(|row| FileRow {
                 place: format!("organisation {organisation}, rule {}", row.id),
+                line: None,
                 row,
+                columns: Vec::new(),
+                faults: Vec::new(),
+                is_other: false,
             }));
         }
     }
@@ -157,36 +265,49 @@ fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {
     })
 }
 
-fn said(findings: &[Finding], by_mimir: bool, as_json: bool) -> Said {
-    let faults = findings.iter().filter(|finding| finding.fault.is_some()).count();
-    let exit_code = u8::from(faults > 0);
+fn said(report: &Report, by_mimir: bool, as_json: bool) -> Said {
+    let has_faults = report.findings.iter().any(|found| !found.is_warning);
+    let exit_code = u8::from(has_faults);
+    let invalid = report.invalid();
     if as_json {
-        let list: Vec<_> = findings
-            .iter()
-            .map(|finding| {
-                json!({
-                    "place": finding.place, "name": finding.name,
-                    "fault": finding.fault, "warning": finding.warning,
-                })
-            })
-            .collect();
-        let answer = json!({ "rules": list, "invalid": faults, "judged_by_mimir": by_mimir });
-        return Said { answer: answer.to_string(), note: None, exit_code };
-    }
-    let mut lines = Vec::new();
-    for finding in findings {
-        let Finding { place, name, fault, warning } = finding;
-        if let Some(fault) = fault {
-            lines.push(format!("{place} ({name}): {fault}"));
-        } else if let Some(warning) = warning {
-            lines.push(format!("{place} ({name}): warning: {warning}"));
-        }
+        return Said { answer: to_json(report, invalid, by_mimir), note: None, exit_code };
     }
     let judge = if by_mimir {
         "expressions judged by Mimir; templates are, when they are synced"
     } else {
         "expressions seen by a parser of our own only, which only warns; set upstream.urls for Mimir's word"
     };
-    let note = Some(format!("{} rules, {faults} invalid; {judge}", findings.len()));
-    Said { answer: lines.join("\n"), note, exit_code }
+    let of_file = report.of(None, false).count();
+    let of_file =
+        if of_file > 0 { format!(", {of_file} faults beside the rules") } else { String::new() };
+    let note = format!("{} rules, {invalid} invalid{of_file}; {judge}", report.rules.len());
+    Said { answer: report.lines().join("\n"), note: Some(note), exit_code }
+}
+
+fn to_json(report: &Report, invalid: usize, by_mimir: bool) -> String {
+    let list = |rule, is_warning| -> Vec<_> {
+        let shown = |found: &Finding| json!({ "line": found.line, "problem": found.problem });
+        report.of(rule, is_warning).map(shown).collect()
+    };
+    let joined = |rule, is_warning| {
+        let problems: Vec<_> = report.of(rule, is_warning).map(|found| &*found.problem).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
+    };
+    let rules: Vec<_> = report
+        .rules
+        .iter()
+        .enumerate()
+        .map(|(at, rule)| {
+            let at = Some(at);
+            json!({
+                "place": rule.place, "name": rule.name, "fault": joined(at, false),
+                "warning": joined(at, true), "faults": list(at, false),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "rules": rules, "file_faults": list(None, false), "invalid": invalid,
+        "judged_by_mimir": by_mimir,
+    });
+    answer.to_string()
 }

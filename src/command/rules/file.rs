@@ -1,179 +1,317 @@
-//! Rules in a file: rows as the table has them, or groups as Prometheus has them, in YAML or JSON.
+//! Rules in a file: rows as the table has them, groups as Prometheus has them, or a PrometheusRule of
+//! Kubernetes, in YAML or JSON. Everything that is wrong is told in one run, each with its line.
 
-use serde_json::Value;
+mod keys;
+mod tree;
+
 use uuid::Uuid;
 
 use crate::store::{AlertRuleRow, Excess};
 use crate::tenancy::OrganisationId;
+use keys::Keys;
+use tree::{Kind, Node};
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) rows: Vec<FileRow>,
+    /// What is wrong with it beside its rules.
+    pub(super) faults: Vec<Fault>,
+}
 
 /// A row, and where in the file it stands.
+#[derive(Debug)]
 pub(super) struct FileRow {
     pub(super) place: String,
+    /// Where it begins; none for what is in no file.
+    pub(super) line: Option<u64>,
     pub(super) row: AlertRuleRow,
+    /// The lines of its columns.
+    pub(super) columns: Vec<(&'static str, u64)>,
+    /// What is wrong with it as it is written; the rest of it is checked all the same.
+    pub(super) faults: Vec<Fault>,
+    /// Whether it is no alert at all, so that nothing more can be said of it.
+    pub(super) is_other: bool,
 }
 
-/// Reads a file's rules.
-pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Vec<FileRow>, String> {
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
-    let mut rows = Vec::new();
-    match (&value, &value["groups"]) {
-        (_, Value::Array(groups)) => {
-            for group in groups {
-                of_group(group, organisation, &mut rows)?;
-            }
-        }
-        (Value::Array(list), _) => {
-            for row in list {
-                let place = format!("rule {}", rows.len() + 1);
-                let row = of_row(row, organisation, rows.len())
-                    .map_err(|problem| format!("{place}: {problem}"))?;
-                rows.push(FileRow { place, row });
-            }
-        }
-        _ => {
-            return Err(
-                "must be a list of rules (name, expr, …) or Prometheus' groups: […]".to_owned()
-            );
-        }
-    }
-    Ok(rows)
+/// Something wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// 0 if it is in no one place.
+    pub(super) line: u64,
+    pub(super) problem: String,
 }
 
-fn text(of: &Value, key: &str) -> Option<String> {
-    match &of[key] {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+impl FileRow {
+    /// The line of a column, or of the rule if it says nothing of it.
+    pub(super) fn line_of(&self, column: &str) -> u64 {
+        let own = self.columns.iter().find(|(name, _)| *name == column).map(|(_, line)| *line);
+        own.or(self.line).unwrap_or(0)
     }
 }
 
-/// What a row can say.
-const ROW_KEYS: [&str; 13] = [
-    "id",
-    "organisation_id",
-    "name",
-    "expr",
-    "for_duration",
-    "keep_firing_for",
-    "rule_group",
-    "evaluation_interval",
-    "labels",
-    "annotations",
-    "enabled",
-    "created_at",
-    "updated_at",
-];
-/// What of a group and of its rules a row can say.
-const GROUP_KEYS: [&str; 3] = ["name", "interval", "rules"];
-const RULE_KEYS: [&str; 6] = ["alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
-
-/// A key that is mistyped would be passed over, and the rule be another one.
-fn only_known<'a>(
-    mut keys: impl Iterator<Item = &'a String>,
-    known: &[&str],
-) -> Result<(), String> {
-    match keys.find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(format!("{key} cannot be said in a row of alert_rule")),
-        None => Ok(()),
+/// Reads a file's rules. An error says that it holds none of any kind.
+pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fault> {
+    let documents = Node::read_all(text).map_err(|unreadable| Fault {
+        line: unreadable.line,
+        problem: format!("is no YAML: {}", unreadable.reason),
+    })?;
+    let mut documents = documents.into_iter();
+    let Some(document) = documents.next() else {
+        let problem = "holds nothing; wanted are a list of rules (name, expr, …) or groups: […]";
+        return Err(Fault { line: 0, problem: problem.to_owned() });
+    };
+    let mut reader = Reader { organisation, read: Read::default() };
+    reader.document(&document)?;
+    for further in documents {
+        reader.fault(
+            further.line,
+            "begins another YAML document, which is not read; write one document in a file",
+        );
     }
+    Ok(reader.read)
 }
 
-fn of_row(row: &Value, organisation: &OrganisationId, at: usize) -> Result<AlertRuleRow, String> {
-    let keys = row.as_object().ok_or("must be a mapping with name and expr")?.keys();
-    only_known(keys, &ROW_KEYS)?;
-    Ok(AlertRuleRow {
-        id: text(row, "id").and_then(|id| Uuid::try_parse(&id).ok()).unwrap_or(numbered(at)),
-        organisation: organisation.clone(),
-        name: text(row, "name"),
-        expr: text(row, "expr"),
-        for_duration: text(row, "for_duration"),
-        keep_firing_for: text(row, "keep_firing_for"),
-        rule_group: text(row, "rule_group"),
-        evaluation_interval: text(row, "evaluation_interval"),
-        labels: text(row, "labels"),
-        annotations: text(row, "annotations"),
-        enabled: text(row, "enabled"),
-        created_at_micros: i64::try_from(at).ok(),
-        excess: Excess::None,
-    })
+struct Reader<'a> {
+    organisation: &'a OrganisationId,
+    read: Read,
 }
 
-fn of_group(
-    group: &Value,
-    organisation: &OrganisationId,
-    rows: &mut Vec<FileRow>,
-) -> Result<(), String> {
-    let name = text(group, "name").ok_or("a group has no name")?;
-    let keys = group.as_object().into_iter().flat_map(|group| group.keys());
-    only_known(keys, &GROUP_KEYS).map_err(|problem| format!("group {name:?}: {problem}"))?;
-    let rules = group["rules"].as_array();
-    let rules = rules.ok_or_else(|| format!("group {name:?}: rules must be a list"))?;
-    for rule in rules {
-        let place = format!("group {name:?}, rule {}", rows.len() + 1);
-        if !rule["record"].is_null() {
-            return Err(format!("{place}: a recording rule is no row of alert_rule"));
-        }
-        let keys = rule.as_object().ok_or_else(|| format!("{place}: must be a mapping"))?.keys();
-        only_known(keys, &RULE_KEYS).map_err(|problem| format!("{place}: {problem}"))?;
-        let row = AlertRuleRow {
-            id: numbered(rows.len()),
-            organisation: organisation.clone(),
-            name: text(rule, "alert"),
-            expr: text(rule, "expr"),
-            for_duration: text(rule, "for"),
-            keep_firing_for: text(rule, "keep_firing_for"),
-            rule_group: Some(name.clone()),
-            evaluation_interval: text(group, "interval"),
-            labels: text(rule, "labels"),
-            annotations: text(rule, "annotations"),
-            enabled: None,
-            created_at_micros: i64::try_from(rows.len()).ok(),
-            excess: Excess::None,
+impl Reader<'_> {
+    fn fault(&mut self, line: u64, problem: impl Into<String>) {
+        self.read.faults.push(Fault { line, problem: problem.into() });
+    }
+
+    fn unknown_keys(node: &Node, keys: &Keys) -> impl Iterator<Item = Fault> {
+        let fault = |entry: &tree::Entry| {
+            keys.fault(&entry.key).map(|problem| Fault { line: entry.line, problem })
         };
-        rows.push(FileRow { place, row });
+        node.entries().iter().filter_map(fault)
     }
-    Ok(())
+
+    fn document(&mut self, document: &Node) -> Result<(), Fault> {
+        match &document.kind {
+            Kind::List(rules) => {
+                if rules.is_empty() {
+                    self.fault(document.line, "the list is empty: there is no rule in the file");
+                }
+                for rule in rules {
+                    self.row(rule);
+                }
+            }
+            Kind::Map(_)
+                if document.entry("spec").is_some() && document.entry("kind").is_some() =>
+            {
+                self.fault(
+                    document.line,
+                    "is a resource of Kubernetes (kind, spec), such as a PrometheusRule; write what \
+                     stands under spec into a file of its own: yq .spec FILE",
+                );
+                if let Some(spec) = document.entry("spec") {
+                    self.groups(&spec.value);
+                }
+            }
+            Kind::Map(_) if document.entry("groups").is_some() => self.groups(document),
+            Kind::Map(_) | Kind::Scalar(_) => {
+                let mut problem =
+                    "must be a list of rules (name, expr, …) or have groups: […]".to_owned();
+                for fault in Self::unknown_keys(document, &keys::FILE) {
+                    problem.push_str("; ");
+                    problem.push_str(&fault.problem);
+                }
+                return Err(Fault { line: document.line, problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// A mapping with groups.
+    fn groups(&mut self, of: &Node) {
+        let unknown: Vec<Fault> = Self::unknown_keys(of, &keys::FILE).collect();
+        self.read.faults.extend(unknown);
+        let Some(groups) = of.entry("groups") else {
+            return self.fault(of.line, "has no groups");
+        };
+        match &groups.value.kind {
+            Kind::List(list) if list.is_empty() => {
+                self.fault(groups.line, "groups is empty: there is no rule in the file");
+            }
+            Kind::List(list) => list.iter().for_each(|group| self.group(group)),
+            _ if groups.value.is_null() => {
+                self.fault(groups.line, "groups is empty: there is no rule in the file");
+            }
+            _ => self.fault(groups.line, "groups must be a list"),
+        }
+    }
+
+    fn group(&mut self, group: &Node) {
+        if !matches!(group.kind, Kind::Map(_)) {
+            return self.fault(group.line, "a group must be a mapping with name and rules");
+        }
+        let mut faults: Vec<Fault> = Self::unknown_keys(group, &keys::GROUP).collect();
+        let name = column(group, "name", &mut faults);
+        let interval = column(group, "interval", &mut faults);
+        let named = match &name {
+            Some(name) => format!("group {name:?}"),
+            None => "a group".to_owned(),
+        };
+        if name.as_deref().is_none_or(|name| name.trim().is_empty()) {
+            faults.push(Fault { line: group.line, problem: "has no name".to_owned() });
+        }
+        for fault in faults {
+            self.fault(fault.line, format!("{named}: {}", fault.problem));
+        }
+        let rules = match group.entry("rules").map(|rules| &rules.value) {
+            None => return self.fault(group.line, format!("{named}: has no rules")),
+            Some(rules) => match &rules.kind {
+                Kind::List(list) if list.is_empty() => {
+                    return self.fault(rules.line, format!("{named}: has no rules"));
+                }
+                Kind::List(list) => list,
+                _ => return self.fault(rules.line, format!("{named}: rules must be a list")),
+            },
+        };
+        let interval = interval.map(|text| (text, group.entry("interval").map_or(0, |at| at.line)));
+        for rule in rules {
+            let place = format!("{named}, rule {}", self.read.rows.len() + 1);
+            self.rule(rule, place, name.as_ref(), interval.as_ref());
+        }
+    }
+
+    /// A rule of a group.
+    fn rule(
+        &mut self,
+        rule: &Node,
+        place: String,
+        group: Option<&String>,
+        interval: Option<&(String, u64)>,
+    ) {
+        let mut faults = Vec::new();
+        let is_other = self.shape(rule, &keys::RULE, &mut faults);
+        let mut column = |key| column(rule, key, &mut faults);
+        let row = AlertRuleRow {
+            name: column("alert"),
+            expr: column("expr"),
+            for_duration: column("for"),
+            keep_firing_for: column("keep_firing_for"),
+            rule_group: group.cloned(),
+            evaluation_interval: interval.map(|(text, _)| text.clone()),
+            labels: pairs(rule, "labels"),
+            annotations: pairs(rule, "annotations"),
+            ..self.empty_row()
+        };
+        let names = [
+            ("name", "alert"),
+            ("expr", "expr"),
+            ("for_duration", "for"),
+            ("keep_firing_for", "keep_firing_for"),
+            ("labels", "labels"),
+            ("annotations", "annotations"),
+        ];
+        let mut columns = columns(rule, &names);
+        columns.extend(interval.map(|(_, line)| ("evaluation_interval", *line)));
+        let line = Some(rule.line);
+        self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
+    }
+
+    /// A row of the table.
+    fn row(&mut self, rule: &Node) {
+        let place = format!("rule {}", self.read.rows.len() + 1);
+        let mut faults = Vec::new();
+        let is_other = self.shape(rule, &keys::ROW, &mut faults);
+        let mut column = |key| column(rule, key, &mut faults);
+        let mut row = AlertRuleRow {
+            name: column("name"),
+            expr: column("expr"),
+            for_duration: column("for_duration"),
+            keep_firing_for: column("keep_firing_for"),
+            rule_group: column("rule_group"),
+            evaluation_interval: column("evaluation_interval"),
+            enabled: column("enabled"),
+            labels: pairs(rule, "labels"),
+            annotations: pairs(rule, "annotations"),
+            ..self.empty_row()
+        };
+        if let Some(id) = column("id") {
+            match Uuid::try_parse(&id) {
+                Ok(id) => row.id = id,
+                Err(_) => faults.push(Fault {
+                    line: rule.entry("id").map_or(rule.line, |entry| entry.line),
+                    problem: format!("id: {id:?} is no UUID; leave it out for a new rule"),
+                }),
+            }
+        }
+        let names = [
+            "name",
+            "expr",
+            "for_duration",
+            "keep_firing_for",
+            "rule_group",
+            "evaluation_interval",
+            "labels",
+            "annotations",
+            "enabled",
+        ];
+        let columns = columns(rule, &names.map(|name| (name, name)));
+        let line = Some(rule.line);
+        self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
+    }
+
+    /// Notes the keys that do not belong to a rule; whether it is something else altogether.
+    fn shape(&self, rule: &Node, keys: &Keys, faults: &mut Vec<Fault>) -> bool {
+        if !matches!(rule.kind, Kind::Map(_)) {
+            let problem = "must be a mapping with a name and expr".to_owned();
+            faults.push(Fault { line: rule.line, problem });
+            return true;
+        }
+        faults.extend(Self::unknown_keys(rule, keys));
+        rule.entry("record").is_some()
+    }
+
+    fn empty_row(&self) -> AlertRuleRow {
+        let at = self.read.rows.len();
+        AlertRuleRow {
+            id: Uuid::from_u128(at as u128 + 1),
+            organisation: self.organisation.clone(),
+            name: None,
+            expr: None,
+            for_duration: None,
+            keep_firing_for: None,
+            rule_group: None,
+            evaluation_interval: None,
+            labels: None,
+            annotations: None,
+            enabled: None,
+            created_at_micros: i64::try_from(at).ok(),
+            excess: Excess::None,
+        }
+    }
 }
 
-fn numbered(at: usize) -> Uuid {
-    Uuid::from_u128(at as u128 + 1)
+/// A text; a number or a boolean is one as it is written.
+fn column(of: &Node, key: &str, faults: &mut Vec<Fault>) -> Option<String> {
+    let entry = of.entry(key)?;
+    match &entry.value.kind {
+        Kind::Scalar(serde_json::Value::Null) => None,
+        Kind::Scalar(serde_json::Value::String(text)) => Some(text.clone()),
+        Kind::Scalar(other) => Some(other.to_string()),
+        Kind::List(_) | Kind::Map(_) => {
+            let problem = format!("{key}: must be a text, not a list or a mapping");
+            faults.push(Fault { line: entry.line, problem });
+            None
+        }
+    }
+}
+
+fn pairs(of: &Node, key: &str) -> Option<String> {
+    let value = &of.entry(key)?.value;
+    (!value.is_null()).then(|| value.to_json().to_string())
+}
+
+fn columns(of: &Node, names: &[(&'static str, &'static str)]) -> Vec<(&'static str, u64)> {
+    let line = |(column, key): &(&'static str, &'static str)| Some((*column, of.entry(key)?.line));
+    names.iter().filter_map(line).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
-        let organisation = OrganisationId::parse("acme").unwrap();
-        let rows = read(text, &organisation)?;
-        Ok(rows.into_iter().map(|found| (found.place, found.row.name)).collect())
-    }
-
-    #[test]
-    fn rows_and_groups_are_read() {
-        let rows = "- name: A\n  expr: up == 0\n- name: B\n  expr: up == 1\n  labels: {a: b}\n";
-        assert_eq!(names(rows).unwrap()[1], ("rule 2".to_owned(), Some("B".to_owned())));
-        let groups = "groups:\n- name: g\n  interval: 30s\n  rules:\n  - {alert: A, expr: up}\n";
-        assert_eq!(names(groups).unwrap()[0].1.as_deref(), Some("A"));
-        assert_eq!(names("[{\"name\": \"A\", \"expr\": \"up\"}]").unwrap().len(), 1);
-    }
-
-    #[test]
-    fn what_no_row_can_say_is_refused() {
-        for wrong in [
-            "groups:\n- name: g\n  source_tenants: [a]\n  rules: []\n",
-            "groups:\n- name: g\n  rules:\n  - {record: a, expr: up}\n",
-            "groups:\n- rules: []\n",
-            "groups:\n- name: g\n  rules: {alert: a}\n",
-            "groups:\n- name: g\n  labels: {a: b}\n  rules: []\n",
-            "groups:\n- name: g\n  rules:\n  - {alert: a, expr: up, fro: 5m}\n",
-            "groups:\n- name: g\n  rules: [7]\n",
-            "- {name: a, expr: up, lables: {}}",
-            "a: b",
-            "- 7",
-            "- [",
-        ] {
-            assert!(names(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::text::{described, is_unprintable};
+use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::AlertingRule;
-use crate::rules::refusal::{Faults, quoted};
+use crate::rules::refusal::{Faults, Position, quoted};
+use crate::rules::template;
 
 /// So many labels, and so many annotations. A series has at most 30 labels by Mimir's default
 /// (`-validation.max-label-names-per-series`), which an operator may raise.
@@ -69,6 +71,30 @@ pub(super) fn check_together(rule: &AlertingRule, faults: &mut Faults) {
             ANNOTATIONS.column,
             format!("and labels are {bytes} bytes together; at most {MAX_PAIRS_BYTES}"),
         );
+    }
+}
+
+/// What the templates of a rule may cost: all of them have one budget. Each that breaks a rule of its
+/// own is told; of those that exceed the budget only the first, where it was used up.
+pub(super) fn check_templates(rule: &AlertingRule, limits: &ExpressionLimits, faults: &mut Faults) {
+    let mut budget = template::Budget::new(limits);
+    for (kind, pairs) in [(&LABELS, &rule.labels), (&ANNOTATIONS, &rule.annotations)] {
+        for (name, text) in pairs {
+            let Err(fault) = budget.charge(text) else { continue };
+            let Position { line, column } = Position::of(text, fault.at);
+            faults.add(
+                kind.column,
+                format!(
+                    "{} {}, line {line}, column {column}: {}",
+                    kind.one,
+                    quoted(name),
+                    fault.reason
+                ),
+            );
+            if budget.is_used_up() {
+                return;
+            }
+        }
     }
 }
 

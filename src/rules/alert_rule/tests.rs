@@ -31,7 +31,11 @@ fn text(text: &str) -> Option<String> {
 }
 
 fn defaults() -> RuleDefaults {
-    RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() }
+    RuleDefaults {
+        interval: PromDuration::from_millis(60_000),
+        group: "default".to_owned(),
+        expressions: ExpressionLimits::default(),
+    }
 }
 
 fn enabled(row: &AlertRuleRow) -> AlertRule {

@@ -1,5 +1,6 @@
 //! The columns that are plain texts: names, expression, durations, the switch.
 
+use crate::mimir::expression::{self, ExpressionLimits};
 use crate::mimir::ruler::{PromDuration, is_addressable};
 use crate::rules::alert_rule::{MAX_INTERVAL, MIN_INTERVAL};
 use crate::rules::refusal::{Faults, Position, quoted};
@@ -68,7 +69,7 @@ fn line(column: &'static str, text: &str, most: usize, faults: &mut Faults) -> S
 
 /// The expression, without white space around it and with lines that end in `\n`: that is how Mimir
 /// gives it back, whose YAML knows no other line ends.
-pub(super) fn expr(text: Option<&str>, faults: &mut Faults) -> String {
+pub(super) fn expr(text: Option<&str>, limits: &ExpressionLimits, faults: &mut Faults) -> String {
     let expr = trimmed(text).replace("\r\n", "\n").replace('\r', "\n");
     if expr.is_empty() {
         faults.add("expr", "is empty; write a PromQL expression");
@@ -80,6 +81,12 @@ pub(super) fn expr(text: Option<&str>, faults: &mut Faults) -> String {
             Position::of(&expr, at),
             format!("holds {}, which does not print; remove it", described(&expr, at)),
         );
+    }
+    if expr.len() <= MAX_EXPR_BYTES
+        && let Err(excess) = expression::check(&expr, limits)
+    {
+        let before = expr.floor_char_boundary(excess.at.saturating_sub(1));
+        faults.add_at("expr", Position::of(&expr, before), excess.to_string());
     }
     expr
 }

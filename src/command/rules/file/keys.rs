@@ -1,0 +1,136 @@
+//! What may stand in a file of rules, and what was meant by what may not.
+
+use similar::TextDiff;
+
+/// A kind of mapping.
+pub(super) struct Keys {
+    /// What it is called.
+    pub(super) of: &'static str,
+    /// What it may hold.
+    known: &'static [&'static str],
+    /// What is meant by a name from elsewhere, or why it has no place.
+    meant: &'static [(&'static str, Meant)],
+}
+
+enum Meant {
+    /// This one.
+    Key(&'static str),
+    /// Nothing that a rule here can say.
+    Nothing(&'static str),
+}
+use Meant::{Key, Nothing};
+
+const RECORDING: &str = "recording rules are not taken from alert_rule, which holds alerts only";
+const GROUP_LABELS: &str = "labels of a group have no column; write them into each rule";
+
+/// A row of `alert_rule`.
+pub(super) const ROW: Keys = Keys {
+    of: "a rule",
+    known: &[
+        "name",
+        "expr",
+        "for_duration",
+        "keep_firing_for",
+        "rule_group",
+        "evaluation_interval",
+        "labels",
+        "annotations",
+        "enabled",
+        "id",
+        "organisation_id",
+        "created_at",
+        "updated_at",
+    ],
+    meant: &[
+        ("alert", Key("name")),
+        ("for", Key("for_duration")),
+        ("group", Key("rule_group")),
+        ("interval", Key("evaluation_interval")),
+        ("query", Key("expr")),
+        ("record", Nothing(RECORDING)),
+    ],
+};
+
+/// A file with groups.
+pub(super) const FILE: Keys = Keys {
+    of: "the file",
+    known: &["groups"],
+    meant: &[
+        ("namespace", Nothing("the namespace is that of rules.namespace; leave it out")),
+        (
+            "rules",
+            Nothing(
+                "rules stand in groups: [{name: …, rules: […]}], or the file is a list of rules",
+            ),
+        ),
+    ],
+};
+
+/// A group as Prometheus has it.
+pub(super) const GROUP: Keys = Keys {
+    of: "a group",
+    known: &["name", "interval", "rules"],
+    meant: &[
+        ("evaluation_interval", Key("interval")),
+        ("rule_group", Key("name")),
+        ("labels", Nothing(GROUP_LABELS)),
+        ("limit", Nothing("a limit on alerts has no column in alert_rule")),
+        (
+            "query_offset",
+            Nothing("an offset has no column in alert_rule; write it into the expression"),
+        ),
+        (
+            "evaluation_delay",
+            Nothing("an offset has no column in alert_rule; write it into the expression"),
+        ),
+        ("source_tenants", Nothing("a rule reads its own organisation and no other")),
+    ],
+};
+
+/// A rule of such a group.
+pub(super) const RULE: Keys = Keys {
+    of: "a rule",
+    known: &["alert", "expr", "for", "keep_firing_for", "labels", "annotations"],
+    meant: &[
+        ("name", Key("alert")),
+        ("for_duration", Key("for")),
+        ("query", Key("expr")),
+        ("record", Nothing(RECORDING)),
+        ("rule_group", Nothing("the group's name stands at the group")),
+        ("evaluation_interval", Nothing("the interval stands at the group, as interval")),
+        ("interval", Nothing("the interval stands at the group")),
+        ("enabled", Nothing("only a row can be switched off; leave the rule out")),
+    ],
+};
+
+impl Keys {
+    /// What is wrong with a key, if it is none of these.
+    pub(super) fn fault(&self, key: &str) -> Option<String> {
+        if self.known.contains(&key) {
+            return None;
+        }
+        let meant = self.meant.iter().find(|(name, _)| *name == key).map(|(_, meant)| meant);
+        Some(match meant {
+            Some(Nothing(reason)) => format!("{key}: {reason}"),
+            Some(Key(meant)) => format!("{key}: unknown key; did you mean {meant}?"),
+            None => match self.nearest(key) {
+                Some(near) => format!("{key}: unknown key; did you mean {near}?"),
+                None => format!("{key}: unknown key; {} has {}", self.of, self.known.join(", ")),
+            },
+        })
+    }
+
+    fn nearest(&self, key: &str) -> Option<&'static str> {
+        /// Two letters exchanged in a word of five are as near as this.
+        const NEAR: f32 = 0.65;
+        let key = key.to_lowercase();
+        let near =
+            |known: &&'static str| (TextDiff::from_chars(key.as_str(), *known).ratio(), *known);
+        let best = self
+            .known
+            .iter()
+            .map(|known| near(known))
+            .max_by(|one, other| one.0.total_cmp(&other.0));
+        best.filter(|(ratio, _)| *ratio >= NEAR).map(|(_, known)| known)
+    }
+}

@@ -1,0 +1,167 @@
+//! All that is wrong with a file is told at once, with lines and what was meant.
+
+use super::*;
+
+fn read_file(text: &str) -> Result<Read, Fault> {
+    read(text, &OrganisationId::parse("acme").unwrap())
+}
+
+fn names(text: &str) -> Vec<(String, Option<String>)> {
+    let read = read_file(text).unwrap();
+    assert!(read.faults.is_empty(), "{:?}", read.faults);
+    assert!(read.rows.iter().all(|row| row.faults.is_empty()), "{:?}", read.rows);
+    read.rows.into_iter().map(|found| (found.place, found.row.name)).collect()
+}
+
+/// Every fault, as `line: problem`.
+fn faults(text: &str) -> Vec<String> {
+    let shown = |fault: Fault| format!("{}: {}", fault.line, fault.problem);
+    match read_file(text) {
+        Err(fault) => vec![shown(fault)],
+        Ok(read) => {
+            let of_rules = read.rows.into_iter().flat_map(|row| row.faults);
+            read.faults.into_iter().chain(of_rules).map(shown).collect()
+        }
+    }
+}
+
+#[test]
+fn rows_and_groups_are_read() {
+    let rows = "- name: A\n  expr: up == 0\n- name: B\n  expr: up == 1\n  labels: {a: b}\n";
+    assert_eq!(names(rows)[1], ("rule 2".to_owned(), Some("B".to_owned())));
+    let groups = "groups:\n- name: g\n  interval: 30s\n  rules:\n  - {alert: A, expr: up}\n";
+    assert_eq!(names(groups)[0].1.as_deref(), Some("A"));
+    assert_eq!(names("[{\"name\": \"A\", \"expr\": \"up\"}]").len(), 1);
+    assert_eq!(names("---\n- {name: A, expr: up}\n...\n").len(), 1);
+    let read = read_file(groups).unwrap();
+    let row = &read.rows[0];
+    assert_eq!(row.row.evaluation_interval.as_deref(), Some("30s"));
+    assert_eq!(
+        (row.line, row.line_of("evaluation_interval"), row.line_of("labels")),
+        (Some(5), 3, 5)
+    );
+}
+
+// One recording rule or one key that a row cannot say used to hide everything after it.
+#[test]
+fn every_fault_is_told_in_one_run() {
+    let text = "\
+nmae: x
+groups:
+- name: g
+  query_offset: 1m
+  source_tenants: [a]
+  rules:
+  - record: a:b
+    expr: up
+  - alert: A
+    expr: up
+    for_duration: 5m
+    lables: {a: b}
+- nmae: h
+  rules:
+  - 7
+  - alert: [x]
+    expr: up
+- name: i
+- name: j
+  rules: {}
+- name: k
+  rules: []
+- 5
+";
+    let told = faults(text);
+    for (line, part) in [
+        (1, "nmae: unknown key; the file has groups"),
+        (4, "group \"g\": query_offset: an offset has no column"),
+        (5, "group \"g\": source_tenants: a rule reads its own organisation"),
+        (7, "record: recording rules are not taken"),
+        (11, "for_duration: unknown key; did you mean for?"),
+        (12, "lables: unknown key; did you mean labels?"),
+        (13, "a group: nmae: unknown key; did you mean name?"),
+        (13, "a group: has no name"),
+        (15, "must be a mapping with a name and expr"),
+        (16, "alert: must be a text, not a list or a mapping"),
+        (18, "group \"i\": has no rules"),
+        (20, "group \"j\": rules must be a list"),
+        (22, "group \"k\": has no rules"),
+        (23, "a group must be a mapping"),
+    ] {
+        let is_told =
+            |told: &&String| told.starts_with(&format!("{line}: ")) && told.contains(part);
+        assert_eq!(told.iter().filter(is_told).count(), 1, "{line}: {part}: {told:#?}");
+    }
+    assert_eq!(told.len(), 14, "{told:#?}");
+}
+
+#[test]
+fn rows_and_groups_are_told_the_other_ones_words() {
+    let row = "- {alert: A, expr: up, for: 5m, interval: 1m, group: g, exrp: x, id: 7}";
+    let told = faults(row).join("\n");
+    for meant in [
+        "alert: unknown key; did you mean name?",
+        "for: unknown key; did you mean for_duration?",
+        "interval: unknown key; did you mean evaluation_interval?",
+        "group: unknown key; did you mean rule_group?",
+        "exrp: unknown key; did you mean expr?",
+        "id: \"7\" is no UUID",
+    ] {
+        assert!(told.contains(meant), "{meant}: {told}");
+    }
+    assert!(faults("- {record: a, expr: up}")[0].contains("recording rules are not taken"));
+    assert!(faults("- {name: a, zzz: 1}")[0].contains("zzz: unknown key; a rule has name, expr"));
+}
+
+#[test]
+fn what_holds_no_rules_does_not_pass() {
+    for (text, part) in [
+        ("groups: []\n", "1: groups is empty"),
+        ("groups:\n", "1: groups is empty"),
+        ("groups: {}\n", "1: groups must be a list"),
+        ("[]", "1: the list is empty"),
+        ("", "0: holds nothing"),
+        ("# a comment\n", "0: holds nothing"),
+        ("---\n---\n", "0: holds nothing"),
+        ("a: b", "1: must be a list of rules"),
+        ("rules: []", "rules stand in groups"),
+        ("word", "1: must be a list of rules"),
+        ("groups: []\nnmae: x\n", "2: nmae: unknown key"),
+    ] {
+        let told = faults(text);
+        assert!(told.iter().any(|told| told.contains(part)), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn further_documents_are_told_and_the_first_is_checked() {
+    let told = faults("- {name: a, exrp: up}\n---\n- {name: b, expr: up}\n");
+    assert!(
+        told.iter().any(|told| told.starts_with("3: begins another YAML document")),
+        "{told:?}"
+    );
+    assert!(told.iter().any(|told| told.contains("did you mean expr?")), "{told:?}");
+}
+
+#[test]
+fn a_prometheus_rule_is_told_what_to_do_and_is_checked() {
+    let told = faults(
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: x}\nspec:\n  groups:\n  - name: g\n    rules:\n    - {alert: A, expr: up, fro: 5m}\n",
+    );
+    assert!(told[0].contains("PrometheusRule") && told[0].contains("yq .spec FILE"), "{told:?}");
+    assert!(told[1].starts_with("8: fro: unknown key; did you mean for?"), "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+// In plain words and with its line, not in those of the library to a programmer.
+#[test]
+fn what_is_no_yaml_is_told_with_its_line() {
+    for (text, line) in [
+        ("- name: a\n  expr: [\n", 3),
+        ("- name: a\n  name: b\n", 2),
+        ("- a\n b\n  - c: d: e\n", 3),
+    ] {
+        let fault = read_file(text).unwrap_err();
+        assert!(fault.problem.starts_with("is no YAML: "), "{fault:?}");
+        assert!(fault.line > 0 && fault.line <= line, "{text}: {fault:?}");
+    }
+}

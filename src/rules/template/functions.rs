@@ -1,0 +1,107 @@
+//! The functions of Prometheus' templates (`template/template.go`) and of Go's `text/template`: what
+//! the longest is that each can give.
+
+use super::cost::{LABEL, NUMBER, Shape, Value};
+use super::format;
+
+/// What a call gives and costs.
+pub(super) struct Called {
+    pub(super) value: Value,
+    /// What it costs beyond its value, in bytes that could have been produced instead.
+    pub(super) work: u64,
+}
+
+/// A call, if that is a function and has a bound.
+pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
+    let bytes = arguments.iter().fold(0, |sum: u64, argument| sum.saturating_add(argument.bytes));
+    let times = |factor: u64| Value::text(bytes.saturating_mul(factor).saturating_add(NUMBER));
+    let last = arguments.last();
+    let mut work = 0;
+    let value = match name {
+        // One of the arguments is the value.
+        "and" | "or" => {
+            let values = arguments.iter().cloned().reduce(|one, other| one.or(&other));
+            values.ok_or_else(|| format!("{name:?} needs arguments"))?
+        }
+        "not" | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "len" | "now" | "parseDuration"
+        | "toDuration" | "value" => {
+            // The value of a sample may be a histogram, which is read as it stands.
+            if name == "value" { Value::new(Shape::Number, 2 * LABEL) } else { Value::number() }
+        }
+        "humanize" | "humanize1024" | "humanizeDuration" | "humanizePercentage"
+        | "humanizeTimestamp" => Value::text(NUMBER),
+        "toTime" => Value::new(Shape::Time, NUMBER),
+        "first" => Value::new(Shape::Sample, NUMBER),
+        "sortByLabel" => match last {
+            Some(series) if series.shape == Shape::Series => series.clone(),
+            _ => return Err("\"sortByLabel\" sorts the result of a query".to_owned()),
+        },
+        "label" | "strvalue" | "pathPrefix" | "externalURL" => Value::text(LABEL),
+        "index" => match arguments.first().map(|first| first.shape) {
+            Some(Shape::Labels) => Value::text(LABEL),
+            Some(Shape::Series) => Value::new(Shape::Sample, NUMBER),
+            Some(Shape::Text) => Value::number(),
+            _ => Value::new(Shape::Any, bytes),
+        },
+        "slice" => match arguments.first() {
+            Some(first) if first.shape == Shape::Series => first.clone(),
+            Some(first) => Value::text(first.bytes),
+            None => return Err("\"slice\" needs arguments".to_owned()),
+        },
+        "args" => Value::new(Shape::Any, bytes.saturating_add(arguments.len() as u64 * 16)),
+        "safeHtml" | "stripPort" | "stripDomain" => times(1),
+        // A character may become three times as long: "ŉ" -> "ʼN", "ΐ" -> "Ϊ́".
+        "title" | "toUpper" | "toLower" => times(3),
+        "urlquery" | "urlQueryEscape" => times(3),
+        "html" => times(5),
+        "js" => times(6),
+        // JSON in a query string.
+        "graphLink" | "tableLink" => times(18),
+        "print" | "println" => times(1),
+        "printf" => format::printf(arguments)?,
+        "match" => {
+            work = matching(arguments, last)?;
+            Value::number()
+        }
+        "reReplaceAll" => {
+            let [_, replacement, text] = arguments else {
+                return Err("\"reReplaceAll\" takes a pattern, a replacement and a text".to_owned());
+            };
+            work = matching(arguments, last)?;
+            // At each place at most one match, and each reference of the replacement repeats what was
+            // matched, all matches together being no longer than the text.
+            let (text, replacement) = (text.bytes, replacement.bytes);
+            let replaced = text.saturating_add(1).saturating_mul(replacement);
+            Value::text(replaced.saturating_add(replacement / 2 * text).saturating_add(text))
+        }
+        _ => return Err(format!("there is no function {name:?} in alert rules")),
+    };
+    Ok(Called { value, work })
+}
+
+/// The most that a pattern may be, its length times its counted repetitions.
+const MOST_WEIGHT: u64 = 64 << 10;
+
+/// What a match costs. Go's regular expressions take time in proportion to pattern times text, after
+/// counted repetitions such as `{3}` have been written out.
+fn matching(arguments: &[Value], text: Option<&Value>) -> Result<u64, String> {
+    let pattern = arguments.first().and_then(|pattern| pattern.constant.as_deref());
+    let pattern = pattern.ok_or("a pattern must be a text that stands in the template")?;
+    let weight = weight(pattern);
+    if weight > MOST_WEIGHT {
+        return Err("the pattern is too large; shorten it or its repetitions".to_owned());
+    }
+    // A step of the matcher is cheaper than a byte that is produced.
+    Ok(text.map_or(0, |text| text.bytes).saturating_mul(weight) / 64)
+}
+
+/// As if all counted repetitions stood inside one another.
+fn weight(pattern: &str) -> u64 {
+    let mut weight = pattern.len() as u64;
+    for counted in pattern.split('{').skip(1) {
+        let counts = counted.split('}').next().unwrap_or_default().split(',');
+        let most = counts.filter_map(|count| count.trim().parse::<u64>().ok()).max();
+        weight = weight.saturating_mul(most.unwrap_or(1).max(1));
+    }
+    weight
+}

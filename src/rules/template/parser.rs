@@ -1,0 +1,262 @@
+//! Tokens become a tree.
+
+use super::lexer::{Piece, Spanned, Token, pieces};
+use super::{Fault, MAX_DEPTH};
+
+/// A part of a template.
+#[derive(Debug)]
+pub(super) enum Node<'a> {
+    /// Text as it is, so many bytes.
+    Text(usize),
+    /// `{{ pipeline }}`
+    Print(Pipeline<'a>),
+    /// `{{ if | with | range pipeline }} … {{ else }} … {{ end }}`
+    Block { kind: Kind, pipeline: Pipeline<'a>, body: Vec<Node<'a>>, otherwise: Vec<Node<'a>> },
+}
+
+/// What a block does with its pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    If,
+    With,
+    Range,
+}
+
+/// Commands, each of which gets what the one before gives as its last argument.
+#[derive(Debug)]
+pub(super) struct Pipeline<'a> {
+    /// The variables that get its value, without `$`; two only in a `range`.
+    pub(super) variables: Vec<&'a str>,
+    /// Whether they are new.
+    pub(super) declares: bool,
+    pub(super) commands: Vec<Vec<Operand<'a>>>,
+    pub(super) at: usize,
+}
+
+/// A term and the fields that are taken of it.
+#[derive(Debug)]
+pub(super) struct Operand<'a> {
+    pub(super) term: Term<'a>,
+    pub(super) fields: Vec<&'a str>,
+    pub(super) at: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Term<'a> {
+    Function(&'a str),
+    Dot,
+    Variable(&'a str),
+    Text(String),
+    /// A number, a character, a boolean or `nil`.
+    Number,
+    Nested(Box<Pipeline<'a>>),
+}
+
+/// Reads a template.
+pub(super) fn parse(text: &str) -> Result<Vec<Node<'_>>, Fault> {
+    let mut parser = Parser { pieces: pieces(text)?.into_iter() };
+    let (nodes, end) = parser.block(0, false)?;
+    match end {
+        End::Text => Ok(nodes),
+        End::End(at) | End::Else(at, _) => {
+            Err(Fault::new(at, "\"end\" or \"else\" without a block before it"))
+        }
+    }
+}
+
+/// What ended a block.
+enum End<'a> {
+    Text,
+    End(usize),
+    /// With what stands after it.
+    Else(usize, Vec<Spanned<'a>>),
+}
+
+struct Parser<'a> {
+    pieces: std::vec::IntoIter<Piece<'a>>,
+}
+
+impl<'a> Parser<'a> {
+    fn block(&mut self, depth: usize, in_range: bool) -> Result<(Vec<Node<'a>>, End<'a>), Fault> {
+        let mut nodes = Vec::new();
+        while let Some(piece) = self.pieces.next() {
+            let (tokens, at) = match piece {
+                Piece::Text(bytes) => {
+                    nodes.push(Node::Text(bytes));
+                    continue;
+                }
+                Piece::Action(tokens, at) => (tokens, at),
+            };
+            let word = match tokens.first() {
+                Some(Spanned { token: Token::Word(word), .. }) => *word,
+                _ => "",
+            };
+            match word {
+                "end" if tokens.len() == 1 => return Ok((nodes, End::End(at))),
+                "else" => return Ok((nodes, End::Else(at, tokens))),
+                "break" | "continue" if tokens.len() == 1 && in_range => {}
+                "break" | "continue" | "end" => {
+                    return Err(Fault::new(at, format!("{word:?} does not belong here")));
+                }
+                "define" | "template" | "block" => {
+                    let reason = format!(
+                        "{word:?} is not allowed in alert rules: templates that call templates have no \
+                         bound; write its text out"
+                    );
+                    return Err(Fault::new(at, reason));
+                }
+                "if" | "with" | "range" => {
+                    nodes.push(self.controlled(tokens, at, depth, in_range)?);
+                }
+                _ => nodes.push(Node::Print(pipeline(tokens, at, false)?)),
+            }
+        }
+        Ok((nodes, End::Text))
+    }
+
+    /// A block from its keyword on.
+    fn controlled(
+        &mut self,
+        mut tokens: Vec<Spanned<'a>>,
+        at: usize,
+        depth: usize,
+        in_range: bool,
+    ) -> Result<Node<'a>, Fault> {
+        if depth >= MAX_DEPTH {
+            return Err(Fault::new(at, format!("blocks are nested more than {MAX_DEPTH} deep")));
+        }
+        let kind = match tokens.first().map(|first| &first.token) {
+            Some(Token::Word("if")) => Kind::If,
+            Some(Token::Word("with")) => Kind::With,
+            _ => Kind::Range,
+        };
+        tokens.remove(0);
+        let pipeline = pipeline(tokens, at, kind == Kind::Range)?;
+        let unended = || Fault::new(at, "the block has no end; write {{ end }}");
+        let (body, end) = self.block(depth + 1, in_range || kind == Kind::Range)?;
+        let otherwise = match end {
+            End::Text => return Err(unended()),
+            End::End(_) => Vec::new(),
+            End::Else(at, mut tokens) => {
+                tokens.remove(0);
+                match tokens.first().map(|first| &first.token) {
+                    None => {
+                        let (nodes, end) = self.block(depth + 1, in_range)?;
+                        match end {
+                            End::End(_) => nodes,
+                            End::Else(at, _) => {
+                                return Err(Fault::new(at, "a block has one \"else\" at most"));
+                            }
+                            End::Text => return Err(unended()),
+                        }
+                    }
+                    // Its end is this block's, too.
+                    Some(Token::Word("if" | "with")) => {
+                        vec![self.controlled(tokens, at, depth + 1, in_range)?]
+                    }
+                    Some(_) => {
+                        return Err(Fault::new(at, "after \"else\" only an \"if\" can stand"));
+                    }
+                }
+            }
+        };
+        Ok(Node::Block { kind, pipeline, body, otherwise })
+    }
+}
+
+fn pipeline<'a>(
+    tokens: Vec<Spanned<'a>>,
+    at: usize,
+    in_range: bool,
+) -> Result<Pipeline<'a>, Fault> {
+    let mut tokens = tokens.into_iter();
+    let pipeline = Pipeline::read(&mut tokens, at, in_range, 0)?;
+    match tokens.next() {
+        None => Ok(pipeline),
+        Some(extra) => Err(Fault::new(extra.at, "the parenthesis closes nothing")),
+    }
+}
+
+type Tokens<'a> = std::vec::IntoIter<Spanned<'a>>;
+
+impl<'a> Pipeline<'a> {
+    /// Reads to the end or to a closing parenthesis, which is left.
+    fn read(
+        tokens: &mut Tokens<'a>,
+        at: usize,
+        in_range: bool,
+        depth: usize,
+    ) -> Result<Self, Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::new(
+                at,
+                format!("parentheses are nested more than {MAX_DEPTH} deep"),
+            ));
+        }
+        let (variables, declares) = variables(tokens, in_range)?;
+        let mut commands: Vec<Vec<Operand<'a>>> = vec![Vec::new()];
+        while tokens.as_slice().first().is_some_and(|next| next.token != Token::Close) {
+            let Some(next) = tokens.next() else { break };
+            let missing = || Fault::new(next.at, "something is missing here");
+            let command = commands.last_mut().ok_or_else(missing)?;
+            if next.token == Token::Pipe {
+                if command.is_empty() {
+                    return Err(missing());
+                }
+                commands.push(Vec::new());
+                continue;
+            }
+            if let Token::Field(name) = next.token {
+                match command.last_mut() {
+                    Some(before) if !next.spaced => before.fields.push(name),
+                    _ => command.push(Operand { term: Term::Dot, fields: vec![name], at: next.at }),
+                }
+                continue;
+            }
+            let at = next.at;
+            let term = match next.token {
+                Token::Word("true" | "false" | "nil") | Token::Number => Term::Number,
+                Token::Word(name) => Term::Function(name),
+                Token::Dot => Term::Dot,
+                Token::Variable(name) => Term::Variable(name),
+                Token::Text(text) => Term::Text(text),
+                Token::Open => {
+                    let nested = Self::read(tokens, at, false, depth + 1)?;
+                    if tokens.next().is_none() {
+                        return Err(Fault::new(at, "the parenthesis is not closed"));
+                    }
+                    Term::Nested(Box::new(nested))
+                }
+                _ => return Err(Fault::new(at, "this does not belong here")),
+            };
+            command.push(Operand { term, fields: Vec::new(), at });
+        }
+        if commands.last().is_none_or(Vec::is_empty) {
+            return Err(Fault::new(at, "the action says nothing; write a value, such as $value"));
+        }
+        Ok(Self { variables, declares, commands, at })
+    }
+}
+
+/// `$x :=`, `$x =`, and in a `range` also `$i, $x :=`.
+fn variables<'a>(tokens: &mut Tokens<'a>, in_range: bool) -> Result<(Vec<&'a str>, bool), Fault> {
+    let ahead: Vec<&Token<'a>> = tokens.as_slice().iter().take(4).map(|next| &next.token).collect();
+    let (count, declares) = match ahead.as_slice() {
+        [Token::Variable(_), Token::Declare, ..] => (1, true),
+        [Token::Variable(_), Token::Assign, ..] => (1, false),
+        [Token::Variable(_), Token::Comma, Token::Variable(_), Token::Declare, ..] => (2, true),
+        [Token::Variable(_), Token::Comma, Token::Variable(_), Token::Assign, ..] => (2, false),
+        _ => return Ok((Vec::new(), false)),
+    };
+    let mut variables = Vec::new();
+    for _ in 0..2 * count {
+        let Some(next) = tokens.next() else { break };
+        if count == 2 && !in_range {
+            return Err(Fault::new(next.at, "only a \"range\" gives two variables"));
+        }
+        if let Token::Variable(name) = next.token {
+            variables.push(name);
+        }
+    }
+    Ok((variables, declares))
+}

@@ -1,0 +1,226 @@
+//! Expressions that would burn Mimir's cores: refused on every way by which a query comes, and ordinary
+//! ones are not.
+
+use std::time::{Duration, Instant};
+
+use harness::{Client, Issuer, Mimir, ProxyOptions, Upstream, fresh_organisation};
+use http::Method;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+
+use crate::answers::ok;
+use crate::scene::{Scene, scene};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn nested(open: &str, inside: &str, close: &str, times: usize) -> String {
+    format!("{}{inside}{}", open.repeat(times), close.repeat(times))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+async fn before_a_witness() -> (Scene, Upstream) {
+    let upstream = Upstream::start(ok).await;
+    (scene(&upstream.url(), &[]).await, upstream)
+}
+
+/// Queries that have reached an upstream.
+fn queries(upstream: &Upstream) -> usize {
+    upstream.heads().iter().filter(|head| head.target.starts_with("/prometheus")).count()
+}
+
+#[track_caller]
+fn assert_refused(answer: &harness::Answer, parameter: &str, key: &str, about: &str) {
+    assert_eq!(answer.status, 400, "{about}: {answer:?}");
+    let json = answer.json();
+    assert_eq!(
+        (&json["status"], &json["errorType"]),
+        (&"error".into(), &"bad_data".into()),
+        "{about}"
+    );
+    let said = json["error"].as_str().unwrap();
+    assert!(said.contains(parameter) && said.contains(key), "{about}: {said}");
+}
+
+/// Every path that takes an expression, and in which parameter.
+const PATHS: [(&str, &str); 12] = [
+    ("query", "query"),
+    ("query_range", "query"),
+    ("query_exemplars", "query"),
+    ("format_query", "query"),
+    ("series", "match[]"),
+    ("labels", "match[]"),
+    ("label/job/values", "match[]"),
+    ("rules", "match[]"),
+    ("cardinality/label_names", "selector"),
+    ("cardinality/label_values", "selector"),
+    ("cardinality/active_series", "selector"),
+    ("cardinality/active_native_histogram_metrics", "selector"),
+];
+
+// The kinds were seen to cost a real Mimir seconds to minutes of a core; none of them gets there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_mimir_never_reaches_it() {
+    let (scene, upstream) = before_a_witness().await;
+    let client = scene.client();
+    let kinds = [
+        (nested("(", "1", ")", 101), "expression_depth"),
+        (nested("max_over_time(", "x", "[5m:1m])", 6), "expression_subqueries"),
+        (format!("a{}", " or a".repeat(401)), "expression_operators"),
+        (nested("abs(", &format!("a{}", "+a".repeat(300)), ")", 90), "expression_nested_terms"),
+    ];
+    for (path, parameter) in PATHS {
+        let path = format!("/prometheus/api/v1/{path}");
+        for (expr, key) in &kinds {
+            let pair = format!("{}={}", encoded(parameter), encoded(expr));
+            let target = format!("{path}?{pair}");
+            assert_refused(&client.get(&target).await, parameter, key, &path);
+            if path.contains("/label/") || path.ends_with("/rules") {
+                continue;
+            }
+            for form in [
+                pair.clone(),
+                format!("{parameter}=up&x=1&{pair}"),
+                format!("{pair}&{parameter}=up"),
+            ] {
+                assert_refused(&client.post_form(&path, &form).await, parameter, key, &path);
+            }
+            // In the query string of a POST, whatever its body says.
+            let target = format!("{path}?{parameter}=up&{pair}");
+            assert_refused(&client.post_form(&target, "query=up").await, parameter, key, &path);
+        }
+    }
+    // However deep: the length of what comes first is no way around.
+    let deep = format!("query={}", nested("(", "1", ")", 60_000));
+    assert_refused(
+        &client.post_form("/prometheus/api/v1/query", &deep).await,
+        "query",
+        "expression_depth",
+        "60,000",
+    );
+    assert_eq!(queries(&upstream), 0, "nothing has reached Mimir");
+}
+
+// What is longer than is read ahead passes while it is measured, and never as a whole: Mimir reads a
+// form to its end before it reads anything of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_form_is_measured_to_its_end() {
+    let (scene, upstream) = before_a_witness().await;
+    let form = format!("x={}&query={}", "y".repeat(300_000), nested("(", "1", ")", 101));
+    let answer = scene.client().post_form("/prometheus/api/v1/query", &form).await;
+    assert_refused(&answer, "query", "expression_depth", "at the end");
+    let good = format!("x={}&query={}", "y".repeat(300_000), nested("(", "1", ")", 50));
+    let answer = scene.client().post_form("/prometheus/api/v1/query", &good).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(queries(&upstream) >= 1);
+}
+
+// Mimir takes parameters of multipart/form-data as well, and of types that only look different.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_may_be_read_in_another_way_is_refused() {
+    let (scene, upstream) = before_a_witness().await;
+    let path = "/prometheus/api/v1/query_exemplars";
+    let body = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\n{}\r\n--b--\r\n",
+        nested("(", "1", ")", 101)
+    );
+    for kind in [
+        "multipart/form-data; boundary=b",
+        "Multipart/Form-Data;boundary=b",
+        "multipart/mixed; boundary=b",
+    ] {
+        let answer = scene.client().header("content-type", kind).post(path, body.clone()).await;
+        assert_eq!(answer.status, 415, "{kind}: {answer:?}");
+        assert!(answer.text.contains(FORM), "{answer:?}");
+    }
+    // In whatever other type it comes it is measured as a form: that can only be too much.
+    for kind in
+        ["text/plain", "application/json", "APPLICATION/x-www-FORM-urlencoded; charset=utf-16"]
+    {
+        let form = format!("query={}", nested("(", "1", ")", 101));
+        let answer = scene.client().header("content-type", kind).post(path, form).await;
+        assert_eq!(answer.status, 400, "{kind}: {answer:?}");
+    }
+    assert_eq!(queries(&upstream), 0);
+}
+
+// Bytes are forwarded as they came, in however many pieces.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_form_arrives_unchanged() {
+    let (sent, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Upstream::start(move |request: harness::Received| {
+        let sent = sent.clone();
+        async move {
+            let body =
+                http_body_util::BodyExt::collect(request.body.unwrap()).await.unwrap().to_bytes();
+            sent.send(body).unwrap();
+            ok(harness::Received { body: None, ..request }).await
+        }
+    })
+    .await;
+    let scene = scene(&upstream.url(), &[]).await;
+    let client = scene.client().header("content-type", FORM);
+    for form in [
+        "query=up".to_owned(),
+        String::from("q%75ery=a+b%2B%2b%zz;&&=&match[]=%7B%7D"),
+        format!("query={}", "sum(a)+".repeat(300) + "a"),
+        format!("x={}&query=up", "y".repeat(200_000)),
+    ] {
+        let pieces: Vec<Result<_, std::io::Error>> = form
+            .as_bytes()
+            .chunks(1 + form.len() / 7)
+            .map(|piece| Ok(Frame::data(bytes::Bytes::copy_from_slice(piece))))
+            .collect();
+        let whole = client.post("/prometheus/api/v1/query", form.clone()).await;
+        assert_eq!(whole.status, 200, "{whole:?}");
+        assert_eq!(received.recv().await.unwrap(), form.as_bytes());
+        let stream = StreamBody::new(futures_util::stream::iter(pieces));
+        let body = reqwest::Body::wrap(stream);
+        let chunked = client.send(&Method::POST, "/prometheus/api/v1/query", body).await;
+        assert_eq!(chunked.status, 200, "{chunked:?}");
+        assert_eq!(received.recv().await.unwrap(), form.as_bytes());
+    }
+}
+
+// Expressions in the style of large dashboards, at the edge of what is written: Mimir answers all of
+// them, and none is refused by us.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dashboards_ask_is_answered() {
+    let mimir = Mimir::shared().await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    let client: Client = proxy.client().bearer(&issuer.user_of(&fresh_organisation()));
+    let terms = |count: usize, term: &str, operator: &str| vec![term; count].join(operator);
+    let hosts: Vec<String> = (0..3_000).map(|at| format!("host-{at}.example.com:9100")).collect();
+    for expr in [
+        terms(200, "sum by (job) (rate(a{code=~\"5..\",job!=\"x\"}[5m]))", " or "),
+        terms(350, "a{b=\"c\"}", " + "),
+        nested("label_replace(", "up", ", \"a\", \"$1\", \"b\", \"(.*)\")", 20),
+        nested("clamp_max(1 + (", "up", "), 10)", 30),
+        format!("sum(rate(a{{instance=~\"{}\"}}[5m]))", hosts.join("|")),
+        nested("max_over_time(", "x", "[1h:5m])", 5),
+        "histogram_quantile(0.99, sum by (le, job) (rate(a_bucket[5m]))) > 1 # ((((((".to_owned(),
+    ] {
+        let form = format!("query={}", encoded(&expr));
+        let began = Instant::now();
+        let answer = client.post_form("/prometheus/api/v1/query", &form).await;
+        assert_eq!(answer.status, 200, "{expr:.80}: {answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{expr:.80}");
+    }
+}
+
+// The operator's to set; and one who needs more says so in one line.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_expressions_are_the_operators() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("limits.expression_depth", "3"), ("limits.expression_bytes", "\"1KiB\"")];
+    let scene = scene(&upstream.url(), &settings).await;
+    let query = |expr: String| format!("/prometheus/api/v1/query?query={}", encoded(&expr));
+    assert_eq!(scene.client().get(&query(nested("(", "1", ")", 3))).await.status, 200);
+    let deep = scene.client().get(&query(nested("(", "1", ")", 4))).await;
+    assert_refused(&deep, "query", "more than 3 deep (limits.expression_depth)", "depth");
+    let long = scene.client().get(&query("a".repeat(1_025))).await;
+    assert_refused(&long, "query", "longer than 1024 bytes (limits.expression_bytes)", "bytes");
+}
