@@ -13,6 +13,8 @@ pub enum AdminError {
     Request(String),
     /// There is no such thing in the organisation.
     Missing(&'static str),
+    /// It was right once and is not any more, with what is right now.
+    Stale(String),
     /// There is no database, and so none of this.
     NoDatabase,
     /// Alert rules are not synced by this proxy.
@@ -34,7 +36,9 @@ impl AdminError {
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
             | Self::NoRules => "not_found",
-            Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => "conflict",
+            Self::Stale(_) | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => {
+                "conflict"
+            }
             Self::Store(_) => "database_unavailable",
             Self::Ruler(_) => "ruler_unavailable",
             Self::Broken => "admin_broken",
@@ -51,7 +55,7 @@ impl From<StoreError> for AdminError {
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request(problem) => f.write_str(problem),
+            Self::Request(problem) | Self::Stale(problem) => f.write_str(problem),
             Self::Missing(what) | Self::Store(StoreError::Missing(what)) => {
                 write!(f, "there is no such {what}")
             }
