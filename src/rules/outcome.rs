@@ -223,8 +223,8 @@ fn done(
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
         let hash = rule.hash();
         let status = match ending.broken.get(&rule.id) {
+            _ if ending.is_live(kept, rule.id, &hash) => of(RuleState::Live, "", Some(hash)),
             Some(reason) => of(RuleState::Error, reason, still(rule.id)),
-            None if ending.is_live(kept, rule.id, &hash) => of(RuleState::Live, "", Some(hash)),
             None => {
                 let reason = "another rule of its group cannot be moved; it is tried again";
                 of(RuleState::Error, reason, still(rule.id))

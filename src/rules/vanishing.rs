@@ -304,7 +304,8 @@ impl<'a> Recognition<'a> {
         }
         // A second one is of a row that is gone, or just there twice: then nothing is lost with it.
         for (at, index) in doubles {
-            if self.gone_by_hash(at, index).is_none() {
+            let lost = self.gone_by_hash(at, index);
+            if lost.is_none_or(|rule| self.seen.contains(&rule)) {
                 self.found[at][index] = Some(Entry { rule: None, stays: true, is_exact: false });
             }
         }
@@ -322,12 +323,20 @@ impl<'a> Recognition<'a> {
                     continue;
                 }
                 let candidates = self.of_hash(at, index);
-                let known = candidates.iter().find(|rule| self.desired.contains_key(*rule));
-                if let Some(rule) = known {
-                    self.seen.insert(*rule);
+                let known = |is_seen: bool| {
+                    candidates.iter().copied().find(|rule| {
+                        self.desired.contains_key(rule) && self.seen.contains(rule) == is_seen
+                    })
+                };
+                // Of several that say the same, first one that has not been found anywhere.
+                let lost = self.gone_by_hash(at, index);
+                let is_new = lost.is_some_and(|rule| !self.seen.contains(&rule));
+                let stays = known(false).or_else(|| known(true).filter(|_| !is_new));
+                if let Some(rule) = stays {
+                    self.seen.insert(rule);
                     self.found[at][index] =
-                        Some(Entry { rule: Some(*rule), stays: true, is_exact: false });
-                } else if let Some(rule) = self.gone_by_hash(at, index) {
+                        Some(Entry { rule: Some(rule), stays: true, is_exact: false });
+                } else if let Some(rule) = lost {
                     self.seen.insert(rule);
                     gone.push((at, index, rule));
                 }

@@ -38,6 +38,8 @@ pub(super) enum Applied {
 /// What became of a group that is written with old versions kept.
 enum Widened {
     Done,
+    /// They are in a group of their own.
+    Aside,
     /// Mimir names one of its rules.
     Refused,
     /// Neither there nor in a group of their own.
@@ -91,12 +93,15 @@ impl<W: World> Activation<'_, W> {
         let (mut is_refused, mut has_written) = (false, false);
         // Groups that have been written with old versions kept, or cannot be.
         let mut widened = HashSet::new();
+        // Rules that stand in a group that nobody wants: the next plan deletes it.
+        let mut is_aside = false;
         loop {
             let mut left = VecDeque::new();
             let before = pending.len();
             while let Some(step) = pending.pop_front() {
                 let in_order = is_at_the_limit && !is_refused && self.broken.is_empty();
-                if self.is_broken_step(&step, plan) || !in_order && self.would_lose(&step, plan) {
+                let is_possible = in_order || !self.would_lose(&step, plan) && self.has_room(&step);
+                if self.is_broken_step(&step, plan) || !is_possible {
                     left.push_back(step);
                     continue;
                 }
@@ -125,6 +130,7 @@ impl<W: World> Activation<'_, W> {
             let Some(at) = next else { break };
             match self.widen(at, plan).await? {
                 Widened::Done => has_written = true,
+                Widened::Aside => (has_written, is_aside) = (true, true),
                 Widened::Refused => is_refused = true,
                 Widened::NoRoom => {
                     // There is no room to keep them. Where all that take are still to be written that
@@ -140,7 +146,7 @@ impl<W: World> Activation<'_, W> {
                 }
             }
         }
-        Ok(if pending.is_empty() && !is_refused && self.broken.is_empty() {
+        Ok(if pending.is_empty() && !is_refused && !is_aside && self.broken.is_empty() {
             Applied::Whole
         } else if is_refused || has_written {
             Applied::Again
@@ -171,10 +177,18 @@ impl<W: World> Activation<'_, W> {
         let entries = self.entries_of(group);
         entries.iter().copied().enumerate().filter(move |(_, entry)| {
             let Some(rule) = entry.rule else { return false };
+            if !entry.stays || members.contains(&rule) {
+                return false;
+            }
             let here = entries.iter().filter(|other| other.rule == Some(rule)).count();
-            let elsewhere = self.places.get(&rule).copied().unwrap_or(0) > here;
-            entry.stays && !members.contains(&rule) && !elsewhere
+            self.places.get(&rule).copied().unwrap_or(0) <= here
         })
+    }
+
+    /// Whether Mimir would count no group too many: it counts one that is written as one more.
+    fn has_room(&self, step: &Step) -> bool {
+        let limit = self.limits().groups.unwrap_or(usize::MAX);
+        !matches!(step, Step::Set(_)) || self.groups < limit
     }
 
     /// Whether a rule that stays would be in no group after a step.
@@ -235,7 +249,7 @@ impl<W: World> Activation<'_, W> {
         if self.groups >= limits.groups.unwrap_or(usize::MAX) {
             return Ok(Widened::NoRoom);
         }
-        // A group of their own for a while: the next plan deletes it, for nobody wants it.
+        // A group of their own for a while.
         let mut name = format!("{}~", group.name);
         while observed(plan, &name).is_some() || plan.groups.iter().any(|group| group.name == name)
         {
@@ -245,7 +259,7 @@ impl<W: World> Activation<'_, W> {
         match self.write(&aside, given.entries).await {
             Ok(()) => {
                 self.groups += 1;
-                Ok(Widened::Done)
+                Ok(Widened::Aside)
             }
             Err(WriteError::Ruler(RulerError::Refused(_))) => Ok(Widened::NoRoom),
             Err(error) => Err(error.into()),

@@ -7,7 +7,7 @@ use crate::rules::outcome::{Activated, Outcome};
 use crate::rules::overall::Loss;
 use crate::rules::survey::Phase;
 use crate::rules::tenants::TenantState;
-use crate::store::{GuardRow, RuleState, SyncRow};
+use crate::store::{GuardHeld, GuardRow, RuleState, SyncRow};
 use crate::tenancy::OrganisationId;
 
 impl Term {
@@ -83,7 +83,7 @@ impl Term {
         }
         if survey.phase == Phase::Looking {
             survey.done += 1;
-            if is_survey {
+            if is_survey || matches!(activated.outcome, Outcome::Deferred) {
                 let loss = Loss::from(activated.vanishing.clone());
                 survey.losses.insert(organisation.clone(), loss);
             }
@@ -195,7 +195,10 @@ impl Term {
                     rules: activated.vanishing.rules(),
                 }]);
             }
-            sync.guard_since = guard.as_ref().map(|_| now);
+            let id = |guard: &Option<GuardHeld>| guard.as_ref().map(|held| held.id.clone());
+            if id(&guard) != id(&sync.guard) {
+                sync.guard_since = guard.as_ref().map(|_| now);
+            }
             sync.guard = guard;
         }
         if before.as_ref() != Some(&sync) {

@@ -103,7 +103,10 @@ impl Term {
                 };
                 self.ledger.guards(judged.keys.keys().map(row).collect());
             }
-            self.leader.guard_since = judged.held.as_ref().map(|_| now);
+            let id = |guard: &Option<GuardHeld>| guard.as_ref().map(|held| held.id.clone());
+            if id(&judged.held) != id(&self.leader.guard) {
+                self.leader.guard_since = judged.held.as_ref().map(|_| now);
+            }
             self.leader.guard = judged.held;
             // Whoever confirms it has to find it.
             self.ledger.leader(self.leader.clone());

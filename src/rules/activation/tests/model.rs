@@ -112,6 +112,15 @@ impl Model {
         rules.map(|rule| rule.alert.clone()).collect()
     }
 
+    fn shown(&self) -> Vec<String> {
+        let rule = |rule: &AlertingRule| format!("{} {}", rule.alert, rule.expr);
+        let group = |group: &RuleGroup| {
+            let rules: Vec<String> = group.rules.iter().map(rule).collect();
+            format!("{} {}: {}", group.name, group.interval, rules.join(", "))
+        };
+        self.groups.values().map(group).collect()
+    }
+
     fn refusal(&self, group: &RuleGroup) -> Option<Refusal> {
         let is_bad = |rule: &AlertingRule| {
             rule.expr.starts_with("bad") || rule.annotations.values().any(|text| text == "{{")
@@ -386,6 +395,13 @@ impl Org {
         self.last.vanishing.rules().into_iter().map(|rule| rule.name).collect()
     }
 
+    /// The rules that Mimir refuses.
+    pub(super) fn refused_names(&self) -> BTreeSet<String> {
+        let is_bad = |row: &Row| matches!(row.kind, Kind::BadExpr | Kind::BadTemplate);
+        let bad = self.rows.iter().filter(|(_, row)| is_bad(row));
+        bad.map(|(number, _)| format!("A{number}")).collect()
+    }
+
     /// The alerts that Mimir has.
     pub(super) fn names(&self) -> BTreeSet<String> {
         self.model().names()
@@ -413,7 +429,7 @@ impl Org {
             });
             let status = model.statuses.get(&id(*number));
             let is_live = status.is_some_and(|status| status.state == RuleState::Live);
-            assert_eq!(is_live, is_there, "rule {number} {row:?}: {status:?} {:?}", model.groups);
+            assert_eq!(is_live, is_there, "rule {number} {row:?}: {status:?} {:?}", model.shown());
         }
         for (rule, status) in &model.statuses {
             let number = u32::try_from(rule.as_u128()).unwrap();
