@@ -201,9 +201,10 @@ impl Rejection {
                 | AdminError::NoRules
                 | AdminError::Store(StoreError::Missing(_)),
             ) => StatusCode::NOT_FOUND,
-            Self::Admin(AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_))) => {
-                StatusCode::CONFLICT
-            }
+            Self::Admin(
+                AdminError::Stale(_)
+                | AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_)),
+            ) => StatusCode::CONFLICT,
             Self::Admin(AdminError::Store(_) | AdminError::Ruler(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

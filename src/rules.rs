@@ -40,17 +40,21 @@ mod ledger;
 mod look;
 mod memory;
 mod outcome;
+mod overall;
 pub mod plan;
 pub mod preview;
 pub mod promql;
 pub mod refusal;
 mod requests;
 mod statuses;
+mod strangers;
 mod survey;
 pub mod template;
 mod tenants;
 mod term;
 mod trouble;
+mod vanishing;
+mod world;
 mod writer;
 
 pub use alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
@@ -66,6 +70,7 @@ pub use plan::{ParsedRows, Plan, parse_rows};
 pub use preview::{GroupAction, GroupChange, Preview, PreviewError};
 pub use promql::warn as promql_warning;
 pub use refusal::Refusals;
+pub use vanishing::{name_some, stale_in_words};
 
 use aws_lc_rs::digest::{SHA256, digest};
 

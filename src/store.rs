@@ -7,6 +7,7 @@
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
 //! line in the log, and never takes others with it.
 
+mod alert_rule_guard;
 mod alert_rule_leader;
 mod alert_rule_requests;
 mod alert_rule_status;
@@ -36,10 +37,11 @@ use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 
+pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
 pub use alert_rule_status::{RuleState, RuleStatusRow};
-pub use alert_rule_sync::{GuardHeld, SyncRow};
+pub use alert_rule_sync::SyncRow;
 pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
     Tombstones,

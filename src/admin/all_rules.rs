@@ -219,7 +219,8 @@ pub(super) async fn progress(
     request_body = Confirmation,
     responses((status = 200, description = "it is done", body = SyncProgress),
               (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "no such deletion waits")))]
+              (status = 404, description = "there is no such deletion"),
+              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,

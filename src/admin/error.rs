@@ -16,6 +16,8 @@ pub enum AdminError {
     Beyond(Scopes),
     /// There is no such thing in the organisation.
     Missing(&'static str),
+    /// It was right once and is not any more, with what is right now.
+    Stale(String),
     /// There is no database, and so none of this.
     NoDatabase,
     /// Alert rules are not synced by this proxy.
@@ -38,7 +40,9 @@ impl AdminError {
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
             | Self::NoRules => "not_found",
-            Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => "conflict",
+            Self::Stale(_) | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => {
+                "conflict"
+            }
             Self::Store(_) => "database_unavailable",
             Self::Ruler(_) => "ruler_unavailable",
             Self::Broken => "admin_broken",
@@ -55,7 +59,7 @@ impl From<StoreError> for AdminError {
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request(problem) => f.write_str(problem),
+            Self::Request(problem) | Self::Stale(problem) => f.write_str(problem),
             Self::Beyond(scopes) => {
                 let names: Vec<_> = scopes.names().collect();
                 let names = names.join(", ");

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::wire::time_text;
-use crate::rules::{Preview, Verdict};
-use crate::store::{SyncRequest, SyncRow};
+use crate::rules::Preview;
+use crate::store::{HeldRule, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
 
 /// An organisation's rules.
@@ -69,6 +69,28 @@ pub(super) struct GuardView {
     /// What would be deleted.
     pub(super) reason: String,
     pub(super) since: Option<String>,
+    /// The rules that would vanish, where one organisation's rules are listed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) rules: Vec<HeldRuleView>,
+}
+
+/// A rule that would vanish.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HeldRuleView {
+    /// Its row's identifier, if its row is known.
+    pub(super) id: Option<Uuid>,
+    pub(super) name: String,
+    /// The group that it is in.
+    pub(super) group: String,
+    /// Why it would vanish.
+    pub(super) why: String,
+}
+
+impl From<HeldRule> for HeldRuleView {
+    fn from(rule: HeldRule) -> Self {
+        let HeldRule { key, name, group, why } = rule;
+        Self { id: Uuid::try_parse(&key).ok(), name, group, why }
+    }
 }
 
 /// What a sync would change.
@@ -83,8 +105,12 @@ pub(super) struct DiffView {
     pub(super) diff: String,
     /// Rules that cannot go live.
     pub(super) not_live: Vec<NotLiveView>,
-    /// Set if the guard would hold the deletion back.
+    /// Why the guard would hold the deletion back, if it would.
     pub(super) guard: Option<String>,
+    /// What is to be confirmed then.
+    pub(super) guard_id: Option<String>,
+    /// The rules that would vanish.
+    pub(super) vanishing: Vec<HeldRuleView>,
 }
 
 /// A group that would change.
@@ -135,7 +161,8 @@ pub(super) enum SyncAnswer {
 impl DiffView {
     /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
-        2 * self.diff.len() + 200 * (self.changes.len() + self.not_live.len() + 1)
+        2 * self.diff.len()
+            + 200 * (self.changes.len() + self.not_live.len() + self.vanishing.len() + 1)
     }
 
     /// Whether there is nothing to tell.
@@ -176,7 +203,7 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
         guard: sync.and_then(|sync| {
             let guard = sync.guard.as_ref()?;
             let since = sync.guard_since.map(time_text);
-            Some(GuardView { id: guard.id.clone(), reason: guard.reason.clone(), since })
+            Some(guard_view(&guard.id, &guard.reason, since))
         }),
         absent_since: sync.and_then(|sync| sync.absent_since).map(time_text),
     }
@@ -189,7 +216,7 @@ pub(super) fn without_the_inside(view: SyncView) -> SyncView {
 }
 
 pub(super) fn guard_view(id: &str, reason: &str, since: Option<String>) -> GuardView {
-    GuardView { id: id.to_owned(), reason: reason.to_owned(), since }
+    GuardView { id: id.to_owned(), reason: reason.to_owned(), since, rules: Vec::new() }
 }
 
 pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> DiffView {
@@ -221,9 +248,8 @@ pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> Dif
             })
             .collect(),
         not_live: refused.chain(quarantined).chain(over).collect(),
-        guard: match &preview.verdict {
-            Verdict::Pass => None,
-            Verdict::Hold(reason) => Some(reason.to_string()),
-        },
+        guard: preview.guard.as_ref().map(|guard| guard.reason.clone()),
+        guard_id: preview.guard.as_ref().map(|guard| guard.id.clone()),
+        vanishing: preview.vanishing.iter().cloned().map(HeldRuleView::from).collect(),
     }
 }

@@ -15,14 +15,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::rule_views::{
-    DiffView, RuleList, RuleView, SyncAnswer, SyncProgress, diff_view, progress_view, sync_view,
-    without_the_inside,
+    DiffView, HeldRuleView, RuleList, RuleView, SyncAnswer, SyncProgress, diff_view, progress_view,
+    sync_view, without_the_inside,
 };
 use super::wire::{Answer, read_body, time_text};
 use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;
-use crate::rules::{Busy, Desk, Engine, PreviewError, promql_warning};
-use crate::store::{AlertRuleRow, NewSyncRequest, RuleStatusRow};
+use crate::rules::{Busy, Desk, Engine, PreviewError, promql_warning, stale_in_words};
+use crate::store::{AlertRuleRow, Confirmed, NewSyncRequest, RuleStatusRow};
 use crate::tenancy::OrganisationId;
 
 /// The deletion that is confirmed.
@@ -52,12 +52,18 @@ pub(super) async fn list(
     let (whose, sync_of) = (organisation.clone(), organisation.clone());
     let read = parts.desk()?.run(async move |engine: Arc<Engine>| rule_views(&engine, whose).await);
     let rules = read.await??;
-    let sync = parts.rules()?.store().rule_sync_of(sync_of).await?;
+    let store = parts.rules()?.store();
+    let sync = store.rule_sync_of(sync_of.clone()).await?;
+    let mut view = without_the_inside(sync_view(sync.as_ref()));
+    if let Some(guard) = &mut view.guard {
+        let held = store.guard_rows(guard.id.clone(), Some(sync_of)).await?;
+        guard.rules = held.into_iter().flat_map(|row| row.rules).map(HeldRuleView::from).collect();
+    }
     let list = RuleList {
         organisation: organisation.to_string(),
         tenant: parts.authorizer.tenant_name(&organisation),
         rules,
-        sync: without_the_inside(sync_view(sync.as_ref())),
+        sync: view,
     };
     Ok(Answer::of(&list))
 }
@@ -175,7 +181,8 @@ pub(super) async fn progress(
     params(("organisation" = String, Path)), request_body = Confirmation,
     responses((status = 200, description = "it is done", body = SyncProgress),
               (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "no such deletion waits")))]
+              (status = 404, description = "there is no such deletion"),
+              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
@@ -198,10 +205,11 @@ pub(super) async fn confirm_and_sync(
         return Err(AdminError::Missing("deletion that waits"));
     }
     let by = request.requested_by.clone();
-    let is_waiting =
-        engine.store().confirm_guard(request.organisation.clone(), guard.clone(), by).await?;
-    if !is_waiting {
-        return Err(AdminError::Missing("deletion that waits"));
+    let organisation = request.organisation.clone();
+    match engine.store().confirm_guard(organisation, guard.clone(), by).await? {
+        Confirmed::Noted => {}
+        Confirmed::Unknown => return Err(AdminError::Missing("deletion that waits")),
+        stale => return Err(AdminError::Stale(stale_in_words(&guard, &stale))),
     }
     Ok(request_and_wait(engine, request, poll).await?.about(format!("guard {guard}")))
 }

@@ -1,4 +1,4 @@
-//! `rules check | diff | sync`
+//! `rules check | diff | sync | guard`
 //!
 //! Exit codes, for pipelines: 0 all is well, 1 something is not (rules that cannot go live,
 //! differences), 64 the configuration, the file or the organisation, 69 the database or Mimir gave no
@@ -7,6 +7,7 @@
 mod check;
 mod diff;
 mod file;
+mod guard;
 mod sync;
 
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub enum RulesCommand {
     Diff(diff::Diff),
     /// Bring the rules to Mimir now.
     Sync(Of),
+    /// Deletions that wait for an administrator.
+    #[command(subcommand)]
+    Guard(guard::Guard),
 }
 
 /// Whose rules.
@@ -63,6 +67,7 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
             RulesCommand::Check(args) => check::check(config, args).await,
             RulesCommand::Diff(args) => diff::diff(config, args).await,
             RulesCommand::Sync(of) => sync::sync(config, of).await,
+            RulesCommand::Guard(guard) => guard::guard(config, guard).await,
         }
     })?;
     // What stops them before they begin is what they were told.

@@ -63,6 +63,7 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Request("x".to_owned())),
         Rejection::Admin(AdminError::Beyond([Scope::MetricsRead].into_iter().collect())),
         Rejection::Admin(AdminError::Missing("device key")),
+        Rejection::Admin(AdminError::Stale("x".to_owned())),
         Rejection::Admin(AdminError::NoDatabase),
         Rejection::Admin(AdminError::Store(StoreError::Unavailable("10.0.0.7 refused".to_owned()))),
         Rejection::Admin(AdminError::Store(StoreError::Unreachable("10.0.0.7 refused".to_owned()))),

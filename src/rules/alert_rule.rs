@@ -97,22 +97,28 @@ impl AlertRule {
     /// What makes it this rule, as SHA-256 in hexadecimal: equal for two spellings of one rule, and
     /// different when anything that Mimir would evaluate differs, or where.
     pub fn hash(&self) -> String {
-        let mut hash = Hash::new();
-        hash.text(&self.group);
-        hash.number(self.interval.as_millis());
-        hash.text(&self.rule.alert);
-        hash.text(&self.rule.expr);
-        hash.number(self.rule.for_duration.as_millis());
-        hash.number(self.rule.keep_firing_for.as_millis());
-        for pairs in [&self.rule.labels, &self.rule.annotations] {
-            hash.number(pairs.len() as u64);
-            for (name, value) in pairs {
-                hash.text(name);
-                hash.text(value);
-            }
-        }
-        hash.finish()
+        hash_in(&self.group, self.interval, &self.rule)
     }
+
+    /// The same without the group.
+    pub(super) fn content_hash(&self) -> String {
+        content_hash(self.interval, &self.rule)
+    }
+}
+
+/// The hash of a rule of a group, see [`AlertRule::hash`].
+pub(super) fn hash_in(group: &str, interval: PromDuration, rule: &AlertingRule) -> String {
+    let mut hash = Hash::new();
+    hash.text(group);
+    hash.rule(interval, rule);
+    hash.finish()
+}
+
+/// The hash of a rule wherever it stands.
+pub(super) fn content_hash(interval: PromDuration, rule: &AlertingRule) -> String {
+    let mut hash = Hash::new();
+    hash.rule(interval, rule);
+    hash.finish()
 }
 
 /// Every text goes in with its length, so that no two rules are one sequence of bytes.
@@ -121,6 +127,21 @@ struct Hash(digest::Context);
 impl Hash {
     fn new() -> Self {
         Self(digest::Context::new(&digest::SHA256))
+    }
+
+    fn rule(&mut self, interval: PromDuration, rule: &AlertingRule) {
+        self.number(interval.as_millis());
+        self.text(&rule.alert);
+        self.text(&rule.expr);
+        self.number(rule.for_duration.as_millis());
+        self.number(rule.keep_firing_for.as_millis());
+        for pairs in [&rule.labels, &rule.annotations] {
+            self.number(pairs.len() as u64);
+            for (name, value) in pairs {
+                self.text(name);
+                self.text(value);
+            }
+        }
     }
 
     fn number(&mut self, number: u64) {

@@ -1,11 +1,13 @@
-//! Expressions, by the word of Mimir's own parser: whether one is valid, and how it writes it. Two texts that it writes alike are one expression,
-//! and a difference in white space or comments is no reason to write a group anew.
+//! Expressions, as Mimir's own parser sees them: whether one is valid, and how it writes it. Two texts
+//! that it writes alike are one expression, and a difference in white space or comments is no reason
+//! to write a group again.
 
 use std::collections::HashMap;
 
 use moka::sync::Cache;
 
 use super::refusal::in_words;
+use super::world::Asks;
 use super::writer::ask;
 use crate::mimir::expression::{self, ExpressionLimits};
 use crate::mimir::ruler::{RulerClient, RulerError};
@@ -46,7 +48,7 @@ impl Formats {
     }
 
     /// An expression as Mimir writes it; none if it is none.
-    async fn of(
+    pub(super) async fn of(
         &self,
         client: &RulerClient,
         tenant: &TenantId,
@@ -67,23 +69,20 @@ impl Formats {
         self.known.insert(expr.to_owned(), formatted.clone());
         Ok(formatted)
     }
+}
 
-    /// Asks about pairs of texts, and says which of them are one expression.
-    pub(super) async fn same(
-        &self,
-        client: &RulerClient,
-        tenant: &TenantId,
-        pairs: Vec<(&str, &str)>,
-    ) -> Result<SameExpressions, RulerError> {
-        let mut same = HashMap::new();
-        for (one, other) in pairs {
-            let formatted = self.of(client, tenant, one).await?;
-            let is_same =
-                formatted.is_some() && formatted == self.of(client, tenant, other).await?;
-            same.insert((one.to_owned(), other.to_owned()), is_same);
-        }
-        Ok(SameExpressions(same))
+/// Asks about pairs of texts, and says which of them are one expression.
+pub(super) async fn same(
+    world: &impl Asks,
+    pairs: Vec<(&str, &str)>,
+) -> Result<SameExpressions, RulerError> {
+    let mut same = HashMap::new();
+    for (one, other) in pairs {
+        let formatted = world.format(one).await?;
+        let is_same = formatted.is_some() && formatted == world.format(other).await?;
+        same.insert((one.to_owned(), other.to_owned()), is_same);
     }
+    Ok(SameExpressions(same))
 }
 
 /// Which pairs of texts are one expression.

@@ -68,6 +68,14 @@ impl Removal {
         self.observed.saturating_sub(self.remaining)
     }
 
+    /// Whether it is what somebody does every day: all of it is explained, and it is a single rule or
+    /// less than the share of the tenant's that is watched for.
+    pub fn is_small(&self, config: &GuardConfig) -> bool {
+        let vanished = self.vanished();
+        let is_part = precise(vanished) < precise(self.observed) * config.tenant_share;
+        self.unexplained() == 0 && (vanished <= 1 || is_part)
+    }
+
     /// How many would vanish without the database saying so.
     pub fn unexplained(&self) -> usize {
         self.missing.max(self.vanished().saturating_sub(self.explained))

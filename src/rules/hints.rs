@@ -26,11 +26,20 @@ pub(super) struct Waiting {
     pub(super) requests: bool,
 }
 
+/// Organisations that wait by name.
+const MOST: usize = 50_000;
+
 impl Hints {
     /// One organisation's rules may have changed.
     pub fn organisation(&self, organisation: OrganisationId) {
         self.change(|waiting| {
-            waiting.organisations.entry(organisation).or_insert_with(Instant::now);
+            let is_room = waiting.organisations.len() < MOST;
+            if is_room || waiting.organisations.contains_key(&organisation) {
+                waiting.organisations.entry(organisation).or_insert_with(Instant::now);
+            } else {
+                // Whatever is not remembered by name is found by a full resync.
+                waiting.everything = true;
+            }
         });
     }
 

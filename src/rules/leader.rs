@@ -10,7 +10,7 @@ use super::engine::Engine;
 use super::hints::Hints;
 use super::lease::Lease;
 use super::ledger::Ledger;
-use super::term::Term;
+use super::term::{Notes, Term};
 use crate::store::{Leadership, StoreError};
 
 /// How often a copy that does not lead tries to. A leader that is frozen or cut off is replaced
@@ -114,11 +114,16 @@ async fn begin(
 ) -> Result<Term, StoreError> {
     let mut leader = engine.store.rule_leader().await?;
     let syncs = engine.store.rule_syncs().await?;
+    let held = match &leader.guard {
+        Some(guard) => engine.store.guard_rows(guard.id.clone(), None).await?,
+        None => Vec::new(),
+    };
     holder.clone_into(&mut leader.holder);
     leader.since = Some(time::OffsetDateTime::UNIX_EPOCH + engine.clock.now());
     ledger.leader(leader.clone());
     let (engine, hints) = (Arc::clone(engine), Arc::clone(hints));
-    Ok(Term::new(engine, lease.clone(), hints, ledger, leader, syncs))
+    let (notes, lease) = (Notes { leader, syncs, held }, lease.clone());
+    Ok(Term::new(engine, lease, hints, ledger, notes))
 }
 
 /// Renews the lease until that fails.

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::hints::Hints;
 use super::lease::Lease;
 use super::statuses::StatusChanges;
-use crate::store::{LeaderRow, RuleStatusRow, StoreError, SyncRow, Tombstones};
+use crate::store::{GuardRow, LeaderRow, RuleStatusRow, StoreError, SyncRow, Tombstones};
 use crate::tenancy::OrganisationId;
 
 /// Where results are handed in.
@@ -23,6 +23,8 @@ pub(super) struct Ledger(UnboundedSender<Entry>);
 
 enum Entry {
     Statuses(StatusChanges),
+    Guards(Vec<GuardRow>),
+    Confirmed(OrganisationId),
     Sync(Box<SyncRow>),
     Buried(OrganisationId, Tombstones),
     Forget(OrganisationId),
@@ -46,6 +48,9 @@ struct Batch {
     /// One for each rule, whosever it is: two rows for one cannot be written at once.
     written: HashMap<Uuid, RuleStatusRow>,
     gone: HashSet<(OrganisationId, Uuid)>,
+    /// By deletion and organisation.
+    guards: HashMap<(String, OrganisationId), GuardRow>,
+    confirmed: HashSet<OrganisationId>,
     syncs: HashMap<OrganisationId, SyncRow>,
     buried: Vec<(OrganisationId, Tombstones)>,
     forgotten: Vec<OrganisationId>,
@@ -75,6 +80,18 @@ impl Ledger {
         if !changes.written.is_empty() || !changes.gone.is_empty() {
             self.hand_in(Entry::Statuses(changes));
         }
+    }
+
+    /// Deletions that are held back, to be written before whatever names them.
+    pub(super) fn guards(&self, rows: Vec<GuardRow>) {
+        if !rows.is_empty() {
+            self.hand_in(Entry::Guards(rows));
+        }
+    }
+
+    /// What was confirmed of an organisation is carried out.
+    pub(super) fn end_confirmations(&self, organisation: OrganisationId) {
+        self.hand_in(Entry::Confirmed(organisation));
     }
 
     pub(super) fn sync(&self, row: SyncRow) {
@@ -168,6 +185,14 @@ impl Batch {
                     self.written.insert(row.rule, row);
                 }
             }
+            Entry::Guards(rows) => {
+                for row in rows {
+                    self.guards.insert((row.id.clone(), row.organisation.clone()), row);
+                }
+            }
+            Entry::Confirmed(organisation) => {
+                self.confirmed.insert(organisation);
+            }
             Entry::Sync(row) => {
                 self.syncs.insert(row.organisation.clone(), *row);
             }
@@ -192,6 +217,12 @@ impl Batch {
         if !written.is_empty() || !self.gone.is_empty() {
             let gone = self.gone.iter().cloned().collect();
             left = store.write_rule_statuses(written, gone).await?;
+        }
+        if !self.guards.is_empty() {
+            store.write_guards(self.guards.values().cloned().collect()).await?;
+        }
+        for organisation in &self.confirmed {
+            store.end_confirmations(organisation.clone()).await?;
         }
         if !self.syncs.is_empty() {
             store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;

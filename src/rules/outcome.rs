@@ -1,14 +1,14 @@
 //! What an activation came to, and what that means for each rule.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::guard::Removal;
 use super::memory::Memory;
 use super::plan::{ParsedRows, Plan, Quarantine};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
 use super::trouble::Trouble;
+use super::vanishing::{Entries, Entry, Vanishing};
 use crate::mimir::ruler::RulerLimits;
 use crate::store::{AlertRuleRow, GuardHeld, RuleState, Tombstones};
 use crate::tenancy::OrganisationId;
@@ -58,7 +58,11 @@ pub(super) struct Activated {
     /// Whether anything was written to Mimir.
     pub(super) wrote: bool,
     /// What would vanish, or has.
-    pub(super) removal: Removal,
+    pub(super) vanishing: Vanishing,
+    /// How many rules have vanished.
+    pub(super) removed: usize,
+    /// An administrator has confirmed it.
+    pub(super) by_confirmation: bool,
     /// Deletions that have been carried out.
     pub(super) buried: Tombstones,
     /// Why Mimir takes no group of some rules, if so.
@@ -108,12 +112,77 @@ pub(super) struct Ending<'a> {
     pub(super) plan: Option<&'a Plan>,
     /// Rules that Mimir will not take.
     pub(super) quarantine: &'a Quarantine,
-    /// Rules that are known to be live as they are.
-    pub(super) live: &'a HashSet<Uuid>,
-    /// Rules whose group was deleted to be written anew, and has not been.
-    pub(super) lost: &'a HashSet<Uuid>,
+    /// What Mimir has by now; none if it could not be asked.
+    pub(super) presence: Option<&'a Presence>,
     /// Rules of groups that Mimir will not take as a whole.
     pub(super) broken: &'a HashMap<Uuid, String>,
+    /// Whether anything was written.
+    pub(super) wrote: bool,
+}
+
+/// Which rules Mimir has, by their rows.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    /// In any version, and whether surely as the row says.
+    rules: HashMap<Uuid, bool>,
+}
+
+impl Presence {
+    /// What is there, if a group of which it is uncertain may or may not have been written.
+    pub(super) fn of(mut entries: Entries, uncertain: Option<(String, Vec<Entry>)>) -> Self {
+        let one = Self::certain(&entries);
+        let Some((group, written)) = uncertain else { return one };
+        entries.insert(group, written);
+        let other = Self::certain(&entries);
+        let mut rules = one.rules;
+        for (rule, is_exact) in &mut rules {
+            *is_exact &= other.is_exact(*rule);
+        }
+        for rule in other.rules.into_keys() {
+            rules.entry(rule).or_insert(false);
+        }
+        Self { rules }
+    }
+
+    fn certain(entries: &Entries) -> Self {
+        let mut rules: HashMap<Uuid, bool> = HashMap::new();
+        for entry in entries.values().flatten() {
+            if let Some(rule) = entry.rule {
+                *rules.entry(rule).or_default() |= entry.is_exact;
+            }
+        }
+        Self { rules }
+    }
+
+    fn is_exact(&self, rule: Uuid) -> bool {
+        self.rules.get(&rule).copied().unwrap_or(false)
+    }
+}
+
+impl Ending<'_> {
+    /// What is live of a rule by its status, if Mimir has it in any version.
+    fn still(&self, kept: &KeptStatuses, rule: Uuid) -> Option<String> {
+        let is_there = self.presence.is_none_or(|presence| presence.rules.contains_key(&rule));
+        live_hash(kept, rule).filter(|_| is_there)
+    }
+
+    /// Whether Mimir evaluates a rule as its row says. Where it could not be asked, its status says
+    /// what is known.
+    fn is_live(&self, kept: &KeptStatuses, rule: Uuid, hash: &str) -> bool {
+        match self.presence {
+            Some(presence) => presence.is_exact(rule),
+            None => live_hash(kept, rule).as_deref() == Some(hash),
+        }
+    }
+
+    /// The statuses of rows that are not there: kept while Mimir has their rules, so that they are
+    /// missed.
+    fn of_rows_that_are_gone(&self, kept: &KeptStatuses) -> KeptStatuses {
+        let is_there =
+            |rule: &Uuid| self.presence.is_none_or(|presence| presence.rules.contains_key(rule));
+        let gone = kept.iter().filter(|(rule, _)| is_there(rule));
+        gone.map(|(rule, status)| (*rule, status.clone())).collect()
+    }
 }
 
 /// What becomes of each rule.
@@ -132,6 +201,10 @@ pub(super) fn report(
             let reason = format!("{}; it is tried again", trouble.words);
             unfinished(parsed, kept, ending, RuleState::Error, &reason)
         }
+        (Outcome::Deferred, _) if ending.wrote => {
+            let reason = "waits until all organisations have been read";
+            unfinished(parsed, kept, ending, RuleState::Pending, reason)
+        }
         (Outcome::Deferred | Outcome::LeaseLost, _)
         | (Outcome::Unchanged | Outcome::Applied, None) => kept.clone(),
     }
@@ -143,33 +216,38 @@ fn done(
     plan: &Plan,
     ending: &Ending<'_>,
 ) -> KeptStatuses {
-    let mut now = KeptStatuses::with_capacity(kept.len());
+    // What could not be deleted is still live.
+    let mut now = ending.of_rows_that_are_gone(kept);
+    let still = |rule| ending.still(kept, rule);
     let of = |state, reason: &str, live_hash| kept_as(state, reason.to_owned(), live_hash);
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
+        let hash = rule.hash();
         let status = match ending.broken.get(&rule.id) {
-            Some(reason) => {
-                let still = live_hash(kept, rule.id);
-                of(RuleState::Error, reason, still.filter(|_| !ending.lost.contains(&rule.id)))
+            _ if ending.is_live(kept, rule.id, &hash) => of(RuleState::Live, "", Some(hash)),
+            Some(reason) => of(RuleState::Error, reason, still(rule.id)),
+            None => {
+                let reason = "another rule of its group cannot be moved; it is tried again";
+                of(RuleState::Error, reason, still(rule.id))
             }
-            None => of(RuleState::Live, "", Some(rule.hash())),
         };
         now.insert(rule.id, status);
     }
     for rule in &plan.over_limit {
-        now.insert(rule.id, of(RuleState::OverLimit, &over_limit(plan), None));
+        now.insert(rule.id, of(RuleState::OverLimit, &over_limit(plan), still(rule.id)));
     }
     for (rule, reason) in &plan.quarantined {
         let refused_hash = Some(rule.hash());
-        now.insert(rule.id, Kept { refused_hash, ..of(RuleState::Invalid, reason, None) });
+        let status = of(RuleState::Invalid, reason, still(rule.id));
+        now.insert(rule.id, Kept { refused_hash, ..status });
     }
     for (rule, reason) in &parsed.refused {
-        now.insert(*rule, of(RuleState::Invalid, reason, None));
+        now.insert(*rule, of(RuleState::Invalid, reason, still(*rule)));
     }
     for rule in &parsed.disabled {
-        now.insert(*rule, of(RuleState::Disabled, "", None));
+        now.insert(*rule, of(RuleState::Disabled, "", still(*rule)));
     }
     for (rule, reason) in &parsed.crowded_out {
-        now.insert(*rule, of(RuleState::OverLimit, reason, None));
+        now.insert(*rule, of(RuleState::OverLimit, reason, still(*rule)));
     }
     now
 }
@@ -187,7 +265,7 @@ fn over_limit(plan: &Plan) -> String {
     )
 }
 
-/// What was live before is so still, unless it has been replaced by now.
+/// What Mimir had before it has still, unless it has been replaced by now.
 fn unfinished(
     parsed: &ParsedRows,
     kept: &KeptStatuses,
@@ -195,13 +273,11 @@ fn unfinished(
     state: RuleState,
     reason: &str,
 ) -> KeptStatuses {
-    // Rows that are not there may still be live: they are kept, so that they are missed.
-    let mut now = kept.clone();
-    let still = |rule| live_hash(kept, rule).filter(|_| !ending.lost.contains(&rule));
+    let mut now = ending.of_rows_that_are_gone(kept);
+    let still = |rule| ending.still(kept, rule);
     for rule in &parsed.enabled {
         let hash = rule.hash();
-        let is_live = ending.live.contains(&rule.id) || still(rule.id).as_ref() == Some(&hash);
-        let status = if is_live {
+        let status = if ending.is_live(kept, rule.id, &hash) {
             kept_as(RuleState::Live, String::new(), Some(hash))
         } else {
             // A reason of the rule's own comes before that of the whole.

@@ -1,6 +1,5 @@
-//! What there is to do for one tenant: rows and Mimir's listing -> groups that should be, what
-//! differs, and what would vanish. Pure but for the question to Mimir whether two expressions are
-//! one.
+//! What there is to do for one tenant: rows and Mimir's listing -> groups that should be, and what
+//! differs. Pure but for the question to Mimir whether two expressions are one.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,11 +9,12 @@ use uuid::Uuid;
 
 use super::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
 use super::desired::{Desired, DesiredGroup, desired};
-use super::diff::{Diff, diff};
-use super::guard::Removal;
-use super::statuses::KeptStatuses;
-use crate::mimir::ruler::{Listed, RulerLimits, StoredGroup};
-use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, Tombstones};
+use super::diff::{Diff, diff, differing_exprs};
+use super::expressions::same;
+use super::world::Asks;
+use crate::config::GuardConfig;
+use crate::mimir::ruler::{Listed, RulerError, RulerLimits, StoredGroup};
+use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES};
 
 /// The rows of an organisation, read.
 #[derive(Clone, Debug, Default)]
@@ -190,50 +190,62 @@ impl Plan {
     pub fn desired_rules(&self) -> usize {
         self.groups.iter().map(|group| group.members.len()).sum()
     }
+}
 
-    /// What would vanish from Mimir, and how much of that the database explains: rules that are known
-    /// to have been live and that were deleted since, switched off, refused or crowded out. Where
-    /// nothing is known to be live nothing is explained.
-    pub(super) fn removal(
+/// What holds for every plan.
+pub(super) struct Settings<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) guard: &'a GuardConfig,
+    pub(super) defaults: RuleDefaults,
+    /// The limits where Mimir does not tell.
+    pub(super) limits: RulerLimits,
+}
+
+/// What a plan is made of.
+pub(super) struct Basis<'a> {
+    pub(super) parsed: &'a ParsedRows,
+    pub(super) quarantine: &'a Quarantine,
+    /// The limits as Mimir has told them, if it has been asked not long ago.
+    pub(super) told: Option<RulerLimits>,
+    /// Those that a refusal has shown.
+    pub(super) shown: RulerLimits,
+    pub(super) listed: &'a Listed,
+}
+
+impl Basis<'_> {
+    /// Makes a plan, and gives the limits as Mimir tells them if it had to be asked for them: only
+    /// whoever comes near one has to know it.
+    pub(super) async fn plan(
         &self,
-        parsed: &ParsedRows,
-        kept: &KeptStatuses,
-        tombstones: &Tombstones,
-    ) -> Removal {
-        let gone = gone(parsed, kept);
-        let missing = gone.iter().filter(|rule| !tombstones.contains_key(rule)).count();
-        let set_aside = parsed
-            .refused
-            .iter()
-            .chain(&parsed.crowded_out)
-            .map(|(rule, _)| rule)
-            .chain(&parsed.disabled)
-            .chain(self.quarantined.iter().map(|(rule, _)| &rule.id))
-            .chain(self.over_limit.iter().map(|rule| &rule.id));
-        let set_aside = set_aside.filter(|rule| was_live(kept, rule)).count();
-        Removal {
-            observed: self.observed_rules(),
-            remaining: self.desired_rules(),
-            explained: gone.len() - missing + set_aside,
-            missing,
+        world: &impl Asks,
+        by_default: RulerLimits,
+    ) -> Result<(Plan, Option<RulerLimits>), RulerError> {
+        let assumed = self.told.unwrap_or(by_default).within(self.shown);
+        let plan = self.plan_within(world, &assumed).await?;
+        if self.told.is_some() || !plan.is_near(&assumed) {
+            return Ok((plan, None));
         }
+        let told = world.limits().await?;
+        let limits = told.within(self.shown);
+        if limits == assumed {
+            return Ok((plan, Some(told)));
+        }
+        Ok((self.plan_within(world, &limits).await?, Some(told)))
     }
-}
 
-fn was_live(kept: &KeptStatuses, rule: &Uuid) -> bool {
-    kept.get(rule).is_some_and(|status| status.live_hash.is_some())
-}
-
-/// Rules that are live and whose rows are not there.
-pub(super) fn gone(parsed: &ParsedRows, kept: &KeptStatuses) -> Vec<Uuid> {
-    let there: HashSet<Uuid> = parsed
-        .enabled
-        .iter()
-        .map(|rule| rule.id)
-        .chain(parsed.refused.iter().map(|(rule, _)| *rule))
-        .chain(parsed.disabled.iter().copied())
-        .chain(parsed.crowded_out.iter().map(|(rule, _)| *rule))
-        .collect();
-    let live = kept.iter().filter(|(_, status)| status.live_hash.is_some()).map(|(rule, _)| *rule);
-    live.filter(|rule| !there.contains(rule)).collect()
+    /// Reads from Mimir at most whether two expressions are one.
+    async fn plan_within(
+        &self,
+        world: &impl Asks,
+        limits: &RulerLimits,
+    ) -> Result<Plan, RulerError> {
+        let listed = self.listed;
+        let wanted = wanted(&self.parsed.enabled, self.quarantine, limits, listed.others);
+        let pairs = differing_exprs(&wanted.desired.groups, &listed.ours);
+        if pairs.is_empty() {
+            return Ok(Plan::new(wanted, listed, &|_, _| false));
+        }
+        let same = same(world, pairs).await?;
+        Ok(Plan::new(wanted, listed, &|one, other| same.are(one, other)))
+    }
 }

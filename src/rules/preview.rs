@@ -10,11 +10,14 @@ use super::diff::Write;
 use super::engine::Engine;
 use super::expressions::fault_of;
 use super::guard::{Verdict, judge};
-use super::plan::{ParsedRows, Plan, Quarantine, parse_rows};
+use super::plan::{Basis, ParsedRows, Plan, Quarantine, parse_rows};
 use super::statuses::KeptStatuses;
 use super::tenants::shown_by;
+use super::vanishing::attribute;
+use super::world::Asking;
+use super::writer::ask;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
-use crate::store::StoreError;
+use crate::store::{GuardHeld, HeldRule, StoreError};
 use crate::tenancy::{OrganisationId, TenantId};
 
 /// Why nothing can be said.
@@ -39,8 +42,10 @@ pub struct Preview {
     pub parsed: ParsedRows,
     /// What there would be to do.
     pub plan: Plan,
-    /// What the guard would say.
-    pub verdict: Verdict,
+    /// The deletion that the guard would hold back, if any.
+    pub guard: Option<GuardHeld>,
+    /// The rules that would vanish.
+    pub vanishing: Vec<HeldRule>,
 }
 
 /// What would happen to a group.
@@ -90,8 +95,8 @@ impl Engine {
         let tenant = self.tenant_of(organisation);
         let tenant = tenant.map_err(|error| PreviewError::Tenant(error.to_string()))?;
         let parsed = parse_rows(&rows, &self.defaults());
-        let listed = self.list(&tenant).await?.parse(&self.config.namespace)?;
-        let shown = shown_by(self.store.rule_sync_of(organisation.clone()).await?.as_ref());
+        let listed = ask(|| self.client.list_raw(&tenant)).await?.parse(&self.config.namespace)?;
+        let sync = self.store.rule_sync_of(organisation.clone()).await?;
         let kept: KeptStatuses = statuses.into_iter().map(|row| (row.rule, row.into())).collect();
         let mut quarantine = Quarantine::default();
         for status in kept.values() {
@@ -99,14 +104,27 @@ impl Engine {
                 quarantine.put(hash.clone(), &status.reason);
             }
         }
-        let planned = self.plan(&tenant, &parsed, &quarantine, None, shown, &listed).await?;
-        let (mut plan, told) = planned;
+        let asking = Asking { engine: self, tenant: &tenant };
+        let (shown, limits) = (shown_by(sync.as_ref()), self.settings().limits);
+        let basis =
+            Basis { parsed: &parsed, quarantine: &quarantine, told: None, shown, listed: &listed };
+        let (mut plan, told) = basis.plan(&asking, limits).await?;
         if self.find_faults(&tenant, &plan, &mut quarantine).await {
-            plan = self.plan(&tenant, &parsed, &quarantine, told, shown, &listed).await?.0;
+            let basis =
+                Basis { parsed: &parsed, quarantine: &quarantine, told, shown, listed: &listed };
+            plan = basis.plan(&asking, limits).await?.0;
         }
-        let removal = plan.removal(&parsed, &kept, &tombstones);
-        let verdict = judge(&removal, &self.config.guard);
-        Ok(Preview { tenant, parsed, plan, verdict })
+        let vanishing = attribute(&plan, &parsed, &kept, &tombstones).vanishing;
+        let guard = match judge(&vanishing.removal(), &self.config.guard) {
+            Verdict::Hold(reason) => {
+                Some(GuardHeld { id: vanishing.id(), reason: reason.to_string() })
+            }
+            // By itself it would pass, but it may be part of a larger one.
+            Verdict::Pass if vanishing.is_empty() => None,
+            Verdict::Pass => sync.and_then(|sync| sync.guard),
+        };
+        let vanishing = vanishing.rules();
+        Ok(Preview { tenant, parsed, plan, guard, vanishing })
     }
 }
 

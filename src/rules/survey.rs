@@ -1,22 +1,26 @@
 //! A look at everything: the organisations are read, then their rules in batches, and each tenant is
 //! looked at. What would vanish is not touched before all of it has been seen and judged together.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::activation::{Mode, Rows};
 use super::engine::Engine;
-use super::guard::Removal;
+use super::ledger::Ledger;
+use super::overall::Loss;
 use super::statuses::KeptStatuses;
 use crate::store::StoreError;
 use crate::tenancy::OrganisationId;
 
 /// Organisations that are read at once.
 const BATCH: usize = 100;
+/// How long statuses that are being written are waited for.
+const FLUSH: Duration = Duration::from_millis(500);
 
 /// One organisation, as it was read.
 pub(super) struct Surveyed {
@@ -24,7 +28,8 @@ pub(super) struct Surveyed {
     pub(super) rows: Rows,
     /// Before it was read.
     pub(super) read_at: Instant,
-    /// Its rules' statuses, in the first survey of a term.
+    /// Its rules' statuses, as they stand in the table: whoever has changed them there, and whatever was
+    /// lost on the way, they are compared with what Mimir has. None if some are still to be written.
     pub(super) kept: Option<KeptStatuses>,
 }
 
@@ -59,7 +64,7 @@ pub(super) struct Survey {
     pub(super) done: usize,
     pub(super) phase: Phase,
     /// What would vanish, or stays, of each tenant.
-    pub(super) removals: HashMap<OrganisationId, Removal>,
+    pub(super) losses: BTreeMap<OrganisationId, Loss>,
     /// Tenants of which something would vanish.
     pub(super) deferred: Vec<OrganisationId>,
     /// Organisations that have been gone for long enough.
@@ -84,10 +89,10 @@ pub(super) enum Phase {
 }
 
 impl Survey {
-    pub(super) fn begin(engine: Arc<Engine>, with_statuses: bool, requests: Vec<Uuid>) -> Self {
+    pub(super) fn begin(engine: Arc<Engine>, ledger: Ledger, requests: Vec<Uuid>) -> Self {
         // Rows wait here while tenants are looked at, and not all of them in memory.
         let (sender, reader) = channel(1);
-        tokio::spawn(read(engine, with_statuses, sender));
+        tokio::spawn(read(engine, ledger, sender));
         Self {
             reader: Some(reader),
             todo: VecDeque::new(),
@@ -96,7 +101,7 @@ impl Survey {
             total: 0,
             done: 0,
             phase: Phase::Looking,
-            removals: HashMap::new(),
+            losses: BTreeMap::new(),
             deferred: Vec::new(),
             buried: Vec::new(),
             removing: VecDeque::new(),
@@ -127,24 +132,17 @@ impl Survey {
             && self.removing.is_empty()
             && self.pending.is_empty()
     }
-
-    /// All removals in an order of their own, for the judgement and its name.
-    pub(super) fn sorted_removals(&self) -> Vec<(&OrganisationId, Removal)> {
-        let mut all: Vec<_> = self.removals.iter().map(|(id, removal)| (id, *removal)).collect();
-        all.sort_by(|one, other| one.0.cmp(other.0));
-        all
-    }
 }
 
-async fn read(engine: Arc<Engine>, with_statuses: bool, sender: Sender<Read>) {
-    if let Err(error) = read_all(&engine, with_statuses, &sender).await {
+async fn read(engine: Arc<Engine>, ledger: Ledger, sender: Sender<Read>) {
+    if let Err(error) = read_all(&engine, &ledger, &sender).await {
         let _ = sender.send(Read::Failed(error)).await;
     }
 }
 
 async fn read_all(
     engine: &Engine,
-    with_statuses: bool,
+    ledger: &Ledger,
     sender: &Sender<Read>,
 ) -> Result<(), StoreError> {
     let organisations = engine.store.organisations().await?;
@@ -155,9 +153,9 @@ async fn read_all(
     }
     let listings = read_listings(engine, &names).await;
     for batch in names.chunks(BATCH) {
-        let read = match read_batch(engine, with_statuses, &listings, batch).await {
+        let read = match read_batch(engine, ledger, &listings, batch).await {
             Ok(surveyed) => vec![Read::Batch(surveyed)],
-            Err(error) => read_singly(engine, with_statuses, &listings, batch, error).await?,
+            Err(error) => read_singly(engine, ledger, &listings, batch, error).await?,
         };
         for read in read {
             if sender.send(read).await.is_err() {
@@ -200,7 +198,7 @@ async fn read_listings(engine: &Engine, names: &[OrganisationId]) -> Listings {
 /// of them can be read, or several cannot, it is the database.
 async fn read_singly(
     engine: &Engine,
-    with_statuses: bool,
+    ledger: &Ledger,
     listings: &Listings,
     batch: &[OrganisationId],
     mut error: StoreError,
@@ -209,7 +207,7 @@ async fn read_singly(
     let mut read = Vec::with_capacity(batch.len());
     let mut unread = 0;
     for one in batch {
-        match read_batch(engine, with_statuses, listings, std::slice::from_ref(one)).await {
+        match read_batch(engine, ledger, listings, std::slice::from_ref(one)).await {
             Ok(surveyed) => read.push(Read::Batch(surveyed)),
             Err(of_one) => {
                 unread += 1;
@@ -226,18 +224,18 @@ async fn read_singly(
 
 async fn read_batch(
     engine: &Engine,
-    with_statuses: bool,
+    ledger: &Ledger,
     listings: &Listings,
     batch: &[OrganisationId],
 ) -> Result<Vec<Surveyed>, StoreError> {
+    // What was handed in before this moment is in the table when it is read.
+    let is_flushed = timeout(FLUSH, ledger.flushed()).await.is_ok();
     let read_at = Instant::now();
     let mut snapshot = engine.store.alert_rules_of(batch.to_vec()).await?;
     let mut kept: HashMap<OrganisationId, KeptStatuses> = HashMap::new();
-    if with_statuses {
-        for row in engine.store.rule_statuses_of(batch.to_vec()).await? {
-            let of = kept.entry(row.organisation.clone()).or_default();
-            of.insert(row.rule, row.into());
-        }
+    for row in engine.store.rule_statuses_of(batch.to_vec()).await? {
+        let of = kept.entry(row.organisation.clone()).or_default();
+        of.insert(row.rule, row.into());
     }
     let surveyed = batch.iter().filter(|name| snapshot.existing.contains(*name));
     let surveyed = surveyed.map(|organisation| Surveyed {
@@ -248,7 +246,7 @@ async fn read_batch(
             tombstones: snapshot.tombstones.remove(organisation).unwrap_or_default(),
         },
         read_at,
-        kept: with_statuses.then(|| kept.remove(organisation).unwrap_or_default()),
+        kept: is_flushed.then(|| kept.remove(organisation).unwrap_or_default()),
     });
     Ok(surveyed.collect())
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::memory::Memory;
+use super::statuses::KeptStatuses;
 use crate::mimir::ruler::RulerLimits;
 use crate::store::{RuleState, SyncRow};
 use crate::tenancy::OrganisationId;
@@ -34,6 +35,7 @@ pub(super) struct Tenant {
     /// Because Mimir asked for it.
     pub(super) must_wait: bool,
     last_start: Option<Instant>,
+    last_end: Option<Instant>,
     /// Its statuses are to be read anew once whoever looks at it is done.
     reads_anew: bool,
     /// When a rule was last heard to have left it.
@@ -47,6 +49,19 @@ impl Tenant {
         self.state == TenantState::Idle
             && self.heard_at.is_none()
             && self.last_start.is_none_or(|start| start < read_at)
+    }
+
+    /// Takes the statuses as the table has them, if they are the newest that are known of. Where they
+    /// are not what was written there, everything is compared again.
+    pub(super) fn learn_statuses(&mut self, read: KeptStatuses, read_at: Instant) {
+        if self.is_running() || self.last_end.is_some_and(|end| end >= read_at) {
+            return;
+        }
+        let memory = self.memory();
+        if memory.kept.as_ref() != Some(&read) {
+            memory.kept = Some(read);
+            memory.settled = None;
+        }
     }
 
     /// What is remembered; a new memory if there is none.
@@ -98,6 +113,13 @@ impl Tenants {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OrganisationId, &Tenant)> {
         self.all.iter()
+    }
+
+    /// Whether there is, or was, an organisation of this name.
+    pub(super) fn is_known(&self, organisation: &OrganisationId) -> bool {
+        self.all.get(organisation).is_some_and(|tenant| {
+            tenant.memory.is_some() || tenant.sync.is_some() || tenant.is_running()
+        })
     }
 
     pub(super) fn forget(&mut self, organisation: &OrganisationId) {
@@ -218,6 +240,7 @@ impl Tenants {
             memory.forget_rows();
         }
         let rest = (took * SHARE).clamp(SHORTEST_REST, LONGEST_REST);
+        tenant.last_end = Some(Instant::now());
         tenant.rests_until = Some(Instant::now() + rest);
         tenant.state = TenantState::Idle;
         again

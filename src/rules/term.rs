@@ -7,6 +7,7 @@
 mod finish;
 mod judge;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +24,12 @@ use super::lease::Lease;
 use super::ledger::{Ledger, Progress};
 use super::look::{Look, Looked};
 use super::memory::Memory;
+use super::overall::{Keys, Window};
 use super::requests::Requests;
+use super::strangers::Strangers;
 use super::survey::{Phase, Read, Removing, Survey};
 use super::tenants::{TenantState, Tenants};
-use crate::store::{LeaderRow, RuleState, StoreError, SyncRequest, SyncRow};
+use crate::store::{GuardRow, LeaderRow, RuleState, StoreError, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
 
 pub(super) struct Term {
@@ -43,11 +46,22 @@ pub(super) struct Term {
     surveys: u64,
     /// What is said of this leader.
     leader: LeaderRow,
-    /// Rules that vanished by hints since the last survey began.
-    removed_by_hints: usize,
+    /// What has vanished since the last full resync was judged.
+    window: Window,
+    /// The rules that are part of the deletion in many organisations that waits.
+    held: Keys,
+    strangers: Strangers,
     requests: Requests,
     /// Rules in each state, over all tenants, and of each as it was last counted.
     totals: [usize; RuleState::ALL.len()],
+}
+
+/// What the last leader wrote down.
+pub(super) struct Notes {
+    pub(super) leader: LeaderRow,
+    pub(super) syncs: Vec<SyncRow>,
+    /// What its held deletion in many organisations is about.
+    pub(super) held: Vec<GuardRow>,
 }
 
 /// What a task of a term came to.
@@ -55,7 +69,9 @@ enum Done {
     Looked(Box<Looked>),
     Requests(Result<Vec<SyncRequest>, StoreError>),
     /// What administrators have confirmed.
-    Leader(Result<LeaderRow, StoreError>),
+    Confirmed(Result<HashMap<OrganisationId, HashSet<String>>, StoreError>),
+    /// Which organisations exist of some that were named.
+    Strangers(Vec<(OrganisationId, Instant)>, Result<HashSet<OrganisationId>, StoreError>),
     /// A namespace of an organisation that is gone was deleted, or not.
     Buried(OrganisationId, Box<Memory>, Result<(), String>),
     /// Old notes were forgotten, or not.
@@ -75,9 +91,13 @@ impl Term {
         lease: Lease,
         hints: Arc<Hints>,
         ledger: Ledger,
-        leader: LeaderRow,
-        syncs: Vec<SyncRow>,
+        notes: Notes,
     ) -> Self {
+        let Notes { leader, syncs, held } = notes;
+        let keys = |row: GuardRow| {
+            let keys = row.rules.into_iter().map(|rule| rule.key).collect();
+            (row.organisation, Arc::new(keys))
+        };
         let mut tenants = Tenants::default();
         for sync in syncs {
             let organisation = sync.organisation.clone();
@@ -96,7 +116,9 @@ impl Term {
             next_survey: Instant::now() + SURVEY_RETRY,
             surveys: 0,
             leader,
-            removed_by_hints: 0,
+            window: Window::default(),
+            held: held.into_iter().map(keys).collect(),
+            strangers: Strangers::default(),
             requests: Requests::default(),
             totals: [0; RuleState::ALL.len()],
         }
@@ -129,9 +151,18 @@ impl Term {
     }
 
     fn take_hints(&mut self, waiting: Waiting) {
+        let mut dropped = 0_usize;
         for (organisation, at) in &waiting.organisations {
-            self.tenants.hear(organisation, *at);
+            if self.tenants.is_known(organisation) {
+                self.tenants.hear(organisation, *at);
+            } else if !self.strangers.add(organisation, *at) {
+                dropped += 1;
+            }
         }
+        if dropped > 0 {
+            tracing::warn!(dropped, "Triggers for unknown organisations dropped");
+        }
+        self.ask_for_strangers();
         for organisation in &waiting.left {
             self.tenants.leave(organisation);
         }
@@ -141,6 +172,43 @@ impl Term {
         if waiting.requests {
             self.read_requests();
         }
+    }
+
+    /// Asks which of the organisations that nothing is known of exist.
+    fn ask_for_strangers(&mut self) {
+        let Some(batch) = self.strangers.next() else { return };
+        let store = self.engine.store.clone();
+        self.tasks.spawn(async move {
+            let names = batch.iter().map(|(name, _)| name.clone()).collect();
+            let existing = store.existing_organisations(names).await;
+            if existing.is_err() {
+                sleep(REQUESTS_RETRY).await;
+            }
+            Done::Strangers(batch, existing)
+        });
+    }
+
+    fn take_strangers(
+        &mut self,
+        batch: Vec<(OrganisationId, Instant)>,
+        existing: Result<HashSet<OrganisationId>, StoreError>,
+    ) {
+        self.strangers.end();
+        for (organisation, at) in batch {
+            match &existing {
+                Ok(existing) if existing.contains(&organisation) => {
+                    self.tenants.hear(&organisation, at);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    self.strangers.add(&organisation, at);
+                }
+            }
+        }
+        if let Err(error) = existing {
+            tracing::warn!(%error, "Organisations not looked up; tried again");
+        }
+        self.ask_for_strangers();
     }
 
     /// Reads who has asked; after a failure again, a little later.
@@ -195,7 +263,8 @@ impl Term {
         self.tenants.ring(now);
         if self.survey.is_none() && now >= self.next_survey {
             let requests = self.survey_again.take().unwrap_or_default();
-            let survey = Survey::begin(Arc::clone(&self.engine), self.surveys == 0, requests);
+            let (engine, ledger) = (Arc::clone(&self.engine), self.ledger.clone());
+            let survey = Survey::begin(engine, ledger, requests);
             self.surveys += 1;
             self.survey = Some(survey);
         }
@@ -212,7 +281,7 @@ impl Term {
                 continue;
             }
             if let Some(organisation) = self.tenants.next() {
-                let mode = self.mode_of_hints();
+                let mode = self.mode_of_hints(&organisation);
                 self.start(organisation, None, mode, false);
             } else if !self.start_survey_look() {
                 return;
@@ -240,8 +309,8 @@ impl Term {
         let Some(surveyed) = survey.todo.pop_front() else { return false };
         let organisation = surveyed.organisation;
         let tenant = self.tenants.get(&organisation);
-        if let (Some(kept), None) = (surveyed.kept, &tenant.memory) {
-            tenant.memory().kept = Some(kept);
+        if let Some(kept) = surveyed.kept {
+            tenant.learn_statuses(kept, surveyed.read_at);
         }
         match tenant.state {
             TenantState::Idle => {}
@@ -325,7 +394,8 @@ impl Term {
                     self.next_survey = Instant::now();
                 }
             }
-            Ok(Done::Leader(row)) => self.judge_survey(row),
+            Ok(Done::Confirmed(confirmed)) => self.judge_survey(confirmed),
+            Ok(Done::Strangers(batch, existing)) => self.take_strangers(batch, existing),
             Ok(Done::Buried(organisation, memory, outcome)) => {
                 self.buried(&organisation, memory, outcome);
             }
@@ -350,7 +420,7 @@ impl Term {
                 survey.phase = Phase::Judging;
                 self.find_absent();
                 let store = self.engine.store.clone();
-                self.tasks.spawn(async move { Done::Leader(store.rule_leader().await) });
+                self.tasks.spawn(async move { Done::Confirmed(store.confirmed_deletions().await) });
             }
             Phase::Judging => {}
             Phase::Removing => self.end_survey(),

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 
-use super::alert_rule_sync::{CONFIRMED, GuardHeld, read_guard};
+use super::alert_rule_guard::{GuardHeld, read_guard};
 use super::{Store, StoreError, moment};
 
 /// What the leader says of itself.
@@ -22,8 +22,6 @@ pub struct LeaderRow {
     pub guard: Option<GuardHeld>,
     /// Since when.
     pub guard_since: Option<OffsetDateTime>,
-    /// The deletion that an administrator has confirmed.
-    pub confirmed: Option<String>,
 }
 
 impl Store {
@@ -33,7 +31,7 @@ impl Store {
         self.run(async move {
             let times = ["since", "reconciled_at", "guard_since"].map(moment::select).join(", ");
             let query = format!(
-                "select holder, reconcile::text as reconcile, guard_id, guard_reason, {CONFIRMED}, \
+                "select holder, reconcile::text as reconcile, guard_id, guard_reason, \
                  {times} from {} as leader",
                 store.own("alert_rule_leader")
             );
@@ -43,7 +41,7 @@ impl Store {
         .await
     }
 
-    /// Writes what the leader says of itself. What an administrator confirmed is not touched.
+    /// Writes what the leader says of itself.
     pub async fn write_rule_leader(&self, leader: LeaderRow) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
@@ -81,6 +79,5 @@ fn read_leader(row: &PgRow) -> Result<LeaderRow, sqlx::Error> {
         reconcile: row.try_get("reconcile")?,
         guard: read_guard(row)?,
         guard_since: moment::shown(row.try_get("guard_since")?),
-        confirmed: row.try_get("confirmed_guard")?,
     })
 }

@@ -88,8 +88,8 @@ impl Store {
         .await
     }
 
-    /// Forgets what is so old that nobody asks for it: syncs of yesterday, and deletions that were
-    /// carried out long ago or had nothing to be carried out.
+    /// Forgets what is so old that nobody asks for it: syncs of yesterday, deletions that were carried
+    /// out long ago or had nothing to be carried out, and those that are no longer held back.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
@@ -104,6 +104,14 @@ impl Store {
                       and status.organisation_id = grave.organisation_id and status.rule_hash is not null)",
                     store.own("alert_rule_tombstone"),
                     store.own("alert_rule_status")
+                ),
+                format!(
+                    "delete from {} as held where held_at < now() - interval '1 day' \
+                     and not exists (select from {} as sync where sync.guard_id = held.id) \
+                     and not exists (select from {} as leader where leader.guard_id = held.id)",
+                    store.own("alert_rule_guard"),
+                    store.own("alert_rule_sync"),
+                    store.own("alert_rule_leader")
                 ),
             ];
             for statement in statements {

@@ -1,22 +1,14 @@
 //! How the sync of alert rules stands: with each organisation, and with the leader. Only the leader
-//! writes it; administrators read it, and confirm what waits for their word.
+//! writes it; administrators read it.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::alert_rule_guard::{GuardHeld, read_guard};
 use super::{Store, StoreError, Tombstones, moment, queries};
 use crate::tenancy::OrganisationId;
-
-/// A deletion that waits for an administrator's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuardHeld {
-    /// What is to be confirmed: another deletion has another one.
-    pub id: String,
-    /// What would be deleted, in words.
-    pub reason: String,
-}
 
 /// How it stands with an organisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +33,11 @@ pub struct SyncRow {
     pub guard: Option<GuardHeld>,
     /// Since when.
     pub guard_since: Option<OffsetDateTime>,
-    /// The deletion that an administrator has confirmed.
-    pub confirmed: Option<String>,
     /// The limits that Mimir has shown by refusing something; it does not tell all that it has.
     pub shown_rules_per_group: Option<usize>,
     /// The same, of groups.
     pub shown_groups: Option<usize>,
 }
-
-/// A word counts for a while: the same deletion, months later, is not confirmed by it.
-pub(super) const CONFIRMED: &str = "case when confirmed_at > now() - interval '15 minutes' \
-                         then confirmed_guard end as confirmed_guard";
 
 impl Store {
     pub(super) fn own(&self, name: &str) -> String {
@@ -77,7 +63,7 @@ impl Store {
             let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
             let query = format!(
                 "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
-                 shown_rules_per_group, shown_groups, {CONFIRMED}, {} from {} as sync where $1::text is null or organisation_id = $1 \
+                 shown_rules_per_group, shown_groups, {} from {} as sync where $1::text is null or organisation_id = $1 \
                  order by organisation_id",
                 times.map(moment::select).join(", "),
                 store.own("alert_rule_sync")
@@ -90,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// Writes how it stands with some organisations. What an administrator confirmed is not touched.
+    /// Writes how it stands with some organisations.
     pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
@@ -147,7 +133,9 @@ impl Store {
     pub async fn forget_rule_sync(&self, organisation: OrganisationId) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move {
-            for table in ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync"] {
+            for table in
+                ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync", "alert_rule_guard"]
+            {
                 let query = format!("delete from {} where organisation_id = $1", store.own(table));
                 let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
                 store.rows(&store.0.rules_pool, query).await?;
@@ -177,33 +165,6 @@ impl Store {
         })
         .await
     }
-
-    /// Notes that an administrator confirms a deletion, of one organisation or of many. Says whether
-    /// it is the one that waits.
-    pub async fn confirm_guard(
-        &self,
-        organisation: Option<OrganisationId>,
-        guard: String,
-        by: String,
-    ) -> Result<bool, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let (table, condition) = match &organisation {
-                Some(_) => (store.own("alert_rule_sync"), "organisation_id = $3"),
-                None => (store.own("alert_rule_leader"), "$3::text is null"),
-            };
-            let query = format!(
-                "update {table} set confirmed_guard = $1, confirmed_by = $2, confirmed_at = now() \
-                 where guard_id = $1 and {condition} returning guard_id"
-            );
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(guard)
-                .bind(by)
-                .bind(organisation.map(|organisation| organisation.to_string()));
-            Ok(!store.rows(&store.0.side_pool, query).await?.is_empty())
-        })
-        .await
-    }
 }
 
 fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
@@ -227,14 +188,7 @@ fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
         absent_since: moment::shown(row.try_get("absent_since")?),
         guard: read_guard(row)?,
         guard_since: moment::shown(row.try_get("guard_since")?),
-        confirmed: row.try_get("confirmed_guard")?,
         shown_rules_per_group: limit("shown_rules_per_group")?,
         shown_groups: limit("shown_groups")?,
     }))
-}
-
-pub(super) fn read_guard(row: &PgRow) -> Result<Option<GuardHeld>, sqlx::Error> {
-    let id: Option<String> = row.try_get("guard_id")?;
-    let reason = row.try_get("guard_reason")?;
-    Ok(id.map(|id| GuardHeld { id, reason }))
 }

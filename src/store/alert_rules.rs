@@ -92,6 +92,25 @@ impl Store {
         .await
     }
 
+    /// Those of some organisations that exist.
+    pub async fn existing_organisations(
+        &self,
+        asked: Vec<OrganisationId>,
+    ) -> Result<HashSet<OrganisationId>, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let known = store.queries().await?.organisation.clone();
+            let query = format!(
+                "select organisation_id from ({known}) as known where organisation_id = any($1)"
+            );
+            let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
+            let rows = store.rows(&store.0.rules_pool, query).await?;
+            Ok(rows.iter().filter_map(organisation_of).collect())
+        })
+        .await
+    }
+
     /// The rules of some organisations.
     pub async fn alert_rules_of(
         &self,

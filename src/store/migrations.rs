@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::DatabaseConfig;
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 2] = [
+const STEPS: [Step; 3] = [
     Step {
         version: 1,
         name: "identity",
@@ -28,6 +28,12 @@ const STEPS: [Step; 2] = [
             "alert_rule_leader",
             "alert_rule_sync_request",
         ],
+    },
+    Step {
+        version: 3,
+        name: "alert_rule_guard",
+        sql: include_str!("../../migrations/0003_alert_rule_guard.sql"),
+        tables: &["alert_rule_guard"],
     },
 ];
 

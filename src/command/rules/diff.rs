@@ -10,7 +10,6 @@ use super::{
     unavailable,
 };
 use crate::config::RulesCommandConfig;
-use crate::rules::Verdict;
 use crate::rules::preview::PreviewError;
 
 /// Whose.
@@ -60,10 +59,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
             continue;
         }
         differing += 1;
-        let held = match &preview.verdict {
-            Verdict::Pass => None,
-            Verdict::Hold(reason) => Some(reason.to_string()),
-        };
+        let held = preview.guard.as_ref();
         if args.of.json {
             let changes: Vec<Value> = preview
                 .changes()
@@ -72,14 +68,21 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
                 .collect();
             views.push(json!({
                 "organisation": organisation.as_str(), "tenant": preview.tenant.as_str(),
-                "changes": changes, "guard": held,
+                "changes": changes,
+                "guard": held.map(|held| &held.reason),
+                "guard_id": held.map(|held| &held.id),
+                "vanishing": preview.vanishing,
             }));
             continue;
         }
         let _ =
             writeln!(answer, "# organisation {organisation}, tenant {}", preview.tenant.as_str());
         if let Some(held) = held {
-            let _ = writeln!(answer, "# held until it is confirmed: {held}");
+            let _ = writeln!(
+                answer,
+                "# held until it is confirmed: {}; rules guard confirm {}",
+                held.reason, held.id
+            );
         }
         answer.push_str(&preview.diff());
     }

@@ -13,7 +13,10 @@ use super::{Of, Outcome, Said, engine, no_such, organisation, unavailable};
 use crate::config::RulesCommandConfig;
 use crate::rules::{Engine, Hints, lead_forever};
 use crate::store::{NewSyncRequest, StoreError, SyncRequest};
+use crate::tenancy::OrganisationId;
 
+/// Who asks.
+pub(super) const BY: &str = "command line";
 /// How long nobody may take it up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,26 +33,35 @@ pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
             Err(error) => return Ok(unavailable(error)),
         }
     }
-    let requested_by = "command line".to_owned();
+    Ok(sync_now(&engine, organisation, of.json).await)
+}
+
+/// Asks for a sync, follows it, and says what came of it.
+pub(super) async fn sync_now(
+    engine: &Arc<Engine>,
+    organisation: Option<OrganisationId>,
+    as_json: bool,
+) -> Said {
+    let requested_by = BY.to_owned();
     let request = NewSyncRequest { organisation, requested_by };
     let id = match engine.store().request_sync(request).await {
         Ok(id) => id,
-        Err(error) => return Ok(unavailable(error)),
+        Err(error) => return unavailable(error),
     };
     let cancelled = CancellationToken::new();
     let leading = tokio::spawn(lead_forever(
-        Arc::clone(&engine),
+        Arc::clone(engine),
         Arc::new(Hints::default()),
         format!("rules sync (process {})", std::process::id()),
         cancelled.clone(),
     ));
-    let finished = follow(&engine, id).await;
+    let finished = follow(engine, id).await;
     cancelled.cancel();
     let _ = leading.await;
     match finished {
-        Ok(Some(request)) => Ok(said(&request, of.json)),
-        Ok(None) => Ok(unavailable("nobody took it up: another process leads and does not go on")),
-        Err(error) => Ok(unavailable(error)),
+        Ok(Some(request)) => said(&request, as_json),
+        Ok(None) => unavailable("nobody took it up: another process leads and does not go on"),
+        Err(error) => unavailable(error),
     }
 }
 
@@ -83,7 +95,11 @@ fn said(request: &SyncRequest, as_json: bool) -> Said {
     let outcome: Value = serde_json::from_str(&request.outcome).unwrap_or_default();
     let count = |label: &str| outcome["outcomes"][label].as_u64().unwrap_or(0);
     let problem = outcome["problem"].as_str();
-    let guard = outcome["guard"]["reason"].as_str();
+    let guard = &outcome["guard"];
+    let guard = guard["reason"].as_str().map(|reason| {
+        let id = guard["id"].as_str().unwrap_or_default();
+        format!("{reason}; rules guard confirm {id}")
+    });
     let refused = ["invalid", "over_limit", "error", "pending"]
         .map(|state| outcome["rules"][state].as_u64().unwrap_or(0));
     let is_good = problem.is_none()
@@ -108,6 +124,6 @@ fn said(request: &SyncRequest, as_json: bool) -> Said {
         let states: Vec<String> = states.map(|(state, count)| format!("{count} {state}")).collect();
         let _ = write!(answer, "\nrules: {}", states.join(", "));
     }
-    let note = problem.or(guard).map(ToOwned::to_owned);
+    let note = guard.or(problem.map(ToOwned::to_owned));
     Said { answer, note, exit_code }
 }

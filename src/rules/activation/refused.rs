@@ -4,9 +4,9 @@ use super::Activation;
 use crate::mimir::ruler::{Refusal, RulerLimits};
 use crate::rules::alert_rule::AlertRule;
 use crate::rules::desired::DesiredGroup;
-use crate::rules::expressions;
 use crate::rules::refusal::in_words;
 use crate::rules::trouble::Stop;
+use crate::rules::world::World;
 
 /// What Mimir made of a step.
 pub(super) enum Taken {
@@ -17,7 +17,7 @@ pub(super) enum Taken {
     LimitShown,
 }
 
-impl Activation<'_> {
+impl<W: World> Activation<'_, W> {
     /// Mimir will not take a group: whatever it names is put aside.
     pub(super) async fn refused(
         &mut self,
@@ -74,8 +74,7 @@ impl Activation<'_> {
             if at == known {
                 continue;
             }
-            let asked = expressions::fault_of(&self.engine.client, &self.tenant, &rule.rule.expr);
-            match asked.await {
+            match self.world.fault_of(&rule.rule.expr).await {
                 Ok(None) => {}
                 Ok(Some(fault)) => self.put_aside(rule, fault),
                 Err(_) => return,
@@ -89,7 +88,6 @@ impl Activation<'_> {
             rule.id = %rule.id,
             "Alert rule refused by Mimir"
         );
-        self.live.remove(&rule.id);
         self.memory.quarantine.put(rule.hash(), &reason);
     }
 }

@@ -4,8 +4,10 @@ use super::{Instant, Progress, Term, whole_ms};
 use crate::mimir::ruler::next_delay;
 use crate::rules::look::Looked;
 use crate::rules::outcome::{Activated, Outcome};
+use crate::rules::overall::Loss;
 use crate::rules::survey::Phase;
-use crate::store::{RuleState, SyncRow};
+use crate::rules::tenants::TenantState;
+use crate::store::{GuardHeld, GuardRow, RuleState, SyncRow};
 use crate::tenancy::OrganisationId;
 
 impl Term {
@@ -28,8 +30,9 @@ impl Term {
         }
         let again = self.tenants.end(&organisation, memory, took);
         self.note_in_survey(&organisation, &activated, is_survey);
-        if !is_survey && matches!(activated.outcome, Outcome::Applied) {
-            self.removed_by_hints += activated.removal.vanished();
+        if !is_survey && !activated.by_confirmation && activated.removed > 0 {
+            let (live, guard) = (self.live(), &self.engine.config.guard);
+            self.window.note(&organisation, activated.removed, live, guard);
         }
         if matches!(activated.outcome, Outcome::LeaseLost) {
             return;
@@ -43,6 +46,11 @@ impl Term {
             tenant.heard_at = tenant.heard_at.or(heard_at);
             if !is_survey {
                 self.want_survey(Vec::new());
+            }
+            self.ledger.statuses(activated.changes);
+            if again {
+                // What it deletes waits; what was heard of meanwhile is no part of that.
+                self.tenants.hear(&organisation, Instant::now());
             }
             return;
         } else {
@@ -75,8 +83,9 @@ impl Term {
         }
         if survey.phase == Phase::Looking {
             survey.done += 1;
-            if is_survey {
-                survey.removals.insert(organisation.clone(), activated.removal);
+            if is_survey || matches!(activated.outcome, Outcome::Deferred) {
+                let loss = Loss::from(activated.vanishing.clone());
+                survey.losses.insert(organisation.clone(), loss);
             }
         }
         if matches!(activated.outcome, Outcome::Deferred) {
@@ -101,7 +110,13 @@ impl Term {
             // Its rules may have moved to another one, and their statuses with them.
             memory.forget_rows();
         }
-        let Some(sync) = &mut tenant.sync else { return };
+        let Some(sync) = &mut tenant.sync else {
+            // There never was one of that name.
+            if tenant.state == TenantState::Idle {
+                self.tenants.forget(organisation);
+            }
+            return;
+        };
         if sync.absent_since.is_none() {
             sync.absent_since = Some(now);
             let sync = sync.clone();
@@ -141,7 +156,6 @@ impl Term {
             absent_since: None,
             guard: None,
             guard_since: None,
-            confirmed: None,
             shown_rules_per_group: None,
             shown_groups: None,
         });
@@ -168,8 +182,23 @@ impl Term {
             sync.problem_since.get_or_insert(now);
         }
         sync.problem = problem;
+        let is_done = matches!(activated.outcome, Outcome::Applied | Outcome::Unchanged);
+        if is_done && (sync.guard.is_some() || activated.by_confirmation) {
+            self.ledger.end_confirmations(organisation.clone());
+        }
         if guard != sync.guard {
-            sync.guard_since = guard.as_ref().map(|_| now);
+            if let Some(held) = &guard {
+                self.ledger.guards(vec![GuardRow {
+                    id: held.id.clone(),
+                    organisation: organisation.clone(),
+                    is_overall: false,
+                    rules: activated.vanishing.rules(),
+                }]);
+            }
+            let id = |guard: &Option<GuardHeld>| guard.as_ref().map(|held| held.id.clone());
+            if id(&guard) != id(&sync.guard) {
+                sync.guard_since = guard.as_ref().map(|_| now);
+            }
             sync.guard = guard;
         }
         if before.as_ref() != Some(&sync) {

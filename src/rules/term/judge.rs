@@ -1,38 +1,38 @@
-//! The second half of a survey: may what would vanish vanish?
+//! Second phase of a full resync: decides whether pending deletions may proceed.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Done, Instant, SURVEY_RETRY, Term, whole_ms};
 use crate::rules::Engine;
-use crate::rules::activation::Mode;
-use crate::rules::digest_text;
-use crate::rules::guard::{HoldReason, Removal, Verdict, judge, judge_overall};
+use crate::rules::activation::{Mode, Watch};
+use crate::rules::guard::Removal;
 use crate::rules::lease::Lease;
 use crate::rules::ledger::Progress;
 use crate::rules::memory::Memory;
+use crate::rules::overall::{Loss, Window, judge_all};
 use crate::rules::survey::{Phase, Removing, Survey};
 use crate::rules::tenants::Tenant;
+use crate::rules::vanishing::Vanishing;
 use crate::rules::writer::{WriteError, Writer};
-use crate::store::{GuardHeld, LeaderRow, RuleState, StoreError};
+use crate::store::{GuardHeld, GuardRow, RuleState, StoreError};
 use crate::tenancy::OrganisationId;
 
 impl Term {
-    /// What may vanish where somebody told of a change.
-    pub(super) fn mode_of_hints(&self) -> Mode {
-        let guard = &self.engine.config.guard;
-        let removed = self.removed_by_hints;
-        let all = Removal {
-            observed: self.totals[RuleState::Live as usize] + removed,
-            remaining: self.totals[RuleState::Live as usize],
-            explained: removed,
-            missing: 0,
-        };
-        match judge_overall(&[all], guard) {
-            // Tenant by tenant very much has vanished: from now on all are judged together.
-            Verdict::Hold(_) => Mode::Deferring,
-            Verdict::Pass if self.leader.guard.is_some() => Mode::Wary,
-            Verdict::Pass => Mode::Guarded,
-        }
+    /// What may vanish of an organisation of which a change was heard.
+    pub(super) fn mode_of_hints(&self, organisation: &OrganisationId) -> Mode {
+        let small = self.window.small_left(self.live(), &self.engine.config.guard);
+        Mode::Guarded(Watch { held: self.held_of(organisation), small })
+    }
+
+    /// While a deletion in many organisations waits: what of this one is part of it.
+    fn held_of(&self, organisation: &OrganisationId) -> Option<Arc<HashSet<String>>> {
+        let is_held = self.leader.guard.is_some();
+        is_held.then(|| self.held.get(organisation).cloned().unwrap_or_default())
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.totals[RuleState::Live as usize]
     }
 
     /// Notes which organisations are gone, and which have been for long enough.
@@ -61,74 +61,71 @@ impl Term {
             }
             let explained = if is_all { 0 } else { live };
             let removal = Removal { observed: live, remaining: 0, explained, missing: 0 };
-            survey.removals.insert(organisation.clone(), removal);
+            let loss = Loss { removal, vanishing: Vanishing::everything() };
+            survey.losses.insert(organisation.clone(), loss);
             survey.buried.push(organisation);
         }
     }
 
     /// Judges all tenants together, and begins with what may vanish.
-    pub(super) fn judge_survey(&mut self, leader: Result<LeaderRow, StoreError>) {
+    pub(super) fn judge_survey(
+        &mut self,
+        confirmed: Result<HashMap<OrganisationId, HashSet<String>>, StoreError>,
+    ) {
         let now = self.now();
         let Some(survey) = &mut self.survey else { return };
-        let confirmed = match leader {
-            Ok(row) => row.confirmed,
+        let confirmed = match confirmed {
+            Ok(confirmed) => confirmed,
             Err(error) => {
                 survey.problem = Some(error.to_string());
                 return self.end_survey();
             }
         };
-        let removals = survey.sorted_removals();
         let guard = &self.engine.config.guard;
-        let mut only: Vec<Removal> = removals.iter().map(|(_, removal)| *removal).collect();
-        // What vanished by hints meanwhile counts as well.
-        let by_hints = std::mem::take(&mut self.removed_by_hints);
-        let (observed, explained) = (by_hints, by_hints);
-        let by_hints = Removal { observed, remaining: 0, explained, missing: 0 };
-        only.push(by_hints);
-        let verdict = match judge_overall(&only, guard) {
-            Verdict::Hold(HoldReason::Overall { .. }) => {
-                // What each tenant's own guard holds is held anyway, and holds up nobody else.
-                only.pop();
-                only.retain(|removal| judge(removal, guard) == Verdict::Pass);
-                only.push(by_hints);
-                judge_overall(&only, guard)
-            }
-            verdict => verdict,
-        };
-        let held = match verdict {
-            Verdict::Pass => None,
-            Verdict::Hold(reason) => Some(name(&removals, &reason)),
-        };
-        let is_confirmed = held.as_ref().is_some_and(|held| confirmed.as_ref() == Some(&held.id));
-        let held = held.filter(|_| !is_confirmed);
-        if held != self.leader.guard {
-            if let Some(held) = &held {
+        let judged = judge_all(&survey.losses, &confirmed, &self.window, &self.held, guard);
+        // From now on it is counted again from the beginning.
+        self.window = Window::default();
+        if judged.held != self.leader.guard {
+            if let Some(held) = &judged.held {
                 tracing::warn!(
                     guard.id = held.id,
                     reason = held.reason,
                     "Deletion of alert rules held"
                 );
+                let row = |organisation: &OrganisationId| {
+                    let loss = survey.losses.get(organisation);
+                    GuardRow {
+                        id: held.id.clone(),
+                        organisation: organisation.clone(),
+                        is_overall: true,
+                        rules: loss.map(|loss| loss.vanishing.rules()).unwrap_or_default(),
+                    }
+                };
+                self.ledger.guards(judged.keys.keys().map(row).collect());
             }
-            self.leader.guard_since = held.as_ref().map(|_| now);
-            self.leader.guard = held;
+            let id = |guard: &Option<GuardHeld>| guard.as_ref().map(|held| held.id.clone());
+            if id(&judged.held) != id(&self.leader.guard) {
+                self.leader.guard_since = judged.held.as_ref().map(|_| now);
+            }
+            self.leader.guard = judged.held;
+            // Whoever confirms it has to find it.
+            self.ledger.leader(self.leader.clone());
         }
+        self.held = judged.keys;
         let is_held = self.leader.guard.is_some();
         self.engine.metrics.overall_guard_held.set(f64::from(u8::from(is_held)));
         survey.phase = Phase::Removing;
-        if !is_held {
-            let buried = std::mem::take(&mut survey.buried);
-            survey.removing.extend(buried.into_iter().map(Removing::Bury));
+        let buried = std::mem::take(&mut survey.buried);
+        let buried = buried.into_iter().filter(|gone| !self.held.contains_key(gone));
+        let mut removing: VecDeque<Removing> = buried.map(Removing::Bury).collect();
+        let deferred = std::mem::take(&mut survey.deferred);
+        for organisation in deferred {
+            let held = self.held_of(&organisation);
+            let mode = Mode::Guarded(Watch { held, small: None });
+            removing.push_back(Removing::Look(organisation, mode));
         }
-        for organisation in std::mem::take(&mut survey.deferred) {
-            let mode = if is_held {
-                Mode::Held
-            } else if is_confirmed {
-                let judged = survey.removals.get(&organisation).copied().unwrap_or_default();
-                Mode::Confirmed(judged)
-            } else {
-                Mode::Guarded
-            };
-            survey.removing.push_back(Removing::Look(organisation, mode));
+        if let Some(survey) = &mut self.survey {
+            survey.removing.extend(removing);
         }
     }
 
@@ -225,18 +222,6 @@ async fn bury(engine: &Engine, lease: &Lease, organisation: &OrganisationId) -> 
         WriteError::LeaseLost => "somebody else leads".to_owned(),
         WriteError::Ruler(error) => error.to_string(),
     })
-}
-
-/// The name of a deletion: another one has another.
-fn name(removals: &[(&OrganisationId, Removal)], reason: &HoldReason) -> GuardHeld {
-    let removing =
-        removals.iter().filter(|(_, removal)| removal.vanished() > 0 || removal.missing > 0);
-    let lines: Vec<String> = removing
-        .map(|(organisation, removal)| {
-            format!("{organisation} {} {}", removal.vanished(), removal.unexplained())
-        })
-        .collect();
-    GuardHeld { id: digest_text(&lines.join("\n")), reason: reason.to_string() }
 }
 
 fn summary(survey: &Survey, held: Option<&GuardHeld>) -> serde_json::Value {

@@ -1,4 +1,4 @@
-//! `rules check | diff | sync`, and mimirtool's view of what they do.
+//! `rules check | diff | sync | guard`, and mimirtool's view of what they do.
 
 use std::process::Output;
 
@@ -160,4 +160,68 @@ async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
             && office.town.proxy.metric(failing).await == 0.0
     })
     .await;
+}
+
+// A deletion that waits is listed with its identifier and its rules, and confirmed by it; an identifier
+// that is none, or is not any more, says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
+    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = office.town.organisation().await;
+    for n in 1..=6 {
+        office.rule(&org, &format!("A{n}"), "up == 0").await;
+    }
+    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&6))
+        .await;
+    office.sync_all().await;
+    assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
+    let lose = async |names: &str| {
+        let lost = format!(
+            "set session_replication_role = replica; delete from alert_rule where name in ({names})"
+        );
+        office.sql(&lost).await;
+    };
+    lose("'A1', 'A2'").await;
+    // Nobody has looked yet: what the guard would say can be read all the same.
+    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
+    assert_eq!(code, 1, "{diff} {note}");
+    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    assert!(code == 1 && note.contains("rules guard confirm "), "{said} {note}");
+    let (code, list, note) = run(&office, &["rules", "guard", "list"]);
+    assert!(code == 1 && note.contains("1 deletion waits"), "{list} {note}");
+    let id = list.split_whitespace().next().unwrap().to_owned();
+    assert!(diff.contains(&id), "{diff}");
+    assert!(list.contains("A1 (default)") && list.contains("A2 (default)"), "{list}");
+    let (code, json, _) =
+        run(&office, &["rules", "guard", "list", "--organisation", &org, "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(code == 1 && json["guards"][0]["id"] == *id, "{json}");
+    assert_eq!(json["guards"][0]["vanishing"][0]["rules"].as_array().unwrap().len(), 2, "{json}");
+    lose("'A3'").await;
+    run(&office, &["rules", "sync", "--organisation", &org]);
+    let (code, said, note) = run(&office, &["rules", "guard", "confirm", &id]);
+    assert!(
+        code == 1 && note.contains("has grown: 1 more rule would vanish (A3)"),
+        "{said} {note}"
+    );
+    let now = run(&office, &["rules", "guard", "list"]).1;
+    let now = now.split_whitespace().next().unwrap();
+    assert!(now != id && note.contains(now), "{now} {note}");
+    for (arguments, wrong) in [
+        (&["rules", "guard", "confirm", "0123456789abcdef"][..], "0123456789abcdef"),
+        (&["rules", "guard", "confirm", now, "--organisation", "nosuch"], now),
+        (&["rules", "guard", "list", "--organisation", "nosuch"], "nosuch"),
+    ] {
+        let (code, said, note) = run(&office, arguments);
+        assert!(code == 64 && note.contains(wrong), "{arguments:?}: {code} {said} {note}");
+    }
+    let (code, said, note) = run(&office, &["rules", "guard", "confirm", now]);
+    assert_eq!(code, 0, "{said} {note}");
+    assert_eq!(office.groups(&org).await["default"], ["A4", "A5", "A6"]);
+    assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
+    let (code, _, note) = run(&office, &["rules", "guard", "confirm", now]);
+    assert!(code == 1 && note.contains("nothing does"), "{code} {note}");
+    let away = [("MTP__DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")];
+    let unread = command_with(&office.town.database, &away, &["rules", "guard", "list"]);
+    assert_eq!(unread.status.code(), Some(69), "{unread:?}");
 }
