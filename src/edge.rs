@@ -13,4 +13,4 @@ pub use cors::{Cors, Page};
 pub use observed_body::{FailureReason, ObservedBody};
 pub use record::{Outcome, Record};
 pub use request_id::{REQUEST_ID, RequestId};
-pub use upload::{UntilBodyEnds, Upload};
+pub use upload::{UntilBodyEnds, Upload, WatchUpload};

@@ -6,7 +6,11 @@
 mod acceptor;
 mod activity;
 mod connection;
-mod timed_io;
+mod exchange;
+mod framing;
+mod phase;
+mod socket;
+mod watch;
 mod workers;
 
 pub use acceptor::{accept, bind};

@@ -1,6 +1,5 @@
 //! The body that a client sends, from the listener to whoever reads it, or to nobody.
 
-use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,10 +11,16 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// Something that is to be held until a request's body has ended, put into the request's
-/// extensions by the listener: its connection is busy until then.
+/// Set by the listener in a request's extensions, taken out here: held until the request's body
+/// has ended, because its connection is busy until then.
 #[derive(Clone)]
-pub struct UntilBodyEnds(pub Arc<dyn Any + Send + Sync>);
+pub struct UntilBodyEnds(pub Arc<dyn WatchUpload>);
+
+/// What the listener wants to know of a request's body.
+pub trait WatchUpload: Send + Sync {
+    /// Whether it is wanted and does not come.
+    fn waits(&self, waits: bool);
+}
 
 /// A request's body. Dropped before its end, what is left of it is taken and forgotten, for a
 /// while: closing a socket with unread bytes in it resets it, and the reset may overtake the
@@ -41,6 +46,12 @@ impl Upload {
         let waits_to_be_asked = parts.headers.contains_key(header::EXPECT);
         (parts, Self { incoming: Some(incoming), held, waits_to_be_asked })
     }
+
+    fn note_waiting(&self, waits: bool) {
+        if let Some(UntilBodyEnds(upload)) = &self.held {
+            upload.waits(waits);
+        }
+    }
 }
 
 impl Body for Upload {
@@ -53,7 +64,9 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.waits_to_be_asked = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        Pin::new(incoming).poll_frame(cx)
+        let frame = Pin::new(incoming).poll_frame(cx);
+        self.note_waiting(frame.is_pending());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,6 +80,7 @@ impl Body for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        self.note_waiting(false);
         let Some(mut rest) = self.incoming.take() else { return };
         if rest.is_end_stream() || self.waits_to_be_asked {
             return;

@@ -1,21 +1,27 @@
 //! One downstream connection from its first byte to its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, BusyBody};
-use super::timed_io::{Patience, Protocol, TimedIo, find_protocol};
+use super::activity::Activity;
+use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
+use super::framing::{BodyLength, Framing, Http1, Http2};
+use super::phase::{Patience, Phase};
+use super::socket::{Protocol, Socket, find_protocol};
+use super::watch::{Action, Watch};
 use crate::config::ListenConfig;
 use crate::edge::UntilBodyEnds;
 use crate::pipeline::{Pipeline, PublicBody};
@@ -58,6 +64,7 @@ pub(super) async fn serve(
         idle: config.idle_timeout,
         write: config.write_timeout,
     };
+    let opened = Instant::now();
     // A fresh connection has the time of a head to say its first word: silent ones cost an
     // attacker nothing.
     let first = tokio::select! {
@@ -69,49 +76,127 @@ pub(super) async fn serve(
         Ok(Ok(Some(found))) => found,
         Ok(_) => return "closed",
     };
-    let activity = Activity::new();
-    let speaks_http1 = matches!(protocol, Protocol::Http1);
-    let io = TimedIo::new(socket, prefix, speaks_http1, Arc::clone(&activity), patience);
-    let requests = Arc::clone(&activity);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let (around, busy) = (Arc::clone(around), requests.begin());
-        if !request.body().is_end_stream() {
-            // A body may outlast its answer; until it ends its bytes are no new head.
-            request.extensions_mut().insert(UntilBodyEnds(Arc::new(requests.begin())));
-        }
-        async move {
-            let client =
-                client_address(&request, peer.ip(), around.config.client_ip_header.as_ref());
-            let response = around.pipeline.serve(client, request).await;
-            Ok::<Response<BusyBody<PublicBody>>, Infallible>(
-                response.map(|body| BusyBody::new(body, busy)),
-            )
-        }
-    });
-    let ended = if speaks_http1 {
-        let mut connection = pin!(http1_builder(config).serve_connection(io, service));
-        tokio::select! {
-            ended = &mut connection => ended,
-            () = around.closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
-    } else {
-        let mut connection = pin!(http2_builder(config).serve_connection(io, service));
-        tokio::select! {
-            ended = &mut connection => ended,
-            () = around.closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+    let framing = match protocol {
+        Protocol::Http1 => Framing::Http1(Http1::new()),
+        Protocol::Http2 => Framing::Http2(Http2::new()),
     };
-    match (activity.ended(), ended) {
-        (Some(why), _) => why,
-        (None, Err(error)) if error.is_parse() => "protocol_error",
-        _ => "closed",
+    let stream = Arc::new(socket);
+    let activity = Activity::new(Phase::new(framing, opened));
+    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), patience);
+    let io = TokioIo::new(Socket::new(stream, prefix, Arc::clone(&activity)));
+    match protocol {
+        Protocol::Http1 => {
+            let service = service_fn(|request| {
+                let (response, exchange) = answer(request, peer, around, &activity);
+                async move {
+                    let response = response.await;
+                    Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
+                }
+            });
+            let connection = pin!(http1_builder(config).serve_connection(io, service));
+            watched(connection, watch, &activity, &around.closing).await
+        }
+        Protocol::Http2 => {
+            let metrics = Arc::clone(&around.pipeline.metrics);
+            let streams = Streams::new(Arc::clone(&activity), patience.write, metrics);
+            let service = service_fn(|request| {
+                let stream = streams.call();
+                let (response, exchange) = answer(request, peer, around, &activity);
+                async move {
+                    let response = response.await;
+                    Ok::<_, Infallible>(
+                        response.map(|body| StreamBody::new(body, stream, exchange)),
+                    )
+                }
+            });
+            let builder = http2_builder(config, streams.clone());
+            let connection = pin!(builder.serve_connection(io, service));
+            watched(connection, watch, &activity, &around.closing).await
+        }
     }
+}
+
+/// Lets a request into the pipeline. It is in flight from now on, whenever that is polled.
+fn answer(
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    around: &Arc<Surroundings>,
+    activity: &Arc<Activity>,
+) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
+    let body = request.body().size_hint().exact();
+    let body = body.map_or(BodyLength::Chunked, BodyLength::Known);
+    // HTTP/1.0 knows no answers before the answer.
+    let takes_interim = request.version() == Version::HTTP_11;
+    let exchange = Exchange::begin(Arc::clone(activity), body, takes_interim);
+    if !request.body().is_end_stream() {
+        // A body may outlast its answer; until it ends its bytes are no new head.
+        let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
+        request.extensions_mut().insert(UntilBodyEnds(upload));
+    }
+    let around = Arc::clone(around);
+    let response = async move {
+        let header = around.config.client_ip_header.as_ref();
+        let client = client_address(&request, peer.ip(), header);
+        around.pipeline.serve(client, request).await
+    };
+    (response, exchange)
+}
+
+/// A connection that can be told to take no further requests.
+trait Retire: Future<Output = hyper::Result<()>> {
+    fn retire(self: Pin<&mut Self>);
+}
+
+impl<S> Retire for http1::Connection<TokioIo<Socket>, S>
+where
+    S: HttpService<Incoming, ResBody = AnswerBody<PublicBody>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn retire(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Retire for http2::Connection<TokioIo<Socket>, S, Streams>
+where
+    S: HttpService<Incoming, ResBody = StreamBody<PublicBody>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, StreamBody<PublicBody>>,
+{
+    fn retire(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection until it ends or its watch ends it.
+async fn watched(
+    mut connection: Pin<&mut impl Retire>,
+    mut watch: Watch,
+    activity: &Activity,
+    closing: &CancellationToken,
+) -> &'static str {
+    let mut closing = pin!(closing.cancelled());
+    let mut is_closing = false;
+    poll_fn(|cx| {
+        if !is_closing && closing.as_mut().poll(cx).is_ready() {
+            is_closing = true;
+            activity.phase().close(Instant::now());
+            connection.as_mut().retire();
+        }
+        // The watch judges what the connection has left.
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                let is_protocol_error = ended.is_err_and(|error| error.is_parse());
+                return Poll::Ready(if is_protocol_error { "protocol_error" } else { "closed" });
+            }
+            match watch.poll(cx) {
+                Poll::Ready(Action::End(why)) => return Poll::Ready(why),
+                Poll::Ready(Action::Retire) => connection.as_mut().retire(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
 }
 
 /// Larger heads than allowed reach the pipeline, up to a point, and are answered there in words.
@@ -120,14 +205,17 @@ fn http1_builder(config: &ListenConfig) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        // A client may end what it sends before it has the answer; whether it has gone away is
+        // found out by the watch.
+        .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(config.max_header_bytes * 2)
         .max_buf_size(MAX_PIECE_BYTES.max(config.max_header_bytes * 2));
     builder
 }
 
-fn http2_builder(config: &ListenConfig) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     let header_bytes = u32::try_from(config.max_header_bytes * 2).unwrap_or(u32::MAX);
     builder
         .timer(TokioTimer::new())

@@ -69,6 +69,8 @@ pub struct Metrics {
     /// Downstream connections accepted.
     pub connections_accepted: Counter,
     connections_ended: HashMap<&'static str, Counter>,
+    /// HTTP/2 streams whose client did not read its answer.
+    pub streams_reset: Counter,
     /// Upstream connections opened.
     pub upstream_connects: Counter,
     /// Upstream connections that could not be opened.
@@ -205,6 +207,7 @@ impl Metrics {
             connections: gauge!("mimir_tenant_proxy_connections"),
             connections_accepted: counter!("mimir_tenant_proxy_connections_accepted_total"),
             connections_ended: CONNECTION_ENDS.map(|reason| (reason, ended(reason))).into(),
+            streams_reset: counter!("mimir_tenant_proxy_streams_reset_total"),
             upstream_connects: counter!("mimir_tenant_proxy_upstream_connects_total", "outcome" => "succeeded"),
             upstream_connect_failures: counter!("mimir_tenant_proxy_upstream_connects_total", "outcome" => "failed"),
             upstream_resends: counter!("mimir_tenant_proxy_upstream_resends_total"),
@@ -382,6 +385,10 @@ fn describe() {
     describe_counter!(
         "mimir_tenant_proxy_connections_ended_total",
         "Downstream connections ended, by reason."
+    );
+    describe_counter!(
+        "mimir_tenant_proxy_streams_reset_total",
+        "Downstream HTTP/2 streams reset because their client did not read its answer."
     );
     upstreams::describe();
     describe_counter!(

@@ -1,0 +1,340 @@
+//! One request and its answer: what it means for its connection's [`Phase`](super::phase::Phase),
+//! and, for HTTP/2, its own deadline.
+//!
+//! Streams of HTTP/2 share a connection and may belong to strangers (a proxy in front puts them
+//! together), so one whose client gives no credit is reset alone. What it waits for is seen where
+//! its bytes leave: each [`Piece`] knows how much of it the socket has taken.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
+use tokio::time::Instant;
+
+use super::activity::Activity;
+use super::framing::BodyLength;
+use crate::deadline::Deadline;
+use crate::edge::WatchUpload;
+use crate::telemetry::Metrics;
+
+/// A request whose answer has not ended; its connection is busy until this is dropped.
+pub(super) struct Exchange(Arc<Activity>);
+
+impl Exchange {
+    /// Of a request whose head is complete.
+    pub(super) fn begin(activity: Arc<Activity>, body: BodyLength, takes_interim: bool) -> Self {
+        activity.phase().begin(body, takes_interim);
+        Self(activity)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let mut phase = self.0.phase();
+        phase.end(Instant::now());
+        // HTTP/1.1 is in the connection's own task here, whose watch looks next.
+        if phase.is_idle() && !phase.is_http1() {
+            drop(phase);
+            self.0.wake();
+        }
+    }
+}
+
+/// A request whose body has not ended; its connection is busy until this is dropped.
+pub(super) struct Uploading {
+    activity: Arc<Activity>,
+    waits: Mutex<bool>,
+}
+
+impl Uploading {
+    /// Of a request that has a body.
+    pub(super) fn begin(activity: Arc<Activity>) -> Self {
+        activity.phase().begin_upload();
+        Self { activity, waits: Mutex::default() }
+    }
+}
+
+impl WatchUpload for Uploading {
+    fn waits(&self, waits: bool) {
+        let mut before = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before == waits {
+            return;
+        }
+        *before = waits;
+        let mut phase = self.activity.phase();
+        if !waits {
+            phase.end_waiting();
+            return;
+        }
+        phase.begin_waiting(Instant::now());
+        if phase.is_closing() {
+            drop(phase);
+            self.activity.wake();
+        }
+    }
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.waits(false);
+        let mut phase = self.activity.phase();
+        phase.end_upload(Instant::now());
+        if phase.is_idle() {
+            drop(phase);
+            self.activity.wake();
+        }
+    }
+}
+
+/// The body of an answer by HTTP/1.1.
+pub(super) struct AnswerBody<B> {
+    body: B,
+    exchange: Exchange,
+}
+
+impl<B> AnswerBody<B> {
+    pub(super) fn new(body: B, exchange: Exchange) -> Self {
+        Self { body, exchange }
+    }
+}
+
+impl<B: Body + Unpin> Body for AnswerBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            self.exchange.0.break_off();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// One stream of HTTP/2.
+pub(super) struct Stream {
+    sending: Mutex<Sending>,
+}
+
+struct Sending {
+    /// Bytes that were given to HTTP/2 and that the socket has not taken.
+    owed: usize,
+    /// Bytes that were given in all.
+    given: usize,
+    /// When bytes were last given, or taken by the socket.
+    moved_at: Instant,
+    /// To be woken when nothing is owed any more.
+    waiting: Option<Waker>,
+}
+
+/// An answer up to this size ends with its last bytes. The end of a larger one is kept back until
+/// the socket has taken them: once HTTP/2 has the end, no one can reset the stream.
+const SMALL_ANSWER_BYTES: usize = 16 << 10;
+
+impl Stream {
+    fn new() -> Arc<Self> {
+        let sending = Sending { owed: 0, given: 0, moved_at: Instant::now(), waiting: None };
+        Arc::new(Self { sending: Mutex::new(sending) })
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, bytes: usize) {
+        let mut sending = self.sending();
+        sending.owed += bytes;
+        sending.given += bytes;
+        sending.moved_at = Instant::now();
+    }
+
+    fn taken(&self, bytes: usize) {
+        let mut sending = self.sending();
+        sending.owed -= bytes;
+        if sending.owed > 0 {
+            sending.moved_at = Instant::now();
+        } else if let Some(waker) = sending.waiting.take() {
+            drop(sending);
+            waker.wake();
+        }
+    }
+
+    /// The end of an answer, when it may be given.
+    fn poll_end<T>(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut sending = self.sending();
+        if sending.owed == 0 || sending.given <= SMALL_ANSWER_BYTES {
+            return Poll::Ready(None);
+        }
+        sending.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Since when the client takes nothing of what there is for it.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let sending = self.sending();
+        (sending.owed > 0).then_some(sending.moved_at)
+    }
+}
+
+/// A piece of an answer's body, until the socket has taken it.
+pub(super) struct Piece {
+    bytes: Bytes,
+    stream: Arc<Stream>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.stream.taken(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            self.stream.taken(self.bytes.len());
+        }
+    }
+}
+
+/// The body of an answer by HTTP/2.
+pub(super) struct StreamBody<B> {
+    body: B,
+    stream: Arc<Stream>,
+    is_over: bool,
+    _exchange: Exchange,
+}
+
+impl<B> StreamBody<B> {
+    pub(super) fn new(body: B, stream: Arc<Stream>, exchange: Exchange) -> Self {
+        Self { body, stream, is_over: false, _exchange: exchange }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
+    type Data = Piece;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+        if !self.is_over {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let Some(frame) = frame else {
+                self.is_over = true;
+                return self.stream.poll_end(cx);
+            };
+            return Poll::Ready(Some(frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    self.stream.give(bytes.len());
+                    Piece { bytes, stream: Arc::clone(&self.stream) }
+                })
+            })));
+        }
+        self.stream.poll_end(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && self.stream.sending().given <= SMALL_ANSWER_BYTES
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection, each until its client keeps it waiting for too long.
+/// Dropping a stream's future resets it.
+#[derive(Clone)]
+pub(super) struct Streams {
+    activity: Arc<Activity>,
+    write_timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// The stream whose request hyper has just given to the service: the next future is its.
+    called: Arc<Mutex<Option<Arc<Stream>>>>,
+}
+
+impl Streams {
+    pub(super) fn new(
+        activity: Arc<Activity>,
+        write_timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { activity, write_timeout, metrics, called: Arc::default() }
+    }
+
+    /// A stream for a request that the service is called with.
+    pub(super) fn call(&self) -> Arc<Stream> {
+        let stream = Stream::new();
+        *self.called() = Some(Arc::clone(&stream));
+        stream
+    }
+
+    fn called(&self) -> MutexGuard<'_, Option<Arc<Stream>>> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_overdue(&self, stream: &Stream, timer: &mut Deadline, cx: &mut Context<'_>) -> bool {
+        let Some(since) = stream.stalled_since() else { return false };
+        let phase = self.activity.phase();
+        // Behind a socket that takes nothing, for which the connection has a deadline, a stream
+        // cannot move, whatever credit it has.
+        let since = phase.free_since().map_or_else(Instant::now, |free| since.max(free));
+        let deadline = phase.deadline(since, self.write_timeout);
+        drop(phase);
+        timer.is_past(deadline, cx)
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        let Some(stream) = self.called().take() else {
+            tokio::spawn(future);
+            return;
+        };
+        let streams = self.clone();
+        tokio::spawn(async move {
+            let mut timer = Deadline::default();
+            let mut future = pin!(future);
+            let is_whole = std::future::poll_fn(|cx| {
+                if future.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                if streams.is_overdue(&stream, &mut timer, cx) {
+                    return Poll::Ready(false);
+                }
+                Poll::Pending
+            })
+            .await;
+            if !is_whole {
+                streams.metrics.streams_reset.increment(1);
+            } else if stream.stalled_since().is_some() {
+                streams.activity.left_behind(stream);
+            }
+        });
+    }
+}

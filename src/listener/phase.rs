@@ -1,0 +1,259 @@
+//! What a connection waits for, since when, and until when it may: a state machine without a clock,
+//! a socket or a task.
+//!
+//! | phase | ends after |
+//! |---|---|
+//! | the socket takes no bytes | `write_timeout` since it last took one |
+//! | a head has begun | `header_timeout` since its first byte |
+//! | nothing has come yet | `header_timeout` since the connection was opened |
+//! | no request | `idle_timeout` since the last one ended |
+//! | a request is served | nothing here: its body, the permit and Mimir have their own deadlines |
+//!
+//! While the process ends, every deadline is at most [`DRAIN_PATIENCE`] away, and a request whose
+//! client sends nothing of its body has it, too. [`Exchange`](super::exchange::Exchange) has the
+//! deadline of one HTTP/2 stream. docs/operations/deadlines.md is the table for operators.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::framing::{BodyLength, Framing};
+
+/// How long a connection may keep us waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For a head, and for the first byte.
+    pub(super) header: Duration,
+    /// For a request.
+    pub(super) idle: Duration,
+    /// For a byte of an answer to be taken.
+    pub(super) write: Duration,
+}
+
+/// How long a client may keep us waiting while the process ends. The default drain lasts 30 s; a
+/// sender on a thin line has pauses of a second or two.
+pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client has kept us waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// The rest of a head.
+    Head,
+    /// A request.
+    Idle,
+    /// Reading what it has asked for.
+    Stalled,
+    /// A request's body, at the end of the process.
+    Upload,
+}
+
+impl Overdue {
+    /// The end of a connection, as a metric label.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Head => "header_timeout",
+            Self::Idle => "idle_timeout",
+            Self::Stalled => "write_timeout",
+            Self::Upload => "closed",
+        }
+    }
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub(super) struct Phase {
+    framing: Framing,
+    opened: Instant,
+    /// When the head began that has not ended.
+    head_since: Option<Instant>,
+    /// Requests whose answer has not ended.
+    exchanges: usize,
+    /// Requests whose body has not ended.
+    uploads: usize,
+    /// Bodies that are wanted and do not come.
+    awaited: usize,
+    /// When the last of them began to be waited for.
+    awaited_since: Instant,
+    has_served: bool,
+    idle_since: Instant,
+    /// Since when the socket takes no bytes.
+    blocked_since: Option<Instant>,
+    /// When the socket last took bytes after it had taken none.
+    unblocked_at: Option<Instant>,
+    /// Something was written since the last request began.
+    has_answered: bool,
+    /// The last request's client knows answers before the answer.
+    takes_interim: bool,
+    /// When the process began to end.
+    closing_since: Option<Instant>,
+}
+
+impl Phase {
+    pub(super) fn new(framing: Framing, now: Instant) -> Self {
+        Self {
+            framing,
+            opened: now,
+            head_since: None,
+            exchanges: 0,
+            uploads: 0,
+            awaited: 0,
+            awaited_since: now,
+            has_served: false,
+            idle_since: now,
+            blocked_since: None,
+            unblocked_at: None,
+            has_answered: false,
+            takes_interim: false,
+            closing_since: None,
+        }
+    }
+
+    /// The client sent bytes. The time is asked for only if a head is left open by them.
+    pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) {
+        self.framing.read(bytes);
+        self.note_head(now);
+    }
+
+    fn note_head(&mut self, now: impl FnOnce() -> Instant) {
+        if self.framing.is_in_head() {
+            self.head_since.get_or_insert_with(now);
+        } else {
+            self.head_since = None;
+        }
+    }
+
+    /// A request's head is complete.
+    pub(super) fn begin(&mut self, body: BodyLength, takes_interim: bool) {
+        self.exchanges += 1;
+        self.has_served = true;
+        self.has_answered = false;
+        self.takes_interim = takes_interim;
+        if let Framing::Http1(framing) = &mut self.framing {
+            framing.begin(body);
+            // What may stand behind it has until then waited for us.
+            if !framing.is_in_head() {
+                self.head_since = None;
+            }
+        }
+    }
+
+    /// A request's answer has ended.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.exchanges -= 1;
+        self.idle_since = now;
+    }
+
+    /// A request has a body, which may outlast its answer.
+    pub(super) fn begin_upload(&mut self) {
+        self.uploads += 1;
+    }
+
+    /// A request's body has ended.
+    pub(super) fn end_upload(&mut self, now: Instant) {
+        self.uploads -= 1;
+        self.idle_since = now;
+        if let Framing::Http1(framing) = &mut self.framing {
+            framing.body_ended();
+        }
+        self.note_head(|| now);
+    }
+
+    /// A body is wanted of which nothing is there.
+    pub(super) fn begin_waiting(&mut self, now: Instant) {
+        self.awaited += 1;
+        self.awaited_since = now;
+    }
+
+    /// It is there, or not wanted any more.
+    pub(super) fn end_waiting(&mut self) {
+        self.awaited -= 1;
+    }
+
+    /// The socket took bytes.
+    pub(super) fn wrote(&mut self, now: impl FnOnce() -> Instant) {
+        self.has_answered = true;
+        if self.blocked_since.take().is_some() {
+            self.unblocked_at = Some(now());
+        }
+    }
+
+    /// The socket took none.
+    pub(super) fn blocked(&mut self, now: impl FnOnce() -> Instant) {
+        self.blocked_since.get_or_insert_with(now);
+    }
+
+    /// The process begins to end.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.closing_since.get_or_insert(now);
+    }
+
+    /// Since when a stream cannot be held up by the socket that it shares; none if it is now.
+    pub(super) fn free_since(&self) -> Option<Instant> {
+        match self.blocked_since {
+            Some(_) => None,
+            None => Some(self.unblocked_at.unwrap_or(self.opened)),
+        }
+    }
+
+    /// Whether a client of HTTP/1.1 waits for the head of its answer, and nothing else is under
+    /// way.
+    pub(super) fn owes_head(&self) -> bool {
+        let is_complete = self.exchanges > 0 && self.uploads == 0;
+        is_complete && !self.has_answered && self.takes_interim
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.framing.is_http1()
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing_since.is_some()
+    }
+
+    /// Whether no request is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.exchanges == 0 && self.uploads == 0
+    }
+
+    /// When something that began then is overdue.
+    pub(super) fn deadline(&self, since: Instant, patience: Duration) -> Instant {
+        let deadline = since + patience;
+        match self.closing_since {
+            Some(closing) => deadline.min(since.max(closing) + DRAIN_PATIENCE),
+            None => deadline,
+        }
+    }
+
+    /// What the connection waits for, and until when it may.
+    pub(super) fn due(&self, patience: &Patience) -> Option<(Instant, Overdue)> {
+        let due = |since, patience, overdue| Some((self.deadline(since, patience), overdue));
+        if let Some(since) = self.blocked_since {
+            return due(since, patience.write, Overdue::Stalled);
+        }
+        // An open head of HTTP/2 stops all that the client could send, one of HTTP/1.1 may only be
+        // early.
+        if let Some(since) = self.head_since
+            && (self.is_idle() || !self.framing.is_http1())
+        {
+            let since = if self.framing.is_http1() { since.max(self.idle_since) } else { since };
+            let since = self.unblocked_at.map_or(since, |at| since.max(at));
+            return due(since, patience.header, Overdue::Head);
+        }
+        if !self.is_idle() {
+            let waits_for_all = self.awaited > 0 && self.awaited >= self.exchanges;
+            return match self.closing_since {
+                Some(_) if waits_for_all => {
+                    due(self.awaited_since, DRAIN_PATIENCE, Overdue::Upload)
+                }
+                _ => None,
+            };
+        }
+        if !self.has_served && self.framing.is_http1() {
+            return due(self.opened, patience.header, Overdue::Idle);
+        }
+        due(self.idle_since, patience.idle, Overdue::Idle)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+use super::*;
+use crate::listener::framing::{Http1, Http2};
+
+const PATIENCE: Patience = Patience {
+    header: Duration::from_secs(10),
+    idle: Duration::from_secs(120),
+    write: Duration::from_secs(60),
+};
+const NO_BODY: BodyLength = BodyLength::Known(0);
+const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+/// A connection, and its clock in seconds from its opening.
+struct Case {
+    phase: Phase,
+    opened: Instant,
+}
+
+impl Case {
+    fn new(framing: Framing) -> Self {
+        let opened = Instant::now();
+        Self { phase: Phase::new(framing, opened), opened }
+    }
+
+    fn http1() -> Self {
+        Self::new(Framing::Http1(Http1::new()))
+    }
+
+    fn http2() -> Self {
+        let mut case = Self::new(Framing::Http2(Http2::new()));
+        case.read(0, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        case
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.opened + Duration::from_secs(seconds)
+    }
+
+    fn read(&mut self, seconds: u64, bytes: &[u8]) {
+        let now = self.at(seconds);
+        self.phase.read(bytes, || now);
+    }
+
+    /// A whole request and its answer.
+    fn serve(&mut self, from: u64, to: u64) {
+        self.read(from, GET);
+        self.phase.begin(NO_BODY, true);
+        self.wrote(from);
+        self.end(to);
+    }
+
+    fn end(&mut self, seconds: u64) {
+        let now = self.at(seconds);
+        self.phase.end(now);
+    }
+
+    fn block(&mut self, seconds: u64) {
+        let now = self.at(seconds);
+        self.phase.blocked(|| now);
+    }
+
+    fn wrote(&mut self, seconds: u64) {
+        let now = self.at(seconds);
+        self.phase.wrote(|| now);
+    }
+
+    fn due(&self) -> Option<(u64, Overdue)> {
+        let due = self.phase.due(&PATIENCE);
+        due.map(|(deadline, overdue)| ((deadline - self.opened).as_secs(), overdue))
+    }
+}
+
+#[test]
+fn a_fresh_connection_has_the_time_of_a_head() {
+    let mut case = Case::http1();
+    assert_eq!(case.due(), Some((10, Overdue::Idle)));
+    case.read(8, b"\r\n");
+    assert_eq!(case.due(), Some((10, Overdue::Idle)));
+    case.read(9, b"GET");
+    assert_eq!(case.due(), Some((19, Overdue::Head)));
+    case.read(18, b" / HTTP/1.1\r\n");
+    assert_eq!(case.due(), Some((19, Overdue::Head)));
+    let mut preface = Case::new(Framing::Http2(Http2::new()));
+    preface.read(1, b"PRI");
+    assert_eq!(preface.due(), Some((11, Overdue::Head)));
+    assert_eq!(Case::http2().due(), Some((120, Overdue::Idle)));
+}
+
+#[test]
+fn half_a_head_behind_a_request_has_the_time_of_a_head() {
+    let mut case = Case::http1();
+    case.read(1, &[GET, b"GET"].concat());
+    case.phase.begin(NO_BODY, true);
+    assert_eq!(case.due(), None);
+    // However long the first took.
+    case.end(50);
+    assert_eq!(case.due(), Some((60, Overdue::Head)));
+    case.read(55, b" / HTTP/1.1\r\n\r\n");
+    case.phase.begin(NO_BODY, true);
+    case.end(56);
+    assert_eq!(case.due(), Some((176, Overdue::Idle)));
+    case.read(100, b"\r\n");
+    assert_eq!(case.due(), Some((176, Overdue::Idle)));
+}
+
+#[test]
+fn a_socket_that_takes_nothing_has_the_time_of_a_write() {
+    for mut case in [Case::http1(), Case::http2()] {
+        case.read(1, GET);
+        case.phase.begin(NO_BODY, true);
+        case.block(2);
+        case.block(30);
+        assert_eq!(case.due(), Some((62, Overdue::Stalled)));
+        assert_eq!(case.phase.free_since(), None);
+        case.wrote(40);
+        assert_eq!(case.due(), None);
+        assert_eq!(case.phase.free_since(), Some(case.at(40)));
+        case.block(41);
+        // Also when nothing is served any more, and whatever else has come.
+        case.end(42);
+        case.read(43, b"GET");
+        assert_eq!(case.due(), Some((101, Overdue::Stalled)));
+    }
+}
+
+#[test]
+fn an_open_block_of_headers_stops_a_connection_whatever_else_it_does() {
+    let mut case = Case::http2();
+    case.phase.begin(NO_BODY, true);
+    assert_eq!(case.due(), None);
+    case.read(5, &[0, 0, 3, 1, 0, 0, 0, 0, 1, 0x82, 0x86, 0x84]);
+    assert_eq!(case.due(), Some((15, Overdue::Head)));
+    // The time in which we did not read is not the client's.
+    case.block(6);
+    case.wrote(30);
+    assert_eq!(case.due(), Some((40, Overdue::Head)));
+}
+
+#[test]
+fn a_body_keeps_a_connection_busy_after_its_answer() {
+    let mut case = Case::http1();
+    case.read(1, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n");
+    case.phase.begin(BodyLength::Known(9), true);
+    case.phase.begin_upload();
+    assert!(!case.phase.owes_head());
+    case.end(2);
+    case.read(3, b"GET / x\r\n");
+    assert_eq!(case.due(), None);
+    let now = case.at(4);
+    case.phase.end_upload(now);
+    assert_eq!(case.due(), Some((124, Overdue::Idle)));
+}
+
+#[test]
+fn only_a_whole_request_without_an_answer_is_probed() {
+    let mut case = Case::http1();
+    assert!(!case.phase.owes_head());
+    case.phase.begin(NO_BODY, true);
+    assert!(case.phase.owes_head());
+    case.wrote(1);
+    assert!(!case.phase.owes_head());
+    case.end(1);
+    // HTTP/1.0 knows no answers before the answer.
+    case.phase.begin(NO_BODY, false);
+    assert!(!case.phase.owes_head());
+}
+
+#[test]
+fn a_drain_waits_for_nothing_silent() {
+    let closing = |case: &mut Case| {
+        let now = case.at(20);
+        case.phase.close(now);
+        case.due()
+    };
+    let mut idle = Case::http1();
+    idle.serve(1, 2);
+    assert_eq!(closing(&mut idle), Some((25, Overdue::Idle)));
+    let mut head = Case::http1();
+    head.read(12, b"GET");
+    assert_eq!(closing(&mut head), Some((22, Overdue::Head)));
+    head.read(21, b" / HTTP/1.1\r\n\r\nGET");
+    head.phase.begin(NO_BODY, true);
+    head.end(22);
+    assert_eq!(head.due(), Some((27, Overdue::Head)));
+    let mut stalled = Case::http1();
+    stalled.phase.begin(NO_BODY, true);
+    stalled.block(15);
+    assert_eq!(closing(&mut stalled), Some((25, Overdue::Stalled)));
+    let mut upload = Case::http1();
+    upload.phase.begin(BodyLength::Known(5), true);
+    upload.phase.begin_upload();
+    let now = upload.at(3);
+    upload.phase.begin_waiting(now);
+    assert_eq!(upload.due(), None);
+    assert_eq!(closing(&mut upload), Some((25, Overdue::Upload)));
+    upload.phase.end_waiting();
+    assert_eq!(upload.due(), None);
+}

@@ -1,0 +1,468 @@
+//! Every way to keep a connection silent, by protocol and phase, and its end: the table of
+//! docs/operations/deadlines.md, row by row.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use harness::{Upstream, wait_until};
+use http::Response;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+use super::frames::{self, Frames};
+use crate::answers::{count, ok};
+use crate::documents::root;
+use crate::scene::{MIB, QUERY, Scene, pieces, scene};
+
+const LARGE: &str = "/prometheus/api/v1/labels";
+
+// Far enough apart that none can be taken for another on a busy machine.
+const HEADER: Duration = Duration::from_millis(400);
+const BODY_IDLE: Duration = Duration::from_millis(1000);
+const WRITE: Duration = Duration::from_millis(1800);
+const IDLE: Duration = Duration::from_millis(3200);
+const BODY: Duration = Duration::from_millis(2500);
+/// How long a refused request's body is taken; no setting.
+const LINGER: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_millis(1300);
+
+/// How a row ends for its client, after how long.
+struct Ended {
+    seen: Seen,
+    after: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// The connection was closed, after these statuses.
+    Closed(Vec<u16>),
+    /// The connection was reset.
+    Reset,
+    /// A stream was reset, and the connection lives.
+    StreamReset,
+    /// A stream has its answer, and the connection lives.
+    Answer(u16),
+}
+
+struct Row<'a> {
+    /// As in the document.
+    name: &'static str,
+    seen: Seen,
+    after: Duration,
+    /// The series that counts it.
+    counted: &'static str,
+    run: Pin<Box<dyn Future<Output = Ended> + Send + 'a>>,
+}
+
+fn row<'a>(
+    name: &'static str,
+    seen: Seen,
+    after: Duration,
+    counted: &'static str,
+    run: impl Future<Output = Ended> + Send + 'a,
+) -> Row<'a> {
+    Row { name, seen, after, counted, run: Box::pin(run) }
+}
+
+async fn connect(scene: &Scene) -> TcpStream {
+    TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()
+}
+
+/// A client that takes few bytes before it has to read.
+async fn connect_narrow(scene: &Scene) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(scene.proxy.url().replace("http://", "").parse().unwrap()).await.unwrap()
+}
+
+fn statuses(answers: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(answers);
+    let heads = text.split("HTTP/1.").skip(1);
+    heads.filter_map(|head| head.get(2..5)?.parse().ok()).collect()
+}
+
+/// Sends pieces with pauses before them, then waits for the end, counted from the last byte either
+/// side sent.
+async fn silent(scene: &Scene, script: &[(u64, &str)]) -> Ended {
+    let (mut reading, mut writing) = connect(scene).await.into_split();
+    let mut answers = Vec::new();
+    let mut last = Instant::now();
+    let mut buffer = [0; 8192];
+    let mut script = script.iter();
+    let mut next = script.next();
+    loop {
+        let pause =
+            next.map_or(Duration::from_secs(20), |(pause, _)| Duration::from_millis(*pause));
+        tokio::select! {
+            read = reading.read(&mut buffer) => match read {
+                Ok(0) => break,
+                Ok(length) => {
+                    last = Instant::now();
+                    answers.extend_from_slice(&buffer[..length]);
+                }
+                Err(error) => panic!("{error} after {}", String::from_utf8_lossy(&answers)),
+            },
+            () = tokio::time::sleep(pause) => {
+                let (_, bytes) = next.expect("it ends");
+                writing.write_all(bytes.as_bytes()).await.unwrap();
+                last = Instant::now();
+                next = script.next();
+            }
+        }
+    }
+    Ended { seen: Seen::Closed(statuses(&answers)), after: last.elapsed() }
+}
+
+/// Sends a byte or more every 100 ms; the time counts from the first.
+async fn trickled(scene: &Scene, head: &str, piece: &str) -> Ended {
+    let (mut reading, mut writing) = connect(scene).await.into_split();
+    let began = Instant::now();
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let trickle = async {
+        while writing.write_all(piece.as_bytes()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let read = async {
+        // What is sent after the end is answered by a reset.
+        let _ = reading.read_to_end(&mut answers).await;
+    };
+    tokio::select! {
+        () = trickle => {}
+        () = read => {}
+    }
+    Ended { seen: Seen::Closed(statuses(&answers)), after: began.elapsed() }
+}
+
+/// Sends as much of something as is taken and reads nothing.
+async fn unread(scene: &Scene, bytes: &[u8]) -> Ended {
+    let mut socket = connect_narrow(scene).await;
+    let mut began = Instant::now();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = tokio::time::timeout(Duration::from_millis(300), socket.write(rest)).await;
+        let Ok(written) = written else { break };
+        (rest, began) = (&rest[written.unwrap()..], Instant::now());
+    }
+    socket.ready(Interest::ERROR).await.unwrap();
+    let error = socket.take_error().unwrap().expect("an error");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    Ended { seen: Seen::Reset, after: began.elapsed() }
+}
+
+/// Sends frames with a pause before each, then waits for the end.
+async fn silent_frames(scene: &Scene, script: &[(u64, Vec<u8>)]) -> Ended {
+    let mut frames = Frames::new(connect(scene).await);
+    let began = Instant::now();
+    let mut last = began;
+    for (pause, bytes) in script {
+        tokio::time::sleep(Duration::from_millis(*pause)).await;
+        if frames.send(bytes).await.is_err() {
+            break;
+        }
+        last = Instant::now();
+    }
+    while let Ok(Some(frame)) = frames.next().await {
+        if frame.stream != 0 {
+            last = Instant::now();
+        }
+    }
+    Ended { seen: Seen::Closed(vec![]), after: last.elapsed() }
+}
+
+async fn without_credit(scene: &Scene, beside: bool) -> Ended {
+    let mut frames = Frames::new(connect(scene).await);
+    let head = frames::head(scene, "GET", LARGE, 1);
+    frames.send(&[frames::opening(0), head].concat()).await.unwrap();
+    let began = Instant::now();
+    let mut other = 3;
+    let mut answered = 0;
+    let ended = loop {
+        if beside {
+            // The other has credit of its own, and is alive all the time.
+            let head = frames::head(scene, "GET", QUERY, other);
+            let credit = frames::credit(other, 1000);
+            frames.send(&[head, credit].concat()).await.unwrap();
+            other += 2;
+        }
+        let pause = tokio::time::sleep(Duration::from_millis(200));
+        tokio::pin!(pause);
+        let reset = loop {
+            tokio::select! {
+                () = &mut pause => break false,
+                frame = frames.next() => {
+                    let frame = frame.unwrap().expect("the connection lives");
+                    if (frame.kind, frame.stream) == (frames::RST_STREAM, 1) {
+                        break true;
+                    }
+                    assert_ne!(frame.kind, frames::RST_STREAM);
+                    answered += usize::from(frame.stream > 1 && frame.kind == frames::DATA);
+                }
+            }
+        };
+        if reset {
+            break began.elapsed();
+        }
+    };
+    assert_eq!(beside, answered > 3, "{answered}");
+    // The connection goes on.
+    let head = frames::head(scene, "GET", QUERY, other);
+    frames.send(&[head, frames::credit(other, 1000)].concat()).await.unwrap();
+    while frames.next().await.unwrap().expect("it lives").stream != other {}
+    Ended { seen: Seen::StreamReset, after: ended }
+}
+
+/// An answer that fits a window, but for its last bytes.
+async fn last_bytes(scene: &Scene) -> Ended {
+    let mut frames = Frames::new(connect(scene).await);
+    let head = frames::head(scene, "GET", QUERY, 1);
+    frames.send(&[frames::opening(10), head].concat()).await.unwrap();
+    let began = Instant::now();
+    let seen = loop {
+        match frames.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break Seen::Closed(vec![]),
+            Err(_) => break Seen::Reset,
+        }
+    };
+    Ended { seen, after: began.elapsed() }
+}
+
+async fn unread_frames(scene: &Scene) -> Ended {
+    let window = [frames::opening(0x7fff_ffff), frames::credit(0, 0x7fff_0000)].concat();
+    unread(scene, &[window, frames::head(scene, "GET", LARGE, 1)].concat()).await
+}
+
+async fn unread_pings(scene: &Scene) -> Ended {
+    let pings = frames::frame(6, 0, 0, b"pingping").repeat(1 << 20);
+    unread(scene, &[frames::opening(0), pings].concat()).await
+}
+
+async fn stream_without_body(scene: &Scene) -> Ended {
+    let mut frames = Frames::new(connect(scene).await);
+    let head = frames::open_head(scene, "POST", "/api/v1/push", 1);
+    frames.send(&[frames::opening(1 << 16), head].concat()).await.unwrap();
+    let began = Instant::now();
+    let status = loop {
+        let frame = frames.next().await.unwrap().expect("the connection lives");
+        if (frame.kind, frame.stream) == (frames::HEADERS, 1) {
+            break frames::status(&frame.payload);
+        }
+    };
+    Ended { seen: Seen::Answer(status), after: began.elapsed() }
+}
+
+fn http1(scene: &Scene) -> Vec<Row<'_>> {
+    let head = |line: &str, headers: &str| scene.head(line, headers);
+    let get = head(&format!("GET {QUERY}"), "");
+    let get_large = head(&format!("GET {LARGE}"), "");
+    let push = |headers: &str| head("POST /api/v1/push", headers);
+    let closed = |statuses: &[u16]| Seen::Closed(statuses.to_vec());
+    let (idle, header, write) = (ENDED_IDLE, ENDED_HEADER, ENDED_WRITE);
+
+    let behind = get.clone() + "GET /half";
+    let behind_body = push("Content-Length: 4\r\n") + "bodyGET /half";
+    let old = get.replace("HTTP/1.1", "HTTP/1.0");
+    let old_large = get_large.replace("HTTP/1.1", "HTTP/1.0");
+    let large_and_more = get_large.clone() + "G";
+    let small = "GET /n HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50_000);
+    let half_body = push("Content-Length: 100\r\n") + "half";
+    let slow = push("Content-Length: 1000\r\n");
+    let trailers = push("Transfer-Encoding: chunked\r\n") + "1\r\nx\r\n0\r\nX-Half: ";
+    let expect = push("Content-Length: 4\r\nExpect: 100-continue\r\n");
+    let refused = "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
+    vec![
+        row("nothing is sent", closed(&[]), HEADER, idle, silent(scene, &[])),
+        row("only empty lines", closed(&[]), HEADER, idle, trickled(scene, "", "\r\n")),
+        row(
+            "half a head",
+            closed(&[]),
+            HEADER,
+            header,
+            silent(scene, &[(0, "GET / HTTP/1.1\r\nHost: x\r\nX-Half")]),
+        ),
+        row("a head that trickles", closed(&[]), HEADER, header, trickled(scene, "GET /", "x")),
+        row("half a head behind a request", closed(&[200]), HEADER, header, async move {
+            silent(scene, &[(0, &behind)]).await
+        }),
+        row("half a head behind a body", closed(&[200]), HEADER, header, async move {
+            silent(scene, &[(0, &behind_body)]).await
+        }),
+        row("no further request", closed(&[200]), IDLE, idle, async move {
+            silent(scene, &[(0, &get)]).await
+        }),
+        row("empty lines after a request", closed(&[200, 200]), IDLE, idle, async {
+            let get = head(&format!("GET {QUERY}"), "");
+            silent(scene, &[(0, &get), (200, "\r\n"), (600, &get)]).await
+        }),
+        row("HTTP/1.0, after the answer", closed(&[200]), Duration::ZERO, CLOSED, async move {
+            silent(scene, &[(0, &old)]).await
+        }),
+        row("an answer that is not read", Seen::Reset, WRITE, write, async move {
+            unread(scene, get_large.as_bytes()).await
+        }),
+        row("… with a byte of another request", Seen::Reset, WRITE, write, async move {
+            unread(scene, large_and_more.as_bytes()).await
+        }),
+        row("… by HTTP/1.0", Seen::Reset, WRITE, write, async move {
+            unread(scene, old_large.as_bytes()).await
+        }),
+        row("many small answers that are not read", Seen::Reset, WRITE, write, async move {
+            unread(scene, small.as_bytes()).await
+        }),
+        row("a body that does not come", closed(&[503]), BODY_IDLE, CLOSED, async move {
+            silent(scene, &[(0, &half_body)]).await
+        }),
+        row("a body that trickles", closed(&[503]), BODY, CLOSED, async move {
+            trickled(scene, &slow, "x").await
+        }),
+        row("trailers that do not end", closed(&[503]), BODY_IDLE, CLOSED, async move {
+            silent(scene, &[(0, &trailers)]).await
+        }),
+        row("a body that was asked for", closed(&[100, 503]), BODY_IDLE, CLOSED, async move {
+            silent(scene, &[(0, &expect)]).await
+        }),
+        row("the body of a refused request", closed(&[401]), LINGER, CLOSED, async move {
+            silent(scene, &[(0, refused)]).await
+        }),
+    ]
+}
+
+fn http2(scene: &Scene) -> Vec<Row<'_>> {
+    let closed = || Seen::Closed(vec![]);
+    let (idle, header, write) = (ENDED_IDLE, ENDED_HEADER, ENDED_WRITE);
+    let opening = || frames::opening(1 << 16);
+    let block = |flags| frames::frame(frames::HEADERS, flags, 1, &[0x82, 0x86, 0x84]);
+    let large = frames::head(scene, "GET", LARGE, 3);
+    let noise =
+        [frames::frame(6, 0, 0, b"pingping"), frames::frame(4, 0, 0, &[]), frames::credit(0, 1)]
+            .concat();
+    vec![
+        row("half a preface", closed(), HEADER, header, async {
+            silent_frames(scene, &[(0, b"PRI * HTTP/2.0\r\n".to_vec())]).await
+        }),
+        row("a preface and nothing else", closed(), IDLE, idle, async move {
+            silent_frames(scene, &[(0, opening())]).await
+        }),
+        row("frames without a request", closed(), IDLE, idle, async move {
+            let mut script = vec![(0, opening())];
+            script.extend(std::iter::repeat_n((150, noise), 100));
+            let began = Instant::now();
+            let ended = silent_frames(scene, &script).await;
+            Ended { after: began.elapsed(), ..ended }
+        }),
+        row("a block of headers without its end", closed(), HEADER, header, async move {
+            silent_frames(scene, &[(0, [opening(), block(0)].concat())]).await
+        }),
+        row("half a frame of headers", closed(), HEADER, header, async move {
+            let whole = block(4);
+            silent_frames(scene, &[(0, [&opening()[..], &whole[..11]].concat())]).await
+        }),
+        row("half a head beside another request", closed(), HEADER, header, async move {
+            silent_frames(scene, &[(0, [opening(), large, block(0)].concat())]).await
+        }),
+        row("a stream without credit", Seen::StreamReset, WRITE, STREAM_RESET, async move {
+            without_credit(scene, false).await
+        }),
+        row("… beside others", Seen::StreamReset, WRITE, STREAM_RESET, async move {
+            without_credit(scene, true).await
+        }),
+        row("the last bytes of a small answer", Seen::Reset, WRITE, write, last_bytes(scene)),
+        row("a connection that is not read", Seen::Reset, WRITE, write, unread_frames(scene)),
+        row("PINGs whose answers are not read", Seen::Reset, WRITE, write, unread_pings(scene)),
+        row(
+            "a stream's body that does not come",
+            Seen::Answer(503),
+            BODY_IDLE,
+            CLOSED,
+            stream_without_body(scene),
+        ),
+    ]
+}
+
+const ENDED_IDLE: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"idle_timeout\"}";
+const ENDED_HEADER: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"header_timeout\"}";
+const ENDED_WRITE: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"write_timeout\"}";
+const CLOSED: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"closed\"}";
+const STREAM_RESET: &str = "mimir_tenant_proxy_streams_reset_total";
+
+/// The first cells of the document's rows, with the name of what counts each.
+fn documented() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join("docs/operations/deadlines.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.contains("counted as"));
+    let cells = rows.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    cells.map(|cells| (cells[1].to_owned(), cells[5].replace('`', ""))).collect()
+}
+
+async fn started() -> (Upstream, Scene) {
+    let upstream = Upstream::start(|request| async {
+        if request.target.starts_with(LARGE) {
+            let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
+            return Response::new(BodyExt::boxed(StreamBody::new(frames)));
+        }
+        if request.method == "POST" { count(request).await } else { ok(request).await }
+    })
+    .await;
+    let millis = |time: Duration| format!("\"{}ms\"", time.as_millis());
+    let settings = [
+        ("listen.header_timeout", millis(HEADER)),
+        ("listen.idle_timeout", millis(IDLE)),
+        ("listen.write_timeout", millis(WRITE)),
+        ("limits.body_idle_timeout", millis(BODY_IDLE)),
+        ("limits.body_timeout", millis(BODY)),
+    ];
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let scene = scene(&upstream.url(), &settings).await;
+    (upstream, scene)
+}
+
+// The table, all rows at once: each ends when, how and counted as the document says, however much
+// was sent ahead and whether or not hyper asks the socket meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_keep_a_connection_silent_ends() {
+    let (_upstream, scene) = started().await;
+    let rows: Vec<Row<'_>> = http1(&scene).into_iter().chain(http2(&scene)).collect();
+    let named = rows.iter().map(|row| {
+        let counted = row.counted.replace("mimir_tenant_proxy_", "");
+        let counted = counted.replace("connections_ended_total{reason=\"", "").replace("\"}", "");
+        (row.name.to_owned(), counted)
+    });
+    assert_eq!(documented(), named.collect::<Vec<_>>(), "the document and the test are one table");
+    let mut counts = BTreeMap::new();
+    for row in &rows {
+        *counts.entry(row.counted).or_insert(0.0) += 1.0;
+    }
+    let checks = rows.into_iter().map(|row| async move {
+        let limit = row.after + SLACK;
+        let ended = tokio::time::timeout(limit + Duration::from_secs(5), row.run).await;
+        let Ok(ended) = ended else { return Some(format!("{}: no end", row.name)) };
+        let early = row.after.saturating_sub(Duration::from_millis(100));
+        let in_time = (early..limit).contains(&ended.after);
+        let is_right = ended.seen == row.seen && in_time;
+        (!is_right).then(|| {
+            let (name, seen, after) = (row.name, row.seen, row.after);
+            format!(
+                "{name}: {:?} after {:?}, not {seen:?} after {after:?}",
+                ended.seen, ended.after
+            )
+        })
+    });
+    let faults: Vec<String> =
+        futures_util::future::join_all(checks).await.into_iter().flatten().collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    for (series, expected) in counts {
+        if series != CLOSED {
+            wait_until(series, Duration::from_secs(2), async || {
+                scene.proxy.metric(series).await >= expected
+            })
+            .await;
+        }
+    }
+}
