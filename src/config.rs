@@ -112,7 +112,6 @@ impl Config {
             log: document.section("log", log::read),
             warnings: Vec::new(),
         };
-        let mut config = config;
         config.rules.expressions = config.limits.expressions;
         if let Some(database) = &mut config.database {
             database.reads_sessions = config.auth.check_sessions;

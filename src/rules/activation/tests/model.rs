@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Mutex;
 
 use super::*;
+use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
     AlertingRule, PromDuration, Refusal, RuleGroup, RulerError, write_group,
 };
@@ -103,7 +104,11 @@ impl Row {
 }
 
 fn defaults() -> RuleDefaults {
-    RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() }
+    RuleDefaults {
+        interval: PromDuration::from_millis(60_000),
+        group: "default".to_owned(),
+        expressions: ExpressionLimits::default(),
+    }
 }
 
 impl Model {
