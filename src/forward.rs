@@ -27,6 +27,7 @@ mod testimony;
 mod verdict;
 
 pub use body::ResponseBody;
+pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
 pub use exchange::{Forwarded, Forwarder};
 pub use failure::{BodyFault, Failure, StreamFailure};

@@ -131,8 +131,8 @@ fn a_limit_and_a_slow_body_are_refusals_and_every_other_5xx_is_a_failure() {
 fn every_reason_is_counted() {
     for rejection in every_kind() {
         let reasons: &[&str] = match rejection.outcome() {
-            Outcome::Failed(_) => &Rejection::FAILURE_REASONS,
-            _ => &Rejection::REJECTION_REASONS,
+            Outcome::Failed(_) => Rejection::FAILURE_REASONS,
+            _ => Rejection::REJECTION_REASONS,
         };
         assert!(reasons.contains(&rejection.reason()), "{} is not registered", rejection.reason());
     }
