@@ -151,10 +151,8 @@ impl Limits {
                 (places.pop().ok_or(Excess::All)?, places)
             }
         };
-        let holders = Holders {
-            first: first.holding(),
-            others: others.iter().map(Place::holding).collect(),
-        };
+        let holders =
+            Holders { first: first.holding(), others: others.iter().map(Place::holding).collect() };
         let share = self.shares.enter(holders, deadline).await;
         let waited = asked.elapsed();
         if waited >= SHORTEST_WAIT {
@@ -223,9 +221,7 @@ impl fmt::Display for Excess {
             Self::Requests { .. } => "the organisation sends more requests a second than it may",
             Self::Bytes { .. } => "the organisation sends more bytes a second than it may",
             Self::InFlight { .. } => "the organisation has as many requests in flight as it may",
-            Self::Share => {
-                "the organisation has its share of all requests in flight; try again"
-            }
+            Self::Share => "the organisation has its share of all requests in flight; try again",
             Self::All => "all places for requests are taken; try again",
         })
     }

@@ -99,7 +99,7 @@ impl Pipeline {
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
         let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
-        let is_http2 = request.version() == Version::HTTP_2;
+        let version = request.version();
         let mut response = match self.journey(&id, client, &page, request, &mut record).await {
             Ok(Arrived::Upstream(forwarded)) => {
                 record.set_upstream(forwarded.address);
@@ -118,9 +118,8 @@ impl Pipeline {
                     record.set_detail(detail);
                 }
                 let mut answer = rejection.response(audience, &id);
-                // HTTP/2 has no such header; there the stream ends with its answer.
-                if rejection.closes_connection() && !is_http2 {
-                    answer.headers_mut().insert(header::CONNECTION, CLOSE);
+                if rejection.closes_connection() {
+                    close_connection(version, &mut answer);
                 }
                 // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
                 let answer = answer.map(|body| if wants_no_body { Full::default() } else { body });
@@ -305,6 +304,16 @@ fn shown(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = values.join(&b", "[..]);
     let text = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
     (!values.is_empty()).then_some(text)
+}
+
+/// Has the connection closed after an answer. HTTP/2 has no such header; there the stream ends with
+/// its answer.
+fn close_connection<B>(client: Version, answer: &mut Response<B>) {
+    match client {
+        Version::HTTP_10 => *answer.version_mut() = Version::HTTP_10, // closes unless told otherwise
+        Version::HTTP_11 => drop(answer.headers_mut().insert(header::CONNECTION, CLOSE)),
+        _ => {}
+    }
 }
 
 fn finish_own(

@@ -236,31 +236,29 @@ impl Rejection {
     /// nothing broke, and an alert on failures does not fire for it.
     pub fn outcome(&self) -> Outcome {
         let reason = self.reason();
-        if self.status().is_server_error() && !self.is_limit() && !self.is_slow_upload() {
-            Outcome::Failed(reason)
-        } else {
-            Outcome::Rejected(reason)
+        if self.is_ours() { Outcome::Failed(reason) } else { Outcome::Rejected(reason) }
+    }
+
+    /// Whether something of ours, or behind us, is broken: what somebody is to be woken for. Some
+    /// refusals are a 5xx only so that senders keep what they have: what an organisation asks for
+    /// above its limits, and a body that comes too slowly.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Limited(_) | Self::Body(_) => false,
+            Self::Failed(Failure::Body(_) | Failure::UploadTimedOut | Failure::Saturated) => false,
+            other => other.status().is_server_error(),
         }
     }
 
-    fn is_limit(&self) -> bool {
-        matches!(self, Self::Limited(_) | Self::Failed(Failure::Saturated))
-    }
-
-    /// Whether the request's body did not come, or not in time.
-    fn is_slow_upload(&self) -> bool {
+    /// Whether the connection is of no use after the answer: the rest of the request's body, which
+    /// did not come in time, would have to be waited for.
+    pub fn closes_connection(&self) -> bool {
         use BodyFault::{Incomplete, Slow};
         matches!(
             self,
             Self::Body(Slow | Incomplete)
                 | Self::Failed(Failure::Body(Slow | Incomplete) | Failure::UploadTimedOut)
         )
-    }
-
-    /// Whether the connection is of no use after the answer: the rest of the body that is still
-    /// on its way is not waited for.
-    pub fn closes_connection(&self) -> bool {
-        self.is_slow_upload()
     }
 
     fn message(&self) -> String {

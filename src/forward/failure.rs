@@ -50,7 +50,8 @@ impl BodyFault {
     /// as invalid input, and a lost connection as what the socket said.
     pub(super) fn of(error: &hyper::Error) -> Self {
         let inside = std::error::Error::source(error);
-        let kind = inside.and_then(|inside| inside.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let kind =
+            inside.and_then(|inside| inside.downcast_ref::<io::Error>()).map(io::Error::kind);
         match kind {
             Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
             _ => Self::Incomplete,

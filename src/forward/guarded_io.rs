@@ -124,7 +124,10 @@ mod tests {
 
     /// Sends a request to an upstream that answers when it is asked, from the same thread, so that
     /// the order of events is that of the lines here.
-    async fn second_answer(unsolicited: &[u8], is_guarded: bool) -> Result<StatusCode, hyper::Error> {
+    async fn second_answer(
+        unsolicited: &[u8],
+        is_guarded: bool,
+    ) -> Result<StatusCode, hyper::Error> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut upstream, _) = listener.accept().unwrap();

@@ -253,9 +253,13 @@ impl Health {
 
     /// All that a request needs to know, in one word.
     pub(super) fn standing(&self, policy: &HealthConfig) -> Standing {
-        let faulty = if self.faulty.is_corroborated() { Standing::FAULTY } else { 0 };
-        let is_troubled = !self.faulty.is_empty() || !self.silent.is_empty();
-        let streaks = faulty | if is_troubled { Standing::TROUBLED } else { 0 };
+        let streaks = if !self.faulty.is_empty() {
+            Standing::FAULTY | Standing::TROUBLED
+        } else if !self.silent.is_empty() {
+            Standing::TROUBLED
+        } else {
+            0
+        };
         let phase = match self.phase {
             Phase::Good => 0,
             Phase::Returning { since } => Standing::RETURNING | (since & Standing::TIME),

@@ -9,8 +9,8 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::choice::Candidate;
-use super::testimony::Witness;
 use super::health::{Change, Evidence, Health, Millis, Probed, Share, Standing, millis};
+use super::testimony::Witness;
 use crate::config::HealthConfig;
 use crate::telemetry::Metrics;
 
@@ -168,7 +168,9 @@ impl Instance {
     fn failed(&self, evidence: Evidence, witness: Witness) {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
         let shared = self.watch.is_shared(self.standing().is_faulty());
-        self.update(|health| health.failed(evidence, witness, shared, now, &self.watch.config, jitter));
+        self.update(|health| {
+            health.failed(evidence, witness, shared, now, &self.watch.config, jitter)
+        });
     }
 
     /// It began an answer.

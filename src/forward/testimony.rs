@@ -71,11 +71,6 @@ impl Testimony {
         self.certain == 0 && self.by.is_empty()
     }
 
-    /// Whether more than one organisation has met it.
-    pub(super) fn is_corroborated(&self) -> bool {
-        self.certain > 0 || self.by.len() > 1
-    }
-
     /// Something went well.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -100,7 +95,6 @@ mod tests {
                 testimony.add(witness(1));
             }
             prop_assert!(!testimony.suffices(wanted));
-            prop_assert!(!testimony.is_corroborated());
             prop_assert_eq!(testimony.is_empty(), failures == 0);
         }
 

@@ -118,9 +118,10 @@ impl Shares {
         }
         let mut place = self.stand_in_line(holders).ok_or(NoShare::All)?;
         let handed = timeout_at(deadline, &mut place.handed).await;
-        handed.ok().and_then(Result::ok).ok_or_else(|| {
-            if self.taken() < self.capacity() { NoShare::Own } else { NoShare::All }
-        })
+        handed
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| if self.taken() < self.capacity() { NoShare::Own } else { NoShare::All })
     }
 
     fn capacity(&self) -> usize {

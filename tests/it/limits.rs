@@ -280,7 +280,10 @@ async fn organisations_that_take_all_they_get_leave_places_for_others() {
     // The two are told to come again, and why.
     let refused = of(&scene, ORG_A).post(PUSH, "x").await;
     assert_eq!(refused.status, 503, "{refused:?}");
-    assert!(!refused.header("retry-after").is_empty() && refused.text.contains("share"), "{refused:?}");
+    assert!(
+        !refused.header("retry-after").is_empty() && refused.text.contains("share"),
+        "{refused:?}"
+    );
     let reason = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"organisation_share\"}";
     assert!(scene.proxy.metric(reason).await > 50.0);
     // What they held comes back.

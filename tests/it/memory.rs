@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use harness::{Client, ORG_A, Upstream};
+use http::Method;
 use tokio::task::JoinSet;
 
 use crate::scene::{PUSH, Scene, scene};
@@ -22,7 +23,8 @@ async fn flood(clients: Vec<Client>, time: Duration) {
             let client = client.clone();
             senders.spawn(async move {
                 while Instant::now() < until {
-                    let sending = client.post(PUSH, vec![b'x'; 256 << 10]);
+                    // At the end all are cancelled, which the proxy may take for an attack.
+                    let sending = client.try_send(Method::POST, PUSH, vec![b'x'; 256 << 10]);
                     let _ = tokio::time::timeout_at(until.into(), sending).await;
                 }
             });
@@ -43,9 +45,8 @@ async fn strangers_take_little_memory() {
     let organisation = elsewhere.organisation().await;
     let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
     let key = key["key"].as_str().unwrap();
-    let client = |address: &str| {
-        Client::h2c(&town.proxy.url()).bearer(key).header("fly-client-ip", address)
-    };
+    let client =
+        |address: &str| Client::h2c(&town.proxy.url()).bearer(key).header("fly-client-ip", address);
     // Warm: one round of everything.
     flood(vec![client("10.0.0.1")], Duration::from_secs(1)).await;
     for addresses in [1, 3] {
@@ -68,11 +69,11 @@ fn of(scene: &Scene) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_for_a_place_take_little_memory() {
     let upstream = Upstream::start(|_| std::future::pending()).await;
-    let scene = scene(&upstream.url(), &[("limits.max_wait", "\"20s\"")]).await;
+    let scene = scene(&upstream.url(), &[("limits.max_wait", "\"60s\"")]).await;
     flood(vec![of(&scene)], Duration::from_secs(1)).await;
     let before = scene.proxy.process.peak_memory();
-    flood((0..20).map(|_| of(&scene)).collect(), Duration::from_secs(6)).await;
+    flood((0..20).map(|_| of(&scene)).collect(), Duration::from_secs(15)).await;
     let grown = (scene.proxy.process.peak_memory() - before) / MIB;
     println!("20 connections: {grown} MiB more");
-    assert!(grown < 150, "{grown} MiB");
+    assert!(grown < 100, "{grown} MiB");
 }

@@ -129,7 +129,8 @@ async fn what_nobody_asked_for_is_nobodys_answer() {
     for (extra, pause) in [(FOREIGN, None), (FOREIGN, late), (b"\r\n", late), (b"x", None)] {
         let (upstream, [connections, said]) = talkative(extra, pause).await;
         let front = before(&[upstream.url()], &[]).await;
-        let users = [ORG_A, ORG_B].map(|org| front.proxy.client().bearer(&front.issuer.user_of(org)));
+        let users =
+            [ORG_A, ORG_B].map(|org| front.proxy.client().bearer(&front.issuer.user_of(org)));
         for round in 0..12 {
             let client = &users[round % 2];
             let answer = if round % 3 == 0 {
