@@ -235,6 +235,10 @@ impl Sending {
         source: &mut Source,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        // Nothing that comes after a fault is passed on.
+        if let Some(fault) = self.fault() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let Some(upload) = &mut source.upload else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(upload).poll_frame(cx) else {
             return if source.is_overdue(&self.limits, cx) {

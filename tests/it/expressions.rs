@@ -178,7 +178,7 @@ async fn an_ordinary_form_arrives_unchanged() {
         assert_eq!(received.recv().await.unwrap(), form.as_bytes());
         let stream = StreamBody::new(futures_util::stream::iter(pieces));
         let body = reqwest::Body::wrap(stream);
-        let chunked = client.send(&Method::POST, "/prometheus/api/v1/query", body).await;
+        let chunked = client.send(Method::POST, "/prometheus/api/v1/query", body).await;
         assert_eq!(chunked.status, 200, "{chunked:?}");
         assert_eq!(received.recv().await.unwrap(), form.as_bytes());
     }

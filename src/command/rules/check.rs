@@ -113,10 +113,12 @@ async fn report(
             report.fault(rule, fault.line, fault.problem.clone());
         }
         let parsed = if row.is_other { Ok(Parsed::Disabled) } else { parse(&row.row, &defaults) };
-        let parsed = match parsed {
-            Ok(Parsed::Enabled(parsed)) => parsed,
-            Ok(Parsed::Disabled) => continue,
+        let expr = match parsed {
+            Ok(Parsed::Enabled(parsed)) => Some(parsed.rule.expr),
+            Ok(Parsed::Disabled) => None,
             Err(refusals) => {
+                // Whatever else is wrong with the rule, its expression may be, too.
+                let is_refused = refusals.0.iter().any(|refusal| refusal.column == "expr");
                 for refusal in refusals.0 {
                     report.findings.push(Finding {
                         line: row.line_of(refusal.column),
@@ -126,19 +128,20 @@ async fn report(
                         is_warning: false,
                     });
                 }
-                continue;
+                row.row.expr.as_deref().filter(|_| !is_refused).map(str::to_owned)
             }
         };
+        let Some(expr) = expr else { continue };
         let line = row.line_of("expr");
         let Some(client) = client else {
-            if let Some(warning) = promql_warning(&parsed.rule.expr) {
+            if let Some(warning) = promql_warning(&expr) {
                 report.warning(rule, line, warning);
             }
             continue;
         };
         let tenant = config.tenancy.template.tenant_of(&row.row.organisation);
         let asked = match &tenant {
-            Ok(tenant) => expression_fault(client, tenant, &parsed.rule.expr).await,
+            Ok(tenant) => expression_fault(client, tenant, &expr).await,
             Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
         };
         in_a_row = if asked.is_ok() { 0 } else { in_a_row + 1 };
@@ -279,7 +282,7 @@ fn said(report: &Report, by_mimir: bool, as_json: bool) -> Said {
     };
     let of_file = report.of(None, false).count();
     let of_file =
-        if of_file > 0 { format!(", {of_file} faults beside the rules") } else { String::new() };
+        if of_file > 0 { format!(", faults beside the rules: {of_file}") } else { String::new() };
     let note = format!("{} rules, {invalid} invalid{of_file}; {judge}", report.rules.len());
     Said { answer: report.lines().join("\n"), note: Some(note), exit_code }
 }

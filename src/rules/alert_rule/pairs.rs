@@ -85,7 +85,7 @@ pub(super) fn check_templates(rule: &AlertingRule, limits: &ExpressionLimits, fa
             faults.add(
                 kind.column,
                 format!(
-                    "{} {}, line {line}, column {column}: {}",
+                    "{} {}: line {line}, column {column} of its template: {}",
                     kind.one,
                     quoted(name),
                     fault.reason

@@ -20,6 +20,8 @@ const LABELS: u64 = 16 << 10;
 const VALUE: u64 = 4_096;
 /// A number that a function gives.
 pub(super) const NUMBER: u64 = 64;
+/// A sample, which is printed with its labels.
+pub(super) const SAMPLE: u64 = LABELS + VALUE;
 /// The result of a query, which is printed as addresses.
 const SERIES: u64 = 16 << 10;
 
@@ -181,7 +183,7 @@ impl<'t> Reader<'_, '_, 't> {
     ) -> Result<(), Fault> {
         let (turns, text_turns, key, element) = match over.shape {
             Shape::Series => {
-                let sample = Value::new(Shape::Sample, NUMBER);
+                let sample = Value::new(Shape::Sample, SAMPLE);
                 (TURNS_OVER_SERIES, TEXT_IN_SERIES, Value::number(), sample)
             }
             // All of them together are no longer than `LABELS`.

@@ -1,7 +1,7 @@
 //! The functions of Prometheus' templates (`template/template.go`) and of Go's `text/template`: what
 //! the longest is that each can give.
 
-use super::cost::{LABEL, NUMBER, Shape, Value};
+use super::cost::{LABEL, NUMBER, SAMPLE, Shape, Value};
 use super::format;
 
 /// What a call gives and costs.
@@ -31,7 +31,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         "humanize" | "humanize1024" | "humanizeDuration" | "humanizePercentage"
         | "humanizeTimestamp" => Value::text(NUMBER),
         "toTime" => Value::new(Shape::Time, NUMBER),
-        "first" => Value::new(Shape::Sample, NUMBER),
+        "first" => Value::new(Shape::Sample, SAMPLE),
         "sortByLabel" => match last {
             Some(series) if series.shape == Shape::Series => series.clone(),
             _ => return Err("\"sortByLabel\" sorts the result of a query".to_owned()),
@@ -39,7 +39,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         "label" | "strvalue" | "pathPrefix" | "externalURL" => Value::text(LABEL),
         "index" => match arguments.first().map(|first| first.shape) {
             Some(Shape::Labels) => Value::text(LABEL),
-            Some(Shape::Series) => Value::new(Shape::Sample, NUMBER),
+            Some(Shape::Series) => Value::new(Shape::Sample, SAMPLE),
             Some(Shape::Text) => Value::number(),
             _ => Value::new(Shape::Any, bytes),
         },

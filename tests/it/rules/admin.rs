@@ -299,7 +299,7 @@ async fn what_mimir_refused_is_no_difference() {
     let office = office(&[]).await;
     let org = office.town.organisation().await;
     office.rule(&org, "Good", "up == 0").await;
-    let id = office.rule_with(&org, "Bad", "up", "annotations = '{\"a\": \"{{ bad\"}'").await;
+    let id = office.rule_with(&org, "Bad", "up", "annotations = '{\"a\": \"{{ 0xzz }}\"}'").await;
     office.wait_state(&id, "invalid").await;
     let service = office.town.service();
     let diff = service.get(&path(&org, "/diff")).await.json();

@@ -21,7 +21,7 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
             "Doubles",
             "up == 0".to_owned(),
             annotations(&doubled),
-            "annotation \"summary\", line 1, column ",
+            "annotation \"summary\": line 1, column ",
         ),
         (
             "Recurses",
@@ -35,7 +35,7 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
             "Labels",
             "up == 0".to_owned(),
             format!("labels = '{}'", serde_json::json!({ "a": "{{ range 1000000000 }}{{ end }}" })),
-            "labels: label \"a\", line 1, column 1: a loop may run only over",
+            "labels: label \"a\": line 1, column 1 of its template: a loop may run only over",
         ),
         (
             "Asks",
