@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::framing::BodyLength;
+use super::phase::DRAIN_PATIENCE;
 use crate::deadline::Deadline;
 use crate::edge::WatchUpload;
 use crate::telemetry::Metrics;
@@ -306,7 +307,12 @@ impl Streams {
         let since = phase.free_since().map_or_else(Instant::now, |free| since.max(free));
         let deadline = phase.deadline(since, self.write_timeout);
         drop(phase);
-        timer.is_past(deadline, cx)
+        if timer.is_past(deadline, cx) {
+            return true;
+        }
+        // The end of the process is told to the connection only: a stream looks now and then.
+        timer.is_past(deadline.min(Instant::now() + DRAIN_PATIENCE), cx);
+        false
     }
 }
 

@@ -34,6 +34,10 @@ pub(super) struct Patience {
 /// sender on a thin line has pauses of a second or two.
 pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long HTTP/2's last answer and its word that the connection ends may take to be agreed on,
+/// while the process ends.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What a client has kept us waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
@@ -248,10 +252,16 @@ impl Phase {
                 _ => None,
             };
         }
-        if !self.has_served && self.framing.is_http1() {
-            return due(self.opened, patience.header, Overdue::Idle);
+        let (since, patience) = if !self.has_served && self.framing.is_http1() {
+            (self.opened, patience.header)
+        } else {
+            (self.idle_since, patience.idle)
+        };
+        let mut deadline = since + patience;
+        if let Some(closing) = self.closing_since {
+            deadline = deadline.min((closing + DRAIN_PATIENCE).max(since + LAST_WORD));
         }
-        due(self.idle_since, patience.idle, Overdue::Idle)
+        Some((deadline, Overdue::Idle))
     }
 }
 

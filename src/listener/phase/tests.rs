@@ -174,6 +174,8 @@ fn a_drain_waits_for_nothing_silent() {
     let mut idle = Case::http1();
     idle.serve(1, 2);
     assert_eq!(closing(&mut idle), Some((25, Overdue::Idle)));
+    idle.serve(24, 30);
+    assert_eq!(idle.due(), Some((31, Overdue::Idle)));
     let mut head = Case::http1();
     head.read(12, b"GET");
     assert_eq!(closing(&mut head), Some((22, Overdue::Head)));

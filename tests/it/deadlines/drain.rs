@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use harness::Upstream;
 use http::Response;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

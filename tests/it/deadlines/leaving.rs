@@ -38,7 +38,10 @@ async fn a_complete_request_is_answered_after_a_half_close() {
         assert_eq!(answer.matches(" 200 OK\r\n").count(), answers, "{request} {answer}");
         assert!(answer.ends_with("\r\n\r\n5"), "{answer}");
     }
-    assert_eq!(scene.proxy.access_log("/api/v1/push").len(), 6);
+    wait_until("they are logged", Duration::from_secs(2), async || {
+        scene.proxy.access_log("/api/v1/push").len() == 6
+    })
+    .await;
     let half = half_closed(&scene, &push.replace("bytes", "half")).await;
     assert!(!half.contains(" 200 "), "{half}");
 }
