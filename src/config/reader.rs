@@ -351,33 +351,36 @@ impl Section<'_> {
 
     /// Reads a secret, which may also stand in a file that `MTP__SECTION__KEY_FILE` names.
     pub(super) fn secret(&mut self, key: &'static str) -> Secret {
-        let file_key = format!("{key}_file");
-        let from_file = self.environment.remove(&file_key).and_then(|path| {
-            let name = Environment::name(self.name, &file_key);
-            let wrong = if self.environment.contains_key(key) {
-                format!("is set beside {}; set one", Environment::name(self.name, key))
-            } else {
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => {
-                        self.from_environment.insert(key.to_owned(), name);
-                        // An editor's final line break is not part of a secret.
-                        return Some(Secret::new(text.trim_end_matches(['\r', '\n'])));
-                    }
-                    Err(error) => format!("cannot be read: {error}"),
-                }
-            };
-            self.faulty.insert(key.to_owned());
-            self.faults.push(Fault { key: name, line: None, problem: wrong });
-            None
-        });
-        let Some(from_file) = from_file else {
-            return self.get(key, Secret::default(), |raw| {
+        match self.secret_file(key) {
+            Some(text) => Secret::new(&text),
+            None => self.get(key, Secret::default(), |raw| {
                 super::values::text(raw).map(|text| Secret::new(&text))
-            });
+            }),
+        }
+    }
+
+    /// The text of the file that `MTP__SECTION__KEY_FILE` names. It goes over what the file says.
+    fn secret_file(&mut self, key: &'static str) -> Option<String> {
+        let file_key = format!("{key}_file");
+        let path = self.environment.remove(&file_key)?;
+        let name = Environment::name(self.name, &file_key);
+        let wrong = if self.environment.contains_key(key) {
+            format!("is set beside {}; set one", Environment::name(self.name, key))
+        } else {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    self.known.push(key.to_owned());
+                    self.table.remove(key);
+                    self.from_environment.insert(key.to_owned(), name);
+                    // An editor's final line break is not part of a secret.
+                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                Err(error) => format!("cannot be read: {error}"),
+            }
         };
-        self.known.push(key.to_owned());
-        self.table.remove(key);
-        from_file
+        self.faulty.insert(key.to_owned());
+        self.faults.push(Fault { key: name, line: None, problem: wrong });
+        None
     }
 
     /// Notes a fault that spans keys, or that a parser cannot know of.
