@@ -85,7 +85,7 @@ pub enum Audience {
 impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
-        let reads = ["/prometheus/", "/api/v1/user_", "/admin/"];
+        let reads = ["/prometheus/", "/api/v1/user_", "/api/v1/status/", "/admin/"];
         let reads = reads.iter().any(|prefix| path.starts_with(prefix));
         if reads { Self::Reader } else { Self::Sender }
     }
