@@ -93,7 +93,8 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 42] = [
+    pub const REJECTION_REASONS: [&'static str; 43] = [
+        "key_pending",
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -139,9 +140,8 @@ impl Rejection {
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 13] = [
+    pub const FAILURE_REASONS: [&'static str; 12] = [
         "keys_unavailable",
-        "key_pending",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
@@ -227,6 +227,8 @@ impl Rejection {
     fn is_ours(&self) -> bool {
         match self {
             Self::Limited(_) | Self::Body(_) | Self::Failed(Failure::Body(_)) => false,
+            // Any stranger can bring this about.
+            Self::Credential(Refusal::KeyPending { .. }) => false,
             other => other.status().is_server_error(),
         }
     }

@@ -91,7 +91,10 @@ fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
         // A 5xx that only keeps the sender from dropping what it has is nobody's failure.
         let is_kept = matches!(
             rejection,
-            Rejection::Limited(_) | Rejection::Body(_) | Rejection::Failed(Failure::Body(_))
+            Rejection::Limited(_)
+                | Rejection::Body(_)
+                | Rejection::Failed(Failure::Body(_))
+                | Rejection::Credential(Refusal::KeyPending { .. })
         );
         let is_failed = matches!(rejection.outcome(), Outcome::Failed(_));
         assert_eq!(is_failed, is_5xx && !is_kept, "{rejection:?}");

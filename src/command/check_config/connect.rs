@@ -48,7 +48,7 @@ async fn key_set(config: &Config, report: &mut Report) {
         }
     };
     let left_out = keys.left_out().join("; ");
-    let has_secret = !config.auth.hs256_secret.is_empty();
+    let has_secret = !config.auth.hs256_secrets.is_empty();
     let outcome = match (keys.len(), left_out.is_empty()) {
         (0, true) if has_secret => {
             Outcome::Good(format!("{}: no keys; tokens by the shared secret", key_set.url))
