@@ -91,7 +91,7 @@ pub enum Audience {
 impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
-        let reads = ["/prometheus/", "/api/v1/user_", "/admin/"];
+        let reads = ["/prometheus/", "/api/v1/user_", "/api/v1/status/", "/admin/"];
         let reads = reads.iter().any(|prefix| path.starts_with(prefix));
         if reads { Self::Reader } else { Self::Sender }
     }
@@ -100,6 +100,7 @@ impl Audience {
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
     pub const REJECTION_REASONS: &'static [&'static str] = &[
+        "key_pending",
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -153,7 +154,6 @@ impl Rejection {
     /// Every label for something that broke.
     pub const FAILURE_REASONS: &'static [&'static str] = &[
         "keys_unavailable",
-        "key_pending",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
@@ -246,6 +246,8 @@ impl Rejection {
         match self {
             Self::Limited(_) | Self::Body(_) => false,
             Self::Failed(Failure::Body(_) | Failure::UploadTimedOut | Failure::Saturated) => false,
+            // Any stranger can bring this about.
+            Self::Credential(Refusal::KeyPending { .. }) => false,
             other => other.status().is_server_error(),
         }
     }

@@ -53,6 +53,8 @@ pub struct KeySet {
     keys: Vec<Arc<VerificationKey>>,
     /// What the document holds that is not used, and why.
     left_out: Vec<String>,
+    /// The names of those.
+    left_out_ids: Vec<String>,
 }
 
 /// What a set says about a token's key.
@@ -100,7 +102,10 @@ impl KeySet {
             };
             match read {
                 Ok(key) => set.keys.push(Arc::new(key)),
-                Err(why) => set.left_out.push(format!("key {at} ({id}): {why}")),
+                Err(why) => {
+                    set.left_out.push(format!("key {at} ({id}): {why}"));
+                    set.left_out_ids.push(id);
+                }
             }
         }
         Ok(set)
@@ -120,7 +125,7 @@ impl KeySet {
     /// Takes the place of an older set: keys that stay keep their identity, keys that have left
     /// are retired. Says whether anything changed.
     pub(super) fn succeed(&mut self, older: &Self) -> bool {
-        let mut changed = self.keys.len() != older.keys.len();
+        let mut changed = self.keys.len() != older.keys.len() || self.left_out != older.left_out;
         for key in &mut self.keys {
             match older.keys.iter().find(|old| old.is_same(key)) {
                 Some(same) => *key = Arc::clone(same),
@@ -134,6 +139,11 @@ impl KeySet {
             }
         }
         changed
+    }
+
+    /// Whether a key of this name is in the set and cannot be used.
+    pub(super) fn leaves_out(&self, id: &str) -> bool {
+        self.left_out_ids.iter().any(|one| one == id)
     }
 
     /// The names of the usable keys.

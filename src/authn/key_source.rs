@@ -150,6 +150,10 @@ impl KeySource {
                 }
                 Refusal::Token(TokenFault::UnknownKey)
             }
+            // The issuer has said of it that it is for something else, or we cannot use it.
+            Some(last) if last.succeeded && state.keys.leaves_out(id) => {
+                Refusal::Token(TokenFault::UnknownKey)
+            }
             Some(last) if last.succeeded => Self::pending(config, &state),
             _ => Self::unavailable(config),
         }
@@ -309,7 +313,8 @@ impl KeySource {
                 "Key set changed"
             );
         }
-        if changed { Arc::new(keys) } else { Arc::clone(older) }
+        // Keys that stay are the same ones, whichever set holds them.
+        Arc::new(keys)
     }
 }
 

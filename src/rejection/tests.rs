@@ -124,6 +124,7 @@ fn a_limit_and_a_slow_body_are_refusals_and_every_other_5xx_is_a_failure() {
         "body_slow",
         "body_incomplete",
         "body_slow_for_upstream",
+        "key_pending",
     ];
     for rejection in every_kind() {
         let (is_5xx, reason) = (rejection.status().is_server_error(), rejection.reason());

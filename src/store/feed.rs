@@ -150,6 +150,8 @@ impl Feed {
                 () = sleep_until(next_beat) => {
                     let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
                     alive.map_err(|_| silent())??;
+                    // Whatever a look-up has met: the server is there.
+                    self.note_away(false);
                     next_beat = Instant::now() + HEARTBEAT;
                 }
             }

@@ -26,6 +26,10 @@ pub struct Logging {
 /// Writes that wait for a reader, before further ones are dropped: some of them batches of 16 KiB.
 const MAX_QUEUED: usize = 1024;
 
+/// What libraries say that we say ourselves, and better: sqlx' pool tells of every lost connection by a
+/// line of Postgres' own source. The operator's filter comes after it and may take it back.
+const QUIET: &str = "sqlx_core::pool=off";
+
 impl Logging {
     /// Starts the writing thread and makes `tracing` use it.
     pub fn start(config: &LogConfig) -> Self {
@@ -34,7 +38,8 @@ impl Logging {
             .buffered_lines_limit(MAX_QUEUED)
             .thread_name("log")
             .finish(std::io::stdout());
-        let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+        let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter));
+        let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
         // What administrators do is written whatever else is not.
         let audited = "audit=info".parse().map(|audit| filter.clone().add_directive(audit));
         let filter = audited.unwrap_or(filter);

@@ -61,7 +61,9 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
         }
         for credential in [String::new(), format!("Authorization: Bearer {token}\r\n")] {
             let answer = raw_exchange(&proxy.url(), &request(target, &credential)).await;
-            assert_eq!(status(&answer), 404, "{target}: {answer}");
+            // A path that others have, too, only not this method of it.
+            let refused = if target.starts_with("DELETE ") { 405 } else { 404 };
+            assert_eq!(status(&answer), refused, "{target}: {answer}");
             assert!(answer.contains("x-request-id: "), "{answer}");
         }
     }

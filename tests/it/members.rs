@@ -323,7 +323,7 @@ async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
         assert!(text.contains("unavailable") && !text.contains("does not pass"), "{text}");
         // The real cause, not the pool's patience.
         assert!(text.contains("refused") && !text.contains("timed out"), "{text}");
-        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
     // What is wrong anyway stays wrong.
     let expired = town.issuer.token().expires_in(-600).sign();
@@ -348,12 +348,12 @@ async fn a_service_reaches_the_organisations_that_there_are() {
     assert_eq!(upstream.heads().len(), before);
     // One that is made is known at once, and one that is gone, too.
     town.database.execute("insert into organisation (id) values ('acmee')").await;
-    harness::wait_until("it is known", std::time::Duration::from_secs(2), async || {
+    wait_until("it is known", Duration::from_secs(2), async || {
         push(&service("acmee"), "up").await.status == 200
     })
     .await;
     town.database.execute("delete from organisation where id = 'acmee'").await;
-    harness::wait_until("it is gone", std::time::Duration::from_secs(2), async || {
+    wait_until("it is gone", Duration::from_secs(2), async || {
         push(&service("acmee"), "up").await.status == 403
     })
     .await;

