@@ -60,6 +60,9 @@ struct Shared {
 /// Serves until a signal comes, then drains. An error means that it could not start.
 pub fn serve(config: &Config) -> io::Result<()> {
     let logging = Logging::start(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
+    }
     let exposition = install_recorder().map_err(io::Error::other)?;
     let metrics = Arc::new(Metrics::register(&metric_names()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -9,11 +9,13 @@ mod cors;
 mod database;
 mod environment;
 mod limits;
+mod lines;
 mod listen;
 mod log;
 mod reader;
 mod rules;
 mod shutdown;
+mod sql;
 mod tenancy;
 mod upstream;
 mod values;
@@ -59,6 +61,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[log]`: what is written, and how.
     pub log: LogConfig,
+    /// What may be meant and mostly is not, such as an issuer in an unusual form.
+    pub warnings: Vec<Fault>,
 }
 
 /// One thing that is wrong with the configuration.
@@ -66,6 +70,9 @@ pub struct Config {
 pub struct Fault {
     /// The key, such as `auth.issuer`, or the environment variable that set it.
     pub key: String,
+    /// The line of the file that says so, or of the section that lacks it; none if it is not of the
+    /// file.
+    pub line: Option<usize>,
     /// What is wrong and what would be right.
     pub problem: String,
 }
@@ -83,11 +90,10 @@ impl Config {
     /// Reads TOML text with the environment laid over it.
     pub fn read(text: &str, environment: &Environment) -> Result<Self, Faults> {
         let mut document = Document::parse(text, environment);
-        let database = document.section("database", database::read);
-        let has_database = database.is_some();
+        let (database, has_database) = document.section("database", database::read);
         let roles = document.section("roles", tenancy::read_roles);
         let upstream = document.section("upstream", upstream::read);
-        let config = Self {
+        let mut config = Self {
             listen: document.section("listen", listen::read),
             auth: document.section("auth", |section| auth::read(section, has_database)),
             database,
@@ -102,13 +108,14 @@ impl Config {
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
+            warnings: Vec::new(),
         };
-        let mut config = config;
         if let Some(database) = &mut config.database {
             database.reads_sessions = config.auth.check_sessions;
             database.reads_rules = config.rules.enabled;
         }
-        document.finish().map(|()| config)
+        config.warnings = document.finish()?;
+        Ok(config)
     }
 }
 
@@ -117,10 +124,11 @@ impl DatabaseConfig {
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
         let text = read_file(file)?;
         let mut document = Document::parse(&text, environment);
-        let database = document.section("database", database::read);
+        let (database, _) = document.section("database", database::read);
         document.finish_section()?;
         let missing = || Fault {
             key: "database.url".to_owned(),
+            line: None,
             problem: "is missing: postgres://user:password@host:5432/database".to_owned(),
         };
         database.ok_or_else(|| Faults(vec![missing()]))
@@ -143,8 +151,7 @@ impl RulesCommandConfig {
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
         let text = read_file(file)?;
         let mut document = Document::parse(&text, environment);
-        let mut database = document.section("database", database::read);
-        let has_database = database.is_some();
+        let (mut database, has_database) = document.section("database", database::read);
         let roles = document.section("roles", tenancy::read_roles);
         let tenancy = document.section("tenancy", |section| tenancy::read(section, has_database));
         let upstream = document.section_if_any("upstream", upstream::read);
@@ -163,7 +170,7 @@ fn read_file(file: Option<&Path>) -> Result<String, Faults> {
     let Some(path) = file else { return Ok(String::new()) };
     std::fs::read_to_string(path).map_err(|error| {
         let key = path.display().to_string();
-        Faults(vec![Fault { key, problem: format!("cannot be read: {error}") }])
+        Faults(vec![Fault { key, line: None, problem: format!("cannot be read: {error}") }])
     })
 }
 
@@ -173,9 +180,18 @@ impl fmt::Display for Faults {
             if at > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}: {}", fault.key, fault.problem)?;
+            fault.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{}: {}", self.key, self.problem)
     }
 }
 

@@ -25,6 +25,7 @@ mod request_body;
 mod verdict;
 
 pub use body::ResponseBody;
+pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
 pub use exchange::{Forwarded, Forwarder};
 pub use failure::{BodyFault, Failure, StreamFailure};

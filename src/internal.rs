@@ -88,13 +88,18 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
 async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     let keys = reported.keys.state();
     let metrics = &reported.metrics;
-    metrics.key_set_age.set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
-    metrics.key_set_keys.set(whole(keys.keys as u64));
+    if reported.keys.is_configured() {
+        metrics.key_set_age.set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
+        metrics.key_set_keys.set(whole(keys.keys as u64));
+    }
+    metrics.ready.set(f64::from(u8::from(reported.readiness.is_ready())));
     metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
-    let listening = reported.feed.as_ref().is_some_and(|feed| feed.is_connected());
-    metrics.database_listening.set(f64::from(u8::from(listening)));
-    let age = reported.revocations.as_ref().and_then(|revocations| revocations.age());
-    metrics.revocations_age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
+    if let Some(feed) = &reported.feed {
+        metrics.database_listening.set(f64::from(u8::from(feed.is_connected())));
+    }
+    if let Some(revocations) = &reported.revocations {
+        metrics.revocations_age.set(revocations.age().map_or(-1.0, |age| age.as_secs_f64()));
+    }
     metrics.requests_in_flight.set(whole(reported.limits.in_flight() as u64));
     reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);

@@ -22,7 +22,7 @@
 //! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
-//! [`version`] says which build this is.
+//! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
 
 pub mod admin;
 pub mod app;
@@ -45,6 +45,7 @@ pub mod pipeline;
 pub mod rejection;
 pub mod route;
 pub mod rules;
+mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -92,8 +92,10 @@ fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConf
     if let Some(note) = &said.note {
         complain(note);
     }
-    say(&said.answer);
-    if said.exit_code == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+    if !said.answer.is_empty() {
+        say(&said.answer);
+    }
+    ExitCode::from(said.exit_code)
 }
 
 fn serve(config: &Config) -> ExitCode {

@@ -6,6 +6,7 @@
 //! A check is a function of the [`Profile`]; those of one theme share a file. A check is silent where
 //! it cannot know, as with a value that is a variable.
 
+mod alerts;
 mod caches;
 mod document;
 mod expansion;
@@ -13,6 +14,7 @@ mod finding;
 mod keys;
 mod late_samples;
 mod listeners;
+mod ours;
 mod replication;
 mod ring_addresses;
 mod ring_keys;
@@ -20,11 +22,13 @@ mod rings;
 mod shutdown;
 mod storage;
 mod tenants;
+mod wrong_file;
 
 use std::str::FromStr;
 
 pub use expansion::Variables;
 pub use finding::{Finding, Severity};
+pub use ours::Ours;
 
 use document::{Document, Node};
 
@@ -35,8 +39,8 @@ pub struct Assumptions {
     pub mimir: MimirVersion,
     /// How many Mimirs there will be, if that is known.
     pub instances: Option<u32>,
-    /// What our own configuration says of federated reads, if there is one.
-    pub federation: Option<Federation>,
+    /// What our own configuration says, if there is one.
+    pub ours: Option<Ours>,
 }
 
 /// Mimir's version, major and minor: what was removed and what came. 2.17 is the last with Redis, 3.1
@@ -58,10 +62,6 @@ impl FromStr for MimirVersion {
     }
 }
 
-/// Our own `tenancy.federation`: how many organisations one read may name, 1 if it is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Federation(pub usize);
-
 /// A configuration that could be read, with what is assumed about its surroundings.
 #[derive(Debug)]
 struct Profile {
@@ -72,7 +72,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 26] = [
+const CHECKS: [Check; 32] = [
     keys::unknown,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
@@ -96,6 +96,12 @@ const CHECKS: [Check; 26] = [
     caches::unused,
     tenants::checks,
     late_samples::unseen,
+    late_samples::young_blocks,
+    alerts::nowhere,
+    alerts::without_fallback,
+    ours::timeouts,
+    ours::queries,
+    ours::sizes,
     listeners::public,
     shutdown::graceful_leave,
     replication::against_instances,
@@ -106,6 +112,10 @@ pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> V
     let mut findings = expansion::shell_defaults(text);
     match Document::read(&variables.expand(text)) {
         Err(finding) => findings.push(finding),
+        // What else could be found in it would lead astray.
+        Ok(document) if wrong_file::other(&document).is_some() => {
+            findings = wrong_file::other(&document).into_iter().collect();
+        }
         Ok(document) => {
             let profile = Profile { document, assumptions };
             findings.extend(CHECKS.iter().flat_map(|check| check(&profile)));

@@ -85,7 +85,7 @@ impl Audience {
 
 impl Rejection {
     /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: [&'static str; 41] = [
+    pub const REJECTION_REASONS: [&'static str; 42] = [
         "no_route",
         "method_not_allowed",
         "malformed_target",
@@ -127,13 +127,12 @@ impl Rejection {
         "request_rate",
         "byte_rate",
         "requests_in_flight",
+        "overloaded",
     ];
 
     /// Every label for something that broke.
-    pub const FAILURE_REASONS: [&'static str; 14] = [
+    pub const FAILURE_REASONS: [&'static str; 12] = [
         "keys_unavailable",
-        "requests_in_flight",
-        "overloaded",
         "database_unavailable",
         "ruler_unavailable",
         "admin_broken",
@@ -207,10 +206,16 @@ impl Rejection {
     /// How the request's record ends.
     pub fn outcome(&self) -> Outcome {
         let reason = self.reason();
-        if self.status().is_server_error() {
-            Outcome::Failed(reason)
-        } else {
-            Outcome::Rejected(reason)
+        if self.is_ours() { Outcome::Failed(reason) } else { Outcome::Rejected(reason) }
+    }
+
+    /// Whether something of ours, or behind us, is broken: what somebody is to be woken for. Some
+    /// refusals are a 5xx only so that senders keep what they have: what an organisation asks for
+    /// above its limits, and a body that comes too slowly.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Limited(_) | Self::Body(_) | Self::Failed(Failure::Body(_)) => false,
+            other => other.status().is_server_error(),
         }
     }
 

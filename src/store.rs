@@ -46,6 +46,7 @@ pub use alert_rules::{
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Change, Feed};
 pub use leadership::Leadership;
+pub use memberships::RolesInUse;
 pub use migrations::{Migrated, migrate};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,

@@ -85,6 +85,11 @@ impl KeySource {
         }
     }
 
+    /// Whether there is a key set at all, and not only the shared secret.
+    pub fn is_configured(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The key that a token names, if the set binds it to the token's algorithm.
     pub(super) async fn find(
         &self,

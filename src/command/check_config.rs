@@ -1,14 +1,18 @@
 //! `check-config`: our own configuration, Mimir's, or both and whether they fit together.
 
+mod connect;
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Said;
+use super::{Said, on_a_runtime};
 use crate::config::{Config, Environment};
 use crate::mimir_profile::{
-    Assumptions, Federation, Finding, MimirVersion, Severity, Variables, examine,
+    Assumptions, Finding, MimirVersion, Ours, Severity, Variables, examine,
 };
+use connect::connect;
 
 /// What `check-config` is told.
 #[derive(Args)]
@@ -30,51 +34,82 @@ pub struct CheckConfig {
     /// Let warnings count as errors.
     #[arg(long)]
     strict: bool,
+    /// Ask everything that our configuration names: key set, database, each Mimir. Nothing is
+    /// written. Exit code 64 if something must be changed, 69 if something is not there.
+    #[arg(long)]
+    connect: bool,
 }
+
+/// `EX_USAGE` of sysexits.h: the configuration is at fault.
+const EXIT_CONFIG: u8 = 64;
 
 /// Says everything that is wrong with what it is given.
 pub fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConfig) -> Said {
-    let is_ours_meant = args.mimir.is_none() || file.is_some() || !environment.is_empty();
+    let is_ours_meant =
+        args.mimir.is_none() || args.connect || file.is_some() || !environment.is_empty();
     let ours = is_ours_meant.then(|| Config::load(file, environment));
-    let (mut answers, mut notes, mut is_good) = (Vec::new(), Vec::new(), true);
+    let (mut answers, mut notes, mut code) = (Vec::new(), Vec::new(), 0);
     match &ours {
-        Some(Ok(_)) => answers.push("the configuration is valid".to_owned()),
+        Some(Ok(config)) => {
+            notes.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
+            answers.push(match config.warnings.len() {
+                0 => "the configuration is valid".to_owned(),
+                count => format!("the configuration is valid, with {count} warnings"),
+            });
+            if args.strict && !config.warnings.is_empty() {
+                code = EXIT_CONFIG;
+            }
+        }
         Some(Err(faults)) => {
             notes.push(faults.to_string());
-            is_good = false;
+            code = EXIT_CONFIG;
         }
         None => {}
     }
+    let ours = ours.and_then(Result::ok);
     if let Some(path) = &args.mimir {
-        let federation = ours.and_then(Result::ok).map(|config| config.tenancy.federation);
-        let federation = federation.map(|most| Federation(most.unwrap_or(1)));
         let name = path.display();
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let findings = args.examine(&text, federation);
+                let findings = args.examine(&text, ours.as_ref().map(Ours::from));
                 notes.extend(findings.iter().map(|finding| format!("{name}: {finding}")));
                 answers.push(format!("{name}: {}", counted(&findings)));
-                is_good &= !findings.iter().any(|finding| args.counts(finding));
+                if findings.iter().any(|finding| args.counts(finding)) {
+                    code = EXIT_CONFIG;
+                }
             }
             Err(error) => {
                 notes.push(format!("{name}: cannot be read: {error}"));
-                is_good = false;
+                code = EXIT_CONFIG;
+            }
+        }
+    }
+    if args.connect {
+        match ours.as_ref().map(|config| on_a_runtime(connect(config))) {
+            None => notes.push("nothing was asked: the configuration is not valid".to_owned()),
+            Some(Err(problem)) => {
+                notes.push(problem);
+                code = EXIT_CONFIG;
+            }
+            Some(Ok(report)) => {
+                answers.push(report.to_string());
+                code = if code == 0 { report.exit_code(args.strict) } else { code };
             }
         }
     }
     let note = (!notes.is_empty()).then(|| notes.join("\n"));
-    Said { answer: answers.join("\n"), note, exit_code: u8::from(!is_good) }
+    Said { answer: answers.join("\n"), note, exit_code: code }
 }
 
 impl CheckConfig {
-    fn examine(&self, text: &str, federation: Option<Federation>) -> Vec<Finding> {
+    fn examine(&self, text: &str, ours: Option<Ours>) -> Vec<Finding> {
         let variables = if self.expand_env {
             Variables::Known(Environment::everything())
         } else {
             Variables::Unknown
         };
         let (mimir, instances) = (self.mimir_version, self.mimir_instances);
-        examine(text, &variables, Assumptions { mimir, instances, federation })
+        examine(text, &variables, Assumptions { mimir, instances, ours })
     }
 
     fn counts(&self, finding: &Finding) -> bool {

@@ -89,11 +89,11 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
     let issuer = section.require(
         "issuer",
         "the issuer of the tokens, such as \"https://<ref>.supabase.co/auth/v1\"",
-        |raw| {
-            let issuer = text(raw)?;
-            url(Raw::Environment(issuer.clone())).map(|_| issuer)
-        },
+        issuer_text,
     );
+    if let Some(unusual) = issuer.as_deref().and_then(unusual_issuer) {
+        section.warn("issuer", unusual);
+    }
     let hs256_secret = section.secret("hs256_secret");
     if !hs256_secret.is_empty() && hs256_secret.expose().len() < MIN_SECRET_BYTES {
         let problem = format!(
@@ -102,6 +102,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
         );
         section.fault("hs256_secret", problem);
     }
+    let has_secret = !hs256_secret.is_empty() || section.is_faulty("hs256_secret");
     let check_sessions = section.get("check_sessions", false, switch);
     if check_sessions && !has_database {
         section.fault("check_sessions", "needs database.url, where auth.sessions is".to_owned());
@@ -109,7 +110,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
     AuthConfig {
         admin_keys: read_admin_keys(section),
         check_sessions,
-        key_set: read_key_set(section, issuer.as_deref(), !hs256_secret.is_empty()),
+        key_set: read_key_set(section, issuer.as_deref(), has_secret),
         hs256_secret,
         tokens: TokenPolicy {
             issuer: issuer.unwrap_or_default(),
@@ -139,6 +140,56 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
         token_cache_bytes: section
             .get("token_cache_bytes", 64 * MIB, |raw| size(raw, MIB, 64 * GIB)),
     }
+}
+
+/// What Supabase Auth's issuers end with.
+const ISSUER_PATH: &str = "/auth/v1";
+
+/// An issuer is compared letter by letter with `iss`: what is nearly right refuses everybody.
+fn issuer_text(raw: Raw) -> Result<String, String> {
+    let issuer = text(raw)?;
+    let address = url(Raw::Environment(issuer.clone()))?;
+    let host = address.host_str().unwrap_or_default();
+    let is_supabases = [".supabase.co", ".supabase.in", ".supabase.red"]
+        .iter()
+        .any(|domain| host.ends_with(domain));
+    let path = address.path();
+    let right = |path: &str| format!("{}{path}", address.origin().ascii_serialization());
+    if path.ends_with("/auth/v1/") {
+        let right = issuer.trim_end_matches('/');
+        return Err(format!("ends in a slash, and tokens say it without: \"{right}\""));
+    }
+    if is_supabases && path != ISSUER_PATH {
+        return Err(format!("must be \"{}\", as tokens say it", right(ISSUER_PATH)));
+    }
+    if is_supabases && address.scheme() != "https" {
+        return Err("must begin with https://, as tokens say it".to_owned());
+    }
+    if path != "/" && issuer != right(path)
+        || path == "/" && issuer.trim_end_matches('/') != right("")
+    {
+        return Err(format!(
+            "must be written as tokens say it, in small letters and without the scheme's own port: \
+             \"{}\"",
+            right(path)
+        ));
+    }
+    Ok(issuer)
+}
+
+/// Why an issuer is not one of Supabase Auth's, which may be meant where it stands elsewhere.
+fn unusual_issuer(issuer: &str) -> Option<String> {
+    let why = if issuer.ends_with('/') {
+        "ends in a slash"
+    } else if !issuer.ends_with(ISSUER_PATH) {
+        "does not end in /auth/v1"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{why}, unlike Supabase Auth's; it must be exactly what tokens have as iss, which \
+         explain-token shows"
+    ))
 }
 
 fn read_key_set(
@@ -185,7 +236,7 @@ fn read_key_set(
             "must not be shorter than auth.jwks_refresh_interval".to_owned(),
         );
     }
-    if url.is_none() && issuer.is_some() && !has_secret {
+    if url.is_none() && issuer.is_some() && !has_secret && !section.is_faulty("jwks_url") {
         section.fault(
             "jwks_url",
             "is empty and so is auth.hs256_secret: no token could ever be verified".to_owned(),
@@ -214,10 +265,15 @@ fn read_admin_keys(section: &mut Section<'_>) -> Vec<Secret> {
         key.len() >= MIN_SECRET_BYTES
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b))
     };
-    if !keys.iter().all(is_sendable) {
+    for (place, _) in keys.iter().enumerate().filter(|(_, key)| !is_sendable(key)) {
+        let which = if keys.len() > 1 {
+            format!("key {} of {} ", place + 1, keys.len())
+        } else {
+            String::new()
+        };
         let problem = format!(
-            "must have at least {MIN_SECRET_BYTES} characters of 0-9 A-Z a-z - . _ ~ + / =, such as \
-             from: openssl rand -hex 32"
+            "{which}must have at least {MIN_SECRET_BYTES} characters of 0-9 A-Z a-z - . _ ~ + / =, \
+             such as from: openssl rand -hex 32"
         );
         section.fault("admin_key", problem);
     }

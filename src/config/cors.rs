@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::HeaderName;
 use url::Url;
 
-use super::reader::{Raw, Section};
-use super::values::{duration, list};
+use super::reader::Section;
+use super::values::duration;
 
 /// Which web pages may read our answers.
 #[derive(Clone, Debug, Default)]
@@ -37,10 +37,9 @@ pub(super) fn read(section: &mut Section<'_>) -> CorsConfig {
     // Chromium keeps it for no longer than this (net::kPreflightCacheMaxAge…: two hours).
     let two_hours = Duration::from_secs(7200);
     CorsConfig {
-        allowed_origins: section.get("allowed_origins", Vec::new(), |raw| {
-            list(raw)?.iter().map(|origin| read_origin(origin)).collect()
-        }),
-        allowed_headers: section.get("allowed_headers", Vec::new(), read_headers),
+        allowed_origins: section
+            .get_list("allowed_origins", Vec::new(), |origin| read_origin(&origin)),
+        allowed_headers: section.get_list("allowed_headers", Vec::new(), read_header),
         max_age: section
             .get("max_age", two_hours, |raw| duration(raw, Duration::ZERO, 12 * two_hours)),
     }
@@ -76,14 +75,11 @@ fn read_origin(text: &str) -> Result<OriginPattern, String> {
     Ok(OriginPattern::OneLabel { before: format!("{scheme}://"), after: format!(".{rest}") })
 }
 
-fn read_headers(raw: Raw) -> Result<Vec<HeaderName>, String> {
-    let name = |name: String| {
-        if name == "*" {
-            return Err("'*' does not cover Authorization; name the headers".to_owned());
-        }
-        name.parse().map_err(|_| format!("'{name}' is no header name"))
-    };
-    list(raw)?.into_iter().map(name).collect()
+fn read_header(name: String) -> Result<HeaderName, String> {
+    if name == "*" {
+        return Err("'*' does not cover Authorization; name the headers".to_owned());
+    }
+    name.parse().map_err(|_| format!("'{name}' is no header name"))
 }
 
 impl OriginPattern {

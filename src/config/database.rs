@@ -7,7 +7,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::{Raw, Section};
-use super::values::{Secret, duration, number, text};
+use super::sql;
+use super::values::{Secret, duration, number, text, unwritten};
 
 /// Where memberships, device keys and revocations stand, and how long what was read is used.
 #[derive(Clone, Debug)]
@@ -45,6 +46,18 @@ pub struct DatabaseConfig {
     pub session_ttl: Duration,
 }
 
+impl DatabaseConfig {
+    /// Host and port, without user and password, for people.
+    pub fn place(&self) -> String {
+        let text = std::str::from_utf8(self.url.expose()).unwrap_or_default();
+        let Ok(url) = Url::parse(text) else { return "database.url".to_owned() };
+        match (url.host_str(), url.port()) {
+            (Some(host), port) if !host.is_empty() => format!("{host}:{}", port.unwrap_or(5432)),
+            _ => "this machine's socket".to_owned(),
+        }
+    }
+}
+
 /// How the database proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseTls {
@@ -75,10 +88,11 @@ pub struct QueriesConfig {
 /// Supabase's transaction pooler. Others are found by what they do.
 const TRANSACTION_POOLER_PORT: u16 = 6543;
 
-pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
+/// Reads it, and says whether there is to be one: also if its address is wrong.
+pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) {
     let says_anything = section.says_anything();
     let url = section.secret("url");
-    if url.is_empty() && says_anything {
+    if url.is_empty() && says_anything && !section.is_faulty("url") {
         let problem = "is empty, but [database] says more: losing it must not leave the decision to \
                        claims alone; remove the section to do without a database";
         section.fault("url", problem.to_owned());
@@ -87,7 +101,6 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
     let second = Duration::from_secs(1);
     let (minute, day) = (60 * second, 86_400 * second);
     let tenth = second / 10;
-    let query = |raw: Raw| text(raw).map(|query| (!query.trim().is_empty()).then_some(query));
     let config = DatabaseConfig {
         url: url.clone(),
         tls: read_tls(section, address.as_ref()),
@@ -95,12 +108,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
         reads_sessions: false,
         reads_rules: false,
         queries: QueriesConfig {
-            membership: section.get("membership_query", None, query),
-            device_key: section.get("device_key_query", None, query),
-            revocation: section.get("revocation_query", None, query),
-            session: section.get("session_query", None, query),
-            organisation: section.get("organisation_query", None, query),
-            alert_rule: section.get("alert_rule_query", None, query),
+            membership: query(section, "membership_query", Some("uuid[]")),
+            device_key: query(section, "device_key_query", Some("bytea[]")),
+            revocation: query(section, "revocation_query", None),
+            session: query(section, "session_query", Some("uuid[]")),
+            organisation: query(section, "organisation_query", None),
+            alert_rule: query(section, "alert_rule_query", Some("text[]")),
         },
         max_connections: section.get("max_connections", 4, |raw| {
             number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
@@ -119,18 +132,52 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<DatabaseConfig> {
             .get("last_used_interval", 30 * second, |raw| duration(raw, second, day)),
         session_ttl: section.get("session_ttl", 15 * second, |raw| duration(raw, tenth, day)),
     };
-    (!url.is_empty()).then_some(config)
+    let is_wanted = !url.is_empty() || section.is_faulty("url");
+    ((!url.is_empty()).then_some(config), is_wanted)
+}
+
+/// A query of the operator's that gets one parameter of a type, or none.
+fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) -> Option<String> {
+    let query = section.get(key, String::new(), text);
+    if query.trim().is_empty() {
+        return None;
+    }
+    if let Err(problem) = sql::check(&query, parameter) {
+        section.fault(key, problem);
+    }
+    Some(query)
 }
 
 /// Reads the address only to judge it. What is said of it never repeats it: it holds a password.
 fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
     let wanted = "must be an address such as postgres://user:password@host:5432/database";
-    let url = std::str::from_utf8(secret.expose()).ok().and_then(|text| Url::parse(text).ok());
-    let Some(url) = url.filter(|url| matches!(url.scheme(), "postgres" | "postgresql")) else {
-        let hint = "; a password's special characters must be percent-encoded";
-        section.fault("url", format!("{wanted}{hint}"));
+    let encoded = "special characters of a password are written %40 for @, %2F for /, %3A for :, \
+                   %3F for ?, %23 for #, %25 for %";
+    let text = std::str::from_utf8(secret.expose()).unwrap_or_default();
+    if let Some(problem) = unwritten(text) {
+        section.fault("url", format!("{wanted}: it {problem}"));
         return None;
+    }
+    if let Some(problem) = unescaped(text) {
+        section.fault("url", format!("{wanted}: {problem}; {encoded}"));
+        return None;
+    }
+    let parsed = Url::parse(text).map_err(|error| error.to_string());
+    let url = match parsed {
+        Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => url,
+        Ok(_) => {
+            section.fault("url", format!("{wanted}: it begins otherwise"));
+            return None;
+        }
+        Err(problem) => {
+            section.fault("url", format!("{wanted}: {problem}; {encoded}"));
+            return None;
+        }
     };
+    let database = url.path().trim_start_matches('/');
+    if database.contains('/') {
+        section.fault("url", format!("{wanted}: more than one / after the host; {encoded}"));
+    }
     if url.port() == Some(TRANSACTION_POOLER_PORT) {
         let problem = "is a transaction pooler by its port, which delivers no notifications (LISTEN) \
                        and keeps no session; use the direct connection or the session pooler, both on \
@@ -149,6 +196,29 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
         section.fault("url", problem.to_owned());
     }
     Some(url)
+}
+
+/// What a password leaves behind in an address if it is not percent-encoded. A parser ends user and
+/// password at the first `/`, `?` or `#`, whatever stands behind it: `postgres://u:2024#x@host/d` is
+/// the host `u`, port 2024.
+fn unescaped(text: &str) -> Option<&'static str> {
+    let (_, rest) = text.split_once("://")?;
+    if rest.contains('#') {
+        return Some("it holds a '#', which ends an address");
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(end);
+    if behind.contains('@') {
+        return Some("it holds an '@' behind the host, so what it calls the host is none");
+    }
+    let (credentials, _) = authority.rsplit_once('@')?;
+    if credentials.contains('@') {
+        return Some("it holds an '@' in the password");
+    }
+    if credentials.matches(':').count() > 1 {
+        return Some("it holds a ':' in the password");
+    }
+    None
 }
 
 fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
@@ -191,5 +261,26 @@ fn identifier(raw: Raw) -> Result<String, String> {
         Ok(name)
     } else {
         Err("must be a plain name of a-z, 0-9 and _, such as \"public\"".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_not_percent_encoded_is_found_by_what_it_leaves_behind() {
+        for wrong in ["2024#x", "a/b", "a?b", "a@b", "a:b", "12/b", "#", "a@b/c"] {
+            assert!(unescaped(&format!("postgres://u:{wrong}@h:5432/d")).is_some(), "{wrong}");
+        }
+        for right in [
+            "postgres://u:2024%23x%40%2F%3F@h:5432/d",
+            "postgres://h/d",
+            "postgres:///d?host=/run/postgresql",
+            "postgres://u@h/d?application_name=x",
+            "postgresql://postgres.ref:p!$&'()*+,;=@[fdaa::3]:5432/postgres",
+        ] {
+            assert_eq!(unescaped(right), None, "{right}");
+        }
     }
 }

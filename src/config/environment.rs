@@ -1,13 +1,23 @@
 //! The environment's part of the configuration: `MTP__SECTION__KEY`, and for secrets also
 //! `MTP__SECTION__KEY_FILE`, a file that holds the value (as secrets are mounted).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PREFIX: &str = "MTP__";
 
+/// What variables begin with that somebody may have meant for us.
+const MEANT: &str = "MTP_";
+
+/// Variables that begin so and are read by others: the command line, and the tests.
+const OF_OTHERS: [&str; 5] = ["MTP_CONFIG", "MTP_BINARY", "MTP_PARTS", "MTP_ROUNDS", "MTP_COMMIT"];
+
 /// The variables that concern us, taken once.
 #[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<(String, String), String>);
+pub struct Environment {
+    by_key: BTreeMap<(String, String), String>,
+    /// The names of those that look like ours and name no section and key.
+    strange: BTreeSet<String>,
+}
 
 impl Environment {
     /// Takes our variables from the process environment.
@@ -20,16 +30,30 @@ impl Environment {
 
     /// Takes our variables out of a list.
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        let ours = vars.into_iter().filter_map(|(name, value)| {
-            let (section, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
-            Some(((section.to_ascii_lowercase(), key.to_ascii_lowercase()), value))
-        });
-        Self(ours.collect())
+        let mut environment = Self::default();
+        for (name, value) in vars {
+            match name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) {
+                Some((section, key)) => {
+                    let key = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+                    environment.by_key.insert(key, value);
+                }
+                None if seems_meant(&name) => {
+                    environment.strange.insert(name);
+                }
+                None => {}
+            }
+        }
+        environment
     }
 
     /// Whether no variable concerns us.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_key.is_empty() && self.strange.is_empty()
+    }
+
+    /// The names of variables that look like ours and set nothing, such as `MTP_AUTH_ISSUER`.
+    pub(super) fn strange(&self) -> impl Iterator<Item = &str> {
+        self.strange.iter().map(String::as_str)
     }
 
     /// All variables of the process, ours or not, for files of others that speak of them.
@@ -40,7 +64,7 @@ impl Environment {
 
     /// The variables of one section, by key.
     pub(super) fn section(&self, section: &str) -> BTreeMap<String, String> {
-        self.0
+        self.by_key
             .iter()
             .filter(|((of, _), _)| of == section)
             .map(|((_, key), value)| (key.clone(), value.clone()))
@@ -49,11 +73,28 @@ impl Environment {
 
     /// The names of all sections that a variable speaks of.
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(|(section, _)| section.as_str())
+        self.by_key.keys().map(|(section, _)| section.as_str())
     }
 
     /// The variable that sets a key.
     pub(super) fn name(section: &str, key: &str) -> String {
         format!("{PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase())
     }
+}
+
+/// Whether somebody seems to have meant a variable for us. Kubernetes sets variables of its own for
+/// each service in reach, such as `MTP_SERVICE_HOST` and `MTP_PORT_8080_TCP` for one that is called
+/// `mtp` or `mtp-…`.
+fn seems_meant(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let is_of_kubernetes = !upper.starts_with(PREFIX)
+        && (["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| upper.ends_with(end))
+            || ["_SERVICE_PORT_", "_TCP", "_UDP", "_SCTP"].iter().any(|part| upper.contains(part)));
+    upper.starts_with(MEANT) && !OF_OTHERS.contains(&upper.as_str()) && !is_of_kubernetes
+}
+
+/// A variable's name without what is easily mistaken in it: case and the number of underscores.
+pub(super) fn folded(name: &str) -> String {
+    let parts = name.split('_').filter(|part| !part.is_empty());
+    parts.map(str::to_ascii_uppercase).collect::<Vec<_>>().join("_")
 }

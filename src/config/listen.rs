@@ -36,9 +36,15 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let second = Duration::from_secs(1);
     let hour = Duration::from_secs(3600);
+    let public = section.get("address", any(8080), address);
+    let internal_address = section.get("internal_address", any(9090), address);
+    if collide(public, internal_address) {
+        let problem = format!("is the port of listen.address ({public}); give it one of its own");
+        section.fault("internal_address", problem);
+    }
     ListenConfig {
-        address: section.get("address", any(8080), address),
-        internal_address: section.get("internal_address", any(9090), address),
+        address: public,
+        internal_address,
         workers: section.get("workers", cores, |raw| {
             number(raw, 0, 256).map(|n| if n == 0 { cores } else { n })
         }),
@@ -53,6 +59,12 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
             .get("max_header_bytes", bytes(32 * KIB), |raw| size(raw, 8 * KIB, MIB).map(bytes)),
         client_ip_header: section.get("client_ip_header", None, header_name),
     }
+}
+
+/// Whether two sockets cannot both be bound. Port 0 is any that is free.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (any || one.ip() == other.ip())
 }
 
 fn bytes(size: u64) -> usize {

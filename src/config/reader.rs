@@ -1,31 +1,59 @@
 //! Reading with all faults collected: a [`Document`] hands out one [`Section`] after the other,
 //! a section hands out one key after the other, and what nobody asked for is a fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use toml::de::DeTable;
 use toml::{Table, Value};
 
-use super::environment::Environment;
+use super::environment::{Environment, folded};
+use super::lines::{Lines, Starts};
 use super::values::Secret;
 use super::{Fault, Faults};
+use crate::spelling::nearest;
 
 pub(super) struct Document<'a> {
     root: Table,
+    lines: Lines,
+    /// Whether the file is TOML. If it is not, what it lacks is not known.
+    is_toml: bool,
     environment: &'a Environment,
     faults: Vec<Fault>,
-    known: Vec<&'static str>,
+    warnings: Vec<Fault>,
+    known: Vec<(&'static str, Vec<String>)>,
 }
+
+/// The key of what is wrong with the file as a whole.
+const FILE: &str = "configuration file";
 
 impl<'a> Document<'a> {
     pub(super) fn parse(text: &str, environment: &'a Environment) -> Self {
-        let mut faults = Vec::new();
-        let root = text.parse::<Table>().unwrap_or_else(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            let problem = format!("not TOML at line {line}: {}", error.message());
-            faults.push(Fault { key: "configuration file".to_owned(), problem });
-            Table::new()
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let starts = Starts::of(text);
+        let broken = errors.iter().map(|error| Fault {
+            key: FILE.to_owned(),
+            line: error.span().map(|span| starts.line(span.start)),
+            problem: format!("not TOML: {}", error.message().replace('\n', ", ")),
         });
-        Self { root, environment, faults, known: Vec::new() }
+        let mut faults: Vec<Fault> = broken.collect();
+        // What a parser says further of a line that it has given up is noise.
+        faults.dedup_by_key(|fault| fault.line);
+        let mut root = Table::new();
+        if faults.is_empty() {
+            match text.parse() {
+                Ok(table) => root = table,
+                // A value that is written well and cannot be, such as a number that is too large.
+                Err(error) => faults.push(Fault {
+                    key: FILE.to_owned(),
+                    line: error.span().map(|span| starts.line(span.start)),
+                    problem: format!("not TOML: {}", error.message().replace('\n', ", ")),
+                }),
+            }
+        }
+        let is_toml = faults.is_empty();
+        let lines = Lines::of(text, table.get_ref());
+        let (warnings, known) = (Vec::new(), Vec::new());
+        Self { root, lines, is_toml, environment, faults, warnings, known }
     }
 
     pub(super) fn section<T>(
@@ -33,21 +61,35 @@ impl<'a> Document<'a> {
         name: &'static str,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        self.known.push(name);
+        let mut is_readable = self.is_toml;
         let table = match self.root.remove(name) {
             None => Table::new(),
             Some(Value::Table(table)) => table,
             Some(other) => {
                 let problem = format!("must be a section, written [{name}], not {}", kind(&other));
-                self.faults.push(Fault { key: name.to_owned(), problem });
+                let line = self.lines.line(name);
+                self.faults.push(Fault { key: name.to_owned(), line, problem });
+                is_readable = false;
                 Table::new()
             }
         };
         let environment = self.environment.section(name);
-        let mut section =
-            Section { name, table, environment, known: Vec::new(), faults: &mut self.faults };
+        let mut section = Section {
+            name,
+            table,
+            is_readable,
+            lines: &self.lines,
+            environment,
+            from_environment: BTreeMap::new(),
+            known: Vec::new(),
+            said: BTreeSet::new(),
+            faulty: BTreeSet::new(),
+            faults: &mut self.faults,
+            warnings: &mut self.warnings,
+        };
         let value = read(&mut section);
-        section.finish();
+        let known = section.finish();
+        self.known.push((name, known));
         value
     }
 
@@ -66,25 +108,82 @@ impl<'a> Document<'a> {
     }
 
     /// Ends the reading of some sections, whatever stands in others.
-    pub(super) fn finish_section(self) -> Result<(), Faults> {
-        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+    pub(super) fn finish_section(mut self) -> Result<(), Faults> {
+        // Only those that are known to be meant for these sections.
+        for name in self.environment.strange() {
+            if let Some(meant) = self.exactly_meant(name) {
+                self.faults.push(unread(name, Some(meant)));
+            }
+        }
+        self.outcome().map(drop)
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Faults> {
-        let known = self.known.join(", ");
+    /// Ends the reading of all: the warnings, if nothing is wrong.
+    pub(super) fn finish(mut self) -> Result<Vec<Fault>, Faults> {
+        let names: Vec<&str> = self.known.iter().map(|(name, _)| *name).collect();
+        let known = names.join(", ");
+        let did_you_mean = |name: &str| match nearest(name, names.iter().copied()) {
+            Some(meant) => format!("did you mean [{meant}]? there are {known}"),
+            None => format!("there are {known}"),
+        };
         for name in self.root.keys() {
-            let problem = format!("unknown section; there are {known}");
-            self.faults.push(Fault { key: name.clone(), problem });
+            let problem = format!("unknown section; {}", did_you_mean(name));
+            let line = self.lines.line(name);
+            self.faults.push(Fault { key: name.clone(), line, problem });
         }
-        let mut strange: Vec<_> =
-            self.environment.sections().filter(|name| !self.known.contains(name)).collect();
-        strange.dedup();
+        let strange: BTreeSet<&str> =
+            self.environment.sections().filter(|name| !names.contains(name)).collect();
         for name in strange {
             let key = format!("MTP__{}__…", name.to_ascii_uppercase());
-            let problem = format!("unknown section in the environment; there are {known}");
-            self.faults.push(Fault { key, problem });
+            let problem = format!("unknown section in the environment; {}", did_you_mean(name));
+            self.faults.push(Fault { key, line: None, problem });
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+        for name in self.environment.strange() {
+            let meant = self.exactly_meant(name).or_else(|| self.nearly_meant(name));
+            self.faults.push(unread(name, meant));
+        }
+        self.outcome()
+    }
+
+    /// The variable that differs from a name by its underscores and case only.
+    fn exactly_meant(&self, name: &str) -> Option<String> {
+        let name = folded(name);
+        self.variables().find(|variable| {
+            folded(variable) == name || name == format!("{}_FILE", folded(variable))
+        })
+    }
+
+    fn nearly_meant(&self, name: &str) -> Option<String> {
+        let all: Vec<String> = self.variables().collect();
+        let name = folded(name);
+        let all: Vec<(String, String)> = all.into_iter().map(|own| (folded(&own), own)).collect();
+        let meant = nearest(&name, all.iter().map(|(folded, _)| folded.as_str()))?;
+        all.iter().find(|(folded, _)| folded == meant).map(|(_, own)| own.clone())
+    }
+
+    fn variables(&self) -> impl Iterator<Item = String> {
+        let of_section = |(section, keys): &'_ (&'static str, Vec<String>)| {
+            keys.iter().map(|key| Environment::name(section, key)).collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(of_section)
+    }
+
+    fn outcome(mut self) -> Result<Vec<Fault>, Faults> {
+        if !self.is_toml {
+            // What follows from what could not be read is no fault of its own.
+            self.faults.retain(|fault| fault.key == FILE || fault.key.starts_with("MTP_"));
+        }
+        if self.faults.is_empty() { Ok(self.warnings) } else { Err(Faults(self.faults)) }
+    }
+}
+
+/// The fault of a variable that sets nothing.
+fn unread(name: &str, meant: Option<String>) -> Fault {
+    let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
+    Fault {
+        key: name.to_owned(),
+        line: None,
+        problem: format!("is not read: variables are called MTP__SECTION__KEY{meant}"),
     }
 }
 
@@ -92,9 +191,19 @@ impl<'a> Document<'a> {
 pub(super) struct Section<'a> {
     name: &'static str,
     table: Table,
+    /// Whether what the file says of it can be read at all.
+    is_readable: bool,
+    lines: &'a Lines,
     environment: BTreeMap<String, String>,
+    /// Keys that the environment has set, and the variable.
+    from_environment: BTreeMap<String, String>,
     known: Vec<String>,
+    /// Keys that are there.
+    said: BTreeSet<String>,
+    /// Keys that are wrong: what follows from their absence is no fault.
+    faulty: BTreeSet<String>,
     faults: &'a mut Vec<Fault>,
+    warnings: &'a mut Vec<Fault>,
 }
 
 /// A raw value: from the file with its type, or from the environment as text.
@@ -136,17 +245,74 @@ impl Section<'_> {
         default: T,
         parse: impl FnOnce(Raw) -> Result<T, String>,
     ) -> T {
-        self.known.push(key.to_owned());
-        let in_file = self.table.remove(key).map(Raw::File);
-        let (raw, name) = match self.environment.remove(key) {
-            Some(text) => (Some(Raw::Environment(text)), Environment::name(self.name, key)),
-            None => (in_file, format!("{}.{key}", self.name)),
-        };
-        let Some(raw) = raw else { return default };
+        let Some(raw) = self.take(key) else { return default };
         parse(raw).unwrap_or_else(|problem| {
-            self.faults.push(Fault { key: name, problem });
+            self.wrong(key, None, problem);
             default
         })
+    }
+
+    /// Reads a list, each item by itself, so that one that is wrong hides no other. The list is the
+    /// default if any is.
+    pub(super) fn get_list<T>(
+        &mut self,
+        key: &str,
+        default: Vec<T>,
+        parse: impl Fn(String) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(raw) = self.take(key) else { return default };
+        let items = match super::values::list(raw) {
+            Ok(items) => items,
+            Err(problem) => {
+                self.wrong(key, None, problem);
+                return default;
+            }
+        };
+        let (count, mut read) = (items.len(), Vec::new());
+        for (place, item) in items.into_iter().enumerate() {
+            match parse(item) {
+                Ok(item) => read.push(item),
+                // An item is not repeated here: it may hold a secret.
+                Err(problem) if count > 1 => {
+                    self.wrong(key, Some(place), format!("item {}: {problem}", place + 1));
+                }
+                Err(problem) => self.wrong(key, Some(place), problem),
+            }
+        }
+        if read.len() == count { read } else { default }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Raw> {
+        self.known.push(key.to_owned());
+        let in_file = self.table.remove(key).map(Raw::File);
+        if in_file.is_some() || self.environment.contains_key(key) {
+            self.said.insert(key.to_owned());
+        }
+        let Some(text) = self.environment.remove(key) else { return in_file };
+        self.from_environment.insert(key.to_owned(), Environment::name(self.name, key));
+        Some(Raw::Environment(text))
+    }
+
+    /// Notes what is wrong with the value of a key, named as it was set.
+    fn wrong(&mut self, key: &str, place: Option<usize>, problem: String) {
+        self.faulty.insert(key.to_owned());
+        let path = format!("{}.{key}", self.name);
+        let fault = match self.from_environment.get(key) {
+            Some(variable) => Fault { key: variable.clone(), line: None, problem },
+            None => {
+                let line = match place {
+                    Some(place) => self.lines.item(&path, place),
+                    None => self.lines.line(&path),
+                };
+                Fault { key: path, line, problem }
+            }
+        };
+        self.faults.push(fault);
+    }
+
+    /// Whether a key's value is wrong, and has been told of.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        self.faulty.contains(key)
     }
 
     /// Reads one key that must be there.
@@ -156,12 +322,31 @@ impl Section<'_> {
         wanted: &str,
         parse: impl FnOnce(Raw) -> Result<T, String>,
     ) -> Option<T> {
-        let before = self.faults.len();
         let value = self.get(key, None, |raw| parse(raw).map(Some));
-        if value.is_none() && self.faults.len() == before {
+        if value.is_none() && !self.is_faulty(key) && self.is_readable {
             self.fault(key, format!("is missing: {wanted}"));
         }
         value
+    }
+
+    /// As [`Section::get_list`], for a list that must be there and hold something.
+    pub(super) fn require_list<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl Fn(String) -> Result<T, String>,
+    ) -> Vec<T> {
+        let items = self.get_list(key, Vec::new(), parse);
+        if items.is_empty() && !self.is_faulty(key) && self.is_readable {
+            let problem = if self.says(key) { "must hold" } else { "is missing:" };
+            self.fault(key, format!("{problem} {wanted}"));
+        }
+        items
+    }
+
+    /// Whether a key that was read was there.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.said.contains(key)
     }
 
     /// Reads a secret, which may also stand in a file that `MTP__SECTION__KEY_FILE` names.
@@ -169,40 +354,82 @@ impl Section<'_> {
         let file_key = format!("{key}_file");
         let from_file = self.environment.remove(&file_key).and_then(|path| {
             let name = Environment::name(self.name, &file_key);
-            if self.environment.contains_key(key) {
-                let problem =
-                    format!("is set beside {}; set one", Environment::name(self.name, key));
-                self.faults.push(Fault { key: name, problem });
-                return None;
-            }
-            match std::fs::read_to_string(&path) {
-                // An editor's final line break is not part of a secret.
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    self.faults
-                        .push(Fault { key: name, problem: format!("cannot be read: {error}") });
-                    None
+            let wrong = if self.environment.contains_key(key) {
+                format!("is set beside {}; set one", Environment::name(self.name, key))
+            } else {
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => {
+                        self.from_environment.insert(key.to_owned(), name);
+                        // An editor's final line break is not part of a secret.
+                        return Some(Secret::new(text.trim_end_matches(['\r', '\n'])));
+                    }
+                    Err(error) => format!("cannot be read: {error}"),
                 }
-            }
+            };
+            self.faulty.insert(key.to_owned());
+            self.faults.push(Fault { key: name, line: None, problem: wrong });
+            None
         });
-        let direct = self
-            .get(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
-        from_file.unwrap_or(direct)
+        let Some(from_file) = from_file else {
+            return self.get(key, Secret::default(), |raw| {
+                super::values::text(raw).map(|text| Secret::new(&text))
+            });
+        };
+        self.known.push(key.to_owned());
+        self.table.remove(key);
+        from_file
     }
 
     /// Notes a fault that spans keys, or that a parser cannot know of.
     pub(super) fn fault(&mut self, key: &str, problem: String) {
-        self.faults.push(Fault { key: format!("{}.{key}", self.name), problem });
+        let fault = self.about(key, problem);
+        self.faulty.insert(key.to_owned());
+        self.faults.push(fault);
     }
 
-    fn finish(self) {
-        let known = self.known.join(", ");
-        let in_file = self.table.keys().map(|key| format!("{}.{key}", self.name));
-        let in_environment = self.environment.keys().map(|key| Environment::name(self.name, key));
-        for key in in_file.chain(in_environment) {
-            let problem = format!("unknown key; [{}] has {known}", self.name);
-            self.faults.push(Fault { key, problem });
+    /// Notes what may be meant and mostly is not.
+    pub(super) fn warn(&mut self, key: &str, problem: String) {
+        let warning = self.about(key, problem);
+        self.warnings.push(warning);
+    }
+
+    fn about(&self, key: &str, problem: String) -> Fault {
+        let path = format!("{}.{key}", self.name);
+        match self.from_environment.get(key) {
+            Some(variable) => {
+                Fault { key: path, line: None, problem: format!("{problem} (set by {variable})") }
+            }
+            None => Fault { line: self.lines.line(&path), key: path, problem },
         }
+    }
+
+    fn finish(self) -> Vec<String> {
+        let known = self.known.join(", ");
+        let names = self.known.iter().map(String::as_str);
+        let problem = |key: &str| match nearest(key, names.clone()) {
+            Some(meant) => {
+                format!("unknown key; did you mean {meant}? [{}] has {known}", self.name)
+            }
+            None => format!("unknown key; [{}] has {known}", self.name),
+        };
+        for key in self.table.keys() {
+            let path = format!("{}.{key}", self.name);
+            let line = self.lines.line(&path);
+            self.faults.push(Fault { key: path, line, problem: problem(key) });
+        }
+        for key in self.environment.keys() {
+            let name = Environment::name(self.name, key);
+            let of_secret =
+                key.strip_suffix("_file").filter(|key| names.clone().any(|n| n == *key));
+            let problem = match of_secret {
+                Some(key) => {
+                    format!("{key} is no secret: set {}", Environment::name(self.name, key))
+                }
+                None => problem(key),
+            };
+            self.faults.push(Fault { key: name, line: None, problem });
+        }
+        self.known
     }
 }
 

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::UpstreamConfig;
 use super::reader::{Raw, Section};
-use super::values::{Secret, duration, list, number, switch, text, url};
+use super::values::{Secret, duration, number, switch, text, url};
 use crate::mimir::ruler::PromDuration;
 
 /// How alert rules get from Postgres to Mimir's ruler.
@@ -96,8 +96,12 @@ pub(super) fn read(
         let problem = format!("must have at least {SHORTEST_SECRET} characters");
         section.fault("webhook_secret", problem);
     }
-    let urls = section.get("urls", upstream.map(of_upstream).unwrap_or_default(), urls);
-    if enabled && urls.is_empty() {
+    let of_upstream = upstream.map(of_upstream).unwrap_or_default();
+    let is_asked = upstream.is_some_and(|upstream| upstream.consul.is_some());
+    let urls = section.get_list("urls", of_upstream, ruler_url);
+    if urls.is_empty() && section.says("urls") && !section.is_faulty("urls") {
+        section.fault("urls", "must hold at least one address".to_owned());
+    } else if enabled && urls.is_empty() && is_asked && !section.is_faulty("urls") {
         let problem =
             "is missing: with upstream.consul_service alone it is not known where the ruler is";
         section.fault("urls", problem.to_owned());
@@ -140,19 +144,12 @@ fn of_upstream(upstream: &UpstreamConfig) -> Vec<Url> {
     upstream.upstreams.iter().filter_map(address).collect()
 }
 
-fn urls(raw: Raw) -> Result<Vec<Url>, String> {
-    let urls: Result<Vec<Url>, String> = list(raw)?
-        .into_iter()
-        .map(|address| {
-            let read = url(Raw::Environment(address.clone()))?;
-            if read.path() != "/" {
-                return Err(format!("'{address}' must have no path"));
-            }
-            Ok(read)
-        })
-        .collect();
-    let urls = urls?;
-    if urls.is_empty() { Err("must hold at least one address".to_owned()) } else { Ok(urls) }
+fn ruler_url(address: String) -> Result<Url, String> {
+    let read = url(Raw::Environment(address.clone()))?;
+    if read.path() != "/" {
+        return Err(format!("'{address}' must have no path"));
+    }
+    Ok(read)
 }
 
 /// A namespace is a segment of a path and, in Mimir's rulers, the name of a file.

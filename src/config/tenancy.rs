@@ -1,7 +1,7 @@
 //! `[tenancy]` and `[roles]`
 
 use super::reader::Section;
-use super::values::{list, number, switch, text};
+use super::values::{number, switch, text};
 use crate::tenancy::{Role, RoleMap, Scope, Scopes, TenantTemplate};
 
 /// From person to organisation to tenant, and what a caller may do there.
@@ -52,7 +52,6 @@ impl MembershipPolicy {
 const MOST_FEDERATED: usize = 100;
 
 pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConfig {
-    let telemetry: Scopes = Scope::DATA.into_iter().collect();
     let by_default = if has_database { MembershipPolicy::Table } else { MembershipPolicy::Claims };
     let federation = section.get("federation", false, switch);
     let most = section.get("federation_max", 16, |raw| number(raw, 2, MOST_FEDERATED));
@@ -72,8 +71,8 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConf
         }),
         membership,
         roles: RoleMap::default(),
-        user_scopes: section.get("user_scopes", telemetry, scopes),
-        service_scopes: section.get("service_scopes", Scope::ALL.into_iter().collect(), scopes),
+        user_scopes: scopes(section, "user_scopes", &Scope::DATA),
+        service_scopes: scopes(section, "service_scopes", &Scope::ALL),
         federation: federation.then_some(most),
     }
 }
@@ -82,12 +81,13 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConf
 pub(super) fn read_roles(section: &mut Section<'_>) -> RoleMap {
     let mut roles = RoleMap::default();
     for name in section.names() {
-        let may = section.get_named(&name, Scopes::default(), scopes);
+        let may = scopes(section, &name, &[]);
         roles.set(Role::new(&name), may);
     }
     roles
 }
 
-fn scopes(raw: super::reader::Raw) -> Result<Scopes, String> {
-    Scopes::parse(list(raw)?.iter().map(String::as_str))
+fn scopes(section: &mut Section<'_>, key: &str, default: &[Scope]) -> Scopes {
+    let read = |name: String| Scopes::parse_one(&name);
+    section.get_list(key, default.to_vec(), read).into_iter().collect()
 }

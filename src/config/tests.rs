@@ -57,6 +57,7 @@ fn all_faults_are_reported_in_one_run() {
         keys(&faults),
         [
             "upstream.urls",
+            "upstream.urls",
             "upstream.pass_headers",
             "listen.address",
             "listen.adress",
@@ -196,7 +197,7 @@ fn a_database_that_cannot_serve_is_refused_and_its_password_is_not_repeated() {
         ("url = \"postgres://u:secret@h:5432/d?sslmode=disable\"", "database.url"),
         ("url = \"mysql://u:secret@h/d\"", "database.url"),
         ("url = \"postgres:///d?host=db.example.com&password=secret\"", "database.url"),
-        ("url = \"\"\nmembership_query = \"select 1\"", "database.url"),
+        ("url = \"\"\nmembership_query = \"select $1\"", "database.url"),
         ("url = \"postgres://u:sec#ret@h:5432:1/d\"", "database.url"),
         ("url = \"postgres://u:secret@h/d\"\nca_file = \"no-such-file\"", "database.ca_file"),
         ("url = \"postgres://u:secret@h/d\"\nschema = \"a\\\"; drop table x\"", "database.schema"),
@@ -252,7 +253,8 @@ fn admin_keys_are_long_and_there_may_be_two() {
 #[test]
 fn text_that_is_no_toml_is_a_fault_with_its_line() {
     let faults = read("[auth]\nissuer = = 1").unwrap_err();
-    assert!(faults.0[0].problem.contains("line 2"), "{faults}");
+    assert!(faults.to_string().starts_with("line 2: "), "{faults}");
+    assert_eq!(faults.0.len(), 1, "one mistake on one line: {faults}");
 }
 
 fn with_upstream(lines: &str) -> Result<Config, Faults> {
@@ -350,4 +352,248 @@ fn wrong_limits_of_organisations_are_told_all_at_once() {
     for wrong in ["organisations = 5", "organisations = {acme = 5}"] {
         assert!(read(&format!("{MINIMAL}[limits]\n{wrong}\n")).is_err(), "{wrong}");
     }
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let faults = read(text).unwrap_err();
+    faults.0.iter().map(ToString::to_string).collect()
+}
+
+fn with_auth(lines: &str) -> Result<Config, Faults> {
+    read(&format!("[auth]\n{lines}\n[upstream]\nurls = [\"http://m:8080\"]"))
+}
+
+// What follows from a file that could not be read is no fault of its own.
+#[test]
+fn text_that_is_no_toml_has_no_false_faults_beside_it() {
+    let text = "[auth]\nissuer = \"https://a.supabase.co/auth/v1\"\n[listen\nworkers = 1\n\n[log]\nformat = json\n";
+    let broken = read(text).unwrap_err();
+    let lines: Vec<Option<usize>> = broken.0.iter().map(|fault| fault.line).collect();
+    assert!(broken.0.iter().all(|fault| fault.problem.starts_with("not TOML")), "{broken}");
+    assert!(lines.contains(&Some(3)) && lines.contains(&Some(7)), "both are told: {broken}");
+    // What the environment has wrong is true all the same.
+    let broken = Config::read(
+        "[auth",
+        &environment(&[("MTP__LISTEN__WORKERS", "many"), ("MTP__CORS__ORIGINS", "x")]),
+    );
+    let broken = broken.unwrap_err();
+    let all = keys(&broken);
+    assert!(
+        all.contains(&"MTP__LISTEN__WORKERS") && all.contains(&"MTP__CORS__ORIGINS"),
+        "{all:?}"
+    );
+    assert!(!broken.to_string().contains("missing"), "{broken}");
+    assert_eq!(faults("auth = 1\n[upstream]\nurls = [\"http://m\"]").len(), 1);
+    assert!(faults("[auth]\nissuer = 1\nissuer = 2")[0].starts_with("line 3: "));
+}
+
+#[test]
+fn faults_of_the_file_have_their_lines() {
+    let text = "[auth]\n\nisuer = \"x\"\n[upstream]\nurls = [\n  \"http://a\",\n  \"b\",\n]\n[cors]\nmax_age = 1\n";
+    let found = faults(text);
+    for start in [
+        "line 3: auth.isuer: unknown key; did you mean issuer?",
+        "line 1: auth.issuer: is missing",
+        "line 7: upstream.urls: item 2: ",
+        "line 10: cors.max_age: must be a duration",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(start)), "{start}\n{found:#?}");
+    }
+    assert_eq!(found.len(), 4);
+}
+
+// One of four must not hide the others.
+#[test]
+fn every_item_of_a_list_is_judged() {
+    let count = |section: &str| faults(&format!("{MINIMAL}\n{section}")).len();
+    assert_eq!(
+        count(
+            "[cors]\nallowed_origins = [\"*\", \"https://a.b\", \"a.b\", \"https://a.b/\"]\nallowed_headers = [\"*\", \"a b\"]"
+        ),
+        5
+    );
+    assert_eq!(count("[tenancy]\nuser_scopes = [\"a\", \"admin\", \"b\"]"), 2);
+    assert_eq!(count("[roles]\na = [\"x\", \"y\"]\nb = [\"z\"]"), 3);
+    assert_eq!(count("[rules]\nurls = [\"a\", \"http://b/c\"]"), 2);
+    let urls =
+        "urls = [\"https://a\", \"http://b/c\", \"d\"]\npass_headers = [\"Cookie\", \"b c\"]";
+    assert_eq!(with_upstream(urls).unwrap_err().0.len(), 5);
+    let environment = environment(&[("MTP__CORS__ALLOWED_ORIGINS", "*, https://a.b, null")]);
+    let faults = Config::read(MINIMAL, &environment).unwrap_err();
+    assert_eq!(keys(&faults), ["MTP__CORS__ALLOWED_ORIGINS"; 2]);
+}
+
+// Set and not read is worse than not set.
+#[test]
+fn a_variable_that_looks_like_ours_and_sets_nothing_is_a_fault() {
+    let found = |name: &str| {
+        let read = Config::read(MINIMAL, &environment(&[(name, "x")]));
+        read.err().map(|faults| faults.to_string())
+    };
+    for (name, meant) in [
+        ("MTP_AUTH_ISSUER", "MTP__AUTH__ISSUER?"),
+        ("MTP__AUTH_ISSUER", "MTP__AUTH__ISSUER?"),
+        ("MTP_AUTH__ISSUER", "MTP__AUTH__ISSUER?"),
+        ("mtp__auth__issuer", "MTP__AUTH__ISSUER?"),
+        ("MTP_DATABASE_URL_FILE", "MTP__DATABASE__URL?"),
+        ("MTP_AUTH_ISUER", "MTP__AUTH__ISSUER?"),
+        ("MTP__AUTH__ISUER", "did you mean issuer?"),
+        ("MTP__ATUH__ISSUER", "did you mean [auth]?"),
+        ("MTP__AUTH__ISSUER_FILE", "issuer is no secret"),
+        ("MTP_ISSUER", "MTP__SECTION__KEY"),
+        ("MTP__ISSUER", "MTP__SECTION__KEY"),
+        ("MTP_", "MTP__SECTION__KEY"),
+    ] {
+        let problem = found(name).unwrap_or_default();
+        assert!(problem.contains(meant), "{name}: {problem}");
+    }
+    // The command line's, the tests', and those that Kubernetes makes for a service called `mtp`.
+    for name in [
+        "MTP_CONFIG",
+        "MTP_BINARY",
+        "MTP_SERVICE_HOST",
+        "MTP_PORT",
+        "MTP_PORT_8080_TCP_ADDR",
+        "XMTP_AUTH_ISSUER",
+    ] {
+        assert_eq!(found(name), None, "{name}");
+    }
+    let of_database = DatabaseConfig::load(None, &environment(&[("MTP_DATABASE_URL", "x")]));
+    assert!(of_database.unwrap_err().to_string().contains("did you mean MTP__DATABASE__URL?"));
+}
+
+// Compared letter by letter with iss: what is nearly right refuses everybody.
+#[test]
+fn an_issuer_is_as_tokens_say_it() {
+    let issuer = |text: &str| with_auth(&format!("issuer = {text:?}"));
+    for wrong in [
+        "https://ref.supabase.co/auth/v1/",
+        "https://ref.supabase.co",
+        "https://ref.supabase.co/",
+        "https://ref.supabase.co/auth",
+        "https://ref.supabase.co/auth/v1/.well-known/jwks.json",
+        "http://ref.supabase.co/auth/v1",
+        "https://REF.supabase.co/auth/v1",
+        "https://auth.example.com:443/auth/v1",
+        "https://auth.example.com/auth/v1/",
+        " https://ref.supabase.co/auth/v1",
+        "https://<ref>.supabase.co/auth/v1",
+        "https://${REF}.supabase.co/auth/v1",
+        "ref.supabase.co/auth/v1",
+    ] {
+        assert_eq!(keys(&issuer(wrong).unwrap_err()), ["auth.issuer"], "{wrong}");
+    }
+    for unusual in ["https://auth.example.com", "https://auth.example.com/", "http://127.0.0.1:1"] {
+        let warnings = issuer(unusual).unwrap().warnings;
+        assert_eq!((warnings.len(), warnings[0].key.as_str()), (1, "auth.issuer"), "{unusual}");
+        assert_eq!(warnings[0].line, Some(2));
+    }
+    for right in ["http://127.0.0.1:54321/auth/v1", "https://a.b/auth/v1", "http://[::1]:1/auth/v1"]
+    {
+        assert!(issuer(right).unwrap().warnings.is_empty(), "{right}");
+    }
+}
+
+// `postgres://postgres:2024#Spring@host` is the host `postgres`, port 2024, for every parser.
+#[test]
+fn a_password_that_is_not_percent_encoded_is_told_and_not_repeated() {
+    for password in [
+        "2024#Secret",
+        "Secret@x",
+        "Secret/x",
+        "2024/Secret",
+        "Secret?x",
+        "2024?Secret",
+        "Secret%x",
+        "Secret x",
+        "Secret:x",
+        "Secret\\\\x",
+        "[YOUR-Secret]",
+        "<Secret>",
+        "${Secret}",
+    ] {
+        let url = format!("url = \"postgres://postgres:{password}@db.example.com:5432/postgres\"");
+        let problem = with_database(&url).unwrap_err();
+        assert_eq!(keys(&problem), ["database.url"], "{password}");
+        assert!(!problem.to_string().contains("Secret"), "{problem}");
+    }
+    let encoded =
+        "url = \"postgres://postgres:2024%23S%40%2F%3F%25%20!$&'()*+,;=~@db.example.com/d\"";
+    assert!(with_database(encoded).is_ok());
+    for (key, text) in [
+        ("jwks_url", "https://user:12#Secret@host/jwks"),
+        ("jwks_url", "https://user:12/Secret@host/jwks"),
+        ("issuer", "https://user:12?Secret@host/auth/v1"),
+    ] {
+        let lines = if key == "issuer" {
+            String::new()
+        } else {
+            "issuer = \"https://a.b/auth/v1\"\n".to_owned()
+        };
+        let problem = with_auth(&format!("{lines}{key} = {text:?}")).unwrap_err();
+        assert_eq!(keys(&problem), [format!("auth.{key}")]);
+        assert!(!problem.to_string().contains("Secret"), "{problem}");
+    }
+    for urls in
+        ["http://user:12#Secret@mimir", "http://user:12/Secret@mimir", "https://:Secret@mimir"]
+    {
+        let problem = with_upstream(&format!("urls = [{urls:?}]")).unwrap_err();
+        assert!(!problem.to_string().contains("Secret"), "{problem}");
+    }
+}
+
+// What could not be read leads to no further faults.
+#[test]
+fn a_wrong_value_is_one_fault() {
+    let url = "url = \"postgres://u:a@b@h/d\"";
+    let rest = "[rules]\nenabled = true\n[tenancy]\nmembership = \"table\"";
+    let found = read(&format!("{MINIMAL}\n[database]\n{url}\n{rest}")).unwrap_err();
+    assert_eq!(keys(&found), ["database.url"]);
+    let gone = environment(&[
+        ("MTP__DATABASE__URL_FILE", "/nowhere"),
+        ("MTP__AUTH__HS256_SECRET_FILE", "/nowhere"),
+    ]);
+    let text = MINIMAL.replace("[auth]", "[auth]\njwks_url = \"\"");
+    let found = Config::read(&format!("{text}\n[database]\nmax_connections = 2\n{rest}"), &gone);
+    assert_eq!(
+        keys(&found.unwrap_err()),
+        ["MTP__DATABASE__URL_FILE", "MTP__AUTH__HS256_SECRET_FILE"]
+    );
+    let found = with_upstream(
+        "urls = [\"mimir\"]\n[database]\nurl = \"postgres://h/d\"\n[rules]\nenabled = true",
+    );
+    assert_eq!(keys(&found.unwrap_err()), ["upstream.urls"]);
+}
+
+#[test]
+fn queries_have_the_parameters_that_they_get() {
+    let url = "url = \"postgres://u:p@localhost/d\"";
+    for key in ["membership_query", "device_key_query", "session_query", "alert_rule_query"] {
+        for wrong in ["select 1", "select '$1'", "select $1, $2", "select 1 -- $1"] {
+            let found = with_database(&format!("{url}\n{key} = \"{wrong}\"")).unwrap_err();
+            assert_eq!(keys(&found), [format!("database.{key}")], "{wrong}");
+        }
+        assert!(with_database(&format!("{url}\n{key} = \"select 1 where any($1)\"")).is_ok());
+    }
+    for key in ["revocation_query", "organisation_query"] {
+        let found = with_database(&format!("{url}\n{key} = \"select $1\"")).unwrap_err();
+        assert_eq!(keys(&found), [format!("database.{key}")]);
+    }
+}
+
+// The second could not be bound, which `serve` would say only when it starts.
+#[test]
+fn both_ports_cannot_be_one() {
+    let with = |public: &str, internal: &str| {
+        read(&format!("{MINIMAL}\n[listen]\naddress = {public:?}\ninternal_address = {internal:?}"))
+    };
+    for (public, internal) in [
+        ("[::]:8080", "[::]:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("127.0.0.1:9090", "[::]:9090"),
+    ] {
+        assert_eq!(keys(&with(public, internal).unwrap_err()), ["listen.internal_address"]);
+    }
+    assert!(with("127.0.0.1:8080", "127.0.0.2:8080").is_ok());
+    assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::reader::{Raw, Section};
-use super::values::{duration, list, number, url};
+use super::values::{duration, number, url};
 
 pub use consul::ConsulConfig;
 pub use health::HealthConfig;
@@ -60,9 +60,9 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     let wanted = "one or more addresses of Mimir, such as [\"http://mimir.internal:8080\"]";
     let consul = consul::read(section);
     let upstreams = if consul.is_some() {
-        section.get("urls", Vec::new(), list_of_upstreams)
+        section.get_list("urls", Vec::new(), upstream)
     } else {
-        section.require("urls", wanted, upstreams).unwrap_or_default()
+        section.require_list("urls", wanted, upstream)
     };
     UpstreamConfig {
         upstreams,
@@ -77,22 +77,10 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
             .get("response_timeout", 150 * second, |raw| duration(raw, tenth, hour)),
         idle_timeout: section.get("idle_timeout", 60 * second, |raw| duration(raw, tenth, hour)),
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
-        pass_headers: section.get("pass_headers", Vec::new(), pass_headers),
+        pass_headers: section.get_list("pass_headers", Vec::new(), pass_header),
         health: health::read(section),
         retry: retry::read(section),
     }
-}
-
-fn upstreams(raw: Raw) -> Result<Vec<Upstream>, String> {
-    let upstreams = list_of_upstreams(raw)?;
-    if upstreams.is_empty() {
-        return Err("must hold at least one address".to_owned());
-    }
-    Ok(upstreams)
-}
-
-fn list_of_upstreams(raw: Raw) -> Result<Vec<Upstream>, String> {
-    list(raw)?.into_iter().map(upstream).collect()
 }
 
 fn upstream(text: String) -> Result<Upstream, String> {
@@ -113,18 +101,12 @@ fn upstream(text: String) -> Result<Upstream, String> {
     Ok(Upstream { host, port, authority })
 }
 
-fn pass_headers(raw: Raw) -> Result<Vec<HeaderName>, String> {
-    list(raw)?
-        .into_iter()
-        .map(|name| {
-            let header: HeaderName =
-                name.parse().map_err(|_| format!("'{name}' is no header name"))?;
-            if crate::mimir::is_never_forwarded(&header) {
-                return Err(format!(
-                    "'{name}' never passes: it would let a client steer Mimir or see credentials"
-                ));
-            }
-            Ok(header)
-        })
-        .collect()
+fn pass_header(name: String) -> Result<HeaderName, String> {
+    let header: HeaderName = name.parse().map_err(|_| format!("'{name}' is no header name"))?;
+    if crate::mimir::is_never_forwarded(&header) {
+        return Err(format!(
+            "'{name}' never passes: it would let a client steer Mimir or see credentials"
+        ));
+    }
+    Ok(header)
 }

@@ -86,10 +86,27 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
 /// A duration such as `250ms`, `10s`, `5m`, `1h30m`, within bounds.
 pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
     let wanted = || {
-        format!("must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {min:?} to {max:?}")
+        format!(
+            "must be a duration such as \"10s\", \"5m\" or \"1h30m\", from {} to {}",
+            show_duration(min),
+            show_duration(max)
+        )
     };
     let duration = text(raw).ok().and_then(|text| parse_duration(&text)).ok_or_else(wanted)?;
     if (min..=max).contains(&duration) { Ok(duration) } else { Err(wanted()) }
+}
+
+/// A bound as one would write it: in the largest unit that it is a whole number of.
+fn show_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let milliseconds = duration.as_millis();
+    let whole = |(unit, _): &(u128, &str)| milliseconds.is_multiple_of(*unit);
+    match UNITS.into_iter().find(whole).filter(|_| milliseconds > 0) {
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None if milliseconds == 0 => "0s".to_owned(),
+        None => format!("{milliseconds}ms"),
+    }
 }
 
 /// Reads a duration such as `90d` or `1h30m`.
@@ -154,21 +171,57 @@ fn show(bytes: u64) -> String {
         .map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
-/// An `http` or `https` address without credentials, query or fragment.
+/// An `http` or `https` address without credentials, query or fragment. What is said of it never
+/// repeats it: somebody may have put a secret into it.
 pub(super) fn url(raw: Raw) -> Result<url::Url, String> {
     let text = text(raw)?;
     let wanted = "must be an address such as \"https://project.supabase.co/auth/v1\"";
+    if let Some(problem) = unwritten(&text) {
+        return Err(format!("{wanted}: it {problem}"));
+    }
+    // Before it is parsed: with `/`, `?` or `#` in a password the parser takes the user for the host.
+    if text.contains('@') {
+        return Err(format!("{wanted}: credentials do not belong into it"));
+    }
     let url = url::Url::parse(&text).map_err(|error| format!("{wanted}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("{wanted}: the scheme '{}' is neither http nor https", url.scheme()));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("{wanted}: credentials do not belong into it"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("{wanted}: without a query and a fragment"));
     }
     Ok(url)
+}
+
+/// Why a text is not an address as it is to be written; parsers mend such a thing in silence, or
+/// take something else for the host. The text is never repeated.
+pub(super) fn unwritten(text: &str) -> Option<&'static str> {
+    let is_placeholder = |open: char, close: char| {
+        text.split_once(open).is_some_and(|(_, rest)| {
+            let inner = rest.split(close).next().unwrap_or_default();
+            let letters = |c: char| c.is_ascii_alphabetic() || "-_ ".contains(c);
+            rest.contains(close) && inner.len() > 1 && inner.chars().all(letters)
+        })
+    };
+    let has_lone_percent = text.match_indices('%').any(|(at, _)| {
+        let digits = text.as_bytes().get(at + 1..at + 3);
+        !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if text.contains("${") || text.contains("{{") {
+        Some(
+            "holds a variable, which nothing puts in here; use MTP__SECTION__KEY in the environment",
+        )
+    } else if is_placeholder('[', ']') || is_placeholder('<', '>') {
+        Some("holds a placeholder such as [YOUR-PASSWORD] or <ref>; put in the value")
+    } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Some("holds a space or a line break; a space in a password is written %20")
+    } else if text.contains('\\') {
+        Some("holds a backslash; in a password it is written %5C")
+    } else if has_lone_percent {
+        Some("holds a % without two hexadecimal digits; in a password it is written %25")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +234,39 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         for wrong in ["", "5", "m", "5x", "-5s", "5 s", "99999999999s", "s5"] {
             assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    // WHATWG's parser takes the user for the host, drops line breaks and turns backslashes.
+    #[test]
+    fn addresses_with_secrets_are_refused_and_not_repeated() {
+        for text in [
+            "https://user:secret@host/",
+            "https://user:12/secret@host/",
+            "https://user:12?secret@host/",
+            "https://user:12#secret@host/",
+            "https://:secret@consul.fly.io/prefix",
+            "https://secret%zz.example.com",
+            "https://secret .example.com",
+            "https://host/secret\n",
+            "https://host\\secret",
+            "https://${secret}.supabase.co/auth/v1",
+            "https://<secret>.supabase.co/auth/v1",
+            "ftp://secret",
+            "https://host/?apikey=secret",
+        ] {
+            let problem = url(Raw::Environment(text.to_owned())).unwrap_err();
+            assert!(!problem.contains("secret"), "{problem}");
+        }
+        for right in ["http://[::1]:8080", "http://[fdaa:0:1::3]/", "https://a.b/c%20d"] {
+            assert!(url(Raw::Environment(right.to_owned())).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_shown_as_they_are_written() {
+        for text in ["0s", "100ms", "90s", "5m", "1h", "30d"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
     }
 

@@ -139,6 +139,13 @@ impl Catalogue {
     }
 }
 
+/// Reads a catalogue once: the instances whose checks pass.
+pub async fn read_catalogue(
+    config: ConsulConfig,
+) -> Result<Vec<(SocketAddr, HeaderValue)>, String> {
+    Ok(Catalogue::new(config)?.look(None).await?.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,10 @@
 //! Keys that Mimir does not know: it does not start with them.
 
 use super::document::Entry;
+use super::ring_addresses::OF_THE_RING;
 use super::rings::written;
 use super::{Finding, MimirVersion, Profile};
+use crate::spelling::nearest;
 
 /// The keys at the top that only 2.x has, and those that came with 3.0.
 const ONLY_2: [&str; 1] = ["flusher"];
@@ -65,6 +67,39 @@ const CONSUL: [&str; 7] = [
     "cas_retry_delay",
 ];
 
+const ETCD: [&str; 13] = [
+    "endpoints",
+    "dial_timeout",
+    "max_retries",
+    "tls_enabled",
+    "tls_cert_path",
+    "tls_key_path",
+    "tls_ca_path",
+    "tls_server_name",
+    "tls_insecure_skip_verify",
+    "tls_cipher_suites",
+    "tls_min_version",
+    "username",
+    "password",
+];
+const MULTI: [&str; 4] = ["primary", "secondary", "mirror_enabled", "mirror_timeout"];
+
+const PARTITION_RING: [&str; 4] = [
+    "kvstore",
+    "min_partition_owners_count",
+    "min_partition_owners_duration",
+    "delete_inactive_partition_after",
+];
+
+/// The blocks of a ring, and what each may hold, as Mimir's `config-descriptor.json` has them; the
+/// ring's own keys are in [`Ring::keys`].
+const BLOCKS: [(&str, &[&str]); 4] = [
+    ("kvstore", &KVSTORE),
+    ("kvstore.consul", &CONSUL),
+    ("kvstore.etcd", &ETCD),
+    ("kvstore.multi", &MULTI),
+];
+
 pub(super) fn unknown(profile: &Profile) -> Vec<Finding> {
     let of_version = if profile.assumptions.mimir < THREE { &ONLY_2[..] } else { &SINCE_3[..] };
     let known = |name: &str| TOP.contains(&name) || of_version.contains(&name);
@@ -72,58 +107,40 @@ pub(super) fn unknown(profile: &Profile) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         top.map(|entry| finding(profile, &entry.key, &entry.key, &TOP)).collect();
     for ring in written(profile) {
-        for (block, known) in [("kvstore", &KVSTORE[..]), ("kvstore.consul", &CONSUL[..])] {
-            let block = ring.key(block);
-            let entries = profile.get(&block).map_or(&[][..], |node| node.entries());
-            // What belongs to the ring has a check of its own.
-            let is_new = |entry: &&Entry| {
-                !known.contains(&entry.key.as_str())
-                    && !entry.key.starts_with("instance_")
-                    && entry.key != "replication_factor"
-            };
-            findings.extend(entries.iter().filter(is_new).map(|entry| {
-                finding(profile, &format!("{block}.{}", entry.key), &entry.key, known)
-            }));
-        }
+        findings.extend(unknown_in(profile, ring.path, &ring.keys()));
+        findings.extend(unknown_in_store(profile, ring.path));
+    }
+    // A ring of partitions, and a store that is of no ring.
+    findings.extend(unknown_in(profile, "ingester.partition_ring", &PARTITION_RING));
+    for path in ["ingester.partition_ring", "distributor.ha_tracker"] {
+        findings.extend(unknown_in_store(profile, path));
     }
     findings
 }
 
+fn unknown_in_store(profile: &Profile, path: &str) -> Vec<Finding> {
+    let of_block = |(block, known)| unknown_in(profile, &format!("{path}.{block}"), known);
+    BLOCKS.into_iter().flat_map(of_block).collect()
+}
+
+fn unknown_in(profile: &Profile, block: &str, known: &[&str]) -> Vec<Finding> {
+    let entries = profile.get(block).map_or(&[][..], |node| node.entries());
+    // What belongs to the ring and is put deeper has a check of its own.
+    let is_misplaced =
+        |entry: &Entry| block.contains("kvstore") && OF_THE_RING.contains(&entry.key.as_str());
+    let unknown =
+        entries.iter().filter(|entry| !known.contains(&entry.key.as_str()) && !is_misplaced(entry));
+    let unknown =
+        unknown.map(|entry| finding(profile, &format!("{block}.{}", entry.key), &entry.key, known));
+    unknown.collect()
+}
+
 fn finding(profile: &Profile, key: &str, name: &str, known: &[&str]) -> Finding {
-    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
-    let right = match nearest {
-        Some((distance, known)) if distance <= 3 && distance < name.len() => {
-            format!("did you mean {known}?")
-        }
-        _ => "leave it out, or see where it belongs".to_owned(),
+    let right = match nearest(name, known.iter().copied()) {
+        Some(known) => format!("did you mean {known}?"),
+        None if CONSUL.contains(&name) => "it belongs into kvstore.consul".to_owned(),
+        None if KVSTORE.contains(&name) => "it belongs into kvstore".to_owned(),
+        None => "leave it out, or see where it belongs".to_owned(),
     };
     profile.error("unknown-key", key, "is no key of Mimir's: it does not start", &right)
-}
-
-/// How many letters are to be changed, put in or left out (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (at, letter) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = at + 1;
-        for (other_at, other) in b.iter().enumerate() {
-            let substitution = diagonal + usize::from(letter != *other);
-            diagonal = row[other_at + 1];
-            row[other_at + 1] = substitution.min(diagonal + 1).min(row[other_at] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn distance_counts_letters() {
-        assert_eq!(distance("ingestor", "ingester"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
 }

@@ -5,8 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Finding, Profile};
 
 pub(super) fn public(profile: &Profile) -> Vec<Finding> {
-    let keys = ["server.http_listen_address", "server.grpc_listen_address"];
-    keys.into_iter().filter_map(|key| listener(profile, key)).collect()
+    let (http, grpc) = ("server.http_listen_address", "server.grpc_listen_address");
+    let (of_http, of_grpc) = (listener(profile, http), listener(profile, grpc));
+    match (of_http, of_grpc) {
+        // One mistake, mostly, and one finding.
+        (Some(mut both), Some(grpc)) if (both.check, &both.wrong) == (grpc.check, &grpc.wrong) => {
+            both.wrong += ", and so is server.grpc_listen_address";
+            vec![both]
+        }
+        (http, grpc) => http.into_iter().chain(grpc).collect(),
+    }
 }
 
 fn listener(profile: &Profile, key: &str) -> Option<Finding> {
@@ -35,7 +43,7 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
     if is_everywhere {
         if !profile.is_for_fly() {
             let wrong = if written.is_empty() {
-                "is missing, so Mimir listens on every address of the machine"
+                "is missing (Mimir listens on every address of the machine)"
             } else {
                 "is every address of the machine"
             };

@@ -5,7 +5,7 @@ use super::{Finding, Profile};
 
 /// Keys of a ring that are often put one or two levels too deep. Mimir does not start with them
 /// there.
-const OF_THE_RING: [&str; 7] = [
+pub(super) const OF_THE_RING: [&str; 7] = [
     "instance_addr",
     "instance_id",
     "instance_port",

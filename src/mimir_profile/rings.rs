@@ -12,53 +12,122 @@ pub(super) struct Ring {
     pub(super) name: &'static str,
     /// The prefix that Mimir takes if there is none.
     pub(super) default_prefix: &'static str,
+    /// Its keys beside those that every ring has.
+    own: &'static [&'static str],
     is_used: fn(&Profile) -> bool,
 }
 
+/// The keys that every ring has, by Mimir's `config-descriptor.json`.
+const OF_ALL: [&str; 8] = [
+    "kvstore",
+    "heartbeat_period",
+    "heartbeat_timeout",
+    "instance_id",
+    "instance_interface_names",
+    "instance_port",
+    "instance_addr",
+    "instance_enable_ipv6",
+];
+
 // Names and prefixes as Mimir's sources have them: ingester and ruler both say `ring`.
 const RINGS: [Ring; 9] = [
-    Ring { path: "ingester.ring", name: "ring", default_prefix: COLLECTORS, is_used: always },
+    Ring {
+        path: "ingester.ring",
+        name: "ring",
+        default_prefix: COLLECTORS,
+        own: &[
+            "replication_factor",
+            "zone_awareness_enabled",
+            "excluded_zones",
+            "tokens_file_path",
+            "num_tokens",
+            "instance_availability_zone",
+            "unregister_on_shutdown",
+            "observe_period",
+            "min_ready_duration",
+            "final_sleep",
+            "token_generation_strategy",
+            "spread_minimizing_join_ring_in_order",
+            "spread_minimizing_zones",
+        ],
+        is_used: always,
+    },
     Ring {
         path: "distributor.ring",
         name: "distributor",
         default_prefix: COLLECTORS,
+        own: &["instance_availability_zone", "auto_forget_unhealthy_periods"],
         is_used: always,
     },
     Ring {
         path: "compactor.sharding_ring",
         name: "compactor",
         default_prefix: COLLECTORS,
+        own: &[
+            "wait_stability_min_duration",
+            "wait_stability_max_duration",
+            "wait_active_instance_timeout",
+            "auto_forget_unhealthy_periods",
+        ],
         is_used: always,
     },
     Ring {
         path: "store_gateway.sharding_ring",
         name: "store-gateway",
         default_prefix: COLLECTORS,
+        own: &[
+            "auto_forget_enabled",
+            "auto_forget_unhealthy_periods",
+            "replication_factor",
+            "tokens_file_path",
+            "num_tokens",
+            "zone_awareness_enabled",
+            "excluded_zones",
+            "wait_stability_min_duration",
+            "wait_stability_max_duration",
+            "instance_availability_zone",
+            "unregister_on_shutdown",
+        ],
         is_used: always,
     },
-    Ring { path: "ruler.ring", name: "ring", default_prefix: "rulers/", is_used: always },
+    Ring {
+        path: "ruler.ring",
+        name: "ring",
+        default_prefix: "rulers/",
+        own: &["auto_forget_unhealthy_periods", "num_tokens"],
+        is_used: always,
+    },
     Ring {
         path: "querier.ring",
         name: "querier",
         default_prefix: COLLECTORS,
+        own: &["auto_forget_unhealthy_periods"],
         is_used: |profile| profile.assumptions.mimir >= WITH_QUERIERS,
     },
     Ring {
         path: "query_scheduler.ring",
         name: "query-scheduler",
         default_prefix: COLLECTORS,
+        own: &["auto_forget_unhealthy_periods"],
         is_used: |profile| profile.text("query_scheduler.service_discovery_mode") == Some("ring"),
     },
     Ring {
         path: "alertmanager.sharding_ring",
         name: "alertmanager",
         default_prefix: "alertmanagers/",
+        own: &["replication_factor", "zone_awareness_enabled", "instance_availability_zone"],
         is_used: |profile| profile.targets("alertmanager"),
     },
     Ring {
         path: "overrides_exporter.ring",
         name: "overrides-exporter",
         default_prefix: COLLECTORS,
+        own: &[
+            "enabled",
+            "wait_stability_min_duration",
+            "wait_stability_max_duration",
+            "auto_forget_unhealthy_periods",
+        ],
         is_used: |profile| profile.is("overrides_exporter.ring.enabled", true),
     },
 ];
@@ -75,6 +144,11 @@ fn always(_: &Profile) -> bool {
 impl Ring {
     pub(super) fn key(&self, rest: &str) -> String {
         format!("{}.{rest}", self.path)
+    }
+
+    /// All keys that may stand directly in it.
+    pub(super) fn keys(&self) -> Vec<&'static str> {
+        OF_ALL.iter().chain(self.own).copied().collect()
     }
 
     pub(super) fn store<'a>(&self, profile: &'a Profile) -> Option<&'a str> {

@@ -1,7 +1,7 @@
 //! What keeps tenants apart.
 
 use super::document::Node;
-use super::{Federation, Finding, Profile};
+use super::{Finding, Profile};
 
 pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -24,11 +24,11 @@ pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
             findings.push(profile.warning("ruler-unlimited", key, wrong, right));
         }
     }
-    findings.extend(profile.assumptions.federation.and_then(|ours| federation(profile, ours)));
+    findings.extend(profile.assumptions.ours.and_then(|ours| federation(profile, ours.federation)));
     findings
 }
 
-fn federation(profile: &Profile, Federation(ours): Federation) -> Option<Finding> {
+fn federation(profile: &Profile, ours: usize) -> Option<Finding> {
     let (check, key) = ("federation-mismatch", "tenant_federation.enabled");
     let theirs = profile.get(key).map_or(Some(false), Node::switch)?;
     let wrong =

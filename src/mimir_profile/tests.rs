@@ -1,11 +1,21 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 
-const ALONE: Assumptions =
-    Assumptions { mimir: MimirVersion(3, 1), instances: None, federation: None };
+const ALONE: Assumptions = Assumptions { mimir: MimirVersion(3, 1), instances: None, ours: None };
+
+/// Our own side, of which nothing is found in an empty profile.
+const OURS: Ours = Ours {
+    federation: 1,
+    rules: false,
+    body_timeout: Duration::from_secs(25),
+    response_timeout: Duration::from_secs(150),
+    push_body_bytes: 100 << 20,
+    otlp_body_bytes: 100 << 20,
+};
 
 /// On a private address, so that only what a test is about is found.
 const PRIVATE: &str = "server: {http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}\n";
@@ -23,19 +33,156 @@ fn one(check: &'static str, key: &str) -> Vec<(&'static str, String)> {
     vec![(check, key.to_owned())]
 }
 
+// An empty file is no good one: it is the wrong one, or nothing was put into it.
 #[test]
-fn nothing_is_found_in_nothing_but_that_it_listens_everywhere() {
-    let findings = examine("", &Variables::Unknown, ALONE);
-    let keys: Vec<&str> = findings.iter().map(|finding| finding.key.as_str()).collect();
-    assert_eq!(keys, ["server.grpc_listen_address", "server.http_listen_address"]);
+fn a_file_with_nothing_in_it_is_an_error() {
+    for text in ["", "# only words\n", "---\n", "{}\n", "null\n"] {
+        let findings = examine(text, &Variables::Unknown, ALONE);
+        assert_eq!(findings.len(), 1, "{text:?}: {findings:?}");
+        assert_eq!((findings[0].check, findings[0].severity), ("wrong-file", Severity::Error));
+    }
     assert!(found("").is_empty());
+}
+
+// One mistake is one finding, and two that differ are two.
+#[test]
+fn a_listener_on_every_address_is_told_once() {
+    let findings = examine("target: all\n", &Variables::Unknown, ALONE);
+    let keys: Vec<&str> = findings.iter().map(|finding| finding.key.as_str()).collect();
+    assert_eq!(keys, ["server.http_listen_address"]);
+    assert!(findings[0].wrong.contains("server.grpc_listen_address"), "{}", findings[0]);
+    let two = "server: {http_listen_address: 203.0.113.7, grpc_listen_address: 0.0.0.0}\n";
+    assert_eq!(examine(two, &Variables::Unknown, ALONE).len(), 2);
+}
+
+// Values of Helm are no list of mistyped keys.
+#[test]
+fn of_a_file_of_others_only_that_is_told() {
+    let values =
+        "mimir:\n  structuredConfig:\n    limit: {}\ningester:\n  replicas: 3\nlimitts: {}\n";
+    let findings = examine(values, &Variables::Unknown, ALONE);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(!findings[0].to_string().contains("did you mean"), "{}", findings[0]);
+}
+
+#[test]
+fn unknown_keys_are_found_anywhere_in_a_ring() {
+    for (ring, key) in [
+        ("ingester.ring", "replication_facto"),
+        ("ingester.ring", "store"),
+        ("distributor.ring", "replication_factor"),
+        ("compactor.sharding_ring", "instance_adress"),
+        ("store_gateway.sharding_ring", "x"),
+        ("ruler.ring", "heartbeat"),
+        ("querier.ring", "num_tokens"),
+        ("query_scheduler.ring", "kv_store"),
+        ("alertmanager.sharding_ring", "instance_name"),
+        ("overrides_exporter.ring", "enable"),
+        ("ingester.ring.kvstore", "stor"),
+        ("ingester.ring.kvstore.consul", "token"),
+        ("ingester.ring.kvstore.etcd", "endpoint"),
+        ("ingester.ring.kvstore.multi", "first"),
+        ("ingester.partition_ring", "replication_factor"),
+        ("ingester.partition_ring.kvstore", "stor"),
+        ("distributor.ha_tracker.kvstore", "stor"),
+    ] {
+        let parts: Vec<&str> = ring.split('.').collect();
+        let text = format!("{}: {{{key}: a}}{}\n", parts.join(": {"), "}".repeat(parts.len() - 1));
+        assert_eq!(found(&text), one("unknown-key", &format!("{ring}.{key}")), "{text}");
+    }
+}
+
+#[test]
+fn each_age_of_samples_is_asked_for_where_it_is() {
+    let store_after = |after: &str| found(&format!("querier: {{query_store_after: {after}}}\n"));
+    let young = one("young-blocks-unseen", "querier.query_store_after");
+    assert_eq!((store_after("0s"), store_after("1h")), (young.clone(), young));
+    assert!(store_after("10h").is_empty() && store_after("12h").is_empty());
+    let both =
+        "querier: {query_store_after: 0s}\nblocks_storage: {bucket_store: {ignore_blocks_within: ";
+    for fits in ["0s", "-1s"] {
+        assert!(found(&format!("{both}{fits}}}}}\n")).is_empty(), "{fits}");
+    }
+    let ignored = "blocks_storage: {bucket_store: {ignore_blocks_within: 13h}}\n";
+    let key = "blocks_storage.bucket_store.ignore_blocks_within";
+    assert_eq!(found(ignored), one("young-blocks-unseen", key));
+    assert!(store_after("${AFTER}").is_empty(), "what is not known is not judged");
+    let within = "limits: {query_ingesters_within: 12h}\n";
+    assert_eq!(found(within), one("store-after-ingesters", "limits.query_ingesters_within"));
+    let kept = "blocks_storage: {tsdb: {retention_period: 6h}}\n";
+    assert_eq!(found(kept), one("samples-gap", "blocks_storage.tsdb.retention_period"));
+}
+
+#[test]
+fn rules_need_somebody_who_is_told() {
+    let rules = "ruler_storage: {backend: filesystem}\n";
+    let nowhere = one("alerts-nowhere", "limits.ruler_alertmanager_client_config.alertmanager_url");
+    assert_eq!(found(rules), nowhere);
+    let ours = Assumptions { ours: Some(Ours { rules: true, ..OURS }), ..ALONE };
+    assert_eq!(found_with("target: all\n", ours), nowhere);
+    for told in [
+        "ruler: {alertmanager_url: 'http://a'}\n",
+        "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a'}}\n",
+        "target: ingester\n",
+    ] {
+        assert!(found_with(&format!("{told}{rules}"), ours).is_empty(), "{told}");
+    }
+    assert!(found("ruler: {ring: {num_tokens: 128}}\n").is_empty(), "that speaks of no rules");
+    let own = "target: all,alertmanager\n";
+    let fallback = "alertmanager.fallback_config_file";
+    assert_eq!(found(own), one("alertmanager-without-fallback", fallback));
+    assert!(found(&format!("{own}alertmanager: {{fallback_config_file: a}}\n")).is_empty());
+}
+
+// What we let through Mimir must take, and the other way round.
+#[test]
+fn limits_are_compared_with_ours() {
+    let with =
+        |theirs: &str, ours: Ours| found_with(theirs, Assumptions { ours: Some(ours), ..ALONE });
+    let seconds = Duration::from_secs;
+    assert!(with("target: all\n", OURS).is_empty());
+    let slow = Ours { body_timeout: seconds(300), ..OURS };
+    let (read, write) = ("server.http_server_read_timeout", "server.http_server_write_timeout");
+    let both: Vec<_> = [read, write].map(|key| ("timeout-mismatch", key.to_owned())).into();
+    assert_eq!(with("target: all\n", slow), both);
+    let listeners = "http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1";
+    let whole = |read: &str, write: &str, ours: Ours| {
+        let text = format!(
+            "server: {{{listeners}, http_server_read_timeout: {read}, http_server_write_timeout: {write}}}\n"
+        );
+        let assumptions = Assumptions { ours: Some(ours), ..ALONE };
+        let findings = examine(&text, &Variables::Unknown, assumptions);
+        findings.into_iter().map(|finding| finding.key).collect::<Vec<_>>()
+    };
+    assert_eq!(whole("6m", "6m", slow), [""; 0]);
+    assert_eq!(whole("0s", "0", slow), [""; 0], "0 is no limit");
+    assert_eq!(whole("5m", "3m", slow), [write]);
+    assert_eq!(whole("4m59s", "5m", slow), [read]);
+    let text = "server: {http_server_write_timeout: 1m, http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}\n";
+    let findings = examine(text, &Variables::Unknown, ALONE);
+    assert_eq!((findings[0].check, findings.len()), ("query-timeout", 1));
+    assert_eq!(found("querier: {timeout: 3m}\n"), one("query-timeout", "querier.timeout"));
+    let query = one("timeout-mismatch", "querier.timeout");
+    let impatient = Ours { response_timeout: seconds(60), ..OURS };
+    assert_eq!(with("target: all\n", impatient), query);
+    assert!(with("querier: {timeout: 50s}\n", impatient).is_empty());
+    for (key, ours) in [
+        ("max_recv_msg_size", Ours { push_body_bytes: 101 << 20, ..OURS }),
+        ("max_otlp_request_size", Ours { otlp_body_bytes: 101 << 20, ..OURS }),
+    ] {
+        let wanted = one("size-mismatch", &format!("distributor.{key}"));
+        assert_eq!(with("target: all\n", ours), wanted);
+        assert_eq!(with(&format!("distributor: {{{key}: 1000}}\n"), OURS), wanted);
+        assert!(with(&format!("distributor: {{{key}: 209715200}}\n"), ours).is_empty());
+    }
 }
 
 // What all stores inherit is one fault, at the place where it is to be mended.
 #[test]
 fn an_inherited_fault_is_told_once() {
     let common = "common: {storage: {backend: s3, s3: {endpoint: a.r2.cloudflarestorage.com, region: auto}}}\n\
-                  blocks_storage: {s3: {bucket_name: a}}\nruler_storage: {s3: {bucket_name: b}}\n";
+                  blocks_storage: {s3: {bucket_name: a}}\nruler_storage: {s3: {bucket_name: b}}\n\
+                  ruler: {alertmanager_url: 'http://a'}\n";
     assert_eq!(found(common), one("r2-content-md5", "common.storage.s3.send_content_md5"));
 }
 
@@ -44,7 +191,8 @@ fn an_inherited_fault_is_told_once() {
 fn a_prefix_parts_what_a_bucket_shares() {
     let with = |prefix: &str| {
         found(&format!(
-            "common: {{storage: {{backend: s3, s3: {{endpoint: s3.example.com, bucket_name: all}}}}}}\n{prefix}"
+            "common: {{storage: {{backend: s3, s3: {{endpoint: s3.example.com, bucket_name: all}}}}}}\n\
+             ruler: {{alertmanager_url: 'http://a'}}\nalertmanager: {{fallback_config_file: a}}\n{prefix}"
         ))
     };
     assert_eq!(with(""), one("storage-shared", "ruler_storage.storage_prefix"));
@@ -58,7 +206,7 @@ fn a_prefix_parts_what_a_bucket_shares() {
 #[test]
 fn federation_is_compared_with_ours() {
     let with = |theirs: &str, ours: usize| {
-        found_with(theirs, Assumptions { federation: Some(Federation(ours)), ..ALONE })
+        found_with(theirs, Assumptions { ours: Some(Ours { federation: ours, ..OURS }), ..ALONE })
     };
     let (off, on) =
         ("tenant_federation: {enabled: false}\n", "tenant_federation: {enabled: true}\n");
@@ -175,7 +323,7 @@ fn a_mistyped_key_is_named_with_the_one_that_was_meant() {
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,200}", instances in proptest::option::of(1_u32..9)) {
-        let assumptions = Assumptions { instances, federation: Some(Federation(16)), ..ALONE };
+        let assumptions = Assumptions { instances, ours: Some(OURS), ..ALONE };
         for variables in [Variables::Unknown, Variables::Known(BTreeMap::new())] {
             examine(&text, &variables, assumptions);
         }
@@ -185,7 +333,7 @@ proptest! {
     #[test]
     fn no_yaml_makes_it_panic(lines in proptest::collection::vec(line(), 0..30)) {
         for mimir in [MimirVersion(2, 17), MimirVersion(3, 1)] {
-            let assumptions = Assumptions { mimir, instances: Some(3), federation: Some(Federation(1)) };
+            let assumptions = Assumptions { mimir, instances: Some(3), ours: Some(OURS) };
             examine(&lines.concat(), &Variables::Unknown, assumptions);
         }
     }

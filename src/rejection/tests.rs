@@ -81,9 +81,28 @@ fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
         let response = answer(&rejection, Audience::Sender);
         let is_5xx = response.status().is_server_error();
         assert_eq!(response.headers().contains_key("retry-after"), is_5xx, "{rejection:?}");
-        assert_eq!(matches!(rejection.outcome(), Outcome::Failed(_)), is_5xx, "{rejection:?}");
+        // A 5xx that only keeps the sender from dropping what it has is nobody's failure.
+        let is_kept = matches!(
+            rejection,
+            Rejection::Limited(_) | Rejection::Body(_) | Rejection::Failed(Failure::Body(_))
+        );
+        let is_failed = matches!(rejection.outcome(), Outcome::Failed(_));
+        assert_eq!(is_failed, is_5xx && !is_kept, "{rejection:?}");
         assert!(response.headers().contains_key("x-request-id"));
     }
+}
+
+// What an organisation asks for above its limits is told to come again, and wakes nobody.
+#[test]
+fn a_limits_503_is_no_failure_of_ours() {
+    for surface in [Surface::Push, Surface::Otlp] {
+        let rejection = Rejection::Limited(Excess::InFlight { surface });
+        assert_eq!(rejection.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(matches!(rejection.outcome(), Outcome::Rejected("requests_in_flight")));
+    }
+    let all = Rejection::Limited(Excess::All);
+    assert_eq!(all.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(matches!(all.outcome(), Outcome::Rejected("overloaded")));
 }
 
 #[test]

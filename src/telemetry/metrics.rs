@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
 
 mod database;
+mod late;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -17,6 +18,8 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use upstreams::{UpstreamsByInstance, by_reason};
+
+use late::LateGauge;
 
 use crate::version;
 
@@ -51,10 +54,12 @@ pub struct Metrics {
     /// Tokens in the cache.
     pub token_cache_entries: Gauge,
     key_set_fetches: [Counter; 2],
-    /// Age of the key set.
-    pub key_set_age: Gauge,
-    /// Usable keys.
-    pub key_set_keys: Gauge,
+    /// Age of the key set, where there is one.
+    pub key_set_age: LateGauge,
+    /// Usable keys, where there is a key set.
+    pub key_set_keys: LateGauge,
+    /// Whether this process wants requests.
+    pub ready: Gauge,
     /// Requests of all organisations on their way.
     pub requests_in_flight: Gauge,
     /// How long requests waited for their turn, of those that did.
@@ -87,12 +92,12 @@ pub struct Metrics {
     /// Log lines dropped.
     pub log_lines_dropped: Counter,
     directories: HashMap<&'static str, DirectoryMetrics>,
-    /// Whether changes in the database are heard of.
-    pub database_listening: Gauge,
-    /// Revocations that count.
-    pub revocations: Gauge,
-    /// Age of what is known of them.
-    pub revocations_age: Gauge,
+    /// Whether changes in the database are heard of, where there is one.
+    pub database_listening: LateGauge,
+    /// Revocations that count, where there is a database.
+    pub revocations: LateGauge,
+    /// Age of what is known of them, where there is a database.
+    pub revocations_age: LateGauge,
     /// Readings of them that failed.
     pub revocation_failures: Counter,
     /// Uses of device keys that have expired and are in their grace.
@@ -194,8 +199,9 @@ impl Metrics {
             token_cache_misses: cache("miss"),
             token_cache_entries: gauge!("mimir_tenant_proxy_token_cache_entries"),
             key_set_fetches: [fetches("failed"), fetches("succeeded")],
-            key_set_age: gauge!("mimir_tenant_proxy_key_set_age_seconds"),
-            key_set_keys: gauge!("mimir_tenant_proxy_key_set_keys"),
+            key_set_age: LateGauge::new("mimir_tenant_proxy_key_set_age_seconds"),
+            key_set_keys: LateGauge::new("mimir_tenant_proxy_key_set_keys"),
+            ready: gauge!("mimir_tenant_proxy_ready"),
             requests_in_flight: gauge!("mimir_tenant_proxy_requests_in_flight"),
             permit_waits: histogram!(PERMIT_WAIT),
             connections: gauge!("mimir_tenant_proxy_connections"),
@@ -228,9 +234,9 @@ impl Metrics {
                 .iter()
                 .map(|kind| (*kind, DirectoryMetrics::register(kind)))
                 .collect(),
-            database_listening: gauge!("mimir_tenant_proxy_database_listening"),
-            revocations: gauge!("mimir_tenant_proxy_revocations"),
-            revocations_age: gauge!("mimir_tenant_proxy_revocations_age_seconds"),
+            database_listening: LateGauge::new("mimir_tenant_proxy_database_listening"),
+            revocations: LateGauge::new("mimir_tenant_proxy_revocations"),
+            revocations_age: LateGauge::new("mimir_tenant_proxy_revocations_age_seconds"),
             revocation_failures: counter!("mimir_tenant_proxy_revocation_read_failures_total"),
             device_key_grace_uses: counter!("mimir_tenant_proxy_device_key_grace_uses_total"),
             device_key_backoffs: counter!("mimir_tenant_proxy_device_key_backoffs_total"),
@@ -351,9 +357,16 @@ fn describe() {
     describe_gauge!(
         "mimir_tenant_proxy_key_set_age_seconds",
         Unit::Seconds,
-        "Time since the key set was fetched; -1 if it never was."
+        "Time since the key set was fetched; -1 if it never was; absent without a key set."
     );
-    describe_gauge!("mimir_tenant_proxy_key_set_keys", "Usable keys in the key set.");
+    describe_gauge!(
+        "mimir_tenant_proxy_key_set_keys",
+        "Usable keys in the key set; absent without a key set."
+    );
+    describe_gauge!(
+        "mimir_tenant_proxy_ready",
+        "1 while this process wants requests, 0 while it starts or drains."
+    );
     database::describe();
     describe_gauge!(
         "mimir_tenant_proxy_requests_in_flight",

@@ -43,6 +43,11 @@ impl RoleMap {
         self.0.insert(role, scopes);
     }
 
+    /// Whether a role is in it.
+    pub fn has(&self, role: &Role) -> bool {
+        self.0.contains_key(role)
+    }
+
     /// What a role may do.
     pub fn scopes_of(&self, role: &Role) -> Scopes {
         self.0.get(role).copied().unwrap_or_default()

@@ -296,7 +296,7 @@ async fn a_stock_sender_over_the_limit_loses_nothing() {
         let _ = slow.post(PUSH, reqwest::Body::wrap_stream(slowly)).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let refused = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"failed\",reason=\"requests_in_flight\"}";
+    let refused = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"requests_in_flight\"}";
     let refused = town.proxy.metric(refused).await;
     println!("{refused} pushes were told to come again");
     assert!(refused >= 1.0, "nobody was");

@@ -15,6 +15,8 @@ mod access;
 mod answers;
 /// The access matrix of people, devices and services.
 mod callers;
+/// `check-config --connect`: a dry start.
+mod check_config;
 /// The database as it is found: poolers, TLS, rights, queries.
 mod database;
 /// Slow clients, idle connections, the end of the process.
@@ -47,6 +49,8 @@ mod limits;
 mod members;
 /// `migrate`: tables made, adopted or refused.
 mod migrations;
+/// Metrics as alerts read them, and the alerts that we ship.
+mod monitoring;
 /// Commands, signals, logs, metrics.
 mod operations;
 /// The database goes away and comes back.

@@ -24,13 +24,16 @@ pub(super) fn describe() {
     describe_histogram!(READ_DURATION, Unit::Seconds, "One query, for however many keys.");
     describe_gauge!(
         "mimir_tenant_proxy_database_listening",
-        "1 while changes in the database are heard of; 0 while they are not, or without a database."
+        "1 while notifications of changes arrive, 0 while they do not; absent without a database."
     );
-    describe_gauge!("mimir_tenant_proxy_revocations", "Revocations that count.");
+    describe_gauge!(
+        "mimir_tenant_proxy_revocations",
+        "Revocations in force; absent without a database."
+    );
     describe_gauge!(
         "mimir_tenant_proxy_revocations_age_seconds",
         Unit::Seconds,
-        "Time since the revocations were read; -1 if they never were."
+        "Time since the revocations were read; -1 if they never were; absent without a database."
     );
     describe_counter!(
         "mimir_tenant_proxy_revocation_read_failures_total",

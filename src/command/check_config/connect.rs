@@ -1,0 +1,321 @@
+//! `check-config --connect`: everything outside is asked once, with the functions that `serve` uses.
+//! Nothing is written anywhere.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::report::{Outcome, Report};
+use crate::authn::{fetch_key_set, key_set_client};
+use crate::config::{Config, Upstream};
+use crate::forward;
+use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::store::{RolesInUse, Store, StoreError};
+use crate::telemetry::causes;
+use crate::tenancy::{Role, TenantId, Tenants};
+
+/// A tenant that nobody has. To read from it makes nothing.
+const TENANT: &str = "mimir-tenant-proxy-check";
+
+/// The longest answer of Mimir's that is read.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// Asks everything that the configuration names.
+pub(super) async fn connect(config: &Config) -> Report {
+    let mut report = Report::default();
+    key_set(config, &mut report).await;
+    database(config, &mut report).await;
+    upstreams(config, &mut report).await;
+    rulers(config, &mut report).await;
+    report
+}
+
+async fn key_set(config: &Config, report: &mut Report) {
+    let Some(key_set) = &config.auth.key_set else {
+        return report
+            .add("key set", Outcome::Good("none: tokens by the shared secret only".to_owned()));
+    };
+    let fetched = match key_set_client() {
+        Ok(client) => fetch_key_set(key_set, &client).await,
+        Err(error) => Err(causes(&error)),
+    };
+    let keys = match fetched {
+        Ok(keys) => keys,
+        Err(problem) => {
+            let problem = format!("{}: {problem}", key_set.url);
+            return report.add("key set", Outcome::Away(problem));
+        }
+    };
+    let left_out = keys.left_out().join("; ");
+    let has_secret = !config.auth.hs256_secret.is_empty();
+    let outcome = match (keys.len(), left_out.is_empty()) {
+        (0, true) if has_secret => {
+            Outcome::Good(format!("{}: no keys; tokens by the shared secret", key_set.url))
+        }
+        (0, _) => Outcome::Unfit(format!(
+            "{}: no usable key, so every token would be refused{}",
+            key_set.url,
+            if left_out.is_empty() { String::new() } else { format!("; left out: {left_out}") }
+        )),
+        (count, true) => Outcome::Good(format!("{}: {count} usable keys", key_set.url)),
+        (count, false) => {
+            Outcome::Odd(format!("{}: {count} usable keys; left out: {left_out}", key_set.url))
+        }
+    };
+    report.add("key set", outcome);
+}
+
+async fn database(config: &Config, report: &mut Report) {
+    let Some(database) = &config.database else {
+        return report.add("database", Outcome::Good("none: claims alone decide".to_owned()));
+    };
+    let place = database.place();
+    let failed = |error: StoreError| match error {
+        StoreError::Unavailable(problem) => Outcome::Away(format!("{place}: {problem}")),
+        other => Outcome::Unfit(format!("{place}: {other}")),
+    };
+    let checked = match Store::new(database) {
+        Ok(store) => store.check_all().await.map(|()| store),
+        Err(error) => Err(error),
+    };
+    let store = match checked {
+        Ok(store) => store,
+        Err(error) => return report.add("database", failed(error)),
+    };
+    let fits = format!("{place}: connected, notifications arrive, tables and queries fit");
+    report.add("database", Outcome::Good(fits));
+    if !config.tenancy.membership.reads_table() {
+        return;
+    }
+    match store.roles_in_use().await {
+        Err(error) => report.add("roles", failed(error)),
+        Ok(RolesInUse::Unknown) => report.add(
+            "roles",
+            Outcome::Good(
+                "not compared: database.membership_query cannot be asked for all users".to_owned(),
+            ),
+        ),
+        Ok(RolesInUse::Counted(roles)) => add_roles(config, &roles, report),
+    }
+}
+
+fn add_roles(config: &Config, roles: &[(Role, i64)], report: &mut Report) {
+    let unknown: Vec<String> = roles
+        .iter()
+        .filter(|(role, _)| !config.tenancy.roles.has(role))
+        .map(|(role, count)| format!("{:?} ({count} memberships)", role.as_str()))
+        .collect();
+    if unknown.is_empty() {
+        let all = format!("{} in use, all in [roles]", roles.len());
+        return report.add("roles", Outcome::Good(all));
+    }
+    let problem =
+        format!("in use and not in [roles], so they may do nothing: {}", unknown.join(", "));
+    report.add("roles", Outcome::Unfit(problem));
+}
+
+/// One instance of Mimir, and where its address is from.
+struct Found {
+    from: String,
+    address: SocketAddr,
+    authority: HeaderValue,
+}
+
+async fn upstreams(config: &Config, report: &mut Report) {
+    let upstream = &config.upstream;
+    let client = reqwest::Client::builder()
+        .connect_timeout(upstream.connect_timeout)
+        .timeout(upstream.connect_timeout + upstream.health.ready_timeout + ANSWER)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build();
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return report.add("mimir", Outcome::Away(causes(&error))),
+    };
+    let mut found = Vec::new();
+    for upstream in &upstream.upstreams {
+        match resolve(upstream).await {
+            Ok(instances) => found.extend(instances),
+            Err(problem) => report.add("mimir", Outcome::Away(problem)),
+        }
+    }
+    if let Some(consul) = &upstream.consul {
+        match forward::read_catalogue(consul.clone()).await {
+            Ok(instances) if instances.is_empty() => report.add(
+                "consul",
+                Outcome::Away(format!(
+                    "{}: no instance of {:?} passes its checks",
+                    consul.url, consul.service
+                )),
+            ),
+            Ok(instances) => {
+                let count = format!(
+                    "{}: {} instances of {:?}",
+                    consul.url,
+                    instances.len(),
+                    consul.service
+                );
+                report.add("consul", Outcome::Good(count));
+                found.extend(instances.into_iter().map(|(address, authority)| Found {
+                    from: format!("consul {}", consul.service),
+                    address,
+                    authority,
+                }));
+            }
+            Err(problem) => {
+                report.add("consul", Outcome::Away(format!("{}: {problem}", consul.url)));
+            }
+        }
+    }
+    for instance in found {
+        let about = format!("{} ({})", instance.address, instance.from);
+        let outcome = match ask(&client, &instance).await {
+            Ok(facts) => Outcome::Good(format!("{about}: {facts}")),
+            Err(Fault::Away(problem)) => Outcome::Away(format!("{about}: {problem}")),
+            Err(Fault::Unfit(problem)) => Outcome::Unfit(format!("{about}: {problem}")),
+        };
+        report.add("mimir", outcome);
+    }
+}
+
+/// How long an answer may take beside.
+const ANSWER: Duration = Duration::from_secs(5);
+
+async fn resolve(upstream: &Upstream) -> Result<Vec<Found>, String> {
+    let from = upstream.authority.to_str().unwrap_or_default().to_owned();
+    let looked_up = tokio::net::lookup_host((upstream.host.as_str(), upstream.port)).await;
+    let mut addresses: Vec<SocketAddr> =
+        looked_up.map_err(|error| format!("{from}: the name is not found: {error}"))?.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(format!("{from}: the name has no address"));
+    }
+    let authority = &upstream.authority;
+    let found = |address| Found { from: from.clone(), address, authority: authority.clone() };
+    Ok(addresses.into_iter().map(found).collect())
+}
+
+enum Fault {
+    Away(String),
+    Unfit(String),
+}
+
+/// Whether one instance is ready, keeps tenants apart, takes our header, and what it is.
+async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault> {
+    let get = async |path: &str, tenants: Option<&Tenants>| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, instance.authority.clone());
+        if let Some(tenants) = tenants {
+            crate::mimir::set_tenant(&mut headers, tenants);
+        }
+        let url = format!("http://{}{path}", instance.address);
+        let unreachable = |error: reqwest::Error| Fault::Away(causes(&error.without_url()));
+        let mut answer = client.get(url).headers(headers).send().await.map_err(unreachable)?;
+        let (status, mut body) = (answer.status(), Vec::new());
+        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&piece);
+            if body.len() > MAX_ANSWER_BYTES {
+                break;
+            }
+        }
+        Ok::<_, Fault>((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    let (status, text) = get("/ready", None).await?;
+    if !status.is_success() {
+        return Err(Fault::Away(format!("/ready answers {status}: {}", first_line(&text))));
+    }
+    let tenant = TenantId::parse(TENANT).map_err(|error| Fault::Unfit(error.to_string()))?;
+    let labels = "/prometheus/api/v1/labels";
+    let (status, text) = get(labels, None).await?;
+    match status {
+        StatusCode::UNAUTHORIZED => {}
+        StatusCode::NOT_FOUND => {
+            let problem = format!("{labels} is not found: is it Mimir, with its default paths?");
+            return Err(Fault::Unfit(problem));
+        }
+        status if status.is_success() => {
+            let problem = "answers without X-Scope-OrgID, so it does not keep tenants apart: set \
+                           multitenancy_enabled: true";
+            return Err(Fault::Unfit(problem.to_owned()));
+        }
+        status => {
+            let problem = format!("{labels} answers {status}: {}", first_line(&text));
+            return Err(Fault::Away(problem));
+        }
+    }
+    let (status, text) = get(labels, Some(&Tenants::from(tenant))).await?;
+    if !status.is_success() {
+        let problem = format!("with X-Scope-OrgID it answers {status}: {}", first_line(&text));
+        let is_final = status.is_client_error();
+        return Err(if is_final { Fault::Unfit(problem) } else { Fault::Away(problem) });
+    }
+    let (_, text) = get("/prometheus/api/v1/status/buildinfo", None).await?;
+    Ok(format!("ready, keeps tenants apart, {}", build(&text)))
+}
+
+/// What `buildinfo` says, in a few words.
+fn build(text: &str) -> String {
+    let info: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let part = |name: &str| {
+        let data = info.as_ref()?.get("data")?;
+        data.get(name)?.as_str().filter(|part| !part.is_empty()).map(str::to_owned)
+    };
+    let application = part("application").unwrap_or_else(|| "Mimir".to_owned());
+    match part("version") {
+        Some(version) => format!("{application} {version}"),
+        None => format!("{application} of an unknown version"),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let line = text.trim().lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}
+
+async fn rulers(config: &Config, report: &mut Report) {
+    let rules = &config.rules;
+    if !rules.enabled {
+        return;
+    }
+    for url in &rules.urls {
+        let client = RulerClient::new(&RulerConfig {
+            urls: vec![url.clone()],
+            namespace: rules.namespace.clone(),
+            request_timeout: rules.request_timeout,
+            connect_timeout: rules.connect_timeout,
+        });
+        let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
+        let outcome = match client.and_then(|client| Ok((client, tenant?))) {
+            Err(problem) => Outcome::Unfit(format!("{url}: {problem}")),
+            Ok((client, tenant)) => match client.list(&tenant).await {
+                Ok(_) => Outcome::Good(format!("{url}: its configuration interface answers")),
+                Err(error) if error.is_transient() => Outcome::Away(format!("{url}: {error}")),
+                Err(error) => Outcome::Unfit(format!("{url}: {error}")),
+            },
+        };
+        report.add("ruler", outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_told_in_a_few_words() {
+        let text =
+            r#"{"status":"success","data":{"application":"Grafana Mimir","version":"3.1.0"}}"#;
+        assert_eq!(build(text), "Grafana Mimir 3.1.0");
+        assert_eq!(build("<html>"), "Mimir of an unknown version");
+    }
+
+    #[test]
+    fn of_an_answer_one_line_is_shown() {
+        assert_eq!(first_line("\n a\u{1b}[1m\nb"), "a[1m");
+        assert_eq!(first_line(&"x".repeat(999)).len(), 200);
+    }
+}

@@ -1,0 +1,128 @@
+//! Mimir's own limits against ours, where our configuration is given: what we let through and Mimir
+//! then refuses, or the other way round.
+
+use std::time::Duration;
+
+use super::document::Node;
+use super::{Finding, Profile};
+use crate::config::Config;
+use crate::mimir::ruler::PromDuration;
+
+/// What of our own configuration has a counterpart in Mimir's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ours {
+    /// How many organisations one read may name, 1 if `tenancy.federation` is off.
+    pub federation: usize,
+    /// Whether we bring rules (`rules.enabled`).
+    pub rules: bool,
+    /// `limits.body_timeout`.
+    pub body_timeout: Duration,
+    /// `upstream.response_timeout`.
+    pub response_timeout: Duration,
+    /// `limits.push_body_bytes`.
+    pub push_body_bytes: u64,
+    /// `limits.otlp_body_bytes`.
+    pub otlp_body_bytes: u64,
+}
+
+impl From<&Config> for Ours {
+    fn from(config: &Config) -> Self {
+        Self {
+            federation: config.tenancy.federation.unwrap_or(1),
+            rules: config.rules.enabled,
+            body_timeout: config.limits.body_timeout,
+            response_timeout: config.upstream.response_timeout,
+            push_body_bytes: config.limits.push_body_bytes,
+            otlp_body_bytes: config.limits.otlp_body_bytes,
+        }
+    }
+}
+
+const READ: (&str, Duration) = ("server.http_server_read_timeout", Duration::from_secs(30));
+const WRITE: (&str, Duration) = ("server.http_server_write_timeout", Duration::from_secs(120));
+const QUERY: (&str, Duration) = ("querier.timeout", Duration::from_secs(120));
+
+/// A duration as Mimir takes it; none if it is off (0) or not known.
+fn time(profile: &Profile, (key, default): (&str, Duration)) -> Option<Duration> {
+    let time = match profile.get(key) {
+        None => default,
+        Some(node) => Duration::from_millis(node.text()?.parse::<PromDuration>().ok()?.as_millis()),
+    };
+    (!time.is_zero()).then_some(time)
+}
+
+pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
+    let check = "timeout-mismatch";
+    let Some(ours) = profile.assumptions.ours else { return Vec::new() };
+    let mut findings = Vec::new();
+    if let Some(read) = time(profile, READ).filter(|read| *read < ours.body_timeout) {
+        let (wrong, right) = (
+            format!(
+                "is {read:?}, and our limits.body_timeout {:?}: Mimir refuses a slower upload with \
+                 400, again and again",
+                ours.body_timeout
+            ),
+            "make it longer than limits.body_timeout, or that one shorter",
+        );
+        findings.push(profile.warning(check, READ.0, &wrong, right));
+    }
+    // Go counts the time for the answer from the end of the request's head on, the body's way up
+    // included: seen, a body that took longer got an empty answer.
+    if let Some(write) = time(profile, WRITE).filter(|write| *write < ours.body_timeout) {
+        let wrong = format!(
+            "is {write:?}, counted from a request's head, and our limits.body_timeout {:?}: a slower \
+             upload gets no answer, stored or not",
+            ours.body_timeout
+        );
+        let right = "make it longer than limits.body_timeout, or that one shorter";
+        findings.push(profile.warning(check, WRITE.0, &wrong, right));
+    }
+    if let Some(query) = time(profile, QUERY).filter(|query| *query >= ours.response_timeout) {
+        let wrong = format!(
+            "is {query:?}, and our upstream.response_timeout {:?}: we give up on queries (504) that \
+             Mimir goes on with",
+            ours.response_timeout
+        );
+        let right = "make it shorter than upstream.response_timeout, or that one longer";
+        findings.push(profile.warning(check, QUERY.0, &wrong, right));
+    }
+    findings
+}
+
+/// Mimir does not start if a query may take longer than its answer (seen).
+pub(super) fn queries(profile: &Profile) -> Vec<Finding> {
+    let times = (time(profile, QUERY), time(profile, WRITE));
+    let (Some(query), Some(write)) = times else { return Vec::new() };
+    if query <= write {
+        return Vec::new();
+    }
+    let key = if profile.get(QUERY.0).is_some() { QUERY.0 } else { WRITE.0 };
+    let wrong = format!(
+        "does not fit: {} ({query:?}) is longer than {} ({write:?}): Mimir does not start",
+        QUERY.0, WRITE.0
+    );
+    let right = "make the second at least as long as the first";
+    vec![profile.error("query-timeout", key, &wrong, right)]
+}
+
+pub(super) fn sizes(profile: &Profile) -> Vec<Finding> {
+    const DEFAULT: i64 = 100 << 20;
+    let Some(ours) = profile.assumptions.ours else { return Vec::new() };
+    let pairs = [
+        ("distributor.max_recv_msg_size", "limits.push_body_bytes", ours.push_body_bytes),
+        ("distributor.max_otlp_request_size", "limits.otlp_body_bytes", ours.otlp_body_bytes),
+    ];
+    let smaller = pairs.into_iter().filter_map(|(key, name, ours)| {
+        let theirs = profile.get(key).map_or(Some(DEFAULT), Node::number)?;
+        let theirs = u64::try_from(theirs).ok()?;
+        (theirs < ours).then(|| {
+            let wrong = format!(
+                "is {theirs} bytes, uncompressed, and our {name} {ours}: what is larger is carried \
+                 there and refused, and senders drop it"
+            );
+            let right = format!("at least as much as {name}, or that one less");
+            profile.warning("size-mismatch", key, &wrong, &right)
+        })
+    });
+    smaller.collect()
+}

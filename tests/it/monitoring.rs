@@ -1,0 +1,99 @@
+//! Metrics as alerts read them, and the alerts that we ship.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{Client, Upstream};
+
+use crate::answers::ok;
+use crate::scene::scene;
+use crate::town::town;
+
+fn monitoring(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/monitoring").join(file)
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(monitoring(file)).unwrap()
+}
+
+fn promtool(arguments: &[&str]) -> String {
+    let mut command = Command::new(harness::part("promtool"));
+    let output = command.args(arguments).current_dir(monitoring("")).output().unwrap();
+    let said =
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+// An alert that was never seen to fire may never fire.
+#[test]
+fn every_alert_fires_in_a_test_of_promtools() {
+    promtool(&["check", "rules", "alerts.yaml"]);
+    promtool(&["test", "rules", "alerts_test.yaml"]);
+    let (alerts, tests) = (read("alerts.yaml"), read("alerts_test.yaml"));
+    let names: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() >= 25, "{names:?}");
+    for name in names {
+        let fires = format!("labels: 'ALERTS{{alertname=\"{name}\"");
+        assert!(tests.contains(&fires), "{name} fires in no test");
+    }
+}
+
+async fn exposed(internal_url: &str) -> String {
+    Client::new(internal_url).get("/metrics").await.text
+}
+
+/// Names of metrics in a text.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let letters = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names = text.split("mimir_tenant_proxy_").skip(1).map(|rest| {
+        let end = rest.find(|c| !letters(c)).unwrap_or(rest.len());
+        format!("mimir_tenant_proxy_{}", &rest[..end])
+    });
+    names.filter(|name| name.len() > "mimir_tenant_proxy_".len()).collect()
+}
+
+// Those about rules are tried where rules are synced.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_read_metrics_that_exist() {
+    let upstream = Upstream::start(ok).await;
+    let town = town(&upstream.url(), &[]).await;
+    let exposed = exposed(&town.proxy.internal_url()).await;
+    let mut checked = 0;
+    for name in names_in(&read("alerts.yaml")) {
+        if name.starts_with("mimir_tenant_proxy_rules_") {
+            continue;
+        }
+        checked += 1;
+        assert!(
+            exposed.contains(&format!("\n{name}{{")) || exposed.contains(&format!("\n{name} ")),
+            "{name}"
+        );
+    }
+    assert!(checked >= 12, "{checked}");
+}
+
+// A gauge at 0 for want of a database looks like a database that is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_configured_has_no_gauge() {
+    let upstream = Upstream::start(ok).await;
+    let secret = [
+        ("auth.jwks_url", "\"\""),
+        ("auth.hs256_secret", "\"a-secret-of-more-than-thirty-two-bytes\""),
+    ];
+    let scene = scene(&upstream.url(), &secret).await;
+    let without = exposed(&scene.proxy.internal_url()).await;
+    let town = town(&upstream.url(), &[]).await;
+    let with = exposed(&town.proxy.internal_url()).await;
+    for name in
+        ["database_listening", "revocations_age_seconds", "key_set_age_seconds", "key_set_keys"]
+    {
+        let series = format!("\nmimir_tenant_proxy_{name} ");
+        assert!(with.contains(&series), "{name}");
+        assert!(!without.contains(&series), "{name}");
+    }
+    assert!(without.contains("\nmimir_tenant_proxy_ready 1"), "{without}");
+}
