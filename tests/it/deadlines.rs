@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::answers::ok;
-use crate::scene::{MIB, QUERY, Scene, pieces, scene};
+use crate::scene::{MIB, QUERY, Scene, count, pieces, scene};
 
 /// The end of the process.
 mod drain;
