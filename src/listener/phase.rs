@@ -246,8 +246,8 @@ impl Phase {
         if !self.is_idle() {
             let waits_for_all = self.awaited > 0 && self.awaited >= self.exchanges;
             return match self.closing_since {
-                Some(_) if waits_for_all => {
-                    due(self.awaited_since, DRAIN_PATIENCE, Overdue::Upload)
+                Some(closing) if waits_for_all => {
+                    due(self.awaited_since.max(closing), DRAIN_PATIENCE, Overdue::Upload)
                 }
                 _ => None,
             };
