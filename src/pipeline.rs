@@ -73,6 +73,10 @@ pub struct Pipeline {
 }
 
 /// What a journey that arrives comes back with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and a box would cost every request"
+)]
 enum Arrived {
     /// Mimir's answer.
     Upstream(Forwarded),
@@ -148,12 +152,11 @@ impl Pipeline {
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);
         self.check_form(route, &parts, &upload)?;
-        let caller = match route.access {
-            Access::Webhook => self.authenticator.authenticate_webhook(&parts.headers),
-            _ => {
-                let authenticated = self.authenticator.authenticate(&parts.headers, client);
-                self.limits.before_permit(authenticated).await.map_err(Rejection::Limited)?
-            }
+        let caller = if route.access == Access::Webhook {
+            self.authenticator.authenticate_webhook(&parts.headers)
+        } else {
+            let authenticated = self.authenticator.authenticate(&parts.headers, client);
+            self.limits.before_permit(authenticated).await.map_err(Rejection::Limited)?
         };
         let caller = caller.map_err(|refused| {
             record.set_refused(refused.known);

@@ -273,7 +273,7 @@ impl KeySource {
         let older = self.state.load_full();
         let ended = Instant::now();
         let (keys, fetched) = match outcome {
-            Ok(keys) => (self.adopt(keys, &older.keys), Some(ended)),
+            Ok(keys) => (adopt(keys, &older.keys), Some(ended)),
             Err(error) => {
                 tracing::warn!(error, url = %config.url, "Key set not fetched");
                 (Arc::clone(&older.keys), older.fetched)
@@ -289,33 +289,34 @@ impl KeySource {
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
     }
+}
 
-    fn adopt(&self, mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
-        let changed = keys.succeed(older);
-        if keys.is_empty() {
-            // On Supabase a project that signs with its legacy secret has an empty set.
-            tracing::warn!(
-                key_set.keys = 0,
-                key_set.left_out = ?keys.left_out(),
-                "Key set has no usable key: every token but HS256 is refused"
-            );
-        } else if keys.len() < older.len() {
-            tracing::warn!(
-                key_set.keys = keys.len(),
-                key_set.keys_before = older.len(),
-                key_set.left_out = ?keys.left_out(),
-                "Key set has fewer usable keys than before"
-            );
-        } else if changed {
-            tracing::info!(
-                key_set.keys = keys.len(),
-                key_set.left_out = ?keys.left_out(),
-                "Key set changed"
-            );
-        }
-        // Keys that stay are the same ones, whichever set holds them.
-        Arc::new(keys)
+/// Takes a fetched set, and logs what an operator needs to know of it.
+fn adopt(mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
+    let changed = keys.succeed(older);
+    if keys.is_empty() {
+        // On Supabase a project that signs with its legacy secret has an empty set.
+        tracing::warn!(
+            key_set.keys = 0,
+            key_set.left_out = ?keys.left_out(),
+            "Key set has no usable key: every token but HS256 is refused"
+        );
+    } else if keys.len() < older.len() {
+        tracing::warn!(
+            key_set.keys = keys.len(),
+            key_set.keys_before = older.len(),
+            key_set.left_out = ?keys.left_out(),
+            "Key set has fewer usable keys than before"
+        );
+    } else if changed {
+        tracing::info!(
+            key_set.keys = keys.len(),
+            key_set.left_out = ?keys.left_out(),
+            "Key set changed"
+        );
     }
+    // Keys that stay are the same ones, whichever set holds them.
+    Arc::new(keys)
 }
 
 impl State {

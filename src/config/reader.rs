@@ -297,15 +297,14 @@ impl Section<'_> {
     fn wrong(&mut self, key: &str, place: Option<usize>, problem: String) {
         self.faulty.insert(key.to_owned());
         let path = format!("{}.{key}", self.name);
-        let fault = match self.from_environment.get(key) {
-            Some(variable) => Fault { key: variable.clone(), line: None, problem },
-            None => {
-                let line = match place {
-                    Some(place) => self.lines.item(&path, place),
-                    None => self.lines.line(&path),
-                };
-                Fault { key: path, line, problem }
-            }
+        let fault = if let Some(variable) = self.from_environment.get(key) {
+            Fault { key: variable.clone(), line: None, problem }
+        } else {
+            let line = match place {
+                Some(place) => self.lines.item(&path, place),
+                None => self.lines.line(&path),
+            };
+            Fault { key: path, line, problem }
         };
         self.faults.push(fault);
     }
@@ -372,7 +371,7 @@ impl Section<'_> {
                     .unwrap_or_else(|_| split(&text)))
             }
             Raw::Environment(text) => Ok(split(&text)),
-            list => super::values::list(list),
+            list @ Raw::File(_) => super::values::list(list),
         };
         let from_file = self.secret_file(key).map(|text| split(&text));
         let direct = self.get(key, Vec::new(), read);

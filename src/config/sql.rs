@@ -44,7 +44,7 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// By PostgreSQL's lexical rules
+    /// By the lexical rules of Postgres
     /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
     fn of(query: &'a str) -> Self {
         let mut found = Self::default();
@@ -55,10 +55,16 @@ impl<'a> Found<'a> {
                 at += letter.len_utf8();
                 continue;
             }
-            if let Some(length) = comment(rest) {
-                found.is_open |= length.is_none();
-                at += length.unwrap_or(rest.len());
-                continue;
+            match comment(rest) {
+                Comment::None => {}
+                Comment::Ends(length) => {
+                    at += length;
+                    continue;
+                }
+                Comment::IsOpen => {
+                    found.is_open = true;
+                    break;
+                }
             }
             if letter == ';' {
                 ended = true;
@@ -66,13 +72,10 @@ impl<'a> Found<'a> {
                 continue;
             }
             found.goes_on |= ended;
-            let (length, parameter) = match token(rest) {
-                Some(token) => token,
-                None => {
-                    found.is_open = true;
-                    (rest.len(), None)
-                }
-            };
+            let (length, parameter) = token(rest).unwrap_or_else(|| {
+                found.is_open = true;
+                (rest.len(), None)
+            });
             if found.first.is_empty() {
                 found.first = &rest[..length];
             }
@@ -85,13 +88,22 @@ impl<'a> Found<'a> {
     }
 }
 
-/// How long a comment is that begins here; none inside if it does not end. `/* */` nest.
-fn comment(rest: &str) -> Option<Option<usize>> {
+/// A comment that begins here.
+enum Comment {
+    None,
+    /// After so many bytes.
+    Ends(usize),
+    /// It does not end.
+    IsOpen,
+}
+
+/// `/* */` nest.
+fn comment(rest: &str) -> Comment {
     if rest.starts_with("--") {
-        return Some(Some(rest.find('\n').unwrap_or(rest.len())));
+        return Comment::Ends(rest.find('\n').unwrap_or(rest.len()));
     }
     if !rest.starts_with("/*") {
-        return None;
+        return Comment::None;
     }
     let (mut depth, mut at) = (0_usize, 0);
     while at < rest.len() {
@@ -101,13 +113,13 @@ fn comment(rest: &str) -> Option<Option<usize>> {
         } else if bytes.starts_with(b"*/") {
             (depth, at) = (depth - 1, at + 2);
             if depth == 0 {
-                return Some(Some(at));
+                return Comment::Ends(at);
             }
         } else {
             at += 1;
         }
     }
-    Some(None)
+    Comment::IsOpen
 }
 
 /// The length of a token, and the number of the parameter that it is; none if it does not end.

@@ -100,7 +100,7 @@ impl fmt::Display for Excess {
         match self.measure {
             Measure::Bytes => write!(f, "is longer than {most} bytes")?,
             Measure::Depth => {
-                write!(f, "nests parentheses, braces or signs more than {most} deep")?
+                write!(f, "nests parentheses, braces or signs more than {most} deep")?;
             }
             Measure::Subqueries => write!(f, "nests subqueries more than {most} deep")?,
             Measure::Operators => write!(f, "has more than {most} operators")?,

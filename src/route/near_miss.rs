@@ -86,12 +86,12 @@ pub(super) fn hint(path: &str) -> Option<Hint> {
     }
     let stripped = PREFIXES.iter().filter_map(|prefix| tidy.strip_prefix(prefix));
     let rests: Vec<&str> = std::iter::once(tidy.as_str()).chain(stripped).collect();
-    let candidates = rests.iter().flat_map(|rest| {
+    let mut candidates = rests.iter().flat_map(|rest| {
         ["", "/prometheus", "/prometheus/api/v1", "/api/v1"]
             .into_iter()
             .map(move |prefix| format!("{prefix}{rest}"))
     });
-    candidates.filter_map(|candidate| route(&candidate)).next()
+    candidates.find_map(|candidate| route(&candidate))
 }
 
 /// Without doubled slashes and the last one, in lower case.

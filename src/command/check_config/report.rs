@@ -64,7 +64,9 @@ mod tests {
 
     fn code(outcomes: Vec<Outcome>, strict: bool) -> u8 {
         let mut report = Report::default();
-        outcomes.into_iter().for_each(|outcome| report.add("x", outcome));
+        for outcome in outcomes {
+            report.add("x", outcome);
+        }
         report.exit_code(strict)
     }
 

@@ -1,4 +1,4 @@
-//! Rules in a file: rows as the table has them, groups as Prometheus has them, or a PrometheusRule of
+//! Rules in a file: rows as the table has them, groups as Prometheus has them, or a `PrometheusRule` of
 //! Kubernetes, in YAML or JSON. Everything that is wrong is told in one run, each with its line.
 
 mod keys;
@@ -187,7 +187,7 @@ impl Reader<'_> {
         interval: Option<&(String, u64)>,
     ) {
         let mut faults = Vec::new();
-        let is_other = self.shape(rule, &keys::RULE, &mut faults);
+        let is_other = Self::shape(rule, &keys::RULE, &mut faults);
         let mut column = |key| column(rule, key, &mut faults);
         let row = AlertRuleRow {
             name: column("alert"),
@@ -218,7 +218,7 @@ impl Reader<'_> {
     fn row(&mut self, rule: &Node) {
         let place = format!("rule {}", self.read.rows.len() + 1);
         let mut faults = Vec::new();
-        let is_other = self.shape(rule, &keys::ROW, &mut faults);
+        let is_other = Self::shape(rule, &keys::ROW, &mut faults);
         let mut column = |key| column(rule, key, &mut faults);
         let mut row = AlertRuleRow {
             name: column("name"),
@@ -258,7 +258,7 @@ impl Reader<'_> {
     }
 
     /// Notes the keys that do not belong to a rule; whether it is something else altogether.
-    fn shape(&self, rule: &Node, keys: &Keys, faults: &mut Vec<Fault>) -> bool {
+    fn shape(rule: &Node, keys: &Keys, faults: &mut Vec<Fault>) -> bool {
         if !matches!(rule.kind, Kind::Map(_)) {
             let problem = "must be a mapping with a name and expr".to_owned();
             faults.push(Fault { line: rule.line, problem });

@@ -120,7 +120,7 @@ proptest! {
             101,
         ),
     ) {
-        let expr: String = noise.iter().map(|noise| format!("({noise}")).collect();
+        let expr: String = noise.iter().flat_map(|noise| ["(", noise]).collect();
         let limits = ExpressionLimits { bytes: 1 << 20, ..ExpressionLimits::default() };
         let measure = check(&expr, &limits).map_err(|excess| excess.measure);
         prop_assert_eq!(measure, Err(Measure::Depth));

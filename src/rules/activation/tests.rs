@@ -229,7 +229,9 @@ proptest! {
     ) {
         let mut org = Org::new(config(), limits(room));
         org.tells_limits(is_known);
-        before.into_iter().for_each(|(id, row)| org.write(id, row));
+        for (id, row) in before {
+            org.write(id, row);
+        }
         run(&mut org, ops);
         org.quiet();
         org.end_confirmations();
@@ -265,7 +267,9 @@ proptest! {
     ) {
         let mut org =
             Org::new(config(), RulerLimits { rules_per_group: Some(room), groups: Some(groups) });
-        before.into_iter().for_each(|(id, row)| org.write(id, row));
+        for (id, row) in before {
+            org.write(id, row);
+        }
         run(&mut org, ops);
         org.quiet();
         org.full_resync();

@@ -15,7 +15,7 @@ const COMPLAINT: u64 = 64;
 /// A verb of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verb {
-    verb: char,
+    letter: char,
     /// Nothing between `%` and the verb.
     is_plain: bool,
     /// Width and precision.
@@ -44,7 +44,7 @@ pub(super) fn printf(arguments: &[Value]) -> Result<Value, String> {
                 let own = if is_indexed { longest } else { argument.map_or(0, |own| own.bytes) };
                 // `% #x` writes five bytes for each, `%+q` at most as many.
                 let written =
-                    own.saturating_mul(if matches!(verb.verb, 's' | 'v' | 'd') { 1 } else { 5 });
+                    own.saturating_mul(if matches!(verb.letter, 's' | 'v' | 'd') { 1 } else { 5 });
                 bytes = bytes
                     .saturating_add(written)
                     .saturating_add(verb.padding)
@@ -93,7 +93,7 @@ impl Template {
     fn verb(&mut self, verb: Verb, argument: Option<&Value>, is_indexed: bool) {
         let is_safe = verb.is_plain && !is_indexed && self.scanner.is_outside_strings();
         let shape = argument.map(|argument| argument.shape);
-        match (verb.verb, shape, argument.and_then(|argument| argument.constant.as_deref())) {
+        match (verb.letter, shape, argument.and_then(|argument| argument.constant.as_deref())) {
             ('q', Some(Shape::Text), _) if is_safe => self.text("\"\""),
             ('s' | 'v', _, Some(constant)) if verb.is_plain && !is_indexed => {
                 let constant = constant.to_owned();
@@ -134,7 +134,7 @@ fn parts(format: &str) -> impl Iterator<Item = Result<Part<'_>, String>> {
         let verb = after[flags.len()..].chars().next();
         rest = &after[flags.len() + verb.map_or(0, char::len_utf8)..];
         Some(padding(flags).map(|padding| {
-            Part::Verb(Verb { verb: verb.unwrap_or('!'), is_plain: flags.is_empty(), padding })
+            Part::Verb(Verb { letter: verb.unwrap_or('!'), is_plain: flags.is_empty(), padding })
         }))
     })
 }

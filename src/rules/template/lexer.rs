@@ -241,15 +241,22 @@ impl<'a> Lexer<'a> {
     fn escape(&mut self, decoded: &mut Vec<u8>) -> Option<()> {
         let c = self.rest().chars().next()?;
         self.at += c.len_utf8();
+        let plain = match c {
+            'a' => Some(7),
+            'b' => Some(8),
+            'f' => Some(12),
+            'n' => Some(b'\n'),
+            'r' => Some(b'\r'),
+            't' => Some(b'\t'),
+            'v' => Some(11),
+            '\\' | '\'' | '"' => u8::try_from(c).ok(),
+            _ => None,
+        };
+        if let Some(plain) = plain {
+            decoded.push(plain);
+            return Some(());
+        }
         let (digits, radix, first) = match c {
-            'a' => return Some(decoded.push(7)),
-            'b' => return Some(decoded.push(8)),
-            'f' => return Some(decoded.push(12)),
-            'n' => return Some(decoded.push(b'\n')),
-            'r' => return Some(decoded.push(b'\r')),
-            't' => return Some(decoded.push(b'\t')),
-            'v' => return Some(decoded.push(11)),
-            '\\' | '\'' | '"' => return Some(decoded.push(c as u8)),
             'x' => (2, 16, self.at),
             'u' => (4, 16, self.at),
             'U' => (8, 16, self.at),

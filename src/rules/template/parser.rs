@@ -58,7 +58,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node<'_>>, Fault> {
     let (nodes, end) = parser.block(0, false)?;
     match end {
         End::Text => Ok(nodes),
-        End::End(at) | End::Else(at, _) => {
+        End::Block(at) | End::Else(at, _) => {
             Err(Fault::new(at, "\"end\" or \"else\" without a block before it"))
         }
     }
@@ -67,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node<'_>>, Fault> {
 /// What ended a block.
 enum End<'a> {
     Text,
-    End(usize),
+    Block(usize),
     /// With what stands after it.
     Else(usize, Vec<Spanned<'a>>),
 }
@@ -92,7 +92,7 @@ impl<'a> Parser<'a> {
                 _ => "",
             };
             match word {
-                "end" if tokens.len() == 1 => return Ok((nodes, End::End(at))),
+                "end" if tokens.len() == 1 => return Ok((nodes, End::Block(at))),
                 "else" => return Ok((nodes, End::Else(at, tokens))),
                 "break" | "continue" if tokens.len() == 1 && in_range => {}
                 "break" | "continue" | "end" => {
@@ -136,14 +136,14 @@ impl<'a> Parser<'a> {
         let (body, end) = self.block(depth + 1, in_range || kind == Kind::Range)?;
         let otherwise = match end {
             End::Text => return Err(unended()),
-            End::End(_) => Vec::new(),
+            End::Block(_) => Vec::new(),
             End::Else(at, mut tokens) => {
                 tokens.remove(0);
                 match tokens.first().map(|first| &first.token) {
                     None => {
                         let (nodes, end) = self.block(depth + 1, in_range)?;
                         match end {
-                            End::End(_) => nodes,
+                            End::Block(_) => nodes,
                             End::Else(at, _) => {
                                 return Err(Fault::new(at, "a block has one \"else\" at most"));
                             }
@@ -164,11 +164,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn pipeline<'a>(
-    tokens: Vec<Spanned<'a>>,
-    at: usize,
-    in_range: bool,
-) -> Result<Pipeline<'a>, Fault> {
+fn pipeline(tokens: Vec<Spanned<'_>>, at: usize, in_range: bool) -> Result<Pipeline<'_>, Fault> {
     let mut tokens = tokens.into_iter();
     let pipeline = Pipeline::read(&mut tokens, at, in_range, 0)?;
     match tokens.next() {

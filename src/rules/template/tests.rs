@@ -235,13 +235,14 @@ proptest! {
         let mut template = "{{ $x := \"ab\" }}".to_owned();
         for wrap in wraps {
             let double = ["{{ $x = print $x $x }}", "{{ $x = printf \"%s%s\" $x $x }}", "{{ $x = $x | print $x }}"][wrap % 3];
-            template += &match wrap {
+            let wrapped = match wrap {
                 0 => double.to_owned(),
                 1 => format!("{{{{ if $value }}}}{double}{{{{ end }}}}"),
                 2 => format!("{{{{ with $labels.a }}}}{{{{ else }}}}{double}{{{{ end }}}}"),
                 3 => format!("{{{{- /* a */ -}}}}{double}"),
                 _ => format!("{{{{ if true }}}}{{{{ with 1 }}}}{double}{{{{ end }}}}{{{{ end }}}}"),
             };
+            template += &wrapped;
         }
         prop_assert!(fault(&template).is_some());
     }

@@ -126,11 +126,7 @@ impl Keys {
         let key = key.to_lowercase();
         let near =
             |known: &&'static str| (TextDiff::from_chars(key.as_str(), *known).ratio(), *known);
-        let best = self
-            .known
-            .iter()
-            .map(|known| near(known))
-            .max_by(|one, other| one.0.total_cmp(&other.0));
+        let best = self.known.iter().map(near).max_by(|one, other| one.0.total_cmp(&other.0));
         best.filter(|(ratio, _)| *ratio >= NEAR).map(|(_, known)| known)
     }
 }
