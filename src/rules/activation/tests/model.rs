@@ -290,8 +290,13 @@ impl Org {
 
     pub(super) fn forge_status(&mut self, number: u32) {
         let live_hash = Some("forged".to_owned());
-        let kept =
-            Kept { state: RuleState::Live, reason: String::new(), live_hash, refused_hash: None };
+        let kept = Kept {
+            state: RuleState::Live,
+            reason: String::new(),
+            live_hash,
+            other_hashes: Vec::new(),
+            refused_hash: None,
+        };
         self.model().statuses.insert(id(number), kept);
     }
 
