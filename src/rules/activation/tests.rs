@@ -293,7 +293,8 @@ fn run(org: &mut Org, ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    // PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
     // Any mix of refused, lost, deleted and moved rules, of failures and deaths: once it is quiet, a
     // status says live if and only if Mimir has the rule; after a confirmation exactly what was confirmed
@@ -314,12 +315,20 @@ proptest! {
         let outcome = org.full_resync();
         org.check_statuses();
         if outcome == "held" {
-            let (held, there) = (org.held_names(), org.names());
+            let (mut held, there) = (org.held_names(), org.names());
+            let (known, unknown) = (org.held_names_of_rows(), org.held_versions());
             prop_assert!(!held.is_empty());
+            prop_assert!(unknown.is_subset(&org.versions()));
             org.confirm();
             prop_assert_eq!(org.full_resync(), "applied", "held again: {}", org.reason());
             org.check_statuses();
             let left = org.names();
+            // What the database does not know is a version and no row's rule: a process that dies between
+            // a write and its status leaves one that is recorded nowhere, and when the row is edited
+            // before the next attempt only the alert's name is left of it, which proves nothing. So
+            // what is confirmed is that this version goes, and the row's rule of its name stays.
+            prop_assert!(unknown.is_disjoint(&org.versions()));
+            held.retain(|name| known.contains(name) || !left.contains(name));
             let gone: BTreeSet<String> = there.difference(&left).cloned().collect();
             // What Mimir refuses is found out by writing it.
             let refused = org.refused_names();
