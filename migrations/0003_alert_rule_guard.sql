@@ -34,3 +34,7 @@ begin
     end loop;
 end
 $$;
+
+-- The hashes of other versions of a rule that Mimir has or may have, separated by spaces: a move that
+-- is broken off leaves an old version behind, and with it no rule vanishes.
+alter table alert_rule_status add column other_hashes text not null default '';

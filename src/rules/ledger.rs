@@ -262,6 +262,7 @@ mod tests {
             state: RuleState::Live,
             reason: String::new(),
             live_hash: None,
+            other_hashes: Vec::new(),
             refused_hash: None,
             synced_at: None,
         }

@@ -1,9 +1,10 @@
 //! What an activation came to, and what that means for each rule.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::alert_rule::AlertRule;
 use super::memory::Memory;
 use super::plan::{ParsedRows, Plan, Quarantine};
 use super::statuses::{Kept, KeptStatuses, StatusChanges};
@@ -123,8 +124,19 @@ pub(super) struct Ending<'a> {
 /// Which rules Mimir has, by their rows.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    /// In any version, and whether surely as the row says.
-    rules: HashMap<Uuid, bool>,
+    /// In any version.
+    rules: HashMap<Uuid, There>,
+}
+
+/// In which versions Mimir has a rule.
+#[derive(Clone, Copy, Debug, Default)]
+struct There {
+    /// Surely as the row says.
+    is_exact: bool,
+    /// In another version, or perhaps so.
+    is_other: bool,
+    /// Perhaps as the row says: a write has had no answer.
+    may_be_exact: bool,
 }
 
 impl Presence {
@@ -135,27 +147,42 @@ impl Presence {
         entries.insert(group, written);
         let other = Self::certain(&entries);
         let mut rules = one.rules;
-        for (rule, is_exact) in &mut rules {
-            *is_exact &= other.is_exact(*rule);
+        for (rule, there) in &mut rules {
+            let (is_exact, is_other) = (other.is_exact(*rule), other.has_other(*rule));
+            there.may_be_exact = there.is_exact != is_exact;
+            there.is_other |= is_other;
+            there.is_exact &= is_exact;
         }
-        for rule in other.rules.into_keys() {
-            rules.entry(rule).or_insert(false);
+        for (rule, there) in other.rules {
+            let is_other = there.is_other;
+            let perhaps = There { is_exact: false, is_other, may_be_exact: there.is_exact };
+            rules.entry(rule).or_insert(perhaps);
         }
         Self { rules }
     }
 
     fn certain(entries: &Entries) -> Self {
-        let mut rules: HashMap<Uuid, bool> = HashMap::new();
+        let mut rules: HashMap<Uuid, There> = HashMap::new();
         for entry in entries.values().flatten() {
             if let Some(rule) = entry.rule {
-                *rules.entry(rule).or_default() |= entry.is_exact;
+                let there = rules.entry(rule).or_default();
+                there.is_exact |= entry.is_exact;
+                there.is_other |= !entry.is_exact;
             }
         }
         Self { rules }
     }
 
     fn is_exact(&self, rule: Uuid) -> bool {
-        self.rules.get(&rule).copied().unwrap_or(false)
+        self.rules.get(&rule).is_some_and(|there| there.is_exact)
+    }
+
+    fn has_other(&self, rule: Uuid) -> bool {
+        self.rules.get(&rule).is_some_and(|there| there.is_other)
+    }
+
+    fn may_be_exact(&self, rule: Uuid) -> bool {
+        self.rules.get(&rule).is_some_and(|there| there.may_be_exact)
     }
 }
 
@@ -191,7 +218,7 @@ pub(super) fn report(
     kept: &KeptStatuses,
     ending: &Ending<'_>,
 ) -> KeptStatuses {
-    match (ending.outcome, ending.plan) {
+    let mut now = match (ending.outcome, ending.plan) {
         (Outcome::Unchanged | Outcome::Applied, Some(plan)) => done(parsed, kept, plan, ending),
         (Outcome::Held(held), _) => {
             let reason = format!("waits for an administrator: {}", held.reason);
@@ -206,7 +233,41 @@ pub(super) fn report(
             unfinished(parsed, kept, ending, RuleState::Pending, reason)
         }
         (Outcome::Deferred | Outcome::LeaseLost, _)
-        | (Outcome::Unchanged | Outcome::Applied, None) => kept.clone(),
+        | (Outcome::Unchanged | Outcome::Applied, None) => return kept.clone(),
+    };
+    remember_others(&mut now, parsed, kept, ending);
+    now
+}
+
+/// Notes the versions that Mimir has, or may have, besides the one that is live: if the row is edited
+/// or deleted, they are known by that.
+fn remember_others(
+    now: &mut KeptStatuses,
+    parsed: &ParsedRows,
+    kept: &KeptStatuses,
+    ending: &Ending<'_>,
+) {
+    // Each move leaves at most one behind.
+    const MOST: usize = 8;
+    let rows: HashMap<Uuid, &AlertRule> =
+        parsed.enabled.iter().map(|rule| (rule.id, rule)).collect();
+    for (rule, status) in now {
+        let may_be_exact = ending.presence.is_some_and(|presence| presence.may_be_exact(*rule));
+        let has_other = ending.presence.is_none_or(|presence| presence.has_other(*rule));
+        if !has_other && !may_be_exact {
+            status.other_hashes.clear();
+            continue;
+        }
+        let before = kept.get(rule);
+        let mut others = before.map(|before| before.other_hashes.clone()).unwrap_or_default();
+        others.extend(before.and_then(|before| before.live_hash.clone()));
+        if may_be_exact {
+            others.extend(rows.get(rule).map(|rule| rule.hash()));
+        }
+        let mut known: HashSet<String> = status.live_hash.iter().cloned().collect();
+        others.retain(|hash| known.insert(hash.clone()));
+        others.drain(..others.len().saturating_sub(MOST));
+        status.other_hashes = others;
     }
 }
 
@@ -232,13 +293,24 @@ fn done(
         };
         now.insert(rule.id, status);
     }
+    // What could not be deleted yet is still evaluated as its row says.
     for rule in &plan.over_limit {
-        now.insert(rule.id, of(RuleState::OverLimit, &over_limit(plan), still(rule.id)));
+        let hash = rule.hash();
+        let status = if ending.is_live(kept, rule.id, &hash) {
+            of(RuleState::Live, "", Some(hash))
+        } else {
+            of(RuleState::OverLimit, &over_limit(plan), still(rule.id))
+        };
+        now.insert(rule.id, status);
     }
     for (rule, reason) in &plan.quarantined {
-        let refused_hash = Some(rule.hash());
-        let status = of(RuleState::Invalid, reason, still(rule.id));
-        now.insert(rule.id, Kept { refused_hash, ..status });
+        let hash = rule.hash();
+        let status = if ending.is_live(kept, rule.id, &hash) {
+            of(RuleState::Live, "", Some(hash.clone()))
+        } else {
+            of(RuleState::Invalid, reason, still(rule.id))
+        };
+        now.insert(rule.id, Kept { refused_hash: Some(hash), ..status });
     }
     for (rule, reason) in &parsed.refused {
         now.insert(*rule, of(RuleState::Invalid, reason, still(*rule)));
@@ -308,7 +380,7 @@ fn unfinished(
 }
 
 fn kept_as(state: RuleState, reason: String, live_hash: Option<String>) -> Kept {
-    Kept { state, reason, live_hash, refused_hash: None }
+    Kept { state, reason, live_hash, other_hashes: Vec::new(), refused_hash: None }
 }
 
 fn live_hash(kept: &KeptStatuses, rule: Uuid) -> Option<String> {

@@ -15,6 +15,8 @@ pub(super) struct Kept {
     pub(super) reason: String,
     /// What is live, if anything is.
     pub(super) live_hash: Option<String>,
+    /// Other versions that Mimir has, or may have.
+    pub(super) other_hashes: Vec<String>,
     /// What Mimir has refused, if it is that.
     pub(super) refused_hash: Option<String>,
 }
@@ -32,8 +34,8 @@ pub(super) struct StatusChanges {
 
 impl From<RuleStatusRow> for Kept {
     fn from(row: RuleStatusRow) -> Self {
-        let RuleStatusRow { state, reason, live_hash, refused_hash, .. } = row;
-        Self { state, reason, live_hash, refused_hash }
+        let RuleStatusRow { state, reason, live_hash, other_hashes, refused_hash, .. } = row;
+        Self { state, reason, live_hash, other_hashes, refused_hash }
     }
 }
 
@@ -52,6 +54,7 @@ pub(super) fn change(
                 state: status.state,
                 reason: status.reason.clone(),
                 live_hash: status.live_hash.clone(),
+                other_hashes: status.other_hashes.clone(),
                 refused_hash: status.refused_hash.clone(),
                 synced_at: None,
             });
@@ -74,6 +77,7 @@ mod tests {
             state: RuleState::ALL[state],
             reason,
             live_hash,
+            other_hashes: Vec::new(),
             refused_hash: None,
         });
         proptest::collection::hash_map((0..8_u128).prop_map(Uuid::from_u128), kept, 0..8)

@@ -4,6 +4,11 @@
 //! hash of what was live of a row (`alert_rule_status`), else by the alert's name. What is left is a
 //! rule that the database does not know.
 //!
+//! A move that is broken off leaves an old version of a rule behind. Nothing vanishes with it: it is
+//! known by its hash, which the status keeps as long as Mimir has it, or it says the same as a rule of
+//! the plan. The alert's name alone proves nothing once that row's rule is found: rules that are not
+//! each other's versions have one name, and one whose row is lost must be missed.
+//!
 //! The deletion guard judges this set, and a confirmation is about this set: neither changes when
 //! other rules are added, refused or moved.
 
@@ -17,7 +22,7 @@ use super::digest_text;
 use super::guard::Removal;
 use super::plan::{ParsedRows, Plan};
 use super::statuses::KeptStatuses;
-use crate::mimir::ruler::{AlertingRule, StoredGroup, StoredRule};
+use crate::mimir::ruler::{AlertingRule, PromDuration, StoredGroup, StoredRule};
 use crate::store::{Confirmed, HeldRule, Tombstones};
 
 /// A rule in Mimir, as the plan knows it.
@@ -190,6 +195,8 @@ struct Recognition<'a> {
     written: HashMap<&'a str, &'a DesiredGroup>,
     /// Every rule that the plan has.
     desired: HashMap<Uuid, &'a AlertRule>,
+    /// Rules that rows ask for and that the plan has no room for, or that Mimir refuses.
+    left_out: HashMap<Uuid, &'a AlertRule>,
     /// What was live by the hash of it.
     by_hash: HashMap<&'a str, Vec<Uuid>>,
     found: Vec<Vec<Option<Entry>>>,
@@ -209,13 +216,17 @@ impl<'a> Recognition<'a> {
         let members = plan.groups.iter().flat_map(|group| &group.members);
         let mut by_hash: HashMap<&str, Vec<Uuid>> = HashMap::new();
         for (rule, status) in kept {
-            if let Some(hash) = &status.live_hash {
+            for hash in status.live_hash.iter().chain(&status.other_hashes) {
                 by_hash.entry(hash).or_default().push(*rule);
             }
         }
         for rules in by_hash.values_mut() {
             rules.sort();
+            rules.dedup();
         }
+        let desired: HashMap<Uuid, &AlertRule> = members.map(|rule| (rule.id, rule)).collect();
+        let left_out = parsed.enabled.iter().filter(|rule| !desired.contains_key(&rule.id));
+        let left_out = left_out.map(|rule| (rule.id, rule)).collect();
         let mut why = HashMap::new();
         why.extend(parsed.refused.iter().map(|(rule, _)| (*rule, Why::Invalid)));
         why.extend(parsed.crowded_out.iter().map(|(rule, _)| (*rule, Why::OverLimit)));
@@ -227,7 +238,8 @@ impl<'a> Recognition<'a> {
             why,
             tombstones,
             written: writes.map(|group| (group.name.as_str(), group)).collect(),
-            desired: members.map(|rule| (rule.id, rule)).collect(),
+            desired,
+            left_out,
             by_hash,
             found: plan.observed.iter().map(|group| vec![None; group.rules.len()]).collect(),
             seen: HashSet::new(),
@@ -239,6 +251,7 @@ impl<'a> Recognition<'a> {
         self.unchanged();
         self.by_content();
         self.by_hash_of_what_was_live();
+        self.left_out_by_content();
         self.by_name();
         let mut entries = Entries::new();
         for (group, found) in self.plan.observed.iter().zip(self.found) {
@@ -354,14 +367,57 @@ impl<'a> Recognition<'a> {
             }
             let by_default = if is_deleted { Why::Deleted } else { Why::Missing };
             let why = self.why.get(&rule).copied().unwrap_or(by_default);
-            self.found[at][index] = Some(Entry { rule: Some(rule), stays: false, is_exact: false });
+            let is_exact =
+                self.left_out.get(&rule).is_some_and(|left_out| self.says(at, index, left_out));
+            self.found[at][index] = Some(Entry { rule: Some(rule), stays: false, is_exact });
             self.vanishes(rule.to_string(), at, index, why);
         }
     }
 
+    /// Rules that say what a row says that the plan leaves out. Their rows are known, whatever the
+    /// statuses say.
+    fn left_out_by_content(&mut self) {
+        if self.left_out.is_empty() {
+            return;
+        }
+        let mut contents: HashMap<String, Vec<Uuid>> = HashMap::new();
+        for (id, rule) in &self.left_out {
+            contents.entry(rule.content_hash()).or_default().push(*id);
+        }
+        for rules in contents.values_mut() {
+            rules.sort();
+        }
+        let plan = self.plan;
+        for (at, group) in plan.observed.iter().enumerate() {
+            for (index, rule) in alerting(group) {
+                if self.found[at][index].is_some() {
+                    continue;
+                }
+                let content = content_hash(group.interval.unwrap_or_default(), rule);
+                let Some(rules) = contents.get(&content) else { continue };
+                let unseen = rules.iter().find(|rule| !self.seen.contains(*rule));
+                let Some(rule) = unseen.or(rules.first()).copied() else { continue };
+                let Some(why) = self.why.get(&rule).copied() else { continue };
+                self.seen.insert(rule);
+                let is_exact = self.says(at, index, self.left_out[&rule]);
+                self.found[at][index] = Some(Entry { rule: Some(rule), stays: false, is_exact });
+                self.vanishes(rule.to_string(), at, index, why);
+            }
+        }
+    }
+
+    /// Whether a rule in Mimir is what its row says.
+    fn says(&self, at: usize, index: usize, rule: &AlertRule) -> bool {
+        let group = &self.plan.observed[at];
+        group.interval == Some(rule.interval)
+            && !group.says_more
+            && may_be_in(rule, &group.name)
+            && matches!(&group.rules[index], StoredRule::Alerting(stored) if *stored == rule.rule)
+    }
+
     /// What is left: a version of a rule of the same name, or a rule that the database does not know.
     fn by_name(&mut self) {
-        let mut contents: Option<HashSet<String>> = None;
+        let mut texts: Option<HashMap<String, Uuid>> = None;
         for at in 0..self.plan.observed.len() {
             for index in 0..self.found[at].len() {
                 if self.found[at][index].is_some() {
@@ -380,20 +436,27 @@ impl<'a> Recognition<'a> {
                     }
                     StoredRule::Other => format!("{} {index}", group.name),
                 };
-                if contents.get_or_insert_with(|| self.contents()).contains(&key) {
-                    // It is there twice: nothing is lost with one of them.
-                    let double = Entry { rule: None, stays: true, is_exact: false };
-                    self.found[at][index] = Some(double);
-                    continue;
+                if let StoredRule::Alerting(rule) = &group.rules[index] {
+                    let texts = texts.get_or_insert_with(|| self.texts());
+                    if let Some(rule) = texts.get(&text_of(rule)) {
+                        // It is there twice, perhaps evaluated at another interval since a move was
+                        // broken off: nothing is lost with one of them.
+                        let double = Entry { rule: Some(*rule), stays: true, is_exact: false };
+                        self.found[at][index] = Some(double);
+                        continue;
+                    }
                 }
                 self.vanishes(format!("~{}", digest_text(&key)), at, index, Why::Unknown);
             }
         }
     }
 
-    /// What the rules of the plan say.
-    fn contents(&self) -> HashSet<String> {
-        self.desired.values().map(|rule| rule.content_hash()).collect()
+    /// What the rules of the plan say, at whichever interval.
+    fn texts(&self) -> HashMap<String, Uuid> {
+        let mut rules: Vec<&AlertRule> = self.desired.values().copied().collect();
+        // Of several that say the same, always the same one.
+        rules.sort_by_key(|rule| rule.id);
+        rules.into_iter().map(|rule| (text_of(&rule.rule), rule.id)).collect()
     }
 
     /// A rule of the plan that has this one's name and has not been recognised in any other.
@@ -480,6 +543,11 @@ fn alerting(group: &StoredGroup) -> impl Iterator<Item = (usize, &AlertingRule)>
         StoredRule::Alerting(rule) => Some((index, rule)),
         StoredRule::Other => None,
     })
+}
+
+/// What a rule says, wherever it stands and however often it is evaluated.
+fn text_of(rule: &AlertingRule) -> String {
+    content_hash(PromDuration::default(), rule)
 }
 
 /// Whether a rule of that `rule_group` may stand in a group of this name.

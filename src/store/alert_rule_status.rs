@@ -41,6 +41,8 @@ pub struct RuleStatusRow {
     pub reason: String,
     /// What is live, if anything is.
     pub live_hash: Option<String>,
+    /// Other versions that Mimir has, or may have: a move of the rule was broken off.
+    pub other_hashes: Vec<String>,
     /// The hash of what Mimir has refused, if it is that.
     pub refused_hash: Option<String>,
     /// Since when; not set by whoever writes it.
@@ -81,7 +83,7 @@ impl Store {
         self.run(async move {
             let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
             let query = format!(
-                "select rule_id, organisation_id, state, reason, rule_hash, refused_hash, {} from {} as status \
+                "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, {} from {} as status \
                  where organisation_id = any($1)",
                 moment::select("synced_at"),
                 store.own("alert_rule_status")
@@ -132,16 +134,17 @@ impl Store {
         self.run(async move {
             // What is live stays since when it is unless something else is.
             let query = format!(
-                "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) \
-                      as new(rule, organisation, state, reason, hash, refused)), \
+                "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+                      as new(rule, organisation, state, reason, hash, refused, others)), \
                  before as (select distinct status.organisation_id from {table} as status join new \
                       on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
-                 written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, synced_at) \
-                 select rule, organisation, state, left(reason, 4000), hash, refused, case when hash is null then null else now() end \
+                 written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, synced_at) \
+                 select rule, organisation, state, left(reason, 4000), hash, refused, others, case when hash is null then null else now() end \
                  from new on conflict (rule_id) do update set \
                      organisation_id = excluded.organisation_id, state = excluded.state, \
                      reason = excluded.reason, rule_hash = excluded.rule_hash, \
-                     refused_hash = excluded.refused_hash, updated_at = now(), \
+                     refused_hash = excluded.refused_hash, \
+                     other_hashes = excluded.other_hashes, updated_at = now(), \
                      synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
                                  then kept.synced_at else excluded.synced_at end) \
                  select organisation_id from before",
@@ -154,6 +157,8 @@ impl Store {
                 batch.iter().map(|row| row.live_hash.clone()).collect();
             let refused: Vec<Option<String>> =
                 batch.iter().map(|row| row.refused_hash.clone()).collect();
+            let others: Vec<String> =
+                batch.iter().map(|row| row.other_hashes.join(" ")).collect();
             let query = sqlx::query(AssertSqlSafe(query))
                 .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
                 .bind(column(|row| row.organisation.to_string()))
@@ -161,7 +166,8 @@ impl Store {
                 // Postgres takes no NUL in a text.
                 .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
                 .bind(hashes)
-                .bind(refused);
+                .bind(refused)
+                .bind(others);
             let rows = store.rows(&store.0.rules_pool, query).await?;
             let names = rows.iter().filter_map(|row| row.try_get("organisation_id").ok());
             Ok(names.filter_map(|name| OrganisationId::parse(name).ok()).collect())
@@ -183,12 +189,14 @@ fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
     let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
     let state = RuleState::parse(row.try_get("state")?);
     let (Some(organisation), Some(state)) = (organisation, state) else { return Ok(None) };
+    let others: &str = row.try_get("other_hashes")?;
     Ok(Some(RuleStatusRow {
         rule: row.try_get("rule_id")?,
         organisation,
         state,
         reason: row.try_get("reason")?,
         live_hash: row.try_get("rule_hash")?,
+        other_hashes: others.split_whitespace().map(str::to_owned).collect(),
         refused_hash: row.try_get("refused_hash")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
     }))

@@ -9,7 +9,8 @@ use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
     AlertingRule, PromDuration, Refusal, RuleGroup, RulerError, write_group,
 };
-use crate::rules::alert_rule::RuleDefaults;
+use crate::rules::alert_rule::{RuleDefaults, content_hash};
+use crate::rules::digest_text;
 use crate::rules::statuses::{Kept, KeptStatuses};
 use crate::rules::vanishing::may_be_in;
 use crate::rules::world::Asks;
@@ -290,8 +291,13 @@ impl Org {
 
     pub(super) fn forge_status(&mut self, number: u32) {
         let live_hash = Some("forged".to_owned());
-        let kept =
-            Kept { state: RuleState::Live, reason: String::new(), live_hash, refused_hash: None };
+        let kept = Kept {
+            state: RuleState::Live,
+            reason: String::new(),
+            live_hash,
+            other_hashes: Vec::new(),
+            refused_hash: None,
+        };
         self.model().statuses.insert(id(number), kept);
     }
 
@@ -398,6 +404,27 @@ impl Org {
     /// The names of the rules that would vanish.
     pub(super) fn held_names(&self) -> BTreeSet<String> {
         self.last.vanishing.rules().into_iter().map(|rule| rule.name).collect()
+    }
+
+    /// Those of them that the database knows.
+    pub(super) fn held_names_of_rows(&self) -> BTreeSet<String> {
+        let held = self.last.vanishing.rules().into_iter();
+        held.filter(|rule| !rule.key.starts_with('~')).map(|rule| rule.name).collect()
+    }
+
+    /// The keys of the others: each is of one version.
+    pub(super) fn held_versions(&self) -> BTreeSet<String> {
+        self.last.vanishing.keys().filter(|key| key.starts_with('~')).cloned().collect()
+    }
+
+    /// What everything in Mimir had for a key if the database did not know it.
+    pub(super) fn versions(&self) -> BTreeSet<String> {
+        let key = |group: &RuleGroup, rule: &AlertingRule| {
+            format!("~{}", digest_text(&content_hash(group.interval, rule)))
+        };
+        let model = self.model();
+        let groups = model.groups.values();
+        groups.flat_map(|group| group.rules.iter().map(move |rule| key(group, rule))).collect()
     }
 
     /// The rules that Mimir refuses.
