@@ -162,6 +162,7 @@ impl Rejection {
         "upstream_circuit_open",
         "upstream_timeout",
         "upstream_broken",
+        "upstream_misdirected",
         "upstream_broken_body",
         "upstream_idle_body",
     ];
@@ -289,6 +290,9 @@ impl Rejection {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
+            Self::Failed(Failure::Misdirected(status)) => Some(format!(
+                "upstream answered {status}, which is none of Mimir's answers to a push"
+            )),
             Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
             Self::Admin(AdminError::Ruler(problem)) => Some(problem.clone()),

@@ -18,7 +18,7 @@ use super::journey::Journey;
 use super::pool::{Lease, Pool};
 use super::replay::Allowance;
 use super::request_body::{RequestBody, Sending};
-use super::verdict::{Pace, is_about_a_slow_upload, may_be_about_a_slow_upload};
+use super::verdict::{Pace, is_about_a_slow_upload, is_misdirected, may_be_about_a_slow_upload};
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;
@@ -94,6 +94,9 @@ impl Forwarder {
             sending.forget();
         }
         let status = response.status().as_u16();
+        if is_misdirected(permit.grant().route().surface, status) {
+            return Err(Failure::Misdirected(status));
+        }
         let mut forwarded = self.inbound(response, lease, permit, id);
         if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;

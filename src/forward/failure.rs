@@ -25,6 +25,9 @@ pub enum Failure {
     Body(BodyFault),
     /// An instance gave up reading the request's body, which came too slowly for it.
     UploadTimedOut,
+    /// What answered is not Mimir's write path, by this status: a balancer or a redirect in front of
+    /// it, or a wrong address.
+    Misdirected(u16),
 }
 
 /// What is wrong with a request's body.
@@ -83,6 +86,7 @@ impl Failure {
             Self::Broken(_) => "upstream_broken",
             Self::Body(fault) => fault.reason(),
             Self::UploadTimedOut => "body_slow_for_upstream",
+            Self::Misdirected(_) => "upstream_misdirected",
         }
     }
 }
@@ -113,6 +117,9 @@ impl fmt::Display for Failure {
             Self::Body(fault) => fault.fmt(f),
             Self::UploadTimedOut => {
                 f.write_str("the body came too slowly for the metrics store; try again")
+            }
+            Self::Misdirected(_) => {
+                f.write_str("the metrics store does not take this at the moment; try again")
             }
         }
     }

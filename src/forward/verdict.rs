@@ -57,8 +57,18 @@ pub(super) enum Pace {
 /// Mimir answers what it could not read within `server.http-read-timeout` with 400, which every
 /// sender takes for a final refusal; 408 is what balancers say. A refusal that comes although
 /// nothing was slow (413, 429, a 400 for what is in the body) is the tenant's.
+/// It says so even where nothing of ours was slow: Mimir itself may have stood still.
 pub(super) fn may_be_about_a_slow_upload(status: u16, pace: Pace) -> bool {
-    status == 408 || (pace != Pace::Quick && (400..500).contains(&status))
+    matches!(status, 400 | 408) || (pace != Pace::Quick && (400..500).contains(&status))
+}
+
+/// Whether a status is none that Mimir gives to a push that it was asked to take: it comes from
+/// something in front of Mimir, such as a balancer without a back end or a redirect to https, or from
+/// a wrong address. The operator is to blame for that, and a stock sender drops on each of them.
+pub(super) fn is_misdirected(surface: Surface, status: u16) -> bool {
+    // Nothing was to be switched over to: the request's `Upgrade` does not pass.
+    let is_push = matches!(surface, Surface::Push | Surface::Otlp);
+    status == 101 || (is_push && matches!(status, 300..=399 | 401 | 403 | 404 | 405 | 407))
 }
 
 /// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
@@ -119,7 +129,7 @@ mod tests {
         let escaped = READ_TIMEOUT.replace('>', "\\u003e");
         let json = format!(r#"{{"status":"error","errorType":"bad_data","error":"{escaped}"}}"#);
         for text in [plain, json] {
-            for pace in [Pace::Slow, Pace::Unfinished, Pace::Awaited] {
+            for pace in [Pace::Quick, Pace::Slow, Pace::Unfinished, Pace::Awaited] {
                 assert!(may_be_about_a_slow_upload(400, pace));
                 assert!(is_about_a_slow_upload(400, text.as_bytes(), pace));
             }
@@ -130,6 +140,21 @@ mod tests {
         assert!(is_about_a_slow_upload(400, b"", Pace::Awaited));
         for pace in [Pace::Slow, Pace::Unfinished] {
             assert!(!is_about_a_slow_upload(400, b"", pace));
+        }
+    }
+
+    // https redirects, a balancer's default back end, Mimir's own 401 without a tenant.
+    #[test]
+    fn what_mimir_never_says_to_a_push_is_misdirected() {
+        for surface in Surface::ALL.iter().copied() {
+            let is_push = matches!(surface, Surface::Push | Surface::Otlp);
+            for status in [301, 302, 307, 308, 401, 403, 404, 405, 407] {
+                assert_eq!(is_misdirected(surface, status), is_push, "{surface:?} {status}");
+            }
+            for status in [200, 202, 204, 400, 413, 415, 422, 429, 500, 503] {
+                assert!(!is_misdirected(surface, status), "{surface:?} {status}");
+            }
+            assert!(is_misdirected(surface, 101));
         }
     }
 
@@ -147,7 +172,8 @@ mod tests {
         ) {
             prop_assume!(status != 408);
             prop_assert!(!is_about_a_slow_upload(status, text.as_bytes(), pace));
-            prop_assert_eq!(may_be_about_a_slow_upload(status, pace), pace != Pace::Quick);
+            let may_be = status == 400 || pace != Pace::Quick;
+            prop_assert_eq!(may_be_about_a_slow_upload(status, pace), may_be);
         }
 
         #[test]

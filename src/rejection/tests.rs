@@ -22,6 +22,7 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Failed(Failure::Body(BodyFault::Slow)),
         Rejection::Failed(Failure::Body(BodyFault::Incomplete)),
         Rejection::Failed(Failure::UploadTimedOut),
+        Rejection::Failed(Failure::Misdirected(301)),
         Rejection::Limited(Excess::All),
         Rejection::Limited(Excess::InFlight { surface: Surface::Push }),
         Rejection::Limited(Excess::InFlight { surface: Surface::Query }),
