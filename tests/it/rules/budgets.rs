@@ -54,7 +54,7 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
         ),
         (
             "Subqueries",
-            format!("{}up{} == 0", "max_over_time(".repeat(50), "[1h:1s])".repeat(50)),
+            format!("{}up{} == 0", "max_over_time(".repeat(50), "[1m:1m])".repeat(50)),
             "enabled = true".to_owned(),
             "nests subqueries more than 5 deep",
         ),
