@@ -163,6 +163,7 @@ fn expressions(section: &mut Section<'_>) -> ExpressionLimits {
             default.subquery_points,
             |raw| number(raw, 1, 1_000_000_000),
         ),
+        label_bytes: default.label_bytes,
     }
 }
 

@@ -28,9 +28,6 @@ pub use scanner::Scanner;
 /// What a label's value may be, by Mimir's default limit.
 const LABEL: u64 = 2_048;
 
-/// What `label_replace` and `label_join` may write to one series, values that are overwritten included.
-const MOST_LABEL_BYTES: u64 = 128 << 10;
-
 /// What counted repetitions may add to all patterns of a request. Mimir needs up to 325 bytes for one.
 const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
 
@@ -50,6 +47,9 @@ pub struct ExpressionLimits {
     pub nested_terms: usize,
     /// Points of its subqueries, range by step; those inside one another multiply.
     pub subquery_points: usize,
+    /// What `label_replace` and `label_join` may write to one series, values that are overwritten
+    /// included, and the longest value that `absent` may make a label of.
+    pub label_bytes: usize,
 }
 
 impl ExpressionLimits {
@@ -57,6 +57,12 @@ impl ExpressionLimits {
     pub const MOST_DEPTH: usize = 250;
     /// The largest [`ExpressionLimits::subqueries`].
     pub const MOST_SUBQUERIES: usize = 50;
+
+    /// The same for an alert rule and for queries in its templates, which print labels and take them to
+    /// be no longer than samples' are.
+    pub fn in_rules(&self) -> Self {
+        Self { label_bytes: self.label_bytes.min(16 << 10), ..*self }
+    }
 }
 
 impl Default for ExpressionLimits {
@@ -68,6 +74,7 @@ impl Default for ExpressionLimits {
             operators: 400,
             nested_terms: 20_000,
             subquery_points: 500_000,
+            label_bytes: 128 << 10,
         }
     }
 }
@@ -151,8 +158,8 @@ impl fmt::Display for Excess {
             )?,
             Measure::LabelBytes => write!(
                 f,
-                "could write more than {most} bytes to the labels of a series by label_replace and \
-                 label_join; use fewer references ($1) and source labels in calls inside one another"
+                "could give a series more than {most} bytes of labels by label_replace and label_join, \
+                 or by absent; use fewer references ($1) and source labels in calls inside one another"
             )?,
             Measure::Patterns => write!(
                 f,

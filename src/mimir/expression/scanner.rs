@@ -1,9 +1,7 @@
 //! Counting an expression byte by byte, with the tokens of Prometheus' lexer (`promql/parser/lex.go`).
 
 use super::pattern::Pattern;
-use super::{
-    Excess, ExpressionLimits, LABEL, MOST_LABEL_BYTES, MOST_PATTERN_WEIGHT, Measure, subquery,
-};
+use super::{Excess, ExpressionLimits, LABEL, MOST_PATTERN_WEIGHT, Measure, subquery};
 
 /// Where in the text the scanner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -449,7 +447,7 @@ impl Scanner {
             level.text += inside.text;
         }
         self.end_operand();
-        if written > MOST_LABEL_BYTES {
+        if written.max(inside.longest) > self.limits.label_bytes as u64 {
             return Err(self.excess(Measure::LabelBytes));
         }
         self.check_points()
@@ -550,7 +548,7 @@ impl Scanner {
             Measure::Operators => limits.operators,
             Measure::NestedTerms => limits.nested_terms,
             Measure::SubqueryPoints => limits.subquery_points,
-            Measure::LabelBytes => usize::try_from(MOST_LABEL_BYTES).unwrap_or(usize::MAX),
+            Measure::LabelBytes => limits.label_bytes,
             Measure::Patterns => usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX),
         };
         Excess { measure, most, at: self.bytes }

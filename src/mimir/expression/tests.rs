@@ -265,7 +265,7 @@ proptest! {
     // A limit that holds goes on holding when it is raised.
     #[test]
     fn higher_limits_refuse_nothing_more(expr in "[-+(){}\\[\\]:,a \"'#\\n]{0,200}") {
-        let tight = ExpressionLimits { depth: 5, operators: 5, nested_terms: 50, subqueries: 1, bytes: 150, subquery_points: 100 };
+        let tight = ExpressionLimits { depth: 5, operators: 5, nested_terms: 50, subqueries: 1, bytes: 150, subquery_points: 100, label_bytes: 4_096 };
         if check(&expr, &tight).is_ok() {
             prop_assert_eq!(check(&expr, &ExpressionLimits::default()), Ok(()));
         }

@@ -379,7 +379,7 @@ impl<'t> Reader<'_, '_, 't> {
                  printf \"up{instance=%q}\" $labels.instance | query",
             ));
         };
-        expression::check(expression, self.budget.expressions)
+        expression::check(expression, &self.budget.expressions.in_rules())
             .map_err(|excess| Fault::new(at, format!("the query {excess}")))?;
         Ok(expression::most_series(expression))
     }

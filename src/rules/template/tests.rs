@@ -126,6 +126,18 @@ fn what_grows_with_the_number_of_series_is_refused() {
             "{{ printf \"count_over_time(a[1m:%v])\" $value | query | len }}".to_owned(),
             "plain durations",
         ),
+        // A label is printed as often as it likes, so it must not have grown before.
+        (
+            format!(
+                "{{{{ query `label_replace(up, \"a\", \"{}\", \"b\", \"(.*)\")` | first | label \"a\" }}}}",
+                "$1".repeat(9)
+            ),
+            "by label_replace",
+        ),
+        (
+            format!("{{{{ query `absent(a{{b=\"{}\"}})` | len }}}}", "x".repeat(20_000)),
+            "by label_replace",
+        ),
         ("{{ range query \"topk(100, a)\" }}{{ .Labels }}{{ end }}".to_owned(), "could produce more than"),
     ] {
         let said = fault(&template).unwrap_or_default();
