@@ -158,6 +158,12 @@ fn expressions(section: &mut Section<'_>) -> ExpressionLimits {
         nested_terms: section.get("expression_nested_terms", default.nested_terms, |raw| {
             number(raw, 1, 1_000_000_000)
         }),
+        subquery_points: section.get(
+            "expression_subquery_points",
+            default.subquery_points,
+            |raw| number(raw, 1, 1_000_000_000),
+        ),
+        label_bytes: default.label_bytes,
     }
 }
 

@@ -270,6 +270,14 @@ mod tests {
         }
     }
 
+    // One request compiles the patterns of all of them.
+    #[test]
+    fn patterns_of_several_parameters_add_up() {
+        let form = vec!["match[]={a=~\".{1000}\"}"; 40].join("&");
+        let excess = check_query(&form, &ExpressionLimits::default()).unwrap_err();
+        assert_eq!(excess.excess.measure, Measure::Patterns);
+    }
+
     #[test]
     fn an_excess_names_the_parameter_and_the_limit() {
         assert_eq!(

@@ -67,9 +67,25 @@ async fn what_is_too_much_for_mimir_never_reaches_it() {
     let client = scene.client();
     let kinds = [
         (nested("(", "1", ")", 101), "expression_depth"),
-        (nested("max_over_time(", "x", "[5m:1m])", 6), "expression_subqueries"),
+        (nested("max_over_time(", "x", "[1m:1m])", 6), "expression_subqueries"),
         (format!("a{}", " or a".repeat(401)), "expression_operators"),
         (nested("abs(", &format!("a{}", "+a".repeat(300)), ")", 90), "expression_nested_terms"),
+        (
+            nested(
+                "label_replace(",
+                "x",
+                &format!(",\"a\",\"{}\",\"a\",\"(.*)\")", "${1}".repeat(10)),
+                7,
+            ),
+            "label_replace and label_join",
+        ),
+        (
+            nested("label_join(", "x", ",\"a\",\"\",\"a\",\"a\",\"a\")", 7),
+            "label_replace and label_join",
+        ),
+        ("count_over_time(vector(1)[5h:1ms])".to_owned(), "expression_subquery_points"),
+        ("count_over_time(vector(1)[5h*100:1m])".to_owned(), "expression_subquery_points"),
+        (format!("{{a=~\"{}\"}}", ".{1000}".repeat(1_000)), "regular expressions"),
     ];
     for (path, parameter) in PATHS {
         let path = format!("/prometheus/api/v1/{path}");

@@ -1,6 +1,7 @@
 //! Counting an expression byte by byte, with the tokens of Prometheus' lexer (`promql/parser/lex.go`).
 
-use super::{Excess, ExpressionLimits, Measure};
+use super::pattern::Pattern;
+use super::{Excess, ExpressionLimits, LABEL, MOST_PATTERN_WEIGHT, Measure, subquery};
 
 /// Where in the text the scanner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,25 +14,102 @@ enum State {
     Quoted(u8),
     /// After a backslash in such a string.
     Escaped(u8),
+    /// In the digits of an escape: `\x24`, `\044`, `\u0024`.
+    Code { quote: u8, base: u8, left: u8, value: u32 },
     /// In a string in backquotes.
     Raw,
     /// From `#` to the end of the line.
     Comment,
 }
 
+/// What a parenthesis belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Call {
+    /// Nothing: it only groups.
+    #[default]
+    Plain,
+    /// `label_replace`.
+    Replace,
+    /// `label_join`.
+    Join,
+    /// Another word.
+    Other,
+}
+
 /// What is between two parentheses.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Level {
+    call: Call,
     /// Subqueries inside one another in what was read last: what a `[1h:1m]` would apply to.
     operand: u8,
     /// The most so far.
     most: u8,
+    /// Points of the subqueries in what was read last.
+    points: u64,
+    /// And in the operands before it.
+    points_before: u64,
+    arguments_before: u64,
+    /// `$` in the texts of this argument,
+    references: u64,
+    /// and in those of the third, which is what `label_replace` writes.
+    replacement: u64,
+    /// Bytes of all texts.
+    text: u64,
+    /// The longest value that a label can have.
+    longest: u64,
+    /// All that `label_replace` and `label_join` can have written to one series.
+    written: u64,
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self {
+            call: Call::Plain,
+            operand: 0,
+            most: 0,
+            points: 0,
+            points_before: 0,
+            arguments_before: 0,
+            references: 0,
+            replacement: 0,
+            text: 0,
+            longest: LABEL,
+            written: 0,
+        }
+    }
+}
+
+impl Level {
+    fn end_argument(&mut self) {
+        let references = std::mem::take(&mut self.references);
+        if self.arguments_before == 2 {
+            self.replacement = references;
+        }
+        self.arguments_before += 1;
+    }
+
+    /// The longest value that the call writes to a label.
+    fn writes(&self) -> u64 {
+        match self.call {
+            Call::Replace => {
+                self.replacement.saturating_mul(self.longest).saturating_add(self.text)
+            }
+            Call::Join => {
+                let sources = self.arguments_before.saturating_sub(3);
+                sources.saturating_mul(self.longest.saturating_add(self.text))
+            }
+            Call::Plain | Call::Other => 0,
+        }
+    }
 }
 
 const LEVELS: usize = ExpressionLimits::MOST_DEPTH + 1;
 
-/// The longest operator that is a word, `unless`.
-const WORD: usize = 6;
+/// The longest word that matters, `label_replace`.
+const WORD: usize = 13;
+
+/// What stands in brackets: two durations.
+const BRACKETS: usize = 48;
 
 /// Reads one expression.
 pub struct Scanner {
@@ -40,7 +118,8 @@ pub struct Scanner {
     bytes: usize,
     operators: usize,
     nested_terms: usize,
-    levels: [Level; LEVELS],
+    /// As many as parentheses have been open at once, and one.
+    levels: Vec<Level>,
     /// Open parentheses.
     parentheses: usize,
     /// Signs in a row, which nest as parentheses do.
@@ -54,6 +133,20 @@ pub struct Scanner {
     /// The word that is being read, in lower case, if it is short.
     word: [u8; WORD],
     word_bytes: usize,
+    /// The word before a parenthesis.
+    called: Call,
+    /// What stands in the brackets, without white space.
+    brackets: [u8; BRACKETS],
+    bracket_bytes: usize,
+    has_colon: bool,
+    /// Whether the last operator in braces was `=`.
+    is_equal: bool,
+    /// Bytes of the text that is being read.
+    text_bytes: u64,
+    /// The same, as if it were a regular expression.
+    pattern: Pattern,
+    /// What counted repetitions add to all of them.
+    pattern_weight: u64,
 }
 
 impl Scanner {
@@ -65,7 +158,7 @@ impl Scanner {
             bytes: 0,
             operators: 0,
             nested_terms: 0,
-            levels: [Level::default(); LEVELS],
+            levels: vec![Level::default()],
             parentheses: 0,
             signs: 0,
             in_braces: false,
@@ -74,12 +167,21 @@ impl Scanner {
             operator: false,
             word: [0; WORD],
             word_bytes: 0,
+            called: Call::Plain,
+            brackets: [0; BRACKETS],
+            bracket_bytes: 0,
+            has_colon: false,
+            is_equal: false,
+            text_bytes: 0,
+            pattern: Pattern::default(),
+            pattern_weight: 0,
         }
     }
 
-    /// Begins another expression.
+    /// Begins another expression of the same request: what patterns cost adds up.
     pub fn reset(&mut self) {
-        *self = Self::new(&self.limits);
+        let pattern_weight = self.pattern_weight;
+        *self = Self { pattern_weight, ..Self::new(&self.limits) };
     }
 
     /// Reads another byte.
@@ -88,19 +190,97 @@ impl Scanner {
         if self.bytes > self.limits.bytes {
             return Err(self.excess(Measure::Bytes));
         }
+        let is_content = !(is_space(byte) || matches!(byte, b']' | b'#'));
+        if self.in_brackets && self.is_outside_strings() && is_content {
+            if let Some(place) = self.brackets.get_mut(self.bracket_bytes) {
+                *place = byte;
+            }
+            self.bracket_bytes += 1;
+        }
         match self.state {
-            State::Quoted(quote) if byte == b'\\' => self.state = State::Escaped(quote),
-            State::Quoted(quote) if byte == quote => self.state = State::Plain,
-            State::Raw if byte == b'`' => self.state = State::Plain,
-            State::Escaped(quote) => self.state = State::Quoted(quote),
-            State::Comment if matches!(byte, b'\n' | b'\r') => self.state = State::Plain,
-            State::Quoted(_) | State::Raw | State::Comment => {}
-            State::Word if self.continues_word(byte) => self.keep(byte),
+            State::Quoted(quote) => self.quoted(quote, byte),
+            State::Escaped(quote) => self.escaped(quote, byte),
+            State::Code { quote, base, left, value } => self.code(quote, base, left, value, byte),
+            State::Raw if byte == b'`' => {
+                self.state = State::Plain;
+                Ok(())
+            }
+            State::Raw => self.text(byte),
+            State::Comment => {
+                if matches!(byte, b'\n' | b'\r') {
+                    self.state = State::Plain;
+                }
+                Ok(())
+            }
+            State::Word if self.continues_word(byte) => {
+                self.keep(byte);
+                Ok(())
+            }
             State::Word => {
                 self.end_word()?;
-                self.token(byte)?;
+                self.token(byte)
             }
-            State::Plain => self.token(byte)?,
+            State::Plain => self.token(byte),
+        }
+    }
+
+    fn quoted(&mut self, quote: u8, byte: u8) -> Result<(), Excess> {
+        if byte == b'\\' {
+            self.state = State::Escaped(quote);
+        } else if byte == quote {
+            self.state = State::Plain;
+        } else {
+            return self.text(byte);
+        }
+        Ok(())
+    }
+
+    fn escaped(&mut self, quote: u8, byte: u8) -> Result<(), Excess> {
+        let code = |base, left, value| State::Code { quote, base, left, value };
+        self.state = match byte {
+            b'x' => code(16, 2, 0),
+            b'u' => code(16, 4, 0),
+            b'U' => code(16, 8, 0),
+            b'0'..=b'7' => code(8, 2, u32::from(byte - b'0')),
+            _ => State::Quoted(quote),
+        };
+        match (self.state, byte) {
+            (State::Code { .. }, _) => Ok(()),
+            (_, b'\\' | b'"' | b'\'') => self.text(byte),
+            _ => self.text(b'\n'),
+        }
+    }
+
+    /// What is no digit ends the string for Mimir; here it is read as it stands.
+    fn code(&mut self, quote: u8, base: u8, left: u8, value: u32, byte: u8) -> Result<(), Excess> {
+        let Some(digit) = char::from(byte).to_digit(u32::from(base)) else {
+            self.state = State::Quoted(quote);
+            return self.quoted(quote, byte);
+        };
+        let value = value.wrapping_mul(u32::from(base)).wrapping_add(digit);
+        if left > 1 {
+            self.state = State::Code { quote, base, left: left - 1, value };
+            return Ok(());
+        }
+        self.state = State::Quoted(quote);
+        self.text(u8::try_from(value).unwrap_or(u8::MAX))
+    }
+
+    /// A byte of a string, escapes decoded. It may be a pattern or a replacement.
+    fn text(&mut self, byte: u8) -> Result<(), Excess> {
+        self.text_bytes += 1;
+        let (in_braces, is_equal, bytes) = (self.in_braces, self.is_equal, self.text_bytes);
+        let level = self.level();
+        if !in_braces {
+            level.text += 1;
+            level.references += u64::from(byte == b'$');
+        } else if is_equal {
+            // `absent` makes labels of them.
+            level.longest = level.longest.max(bytes);
+        }
+        self.pattern_weight = self.pattern_weight.saturating_add(self.pattern.push(byte));
+        if self.pattern_weight > MOST_PATTERN_WEIGHT {
+            return Err(self.excess(Measure::Patterns));
         }
         Ok(())
     }
@@ -136,14 +316,19 @@ impl Scanner {
         let word = self.word.get(..self.word_bytes).unwrap_or_default();
         let (is_set, is_offset) =
             (matches!(word, b"and" | b"or" | b"unless" | b"atan2"), word == b"offset");
+        self.called = match word {
+            b"label_replace" => Call::Replace,
+            b"label_join" => Call::Join,
+            _ => Call::Other,
+        };
         self.word_bytes = 0;
         if self.in_braces || !(is_set || is_offset) {
             return Ok(());
         }
-        let operand = self.level().operand;
+        let level = *self.level();
         self.count_operator()?;
         if is_offset {
-            self.level().operand = operand;
+            *self.level() = level;
         }
         Ok(())
     }
@@ -151,6 +336,9 @@ impl Scanner {
     /// The first byte of a token.
     fn token(&mut self, byte: u8) -> Result<(), Excess> {
         let second_of_two = std::mem::take(&mut self.operator);
+        if !(is_space(byte) || matches!(byte, b'#' | b'(')) {
+            self.called = Call::Plain;
+        }
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => Ok(()),
             b'#' => {
@@ -160,10 +348,7 @@ impl Scanner {
             b'"' | b'\'' => self.operand(State::Quoted(byte)),
             b'`' => self.operand(State::Raw),
             b'(' => self.open(),
-            b')' => {
-                self.close();
-                Ok(())
-            }
+            b')' => self.close(),
             b'{' => {
                 self.in_braces = true;
                 self.check_depth(1)?;
@@ -176,15 +361,20 @@ impl Scanner {
             }
             b'[' => {
                 self.in_brackets = true;
+                self.bracket_bytes = 0;
+                self.has_colon = false;
                 self.check_depth(1)
             }
             b']' => {
                 self.in_brackets = false;
                 self.end_operand();
-                Ok(())
+                self.end_brackets()
             }
             b',' => {
                 self.next_operand();
+                if !(self.in_brackets || self.in_braces) {
+                    self.level().end_argument();
+                }
                 Ok(())
             }
             b':' if self.in_brackets => self.subquery(),
@@ -194,13 +384,14 @@ impl Scanner {
             b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'=' | b'!' | b'<' | b'>' | b'~' | b'@' => {
                 self.operator = true;
                 if self.in_braces {
+                    self.is_equal = byte == b'=';
                     return Ok(());
                 }
                 // What comes after `@` belongs to the operand before it.
-                let operand = self.level().operand;
+                let level = *self.level();
                 self.count_operator()?;
                 if byte == b'@' {
-                    self.level().operand = operand;
+                    *self.level() = level;
                 }
                 Ok(())
             }
@@ -214,6 +405,8 @@ impl Scanner {
 
     fn operand(&mut self, state: State) -> Result<(), Excess> {
         self.state = state;
+        self.pattern = Pattern::default();
+        self.text_bytes = 0;
         self.end_operand();
         if self.in_braces { Ok(()) } else { self.count_term() }
     }
@@ -227,20 +420,65 @@ impl Scanner {
         self.parentheses += 1;
         self.after_operand = false;
         self.check_depth(0)?;
-        *self.level() = Level::default();
+        if self.parentheses >= self.levels.len() && self.levels.len() < LEVELS {
+            self.levels.push(Level::default());
+        }
+        *self.level() = Level { call: std::mem::take(&mut self.called), ..Level::default() };
         Ok(())
     }
 
-    fn close(&mut self) {
-        let inside = self.level().most;
+    fn close(&mut self) -> Result<(), Excess> {
+        let mut inside = *self.level();
+        let references = inside.references;
+        inside.end_argument();
+        let writes = inside.writes();
+        let written = inside.written.saturating_add(writes);
         self.parentheses = self.parentheses.saturating_sub(1);
         let level = self.level();
-        level.operand = level.operand.max(inside);
-        level.most = level.most.max(inside);
+        level.operand = level.operand.max(inside.most);
+        level.most = level.most.max(inside.most);
+        level.points =
+            level.points.saturating_add(inside.points).saturating_add(inside.points_before);
+        level.longest = level.longest.max(inside.longest).max(writes);
+        level.written = level.written.max(written);
+        if inside.call == Call::Plain {
+            // `("$1")` is the same text as `"$1"`.
+            level.references += references;
+            level.text += inside.text;
+        }
         self.end_operand();
+        if written.max(inside.longest) > self.limits.label_bytes as u64 {
+            return Err(self.excess(Measure::LabelBytes));
+        }
+        self.check_points()
+    }
+
+    fn end_brackets(&mut self) -> Result<(), Excess> {
+        if !self.has_colon {
+            return Ok(());
+        }
+        let most = self.limits.subquery_points as u64;
+        let read = self.brackets.get(..self.bracket_bytes).and_then(subquery::points);
+        let is_too_fine = read.is_none_or(|read| read.in_a_day > most);
+        let points = read.map_or(u64::MAX, |read| read.points);
+        let level = self.level();
+        level.points = level.points.max(1).saturating_mul(points);
+        if is_too_fine {
+            return Err(self.excess(Measure::SubqueryPoints));
+        }
+        self.check_points()
+    }
+
+    fn check_points(&mut self) -> Result<(), Excess> {
+        let level = self.level();
+        if level.points.saturating_add(level.points_before) > self.limits.subquery_points as u64 {
+            return Err(self.excess(Measure::SubqueryPoints));
+        }
+        Ok(())
     }
 
     fn subquery(&mut self) -> Result<(), Excess> {
+        self.has_colon = true;
         let level = self.level();
         level.operand = level.operand.saturating_add(1);
         level.most = level.most.max(level.operand);
@@ -265,7 +503,10 @@ impl Scanner {
         self.after_operand = false;
         self.signs = 0;
         if !self.in_brackets {
-            self.level().operand = 0;
+            let level = self.level();
+            level.operand = 0;
+            level.points_before =
+                level.points_before.saturating_add(std::mem::take(&mut level.points));
         }
     }
 
@@ -294,7 +535,7 @@ impl Scanner {
     }
 
     fn level(&mut self) -> &mut Level {
-        let at = self.parentheses.min(LEVELS - 1);
+        let at = self.parentheses.min(self.levels.len() - 1);
         &mut self.levels[at]
     }
 
@@ -306,7 +547,14 @@ impl Scanner {
             Measure::Subqueries => limits.subqueries,
             Measure::Operators => limits.operators,
             Measure::NestedTerms => limits.nested_terms,
+            Measure::SubqueryPoints => limits.subquery_points,
+            Measure::LabelBytes => limits.label_bytes,
+            Measure::Patterns => usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX),
         };
         Excess { measure, most, at: self.bytes }
     }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }

@@ -31,13 +31,13 @@ fn what_costs_mimir_more_than_linear_time_is_too_much() {
         (nested("(\"a)\"+", "x", ")", 101), Measure::Depth),
         (nested("('\\')' + ", "x", ")", 101), Measure::Depth),
         (nested("(`)\\` + ", "x", ")", 101), Measure::Depth),
-        (nested("max_over_time(", "x", "[5m:1m])", 6), Measure::Subqueries),
-        (nested("max_over_time((", "x", ")[5m:])", 6), Measure::Subqueries),
-        (nested("max_over_time(1+", "x", "[5m : 1m] @ 5 offset 5m)", 6), Measure::Subqueries),
-        (nested("max_over_time(", "x", "[5m#]\n:1m])", 6), Measure::Subqueries),
-        (nested("max_over_time(", "x", "[(5m + 1m) : (1m)])", 6), Measure::Subqueries),
-        (format!("x{}", "[5m:1m]".repeat(6)), Measure::Subqueries),
-        (format!("x{}", "[5m:1m] @ start() offset (-1m)".repeat(6)), Measure::Subqueries),
+        (nested("max_over_time(", "x", "[1m:1m])", 6), Measure::Subqueries),
+        (nested("max_over_time((", "x", ")[1m:])", 6), Measure::Subqueries),
+        (nested("max_over_time(1+", "x", "[1m : 1m] @ 5 offset 5m)", 6), Measure::Subqueries),
+        (nested("max_over_time(", "x", "[1m#]\n:1m])", 6), Measure::Subqueries),
+        (nested("max_over_time(", "x", "[(5m + 1m) : (1m)])", 6), Measure::SubqueryPoints),
+        (format!("x{}", "[1m:1m]".repeat(6)), Measure::Subqueries),
+        (format!("x{}", "[1m:1m] @ start() offset (-1m)".repeat(6)), Measure::Subqueries),
         (chain("a", "+", 401), Measure::Operators),
         (chain("a", " oR ", 401), Measure::Operators),
         (chain("a", "\nunless\n", 401), Measure::Operators),
@@ -99,6 +99,142 @@ fn an_excess_says_which_limit_and_where() {
     assert_eq!(excess.to_string(), said);
 }
 
+// 565 bytes grew a text to more than 16 MiB, at which Mimir ends itself.
+#[test]
+fn texts_that_are_multiplied_are_too_much() {
+    let ten = "${1}".repeat(10);
+    let grown = |replacement: &str, times| {
+        nested(
+            "label_replace(",
+            "vector(1)",
+            &format!(",\"a\",{replacement},\"a\",\"(.*)\")"),
+            times,
+        )
+    };
+    let joined = nested("label_join(", "x", r#","a","-","a","b","c")"#, 5);
+    let long = "x".repeat(30_000);
+    for expr in [
+        format!("count({})", grown(&format!("\"{ten}\""), 7)),
+        grown(&format!("\"{ten}\""), 2),
+        grown(&format!("'{ten}'"), 2),
+        grown(&format!("`{ten}`"), 2),
+        grown(&format!("((\"{ten}\"))"), 2),
+        grown(&format!("\"{}\"", r"\x24{1}".repeat(10)), 2),
+        grown(&format!("\"{}\"", r"\044{1}".repeat(10)), 2),
+        grown(&format!("\"{}\"", r"\u0024{1}".repeat(10)), 2),
+        grown(&format!("\"{}\"", r"\U00000024{1}".repeat(10)), 2),
+        grown(&format!("\"{ten}\""), 2).replace("label_replace(", "label_replace # (\n ("),
+        nested(
+            "label_replace((0 + ",
+            "vector(1)",
+            &format!("),\"a\",\"{ten}\",\"a\",\"(.*)\")"),
+            2,
+        ),
+        grown(&format!("\"{}\"", "$1".repeat(65)), 1),
+        grown("\"$1$1\"", 6),
+        joined.clone(),
+        format!("sum(1 + {joined}) by (x)"),
+        grown(&format!("\"{ten}\""), 1).replace(
+            "vector(1)",
+            &format!("label_join(x,\"a\",\"\",{})", vec!["\"a\""; 10].join(",")),
+        ),
+        format!("label_join(x,\"a\",\"{long}\",\"a\",\"a\",\"a\",\"a\",\"a\")"),
+        grown(&format!("\"$1$1{long}\""), 3),
+        grown("\"$1$1$1$1$1\"", 1).replace("vector(1)", &format!("absent({{a=\"{long}\"}})")),
+        nested("label_replace(", "x", r#", "a", "$1", "b", "(.*)")"#, 70),
+    ] {
+        let start: String = expr.chars().take(120).collect();
+        assert_eq!(excess(&expr), Some(Measure::LabelBytes), "{start}…");
+    }
+    let replaced = r#"label_replace(up{job="a"}, "pod", "$1-$2", "instance", "^(.*):([0-9]+)$")"#;
+    for expr in [
+        r#"label_replace(kube_pod_info, "node", "$1", "instance", "(.*)")"#.to_owned(),
+        chain(replaced, " or ", 50),
+        nested("label_replace(", "x", r#", "a", "$1-$2", "b", "(.*)-(.*)")"#, 4),
+        r#"label_join(x, "key", "/", "cluster", "namespace", "workload", "pod", "container")"#
+            .to_owned(),
+        format!("label_join({replaced}, \"key\", \"/\", \"a\", \"b\", \"c\")"),
+        // Patterns end in `$`, and matchers have texts of their own.
+        nested("label_replace(", "x{y=~\"$$$$\"}", r#", "a", "$1", "b", "^(.*)$")"#, 20),
+    ] {
+        assert_eq!(check(&expr, &ExpressionLimits::default()), Ok(()), "{expr:.120}");
+    }
+    let said = check(&joined, &ExpressionLimits::default()).unwrap_err().to_string();
+    assert!(said.contains("label_replace and label_join"), "{said}");
+}
+
+// 40 bytes cost 280 MB, and 55 more than a minute.
+#[test]
+fn subqueries_are_counted_by_their_points() {
+    for expr in [
+        "count_over_time(vector(1)[5h:1ms])",
+        "count_over_time(vector(1)[ 5h : 1ms ])",
+        "count_over_time(vector(1)[5h#]\n:1ms])",
+        "count_over_time(vector(1)[18000:0.001])",
+        "count_over_time(vector(1)[--5h:+1ms])",
+        "count_over_time(vector(1)[1y:1m])",
+        "count_over_time(vector(1)[1y:])",
+        // Evaluated for a day of a range query, whatever its own range is.
+        "count_over_time(vector(1)[1s:1ms])",
+        "sum_over_time(sum_over_time(vector(1)[24h:1s])[24h:1s])",
+        "sum_over_time((1 + abs(-sum_over_time(vector(1)[1h:1s])))[1h:1s])",
+        "sum_over_time(sum(sum_over_time(x[1h:1s])) by (a)[1h:1s] offset 5m)",
+        "x[1h:1s] @ 5 offset 5m [1h:1s]",
+        "max_over_time((a[2h:1m] + b[5h:1s])[1h:1m])",
+        "a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s]",
+        "f(a[1d:1s], a[1d:1s], a[1d:1s], a[1d:1s], (a[1d:1s]), a[1d:1s])",
+        // Mimir takes these.
+        "count_over_time(vector(1)[(5h):1m])",
+        "count_over_time(vector(1)[5h*100:1m])",
+        "count_over_time(vector(1)[max(5h,1y):1m])",
+        "count_over_time(vector(1)[5h:step()])",
+        "count_over_time(vector(1)[3e9:0x1])",
+        "count_over_time(vector(1)[1_000_000:1])",
+    ] {
+        assert_eq!(excess(expr), Some(Measure::SubqueryPoints), "{expr}");
+    }
+    for expr in [
+        "max_over_time(deriv(rate(a[5m])[30m:1m])[1h:5m])",
+        "quantile_over_time(0.99, rate(a[5m])[1d:1m])",
+        "max_over_time(sum(rate(a[5m]))[7d:1m]) + avg_over_time(b[30d:5m])",
+        "max_over_time(rate(a[1m])[10m:1s])",
+        "avg_over_time(max_over_time(a[1h:1m])[1d:5m])",
+        "rate(a[(5m + 1m)]) + rate(a[step()]) offset (5m * 2)",
+    ] {
+        assert_eq!(check(expr, &ExpressionLimits::default()), Ok(()), "{expr}");
+    }
+}
+
+// 7 KB cost 200 MB, 21 KB a gigabyte.
+#[test]
+fn counted_repetitions_are_written_out() {
+    let many = ".{1000}".repeat(1_000);
+    for expr in [
+        format!("count({{a=~\"{many}\"}})"),
+        format!("{{a!~'{many}'}}"),
+        format!("{{a=~`{many}`}}"),
+        format!("{{a=~\"{}\"}}", r".\x7b1000}".repeat(40)),
+        format!("{{a=~\"{}\"}}", r".{\061000}".repeat(40)),
+        format!("label_replace(x,\"a\",\"$1\",\"b\",\"{many}\")"),
+        format!("label_replace(x,\"a\",\"$1\",\"b\",(\"{many}\"))"),
+        format!("{{{}}}", vec!["a=~\".{1000}\""; 40].join(",")),
+        chain("{a=~\".{1000}\"}", " or ", 40),
+        "{a=~\"((a{10}){10}b{9}){10}\"}".replace("10", "90"),
+        format!("{{a=~\"{}\"}}", r"\\pL".repeat(300)),
+    ] {
+        let start: String = expr.chars().take(80).collect();
+        assert_eq!(excess(&expr), Some(Measure::Patterns), "{start}…");
+    }
+    for expr in [
+        r#"{a=~"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"}"#,
+        r#"{ip=~"([0-9]{1,3}\\.){3}[0-9]{1,3}", pod=~".*-[a-z0-9]{8,10}-[a-z0-9]{5}"}"#,
+        r#"label_replace(x, "a", "$1", "pod", "(.+)-[^-]{5,10}-[^-]{5}")"#,
+    ] {
+        assert_eq!(check(expr, &ExpressionLimits::default()), Ok(()), "{expr}");
+        assert_eq!(excess(&chain(expr, " or ", 20)), None, "{expr}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_scanner_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
@@ -129,7 +265,7 @@ proptest! {
     // A limit that holds goes on holding when it is raised.
     #[test]
     fn higher_limits_refuse_nothing_more(expr in "[-+(){}\\[\\]:,a \"'#\\n]{0,200}") {
-        let tight = ExpressionLimits { depth: 5, operators: 5, nested_terms: 50, subqueries: 1, bytes: 150 };
+        let tight = ExpressionLimits { depth: 5, operators: 5, nested_terms: 50, subqueries: 1, bytes: 150, subquery_points: 100, label_bytes: 4_096 };
         if check(&expr, &tight).is_ok() {
             prop_assert_eq!(check(&expr, &ExpressionLimits::default()), Ok(()));
         }

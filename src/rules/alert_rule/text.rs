@@ -83,7 +83,7 @@ pub(super) fn expr(text: Option<&str>, limits: &ExpressionLimits, faults: &mut F
         );
     }
     if expr.len() <= MAX_EXPR_BYTES
-        && let Err(excess) = expression::check(&expr, limits)
+        && let Err(excess) = expression::check(&expr, &limits.in_rules())
     {
         let before = expr.floor_char_boundary(excess.at.saturating_sub(1));
         faults.add_at("expr", Position::of(&expr, before), excess.to_string());

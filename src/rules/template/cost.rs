@@ -15,22 +15,18 @@ use crate::mimir::expression;
 /// A label's value, by Mimir's default limit; also an address of the operator's.
 pub(super) const LABEL: u64 = 2_048;
 /// All labels of a series, as they are printed.
-const LABELS: u64 = 16 << 10;
+const LABELS: u64 = 8 << 10;
 /// A value as it is printed: a number, or a native histogram.
-const VALUE: u64 = 4_096;
+pub(super) const VALUE: u64 = 1_024;
 /// A number that a function gives.
 pub(super) const NUMBER: u64 = 64;
 /// A sample, which is printed with its labels.
 pub(super) const SAMPLE: u64 = LABELS + VALUE;
-/// The result of a query, which is printed as addresses.
-const SERIES: u64 = 16 << 10;
+/// One series of a query's result, which is printed as addresses.
+const ADDRESS: u64 = 24;
 
 /// How often a loop goes round that runs over labels.
 const TURNS_OVER_LABELS: u64 = 32;
-/// And one over a query. A query may give more series, but then the query itself is the cost.
-const TURNS_OVER_SERIES: u64 = 16;
-/// Text as it is in such a loop counts more: a few words for each series, not a page.
-const TEXT_IN_SERIES: u64 = 512;
 /// A loop's body is read so often at most before its variables are said to grow.
 const PASSES: usize = 8;
 /// Nodes and operands that are read, with all passes of all loops.
@@ -64,11 +60,13 @@ pub(super) struct Value {
     /// What stands for it when it is measured as an expression: itself, or the same with constants
     /// in place of data that cannot change its structure.
     pub(super) expression: Option<Rc<str>>,
+    /// Of the result of a query: how many series it has at most, if the query says so.
+    pub(super) series: Option<u64>,
 }
 
 impl Value {
     pub(super) fn new(shape: Shape, bytes: u64) -> Self {
-        Self { shape, bytes, constant: None, expression: None }
+        Self { shape, bytes, constant: None, expression: None, series: None }
     }
 
     pub(super) fn text(bytes: u64) -> Self {
@@ -78,6 +76,12 @@ impl Value {
     pub(super) fn constant(text: &str) -> Self {
         let known = Some(Rc::from(text));
         Self { constant: known.clone(), expression: known, ..Self::text(text.len() as u64) }
+    }
+
+    /// The result of a query. Without a bound it can be handed on, but not printed.
+    fn series(most: Option<u64>) -> Self {
+        let bytes = most.map_or(MAX_PRODUCED_BYTES + 1, |most| most.saturating_mul(ADDRESS));
+        Self { series: most, ..Self::new(Shape::Series, bytes) }
     }
 
     pub(super) fn number() -> Self {
@@ -92,6 +96,7 @@ impl Value {
             bytes: self.bytes.max(other.bytes),
             constant: same(&self.constant, &other.constant),
             expression: same(&self.expression, &other.expression),
+            series: self.series.zip(other.series).map(|(one, other)| one.max(other)),
         }
     }
 
@@ -122,8 +127,7 @@ pub(super) fn charge(nodes: &[Node<'_>], budget: &mut Budget<'_>) -> Result<(), 
         ("value", Value::new(Shape::Number, VALUE)),
     ];
     let dot = Value::new(Shape::Data, 3 * LABELS);
-    let mut reader =
-        Reader { budget, variables, turns: 1, text_turns: 1, loops: Vec::new(), steps: 0 };
+    let mut reader = Reader { budget, variables, turns: 1, loops: Vec::new(), steps: 0 };
     reader.nodes(nodes, &dot)
 }
 
@@ -132,7 +136,6 @@ pub(super) struct Reader<'a, 'b, 't> {
     variables: Vec<(&'t str, Value)>,
     /// How often what is read now may run.
     turns: u64,
-    text_turns: u64,
     /// What the loops around it run over, the outermost first.
     loops: Vec<Shape>,
     steps: usize,
@@ -143,15 +146,15 @@ impl<'t> Reader<'_, '_, 't> {
         for node in nodes {
             match node {
                 Node::Text(bytes) => {
-                    let bytes = (*bytes as u64).saturating_mul(self.text_turns);
+                    let bytes = (*bytes as u64).saturating_mul(self.turns);
                     self.produce(bytes, 0)?;
                 }
                 Node::Print(pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
-                    if pipeline.variables.is_empty() {
-                        self.charge(value.bytes, pipeline.at)?;
-                    } else {
+                    if !pipeline.variables.is_empty() {
                         self.set(pipeline, &[value])?;
+                    } else if value.shape == Shape::Series || !ends_in_call(pipeline) {
+                        self.charge(value.bytes, pipeline.at)?;
                     }
                 }
                 Node::Block { kind, pipeline, body, otherwise } => {
@@ -181,15 +184,21 @@ impl<'t> Reader<'_, '_, 't> {
         over: &Value,
         body: &[Node<'t>],
     ) -> Result<(), Fault> {
-        let (turns, text_turns, key, element) = match over.shape {
+        let (turns, key, element) = match over.shape {
             Shape::Series => {
-                let sample = Value::new(Shape::Sample, SAMPLE);
-                (TURNS_OVER_SERIES, TEXT_IN_SERIES, Value::number(), sample)
+                let Some(turns) = over.series else {
+                    return Err(Fault::new(
+                        pipeline.at,
+                        "a loop may run only over a query that says how many series it gives: wrap it in \
+                         topk(10, ...), bottomk or limitk (at most 100, without by), or sum it up",
+                    ));
+                };
+                (turns, Value::number(), Value::new(Shape::Sample, SAMPLE))
             }
             // All of them together are no longer than `LABELS`.
             Shape::Labels => {
                 let one = LABELS / TURNS_OVER_LABELS;
-                (TURNS_OVER_LABELS, TURNS_OVER_LABELS, Value::text(one / 4), Value::text(one))
+                (TURNS_OVER_LABELS, Value::text(one / 4), Value::text(one))
             }
             _ => {
                 return Err(Fault::new(
@@ -204,10 +213,9 @@ impl<'t> Reader<'_, '_, 't> {
                 "loops may not be nested, except for one over labels in one over a query",
             ));
         }
-        let (old_turns, old_text_turns) = (self.turns, self.text_turns);
+        let old_turns = self.turns;
         let (produced, queries) = (self.budget.produced, self.budget.queries);
         self.turns = self.turns.saturating_mul(turns);
-        self.text_turns = self.text_turns.saturating_mul(text_turns);
         self.loops.push(over.shape);
         let outer = self.variables.len();
         for pass in 0.. {
@@ -232,7 +240,7 @@ impl<'t> Reader<'_, '_, 't> {
             }
         }
         self.loops.pop();
-        (self.turns, self.text_turns) = (old_turns, old_text_turns);
+        self.turns = old_turns;
         Ok(())
     }
 
@@ -344,8 +352,7 @@ impl<'t> Reader<'_, '_, 't> {
         arguments: &[Value],
     ) -> Result<Value, Fault> {
         if name == "query" {
-            self.query(operand.at, arguments)?;
-            return self.produced(Value::new(Shape::Series, SERIES), operand.at);
+            return self.query(operand.at, arguments).map(Value::series);
         }
         let called = functions::call(name, arguments);
         let called = called.map_err(|reason| Fault::new(operand.at, reason))?;
@@ -353,7 +360,8 @@ impl<'t> Reader<'_, '_, 't> {
         self.produced(called.value, operand.at)
     }
 
-    fn query(&mut self, at: usize, arguments: &[Value]) -> Result<(), Fault> {
+    /// Tells how many series the query gives at most.
+    fn query(&mut self, at: usize, arguments: &[Value]) -> Result<Option<u64>, Fault> {
         if !self.loops.is_empty() {
             return Err(Fault::new(at, "no query can be asked in a loop"));
         }
@@ -371,12 +379,16 @@ impl<'t> Reader<'_, '_, 't> {
                  printf \"up{instance=%q}\" $labels.instance | query",
             ));
         };
-        expression::check(expression, self.budget.expressions)
-            .map_err(|excess| Fault::new(at, format!("the query {excess}")))
+        expression::check(expression, &self.budget.expressions.in_rules())
+            .map_err(|excess| Fault::new(at, format!("the query {excess}")))?;
+        Ok(expression::most_series(expression))
     }
 
     fn produced(&mut self, value: Value, at: usize) -> Result<Value, Fault> {
-        self.charge(value.bytes, at)?;
+        // A query's result is no text before it is printed.
+        if value.shape != Shape::Series {
+            self.charge(value.bytes, at)?;
+        }
         Ok(value)
     }
 
@@ -397,6 +409,12 @@ impl<'t> Reader<'_, '_, 't> {
         }
         Ok(())
     }
+}
+
+/// Whether its value has been charged when it was made.
+fn ends_in_call(pipeline: &Pipeline<'_>) -> bool {
+    let last = pipeline.commands.last().and_then(|command| command.first());
+    last.is_some_and(|first| matches!(first.term, Term::Function(_)) && first.fields.is_empty())
 }
 
 fn undefined(at: usize, name: &str) -> Fault {

@@ -6,7 +6,7 @@ use super::cost::{Shape, Value};
 use crate::mimir::expression::{ExpressionLimits, Scanner};
 
 /// The largest width and precision.
-const MOST_WIDTH: u64 = 1_000;
+const MOST_WIDTH: u64 = 100;
 /// What a number may be, by `%f`.
 const WIDEST_NUMBER: u64 = 340;
 /// What `fmt` says of an argument that does not fit its verb, beside the argument.
@@ -61,6 +61,10 @@ pub(super) fn printf(arguments: &[Value]) -> Result<Value, String> {
     Ok(Value { expression: template.expression.map(Rc::from), ..Value::text(bytes) })
 }
 
+/// Stands for a number: of the same kind for the lexer, but in no duration and no `topk(N, …)`, where
+/// its size would matter.
+const SOME_NUMBER: &str = "0e0";
+
 /// The format with constants in place of what cannot change the structure of an expression: what
 /// `%q` writes is one string of `PromQL`, if it stands in no string itself, and a number is a number.
 struct Template {
@@ -77,6 +81,8 @@ impl Template {
             subqueries: usize::MAX,
             operators: usize::MAX,
             nested_terms: usize::MAX,
+            subquery_points: usize::MAX,
+            label_bytes: usize::MAX,
         };
         Self { expression: Some(String::new()), scanner: Scanner::new(&limits) }
     }
@@ -99,7 +105,9 @@ impl Template {
                 let constant = constant.to_owned();
                 self.text(&constant);
             }
-            ('v' | 'd' | 'f' | 'g' | 'e', Some(Shape::Number), _) if !is_indexed => self.text("0"),
+            ('v' | 'd' | 'f' | 'g' | 'e', Some(Shape::Number), _) if !is_indexed => {
+                self.text(SOME_NUMBER)
+            }
             _ => self.expression = None,
         }
     }

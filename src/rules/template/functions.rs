@@ -1,8 +1,9 @@
 //! The functions of Prometheus' templates (`template/template.go`) and of Go's `text/template`: what
 //! the longest is that each can give.
 
-use super::cost::{LABEL, NUMBER, SAMPLE, Shape, Value};
+use super::cost::{LABEL, NUMBER, SAMPLE, Shape, VALUE, Value};
 use super::format;
+use crate::mimir::expression::Pattern;
 
 /// What a call gives and costs.
 pub(super) struct Called {
@@ -26,7 +27,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         "not" | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "len" | "now" | "parseDuration"
         | "toDuration" | "value" => {
             // The value of a sample may be a histogram, which is read as it stands.
-            if name == "value" { Value::new(Shape::Number, 2 * LABEL) } else { Value::number() }
+            if name == "value" { Value::new(Shape::Number, VALUE) } else { Value::number() }
         }
         "humanize" | "humanize1024" | "humanizeDuration" | "humanizePercentage"
         | "humanizeTimestamp" => Value::text(NUMBER),
@@ -50,8 +51,8 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         },
         "args" => Value::new(Shape::Any, bytes.saturating_add(arguments.len() as u64 * 16)),
         "safeHtml" | "stripPort" | "stripDomain" => times(1),
-        // A character may become three times as long: "ŉ" -> "ʼN", "ΐ" -> "Ϊ́".
-        "title" | "toUpper" | "toLower" => times(3),
+        // Each character becomes one other, of three bytes for two at the most: "Ⱥ" -> "ⱥ".
+        "title" | "toUpper" | "toLower" => times(2),
         "urlquery" | "urlQueryEscape" => times(3),
         "html" => times(5),
         "js" => times(6),
@@ -79,29 +80,18 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
     Ok(Called { value, work })
 }
 
-/// The most that a pattern may be, its length times its counted repetitions.
-const MOST_WEIGHT: u64 = 64 << 10;
+/// The most that a pattern may be, counted repetitions written out.
+const MOST_WEIGHT: u64 = 8 << 10;
 
 /// What a match costs. Go's regular expressions take time in proportion to pattern times text, after
 /// counted repetitions such as `{3}` have been written out.
 fn matching(arguments: &[Value], text: Option<&Value>) -> Result<u64, String> {
     let pattern = arguments.first().and_then(|pattern| pattern.constant.as_deref());
     let pattern = pattern.ok_or("a pattern must be a text that stands in the template")?;
-    let weight = weight(pattern);
+    let weight = Pattern::weight(pattern);
     if weight > MOST_WEIGHT {
         return Err("the pattern is too large; shorten it or its repetitions".to_owned());
     }
     // A step of the matcher is cheaper than a byte that is produced.
     Ok(text.map_or(0, |text| text.bytes).saturating_mul(weight) / 64)
-}
-
-/// As if all counted repetitions stood inside one another.
-fn weight(pattern: &str) -> u64 {
-    let mut weight = pattern.len() as u64;
-    for counted in pattern.split('{').skip(1) {
-        let counts = counted.split('}').next().unwrap_or_default().split(',');
-        let most = counts.filter_map(|count| count.trim().parse::<u64>().ok()).max();
-        weight = weight.saturating_mul(most.unwrap_or(1).max(1));
-    }
-    weight
 }

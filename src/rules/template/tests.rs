@@ -23,14 +23,14 @@ const ORDINARY: [&str; 48] = [
     "{{ $value | printf \"%.1f\" }} and {{ printf \"%5.2f|%-10s|%05d\" $value $labels.job 5 }}",
     "{{ with query \"up\" }}{{ . | first | value | humanize }}{{ end }}",
     "{{ with query \"some_metric{instance='someinstance'}\" }}{{ . | first | value }}{{ else }}none{{ end }}",
-    "{{ range query \"up == 0\" }}\n  {{ .Labels.instance }} {{ .Value }}\n{{ end }}",
+    "{{ range query \"topk(10, up == 0)\" }}\n  {{ .Labels.instance }} {{ .Value }}\n{{ end }}",
     "{{ range query \"topk(5, rate(a[5m]))\" | sortByLabel \"instance\" }}{{ .Labels.instance }}: {{ .Value | humanize }}, {{ end }}",
     "{{ query \"sum(up)\" | first | value }}",
     "{{ with printf \"sum(rate(a{job=%q}[5m]))\" $labels.job | query }}{{ . | first | value }}{{ end }}",
     "{{ with query (printf \"up{instance=%q,job=%q} > %v\" $labels.instance .Labels.job $value) }}{{ . | first | label \"instance\" }}{{ end }}",
     "{{ $q := \"up\" }}{{ with query $q }}{{ len . }}{{ end }}",
-    "{{ range $i, $sample := query \"up\" }}{{ if $i }}, {{ end }}{{ $sample.Labels.job }}{{ end }}",
-    "{{ range query \"up\" }}{{ range $name, $value := .Labels }}{{ $name }}={{ $value }} {{ end }}{{ end }}",
+    "{{ range $i, $sample := query \"topk(5, up)\" }}{{ if $i }}, {{ end }}{{ $sample.Labels.job }}{{ end }}",
+    "{{ range query \"topk(5, up)\" }}{{ range $name, $value := .Labels }}{{ $name }}={{ $value }} {{ end }}{{ end }}",
     "{{ range $k, $v := $labels }}{{ $k }}={{ $v }}\n{{ end }}",
     "{{ if gt $value 0.9 }}critical{{ else if gt $value 0.5 }}warning{{ else }}info{{ end }}",
     "{{ if and (eq $labels.env \"prod\") (not (match \"^test\" $labels.job)) }}page{{ end }}",
@@ -50,9 +50,9 @@ const ORDINARY: [&str; 48] = [
     "{{ $value | toDuration }} {{ parseDuration \"1h\" }} {{ now }}",
     "{{ with $x := $labels.team }}{{ $x }}{{ else with $labels.group }}{{ . }}{{ end }}",
     "{{ $severity := \"warning\" }}{{ if gt $value 5.0 }}{{ $severity = \"critical\" }}{{ end }}{{ $severity }}",
-    "{{ $found := false }}{{ range query \"up\" }}{{ if eq .Value 0.0 }}{{ $found = true }}{{ end }}{{ end }}{{ $found }}",
-    "{{ $last := \"\" }}{{ range query \"up\" }}{{ $last = .Labels.instance }}{{ end }}{{ $last }}",
-    "{{ range query \"up\" }}{{ if eq .Labels.a \"b\" }}{{ break }}{{ else }}{{ continue }}{{ end }}{{ end }}",
+    "{{ $found := false }}{{ range query \"topk(5, up)\" }}{{ if eq .Value 0.0 }}{{ $found = true }}{{ end }}{{ end }}{{ $found }}",
+    "{{ $last := \"\" }}{{ range query \"topk(5, up)\" }}{{ $last = .Labels.instance }}{{ end }}{{ $last }}",
+    "{{ range query \"topk(5, up)\" }}{{ if eq .Labels.a \"b\" }}{{ break }}{{ else }}{{ continue }}{{ end }}{{ end }}",
     "{{ index $labels \"instance\" }} {{ index (query \"up\") 0 }} {{ slice $labels.sha 0 7 }}",
     "{{ print $labels.a \"-\" $labels.b }}{{ println 1 2 }}{{ html $labels.a }}{{ js $labels.b }}{{ urlquery $labels.c }}",
     "{{ $labels.a | urlQueryEscape }} {{ len $labels }} {{ -3 }} {{- 3 }} {{ 1e3 }} {{ 0x1F }} {{ nil | print }}",
@@ -68,18 +68,91 @@ fn what_alerts_use_passes() {
     }
 }
 
-// All of these in one rule, too: no budget is spent by habit.
+// In the style of kubernetes-mixin: a summary, a description with ten labels, and everything there is.
 #[test]
-fn a_rule_with_a_dozen_ordinary_annotations_passes() {
+fn a_rule_with_ordinary_annotations_passes() {
     let limits = ExpressionLimits::default();
     let mut budget = Budget::new(&limits);
-    for _ in 0..12 {
-        for template in [
-            "{{ $labels.instance }} {{ $labels.job }} {{ $value | humanize }}",
-            "VALUE = {{ $value }}\n  LABELS = {{ $labels }}",
-        ] {
-            assert_eq!(budget.charge(template), Ok(()));
-        }
+    let ten = "{{ $labels.namespace }}/{{ $labels.pod }} ({{ $labels.container }}) ".repeat(3)
+        + "on {{ $labels.node }} at {{ $value | humanizePercentage }}";
+    for template in [
+        "{{ $labels.instance }} {{ $labels.job }} {{ $value | humanize }}",
+        &ten,
+        "VALUE = {{ $value }}\n  LABELS = {{ $labels }}",
+        "https://runbooks.example/{{ $labels.alertname | toLower }}",
+        "{{ with query \"sum(up)\" }}{{ . | first | value | humanize }}{{ end }}",
+    ] {
+        assert_eq!(budget.charge(template), Ok(()), "{template}");
+    }
+}
+
+// Both were seen on a real Mimir: 10,000 series in a loop made an annotation of 40 MB, on which it ends
+// itself, and 60 KB for each of 5,000 alerts cost it a gigabyte.
+#[test]
+fn what_grows_with_the_number_of_series_is_refused() {
+    let four = "{{ printf \"%1000d\" 1 }}".repeat(4);
+    let padded = "{{ printf \"%100d\" 1 }}".repeat(600);
+    let unbounded = "wrap it in topk(10, ...)";
+    for (template, reason) in [
+        (format!("{{{{ range query \"many\" }}}}{four}{{{{ end }}}}"), unbounded),
+        (format!("{{{{ range query \"topk(10, a)\" }}}}{four}{{{{ end }}}}"), "a width must be at most 100"),
+        ("{{ printf \"%1000d\" 1 }}".repeat(60), "a width must be at most 100"),
+        ("{{ printf \"%.101f\" 1.0 }}".to_owned(), "a width must be at most 100"),
+        (padded, "could produce more than 65536 bytes"),
+        ("{{ $s := query \"many\" }}{{ range $s }}{{ end }}".to_owned(), unbounded),
+        ("{{ with query \"many\" }}{{ range . }}{{ end }}{{ end }}".to_owned(), unbounded),
+        ("{{ range query \"many\" | sortByLabel \"a\" }}{{ end }}".to_owned(), unbounded),
+        ("{{ range slice (query \"many\") 1 }}{{ end }}".to_owned(), unbounded),
+        ("{{ range or (query \"sum(a)\") (query \"many\") }}{{ end }}".to_owned(), unbounded),
+        (
+            "{{ $s := query \"sum(a)\" }}{{ if true }}{{ $s = query \"a\" }}{{ end }}{{ range $s }}{{ end }}"
+                .to_owned(),
+            unbounded,
+        ),
+        ("{{ range query \"topk(101, a)\" }}{{ end }}".to_owned(), unbounded),
+        ("{{ range query \"topk(10, a) or a\" }}{{ end }}".to_owned(), unbounded),
+        ("{{ range query \"topk(10, a) by (b)\" }}{{ end }}".to_owned(), unbounded),
+        ("{{ range query \"sum by (b) (a)\" }}{{ end }}".to_owned(), unbounded),
+        ("{{ range printf \"topk(%v, a)\" $value | query }}{{ end }}".to_owned(), unbounded),
+        ("{{ range printf \"topk(1%v, a)\" $value | query }}{{ end }}".to_owned(), unbounded),
+        ("{{ query \"many\" }}".to_owned(), "could produce more than"),
+        ("{{ $s := query \"many\" }}{{ $s }}".to_owned(), "could produce more than"),
+        ("{{ print (query \"many\") }}".to_owned(), "could produce more than"),
+        (
+            "{{ printf \"count_over_time(a[%v:1])\" $value | query | len }}".to_owned(),
+            "plain durations",
+        ),
+        (
+            "{{ printf \"count_over_time(a[1m:%v])\" $value | query | len }}".to_owned(),
+            "plain durations",
+        ),
+        // A label is printed as often as it likes, so it must not have grown before.
+        (
+            format!(
+                "{{{{ query `label_replace(up, \"a\", \"{}\", \"b\", \"(.*)\")` | first | label \"a\" }}}}",
+                "$1".repeat(9)
+            ),
+            "by label_replace",
+        ),
+        (
+            format!("{{{{ query `absent(a{{b=\"{}\"}})` | len }}}}", "x".repeat(20_000)),
+            "by label_replace",
+        ),
+        ("{{ range query \"topk(100, a)\" }}{{ .Labels }}{{ end }}".to_owned(), "could produce more than"),
+    ] {
+        let said = fault(&template).unwrap_or_default();
+        assert!(said.contains(reason), "{template:.120}: {said:?} instead of {reason:?}");
+    }
+    for template in [
+        "{{ with query \"many\" }}{{ . | first | value }}{{ end }}",
+        "{{ $s := query \"many\" }}{{ if $s }}{{ len $s }} {{ $s | first | label \"a\" }}{{ end }}",
+        "{{ range query \"topk(10, many)\" }}{{ .Labels.instance }}: {{ .Value | humanize }}\n{{ end }}",
+        "{{ range query \"limitk(20, many)\" | sortByLabel \"a\" }}{{ .Labels.a }} {{ end }}",
+        "{{ range query \"count(many)\" }}{{ .Value }}{{ end }}",
+        "{{ $s := query \"bottomk(5, many)\" }}{{ range $s }}{{ .Labels.a }}{{ end }}",
+        "{{ range printf \"topk(5, up{job=%q})\" $labels.job | query }}{{ .Labels.instance }} {{ end }}",
+    ] {
+        assert_eq!(fault(template), None, "{template}");
     }
 }
 
@@ -92,18 +165,18 @@ fn what_has_no_bound_is_refused_with_its_reason() {
     let replaced = "{{ $x := \"aaaaaaaaaaaaaaaa\" }}".to_owned()
         + &"{{ $x = reReplaceAll \"a\" \"aa\" $x }}".repeat(20);
     let piped = "{{ \"a\"".to_owned() + &" | printf \"%[1]s%[1]s\"".repeat(25) + " }}";
-    let queries = "{{ query \"up\" }}".repeat(11);
+    let queries = "{{ query \"up\" | len }}".repeat(5);
     let deep = "{{ if true }}".repeat(40) + &"{{ end }}".repeat(40);
     let nested = "{{ ".to_owned() + &"(".repeat(40) + "1" + &")".repeat(40) + " }}";
     let subqueries =
-        format!("{{{{ query \"{}x{}\" }}}}", "max_over_time(".repeat(50), "[1h:1s])".repeat(50));
-    let page = "{{ range query \"up\" }}".to_owned() + &"a".repeat(4_000) + "{{ end }}";
+        format!("{{{{ query \"{}x{}\" }}}}", "max_over_time(".repeat(50), "[1m:1m])".repeat(50));
+    let page = "{{ range query \"topk(5, up)\" }}".to_owned() + &"a".repeat(14_000) + "{{ end }}";
     for (template, reason) in [
-        (doubled.as_str(), "could produce more than 1048576 bytes"),
-        (&declared, "could produce more than 1048576 bytes"),
-        (&replaced, "could produce more than 1048576 bytes"),
-        (&piped, "could produce more than 1048576 bytes"),
-        (&page, "could produce more than 1048576 bytes"),
+        (doubled.as_str(), "could produce more than 65536 bytes"),
+        (&declared, "could produce more than 65536 bytes"),
+        (&replaced, "could produce more than 65536 bytes"),
+        (&piped, "could produce more than 65536 bytes"),
+        (&page, "could produce more than 65536 bytes"),
         (
             "{{ define \"a\" }}{{ template \"a\" }}{{ end }}{{ template \"a\" }}",
             "\"define\" is not allowed",
@@ -112,9 +185,9 @@ fn what_has_no_bound_is_refused_with_its_reason() {
         ("{{\ttemplate \"__alert_A\" . }}", "\"template\" is not allowed"),
         ("{{ block \"a\" . }}{{ end }}", "\"block\" is not allowed"),
         ("{{ if true }}{{ template \"a\" }}{{ end }}", "\"template\" is not allowed"),
-        ("{{ printf \"%1000000000d\" 1 }}", "a width must be at most 1000"),
-        ("{{ printf \"%.1000000f\" 1.0 }}", "a width must be at most 1000"),
-        ("{{ printf \"%[1]99999s\" \"a\" }}", "a width must be at most 1000"),
+        ("{{ printf \"%1000000000d\" 1 }}", "a width must be at most 100"),
+        ("{{ printf \"%.1000000f\" 1.0 }}", "a width must be at most 100"),
+        ("{{ printf \"%[1]99999s\" \"a\" }}", "a width must be at most 100"),
         ("{{ printf \"%*d\" 1000000 1 }}", "not *"),
         ("{{ printf $labels.format 1 }}", "a format must be a text"),
         ("{{ $labels.format | printf }}", "a format must be a text"),
@@ -122,11 +195,11 @@ fn what_has_no_bound_is_refused_with_its_reason() {
         ("{{ range $labels.a }}{{ end }}", "a loop may run only over"),
         ("{{ range $i := len $labels }}{{ end }}", "a loop may run only over"),
         (
-            "{{ range query \"a\" }}{{ range query \"b\" }}{{ end }}{{ end }}",
+            "{{ range query \"sum(a)\" }}{{ range query \"b\" }}{{ end }}{{ end }}",
             "no query can be asked in a loop",
         ),
         (
-            "{{ $s := query \"a\" }}{{ range $s }}{{ range $s }}{{ end }}{{ end }}",
+            "{{ $s := query \"sum(a)\" }}{{ range $s }}{{ range $s }}{{ end }}{{ end }}",
             "loops may not be nested",
         ),
         (
@@ -134,11 +207,11 @@ fn what_has_no_bound_is_refused_with_its_reason() {
             "loops may not be nested",
         ),
         (
-            "{{ $x := \"a\" }}{{ range query \"up\" }}{{ $x = print $x $x }}{{ end }}",
+            "{{ $x := \"a\" }}{{ range query \"sum(up)\" }}{{ $x = print $x $x }}{{ end }}",
             "grows with every turn",
         ),
         (
-            "{{ $x := \"a\" }}{{ range query \"up\" }}{{ $x = print $x .Labels.a }}{{ end }}",
+            "{{ $x := \"a\" }}{{ range query \"sum(up)\" }}{{ $x = print $x .Labels.a }}{{ end }}",
             "grows with every turn",
         ),
         (
@@ -146,7 +219,7 @@ fn what_has_no_bound_is_refused_with_its_reason() {
              {{ $a = $b }}{{ $b = $c }}{{ $c = print $a $a \"!\" }}{{ end }}",
             "grows with every turn",
         ),
-        (&queries, "may ask 10 queries"),
+        (&queries, "may ask 4 queries"),
         ("{{ query $labels.q }}", "a query must be a text"),
         ("{{ print \"up{a='\" $labels.a \"'}\" | query }}", "a query must be a text"),
         ("{{ printf \"up{a='%s'}\" $labels.a | query }}", "a query must be a text"),
@@ -200,7 +273,7 @@ fn escapes_hide_nothing_from_the_measure_of_queries() {
 fn one_rule_has_one_budget() {
     let limits = ExpressionLimits::default();
     let mut budget = Budget::new(&limits);
-    let half = format!("{{{{ $x := 1 }}}}{}", "a".repeat(600_000));
+    let half = format!("{{{{ $x := 1 }}}}{}", "a".repeat(40_000));
     assert_eq!(budget.charge(&half), Ok(()));
     assert!(!budget.is_used_up());
     assert!(budget.charge(&half).is_err() && budget.is_used_up());

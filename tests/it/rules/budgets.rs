@@ -54,7 +54,7 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
         ),
         (
             "Subqueries",
-            format!("{}up{} == 0", "max_over_time(".repeat(50), "[1h:1s])".repeat(50)),
+            format!("{}up{} == 0", "max_over_time(".repeat(50), "[1m:1m])".repeat(50)),
             "enabled = true".to_owned(),
             "nests subqueries more than 5 deep",
         ),
@@ -64,11 +64,45 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
             "enabled = true".to_owned(),
             "has more than 400 operators",
         ),
+        (
+            "Grows",
+            format!(
+                "{}vector(1){} > 0",
+                "label_replace(".repeat(7),
+                format!(",\"a\",\"{}\",\"a\",\"(.*)\")", "$1".repeat(10)).repeat(7)
+            ),
+            "enabled = true".to_owned(),
+            "by label_replace and label_join",
+        ),
+        (
+            "Fine",
+            "count_over_time(vector(1)[5h:1ms]) > 0".to_owned(),
+            "enabled = true".to_owned(),
+            "(limits.expression_subquery_points)",
+        ),
+        (
+            "Repeats",
+            format!("count({{a=~\"{}\"}}) > 0", ".{1000}".repeat(1_000)),
+            "enabled = true".to_owned(),
+            "regular expressions that are too large",
+        ),
+        (
+            "Loops",
+            "vector(1)".to_owned(),
+            annotations("{{ range query \"up\" }}{{ .Labels.instance }}{{ end }}"),
+            "wrap it in topk(10, ...)",
+        ),
+        (
+            "Prints",
+            "up == 0".to_owned(),
+            annotations(&"{{ printf \"%100d\" 1 }}".repeat(600)),
+            "could produce more than 65536 bytes",
+        ),
     ] {
         refused.push((office.rule_with(&org, name, &expr, &more).await, reason));
     }
-    let ordinary =
-        "{{ with query \"up\" }}{{ . | first | value | humanize }}{{ end }} {{ $labels.instance }}";
+    let ordinary = "{{ with query \"up\" }}{{ . | first | value | humanize }}{{ end }} {{ $labels.instance }} \
+         {{ range query \"topk(5, up)\" }}{{ .Labels.instance }} {{ end }}";
     let good = office.rule_with(&org, "Good", "up == 0", &annotations(ordinary)).await;
     office.wait_state(&good, "live").await;
     for (id, reason) in &refused {
