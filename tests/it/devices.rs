@@ -96,9 +96,11 @@ async fn refused(town: &Town, key: &str, text: &str, reason: &str) {
         let answer = push(&client, "device_metric").await;
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.text.contains(text), "{answer:?}");
-        let offers_basic = answer.headers.get_all("www-authenticate").iter().any(|offered| {
-            offered.to_str().is_ok_and(|offered| offered.starts_with("Basic "))
-        });
+        let offers_basic = answer
+            .headers
+            .get_all("www-authenticate")
+            .iter()
+            .any(|offered| offered.to_str().is_ok_and(|offered| offered.starts_with("Basic ")));
         assert!(offers_basic, "{answer:?}");
         let id = answer.header("x-request-id").to_owned();
         wait_until("the line is written", Duration::from_secs(2), async || {

@@ -220,7 +220,7 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
     assert_eq!(office.groups(&org).await["default"], ["A4", "A5", "A6"]);
     assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
     let (code, _, note) = run(&office, &["rules", "guard", "confirm", now]);
-    assert!(code == 1 && note.contains("nothing does"), "{code} {note}");
+    assert!(code == 1 && note.contains("does not wait any more"), "{code} {note}");
     let away = [("MTP__DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")];
     let unread = command_with(&office.town.database, &away, &["rules", "guard", "list"]);
     assert_eq!(unread.status.code(), Some(69), "{unread:?}");
