@@ -181,9 +181,6 @@ async fn find(
     let failed = |error: StoreError| Ok(unavailable(error));
     let rows = store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)?;
     let Some(one) = named.filter(|_| rows.is_empty()) else { return Ok(rows) };
-    if !store.existing_organisations(vec![one.clone()]).await.map_err(failed)?.contains(one) {
-        return Err(Err(no_such(one)));
-    }
     if let Some(other) = store.guard_rows(id.to_owned(), None).await.map_err(failed)?.first() {
         let whose = if other.is_overall {
             "is about many organisations: leave out --organisation".to_owned()
@@ -191,6 +188,9 @@ async fn find(
             format!("is of organisation {}, not of {one}", other.organisation)
         };
         return Err(Err(format!("the deletion {id} {whose}")));
+    }
+    if !store.existing_organisations(vec![one.clone()]).await.map_err(failed)?.contains(one) {
+        return Err(Err(no_such(one)));
     }
     sync_finished(engine, Some(one.clone())).await.map_err(Ok)?;
     store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)
