@@ -12,6 +12,7 @@ mod rules;
 use time::OffsetDateTime;
 
 use crate::clock::Clock;
+use crate::store::StoreError;
 
 pub use check_config::{CheckConfig, check_config};
 pub use device_key::{DeviceKeyCommand, device_key};
@@ -33,6 +34,23 @@ pub struct Said {
 /// What a command says, or why it failed.
 pub type Outcome = Result<Said, String>;
 
+/// `EX_UNAVAILABLE` of sysexits.h: nothing has to be changed, and something is not there.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// There was no answer, so that the same command may succeed later.
+fn unavailable(problem: impl ToString) -> Said {
+    let note = Some(problem.to_string());
+    Said { answer: String::new(), note, exit_code: EXIT_UNAVAILABLE }
+}
+
+/// Why the database did not do what was wanted of it.
+fn database_failed(error: &StoreError) -> Outcome {
+    match error {
+        StoreError::Unreachable(_) | StoreError::Unavailable(_) => Ok(unavailable(error)),
+        other => Err(other.to_string()),
+    }
+}
+
 impl From<String> for Said {
     fn from(answer: String) -> Self {
         Self { answer, note: None, exit_code: 0 }
@@ -46,4 +64,44 @@ fn on_a_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Clock::system().now()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{DatabaseConfig, Environment};
+
+    #[derive(Parser)]
+    enum Command {
+        #[command(subcommand)]
+        DeviceKey(DeviceKeyCommand),
+        Migrate(Migrate),
+    }
+
+    // Seen: 1, as for a key that there is not; `rules` always said 69.
+    #[test]
+    fn a_database_that_is_away_is_69_for_every_command() {
+        // A port that was free a moment ago refuses connections.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = format!("postgres://nobody@{free}/none");
+        let environment: Environment =
+            Environment::from_vars([("MTP__DATABASE__URL".to_owned(), url)]);
+        let database = DatabaseConfig::load(None, &environment).unwrap();
+        for line in [
+            "x migrate",
+            "x device-key list --organisation acme",
+            "x device-key create --organisation acme --name a",
+            "x device-key revoke --organisation acme 6a1a9a3e-5f1c-4d0b-9c58-2f5a0f9b7c11",
+        ] {
+            let outcome = match Command::parse_from(line.split(' ')) {
+                Command::DeviceKey(command) => device_key(&database, command),
+                Command::Migrate(args) => migrate(&database, &args),
+            };
+            let said = outcome.unwrap_or_else(|problem| panic!("{line}: {problem}"));
+            assert_eq!(said.exit_code, EXIT_UNAVAILABLE, "{line}");
+            assert!(said.note.unwrap().contains("cannot be reached"), "{line}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod listen;
 mod log;
 mod reader;
 mod rules;
+mod shared_secrets;
 mod shutdown;
 mod sql;
 mod tenancy;

@@ -1,13 +1,13 @@
 //! Command line -> configuration -> one of the commands -> exit code.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimir_tenant_proxy::app;
 use mimir_tenant_proxy::command::{
-    self, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand,
+    self, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand, Said,
 };
 use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
 use mimir_tenant_proxy::version;
@@ -68,13 +68,11 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(Ok(said)) => {
-            if !said.answer.is_empty() {
-                say(&said.answer);
-            }
+            let exit_code = answer(&said);
             if let Some(note) = said.note {
                 complain(&note);
             }
-            ExitCode::from(said.exit_code)
+            exit_code
         }
         Ok(Err(problem)) => {
             complain(&problem);
@@ -92,10 +90,7 @@ fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConf
     if let Some(note) = &said.note {
         complain(note);
     }
-    if !said.answer.is_empty() {
-        say(&said.answer);
-    }
-    ExitCode::from(said.exit_code)
+    answer(&said)
 }
 
 fn serve(config: &Config) -> ExitCode {
@@ -110,12 +105,23 @@ fn serve(config: &Config) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn say(text: &str) {
-    println!("{text}");
+/// Prints a command's answer; what the command ends with. A reader that has seen enough (`| head -1`) is
+/// no failure.
+fn answer(said: &Said) -> ExitCode {
+    if said.answer.is_empty() {
+        return ExitCode::from(said.exit_code);
+    }
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{}", said.answer).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&format!("standard output cannot be written: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(said.exit_code),
+    }
 }
 
-#[expect(clippy::print_stderr, reason = "the complaint of a command")]
 fn complain(text: &str) {
-    eprintln!("{text}");
+    // Where this cannot be written there is no other place for it.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

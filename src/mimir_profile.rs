@@ -22,6 +22,7 @@ mod rings;
 mod shutdown;
 mod storage;
 mod tenants;
+mod values;
 mod wrong_file;
 
 use std::str::FromStr;
@@ -72,8 +73,9 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 32] = [
+const CHECKS: [Check; 33] = [
     keys::unknown,
+    values::unreadable,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
     ring_addresses::missing,
@@ -117,6 +119,7 @@ pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> V
             findings = wrong_file::other(&document).into_iter().collect();
         }
         Ok(document) => {
+            findings.extend_from_slice(document.faults());
             let profile = Profile { document, assumptions };
             findings.extend(CHECKS.iter().flat_map(|check| check(&profile)));
         }

@@ -4,6 +4,8 @@
 //! (CVE-2026-25537). `explain-token` walks the same list, so what it says cannot differ from what
 //! `serve` does.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -95,8 +97,21 @@ impl Claims {
     }
 
     fn text(&self, claim: &'static str) -> Result<&str, TokenFault> {
-        let wanted = TokenFault::ClaimType { claim, wanted: "a text" };
-        self.0.get(claim).and_then(Value::as_str).ok_or(wanted)
+        let wanted = "a text";
+        match self.0.get(claim) {
+            None => Err(TokenFault::NoClaim { claim, wanted }),
+            Some(value) => value.as_str().ok_or(TokenFault::ClaimType { claim, wanted }),
+        }
+    }
+
+    /// The text of a claim that is compared with a setting.
+    fn compared(
+        &self,
+        claim: &'static str,
+        setting: &'static str,
+        wanted: &impl fmt::Debug,
+    ) -> Result<&str, TokenFault> {
+        self.text(claim).map_err(|fault| uncompared(fault, setting, wanted))
     }
 
     /// An identifier by which tokens are revoked: one that is there and cannot be read would be a
@@ -136,6 +151,10 @@ impl Claims {
 
 const SERVICE_ROLE: &str = "service_role";
 
+fn uncompared(fault: TokenFault, setting: &'static str, wanted: &impl fmt::Debug) -> TokenFault {
+    TokenFault::Uncompared { fault: Box::new(fault), setting, wanted: format!("{wanted:?}") }
+}
+
 fn service_role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
     Ok(format!("{:?}: a service, which is let in here", claims.text("role")?))
 }
@@ -143,7 +162,7 @@ fn service_role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, Toke
 /// The legacy key is issued by `supabase` for a project (`ref`); where our issuer is a project of
 /// Supabase's, it must be that one.
 fn service_issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    let issuer = claims.text("iss")?;
+    let issuer = claims.compared("iss", "auth.issuer", &policy.issuer)?;
     if issuer == policy.issuer {
         return Ok(issuer.to_owned());
     }
@@ -196,7 +215,7 @@ fn shown(value: &Value) -> String {
 /// Which of the operator's roles a token has. A project's API keys are never a user's, whatever the
 /// configuration says.
 fn role(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    let role = claims.text("role")?;
+    let role = claims.compared("role", "auth.user_roles", &policy.user_roles)?;
     let is_key = matches!(role, "anon" | SERVICE_ROLE);
     if !is_key && policy.user_roles.iter().any(|one| one == role) {
         return Ok(role.to_owned());
@@ -206,7 +225,7 @@ fn role(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFa
 }
 
 fn issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    let issuer = claims.text("iss")?;
+    let issuer = claims.compared("iss", "auth.issuer", &policy.issuer)?;
     if issuer == policy.issuer {
         return Ok(issuer.to_owned());
     }
@@ -215,14 +234,19 @@ fn issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, Token
 
 /// `aud` is a string, or an array once a custom access token hook is on.
 fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    let wanted = TokenFault::ClaimType { claim: "aud", wanted: "a text or a list of texts" };
-    let audiences = match claims.0.get("aud") {
-        Some(Value::String(one)) => vec![one.as_str()],
-        Some(Value::Array(many)) => {
-            many.iter().map(Value::as_str).collect::<Option<_>>().ok_or(wanted)?
-        }
-        _ => return Err(wanted),
+    let (claim, wanted) = ("aud", "a text or a list of texts");
+    let audiences = match claims.0.get(claim) {
+        None => Err(TokenFault::NoClaim { claim, wanted }),
+        Some(Value::String(one)) => Ok(vec![one.as_str()]),
+        Some(Value::Array(many)) => many
+            .iter()
+            .map(Value::as_str)
+            .collect::<Option<_>>()
+            .ok_or(TokenFault::ClaimType { claim, wanted }),
+        Some(_) => Err(TokenFault::ClaimType { claim, wanted }),
     };
+    let audiences: Vec<&str> =
+        audiences.map_err(|fault| uncompared(fault, "auth.audience", &policy.audience))?;
     if audiences.contains(&policy.audience.as_str()) {
         Ok(audiences.join(", "))
     } else {
@@ -232,8 +256,8 @@ fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, Tok
 }
 
 fn expiry(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
-    let wanted = TokenFault::ClaimType { claim: "exp", wanted: "a time in seconds since 1970" };
-    let expires = claims.time("exp")?.ok_or(wanted)?;
+    let missing = TokenFault::NoClaim { claim: "exp", wanted: "a time in seconds since 1970" };
+    let expires = claims.time("exp")?.ok_or(missing)?;
     if is_expired(expires, policy, now) {
         return Err(TokenFault::Expired(times(expires, policy, now)));
     }
@@ -257,7 +281,8 @@ fn issued_at(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, 
     if issued > now.saturating_add(leeway(policy)) {
         return Err(TokenFault::IssuedInFuture(times(issued, policy, now)));
     }
-    match claims.time("exp")? {
+    // An exp that cannot be read has a check of its own.
+    match claims.time("exp").unwrap_or_default() {
         Some(expires) if issued > expires => Err(TokenFault::IssuedAfterEnd { issued, expires }),
         _ => Ok(issued.to_string()),
     }

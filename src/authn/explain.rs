@@ -1,10 +1,14 @@
 //! `explain-token`: the way of one token up to its principal, step by step, with what was found at
 //! each. It walks the same functions as `serve`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::Algorithm;
+use serde_json::Value;
 
 use super::admin_keys::AdminKeys;
 use super::claims::Claims;
@@ -13,7 +17,7 @@ use super::device_keys::{device_of, explain_validity};
 use super::jws::Jws;
 use super::key_set::{KeySet, Lookup};
 use super::principal::{Identity, Principal, Service};
-use super::refusal::TokenFault;
+use super::refusal::{CredentialFault, TokenFault};
 use super::token_cache::digest;
 use super::verify::{shared_secrets, verify_by_secret, verify_signature};
 use crate::config::AuthConfig;
@@ -100,22 +104,60 @@ impl Explanation {
     }
 }
 
-/// The credential in what somebody has copied out of a request, a file or a log, and what was left
-/// aside.
-pub fn bare_credential(text: &str) -> (&str, Option<&'static str>) {
+/// The credential in what somebody has copied out of a request, a session, a file or a log, and what
+/// was left aside.
+pub fn bare_credential(text: &str) -> (Cow<'_, str>, Option<&'static str>) {
     let text = text.trim();
-    let without = |text: &str, word: &str| {
-        let rest = text.get(..word.len()).filter(|start| start.eq_ignore_ascii_case(word));
-        rest.map(|_| word.len())
+    let strip = |text: &str, word: &str| {
+        let start = text.get(..word.len()).filter(|start| start.eq_ignore_ascii_case(word));
+        start.map(str::len)
     };
+    // What `signInWithPassword` and the token endpoint of Supabase Auth answer.
+    if let Some(token) = access_token(text) {
+        return (Cow::Owned(token), Some("the access_token of the session is taken"));
+    }
     let mut bare = text;
-    for word in ["authorization:", "bearer "] {
-        if let Some(length) = without(bare, word) {
-            bare = bare[length..].trim_start();
-        }
+    if let Some(length) = strip(bare, "authorization:") {
+        bare = bare[length..].trim_start();
+    }
+    if let Some(password) = strip(bare, "basic ").and_then(|length| password(&bare[length..])) {
+        return (Cow::Owned(password), Some("the password of the Basic credential is taken"));
+    }
+    if let Some(length) = strip(bare, "bearer ") {
+        bare = bare[length..].trim_start();
     }
     let note = "the words in front (Authorization: Bearer) are left aside";
-    (bare, (bare.len() < text.len()).then_some(note))
+    (Cow::Borrowed(bare), (bare.len() < text.len()).then_some(note))
+}
+
+fn access_token(text: &str) -> Option<String> {
+    let session: Value = serde_json::from_str(text).ok()?;
+    // The client library wraps it, by version: `{data: {session: …}}`, `{session: …}`.
+    let places = ["/access_token", "/session/access_token", "/data/session/access_token"];
+    places.into_iter().find_map(|place| session.pointer(place)?.as_str().map(str::to_owned))
+}
+
+fn password(encoded: &str) -> Option<String> {
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    text.split_once(':').map(|(_, password)| password.trim().to_owned())
+}
+
+/// What is wrong with the form of a text that no request has carried.
+fn misshapen(token: &str, fault: CredentialFault) -> String {
+    let joined: String = token.split_whitespace().collect();
+    if token.is_empty() {
+        "nothing was given: pass the token or device key as an argument, or on standard input"
+            .to_owned()
+    } else if token.starts_with('{') {
+        "is JSON without an access_token; give the token itself".to_owned()
+    } else if joined.len() < token.len() && Jws::parse(&joined).is_ok() {
+        "the token is broken over several lines or words; join them".to_owned()
+    } else if fault == CredentialFault::Malformed {
+        "is neither a JSON web token nor a device key (mtpd_…)".to_owned()
+    } else {
+        fault.to_string()
+    }
 }
 
 /// Walks a token's way up to the principal.
@@ -134,13 +176,13 @@ pub fn explain(
         return explanation;
     }
     if let Err(fault) = credential::token(token.as_bytes()) {
-        explanation.step("form", Err(fault.to_string()));
+        explanation.step("form", Err(misshapen(token, fault)));
         return explanation;
     }
     let jws = match Jws::parse(token) {
         Ok(jws) => jws,
         Err(fault) => {
-            explanation.step("form", Err(fault.to_string()));
+            explanation.step("form", Err(fault.inside()));
             return explanation;
         }
     };
@@ -277,8 +319,34 @@ mod tests {
         ] {
             assert_eq!(bare_credential(text).0, bare, "{text}");
         }
+        for (text, bare) in [
+            ("Basic aHViOm10cGRfYWJj", "mtpd_abc"),
+            ("Authorization: Basic aHViOm10cGRfYWJjCg==", "mtpd_abc"),
+            ("{\"access_token\": \"a.b.c\", \"token_type\": \"bearer\"}", "a.b.c"),
+            ("{\"data\": {\"session\": {\"access_token\": \"a.b.c\"}}}\n", "a.b.c"),
+        ] {
+            let (found, note) = bare_credential(text);
+            assert!(found == bare && note.is_some(), "{text}: {found} {note:?}");
+        }
         assert_eq!(bare_credential("a.b.c\n").1, None);
         assert!(bare_credential("Bearer a.b.c").1.is_some());
+    }
+
+    // Seen: all of them were told what the Authorization header must be, and there is no header.
+    #[test]
+    fn what_is_no_token_is_told_without_a_header() {
+        let token = "eyJhbGciOiJFUzI1NiJ9.e30.AA";
+        let (front, back) = token.split_at(12);
+        for (text, wanted) in [
+            ("", "nothing was given"),
+            ("{}", "JSON without an access_token"),
+            (&format!("{front}\n{back}"), "several lines"),
+            ("a b", "neither"),
+        ] {
+            let told = credential::token(text.as_bytes()).err().map(|fault| misshapen(text, fault));
+            let told = told.unwrap_or_default();
+            assert!(told.contains(wanted) && !told.contains("header"), "{text:?}: {told}");
+        }
     }
 
     // An outage is no refusal, and a refusal stays one.

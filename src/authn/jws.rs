@@ -48,8 +48,12 @@ impl<'a> Jws<'a> {
             return Err(TokenFault::Malformed);
         }
         let name = text(&mut header, "alg")?.ok_or(TokenFault::Malformed)?;
-        // `none` and whatever else there may be is not among the names of Algorithm.
-        let algorithm = name.parse().map_err(|_| TokenFault::Algorithm(shortened(name)))?;
+        // `none` and whatever else there may be is not among the names of Algorithm. A shared secret is
+        // bound to HS256, and no published key verifies the others of its kind.
+        let algorithm = match name.parse() {
+            Ok(known) if !matches!(known, Algorithm::HS384 | Algorithm::HS512) => known,
+            _ => return Err(TokenFault::Algorithm(shortened(name))),
+        };
         Ok(Self { algorithm, key_id, message, payload, signature })
     }
 
@@ -130,6 +134,20 @@ mod tests {
         for name in ["none", "None", "NONE", "nOnE", "", "HS257", "es256"] {
             let header = format!("{{\"alg\":{name:?}}}");
             assert_eq!(fault(&token(&header)), TokenFault::Algorithm(name.to_owned()));
+        }
+    }
+
+    // Seen: told that it names no key, which it need not.
+    #[test]
+    fn of_shared_secrets_only_hs256_is_an_algorithm() {
+        for name in ["HS384", "HS512"] {
+            for header in
+                [format!("{{\"alg\":{name:?}}}"), format!("{{\"alg\":{name:?},\"kid\":\"a\"}}")]
+            {
+                let fault = fault(&token(&header));
+                assert_eq!(fault, TokenFault::Algorithm(name.to_owned()));
+                assert!(fault.inside().contains("auth.hs256_secret"), "{}", fault.inside());
+            }
         }
     }
 

@@ -121,6 +121,22 @@ pub enum TokenFault {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A claim that must be there is missing.
+    NoClaim {
+        /// The claim.
+        claim: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A claim that is compared with a setting is missing or has the wrong type.
+    Uncompared {
+        /// What is wrong with the claim.
+        fault: Box<TokenFault>,
+        /// The setting.
+        setting: &'static str,
+        /// What the setting says.
+        wanted: String,
+    },
     /// `iss` is somebody else.
     Issuer {
         /// What the token says.
@@ -254,6 +270,11 @@ impl TokenFault {
             Self::Role { found, wanted } => {
                 format!("{self}; role is {found:?}, auth.user_roles is {wanted}")
             }
+            Self::Uncompared { setting, wanted, .. } => format!("{self}; {setting} is {wanted}"),
+            Self::Algorithm(_) => format!(
+                "{self}; accepted are HS256 (auth.hs256_secret) and the algorithms of the issuer's key \
+                 set"
+            ),
             Self::Expired(times) => format!("{self}; exp is {times}"),
             Self::NotYetValid(times) => format!("{self}; nbf is {times}"),
             Self::IssuedInFuture(times) => format!("{self}; iat is {times}"),
@@ -275,9 +296,11 @@ impl TokenFault {
             Self::Algorithm(_) | Self::AlgorithmOfKey | Self::SharedSecret => "wrong_algorithm",
             Self::NoKeyId | Self::UnknownKey => "unknown_key",
             Self::Signature => "bad_signature",
-            Self::ClaimType { .. } | Self::Subject | Self::IssuedAfterEnd { .. } => {
-                "malformed_claims"
-            }
+            Self::ClaimType { .. }
+            | Self::NoClaim { .. }
+            | Self::Uncompared { .. }
+            | Self::Subject
+            | Self::IssuedAfterEnd { .. } => "malformed_claims",
             Self::Issuer { .. } => "wrong_issuer",
             Self::Role { .. } => "wrong_role",
             Self::Audience { .. } => "wrong_audience",
@@ -375,6 +398,10 @@ impl fmt::Display for TokenFault {
             Self::Signature => f.write_str("the token's signature does not fit"),
             Self::Claims => f.write_str("the token's claims are not a JSON object"),
             Self::ClaimType { claim, wanted } => write!(f, "the token's {claim} must be {wanted}"),
+            Self::NoClaim { claim, wanted } => {
+                write!(f, "the token has no {claim}, which must be {wanted}")
+            }
+            Self::Uncompared { fault, .. } => fault.fmt(f),
             Self::Issuer { found, .. } => {
                 write!(
                     f,

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Outcome, Said, now, on_a_runtime};
+use super::{Outcome, Said, database_failed, now, on_a_runtime};
 use crate::admin::{AdminError, KeyRequest, Maker, create_key, listed_key};
 use crate::config::{DatabaseConfig, parse_duration};
 use crate::store::{Store, StoreError};
@@ -89,13 +89,14 @@ async fn create(store: &Store, args: Create) -> Outcome {
         knows_organisation: false,
     };
     let created = create_key(store, &organisation, &request, maker, now).await;
-    let (key, listed) = created.map_err(|error| match error {
-        AdminError::Store(error @ StoreError::Missing(_)) => {
-            format!("{error}; it has to be in the table organisation first")
+    let (key, listed) = match created {
+        Ok(created) => created,
+        Err(AdminError::Store(error @ StoreError::Missing(_))) => {
+            return Err(format!("{error}; it has to be in the table organisation first"));
         }
-        AdminError::Store(error) => error.to_string(),
-        error => error.to_string(),
-    })?;
+        Err(AdminError::Store(error)) => return database_failed(&error),
+        Err(error) => return Err(error.to_string()),
+    };
     let note = format!("device {}; this is shown once, only its hash is kept", listed.id);
     let answer = if args.of.json {
         let mut value = listed_key(&listed, now);
@@ -108,10 +109,12 @@ async fn create(store: &Store, args: Create) -> Outcome {
 }
 
 async fn list(store: &Store, of: &Of) -> Outcome {
-    let keys = store.list_device_keys(&organisation(of)?).await;
+    let keys = match store.list_device_keys(&organisation(of)?).await {
+        Ok(keys) => keys,
+        Err(error) => return database_failed(&error),
+    };
     let now = now();
-    let keys: Vec<Value> =
-        keys.map_err(|error| error.to_string())?.iter().map(|key| listed_key(key, now)).collect();
+    let keys: Vec<Value> = keys.iter().map(|key| listed_key(key, now)).collect();
     if of.json {
         return Ok(json!(keys).to_string().into());
     }
@@ -142,7 +145,11 @@ fn table(rows: &[[String; 7]]) -> String {
 
 async fn revoke(store: &Store, args: &Revoke) -> Outcome {
     let revoked = store.revoke_device_key(&organisation(&args.of)?, DeviceId(args.id)).await;
-    match revoked.map_err(|error| error.to_string())? {
+    let revoked = match revoked {
+        Ok(revoked) => revoked,
+        Err(error) => return database_failed(&error),
+    };
+    match revoked {
         None => Err("the organisation has no such device key".to_owned()),
         Some(key) if args.of.json => Ok(listed_key(&key, now()).to_string().into()),
         Some(key) => Ok(format!("revoked: {} ({})", key.id, key.name).into()),

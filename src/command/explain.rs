@@ -33,6 +33,7 @@ pub(super) async fn explain(
 ) -> Explanation {
     let now = Clock::system().unix_seconds();
     let (token, note) = authn::bare_credential(token);
+    let token = &*token;
     let store = match &config.database {
         None => None,
         Some(database) => match Store::new(database) {

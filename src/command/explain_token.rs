@@ -27,6 +27,8 @@ pub struct ExplainToken {
     key_set: Option<PathBuf>,
 }
 
+/// `EX_USAGE` of sysexits.h: what it is told is at fault.
+const EXIT_USAGE: u8 = 64;
 /// `EX_TEMPFAIL` of sysexits.h: neither yes nor no.
 const EXIT_UNAVAILABLE: u8 = 75;
 
@@ -38,7 +40,7 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
     };
     let explanation = on_a_runtime(async {
         let keys = match args.key_set {
-            Some(file) => read_key_set(&file)?,
+            Some(file) => Ok(read_key_set(&file)?),
             None => match &config.auth.key_set {
                 Some(key_set) => fetch(key_set)
                     .await
@@ -49,7 +51,15 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
         let keys = keys.as_ref().map_err(String::as_str);
         let tried = Tried { organisation: args.organisation, path: args.path };
         Ok::<_, String>(explain(config, &token, keys, &tried).await)
-    })??;
+    })?;
+    let explanation = match explanation {
+        Ok(explanation) => explanation,
+        // Nothing was said of the token, so this is neither 0 nor 1.
+        Err(problem) => {
+            let note = Some(format!("--key-set: {problem}"));
+            return Ok(Said { answer: String::new(), note, exit_code: EXIT_USAGE });
+        }
+    };
     let answer = explanation.to_string();
     let (note, exit_code) = match explanation.verdict() {
         Verdict::Passes => (None, 0),
@@ -70,8 +80,55 @@ fn read_standard_input() -> Result<String, String> {
     read.map(|_| token).map_err(|error| format!("standard input cannot be read: {error}"))
 }
 
-fn read_key_set(file: &Path) -> Result<Result<KeySet, String>, String> {
-    let document = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let keys = KeySet::parse(&document);
-    Ok(Ok(keys.map_err(|error| format!("{}: {error}", file.display()))?))
+fn read_key_set(file: &Path) -> Result<KeySet, String> {
+    let named = |problem: String| format!("{}: {problem}", file.display());
+    let document =
+        std::fs::read(file).map_err(|error| named(format!("cannot be read: {error}")))?;
+    parse_key_set(&document).map_err(named)
+}
+
+fn parse_key_set(document: &[u8]) -> Result<KeySet, String> {
+    // Editors of Windows put it in front.
+    let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document).trim_ascii();
+    let instead = match document {
+        [] => "is empty",
+        [b'<', ..] => "is HTML or XML",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16, and must be UTF-8",
+        [b'{' | b'[', ..] => "is not a key set",
+        _ if document.starts_with(b"-----BEGIN") => "is a PEM file",
+        _ => "is not JSON",
+    };
+    KeySet::parse(document).map_err(|error| {
+        let why =
+            if instead == "is not a key set" { format!(" ({error})") } else { String::new() };
+        format!(
+            "{instead}{why}; save what the issuer serves at /.well-known/jwks.json: {{\"keys\": [...]}}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seen: words of the JSON parser, such as "expected value at line 1 column 1".
+    #[test]
+    fn a_file_that_is_no_key_set_is_told_by_what_it_is() {
+        let is = |document: &[u8]| parse_key_set(document).err().unwrap();
+        for (document, wanted) in [
+            (&b""[..], "is empty"),
+            (b" \n", "is empty"),
+            (b"<!doctype html>", "is HTML"),
+            (b"\xff\xfe{\0", "is UTF-16"),
+            (b"keys: []", "is not JSON"),
+            (b"-----BEGIN PUBLIC KEY-----", "is a PEM file"),
+            (b"{}", "is not a key set"),
+            (b"[]", "is not a key set"),
+        ] {
+            let problem = is(document);
+            assert!(problem.starts_with(wanted) && problem.contains("jwks.json"), "{problem}");
+            assert!(!problem.contains("column") && !problem.contains("EOF"), "{problem}");
+        }
+        assert!(parse_key_set(b"\xef\xbb\xbf{\"keys\": []}").is_ok());
+    }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Outcome, on_a_runtime};
+use super::{Outcome, database_failed, on_a_runtime};
 use crate::config::DatabaseConfig;
 use crate::store;
 
@@ -18,5 +18,8 @@ pub struct Migrate {
 /// Brings the database's tables up to date.
 pub fn migrate(database: &DatabaseConfig, args: &Migrate) -> Outcome {
     let migrated = on_a_runtime(store::migrate(database, args.adopt))?;
-    migrated.map(|migrated| migrated.to_string().into()).map_err(|error| error.to_string())
+    match migrated {
+        Ok(migrated) => Ok(migrated.to_string().into()),
+        Err(error) => database_failed(&error),
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{Outcome, Said, on_a_runtime};
+use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
 use crate::rules::{Engine, metric_names};
@@ -48,9 +48,8 @@ pub struct Of {
     json: bool,
 }
 
-/// `EX_USAGE` and `EX_UNAVAILABLE` of sysexits.h.
+/// `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
-const EXIT_UNAVAILABLE: u8 = 69;
 
 /// So many in a row of which Mimir says nothing: it is not they.
 const MOST_UNANSWERED: usize = 3;
@@ -76,12 +75,6 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
 
 fn wrongly_told(problem: String) -> Said {
     Said { answer: String::new(), note: Some(problem), exit_code: EXIT_USAGE }
-}
-
-/// There was no answer: neither good nor bad news about the rules.
-fn unavailable(problem: impl ToString) -> Said {
-    let note = Some(problem.to_string());
-    Said { answer: String::new(), note, exit_code: EXIT_UNAVAILABLE }
 }
 
 fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::{Raw, Section};
+use super::shared_secrets::{self, MIN_SECRET_BYTES};
 use super::values::{GIB, MIB, Secret, duration, list, size, switch, text, url};
 
 /// Which tokens are believed.
@@ -100,9 +101,6 @@ pub struct KeySetConfig {
     pub fetch_timeout: Duration,
 }
 
-/// HS256 needs a key of at least the size of its hash (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
-
 pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig {
     let second = Duration::from_secs(1);
     let minute = 60 * second;
@@ -163,7 +161,7 @@ const ISSUER_PATH: &str = "/auth/v1";
 /// An issuer is compared letter by letter with `iss`: what is nearly right refuses everybody.
 fn issuer_text(raw: Raw) -> Result<String, String> {
     let issuer = text(raw)?;
-    let address = url(Raw::Environment(issuer.clone()))?;
+    let address = url(Raw::Environment(issuer.clone()), "https://<ref>.supabase.co/auth/v1")?;
     let host = address.host_str().unwrap_or_default();
     let is_supabases = [".supabase.co", ".supabase.in", ".supabase.red"]
         .iter()
@@ -207,19 +205,9 @@ fn unusual_issuer(issuer: &str) -> Option<String> {
     ))
 }
 
-/// One secret, or several while they are exchanged: a list, or in a text (the environment, a file)
-/// separated by white space. A passphrase of short words is one secret, as it always was.
+/// One secret, or several while they are exchanged.
 fn read_hs256_secrets(section: &mut Section<'_>) -> Vec<Secret> {
-    let secrets = section.secrets("hs256_secret", |text| {
-        let parts: Vec<&str> = text.split_whitespace().collect();
-        let long = parts.iter().filter(|part| part.len() >= MIN_SECRET_BYTES).count();
-        if long < 2 {
-            return vec![text.to_owned()];
-        }
-        // Until now white space was part of the secret: the whole stays good.
-        let whole = std::iter::once(text.to_owned()).filter(|_| long == parts.len());
-        parts.iter().map(|part| (*part).to_owned()).chain(whole).collect()
-    });
+    let secrets = section.secrets("hs256_secret", shared_secrets::read, shared_secrets::of_text);
     if let Some(short) =
         secrets.iter().find(|one| !one.is_empty() && one.expose().len() < MIN_SECRET_BYTES)
     {
@@ -235,6 +223,14 @@ fn read_hs256_secrets(section: &mut Section<'_>) -> Vec<Secret> {
              secrets as a list, [\"NEW\", \"OLD\"], each of at least {MIN_SECRET_BYTES} bytes"
         );
         section.fault("hs256_secret", problem);
+    }
+    let may_be_several = |secret: &Secret| {
+        std::str::from_utf8(secret.expose()).is_ok_and(shared_secrets::may_be_several)
+    };
+    if secrets.len() == 1 && secrets.iter().any(may_be_several) {
+        let problem = "has a comma and is taken as one secret; write several as a list, [\"NEW\", \
+                       \"OLD\"]";
+        section.warn("hs256_secret", problem.to_owned());
     }
     secrets.into_iter().filter(|one| !one.is_empty()).collect()
 }
@@ -296,7 +292,10 @@ fn read_key_set(
     });
     let url = section.get("jwks_url", by_default, |raw| match text(raw)? {
         none if none.is_empty() => Ok(None),
-        some => url(Raw::Environment(some)).map(Some),
+        some => {
+            url(Raw::Environment(some), "https://<ref>.supabase.co/auth/v1/.well-known/jwks.json")
+                .map(Some)
+        }
     });
     let allow_http = section.get("jwks_allow_http", false, switch);
     if let Some(url) =

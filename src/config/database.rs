@@ -158,8 +158,8 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
     let encoded = "special characters of a password are written %40 for @, %2F for /, %3A for :, \
                    %3F for ?, %23 for #, %25 for %";
     let text = std::str::from_utf8(secret.expose()).unwrap_or_default();
-    if let Some(problem) = unwritten(text) {
-        section.fault("url", format!("{wanted}: it {problem}"));
+    if let Some((problem, in_a_password)) = unwritten(text) {
+        section.fault("url", format!("{wanted}: it {problem}{in_a_password}"));
         return None;
     }
     if let Some(problem) = unescaped(text) {
@@ -199,7 +199,40 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
         let problem = "must not speak of TLS; that is database.tls and database.ca_file";
         section.fault("url", problem.to_owned());
     }
+    for (parameter, _) in url.query_pairs() {
+        let is_known = PARAMETERS.contains(&&*parameter) || parameter.starts_with("ssl");
+        if !is_known && !parameter.starts_with("options[") {
+            // The driver leaves aside what it does not know.
+            section
+                .warn("url", format!("has a parameter that has no effect: {}", known(&parameter)));
+        }
+    }
+    let has_user = !url.username().is_empty() || url.query_pairs().any(|(key, _)| key == "user");
+    if !has_user && !is_here(url.host_str().unwrap_or_default()) {
+        let problem = "names no user: the name of this process' own user is taken";
+        section.warn("url", problem.to_owned());
+    }
     Some(url)
+}
+
+/// What the driver (sqlx) reads of an address' parameters; beside those of TLS.
+const PARAMETERS: [&str; 9] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// A parameter's name, if it is a plain word; another may be the rest of a password.
+fn known(parameter: &str) -> &str {
+    let is_word = parameter.len() <= 40
+        && parameter.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));
+    if is_word { parameter } else { "(not a plain name)" }
 }
 
 /// What a password leaves behind in an address if it is not percent-encoded. A parser ends user and

@@ -356,26 +356,25 @@ impl Section<'_> {
         from_file.unwrap_or(direct)
     }
 
-    /// As [`Section::secret`], for a key that may hold several: a list, or a text that `split`
-    /// takes apart.
+    /// As [`Section::secret`], for a key that may hold several: `parse` reads the value, `split` the
+    /// text of a file.
     pub(super) fn secrets(
         &mut self,
         key: &'static str,
-        split: impl Fn(&str) -> Vec<String>,
+        parse: impl FnOnce(Raw) -> Result<Vec<String>, String>,
+        split: impl FnOnce(&str) -> Result<Vec<String>, String>,
     ) -> Vec<Secret> {
-        let read = |raw| match raw {
-            Raw::File(Value::String(text)) => Ok(split(&text)),
-            Raw::Environment(text) if text.trim_start().starts_with('[') => {
-                // A secret may begin with a bracket, too.
-                Ok(super::values::list(Raw::Environment(text.clone()))
-                    .unwrap_or_else(|_| split(&text)))
-            }
-            Raw::Environment(text) => Ok(split(&text)),
-            list @ Raw::File(_) => super::values::list(list),
-        };
         let from_file = self.secret_file(key).map(|text| split(&text));
-        let direct = self.get(key, Vec::new(), read);
-        from_file.unwrap_or(direct).iter().map(|text| Secret::new(text)).collect()
+        let direct = self.get(key, Vec::new(), parse);
+        let texts = match from_file {
+            None => direct,
+            Some(Ok(texts)) => texts,
+            Some(Err(problem)) => {
+                self.wrong(key, None, problem);
+                Vec::new()
+            }
+        };
+        texts.iter().map(|text| Secret::new(text)).collect()
     }
 
     /// The text of the file that `MTP__SECTION__KEY_FILE` names. The key counts as read.

@@ -149,7 +149,7 @@ fn of_upstream(upstream: &UpstreamConfig) -> Vec<Url> {
 }
 
 fn ruler_url(address: String) -> Result<Url, String> {
-    let read = url(Raw::Environment(address.clone()))?;
+    let read = url(Raw::Environment(address.clone()), "http://mimir.internal:8080")?;
     if read.path() != "/" {
         return Err(format!("'{address}' must have no path"));
     }

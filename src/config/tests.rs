@@ -671,3 +671,62 @@ fn organisations_of_a_token_have_one_of_three_forms() {
     let faults = form("organisation_claim_form = \"list\"").unwrap_err();
     assert_eq!(keys(&faults), ["auth.organisation_claim_form"]);
 }
+
+// Seen: each passed check-config and then refused every token.
+#[test]
+fn a_shared_secret_is_never_silently_another() {
+    let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");
+    let file = std::env::temp_dir().join(format!("shared-secret-{}", std::process::id()));
+    let path = file.to_str().unwrap().to_owned();
+    // From the environment, and from a file that it names.
+    let all = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        [("MTP__AUTH__HS256_SECRET", text), ("MTP__AUTH__HS256_SECRET_FILE", path.as_str())]
+            .map(|(name, value)| Config::read(MINIMAL, &environment(&[(name, value)])))
+    };
+    for text in
+        [format!("{new},{old}"), format!(" {new}, {old}\n"), format!("[{new:?}, {old:?}]\n")]
+    {
+        for config in all(&text) {
+            let secrets = config.unwrap().auth.hs256_secrets;
+            assert!([new, old].iter().all(|one| secrets.contains(&Secret::new(one))), "{text}");
+        }
+    }
+    for config in all(&format!(" {new} \n")) {
+        assert_eq!(config.unwrap().auth.hs256_secrets, [Secret::new(new)]);
+    }
+    for text in [format!("{new:?}"), format!("'{new}'"), format!("[{new}, {old}]")] {
+        for config in all(&text) {
+            let faults = config.unwrap_err();
+            assert_eq!(faults.0.len(), 1, "{text}: {faults}");
+            assert!(faults.0[0].key.starts_with("MTP__AUTH__HS256_SECRET"), "{faults}");
+            assert!(!faults.to_string().contains(new), "{faults}");
+        }
+    }
+    // One that may be meant as two.
+    for config in all(&format!("{new},short")) {
+        let config = config.unwrap();
+        assert!(
+            config.warnings[0].problem.contains("taken as one secret"),
+            "{text:?}",
+            text = config.warnings
+        );
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_parameter_or_a_user_that_the_driver_does_not_see_is_a_warning() {
+    let warnings = |url: &str| {
+        let text = format!("{MINIMAL}\n[database]\nurl = {url:?}\n");
+        let config = Config::read(&text, &Environment::default()).unwrap();
+        config.warnings.iter().map(|warning| warning.problem.clone()).collect::<Vec<_>>()
+    };
+    assert!(warnings("postgres://u:p@db.example:5432/d?foo=1")[0].ends_with("foo"));
+    assert!(warnings("postgres://db.example:5432/d")[0].contains("names no user"));
+    for right in
+        ["postgres://u:p@db.example/d?application_name=x", "postgres:///d?host=/run/postgresql"]
+    {
+        assert_eq!(warnings(right), [""; 0], "{right}");
+    }
+}

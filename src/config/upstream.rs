@@ -84,7 +84,7 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
 }
 
 fn upstream(text: String) -> Result<Upstream, String> {
-    let address = url(Raw::Environment(text.clone()))?;
+    let address = url(Raw::Environment(text.clone()), "http://mimir.internal:8080")?;
     if address.scheme() != "http" {
         return Err(format!(
             "'{text}' must begin with http://: Mimir serves plain HTTP on a private network"

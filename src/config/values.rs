@@ -171,12 +171,12 @@ fn show(bytes: u64) -> String {
         .map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
-/// An `http` or `https` address without credentials, query or fragment. What is said of it never
-/// repeats it: somebody may have put a secret into it.
-pub(super) fn url(raw: Raw) -> Result<url::Url, String> {
+/// An `http` or `https` address without credentials, query or fragment, such as the example of its
+/// key. What is said of it never repeats it: somebody may have put a secret into it.
+pub(super) fn url(raw: Raw, example: &str) -> Result<url::Url, String> {
     let text = text(raw)?;
-    let wanted = "must be an address such as \"https://project.supabase.co/auth/v1\"";
-    if let Some(problem) = unwritten(&text) {
+    let wanted = format!("must be an address such as \"{example}\"");
+    if let Some((problem, _)) = unwritten(&text) {
         return Err(format!("{wanted}: it {problem}"));
     }
     // Before it is parsed: with `/`, `?` or `#` in a password the parser takes the user for the host.
@@ -194,8 +194,9 @@ pub(super) fn url(raw: Raw) -> Result<url::Url, String> {
 }
 
 /// Why a text is not an address as it is to be written; parsers mend such a thing in silence, or
-/// take something else for the host. The text is never repeated.
-pub(super) fn unwritten(text: &str) -> Option<&'static str> {
+/// take something else for the host. The text is never repeated. Beside it stands what
+/// holds for a password in it.
+pub(super) fn unwritten(text: &str) -> Option<(&'static str, &'static str)> {
     let is_placeholder = |open: char, close: char| {
         text.split_once(open).is_some_and(|(_, rest)| {
             let inner = rest.split(close).next().unwrap_or_default();
@@ -208,17 +209,17 @@ pub(super) fn unwritten(text: &str) -> Option<&'static str> {
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     if text.contains("${") || text.contains("{{") {
-        Some(
-            "holds a variable, which nothing puts in here; use MTP__SECTION__KEY in the environment",
-        )
+        let variable = "holds a variable, which nothing puts in here; use MTP__SECTION__KEY in the \
+                        environment";
+        Some((variable, ""))
     } else if is_placeholder('[', ']') || is_placeholder('<', '>') {
-        Some("holds a placeholder such as [YOUR-PASSWORD] or <ref>; put in the value")
+        Some(("holds a placeholder such as [YOUR-PASSWORD] or <ref>; put in the value", ""))
     } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        Some("holds a space or a line break; a space in a password is written %20")
+        Some(("holds a space or a line break", "; a space in a password is written %20"))
     } else if text.contains('\\') {
-        Some("holds a backslash; in a password it is written %5C")
+        Some(("holds a backslash", "; in a password it is written %5C"))
     } else if has_lone_percent {
-        Some("holds a % without two hexadecimal digits; in a password it is written %25")
+        Some(("holds a % without two hexadecimal digits", "; in a password it is written %25"))
     } else {
         None
     }
@@ -234,6 +235,16 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         for wrong in ["", "5", "m", "5x", "-5s", "5 s", "99999999999s", "s5"] {
             assert_eq!(parse_duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    // Seen: every bad address of Mimir was told to be like Supabase's, with words about a password.
+    #[test]
+    fn an_address_is_told_by_the_example_of_its_own_key() {
+        for wrong in ["http://", "http://m:99999", "http://u:p@m", "m:8080", "", "http://m x"] {
+            let example = "http://mimir.internal:8080";
+            let problem = url(Raw::Environment(wrong.to_owned()), example).unwrap_err();
+            assert!(problem.contains(example) && !problem.contains("password"), "{problem}");
         }
     }
 
@@ -255,11 +266,14 @@ mod tests {
             "ftp://secret",
             "https://host/?apikey=secret",
         ] {
-            let problem = url(Raw::Environment(text.to_owned())).unwrap_err();
+            let problem = url(Raw::Environment(text.to_owned()), "https://a.example").unwrap_err();
             assert!(!problem.contains("secret"), "{problem}");
         }
         for right in ["http://[::1]:8080", "http://[fdaa:0:1::3]/", "https://a.b/c%20d"] {
-            assert!(url(Raw::Environment(right.to_owned())).is_ok(), "{right}");
+            assert!(
+                url(Raw::Environment(right.to_owned()), "https://a.example").is_ok(),
+                "{right}"
+            );
         }
     }
 

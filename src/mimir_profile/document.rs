@@ -6,13 +6,17 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{DuplicateKeyPolicy, Spanned, from_multiple_with_options, options};
 
 use super::finding::{Finding, Severity};
 
 /// A whole document: a map, or nothing.
 #[derive(Debug)]
-pub(super) struct Document(Node);
+pub(super) struct Document {
+    root: Node,
+    /// What Mimir would not take of the text, or not read, whatever it says.
+    faults: Vec<Finding>,
+}
 
 /// A value.
 #[derive(Debug)]
@@ -33,40 +37,50 @@ pub(super) struct Entry {
 
 impl Document {
     pub(super) fn read(text: &str) -> Result<Self, Finding> {
-        let unreadable = |line: u64, wrong: String| Finding {
-            check: "unreadable",
-            severity: Severity::Error,
-            key: String::new(),
-            line,
-            wrong,
-            right: "a map of Mimir's blocks is wanted".to_owned(),
-        };
         // Only comments, or nothing at all: Mimir then takes its defaults.
         let is_bare = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if text.lines().all(is_bare) {
-            return Ok(Self(Node::Nothing));
+            return Ok(Self { root: Node::Nothing, faults: Vec::new() });
         }
-        let root = serde_saphyr::from_str::<Node>(text).map_err(|error| {
+        // A key that stands twice is told by us, with the others.
+        let options = options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
+        let documents = from_multiple_with_options::<Spanned<Node>>(text, options);
+        let documents = documents.map_err(|error| {
             let place = error.location();
             let wrong = error.without_snippet().to_string();
             let first = wrong.lines().next().unwrap_or_default();
             unreadable(place.map_or(0, |place| place.line()), format!("is no YAML: {first}"))
         })?;
+        let mut documents = documents.into_iter();
+        let root = documents.next().map_or(Node::Nothing, |document| document.value);
+        let mut faults = Vec::new();
+        root.repeated("", &mut faults);
+        faults.extend(documents.map(|further| {
+            let wrong = "begins another YAML document: Mimir reads one";
+            let right = "write one document in the file".to_owned();
+            let line = further.referenced.line();
+            Finding { check: "second-document", right, ..unreadable(line, wrong.to_owned()) }
+        }));
         match root {
-            Node::Map(_) | Node::Nothing => Ok(Self(root)),
+            Node::Map(_) | Node::Nothing => Ok(Self { root, faults }),
             Node::Scalar(_) => Err(unreadable(1, "is a single word".to_owned())),
             Node::List(_) => Err(unreadable(1, "is a list".to_owned())),
         }
     }
 
+    /// What Mimir would not take of the text, or not read.
+    pub(super) fn faults(&self) -> &[Finding] {
+        &self.faults
+    }
+
     /// The value of a dotted key.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        key.split('.').try_fold(&self.0, |node, name| Some(&node.entry(name)?.value))
+        key.split('.').try_fold(&self.root, |node, name| Some(&node.entry(name)?.value))
     }
 
     /// The line of a dotted key, or of the innermost block of it that is there.
     pub(super) fn line(&self, key: &str) -> u64 {
-        let (mut node, mut line) = (&self.0, 0);
+        let (mut node, mut line) = (&self.root, 0);
         for name in key.split('.') {
             let Some(entry) = node.entry(name) else { break };
             (node, line) = (&entry.value, entry.line);
@@ -76,16 +90,47 @@ impl Document {
 
     /// The blocks at the top.
     pub(super) fn entries(&self) -> &[Entry] {
-        self.0.entries()
+        self.root.entries()
     }
 
     /// Whether any scalar is so.
     pub(super) fn any_text(&self, wanted: &dyn Fn(&str) -> bool) -> bool {
-        self.0.any_text(wanted)
+        self.root.any_text(wanted)
+    }
+}
+
+fn unreadable(line: u64, wrong: String) -> Finding {
+    Finding {
+        check: "unreadable",
+        severity: Severity::Error,
+        key: String::new(),
+        line,
+        wrong,
+        right: "a map of Mimir's blocks is wanted".to_owned(),
     }
 }
 
 impl Node {
+    /// Notes every key that stands a second time in its map.
+    fn repeated(&self, path: &str, faults: &mut Vec<Finding>) {
+        if let Self::List(nodes) = self {
+            nodes.iter().for_each(|node| node.repeated(path, faults));
+        }
+        for (at, entry) in self.entries().iter().enumerate() {
+            let key =
+                if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+            entry.value.repeated(&key, faults);
+            let before = self.entries()[..at].iter().find(|before| before.key == entry.key);
+            let Some(before) = before else { continue };
+            let wrong = format!(
+                "stands a second time, first on line {}: Mimir does not start",
+                before.line
+            );
+            let right = "write the key once, with all that belongs to it".to_owned();
+            faults.push(Finding { key, right, ..unreadable(entry.line, wrong) });
+        }
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         match self {
             Self::Map(entries) => entries,
@@ -228,7 +273,18 @@ mod tests {
         assert_eq!(broken.check, "unreadable");
         assert!(broken.line > 1, "{broken}");
         // Mimir refuses a key that stands twice.
-        assert_eq!(Document::read("a: 1\nb: 2\na: 3\n").unwrap_err().line, 3);
+        let document = Document::read("a: 1\nb: {c: 1, d: 2,\n c: 3}\na: 3\n").unwrap();
+        let told: Vec<_> =
+            document.faults().iter().map(|fault| (fault.line, fault.key.as_str())).collect();
+        assert_eq!(told, [(3, "b.c"), (4, "a")]);
+        let text = document.faults()[1].to_string();
+        assert!(text.contains("first on line 1") && !text.contains("Policy"), "{text}");
+        // Of a merge (<<) what is written beside it counts, and nothing stands twice.
+        let merged = "a: &a {b: 1, c: 2}\nd:\n  <<: *a\n  b: 3\n";
+        assert_eq!(Document::read(merged).unwrap().faults().len(), 0);
+        let two = Document::read("---\na: 1\n---\nb: 2\n").unwrap();
+        let text = two.faults()[0].to_string();
+        assert!(two.faults()[0].line == 4 && text.contains("another YAML document"), "{text}");
         assert_eq!(Document::read("- a\n").unwrap_err().wrong, "is a list");
         assert!(Document::read("# nothing\n\n").is_ok());
     }

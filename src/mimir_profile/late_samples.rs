@@ -1,7 +1,7 @@
 //! Who is asked for samples of which age: ingesters for new ones, store-gateways for old ones.
 
 use super::document::Node;
-use super::{Finding, Profile};
+use super::{Finding, Profile, values};
 use crate::mimir::ruler::PromDuration;
 
 const WITHIN: (&str, PromDuration) = ("limits.query_ingesters_within", hours(13));
@@ -20,7 +20,12 @@ fn duration(profile: &Profile, (key, default): (&str, PromDuration)) -> Option<P
         None => Some(default),
         // A negative one is off, as 0 is.
         Some(Node::Scalar(text)) if text.starts_with('-') => Some(hours(0)),
-        Some(node) => node.text()?.parse().ok(),
+        // Limits are of Prometheus' type, the others of Go's, which knows no days.
+        Some(node) if key.starts_with("limits.") => node.text()?.parse().ok(),
+        Some(node) => {
+            let millis = values::duration(node)?.as_millis();
+            u64::try_from(millis).ok().map(PromDuration::from_millis)
+        }
     }
 }
 

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use super::document::Node;
-use super::{Finding, Profile};
+use super::{Finding, Profile, values};
 use crate::config::Config;
-use crate::mimir::ruler::PromDuration;
 
 /// What of our own configuration has a counterpart in Mimir's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +45,7 @@ const QUERY: (&str, Duration) = ("querier.timeout", Duration::from_secs(120));
 fn time(profile: &Profile, (key, default): (&str, Duration)) -> Option<Duration> {
     let time = match profile.get(key) {
         None => default,
-        Some(node) => Duration::from_millis(node.text()?.parse::<PromDuration>().ok()?.as_millis()),
+        Some(node) => values::duration(node)?,
     };
     (!time.is_zero()).then_some(time)
 }

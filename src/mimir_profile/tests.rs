@@ -400,3 +400,39 @@ fn line() -> impl Strategy<Value = String> {
         format!("{:indent$}{key}: {value}\n", "", indent = depth * 2)
     })
 }
+
+// Seen with Mimir 3.1: it starts with none of these, and each turned a comparison off in silence.
+#[test]
+fn a_value_that_mimir_cannot_read_is_an_error_where_it_is_compared() {
+    for (text, key) in [
+        ("querier: {timeout: 5min}\n", "querier.timeout"),
+        ("querier: {timeout: 120}\n", "querier.timeout"),
+        ("querier: {query_store_after: 1d}\n", "querier.query_store_after"),
+        ("distributor: {max_recv_msg_size: 200MiB}\n", "distributor.max_recv_msg_size"),
+        ("limits: {out_of_order_time_window: 7days}\n", "limits.out_of_order_time_window"),
+    ] {
+        assert_eq!(found(text), one("unreadable-value", key), "{text}");
+    }
+    let server = "server: {http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1, \
+                  http_server_read_timeout: 5}\n";
+    let findings = examine(server, &Variables::Unknown, ALONE);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].check, "unreadable-value");
+    for right in [
+        "querier: {timeout: 2m}\n",
+        "querier: {timeout: \"${TIMEOUT}\"}\n",
+        "querier: {timeout: }\n",
+        "limits: {query_ingesters_within: 2d}\n",
+        "distributor: {max_recv_msg_size: 104857600}\n",
+    ] {
+        assert!(found(right).iter().all(|(check, _)| *check != "unreadable-value"), "{right}");
+    }
+}
+
+// One run tells of both, and what else there is.
+#[test]
+fn a_key_that_stands_twice_hides_nothing_else() {
+    let findings = found("querier: {timeout: 5min}\ntarget: all\ntarget: all\n");
+    let checks: Vec<_> = findings.iter().map(|(check, _)| *check).collect();
+    assert_eq!(checks, ["unreadable-value", "unreadable"]);
+}

@@ -24,6 +24,15 @@ pub(super) fn other(document: &Document) -> Option<Finding> {
         let right = "check the mimir.yaml inside it, by itself".to_owned();
         return error("apiVersion", at("apiVersion"), "is a Kubernetes manifest", right);
     }
+    // Both have a `global`, as charts do.
+    if let Some(entry) = top.iter().find(|entry| is_of_prometheus(entry)) {
+        let right = "give Mimir's own file".to_owned();
+        return error(&entry.key, entry.line, "is of Prometheus' configuration", right);
+    }
+    if has("route") && has("receivers") {
+        let right = "it is what alertmanager.fallback_config_file names, or a tenant's".to_owned();
+        return error("route", at("route"), "is an Alertmanager's configuration", right);
+    }
     if let Some(entry) = top.iter().find(|entry| is_of_helm(entry)) {
         let wrong = "is of the values of a Helm chart: Mimir does not start with them";
         let structured = "mimir.structuredConfig";
@@ -43,21 +52,29 @@ pub(super) fn other(document: &Document) -> Option<Finding> {
         let right = "it is what runtime_config.file names; check the file that names it".to_owned();
         return error("overrides", at("overrides"), "is Mimir's runtime configuration", right);
     }
-    if has("route") && has("receivers") {
-        let right = "it is what alertmanager.fallback_config_file names, or a tenant's".to_owned();
-        return error("route", at("route"), "is an Alertmanager's configuration", right);
-    }
-    if has("scrape_configs") || has("remote_write") {
-        let name = if has("scrape_configs") { "scrape_configs" } else { "remote_write" };
-        let right = "give Mimir's own file".to_owned();
-        return error(name, at(name), "is of Prometheus' configuration", right);
-    }
     None
 }
 
 /// What a runtime configuration may hold.
 const RUNTIME: [&str; 4] =
     ["overrides", "multi_kv_config", "ingester_limits", "distributor_limits"];
+
+/// Blocks that only a Prometheus (or an agent with its format) has.
+const OF_PROMETHEUS: [&str; 6] = [
+    "alerting",
+    "remote_read",
+    "remote_write",
+    "rule_files",
+    "scrape_config_files",
+    "scrape_configs",
+];
+
+fn is_of_prometheus(entry: &Entry) -> bool {
+    let below = |name: &&str| entry.value.entry(name).is_some();
+    let of_global = ["scrape_interval", "scrape_timeout", "evaluation_interval", "external_labels"];
+    OF_PROMETHEUS.contains(&entry.key.as_str())
+        || entry.key == "global" && of_global.iter().any(below)
+}
 
 /// Names at the top that only the charts mimir-distributed and mimir-simple-scalable have.
 const OF_HELM: [&str; 23] = [
@@ -136,7 +153,13 @@ mod tests {
         assert_eq!(of("apiVersion: v1\nkind: ConfigMap\n"), is("apiVersion", 1));
         assert_eq!(of("overrides: {a: {}}\n"), is("overrides", 1));
         assert_eq!(of("route: {receiver: a}\nreceivers: []\n"), is("route", 1));
-        assert_eq!(of("global: {}\nscrape_configs: []\n").unwrap().0, "global");
+        assert_eq!(of("global: {}\nscrape_configs: []\n"), is("scrape_configs", 2));
+        // Seen: taken for the values of a Helm chart.
+        assert_eq!(of("global: {scrape_interval: 1m}\nscrape_configs: []\n"), is("global", 1));
+        assert_eq!(of("global: {scrape_interval: 1m}\n"), is("global", 1));
+        let alertmanagers = "global: {smtp_from: a}\nroute: {receiver: a}\nreceivers: []\n";
+        assert_eq!(of(alertmanagers), is("route", 2));
+        assert_eq!(of("global: {dnsService: a}\nminio: {}\n"), is("global", 1));
         assert_eq!(of("target: all\n"), None);
         assert_eq!(of("ingester: {ring: {replication_factor: 3}}\n"), None);
     }

@@ -506,7 +506,7 @@ pub fn stale_in_words(id: &str, confirmed: &Confirmed) -> String {
     match confirmed {
         Confirmed::Noted => format!("the deletion {id} is confirmed"),
         Confirmed::Unknown => format!("there is no deletion {id}"),
-        Confirmed::Ended => format!("the deletion {id} does not wait any more: nothing does"),
+        Confirmed::Ended => format!("the deletion {id} does not wait any more"),
         Confirmed::Grown { current, more } => {
             let names: Vec<&str> = more.iter().map(|rule| rule.name.as_str()).collect();
             let (rules, them) = if names.len() == 1 { ("rule", "it") } else { ("rules", "them") };

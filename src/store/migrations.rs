@@ -173,6 +173,12 @@ fn migrator() -> Migrator {
 
 fn failed(error: MigrateError) -> StoreError {
     match &error {
+        // The connection broke, which is nothing of the tables'.
+        MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _)
+            if inner.as_database_error().is_none() =>
+        {
+            StoreError::Unavailable(super::describe(inner))
+        }
         MigrateError::Execute(inner) => StoreError::Unfit(super::describe(inner)),
         MigrateError::ExecuteMigration(inner, version) => {
             StoreError::Unfit(format!("migration {version}: {}", super::describe(inner)))

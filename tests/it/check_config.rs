@@ -92,6 +92,20 @@ async fn what_is_away_is_told_apart_from_what_is_wrong() {
     assert!(line(&said, "AWAY    mimir").contains("refused"), "{said}");
     assert!(!said.contains("secret-word"), "{said}");
 
+    // Frozen: connections are taken and nothing is said. Broken: they end at once.
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [&frozen, &broken].map(|one| one.local_addr().unwrap());
+    std::thread::spawn(move || broken.incoming().for_each(drop));
+    for address in addresses {
+        let database = format!(
+            "database.url = \"postgres://u:secret-word@{address}/d\"\ndatabase.connect_timeout = \"1s\""
+        );
+        let (code, said) = connect(&configuration(&issuer.url(), &nowhere, &database));
+        assert_eq!(code, 69, "{said}");
+        assert!(line(&said, "AWAY    database").contains(&address.to_string()), "{said}");
+    }
+
     let names = "upstream.connect_timeout = \"1s\"";
     let (code, said) = connect(&configuration(&issuer.url(), "http://nowhere.invalid:1", names));
     assert_eq!(code, 69, "{said}");

@@ -57,6 +57,32 @@ fn check_config_reports_all_faults_and_exits_64() {
     assert_eq!(served.status.code(), Some(64), "serve refuses it too");
 }
 
+// Seen: `rules guard list | head -1` ended with a panic and 101.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/proxy.toml");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(Proxy::binary());
+    command.args(["check-config", "--config"]).arg(sample).stdout(writer);
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.success() && !said.contains("panicked"), "{:?} {said}", output.status);
+}
+
+// Seen: 1, which says that the token does not pass.
+#[test]
+fn a_key_set_that_cannot_be_read_is_no_verdict_on_the_token() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/proxy.toml");
+    let sample = sample.to_str().unwrap();
+    for file in [sample, "nowhere.json"] {
+        let arguments = ["explain-token", "--config", sample, "--key-set", file];
+        let output = run(&arguments, &[], "a.b.c");
+        assert_eq!(output.status.code(), Some(64), "{file}");
+        assert!(text(&output.stderr).starts_with("--key-set: "), "{}", text(&output.stderr));
+    }
+}
+
 // The samples that we ship are read by the same code.
 #[test]
 fn the_sample_configurations_are_valid() {

@@ -317,3 +317,34 @@ fn organisations_may_be_keys_or_objects() {
         assert!(problem.contains(setting), "{claim}: {problem}");
     }
 }
+
+// Seen: "the token's iss must be a text", of a token without one, and nothing of what it must be.
+#[test]
+fn a_claim_that_is_compared_is_told_with_the_setting_if_it_is_missing_or_malformed() {
+    let fault = |changes: Value| verify(changes).unwrap_err();
+    for (changes, outside, setting) in [
+        (json!({"iss": null}), "the token has no iss", "auth.issuer is \"https://ref."),
+        (json!({"iss": [ISSUER]}), "the token's iss must be a text", "auth.issuer is"),
+        (json!({"aud": null}), "the token has no aud", "auth.audience is \"authenticated\""),
+        (json!({"aud": 7}), "the token's aud must be a text or a list", "auth.audience is"),
+        (json!({"role": null}), "the token has no role", "auth.user_roles is [\"authenticated\"]"),
+    ] {
+        let fault = fault(changes.clone());
+        assert_eq!(fault.reason(), "malformed_claims", "{changes}");
+        assert!(fault.to_string().starts_with(outside), "{fault}");
+        assert!(!fault.to_string().contains("auth."), "the caller is not told ours: {fault}");
+        assert!(fault.inside().contains(setting), "{}", fault.inside());
+    }
+    assert!(fault(json!({"exp": null})).to_string().starts_with("the token has no exp"));
+}
+
+// Seen: a second line of explain-token, about an iat that is right.
+#[test]
+fn an_end_that_cannot_be_read_is_no_fault_of_the_issue_time() {
+    for exp in [json!(1e30), json!("tomorrow")] {
+        let claims = json!({"iat": NOW, "exp": exp});
+        let claims = Claims::parse(claims.to_string().as_bytes()).unwrap();
+        assert!(expiry(&claims, &policy(), NOW).is_err());
+        assert_eq!(issued_at(&claims, &policy(), NOW), Ok(NOW.to_string()));
+    }
+}

@@ -80,7 +80,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
         if let Some(held) = held {
             let _ = writeln!(
                 answer,
-                "# held until it is confirmed: {}; rules guard confirm {}",
+                "# held until it is confirmed: {}; rules guard confirm {} --organisation {organisation}",
                 held.reason, held.id
             );
         }

@@ -62,6 +62,11 @@ pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fa
         return Err(Fault { line: 0, problem: problem.to_owned() });
     };
     let mut reader = Reader { organisation, read: Read::default() };
+    for (entry, first) in document.repeated() {
+        let problem =
+            format!("{} stands a second time, first on line {first}; write it once", entry.key);
+        reader.fault(entry.line, problem);
+    }
     reader.document(&document)?;
     for further in documents {
         reader.fault(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::sync::{BY, sync_now};
-use super::{Of, Outcome, Said, engine, no_such, organisation, unavailable};
+use super::sync::{BY, said, sync_finished};
+use super::{EXIT_UNAVAILABLE, Of, Outcome, Said, engine, no_such, organisation, unavailable};
 use crate::config::RulesCommandConfig;
 use crate::rules::{Engine, stale_in_words};
 use crate::store::{Confirmed, GuardHeld, GuardRow, StoreError};
@@ -141,15 +141,12 @@ fn view(Waiting { organisation, held, rows }: &Waiting) -> Value {
 
 async fn confirm(engine: &Arc<Engine>, args: Confirm) -> Outcome {
     let Confirm { id, of } = args;
-    let store = engine.store();
     let named = organisation(of.organisation.as_deref())?;
-    let rows = match store.guard_rows(id.clone(), named.clone()).await {
+    let rows = match find(engine, &id, named.as_ref()).await {
         Ok(rows) => rows,
-        Err(error) => return Ok(unavailable(error)),
+        Err(failed) => return failed,
     };
-    let Some(first) = rows.first() else {
-        return Err(format!("there is no deletion {id:?}; rules guard list shows those that wait"));
-    };
+    let Some(first) = rows.first() else { return Err(not_there(&id, named.as_ref())) };
     let organisation = match named {
         Some(organisation) => Some(organisation),
         None if first.is_overall => None,
@@ -157,12 +154,97 @@ async fn confirm(engine: &Arc<Engine>, args: Confirm) -> Outcome {
         // Rules have one identifier in all organisations; a digest of what one says may be shared.
         None => return Err(format!("several organisations have a deletion {id}: --organisation")),
     };
-    match store.confirm_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
-        Ok(Confirmed::Noted) => Ok(sync_now(engine, organisation, of.json).await),
+    match engine.store().confirm_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
+        Ok(Confirmed::Noted) => Ok(match sync_finished(engine, organisation).await {
+            Ok(done) => {
+                let exit_code = exit_code(&done.outcome);
+                Said { exit_code, ..said(&done, of.json) }
+            }
+            Err(failed) => failed,
+        }),
         Ok(stale) => {
             let note = Some(stale_in_words(&id, &stale));
             Ok(Said { answer: String::new(), note, exit_code: 1 })
         }
         Err(error) => Ok(unavailable(error)),
+    }
+}
+
+/// What is known of a deletion. One that `diff` has just shown is held back, and gets its name in the
+/// database, by the next sync of its organisation: so that is asked for first.
+async fn find(
+    engine: &Arc<Engine>,
+    id: &str,
+    named: Option<&OrganisationId>,
+) -> Result<Vec<GuardRow>, Outcome> {
+    let store = engine.store();
+    let failed = |error: StoreError| Ok(unavailable(error));
+    let rows = store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)?;
+    let Some(one) = named.filter(|_| rows.is_empty()) else { return Ok(rows) };
+    if let Some(other) = store.guard_rows(id.to_owned(), None).await.map_err(failed)?.first() {
+        let whose = if other.is_overall {
+            "is about many organisations: leave out --organisation".to_owned()
+        } else {
+            format!("is of organisation {}, not of {one}", other.organisation)
+        };
+        return Err(Err(format!("the deletion {id} {whose}")));
+    }
+    if !store.existing_organisations(vec![one.clone()]).await.map_err(failed)?.contains(one) {
+        return Err(Err(no_such(one)));
+    }
+    sync_finished(engine, Some(one.clone())).await.map_err(Ok)?;
+    store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)
+}
+
+fn not_there(id: &str, named: Option<&OrganisationId>) -> String {
+    let next = match named {
+        Some(_) => "rules guard list shows those that wait",
+        None => {
+            "rules guard list shows those that wait; one that rules diff has just shown needs \
+             --organisation ID"
+        }
+    };
+    format!("there is no deletion {id:?}; {next}")
+}
+
+/// What a sync after a confirmation means to a script: whether the deletion was carried out. Rules that
+/// are invalid are none of its business.
+fn exit_code(outcome: &str) -> u8 {
+    let outcome: Value = serde_json::from_str(outcome).unwrap_or_default();
+    let count = |label: &str| outcome["outcomes"][label].as_u64().unwrap_or(0);
+    if !outcome["guard"].is_null() || count("held") > 0 {
+        // More is to vanish by now.
+        1
+    } else if count("failed") > 0 || !outcome["problem"].is_null() {
+        EXIT_UNAVAILABLE
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seen: 1, which is "it has grown", since any other rule of the organisation was invalid.
+    #[test]
+    fn the_exit_code_of_a_confirmation_is_about_the_deletion_alone() {
+        for (outcome, code) in [
+            (r#"{"outcomes":{"applied":1},"rules":{"synced":3,"invalid":1},"guard":null}"#, 0),
+            (r#"{"outcomes":{"unchanged":1},"rules":{"pending":1}}"#, 0),
+            (r#"{"outcomes":{"held":1},"guard":{"id":"a","reason":"b"}}"#, 1),
+            (r#"{"outcomes":{"held":1}}"#, 1),
+            (r#"{"outcomes":{"failed":1}}"#, 69),
+            (r#"{"outcomes":{},"problem":"mimir is away"}"#, 69),
+        ] {
+            assert_eq!(exit_code(outcome), code, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_there_yet_is_told_with_what_to_do() {
+        assert!(not_there("a1", None).contains("--organisation ID"));
+        let acme = OrganisationId::parse("acme").unwrap();
+        assert!(!not_there("a1", Some(&acme)).contains("--organisation"));
     }
 }

@@ -37,16 +37,26 @@ pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
 }
 
 /// Asks for a sync, follows it, and says what came of it.
-pub(super) async fn sync_now(
+async fn sync_now(
     engine: &Arc<Engine>,
     organisation: Option<OrganisationId>,
     as_json: bool,
 ) -> Said {
+    sync_finished(engine, organisation)
+        .await
+        .map_or_else(|failed| failed, |done| said(&done, as_json))
+}
+
+/// Asks for a sync and follows it to its end.
+pub(super) async fn sync_finished(
+    engine: &Arc<Engine>,
+    organisation: Option<OrganisationId>,
+) -> Result<SyncRequest, Said> {
     let requested_by = BY.to_owned();
     let request = NewSyncRequest { organisation, requested_by };
     let id = match engine.store().request_sync(request).await {
         Ok(id) => id,
-        Err(error) => return unavailable(error),
+        Err(error) => return Err(unavailable(error)),
     };
     let cancelled = CancellationToken::new();
     let leading = tokio::spawn(lead_forever(
@@ -59,9 +69,9 @@ pub(super) async fn sync_now(
     cancelled.cancel();
     let _ = leading.await;
     match finished {
-        Ok(Some(request)) => said(&request, as_json),
-        Ok(None) => unavailable("nobody took it up: another process leads and does not go on"),
-        Err(error) => unavailable(error),
+        Ok(Some(request)) => Ok(request),
+        Ok(None) => Err(unavailable("no process took it up: another one leads and does not go on")),
+        Err(error) => Err(unavailable(error)),
     }
 }
 
@@ -91,7 +101,7 @@ async fn follow(engine: &Engine, id: uuid::Uuid) -> Result<Option<SyncRequest>, 
     }
 }
 
-fn said(request: &SyncRequest, as_json: bool) -> Said {
+pub(super) fn said(request: &SyncRequest, as_json: bool) -> Said {
     let outcome: Value = serde_json::from_str(&request.outcome).unwrap_or_default();
     let count = |label: &str| outcome["outcomes"][label].as_u64().unwrap_or(0);
     let problem = outcome["problem"].as_str();

@@ -28,7 +28,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ConsulConfig> {
         let text = text(raw)?;
         let is_empty = text.is_empty();
         is_asked = !is_empty;
-        let parse = || url(Raw::Environment(text)).map(Some).map_err(wanted);
+        let parse =
+            || url(Raw::Environment(text), "http://consul.internal:8500").map(Some).map_err(wanted);
         if is_empty { Ok(None) } else { parse() }
     });
     let service = section.get("consul_service", String::new(), text);

@@ -155,13 +155,22 @@ fn a_prometheus_rule_is_told_what_to_do_and_is_checked() {
 // In plain words and with its line, not in those of the library to a programmer.
 #[test]
 fn what_is_no_yaml_is_told_with_its_line() {
-    for (text, line) in [
-        ("- name: a\n  expr: [\n", 3),
-        ("- name: a\n  name: b\n", 2),
-        ("- a\n b\n  - c: d: e\n", 3),
-    ] {
+    for (text, line) in [("- name: a\n  expr: [\n", 3), ("- a\n b\n  - c: d: e\n", 3)] {
         let fault = read_file(text).unwrap_err();
         assert!(fault.problem.starts_with("is no YAML: "), "{fault:?}");
         assert!(fault.line > 0 && fault.line <= line, "{text}: {fault:?}");
     }
+}
+
+// Seen: "duplicate mapping key: name, set DuplicateKeyPolicy in Options if acceptable", and nothing of
+// what else was wrong.
+#[test]
+fn a_key_that_stands_twice_is_told_with_both_lines_and_hides_nothing() {
+    let text = "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    expr: down\n  - alrt: B\n    expr: up\n";
+    let read = read_file(text).unwrap();
+    let of_file: Vec<_> =
+        read.faults.iter().map(|fault| (fault.line, fault.problem.as_str())).collect();
+    assert_eq!(of_file, [(6, "expr stands a second time, first on line 5; write it once")]);
+    assert_eq!(read.rows.len(), 2);
+    assert!(read.rows[1].faults.iter().any(|fault| fault.line == 7), "{read:?}");
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_saphyr::Spanned;
+use serde_saphyr::{DuplicateKeyPolicy, Spanned, from_multiple_with_options, options};
 
 /// A value, with the line that it begins in.
 #[derive(Debug)]
@@ -39,7 +39,9 @@ pub(super) struct Unreadable {
 impl Node {
     /// All documents of a text that hold anything.
     pub(super) fn read_all(text: &str) -> Result<Vec<Self>, Unreadable> {
-        let documents = serde_saphyr::from_multiple::<Spanned<Kind>>(text);
+        // Keys that stand twice are told by us, with everything else.
+        let options = options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
+        let documents = from_multiple_with_options::<Spanned<Kind>>(text, options);
         let documents = documents.map_err(|error| {
             let reason = error.without_snippet().to_string();
             Unreadable {
@@ -49,6 +51,21 @@ impl Node {
         })?;
         let nodes = documents.into_iter().map(Self::from);
         Ok(nodes.filter(|node| !node.is_null()).collect())
+    }
+
+    /// Keys that stand a second time in their mapping, each with the line of the first.
+    pub(super) fn repeated(&self) -> Vec<(&Entry, u64)> {
+        let nested = match &self.kind {
+            Kind::Scalar(_) => Vec::new(),
+            Kind::List(nodes) => nodes.iter().flat_map(Self::repeated).collect(),
+            Kind::Map(entries) => entries.iter().flat_map(|entry| entry.value.repeated()).collect(),
+        };
+        let entries = self.entries();
+        let own = entries.iter().enumerate().filter_map(|(at, entry)| {
+            let first = entries[..at].iter().find(|before| before.key == entry.key)?;
+            Some((entry, first.line))
+        });
+        own.chain(nested).collect()
     }
 
     pub(super) fn is_null(&self) -> bool {
