@@ -138,7 +138,7 @@ async fn a_cached_token_ends_when_it_expires() {
     assert!(
         proxy.metric("mimir_tenant_proxy_token_cache_lookups_total{outcome=\"hit\"}").await >= 1.0
     );
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     let answer = client.get(QUERY).await;
     assert_eq!(answer.status, 401, "{answer:?}");
     assert!(answer.text.contains("expired"), "{answer:?}");
