@@ -73,18 +73,32 @@ pub(super) fn is_misdirected(surface: Surface, status: u16) -> bool {
 
 /// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
 /// that of Go's `net.OpError`, inside of whatever Mimir makes of it (plain text, JSON or protobuf);
-/// for Influx Mimir says nothing at all.
+/// for Influx Mimir says nothing at all. Where nothing was slow here it must be what the text begins
+/// with, because what a tenant has sent stands further behind in other refusals.
 pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8], pace: Pace) -> bool {
     if status == 408 || (status == 400 && text.is_empty() && pace == Pace::Awaited) {
         return true;
     }
+    let begins = |words: &[u8]| position(text, words).is_some_and(|at| at <= LONGEST_WRAPPING);
+    if pace == Pace::Quick
+        && !begins(b"read body: read tcp ")
+        && !begins(b"read write request: read tcp ")
+    {
+        return false;
+    }
     after(text, b"read tcp ").is_some_and(|rest| after(rest, b": i/o timeout").is_some())
 }
 
+/// What stands before Mimir's text: `{"code":400,"message":"`, or protobuf's tags and lengths.
+const LONGEST_WRAPPING: usize = 24;
+
 /// What follows some words in a text.
 fn after<'a>(text: &'a [u8], words: &[u8]) -> Option<&'a [u8]> {
-    let at = text.windows(words.len()).position(|window| window == words)?;
-    text.get(at + words.len()..)
+    text.get(position(text, words)? + words.len()..)
+}
+
+fn position(text: &[u8], words: &[u8]) -> Option<usize> {
+    text.windows(words.len()).position(|window| window == words)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -128,8 +142,16 @@ mod tests {
         let plain = format!("read body: {READ_TIMEOUT}\n");
         let escaped = READ_TIMEOUT.replace('>', "\\u003e");
         let json = format!(r#"{{"status":"error","errorType":"bad_data","error":"{escaped}"}}"#);
+        let otlp = format!(r#"{{"code":400,"message":"read write request: {escaped}"}}"#);
+        for text in [&plain, &otlp] {
+            assert!(is_about_a_slow_upload(400, text.as_bytes(), Pace::Quick), "{text}");
+        }
+        // What a tenant has sent is in the texts of other refusals.
+        let tenants =
+            format!("received a series with an invalid label: 'read body: {READ_TIMEOUT}'");
+        assert!(!is_about_a_slow_upload(400, tenants.as_bytes(), Pace::Quick));
         for text in [plain, json] {
-            for pace in [Pace::Quick, Pace::Slow, Pace::Unfinished, Pace::Awaited] {
+            for pace in [Pace::Slow, Pace::Unfinished, Pace::Awaited] {
                 assert!(may_be_about_a_slow_upload(400, pace));
                 assert!(is_about_a_slow_upload(400, text.as_bytes(), pace));
             }

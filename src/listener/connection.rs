@@ -41,16 +41,18 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 
 /// What one HTTP/2 stream may send before we have taken it, and so what one that is not known yet, or
 /// waits for its turn, keeps in our memory: neither hyper nor h2 can open the window of a single
-/// stream later. It also bounds how fast a stream is: 64 KiB in the time to the client and back, so
-/// 64 MB/s at 1 ms, as from a balancer in front of us.
+/// stream later. It also bounds how fast a stream is: 24 KiB in the time to the client and back, so
+/// 24 MB/s at 1 ms, as from a balancer in front of us.
 ///
-/// It is the window that the protocol begins with (RFC 9113, 6.9.2). With a smaller one a client that
-/// has sent more than that before it reads our settings waits for ever: h2 takes the difference away
-/// and gives no credit for what was released before.
+/// Not less than a third of the 64 KiB that a stream has until the client has read our settings: h2
+/// gives credit back when a half of what is left has been released, so a client that has sent no
+/// more than a third by then gets none, and with a smaller window it has none left either and waits
+/// for ever.
 ///
 /// The window of the connection is that of all streams together, so that a stream that Mimir does
-/// not take cannot hold up another, whose sender would then be told that it is slow.
-const STREAM_WINDOW_BYTES: u32 = 65_535;
+/// not take cannot hold up another, whose sender would then be told that it is slow. It also holds
+/// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
+const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;

@@ -305,3 +305,48 @@ async fn requests_that_are_cut_off_are_logged() {
         assert_eq!(lines[0]["outcome"], "cancelled");
     }
 }
+
+// RFC 9113, 6.9.2: a stream has 64 KiB until the client has read our settings. However much it has
+// sent by then, there is credit for it to go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_before_it_reads_our_settings_can_go_on() {
+    use frames::{DATA, Frames, HEADERS, frame, open_head, opening};
+    const SETTINGS: u8 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    let upstream = Upstream::start(count).await;
+    let scene = scene(&upstream.url(), &[]).await;
+    for early in [16_384_usize, 16_385, 20_000, 21_844, 21_846, 24_576, 24_577, 32_768, 65_535] {
+        let mut client = Frames::new(connect(&scene).await);
+        client.send(&opening(65_535)).await.unwrap();
+        client.send(&open_head(&scene, "POST", "/api/v1/push", 1)).await.unwrap();
+        for piece in vec![0; early].chunks(16_384) {
+            client.send(&frame(DATA, 0, 1, piece)).await.unwrap();
+        }
+        // Time for all of it to be taken.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.send(&frame(SETTINGS, 1, 0, &[])).await.unwrap();
+        let mut window = -i64::try_from(early).unwrap();
+        let mut knows_settings = false;
+        let has_credit = async {
+            while !knows_settings || window <= 0 {
+                let next = client.next().await.unwrap().expect("the connection stays open");
+                let number = |at: usize| {
+                    i64::from(u32::from_be_bytes(next.payload[at..at + 4].try_into().unwrap()))
+                };
+                if next.kind == SETTINGS && !next.payload.is_empty() {
+                    knows_settings = true;
+                    let all = next.payload.chunks(6).position(|setting| setting[..2] == [0, 4]);
+                    window += all.map_or(65_535, |at| number(at * 6 + 2));
+                } else if next.kind == WINDOW_UPDATE && next.stream == 1 {
+                    window += number(0);
+                }
+            }
+        };
+        let outcome = tokio::time::timeout(Duration::from_secs(3), has_credit).await;
+        assert!(outcome.is_ok(), "{early} bytes: no credit, {window}");
+        client.send(&frame(DATA, 1, 1, b"x")).await.unwrap();
+        let answered = async { while client.next().await.unwrap().unwrap().kind != HEADERS {} };
+        let outcome = tokio::time::timeout(Duration::from_secs(3), answered).await;
+        assert!(outcome.is_ok(), "{early} bytes: no answer");
+    }
+}

@@ -75,5 +75,5 @@ async fn requests_that_wait_for_a_place_take_little_memory() {
     flood((0..20).map(|_| of(&scene)).collect(), Duration::from_secs(15)).await;
     let grown = (scene.proxy.process.peak_memory() - before) / MIB;
     println!("20 connections: {grown} MiB more");
-    assert!(grown < 100, "{grown} MiB");
+    assert!(grown < 160, "{grown} MiB");
 }

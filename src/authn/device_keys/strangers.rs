@@ -31,7 +31,7 @@ const FREE: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Refusals that are held back at the same time, of one address and of all. Each may hold what its
-/// client has sent of a body (64 KiB of an HTTP/2 stream), without any credential.
+/// client has sent of a body (24 KiB of an HTTP/2 stream), without any credential.
 const MOST_WAITING_OF_ADDRESS: u32 = 64;
 const MOST_WAITING: u32 = 256;
 /// An address that has sent nothing unknown for so long is forgotten.
