@@ -18,7 +18,7 @@ pub(super) const MIN_SECRET_BYTES: usize = 32;
 pub(super) fn read(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
         Raw::File(Value::String(text)) | Raw::Environment(text) => of_text(&text),
-        other => of_list(list(other)?),
+        other @ Raw::File(_) => of_list(list(other)?),
     }
 }
 

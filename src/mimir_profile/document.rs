@@ -114,7 +114,9 @@ impl Node {
     /// Notes every key that stands a second time in its map.
     fn repeated(&self, path: &str, faults: &mut Vec<Finding>) {
         if let Self::List(nodes) = self {
-            nodes.iter().for_each(|node| node.repeated(path, faults));
+            for node in nodes {
+                node.repeated(path, faults);
+            }
         }
         for (at, entry) in self.entries().iter().enumerate() {
             let key =

@@ -134,10 +134,8 @@ fn texts_that_are_multiplied_are_too_much() {
         grown("\"$1$1\"", 6),
         joined.clone(),
         format!("sum(1 + {joined}) by (x)"),
-        grown(&format!("\"{ten}\""), 1).replace(
-            "vector(1)",
-            &format!("label_join(x,\"a\",\"\",{})", vec!["\"a\""; 10].join(",")),
-        ),
+        grown(&format!("\"{ten}\""), 1)
+            .replace("vector(1)", &format!("label_join(x,\"a\",\"\",{})", ["\"a\""; 10].join(","))),
         format!("label_join(x,\"a\",\"{long}\",\"a\",\"a\",\"a\",\"a\",\"a\")"),
         grown(&format!("\"$1$1{long}\""), 3),
         grown("\"$1$1$1$1$1\"", 1).replace("vector(1)", &format!("absent({{a=\"{long}\"}})")),

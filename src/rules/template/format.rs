@@ -106,7 +106,7 @@ impl Template {
                 self.text(&constant);
             }
             ('v' | 'd' | 'f' | 'g' | 'e', Some(Shape::Number), _) if !is_indexed => {
-                self.text(SOME_NUMBER)
+                self.text(SOME_NUMBER);
             }
             _ => self.expression = None,
         }
