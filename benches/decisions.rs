@@ -14,6 +14,7 @@ use mimir_tenant_proxy::authn::{Authenticator, KeySource, Tables};
 use mimir_tenant_proxy::authz::Authorizer;
 use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
+use mimir_tenant_proxy::mimir::expression::ExpressionLimits;
 use mimir_tenant_proxy::mimir::ruler::RulerLimits;
 use mimir_tenant_proxy::mimir::ruler::{PromDuration, RuleGroup, StoredGroup, StoredRule};
 use mimir_tenant_proxy::route::find_path;
@@ -111,8 +112,11 @@ fn rows() -> Vec<AlertRuleRow> {
 }
 
 fn rules(criterion: &mut Criterion) {
-    let defaults =
-        RuleDefaults { interval: PromDuration::from_millis(60_000), group: "default".to_owned() };
+    let defaults = RuleDefaults {
+        interval: PromDuration::from_millis(60_000),
+        group: "default".to_owned(),
+        expressions: ExpressionLimits::default(),
+    };
     let limits = RulerLimits { rules_per_group: Some(20), groups: Some(70) };
     let rows = rows();
     let group = |rows: &[AlertRuleRow]| {

@@ -17,8 +17,12 @@ fn nested(open: &str, inside: &str, close: &str, times: usize) -> String {
     format!("{}{inside}{}", open.repeat(times), close.repeat(times))
 }
 
+fn digit(number: u8) -> char {
+    char::from_digit(number.into(), 16).unwrap().to_ascii_uppercase()
+}
+
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().flat_map(|byte| ['%', digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 async fn before_a_witness() -> (Scene, Upstream) {

@@ -67,7 +67,7 @@ impl Fleet {
                     if number >= count {
                         return bad;
                     }
-                    let answer = if number % 2 == 0 {
+                    let answer = if number.is_multiple_of(2) {
                         client.get(QUERY).await
                     } else {
                         client.post(PUSH, vec![b'x'; 20_000]).await

@@ -2,6 +2,8 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::float_cmp,
     clippy::disallowed_methods,
     clippy::print_stdout,

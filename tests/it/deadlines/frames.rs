@@ -70,7 +70,7 @@ pub(super) fn opening(window: u32) -> Vec<u8> {
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &setting)].concat()
 }
 
-/// WINDOW_UPDATE.
+/// `WINDOW_UPDATE`.
 pub(super) fn credit(stream: u32, bytes: u32) -> Vec<u8> {
     frame(8, 0, stream, &bytes.to_be_bytes())
 }

@@ -5,6 +5,7 @@ use super::office;
 // Seen: 768 bytes that double a text 25 times took Mimir from 111 to 894 MB, and a template that calls
 // itself burned its cores after the row was gone. Each is told to its author; the others go live.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
     let office = office(&[]).await;
     let org = office.town.organisation().await;
