@@ -92,7 +92,7 @@ const PARTITION_RING: [&str; 4] = [
 ];
 
 /// The blocks of a ring, and what each may hold, as Mimir's `config-descriptor.json` has them; the
-/// ring's own keys are in [`Ring::keys`].
+/// ring's own keys are in `rings`.
 const BLOCKS: [(&str, &[&str]); 4] = [
     ("kvstore", &KVSTORE),
     ("kvstore.consul", &CONSUL),
