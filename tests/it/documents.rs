@@ -314,3 +314,13 @@ fn the_tables_of_costs_are_those_of_the_script() {
     let storage = known.split("R2, a month").nth(1).unwrap().lines().nth(2).unwrap();
     assert_eq!(storage, "| storage | $15.86 |");
 }
+
+// A number that nothing holds is soon wrong.
+#[test]
+fn the_readme_says_how_many_traps_there_are() {
+    let folder = std::fs::read_dir("tests/traps").unwrap();
+    let is_trap = |name: &std::path::Path| name.extension().is_some_and(|kind| kind == "yaml");
+    let traps = folder.filter(|entry| is_trap(&entry.as_ref().unwrap().path())).count();
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&format!("knows {traps} traps")), "there are {traps}");
+}
