@@ -318,9 +318,7 @@ fn the_tables_of_costs_are_those_of_the_script() {
 // A number that nothing holds is soon wrong.
 #[test]
 fn the_readme_says_how_many_traps_there_are() {
-    let folder = std::fs::read_dir("tests/traps").unwrap();
-    let is_trap = |name: &std::path::Path| name.extension().is_some_and(|kind| kind == "yaml");
-    let traps = folder.filter(|entry| is_trap(&entry.as_ref().unwrap().path())).count();
-    let readme = std::fs::read_to_string("README.md").unwrap();
+    let traps = files_of(&["tests/traps"], &["yaml"]).len();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.contains(&format!("knows {traps} traps")), "there are {traps}");
 }
