@@ -50,3 +50,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tenancy;
 pub mod version;
+mod yaml;

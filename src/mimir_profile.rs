@@ -31,7 +31,8 @@ pub use expansion::Variables;
 pub use finding::{Finding, Severity};
 pub use ours::Ours;
 
-use document::{Document, Node};
+use crate::yaml::Node;
+use document::Document;
 
 /// What the file does not say.
 #[derive(Clone, Copy, Debug)]

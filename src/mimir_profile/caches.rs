@@ -1,8 +1,8 @@
 //! The caches: Redis until 2.17, memcached before and after.
 
-use super::document::Node;
 use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
+use crate::yaml::Kind;
 
 const CACHES: [&str; 5] = [
     "frontend.results_cache",
@@ -56,7 +56,7 @@ pub(super) fn addresses(profile: &Profile) -> Vec<Finding> {
             _ => continue,
         };
         let key = format!("{cache}.{list}");
-        if matches!(profile.get(&key), Some(Node::List(_))) {
+        if profile.get(&key).is_some_and(|node| matches!(node.kind, Kind::List(_))) {
             let wrong = "is a list: Mimir does not start";
             let right = "one text, with commas between the addresses";
             findings.push(profile.error("cache-address", &key, wrong, right));

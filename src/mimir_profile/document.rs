@@ -1,38 +1,14 @@
-//! A YAML document whose keys know their lines.
-//!
-//! Scalars are kept as text, because what one means depends on the key: `10` may be a number or the
-//! name of a bucket.
-
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Spanned, from_multiple_with_options, options};
+//! A Mimir configuration as a YAML document.
 
 use super::finding::{Finding, Severity};
+use crate::yaml::{Entry, Kind, Node, Repeated};
 
 /// A whole document: a map, or nothing.
 #[derive(Debug)]
 pub(super) struct Document {
-    root: Node,
+    root: Option<Node>,
     /// What Mimir would not take of the text, or not read, whatever it says.
     faults: Vec<Finding>,
-}
-
-/// A value.
-#[derive(Debug)]
-pub(super) enum Node {
-    Nothing,
-    Scalar(String),
-    List(Vec<Node>),
-    Map(Vec<Entry>),
-}
-
-/// A key of a map with its line and value.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: u64,
-    pub(super) value: Node,
 }
 
 impl Document {
@@ -40,31 +16,35 @@ impl Document {
         // Only comments, or nothing at all: Mimir then takes its defaults.
         let is_bare = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if text.lines().all(is_bare) {
-            return Ok(Self { root: Node::Nothing, faults: Vec::new() });
+            return Ok(Self { root: None, faults: Vec::new() });
         }
-        // A key that stands twice is told by us, with the others.
-        let options = options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
-        let documents = from_multiple_with_options::<Spanned<Node>>(text, options);
-        let documents = documents.map_err(|error| {
-            let place = error.location();
-            let wrong = error.without_snippet().to_string();
-            let first = wrong.lines().next().unwrap_or_default();
-            unreadable(place.map_or(0, |place| place.line()), format!("is no YAML: {first}"))
-        })?;
+        let documents = Node::read_all(text);
+        let documents = documents
+            .map_err(|error| unreadable(error.line, format!("is no YAML: {}", error.reason)))?;
         let mut documents = documents.into_iter();
-        let root = documents.next().map_or(Node::Nothing, |document| document.value);
-        let mut faults = Vec::new();
-        root.repeated("", &mut faults);
+        let Some(root) = documents.next() else {
+            return Ok(Self { root: None, faults: Vec::new() });
+        };
+        let repeated = |Repeated { entry, path, first }: Repeated<'_>| {
+            let wrong =
+                format!("stands a second time, first on line {first}: Mimir does not start");
+            let right = "write the key once, with all that belongs to it".to_owned();
+            Finding { key: path, right, ..unreadable(entry.line, wrong) }
+        };
+        let mut faults: Vec<_> = root.repeated().into_iter().map(repeated).collect();
         faults.extend(documents.map(|further| {
             let wrong = "begins another YAML document: Mimir reads one";
             let right = "write one document in the file".to_owned();
-            let line = further.referenced.line();
-            Finding { check: "second-document", right, ..unreadable(line, wrong.to_owned()) }
+            Finding {
+                check: "second-document",
+                right,
+                ..unreadable(further.line, wrong.to_owned())
+            }
         }));
-        match root {
-            Node::Map(_) | Node::Nothing => Ok(Self { root, faults }),
-            Node::Scalar(_) => Err(unreadable(1, "is a single word".to_owned())),
-            Node::List(_) => Err(unreadable(1, "is a list".to_owned())),
+        match root.kind {
+            Kind::Scalar(_) if !root.is_null() => Err(unreadable(1, "is a single word".to_owned())),
+            Kind::List(_) => Err(unreadable(1, "is a list".to_owned())),
+            Kind::Scalar(_) | Kind::Map(_) => Ok(Self { root: Some(root), faults }),
         }
     }
 
@@ -75,27 +55,27 @@ impl Document {
 
     /// The value of a dotted key.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        key.split('.').try_fold(&self.root, |node, name| Some(&node.entry(name)?.value))
+        key.split('.').try_fold(self.root.as_ref()?, |node, name| Some(&node.entry(name)?.value))
     }
 
     /// The line of a dotted key, or of the innermost block of it that is there.
     pub(super) fn line(&self, key: &str) -> u64 {
-        let (mut node, mut line) = (&self.root, 0);
+        let (mut node, mut line) = (self.root.as_ref(), 0);
         for name in key.split('.') {
-            let Some(entry) = node.entry(name) else { break };
-            (node, line) = (&entry.value, entry.line);
+            let Some(entry) = node.and_then(|node| node.entry(name)) else { break };
+            (node, line) = (Some(&entry.value), entry.line);
         }
         line
     }
 
     /// The blocks at the top.
     pub(super) fn entries(&self) -> &[Entry] {
-        self.root.entries()
+        self.root.as_ref().map_or(&[], Node::entries)
     }
 
     /// Whether any scalar is so.
     pub(super) fn any_text(&self, wanted: &dyn Fn(&str) -> bool) -> bool {
-        self.root.any_text(wanted)
+        self.root.as_ref().is_some_and(|root| root.any_text(wanted))
     }
 }
 
@@ -111,47 +91,6 @@ fn unreadable(line: u64, wrong: String) -> Finding {
 }
 
 impl Node {
-    /// Notes every key that stands a second time in its map.
-    fn repeated(&self, path: &str, faults: &mut Vec<Finding>) {
-        if let Self::List(nodes) = self {
-            for node in nodes {
-                node.repeated(path, faults);
-            }
-        }
-        for (at, entry) in self.entries().iter().enumerate() {
-            let key =
-                if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
-            entry.value.repeated(&key, faults);
-            let before = self.entries()[..at].iter().find(|before| before.key == entry.key);
-            let Some(before) = before else { continue };
-            let wrong = format!(
-                "stands a second time, first on line {}: Mimir does not start",
-                before.line
-            );
-            let right = "write the key once, with all that belongs to it".to_owned();
-            faults.push(Finding { key, right, ..unreadable(entry.line, wrong) });
-        }
-    }
-
-    pub(super) fn entries(&self) -> &[Entry] {
-        match self {
-            Self::Map(entries) => entries,
-            _ => &[],
-        }
-    }
-
-    pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
-        self.entries().iter().find(|entry| entry.key == name)
-    }
-
-    /// A scalar's text.
-    pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Scalar(text) => Some(text),
-            _ => None,
-        }
-    }
-
     /// A scalar as a switch, by the words that Mimir's YAML takes.
     pub(super) fn switch(&self) -> Option<bool> {
         match self.text()?.to_ascii_lowercase().as_str() {
@@ -164,92 +103,6 @@ impl Node {
     /// A scalar as a whole number.
     pub(super) fn number(&self) -> Option<i64> {
         self.text()?.parse().ok()
-    }
-
-    fn any_text(&self, wanted: &dyn Fn(&str) -> bool) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Scalar(text) => wanted(text),
-            Self::List(nodes) => nodes.iter().any(|node| node.any_text(wanted)),
-            Self::Map(entries) => entries.iter().any(|entry| entry.value.any_text(wanted)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a scalar, a list or a map")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Nothing)
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Nothing)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Scalar(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Node, E> {
-        Ok(Node::Scalar(value))
-    }
-
-    fn visit_bytes<E>(self, value: &[u8]) -> Result<Node, E> {
-        Ok(Node::Scalar(String::from_utf8_lossy(value).into_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some(node) = items.next_element()? {
-            nodes.push(node);
-        }
-        Ok(Node::List(nodes))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let line = key.referenced.line();
-            entries.push(Entry { key: key.value, line, value: map.next_value()? });
-        }
-        Ok(Node::Map(entries))
     }
 }
 

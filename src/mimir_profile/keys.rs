@@ -1,10 +1,10 @@
 //! Keys that Mimir does not know: it does not start with them.
 
-use super::document::Entry;
 use super::ring_addresses::OF_THE_RING;
 use super::rings::written;
 use super::{Finding, MimirVersion, Profile};
 use crate::spelling::nearest;
+use crate::yaml::Entry;
 
 /// The keys at the top that only 2.x has, and those that came with 3.0.
 const ONLY_2: [&str; 1] = ["flusher"];

@@ -1,6 +1,5 @@
 //! Who is asked for samples of which age: ingesters for new ones, store-gateways for old ones.
 
-use super::document::Node;
 use super::{Finding, Profile, values};
 use crate::mimir::ruler::PromDuration;
 
@@ -19,7 +18,7 @@ fn duration(profile: &Profile, (key, default): (&str, PromDuration)) -> Option<P
     match profile.get(key) {
         None => Some(default),
         // A negative one is off, as 0 is.
-        Some(Node::Scalar(text)) if text.starts_with('-') => Some(hours(0)),
+        Some(node) if node.text().is_some_and(|text| text.starts_with('-')) => Some(hours(0)),
         // Limits are of Prometheus' type, the others of Go's, which knows no days.
         Some(node) if key.starts_with("limits.") => node.text()?.parse().ok(),
         Some(node) => {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::document::Node;
 use super::{Finding, Profile, values};
 use crate::config::Config;
+use crate::yaml::Node;
 
 /// What of our own configuration has a counterpart in Mimir's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Which rings there are, and where each is kept.
 
-use super::document::Node;
 use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
+use crate::yaml::Kind;
 
 /// A hash ring by which instances find each other.
 pub(super) struct Ring {
@@ -190,11 +190,10 @@ pub(super) fn unknown_to_the_version(profile: &Profile) -> Vec<Finding> {
 }
 
 fn joins(profile: &Profile) -> bool {
-    match profile.get("memberlist.join_members") {
-        Some(Node::List(members)) => !members.is_empty(),
-        Some(Node::Scalar(members)) => !members.is_empty(),
-        _ => false,
-    }
+    profile.get("memberlist.join_members").is_some_and(|members| match &members.kind {
+        Kind::List(members) => !members.is_empty(),
+        _ => members.text().is_some_and(|members| !members.is_empty()),
+    })
 }
 
 /// Mimir does not start with another one.

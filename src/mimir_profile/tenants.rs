@@ -1,7 +1,7 @@
 //! What keeps tenants apart.
 
-use super::document::Node;
 use super::{Finding, Profile};
+use crate::yaml::Node;
 
 pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();

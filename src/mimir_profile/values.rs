@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::document::Node;
 use super::{Finding, Profile, expansion};
 use crate::mimir::ruler::PromDuration;
+use crate::yaml::Node;
 
 /// How Mimir reads a value.
 #[derive(Clone, Copy)]

@@ -1,8 +1,9 @@
 //! A file that is no configuration of Mimir's: nothing in it, or somebody else's. What is found in
 //! such a file beside that would lead astray.
 
-use super::document::{Document, Entry, Node};
+use super::document::Document;
 use super::finding::{Finding, Severity};
+use crate::yaml::{Entry, Kind};
 
 const CHECK: &str = "wrong-file";
 
@@ -122,7 +123,7 @@ const OF_WORKLOADS: [&str; 12] = [
 fn is_of_helm(entry: &Entry) -> bool {
     let below = |names: &[&str]| names.iter().any(|name| entry.value.entry(name).is_some());
     match entry.key.as_str() {
-        "mimir" => matches!(entry.value, Node::Map(_) | Node::Nothing),
+        "mimir" => matches!(entry.value.kind, Kind::Map(_)) || entry.value.is_null(),
         name if OF_HELM.contains(&name) => true,
         // Such as `chunks-cache`: Mimir's own names have no dash.
         name if name.rsplit_once('-').is_some_and(|(_, last)| last == "cache") => true,

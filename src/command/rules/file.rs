@@ -2,14 +2,13 @@
 //! Kubernetes, in YAML or JSON. Everything that is wrong is told in one run, each with its line.
 
 mod keys;
-mod tree;
 
 use uuid::Uuid;
 
 use crate::store::{AlertRuleRow, Excess};
 use crate::tenancy::OrganisationId;
+use crate::yaml::{Entry, Kind, Node, Repeated};
 use keys::Keys;
-use tree::{Kind, Node};
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -56,13 +55,13 @@ pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fa
         line: unreadable.line,
         problem: format!("is no YAML: {}", unreadable.reason),
     })?;
-    let mut documents = documents.into_iter();
+    let mut documents = documents.into_iter().filter(|document| !document.is_null());
     let Some(document) = documents.next() else {
         let problem = "holds nothing; wanted are a list of rules (name, expr, …) or groups: […]";
         return Err(Fault { line: 0, problem: problem.to_owned() });
     };
     let mut reader = Reader { organisation, read: Read::default() };
-    for (entry, first) in document.repeated() {
+    for Repeated { entry, first, .. } in document.repeated() {
         let problem =
             format!("{} stands a second time, first on line {first}; write it once", entry.key);
         reader.fault(entry.line, problem);
@@ -88,7 +87,7 @@ impl Reader<'_> {
     }
 
     fn unknown_keys(node: &Node, keys: &Keys) -> impl Iterator<Item = Fault> {
-        let fault = |entry: &tree::Entry| {
+        let fault = |entry: &Entry| {
             keys.fault(&entry.key).map(|problem| Fault { line: entry.line, problem })
         };
         node.entries().iter().filter_map(fault)
@@ -297,9 +296,7 @@ impl Reader<'_> {
 fn column(of: &Node, key: &str, faults: &mut Vec<Fault>) -> Option<String> {
     let entry = of.entry(key)?;
     match &entry.value.kind {
-        Kind::Scalar(serde_json::Value::Null) => None,
-        Kind::Scalar(serde_json::Value::String(text)) => Some(text.clone()),
-        Kind::Scalar(other) => Some(other.to_string()),
+        Kind::Scalar(_) => entry.value.text().map(str::to_owned),
         Kind::List(_) | Kind::Map(_) => {
             let problem = format!("{key}: must be a text, not a list or a mapping");
             faults.push(Fault { line: entry.line, problem });
