@@ -199,6 +199,8 @@ struct Recognition<'a> {
     left_out: HashMap<Uuid, &'a AlertRule>,
     /// What was live by the hash of it.
     by_hash: HashMap<&'a str, Vec<Uuid>>,
+    /// What was live.
+    live: HashSet<Uuid>,
     found: Vec<Vec<Option<Entry>>>,
     /// Rows of which a rule has been recognised.
     seen: HashSet<Uuid>,
@@ -241,6 +243,11 @@ impl<'a> Recognition<'a> {
             desired,
             left_out,
             by_hash,
+            live: kept
+                .iter()
+                .filter(|(_, status)| status.live_hash.is_some())
+                .map(|(rule, _)| *rule)
+                .collect(),
             found: plan.observed.iter().map(|group| vec![None; group.rules.len()]).collect(),
             seen: HashSet::new(),
             vanishing: Vanishing::none_of(plan.observed_rules()),
@@ -419,11 +426,14 @@ impl<'a> Recognition<'a> {
     fn by_name(&mut self) {
         let mut texts: Option<HashMap<String, Uuid>> = None;
         for at in 0..self.plan.observed.len() {
+            let is_foreign = self.found[at].iter().all(Option::is_none);
             for index in 0..self.found[at].len() {
                 if self.found[at][index].is_some() {
                     continue;
                 }
-                if let Some(rule) = self.namesake(at, index) {
+                let in_place_of =
+                    self.namesake(at, index).or_else(|| is_foreign.then(|| self.replaced(at))?);
+                if let Some(rule) = in_place_of {
                     self.seen.insert(rule);
                     self.found[at][index] =
                         Some(Entry { rule: Some(rule), stays: true, is_exact: false });
@@ -457,6 +467,16 @@ impl<'a> Recognition<'a> {
         // Of several that say the same, always the same one.
         rules.sort_by_key(|rule| rule.id);
         rules.into_iter().map(|rule| (text_of(&rule.rule), rule.id)).collect()
+    }
+
+    /// A rule that was live, is in Mimir no more, and belongs into this group. Where nothing in the group
+    /// is known somebody has written over it: what is there now is in place of ours, as many as ours.
+    fn replaced(&self, at: usize) -> Option<Uuid> {
+        let members = &self.written.get(self.plan.observed[at].name.as_str())?.members;
+        let lost = members
+            .iter()
+            .filter(|member| self.live.contains(&member.id) && !self.seen.contains(&member.id));
+        lost.min_by_key(|member| (member.created, member.id)).map(|member| member.id)
     }
 
     /// A rule of the plan that has this one's name and has not been recognised in any other.

@@ -212,7 +212,7 @@ impl Reader<'_> {
             ("labels", "labels"),
             ("annotations", "annotations"),
         ];
-        let mut columns = columns(rule, &names);
+        let mut columns = columns(rule, names.into_iter());
         columns.extend(interval.map(|(_, line)| ("evaluation_interval", *line)));
         let line = Some(rule.line);
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
@@ -245,18 +245,7 @@ impl Reader<'_> {
                 }),
             }
         }
-        let names = [
-            "name",
-            "expr",
-            "for_duration",
-            "keep_firing_for",
-            "rule_group",
-            "evaluation_interval",
-            "labels",
-            "annotations",
-            "enabled",
-        ];
-        let columns = columns(rule, &names.map(|name| (name, name)));
+        let columns = columns(rule, keys::ROW.known.iter().map(|name| (*name, *name)));
         let line = Some(rule.line);
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
     }
@@ -310,9 +299,12 @@ fn pairs(of: &Node, key: &str) -> Option<String> {
     (!value.is_null()).then(|| value.to_json().to_string())
 }
 
-fn columns(of: &Node, names: &[(&'static str, &'static str)]) -> Vec<(&'static str, u64)> {
-    let line = |(column, key): &(&'static str, &'static str)| Some((*column, of.entry(key)?.line));
-    names.iter().filter_map(line).collect()
+/// The line of each column, by the key that it has in the file.
+fn columns(
+    of: &Node,
+    names: impl Iterator<Item = (&'static str, &'static str)>,
+) -> Vec<(&'static str, u64)> {
+    names.filter_map(|(column, key)| Some((column, of.entry(key)?.line))).collect()
 }
 
 #[cfg(test)]

@@ -166,3 +166,18 @@ fn a_rule_of_the_name_of_one_that_is_there_is_missed() {
     let gone = vanishing(&before, &before[..1], &kept(&before[..1]), &[]);
     assert_eq!(gone, [("alert 1".to_owned(), "the database does not know it".to_owned())]);
 }
+
+// Somebody has written over a group of ours: ours is put back, and no more of theirs goes unasked than
+// ours were. Without a status nothing says that ours was there: then it may be another database.
+#[test]
+fn a_group_that_was_written_over_is_put_back() {
+    let ours = [rule(1, "a", 60)];
+    let theirs = [rule(7, "a", 60), rule(8, "a", 60)];
+    assert_eq!(vanishing(&theirs[..1], &ours, &kept(&ours), &[]), []);
+    assert_eq!(vanishing(&theirs, &ours, &kept(&ours), &[]).len(), 1);
+    assert_eq!(vanishing(&theirs[..1], &ours, &KeptStatuses::new(), &[]).len(), 1);
+    // Beside one that is known another is a rule whose row and status are lost.
+    let beside = [rule(1, "a", 60), rule(7, "a", 60)];
+    let now = [rule(1, "a", 60), rule(2, "a", 60)];
+    assert_eq!(vanishing(&beside, &now, &kept(&now), &[]).len(), 1);
+}

@@ -218,7 +218,7 @@ async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
     office.sync_all().await;
     assert_eq!((relay.asked_for(one), relay.asked_for(all)), (before.0, before.1 + 1));
     // Somebody else's change of one of ours.
-    let yaml = "name: default\nrules:\n- alert: Up\n  expr: up\n";
+    let yaml = "name: default\nrules:\n- alert: Theirs\n  expr: up\n";
     let path = "/prometheus/config/v1/rules/alert_rule";
     let answer = office.ruler(&orgs[2]).post(path, yaml).await;
     assert_eq!(answer.status, 202);

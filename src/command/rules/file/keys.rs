@@ -7,7 +7,7 @@ pub(super) struct Keys {
     /// What it is called.
     pub(super) of: &'static str,
     /// What it may hold.
-    known: &'static [&'static str],
+    pub(super) known: &'static [&'static str],
     /// What is meant by a name from elsewhere, or why it has no place.
     meant: &'static [(&'static str, Meant)],
 }
