@@ -372,9 +372,12 @@ fn unfinished(
         now.insert(*rule, kept_as(RuleState::OverLimit, reason, live_hash));
     }
     for rule in &parsed.disabled {
-        let live_hash = still(*rule);
-        let reason = if live_hash.is_some() { reason.to_owned() } else { String::new() };
-        now.insert(*rule, kept_as(RuleState::Disabled, reason, live_hash));
+        // Mimir evaluates it until the plan can be carried out.
+        let status = match still(*rule) {
+            Some(live) => kept_as(state, reason.to_owned(), Some(live)),
+            None => kept_as(RuleState::Disabled, String::new(), None),
+        };
+        now.insert(*rule, status);
     }
     now
 }

@@ -57,6 +57,19 @@ fn a_refused_rule_does_not_change_what_is_confirmed() {
     }
 }
 
+// While a deletion is held Mimir evaluates what is switched off: `disabled` would say that it does not.
+#[test]
+fn a_rule_that_is_switched_off_is_pending_while_mimir_has_it() {
+    let mut org = with(10, 1, 20);
+    (1..=8).for_each(|id| org.write(id, Row { kind: Kind::Disabled, ..good(0) }));
+    assert_eq!(org.sync(), "held");
+    assert_eq!(org.names().len(), 10);
+    assert_eq!(org.status(1), Some(RuleState::Pending));
+    org.confirm();
+    assert_eq!(org.sync(), "applied");
+    assert_eq!((org.names().len(), org.status(1)), (2, Some(RuleState::Disabled)));
+}
+
 // The same with three groups: what moves from one to another was taken out of the one and, because the
 // other was refused, not put into it; the plan after that was held.
 #[test]
