@@ -28,6 +28,7 @@ pub mod admin;
 pub mod app;
 pub mod authn;
 pub mod authz;
+mod backoff;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
+use crate::backoff::Backoff;
 use crate::config::KeySetConfig;
 use crate::telemetry::{Metrics, causes};
 
@@ -232,17 +233,16 @@ impl KeySource {
     /// until it is cancelled.
     pub async fn run(&self, client: reqwest::Client, cancelled: CancellationToken) {
         let Some(config) = &self.config else { return };
-        let mut retry = FIRST_RETRY.min(config.refresh_interval);
+        let longest = LAST_RETRY.min(config.refresh_interval);
+        let mut backoff = Backoff::new(FIRST_RETRY.min(longest), longest);
         let mut cause = Cause::Schedule;
         loop {
             let succeeded = self.attempt(config, &client, cause).await;
             let pause = if succeeded {
-                retry = FIRST_RETRY.min(config.refresh_interval);
+                backoff.reset();
                 config.refresh_interval
             } else {
-                let pause = retry;
-                retry = (retry * 2).min(LAST_RETRY.min(config.refresh_interval));
-                pause
+                backoff.next_wait()
             };
             tokio::select! {
                 () = cancelled.cancelled() => return,

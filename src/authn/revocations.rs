@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::principal::User;
 use super::refusal::{Refusal, RevokedUser};
+use crate::backoff::Backoff;
 use crate::store::{Feed, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
@@ -143,20 +144,19 @@ impl Revocations {
 
     /// Reads all revocations at once, at every change, and again and again, until it is cancelled.
     pub async fn run(&self, store: Store, feed: Arc<Feed>, cancelled: CancellationToken) {
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
             let began = self.millis();
             let pause = match store.revocations().await {
                 Ok(rows) => {
                     self.adopt(&rows, began);
-                    retry = FIRST_RETRY;
+                    backoff.reset();
                     if feed.is_connected() { READ_EVERY } else { UNWATCHED }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Revocations not read");
                     self.metrics.revocation_failures.increment(1);
-                    retry = (retry * 2).min(LAST_RETRY);
-                    retry
+                    backoff.next_wait()
                 }
             };
             tokio::select! {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::consul::Catalogue;
 use super::instances::{Instances, SourceId};
+use crate::backoff::{Backoff, spread};
 use crate::config::{Upstream, UpstreamConfig};
 
 /// The source that Consul's catalogue is; names have the numbers of their places in the list.
@@ -105,12 +106,12 @@ const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for each change of the catalogue, for ever.
 async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Duration) {
-    let (mut index, mut retry) = (None, FIRST_RETRY);
+    let (mut index, mut backoff) = (None, Backoff::new(FIRST_RETRY, LAST_RETRY));
     loop {
         match catalogue.look(index).await {
             Ok((found, next)) => {
                 adopt(&instances, found);
-                retry = FIRST_RETRY;
+                backoff.reset();
                 // An index that went back is of another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);
                 index = next.filter(|_| goes_on);
@@ -121,14 +122,8 @@ async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Durat
                 instances.watch.metrics.resolve_failures.increment(1);
                 tracing::warn!(error, "Consul's catalogue not read; instances known are kept");
                 index = None;
-                sleep(spread(retry)).await;
-                retry = (retry * 2).min(LAST_RETRY);
+                sleep(backoff.next_wait()).await;
             }
         }
     }
-}
-
-/// Copies that began together do not go on together.
-fn spread(pause: Duration) -> Duration {
-    pause.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

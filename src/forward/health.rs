@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::testimony::{Testimony, Witness};
+use crate::backoff::{self, Jitter};
 use crate::config::HealthConfig;
 
 /// Milliseconds since the process began to look at instances.
@@ -276,9 +277,8 @@ impl Health {
 /// How long an ejection lasts: doubling, bounded, and spread so that instances that went away
 /// together do not come back together.
 fn back_off(ejections: u32, policy: &HealthConfig, jitter: f64) -> Duration {
-    let factor = 2_u32.saturating_pow(ejections.min(16));
-    let wait = policy.eject_min.saturating_mul(factor).min(policy.eject_max);
-    wait.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
+    let wait = backoff::ceiling(policy.eject_min, policy.eject_max, ejections);
+    Jitter::Spread.apply(wait, jitter)
 }
 
 pub(super) fn millis(duration: Duration) -> Millis {

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::failure::is_ours;
 use super::health::Probed;
 use super::instance::Instance;
+use crate::backoff::spread;
 use crate::config::HealthConfig;
 
 /// Asks one instance at once and then at every interval, for ever.
@@ -34,7 +35,7 @@ fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
     let interval = config.ready_interval;
     let often = interval.min(Duration::from_secs(1).max(interval / 5));
     let pause = if instance.is_ejected() { often } else { interval };
-    pause.mul_f64(0.8 + 0.4 * fastrand::f64())
+    spread(pause)
 }
 
 /// What an instance says; nothing if we could not ask.

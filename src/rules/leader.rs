@@ -11,6 +11,7 @@ use super::hints::Hints;
 use super::lease::Lease;
 use super::ledger::Ledger;
 use super::term::{Notes, Term};
+use crate::backoff::spread;
 use crate::store::{Leadership, StoreError};
 
 /// How often a copy that does not lead tries to. A leader that is frozen or cut off is replaced
@@ -45,7 +46,7 @@ pub async fn lead_forever(
         hints.forget();
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = sleep(CAMPAIGN.mul_f64(0.75 + fastrand::f64() / 2.0)) => {}
+            () = sleep(spread(CAMPAIGN)) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{KeyHash, Store, StoreError, connect};
+use crate::backoff::Backoff;
 use crate::tenancy::{OrganisationId, UserId};
 
 /// What has changed.
@@ -105,14 +106,14 @@ impl Feed {
         on_change: impl Fn(Change),
         cancelled: CancellationToken,
     ) {
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
             let listened = tokio::select! {
                 () = cancelled.cancelled() => return,
                 listened = self.listen(&store, &on_change) => listened,
             };
             if self.is_connected() {
-                retry = FIRST_RETRY;
+                backoff.reset();
                 self.end();
                 on_change(Change::Anything);
             }
@@ -120,12 +121,9 @@ impl Feed {
                 self.note_away(matches!(error, StoreError::Unreachable(_)));
                 tracing::warn!(%error, "Changes are not heard of");
             }
-            // Copies that lost the same database do not all come back at once.
-            let pause = retry.mul_f64(0.5 + fastrand::f64());
-            retry = (retry * 2).min(LAST_RETRY);
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = sleep(pause) => {}
+                () = sleep(backoff.next_wait()) => {}
             }
         }
     }

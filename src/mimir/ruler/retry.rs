@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::{self, Jitter};
+
 /// The ceiling of the first wait.
 const FIRST: Duration = Duration::from_millis(200);
 
@@ -13,11 +15,7 @@ pub const MAX_DELAY: Duration = Duration::from_secs(60);
 /// The wait after failed attempt `attempt` (the first is 0). `random` is in `0..1`; anything else
 /// counts as the nearest bound. At least `retry_after`, at most [`MAX_DELAY`].
 pub fn next_delay(attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
-    let doubled = 2_u32.checked_pow(attempt).and_then(|factor| FIRST.checked_mul(factor));
-    let ceiling = doubled.unwrap_or(MAX_DELAY).min(MAX_DELAY);
-    // A NaN is not greater than 0.
-    let share = if random > 0.0 { random.min(1.0) } else { 0.0 };
-    let jittered = ceiling.mul_f64(share);
+    let jittered = Jitter::Full.apply(backoff::ceiling(FIRST, MAX_DELAY, attempt), random);
     // Those who were all told the same second are spread over what follows it.
     let asked = retry_after.map_or(Duration::ZERO, |asked| asked.saturating_add(jittered));
     jittered.max(asked).min(MAX_DELAY)
