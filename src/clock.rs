@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+
 /// A source of wall-clock time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -38,6 +40,11 @@ impl Clock {
                 std::time::Duration::from_secs(seconds)
             }
         }
+    }
+
+    /// The time, as it is shown and stored.
+    pub fn utc(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + self.now()
     }
 
     /// Whole seconds since the Unix epoch, the unit of a JWT's `exp`, `nbf` and `iat` (RFC 7519).

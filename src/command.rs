@@ -63,7 +63,7 @@ fn on_a_runtime<T>(work: impl Future<Output = T>) -> Result<T, String> {
 }
 
 fn now() -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH + Clock::system().now()
+    Clock::system().utc()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
 pub use cors::{CorsConfig, OriginPattern};
-pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig};
+pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig, TablesRead};
 pub use environment::Environment;
 pub use limits::{LimitsConfig, OrganisationLimits, OrganisationsConfig, SurfaceLimits};
 pub use listen::ListenConfig;
@@ -114,15 +114,18 @@ impl Config {
             warnings: Vec::new(),
         };
         config.rules.expressions = config.limits.expressions;
-        if let Some(database) = &mut config.database {
-            database.reads_sessions = config.auth.check_sessions;
-            database.reads_rules = config.rules.enabled;
-            let queries = &database.queries;
-            let is_ours = config.tenancy.membership.reads_table() && queries.membership.is_none();
-            database.knows_organisations = is_ours || queries.organisation.is_some();
-        }
         config.warnings = document.finish()?;
         Ok(config)
+    }
+
+    /// What several sections together say of the tables to be read.
+    pub fn tables_read(&self) -> TablesRead {
+        let queries = self.database.as_ref().map(|database| &database.queries);
+        let organisations = queries.is_some_and(|queries| {
+            let is_ours = self.tenancy.membership.reads_table() && queries.membership.is_none();
+            is_ours || queries.organisation.is_some()
+        });
+        TablesRead { sessions: self.auth.check_sessions, organisations, rules: self.rules.enabled }
     }
 }
 
@@ -158,7 +161,7 @@ impl RulesCommandConfig {
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
         let text = read_file(file)?;
         let mut document = Document::parse(&text, environment);
-        let (mut database, has_database) = document.section("database", database::read);
+        let (database, has_database) = document.section("database", database::read);
         let roles = document.section("roles", tenancy::read_roles);
         let tenancy = document.section("tenancy", |section| tenancy::read(section, has_database));
         let upstream = document.section_if_any("upstream", upstream::read);
@@ -166,9 +169,6 @@ impl RulesCommandConfig {
             document.section("rules", |section| rules::read(section, upstream.as_ref(), true));
         rules.enabled = true;
         rules.expressions = document.section("limits", limits::read).expressions;
-        if let Some(database) = &mut database {
-            database.reads_rules = true;
-        }
         document.finish_section()?;
         Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules })
     }

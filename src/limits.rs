@@ -14,11 +14,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::authz::Grant;
@@ -167,12 +168,12 @@ impl Limits {
     }
 
     fn accounts_of(&self, organisation: &OrganisationId) -> Arc<Accounts> {
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        let accounts = self.accounts.read();
         if let Some(accounts) = accounts.get(organisation) {
             return Arc::clone(accounts);
         }
         drop(accounts);
-        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.accounts.write();
         if accounts.len() >= FEW && accounts.len() == accounts.capacity() {
             // Before it grows: a place holds its account, so one that nobody holds has no place taken.
             accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_rested());

@@ -23,19 +23,18 @@ mod moment;
 mod organisations;
 mod queries;
 mod revocations;
-mod sessions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{PgPool, Postgres};
+use sqlx::{AssertSqlSafe, PgPool, Postgres};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, TablesRead};
 
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
@@ -63,13 +62,12 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     /// For look-ups, on which requests wait.
-    pool: PgPool,
+    lookups: PgPool,
     /// For administrators and for what is written: however much they ask, look-ups go on.
-    side_pool: PgPool,
-    /// For alert rules: a look at all of them holds up nobody else.
-    rules_pool: PgPool,
+    side: PgPool,
     runtime: Handle,
     config: DatabaseConfig,
+    tables: TablesRead,
     /// The queries, once they have been seen to fit the tables.
     queries: OnceCell<Queries>,
 }
@@ -92,17 +90,40 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Makes a store that connects when it is first used. To be called on the runtime that is to
-    /// serve it.
-    pub fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
-        Ok(Self(Arc::new(Inner {
-            pool: connect::pool(config, config.max_connections)?,
-            side_pool: connect::pool(config, SIDE_CONNECTIONS)?,
-            rules_pool: connect::pool(config, RULES_CONNECTIONS)?,
+    /// The store of a process: `database.max_connections` for look-ups and [`SIDE_CONNECTIONS`]
+    /// more. It connects when it is first used. To be called on the runtime that is to serve it.
+    pub fn new(config: &DatabaseConfig, tables: TablesRead) -> Result<Self, StoreError> {
+        let lookups = connect::pool(config, config.max_connections)?;
+        let side = connect::pool(config, SIDE_CONNECTIONS)?;
+        Ok(Self::with_pools(config, tables, lookups, side))
+    }
+
+    /// A further store for the sync of alert rules, on a thread of its own, with this many
+    /// connections for everything. It has its own because connections are served by the runtime
+    /// that made them: to read very many rules on the main one would hold up look-ups.
+    pub fn for_rules(
+        config: &DatabaseConfig,
+        tables: TablesRead,
+        connections: u32,
+    ) -> Result<Self, StoreError> {
+        let pool = connect::pool(config, connections)?;
+        Ok(Self::with_pools(config, tables, pool.clone(), pool))
+    }
+
+    fn with_pools(
+        config: &DatabaseConfig,
+        tables: TablesRead,
+        lookups: PgPool,
+        side: PgPool,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            lookups,
+            side,
             runtime: Handle::current(),
             config: config.clone(),
+            tables,
             queries: OnceCell::new(),
-        })))
+        }))
     }
 
     /// Sees whether the tables, or the operator's queries, give what is needed. Done once; until
@@ -114,7 +135,8 @@ impl Store {
 
     async fn queries(&self) -> Result<&Queries, StoreError> {
         let inner = &self.0;
-        inner.queries.get_or_try_init(|| queries::check(&inner.pool, &inner.config)).await
+        let check = || queries::check(&inner.lookups, &inner.config, inner.tables);
+        inner.queries.get_or_try_init(check).await
     }
 
     /// Runs some work on the store's runtime, within the time that a query may take.
@@ -139,6 +161,37 @@ impl Store {
             }
             Err(_) => Err(StoreError::Unavailable("the process ends".to_owned())),
         }
+    }
+
+    /// Asks one of the look-ups, on which requests wait, or a query that is made of them.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        sql: impl FnOnce(&Queries) -> String + Send + 'static,
+        bind: impl FnOnce(PgQuery<'static>) -> PgQuery<'static> + Send + 'static,
+        read: impl FnOnce(Vec<PgRow>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        self.run(async move {
+            let query = bind(statement(sql(store.queries().await?)));
+            read(store.rows(&store.0.lookups, query).await?)
+        })
+        .await
+    }
+
+    /// Runs a statement on a side connection and reads its rows. They are read on the store's
+    /// runtime, where a row that makes sqlx panic harms nothing but this call.
+    async fn fetch<T: Send + 'static>(
+        &self,
+        query: PgQuery<'static>,
+        read: impl FnOnce(Vec<PgRow>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        self.run(async move { read(store.rows(&store.0.side, query).await?) }).await
+    }
+
+    /// Runs a statement on a side connection.
+    async fn execute(&self, query: PgQuery<'static>) -> Result<(), StoreError> {
+        self.fetch(query, |_| Ok(())).await
     }
 
     /// Sends one query and takes its rows. A connection that gives no answer in time is closed: given
@@ -175,12 +228,15 @@ impl Store {
 
 type PgQuery<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
+/// A statement that is put together here, of nothing but our own words and the configuration.
+fn statement(sql: String) -> PgQuery<'static> {
+    sqlx::query(AssertSqlSafe(sql))
+}
+
 /// How long the look at the queries may take beside.
 const FIRST_LOOK: Duration = Duration::from_secs(20);
-/// Connections for administrators and for what is written.
-const SIDE_CONNECTIONS: u32 = 2;
-/// Connections for alert rules; none is open where there are none to be synced.
-const RULES_CONNECTIONS: u32 = 3;
+/// Connections for administrators and for what is written, beside `database.max_connections`.
+pub const SIDE_CONNECTIONS: u32 = 2;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

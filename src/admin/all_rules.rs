@@ -103,7 +103,7 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
     let leader = store.rule_leader().await?;
     let is_leading = store.is_led().await?;
     let mut syncs = store.rule_syncs().await?;
-    let now = time::OffsetDateTime::UNIX_EPOCH + parts.clock.now();
+    let now = parts.clock.utc();
     let (live, not_live) =
         syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
     // What something is wrong with comes first, and is not cut off.

@@ -207,7 +207,7 @@ fn device_id(grant: &AdminGrant, uri: &Uri) -> Result<DeviceId, AdminError> {
 }
 
 fn now(parts: &AdminContext) -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH + parts.clock.now()
+    parts.clock.utc()
 }
 
 #[cfg(test)]

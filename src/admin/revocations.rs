@@ -49,7 +49,7 @@ pub(super) async fn add(
         text.as_deref().map(|text| read_time(field, text)).transpose()
     };
     let expires_at = optional("expires_at", &request.expires_at)?;
-    if expires_at.is_some_and(|end| end <= OffsetDateTime::UNIX_EPOCH + parts.clock.now()) {
+    if expires_at.is_some_and(|end| end <= parts.clock.utc()) {
         let problem = "expires_at is over already: this would revoke nothing";
         return Err(AdminError::Request(problem.to_owned()));
     }

@@ -53,7 +53,7 @@ impl Database {
         clock: &Clock,
         metrics: &Arc<Metrics>,
     ) -> io::Result<Self> {
-        let store = Store::new(database).map_err(unfit)?;
+        let store = Store::new(database, config.tables_read()).map_err(unfit)?;
         let feed = Arc::new(Feed::default());
         let (device_keys, device_key_queue) =
             DeviceKeys::new(database, Arc::clone(&feed), clock.clone(), Arc::clone(metrics));
@@ -64,8 +64,9 @@ impl Database {
             .then(|| Memberships::new(database, Arc::clone(&feed), metrics));
         let sessions =
             config.auth.check_sessions.then(|| Sessions::new(database, Arc::clone(&feed), metrics));
-        let organisations = database
-            .knows_organisations
+        let organisations = config
+            .tables_read()
+            .organisations
             .then(|| Organisations::new(database, Arc::clone(&feed), metrics));
         let (organisations, organisation_queue) = organisations.unzip();
         let (memberships, membership_queue) = memberships.unzip();

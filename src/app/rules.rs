@@ -15,6 +15,11 @@ use crate::rules::{Desk, Engine, Hints, lead_forever, metric_names};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
 
+/// Connections of the thread that writes rules, beside the session that holds the leader's lock.
+const WRITER_CONNECTIONS: u32 = 3;
+/// Connections of the thread that serves administrators of rules.
+const ADMIN_CONNECTIONS: u32 = 2;
+
 /// The engines, and where they are told of changes.
 pub(super) struct Rules {
     pub(super) desk: Arc<Desk>,
@@ -30,12 +35,12 @@ impl Rules {
         clock: &Clock,
     ) -> io::Result<Self> {
         let metrics = Arc::new(RuleMetrics::register(&metric_names()));
-        let made = || {
+        let made = |connections| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            // A store belongs to the runtime that it is made on.
             let inside = runtime.enter();
             let fault = |fault: String| io::Error::new(io::ErrorKind::InvalidInput, fault);
-            let store = Store::new(database).map_err(|error| fault(error.to_string()))?;
+            let store = Store::for_rules(database, config.tables_read(), connections);
+            let store = store.map_err(|error| fault(error.to_string()))?;
             let template = config.tenancy.template.clone();
             let metrics = Arc::clone(&metrics);
             let engine = Engine::new(store, &config.rules, template, clock.clone(), metrics);
@@ -43,9 +48,9 @@ impl Rules {
             drop(inside);
             Ok::<_, io::Error>((runtime, engine))
         };
-        let (desk_runtime, desk_engine) = made()?;
+        let (desk_runtime, desk_engine) = made(ADMIN_CONNECTIONS)?;
         let desk = Arc::new(Desk::new(desk_engine, desk_runtime.handle().clone()));
-        Ok(Self { desk, hints: Arc::default(), writer: made()?, desk_runtime })
+        Ok(Self { desk, hints: Arc::default(), writer: made(WRITER_CONNECTIONS)?, desk_runtime })
     }
 
     /// Starts to stand for writing, and writes whenever nobody else does.

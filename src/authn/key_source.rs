@@ -15,11 +15,12 @@
 //!   cool-down and one fetch at most. If the fetch fails it stays a 503: telemetry must not be lost
 //!   over it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
 use crate::backoff::Backoff;
 use crate::config::KeySetConfig;
+use crate::http_client::{self, read_limited};
 use crate::telemetry::{Metrics, causes};
 
 /// The keys of one issuer, kept fresh.
@@ -201,7 +203,7 @@ impl KeySource {
     }
 
     fn want(&self, seen: Instant) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.wanted.lock();
         *wanted = (*wanted).max(Some(seen));
         drop(wanted);
         self.wake.notify_one();
@@ -209,7 +211,7 @@ impl KeySource {
 
     /// Whether some unknown key is still to be looked for.
     fn is_wanted(&self) -> bool {
-        let wanted = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = *self.wanted.lock();
         wanted.is_some_and(|seen| !self.state.load().has_answered(seen))
     }
 
@@ -334,12 +336,8 @@ impl State {
     }
 }
 
-/// The client for the key set. It follows no redirect: the address is configured, not discovered.
 pub fn key_set_client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
-        .build()
+    http_client::external().build()
 }
 
 /// Fetches the key set once, within the configured time.
@@ -356,12 +354,5 @@ async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec
     if response.status() != http::StatusCode::OK {
         return Err(format!("answered {}", response.status()));
     }
-    let mut document = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| causes(&error))? {
-        if document.len() + piece.len() > MAX_DOCUMENT_BYTES {
-            return Err(format!("longer than {MAX_DOCUMENT_BYTES} bytes"));
-        }
-        document.extend_from_slice(&piece);
-    }
-    Ok(document)
+    read_limited(&mut response, MAX_DOCUMENT_BYTES).await.map_err(|error| causes(&error))
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Outcome, Said, database_failed, now, on_a_runtime};
 use crate::admin::{AdminError, KeyRequest, Maker, create_key, listed_key};
-use crate::config::{DatabaseConfig, parse_duration};
+use crate::config::{DatabaseConfig, TablesRead, parse_duration};
 use crate::store::{Store, StoreError};
 use crate::tenancy::{DeviceId, OrganisationId, Scope};
 
@@ -63,7 +63,8 @@ pub struct Revoke {
 /// Makes, lists or revokes device keys in the database.
 pub fn device_key(database: &DatabaseConfig, command: DeviceKeyCommand) -> Outcome {
     on_a_runtime(async {
-        let store = Store::new(database).map_err(|error| error.to_string())?;
+        let store =
+            Store::new(database, TablesRead::default()).map_err(|error| error.to_string())?;
         match command {
             DeviceKeyCommand::Create(args) => create(&store, args).await,
             DeviceKeyCommand::List(of) => list(&store, &of).await,

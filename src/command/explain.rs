@@ -36,7 +36,7 @@ pub(super) async fn explain(
     let token = &*token;
     let store = match &config.database {
         None => None,
-        Some(database) => match Store::new(database) {
+        Some(database) => match Store::new(database, config.tables_read()) {
             Ok(store) => Some(store),
             Err(error) => return Explanation::of_problem("database", error.to_string()),
         },
@@ -194,7 +194,7 @@ async fn explain_request(
         Err(problem) => return explanation.step("organisation", Err(problem)),
     };
     if let (Identity::Service(_), Some(store)) = (principal.identity(), store)
-        && config.database.as_ref().is_some_and(|database| database.knows_organisations)
+        && config.tables_read().organisations
     {
         match store.organisations_among(grant.organisations().to_vec()).await {
             Err(error) => return cannot_read(explanation, "organisation", &error),

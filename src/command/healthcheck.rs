@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Outcome, on_a_runtime};
 use crate::config::Config;
+use crate::http_client;
 
 /// Asks the running proxy's private port whether it is ready.
 pub fn healthcheck(config: &Config) -> Outcome {
@@ -13,8 +14,7 @@ pub fn healthcheck(config: &Config) -> Outcome {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     let answer = on_a_runtime(async move {
-        let client =
-            reqwest::Client::builder().timeout(Duration::from_secs(3)).no_proxy().build()?;
+        let client = http_client::internal().timeout(Duration::from_secs(3)).build()?;
         let answer = client.get(format!("http://{address}/ready")).send().await?;
         let status = answer.status();
         Ok::<_, reqwest::Error>((status, answer.text().await?))

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 
 use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
 use crate::clock::Clock;
-use crate::config::RulesCommandConfig;
+use crate::config::{RulesCommandConfig, TablesRead};
 use crate::rules::{Engine, metric_names};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
@@ -91,7 +91,8 @@ fn engine(config: &RulesCommandConfig) -> Result<Arc<Engine>, String> {
     if config.rules.urls.is_empty() {
         return Err("upstream.urls is missing: where is Mimir?".to_owned());
     }
-    let store = Store::new(database).map_err(|error| error.to_string())?;
+    let store = Store::new(database, TablesRead { rules: true, ..TablesRead::default() })
+        .map_err(|error| error.to_string())?;
     // Nobody reads these metrics: there is no recorder.
     let metrics = Arc::new(RuleMetrics::register(&metric_names()));
     let template = config.tenancy.template.clone();

@@ -19,16 +19,9 @@ pub struct DatabaseConfig {
     pub tls: DatabaseTls,
     /// The schema of our tables, a plain identifier.
     pub schema: String,
-    /// Whether sessions are read (`auth.check_sessions`).
-    pub reads_sessions: bool,
-    /// Whether alert rules are read (`rules.enabled`).
-    pub reads_rules: bool,
-    /// Whether every organisation that there is stands in a table that is read: ours, where members
-    /// are read from ours, or one that `organisation_query` names.
-    pub knows_organisations: bool,
     /// Queries in place of those on our tables.
     pub queries: QueriesConfig,
-    /// Connections, beside the one that listens.
+    /// Connections for look-ups. What else there is stands in `docs/operations/scaling.md`.
     pub max_connections: u32,
     /// How long making a connection may take.
     pub connect_timeout: Duration,
@@ -47,6 +40,18 @@ pub struct DatabaseConfig {
     pub last_used_interval: Duration,
     /// How long it is believed that a session goes on, where sessions are checked.
     pub session_ttl: Duration,
+}
+
+/// Which tables are read, beyond memberships, device keys and revocations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TablesRead {
+    /// `auth.sessions` (`auth.check_sessions`).
+    pub sessions: bool,
+    /// A table of every organisation that exists: ours, where memberships are read from ours, or
+    /// one that `database.organisation_query` names.
+    pub organisations: bool,
+    /// Alert rules and their organisations (`rules.enabled`).
+    pub rules: bool,
 }
 
 impl DatabaseConfig {
@@ -108,9 +113,6 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
         url: url.clone(),
         tls: read_tls(section, address.as_ref()),
         schema: section.get("schema", "public".to_owned(), identifier),
-        reads_sessions: false,
-        reads_rules: false,
-        knows_organisations: false,
         queries: QueriesConfig {
             membership: query(section, "membership_query", Some("uuid[]")),
             device_key: query(section, "device_key_query", Some("bytea[]")),

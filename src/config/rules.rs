@@ -8,7 +8,7 @@ use super::UpstreamConfig;
 use super::reader::{Raw, Section};
 use super::values::{Secret, duration, number, switch, text, url};
 use crate::mimir::expression::ExpressionLimits;
-use crate::mimir::ruler::PromDuration;
+use crate::prom_duration::PromDuration;
 
 /// How alert rules get from Postgres to Mimir's ruler.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::reader::{Raw, kind};
+use crate::prom_duration::PromDuration;
 
 /// Bytes that must never be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -109,27 +110,9 @@ fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// Reads a duration such as `90d` or `1h30m`.
+/// Reads a duration such as `90d` or `1h30m`: Prometheus' grammar, in any order.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
-        let number: u32 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            "d" => Duration::from_secs(86_400),
-            _ => return None,
-        };
-        total = total.checked_add(unit.checked_mul(number)?)?;
-        rest = &rest[letters..];
-    }
-    (!text.is_empty()).then_some(total)
+    PromDuration::parse_unordered(text).ok().map(Duration::from)
 }
 
 /// A size in bytes such as `65536`, `64KiB`, `100MiB`, within bounds.

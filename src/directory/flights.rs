@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::cache::Entry;
@@ -27,7 +27,7 @@ impl<K, V> Default for Flights<K, V> {
 
 impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Waits for a key with everybody else. The first has to see to it that it is read.

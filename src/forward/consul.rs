@@ -14,6 +14,7 @@ use url::Url;
 
 use super::discovery::lookup;
 use crate::config::ConsulConfig;
+use crate::http_client::{self, read_limited};
 use crate::telemetry::causes;
 
 /// One service in one catalogue.
@@ -53,11 +54,7 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 impl Catalogue {
     pub(super) fn new(config: ConsulConfig) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.to_string())?;
+        let client = http_client::internal().build().map_err(|error| error.to_string())?;
         let token = (!config.token.is_empty()).then(|| {
             HeaderValue::from_bytes(config.token.expose()).map(|mut value| {
                 value.set_sensitive(true);
@@ -106,13 +103,8 @@ impl Catalogue {
         }
         let index = answer.headers().get("x-consul-index");
         let index = index.and_then(|value| value.to_str().ok()?.parse().ok());
-        let mut document = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|error| causes(&error))? {
-            if document.len() + piece.len() > MAX_ANSWER_BYTES {
-                return Err(format!("longer than {MAX_ANSWER_BYTES} bytes"));
-            }
-            document.extend_from_slice(&piece);
-        }
+        let document = read_limited(&mut answer, MAX_ANSWER_BYTES).await;
+        let document = document.map_err(|error| causes(&error))?;
         let entries = serde_json::from_slice(&document)
             .map_err(|error| format!("no list of instances: {error}"))?;
         // 0 is no index to wait after.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::ResponseBody;
@@ -84,7 +85,7 @@ impl Forwarder {
         id: &RequestId,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, Failure> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
+        self.budget.lock().deposit();
         let sending = request.body().sending();
         let (journey, body) = Journey::new(self, self.fleet(), permit.grant(), id, request);
         let (response, lease) = journey.go(body).await?;
@@ -110,7 +111,7 @@ impl Forwarder {
 
     fn fleet(&self) -> Arc<Fleet> {
         let current = self.instances.current();
-        let mut pooled = self.pooled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pooled = self.pooled.lock();
         if !Arc::ptr_eq(&current, &pooled) {
             self.pool.retain(|address| current.iter().any(|one| one.address == *address));
             *pooled = Arc::clone(&current);

@@ -2,10 +2,11 @@
 //! be used. A request that meets nothing unusual takes no lock.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::choice::Candidate;
@@ -139,7 +140,7 @@ impl Instance {
     }
 
     fn update(&self, change: impl FnOnce(&mut Health) -> Option<Change>) {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.health.lock();
         let before = self.standing();
         let change = change(&mut health);
         let after = health.standing(&self.watch.config);
@@ -208,7 +209,7 @@ impl Instance {
         if !self.is_ejected() {
             return None;
         }
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).ejected()
+        self.health.lock().ejected()
     }
 
     /// Requests that it has, and those that it had.

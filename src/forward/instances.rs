@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::instance::{Instance, Watch};
@@ -101,7 +102,7 @@ impl Instances {
     /// Takes over what one source has found, which is never nothing: whoever finds nothing has
     /// found out nothing. Instances that are still there keep what is known of them.
     pub(super) fn publish(&self, source: SourceId, addresses: Vec<(SocketAddr, HeaderValue)>) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.lock();
         // What a source finds first has been there all the time.
         let joins = found.by_source.insert(source, addresses).is_some();
         let mut all: BTreeMap<SocketAddr, &HeaderValue> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! One request's way to an answer: which instance, and what next when one fails.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Request, Response, Uri, Version, header};
@@ -148,8 +148,7 @@ impl<'a> Journey<'a> {
             metrics.upstream_retry_refused("nobody");
             return None;
         };
-        let budget = self.forwarder.budget.lock();
-        if !budget.unwrap_or_else(PoisonError::into_inner).withdraw(Instant::now()) {
+        if !self.forwarder.budget.lock().withdraw(Instant::now()) {
             metrics.upstream_retry_refused("budget");
             return None;
         }

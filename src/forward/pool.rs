@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http1::{Builder, SendRequest};
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -159,7 +160,7 @@ impl Pool {
             Choosiness::Recent => RECENT,
             Choosiness::New => return None,
         };
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let kept = idle.get_mut(&address)?;
         while let Some(one) = kept.pop() {
             let idle_for = one.since.elapsed();
@@ -178,12 +179,12 @@ impl Pool {
     /// Closes what is kept for an instance: one of its connections had been closed by its side,
     /// and those that were kept before it probably have been as well.
     pub(super) fn discard(&self, address: SocketAddr) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.remove(&address);
     }
 
     fn keep(&self, address: SocketAddr, link: Link) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let kept = idle.entry(address).or_default();
         if kept.len() < self.max_idle {
             kept.push(Kept { link, since: Instant::now() });
@@ -192,7 +193,7 @@ impl Pool {
 
     /// Closes what is kept for instances that are no longer there.
     pub(super) fn retain(&self, addresses: impl Fn(&SocketAddr) -> bool) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.retain(|address, _| addresses(address));
     }
 }

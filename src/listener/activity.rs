@@ -1,9 +1,10 @@
 //! What a connection's socket, its requests and its watch share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::exchange::Stream;
@@ -31,7 +32,7 @@ impl Activity {
     }
 
     pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase.lock()
     }
 
     /// Says which task the watch is polled in.
@@ -58,7 +59,7 @@ impl Activity {
     }
 
     fn streams(&self) -> MutexGuard<'_, Vec<Arc<Stream>>> {
-        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left_behind.lock()
     }
 
     pub(super) fn break_off(&self) {

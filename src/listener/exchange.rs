@@ -6,13 +6,14 @@
 //! its bytes leave: each [`Piece`] knows how much of it the socket has taken.
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::activity::Activity;
@@ -61,7 +62,7 @@ impl Uploading {
 
 impl WatchUpload for Uploading {
     fn waits(&self, waits: bool) {
-        let mut before = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.waits.lock();
         if *before == waits {
             return;
         }
@@ -154,7 +155,7 @@ impl Stream {
     }
 
     fn sending(&self) -> MutexGuard<'_, Sending> {
-        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sending.lock()
     }
 
     fn give(&self, bytes: usize) {
@@ -296,7 +297,7 @@ impl Streams {
     }
 
     fn called(&self) -> MutexGuard<'_, Option<Arc<Stream>>> {
-        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+        self.called.lock()
     }
 
     fn is_overdue(&self, stream: &Stream, timer: &mut Deadline, cx: &mut Context<'_>) -> bool {

@@ -10,7 +10,6 @@
 //! is read with tolerance ([`RawListing`]): what we do not understand is marked, never dropped.
 
 mod client;
-mod duration;
 mod error;
 mod limits;
 mod line_breaks;
@@ -28,8 +27,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use crate::prom_duration::PromDuration;
 pub use client::{Deleted, RulerClient};
-pub use duration::PromDuration;
 pub use error::RulerError;
 pub use limits::RulerLimits;
 pub use listing::{Listed, RawListing};

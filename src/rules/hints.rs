@@ -2,8 +2,8 @@
 //! and losing one costs time only, because everything is looked at now and then anyway.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -65,18 +65,18 @@ impl Hints {
     }
 
     fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        change(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.waiting.lock());
         self.bell.notify_one();
     }
 
     /// Waits for hints and takes all.
     pub(super) async fn taken(&self) -> Waiting {
         self.bell.notified().await;
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.waiting.lock())
     }
 
     /// Forgets all: whoever begins to lead looks at everything, whoever does not need not know.
     pub(super) fn forget(&self) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting::default();
+        *self.waiting.lock() = Waiting::default();
     }
 }

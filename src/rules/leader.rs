@@ -120,7 +120,7 @@ async fn begin(
         None => Vec::new(),
     };
     holder.clone_into(&mut leader.holder);
-    leader.since = Some(time::OffsetDateTime::UNIX_EPOCH + engine.clock.now());
+    leader.since = Some(engine.clock.utc());
     ledger.leader(leader.clone());
     let (engine, hints) = (Arc::clone(engine), Arc::clone(hints));
     let (notes, lease) = (Notes { leader, syncs, held }, lease.clone());

@@ -4,8 +4,9 @@
 //! when it wakes, before it asks anybody; whoever writes asks here first, and what is under way when
 //! the lease ends is given up ([`Lease::during`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,7 @@ impl Lease {
     /// Moves the end on. A lease that has ended stays so.
     pub fn renew(&self, until: Instant) {
         if self.is_held() {
-            *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+            *self.until.lock() = until;
         }
     }
 
@@ -70,7 +71,7 @@ impl Lease {
     }
 
     fn until(&self) -> Instant {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.until.lock()
     }
 }
 

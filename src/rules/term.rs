@@ -428,7 +428,7 @@ impl Term {
     }
 
     fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::UNIX_EPOCH + self.engine.clock.now()
+        self.engine.clock.utc()
     }
 
     /// Before the process ends: what has begun may end well.

@@ -8,10 +8,10 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, statement};
 use crate::tenancy::OrganisationId;
 
 /// A deletion that waits for an administrator.
@@ -73,30 +73,26 @@ const IS_CONFIRMED: &str = "confirmed_at > now() - interval '15 minutes'";
 impl Store {
     /// Notes which rules some deletions are about. A confirmation that is there stays.
     pub async fn write_guards(&self, guards: Vec<GuardRow>) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "insert into {} (id, organisation_id, overall, rules) \
-                 select id, organisation, overall, rules::jsonb \
-                 from unnest($1::text[], $2::text[], $3::boolean[], $4::text[]) \
-                      as new(id, organisation, overall, rules) \
-                 on conflict (id, organisation_id) do update set rules = excluded.rules, \
-                 overall = excluded.overall, held_at = now()",
-                store.own("alert_rule_guard")
-            );
-            let text = |of: fn(&GuardRow) -> String| guards.iter().map(of).collect::<Vec<String>>();
-            let rules = |row: &GuardRow| {
-                // Postgres takes no NUL, in JSON neither.
-                serde_json::to_string(&row.rules).unwrap_or_default().replace("\\u0000", "\\ufffd")
-            };
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(text(|row| row.id.clone()))
-                .bind(text(|row| row.organisation.to_string()))
-                .bind(guards.iter().map(|row| row.is_overall).collect::<Vec<bool>>())
-                .bind(guards.iter().map(rules).collect::<Vec<String>>());
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "insert into {} (id, organisation_id, overall, rules) \
+             select id, organisation, overall, rules::jsonb \
+             from unnest($1::text[], $2::text[], $3::boolean[], $4::text[]) \
+                  as new(id, organisation, overall, rules) \
+             on conflict (id, organisation_id) do update set rules = excluded.rules, \
+             overall = excluded.overall, held_at = now()",
+            self.own("alert_rule_guard")
+        );
+        let text = |of: fn(&GuardRow) -> String| guards.iter().map(of).collect::<Vec<String>>();
+        let rules = |row: &GuardRow| {
+            // Postgres takes no NUL, in JSON neither.
+            serde_json::to_string(&row.rules).unwrap_or_default().replace("\\u0000", "\\ufffd")
+        };
+        let query = statement(sql)
+            .bind(text(|row| row.id.clone()))
+            .bind(text(|row| row.organisation.to_string()))
+            .bind(guards.iter().map(|row| row.is_overall).collect::<Vec<bool>>())
+            .bind(guards.iter().map(rules).collect::<Vec<String>>());
+        self.execute(query).await
     }
 
     /// The rules of an organisation, by their keys, whose deletion is confirmed at the moment.
@@ -122,7 +118,7 @@ impl Store {
         let condition = format!("{IS_CONFIRMED} and ($1::text is null or organisation_id = $1)");
         let only = only.map(|organisation| organisation.to_string());
         let mut confirmed: HashMap<OrganisationId, HashSet<String>> = HashMap::new();
-        for row in self.read_guards(condition, vec![only], Who::Leader).await? {
+        for row in self.read_guards(condition, vec![only]).await? {
             let keys = row.rules.into_iter().map(|rule| rule.key);
             confirmed.entry(row.organisation).or_default().extend(keys);
         }
@@ -137,7 +133,7 @@ impl Store {
     ) -> Result<Vec<GuardRow>, StoreError> {
         let condition = "id = $1 and ($2::text is null or organisation_id = $2)".to_owned();
         let organisation = organisation.map(|organisation| organisation.to_string());
-        self.read_guards(condition, vec![Some(id), organisation], Who::Admin).await
+        self.read_guards(condition, vec![Some(id), organisation]).await
     }
 
     /// The deletions of single organisations that wait, with their rules.
@@ -147,31 +143,21 @@ impl Store {
              and sync.organisation_id = held.organisation_id)",
             self.own("alert_rule_sync")
         );
-        self.read_guards(condition, Vec::new(), Who::Admin).await
+        self.read_guards(condition, Vec::new()).await
     }
 
     async fn read_guards(
         &self,
         condition: String,
         values: Vec<Option<String>>,
-        who: Who,
     ) -> Result<Vec<GuardRow>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "select id, organisation_id, overall, rules::text as rules from {} as held \
-                 where {condition} order by organisation_id, id",
-                store.own("alert_rule_guard")
-            );
-            let mut query = sqlx::query(AssertSqlSafe(query));
-            for value in values {
-                query = query.bind(value);
-            }
-            let pool = match who {
-                Who::Leader => &store.0.rules_pool,
-                Who::Admin => &store.0.side_pool,
-            };
-            let rows = store.rows(pool, query).await?;
+        let sql = format!(
+            "select id, organisation_id, overall, rules::text as rules from {} as held \
+             where {condition} order by organisation_id, id",
+            self.own("alert_rule_guard")
+        );
+        let query = values.into_iter().fold(statement(sql), |query, value| query.bind(value));
+        self.fetch(query, |rows| {
             rows.iter().map(|row| read_row(row).map_err(StoreError::from)).collect()
         })
         .await
@@ -179,16 +165,12 @@ impl Store {
 
     /// What was confirmed of an organisation has been carried out, or there is no need to any more.
     pub async fn end_confirmations(&self, organisation: OrganisationId) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "update {} set confirmed_at = null where organisation_id = $1 and confirmed_at is not null",
-                store.own("alert_rule_guard")
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "update {} set confirmed_at = null where organisation_id = $1 and confirmed_at is not null",
+            self.own("alert_rule_guard")
+        );
+        let query = statement(sql).bind(organisation.to_string());
+        self.execute(query).await
     }
 
     /// Notes that an administrator confirms a deletion, of one organisation or of many, unless more
@@ -218,29 +200,18 @@ impl Store {
                 return Ok(Confirmed::Grown { current, more });
             }
         }
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "update {} set confirmed_by = $2, confirmed_at = now() \
-                 where id = $1 and ($3::text is null or organisation_id = $3)",
-                store.own("alert_rule_guard")
-            );
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(id)
-                .bind(by)
-                .bind(organisation.map(|organisation| organisation.to_string()));
-            store.rows(&store.0.side_pool, query).await.map(drop)
-        })
-        .await?;
+        let sql = format!(
+            "update {} set confirmed_by = $2, confirmed_at = now() \
+             where id = $1 and ($3::text is null or organisation_id = $3)",
+            self.own("alert_rule_guard")
+        );
+        let query = statement(sql)
+            .bind(id)
+            .bind(by)
+            .bind(organisation.map(|organisation| organisation.to_string()));
+        self.execute(query).await?;
         Ok(Confirmed::Noted)
     }
-}
-
-/// On whose connections: whoever asks must not be in the way of what the leader does.
-#[derive(Clone, Copy)]
-enum Who {
-    Leader,
-    Admin,
 }
 
 /// The rules of a deletion that are not among those of another.

@@ -1,11 +1,11 @@
 //! What the leader says of itself.
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 
 use super::alert_rule_guard::{GuardHeld, read_guard};
-use super::{Store, StoreError, moment};
+use super::{Store, StoreError, moment, statement};
 
 /// What the leader says of itself.
 #[derive(Clone, Debug, Default)]
@@ -27,15 +27,13 @@ pub struct LeaderRow {
 impl Store {
     /// What the leader last said of itself.
     pub async fn rule_leader(&self) -> Result<LeaderRow, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let times = ["since", "reconciled_at", "guard_since"].map(moment::select).join(", ");
-            let query = format!(
-                "select holder, reconcile::text as reconcile, guard_id, guard_reason, \
-                 {times} from {} as leader",
-                store.own("alert_rule_leader")
-            );
-            let rows = store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(query))).await?;
+        let times = ["since", "reconciled_at", "guard_since"].map(moment::select).join(", ");
+        let sql = format!(
+            "select holder, reconcile::text as reconcile, guard_id, guard_reason, \
+             {times} from {} as leader",
+            self.own("alert_rule_leader")
+        );
+        self.fetch(statement(sql), |rows| {
             Ok(rows.first().map(read_leader).transpose()?.unwrap_or_default())
         })
         .await
@@ -43,31 +41,27 @@ impl Store {
 
     /// Writes what the leader says of itself.
     pub async fn write_rule_leader(&self, leader: LeaderRow) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "insert into {} (holder, since, reconciled_at, reconcile, guard_id, guard_reason, guard_since) \
-                 values ($1, $2, $3, $4::jsonb, $5, $6, $7) on conflict (only_one) do update set \
-                 holder = excluded.holder, since = excluded.since, reconciled_at = excluded.reconciled_at, \
-                 reconcile = excluded.reconcile, guard_id = excluded.guard_id, \
-                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since",
-                store.own("alert_rule_leader")
-            );
-            let (guard, reason) = match leader.guard {
-                Some(GuardHeld { id, reason }) => (Some(id), reason),
-                None => (None, String::new()),
-            };
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(leader.holder)
-                .bind(leader.since)
-                .bind(leader.reconciled_at)
-                .bind(if leader.reconcile.is_empty() { "{}".to_owned() } else { leader.reconcile })
-                .bind(guard)
-                .bind(reason)
-                .bind(leader.guard_since);
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "insert into {} (holder, since, reconciled_at, reconcile, guard_id, guard_reason, guard_since) \
+             values ($1, $2, $3, $4::jsonb, $5, $6, $7) on conflict (only_one) do update set \
+             holder = excluded.holder, since = excluded.since, reconciled_at = excluded.reconciled_at, \
+             reconcile = excluded.reconcile, guard_id = excluded.guard_id, \
+             guard_reason = excluded.guard_reason, guard_since = excluded.guard_since",
+            self.own("alert_rule_leader")
+        );
+        let (guard, reason) = match leader.guard {
+            Some(GuardHeld { id, reason }) => (Some(id), reason),
+            None => (None, String::new()),
+        };
+        let query = statement(sql)
+            .bind(leader.holder)
+            .bind(leader.since)
+            .bind(leader.reconciled_at)
+            .bind(if leader.reconcile.is_empty() { "{}".to_owned() } else { leader.reconcile })
+            .bind(guard)
+            .bind(reason)
+            .bind(leader.guard_since);
+        self.execute(query).await
     }
 }
 

@@ -1,12 +1,12 @@
 //! Syncs that somebody asked for: written by whichever copy was asked, taken up by the one that
 //! leads, and read by whoever waits.
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment};
+use super::{Store, StoreError, moment, statement};
 use crate::tenancy::OrganisationId;
 
 /// A sync to be asked for.
@@ -47,17 +47,15 @@ const COLUMNS: &str = "id, organisation_id, done, total, outcome::text as outcom
 impl Store {
     /// Asks for a sync, and gives the identifier by which to follow it.
     pub async fn request_sync(&self, new: NewSyncRequest) -> Result<Uuid, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "insert into {} (organisation_id, requested_by) values ($1, $2) \
-                 on conflict ((coalesce(organisation_id, ''))) where started_at is null \
-                 do update set requested_by = excluded.requested_by returning id",
-                store.requests()
-            );
-            let organisation = new.organisation.map(|organisation| organisation.to_string());
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation).bind(new.requested_by);
-            let rows = store.rows(&store.0.side_pool, query).await?;
+        let sql = format!(
+            "insert into {} (organisation_id, requested_by) values ($1, $2) \
+             on conflict ((coalesce(organisation_id, ''))) where started_at is null \
+             do update set requested_by = excluded.requested_by returning id",
+            self.requests()
+        );
+        let organisation = new.organisation.map(|organisation| organisation.to_string());
+        let query = statement(sql).bind(organisation).bind(new.requested_by);
+        self.fetch(query, |rows| {
             let row = rows.first().ok_or(StoreError::Missing("sync"))?;
             Ok(row.try_get("id")?)
         })
@@ -72,15 +70,11 @@ impl Store {
     /// Takes up those that are not done: whoever asks from now on, perhaps because of a change that
     /// nobody has looked at yet, asks anew.
     pub async fn take_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let table = store.requests();
-            let take = format!(
-                "update {table} set started_at = now() where started_at is null and finished_at is null"
-            );
-            store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(take))).await.map(drop)
-        })
-        .await?;
+        let take = format!(
+            "update {} set started_at = now() where started_at is null and finished_at is null",
+            self.requests()
+        );
+        self.execute(statement(take)).await?;
         self.sync_requests(
             "started_at is not null and finished_at is null and $1::uuid is null",
             None,
@@ -91,35 +85,31 @@ impl Store {
     /// Forgets what is so old that nobody asks for it: syncs of yesterday, deletions that were carried
     /// out long ago or had nothing to be carried out, and those that are no longer held back.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let statements = [
-                format!(
-                    "delete from {} where requested_at < now() - interval '1 day'",
-                    store.requests()
-                ),
-                format!(
-                    "delete from {} as grave where deleted_at < now() - interval '1 day' and not exists \
-                     (select from {} as status where status.rule_id = grave.rule_id \
-                      and status.organisation_id = grave.organisation_id and status.rule_hash is not null)",
-                    store.own("alert_rule_tombstone"),
-                    store.own("alert_rule_status")
-                ),
-                format!(
-                    "delete from {} as held where held_at < now() - interval '1 day' \
-                     and not exists (select from {} as sync where sync.guard_id = held.id) \
-                     and not exists (select from {} as leader where leader.guard_id = held.id)",
-                    store.own("alert_rule_guard"),
-                    store.own("alert_rule_sync"),
-                    store.own("alert_rule_leader")
-                ),
-            ];
-            for statement in statements {
-                store.rows(&store.0.rules_pool, sqlx::query(AssertSqlSafe(statement))).await?;
-            }
-            Ok(())
-        })
-        .await
+        let statements = [
+            format!(
+                "delete from {} where requested_at < now() - interval '1 day'",
+                self.requests()
+            ),
+            format!(
+                "delete from {} as grave where deleted_at < now() - interval '1 day' and not exists \
+                 (select from {} as status where status.rule_id = grave.rule_id \
+                  and status.organisation_id = grave.organisation_id and status.rule_hash is not null)",
+                self.own("alert_rule_tombstone"),
+                self.own("alert_rule_status")
+            ),
+            format!(
+                "delete from {} as held where held_at < now() - interval '1 day' \
+                 and not exists (select from {} as sync where sync.guard_id = held.id) \
+                 and not exists (select from {} as leader where leader.guard_id = held.id)",
+                self.own("alert_rule_guard"),
+                self.own("alert_rule_sync"),
+                self.own("alert_rule_leader")
+            ),
+        ];
+        for sql in statements {
+            self.execute(statement(sql)).await?;
+        }
+        Ok(())
     }
 
     async fn sync_requests(
@@ -127,18 +117,14 @@ impl Store {
         condition: &'static str,
         id: Option<Uuid>,
     ) -> Result<Vec<SyncRequest>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let times = ["requested_at", "started_at", "finished_at"].map(moment::select);
-            let query = format!(
-                "select {COLUMNS}, {} from {} as request where {condition} order by request.requested_at limit {MOST_WAITING}",
-                times.join(", "),
-                store.requests()
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(id);
-            // Whoever follows a sync must not be in the way of what is to be done for it.
-            let pool = if id.is_some() { &store.0.side_pool } else { &store.0.rules_pool };
-            let rows = store.rows(pool, query).await?;
+        let times = ["requested_at", "started_at", "finished_at"].map(moment::select);
+        let sql = format!(
+            "select {COLUMNS}, {} from {} as request where {condition} \
+             order by request.requested_at limit {MOST_WAITING}",
+            times.join(", "),
+            self.requests()
+        );
+        self.fetch(statement(sql).bind(id), |rows| {
             rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
         })
         .await
@@ -152,27 +138,19 @@ impl Store {
         total: usize,
         outcome: Option<String>,
     ) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "update {} set done = $2, total = $3, started_at = coalesce(started_at, now()), \
-                 outcome = coalesce($4::jsonb, outcome), \
-                 finished_at = case when $4::text is null then finished_at else now() end where id = $1",
-                store.requests()
-            );
-            let whole = |number| i32::try_from(number).unwrap_or(i32::MAX);
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(id)
-                .bind(whole(done))
-                .bind(whole(total))
-                .bind(outcome);
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "update {} set done = $2, total = $3, started_at = coalesce(started_at, now()), \
+             outcome = coalesce($4::jsonb, outcome), \
+             finished_at = case when $4::text is null then finished_at else now() end where id = $1",
+            self.requests()
+        );
+        let whole = |number| i32::try_from(number).unwrap_or(i32::MAX);
+        let query = statement(sql).bind(id).bind(whole(done)).bind(whole(total)).bind(outcome);
+        self.execute(query).await
     }
 
     fn requests(&self) -> String {
-        super::queries::table(&self.0.config.schema, "alert_rule_sync_request")
+        self.own("alert_rule_sync_request")
     }
 }
 

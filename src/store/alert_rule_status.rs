@@ -3,12 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment};
+use super::{Store, StoreError, moment, statement};
 use crate::tenancy::OrganisationId;
 
 /// What has become of a rule.
@@ -51,6 +51,7 @@ pub struct RuleStatusRow {
 
 /// Rows in one statement.
 const BATCH: usize = 1000;
+
 impl RuleState {
     /// Every state.
     pub const ALL: [Self; 6] =
@@ -79,17 +80,14 @@ impl Store {
         &self,
         organisations: Vec<OrganisationId>,
     ) -> Result<Vec<RuleStatusRow>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
-            let query = format!(
-                "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, {} from {} as status \
-                 where organisation_id = any($1)",
-                moment::select("synced_at"),
-                store.own("alert_rule_status")
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
-            let rows = store.rows(&store.0.rules_pool, query).await?;
+        let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+        let sql = format!(
+            "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, {} \
+             from {} as status where organisation_id = any($1)",
+            moment::select("synced_at"),
+            self.own("alert_rule_status")
+        );
+        self.fetch(statement(sql).bind(names), |rows| {
             Ok(rows.iter().filter_map(|row| read_status(row).ok().flatten()).collect())
         })
         .await
@@ -104,71 +102,61 @@ impl Store {
     ) -> Result<HashSet<OrganisationId>, StoreError> {
         let mut before = HashSet::new();
         for batch in written.chunks(BATCH) {
-            before.extend(self.write_status_batch(batch.to_vec()).await?);
+            before.extend(self.write_status_batch(batch).await?);
         }
         if gone.is_empty() {
             return Ok(before);
         }
-        let store = self.clone();
-        self.run(async move {
-            let table = store.own("alert_rule_status");
-            // A rule that moved is another organisation's by now.
-            let query = format!(
-                "delete from {table} using unnest($1::text[], $2::uuid[]) as gone(organisation, rule) \
-                 where organisation_id = organisation and rule_id = rule"
-            );
-            let (organisations, rules): (Vec<String>, Vec<Uuid>) =
-                gone.into_iter().map(|(organisation, rule)| (organisation.to_string(), rule)).unzip();
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisations).bind(rules);
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await?;
+        // A rule that moved is another organisation's by now.
+        let sql = format!(
+            "delete from {} using unnest($1::text[], $2::uuid[]) as gone(organisation, rule) \
+             where organisation_id = organisation and rule_id = rule",
+            self.own("alert_rule_status")
+        );
+        let (organisations, rules): (Vec<String>, Vec<Uuid>) =
+            gone.into_iter().map(|(organisation, rule)| (organisation.to_string(), rule)).unzip();
+        self.execute(statement(sql).bind(organisations).bind(rules)).await?;
         Ok(before)
     }
 
     async fn write_status_batch(
         &self,
-        batch: Vec<RuleStatusRow>,
+        batch: &[RuleStatusRow],
     ) -> Result<Vec<OrganisationId>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            // What is live stays since when it is unless something else is.
-            let query = format!(
-                "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
-                      as new(rule, organisation, state, reason, hash, refused, others)), \
-                 before as (select distinct status.organisation_id from {table} as status join new \
-                      on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
-                 written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, synced_at) \
-                 select rule, organisation, state, left(reason, 4000), hash, refused, others, case when hash is null then null else now() end \
-                 from new on conflict (rule_id) do update set \
-                     organisation_id = excluded.organisation_id, state = excluded.state, \
-                     reason = excluded.reason, rule_hash = excluded.rule_hash, \
-                     refused_hash = excluded.refused_hash, \
-                     other_hashes = excluded.other_hashes, updated_at = now(), \
-                     synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
-                                 then kept.synced_at else excluded.synced_at end) \
-                 select organisation_id from before",
-                table = store.own("alert_rule_status")
-            );
-            let column = |of: fn(&RuleStatusRow) -> String| -> Vec<String> {
-                batch.iter().map(of).collect()
-            };
-            let hashes: Vec<Option<String>> =
-                batch.iter().map(|row| row.live_hash.clone()).collect();
-            let refused: Vec<Option<String>> =
-                batch.iter().map(|row| row.refused_hash.clone()).collect();
-            let others: Vec<String> =
-                batch.iter().map(|row| row.other_hashes.join(" ")).collect();
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
-                .bind(column(|row| row.organisation.to_string()))
-                .bind(column(|row| row.state.name().to_owned()))
-                // Postgres takes no NUL in a text.
-                .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
-                .bind(hashes)
-                .bind(refused)
-                .bind(others);
-            let rows = store.rows(&store.0.rules_pool, query).await?;
+        // What is live stays since when it is unless something else is.
+        let sql = format!(
+            "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+                  as new(rule, organisation, state, reason, hash, refused, others)), \
+             before as (select distinct status.organisation_id from {table} as status join new \
+                  on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
+             written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, synced_at) \
+             select rule, organisation, state, left(reason, 4000), hash, refused, others, case when hash is null then null else now() end \
+             from new on conflict (rule_id) do update set \
+                 organisation_id = excluded.organisation_id, state = excluded.state, \
+                 reason = excluded.reason, rule_hash = excluded.rule_hash, \
+                 refused_hash = excluded.refused_hash, \
+                 other_hashes = excluded.other_hashes, updated_at = now(), \
+                 synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
+                             then kept.synced_at else excluded.synced_at end) \
+             select organisation_id from before",
+            table = self.own("alert_rule_status")
+        );
+        let column =
+            |of: fn(&RuleStatusRow) -> String| -> Vec<String> { batch.iter().map(of).collect() };
+        let hashes: Vec<Option<String>> = batch.iter().map(|row| row.live_hash.clone()).collect();
+        let refused: Vec<Option<String>> =
+            batch.iter().map(|row| row.refused_hash.clone()).collect();
+        let others: Vec<String> = batch.iter().map(|row| row.other_hashes.join(" ")).collect();
+        let query = statement(sql)
+            .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
+            .bind(column(|row| row.organisation.to_string()))
+            .bind(column(|row| row.state.name().to_owned()))
+            // Postgres takes no NUL in a text.
+            .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
+            .bind(hashes)
+            .bind(refused)
+            .bind(others);
+        self.fetch(query, |rows| {
             let names = rows.iter().filter_map(|row| row.try_get("organisation_id").ok());
             Ok(names.filter_map(|name| OrganisationId::parse(name).ok()).collect())
         })

@@ -1,13 +1,13 @@
 //! How the sync of alert rules stands: with each organisation, and with the leader. Only the leader
 //! writes it; administrators read it.
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::alert_rule_guard::{GuardHeld, read_guard};
-use super::{Store, StoreError, Tombstones, moment, queries};
+use super::{Store, StoreError, Tombstones, moment, queries, statement};
 use crate::tenancy::OrganisationId;
 
 /// How it stands with an organisation.
@@ -58,19 +58,16 @@ impl Store {
     }
 
     async fn read_syncs(&self, only: Option<OrganisationId>) -> Result<Vec<SyncRow>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
-            let query = format!(
-                "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
-                 shown_rules_per_group, shown_groups, {} from {} as sync where $1::text is null or organisation_id = $1 \
-                 order by organisation_id",
-                times.map(moment::select).join(", "),
-                store.own("alert_rule_sync")
-            );
-            let only = only.map(|organisation| organisation.to_string());
-            let query = sqlx::query(AssertSqlSafe(query)).bind(only);
-            let rows = store.rows(&store.0.rules_pool, query).await?;
+        let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
+        let sql = format!(
+            "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
+             shown_rules_per_group, shown_groups, {} from {} as sync \
+             where $1::text is null or organisation_id = $1 order by organisation_id",
+            times.map(moment::select).join(", "),
+            self.own("alert_rule_sync")
+        );
+        let only = only.map(|organisation| organisation.to_string());
+        self.fetch(statement(sql).bind(only), |rows| {
             Ok(rows.iter().filter_map(|row| read_sync(row).ok().flatten()).collect())
         })
         .await
@@ -78,71 +75,61 @@ impl Store {
 
     /// Writes how it stands with some organisations.
     pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
-                 problem_since, absent_since, guard_id, guard_reason, guard_since, \
-                 shown_rules_per_group, shown_groups) \
-                 select * from unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::timestamptz[], \
-                 $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], \
-                 $12::integer[], $13::integer[]) \
-                 on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
-                 live = excluded.live, not_live = excluded.not_live, synced_at = excluded.synced_at, \
-                 problem = excluded.problem, problem_since = excluded.problem_since, \
-                 absent_since = excluded.absent_since, guard_id = excluded.guard_id, \
-                 guard_reason = excluded.guard_reason, guard_since = excluded.guard_since, \
-                 shown_rules_per_group = excluded.shown_rules_per_group, \
-                 shown_groups = excluded.shown_groups",
-                store.own("alert_rule_sync")
-            );
-            let text = |of: fn(&SyncRow) -> String| written.iter().map(of).collect::<Vec<String>>();
-            let time = |of: fn(&SyncRow) -> Option<OffsetDateTime>| {
-                written.iter().map(of).collect::<Vec<_>>()
-            };
-            let number = |of: fn(&SyncRow) -> usize| {
-                let whole = |row| i32::try_from(of(row)).unwrap_or(i32::MAX);
-                written.iter().map(whole).collect::<Vec<i32>>()
-            };
-            let limit = |of: fn(&SyncRow) -> Option<usize>| {
-                let whole = |row| of(row).map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
-                written.iter().map(whole).collect::<Vec<Option<i32>>>()
-            };
-            let guards: Vec<Option<String>> =
-                written.iter().map(|row| row.guard.as_ref().map(|held| held.id.clone())).collect();
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(text(|row| row.organisation.to_string()))
-                .bind(text(|row| row.tenant.clone()))
-                .bind(number(|row| row.live))
-                .bind(number(|row| row.not_live))
-                .bind(time(|row| row.synced_at))
-                .bind(text(|row| row.problem.replace('\0', "\u{fffd}")))
-                .bind(time(|row| row.problem_since))
-                .bind(time(|row| row.absent_since))
-                .bind(guards)
-                .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
-                .bind(time(|row| row.guard_since))
-                .bind(limit(|row| row.shown_rules_per_group))
-                .bind(limit(|row| row.shown_groups));
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
+             problem_since, absent_since, guard_id, guard_reason, guard_since, \
+             shown_rules_per_group, shown_groups) \
+             select * from unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::timestamptz[], \
+             $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], \
+             $12::integer[], $13::integer[]) \
+             on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
+             live = excluded.live, not_live = excluded.not_live, synced_at = excluded.synced_at, \
+             problem = excluded.problem, problem_since = excluded.problem_since, \
+             absent_since = excluded.absent_since, guard_id = excluded.guard_id, \
+             guard_reason = excluded.guard_reason, guard_since = excluded.guard_since, \
+             shown_rules_per_group = excluded.shown_rules_per_group, \
+             shown_groups = excluded.shown_groups",
+            self.own("alert_rule_sync")
+        );
+        let text = |of: fn(&SyncRow) -> String| written.iter().map(of).collect::<Vec<String>>();
+        let time =
+            |of: fn(&SyncRow) -> Option<OffsetDateTime>| written.iter().map(of).collect::<Vec<_>>();
+        let number = |of: fn(&SyncRow) -> usize| {
+            let whole = |row| i32::try_from(of(row)).unwrap_or(i32::MAX);
+            written.iter().map(whole).collect::<Vec<i32>>()
+        };
+        let limit = |of: fn(&SyncRow) -> Option<usize>| {
+            let whole = |row| of(row).map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
+            written.iter().map(whole).collect::<Vec<Option<i32>>>()
+        };
+        let guards: Vec<Option<String>> =
+            written.iter().map(|row| row.guard.as_ref().map(|held| held.id.clone())).collect();
+        let query = statement(sql)
+            .bind(text(|row| row.organisation.to_string()))
+            .bind(text(|row| row.tenant.clone()))
+            .bind(number(|row| row.live))
+            .bind(number(|row| row.not_live))
+            .bind(time(|row| row.synced_at))
+            .bind(text(|row| row.problem.replace('\0', "\u{fffd}")))
+            .bind(time(|row| row.problem_since))
+            .bind(time(|row| row.absent_since))
+            .bind(guards)
+            .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
+            .bind(time(|row| row.guard_since))
+            .bind(limit(|row| row.shown_rules_per_group))
+            .bind(limit(|row| row.shown_groups));
+        self.execute(query).await
     }
 
     /// Forgets an organisation whose namespace is gone.
     pub async fn forget_rule_sync(&self, organisation: OrganisationId) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            for table in
-                ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync", "alert_rule_guard"]
-            {
-                let query = format!("delete from {} where organisation_id = $1", store.own(table));
-                let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.to_string());
-                store.rows(&store.0.rules_pool, query).await?;
-            }
-            Ok(())
-        })
-        .await
+        for table in
+            ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync", "alert_rule_guard"]
+        {
+            let sql = format!("delete from {} where organisation_id = $1", self.own(table));
+            self.execute(statement(sql).bind(organisation.as_str())).await?;
+        }
+        Ok(())
     }
 
     /// Forgets deletions that have been carried out, unless the rules were deleted again since.
@@ -151,19 +138,15 @@ impl Store {
         organisation: OrganisationId,
         carried_out: Tombstones,
     ) -> Result<(), StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "delete from {} using unnest($2::uuid[], $3::text[]) as done(rule, at) \
-                 where organisation_id = $1 and rule_id = rule and deleted_at <= at::timestamptz",
-                store.own("alert_rule_tombstone")
-            );
-            let (rules, times): (Vec<Uuid>, Vec<String>) = carried_out.into_iter().unzip();
-            let query = sqlx::query(AssertSqlSafe(query));
-            let query = query.bind(organisation.to_string()).bind(rules).bind(times);
-            store.rows(&store.0.rules_pool, query).await.map(drop)
-        })
-        .await
+        let sql = format!(
+            "delete from {} using unnest($2::uuid[], $3::text[]) as done(rule, at) \
+             where organisation_id = $1 and rule_id = rule and deleted_at <= at::timestamptz",
+            self.own("alert_rule_tombstone")
+        );
+        let (rules, times): (Vec<Uuid>, Vec<String>) = carried_out.into_iter().unzip();
+        let query = statement(sql);
+        let query = query.bind(organisation.to_string()).bind(rules).bind(times);
+        self.execute(query).await
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::queries::Queries;
+use super::queries::{Lookup, Queries};
 use super::{Store, StoreError};
 use crate::tenancy::OrganisationId;
 
@@ -83,13 +83,8 @@ pub type Tombstones = HashMap<Uuid, String>;
 impl Store {
     /// Every organisation that there is.
     pub async fn organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = AssertSqlSafe(store.queries().await?.organisation.clone());
-            let rows = store.rows(&store.0.rules_pool, sqlx::query(query)).await?;
-            Ok(rows.iter().filter_map(organisation_of).collect())
-        })
-        .await
+        let sql = |queries: &Queries| queries.of(Lookup::Organisation).to_owned();
+        self.look_up(sql, |query| query, organisations_in).await
     }
 
     /// Those of some organisations that exist.
@@ -97,18 +92,14 @@ impl Store {
         &self,
         asked: Vec<OrganisationId>,
     ) -> Result<HashSet<OrganisationId>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let known = store.queries().await?.organisation.clone();
-            let query = format!(
-                "select organisation_id from ({known}) as known where organisation_id = any($1)"
-            );
-            let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
-            let rows = store.rows(&store.0.rules_pool, query).await?;
-            Ok(rows.iter().filter_map(organisation_of).collect())
-        })
-        .await
+        let sql = |queries: &Queries| {
+            format!(
+                "select organisation_id from ({}) as known where organisation_id = any($1)",
+                queries.of(Lookup::Organisation)
+            )
+        };
+        let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+        self.look_up(sql, |query| query.bind(names), organisations_in).await
     }
 
     /// The rules of some organisations.
@@ -116,21 +107,23 @@ impl Store {
         &self,
         organisations: Vec<OrganisationId>,
     ) -> Result<RulesSnapshot, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let queries = store.queries().await?;
-            let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
-            // One statement sees one moment.
-            let query = snapshot(queries, &store.own("alert_rule_tombstone"));
-            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
-            let mut snapshot = RulesSnapshot::default();
-            for row in &store.rows(&store.0.rules_pool, query).await? {
-                if let Err(problem) = snapshot.add(row) {
-                    tracing::warn!(problem, "Alert rule left out");
+        let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+        let tombstones = self.own("alert_rule_tombstone");
+        // One statement sees one moment.
+        let sql = move |queries: &Queries| snapshot(queries, &tombstones);
+        self.look_up(
+            sql,
+            |query| query.bind(names),
+            |rows| {
+                let mut snapshot = RulesSnapshot::default();
+                for row in &rows {
+                    if let Err(problem) = snapshot.add(row) {
+                        tracing::warn!(problem, "Alert rule left out");
+                    }
                 }
-            }
-            Ok(snapshot)
-        })
+                Ok(snapshot)
+            },
+        )
         .await
     }
 
@@ -143,12 +136,8 @@ impl Store {
             Some(organisation) => format!("alert_rule {organisation}"),
             None => "alert_rule".to_owned(),
         };
-        let store = self.clone();
-        self.run(async move {
-            let query = sqlx::query("select pg_notify($1, $2)").bind(super::feed::CHANNEL);
-            store.rows(&store.0.side_pool, query.bind(payload)).await.map(drop)
-        })
-        .await
+        let query = sqlx::query("select pg_notify($1, $2)").bind(super::feed::CHANNEL);
+        self.execute(query.bind(payload)).await
     }
 }
 
@@ -167,7 +156,8 @@ const TEXTS: [&str; 8] = [
 /// Organisations, their rules and their tombstones. Of the rules nothing is so large that it harms:
 /// what is too much comes without its texts, youngest first.
 fn snapshot(queries: &Queries, tombstone: &str) -> String {
-    let (organisation, alert_rule) = (&queries.organisation, &queries.alert_rule);
+    let organisation = queries.of(Lookup::Organisation);
+    let alert_rule = queries.of(Lookup::AlertRule);
     let sizes = TEXTS.map(|text| format!("coalesce(octet_length({text}), 0)")).join(" + ");
     let texts = TEXTS.map(|text| format!("case when excess = 0 then {text} end as {text}"));
     let none = TEXTS.map(|_| "null").join(", ");
@@ -180,10 +170,11 @@ fn snapshot(queries: &Queries, tombstone: &str) -> String {
          judged as (select *, case when bytes > {MOST_ROW_BYTES} then 1 \
              when total > {MOST_ORGANISATION_BYTES} or number > {MOST_ROWS} then 2 else 0 end as excess \
              from summed) \
-         select 'rule' as kind, id, organisation_id, created_at, enabled, excess, {} from judged \
-         union all select 'organisation', null, organisation_id, null, null, 0, {none} \
+         select 'rule' as kind, id, organisation_id, created_at, null::text as deleted_at, enabled, excess, {} \
+             from judged \
+         union all select 'organisation', null, organisation_id, null, null, null, 0, {none} \
              from ({organisation}) as known where organisation_id = any($1) \
-         union all select 'tombstone', rule_id::text, organisation_id, null, deleted_at::text, 0, {none} \
+         union all select 'tombstone', rule_id::text, organisation_id, null, deleted_at::text, null, 0, {none} \
              from {tombstone} where organisation_id = any($1)",
         texts.join(", ")
     )
@@ -197,8 +188,9 @@ impl RulesSnapshot {
             "tombstone" => {
                 let id: &str = row.try_get("id").map_err(wrong)?;
                 let id = Uuid::try_parse(id).map_err(|error| error.to_string())?;
-                let organisation = organisation_of(row).ok_or("a tombstone of nobody's")?;
-                let at = row.try_get("enabled").map_err(wrong)?;
+                let organisation =
+                    organisation_of(row).ok_or("a tombstone without an organisation")?;
+                let at = row.try_get("deleted_at").map_err(wrong)?;
                 self.tombstones.entry(organisation).or_default().insert(id, at);
             }
             _ => {
@@ -210,8 +202,13 @@ impl RulesSnapshot {
     }
 }
 
-/// One that no tenant can have is nobody's.
-pub(super) fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
+#[expect(clippy::unnecessary_wraps, reason = "it is a reader, and readers may fail")]
+pub(super) fn organisations_in(rows: Vec<PgRow>) -> Result<HashSet<OrganisationId>, StoreError> {
+    Ok(rows.iter().filter_map(organisation_of).collect())
+}
+
+/// An identifier that no tenant can have is ignored.
+fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
     let name: Option<&str> = row.try_get("organisation_id").ok()?;
     OrganisationId::parse(name?).ok()
 }

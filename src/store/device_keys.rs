@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment};
+use super::queries::{Lookup, Queries};
+use super::{Store, StoreError, moment, statement};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// The SHA-256 of a key.
@@ -98,22 +99,24 @@ impl Store {
         &self,
         hashes: Vec<KeyHash>,
     ) -> Result<HashMap<KeyHash, Option<DeviceKeyRow>>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
-            let query = AssertSqlSafe(store.queries().await?.device_key.clone());
-            let rows = store.rows(&store.0.pool, sqlx::query(query).bind(hashes)).await?;
-            let mut found = HashMap::with_capacity(rows.len());
-            for row in &rows {
-                let Some(hash) = read_hash(row) else { continue };
-                let key = read(row);
-                if let Err(problem) = &key {
-                    tracing::warn!(problem, "Device key not understood");
+        let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
+        let sql = |queries: &Queries| queries.of(Lookup::DeviceKey).to_owned();
+        self.look_up(
+            sql,
+            |query| query.bind(hashes),
+            |rows| {
+                let mut found = HashMap::with_capacity(rows.len());
+                for row in &rows {
+                    let Some(hash) = read_hash(row) else { continue };
+                    let key = read(row);
+                    if let Err(problem) = &key {
+                        tracing::warn!(problem, "Device key row not readable");
+                    }
+                    found.insert(hash, key.ok());
                 }
-                found.insert(hash, key.ok());
-            }
-            Ok(found)
-        })
+                Ok(found)
+            },
+        )
         .await
     }
 
@@ -122,39 +125,32 @@ impl Store {
         &self,
         new: NewDeviceKey,
     ) -> Result<ListedDeviceKey, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            if new.organisation_is_known {
-                let table = store.table("organisation")?;
-                let query = format!("insert into {table} (id) values ($1) on conflict do nothing");
-                let query = sqlx::query(AssertSqlSafe(query)).bind(new.organisation.as_str());
-                store.rows(&store.0.side_pool, query).await?;
-            }
-            let scopes: Vec<&str> = new.scopes.names().collect();
-            let query = format!(
-                "insert into {} (organisation_id, name, key_hash, key_hint, scopes, expires_at, \
-                 grace_seconds, created_by) \
-                 select $1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8 \
-                 where (select count(*) from {} where organisation_id = $1 and revoked_at is null) < {MOST_KEYS} \
-                 returning {}",
-                store.table("device_key")?,
-                store.table("device_key")?,
-                listed()
-            );
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(new.organisation.as_str())
-                .bind(&new.name)
-                .bind(new.hash.as_slice())
-                .bind(&new.hint)
-                .bind(scopes)
-                .bind(new.expires_at)
-                .bind(new.grace_seconds)
-                .bind(&new.created_by);
-            let rows = store.rows(&store.0.side_pool, query).await?;
-            let row = rows.first().ok_or(StoreError::Full(MOST_KEYS))?;
-            Ok(read_listed(row)?)
-        })
-        .await
+        if new.organisation_is_known {
+            let table = self.table("organisation")?;
+            let sql = format!("insert into {table} (id) values ($1) on conflict do nothing");
+            self.execute(statement(sql).bind(new.organisation.as_str())).await?;
+        }
+        let scopes: Vec<&str> = new.scopes.names().collect();
+        let table = self.table("device_key")?;
+        let sql = format!(
+            "insert into {table} (organisation_id, name, key_hash, key_hint, scopes, expires_at, \
+             grace_seconds, created_by) \
+             select $1, $2, $3, $4, $5, $6, coalesce($7, 604800), $8 \
+             where (select count(*) from {table} where organisation_id = $1 and revoked_at is null) < {MOST_KEYS} \
+             returning {}",
+            listed()
+        );
+        let query = statement(sql)
+            .bind(new.organisation.as_str())
+            .bind(&new.name)
+            .bind(new.hash.as_slice())
+            .bind(&new.hint)
+            .bind(scopes)
+            .bind(new.expires_at)
+            .bind(new.grace_seconds)
+            .bind(&new.created_by);
+        self.fetch(query, |rows| Ok(read_listed(rows.first().ok_or(StoreError::Full(MOST_KEYS))?)?))
+            .await
     }
 
     /// The keys of an organisation, the newest first, [`MOST_KEYS`] at most.
@@ -162,16 +158,13 @@ impl Store {
         &self,
         organisation: &OrganisationId,
     ) -> Result<Vec<ListedDeviceKey>, StoreError> {
-        let (store, organisation) = (self.clone(), organisation.clone());
-        self.run(async move {
-            let query = format!(
-                "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id \
-                 limit {MOST_KEYS}",
-                listed(),
-                store.table("device_key")?
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str());
-            let rows = store.rows(&store.0.side_pool, query).await?;
+        let sql = format!(
+            "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id \
+             limit {MOST_KEYS}",
+            listed(),
+            self.table("device_key")?
+        );
+        self.fetch(statement(sql).bind(organisation.as_str()), |rows| {
             rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
         })
         .await
@@ -212,13 +205,8 @@ impl Store {
         organisation: &OrganisationId,
         id: DeviceId,
     ) -> Result<Option<ListedDeviceKey>, StoreError> {
-        let (store, organisation) = (self.clone(), organisation.clone());
-        self.run(async move {
-            let query = sqlx::query(AssertSqlSafe(query)).bind(organisation.as_str()).bind(id.0);
-            let rows = store.rows(&store.0.side_pool, query).await?;
-            Ok(rows.first().map(read_listed).transpose()?)
-        })
-        .await
+        let query = statement(query).bind(organisation.as_str()).bind(id.0);
+        self.fetch(query, |rows| Ok(rows.first().map(read_listed).transpose()?)).await
     }
 
     /// Notes when keys were last used (seconds since the epoch). A later time is never overwritten
@@ -230,21 +218,16 @@ impl Store {
         }
         // In one order, so that two copies do not wait for each other's rows.
         uses.sort_by_key(|(device, _)| device.0);
-        let store = self.clone();
-        self.run(async move {
-            let (ids, times): (Vec<Uuid>, Vec<f64>) =
-                uses.iter().map(|(id, at)| (id.0, precise(*at))).unzip();
-            let query = format!(
-                "update {} as key set last_used_at = to_timestamp(used.at) \
-                 from unnest($1::uuid[], $2::float8[]) as used(id, at) \
-                 where key.id = used.id \
-                 and (key.last_used_at is null or key.last_used_at < to_timestamp(used.at))",
-                store.table("device_key")?
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(ids).bind(times);
-            store.rows(&store.0.side_pool, query).await.map(drop)
-        })
-        .await
+        let (ids, times): (Vec<Uuid>, Vec<f64>) =
+            uses.iter().map(|(id, at)| (id.0, precise(*at))).unzip();
+        let sql = format!(
+            "update {} as key set last_used_at = to_timestamp(used.at) \
+             from unnest($1::uuid[], $2::float8[]) as used(id, at) \
+             where key.id = used.id \
+             and (key.last_used_at is null or key.last_used_at < to_timestamp(used.at))",
+            self.table("device_key")?
+        );
+        self.execute(statement(sql).bind(ids).bind(times)).await
     }
 }
 

@@ -189,7 +189,7 @@ impl Store {
         let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
         // Not a prepared statement: a transaction pooler would fail on that, with a worse text. As it
         // is, whoever tells may hear it himself, which is no less a proof.
-        let mut connection = connect::acquire(&self.0.pool, &self.0.config).await?;
+        let mut connection = connect::acquire(&self.0.side, &self.0.config).await?;
         connection.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
             sqlx::Error::Protocol(_) => behind_a_pooler(),
             error => error.into(),
@@ -267,16 +267,8 @@ fn parse(payload: &str) -> Option<Change> {
 
 /// A `bytea` as Postgres writes it: `\x` and hexadecimal digits.
 fn hash(text: &str) -> Option<KeyHash> {
-    let digits = text.strip_prefix("\\x")?.as_bytes();
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if !rest.is_empty() || pairs.len() != 32 {
-        return None;
-    }
     let mut hash = [0; 32];
-    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-        let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        *byte = digit(high)? << 4 | digit(low)?;
-    }
+    hex::decode_to_slice(text.strip_prefix("\\x")?, &mut hash).ok()?;
     Some(hash)
 }
 

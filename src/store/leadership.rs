@@ -71,16 +71,13 @@ impl Store {
 
     /// Whether anybody holds the lock.
     pub async fn is_led(&self) -> Result<bool, StoreError> {
-        let store = self.clone();
-        let key = self.0.config.schema.clone();
-        self.run(async move {
-            // The two numbers of a lock stand there as unsigned ones.
-            let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
-                         and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) \
-                         and classid::bigint = hashtext($1)::bigint & 4294967295 \
-                         and objid::bigint = hashtext($2)::bigint & 4294967295) as led";
-            let query = sqlx::query(query).bind(LOCK).bind(&key);
-            let rows = store.rows(&store.0.side_pool, query).await?;
+        // The two numbers of a lock stand there as unsigned ones.
+        let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
+                     and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) \
+                     and classid::bigint = hashtext($1)::bigint & 4294967295 \
+                     and objid::bigint = hashtext($2)::bigint & 4294967295) as led";
+        let query = sqlx::query(query).bind(LOCK).bind(&self.0.config.schema);
+        self.fetch(query, |rows| {
             Ok(rows.first().is_some_and(|row| row.try_get("led").unwrap_or(false)))
         })
         .await

@@ -1,12 +1,13 @@
-//! Who is in which organisations.
+//! Who is in which organisations, and which of their sessions have not ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::{Store, StoreError, queries};
+use super::queries::{Lookup, Queries};
+use super::{Store, StoreError, statement};
 use crate::tenancy::{Membership, OrganisationId, Role, UserId};
 
 /// The roles that memberships have.
@@ -23,33 +24,25 @@ const MOST_USERS: usize = 10_000;
 impl Store {
     /// The roles in use, for an operator to compare with `[roles]`.
     pub async fn roles_in_use(&self) -> Result<RolesInUse, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = store.queries().await?.membership.clone();
-            let counted = |from: &str| {
-                AssertSqlSafe(format!(
-                    "select role, count(*) as count from ({from}) as memberships group by role order by role"
-                ))
-            };
-            let rows = if store.reads_memberships_elsewhere() {
-                let users = format!("select id from auth.users limit {MOST_USERS}");
-                let users = store.rows(&store.0.side_pool, sqlx::query(AssertSqlSafe(users))).await;
-                let Ok(users) = users else { return Ok(RolesInUse::Unknown) };
-                let users: Vec<Uuid> = users.iter().filter_map(|row| row.try_get(0).ok()).collect();
-                let query = counted(&query);
-                store.rows(&store.0.side_pool, sqlx::query(query).bind(users)).await?
-            } else {
-                let table = queries::table(&store.0.config.schema, "membership");
-                let query = counted(&format!("select role::text as role from {table}"));
-                store.rows(&store.0.side_pool, sqlx::query(query)).await?
-            };
-            let roles = rows.iter().filter_map(|row| {
-                let role: Option<&str> = row.try_get("role").ok()?;
-                Some((Role::new(role.unwrap_or_default()), row.try_get("count").ok()?))
-            });
-            Ok(RolesInUse::Counted(roles.collect()))
-        })
-        .await
+        let counted = |from: &str| {
+            format!(
+                "select role, count(*) as count from ({from}) as memberships \
+                 group by role order by role"
+            )
+        };
+        self.check().await?;
+        if !self.reads_memberships_elsewhere() {
+            let table = self.own("membership");
+            let sql = counted(&format!("select role::text as role from {table}"));
+            return self.fetch(statement(sql), read_roles).await;
+        }
+        let users = statement(format!("select id from auth.users limit {MOST_USERS}"));
+        let read = |rows: Vec<PgRow>| {
+            Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).collect::<Vec<Uuid>>())
+        };
+        let Ok(users) = self.fetch(users, read).await else { return Ok(RolesInUse::Unknown) };
+        let sql = move |queries: &Queries| counted(queries.of(Lookup::Membership));
+        self.look_up(sql, |query| query.bind(users), read_roles).await
     }
 
     /// Whether a query of the operator's says who is where, and not our tables.
@@ -62,22 +55,49 @@ impl Store {
         &self,
         users: Vec<UserId>,
     ) -> Result<HashMap<UserId, Vec<Membership>>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-            let query = AssertSqlSafe(store.queries().await?.membership.clone());
-            let rows = store.rows(&store.0.pool, sqlx::query(query).bind(users)).await?;
-            let mut found: HashMap<UserId, Vec<Membership>> = HashMap::new();
-            for row in &rows {
-                match read(row) {
-                    Ok((user, membership)) => add(found.entry(user).or_default(), membership),
-                    Err(problem) => tracing::warn!(problem, "Membership left out"),
+        let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+        let sql = |queries: &Queries| queries.of(Lookup::Membership).to_owned();
+        self.look_up(
+            sql,
+            |query| query.bind(users),
+            |rows| {
+                let mut found: HashMap<UserId, Vec<Membership>> = HashMap::new();
+                for row in &rows {
+                    match read(row) {
+                        Ok((user, membership)) => add(found.entry(user).or_default(), membership),
+                        Err(problem) => tracing::warn!(problem, "Membership left out"),
+                    }
                 }
-            }
-            Ok(found)
-        })
+                Ok(found)
+            },
+        )
         .await
     }
+
+    /// Those of some sessions that have not ended (Supabase's `auth.sessions`).
+    pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
+        let sql = |queries: &Queries| queries.of(Lookup::Session).to_owned();
+        self.look_up(
+            sql,
+            |query| query.bind(sessions),
+            |rows| {
+                // A row without an identifier names no session.
+                let ids =
+                    rows.iter().filter_map(|row| row.try_get::<Option<Uuid>, _>("id").ok()?);
+                Ok(ids.collect())
+            },
+        )
+        .await
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is a reader, and readers may fail")]
+fn read_roles(rows: Vec<PgRow>) -> Result<RolesInUse, StoreError> {
+    let roles = rows.iter().filter_map(|row| {
+        let role: Option<&str> = row.try_get("role").ok()?;
+        Some((Role::new(role.unwrap_or_default()), row.try_get("count").ok()?))
+    });
+    Ok(RolesInUse::Counted(roles.collect()))
 }
 
 /// Two spellings of one organisation are one membership; the first row counts.

@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use sqlx::AssertSqlSafe;
-
-use super::alert_rules::organisation_of;
+use super::alert_rules::organisations_in;
+use super::queries::{Lookup, Queries};
 use super::{Store, StoreError};
 use crate::tenancy::OrganisationId;
 
@@ -14,19 +13,14 @@ impl Store {
         &self,
         wanted: Vec<OrganisationId>,
     ) -> Result<HashSet<OrganisationId>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let known = &store.queries().await?.organisation;
-            // A table of texts may hold a UUID in any spelling, which are one organisation here.
-            let query = format!(
-                "select organisation_id from ({known}) as known \
-                 where lower(organisation_id) = any($1)"
-            );
-            let names: Vec<String> = wanted.iter().map(|one| one.as_str().to_lowercase()).collect();
-            let query = sqlx::query(AssertSqlSafe(query)).bind(names);
-            let rows = store.rows(&store.0.pool, query).await?;
-            Ok(rows.iter().filter_map(organisation_of).collect())
-        })
-        .await
+        // A table of texts may hold a UUID in any spelling, which are one organisation here.
+        let sql = |queries: &Queries| {
+            format!(
+                "select organisation_id from ({}) as known where lower(organisation_id) = any($1)",
+                queries.of(Lookup::Organisation)
+            )
+        };
+        let names: Vec<String> = wanted.iter().map(|one| one.as_str().to_lowercase()).collect();
+        self.look_up(sql, |query| query.bind(names), organisations_in).await
     }
 }

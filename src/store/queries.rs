@@ -13,24 +13,44 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{StoreError, connect, moment};
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
-/// The look-ups as they are sent.
-pub(super) struct Queries {
-    pub(super) membership: String,
-    pub(super) device_key: String,
-    pub(super) revocation: String,
-    pub(super) session: String,
-    pub(super) organisation: String,
-    pub(super) alert_rule: String,
+/// A look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    Membership,
+    DeviceKey,
+    Revocation,
+    Session,
+    Organisation,
+    AlertRule,
 }
 
-/// One look-up: how it is configured, what it must give, and what it may.
+/// The look-ups as they are sent, in the order of [`Lookup`].
+pub(super) struct Queries([String; LOOKUPS.len()]);
+
+impl Queries {
+    pub(super) fn of(&self, lookup: Lookup) -> &str {
+        &self.0[lookup as usize]
+    }
+}
+
+/// One look-up: how it is configured, what it must give and may give, and our own query for it.
 struct Wanted {
-    key: &'static str,
+    lookup: Lookup,
+    /// The configuration's key is this and `_query`.
+    name: &'static str,
     columns: &'static [(&'static str, &'static str)],
     optional: &'static [(&'static str, &'static str, &'static str)],
     parameter: Option<Parameter>,
+    own: Own,
+}
+
+/// The query on our own table, or on Supabase's.
+enum Own {
+    /// These columns of the table of the same name, where this condition holds.
+    Table(&'static str, &'static str),
+    Sql(&'static str),
 }
 
 /// What a look-up is asked with.
@@ -40,151 +60,151 @@ enum Parameter {
     Texts,
 }
 
-const MEMBERSHIP: Wanted = Wanted {
-    key: "membership_query",
-    columns: &[("user_id", "uuid"), ("organisation_id", "text"), ("role", "text")],
-    optional: &[("is_default", "boolean", "false")],
-    parameter: Some(Parameter::Uuids),
-};
+/// In the order of [`Lookup`], which a test compares.
+const LOOKUPS: [Wanted; 6] = [
+    Wanted {
+        lookup: Lookup::Membership,
+        name: "membership",
+        columns: &[("user_id", "uuid"), ("organisation_id", "text"), ("role", "text")],
+        optional: &[("is_default", "boolean", "false")],
+        parameter: Some(Parameter::Uuids),
+        own: Own::Table("user_id, organisation_id, role, is_default", "where user_id = any($1)"),
+    },
+    Wanted {
+        lookup: Lookup::DeviceKey,
+        name: "device_key",
+        columns: &[
+            ("key_hash", "bytea"),
+            ("id", "uuid"),
+            ("organisation_id", "text"),
+            ("name", "text"),
+            ("scopes", "text[]"),
+            ("expires_at", "timestamptz"),
+            ("grace_seconds", "integer"),
+            ("revoked_at", "timestamptz"),
+        ],
+        optional: &[],
+        parameter: Some(Parameter::Hashes),
+        own: Own::Table(
+            "key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at",
+            "where key_hash = any($1)",
+        ),
+    },
+    Wanted {
+        lookup: Lookup::Revocation,
+        name: "revocation",
+        columns: &[("kind", "text"), ("value", "text"), ("issued_before", "timestamptz")],
+        optional: &[],
+        parameter: None,
+        own: Own::Table(
+            "kind, value, issued_before",
+            "where expires_at is null or expires_at > now()",
+        ),
+    },
+    Wanted {
+        lookup: Lookup::Session,
+        name: "session",
+        columns: &[("id", "uuid")],
+        optional: &[],
+        parameter: Some(Parameter::Uuids),
+        own: Own::Sql(
+            "select id from auth.sessions where id = any($1) \
+             and (not_after is null or not_after > now())",
+        ),
+    },
+    Wanted {
+        lookup: Lookup::Organisation,
+        name: "organisation",
+        columns: &[("organisation_id", "text")],
+        optional: &[],
+        parameter: None,
+        own: Own::Table("id as organisation_id", ""),
+    },
+    // All texts: a value that cannot be read must not take its row with it, because a rule that is
+    // not read is a rule that would be deleted.
+    Wanted {
+        lookup: Lookup::AlertRule,
+        name: "alert_rule",
+        columns: &[("id", "text"), ("organisation_id", "text"), ("name", "text"), ("expr", "text")],
+        optional: &[
+            ("for_duration", "text", "null"),
+            ("keep_firing_for", "text", "null"),
+            ("rule_group", "text", "null"),
+            ("evaluation_interval", "text", "null"),
+            ("labels", "text", "null"),
+            ("annotations", "text", "null"),
+            ("enabled", "text", "null"),
+            ("created_at", "timestamptz", "null"),
+        ],
+        parameter: Some(Parameter::Texts),
+        own: Own::Table(
+            "id, organisation_id, name, expr, for_duration, keep_firing_for, rule_group, \
+             evaluation_interval, labels, annotations, enabled, created_at",
+            "where organisation_id = any($1)",
+        ),
+    },
+];
 
-const DEVICE_KEY: Wanted = Wanted {
-    key: "device_key_query",
-    columns: &[
-        ("key_hash", "bytea"),
-        ("id", "uuid"),
-        ("organisation_id", "text"),
-        ("name", "text"),
-        ("scopes", "text[]"),
-        ("expires_at", "timestamptz"),
-        ("grace_seconds", "integer"),
-        ("revoked_at", "timestamptz"),
-    ],
-    optional: &[],
-    parameter: Some(Parameter::Hashes),
-};
+impl Lookup {
+    /// The operator's query in its place.
+    fn given(self, given: &QueriesConfig) -> Option<&String> {
+        match self {
+            Self::Membership => given.membership.as_ref(),
+            Self::DeviceKey => given.device_key.as_ref(),
+            Self::Revocation => given.revocation.as_ref(),
+            Self::Session => given.session.as_ref(),
+            Self::Organisation => given.organisation.as_ref(),
+            Self::AlertRule => given.alert_rule.as_ref(),
+        }
+    }
 
-const REVOCATION: Wanted = Wanted {
-    key: "revocation_query",
-    columns: &[("kind", "text"), ("value", "text"), ("issued_before", "timestamptz")],
-    optional: &[],
-    parameter: None,
-};
-
-const SESSION: Wanted = Wanted {
-    key: "session_query",
-    columns: &[("id", "uuid")],
-    optional: &[],
-    parameter: Some(Parameter::Uuids),
-};
-
-const ORGANISATION: Wanted = Wanted {
-    key: "organisation_query",
-    columns: &[("organisation_id", "text")],
-    optional: &[],
-    parameter: None,
-};
-
-/// All texts: a value that cannot be read must not take its row with it, because a rule that is not
-/// read is a rule that would be deleted.
-const ALERT_RULE: Wanted = Wanted {
-    key: "alert_rule_query",
-    columns: &[("id", "text"), ("organisation_id", "text"), ("name", "text"), ("expr", "text")],
-    optional: &[
-        ("for_duration", "text", "null"),
-        ("keep_firing_for", "text", "null"),
-        ("rule_group", "text", "null"),
-        ("evaluation_interval", "text", "null"),
-        ("labels", "text", "null"),
-        ("annotations", "text", "null"),
-        ("enabled", "text", "null"),
-        ("created_at", "timestamptz", "null"),
-    ],
-    parameter: Some(Parameter::Texts),
-};
+    /// Whether this configuration reads it.
+    fn is_read(self, tables: TablesRead) -> bool {
+        match self {
+            Self::Membership | Self::DeviceKey | Self::Revocation => true,
+            Self::Session => tables.sessions,
+            Self::Organisation => tables.organisations || tables.rules,
+            Self::AlertRule => tables.rules,
+        }
+    }
+}
 
 /// A table of ours. The schema is a plain identifier by its configuration.
 pub(super) fn table(schema: &str, name: &str) -> String {
     format!("\"{schema}\".{name}")
 }
 
-/// Sees that every look-up gives its columns, and that row-level security does not hide rows from
-/// us: then every member would be a stranger, and every sender's data lost.
-pub(super) async fn check(pool: &PgPool, config: &DatabaseConfig) -> Result<Queries, StoreError> {
+/// Sees that every look-up that is needed gives its columns, and that row-level security does not
+/// hide rows from us: then every member would be unknown, and every sender's data lost.
+pub(super) async fn check(
+    pool: &PgPool,
+    config: &DatabaseConfig,
+    tables: TablesRead,
+) -> Result<Queries, StoreError> {
     let mut connection = connect::acquire(pool, config).await?;
     // It is closed when this is done, and with it the statements that were looked at.
     connection.close_on_drop();
     let connection = &mut *connection;
-    let own = |name: &str, columns: &str, condition: &str| {
-        format!("select {columns} from {} {condition}", table(&config.schema, name))
-    };
-    let given = &config.queries;
-    let membership = given.membership.clone().unwrap_or_else(|| {
-        own("membership", "user_id, organisation_id, role, is_default", "where user_id = any($1)")
-    });
-    let device_key = given.device_key.clone().unwrap_or_else(|| {
-        let columns =
-            "key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at";
-        own("device_key", columns, "where key_hash = any($1)")
-    });
-    let revocation = given.revocation.clone().unwrap_or_else(|| {
-        let condition = "where expires_at is null or expires_at > now()";
-        own("revocation", "kind, value, issued_before", condition)
-    });
-    for (name, is_own) in [
-        ("membership", given.membership.is_none()),
-        ("device_key", given.device_key.is_none()),
-        ("revocation", given.revocation.is_none()),
-    ] {
-        if is_own {
-            check_visible(connection, config, name).await?;
-        }
-    }
-    let session = given.session.clone().unwrap_or_else(|| {
-        "select id from auth.sessions where id = any($1) and (not_after is null or not_after > now())"
-            .to_owned()
-    });
-    let organisation = given
-        .organisation
-        .clone()
-        .unwrap_or_else(|| own("organisation", "id as organisation_id", ""));
-    let alert_rule = given.alert_rule.clone().unwrap_or_else(|| {
-        let columns = "id, organisation_id, name, expr, for_duration, keep_firing_for, rule_group, \
-                       evaluation_interval, labels, annotations, enabled, created_at";
-        own("alert_rule", columns, "where organisation_id = any($1)")
-    });
-    let reads_organisations = config.reads_rules || config.knows_organisations;
-    if reads_organisations && given.organisation.is_none() {
-        check_visible(connection, config, "organisation").await?;
-    }
-    if config.reads_rules {
-        for (name, is_own) in
-            [("alert_rule", given.alert_rule.is_none()), ("alert_rule_status", true)]
-        {
-            if is_own {
-                check_visible(connection, config, name).await?;
+    let mut queries = Queries(Default::default());
+    for (at, wanted) in LOOKUPS.iter().enumerate() {
+        let is_read = wanted.lookup.is_read(tables);
+        let query = match (wanted.lookup.given(&config.queries), &wanted.own) {
+            (Some(given), _) => given.clone(),
+            (None, Own::Sql(query)) => (*query).to_owned(),
+            (None, Own::Table(columns, condition)) => {
+                if is_read {
+                    check_visible(connection, config, wanted.name).await?;
+                }
+                let table = table(&config.schema, wanted.name);
+                format!("select {columns} from {table} {condition}")
             }
-        }
+        };
+        queries.0[at] = if is_read { wrap(connection, wanted, &query).await? } else { query };
     }
-    Ok(Queries {
-        organisation: if reads_organisations {
-            wrap(connection, &ORGANISATION, &organisation).await?
-        } else {
-            organisation
-        },
-        alert_rule: if config.reads_rules {
-            wrap(connection, &ALERT_RULE, &alert_rule).await?
-        } else {
-            alert_rule
-        },
-        membership: wrap(connection, &MEMBERSHIP, &membership).await?,
-        device_key: wrap(connection, &DEVICE_KEY, &device_key).await?,
-        revocation: wrap(connection, &REVOCATION, &revocation).await?,
-        session: if config.reads_sessions {
-            wrap(connection, &SESSION, &session).await?
-        } else {
-            session
-        },
-    })
+    if tables.rules {
+        check_visible(connection, config, "alert_rule_status").await?;
+    }
+    Ok(queries)
 }
 
 async fn check_visible(
@@ -217,7 +237,8 @@ async fn wrap(
     wanted: &Wanted,
     query: &str,
 ) -> Result<String, StoreError> {
-    let unfit = |problem: String| StoreError::Unfit(format!("database.{}: {problem}", wanted.key));
+    let unfit =
+        |problem: String| StoreError::Unfit(format!("database.{}_query: {problem}", wanted.name));
     let query = query.trim().trim_end_matches(';');
     let asked_with = match wanted.parameter {
         None => "none",
@@ -295,4 +316,16 @@ fn is_passing(code: Option<&str>) -> bool {
 /// A column in the type that is read. A time that is not given is no number.
 fn cast((name, kind): &(&str, &str)) -> String {
     if *kind == "timestamptz" { moment::select(name) } else { format!("{name}::{kind} as {name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_look_up_stands_at_its_place() {
+        for (at, wanted) in LOOKUPS.iter().enumerate() {
+            assert_eq!(wanted.lookup as usize, at, "{}", wanted.name);
+        }
+    }
 }

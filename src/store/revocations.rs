@@ -1,11 +1,12 @@
 //! Tokens revoked before they expire.
 
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment};
+use super::queries::{Lookup, Queries};
+use super::{Store, StoreError, moment, statement};
 
 /// By what tokens are revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,39 +83,39 @@ pub const MOST_REVOCATIONS_LISTED: usize = 10_000;
 impl Store {
     /// All revocations that count now.
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = AssertSqlSafe(store.queries().await?.revocation.clone());
-            let rows = store.rows(&store.0.pool, sqlx::query(query)).await?;
-            let mut read = Vec::with_capacity(rows.len());
-            for row in &rows {
-                match read_row(row) {
-                    Ok(revocation) => read.push(revocation),
-                    Err(problem) => tracing::error!(problem, "Revocation left out"),
+        let sql = |queries: &Queries| queries.of(Lookup::Revocation).to_owned();
+        self.look_up(
+            sql,
+            |query| query,
+            |rows| {
+                let mut read = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    match read_row(row) {
+                        Ok(revocation) => read.push(revocation),
+                        Err(problem) => tracing::error!(problem, "Revocation left out"),
+                    }
                 }
-            }
-            Ok(read)
-        })
+                Ok(read)
+            },
+        )
         .await
     }
 
     /// Writes a revocation and gives its identifier.
     pub async fn add_revocation(&self, new: NewRevocation) -> Result<Uuid, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let query = format!(
-                "insert into {} (kind, value, issued_before, expires_at, reason, created_by) \
-                 values ($1, $2, $3, $4, $5, $6) returning id",
-                store.table("revocation")?
-            );
-            let query = sqlx::query(AssertSqlSafe(query))
-                .bind(new.kind.name())
-                .bind(new.value)
-                .bind(new.issued_before)
-                .bind(new.expires_at)
-                .bind(new.reason)
-                .bind(new.created_by);
-            let rows = store.rows(&store.0.side_pool, query).await?;
+        let sql = format!(
+            "insert into {} (kind, value, issued_before, expires_at, reason, created_by) \
+             values ($1, $2, $3, $4, $5, $6) returning id",
+            self.table("revocation")?
+        );
+        let query = statement(sql)
+            .bind(new.kind.name())
+            .bind(new.value)
+            .bind(new.issued_before)
+            .bind(new.expires_at)
+            .bind(new.reason)
+            .bind(new.created_by);
+        self.fetch(query, |rows| {
             let row = rows.first().ok_or(StoreError::Missing("revocation"))?;
             Ok(row.try_get("id")?)
         })
@@ -123,28 +124,21 @@ impl Store {
 
     /// Takes a revocation back. Says whether there was one.
     pub async fn remove_revocation(&self, id: Uuid) -> Result<bool, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let table = store.table("revocation")?;
-            let query = format!("delete from {table} where id = $1 returning id");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(id);
-            Ok(!store.rows(&store.0.side_pool, query).await?.is_empty())
-        })
-        .await
+        let table = self.table("revocation")?;
+        let sql = format!("delete from {table} where id = $1 returning id");
+        self.fetch(statement(sql).bind(id), |rows| Ok(!rows.is_empty())).await
     }
 
     /// The newest revocations.
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
-        let store = self.clone();
-        self.run(async move {
-            let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
-            let query = format!(
-                "select id, kind, value, reason, created_by, {} from {} as revocation \
-                 order by revocation.created_at desc limit {MOST_REVOCATIONS_LISTED}",
-                times.join(", "),
-                store.table("revocation")?
-            );
-            let rows = store.rows(&store.0.side_pool, sqlx::query(AssertSqlSafe(query))).await?;
+        let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
+        let sql = format!(
+            "select id, kind, value, reason, created_by, {} from {} as revocation \
+             order by revocation.created_at desc limit {MOST_REVOCATIONS_LISTED}",
+            times.join(", "),
+            self.table("revocation")?
+        );
+        self.fetch(statement(sql), |rows| {
             rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
         })
         .await

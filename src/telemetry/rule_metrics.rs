@@ -3,12 +3,12 @@
 #![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use parking_lot::Mutex;
 
 /// Handles to them.
 pub struct RuleMetrics {
@@ -100,7 +100,7 @@ impl RuleMetrics {
 
     /// Notes that a tenant was found or made to be as it should be.
     pub fn tenant_succeeded(&self, tenant: &str, unix_seconds: f64) {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.tenants.lock();
         let name = if tenants.contains_key(tenant) || tenants.len() < MOST_TENANTS {
             tenant
         } else {

@@ -1,9 +1,9 @@
 //! When device keys were last used, written in batches.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
@@ -18,7 +18,7 @@ const MOST_AT_ONCE: usize = 5000;
 
 impl Uses {
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A key was used (seconds since the epoch).

@@ -10,6 +10,7 @@ use super::report::{Outcome, Report};
 use crate::authn::{fetch_key_set, key_set_client};
 use crate::config::{Config, Upstream};
 use crate::forward;
+use crate::http_client::{self, read_start};
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::store::{RolesInUse, Store, StoreError};
 use crate::telemetry::causes;
@@ -77,7 +78,7 @@ async fn database(config: &Config, report: &mut Report) {
         StoreError::Unavailable(problem) => Outcome::Away(format!("{place}: {problem}")),
         other => Outcome::Unfit(format!("{place}: {other}")),
     };
-    let checked = match Store::new(database) {
+    let checked = match Store::new(database, config.tables_read()) {
         Ok(store) => store.check_all().await.map(|()| store),
         Err(error) => Err(error),
     };
@@ -126,11 +127,9 @@ struct Found {
 
 async fn upstreams(config: &Config, report: &mut Report) {
     let upstream = &config.upstream;
-    let client = reqwest::Client::builder()
+    let client = http_client::internal()
         .connect_timeout(upstream.connect_timeout)
         .timeout(upstream.connect_timeout + upstream.health.ready_timeout + ANSWER)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
         .build();
     let client = match client {
         Ok(client) => client,
@@ -216,13 +215,8 @@ async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault
         let url = format!("http://{}{path}", instance.address);
         let unreachable = |error: reqwest::Error| Fault::Away(causes(&error.without_url()));
         let mut answer = client.get(url).headers(headers).send().await.map_err(unreachable)?;
-        let (status, mut body) = (answer.status(), Vec::new());
-        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&piece);
-            if body.len() > MAX_ANSWER_BYTES {
-                break;
-            }
-        }
+        let status = answer.status();
+        let body = read_start(&mut answer, MAX_ANSWER_BYTES).await.map_err(unreachable)?;
         Ok::<_, Fault>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     let (status, text) = get("/ready", None).await?;

@@ -99,7 +99,7 @@ async fn places_go_to_those_who_wait_in_turns() {
         let (shares, holders, order) = (Arc::clone(&shares), holders.clone(), Arc::clone(&order));
         tasks.spawn(async move {
             let _share = shares.enter(holders, Instant::now() + 1000 * MS).await.ok().unwrap();
-            order.lock().unwrap().push(name);
+            order.lock().push(name);
             tokio::time::sleep(MS).await;
         });
         tokio::task::yield_now().await;
@@ -107,10 +107,10 @@ async fn places_go_to_those_who_wait_in_turns() {
     drop(holder);
     // One that comes now finds others waiting.
     let newcomer = shares.enter(organisation(), Instant::now() + 1000 * MS).await;
-    order.lock().unwrap().push("newcomer");
+    order.lock().push("newcomer");
     drop(newcomer);
     while tasks.join_next().await.is_some() {}
-    let order = order.lock().unwrap().clone();
+    let order = order.lock().clone();
     assert_eq!(order, ["many", "few", "many", "newcomer", "many"], "{order:?}");
     assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
 }

@@ -1,6 +1,6 @@
 //! Names of namespaces and groups as segments of a path.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The longest name of a group. Mimir makes a file's name of it, in Base64, and 189 bytes fill the
 /// 255 of a file system; it answers 500 to a longer one, every time.
@@ -26,18 +26,12 @@ pub fn is_addressable(name: &str) -> bool {
     depth > 0
 }
 
-/// A name as one segment: whatever is not unreserved in RFC 3986 is percent-encoded, `/` above all.
+/// Everything but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A name as one segment of a path: `/` above all is encoded.
 pub(super) fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    utf8_percent_encode(name, RESERVED).to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Refusal, RulerError};
+use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::mimir::set_tenant;
 use crate::telemetry::causes;
 use crate::tenancy::TenantId;
@@ -64,12 +65,9 @@ impl Transport {
         if config.urls.is_empty() {
             return Err("no address of Mimir is known; one is needed".to_owned());
         }
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+        let client = http_client::internal()
             .connect_timeout(config.connect_timeout)
             .timeout(config.request_timeout)
-            .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| causes(&error))?;
         let (urls, request_timeout) = (config.urls.clone(), config.request_timeout);
@@ -115,15 +113,13 @@ impl Transport {
         mut response: reqwest::Response,
         most: usize,
     ) -> Result<Bytes, RulerError> {
-        let mut body = Vec::new();
-        while let Some(piece) = self.piece(&mut response).await? {
-            if body.len() + piece.len() > most {
-                let wrong = format!("it is longer than {most} bytes");
-                return Err(RulerError::Unreadable(wrong));
+        match read_limited(&mut response, most).await {
+            Ok(body) => Ok(body.into()),
+            Err(ReadError::Broken(error)) => Err(self.failure(error)),
+            Err(error @ ReadError::TooLong(_)) => {
+                Err(RulerError::Unreadable(format!("it is {error}")))
             }
-            body.extend_from_slice(&piece);
         }
-        Ok(body.into())
     }
 
     /// The next piece of an answer's body.
@@ -148,13 +144,8 @@ impl Transport {
         &self,
         mut response: reqwest::Response,
     ) -> Result<String, RulerError> {
-        let mut body = Vec::new();
-        while body.len() < MAX_MESSAGE_BYTES {
-            let Some(piece) = self.piece(&mut response).await? else { break };
-            body.extend_from_slice(&piece);
-        }
-        body.truncate(MAX_MESSAGE_BYTES);
-        Ok(words(&body))
+        let body = read_start(&mut response, MAX_MESSAGE_BYTES).await;
+        Ok(words(&body.map_err(|error| self.failure(error))?))
     }
 
     fn failure(&self, error: reqwest::Error) -> RulerError {

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 
 use super::Metrics;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use parking_lot::Mutex;
 
 impl Metrics {
     /// An instance of Mimir is left alone for a while.
@@ -59,7 +59,7 @@ struct OfInstance {
 
 impl UpstreamsByInstance {
     pub(super) fn report(&self, facts: impl Iterator<Item = (SocketAddr, u32, u64)>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         for instance in known.values() {
             instance.in_flight.set(0.0);
         }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A duration in milliseconds, Prometheus' own resolution. Two spellings of one length are equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PromDuration(u64);
 
-/// Why a text is no duration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A text is no duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no duration; write for example 30s, 5m or 1h30m")]
 pub struct DurationError;
 
 /// Units from the largest to the smallest, as `model.ParseDuration` of Prometheus knows them. They
@@ -40,35 +42,55 @@ impl PromDuration {
         self.0
     }
 
-    /// Whether it is no time at all.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
+
+    /// Reads a duration whose units may stand in any order, and more than once: the configuration
+    /// has always taken `30m1h`.
+    pub fn parse_unordered(text: &str) -> Result<Self, DurationError> {
+        parse(text, false)
+    }
+}
+
+impl From<PromDuration> for Duration {
+    fn from(duration: PromDuration) -> Self {
+        Self::from_millis(duration.0)
+    }
+}
+
+fn parse(text: &str, is_ordered: bool) -> Result<PromDuration, DurationError> {
+    if text.is_empty() {
+        return Err(DurationError);
+    }
+    if text == "0" {
+        return Ok(PromDuration::ZERO);
+    }
+    let mut rest = text;
+    let mut allowed = &UNITS[..];
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(DurationError)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| DurationError)?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let at = allowed.iter().position(|(unit, _)| *unit == &rest[..letters]);
+        let at = at.ok_or(DurationError)?;
+        let part = number.checked_mul(allowed[at].1).ok_or(DurationError)?;
+        total = total.checked_add(part).filter(|ms| *ms <= LONGEST_MS).ok_or(DurationError)?;
+        if is_ordered {
+            allowed = &allowed[at + 1..];
+        }
+        rest = &rest[letters..];
+    }
+    Ok(PromDuration(total))
 }
 
 impl FromStr for PromDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        if text == "0" {
-            return Ok(Self::ZERO);
-        }
-        let mut rest = text;
-        let mut allowed = &UNITS[..];
-        let mut total: u64 = 0;
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(DurationError)?;
-            let number: u64 = rest[..digits].parse().map_err(|_| DurationError)?;
-            rest = &rest[digits..];
-            let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-            let at = allowed.iter().position(|(unit, _)| *unit == &rest[..letters]);
-            let at = at.ok_or(DurationError)?;
-            let part = number.checked_mul(allowed[at].1).ok_or(DurationError)?;
-            total = total.checked_add(part).filter(|ms| *ms <= LONGEST_MS).ok_or(DurationError)?;
-            allowed = &allowed[at + 1..];
-            rest = &rest[letters..];
-        }
-        if text.is_empty() { Err(DurationError) } else { Ok(Self(total)) }
+        parse(text, true)
     }
 }
 
@@ -87,12 +109,6 @@ impl fmt::Display for PromDuration {
             }
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for DurationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is no duration; write for example 30s, 5m or 1h30m")
     }
 }
 
@@ -136,6 +152,26 @@ mod tests {
     }
 
     proptest! {
+        // What the configuration took before it had this grammar: these units, in any order.
+        #[test]
+        fn units_in_any_order_add_up_where_order_does_not_matter(
+            parts in proptest::collection::vec(
+                (0..10_000_u64, proptest::sample::select(vec!["ms", "s", "m", "h", "d"])), 1..6,
+            ),
+        ) {
+            let text: String = parts.iter().map(|(number, unit)| format!("{number}{unit}")).collect();
+            let of = |unit: &str| UNITS.iter().find(|(name, _)| *name == unit).unwrap().1;
+            let sum: u64 = parts.iter().map(|(number, unit)| number * of(unit)).sum();
+            prop_assert_eq!(PromDuration::parse_unordered(&text), Ok(PromDuration(sum)));
+        }
+
+        #[test]
+        fn what_prometheus_reads_is_read_in_any_order_too(text in "[0-9ywdhms]{0,12}") {
+            if let Ok(read) = text.parse::<PromDuration>() {
+                prop_assert_eq!(PromDuration::parse_unordered(&text), Ok(read));
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_back(milliseconds in 0..LONGEST_MS) {
             let duration = PromDuration::from_millis(milliseconds);
