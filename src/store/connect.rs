@@ -8,6 +8,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::StoreError;
@@ -96,16 +97,18 @@ const PROBE_AFTER: Duration = Duration::from_millis(50);
 /// How long the reason of a connection that did not come is looked for.
 const LONGEST_DIAGNOSIS: Duration = Duration::from_secs(1);
 
+/// One diagnosis at a time in the process: it makes a connection beyond those of the pools.
+static DIAGNOSIS: Semaphore = Semaphore::const_new(1);
+
 /// Why a pool has not given a connection in time: none can be made, or all are in use.
 async fn why_late(pool: &PgPool, config: &DatabaseConfig) -> StoreError {
+    let (most, waited) = (pool.options().get_max_connections(), config.connect_timeout);
+    let in_use =
+        StoreError::Unavailable(format!("no connection was free for {waited:?}, of {most}"));
+    let Ok(_permit) = DIAGNOSIS.try_acquire() else { return in_use };
     match timeout(LONGEST_DIAGNOSIS, connect(config)).await {
         Ok(Err(error)) => error,
-        Ok(Ok(_)) => {
-            let (most, waited) = (pool.options().get_max_connections(), config.connect_timeout);
-            StoreError::Unavailable(format!(
-                "no connection was free for {waited:?}, of {most} (database.max_connections)"
-            ))
-        }
+        Ok(Ok(_)) => in_use,
         Err(_) => options_of(config).map_or_else(|error| error, |options| late(config, &options)),
     }
 }

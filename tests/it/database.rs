@@ -34,6 +34,57 @@ pub(crate) async fn refused_within_a_second(
         .await;
 }
 
+// 29 were possible where the documentation spoke of 5. Locks hold every statement up until its
+// time-out, so that all pools fill.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_stay_within_the_documented_number() {
+    const LOOKUPS: i64 = 2;
+    const BESIDE_WITH_RULES: i64 = 10;
+    let upstream = Upstream::start(ok).await;
+    let settings = [
+        ("database.max_connections", "2"),
+        ("rules.enabled", "true"),
+        ("rules.reconcile_interval", "\"1s\""),
+    ];
+    let town = town(&upstream.url(), &settings).await;
+    listening(&town).await;
+    wait_until("it leads", Duration::from_secs(10), async || {
+        town.proxy.metric("mimir_tenant_proxy_rules_leader").await == 1.0
+    })
+    .await;
+    let org = town.organisation().await;
+    let locks = town.database.client().await;
+    let lock = "begin; lock table membership, device_key, revocation, alert_rule, \
+                alert_rule_status, alert_rule_sync in access exclusive mode";
+    locks.batch_execute(lock).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (member, service) = (town.client(&town.person()), town.service());
+        let admin = format!("/admin/organisations/{org}");
+        asking.spawn(async move { drop(member.get(QUERY).await) });
+        for path in ["device-keys", "rules", "rules/diff"] {
+            let (service, path) = (service.clone(), format!("{admin}/{path}"));
+            asking.spawn(async move { drop(service.get(&path).await) });
+        }
+    }
+    let count = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' \
+         and application_name = 'mimir-tenant-proxy'",
+        town.database.name()
+    );
+    let mut most = 0;
+    for _ in 0..30 {
+        let rows = town.database.query(&count).await;
+        most = most.max(rows[0][0].as_ref().unwrap().parse::<i64>().unwrap());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    asking.abort_all();
+    println!("{most} connections");
+    assert!(most <= LOOKUPS + BESIDE_WITH_RULES, "{most}");
+    // Every pool was in use: look-ups, the side, both threads of the rules, the feed, the leader.
+    assert!(most >= LOOKUPS + 6, "{most}");
+}
+
 /// What `serve` says and its exit code, 124 if it has to be ended because it serves.
 fn serve(url: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = Command::new("timeout")
