@@ -21,7 +21,6 @@ mod tenancy;
 mod upstream;
 mod values;
 
-use std::fmt;
 use std::path::Path;
 
 pub use auth::{
@@ -69,7 +68,8 @@ pub struct Config {
 }
 
 /// One thing that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{key}: {problem}", in_line(*.line))]
 pub struct Fault {
     /// The key, such as `auth.issuer`, or the environment variable that set it.
     pub key: String,
@@ -81,7 +81,8 @@ pub struct Fault {
 }
 
 /// Everything that is wrong with the configuration; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.0))]
 pub struct Faults(pub Vec<Fault>);
 
 impl Config {
@@ -182,28 +183,14 @@ fn read_file(file: Option<&Path>) -> Result<String, Faults> {
     })
 }
 
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, fault) in self.0.iter().enumerate() {
-            if at > 0 {
-                writeln!(f)?;
-            }
-            fault.fmt(f)?;
-        }
-        Ok(())
-    }
+/// One line for each fault.
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        write!(f, "{}: {}", self.key, self.problem)
-    }
+fn in_line(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!("line {line}: "))
 }
-
-impl std::error::Error for Faults {}
 
 #[cfg(test)]
 mod tests;

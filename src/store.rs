@@ -24,7 +24,6 @@ mod organisations;
 mod queries;
 mod revocations;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,19 +72,27 @@ struct Inner {
 }
 
 /// Why the database gave no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// It has no sources but texts: it is compared, cloned for every request that waited for the same
+/// look-up, and never shows what sqlx may have put into its own errors.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No connection to it can be made.
+    /// No connection can be made.
+    #[error("the database cannot be reached: {0}")]
     Unreachable(String),
     /// It is too slow, or failed.
+    #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// It is there, but is not as it must be: an operator has to do something.
+    /// An operator has to do something.
+    #[error("the database is not as it must be: {0}")]
     Unfit(String),
-    /// What was to be written speaks of something that is not there.
+    /// A foreign key points to nothing.
+    #[error("there is no such {0}")]
     Missing(&'static str),
-    /// This table of ours is not read: a query of the operator's is.
+    /// A query of the operator's is read in place of this table of ours.
+    #[error("these are read by database.{0}_query; make and change them there")]
     Elsewhere(&'static str),
-    /// There are so many of them that there must not be more.
+    #[error("there are {0} already; revoke some")]
     Full(usize),
 }
 
@@ -278,19 +285,4 @@ fn describe(error: &sqlx::Error) -> String {
         );
     }
     text
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(problem) => write!(f, "the database cannot be reached: {problem}"),
-            Self::Unavailable(problem) => write!(f, "the database is not available: {problem}"),
-            Self::Unfit(problem) => write!(f, "the database is not as it must be: {problem}"),
-            Self::Missing(what) => write!(f, "there is no such {what}"),
-            Self::Full(most) => write!(f, "there are {most} already; revoke some"),
-            Self::Elsewhere(table) => {
-                write!(f, "these are read by database.{table}_query; make and change them there")
-            }
-        }
-    }
 }

@@ -7,31 +7,39 @@ use std::time::Duration;
 use crate::tenancy::{DeviceId, UserId};
 
 /// Why no principal could be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The request carries no credential in a known form.
-    Credential(CredentialFault),
+    #[error(transparent)]
+    Credential(#[from] CredentialFault),
     /// The token is not to be believed.
-    Token(TokenFault),
+    #[error(transparent)]
+    Token(#[from] TokenFault),
     /// The key that the token names is not known, and the key set cannot be had. Ours to blame:
     /// the token may well be good.
+    #[error("signing keys are temporarily unavailable; retry later")]
     KeysUnavailable {
         /// When it is worth trying again.
         retry_after: Duration,
     },
     /// The key that the token names is not in the set, and the set was fetched before the token came
     /// and cannot be fetched again yet. It may be a new key: while we cannot know it is ours to blame.
+    #[error("the token's key is not known yet; the key set is fetched again shortly, retry then")]
     KeyPending {
         /// When the set will have been fetched again.
         retry_after: Duration,
     },
     /// The device key is not to be believed.
-    DeviceKey(DeviceKeyFault),
+    #[error(transparent)]
+    DeviceKey(#[from] DeviceKeyFault),
     /// The token was revoked.
+    #[error("the token was revoked{}", if .0.until_issued { "; sign in again" } else { "" })]
     Revoked(RevokedUser),
     /// The session that the token stems from has ended.
+    #[error("the token's session has ended; sign in again")]
     SessionEnded,
     /// The database cannot be read and nothing is known of the caller. Ours to blame.
+    #[error("credentials cannot be checked at the moment; retry later")]
     DatabaseUnavailable,
 }
 
@@ -45,15 +53,19 @@ pub struct RevokedUser {
 }
 
 /// What is wrong with a device key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceKeyFault {
     /// Its form, or its checksum.
+    #[error("the device key is mistyped or cut off: its checksum is wrong")]
     Form,
     /// No device has it.
+    #[error("the device key is unknown")]
     Unknown,
     /// It was revoked.
+    #[error("the device key was revoked; create a new one")]
     Revoked(DeviceId),
     /// It has expired, and so has its grace.
+    #[error("the device key expired {seconds} s ago; create a new one")]
     Expired {
         /// The device.
         device: DeviceId,
@@ -61,60 +73,83 @@ pub enum DeviceKeyFault {
         seconds: i64,
     },
     /// There are no device keys without a database.
+    #[error("device keys are not accepted here: there is no database")]
     Off,
 }
 
 /// What is wrong with the credential's form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialFault {
     /// No `Authorization` header.
+    #[error("no credential; send Authorization: Bearer with an access token or a device key")]
     Missing,
     /// No `Authorization` header, but Supabase's `apikey`.
+    #[error("apikey says nothing about a user; send Authorization: Bearer with an access token")]
     ApiKeyOnly,
     /// More than one `Authorization` header.
+    #[error("more than one Authorization header; send one")]
     Several,
     /// A scheme other than `Bearer` and `Basic`.
+    #[error("the Authorization scheme must be Bearer, or Basic for a device key")]
     Scheme,
     /// Not of the form `Bearer TOKEN` or `Basic BASE64`.
+    #[error("the Authorization header must be: Bearer TOKEN, or Basic with a device key")]
     Malformed,
     /// A basic-auth password that is no device key.
+    #[error("the basic-auth password must be a device key (mtpd_…)")]
     Password,
     /// A project key (`sb_publishable_…`, `sb_secret_…`), which says nothing about a user.
+    #[error("this is a project's API key; send a user's access token")]
     ProjectKey,
     /// Not the webhooks' secret, or there is none.
+    #[error("this is not the webhook secret (rules.webhook_secret), or none is configured")]
     Webhook,
     /// In quotes.
+    #[error("the credential is in quotation marks; send it without them")]
     Quoted,
     /// A scheme where the credential should be: `Bearer Bearer …`.
+    #[error("the credential begins with a scheme (Bearer or Basic) once more; write it once")]
     DoubledScheme,
     /// The name of a variable that nothing has put a value in for.
+    #[error("the credential is a placeholder such as ${{DEVICE_KEY}}: nothing has put the key in its place")]
     Placeholder,
 }
 
 /// What is wrong with a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
     /// Not three parts of base64url, or a header that is no JSON object.
+    #[error("the token is not a JSON web token")]
     Malformed,
     /// `alg` is `none` or not one that is ever accepted.
+    #[error("the token's algorithm {0:?} is not accepted")]
     Algorithm(String),
     /// `crit` is there: the token demands something that we do not know (RFC 7515, 4.1.11).
+    #[error("the token's header demands extensions (crit)")]
     Critical,
     /// `typ` says that this is something other than a JWT.
+    #[error("the token's type is {0:?} and must be JWT")]
     Type(String),
     /// HS256 without a configured secret.
+    #[error("HS256 tokens are not accepted here")]
     SharedSecret,
     /// No `kid`.
+    #[error("the token names no key (kid)")]
     NoKeyId,
     /// The issuer's key set has no such key.
+    #[error("the token's key is not in the issuer's key set")]
     UnknownKey,
     /// The key is bound to another algorithm.
+    #[error("the token's algorithm is not that of its key")]
     AlgorithmOfKey,
     /// The signature does not fit.
+    #[error("the token's signature does not fit")]
     Signature,
     /// The claims are no JSON object.
+    #[error("the token's claims are not a JSON object")]
     Claims,
     /// A claim is missing or has the wrong type.
+    #[error("the token's {claim} must be {wanted}")]
     ClaimType {
         /// The claim.
         claim: &'static str,
@@ -122,6 +157,7 @@ pub enum TokenFault {
         wanted: &'static str,
     },
     /// A claim that must be there is missing.
+    #[error("the token has no {claim}, which must be {wanted}")]
     NoClaim {
         /// The claim.
         claim: &'static str,
@@ -129,6 +165,7 @@ pub enum TokenFault {
         wanted: &'static str,
     },
     /// A claim that is compared with a setting is missing or has the wrong type.
+    #[error("{fault}")]
     Uncompared {
         /// What is wrong with the claim.
         fault: Box<TokenFault>,
@@ -138,6 +175,7 @@ pub enum TokenFault {
         wanted: String,
     },
     /// `iss` is somebody else.
+    #[error("the token's issuer (iss) is {found:?}, which is not the one accepted here")]
     Issuer {
         /// What the token says.
         found: String,
@@ -145,6 +183,7 @@ pub enum TokenFault {
         wanted: String,
     },
     /// `role` is none that a user has.
+    #[error("the token's role is {found:?}, which is no user's: {}", not_a_users(.found))]
     Role {
         /// What the token says.
         found: String,
@@ -152,6 +191,7 @@ pub enum TokenFault {
         wanted: String,
     },
     /// `aud` is not us.
+    #[error("the token's audience (aud) is {found}, which is not the one accepted here")]
     Audience {
         /// What the token says.
         found: String,
@@ -159,12 +199,16 @@ pub enum TokenFault {
         wanted: String,
     },
     /// `exp` has passed.
+    #[error("the token expired {} s ago; get a new one", .0.apart())]
     Expired(Times),
     /// `nbf` is still to come.
+    #[error("the token is not valid for another {} s (nbf); compare the clocks", .0.apart())]
     NotYetValid(Times),
     /// `iat` is still to come.
+    #[error("the token was issued {} s in the future (iat) by the clock here; compare the clocks", .0.apart())]
     IssuedInFuture(Times),
     /// `iat` is after `exp`.
+    #[error("the token was issued (iat) after its own end (exp)")]
     IssuedAfterEnd {
         /// `iat`.
         issued: i64,
@@ -172,10 +216,13 @@ pub enum TokenFault {
         expires: i64,
     },
     /// `sub` is no UUID.
+    #[error("the token's subject (sub) must be a UUID")]
     Subject,
     /// An anonymous user.
+    #[error("anonymous users are not accepted here; sign in")]
     Anonymous,
     /// An OAuth client that is not listed.
+    #[error("tokens of this OAuth client are not accepted here")]
     OauthClient,
 }
 
@@ -313,133 +360,10 @@ impl TokenFault {
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credential(fault) => fault.fmt(f),
-            Self::Token(fault) => fault.fmt(f),
-            Self::KeysUnavailable { .. } => {
-                f.write_str("signing keys are temporarily unavailable; retry later")
-            }
-            Self::KeyPending { .. } => f.write_str(
-                "the token's key is not known yet; the key set is fetched again shortly, retry then",
-            ),
-            Self::DeviceKey(fault) => fault.fmt(f),
-            Self::Revoked(revoked) if revoked.until_issued => {
-                f.write_str("the token was revoked; sign in again")
-            }
-            Self::Revoked(_) => f.write_str("the token was revoked"),
-            Self::SessionEnded => f.write_str("the token's session has ended; sign in again"),
-            Self::DatabaseUnavailable => {
-                f.write_str("it cannot be looked up at the moment who you are; try again")
-            }
-        }
-    }
-}
-
-impl fmt::Display for DeviceKeyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Form => {
-                f.write_str("the device key is mistyped or cut off: its checksum is wrong")
-            }
-            Self::Unknown => f.write_str("the device key is unknown"),
-            Self::Revoked(_) => f.write_str("the device key was revoked; create a new one"),
-            Self::Expired { seconds, .. } => {
-                write!(f, "the device key expired {seconds} s ago; create a new one")
-            }
-            Self::Off => f.write_str("device keys are not accepted here: there is no database"),
-        }
-    }
-}
-
-impl fmt::Display for CredentialFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => {
-                "no credential; send Authorization: Bearer with an access token or a device key"
-            }
-            Self::ApiKeyOnly => {
-                "apikey says nothing about a user; send Authorization: Bearer with an access token"
-            }
-            Self::Several => "more than one Authorization header; send one",
-            Self::Scheme => "the Authorization scheme must be Bearer, or Basic for a device key",
-            Self::Malformed => {
-                "the Authorization header must be: Bearer TOKEN, or Basic with a device key"
-            }
-            Self::Password => "the basic-auth password must be a device key (mtpd_…)",
-            Self::Webhook => {
-                "this is not the secret of the webhooks (rules.webhook_secret), or none is configured"
-            }
-            Self::ProjectKey => "this is a project's API key; send a user's access token",
-            Self::Quoted => "the credential is in quotation marks; send it without them",
-            Self::DoubledScheme => {
-                "the credential begins with a scheme (Bearer or Basic) once more; write it once"
-            }
-            Self::Placeholder => {
-                "the credential is a placeholder such as ${DEVICE_KEY}: nothing has put the key in \
-                 its place"
-            }
-        })
-    }
-}
-
-impl fmt::Display for TokenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed => f.write_str("the token is not a JSON web token"),
-            Self::Algorithm(name) => write!(f, "the token's algorithm {name:?} is not accepted"),
-            Self::Critical => f.write_str("the token's header demands extensions (crit)"),
-            Self::Type(name) => write!(f, "the token's type is {name:?} and must be JWT"),
-            Self::SharedSecret => f.write_str("HS256 tokens are not accepted here"),
-            Self::NoKeyId => f.write_str("the token names no key (kid)"),
-            Self::UnknownKey => f.write_str("the token's key is not in the issuer's key set"),
-            Self::AlgorithmOfKey => f.write_str("the token's algorithm is not that of its key"),
-            Self::Signature => f.write_str("the token's signature does not fit"),
-            Self::Claims => f.write_str("the token's claims are not a JSON object"),
-            Self::ClaimType { claim, wanted } => write!(f, "the token's {claim} must be {wanted}"),
-            Self::NoClaim { claim, wanted } => {
-                write!(f, "the token has no {claim}, which must be {wanted}")
-            }
-            Self::Uncompared { fault, .. } => fault.fmt(f),
-            Self::Issuer { found, .. } => {
-                write!(
-                    f,
-                    "the token's issuer (iss) is {found:?}, which is not the one accepted here"
-                )
-            }
-            Self::Role { found, .. } => {
-                write!(f, "the token's role is {found:?}, which is no user's: ")?;
-                f.write_str(match found.as_str() {
-                    "anon" | "service_role" => "this is a project's API key, not a user's token",
-                    _ => "sign in as a user",
-                })
-            }
-            Self::Audience { found, .. } => {
-                write!(
-                    f,
-                    "the token's audience (aud) is {found}, which is not the one accepted here"
-                )
-            }
-            Self::Expired(times) => {
-                write!(f, "the token expired {} s ago; get a new one", times.apart())
-            }
-            Self::NotYetValid(times) => write!(
-                f,
-                "the token is not valid for another {} s (nbf); compare the clocks",
-                times.apart()
-            ),
-            Self::IssuedInFuture(times) => write!(
-                f,
-                "the token was issued {} s in the future (iat) by the clock here; compare the clocks",
-                times.apart()
-            ),
-            Self::IssuedAfterEnd { .. } => {
-                f.write_str("the token was issued (iat) after its own end (exp)")
-            }
-            Self::Subject => f.write_str("the token's subject (sub) must be a UUID"),
-            Self::Anonymous => f.write_str("anonymous users are not accepted here; sign in"),
-            Self::OauthClient => f.write_str("tokens of this OAuth client are not accepted here"),
-        }
+/// Why a role is none that a user has.
+fn not_a_users(role: &str) -> &'static str {
+    match role {
+        "anon" | "service_role" => "this is a project's API key, not a user's token",
+        _ => "sign in as a user",
     }
 }

@@ -10,13 +10,13 @@ use bytes::Bytes;
 pub struct OrganisationId(Bytes);
 
 /// Why a text is no organisation identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrganisationIdError {
-    /// The text is empty.
+    #[error("the organisation is empty")]
     Empty,
-    /// The text is longer than [`OrganisationId::MAX_BYTES`].
+    #[error("the organisation is longer than {} bytes", OrganisationId::MAX_BYTES)]
     TooLong,
-    /// The text holds a byte that no tenant ID may hold.
+    #[error("the organisation holds a character other than 0-9 A-Z a-z ! _ . * ' ( ) -")]
     Character,
 }
 
@@ -71,18 +71,6 @@ impl fmt::Display for OrganisationId {
 impl fmt::Debug for OrganisationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OrganisationId({})", self.as_str())
-    }
-}
-
-impl fmt::Display for OrganisationIdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the organisation is empty",
-            Self::TooLong => "the organisation is longer than 150 bytes",
-            Self::Character => {
-                "the organisation holds a character other than 0-9 A-Z a-z ! _ . * ' ( ) -"
-            }
-        })
     }
 }
 

@@ -13,15 +13,15 @@ use super::OrganisationId;
 pub struct TenantId(HeaderValue);
 
 /// Why a text is no tenant ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenantIdError {
-    /// The text is empty.
+    #[error("a tenant ID must not be empty")]
     Empty,
-    /// The text is longer than [`TenantId::MAX_BYTES`].
+    #[error("a tenant ID has at most {} bytes", TenantId::MAX_BYTES)]
     TooLong,
-    /// The text holds a byte outside Mimir's alphabet.
+    #[error("a tenant ID consists of 0-9 A-Z a-z ! _ . * ' ( ) -")]
     Character,
-    /// The text is a name that Mimir refuses: `.`, `..`, `__mimir_cluster`.
+    #[error("Mimir refuses the tenant IDs '.', '..' and '__mimir_cluster'")]
     Reserved,
 }
 
@@ -72,17 +72,6 @@ impl fmt::Debug for TenantId {
     }
 }
 
-impl fmt::Display for TenantIdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "a tenant ID must not be empty",
-            Self::TooLong => "a tenant ID has at most 150 bytes",
-            Self::Character => "a tenant ID consists of 0-9 A-Z a-z ! _ . * ' ( ) -",
-            Self::Reserved => "Mimir refuses the tenant IDs '.', '..' and '__mimir_cluster'",
-        })
-    }
-}
-
 /// The operator's rule for naming a tenant after an organisation, such as `{organisation_id}` or
 /// `prod-{organisation_id}`. The placeholder stands in it exactly once, which makes the mapping
 /// injective. The default is the placeholder alone.
@@ -93,12 +82,13 @@ pub struct TenantTemplate {
 }
 
 /// Why a text is no tenant template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// The placeholder is missing or stands there more than once.
+    #[error("must hold {PLACEHOLDER} exactly once")]
     Placeholder,
     /// What surrounds the placeholder leaves Mimir's alphabet, or too little room for a UUID.
-    Surroundings(TenantIdError),
+    #[error("makes no tenant ID of a UUID: {0}")]
+    Surroundings(#[source] TenantIdError),
 }
 
 const PLACEHOLDER: &str = "{organisation_id}";
@@ -123,15 +113,6 @@ impl TenantTemplate {
             return TenantId::from_bytes(organisation.bytes().clone());
         }
         TenantId::from_bytes([&self.before, organisation.as_str(), &self.after].concat().into())
-    }
-}
-
-impl fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Placeholder => write!(f, "must hold {PLACEHOLDER} exactly once"),
-            Self::Surroundings(error) => write!(f, "makes no tenant ID of a UUID: {error}"),
-        }
     }
 }
 

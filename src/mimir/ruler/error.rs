@@ -1,19 +1,21 @@
 //! What went wrong with the ruler, by what can be done about it.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::Refusal;
 
 /// Why a call failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
     /// No answer, or not all of it: nobody listens, or the connection broke. Whether a write took
     /// effect is unknown; writing again is harmless.
+    #[error("mimir is not reachable: {0}")]
     Unreachable(String),
     /// No answer within the configured time, with the same doubt.
+    #[error("mimir did not answer within {0:?}")]
     Timeout(Duration),
     /// Mimir cannot now: a 429, a 5xx, or a listing that its own storage failed.
+    #[error("mimir is overloaded or failing, it answered {status}: {message}")]
     Busy {
         /// The HTTP status.
         status: u16,
@@ -23,8 +25,10 @@ pub enum RulerError {
         message: String,
     },
     /// Mimir will not take the group, however often it is asked.
-    Refused(Refusal),
+    #[error("mimir refused: {0}")]
+    Refused(#[source] Refusal),
     /// An expression is no `PromQL`.
+    #[error("invalid expression{}: {message}", position(*.line, *.column))]
     InvalidExpression {
         /// What is wrong, in Prometheus' words.
         message: String,
@@ -35,6 +39,7 @@ pub enum RulerError {
     },
     /// Mimir does not let us: a 401 or 403, as for a protected namespace. A mistake of the
     /// operator's.
+    #[error("mimir does not allow it, it answered {status}: {message}")]
     Forbidden {
         /// The HTTP status.
         status: u16,
@@ -42,6 +47,7 @@ pub enum RulerError {
         message: String,
     },
     /// An answer that this interface should not give: something else may listen there.
+    #[error("mimir gave an unexpected answer {status}: {message}")]
     Unexpected {
         /// The HTTP status.
         status: u16,
@@ -49,7 +55,15 @@ pub enum RulerError {
         message: String,
     },
     /// A success whose content makes no sense or is too long. It says nothing about what Mimir has.
+    #[error("mimir's answer cannot be read: {0}")]
     Unreadable(String),
+}
+
+fn position(line: Option<usize>, column: Option<usize>) -> String {
+    match (line, column) {
+        (Some(line), Some(column)) => format!(", line {line}, column {column}"),
+        _ => String::new(),
+    }
 }
 
 impl RulerError {
@@ -73,29 +87,3 @@ impl RulerError {
         }
     }
 }
-
-impl fmt::Display for RulerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(why) => write!(f, "mimir is not reachable: {why}"),
-            Self::Timeout(limit) => write!(f, "mimir did not answer within {limit:?}"),
-            Self::Busy { status, message, .. } => {
-                write!(f, "mimir is busy or ill, it answered {status}: {message}")
-            }
-            Self::Refused(refusal) => write!(f, "mimir refused: {refusal}"),
-            Self::InvalidExpression { message, line: Some(line), column: Some(column) } => {
-                write!(f, "invalid expression, line {line}, column {column}: {message}")
-            }
-            Self::InvalidExpression { message, .. } => write!(f, "invalid expression: {message}"),
-            Self::Forbidden { status, message } => {
-                write!(f, "mimir does not allow it, it answered {status}: {message}")
-            }
-            Self::Unexpected { status, message } => {
-                write!(f, "mimir gave an unexpected answer {status}: {message}")
-            }
-            Self::Unreadable(why) => write!(f, "mimir's answer cannot be read: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for RulerError {}

@@ -4,16 +4,16 @@
 //! beginning is trusted: a name or an expression that looks like another rule's error must not have
 //! that rule blamed. Mimir may name several rules; the first is read, the others show when it is gone.
 
-use std::fmt;
 use std::str::FromStr;
 
 use super::PromDuration;
 use super::quoting::{quoted, unquote};
 
 /// Why Mimir refused a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// One rule is wrong; without it the group may be taken, or another rule be named.
+    #[error("rule {index} ({alert:?}): {reason}{}", at(*.position))]
     Rule {
         /// Its index within the group as it was sent, from 0. The only sure way to know it by.
         index: usize,
@@ -24,7 +24,7 @@ pub enum Refusal {
         /// Line and column within the expression, from 1, if the expression is at fault.
         position: Option<(usize, usize)>,
     },
-    /// The group has too many rules.
+    #[error("the group has {actual} rules, and {limit} are allowed")]
     TooManyRules {
         /// How many a group may have.
         limit: usize,
@@ -33,6 +33,7 @@ pub enum Refusal {
     },
     /// The tenant would have too many groups; Mimir says so too of an existing group's update when
     /// their number is exactly the limit.
+    #[error("there would be {actual} rule groups, and {limit} are allowed")]
     TooManyGroups {
         /// How many a tenant may have, or a namespace, if it has a limit of its own.
         limit: usize,
@@ -40,6 +41,7 @@ pub enum Refusal {
         actual: usize,
     },
     /// The group is evaluated too often.
+    #[error("the group is evaluated every {actual}, and {limit} is the shortest")]
     IntervalTooShort {
         /// The shortest interval allowed.
         limit: PromDuration,
@@ -47,7 +49,12 @@ pub enum Refusal {
         actual: PromDuration,
     },
     /// Anything else, in Mimir's words.
+    #[error("{0}")]
     Other(String),
+}
+
+fn at(position: Option<(usize, usize)>) -> String {
+    position.map_or_else(String::new, |(line, column)| format!(" (line {line}, column {column})"))
 }
 
 /// Reads the text of a refusal.
@@ -199,30 +206,6 @@ fn before_positions(text: &str) -> &str {
     };
     let once = strip(text).map_or(text, |end| &text[..end]);
     strip(once).map_or(once, |end| &once[..end])
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rule { index, alert, reason, position } => {
-                write!(f, "rule {index} ({alert:?}): {reason}")?;
-                match position {
-                    Some((line, column)) => write!(f, " (line {line}, column {column})"),
-                    None => Ok(()),
-                }
-            }
-            Self::TooManyRules { limit, actual } => {
-                write!(f, "the group has {actual} rules, and {limit} are allowed")
-            }
-            Self::TooManyGroups { limit, actual } => {
-                write!(f, "there would be {actual} rule groups, and {limit} are allowed")
-            }
-            Self::IntervalTooShort { limit, actual } => {
-                write!(f, "the group is evaluated every {actual}, and {limit} is the shortest")
-            }
-            Self::Other(text) => f.write_str(text),
-        }
-    }
 }
 
 #[cfg(test)]
