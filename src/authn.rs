@@ -15,7 +15,6 @@
 mod admin_keys;
 mod claims;
 mod credential;
-mod device_key;
 mod device_keys;
 mod explain;
 mod json;
@@ -41,8 +40,8 @@ use crate::config::{AuthConfig, Secret};
 use crate::directory::Origin;
 use crate::telemetry::Metrics;
 
-pub use device_key::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
 pub use device_keys::DeviceKeys;
+pub use device_keys::format::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
 pub use explain::{Explanation, Verdict, bare_credential, explain};
 pub use key_set::KeySet;
 pub use key_source::{KeySource, KeySourceState, fetch as fetch_key_set, key_set_client};
@@ -269,5 +268,51 @@ impl Authenticator {
     /// Tokens in the cache, approximately.
     pub fn cached_tokens(&self) -> u64 {
         self.cache.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use http::header::AUTHORIZATION;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{Config, Environment};
+    use crate::telemetry::MetricNames;
+
+    #[tokio::test]
+    async fn a_cached_token_is_refused_once_it_has_expired() {
+        const NOW: i64 = 1_800_000_000;
+        const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
+        let text = format!(
+            "[auth]\nissuer = \"https://ref.supabase.co/auth/v1\"\njwks_url = \"\"\n\
+             hs256_secret = {SECRET:?}\nleeway = \"10s\"\n[upstream]\nurls = [\"http://m\"]"
+        );
+        let config = Config::read(&text, &Environment::default()).unwrap().auth;
+        let (clock, hand) = Clock::manual(NOW);
+        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let keys = Arc::new(KeySource::new(None, Arc::clone(&metrics)));
+        let authenticator = Authenticator::new(&config, keys, Tables::default(), clock, metrics);
+        let claims = json!({
+            "iss": "https://ref.supabase.co/auth/v1", "aud": "authenticated",
+            "role": "authenticated", "sub": "11111111-2222-4333-8444-555555555555",
+            "iat": NOW, "exp": NOW + 60, "app_metadata": {"org_id": "org-a"},
+        });
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+        let headers: HeaderMap =
+            [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect();
+        let at = async |seconds: i64| {
+            hand.store(NOW + seconds, Ordering::Relaxed);
+            authenticator.authenticate(&headers, [127, 0, 0, 1].into()).await
+        };
+        assert_eq!(at(0).await.unwrap().proof, Proof::Verified);
+        assert_eq!(at(69).await.unwrap().proof, Proof::Cached);
+        let refused = at(71).await.err().unwrap();
+        assert_eq!(refused.refusal.reason(), "expired");
+        assert_eq!(at(69).await.unwrap().proof, Proof::Verified);
     }
 }

@@ -39,7 +39,7 @@ pub struct Directory<K, V> {
     remembered: Remembered<K, V>,
     flights: Flights<K, V>,
     queue: mpsc::UnboundedSender<K>,
-    rules: Rules,
+    policy: CachePolicy,
     feed: Arc<Feed>,
     began: Instant,
     /// Whether the last reading failed.
@@ -54,7 +54,7 @@ pub struct Directory<K, V> {
 
 /// How long what was read is good for.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct CachePolicy {
     /// Of something that is there.
     pub ttl: Duration,
     /// Of something that is not.
@@ -64,7 +64,7 @@ pub struct Rules {
     /// How many keys are remembered.
     pub entries: u64,
     /// How long a request waits for a reading.
-    pub patience: Duration,
+    pub read_timeout: Duration,
 }
 
 /// What a look-up found.
@@ -99,11 +99,11 @@ const UNWATCHED_TTL: Duration = Duration::from_millis(500);
 /// After a failure, the pause before the next attempt.
 const REST: Duration = Duration::from_millis(500);
 /// How long a request waits for a reading where there is something to go on with.
-const STALE_PATIENCE: Duration = Duration::from_secs(1);
+const STALE_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that are read in one query.
 const MOST_AT_ONCE: usize = 1000;
 
-impl Rules {
+impl CachePolicy {
     /// The rules that the configuration sets.
     pub fn of(config: &DatabaseConfig) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl Rules {
             absence_ttl: config.absence_ttl,
             stale_max_age: config.stale_max_age,
             entries: config.cache_entries,
-            patience: config.connect_timeout + config.query_timeout + Duration::from_secs(1),
+            read_timeout: config.connect_timeout + config.query_timeout + Duration::from_secs(1),
         }
     }
 }
@@ -125,16 +125,16 @@ where
     /// [`Directory::run`].
     pub fn new(
         kind: &'static str,
-        rules: Rules,
+        policy: CachePolicy,
         feed: Arc<Feed>,
         metrics: DirectoryMetrics,
     ) -> (Self, Queue<K>) {
         let (queue, asked) = mpsc::unbounded_channel();
         let directory = Self {
-            remembered: Remembered::new(rules.entries, rules.ttl.max(rules.stale_max_age)),
+            remembered: Remembered::new(policy.entries, policy.ttl.max(policy.stale_max_age)),
             flights: Flights::default(),
             queue,
-            rules,
+            policy,
             feed,
             began: Instant::now(),
             failing: AtomicBool::new(false),
@@ -159,7 +159,7 @@ where
         // Only what is there is used beyond its time: a stranger may have become a member.
         let stale = known
             .zip(age)
-            .filter(|(entry, age)| entry.value.is_some() && *age <= self.rules.stale_max_age);
+            .filter(|(entry, age)| entry.value.is_some() && *age <= self.policy.stale_max_age);
         if self.is_away() {
             // Nobody waits for a database that is away; but now and then it is tried.
             self.try_again(key);
@@ -170,11 +170,11 @@ where
             return Err(Unavailable);
         }
         // Who is known need not wait for a database of which it is not clear yet that it is away.
-        let patience = match stale {
-            Some(_) => self.rules.patience.min(STALE_PATIENCE),
-            None => self.rules.patience,
+        let read_timeout = match stale {
+            Some(_) => self.policy.read_timeout.min(STALE_READ_TIMEOUT),
+            None => self.policy.read_timeout,
         };
-        if let Ok(Ok(Some(entry))) = timeout(patience, self.ask(key)).await {
+        if let Ok(Ok(Some(entry))) = timeout(read_timeout, self.ask(key)).await {
             self.metrics.reads.increment(1);
             return Ok(Found { value: entry.value, origin: Origin::Read });
         }
@@ -238,7 +238,7 @@ where
     }
 
     fn is_fresh(&self, entry: &Entry<V>, age: Duration) -> bool {
-        let ttl = if entry.value.is_some() { self.rules.ttl } else { self.rules.absence_ttl };
+        let ttl = if entry.value.is_some() { self.policy.ttl } else { self.policy.absence_ttl };
         let ttl = if self.feed.is_connected() { ttl } else { ttl.min(UNWATCHED_TTL) };
         entry.epoch == self.feed.epoch() && age < ttl
     }

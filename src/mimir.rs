@@ -10,10 +10,10 @@ pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 
 use http::HeaderMap;
 
-use crate::tenancy::Tenants;
+use crate::tenancy::TenantHeader;
 
 /// Names the tenant of a request. Goes in last, over whatever the map held, so that neither a
 /// client's spelling nor a `Connection` header can touch it (CVE-2021-32813, CVE-2024-45410).
-pub fn set_tenant(headers: &mut HeaderMap, tenants: &Tenants) {
+pub fn set_tenant(headers: &mut HeaderMap, tenants: &TenantHeader) {
     headers.insert(TENANT_HEADER, tenants.header_value());
 }

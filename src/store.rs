@@ -45,7 +45,7 @@ pub use alert_rules::{
     Tombstones,
 };
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
-pub use feed::{Change, Feed};
+pub use feed::{Feed, TableChange};
 pub use leadership::Leadership;
 pub use memberships::RolesInUse;
 pub use migrations::{Migrated, migrate};

@@ -4,19 +4,26 @@
 //! isolation. One maps to the other by the operator's [`TenantTemplate`], which is injective:
 //! two organisations never share a tenant.
 
-mod membership;
 mod organisation_id;
 mod role;
 mod scope;
+mod tenant_header;
 mod tenant_id;
-mod tenants;
 
-pub use membership::Membership;
 pub use organisation_id::{OrganisationId, OrganisationIdError};
 pub use role::{Role, RoleMap};
 pub use scope::{Scope, Scopes};
+pub use tenant_header::TenantHeader;
 pub use tenant_id::{TemplateError, TenantId, TenantIdError, TenantTemplate};
-pub use tenants::Tenants;
+
+/// One person's place in one organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub organisation: OrganisationId,
+    pub role: Role,
+    /// Whether this organisation is meant when none is named.
+    pub is_default: bool,
+}
 
 /// A Supabase user: the `sub` of a token, always a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
 use crate::rules::Hints;
-use crate::store::{Change, Feed, KeyHash, Store, StoreError};
+use crate::store::{Feed, KeyHash, Store, StoreError, TableChange};
 use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, UserId};
 
@@ -152,34 +152,34 @@ impl Database {
         background.spawn(async move {
             let on_change = |change| match (change, &memberships, &sessions) {
                 // What was read before is read anew by its epoch; revocations have none.
-                (Change::Anything, _, _) => {
+                (TableChange::Anything, _, _) => {
                     revocations.refresh();
                     hint(hints.as_deref(), Hints::everything);
                 }
-                (Change::AlertRules(organisation), _, _) => {
+                (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
                     if let Some(all) = &organisations {
                         all.invalidate(&organisation);
                     }
                     hint(hints.as_deref(), |hints| hints.organisation(organisation));
                 }
-                (Change::AllAlertRules, _, _) => {
+                (TableChange::AllAlertRules, _, _) => {
                     if let Some(all) = &organisations {
                         all.invalidate_all();
                     }
                     hint(hints.as_deref(), Hints::everything);
                 }
-                (Change::AlertRuleRequest, _, _) => hint(hints.as_deref(), Hints::request),
-                (Change::Revocations, _, _) => revocations.invalidate(),
-                (Change::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
-                (Change::DeviceKeys, _, _) => device_keys.invalidate_all(),
-                (Change::Membership(user), Some(all), _) => all.invalidate(&user),
-                (Change::Memberships, Some(all), _) => all.invalidate_all(),
-                (Change::Session(session), _, Some(all)) => all.invalidate(&session),
-                (Change::Sessions, _, Some(all)) => all.invalidate_all(),
+                (TableChange::AlertRuleRequest, _, _) => hint(hints.as_deref(), Hints::request),
+                (TableChange::Revocations, _, _) => revocations.invalidate(),
+                (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
+                (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),
+                (TableChange::Membership(user), Some(all), _) => all.invalidate(&user),
+                (TableChange::Memberships, Some(all), _) => all.invalidate_all(),
+                (TableChange::Session(session), _, Some(all)) => all.invalidate(&session),
+                (TableChange::Sessions, _, Some(all)) => all.invalidate_all(),
                 // Nobody asks for these here.
-                (Change::Membership(_) | Change::Memberships, None, _)
-                | (Change::Session(_) | Change::Sessions, _, None) => {}
+                (TableChange::Membership(_) | TableChange::Memberships, None, _)
+                | (TableChange::Session(_) | TableChange::Sessions, _, None) => {}
             };
             feed.run(store, on_change, cancelled).await;
         });

@@ -5,7 +5,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, header};
 
-use super::device_key::{self, DEVICE_KEY_PREFIX};
+use super::device_keys::format::{self, DEVICE_KEY_PREFIX};
 use super::refusal::{CredentialFault, DeviceKeyFault, Refusal};
 use crate::store::KeyHash;
 
@@ -83,7 +83,7 @@ fn is_device_key(bytes: &[u8]) -> bool {
 }
 
 fn device_key(key: &[u8]) -> Result<Credential<'static>, Refusal> {
-    let hash = device_key::hash_of(key).ok_or(Refusal::DeviceKey(DeviceKeyFault::Form))?;
+    let hash = format::hash_of(key).ok_or(Refusal::DeviceKey(DeviceKeyFault::Form))?;
     Ok(Credential::DeviceKey(hash))
 }
 
@@ -133,7 +133,7 @@ fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::device_key::NewKey;
+    use crate::authn::NewKey;
     use base64::engine::general_purpose::STANDARD;
     use http::HeaderValue;
     use proptest::prelude::*;

@@ -5,8 +5,9 @@
 //! works while the database is away, and an unknown one is refused only when the database has said
 //! that it is unknown.
 
-mod strangers;
-mod uses;
+pub(super) mod format;
+mod guess_delay;
+mod last_uses;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,19 +20,19 @@ use super::principal::{Device, Principal};
 use super::refusal::{DeviceKeyFault, Refusal};
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
-use crate::directory::{Directory, Origin, Queue, Rules};
+use crate::directory::{CachePolicy, Directory, Origin, Queue};
 use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
 use crate::telemetry::Metrics;
 
-use strangers::Strangers;
-use uses::Uses;
+use guess_delay::GuessDelay;
+use last_uses::LastUses;
 
 /// All device keys, as far as they are known.
 pub struct DeviceKeys {
     /// Nothing for a key whose row cannot be read.
     directory: Directory<KeyHash, Option<Arc<Known>>>,
-    strangers: Strangers,
-    uses: Uses,
+    guess_delay: GuessDelay,
+    uses: LastUses,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -59,10 +60,14 @@ impl DeviceKeys {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> (Self, Queue<KeyHash>) {
-        let (directory, queue) =
-            Directory::new("device_key", Rules::of(config), feed, metrics.directory("device_key"));
-        let (strangers, uses) = (Strangers::default(), Uses::default());
-        (Self { directory, strangers, uses, clock, metrics }, queue)
+        let (directory, queue) = Directory::new(
+            "device_key",
+            CachePolicy::of(config),
+            feed,
+            metrics.directory("device_key"),
+        );
+        let (guess_delay, uses) = (GuessDelay::default(), LastUses::default());
+        (Self { directory, guess_delay, uses, clock, metrics }, queue)
     }
 
     /// The device that has a key.
@@ -75,7 +80,7 @@ impl DeviceKeys {
         let Some(known) = found.value else {
             // Whoever shares an address with somebody who guesses keys is not to notice it: only
             // the answer to an unknown key is held back.
-            self.strangers.hold_back(client, &self.metrics).await;
+            self.guess_delay.hold_back(client, &self.metrics).await;
             return Err(Refusal::DeviceKey(DeviceKeyFault::Unknown));
         };
         // A row of ours that makes no sense is not the device's fault.

@@ -111,7 +111,9 @@ pub enum CredentialFault {
     #[error("the credential begins with a scheme (Bearer or Basic) once more; write it once")]
     DoubledScheme,
     /// The name of a variable that nothing has put a value in for.
-    #[error("the credential is a placeholder such as ${{DEVICE_KEY}}: nothing has put the key in its place")]
+    #[error(
+        "the credential is a placeholder such as ${{DEVICE_KEY}}: nothing has put the key in its place"
+    )]
     Placeholder,
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::principal::User;
 use super::refusal::{Refusal, TokenFault};
 use crate::config::DatabaseConfig;
-use crate::directory::{Directory, Queue, Rules};
+use crate::directory::{CachePolicy, Directory, Queue};
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 
@@ -20,7 +20,7 @@ impl Sessions {
     /// Knows no session yet.
     pub fn new(config: &DatabaseConfig, feed: Arc<Feed>, metrics: &Metrics) -> (Self, Queue<Uuid>) {
         // Supabase's own tables tell of no change, unless the operator adds a trigger.
-        let rules = Rules { ttl: config.session_ttl, ..Rules::of(config) };
+        let rules = CachePolicy { ttl: config.session_ttl, ..CachePolicy::of(config) };
         let (directory, queue) =
             Directory::new("session", rules, feed, metrics.directory("session"));
         (Self(directory), queue)

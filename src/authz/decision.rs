@@ -8,7 +8,7 @@ use super::standing::{May, Place, Standing};
 use super::{Denial, Grant};
 use crate::authn::Principal;
 use crate::route::{Route, Surface};
-use crate::tenancy::{OrganisationId, Scope, TenantTemplate, Tenants};
+use crate::tenancy::{OrganisationId, Scope, TenantHeader, TenantTemplate};
 
 /// Decides on a request for telemetry: which organisations are meant, whether the caller is in each
 /// of them, and whether they may do this there.
@@ -31,7 +31,7 @@ pub(super) fn decide(
                 require(scope, may_in(standing, organisation)?)?;
             }
             let tenants = wanted.iter().map(tenant_of).collect::<Result<_, _>>()?;
-            let tenants = Tenants::federated(tenants).ok_or(Denial::NotAMember)?;
+            let tenants = TenantHeader::federated(tenants).ok_or(Denial::NotAMember)?;
             (Organisations::Several(wanted.as_slice().into()), tenants)
         }
         Selector::One(wanted) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::authn::Principal;
 use crate::route::Route;
-use crate::tenancy::{OrganisationId, Scopes, Tenants};
+use crate::tenancy::{OrganisationId, Scopes, TenantHeader};
 
 /// One caller's permission for one request to one tenant, or to several for a federated read. Its
 /// fields are private to this stage, so nothing else can make one; without one nothing can be
@@ -14,7 +14,7 @@ pub struct Grant {
     pub(super) principal: Arc<Principal>,
     pub(super) route: &'static Route,
     pub(super) organisations: Organisations,
-    pub(super) tenants: Tenants,
+    pub(super) tenants: TenantHeader,
 }
 
 /// The organisations of a request.
@@ -46,7 +46,7 @@ impl Grant {
     }
 
     /// In which tenants.
-    pub fn tenants(&self) -> &Tenants {
+    pub fn tenants(&self) -> &TenantHeader {
         &self.tenants
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
-use crate::directory::{Directory, Found, Queue, Rules, Unavailable};
+use crate::directory::{CachePolicy, Directory, Found, Queue, Unavailable};
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Membership, UserId};
@@ -20,8 +20,12 @@ impl Memberships {
         feed: Arc<Feed>,
         metrics: &Metrics,
     ) -> (Self, Queue<UserId>) {
-        let (directory, queue) =
-            Directory::new("membership", Rules::of(config), feed, metrics.directory("membership"));
+        let (directory, queue) = Directory::new(
+            "membership",
+            CachePolicy::of(config),
+            feed,
+            metrics.directory("membership"),
+        );
         (Self(directory), queue)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
-use crate::directory::{Directory, Queue, Rules};
+use crate::directory::{CachePolicy, Directory, Queue};
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
@@ -22,7 +22,8 @@ impl Organisations {
         metrics: &Metrics,
     ) -> (Self, Queue<OrganisationId>) {
         let metrics = metrics.directory("organisation");
-        let (directory, queue) = Directory::new("organisation", Rules::of(config), feed, metrics);
+        let (directory, queue) =
+            Directory::new("organisation", CachePolicy::of(config), feed, metrics);
         (Self(directory), queue)
     }
 

@@ -161,7 +161,7 @@ const ISSUER_PATH: &str = "/auth/v1";
 /// An issuer is compared letter by letter with `iss`: what is nearly right refuses everybody.
 fn issuer_text(raw: Raw) -> Result<String, String> {
     let issuer = text(raw)?;
-    let address = url(Raw::Environment(issuer.clone()), "https://<ref>.supabase.co/auth/v1")?;
+    let address = url(Raw::Text(issuer.clone()), "https://<ref>.supabase.co/auth/v1")?;
     let host = address.host_str().unwrap_or_default();
     let is_supabases = [".supabase.co", ".supabase.in", ".supabase.red"]
         .iter()
@@ -292,10 +292,8 @@ fn read_key_set(
     });
     let url = section.get("jwks_url", by_default, |raw| match text(raw)? {
         none if none.is_empty() => Ok(None),
-        some => {
-            url(Raw::Environment(some), "https://<ref>.supabase.co/auth/v1/.well-known/jwks.json")
-                .map(Some)
-        }
+        some => url(Raw::Text(some), "https://<ref>.supabase.co/auth/v1/.well-known/jwks.json")
+            .map(Some),
     });
     let allow_http = section.get("jwks_allow_http", false, switch);
     if let Some(url) =
@@ -308,21 +306,17 @@ fn read_key_set(
         section.fault("jwks_url", problem);
     }
     let limits = (second / 10, 86_400 * second);
-    let config = KeySetConfig {
-        // A missing address is a fault below; the value is then never used.
-        url: url.clone().or_else(|| Url::parse("http://localhost/").ok())?,
-        refresh_interval: section.get("jwks_refresh_interval", 300 * second, |raw| {
-            // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.
-            duration(raw, limits.0, 600 * second)
-        }),
-        max_age: section
-            .get("jwks_max_age", limits.1, |raw| duration(raw, limits.0, 30 * limits.1)),
-        cool_down: section
-            .get("jwks_cool_down", 5 * second, |raw| duration(raw, limits.0, 600 * second)),
-        fetch_timeout: section
-            .get("jwks_fetch_timeout", 5 * second, |raw| duration(raw, limits.0, 60 * second)),
-    };
-    if config.max_age < config.refresh_interval {
+    // All keys are read, with or without an address: a wrong one is a fault in any case.
+    let (shortest, day) = (second / 10, 86_400 * second);
+    // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.
+    let refresh_interval = section
+        .get("jwks_refresh_interval", 300 * second, |raw| duration(raw, shortest, 600 * second));
+    let max_age = section.get("jwks_max_age", day, |raw| duration(raw, shortest, 30 * day));
+    let cool_down =
+        section.get("jwks_cool_down", 5 * second, |raw| duration(raw, shortest, 600 * second));
+    let fetch_timeout =
+        section.get("jwks_fetch_timeout", 5 * second, |raw| duration(raw, shortest, 60 * second));
+    if max_age < refresh_interval {
         section.fault(
             "jwks_max_age",
             "must not be shorter than auth.jwks_refresh_interval".to_owned(),
@@ -334,7 +328,7 @@ fn read_key_set(
             "is empty and so is auth.hs256_secret: no token could ever be verified".to_owned(),
         );
     }
-    url.map(|_| config)
+    url.map(|url| KeySetConfig { url, refresh_interval, max_age, cool_down, fetch_timeout })
 }
 
 fn non_empty(raw: Raw) -> Result<String, String> {
@@ -375,7 +369,7 @@ fn read_admin_keys(section: &mut Section<'_>) -> Vec<Secret> {
 fn optional_claim(raw: Raw) -> Result<Option<String>, String> {
     match text(raw)? {
         none if none.is_empty() => Ok(None),
-        some => organisation_claim(Raw::Environment(some)).map(Some),
+        some => organisation_claim(Raw::Text(some)).map(Some),
     }
 }
 

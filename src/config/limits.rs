@@ -194,10 +194,10 @@ fn overrides(
     let wanted = "must be a section for each organisation, such as \
                   [limits.organisations.acme] with push_in_flight = 512";
     let table = match raw {
-        Raw::File(Value::Table(table)) => table,
-        Raw::File(other) => return Err(format!("{wanted}, not {}", kind(&other))),
+        Raw::Toml(Value::Table(table)) => table,
+        Raw::Toml(other) => return Err(format!("{wanted}, not {}", kind(&other))),
         // As an inline table, such as {acme = {push_in_flight = 512}}.
-        Raw::Environment(text) => {
+        Raw::Text(text) => {
             let written = format!("organisations = {text}").parse::<Table>();
             match written.ok().and_then(|mut table| table.remove("organisations")) {
                 Some(Value::Table(table)) => table,
@@ -232,7 +232,7 @@ fn one_override(
     let mut own = each;
     for (key, value) in table {
         let set = if KEYS.contains(&key.as_str()) {
-            own.set(&key, Raw::File(value))
+            own.set(&key, Raw::Toml(value))
         } else {
             Err(format!("is unknown; there are {}", KEYS.join(", ")))
         };

@@ -206,10 +206,11 @@ pub(super) struct Section<'a> {
     warnings: &'a mut Vec<Fault>,
 }
 
-/// A raw value: from the file with its type, or from the environment as text.
+/// A raw value: a TOML value with its type, or a text that says it, from the environment or from
+/// within a value.
 pub(super) enum Raw {
-    File(Value),
-    Environment(String),
+    Toml(Value),
+    Text(String),
 }
 
 impl Section<'_> {
@@ -284,13 +285,13 @@ impl Section<'_> {
 
     fn take(&mut self, key: &str) -> Option<Raw> {
         self.known.push(key.to_owned());
-        let in_file = self.table.remove(key).map(Raw::File);
+        let in_file = self.table.remove(key).map(Raw::Toml);
         if in_file.is_some() || self.environment.contains_key(key) {
             self.said.insert(key.to_owned());
         }
         let Some(text) = self.environment.remove(key) else { return in_file };
         self.from_environment.insert(key.to_owned(), Environment::name(self.name, key));
-        Some(Raw::Environment(text))
+        Some(Raw::Text(text))
     }
 
     /// Notes what is wrong with the value of a key, named as it was set.

@@ -149,7 +149,7 @@ fn of_upstream(upstream: &UpstreamConfig) -> Vec<Url> {
 }
 
 fn ruler_url(address: String) -> Result<Url, String> {
-    let read = url(Raw::Environment(address.clone()), "http://mimir.internal:8080")?;
+    let read = url(Raw::Text(address.clone()), "http://mimir.internal:8080")?;
     if read.path() != "/" {
         return Err(format!("'{address}' must have no path"));
     }
@@ -184,11 +184,11 @@ fn count(raw: Raw) -> Result<usize, String> {
 fn share(raw: Raw) -> Result<f64, String> {
     let wanted = || "must be a share from 0 to 1, such as 0.5".to_owned();
     let share = match raw {
-        Raw::File(toml::Value::Float(share)) => share,
-        Raw::File(toml::Value::Integer(0)) => 0.0,
-        Raw::File(toml::Value::Integer(1)) => 1.0,
-        Raw::Environment(text) => text.parse().map_err(|_| wanted())?,
-        Raw::File(_) => return Err(wanted()),
+        Raw::Toml(toml::Value::Float(share)) => share,
+        Raw::Toml(toml::Value::Integer(0)) => 0.0,
+        Raw::Toml(toml::Value::Integer(1)) => 1.0,
+        Raw::Text(text) => text.parse().map_err(|_| wanted())?,
+        Raw::Toml(_) => return Err(wanted()),
     };
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(wanted()) }
 }

@@ -17,8 +17,8 @@ pub(super) const MIN_SECRET_BYTES: usize = 32;
 /// Reads the value of the file or of the environment.
 pub(super) fn read(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
-        Raw::File(Value::String(text)) | Raw::Environment(text) => of_text(&text),
-        other @ Raw::File(_) => of_list(list(other)?),
+        Raw::Toml(Value::String(text)) | Raw::Text(text) => of_text(&text),
+        other @ Raw::Toml(_) => of_list(list(other)?),
     }
 }
 
@@ -27,7 +27,7 @@ pub(super) fn read(raw: Raw) -> Result<Vec<String>, String> {
 pub(super) fn of_text(text: &str) -> Result<Vec<String>, String> {
     let text = text.trim();
     if text.starts_with('[') {
-        match list(Raw::Environment(text.to_owned())) {
+        match list(Raw::Text(text.to_owned())) {
             Ok(items) => return of_list(items),
             // A secret may begin with a bracket, too.
             Err(_) if text.ends_with(']') || text.contains(is_separator) => {

@@ -2,18 +2,16 @@
 
 mod consul;
 mod health;
-mod retry;
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use super::reader::{Raw, Section};
-use super::values::{duration, number, url};
+use super::values::{KIB, MIB, duration, number, size, url};
 
 pub use consul::ConsulConfig;
 pub use health::HealthConfig;
-pub use retry::RetryConfig;
 
 /// Where Mimir is and how long it may take.
 #[derive(Clone, Debug)]
@@ -53,6 +51,19 @@ pub struct Upstream {
     pub authority: HeaderValue,
 }
 
+/// How much is kept of requests and how many are repeated.
+#[derive(Clone, Debug)]
+pub struct RetryConfig {
+    /// Repeats for each hundred requests.
+    pub percent: usize,
+    /// Repeats that each worker can save up; one comes back each second.
+    pub reserve: usize,
+    /// The largest body that is kept so that it can be sent again.
+    pub buffer_bytes: usize,
+    /// What all bodies of one worker that are kept may take together.
+    pub buffer_total_bytes: usize,
+}
+
 pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     let second = Duration::from_secs(1);
     let tenth = second / 10;
@@ -79,12 +90,29 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
         pass_headers: section.get_list("pass_headers", Vec::new(), pass_header),
         health: health::read(section),
-        retry: retry::read(section),
+        retry: read_retry(section),
     }
 }
 
+fn read_retry(section: &mut Section<'_>) -> RetryConfig {
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let config = RetryConfig {
+        percent: section.get("retry_percent", 20, |raw| number(raw, 0, 100)),
+        reserve: section.get("retry_reserve", 10, |raw| number(raw, 0, 10_000)),
+        buffer_bytes: section
+            .get("replay_buffer_bytes", bytes(128 * KIB), |raw| size(raw, 0, 16 * MIB).map(bytes)),
+        buffer_total_bytes: section
+            .get("replay_total_bytes", bytes(16 * MIB), |raw| size(raw, 0, 1024 * MIB).map(bytes)),
+    };
+    if config.buffer_total_bytes < config.buffer_bytes {
+        let problem = "must not be smaller than upstream.replay_buffer_bytes";
+        section.fault("replay_total_bytes", problem.to_owned());
+    }
+    config
+}
+
 fn upstream(text: String) -> Result<Upstream, String> {
-    let address = url(Raw::Environment(text.clone()), "http://mimir.internal:8080")?;
+    let address = url(Raw::Text(text.clone()), "http://mimir.internal:8080")?;
     if address.scheme() != "http" {
         return Err(format!(
             "'{text}' must begin with http://: Mimir serves plain HTTP on a private network"

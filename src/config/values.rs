@@ -37,25 +37,25 @@ impl fmt::Debug for Secret {
 
 pub(super) fn text(raw: Raw) -> Result<String, String> {
     match raw {
-        Raw::File(Value::String(text)) | Raw::Environment(text) => Ok(text),
-        Raw::File(other) => Err(format!("must be a text, not {}", kind(&other))),
+        Raw::Toml(Value::String(text)) | Raw::Text(text) => Ok(text),
+        Raw::Toml(other) => Err(format!("must be a text, not {}", kind(&other))),
     }
 }
 
 pub(super) fn switch(raw: Raw) -> Result<bool, String> {
     match raw {
-        Raw::File(Value::Boolean(on)) => Ok(on),
-        Raw::Environment(text) => text.parse().map_err(|_| "must be true or false".to_owned()),
-        Raw::File(other) => Err(format!("must be true or false, not {}", kind(&other))),
+        Raw::Toml(Value::Boolean(on)) => Ok(on),
+        Raw::Text(text) => text.parse().map_err(|_| "must be true or false".to_owned()),
+        Raw::Toml(other) => Err(format!("must be true or false, not {}", kind(&other))),
     }
 }
 
 pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> {
     let wanted = || format!("must be a whole number from {min} to {max}");
     let number = match raw {
-        Raw::File(Value::Integer(number)) => usize::try_from(number).map_err(|_| wanted())?,
-        Raw::Environment(text) => text.parse().map_err(|_| wanted())?,
-        Raw::File(_) => return Err(wanted()),
+        Raw::Toml(Value::Integer(number)) => usize::try_from(number).map_err(|_| wanted())?,
+        Raw::Text(text) => text.parse().map_err(|_| wanted())?,
+        Raw::Toml(_) => return Err(wanted()),
     };
     if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
@@ -63,24 +63,24 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
 /// A list of texts; in the environment written as in the file, or separated by commas.
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
-        Raw::Environment(text) if text.trim_start().starts_with('[') => {
+        Raw::Text(text) if text.trim_start().starts_with('[') => {
             let written = format!("list = {text}").parse::<toml::Table>();
             let value = written.ok().and_then(|mut table| table.remove("list"));
-            list(Raw::File(value.ok_or("must be a list such as [\"a\", \"b\"], or a,b")?))
+            list(Raw::Toml(value.ok_or("must be a list such as [\"a\", \"b\"], or a,b")?))
         }
-        Raw::File(Value::Array(items)) => items
+        Raw::Toml(Value::Array(items)) => items
             .into_iter()
             .map(|item| match item {
                 Value::String(text) => Ok(text),
                 other => Err(format!("must be a list of texts; one item is {}", kind(&other))),
             })
             .collect(),
-        Raw::Environment(text) => Ok(text
+        Raw::Text(text) => Ok(text
             .split(',')
             .map(|item| item.trim().to_owned())
             .filter(|item| !item.is_empty())
             .collect()),
-        Raw::File(other) => Err(format!("must be a list of texts, not {}", kind(&other))),
+        Raw::Toml(other) => Err(format!("must be a list of texts, not {}", kind(&other))),
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) fn size(raw: Raw, min: u64, max: u64) -> Result<u64, String> {
         )
     };
     let size = match raw {
-        Raw::File(Value::Integer(bytes)) => u64::try_from(bytes).ok(),
+        Raw::Toml(Value::Integer(bytes)) => u64::try_from(bytes).ok(),
         other => text(other).ok().and_then(|text| parse_size(&text)),
     };
     size.filter(|size| (min..=max).contains(size)).ok_or_else(wanted)
@@ -226,7 +226,7 @@ mod tests {
     fn an_address_is_told_by_the_example_of_its_own_key() {
         for wrong in ["http://", "http://m:99999", "http://u:p@m", "m:8080", "", "http://m x"] {
             let example = "http://mimir.internal:8080";
-            let problem = url(Raw::Environment(wrong.to_owned()), example).unwrap_err();
+            let problem = url(Raw::Text(wrong.to_owned()), example).unwrap_err();
             assert!(problem.contains(example) && !problem.contains("password"), "{problem}");
         }
     }
@@ -249,14 +249,11 @@ mod tests {
             "ftp://secret",
             "https://host/?apikey=secret",
         ] {
-            let problem = url(Raw::Environment(text.to_owned()), "https://a.example").unwrap_err();
+            let problem = url(Raw::Text(text.to_owned()), "https://a.example").unwrap_err();
             assert!(!problem.contains("secret"), "{problem}");
         }
         for right in ["http://[::1]:8080", "http://[fdaa:0:1::3]/", "https://a.b/c%20d"] {
-            assert!(
-                url(Raw::Environment(right.to_owned()), "https://a.example").is_ok(),
-                "{right}"
-            );
+            assert!(url(Raw::Text(right.to_owned()), "https://a.example").is_ok(), "{right}");
         }
     }
 

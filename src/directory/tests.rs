@@ -22,12 +22,12 @@ struct Scene {
     feed: Arc<Feed>,
 }
 
-const RULES: Rules = Rules {
+const RULES: CachePolicy = CachePolicy {
     ttl: Duration::from_secs(300),
     absence_ttl: Duration::from_secs(5),
     stale_max_age: Duration::from_secs(3600),
     entries: 1000,
-    patience: Duration::from_secs(5),
+    read_timeout: Duration::from_secs(5),
 };
 
 fn scene() -> Scene {
@@ -267,7 +267,7 @@ async fn who_is_known_waits_for_a_second_at_most() {
     sleep(Duration::from_secs(60)).await;
     let began = Instant::now();
     assert!(matches!(scene.directory.find(&1).await.unwrap().origin, Origin::Stale(_)));
-    assert!(began.elapsed() <= STALE_PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() <= STALE_READ_TIMEOUT, "{:?}", began.elapsed());
 }
 
 // One kind of thing that cannot be reached is enough: the others need not find out by themselves.

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::edge::{REQUEST_ID, RequestId};
 use crate::mimir;
-use crate::tenancy::Tenants;
+use crate::tenancy::TenantHeader;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -15,7 +15,7 @@ pub(super) fn for_upstream(
     client: &HeaderMap,
     pass: &[HeaderName],
     id: &RequestId,
-    tenants: &Tenants,
+    tenants: &TenantHeader,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {

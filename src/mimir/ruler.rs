@@ -20,7 +20,7 @@ mod path;
 mod quoting;
 mod refusal;
 mod retry;
-mod tenants;
+mod tenant_splitter;
 mod transport;
 mod write;
 
@@ -34,7 +34,7 @@ pub use limits::RulerLimits;
 pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
 pub use path::{MAX_NAME_BYTES, is_addressable};
-pub use refusal::{Refusal, read_refusal};
+pub use refusal::{GroupRefusal, read_refusal};
 pub use retry::{MAX_DELAY, next_delay};
 pub use transport::RulerConfig;
 pub use write::write_group;

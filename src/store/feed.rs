@@ -22,7 +22,7 @@ use crate::tenancy::{OrganisationId, UserId};
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum TableChange {
     /// Anything may have: the feed begins, or ends.
     Anything,
     /// One user's memberships.
@@ -103,7 +103,7 @@ impl Feed {
     pub async fn run(
         &self,
         store: Store,
-        on_change: impl Fn(Change),
+        on_change: impl Fn(TableChange),
         cancelled: CancellationToken,
     ) {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
@@ -115,7 +115,7 @@ impl Feed {
             if self.is_connected() {
                 backoff.reset();
                 self.end();
-                on_change(Change::Anything);
+                on_change(TableChange::Anything);
             }
             if let Err(error) = listened {
                 self.note_away(matches!(error, StoreError::Unreachable(_)));
@@ -128,12 +128,16 @@ impl Feed {
         }
     }
 
-    async fn listen(&self, store: &Store, on_change: &impl Fn(Change)) -> Result<(), StoreError> {
+    async fn listen(
+        &self,
+        store: &Store,
+        on_change: &impl Fn(TableChange),
+    ) -> Result<(), StoreError> {
         let connecting = timeout(LONGEST_START, store.listener()).await;
         let mut listener = connecting.map_err(|_| lost("no answer"))??;
         self.begin();
         tracing::info!("Changes are heard of");
-        on_change(Change::Anything);
+        on_change(TableChange::Anything);
         let mut next_beat = Instant::now() + HEARTBEAT;
         loop {
             tokio::select! {
@@ -234,7 +238,7 @@ impl Store {
 }
 
 /// Reads a payload: a kind of thing, and which one. One that cannot be read is somebody else's.
-fn read(notification: &PgNotification) -> Option<Change> {
+fn read(notification: &PgNotification) -> Option<TableChange> {
     let change = parse(notification.payload());
     if change.is_none() {
         tracing::warn!(payload = notification.payload(), "Notification not understood");
@@ -242,25 +246,27 @@ fn read(notification: &PgNotification) -> Option<Change> {
     change
 }
 
-fn parse(payload: &str) -> Option<Change> {
+fn parse(payload: &str) -> Option<TableChange> {
     let (kind, key) = payload.split_once(' ').unwrap_or((payload, ""));
     let key = key.trim();
     Some(match (kind, key) {
-        ("membership", "") => Change::Memberships,
+        ("membership", "") => TableChange::Memberships,
         // A key that cannot be read is still a change.
         ("membership", key) => Uuid::try_parse(key)
-            .map_or(Change::Memberships, |user| Change::Membership(UserId(user))),
-        ("device_key", "") => Change::DeviceKeys,
+            .map_or(TableChange::Memberships, |user| TableChange::Membership(UserId(user))),
+        ("device_key", "") => TableChange::DeviceKeys,
         ("device_key", key) => {
-            hash(key).map_or(Change::DeviceKeys, |hash| Change::DeviceKey(Box::new(hash)))
+            hash(key).map_or(TableChange::DeviceKeys, |hash| TableChange::DeviceKey(Box::new(hash)))
         }
-        ("revocation", _) => Change::Revocations,
-        ("session", "") => Change::Sessions,
-        ("session", key) => Uuid::try_parse(key).map_or(Change::Sessions, Change::Session),
+        ("revocation", _) => TableChange::Revocations,
+        ("session", "") => TableChange::Sessions,
+        ("session", key) => {
+            Uuid::try_parse(key).map_or(TableChange::Sessions, TableChange::Session)
+        }
         ("alert_rule", key) => {
-            OrganisationId::parse(key).map_or(Change::AllAlertRules, Change::AlertRules)
+            OrganisationId::parse(key).map_or(TableChange::AllAlertRules, TableChange::AlertRules)
         }
-        ("alert_rule_request", _) => Change::AlertRuleRequest,
+        ("alert_rule_request", _) => TableChange::AlertRuleRequest,
         _ => return None,
     })
 }
@@ -280,26 +286,26 @@ mod tests {
     #[test]
     fn a_payload_says_what_changed() {
         let id = Uuid::new_v4();
-        assert_eq!(parse("membership"), Some(Change::Memberships));
-        assert_eq!(parse(&format!("membership {id}")), Some(Change::Membership(UserId(id))));
+        assert_eq!(parse("membership"), Some(TableChange::Memberships));
+        assert_eq!(parse(&format!("membership {id}")), Some(TableChange::Membership(UserId(id))));
         let digits = "ab".repeat(32);
         assert_eq!(
             parse(&format!("device_key \\x{digits}")),
-            Some(Change::DeviceKey(Box::new([0xab; 32])))
+            Some(TableChange::DeviceKey(Box::new([0xab; 32])))
         );
-        assert_eq!(parse("revocation"), Some(Change::Revocations));
-        assert_eq!(parse(&format!("session {id}")), Some(Change::Session(id)));
+        assert_eq!(parse("revocation"), Some(TableChange::Revocations));
+        assert_eq!(parse(&format!("session {id}")), Some(TableChange::Session(id)));
         for unreadable in ["device_key ab", "device_key \\xabc", "device_key \\253\\253"] {
-            assert_eq!(parse(unreadable), Some(Change::DeviceKeys), "{unreadable:?}");
+            assert_eq!(parse(unreadable), Some(TableChange::DeviceKeys), "{unreadable:?}");
         }
-        assert_eq!(parse("membership x"), Some(Change::Memberships));
-        assert_eq!(parse("session x"), Some(Change::Sessions));
+        assert_eq!(parse("membership x"), Some(TableChange::Memberships));
+        assert_eq!(parse("session x"), Some(TableChange::Sessions));
         let acme = OrganisationId::parse("acme").unwrap();
-        assert_eq!(parse("alert_rule acme"), Some(Change::AlertRules(acme)));
+        assert_eq!(parse("alert_rule acme"), Some(TableChange::AlertRules(acme)));
         for unnamed in ["alert_rule", "alert_rule a b", "alert_rule ä"] {
-            assert_eq!(parse(unnamed), Some(Change::AllAlertRules), "{unnamed:?}");
+            assert_eq!(parse(unnamed), Some(TableChange::AllAlertRules), "{unnamed:?}");
         }
-        assert_eq!(parse("alert_rule_request"), Some(Change::AlertRuleRequest));
+        assert_eq!(parse("alert_rule_request"), Some(TableChange::AlertRuleRequest));
         for strange in ["", "alert", "memberships"] {
             assert_eq!(parse(strange), None, "{strange:?}");
         }

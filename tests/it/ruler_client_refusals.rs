@@ -1,10 +1,10 @@
 use harness::Mimir;
-use mimir_tenant_proxy::mimir::ruler::{AlertingRule, PromDuration, Refusal, RulerError};
+use mimir_tenant_proxy::mimir::ruler::{AlertingRule, GroupRefusal, PromDuration, RulerError};
 
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule, texts};
 
 /// What a group of a valid rule and then these rules is refused for.
-async fn refusal_of(rules: impl IntoIterator<Item = AlertingRule>) -> Refusal {
+async fn refusal_of(rules: impl IntoIterator<Item = AlertingRule>) -> GroupRefusal {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let rules = [rule("Valid", "up")].into_iter().chain(rules).collect();
@@ -12,12 +12,17 @@ async fn refusal_of(rules: impl IntoIterator<Item = AlertingRule>) -> Refusal {
     assert_eq!(client.list(&tenant).await.unwrap().ours, []);
     match error {
         RulerError::Refused(refusal) => refusal,
-        other => Refusal::Other(format!("it is no refusal: {other}")),
+        other => GroupRefusal::Other(format!("it is no refusal: {other}")),
     }
 }
 
-fn at_rule(index: usize, alert: &str, reason: &str, position: Option<(usize, usize)>) -> Refusal {
-    Refusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
+fn at_rule(
+    index: usize,
+    alert: &str,
+    reason: &str,
+    position: Option<(usize, usize)>,
+) -> GroupRefusal {
+    GroupRefusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
 }
 
 // Mimir's words are pinned, so that a newer Mimir that says it differently is noticed.
@@ -112,7 +117,7 @@ async fn a_rule_is_known_by_its_index_whatever_it_is_called() {
         &"long ".repeat(10_000),
     ] {
         let refusal = refusal_of([rule(alert, expr)]).await;
-        let Refusal::Rule { index, alert: named, position, .. } = &refusal else {
+        let GroupRefusal::Rule { index, alert: named, position, .. } = &refusal else {
             panic!("{refusal:?}")
         };
         assert_eq!((*index, named.as_str(), *position), (1, alert, Some((1, 11))));
@@ -122,7 +127,7 @@ async fn a_rule_is_known_by_its_index_whatever_it_is_called() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told_with_their_numbers() {
     let too_many = refusal_of((0..20).map(|_| rule("A", "up"))).await;
-    assert_eq!(too_many, Refusal::TooManyRules { limit: 20, actual: 21 });
+    assert_eq!(too_many, GroupRefusal::TooManyRules { limit: 20, actual: 21 });
 
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
@@ -130,7 +135,7 @@ async fn limits_are_told_with_their_numbers() {
     mimir.override_limits(tenant.as_str(), limits).await;
     let refused = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
     let (limit, actual) = (PromDuration::from_millis(90_000), PromDuration::from_millis(60_000));
-    assert_eq!(refused, Err(RulerError::Refused(Refusal::IntervalTooShort { limit, actual })));
+    assert_eq!(refused, Err(RulerError::Refused(GroupRefusal::IntervalTooShort { limit, actual })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +146,7 @@ async fn at_exactly_the_limit_even_an_update_is_refused() {
     for number in 0..70 {
         client.set_group(&tenant, &valid(number)).await.unwrap();
     }
-    let refused = Err(RulerError::Refused(Refusal::TooManyGroups { limit: 70, actual: 71 }));
+    let refused = Err(RulerError::Refused(GroupRefusal::TooManyGroups { limit: 70, actual: 71 }));
     assert_eq!(client.set_group(&tenant, &valid(3)).await, refused);
     assert_eq!(client.set_group(&tenant, &valid(70)).await, refused);
     // One less, and an update goes through.
@@ -170,5 +175,5 @@ async fn a_group_without_rules_is_refused_in_mimirs_words() {
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let refused = client.set_group(&tenant, &group("g", Vec::new())).await;
     let words = "invalid rules configuration: rule group 'g' has no rules".to_owned();
-    assert_eq!(refused, Err(RulerError::Refused(Refusal::Other(words))));
+    assert_eq!(refused, Err(RulerError::Refused(GroupRefusal::Other(words))));
 }

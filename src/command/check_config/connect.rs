@@ -14,7 +14,7 @@ use crate::http_client::{self, read_start};
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::store::{RolesInUse, Store, StoreError};
 use crate::telemetry::causes;
-use crate::tenancy::{Role, TenantId, Tenants};
+use crate::tenancy::{Role, TenantHeader, TenantId};
 
 /// A tenant that nobody has. To read from it makes nothing.
 const TENANT: &str = "mimir-tenant-proxy-check";
@@ -206,7 +206,7 @@ enum Fault {
 
 /// Whether one instance is ready, keeps tenants apart, takes our header, and what it is.
 async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault> {
-    let get = async |path: &str, tenants: Option<&Tenants>| {
+    let get = async |path: &str, tenants: Option<&TenantHeader>| {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, instance.authority.clone());
         if let Some(tenants) = tenants {
@@ -242,7 +242,7 @@ async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault
             return Err(Fault::Away(problem));
         }
     }
-    let (status, text) = get(labels, Some(&Tenants::from(tenant))).await?;
+    let (status, text) = get(labels, Some(&TenantHeader::from(tenant))).await?;
     if !status.is_success() {
         let problem = format!("with X-Scope-OrgID it answers {status}: {}", first_line(&text));
         let is_final = status.is_client_error();

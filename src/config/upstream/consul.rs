@@ -29,7 +29,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ConsulConfig> {
         let is_empty = text.is_empty();
         is_asked = !is_empty;
         let parse =
-            || url(Raw::Environment(text), "http://consul.internal:8500").map(Some).map_err(wanted);
+            || url(Raw::Text(text), "http://consul.internal:8500").map(Some).map_err(wanted);
         if is_empty { Ok(None) } else { parse() }
     });
     let service = section.get("consul_service", String::new(), text);

@@ -63,5 +63,5 @@ fn off_or(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
     if text == "0s" {
         return Ok(Duration::ZERO);
     }
-    duration(Raw::Environment(text), min, max).map_err(|problem| format!("{problem}, or \"0s\""))
+    duration(Raw::Text(text), min, max).map_err(|problem| format!("{problem}, or \"0s\""))
 }

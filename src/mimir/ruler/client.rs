@@ -7,11 +7,11 @@ use serde::Deserialize;
 
 use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
-use super::tenants::Tenants;
+use super::tenant_splitter::TenantSplitter;
 use super::transport::{Ask, Transport, retry_after};
 use super::{
-    Listed, RawListing, Refusal, RuleGroup, RulerConfig, RulerError, RulerLimits, read_refusal,
-    write_group,
+    GroupRefusal, Listed, RawListing, RuleGroup, RulerConfig, RulerError, RulerLimits,
+    read_refusal, write_group,
 };
 use crate::tenancy::TenantId;
 
@@ -105,7 +105,7 @@ impl RulerClient {
         if response.status() != StatusCode::OK {
             return Err(self.transport.error(response).await);
         }
-        let mut tenants = Tenants::default();
+        let mut tenants = TenantSplitter::default();
         while let Some(piece) = self.transport.piece(&mut response).await? {
             tenants.push(&piece);
             while let Some((tenant, listing)) = tenants.next_tenant() {
@@ -127,7 +127,7 @@ impl RulerClient {
         // Mimir would take it and then not delete it.
         addressable(&group.name)?;
         if group.name.len() > MAX_NAME_BYTES {
-            return Err(RulerError::Refused(Refusal::Other(format!(
+            return Err(RulerError::Refused(GroupRefusal::Other(format!(
                 "a group's name may be {MAX_NAME_BYTES} bytes long, and this one has {}",
                 group.name.len()
             ))));
@@ -143,7 +143,7 @@ impl RulerClient {
             }
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let message = self.transport.message(response).await?;
-                Err(RulerError::Refused(Refusal::Other(format!(
+                Err(RulerError::Refused(GroupRefusal::Other(format!(
                     "the group is too long: {message}"
                 ))))
             }
@@ -233,7 +233,7 @@ fn addressable(name: &str) -> Result<(), RulerError> {
     if is_addressable(name) {
         return Ok(());
     }
-    Err(RulerError::Refused(Refusal::Other(format!(
+    Err(RulerError::Refused(GroupRefusal::Other(format!(
         "a group cannot be called {name:?}: Mimir reads names as paths; choose a plain name"
     ))))
 }

@@ -26,7 +26,7 @@ pub enum RulerError {
     },
     /// Mimir will not take the group, however often it is asked.
     #[error("mimir refused: {0}")]
-    Refused(#[source] Refusal),
+    Refused(#[source] GroupRefusal),
     /// An expression is no `PromQL`.
     #[error("invalid expression{}: {message}", position(*.line, *.column))]
     InvalidExpression {

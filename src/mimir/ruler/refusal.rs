@@ -11,7 +11,7 @@ use super::quoting::{quoted, unquote};
 
 /// Why Mimir refused a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum GroupRefusal {
     /// One rule is wrong; without it the group may be taken, or another rule be named.
     #[error("rule {index} ({alert:?}): {reason}{}", at(*.position))]
     Rule {
@@ -58,22 +58,22 @@ fn at(position: Option<(usize, usize)>) -> String {
 }
 
 /// Reads the text of a refusal.
-pub fn read_refusal(text: &str) -> Refusal {
+pub fn read_refusal(text: &str) -> GroupRefusal {
     let text = text.strip_suffix('\n').unwrap_or(text);
     rule(text)
         .or_else(|| {
             let (limit, actual) = limit(text, "per-user rules per rule group")?;
-            Some(Refusal::TooManyRules { limit, actual })
+            Some(GroupRefusal::TooManyRules { limit, actual })
         })
         .or_else(|| {
             let (limit, actual) = limit(text, "per-user rule groups")?;
-            Some(Refusal::TooManyGroups { limit, actual })
+            Some(GroupRefusal::TooManyGroups { limit, actual })
         })
         .or_else(|| {
             let (limit, actual) = limit(text, "per-user minimum rule evaluation interval")?;
-            Some(Refusal::IntervalTooShort { limit, actual })
+            Some(GroupRefusal::IntervalTooShort { limit, actual })
         })
-        .unwrap_or_else(|| Refusal::Other(text.to_owned()))
+        .unwrap_or_else(|| GroupRefusal::Other(text.to_owned()))
 }
 
 /// `per-user rule groups limit (limit: 70 actual: 71) exceeded`
@@ -85,7 +85,7 @@ fn limit<T: FromStr>(text: &str, what: &str) -> Option<(T, T)> {
 
 /// `5:9: group "g", rule 0, "A": could not parse expression: 1:6: parse error: …`, and so on for
 /// every fault of every rule, parted by `, `.
-fn rule(text: &str) -> Option<Refusal> {
+fn rule(text: &str) -> Option<GroupRefusal> {
     let (marker, fault) = Marker::read(text)?;
     let alert = unquote(marker.alert);
     // A rule's faults come in no certain order; its author should read the same every time.
@@ -101,7 +101,7 @@ fn rule(text: &str) -> Option<Refusal> {
     }
     reasons.sort();
     reasons.dedup();
-    Some(Refusal::Rule { index: marker.index, alert, reason: reasons.join("; "), position })
+    Some(GroupRefusal::Rule { index: marker.index, alert, reason: reasons.join("; "), position })
 }
 
 /// What stands before every fault.
@@ -213,8 +213,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn rule(index: usize, alert: &str, reason: &str, position: Option<(usize, usize)>) -> Refusal {
-        Refusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
+    fn rule(
+        index: usize,
+        alert: &str,
+        reason: &str,
+        position: Option<(usize, usize)>,
+    ) -> GroupRefusal {
+        GroupRefusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
     }
 
     // tests/it/ruler_client.rs sees these texts at the real Mimir.
@@ -222,18 +227,18 @@ mod tests {
     fn limits_are_read() {
         assert_eq!(
             read_refusal("per-user rules per rule group limit (limit: 20 actual: 21) exceeded\n"),
-            Refusal::TooManyRules { limit: 20, actual: 21 }
+            GroupRefusal::TooManyRules { limit: 20, actual: 21 }
         );
         assert_eq!(
             read_refusal("per-user rule groups limit (limit: 70 actual: 71) exceeded"),
-            Refusal::TooManyGroups { limit: 70, actual: 71 }
+            GroupRefusal::TooManyGroups { limit: 70, actual: 71 }
         );
         let (limit, actual) = (PromDuration::from_millis(60_000), PromDuration::from_millis(1_000));
         assert_eq!(
             read_refusal(
                 "per-user minimum rule evaluation interval limit (limit: 1m actual: 1s) exceeded"
             ),
-            Refusal::IntervalTooShort { limit, actual }
+            GroupRefusal::IntervalTooShort { limit, actual }
         );
     }
 
@@ -299,7 +304,7 @@ mod tests {
     #[test]
     fn a_text_within_a_rule_has_no_other_rule_blamed() {
         let text = r#"5:9: group "g", rule 2, "x\", rule 0, \"y": could not parse expression: 1:3: parse error: unexpected ", group "g", rule 0, "A": bad""#;
-        let Refusal::Rule { index, alert, .. } = read_refusal(text) else { panic!("{text}") };
+        let GroupRefusal::Rule { index, alert, .. } = read_refusal(text) else { panic!("{text}") };
         assert_eq!((index, alert.as_str()), (2, r#"x", rule 0, "y"#));
     }
 
@@ -313,7 +318,7 @@ mod tests {
             r#"group "g", rule 99999999999999999999, "A": x"#,
             "per-user rule groups limit (limit: seventy actual: 71) exceeded",
         ] {
-            assert_eq!(read_refusal(text), Refusal::Other(text.to_owned()));
+            assert_eq!(read_refusal(text), GroupRefusal::Other(text.to_owned()));
         }
     }
 
@@ -341,7 +346,7 @@ mod tests {
             let quote = |text: &str| format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
             let text = format!("1:2: group {}, rule {index}, {}: {fault}", quote(&group), quote(&alert));
             match read_refusal(&text) {
-                Refusal::Rule { index: read, alert: named, .. } => {
+                GroupRefusal::Rule { index: read, alert: named, .. } => {
                     prop_assert_eq!((read, named), (index, alert));
                 }
                 other => prop_assert!(false, "{:?}", other),

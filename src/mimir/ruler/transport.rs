@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Refusal, RulerError};
+use super::{GroupRefusal, RulerError};
 use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::mimir::set_tenant;
 use crate::telemetry::causes;
@@ -166,7 +166,7 @@ fn address(base: &Url, path: &str) -> Result<Url, RulerError> {
     if url.path() == whole {
         Ok(url)
     } else {
-        Err(RulerError::Refused(Refusal::Other(format!("{path:?} cannot be asked for"))))
+        Err(RulerError::Refused(GroupRefusal::Other(format!("{path:?} cannot be asked for"))))
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Activation;
 use super::refused::Taken;
 use crate::mimir::ruler::{
-    AlertingRule, Refusal, RuleGroup, RulerError, RulerLimits, StoredGroup, StoredRule,
+    AlertingRule, GroupRefusal, RuleGroup, RulerError, RulerLimits, StoredGroup, StoredRule,
 };
 use crate::rules::desired::DesiredGroup;
 use crate::rules::diff::{Step, steps};
@@ -237,7 +237,7 @@ impl<W: World> Activation<'_, W> {
             match self.write(&wide, entries).await {
                 Ok(()) => return Ok(Widened::Done),
                 Err(WriteError::Ruler(RulerError::Refused(
-                    refusal @ Refusal::Rule { index, .. },
+                    refusal @ GroupRefusal::Rule { index, .. },
                 ))) if index < group.members.len() => {
                     self.refused(group, refusal, plan.others).await?;
                     return Ok(Widened::Refused);
@@ -316,7 +316,7 @@ impl<W: World> Activation<'_, W> {
         let mut is_replaced = false;
         let too_many = matches!(
             done,
-            Err(WriteError::Ruler(RulerError::Refused(Refusal::TooManyGroups { .. })))
+            Err(WriteError::Ruler(RulerError::Refused(GroupRefusal::TooManyGroups { .. })))
         );
         if too_many && matches!(step, Step::Replace(_)) {
             // Mimir judges the rules before it counts the groups: what it would refuse costs the group

@@ -1,7 +1,7 @@
 //! What follows from a refusal of Mimir's.
 
 use super::Activation;
-use crate::mimir::ruler::{Refusal, RulerLimits};
+use crate::mimir::ruler::{GroupRefusal, RulerLimits};
 use crate::rules::alert_rule::AlertRule;
 use crate::rules::desired::DesiredGroup;
 use crate::rules::refusal::in_words;
@@ -22,28 +22,28 @@ impl<W: World> Activation<'_, W> {
     pub(super) async fn refused(
         &mut self,
         group: &DesiredGroup,
-        refusal: Refusal,
+        refusal: GroupRefusal,
         others: usize,
     ) -> Result<Taken, Stop> {
         let limits = self.limits();
         match refusal {
-            Refusal::Rule { index, reason, position, .. } if index < group.members.len() => {
+            GroupRefusal::Rule { index, reason, position, .. } if index < group.members.len() => {
                 self.put_aside(&group.members[index], in_words(&reason, position));
                 self.look_for_others(group, index).await;
             }
-            Refusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
+            GroupRefusal::TooManyRules { limit, .. } if Some(limit) != limits.rules_per_group => {
                 let rules_per_group = Some(limit);
                 self.memory.learn_shown(RulerLimits { rules_per_group, groups: None });
                 return Ok(Taken::LimitShown);
             }
-            Refusal::TooManyGroups { limit, actual }
+            GroupRefusal::TooManyGroups { limit, actual }
                 if Some(self.total(limit, actual, others)) != limits.groups =>
             {
                 let groups = Some(self.total(limit, actual, others));
                 self.memory.learn_shown(RulerLimits { groups, rules_per_group: None });
                 return Ok(Taken::LimitShown);
             }
-            Refusal::IntervalTooShort { limit, .. } => {
+            GroupRefusal::IntervalTooShort { limit, .. } => {
                 for rule in &group.members {
                     let reason = format!(
                         "evaluation_interval {} is too short; {limit} is the shortest",

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
-    AlertingRule, PromDuration, Refusal, RuleGroup, RulerError, write_group,
+    AlertingRule, GroupRefusal, PromDuration, RuleGroup, RulerError, write_group,
 };
 use crate::rules::alert_rule::{RuleDefaults, content_hash};
 use crate::rules::digest_text;
@@ -127,21 +127,26 @@ impl Model {
         self.groups.values().map(group).collect()
     }
 
-    fn refusal(&self, group: &RuleGroup) -> Option<Refusal> {
+    fn refusal(&self, group: &RuleGroup) -> Option<GroupRefusal> {
         let is_bad = |rule: &AlertingRule| {
             rule.expr.starts_with("bad") || rule.annotations.values().any(|text| text == "{{")
         };
         if let Some(index) = group.rules.iter().position(is_bad) {
             let alert = group.rules[index].alert.clone();
-            return Some(Refusal::Rule { index, alert, reason: "bad".to_owned(), position: None });
+            return Some(GroupRefusal::Rule {
+                index,
+                alert,
+                reason: "bad".to_owned(),
+                position: None,
+            });
         }
         let actual = group.rules.len();
         if let Some(limit) = self.limits.rules_per_group.filter(|limit| actual > *limit) {
-            return Some(Refusal::TooManyRules { limit, actual });
+            return Some(GroupRefusal::TooManyRules { limit, actual });
         }
         let actual = self.groups.len() + 1;
         let limit = self.limits.groups.filter(|limit| actual > *limit)?;
-        Some(Refusal::TooManyGroups { limit, actual })
+        Some(GroupRefusal::TooManyGroups { limit, actual })
     }
 
     /// Says whether a write is done, and what comes of it.

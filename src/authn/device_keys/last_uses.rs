@@ -11,12 +11,12 @@ use crate::telemetry::Metrics;
 use crate::tenancy::DeviceId;
 
 #[derive(Default)]
-pub(super) struct Uses(Mutex<HashMap<DeviceId, i64>>);
+pub(super) struct LastUses(Mutex<HashMap<DeviceId, i64>>);
 
 /// Rows in one statement.
 const MOST_AT_ONCE: usize = 5000;
 
-impl Uses {
+impl LastUses {
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, i64>> {
         self.0.lock()
     }

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::backoff;
 use crate::telemetry::Metrics;
 
-pub(super) struct Strangers {
+pub(super) struct GuessDelay {
     addresses: Cache<IpAddr, Arc<Address>>,
     /// Refusals that are held back, of all addresses.
     waiting: AtomicU32,
@@ -38,14 +39,14 @@ const MOST_WAITING: u32 = 256;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const MOST_ADDRESSES: u64 = 10_000;
 
-impl Default for Strangers {
+impl Default for GuessDelay {
     fn default() -> Self {
         let addresses = Cache::builder().max_capacity(MOST_ADDRESSES).time_to_idle(FORGOTTEN_AFTER);
         Self { addresses: addresses.build(), waiting: AtomicU32::new(0) }
     }
 }
 
-impl Strangers {
+impl GuessDelay {
     /// An address has sent an unknown key: holds the answer back for as long as it has deserved.
     pub(super) async fn hold_back(&self, client: IpAddr, metrics: &Metrics) {
         let address = self.addresses.get_with(network(client), Arc::default);
@@ -85,7 +86,7 @@ impl Drop for Waiting<'_> {
 fn wait_after(unknown: u32) -> Duration {
     match unknown.checked_sub(FREE) {
         None => Duration::ZERO,
-        Some(more) => (FIRST_WAIT * 2_u32.pow(more.min(10))).min(LONGEST_WAIT),
+        Some(more) => backoff::ceiling(FIRST_WAIT, LONGEST_WAIT, more),
     }
 }
 
@@ -110,25 +111,25 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn wait(strangers: &Strangers, client: &str) -> Duration {
+    async fn wait(guess_delay: &GuessDelay, client: &str) -> Duration {
         let (began, metrics) = (Instant::now(), Metrics::register(&MetricNames::default()));
-        strangers.hold_back(ip(client), &metrics).await;
+        guess_delay.hold_back(ip(client), &metrics).await;
         began.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_guesses_waits_for_a_second_at_most() {
-        let strangers = Strangers::default();
+        let guess_delay = GuessDelay::default();
         for _ in 0..FREE {
-            assert_eq!(wait(&strangers, "10.0.0.1").await, Duration::ZERO);
+            assert_eq!(wait(&guess_delay, "10.0.0.1").await, Duration::ZERO);
         }
-        assert!(wait(&strangers, "10.0.0.1").await >= FIRST_WAIT);
+        assert!(wait(&guess_delay, "10.0.0.1").await >= FIRST_WAIT);
         for _ in 0..100 {
-            let longest = wait(&strangers, "10.0.0.1").await;
+            let longest = wait(&guess_delay, "10.0.0.1").await;
             assert!(longest < LONGEST_WAIT * 2, "{longest:?}");
         }
-        assert!(wait(&strangers, "10.0.0.1").await >= LONGEST_WAIT);
-        assert_eq!(wait(&strangers, "10.0.0.2").await, Duration::ZERO);
+        assert!(wait(&guess_delay, "10.0.0.1").await >= LONGEST_WAIT);
+        assert_eq!(wait(&guess_delay, "10.0.0.2").await, Duration::ZERO);
     }
 
     #[test]
@@ -141,27 +142,27 @@ mod tests {
     // What is held back holds memory of ours, for a stranger.
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait_at_once() {
-        let strangers = Arc::new(Strangers::default());
+        let guess_delay = Arc::new(GuessDelay::default());
         let metrics = Arc::new(Metrics::register(&MetricNames::default()));
         let flood = |address: u32, requests: u32| {
-            let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
+            let (guess_delay, metrics) = (Arc::clone(&guess_delay), Arc::clone(&metrics));
             (0..requests).map(move |_| {
-                let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
+                let (guess_delay, metrics) = (Arc::clone(&guess_delay), Arc::clone(&metrics));
                 let client = ip(&format!("10.0.0.{address}"));
-                tokio::spawn(async move { strangers.hold_back(client, &metrics).await })
+                tokio::spawn(async move { guess_delay.hold_back(client, &metrics).await })
             })
         };
         let mut tasks: Vec<_> = flood(1, 500).collect();
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(strangers.waiting.load(Ordering::Relaxed), MOST_WAITING_OF_ADDRESS);
+        assert_eq!(guess_delay.waiting.load(Ordering::Relaxed), MOST_WAITING_OF_ADDRESS);
         tasks.extend((2..60).flat_map(|address| flood(address, 100)));
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(strangers.waiting.load(Ordering::Relaxed), MOST_WAITING);
+        assert_eq!(guess_delay.waiting.load(Ordering::Relaxed), MOST_WAITING);
         let answered = tasks.iter().filter(|task| task.is_finished()).count();
         assert!(answered >= 500 + 58 * 100 - 256, "{answered}");
         // A client that goes away gives its place back.
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(strangers.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(guess_delay.waiting.load(Ordering::Relaxed), 0);
     }
 }

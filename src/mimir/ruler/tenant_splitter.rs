@@ -16,7 +16,7 @@ const INDENT: &str = "    ";
 
 /// What has come in and not yet been taken.
 #[derive(Default)]
-pub(super) struct Tenants {
+pub(super) struct TenantSplitter {
     buffer: Vec<u8>,
     /// Where the first entry that has not been taken begins.
     taken: usize,
@@ -32,7 +32,7 @@ type Tenant = (TenantId, RawListing);
 /// One tenant's part, with its line ends.
 struct Entry(Vec<u8>);
 
-impl Tenants {
+impl TenantSplitter {
     /// More has come in.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.taken);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn read_in_pieces(text: &str, length: usize) -> Result<Read, RulerError> {
-        let (mut tenants, mut found) = (Tenants::default(), Vec::new());
+        let (mut tenants, mut found) = (TenantSplitter::default(), Vec::new());
         for piece in text.as_bytes().chunks(length) {
             tenants.push(piece);
             while let Some(tenant) = tenants.next_tenant() {

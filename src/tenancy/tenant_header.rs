@@ -1,4 +1,4 @@
-//! [`Tenants`]: what goes into Mimir's tenant header, one tenant or several for a federated read.
+//! [`TenantHeader`]: what goes into Mimir's tenant header, one tenant or several for a federated read.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::TenantId;
 /// One tenant, or several in canonical order. Only valid tenant IDs get in, so that the header can
 /// hold nothing else.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tenants(HeaderValue);
+pub struct TenantHeader(HeaderValue);
 
-impl Tenants {
+impl TenantHeader {
     /// Several tenants, each once and sorted, so that Mimir's caches see one spelling of a set. None
     /// for an empty set.
     pub fn federated(mut tenants: Vec<TenantId>) -> Option<Self> {
@@ -35,15 +35,15 @@ impl Tenants {
     }
 }
 
-impl From<TenantId> for Tenants {
+impl From<TenantId> for TenantHeader {
     fn from(tenant: TenantId) -> Self {
         Self(tenant.header_value())
     }
 }
 
-impl fmt::Debug for Tenants {
+impl fmt::Debug for TenantHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tenants({})", self.as_str())
+        write!(f, "TenantHeader({})", self.as_str())
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn an_empty_set_has_no_header() {
-        assert_eq!(Tenants::federated(Vec::new()), None);
+        assert_eq!(TenantHeader::federated(Vec::new()), None);
     }
 
     proptest! {
@@ -66,8 +66,8 @@ mod tests {
         fn a_set_has_one_spelling(names in proptest::collection::vec("[a-c]{1,2}", 1..6)) {
             let mut turned = names.clone();
             turned.reverse();
-            let one = Tenants::federated(tenants(&names)).unwrap();
-            prop_assert_eq!(&one, &Tenants::federated(tenants(&turned)).unwrap());
+            let one = TenantHeader::federated(tenants(&names)).unwrap();
+            prop_assert_eq!(&one, &TenantHeader::federated(tenants(&turned)).unwrap());
             let parts: Vec<&str> = one.as_str().split('|').collect();
             prop_assert!(parts.is_sorted() && parts.iter().all(|part| names.iter().any(|n| n == part)));
             prop_assert!(names.iter().all(|name| parts.contains(&name.as_str())));
