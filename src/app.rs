@@ -42,7 +42,6 @@ const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 /// How long what goes on beside the requests may take to end.
 const LAST_WORK: Duration = Duration::from_secs(3);
 
-/// Parts that all workers share.
 struct Shared {
     keys: Arc<KeySource>,
     cors: Arc<Cors>,

@@ -76,9 +76,7 @@ pub struct Authenticator {
 /// What the database knows of credentials; nothing where there is none.
 #[derive(Clone, Default)]
 pub struct Tables {
-    /// Keys of devices.
     pub device_keys: Option<Arc<DeviceKeys>>,
-    /// Tokens revoked.
     pub revocations: Option<Arc<Revocations>>,
     /// Sessions, if they are checked.
     pub sessions: Option<Arc<Sessions>>,
@@ -86,7 +84,6 @@ pub struct Tables {
 
 /// A proven caller, and how the proof was come by.
 pub struct Caller {
-    /// Who it is.
     pub principal: Arc<Principal>,
     /// Whether the credential was verified for this request, or remembered.
     pub proof: Proof,
@@ -95,7 +92,6 @@ pub struct Caller {
 /// A refusal, and whose credential it was if that is certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Why.
     pub refusal: Refusal,
     /// Whose it was, for the log: the token's signature fits, or the device's key is known.
     pub known: Option<Known>,
@@ -104,9 +100,7 @@ pub struct Refused {
 /// Who has shown a credential that is genuine, and refused for another reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// What kind of caller.
     pub kind: &'static str,
-    /// Which one.
     pub id: PrincipalId,
 }
 
@@ -131,12 +125,9 @@ impl From<verify::Failed> for Refused {
     }
 }
 
-/// How a credential was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// For this request.
     Verified,
-    /// Before.
     Cached,
     /// Before, and the database cannot be asked whether it still holds.
     Stale(Duration),
@@ -174,7 +165,7 @@ impl Authenticator {
 
     /// Says who sent a request, or why that cannot be said.
     ///
-    /// Waits only when a key is unknown and the key set may be fetched anew, or when the database
+    /// Waits only when a key is unknown and the key set may be fetched again, or when the database
     /// has to be asked.
     pub async fn authenticate(
         &self,

@@ -1,5 +1,5 @@
-//! Wall-clock time, injected: whoever compares a claim with "now" takes a [`Clock`], so that a
-//! test can move time instead of waiting for it. Durations are measured with `tokio::time`.
+//! Wall-clock time, injected: what compares a claim with "now" takes a [`Clock`], so that a test
+//! can move time instead of waiting for it. Durations are measured with `tokio::time`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
-/// A source of wall-clock time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -18,7 +17,6 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
     pub fn system() -> Self {
         Self(Source::System)
     }

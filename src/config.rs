@@ -45,7 +45,7 @@ use reader::Document;
 pub struct Config {
     /// `[listen]`: sockets and connection limits.
     pub listen: ListenConfig,
-    /// `[auth]`: which tokens are believed.
+    /// `[auth]`: which tokens are accepted.
     pub auth: AuthConfig,
     /// `[database]`: memberships, device keys, revocations; none if claims alone decide.
     pub database: Option<DatabaseConfig>,
@@ -158,7 +158,6 @@ pub struct RulesCommandConfig {
 }
 
 impl RulesCommandConfig {
-    /// Reads these sections only.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
         let text = read_file(file)?;
         let mut document = Document::parse(&text, environment);
@@ -183,7 +182,6 @@ fn read_file(file: Option<&Path>) -> Result<String, Faults> {
     })
 }
 
-/// One line for each fault.
 fn lines(faults: &[Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

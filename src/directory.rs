@@ -1,9 +1,9 @@
 //! [`Directory`]: what the database says of a key (a user, a device key, a session), remembered.
 //!
-//! The rules, which are the same for everything that is looked up:
+//! The policy, which is the same for everything that is looked up:
 //!
-//! - *Bounded.* What is there and what is not there are remembered apart, so that a flood of
-//!   strangers cannot push members out.
+//! - *Bounded.* What exists and what does not are remembered apart, so that a flood of unknown
+//!   callers cannot push members out.
 //! - *One flight.* However many requests ask for a key, it is read once; and keys that are asked for
 //!   while a query is under way go into the next one together. So the database sees one query at a
 //!   time of each kind, whatever the load.
@@ -59,31 +59,26 @@ pub struct CachePolicy {
     pub ttl: Duration,
     /// Of something that is not.
     pub absence_ttl: Duration,
-    /// While it cannot be read anew.
+    /// While it cannot be read again.
     pub stale_max_age: Duration,
-    /// How many keys are remembered.
     pub entries: u64,
     /// How long a request waits for a reading.
     pub read_timeout: Duration,
 }
 
-/// What a look-up found.
 #[derive(Clone, Debug)]
 pub struct Found<V> {
     /// The thing, if it is there.
     pub value: Option<V>,
-    /// Where the answer comes from.
     pub origin: Origin,
 }
 
-/// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Read for this request.
     Read,
     /// Remembered for so long.
     Cached(Duration),
-    /// Remembered for so long, and could not be read anew.
+    /// Remembered for so long, and could not be read again.
     Stale(Duration),
 }
 
@@ -94,11 +89,11 @@ pub struct Unavailable;
 /// The keys that have been asked for, for [`Directory::run`].
 pub struct Queue<K>(mpsc::UnboundedReceiver<K>);
 
-/// While changes are not heard of, nothing is believed for longer.
+/// The longest that anything counts as fresh while the `LISTEN` connection is lost.
 const UNWATCHED_TTL: Duration = Duration::from_millis(500);
 /// After a failure, the pause before the next attempt.
 const REST: Duration = Duration::from_millis(500);
-/// How long a request waits for a reading where there is something to go on with.
+/// How long a request waits for a reading where a stale value can be used.
 const STALE_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that are read in one query.
 const MOST_AT_ONCE: usize = 1000;
@@ -121,8 +116,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// A directory that knows nothing yet, and the queue that somebody has to serve with
-    /// [`Directory::run`].
+    /// An empty directory, and its queue for [`Directory::run`].
     pub fn new(
         kind: &'static str,
         policy: CachePolicy,
@@ -146,7 +140,7 @@ where
         (directory, Queue(asked))
     }
 
-    /// Says what is known of a key, after reading it if that is needed.
+    /// Looks a key up, in the cache or by a reading.
     pub async fn find(&self, key: &K) -> Result<Found<V>, Unavailable> {
         let known = self.remembered.get(key);
         let age = known.as_ref().map(|entry| self.age(entry));
@@ -156,12 +150,12 @@ where
             self.metrics.hits.increment(1);
             return Ok(Found { value: entry.value.clone(), origin: Origin::Cached(age) });
         }
-        // Only what is there is used beyond its time: a stranger may have become a member.
+        // Only what exists is used beyond its time: an unknown user may have become a member.
         let stale = known
             .zip(age)
             .filter(|(entry, age)| entry.value.is_some() && *age <= self.policy.stale_max_age);
         if self.is_away() {
-            // Nobody waits for a database that is away; but now and then it is tried.
+            // No request waits for a database that is away, but now and then it is tried.
             self.try_again(key);
             if let Some((entry, age)) = &stale {
                 return Ok(self.stale(entry, *age));
@@ -169,7 +163,7 @@ where
             self.metrics.unavailable.increment(1);
             return Err(Unavailable);
         }
-        // Who is known need not wait for a database of which it is not clear yet that it is away.
+        // A known key waits less: the database may be away without our knowing it yet.
         let read_timeout = match stale {
             Some(_) => self.policy.read_timeout.min(STALE_READ_TIMEOUT),
             None => self.policy.read_timeout,
@@ -245,7 +239,7 @@ where
 
     fn is_resting(&self) -> bool {
         let until = Duration::from_millis(self.resting_until.load(Ordering::Relaxed));
-        // When changes are heard of again, the database is back.
+        // When the `LISTEN` connection is back, so is the database.
         self.is_away() && self.began.elapsed() < until
     }
 
@@ -255,7 +249,6 @@ where
         self.flights.taint(key, || self.remembered.remove(key));
     }
 
-    /// Forgets everything.
     pub fn invalidate_all(&self) {
         self.metrics.invalidations.increment(1);
         self.flights.taint_all(|| self.remembered.clear());
@@ -293,7 +286,7 @@ where
     fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
         self.feed.note_away(false);
         if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(kind = self.kind, "Database is read again");
+            tracing::info!(kind = self.kind, "Database look-ups recovered");
         }
         for key in keys {
             let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
@@ -308,11 +301,11 @@ where
         self.metrics.entries.set(f64::from(remembered));
     }
 
-    /// Tells everybody who waits, also for keys that are not under way yet: they would wait for the
-    /// next failure.
+    /// Ends all waiting requests, also for keys that are still queued: they would wait for the next
+    /// failure.
     fn fail(&self, asked: &mut mpsc::UnboundedReceiver<K>, error: &StoreError, epoch: u64) {
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(kind = self.kind, %error, "Database cannot be read; what is known is used");
+            tracing::warn!(kind = self.kind, %error, "Database look-ups fail; using what is cached");
         }
         self.metrics.failures.increment(1);
         if let StoreError::Unreachable(_) = error {

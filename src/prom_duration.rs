@@ -8,7 +8,6 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PromDuration(u64);
 
-/// A text is no duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no duration; write for example 30s, 5m or 1h30m")]
 pub struct DurationError;
@@ -29,15 +28,12 @@ const UNITS: [(&str, u64); 7] = [
 const LONGEST_MS: u64 = i64::MAX as u64 / 1_000_000;
 
 impl PromDuration {
-    /// No time at all.
     pub const ZERO: Self = Self(0);
 
-    /// Of so many milliseconds.
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self(milliseconds)
     }
 
-    /// In milliseconds.
     pub const fn as_millis(self) -> u64 {
         self.0
     }

@@ -1,11 +1,11 @@
 //! Postgres: the connections and the only SQL.
 //!
-//! What is read here is hints and rows; what they mean is decided by the stages. Everything runs
-//! on the runtime that the store was made on, whoever asks: a connection belongs to the threads
-//! that serve it, and workers come and go.
+//! This reads rows and notifications; what they mean is decided by the stages. Everything runs on
+//! the runtime that the store was made on, whichever thread asks: a connection is served by the
+//! reactor that opened it, and workers come and go.
 //!
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
-//! line in the log, and never takes others with it.
+//! line in the log, and does not affect others.
 
 mod alert_rule_guard;
 mod alert_rule_leader;
@@ -71,13 +71,12 @@ struct Inner {
     queries: OnceCell<Queries>,
 }
 
-/// Why the database gave no answer.
+/// Why the database gave no answer, by what can be done about it.
 ///
 /// It has no sources but texts: it is compared, cloned for every request that waited for the same
 /// look-up, and never shows what sqlx may have put into its own errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No connection can be made.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
     /// It is too slow, or failed.
@@ -133,8 +132,8 @@ impl Store {
         }))
     }
 
-    /// Sees whether the tables, or the operator's queries, give what is needed. Done once; until
-    /// then nothing is read.
+    /// Checks that the tables, or the operator's queries, give what is needed. Done once; until then
+    /// nothing is read.
     pub async fn check(&self) -> Result<(), StoreError> {
         let store = self.clone();
         self.run(async move { store.queries().await.map(|_| ()) }).await
@@ -151,22 +150,21 @@ impl Store {
         &self,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let mut patience = self.0.config.connect_timeout + self.0.config.query_timeout;
+        let mut limit = self.0.config.connect_timeout + self.0.config.query_timeout;
         if !self.0.queries.initialized() {
-            // The look at the queries goes to the database and back a dozen times; given up each
-            // time, a far one would never be read.
-            patience += FIRST_LOOK;
+            // The check of the queries takes a dozen round trips; cut off every time, it would never
+            // succeed on a distant database.
+            limit += FIRST_CHECK;
         }
-        let late = move |_| {
-            StoreError::Unavailable(format!("the database gave no answer in {patience:?}"))
-        };
-        let work = self.0.runtime.spawn(async move { timeout(patience, work).await });
+        let late =
+            move |_| StoreError::Unavailable(format!("the database gave no answer in {limit:?}"));
+        let work = self.0.runtime.spawn(async move { timeout(limit, work).await });
         match work.await {
             Ok(outcome) => outcome.map_err(late)?,
             Err(error) if error.is_panic() => {
-                Err(StoreError::Unavailable("an answer that could not be read".to_owned()))
+                Err(StoreError::Unavailable("its answer could not be read".to_owned()))
             }
-            Err(_) => Err(StoreError::Unavailable("the process ends".to_owned())),
+            Err(_) => Err(StoreError::Unavailable("the process is shutting down".to_owned())),
         }
     }
 
@@ -206,14 +204,14 @@ impl Store {
     async fn rows(&self, pool: &PgPool, query: PgQuery<'_>) -> Result<Vec<PgRow>, StoreError> {
         let mut connection = connect::acquire(pool, &self.0.config).await?;
         // The server's own limit, which is a little shorter, is the usual way.
-        let patience = self.0.config.query_timeout + Duration::from_millis(500);
+        let limit = self.0.config.query_timeout + Duration::from_millis(500);
         // Not kept under a name: `select *` changes with its tables.
         let rows = query.persistent(false).fetch_all(&mut *connection);
-        if let Ok(rows) = timeout(patience, rows).await {
+        if let Ok(rows) = timeout(limit, rows).await {
             return Ok(rows?);
         }
         connection.close_on_drop();
-        Err(StoreError::Unavailable(format!("no answer in {patience:?}")))
+        Err(StoreError::Unavailable(format!("no answer in {limit:?}")))
     }
 
     /// A table of ours, to be written or listed. Where a query of the operator's is read in its
@@ -240,8 +238,8 @@ fn statement(sql: String) -> PgQuery<'static> {
     sqlx::query(AssertSqlSafe(sql))
 }
 
-/// How long the look at the queries may take beside.
-const FIRST_LOOK: Duration = Duration::from_secs(20);
+/// What the check of the queries may take beyond that.
+const FIRST_CHECK: Duration = Duration::from_secs(20);
 /// Connections for administrators and for what is written, beside `database.max_connections`.
 pub const SIDE_CONNECTIONS: u32 = 2;
 
@@ -261,7 +259,7 @@ impl StoreError {
     /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     fn of_code(code: Option<&str>, problem: String) -> Self {
         const FOREIGN_KEY: &str = "23503";
-        // What is not there, may not be touched or is not let in does not come by itself.
+        // Missing tables, rights and logins do not mend themselves.
         const UNFIT: [&str; 8] =
             ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
         match code {
@@ -272,8 +270,8 @@ impl StoreError {
     }
 }
 
-/// An error in words that help whoever runs this. Of the server's errors only the message: with it
-/// sqlx shows a line of Postgres' own source.
+/// An error for operators. Of the server's errors only the message: sqlx adds a line of Postgres'
+/// own source.
 fn describe(error: &sqlx::Error) -> String {
     let text = error
         .as_database_error()

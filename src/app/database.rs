@@ -1,4 +1,5 @@
-//! What a database adds: members, device keys, revocations, and the feed that keeps them fresh.
+//! What a database adds: memberships, device keys, revocations, and the feed that keeps them
+//! fresh.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::tenancy::{OrganisationId, UserId};
 /// The kinds of things that are looked up.
 pub(super) const DIRECTORIES: [&str; 4] = ["membership", "device_key", "session", "organisation"];
 
-/// How long the look at the database may hold up the start.
+/// How long the check of the database may delay the start.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
 
 /// Everything that comes from the database.
@@ -38,7 +39,7 @@ pub(super) struct Database {
     last_used_interval: Duration,
 }
 
-/// What has to be read by somebody.
+/// The queues of the directories, to be served by [`Database::run`].
 struct Queues {
     memberships: Option<Queue<UserId>>,
     device_keys: Queue<KeyHash>,
@@ -89,8 +90,8 @@ impl Database {
         })
     }
 
-    /// Looks once whether the database is as it must be. One that is not is a fault of the
-    /// configuration; one that is away is not waited for.
+    /// Checks the database once. One that does not fit is a configuration error; one that is away is
+    /// not waited for.
     pub(super) async fn check(&self) -> io::Result<()> {
         let checked = tokio::time::timeout(FIRST_CHECK, self.store.check_all()).await;
         match checked {
@@ -100,14 +101,13 @@ impl Database {
                 Ok(())
             }
             Err(_) => {
-                tracing::warn!("Started without the database: it gave no answer");
+                tracing::warn!("Started without the database: no answer");
                 Ok(())
             }
             Ok(Ok(())) => Ok(()),
         }
     }
 
-    /// What `authn` needs of it.
     pub(super) fn tables(&self) -> Tables {
         Tables {
             device_keys: Some(Arc::clone(&self.device_keys)),
@@ -151,7 +151,7 @@ impl Database {
         let cancelled = cancelled.clone();
         background.spawn(async move {
             let on_change = |change| match (change, &memberships, &sessions) {
-                // What was read before is read anew by its epoch; revocations have none.
+                // What was read before is read again by its epoch; revocations have none.
                 (TableChange::Anything, _, _) => {
                     revocations.refresh();
                     hint(hints.as_deref(), Hints::everything);
@@ -177,7 +177,7 @@ impl Database {
                 (TableChange::Memberships, Some(all), _) => all.invalidate_all(),
                 (TableChange::Session(session), _, Some(all)) => all.invalidate(&session),
                 (TableChange::Sessions, _, Some(all)) => all.invalidate_all(),
-                // Nobody asks for these here.
+                // These tables are not read here.
                 (TableChange::Membership(_) | TableChange::Memberships, None, _)
                 | (TableChange::Session(_) | TableChange::Sessions, _, None) => {}
             };

@@ -1,5 +1,5 @@
-//! What the sync of alert rules is put together from: a thread that writes, and one for
-//! administrators. Neither shares a thread with telemetry, or with the look-ups of its callers.
+//! Wires up the sync of alert rules: one thread that writes rules and one that serves
+//! administrators. Neither shares a thread with telemetry or with the look-ups of its callers.
 
 use std::io;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Rules {
         Ok(Self { desk, hints: Arc::default(), writer: made(WRITER_CONNECTIONS)?, desk_runtime })
     }
 
-    /// Starts to stand for writing, and writes whenever nobody else does.
+    /// Starts the thread that campaigns for leadership and writes rules, and the one for
+    /// administrators.
     pub(super) fn run(
         self,
         background: &TaskTracker,

@@ -115,7 +115,7 @@ impl Claims {
     }
 
     /// An identifier by which tokens are revoked: one that is there and cannot be read would be a
-    /// token that nobody can revoke by it.
+    /// token that cannot be revoked by it.
     fn optional(&self, claim: &'static str) -> Result<Option<&str>, TokenFault> {
         match self.0.get(claim) {
             None => Ok(None),

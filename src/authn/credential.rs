@@ -9,7 +9,6 @@ use super::device_keys::format::{self, DEVICE_KEY_PREFIX};
 use super::refusal::{CredentialFault, DeviceKeyFault, Refusal};
 use crate::store::KeyHash;
 
-/// Unverified bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
     /// What follows `Authorization: Bearer`, a token or an admin key. Its bytes are not even looked

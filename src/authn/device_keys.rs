@@ -1,9 +1,8 @@
 //! Device keys: hash -> device, by way of the [`Directory`].
 //!
-//! A device is not a person. Its stock sender cannot renew a token and drops data on a 4xx, so a
-//! key is good until it is revoked or expires, an expired one goes on for its grace, a known one
-//! works while the database is away, and an unknown one is refused only when the database has said
-//! that it is unknown.
+//! A device's sender cannot renew a token and drops data on a 4xx. So a key is valid until it is
+//! revoked or expires, an expired one works during its grace, a known one works while the database
+//! is away, and an unknown one is refused only when the database has said that it is unknown.
 
 pub(super) mod format;
 mod guess_delay;
@@ -29,7 +28,7 @@ use last_uses::LastUses;
 
 /// All device keys, as far as they are known.
 pub struct DeviceKeys {
-    /// Nothing for a key whose row cannot be read.
+    /// `None` for a key whose row cannot be read.
     directory: Directory<KeyHash, Option<Arc<Known>>>,
     guess_delay: GuessDelay,
     uses: LastUses,
@@ -49,11 +48,10 @@ struct Known {
 
 /// How exactly the time of the last use is known, in seconds.
 const NOTED_EVERY: i64 = 10;
-/// How often it is said that a device works by its grace, in seconds.
+/// How often the use of an expired key is logged, in seconds.
 const WARNED_EVERY: i64 = 3600;
 
 impl DeviceKeys {
-    /// Knows no key yet.
     pub fn new(
         config: &DatabaseConfig,
         feed: Arc<Feed>,
@@ -78,8 +76,8 @@ impl DeviceKeys {
     ) -> Result<(Arc<Principal>, Origin), Refusal> {
         let found = self.directory.find(hash).await.map_err(|_| Refusal::DatabaseUnavailable)?;
         let Some(known) = found.value else {
-            // Whoever shares an address with somebody who guesses keys is not to notice it: only
-            // the answer to an unknown key is held back.
+            // Only the answer to an unknown key is delayed: others may share the address of a
+            // client that guesses.
             self.guess_delay.hold_back(client, &self.metrics).await;
             return Err(Refusal::DeviceKey(DeviceKeyFault::Unknown));
         };
@@ -104,7 +102,7 @@ impl DeviceKeys {
                         device.id = %known.row.id,
                         organisation.id = %known.row.organisation,
                         grace_seconds_left = left,
-                        "Device key has expired and works by its grace"
+                        "Expired device key used within its grace period"
                     );
                 }
                 Ok(())
@@ -135,12 +133,10 @@ impl DeviceKeys {
         );
     }
 
-    /// A key has changed.
     pub fn invalidate(&self, hash: &KeyHash) {
         self.directory.invalidate(hash);
     }
 
-    /// Any key may have changed.
     pub fn invalidate_all(&self) {
         self.directory.invalidate_all();
     }

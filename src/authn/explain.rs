@@ -30,22 +30,17 @@ pub struct Explanation {
     principal: Option<Arc<Principal>>,
 }
 
-/// How a step ended.
 enum Step {
-    /// Well: what was found.
     Good(String),
-    /// The credential would be refused.
     Refused(String),
     /// It cannot be said: something of ours is away.
     Unavailable(String),
 }
 
-/// What it all comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The credential would be let in, with an organisation that has a tenant.
     Passes,
-    /// It would be refused.
     Refused,
     /// What was seen is good, and not all could be seen: it would be told to come again (503).
     Unavailable,
@@ -71,12 +66,11 @@ impl Explanation {
         }
     }
 
-    /// Whose it is, if it is believed.
+    /// Whose it is, if it is valid.
     pub fn principal(&self) -> Option<Arc<Principal>> {
         self.principal.clone()
     }
 
-    /// Whether it is a service's.
     pub fn is_service(&self) -> bool {
         let identity = self.principal.as_ref().map(|principal| principal.identity());
         matches!(identity, Some(Identity::Service(_)))
@@ -104,7 +98,7 @@ impl Explanation {
     }
 }
 
-/// The credential in what somebody has copied out of a request, a session, a file or a log, and what
+/// The credential in what was copied out of a request, a session, a file or a log, and what
 /// was left aside.
 pub fn bare_credential(text: &str) -> (Cow<'_, str>, Option<&'static str>) {
     let text = text.trim();

@@ -8,13 +8,11 @@ use serde_json::{Map, Value};
 use super::json;
 use super::refusal::TokenFault;
 
-/// A token taken apart.
 pub(super) struct Jws<'a> {
     /// The algorithm that the token claims, to be compared with its key's.
     pub(super) algorithm: Algorithm,
     /// The key that the token names.
     pub(super) key_id: Option<String>,
-    /// What was signed.
     pub(super) message: &'a str,
     /// The claims, still encoded.
     payload: &'a str,
@@ -36,7 +34,7 @@ impl<'a> Jws<'a> {
         // looked at.
         let mut header =
             decode(header).and_then(|json| json::object(&json)).ok_or(TokenFault::Malformed)?;
-        // Whatever its value: one that is no list demands something that nobody can read.
+        // Whatever its value: RFC 7515 requires to refuse what is not understood.
         if header.contains_key("crit") {
             return Err(TokenFault::Critical);
         }
@@ -82,7 +80,7 @@ fn is_jwt(kind: &str) -> bool {
     matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt")
 }
 
-/// What is said back to a stranger stays short.
+/// What is repeated to an unauthenticated client stays short.
 fn shortened(text: String) -> String {
     if text.chars().count() <= 20 { text } else { text.chars().take(20).chain(['…']).collect() }
 }

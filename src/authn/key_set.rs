@@ -37,7 +37,7 @@ impl VerificationKey {
         )
     }
 
-    /// Whether the key has left the set: tokens that it signed are no longer believed.
+    /// Whether the key has left the set: its tokens are refused from then on.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }
@@ -93,7 +93,7 @@ impl KeySet {
         let mut set = Self::default();
         for (at, key) in keys.into_iter().enumerate() {
             let id = key.get("kid").and_then(|id| id.as_str()).unwrap_or("without kid");
-            // What is logged of a document of strangers stays short.
+            // What is logged of a remote document stays short.
             let id: String = id.chars().take(80).collect();
             let read = if key.is_object() {
                 serde_json::from_value(key).map_err(|error| error.to_string()).and_then(read_key)
@@ -151,12 +151,10 @@ impl KeySet {
         self.keys.iter().map(|key| key.id.as_str())
     }
 
-    /// The number of usable keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether no key is usable.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

@@ -10,10 +10,9 @@
 //!   fetch did not bring is absent, so that one forgotten device with an old token does not cause a
 //!   fetch for ever;
 //! - an unknown key is the token's fault (401) only if a fetch that began after it was first seen
-//!   has not brought it. Until then nobody can know, and the fault is ours (503): the set is fetched
-//!   at the end of the cool-down, whatever else is asked for meanwhile, so that this takes one
-//!   cool-down and one fetch at most. If the fetch fails it stays a 503: telemetry must not be lost
-//!   over it.
+//!   has not brought it. Until then the fault is ours (503): the set is fetched at the end of the
+//!   cool-down, whatever else is asked for meanwhile, so that this takes one cool-down and one fetch
+//!   at most. If the fetch fails it stays a 503: senders drop data on a 401.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,12 +63,9 @@ struct Attempt {
     succeeded: bool,
 }
 
-/// Why the set is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// It is time.
     Schedule,
-    /// For an unknown key.
     Demand,
 }
 
@@ -78,7 +74,6 @@ enum Cause {
 pub struct KeySourceState {
     /// How long ago the keys were fetched; none if never.
     pub age: Option<Duration>,
-    /// Usable keys.
     pub keys: usize,
 }
 
@@ -126,7 +121,7 @@ impl KeySource {
         };
         if let Lookup::Unknown = self.lookup(config, id, algorithm)? {
             let seen = self.unknown.get_with_by_ref(id, Instant::now);
-            self.ask_for_news(config, seen).await;
+            self.request_fetch(config, seen).await;
             return match self.lookup(config, id, algorithm)? {
                 Lookup::Found(key) => Ok(key),
                 Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
@@ -147,7 +142,7 @@ impl KeySource {
         let state = self.state.load();
         match state.last_attempt {
             Some(last) if last.succeeded && last.began >= seen => {
-                // An empty set is believed, but not remembered: it may be a passing mistake.
+                // An empty set counts, but is not remembered: it may be a passing mistake.
                 if state.keys.is_empty() {
                     self.unknown.invalidate(id);
                 }
@@ -184,19 +179,18 @@ impl KeySource {
         }
     }
 
-    /// Has the set fetched for a key that was first seen at a time, and waits for that unless it has
-    /// to wait for the end of a cool-down first: then whoever asked is told to come again, because a
-    /// flood of unknown keys would otherwise hold a connection each.
-    async fn ask_for_news(&self, config: &KeySetConfig, seen: Instant) {
+    /// Has the set fetched for a key that was first seen at `seen`, and waits for the fetch. During a
+    /// cool-down it does not wait: a flood of unknown keys would hold a connection each.
+    async fn request_fetch(&self, config: &KeySetConfig, seen: Instant) {
         let mut attempts = self.attempts.subscribe();
-        let patience = Instant::now() + config.fetch_timeout + Duration::from_secs(1);
+        let deadline = Instant::now() + config.fetch_timeout + Duration::from_secs(1);
         loop {
             let state = self.state.load();
             if state.has_answered(seen) {
                 return;
             }
             self.want(seen);
-            if state.is_cooling() || timeout_at(patience, attempts.changed()).await.is_err() {
+            if state.is_cooling() || timeout_at(deadline, attempts.changed()).await.is_err() {
                 return;
             }
         }
@@ -225,14 +219,13 @@ impl KeySource {
         self.config.as_ref().is_none_or(|config| self.state.load().is_trusted(config))
     }
 
-    /// What is known now.
     pub fn state(&self) -> KeySourceState {
         let state = self.state.load();
         KeySourceState { age: state.fetched.map(|at| at.elapsed()), keys: state.keys.len() }
     }
 
-    /// Fetches at once, then at every interval and whenever a request asks for an unknown key,
-    /// until it is cancelled.
+    /// Fetches at start, at every interval, and when a request has an unknown key, until it is
+    /// cancelled.
     pub async fn run(&self, client: reqwest::Client, cancelled: CancellationToken) {
         let Some(config) = &self.config else { return };
         let longest = LAST_RETRY.min(config.refresh_interval);
@@ -254,7 +247,7 @@ impl KeySource {
         }
     }
 
-    /// Ends when a request has asked for news and the cool-down is over.
+    /// Ends when a request wants a fetch and the cool-down is over.
     async fn woken(&self) {
         loop {
             if self.is_wanted() {
@@ -277,11 +270,11 @@ impl KeySource {
         let (keys, fetched) = match outcome {
             Ok(keys) => (adopt(keys, &older.keys), Some(ended)),
             Err(error) => {
-                tracing::warn!(error, url = %config.url, "Key set not fetched");
+                tracing::warn!(error, url = %config.url, "Failed to fetch the key set");
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
-        // A fetch on schedule does not count: the first unknown key after it is looked for at once.
+        // A scheduled fetch starts no cool-down: the first unknown key after it causes a fetch.
         let cools = cause == Cause::Demand || !succeeded;
         let cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
@@ -301,7 +294,7 @@ fn adopt(mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
         tracing::warn!(
             key_set.keys = 0,
             key_set.left_out = ?keys.left_out(),
-            "Key set has no usable key: every token but HS256 is refused"
+            "Key set has no usable key; only HS256 tokens are accepted"
         );
     } else if keys.len() < older.len() {
         tracing::warn!(

@@ -6,18 +6,15 @@ use uuid::Uuid;
 use crate::config::OrganisationForm;
 use crate::tenancy::{DeviceId, OrganisationId, Role, Scopes, UserId};
 
-/// Somebody whose credential has been verified. Only this stage makes one.
+/// A verified caller. Only this stage makes one.
 #[derive(Debug)]
 pub struct Principal(Identity);
 
-/// Who calls.
 #[derive(Debug)]
 pub enum Identity {
     /// A person, by an access token.
     User(User),
-    /// A device, by its key.
     Device(Device),
-    /// A program of the operator's.
     Service(Service),
 }
 
@@ -34,7 +31,6 @@ pub struct User {
 /// What a token says of organisations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    /// Those that it names.
     pub organisations: ClaimedOrganisations,
     /// The one that is meant when none is named.
     pub default: Option<OrganisationId>,
@@ -47,7 +43,6 @@ pub struct Claimed {
 pub enum ClaimedOrganisations {
     /// These, without repetition, in the token's order.
     Listed(Vec<OrganisationId>),
-    /// The claim is not there.
     Missing,
     /// The claim is there and cannot be read.
     Unreadable(String),
@@ -56,15 +51,12 @@ pub enum ClaimedOrganisations {
 /// What the role claim of a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimedRole {
-    /// No such claim is configured.
     Unasked,
     /// The claim is not there, or no text.
     Missing,
-    /// This.
     Named(Role),
 }
 
-/// A device.
 #[derive(Debug)]
 pub struct Device {
     id: DeviceId,
@@ -76,7 +68,6 @@ pub struct Device {
 /// A program of the operator's, which reaches every organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// By a key of `auth.admin_key`.
     AdminKey,
     /// By the project's `service_role` key.
     ServiceRole,
@@ -97,7 +88,6 @@ impl Principal {
         Self(Identity::Service(service))
     }
 
-    /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.0
     }
@@ -136,12 +126,9 @@ impl Principal {
     }
 }
 
-/// A caller's identifier, for logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrincipalId {
-    /// A user's or a device's.
     Uuid(Uuid),
-    /// A service's.
     Name(&'static str),
 }
 
@@ -171,7 +158,6 @@ impl User {
         }
     }
 
-    /// The user.
     pub fn id(&self) -> UserId {
         self.id
     }
@@ -207,22 +193,18 @@ impl Device {
         Self { id, organisation, name, scopes }
     }
 
-    /// The device.
     pub fn id(&self) -> DeviceId {
         self.id
     }
 
-    /// Whose it is.
     pub fn organisation(&self) -> &OrganisationId {
         &self.organisation
     }
 
-    /// What its owner calls it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it may do.
     pub fn scopes(&self) -> Scopes {
         self.scopes
     }

@@ -1,5 +1,5 @@
-//! Why a caller is not known. Texts go to the caller, who may be anybody: they speak of the
-//! caller's own credential only, in words that help its owner to mend it.
+//! Why a credential is refused. The texts go to the client, which may be an attacker: they speak of
+//! its own credential only, and say what its owner can do.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,6 @@ pub enum Refusal {
     /// The request carries no credential in a known form.
     #[error(transparent)]
     Credential(#[from] CredentialFault),
-    /// The token is not to be believed.
     #[error(transparent)]
     Token(#[from] TokenFault),
     /// The key that the token names is not known, and the key set cannot be had. Ours to blame:
@@ -29,10 +28,8 @@ pub enum Refusal {
         /// When the set will have been fetched again.
         retry_after: Duration,
     },
-    /// The device key is not to be believed.
     #[error(transparent)]
     DeviceKey(#[from] DeviceKeyFault),
-    /// The token was revoked.
     #[error("the token was revoked{}", if .0.until_issued { "; sign in again" } else { "" })]
     Revoked(RevokedUser),
     /// The session that the token stems from has ended.
@@ -46,7 +43,6 @@ pub enum Refusal {
 /// Whose token was revoked, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevokedUser {
-    /// The user, for the log.
     pub user: UserId,
     /// Whether only older tokens are meant, so that signing in again helps.
     pub until_issued: bool,
@@ -55,23 +51,15 @@ pub struct RevokedUser {
 /// What is wrong with a device key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceKeyFault {
-    /// Its form, or its checksum.
     #[error("the device key is mistyped or cut off: its checksum is wrong")]
     Form,
-    /// No device has it.
     #[error("the device key is unknown")]
     Unknown,
-    /// It was revoked.
     #[error("the device key was revoked; create a new one")]
     Revoked(DeviceId),
     /// It has expired, and so has its grace.
     #[error("the device key expired {seconds} s ago; create a new one")]
-    Expired {
-        /// The device.
-        device: DeviceId,
-        /// How long ago.
-        seconds: i64,
-    },
+    Expired { device: DeviceId, seconds: i64 },
     /// There are no device keys without a database.
     #[error("device keys are not accepted here: there is no database")]
     Off,
@@ -80,13 +68,11 @@ pub enum DeviceKeyFault {
 /// What is wrong with the credential's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialFault {
-    /// No `Authorization` header.
     #[error("no credential; send Authorization: Bearer with an access token or a device key")]
     Missing,
     /// No `Authorization` header, but Supabase's `apikey`.
     #[error("apikey says nothing about a user; send Authorization: Bearer with an access token")]
     ApiKeyOnly,
-    /// More than one `Authorization` header.
     #[error("more than one Authorization header; send one")]
     Several,
     /// A scheme other than `Bearer` and `Basic`.
@@ -104,7 +90,6 @@ pub enum CredentialFault {
     /// Not the webhooks' secret, or there is none.
     #[error("this is not the webhook secret (rules.webhook_secret), or none is configured")]
     Webhook,
-    /// In quotes.
     #[error("the credential is in quotation marks; send it without them")]
     Quoted,
     /// A scheme where the credential should be: `Bearer Bearer …`.
@@ -132,10 +117,8 @@ pub enum TokenFault {
     /// `typ` says that this is something other than a JWT.
     #[error("the token's type is {0:?} and must be JWT")]
     Type(String),
-    /// HS256 without a configured secret.
     #[error("HS256 tokens are not accepted here")]
     SharedSecret,
-    /// No `kid`.
     #[error("the token names no key (kid)")]
     NoKeyId,
     /// The issuer's key set has no such key.
@@ -144,7 +127,6 @@ pub enum TokenFault {
     /// The key is bound to another algorithm.
     #[error("the token's algorithm is not that of its key")]
     AlgorithmOfKey,
-    /// The signature does not fit.
     #[error("the token's signature does not fit")]
     Signature,
     /// The claims are no JSON object.
@@ -152,75 +134,35 @@ pub enum TokenFault {
     Claims,
     /// A claim is missing or has the wrong type.
     #[error("the token's {claim} must be {wanted}")]
-    ClaimType {
-        /// The claim.
-        claim: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    ClaimType { claim: &'static str, wanted: &'static str },
     /// A claim that must be there is missing.
     #[error("the token has no {claim}, which must be {wanted}")]
-    NoClaim {
-        /// The claim.
-        claim: &'static str,
-        /// What it should be.
-        wanted: &'static str,
-    },
+    NoClaim { claim: &'static str, wanted: &'static str },
     /// A claim that is compared with a setting is missing or has the wrong type.
     #[error("{fault}")]
     Uncompared {
         /// What is wrong with the claim.
         fault: Box<TokenFault>,
-        /// The setting.
         setting: &'static str,
-        /// What the setting says.
         wanted: String,
     },
-    /// `iss` is somebody else.
     #[error("the token's issuer (iss) is {found:?}, which is not the one accepted here")]
-    Issuer {
-        /// What the token says.
-        found: String,
-        /// What it must say.
-        wanted: String,
-    },
+    Issuer { found: String, wanted: String },
     /// `role` is none that a user has.
     #[error("the token's role is {found:?}, which is no user's: {}", not_a_users(.found))]
-    Role {
-        /// What the token says.
-        found: String,
-        /// What it may say.
-        wanted: String,
-    },
-    /// `aud` is not us.
+    Role { found: String, wanted: String },
     #[error("the token's audience (aud) is {found}, which is not the one accepted here")]
-    Audience {
-        /// What the token says.
-        found: String,
-        /// What it must say.
-        wanted: String,
-    },
-    /// `exp` has passed.
+    Audience { found: String, wanted: String },
     #[error("the token expired {} s ago; get a new one", .0.apart())]
     Expired(Times),
-    /// `nbf` is still to come.
     #[error("the token is not valid for another {} s (nbf); compare the clocks", .0.apart())]
     NotYetValid(Times),
-    /// `iat` is still to come.
     #[error("the token was issued {} s in the future (iat) by the clock here; compare the clocks", .0.apart())]
     IssuedInFuture(Times),
-    /// `iat` is after `exp`.
     #[error("the token was issued (iat) after its own end (exp)")]
-    IssuedAfterEnd {
-        /// `iat`.
-        issued: i64,
-        /// `exp`.
-        expires: i64,
-    },
-    /// `sub` is no UUID.
+    IssuedAfterEnd { issued: i64, expires: i64 },
     #[error("the token's subject (sub) must be a UUID")]
     Subject,
-    /// An anonymous user.
     #[error("anonymous users are not accepted here; sign in")]
     Anonymous,
     /// An OAuth client that is not listed.
@@ -231,9 +173,7 @@ pub enum TokenFault {
 /// A token's time and ours, in seconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// What the token says.
     pub token: i64,
-    /// What our clock says.
     pub now: i64,
     /// How much they may differ (`auth.leeway`).
     pub leeway: i64,

@@ -1,9 +1,9 @@
 //! Tokens revoked before they expire: by user, by session, or one by one.
 //!
-//! All revocations are held in memory and looked at with every request, so that they strike cached
-//! tokens too. They are read anew on every change and once a minute, and twice a second while
-//! changes are not heard of. Until they have been read once, when they are too old, or when a change
-//! was heard of and cannot be read, no user's token is believed: that is ours to blame.
+//! All revocations are kept in memory and checked on every request, so that they apply to cached
+//! tokens too. They are read again on every change and once a minute, and twice a second while the
+//! `LISTEN` connection is lost. Until the first read, when they are too old, and when a change is
+//! known and cannot be read, users get 503: the fault is ours.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,11 +22,9 @@ use crate::backoff::Backoff;
 use crate::store::{Feed, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
-/// What has been revoked.
 pub struct Revocations {
     state: ArcSwapOption<State>,
-    /// Milliseconds after the beginning at which a change was heard of that nobody has read; 0 for
-    /// none.
+    /// When the oldest unread change was announced, in milliseconds since the start; 0 for none.
     unread_since: AtomicU64,
     /// The same for the newest change, read or not.
     newest_change: AtomicU64,
@@ -48,12 +46,10 @@ struct List {
     tokens: HashMap<Box<str>, Until>,
 }
 
-/// Which tokens are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Until {
     /// Those issued until then, in seconds since the epoch.
     Issued(i64),
-    /// All.
     Ever,
 }
 
@@ -61,11 +57,11 @@ const READ_EVERY: Duration = Duration::from_secs(60);
 const UNWATCHED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(2);
-/// How long a change may be heard of before it is read.
+/// How long an announced change may stay unread.
 const LONGEST_UNREAD: Duration = Duration::from_secs(1);
 
 impl Revocations {
-    /// Knows of no revocation yet, and therefore believes nobody.
+    /// Nothing is known yet, so every user is refused (503).
     pub fn new(max_age: Duration, metrics: Arc<Metrics>) -> Self {
         // What is read once a minute is not too old within that minute.
         let max_age = max_age.max(2 * READ_EVERY);
@@ -95,8 +91,7 @@ impl Revocations {
         }
     }
 
-    /// Whether a change has been heard of for too long without being read. What is known to have
-    /// changed is not believed.
+    /// Whether an announced change has been unread for too long. Known-outdated data is not used.
     fn is_behind(&self) -> bool {
         let unread_since = self.unread_since.load(Ordering::SeqCst);
         unread_since > 0
@@ -113,14 +108,13 @@ impl Revocations {
         List::of(rows).strikes(user).is_some()
     }
 
-    /// Waits until they have been read once: before that every user meets 503.
+    /// Waits until they have been read once.
     pub async fn first_read(&self) {
         while self.age().is_none() {
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Something has changed.
     pub fn invalidate(&self) {
         let now = self.millis().max(1);
         self.newest_change.store(now, Ordering::SeqCst);
@@ -133,7 +127,6 @@ impl Revocations {
         let _ = self.unread_since.compare_exchange(0, at, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// Something may have changed.
     pub fn refresh(&self) {
         self.wake.notify_one();
     }
@@ -142,7 +135,7 @@ impl Revocations {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Reads all revocations at once, at every change, and again and again, until it is cancelled.
+    /// Reads all revocations at start, on every change and at intervals, until it is cancelled.
     pub async fn run(&self, store: Store, feed: Arc<Feed>, cancelled: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
@@ -154,7 +147,7 @@ impl Revocations {
                     if feed.is_connected() { READ_EVERY } else { UNWATCHED }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "Revocations not read");
+                    tracing::warn!(%error, "Failed to read revocations");
                     self.metrics.revocation_failures.increment(1);
                     backoff.next_wait()
                 }
@@ -190,7 +183,10 @@ impl List {
             let noted = match row.kind {
                 RevocationKind::Subject => {
                     let Ok(user) = Uuid::try_parse(&row.value) else {
-                        tracing::error!(value = row.value, "Revocation of a sub that is no UUID");
+                        tracing::error!(
+                            value = row.value,
+                            "Revocation ignored: its sub is no UUID"
+                        );
                         continue;
                     };
                     list.subjects.entry(user).or_insert(until)

@@ -1,5 +1,5 @@
-//! Sign-ins that go on, where that is checked: signing out of Supabase deletes the session, but the
-//! access token would live on until it expires.
+//! Checks that a token's session still exists: signing out of Supabase deletes the session, but the
+//! access token stays valid until it expires.
 
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use crate::telemetry::Metrics;
 pub struct Sessions(Directory<Uuid, ()>);
 
 impl Sessions {
-    /// Knows no session yet.
     pub fn new(config: &DatabaseConfig, feed: Arc<Feed>, metrics: &Metrics) -> (Self, Queue<Uuid>) {
         // Supabase's own tables tell of no change, unless the operator adds a trigger.
         let rules = CachePolicy { ttl: config.session_ttl, ..CachePolicy::of(config) };
@@ -49,12 +48,10 @@ impl Sessions {
         self.0.run(queue, read, cancelled).await;
     }
 
-    /// A session has changed.
     pub fn invalidate(&self, session: &Uuid) {
         self.0.invalidate(session);
     }
 
-    /// Any session may have changed.
     pub fn invalidate_all(&self) {
         self.0.invalidate_all();
     }

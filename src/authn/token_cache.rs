@@ -63,7 +63,7 @@ impl TokenCache {
     }
 }
 
-/// Frees the memory of a token once it has expired. Whether it is still believed is never decided
+/// Frees the memory of a token once it has expired. Whether it is still valid is never decided
 /// by this, but by the clock at each use.
 struct AtExpiry;
 

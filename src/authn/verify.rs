@@ -31,7 +31,7 @@ pub(super) struct Verifier {
 /// Why a token has not passed.
 pub(super) struct Failed {
     pub(super) refusal: Refusal,
-    /// Whom it is about, if its signature fits: nobody else has made it.
+    /// The user, if the signature fits.
     pub(super) user: Option<UserId>,
 }
 

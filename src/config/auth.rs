@@ -8,10 +8,8 @@ use super::reader::{Raw, Section};
 use super::shared_secrets::{self, MIN_SECRET_BYTES};
 use super::values::{GIB, MIB, Secret, duration, list, size, switch, text, url};
 
-/// Which tokens are believed.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// What a token must say.
     pub tokens: TokenPolicy,
     /// Where the public keys come from; none if only HS256 is used.
     pub key_set: Option<KeySetConfig>,
@@ -37,7 +35,6 @@ pub struct TokenPolicy {
     pub user_roles: Vec<String>,
     /// The claim that names the organisation: looked up whole first, then by its dots.
     pub organisation_claim: String,
-    /// How that claim names organisations.
     pub organisation_form: OrganisationForm,
     /// The claim that names the organisation that is meant when none is named.
     pub default_organisation_claim: Option<String>,
@@ -89,9 +86,8 @@ pub enum ServiceRole {
 /// Where the issuer publishes its keys and how long they are trusted.
 #[derive(Clone, Debug)]
 pub struct KeySetConfig {
-    /// The address of the JWKS.
     pub url: Url,
-    /// How often the set is fetched anew: how long a removed key may still work.
+    /// How often the set is fetched: how long a removed key may still work.
     pub refresh_interval: Duration,
     /// How long the set is trusted while it cannot be fetched.
     pub max_age: Duration,
@@ -300,8 +296,8 @@ fn read_key_set(
         url.as_ref().filter(|url| url.scheme() == "http" && !allow_http && !is_loopback(url))
     {
         let problem = format!(
-            "{url} is not encrypted: whoever sits between could give us keys of his own; use https, \
-             or set auth.jwks_allow_http = true on a network that you trust"
+            "{url} is not encrypted: a machine in between could supply its own keys; use https, or \
+             set auth.jwks_allow_http = true on a network that you trust"
         );
         section.fault("jwks_url", problem);
     }
@@ -376,7 +372,7 @@ fn optional_claim(raw: Raw) -> Result<Option<String>, String> {
 fn organisation_claim(raw: Raw) -> Result<String, String> {
     let path = non_empty(raw)?;
     if path == "user_metadata" || path.starts_with("user_metadata.") {
-        return Err("user_metadata is written by the user himself, who could name any organisation; use app_metadata or a claim that a hook adds".to_owned());
+        return Err("users write user_metadata themselves and could name any organisation; use app_metadata or a claim that a hook adds".to_owned());
     }
     Ok(path)
 }

@@ -27,18 +27,18 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// How long one query may take.
     pub query_timeout: Duration,
-    /// How long what was read is used before it is read anew. Changes are noticed at once where
-    /// triggers tell of them; this is for tables without.
+    /// How long what was read is fresh. Where triggers announce changes, changes apply sooner; this
+    /// is for tables without triggers.
     pub cache_ttl: Duration,
     /// How long it is remembered that something is not there.
     pub absence_ttl: Duration,
-    /// How long what was read is used while it cannot be read anew.
+    /// How long what was read is used while the database is away.
     pub stale_max_age: Duration,
     /// People and devices that are remembered.
     pub cache_entries: u64,
     /// How often the last use of device keys is written.
     pub last_used_interval: Duration,
-    /// How long it is believed that a session goes on, where sessions are checked.
+    /// How long a session counts as alive after it was checked.
     pub session_ttl: Duration,
 }
 
@@ -83,7 +83,6 @@ pub struct QueriesConfig {
     /// Of `$1 bytea[]`: `key_hash`, `id uuid`, `organisation_id`, `name`, `scopes text[]`,
     /// `expires_at`, `grace_seconds`, `revoked_at`.
     pub device_key: Option<String>,
-    /// Of nothing: `kind`, `value`, `issued_before`.
     pub revocation: Option<String>,
     /// Of `$1 uuid[]`: `id uuid` of the sessions that go on.
     pub session: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PREFIX: &str = "MTP__";
 
-/// What variables begin with that somebody may have meant for us.
+/// Prefixes of variables that may be meant for us.
 const MEANT: &str = "MTP_";
 
 /// Variables that begin so and are read by others: the command line, and the tests.
@@ -46,7 +46,6 @@ impl Environment {
         environment
     }
 
-    /// Whether no variable concerns us.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.strange.is_empty()
     }
@@ -82,7 +81,7 @@ impl Environment {
     }
 }
 
-/// Whether somebody seems to have meant a variable for us. Kubernetes sets variables of its own for
+/// Whether a variable seems to be meant for us. Kubernetes sets variables of its own for
 /// each service in reach, such as `MTP_SERVICE_HOST` and `MTP_PORT_8080_TCP` for one that is called
 /// `mtp` or `mtp-…`.
 fn seems_meant(name: &str) -> bool {

@@ -27,7 +27,6 @@ pub struct LimitsConfig {
     pub body_timeout: Duration,
     /// What an expression may be, in a query and in an alert rule.
     pub expressions: ExpressionLimits,
-    /// What organisations may ask for.
     pub organisations: OrganisationsConfig,
 }
 
@@ -42,29 +41,22 @@ pub struct OrganisationsConfig {
     pub max_wait: Duration,
     /// For how long a rate that was not used is saved up.
     pub burst: Duration,
-    /// What each may.
     pub each: OrganisationLimits,
-    /// What some may instead.
     pub overrides: HashMap<OrganisationId, OrganisationLimits>,
 }
 
 /// What one organisation may ask for, by surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrganisationLimits {
-    /// Remote write and influx.
     pub push: SurfaceLimits,
-    /// OTLP.
     pub otlp: SurfaceLimits,
-    /// Queries and metadata.
     pub query: SurfaceLimits,
-    /// Rules and alerts.
     pub rules: SurfaceLimits,
 }
 
 /// What one organisation may ask for of one surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SurfaceLimits {
-    /// Requests in flight.
     pub in_flight: usize,
     /// Requests a second; none for any number.
     pub requests_per_second: Option<NonZeroU64>,
@@ -100,7 +92,6 @@ const KEYS: [&str; 10] = [
 ];
 
 impl OrganisationLimits {
-    /// Sets one of [`KEYS`].
     fn set(&mut self, key: &str, raw: Raw) -> Result<(), String> {
         let Some((surface, limit)) = key.split_once('_') else { return Ok(()) };
         let surface = match surface {

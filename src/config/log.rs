@@ -10,7 +10,6 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// A level (`info`) or a filter of `tracing-subscriber` (`info,mimir_tenant_proxy=debug`).
     pub filter: String,
-    /// Whether each request is logged.
     pub access: bool,
 }
 

@@ -1,5 +1,5 @@
 //! Reading with all faults collected: a [`Document`] hands out one [`Section`] after the other,
-//! a section hands out one key after the other, and what nobody asked for is a fault.
+//! a section hands out one key after the other, and a key that was not read is a fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 

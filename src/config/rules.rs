@@ -19,18 +19,17 @@ pub struct RulesConfig {
     pub namespace: String,
     /// Where the ruler's configuration interface is.
     pub urls: Vec<Url>,
-    /// How often everything is looked at, whoever has or has not told of a change.
+    /// How often a full resync runs, whether or not changes were announced.
     pub reconcile_interval: Duration,
     /// What Supabase's webhook has to show; without one webhooks are refused.
     pub webhook_secret: Secret,
-    /// Whether a look at everything asks Mimir for all tenants' groups in one exchange
+    /// Whether a full resync asks Mimir for all tenants' groups in one exchange
     /// (`/ruler/rule_groups`, which is for operators).
     pub list_all_tenants: bool,
-    /// Tenants that are worked on at once.
+    /// Tenants that are reconciled concurrently.
     pub concurrency: usize,
     /// How long one request to Mimir may take.
     pub request_timeout: Duration,
-    /// How long connecting may take.
     pub connect_timeout: Duration,
     /// For a row that names no interval.
     pub evaluation_interval: PromDuration,
@@ -42,23 +41,23 @@ pub struct RulesConfig {
     pub organisation_grace: Duration,
     /// What an expression may be: `[limits]` says it, for queries as well.
     pub expressions: ExpressionLimits,
-    /// When a deletion is too large to be believed.
+    /// When a deletion is held back.
     pub guard: GuardConfig,
 }
 
-/// From what size on a deletion waits for an administrator's word: both the count and the share
-/// must be reached.
+/// From what size on a deletion waits for an administrator's confirmation: both the count and the
+/// share must be reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardConfig {
     /// Rules of one tenant that vanish, for whatever reason.
     pub tenant_count: usize,
     /// Their share, 0 to 1.
     pub tenant_share: f64,
-    /// Live rules of one tenant whose rows are not there, although nobody deleted them.
+    /// Live rules of one tenant whose rows are gone without a tombstone.
     pub missing_count: usize,
     /// Their share, 0 to 1.
     pub missing_share: f64,
-    /// Rules of all tenants that vanish in one look at everything.
+    /// Rules of all tenants that vanish in one full resync.
     pub overall_count: usize,
     /// Their share, 0 to 1.
     pub overall_share: f64,
@@ -77,7 +76,7 @@ impl Default for GuardConfig {
     }
 }
 
-/// The shortest interval that makes sense: a full look reads everything.
+/// The shortest interval that makes sense: a full resync reads everything.
 const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
 /// What a webhook's secret must have at least: it cannot be guessed then.
 const SHORTEST_SECRET: usize = 16;

@@ -35,7 +35,6 @@ pub(super) fn check(query: &str, parameter: Option<&str>) -> Result<(), String> 
 #[derive(Default)]
 struct Found<'a> {
     first: &'a str,
-    /// The numbers of parameters, sorted.
     parameters: Vec<u32>,
     /// Something stands behind a `;`.
     goes_on: bool,
@@ -88,12 +87,9 @@ impl<'a> Found<'a> {
     }
 }
 
-/// A comment that begins here.
 enum Comment {
     None,
-    /// After so many bytes.
     Ends(usize),
-    /// It does not end.
     IsOpen,
 }
 

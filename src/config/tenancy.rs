@@ -11,7 +11,6 @@ pub struct TenancyConfig {
     pub template: TenantTemplate,
     /// Who says which organisations a user is in.
     pub membership: MembershipPolicy,
-    /// What each role may do.
     pub roles: RoleMap,
     /// What a user may do in an organisation that the token names, where no role is known.
     pub user_scopes: Scopes,
@@ -38,7 +37,6 @@ impl MembershipPolicy {
         self != Self::Claims
     }
 
-    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Claims => "claims",

@@ -20,7 +20,7 @@ pub struct UpstreamConfig {
     pub upstreams: Vec<Upstream>,
     /// Consul's catalogue, if it is asked.
     pub consul: Option<ConsulConfig>,
-    /// How often names are resolved anew.
+    /// How often names are resolved.
     pub resolve_interval: Duration,
     /// How long connecting to one instance may take.
     pub connect_timeout: Duration,
@@ -34,7 +34,6 @@ pub struct UpstreamConfig {
     pub max_idle_connections: usize,
     /// Headers of the client that pass beyond those of the protocols themselves.
     pub pass_headers: Vec<HeaderName>,
-    /// When an instance is used.
     pub health: HealthConfig,
     /// What is sent a second time.
     pub retry: RetryConfig,
@@ -45,7 +44,6 @@ pub struct UpstreamConfig {
 pub struct Upstream {
     /// A name or an IP address.
     pub host: String,
-    /// The port.
     pub port: u16,
     /// What the `Host` header says.
     pub authority: HeaderValue,

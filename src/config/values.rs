@@ -13,17 +13,14 @@ use crate::prom_duration::PromDuration;
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Wraps a secret.
     pub fn new(text: &str) -> Self {
         Self(text.as_bytes().into())
     }
 
-    /// The secret itself.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether no secret was given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -155,7 +152,7 @@ fn show(bytes: u64) -> String {
 }
 
 /// An `http` or `https` address without credentials, query or fragment, such as the example of its
-/// key. What is said of it never repeats it: somebody may have put a secret into it.
+/// key. Errors never repeat it: it may hold a secret.
 pub(super) fn url(raw: Raw, example: &str) -> Result<url::Url, String> {
     let text = text(raw)?;
     let wanted = format!("must be an address such as \"{example}\"");

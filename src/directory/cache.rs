@@ -21,10 +21,10 @@ pub(super) struct Remembered<K, V> {
     absent: Cache<K, Entry<V>>,
 }
 
-/// Keys that nothing has: enough that a forgotten fleet is not looked up for ever, and so few that a
-/// flood costs nothing.
+/// Absent keys: enough that a forgotten fleet is not looked up for ever, and so few that a flood
+/// costs nothing.
 const MOST_ABSENT: u64 = 10_000;
-/// Memory is freed by then at the latest; how long absence is believed is decided at each use.
+/// Memory is freed by then at the latest; how long absence counts is decided at each use.
 const ABSENT_KEPT: Duration = Duration::from_secs(600);
 
 impl<K, V> Remembered<K, V>

@@ -1,4 +1,4 @@
-//! Readings under way: who waits for which key, and which of them a change has overtaken.
+//! Readings under way: which requests wait for which key, and which readings a change overtook.
 //!
 //! Remembering and forgetting happen under the same lock as this bookkeeping. Without it a change
 //! could come between "nothing has changed" and "remember it".
@@ -30,7 +30,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         self.0.lock()
     }
 
-    /// Waits for a key with everybody else. The first has to see to it that it is read.
+    /// Waits for a key together with other requests. The first one has to queue it.
     pub(super) fn join(&self, key: K) -> (oneshot::Receiver<Option<Entry<V>>>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut flights = self.lock();
@@ -51,7 +51,8 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         }
     }
 
-    /// A key was read: it is remembered and everybody is told, unless it has changed meanwhile.
+    /// A key was read: it is remembered and all waiting requests get it, unless it has changed
+    /// meanwhile.
     pub(super) fn land(&self, key: &K, entry: &Entry<V>, remember: impl FnOnce()) -> bool {
         let mut flights = self.lock();
         if flights.get(key).is_some_and(|flight| flight.tainted) {
@@ -59,7 +60,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         }
         remember();
         for waiting in flights.remove(key).into_iter().flat_map(|flight| flight.waiting) {
-            // Whoever went away no longer listens.
+            // The request may be gone.
             let _ = waiting.send(Some(entry.clone()));
         }
         true
@@ -81,7 +82,6 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         is_first
     }
 
-    /// A key has changed.
     pub(super) fn taint(&self, key: &K, forget: impl FnOnce()) {
         let mut flights = self.lock();
         if let Some(flight) = flights.get_mut(key) {
@@ -90,7 +90,6 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         forget();
     }
 
-    /// Any key may have changed.
     pub(super) fn taint_all(&self, forget: impl FnOnce()) {
         let mut flights = self.lock();
         for flight in flights.values_mut() {

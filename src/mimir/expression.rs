@@ -35,11 +35,9 @@ const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
 /// and stay far below what costs Mimir a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpressionLimits {
-    /// Its length in bytes.
     pub bytes: usize,
     /// Parentheses, brackets, braces and signs inside one another.
     pub depth: usize,
-    /// Subqueries inside one another.
     pub subqueries: usize,
     /// Operators, signs included.
     pub operators: usize,
@@ -82,13 +80,9 @@ impl Default for ExpressionLimits {
 /// What of an expression is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Its length.
     Bytes,
-    /// Its nesting.
     Depth,
-    /// Subqueries in subqueries.
     Subqueries,
-    /// Its operators.
     Operators,
     /// What stands in parentheses, times their depth.
     NestedTerms,
@@ -105,7 +99,6 @@ pub enum Measure {
 pub struct Excess {
     /// What there is too much of.
     pub measure: Measure,
-    /// The limit.
     pub most: usize,
     /// How many bytes of the expression were read when that was clear.
     pub at: usize,

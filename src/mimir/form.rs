@@ -19,19 +19,16 @@ const NAME: usize = 8;
 /// A parameter's expression that is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormExcess {
-    /// Its name.
     pub parameter: &'static str,
     /// What is too much of it.
     pub excess: Excess,
 }
 
-/// Whose turn it is.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Name,
     /// The value of one of [`PARAMETERS`].
     Expression(&'static str),
-    /// The value of another parameter.
     Other,
 }
 
@@ -89,12 +86,10 @@ impl FormScanner {
         }
     }
 
-    /// Reads another piece.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), FormExcess> {
         piece.iter().try_for_each(|byte| self.byte(*byte))
     }
 
-    /// Ends the form.
     pub fn end(&mut self) -> Result<(), FormExcess> {
         self.end_pair()
     }

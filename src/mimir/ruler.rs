@@ -3,8 +3,8 @@
 //!
 //! [`RulerClient`] does one exchange a call and retries nothing: a [`RulerError`] says what may help,
 //! [`next_delay`] how long to wait. Two readings are kept apart with care: *no rules* and *rules that
-//! could not be read*. Only a whole, well-formed answer is ever the first; whoever deletes by what
-//! was read may rely on it.
+//! could not be read*. Only a whole, well-formed answer is ever the first; deletions
+//! may rely on it.
 //!
 //! What we write, we write exactly ([`write_group`]); what Mimir has, others may have written, so it
 //! is read with tolerance ([`RawListing`]): what we do not understand is marked, never dropped.

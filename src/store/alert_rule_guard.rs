@@ -28,7 +28,6 @@ pub struct GuardHeld {
 pub struct HeldRule {
     /// What it is known by: its row's identifier, or a digest of what it says if no row is known.
     pub key: String,
-    /// The alert's name.
     pub name: String,
     /// The group that it is in now.
     pub group: String,
@@ -39,20 +38,15 @@ pub struct HeldRule {
 /// What would vanish of one organisation by a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardRow {
-    /// The deletion.
     pub id: String,
-    /// Whose rules.
     pub organisation: OrganisationId,
     /// Whether it is a deletion in many organisations.
     pub is_overall: bool,
-    /// The rules.
     pub rules: Vec<HeldRule>,
 }
 
-/// What became of a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmed {
-    /// It is noted.
     Noted,
     /// There never was such a deletion, or it was long ago.
     Unknown,
@@ -60,7 +54,6 @@ pub enum Confirmed {
     Ended,
     /// More would vanish by now than by the deletion that was named.
     Grown {
-        /// The deletion that waits now.
         current: GuardHeld,
         /// What it deletes beyond the one that was named.
         more: Vec<HeldRule>,

@@ -1,4 +1,4 @@
-//! What the leader says of itself.
+//! The leader's own state: who it is, the last full resync, a global hold.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -10,17 +10,13 @@ use super::{Store, StoreError, moment, statement};
 /// What the leader says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderRow {
-    /// Who it is, or was.
     pub holder: String,
-    /// Since when.
     pub since: Option<OffsetDateTime>,
     /// When everything was last looked at.
     pub reconciled_at: Option<OffsetDateTime>,
-    /// What came of it.
     pub reconcile: String,
     /// A deletion in many organisations that waits.
     pub guard: Option<GuardHeld>,
-    /// Since when.
     pub guard_since: Option<OffsetDateTime>,
 }
 

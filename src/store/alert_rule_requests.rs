@@ -1,5 +1,5 @@
-//! Syncs that somebody asked for: written by whichever copy was asked, taken up by the one that
-//! leads, and read by whoever waits.
+//! Requested syncs: written by the copy that was asked, carried out by the leader, and read by the
+//! client that waits.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -14,32 +14,25 @@ use crate::tenancy::OrganisationId;
 pub struct NewSyncRequest {
     /// Whose rules; everybody's if none.
     pub organisation: Option<OrganisationId>,
-    /// Who asks.
     pub requested_by: String,
 }
 
 /// A sync that was asked for.
 #[derive(Clone, Debug)]
 pub struct SyncRequest {
-    /// Its identifier.
     pub id: Uuid,
     /// Whose rules; everybody's if none.
     pub organisation: Option<OrganisationId>,
-    /// When it was asked for.
     pub requested_at: Option<OffsetDateTime>,
-    /// When somebody took it up.
     pub started_at: Option<OffsetDateTime>,
-    /// When it was done.
     pub finished_at: Option<OffsetDateTime>,
-    /// Organisations that are done.
     pub done: usize,
-    /// Of so many.
     pub total: usize,
     /// What came of it (JSON).
     pub outcome: String,
 }
 
-/// So many are taken up at once; there is one waiting for each organisation at most.
+/// The most that are taken up together. At most one waits for each organisation.
 const MOST_WAITING: usize = 10_000;
 
 const COLUMNS: &str = "id, organisation_id, done, total, outcome::text as outcome";
@@ -67,8 +60,8 @@ impl Store {
         Ok(self.sync_requests("id = $1", Some(id)).await?.pop())
     }
 
-    /// Takes up those that are not done: whoever asks from now on, perhaps because of a change that
-    /// nobody has looked at yet, asks anew.
+    /// Takes up all that are not done. A later request, perhaps for a change that has not been seen,
+    /// is a new one.
     pub async fn take_sync_requests(&self) -> Result<Vec<SyncRequest>, StoreError> {
         let take = format!(
             "update {} set started_at = now() where started_at is null and finished_at is null",
@@ -82,8 +75,8 @@ impl Store {
         .await
     }
 
-    /// Forgets what is so old that nobody asks for it: syncs of yesterday, deletions that were carried
-    /// out long ago or had nothing to be carried out, and those that are no longer held back.
+    /// Deletes old notes: syncs of yesterday, tombstones that were carried out or had nothing live,
+    /// and holds that are over.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
         let statements = [
             format!(

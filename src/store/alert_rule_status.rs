@@ -1,5 +1,4 @@
-//! What the proxy says of each alert rule. Only the leader writes it; the members of its organisation
-//! read it.
+//! The status of each alert rule. Only the leader writes it; the organisation's members read it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,20 +21,15 @@ pub enum RuleState {
     Invalid,
     /// The tenant's limits leave no room for it.
     OverLimit,
-    /// It is switched off.
     Disabled,
     /// It could not be written, and that is not its author's fault.
     Error,
 }
 
-/// A rule's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleStatusRow {
-    /// Which rule.
     pub rule: Uuid,
-    /// Whose.
     pub organisation: OrganisationId,
-    /// What has become of it.
     pub state: RuleState,
     /// Why it is not live, in words for its author.
     pub reason: String,
@@ -45,7 +39,7 @@ pub struct RuleStatusRow {
     pub other_hashes: Vec<String>,
     /// The hash of what Mimir has refused, if it is that.
     pub refused_hash: Option<String>,
-    /// Since when; not set by whoever writes it.
+    /// Since when it is live. The database sets it.
     pub synced_at: Option<OffsetDateTime>,
 }
 
@@ -53,7 +47,6 @@ pub struct RuleStatusRow {
 const BATCH: usize = 1000;
 
 impl RuleState {
-    /// Every state.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
 

@@ -13,11 +13,8 @@ use crate::tenancy::OrganisationId;
 /// How it stands with an organisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncRow {
-    /// Which.
     pub organisation: OrganisationId,
-    /// Its tenant.
     pub tenant: String,
-    /// Rules that are live.
     pub live: usize,
     /// Enabled rules that are not.
     pub not_live: usize,
@@ -25,13 +22,10 @@ pub struct SyncRow {
     pub synced_at: Option<OffsetDateTime>,
     /// What is wrong, if anything is.
     pub problem: String,
-    /// Since when.
     pub problem_since: Option<OffsetDateTime>,
     /// Since when the organisation itself is gone.
     pub absent_since: Option<OffsetDateTime>,
-    /// A deletion that waits.
     pub guard: Option<GuardHeld>,
-    /// Since when.
     pub guard_since: Option<OffsetDateTime>,
     /// The limits that Mimir has shown by refusing something; it does not tell all that it has.
     pub shown_rules_per_group: Option<usize>,
@@ -49,7 +43,6 @@ impl Store {
         self.read_syncs(None).await
     }
 
-    /// How it stands with one.
     pub async fn rule_sync_of(
         &self,
         organisation: OrganisationId,

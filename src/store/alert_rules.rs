@@ -1,8 +1,8 @@
 //! Alert rules as organisations wrote them, and the organisations that there are.
 //!
-//! Whoever reads here decides what is deleted elsewhere, so a reading is whole or it fails: one
-//! statement sees the organisations, all their rules and what was deleted at one moment, and every
-//! value comes as a text, so that none can make its row fail.
+//! What is read here decides what is deleted in Mimir, so a reading is whole or it fails: one
+//! statement sees organisations, rules and tombstones at one moment, and every value comes as a
+//! text, so that none can make its row fail.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,13 +17,9 @@ use crate::tenancy::OrganisationId;
 /// A row of `alert_rule`. What it means is for `rules` to say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AlertRuleRow {
-    /// Which rule.
     pub id: Uuid,
-    /// Whose.
     pub organisation: OrganisationId,
-    /// The alert's name.
     pub name: Option<String>,
-    /// The expression.
     pub expr: Option<String>,
     /// A duration, as Prometheus writes it.
     pub for_duration: Option<String>,
@@ -48,10 +44,8 @@ pub struct AlertRuleRow {
 /// Whether a row was too large to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Excess {
-    /// It was read.
     #[default]
     None,
-    /// It is larger than [`MOST_ROW_BYTES`].
     Row,
     /// Its organisation's rows are larger than [`MOST_ORGANISATION_BYTES`] together, or more than
     /// [`MOST_ROWS`], and older ones were read.
@@ -60,8 +54,8 @@ pub enum Excess {
 
 /// The texts of one row. A rule may have 64 KiB of expression and as much of labels and annotations.
 pub const MOST_ROW_BYTES: usize = 256 << 10;
-/// The texts of all rows of an organisation. Whoever writes more than that must not take the memory
-/// and the time of all the others; Mimir's listing of so much can still be read.
+/// The texts of all rows of an organisation. One that writes more must not take memory and time
+/// from the others; Mimir's listing of this much can still be read.
 pub const MOST_ORGANISATION_BYTES: usize = 4 << 20;
 /// Rows of an organisation that are read. Ours cannot have more.
 pub const MOST_ROWS: usize = 5000;
@@ -81,7 +75,6 @@ pub struct RulesSnapshot {
 pub type Tombstones = HashMap<Uuid, String>;
 
 impl Store {
-    /// Every organisation that there is.
     pub async fn organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Organisation).to_owned();
         self.look_up(sql, |query| query, organisations_in).await
@@ -102,7 +95,6 @@ impl Store {
         self.look_up(sql, |query| query.bind(names), organisations_in).await
     }
 
-    /// The rules of some organisations.
     pub async fn alert_rules_of(
         &self,
         organisations: Vec<OrganisationId>,

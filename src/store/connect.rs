@@ -1,4 +1,4 @@
-//! The pools, what every connection is told, and how the server proves who it is.
+//! Pools, session settings, TLS, and why a connection could not be made.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::StoreError;
 use crate::config::{DatabaseConfig, DatabaseTls};
 
-/// Connections that nobody needs are closed: a database that moved is noticed.
+/// Idle connections are closed, so that a database that moved is noticed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(super) fn pool(config: &DatabaseConfig, connections: u32) -> Result<PgPool, StoreError> {
@@ -30,10 +30,9 @@ pub(super) fn pool(config: &DatabaseConfig, connections: u32) -> Result<PgPool, 
     Ok(options.connect_lazy_with(options_of(config)?))
 }
 
-/// What every connection is told. The server ends a query that takes too long, and with it whatever
-/// it waited for: a query that we only stopped listening to would hold its connection. Where
-/// row-level security would hide rows from us it is to be an error: hidden, every member would be a
-/// stranger.
+/// What every connection is told. The server ends a query that takes too long: one that we only
+/// stopped waiting for would hold its connection. Rows that row-level security would hide from us
+/// become an error: with hidden rows, members would look unknown.
 fn settings(config: &DatabaseConfig) -> String {
     let limit = config.query_timeout.as_millis();
     format!("set statement_timeout = {limit}; set row_security = off")
@@ -49,7 +48,7 @@ pub(super) fn listening_pool(config: &DatabaseConfig) -> Result<PgPool, StoreErr
     Ok(options.connect_lazy_with(options_of(config)?))
 }
 
-/// Connects once, to know why it cannot be done: a pool only says that it waited.
+/// Connects once, to learn why it fails: a pool only says that it waited.
 pub(super) async fn try_once(config: &DatabaseConfig) -> Result<(), StoreError> {
     let connection = connect(config).await?;
     connection.close().await?;
@@ -67,14 +66,14 @@ pub(super) async fn connect(config: &DatabaseConfig) -> Result<PgConnection, Sto
     }
 }
 
-/// Takes a connection of a pool. sqlx tries a refused one again until its time is over, and then says
-/// that it waited: whether the server can be reached is therefore seen beside it.
+/// Takes a connection from a pool. sqlx retries a refused one until its time is over and then only
+/// says that it waited, so whether the server can be reached is tried beside it.
 pub(super) async fn acquire(
     pool: &PgPool,
     config: &DatabaseConfig,
 ) -> Result<PoolConnection<Postgres>, StoreError> {
     let refused = async {
-        // One that is there already, or is quickly made, needs no second opinion.
+        // A connection that is idle or quickly made needs no second opinion.
         sleep(PROBE_AFTER).await;
         match reach(config).await {
             Ok(()) => std::future::pending().await,
@@ -92,9 +91,9 @@ pub(super) async fn acquire(
     }
 }
 
-/// How long a connection is waited for before it is seen whether the server can be reached.
+/// How long to wait for a connection before trying whether the server can be reached.
 const PROBE_AFTER: Duration = Duration::from_millis(50);
-/// How long the reason of a connection that did not come is looked for.
+/// How long the diagnosis may take.
 const LONGEST_DIAGNOSIS: Duration = Duration::from_secs(1);
 
 /// One diagnosis at a time in the process: it makes a connection beyond those of the pools.
@@ -122,7 +121,7 @@ pub(super) fn not_listening(error: &sqlx::Error, config: &DatabaseConfig) -> Sto
     }
 }
 
-/// Sees whether the server can be reached, without asking it anything.
+/// Opens a TCP connection to the server and closes it.
 pub(super) async fn reach(config: &DatabaseConfig) -> Result<(), StoreError> {
     let options = options_of(config)?;
     let connecting = async {
@@ -143,7 +142,7 @@ fn late(config: &DatabaseConfig, options: &PgConnectOptions) -> StoreError {
     StoreError::Unreachable(format!("{}: no connection within {waited:?}", place(options)))
 }
 
-/// Why a connection could not be made. What the server itself says is not a network's trouble.
+/// Why a connection could not be made. An error that the server itself sends is not a network's.
 fn not_connected(error: &sqlx::Error, options: &PgConnectOptions) -> StoreError {
     let place = place(options);
     match error {
@@ -151,7 +150,7 @@ fn not_connected(error: &sqlx::Error, options: &PgConnectOptions) -> StoreError 
             let problem = format!("{place}: {}", database.message());
             let code = database.code();
             match StoreError::of_code(code.as_deref(), problem.clone()) {
-                // It starts, ends, or has no connection left: nothing can be read.
+                // It starts, stops, or has no connection left: nothing can be read.
                 StoreError::Unavailable(problem) if code.as_deref() == Some(CANNOT_CONNECT_NOW) => {
                     StoreError::Unreachable(problem)
                 }

@@ -17,11 +17,8 @@ pub type KeyHash = [u8; 32];
 /// What a key is, as it is enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceKeyRow {
-    /// The device.
     pub id: DeviceId,
-    /// Whose it is.
     pub organisation: OrganisationId,
-    /// What its owner calls it.
     pub name: String,
     /// What it may do; never `admin`.
     pub scopes: Scopes,
@@ -29,61 +26,45 @@ pub struct DeviceKeyRow {
     pub expires_at: Option<i64>,
     /// How long it works on after that, in seconds.
     pub grace_seconds: i64,
-    /// Whether it was revoked.
     pub is_revoked: bool,
 }
 
-/// A key to be written.
 #[derive(Clone, Debug)]
 pub struct NewDeviceKey {
-    /// Whose it is.
     pub organisation: OrganisationId,
-    /// What its owner calls it.
     pub name: String,
-    /// The hash.
     pub hash: KeyHash,
     /// By which its owner recognises it.
     pub hint: String,
-    /// What it may do.
     pub scopes: Scopes,
-    /// When it expires.
     pub expires_at: Option<OffsetDateTime>,
     /// How long it works on after that, in seconds; the table's default if none.
     pub grace_seconds: Option<i32>,
-    /// Who makes it.
     pub created_by: String,
-    /// Whether the organisation is known to be there by another's word than our table's: a member
-    /// by claim, or by a query of the operator's, makes it.
+    /// Whether something other than our table proves that the organisation exists: a claim, or a
+    /// query of the operator's. Its row is then made if it is missing.
     pub organisation_is_known: bool,
 }
 
 /// A key, as an administrator sees it.
 #[derive(Clone, Debug)]
 pub struct ListedDeviceKey {
-    /// Its identifier.
     pub id: DeviceId,
-    /// What its owner calls it.
     pub name: String,
     /// By which its owner recognises it.
     pub hint: String,
-    /// What it may do.
     pub scopes: Scopes,
-    /// When it expires.
     pub expires_at: Option<OffsetDateTime>,
     /// How long it works on after that, in seconds.
     pub grace_seconds: i32,
-    /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
     /// When it was last used, to within a minute or so.
     pub last_used_at: Option<OffsetDateTime>,
-    /// Since when it is there.
     pub created_at: Option<OffsetDateTime>,
-    /// Who made it.
     pub created_by: String,
 }
 
-/// An organisation's keys, at most: what is shown at once, and how many it may have that are not
-/// revoked.
+/// The most keys of an organisation that are listed, and the most that it may have unrevoked.
 pub const MOST_KEYS: usize = 10_000;
 
 /// What is shown of a key.
@@ -93,8 +74,8 @@ fn listed() -> String {
 }
 
 impl Store {
-    /// The keys with some hashes. A hash that no key has is left out; one whose row cannot be read is
-    /// there with nothing: that is our fault and not the device's.
+    /// The keys with these hashes. A hash without a key is left out. A key whose row cannot be read is
+    /// there with `None`: that is our fault and not the device's.
     pub async fn device_keys(
         &self,
         hashes: Vec<KeyHash>,
@@ -110,7 +91,7 @@ impl Store {
                     let Some(hash) = read_hash(row) else { continue };
                     let key = read(row);
                     if let Err(problem) = &key {
-                        tracing::warn!(problem, "Device key row not readable");
+                        tracing::warn!(problem, "Device key left out");
                     }
                     found.insert(hash, key.ok());
                 }
@@ -120,7 +101,6 @@ impl Store {
         .await
     }
 
-    /// Writes a key.
     pub async fn create_device_key(
         &self,
         new: NewDeviceKey,
@@ -170,7 +150,6 @@ impl Store {
         .await
     }
 
-    /// One key of an organisation.
     pub async fn find_device_key(
         &self,
         organisation: &OrganisationId,

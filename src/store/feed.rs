@@ -1,11 +1,10 @@
 //! The feed of changes: Postgres' notifications, and whether they can be relied on.
 //!
-//! A notification is a hint which thing to read anew. While the connection that listens is lost,
-//! hints are lost with it; so each time it is made anew the *epoch* goes up, and what was read in
-//! an earlier epoch is read again before it is used.
+//! A notification says what to read again. While the `LISTEN` connection is lost, notifications are
+//! lost with it; so each new connection begins a new *epoch*, and what was read in an earlier epoch
+//! is read again before it is used.
 //!
-//! A connection that has died without a word would be worst of all: it looks like silence. It is
-//! asked for a sign of life again and again, and is given up within a second.
+//! A dead connection looks like silence. A heartbeat finds it within a second.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,39 +19,28 @@ use super::{KeyHash, Store, StoreError, connect};
 use crate::backoff::Backoff;
 use crate::tenancy::{OrganisationId, UserId};
 
-/// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableChange {
-    /// Anything may have: the feed begins, or ends.
+    /// Anything may have changed: the feed begins or ends.
     Anything,
-    /// One user's memberships.
     Membership(UserId),
-    /// Anybody's memberships.
     Memberships,
-    /// One device key.
     DeviceKey(Box<KeyHash>),
-    /// Any device keys.
     DeviceKeys,
-    /// The withdrawn tokens.
     Revocations,
-    /// One session.
     Session(Uuid),
-    /// Any sessions.
     Sessions,
     /// One organisation's alert rules, or itself.
     AlertRules(OrganisationId),
-    /// Anybody's alert rules.
     AllAlertRules,
-    /// Somebody asks for a sync of alert rules.
     AlertRuleRequest,
 }
 
-/// Whether changes are heard of.
 #[derive(Debug, Default)]
 pub struct Feed {
     epoch: AtomicU64,
     connected: AtomicBool,
-    /// Whether the database was last seen not to answer at all.
+    /// Whether the database did not answer at all when last asked.
     away: AtomicBool,
 }
 
@@ -73,18 +61,18 @@ impl Feed {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether changes are heard of at the moment.
+    /// Whether the `LISTEN` connection stands.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Whether the database is known to be away: it cannot be reached, or gives no sign of life. While
-    /// changes are merely not heard of it is not.
+    /// Whether the database is known to be away: it cannot be reached or does not answer. A lost
+    /// `LISTEN` connection alone does not say so.
     pub fn is_away(&self) -> bool {
         self.away.load(Ordering::Acquire)
     }
 
-    /// Notes whether the database answers, whoever saw it.
+    /// Notes whether the database answers; look-ups tell it too.
     pub(crate) fn note_away(&self, away: bool) {
         self.away.store(away, Ordering::Release);
     }
@@ -99,7 +87,7 @@ impl Feed {
         self.connected.store(false, Ordering::Release);
     }
 
-    /// Listens until it is cancelled, and tells of each change.
+    /// Listens until it is cancelled, and reports each change.
     pub async fn run(
         &self,
         store: Store,
@@ -119,7 +107,7 @@ impl Feed {
             }
             if let Err(error) = listened {
                 self.note_away(matches!(error, StoreError::Unreachable(_)));
-                tracing::warn!(%error, "Changes are not heard of");
+                tracing::warn!(%error, "LISTEN connection lost");
             }
             tokio::select! {
                 () = cancelled.cancelled() => return,
@@ -136,7 +124,7 @@ impl Feed {
         let connecting = timeout(LONGEST_START, store.listener()).await;
         let mut listener = connecting.map_err(|_| lost("no answer"))??;
         self.begin();
-        tracing::info!("Changes are heard of");
+        tracing::info!("LISTEN connection established");
         on_change(TableChange::Anything);
         let mut next_beat = Instant::now() + HEARTBEAT;
         loop {
@@ -152,7 +140,7 @@ impl Feed {
                 () = sleep_until(next_beat) => {
                     let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
                     alive.map_err(|_| silent())??;
-                    // Whatever a look-up has met: the server is there.
+                    // The server answers, whatever a look-up has met.
                     self.note_away(false);
                     next_beat = Instant::now() + HEARTBEAT;
                 }
@@ -178,8 +166,8 @@ fn lost(why: &str) -> StoreError {
 }
 
 impl Store {
-    /// A connection that listens, proven to hear: a transaction pooler takes `LISTEN` without
-    /// complaint and then delivers nothing.
+    /// A connection that listens, proven by a notification of our own: a transaction pooler accepts
+    /// `LISTEN` and then delivers nothing.
     async fn listener(&self) -> Result<PgListener, StoreError> {
         let pool = connect::listening_pool(&self.0.config)?;
         connect::reach(&self.0.config).await?;
@@ -191,8 +179,8 @@ impl Store {
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
         listener.listen(&echo).await?;
         let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
-        // Not a prepared statement: a transaction pooler would fail on that, with a worse text. As it
-        // is, whoever tells may hear it himself, which is no less a proof.
+        // Not a prepared statement: a transaction pooler would fail on that, with a worse text. The
+        // notification may come back on the same server connection, which is proof as well.
         let mut connection = connect::acquire(&self.0.side, &self.0.config).await?;
         connection.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
             sqlx::Error::Protocol(_) => behind_a_pooler(),
@@ -203,7 +191,7 @@ impl Store {
             loop {
                 match listener.try_recv().await? {
                     Some(notification) if notification.channel() == echo => return Ok(()),
-                    // A change during the proof is covered: everything is read anew after it.
+                    // A change during the proof is covered: everything is read again after it.
                     Some(_) => {}
                     None => return Err(lost("the connection was closed")),
                 }
@@ -220,7 +208,7 @@ impl Store {
         Ok(listener)
     }
 
-    /// Sees once whether notifications arrive.
+    /// Checks once that notifications arrive.
     pub async fn check_notifications(&self) -> Result<(), StoreError> {
         let store = self.clone();
         let heard = self.0.runtime.spawn(async move {
@@ -230,18 +218,21 @@ impl Store {
         heard.await.map_err(|_| lost("the process ends"))?
     }
 
-    /// Sees once whether notifications arrive, and whether tables and queries fit.
+    /// Checks once that notifications arrive and that tables and queries fit.
     pub async fn check_all(&self) -> Result<(), StoreError> {
         self.check_notifications().await?;
         self.check().await
     }
 }
 
-/// Reads a payload: a kind of thing, and which one. One that cannot be read is somebody else's.
+/// Reads a payload: a kind of thing, and which one. Others are not from our triggers.
 fn read(notification: &PgNotification) -> Option<TableChange> {
     let change = parse(notification.payload());
     if change.is_none() {
-        tracing::warn!(payload = notification.payload(), "Notification not understood");
+        tracing::warn!(
+            payload = notification.payload(),
+            "Notification with an unknown payload ignored"
+        );
     }
     change
 }

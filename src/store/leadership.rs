@@ -1,9 +1,9 @@
-//! Who writes alert rules: the one copy that holds a session's advisory lock.
+//! Leader election: the copy whose session holds an advisory lock writes alert rules.
 //!
-//! The lock ends with its session, and its session ends when the server has not heard of it for a
-//! few seconds (`idle_session_timeout`): a holder that is killed, cut off or frozen loses the lock
-//! within [`SILENCE`], without anybody else having to judge it. The holder itself stops to write
-//! earlier than that, [`Leadership::beat`] by beat, so that two never write at once.
+//! The lock ends with its session, and the server ends a session that is silent for a few seconds
+//! (`idle_session_timeout`): a leader that is killed, cut off or frozen loses the lock within
+//! [`SILENCE`]. The leader itself stops writing earlier than that, [`Leadership::beat`] by beat, so
+//! that two copies never write at the same time.
 
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// How often to beat.
     pub const BEAT: Duration = Duration::from_millis(700);
 
     /// Shows the server that the holder is alive; gives the time until which it may write.
@@ -37,7 +36,6 @@ impl Leadership {
         Ok(began + TERM)
     }
 
-    /// Gives the lock back.
     pub async fn resign(self) {
         let _ = timeout(LONGEST_BEAT, self.connection.close()).await;
     }
@@ -69,7 +67,6 @@ impl Store {
         .await
     }
 
-    /// Whether anybody holds the lock.
     pub async fn is_led(&self) -> Result<bool, StoreError> {
         // The two numbers of a lock stand there as unsigned ones.
         let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
@@ -84,5 +81,6 @@ impl Store {
     }
 }
 
-/// With the schema: whoever writes the same statuses is one, whatever namespace they write to.
+/// Together with the schema: copies that write the same status tables compete for one lock, even
+/// if their namespaces differ.
 const LOCK: &str = "mimir_tenant_proxy_rules";

@@ -10,7 +10,6 @@ use super::queries::{Lookup, Queries};
 use super::{Store, StoreError, statement};
 use crate::tenancy::{Membership, OrganisationId, Role, UserId};
 
-/// The roles that memberships have.
 pub enum RolesInUse {
     /// Each with the number of its memberships.
     Counted(Vec<(Role, i64)>),

@@ -1,4 +1,4 @@
-//! `migrate`: our tables, made step by step, and never over somebody else's.
+//! `migrate`: creates our tables step by step, and never touches tables that are not ours.
 
 use std::fmt;
 
@@ -48,10 +48,8 @@ struct Step {
 /// Where it is noted which steps have been taken.
 const NOTES: &str = "mimir_tenant_proxy_migration";
 
-/// What `migrate` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Migrated {
-    /// So many steps were taken.
     Steps(usize),
     /// Tables that were there already are like ours, and are ours from now on; so many steps were
     /// taken beside.
@@ -100,19 +98,19 @@ async fn migrate_alone(
     run(connection, format!("set search_path to \"{schema}\"")).await?;
     let before = applied(connection, schema).await?;
     let pending = &STEPS[before.min(STEPS.len())..];
-    let mut strangers = Vec::new();
+    let mut foreign = Vec::new();
     let mut adopted = 0;
     for (at, step) in pending.iter().enumerate() {
         let there = existing(connection, schema, step.tables).await?;
         if !there.is_empty() {
             adopted = at + 1;
-            strangers.extend(there);
+            foreign.extend(there);
         }
     }
     // Steps whose tables are there already; what comes after them is made as usual.
     let (theirs, _) = pending.split_at(adopted);
     if let Some(last) = theirs.last() {
-        may_adopt(connection, schema, theirs, &strangers, adopt).await?;
+        may_adopt(connection, schema, theirs, &foreign, adopt).await?;
         let noted = migrator().run_direct(Some(last.version), connection, true).await;
         noted.map_err(failed)?;
     }
@@ -138,10 +136,10 @@ async fn may_adopt(
     connection: &mut PgConnection,
     schema: &str,
     theirs: &[Step],
-    strangers: &[String],
+    foreign: &[String],
     adopt: bool,
 ) -> Result<(), StoreError> {
-    let named = strangers.join(", ");
+    let named = foreign.join(", ");
     if !adopt {
         return Err(StoreError::Unfit(format!(
             "the schema {schema} already has the tables {named}, which `migrate` did not make, and \

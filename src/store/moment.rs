@@ -1,5 +1,5 @@
-//! Times as they come from the database: seconds since the epoch, because Postgres knows times that
-//! nobody else does (`infinity`, the year 200000), and one such row must not take others with it.
+//! Times as they come from the database: seconds since the epoch, because Postgres has times that
+//! nothing else can hold (`infinity`, the year 200000), and one such row must not break others.
 
 use time::OffsetDateTime;
 

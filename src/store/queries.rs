@@ -1,5 +1,4 @@
-//! The look-ups: our own or the operator's, and the proof at the start that they give what is
-//! needed.
+//! The look-ups: our own or the operator's, and the check at start that they give what is needed.
 //!
 //! Each stands inside one of ours (`select … from (query) as given`), which casts its columns to
 //! the types that are read: an organisation may be a UUID or a text, a role an enum, a time
@@ -15,7 +14,6 @@ use uuid::Uuid;
 use super::{StoreError, connect, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
-/// A look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     Membership,
@@ -158,7 +156,6 @@ impl Lookup {
         }
     }
 
-    /// Whether this configuration reads it.
     fn is_read(self, tables: TablesRead) -> bool {
         match self {
             Self::Membership | Self::DeviceKey | Self::Revocation => true,
@@ -293,8 +290,7 @@ async fn wrap(
     }
     // The line break ends a comment that the query may end with.
     let wrapped = format!("select {} from ({query}\n) as given", columns.join(", "));
-    // Asked once for nobody: whether the parameter has the right type, and whether we may read, shows
-    // only when it is run.
+    // Run once with an empty list: a wrong parameter type and missing rights show only then.
     let sql = AssertSqlSafe(wrapped.clone());
     let asked = match wanted.parameter {
         None => sqlx::query(sql),

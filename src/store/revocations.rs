@@ -8,10 +8,8 @@ use uuid::Uuid;
 use super::queries::{Lookup, Queries};
 use super::{Store, StoreError, moment, statement};
 
-/// By what tokens are revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RevocationKind {
-    /// Their user.
     Subject,
     /// The sign-in that they stem from.
     Session,
@@ -22,44 +20,32 @@ pub enum RevocationKind {
 /// One revocation, as it is enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationRow {
-    /// By what.
     pub kind: RevocationKind,
-    /// Which.
     pub value: String,
     /// Only tokens issued until then, in seconds since the epoch; all if none.
     pub issued_before: Option<i64>,
 }
 
-/// A revocation to be written.
 #[derive(Clone, Debug)]
 pub struct NewRevocation {
-    /// By what.
     pub kind: RevocationKind,
-    /// Which.
     pub value: String,
     /// Only tokens issued until then.
     pub issued_before: Option<OffsetDateTime>,
-    /// When it ends.
     pub expires_at: Option<OffsetDateTime>,
-    /// Why.
     pub reason: String,
-    /// Who.
     pub created_by: String,
 }
 
 /// A revocation, as an administrator sees it.
 #[derive(Clone, Debug)]
 pub struct ListedRevocation {
-    /// Its identifier.
     pub id: Uuid,
-    /// What it says.
     pub revocation: NewRevocation,
-    /// Since when.
     pub created_at: Option<OffsetDateTime>,
 }
 
 impl RevocationKind {
-    /// Every kind.
     pub const ALL: [Self; 3] = [Self::Subject, Self::Session, Self::TokenId];
 
     /// The name in the table, which is the claim's.
@@ -71,17 +57,15 @@ impl RevocationKind {
         }
     }
 
-    /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// How many are shown at once.
+/// The most that are listed.
 pub const MOST_REVOCATIONS_LISTED: usize = 10_000;
 
 impl Store {
-    /// All revocations that count now.
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Revocation).to_owned();
         self.look_up(
@@ -129,7 +113,6 @@ impl Store {
         self.fetch(statement(sql).bind(id), |rows| Ok(!rows.is_empty())).await
     }
 
-    /// The newest revocations.
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
         let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
         let sql = format!(

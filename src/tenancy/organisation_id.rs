@@ -42,7 +42,6 @@ impl OrganisationId {
         Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
     }
 
-    /// The canonical text.
     pub fn as_str(&self) -> &str {
         // Only ASCII passes `parse`.
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -53,7 +52,7 @@ impl OrganisationId {
     }
 }
 
-/// Only the 8-4-4-4-12 form is a UUID here: 32 bare hex digits may be somebody's own identifier.
+/// Only the 8-4-4-4-12 form is a UUID here: 32 bare hex digits may be an identifier of another kind.
 fn is_hyphenated_uuid(text: &[u8]) -> bool {
     text.len() == 36
         && text.iter().enumerate().all(|(at, byte)| match at {

@@ -15,7 +15,6 @@ impl Role {
         Self(name.into())
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,7 +47,6 @@ impl RoleMap {
         self.0.contains_key(role)
     }
 
-    /// What a role may do.
     pub fn scopes_of(&self, role: &Role) -> Scopes {
         self.0.get(role).copied().unwrap_or_default()
     }

@@ -2,14 +2,10 @@
 
 use std::fmt;
 
-/// One permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Query telemetry.
     MetricsRead,
-    /// Push telemetry.
     MetricsWrite,
-    /// Look at rules and alerts.
     RulesRead,
     /// Manage the organisation: its device keys and its rules.
     Admin,
@@ -38,7 +34,6 @@ impl Scope {
     }
 }
 
-/// A set of scopes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
@@ -51,7 +46,6 @@ impl Scopes {
         })
     }
 
-    /// Reads a list of names.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         names.into_iter().map(Self::parse_one).collect()
     }
@@ -61,12 +55,10 @@ impl Scopes {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether the set holds nothing.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// What both sets hold.
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }

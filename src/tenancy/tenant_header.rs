@@ -29,7 +29,6 @@ impl TenantHeader {
         self.0.clone()
     }
 
-    /// The header's text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }

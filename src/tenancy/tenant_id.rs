@@ -60,7 +60,6 @@ impl TenantId {
         self.0.clone()
     }
 
-    /// The tenant ID as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
@@ -95,7 +94,6 @@ const PLACEHOLDER: &str = "{organisation_id}";
 const A_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
 impl TenantTemplate {
-    /// Reads a template.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let (before, after) = text.split_once(PLACEHOLDER).ok_or(TemplateError::Placeholder)?;
         if after.contains(PLACEHOLDER) {

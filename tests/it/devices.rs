@@ -128,7 +128,7 @@ async fn an_expired_key_goes_on_for_its_grace_and_is_warned_about() {
     .await;
     let path = format!("/admin/organisations/{a}/device-keys/{}", made["id"].as_str().unwrap());
     assert_eq!(town.service().get(&path).await.json()["state"], "in_grace");
-    assert!(town.proxy.process.log().contains("works by its grace"));
+    assert!(town.proxy.process.log().contains("within its grace period"));
     wait_until("its grace is over", Duration::from_secs(6), async || {
         let answer = push(&client, "grace_metric").await;
         answer.status == 401 && answer.text.contains("expired")

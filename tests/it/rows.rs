@@ -60,7 +60,7 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
     // A row of ours that makes no sense is not the device's fault: it keeps its data.
     assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
-    logged(&town, "Device key not understood").await;
+    logged(&town, "Device key left out").await;
 }
 
 /// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is

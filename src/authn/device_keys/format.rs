@@ -9,7 +9,6 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 use crate::store::KeyHash;
 
-/// What every key begins with.
 pub const DEVICE_KEY_PREFIX: &str = "mtpd_";
 
 const RANDOM_CHARACTERS: usize = 43;
@@ -45,12 +44,10 @@ impl NewKey {
         Self { text }
     }
 
-    /// The key itself.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// What is kept of it.
     pub fn hash(&self) -> KeyHash {
         hash(self.text.as_bytes())
     }

@@ -1,4 +1,4 @@
-//! Addresses that send unknown device keys.
+//! Delays the refusal of unknown device keys, by client address.
 //!
 //! Guessing 256 bits is hopeless, and the directory bounds what a flood of guesses costs the
 //! database. What is left is to make guessing slow: the refusal of an unknown key is held back once
@@ -27,7 +27,7 @@ struct Address {
     waiting: AtomicU32,
 }
 
-/// Unknown keys that an address may send before it is slowed down: somebody mixed keys up.
+/// Unknown keys that an address may send before it is slowed down: keys get mixed up.
 const FREE: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ impl Default for GuessDelay {
 }
 
 impl GuessDelay {
-    /// An address has sent an unknown key: holds the answer back for as long as it has deserved.
+    /// Call when an address has sent an unknown key; returns when the refusal may be sent.
     pub(super) async fn hold_back(&self, client: IpAddr, metrics: &Metrics) {
         let address = self.addresses.get_with(network(client), Arc::default);
         let wait = wait_after(address.unknown.fetch_add(1, Ordering::Relaxed));
@@ -55,9 +55,9 @@ impl GuessDelay {
             return;
         }
         metrics.device_key_backoffs.increment(1);
-        // When too many wait already the others are refused at once, by the same final answer: that
-        // the key is unknown is certain, and to hold it back is only meant to make guessing slow, which
-        // is hopeless anyway. A 503 would have all of them come again.
+        // When too many wait already, the others get the same answer without delay: that the key is
+        // unknown is certain, and the delay is only there to slow guessing down. A 503 would have all
+        // of them come again.
         let of_all = Waiting::begin(&self.waiting, MOST_WAITING);
         let of_address = Waiting::begin(&address.waiting, MOST_WAITING_OF_ADDRESS);
         if let (Some(_of_all), Some(_of_address)) = (of_all, of_address) {
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(network(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
     }
 
-    // What is held back holds memory of ours, for a stranger.
+    // Each delayed refusal holds memory for an unauthenticated client.
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait_at_once() {
         let guess_delay = Arc::new(GuessDelay::default());

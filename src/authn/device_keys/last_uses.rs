@@ -49,7 +49,7 @@ impl LastUses {
         let all: Vec<(DeviceId, i64)> = std::mem::take(&mut *self.lock()).into_iter().collect();
         for some in all.chunks(MOST_AT_ONCE) {
             if let Err(error) = store.note_uses(some.to_vec()).await {
-                tracing::warn!(%error, device_keys = some.len(), "Last uses not written");
+                tracing::warn!(%error, device_keys = some.len(), "Failed to write last use of device keys");
                 metrics.last_used_failures.increment(1);
                 for (device, at) in some {
                     self.note(*device, *at);

@@ -1,5 +1,5 @@
-//! `check-config --connect`: everything outside is asked once, with the functions that `serve` uses.
-//! Nothing is written anywhere.
+//! `check-config --connect`: asks every external system once, with the functions that `serve` uses.
+//! It writes nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::store::{RolesInUse, Store, StoreError};
 use crate::telemetry::causes;
 use crate::tenancy::{Role, TenantHeader, TenantId};
 
-/// A tenant that nobody has. To read from it makes nothing.
+/// A tenant that does not exist. Reading from it creates nothing.
 const TENANT: &str = "mimir-tenant-proxy-check";
 
 /// The longest answer of Mimir's that is read.

@@ -11,7 +11,7 @@ pub(super) enum Outcome {
     Odd(String),
     /// Not there at the moment.
     Away(String),
-    /// There, and not as it must be: somebody has to do something.
+    /// There, and not as it must be: an operator has to act.
     Unfit(String),
 }
 

@@ -5,12 +5,9 @@ use url::Url;
 use super::super::reader::{Raw, Section};
 use super::super::values::{Secret, text, url};
 
-/// One service in Consul's catalogue.
 #[derive(Clone, Debug)]
 pub struct ConsulConfig {
-    /// Where Consul answers.
     pub url: Url,
-    /// The name of the service.
     pub service: String,
     /// A tag that its instances must have.
     pub tag: Option<String>,

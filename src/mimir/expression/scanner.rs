@@ -22,17 +22,13 @@ enum State {
     Comment,
 }
 
-/// What a parenthesis belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Call {
     /// Nothing: it only groups.
     #[default]
     Plain,
-    /// `label_replace`.
     Replace,
-    /// `label_join`.
     Join,
-    /// Another word.
     Other,
 }
 
@@ -111,7 +107,6 @@ const WORD: usize = 13;
 /// What stands in brackets: two durations.
 const BRACKETS: usize = 48;
 
-/// Reads one expression.
 pub struct Scanner {
     limits: ExpressionLimits,
     state: State,
@@ -120,7 +115,6 @@ pub struct Scanner {
     nested_terms: usize,
     /// As many as parentheses have been open at once, and one.
     levels: Vec<Level>,
-    /// Open parentheses.
     parentheses: usize,
     /// Signs in a row, which nest as parentheses do.
     signs: usize,
@@ -133,7 +127,6 @@ pub struct Scanner {
     /// The word that is being read, in lower case, if it is short.
     word: [u8; WORD],
     word_bytes: usize,
-    /// The word before a parenthesis.
     called: Call,
     /// What stands in the brackets, without white space.
     brackets: [u8; BRACKETS],
@@ -184,7 +177,6 @@ impl Scanner {
         *self = Self { pattern_weight, ..Self::new(&self.limits) };
     }
 
-    /// Reads another byte.
     pub fn push(&mut self, byte: u8) -> Result<(), Excess> {
         self.bytes += 1;
         if self.bytes > self.limits.bytes {

@@ -3,7 +3,6 @@
 /// The step of `[1h:]`: Mimir's default evaluation interval.
 const DEFAULT_STEP: f64 = 60.0;
 
-/// The points of a subquery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Points {
     /// In its own range.

@@ -17,7 +17,7 @@ use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
 
-/// The rules of all tenants. It asks for no tenant, so it is open to whoever reaches Mimir, unless
+/// The rules of all tenants. It asks for no tenant, so it is open to every client that reaches Mimir, unless
 /// the operator closes it.
 const ALL_RULES: &str = "/ruler/rule_groups";
 
@@ -38,7 +38,6 @@ pub struct RulerClient {
 /// of a group Mimir mostly says that it is done; of a namespace it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// It is gone.
     Done,
     /// It was not there.
     WasAbsent,
@@ -67,7 +66,6 @@ impl RulerClient {
         self.list_raw(tenant).await?.parse(&self.namespace)
     }
 
-    /// The same, not yet read.
     pub async fn list_raw(&self, tenant: &TenantId) -> Result<RawListing, RulerError> {
         let response = self.transport.send(Ask::new(Method::GET, RULES, tenant)).await?;
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
@@ -151,13 +149,11 @@ impl RulerClient {
         }
     }
 
-    /// Deletes a group of ours.
     pub async fn delete_group(&self, tenant: &TenantId, name: &str) -> Result<Deleted, RulerError> {
         addressable(name)?;
         self.delete(tenant, format!("{RULES}/{}/{}", encode(&self.namespace), encode(name))).await
     }
 
-    /// Deletes all groups of ours.
     pub async fn delete_namespace(&self, tenant: &TenantId) -> Result<Deleted, RulerError> {
         self.delete(tenant, format!("{RULES}/{}", encode(&self.namespace))).await
     }

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::Refusal;
 
-/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
-    /// No answer, or not all of it: nobody listens, or the connection broke. Whether a write took
+    /// No answer, or not all of it: the connection was refused or broke. Whether a write took
     /// effect is unknown; writing again is harmless.
     #[error("mimir is not reachable: {0}")]
     Unreachable(String),
@@ -17,17 +16,14 @@ pub enum RulerError {
     /// Mimir cannot now: a 429, a 5xx, or a listing that its own storage failed.
     #[error("mimir is overloaded or failing, it answered {status}: {message}")]
     Busy {
-        /// The HTTP status.
         status: u16,
         /// How long it asks to be left alone.
         retry_after: Option<Duration>,
-        /// Its own words.
         message: String,
     },
     /// Mimir will not take the group, however often it is asked.
     #[error("mimir refused: {0}")]
     Refused(#[source] GroupRefusal),
-    /// An expression is no `PromQL`.
     #[error("invalid expression{}: {message}", position(*.line, *.column))]
     InvalidExpression {
         /// What is wrong, in Prometheus' words.
@@ -40,20 +36,10 @@ pub enum RulerError {
     /// Mimir does not let us: a 401 or 403, as for a protected namespace. A mistake of the
     /// operator's.
     #[error("mimir does not allow it, it answered {status}: {message}")]
-    Forbidden {
-        /// The HTTP status.
-        status: u16,
-        /// Its own words.
-        message: String,
-    },
+    Forbidden { status: u16, message: String },
     /// An answer that this interface should not give: something else may listen there.
     #[error("mimir gave an unexpected answer {status}: {message}")]
-    Unexpected {
-        /// The HTTP status.
-        status: u16,
-        /// Its own words.
-        message: String,
-    },
+    Unexpected { status: u16, message: String },
     /// A success whose content makes no sense or is too long. It says nothing about what Mimir has.
     #[error("mimir's answer cannot be read: {0}")]
     Unreadable(String),

@@ -40,7 +40,6 @@ impl RawListing {
         Self::new(Bytes::from_static(b"{}\n"))
     }
 
-    /// The bytes.
     pub fn body(&self) -> &Bytes {
         &self.body
     }

@@ -8,7 +8,6 @@ use super::PromDuration;
 /// expressions, which only Mimir can judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertingRule {
-    /// The alert's name.
     pub alert: String,
     /// The `PromQL` expression, without white space around it.
     pub expr: String,
@@ -16,7 +15,6 @@ pub struct AlertingRule {
     pub for_duration: PromDuration,
     /// How long it fires on after that.
     pub keep_firing_for: PromDuration,
-    /// Labels added to the alert.
     pub labels: BTreeMap<String, String>,
     /// Texts for people; templates are left as they are.
     pub annotations: BTreeMap<String, String>,
@@ -26,7 +24,6 @@ pub struct AlertingRule {
 /// would let it read others'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleGroup {
-    /// Its name within the namespace.
     pub name: String,
     /// How often it is evaluated.
     pub interval: PromDuration,
@@ -37,7 +34,6 @@ pub struct RuleGroup {
 /// A group as Mimir has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredGroup {
-    /// Its name within the namespace.
     pub name: String,
     /// How often it is evaluated; the ruler's default if it does not say.
     pub interval: Option<PromDuration>,

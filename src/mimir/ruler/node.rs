@@ -5,14 +5,11 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
 
 use super::line_breaks::Document;
 
-/// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
-    /// A scalar.
     Text(String),
     /// Nothing: an empty value, `null`, `~`.
     Null,
-    /// A sequence.
     List(Vec<Node>),
     /// A mapping, in the order of the document; a key may stand there twice.
     Map(Vec<(String, Node)>),

@@ -9,7 +9,6 @@ use std::str::FromStr;
 use super::PromDuration;
 use super::quoting::{quoted, unquote};
 
-/// Why Mimir refused a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupRefusal {
     /// One rule is wrong; without it the group may be taken, or another rule be named.
@@ -17,7 +16,6 @@ pub enum GroupRefusal {
     Rule {
         /// Its index within the group as it was sent, from 0. The only sure way to know it by.
         index: usize,
-        /// Its name, for messages.
         alert: String,
         /// What is wrong, for the rule's author.
         reason: String,
@@ -28,7 +26,6 @@ pub enum GroupRefusal {
     TooManyRules {
         /// How many a group may have.
         limit: usize,
-        /// How many this one has.
         actual: usize,
     },
     /// The tenant would have too many groups; Mimir says so too of an existing group's update when
@@ -42,13 +39,7 @@ pub enum GroupRefusal {
     },
     /// The group is evaluated too often.
     #[error("the group is evaluated every {actual}, and {limit} is the shortest")]
-    IntervalTooShort {
-        /// The shortest interval allowed.
-        limit: PromDuration,
-        /// This group's.
-        actual: PromDuration,
-    },
-    /// Anything else, in Mimir's words.
+    IntervalTooShort { limit: PromDuration, actual: PromDuration },
     #[error("{0}")]
     Other(String),
 }

@@ -9,7 +9,7 @@ use crate::backoff::{self, Jitter};
 const FIRST: Duration = Duration::from_millis(200);
 
 /// The longest wait. Mimir may ask for longer, but a rule that waits for minutes is a fault of its
-/// own, and one more request a minute harms nobody.
+/// own, and one more request a minute does no harm.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// The wait after failed attempt `attempt` (the first is 0). `random` is in `0..1`; anything else

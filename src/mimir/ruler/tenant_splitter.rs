@@ -11,7 +11,6 @@ use super::node::Reader;
 use super::{RawListing, RulerError};
 use crate::tenancy::TenantId;
 
-/// How far Mimir indents.
 const INDENT: &str = "    ";
 
 /// What has come in and not yet been taken.
@@ -33,7 +32,6 @@ type Tenant = (TenantId, RawListing);
 struct Entry(Vec<u8>);
 
 impl TenantSplitter {
-    /// More has come in.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.taken);
         self.looked -= self.taken;

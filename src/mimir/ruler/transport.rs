@@ -22,7 +22,6 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 pub struct RulerConfig {
     /// Mimir's instances, each of which knows everything. The next is asked when one is not there.
     pub urls: Vec<Url>,
-    /// The namespace that is ours.
     pub namespace: String,
     /// How long one exchange may take from its first byte to its last.
     pub request_timeout: Duration,
@@ -30,7 +29,6 @@ pub struct RulerConfig {
     pub connect_timeout: Duration,
 }
 
-/// What is asked.
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
     /// The path, encoded.
