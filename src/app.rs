@@ -36,10 +36,10 @@ use rules::Rules;
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the first look at Mimir's names may hold up the start.
+/// How long the first resolution of Mimir's names may delay the start.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 
-/// How long what goes on beside the requests may take to end.
+/// How long background work may take to end.
 const LAST_WORK: Duration = Duration::from_secs(3);
 
 struct Shared {
@@ -114,7 +114,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             log: logging.sink.clone(),
         });
         background.spawn(serve_private(private, router, cancelled.clone()));
-        // Requests are served even if this takes longer; then they are told to come again.
+        // If this takes longer, requests are served all the same, with 503.
         let resolving = resolve(&shared.instances, &config.upstream);
         let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
 
@@ -206,7 +206,7 @@ impl Shared {
         }
     }
 
-    /// Starts what goes on beside the requests.
+    /// Starts background work.
     fn run_background(
         &self,
         config: &Config,
@@ -264,7 +264,7 @@ fn listen_on(key: &str, address: std::net::SocketAddr) -> io::Result<TcpListener
     })
 }
 
-/// What helps where the machine has no IPv6, as in many containers: the default address is `[::]`.
+/// A hint for machines without IPv6, as many containers are: the default address is `[::]`.
 fn ipv6_hint(address: std::net::SocketAddr, error: &io::Error) -> Option<String> {
     // Linux: the kernel is built or started without it (EAFNOSUPPORT), or no interface has it
     // (EADDRNOTAVAIL).

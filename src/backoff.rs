@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How a wait is randomised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Jitter {
+pub(crate) enum Jitter {
     /// From 80 % to 120 %.
     Spread,
     /// From nothing to all of it.
@@ -18,7 +18,7 @@ pub enum Jitter {
 
 impl Jitter {
     /// A wait with jitter. `random` is in `0..1`; anything else counts as the nearest bound.
-    pub fn apply(self, wait: Duration, random: f64) -> Duration {
+    pub(crate) fn apply(self, wait: Duration, random: f64) -> Duration {
         // A NaN is not greater than 0.
         let random = if random > 0.0 { random.min(1.0) } else { 0.0 };
         match self {
@@ -29,38 +29,38 @@ impl Jitter {
 }
 
 /// The wait after a number of failures (the first wait is after 0 others), without jitter.
-pub fn ceiling(first: Duration, longest: Duration, failures: u32) -> Duration {
+pub(crate) fn ceiling(first: Duration, longest: Duration, failures: u32) -> Duration {
     let factor = 2_u32.saturating_pow(failures);
     first.checked_mul(factor).unwrap_or(longest).min(longest)
 }
 
 /// An interval between polls, spread, so that copies that began together do not poll together.
-pub fn spread(interval: Duration) -> Duration {
+pub(crate) fn spread(interval: Duration) -> Duration {
     Jitter::Spread.apply(interval, fastrand::f64())
 }
 
 /// The waits of one loop that retries.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub const fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// The wait after one more failure.
-    pub fn next_wait(&mut self) -> Duration {
+    pub(crate) fn next_wait(&mut self) -> Duration {
         let wait = ceiling(self.first, self.longest, self.failures);
         self.failures = self.failures.saturating_add(1);
         spread(wait)
     }
 
     /// After a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

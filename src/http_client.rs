@@ -6,7 +6,7 @@ use reqwest::{Client, ClientBuilder, Response};
 
 /// Why an answer could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     #[error("longer than {0} bytes")]
     TooLong(usize),
     #[error(transparent)]
@@ -16,20 +16,23 @@ pub enum ReadError {
 /// A client for servers inside the network: Mimir, Consul, this process itself. `HTTP_PROXY` and
 /// its relatives do not count: a proxy for the way out must not see tenants' rules, and an address
 /// inside is mostly not reachable through it.
-pub fn internal() -> ClientBuilder {
+pub(crate) fn internal() -> ClientBuilder {
     external().no_proxy()
 }
 
 /// A client for servers that may be on the internet, such as the token issuer's. It honours
 /// `HTTPS_PROXY` and `NO_PROXY`. It follows no redirect: addresses are configured, not discovered.
-pub fn external() -> ClientBuilder {
+pub(crate) fn external() -> ClientBuilder {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("mimir-tenant-proxy/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Reads an answer of at most `limit` bytes.
-pub async fn read_limited(response: &mut Response, limit: usize) -> Result<Vec<u8>, ReadError> {
+pub(crate) async fn read_limited(
+    response: &mut Response,
+    limit: usize,
+) -> Result<Vec<u8>, ReadError> {
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await? {
         if body.len() + piece.len() > limit {
@@ -41,7 +44,7 @@ pub async fn read_limited(response: &mut Response, limit: usize) -> Result<Vec<u
 }
 
 /// Reads the first `limit` bytes of an answer, for people. The rest of a longer one is not read.
-pub async fn read_start(response: &mut Response, limit: usize) -> reqwest::Result<Vec<u8>> {
+pub(crate) async fn read_start(response: &mut Response, limit: usize) -> reqwest::Result<Vec<u8>> {
     let mut body = Vec::new();
     while body.len() < limit {
         let Some(piece) = response.chunk().await? else { break };

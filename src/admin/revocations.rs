@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 

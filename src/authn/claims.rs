@@ -18,7 +18,7 @@ use crate::tenancy::UserId;
 /// The claims of a token whose signature fits.
 pub(super) struct Claims(Map<String, Value>);
 
-/// One check: what it is about, and how it is made. A check that passes says what it found.
+/// One check: its subject and its function. A check that passes says what it found.
 pub(super) struct Check {
     pub(super) about: &'static str,
     pub(super) make: fn(&Claims, &TokenPolicy, i64) -> Result<String, TokenFault>,
@@ -54,7 +54,7 @@ impl Claims {
         json::object(json).map(Self).ok_or(TokenFault::Claims)
     }
 
-    /// Whom the token is about, if that can be read: for the log, whatever else is wrong with it.
+    /// The user, if readable: for the log, whatever else is wrong with the token.
     pub(super) fn user(&self) -> Option<UserId> {
         self.subject().ok().map(UserId)
     }
@@ -197,7 +197,7 @@ fn times(token: i64, policy: &TokenPolicy, now: i64) -> Times {
     Times { token, now, leeway: leeway(policy) }
 }
 
-/// What is repeated of a token's own words stays short.
+/// What is repeated of a token's content stays short.
 fn short(text: &str) -> String {
     const MOST: usize = 200;
     if text.chars().count() <= MOST {

@@ -1,5 +1,5 @@
-//! `explain-token`: the way of one token up to its principal, step by step, with what was found at
-//! each. It walks the same functions as `serve`.
+//! `explain-token`: follows one token to its principal, step by step, through the functions that
+//! `serve` uses.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct Explanation {
 enum Step {
     Good(String),
     Refused(String),
-    /// It cannot be said: something of ours is away.
+    /// Unknown: something of ours is away.
     Unavailable(String),
 }
 
@@ -42,7 +42,7 @@ pub enum Verdict {
     /// The credential would be let in, with an organisation that has a tenant.
     Passes,
     Refused,
-    /// What was seen is good, and not all could be seen: it would be told to come again (503).
+    /// What could be checked is good, but not everything could: the answer would be 503.
     Unavailable,
 }
 
@@ -54,7 +54,7 @@ impl Explanation {
         explanation
     }
 
-    /// What it all comes to. What is refused is refused, whatever could not be seen.
+    /// The verdict. A refusal is final, whatever could not be checked.
     pub fn verdict(&self) -> Verdict {
         let has = |wanted: fn(&Step) -> bool| self.steps.iter().any(|(_, step)| wanted(step));
         if has(|step| matches!(step, Step::Refused(_))) {
@@ -87,7 +87,7 @@ impl Explanation {
         self.steps.push((about.to_owned(), Step::Unavailable(problem)));
     }
 
-    /// Adds what is known of a device's key.
+    /// Adds what is known of a device key.
     pub fn device(&mut self, row: &DeviceKeyRow, now: i64) {
         self.step("device", Ok(format!("{} ({:?})", row.id, row.name)));
         let validity = explain_validity(row, now);
@@ -137,7 +137,7 @@ fn password(encoded: &str) -> Option<String> {
     text.split_once(':').map(|(_, password)| password.trim().to_owned())
 }
 
-/// What is wrong with the form of a text that no request has carried.
+/// What is wrong with the form of a pasted credential.
 fn misshapen(token: &str, fault: CredentialFault) -> String {
     let joined: String = token.split_whitespace().collect();
     if token.is_empty() {
@@ -154,7 +154,7 @@ fn misshapen(token: &str, fault: CredentialFault) -> String {
     }
 }
 
-/// Walks a token's way up to the principal.
+/// Follows a token up to its principal.
 pub fn explain(
     token: &str,
     auth: &AuthConfig,

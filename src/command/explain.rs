@@ -1,4 +1,4 @@
-//! The way of one token, device key or admin key, by the functions that `serve` uses.
+//! Explains one token, device key or admin key by the functions that `serve` uses.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub(super) struct Tried {
     pub(super) path: Option<String>,
 }
 
-/// Walks a credential's way: what it says, whether it was revoked, and where its owner stands.
-/// Without a key set (none given, none fetched) an asymmetric signature cannot be checked, and the
+/// Explains a credential: what it says, whether it was revoked, and its owner's memberships. Without
+/// a key set (none given, none fetched) an asymmetric signature cannot be checked, and the
 /// explanation says so.
 pub(super) async fn explain(
     config: &Config,
@@ -114,7 +114,7 @@ async fn explain_revocation(explanation: &mut Explanation, config: &Config, stor
     explanation.step("session", outcome);
 }
 
-/// What the table says of a caller; nothing if it has a say and cannot be asked.
+/// A caller's memberships; none if the table counts and cannot be read.
 async fn ask(
     explanation: &mut Explanation,
     config: &Config,

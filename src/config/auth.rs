@@ -301,7 +301,6 @@ fn read_key_set(
         );
         section.fault("jwks_url", problem);
     }
-    let limits = (second / 10, 86_400 * second);
     // All keys are read, with or without an address: a wrong one is a fault in any case.
     let (shortest, day) = (second / 10, 86_400 * second);
     // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.

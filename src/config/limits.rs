@@ -11,8 +11,7 @@ use super::values::{GIB, KIB, MIB, duration, number, size};
 use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
 
-/// How much a request's body may be and how slowly it may come, and how much at once an organisation
-/// may ask for.
+/// How large and how slow a request's body may be, and how much an organisation may ask for.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
     /// The body of a remote write or influx push, compressed.
@@ -35,11 +34,11 @@ pub struct LimitsConfig {
 pub struct OrganisationsConfig {
     /// Requests in flight, of all organisations.
     pub in_flight: usize,
-    /// The part of it that one organisation alone may have, in hundredths.
+    /// The share of it that one organisation may hold, in percent.
     pub organisation_percent: usize,
-    /// How long a request waits for its turn.
+    /// How long a request waits for a slot or for its rate.
     pub max_wait: Duration,
-    /// For how long a rate that was not used is saved up.
+    /// How much unused rate is saved up, as a duration.
     pub burst: Duration,
     pub each: OrganisationLimits,
     pub overrides: HashMap<OrganisationId, OrganisationLimits>,
@@ -58,9 +57,9 @@ pub struct OrganisationLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SurfaceLimits {
     pub in_flight: usize,
-    /// Requests a second; none for any number.
+    /// Requests a second; no limit if none.
     pub requests_per_second: Option<NonZeroU64>,
-    /// Bytes of requests' bodies a second; none for any number.
+    /// Bytes of request bodies a second; no limit if none.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
@@ -72,7 +71,7 @@ impl Default for OrganisationLimits {
             bytes_per_second: None,
         };
         // Half of what a copy takes from Fly (fly.toml, hard_limit), a quarter of what an instance of
-        // Mimir gets: devices on thin lines hold a place for as long as their body takes.
+        // Mimir gets: devices on thin lines hold a slot for as long as their body takes.
         Self { push: of(500), otlp: of(500), query: of(128), rules: of(32) }
     }
 }

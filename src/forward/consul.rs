@@ -3,6 +3,9 @@
 //! A blocking query (`index`, `wait`) is answered when something has changed, so that a change is
 //! known at once and nothing is asked in vain. `stale` lets any server answer, also while there is
 //! no leader: an address that is a moment too old does no harm here.
+//!
+//! No client crate: this is one request with two parameters, and the crates for Consul bring an
+//! HTTP client of their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,10 @@
 //! One worker's connections to Mimir: HTTP/1.1, kept after use, the last used first.
 //!
 //! HTTP/1.1 and not HTTP/2 on purpose: each request in flight has a connection of its own, so one
-//! stalled stream holds up nobody, and cancelling one is closing one.
+//! stalled stream holds up no other, and cancelling one is closing one.
+//!
+//! No pool crate: hyper-util's cannot be asked for a connection that has just been used, which a
+//! request that must not be sent twice needs, nor drop those of one instance.
 
 use std::collections::HashMap;
 use std::io;

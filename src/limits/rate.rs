@@ -1,5 +1,8 @@
 //! A rate with a burst, as the generic cell rate algorithm keeps it (ITU-T I.371): one number, the
 //! *theoretical arrival time*, up to which everything that has come so far is paid for.
+//!
+//! Not the `governor` crate: a body's size is known only when it has ended, so a cell must be able
+//! to go into debt and others to wait for it, and governor refuses or admits before.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
-//! Deletions of alert rules that the guard holds back: which rules would vanish, and what an
-//! administrator has confirmed.
+//! Holds of the deletion guard: which rules would be deleted, and what an administrator has
+//! confirmed.
 //!
-//! A deletion is named after the rules that would vanish and nothing else, so that it keeps its
-//! name whatever else changes, and another one has another. The rules are kept with it: a
-//! confirmation also covers a deletion of some of them.
+//! A hold's id is derived from the rules that would be deleted and nothing else, so that it stays the
+//! same whatever else changes. The rules are stored with it: a confirmation also covers a deletion of
+//! only some of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,33 +14,33 @@ use sqlx::postgres::PgRow;
 use super::{Store, StoreError, statement};
 use crate::tenancy::OrganisationId;
 
-/// A deletion that waits for an administrator.
+/// A hold that waits for an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardHeld {
-    /// What is to be confirmed: another deletion has another one.
+    /// What is to be confirmed.
     pub id: String,
     /// What would be deleted, in words.
     pub reason: String,
 }
 
-/// A rule that would vanish from Mimir.
+/// A rule that would be deleted from Mimir.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRule {
-    /// What it is known by: its row's identifier, or a digest of what it says if no row is known.
+    /// Its row's identifier, or a digest of its content if no row is known.
     pub key: String,
     pub name: String,
     /// The group that it is in now.
     pub group: String,
-    /// Why it would vanish, in words.
+    /// Why it would be deleted, in words.
     pub why: String,
 }
 
-/// What would vanish of one organisation by a deletion.
+/// What a hold would delete of one organisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardRow {
     pub id: String,
     pub organisation: OrganisationId,
-    /// Whether it is a deletion in many organisations.
+    /// Whether the hold spans organisations.
     pub is_overall: bool,
     pub rules: Vec<HeldRule>,
 }
@@ -48,23 +48,23 @@ pub struct GuardRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmed {
     Noted,
-    /// There never was such a deletion, or it was long ago.
+    /// There is no such hold, or it was long ago.
     Unknown,
-    /// It was held back once; nothing waits any more.
+    /// The hold is over.
     Ended,
-    /// More would vanish by now than by the deletion that was named.
+    /// More would be deleted by now than the named hold would.
     Grown {
         current: GuardHeld,
-        /// What it deletes beyond the one that was named.
+        /// What it deletes beyond the named one.
         more: Vec<HeldRule>,
     },
 }
 
-/// A confirmation counts for a while: the same deletion, months later, is not confirmed by it.
+/// A confirmation ends: the same deletion, months later, is not confirmed by it.
 const IS_CONFIRMED: &str = "confirmed_at > now() - interval '15 minutes'";
 
 impl Store {
-    /// Notes which rules some deletions are about. A confirmation that is there stays.
+    /// Writes holds. An existing confirmation stays.
     pub async fn write_guards(&self, guards: Vec<GuardRow>) -> Result<(), StoreError> {
         let sql = format!(
             "insert into {} (id, organisation_id, overall, rules) \
@@ -77,7 +77,7 @@ impl Store {
         );
         let text = |of: fn(&GuardRow) -> String| guards.iter().map(of).collect::<Vec<String>>();
         let rules = |row: &GuardRow| {
-            // Postgres takes no NUL, in JSON neither.
+            // Postgres accepts no NUL, not in JSON either.
             serde_json::to_string(&row.rules).unwrap_or_default().replace("\\u0000", "\\ufffd")
         };
         let query = statement(sql)
@@ -88,7 +88,7 @@ impl Store {
         self.execute(query).await
     }
 
-    /// The rules of an organisation, by their keys, whose deletion is confirmed at the moment.
+    /// The keys of an organisation's rules whose deletion is confirmed now.
     pub async fn confirmed_deletions_of(
         &self,
         organisation: OrganisationId,
@@ -97,7 +97,7 @@ impl Store {
         Ok(all.remove(&organisation).unwrap_or_default())
     }
 
-    /// The same for every organisation of which anything is confirmed.
+    /// The same for every organisation with a confirmation.
     pub async fn confirmed_deletions(
         &self,
     ) -> Result<HashMap<OrganisationId, HashSet<String>>, StoreError> {
@@ -118,7 +118,7 @@ impl Store {
         Ok(confirmed)
     }
 
-    /// What a deletion is about, of one organisation or of all.
+    /// The rows of a hold, of one organisation or of all.
     pub async fn guard_rows(
         &self,
         id: String,
@@ -129,7 +129,7 @@ impl Store {
         self.read_guards(condition, vec![Some(id), organisation]).await
     }
 
-    /// The deletions of single organisations that wait, with their rules.
+    /// The holds of single organisations, with their rules.
     pub async fn waiting_guards(&self) -> Result<Vec<GuardRow>, StoreError> {
         let condition = format!(
             "exists (select from {} as sync where sync.guard_id = held.id \
@@ -156,7 +156,7 @@ impl Store {
         .await
     }
 
-    /// What was confirmed of an organisation has been carried out, or there is no need to any more.
+    /// Ends an organisation's confirmations: they were carried out, or are no longer needed.
     pub async fn end_confirmations(&self, organisation: OrganisationId) -> Result<(), StoreError> {
         let sql = format!(
             "update {} set confirmed_at = null where organisation_id = $1 and confirmed_at is not null",
@@ -166,8 +166,7 @@ impl Store {
         self.execute(query).await
     }
 
-    /// Notes that an administrator confirms a deletion, of one organisation or of many, unless more
-    /// would vanish by now.
+    /// Confirms a hold, of one organisation or of many, unless more would be deleted by now.
     pub async fn confirm_guard(
         &self,
         organisation: Option<OrganisationId>,
@@ -207,7 +206,7 @@ impl Store {
     }
 }
 
-/// The rules of a deletion that are not among those of another.
+/// The rules of a hold that are not in another.
 fn beyond(waiting: Vec<GuardRow>, named: &[GuardRow]) -> Vec<HeldRule> {
     let keys = |row: &GuardRow| {
         let organisation = row.organisation.clone();

@@ -1,5 +1,4 @@
-//! How the sync of alert rules stands: with each organisation, and with the leader. Only the leader
-//! writes it; administrators read it.
+//! The state of the sync for each organisation. Only the leader writes it; administrators read it.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -10,7 +9,7 @@ use super::alert_rule_guard::{GuardHeld, read_guard};
 use super::{Store, StoreError, Tombstones, moment, queries, statement};
 use crate::tenancy::OrganisationId;
 
-/// How it stands with an organisation.
+/// The state of one organisation's sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncRow {
     pub organisation: OrganisationId,
@@ -18,16 +17,16 @@ pub struct SyncRow {
     pub live: usize,
     /// Enabled rules that are not.
     pub not_live: usize,
-    /// The last time that something was written to Mimir.
+    /// The last write to Mimir.
     pub synced_at: Option<OffsetDateTime>,
-    /// What is wrong, if anything is.
+    /// What is wrong; empty if nothing is.
     pub problem: String,
     pub problem_since: Option<OffsetDateTime>,
     /// Since when the organisation itself is gone.
     pub absent_since: Option<OffsetDateTime>,
     pub guard: Option<GuardHeld>,
     pub guard_since: Option<OffsetDateTime>,
-    /// The limits that Mimir has shown by refusing something; it does not tell all that it has.
+    /// A limit that Mimir has shown by refusing something: it does not publish all of them.
     pub shown_rules_per_group: Option<usize>,
     /// The same, of groups.
     pub shown_groups: Option<usize>,
@@ -38,7 +37,7 @@ impl Store {
         queries::table(&self.0.config.schema, name)
     }
 
-    /// How it stands with every organisation that ever had rules in Mimir.
+    /// Every organisation that ever had rules in Mimir.
     pub async fn rule_syncs(&self) -> Result<Vec<SyncRow>, StoreError> {
         self.read_syncs(None).await
     }
@@ -66,7 +65,7 @@ impl Store {
         .await
     }
 
-    /// Writes how it stands with some organisations.
+    /// Writes the state of some organisations.
     pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
         let sql = format!(
             "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
@@ -114,7 +113,7 @@ impl Store {
         self.execute(query).await
     }
 
-    /// Forgets an organisation whose namespace is gone.
+    /// Deletes all notes on an organisation whose namespace is gone.
     pub async fn forget_rule_sync(&self, organisation: OrganisationId) -> Result<(), StoreError> {
         for table in
             ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync", "alert_rule_guard"]
@@ -125,7 +124,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets deletions that have been carried out, unless the rules were deleted again since.
+    /// Deletes tombstones that were carried out, unless the rules were deleted again since.
     pub async fn forget_tombstones(
         &self,
         organisation: OrganisationId,

@@ -77,7 +77,7 @@ pub type Tombstones = HashMap<Uuid, String>;
 impl Store {
     pub async fn organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Organisation).to_owned();
-        self.look_up(sql, |query| query, organisations_in).await
+        self.look_up(sql, |query| query, |rows| Ok(organisations_in(&rows))).await
     }
 
     /// Those of some organisations that exist.
@@ -92,7 +92,7 @@ impl Store {
             )
         };
         let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
-        self.look_up(sql, |query| query.bind(names), organisations_in).await
+        self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows))).await
     }
 
     pub async fn alert_rules_of(
@@ -194,9 +194,8 @@ impl RulesSnapshot {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is a reader, and readers may fail")]
-pub(super) fn organisations_in(rows: Vec<PgRow>) -> Result<HashSet<OrganisationId>, StoreError> {
-    Ok(rows.iter().filter_map(organisation_of).collect())
+pub(super) fn organisations_in(rows: &[PgRow]) -> HashSet<OrganisationId> {
+    rows.iter().filter_map(organisation_of).collect()
 }
 
 /// An identifier that no tenant can have is ignored.

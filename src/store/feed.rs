@@ -47,11 +47,11 @@ pub struct Feed {
 /// The channel that the triggers of `migrations/` write to.
 pub(super) const CHANNEL: &str = "mimir_tenant_proxy";
 const HEARTBEAT: Duration = Duration::from_millis(400);
-const SIGN_OF_LIFE: Duration = Duration::from_millis(600);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(600);
 /// How long it may take until a connection listens.
-const LONGEST_START: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a notification of our own may take to come back.
-const ECHO: Duration = Duration::from_secs(3);
+const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -121,7 +121,7 @@ impl Feed {
         store: &Store,
         on_change: &impl Fn(TableChange),
     ) -> Result<(), StoreError> {
-        let connecting = timeout(LONGEST_START, store.listener()).await;
+        let connecting = timeout(CONNECT_TIMEOUT, store.listener()).await;
         let mut listener = connecting.map_err(|_| lost("no answer"))??;
         self.begin();
         tracing::info!("LISTEN connection established");
@@ -138,8 +138,8 @@ impl Feed {
                     None => return Err(lost("the connection was closed")),
                 },
                 () = sleep_until(next_beat) => {
-                    let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
-                    alive.map_err(|_| silent())??;
+                    let alive = timeout(HEARTBEAT_TIMEOUT, listener.execute("select 1")).await;
+                    alive.map_err(|_| heartbeat_failed())??;
                     // The server answers, whatever a look-up has met.
                     self.note_away(false);
                     next_beat = Instant::now() + HEARTBEAT;
@@ -157,8 +157,8 @@ fn behind_a_pooler() -> StoreError {
     )
 }
 
-fn silent() -> StoreError {
-    StoreError::Unreachable("no sign of life".to_owned())
+fn heartbeat_failed() -> StoreError {
+    StoreError::Unreachable("no answer to the heartbeat".to_owned())
 }
 
 fn lost(why: &str) -> StoreError {
@@ -187,7 +187,7 @@ impl Store {
             error => error.into(),
         })?;
         drop(connection);
-        let heard = timeout(ECHO, async {
+        let heard = timeout(ECHO_TIMEOUT, async {
             loop {
                 match listener.try_recv().await? {
                     Some(notification) if notification.channel() == echo => return Ok(()),
@@ -198,9 +198,9 @@ impl Store {
             }
         });
         let Ok(heard) = heard.await else {
-            // Nothing came. If the connection answers otherwise, the database is not merely slow.
-            let alive = timeout(SIGN_OF_LIFE, listener.execute("select 1")).await;
-            alive.map_err(|_| lost("no sign of life"))??;
+            // Nothing came. If the connection answers a query, the database is not merely slow.
+            let alive = timeout(HEARTBEAT_TIMEOUT, listener.execute("select 1")).await;
+            alive.map_err(|_| lost("no answer to the heartbeat"))??;
             return Err(behind_a_pooler());
         };
         heard?;
@@ -215,7 +215,7 @@ impl Store {
             connect::try_once(&store.0.config).await?;
             store.listener().await.map(drop)
         });
-        heard.await.map_err(|_| lost("the process ends"))?
+        heard.await.map_err(|_| lost("the process is shutting down"))?
     }
 
     /// Checks once that notifications arrive and that tables and queries fit.

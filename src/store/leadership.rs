@@ -12,13 +12,12 @@ use tokio::time::{Instant, timeout};
 
 use super::{Store, StoreError, connect};
 
-/// After which silence the server ends the holder's session.
+/// The server ends the leader's session after this long without a query.
 const SILENCE: Duration = Duration::from_secs(4);
-/// How long after the beginning of a beat that came back the holder may write. What the server
-/// allows is longer by enough for a request to Mimir that has just been sent to arrive.
-const TERM: Duration = Duration::from_millis(2500);
-/// How long a beat may take.
-const LONGEST_BEAT: Duration = Duration::from_secs(2);
+/// How long the leader may write, from the start of its last successful heartbeat. It is shorter than
+/// [`SILENCE`] by enough for a request that has just been sent to arrive at Mimir.
+const LEASE: Duration = Duration::from_millis(2500);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A session that holds the lock.
 pub struct Leadership {
@@ -28,21 +27,21 @@ pub struct Leadership {
 impl Leadership {
     pub const BEAT: Duration = Duration::from_millis(700);
 
-    /// Shows the server that the holder is alive; gives the time until which it may write.
+    /// Sends a heartbeat and returns the time until which this copy may write.
     pub async fn beat(&mut self) -> Result<Instant, StoreError> {
         let began = Instant::now();
-        let beat = timeout(LONGEST_BEAT, self.connection.ping()).await;
-        beat.map_err(|_| StoreError::Unavailable("no sign of life".to_owned()))??;
-        Ok(began + TERM)
+        let beat = timeout(HEARTBEAT_TIMEOUT, self.connection.ping()).await;
+        beat.map_err(|_| StoreError::Unavailable("no answer to the heartbeat".to_owned()))??;
+        Ok(began + LEASE)
     }
 
     pub async fn resign(self) {
-        let _ = timeout(LONGEST_BEAT, self.connection.close()).await;
+        let _ = timeout(HEARTBEAT_TIMEOUT, self.connection.close()).await;
     }
 }
 
 impl Store {
-    /// Tries to become the one who writes; says until when, if so.
+    /// Tries to become the leader; returns until when it may write.
     pub async fn try_lead(&self) -> Result<Option<(Leadership, Instant)>, StoreError> {
         let store = self.clone();
         let key = self.0.config.schema.clone();
@@ -59,7 +58,7 @@ impl Store {
                 sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
             let query = query.bind(LOCK).bind(&key).persistent(false);
             if query.fetch_one(&mut connection).await?.try_get("led")? {
-                return Ok(Some((Leadership { connection }, began + TERM)));
+                return Ok(Some((Leadership { connection }, began + LEASE)));
             }
             connection.close().await?;
             Ok(None)
@@ -68,7 +67,7 @@ impl Store {
     }
 
     pub async fn is_led(&self) -> Result<bool, StoreError> {
-        // The two numbers of a lock stand there as unsigned ones.
+        // pg_locks shows the two signed keys of a lock as unsigned numbers.
         let query = "select exists (select from pg_locks where locktype = 'advisory' and granted \
                      and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) \
                      and classid::bigint = hashtext($1)::bigint & 4294967295 \

@@ -33,7 +33,7 @@ impl Store {
         if !self.reads_memberships_elsewhere() {
             let table = self.own("membership");
             let sql = counted(&format!("select role::text as role from {table}"));
-            return self.fetch(statement(sql), read_roles).await;
+            return self.fetch(statement(sql), |rows| Ok(read_roles(&rows))).await;
         }
         let users = statement(format!("select id from auth.users limit {MOST_USERS}"));
         let read = |rows: Vec<PgRow>| {
@@ -41,7 +41,7 @@ impl Store {
         };
         let Ok(users) = self.fetch(users, read).await else { return Ok(RolesInUse::Unknown) };
         let sql = move |queries: &Queries| counted(queries.of(Lookup::Membership));
-        self.look_up(sql, |query| query.bind(users), read_roles).await
+        self.look_up(sql, |query| query.bind(users), |rows| Ok(read_roles(&rows))).await
     }
 
     /// Whether a query of the operator's says who is where, and not our tables.
@@ -90,13 +90,12 @@ impl Store {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is a reader, and readers may fail")]
-fn read_roles(rows: Vec<PgRow>) -> Result<RolesInUse, StoreError> {
+fn read_roles(rows: &[PgRow]) -> RolesInUse {
     let roles = rows.iter().filter_map(|row| {
         let role: Option<&str> = row.try_get("role").ok()?;
         Some((Role::new(role.unwrap_or_default()), row.try_get("count").ok()?))
     });
-    Ok(RolesInUse::Counted(roles.collect()))
+    RolesInUse::Counted(roles.collect())
 }
 
 /// Two spellings of one organisation are one membership; the first row counts.

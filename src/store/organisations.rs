@@ -21,6 +21,6 @@ impl Store {
             )
         };
         let names: Vec<String> = wanted.iter().map(|one| one.as_str().to_lowercase()).collect();
-        self.look_up(sql, |query| query.bind(names), organisations_in).await
+        self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows))).await
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::reader::{Raw, Section};
-use super::super::values::{duration, number, text};
+use super::super::values::{duration, number, parse_duration, text};
 
 /// When an instance is left alone, for how long, and how much it may have to do.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ fn whole(raw: Raw, min: usize, max: usize) -> Result<u32, String> {
 /// A duration, or `0s` for none.
 fn off_or(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
     let text = text(raw)?;
-    if text == "0s" {
+    if parse_duration(&text).is_some_and(|duration| duration.is_zero()) {
         return Ok(Duration::ZERO);
     }
     duration(Raw::Text(text), min, max).map_err(|problem| format!("{problem}, or \"0s\""))

@@ -3,6 +3,9 @@
 //! Every text is written in double quotes, in printable ASCII only, with YAML's escapes for all else:
 //! JSON would not do, because its surrogate pairs are no YAML, and because YAML counts U+0085 and
 //! U+2028 among line breaks and refuses a bare U+007F. So any text arrives as it is.
+//!
+//! No serialiser crate: none lets us choose the style of every scalar, and what is written here is
+//! compared with what Mimir gives back (docs/decisions/0013).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
