@@ -17,9 +17,6 @@ use crate::store::{Change, Feed, KeyHash, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, UserId};
 
-/// The kinds of things that are looked up.
-pub(super) const DIRECTORIES: [&str; 4] = ["membership", "device_key", "session", "organisation"];
-
 /// How long the look at the database may hold up the start.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
 

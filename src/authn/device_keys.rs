@@ -20,6 +20,7 @@ use super::refusal::{DeviceKeyFault, Refusal};
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::directory::{Directory, Origin, Queue, Rules};
+use crate::labels::LookupKind;
 use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
 use crate::telemetry::Metrics;
 
@@ -59,8 +60,12 @@ impl DeviceKeys {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> (Self, Queue<KeyHash>) {
-        let (directory, queue) =
-            Directory::new("device_key", Rules::of(config), feed, metrics.directory("device_key"));
+        let (directory, queue) = Directory::new(
+            "device_key",
+            Rules::of(config),
+            feed,
+            metrics.directory(LookupKind::DeviceKey),
+        );
         let (strangers, uses) = (Strangers::default(), Uses::default());
         (Self { directory, strangers, uses, clock, metrics }, queue)
     }

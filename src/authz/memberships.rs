@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
 use crate::directory::{Directory, Found, Queue, Rules, Unavailable};
+use crate::labels::LookupKind;
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Membership, UserId};
@@ -20,8 +21,12 @@ impl Memberships {
         feed: Arc<Feed>,
         metrics: &Metrics,
     ) -> (Self, Queue<UserId>) {
-        let (directory, queue) =
-            Directory::new("membership", Rules::of(config), feed, metrics.directory("membership"));
+        let (directory, queue) = Directory::new(
+            "membership",
+            Rules::of(config),
+            feed,
+            metrics.directory(LookupKind::Membership),
+        );
         (Self(directory), queue)
     }
 

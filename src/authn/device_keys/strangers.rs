@@ -103,7 +103,6 @@ fn network(client: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::MetricNames;
     use tokio::time::Instant;
 
     fn ip(text: &str) -> IpAddr {
@@ -111,7 +110,7 @@ mod tests {
     }
 
     async fn wait(strangers: &Strangers, client: &str) -> Duration {
-        let (began, metrics) = (Instant::now(), Metrics::register(&MetricNames::default()));
+        let (began, metrics) = (Instant::now(), Metrics::register());
         strangers.hold_back(ip(client), &metrics).await;
         began.elapsed()
     }
@@ -142,7 +141,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait_at_once() {
         let strangers = Arc::new(Strangers::default());
-        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let metrics = Arc::new(Metrics::register());
         let flood = |address: u32, requests: u32| {
             let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
             (0..requests).map(move |_| {

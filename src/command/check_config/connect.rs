@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::report::{Outcome, Report};
 use crate::authn::{fetch_key_set, key_set_client};
+use crate::causes::causes;
 use crate::config::{Config, Upstream};
 use crate::forward;
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::store::{RolesInUse, Store, StoreError};
-use crate::telemetry::causes;
 use crate::tenancy::{Role, TenantId, Tenants};
 
 /// A tenant that nobody has. To read from it makes nothing.

@@ -5,7 +5,6 @@
 pub(in crate::listener) enum BodyLength {
     /// So many bytes; 0 for a request without a body.
     Known(u64),
-    /// Chunked.
     Chunked,
 }
 
@@ -28,7 +27,7 @@ enum Place {
     Body { left: u64 },
     /// In a chunked body, or behind it: how long it is only hyper knows.
     Chunked(Tail),
-    /// In one of several requests that came at once. A head and a chunked body end with an empty
+    /// In one of several pipelined requests. A head and a chunked body end with an empty
     /// line, so the last bytes tell whether half a head is left when hyper has parsed the others.
     Pipelined(Tail),
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Refusal, RulerError};
+use crate::causes::causes;
 use crate::mimir::set_tenant;
-use crate::telemetry::causes;
 use crate::tenancy::TenantId;
 
 /// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
