@@ -95,7 +95,11 @@ impl Health {
         }
         let streak = match fault {
             InstanceFault::BrokenBody | InstanceFault::ServerError => &mut self.faulty,
-            _ => &mut self.silent,
+            InstanceFault::Unreachable
+            | InstanceFault::Timeout
+            | InstanceFault::Broken
+            | InstanceFault::NotReady
+            | InstanceFault::New => &mut self.silent,
         };
         if can_be_provoked(fault) {
             streak.add(requester);

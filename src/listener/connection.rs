@@ -27,7 +27,7 @@ use crate::edge::UntilBodyEnds;
 use crate::labels::ConnectionEnd;
 use crate::pipeline::{Pipeline, PublicBody};
 
-/// What a connection needs to know of its surroundings.
+/// What all connections of a worker share.
 pub(super) struct Surroundings {
     pub(super) pipeline: Pipeline,
     pub(super) config: ListenConfig,
@@ -122,7 +122,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Lets a request into the pipeline. It is in flight from now on, whenever that is polled.
+/// Starts a request in the pipeline. It is in flight from now on, even before the future is polled.
 fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
@@ -131,11 +131,11 @@ fn answer(
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
     let body = request.body().size_hint().exact();
     let body = body.map_or(BodyLength::Chunked, BodyLength::Known);
-    // HTTP/1.0 knows no answers before the answer.
+    // HTTP/1.0 has no interim responses.
     let takes_interim = request.version() == Version::HTTP_11;
     let exchange = Exchange::begin(Arc::clone(activity), body, takes_interim);
     if !request.body().is_end_stream() {
-        // A body may outlast its answer; until it ends its bytes are no new head.
+        // A body may outlast its response; until it ends, its bytes are no new head.
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
@@ -209,14 +209,14 @@ async fn watched(
     .await
 }
 
-/// Larger heads than allowed reach the pipeline, up to a point, and are answered there in words.
+/// Heads up to twice the limit reach the pipeline, which refuses them with a text.
 fn http1_builder(config: &ListenConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // A client may end what it sends before it has the answer; whether it has gone away is
-        // found out by the watch.
+        // A client may close its sending side before it has the response; the watch finds out whether
+        // it has gone away.
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(config.max_header_bytes * 2)

@@ -268,7 +268,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
     }
 }
 
-/// Runs the streams of one HTTP/2 connection, each until its client keeps it waiting for too long.
+/// Runs the streams of one HTTP/2 connection, each until its client is late.
 /// Dropping a stream's future resets it.
 #[derive(Clone)]
 pub(super) struct Streams {
@@ -310,7 +310,7 @@ impl Streams {
         if timer.is_past(deadline, cx) {
             return true;
         }
-        // The end of the process is told to the connection only: a stream looks now and then.
+        // Only the connection is notified when the process drains: a stream checks now and then.
         timer.is_past(deadline.min(Instant::now() + DRAIN_TIMEOUT), cx);
         false
     }

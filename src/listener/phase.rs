@@ -1,5 +1,4 @@
-//! What a connection waits for, since when, and until when it may: a state machine without a clock,
-//! a socket or a task.
+//! What a connection waits for, and its deadline: a state machine without a clock, a socket or a task.
 //!
 //! | phase | ends after |
 //! |---|---|
@@ -18,10 +17,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::framing::{BodyLength, Framing};
-
 use crate::labels::ConnectionEnd;
 
-/// How long a connection may keep us waiting.
+/// How long a connection is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     /// For a head, and for the first byte.
@@ -31,15 +29,15 @@ pub(super) struct Timeouts {
     pub(super) write: Duration,
 }
 
-/// How long a client may keep us waiting while the process ends. The default drain lasts 30 s; a
+/// How long a client is waited for while the process drains. The default drain lasts 30 s; a
 /// sender on a thin line has pauses of a second or two.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long HTTP/2's last answer and its GOAWAY may take to be acknowledged,
-/// while the process ends.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long HTTP/2's last response and its GOAWAY may take to be acknowledged while the process
+/// drains.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a client has kept us waiting for.
+/// What the client is late with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The rest of a head.
@@ -87,7 +85,7 @@ pub(super) struct Phase {
     unblocked_at: Option<Instant>,
     /// Something was written since the last request began.
     has_answered: bool,
-    /// The last request's client knows answers before the answer.
+    /// The last request's client takes interim responses (1xx).
     takes_interim: bool,
     /// When the process began to end.
     closing_since: Option<Instant>,
@@ -113,7 +111,7 @@ impl Phase {
         }
     }
 
-    /// The client sent bytes. The time is asked for only if a head is left open by them.
+    /// The client sent bytes. The time is read only if they leave a head open.
     pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) {
         self.framing.read(bytes);
         self.note_head(now);
@@ -260,7 +258,7 @@ impl Phase {
         };
         let mut deadline = since + timeouts;
         if let Some(closing) = self.closing_since {
-            deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + LAST_WORD));
+            deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + GOAWAY_TIMEOUT));
         }
         Some((deadline, Overdue::Idle))
     }
