@@ -236,14 +236,6 @@ impl Refusal {
             other => other.to_string(),
         }
     }
-
-    /// Whether the fault is ours, and the caller may be as good as any.
-    pub fn is_ours(&self) -> bool {
-        matches!(
-            self,
-            Self::KeysUnavailable { .. } | Self::KeyPending { .. } | Self::DatabaseUnavailable
-        )
-    }
 }
 
 impl DeviceKeyFault {

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::forward::evidence::Requester;
-use crate::forward::health::{Evidence, Probed};
+use crate::forward::health::Probed;
+use crate::labels::InstanceFault;
 use crate::tenancy::OrganisationId;
 
 fn instances(probes: bool) -> Instances {
