@@ -212,7 +212,17 @@ impl Refusal {
             Self::Credential(CredentialFault::Missing | CredentialFault::ApiKeyOnly) => {
                 Reason::NoCredential
             }
-            Self::Credential(_) => Reason::MalformedCredential,
+            Self::Credential(
+                CredentialFault::Several
+                | CredentialFault::Scheme
+                | CredentialFault::Malformed
+                | CredentialFault::Password
+                | CredentialFault::Webhook
+                | CredentialFault::ProjectKey
+                | CredentialFault::Quoted
+                | CredentialFault::DoubledScheme
+                | CredentialFault::Placeholder,
+            ) => Reason::MalformedCredential,
             Self::Token(fault) => fault.reason(),
             Self::KeysUnavailable { .. } => Reason::KeysUnavailable,
             Self::KeyPending { .. } => Reason::KeyPending,
