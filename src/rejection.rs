@@ -24,25 +24,25 @@ use crate::route::{RouteError, Surface};
 /// Why a request gets an answer of ours instead of Mimir's.
 #[derive(Debug)]
 pub enum Rejection {
-    /// The page that asks is not one of ours.
+    /// A preflight of a page that is not allowed, with its origin, which is for the log.
     Origin(String),
-    /// Nothing is served there.
+    /// No route matches.
     Route(RouteError),
     /// The head is larger than allowed.
     HeadTooLarge,
-    /// A body where none belongs.
+    /// A body where the route takes none.
     UnexpectedBody,
     /// The body is not acceptable.
     Body(BodyError),
     /// A form in a content type that cannot be read as Mimir reads it.
     ContentType,
-    /// An expression in the query string is too much for Mimir.
+    /// An expression in the query string costs Mimir too much.
     Expression(FormExcess),
-    /// The caller is not known.
+    /// Not authenticated.
     Credential(Refusal),
-    /// The caller may not, and what they asked for, which is for the log.
+    /// Not authorised, with what `X-Scope-OrgID` asked for, which is for the log.
     Denied(Denial, Option<String>),
-    /// Too much is going on already.
+    /// A limit is exceeded.
     Limited(LimitError),
     Failed(ForwardError),
     /// An administrator's request was not done.
@@ -256,7 +256,7 @@ impl Rejection {
         }
     }
 
-    /// What the log says beyond the reason: the inside of a failure, which no client sees.
+    /// What the log says beyond the reason, and no client sees.
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Failed(ForwardError::Connect(error)) => Some(error.to_string()),
