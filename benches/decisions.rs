@@ -22,7 +22,7 @@ use mimir_tenant_proxy::rules::alert_rule::{Parsed, RuleDefaults, parse};
 use mimir_tenant_proxy::rules::desired::{DesiredGroup, desired};
 use mimir_tenant_proxy::rules::diff::{diff, steps};
 use mimir_tenant_proxy::store::{AlertRuleRow, Excess};
-use mimir_tenant_proxy::telemetry::{MetricNames, Metrics};
+use mimir_tenant_proxy::telemetry::Metrics;
 use mimir_tenant_proxy::tenancy::{OrganisationId, Scope};
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ fn decisions(criterion: &mut Criterion) {
         issuer.url()
     );
     let config = Config::read(&text, &Environment::default()).expect("config");
-    let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+    let metrics = Arc::new(Metrics::register());
     let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
     let (tables, clock) = (Tables::default(), Clock::system());
     let authenticator = Authenticator::new(&config.auth, Arc::clone(&keys), tables, clock, metrics);

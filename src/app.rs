@@ -17,20 +17,19 @@ use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client
 use crate::authz::Authorizer;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::{AccessLog, Cors};
-use crate::forward::{self, Forwarder, Instances, resolve, resolve_forever};
+use crate::edge::Cors;
+use crate::forward::{Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
 use crate::limits::Limits;
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
-use crate::rejection::Rejection;
-use crate::route::Surface;
+use crate::record::AccessLog;
 use crate::rules::Desk;
 use crate::store::Feed;
-use crate::telemetry::{Logging, MetricNames, Metrics, install_recorder};
+use crate::telemetry::{Logging, Metrics, install_recorder};
 
-use database::{DIRECTORIES, Database};
+use database::Database;
 use rules::Rules;
 
 /// How often recorded durations are folded into histograms.
@@ -63,7 +62,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
         tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
     }
     let exposition = install_recorder().map_err(io::Error::other)?;
-    let metrics = Arc::new(Metrics::register(&metric_names()));
+    let metrics = Arc::new(Metrics::register());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -242,18 +241,6 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
         };
         (0..config.listen.workers).map(pipeline).collect()
-    }
-}
-
-fn metric_names() -> MetricNames {
-    MetricNames {
-        surfaces: Surface::ALL.map(Surface::name).to_vec(),
-        rejections: Rejection::REJECTION_REASONS.to_vec(),
-        failures: Rejection::FAILURE_REASONS.to_vec(),
-        directories: DIRECTORIES.to_vec(),
-        ejections: forward::EJECTION_REASONS.to_vec(),
-        retries: forward::RETRY_REASONS.to_vec(),
-        retry_refusals: forward::RETRY_REFUSALS.to_vec(),
     }
 }
 

@@ -272,7 +272,6 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, Environment};
-    use crate::telemetry::MetricNames;
 
     #[tokio::test]
     async fn a_cached_token_is_refused_once_it_has_expired() {
@@ -284,7 +283,7 @@ mod tests {
         );
         let config = Config::read(&text, &Environment::default()).unwrap().auth;
         let (clock, hand) = Clock::manual(NOW);
-        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let metrics = Arc::new(Metrics::register());
         let keys = Arc::new(KeySource::new(None, Arc::clone(&metrics)));
         let authenticator = Authenticator::new(&config, keys, Tables::default(), clock, metrics);
         let claims = json!({

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A deadline that moves with every sign of life. It costs nothing until somebody has to be waited
-/// for, and moving it later costs nothing either: a timer that ends too early is set anew.
+/// A deadline that moves with every sign of life. It costs nothing until something has to be waited
+/// for, and moving it later costs nothing either: a timer that ends too early is reset.
 #[derive(Default)]
 pub struct Deadline(Option<Pin<Box<Sleep>>>);
 

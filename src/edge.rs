@@ -1,16 +1,10 @@
-//! What surrounds every request and knows no tenant: its identifier, its body, the record of what
-//! became of it, and the line and the metrics that the record turns into.
+//! What surrounds every request before anything is known of it: its identifier, its body, and the
+//! page that it comes from.
 
-mod access_log;
+mod client_body;
 mod cors;
-mod observed_body;
-mod record;
 mod request_id;
-mod upload;
 
-pub use access_log::AccessLog;
+pub use client_body::{ClientBody, UntilBodyEnds, WatchBody};
 pub use cors::{Cors, Page};
-pub use observed_body::{FailureReason, ObservedBody};
-pub use record::{Outcome, Record};
 pub use request_id::{REQUEST_ID, RequestId};
-pub use upload::{UntilBodyEnds, Upload, WatchUpload};

@@ -4,39 +4,36 @@
 //! Both bodies stream, piece by piece, with backpressure: what one side does not take the other
 //! is not asked for. Each worker has a [`Forwarder`] of its own with connections of its own; what
 //! is known of instances ([`Instances`]) is shared by all.
+//!
+//! Top to bottom: [`forwarder`] -> [`attempts`] (which instance, and what when one fails) ->
+//! [`exchange`] (one request on one connection) -> [`pool`]. The decisions are pure: [`choice`],
+//! [`verdict`], [`health`], [`evidence`], [`repeat`], [`budget`]. Beside the requests,
+//! [`discovery`] finds instances and [`probe`] asks them whether they are ready.
 
+mod attempts;
 mod body;
 mod budget;
 mod choice;
 mod consul;
 mod discovery;
+mod error;
+mod evidence;
 mod exchange;
-mod failure;
+mod forwarder;
 mod guarded_io;
 mod headers;
 mod health;
 mod instance;
 mod instances;
-mod journey;
+mod lookup;
 mod pool;
 mod probe;
 mod repeat;
-mod replay;
-mod request_body;
-mod testimony;
 mod verdict;
 
 pub use body::ResponseBody;
 pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
-pub use exchange::{Forwarded, Forwarder};
-pub use failure::{BodyFault, Failure, StreamFailure};
+pub use error::{ForwardError, StreamError};
+pub use forwarder::{Forwarded, Forwarder};
 pub use instances::{InstanceState, Instances};
-pub use request_body::{BodyLimits, RequestBody};
-
-/// Why instances are left alone, for the metrics.
-pub const EJECTION_REASONS: [&str; 7] = health::Evidence::NAMES;
-/// What is done with requests that failed, for the metrics.
-pub const RETRY_REASONS: [&str; 4] = journey::RETRIES;
-/// Why nothing is done, for the metrics.
-pub const RETRY_REFUSALS: [&str; 4] = journey::REFUSALS;

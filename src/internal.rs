@@ -25,28 +25,22 @@ use crate::telemetry::{LogSink, Metrics};
 
 /// What the private port reports on.
 pub struct Reported {
-    /// Whether requests are wanted.
     pub readiness: Readiness,
-    /// The issuer's keys.
     pub keys: Arc<KeySource>,
-    /// Tokens revoked; none without a database.
+    /// None without a database.
     pub revocations: Option<Arc<Revocations>>,
-    /// Whether changes in the database are heard of; none without a database.
+    /// Whether notifications of changes arrive; none without a database.
     pub feed: Option<Arc<Feed>>,
-    /// The token cache.
     pub authenticator: Arc<Authenticator>,
-    /// How much is going on.
     pub limits: Arc<Limits>,
-    /// Mimir's instances.
     pub instances: Arc<Instances>,
-    /// All metrics.
     pub metrics: Arc<Metrics>,
     /// The metrics' text form.
     pub exposition: PrometheusHandle,
-    /// The log.
     pub log: LogSink,
 }
 
+/// The longest that an answer may take.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// The private port's routes.
@@ -65,13 +59,13 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
     let states = reported.instances.states();
     let ejected: String = states
         .iter()
-        .filter_map(|state| Some(format!("; {} left alone: {}", state.address, state.ejected?)))
+        .filter_map(|state| Some(format!("; {} ejected: {}", state.address, state.ejected?)))
         .collect();
     let instances = states.len();
     let database = match &reported.feed {
         None => "none",
-        Some(feed) if feed.is_connected() => "changes are heard of",
-        Some(_) => "changes are not heard of",
+        Some(feed) if feed.is_connected() => "notifications arrive",
+        Some(_) => "notifications do not arrive",
     };
     let facts = format!(
         "key set: {} keys, {age}\nupstream: {instances} instances{ejected}\ndatabase: {database}\n",

@@ -5,21 +5,22 @@
 //!
 //! 1. [`listener`] accepts a connection and gives it to a worker thread.
 //! 2. [`pipeline`] is the one function that every request goes through, top to bottom.
-//! 3. [`edge`] names the request and keeps the record of what becomes of it.
+//! 3. [`edge`] names the request and parts it from its body; [`record`] keeps what becomes of it.
 //! 4. [`route`] says *what* is asked: a pure table on method and raw path.
 //! 5. [`authn`] says *who* asks: credential to principal.
 //! 6. [`authz`] says whether they *may*: principal and selector to grant.
 //! 7. [`limits`] says whether they may *now*: grant to permit, held until the answer has ended.
+//!    [`request_body`] counts what the body brings.
 //! 8. [`forward`] takes the permit and streams both bodies to and from Mimir; [`admin`] answers what
 //!    is asked of ourselves.
-//! 9. [`rejection`] turns whatever went wrong into an answer.
+//! 9. [`rejection`] turns whatever went wrong, which has a [`reason`], into an answer.
 //!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
 //! mapping of organisations to tenants.
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
-//! [`tenancy`] (identities), [`telemetry`], [`clock`], [`deadline`]. Around them: [`config`],
+//! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
@@ -29,6 +30,7 @@ pub mod app;
 pub mod authn;
 pub mod authz;
 mod backoff;
+mod causes;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -38,6 +40,7 @@ pub mod edge;
 pub mod forward;
 mod http_client;
 pub mod internal;
+pub mod labels;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
@@ -45,7 +48,12 @@ pub mod mimir;
 pub mod mimir_profile;
 pub mod pipeline;
 mod prom_duration;
+pub mod reason;
+pub mod record;
+#[cfg(test)]
+mod reference;
 pub mod rejection;
+pub mod request_body;
 pub mod route;
 pub mod rules;
 mod spelling;

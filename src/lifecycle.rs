@@ -10,12 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// From now on `/ready` answers 200.
+    /// Makes `/ready` answer 200.
     pub fn begin(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// From now on `/ready` answers 503.
+    /// Makes `/ready` answer 503.
     pub fn end(&self) {
         self.0.store(false, Ordering::Release);
     }
@@ -33,7 +33,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen; from here on the signals no longer kill.
+    /// Starts listening; the signals no longer kill the process.
     pub fn listen() -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })

@@ -1,10 +1,9 @@
-//! Now: a [`Grant`] -> a [`Permit`], if the organisation has not more going on already than it may
-//! have at once. Forwarding takes a permit and holds it until the answer has ended.
+//! Now: a [`Grant`] -> a [`Permit`], if the organisation is within its limits. Forwarding takes a
+//! permit, which is held until the response has ended.
 //!
-//! Each organisation has its own account on each surface: how many requests are in flight, how many
-//! come in a second, how many bytes. A request waits a little for its turn, without its body being
-//! read, before it is refused. Copies of the proxy do not know of one another: limits are those of
-//! one copy.
+//! Each organisation has an account on each surface: requests in flight, requests per second, bytes
+//! per second. A request waits a little, without its body being read, before it is refused. Limits
+//! are those of one copy: copies of the proxy do not know of one another.
 
 mod account;
 mod rate;
@@ -15,7 +14,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,18 +23,20 @@ use tokio::time::Instant;
 
 use crate::authz::Grant;
 use crate::config::OrganisationsConfig;
+use crate::reason::{HasReason, Reason};
+use crate::request_body::ReceivedBytes;
 use crate::route::Surface;
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
-use account::{Accounts, Place, Queue, Waiting};
+use account::{Accounts, Queue, Slot, Waiting};
 use shares::{Holders, NoShare, Share, Shares};
 
 /// The limits of one copy of the proxy, shared by its workers.
 pub struct Limits {
     config: OrganisationsConfig,
-    /// Places for all organisations together.
+    /// Slots for all organisations together.
     shares: Arc<Shares>,
-    /// Those who wait for a place of their own organisation's.
+    /// Requests that wait for a slot of their own organisation's.
     queue: Queue,
     /// Requests that wait before they ask for a permit.
     unproven: AtomicUsize,
@@ -50,19 +51,19 @@ pub struct Permit {
     hold: Hold,
 }
 
-/// What a permit holds, as long as the request goes on. Dropped, it makes room for another one.
+/// What a permit holds until the response has ended. Dropped, it makes room for another request.
 pub struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Box<Held>);
 
 struct Held {
-    _place: Place,
+    _slot: Slot,
     /// Of the other organisations of a federated read.
-    _others: Vec<Place>,
+    _others: Vec<Slot>,
     _share: Share,
 }
 
-/// What there is too much of.
+/// Which limit is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excess {
+pub enum LimitError {
     /// Requests of the organisation a second.
     Requests {
         /// When there is room again.
@@ -74,32 +75,29 @@ pub enum Excess {
         retry_after: Duration,
     },
     /// Requests of the organisation that are in flight.
-    InFlight {
-        /// Of this surface.
-        surface: Surface,
-    },
-    /// Requests of the organisation that are in flight, of its share of what all may have.
+    InFlight { surface: Surface },
+    /// The organisation's share of all requests in flight.
     Share,
-    /// Requests in flight of all organisations.
+    /// Requests in flight, or waiting, of all organisations.
     All,
 }
 
-/// Accounts of this many organisations are kept before those that say nothing are looked for.
+/// With fewer accounts than this, idle ones are not looked for.
 const FEW: usize = 1024;
 
-/// Less is no wait but the work itself.
+/// Anything shorter is the work itself, not a wait.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Limits {
     /// Limits as they are configured, and how many requests upstream takes at the moment.
     pub fn new(
         config: OrganisationsConfig,
-        upstream_places: impl Fn() -> usize + Send + Sync + 'static,
+        upstream_slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (most, percent) = (config.in_flight, config.organisation_percent);
         Self {
-            shares: Arc::new(Shares::new(most, percent, Box::new(upstream_places))),
+            shares: Arc::new(Shares::new(most, percent, Box::new(upstream_slots))),
             queue: Queue::new(most),
             unproven: AtomicUsize::new(0),
             config,
@@ -114,56 +112,56 @@ impl Limits {
         self.shares.taken()
     }
 
-    /// Does a step that comes before a permit, such as finding out who asks. Most do not wait; those
-    /// that do are bounded in number, because what their clients send meanwhile is in our memory.
-    pub async fn before_permit<T>(&self, step: impl Future<Output = T>) -> Result<T, Excess> {
+    /// Runs a step that comes before a permit, such as authentication. Most do not wait. Those that do
+    /// are bounded in number, because what their clients send meanwhile is in our memory.
+    pub async fn before_permit<T>(&self, step: impl Future<Output = T>) -> Result<T, LimitError> {
         let mut step = pin!(step);
         let at_once = poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await;
         if let Poll::Ready(done) = at_once {
             return Ok(done);
         }
         let waiting = Waiting::begin(&self.unproven, self.config.in_flight);
-        let _waiting = waiting.ok_or(Excess::All)?;
+        let _waiting = waiting.ok_or(LimitError::All)?;
         Ok(step.await)
     }
 
-    /// Lets a request in, perhaps after a while. What its body brings is counted in `received`.
+    /// Lets a request in, perhaps after a wait. The bytes of its body are counted in `received`.
     pub async fn admit(
         &self,
         grant: Grant,
-        received: Option<Arc<AtomicU64>>,
-    ) -> Result<Permit, Excess> {
+        received: Option<ReceivedBytes>,
+    ) -> Result<Permit, LimitError> {
         let (surface, asked) = (grant.route().surface, Instant::now());
         let deadline = asked + self.config.max_wait;
-        let place = async |organisation: &OrganisationId, received| {
+        let slot = async |organisation: &OrganisationId, received| {
             let accounts = self.accounts_of(organisation);
-            accounts.place(surface, deadline, &self.queue, received).await
+            accounts.slot(surface, deadline, &self.queue, received).await
         };
         let (first, others) = match grant.organisations() {
-            [one] => (place(one, received).await?, Vec::new()),
+            [one] => (slot(one, received).await?, Vec::new()),
             several => {
-                // In one order, so that two who wait for one another's places cannot be.
+                // In one order, so that no two requests wait for each other's slots.
                 let mut several: Vec<&OrganisationId> = several.iter().collect();
                 several.sort();
-                let mut places = Vec::with_capacity(several.len());
+                let mut slots = Vec::with_capacity(several.len());
                 for organisation in several {
-                    places.push(place(organisation, None).await?);
+                    slots.push(slot(organisation, None).await?);
                 }
-                (places.pop().ok_or(Excess::All)?, places)
+                (slots.pop().ok_or(LimitError::All)?, slots)
             }
         };
         let holders =
-            Holders { first: first.holding(), others: others.iter().map(Place::holding).collect() };
+            Holders { first: first.holding(), others: others.iter().map(Slot::holding).collect() };
         let share = self.shares.enter(holders, deadline).await;
         let waited = asked.elapsed();
         if waited >= SHORTEST_WAIT {
             self.metrics.permit_waits.record(waited.as_secs_f64());
         }
         let share = share.map_err(|none| match none {
-            NoShare::Own => Excess::Share,
-            NoShare::All => Excess::All,
+            NoShare::Own => LimitError::Share,
+            NoShare::All => LimitError::All,
         })?;
-        let held = Held { _place: first, _others: others, _share: share };
+        let held = Held { _slot: first, _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }
 
@@ -175,8 +173,9 @@ impl Limits {
         drop(accounts);
         let mut accounts = self.accounts.write();
         if accounts.len() >= FEW && accounts.len() == accounts.capacity() {
-            // Before it grows: a place holds its account, so one that nobody holds has no place taken.
-            accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_rested());
+            // Before the map grows: a slot holds its account, so an account without other holders
+            // has no slot taken.
+            accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_idle());
         }
         let new = || {
             let limits = self.config.overrides.get(organisation).unwrap_or(&self.config.each);
@@ -187,7 +186,6 @@ impl Limits {
 }
 
 impl Permit {
-    /// What was granted.
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -198,32 +196,26 @@ impl Permit {
     }
 }
 
-impl Excess {
-    /// Every label that [`Excess::reason`] can give.
-    pub const REASONS: [&'static str; 5] =
-        ["request_rate", "byte_rate", "requests_in_flight", "organisation_share", "overloaded"];
-
-    /// A label for metrics and logs.
-    pub fn reason(self) -> &'static str {
-        let [requests, bytes, in_flight, share, all] = Self::REASONS;
+impl HasReason for LimitError {
+    fn reason(&self) -> Reason {
         match self {
-            Self::Requests { .. } => requests,
-            Self::Bytes { .. } => bytes,
-            Self::InFlight { .. } => in_flight,
-            Self::Share => share,
-            Self::All => all,
+            Self::Requests { .. } => Reason::RequestRate,
+            Self::Bytes { .. } => Reason::ByteRate,
+            Self::InFlight { .. } => Reason::RequestsInFlight,
+            Self::Share => Reason::OrganisationShare,
+            Self::All => Reason::Overloaded,
         }
     }
 }
 
-impl fmt::Display for Excess {
+impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Requests { .. } => "the organisation sends more requests a second than it may",
-            Self::Bytes { .. } => "the organisation sends more bytes a second than it may",
-            Self::InFlight { .. } => "the organisation has as many requests in flight as it may",
+            Self::Requests { .. } => "the organisation exceeds its requests per second",
+            Self::Bytes { .. } => "the organisation exceeds its bytes per second",
+            Self::InFlight { .. } => "the organisation has too many requests in flight",
             Self::Share => "the organisation has its share of all requests in flight; try again",
-            Self::All => "all places for requests are taken; try again",
+            Self::All => "the proxy is overloaded; try again",
         })
     }
 }

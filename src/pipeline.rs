@@ -23,13 +23,13 @@ use crate::admin::{Action, Admin};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
-use crate::edge::{
-    AccessLog, Cors, ObservedBody, Outcome, Page, REQUEST_ID, Record, RequestId, Upload,
-};
-use crate::forward::{BodyFault, BodyLimits, Forwarded, Forwarder, RequestBody};
+use crate::edge::{ClientBody, Cors, Page, REQUEST_ID, RequestId};
+use crate::forward::{Forwarded, Forwarder};
 use crate::limits::Limits;
 use crate::mimir::{TENANT_HEADER, form};
+use crate::record::{AccessLog, ObservedBody, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
+use crate::request_body::{BodyError, BodyLimits, RequestBody};
 use crate::route::{self, Access, BodyPolicy, Route, Surface};
 use crate::telemetry::Metrics;
 
@@ -48,9 +48,8 @@ const READ_AHEAD: usize = 32 << 10;
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
 
-/// One worker's pipeline.
+/// One worker's pipeline: the stages that a request goes through.
 pub struct Pipeline {
-    /// From which page?
     pub cors: Arc<Cors>,
     /// Who?
     pub authenticator: Arc<Authenticator>,
@@ -60,25 +59,19 @@ pub struct Pipeline {
     pub limits: Arc<Limits>,
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
-    /// To our own answers.
     pub admin: Arc<Admin>,
-    /// How much a body may be.
     pub body_config: LimitsConfig,
-    /// The largest head.
     pub max_header_bytes: usize,
-    /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
-    /// Where requests are counted.
     pub metrics: Arc<Metrics>,
 }
 
-/// What a journey that arrives comes back with.
+/// What a request that is served is answered with.
 #[expect(
     clippy::large_enum_variant,
     reason = "it lives for a moment, and a box would cost every request"
 )]
-enum Arrived {
-    /// Mimir's answer.
+enum Served {
     Upstream(Forwarded),
     /// Ours.
     Own(Response<Bytes>),
@@ -104,18 +97,18 @@ impl Pipeline {
         let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
         let version = request.version();
-        let mut response = match self.journey(&id, client, &page, request, &mut record).await {
-            Ok(Arrived::Upstream(forwarded)) => {
+        let mut response = match self.respond(&id, client, &page, request, &mut record).await {
+            Ok(Served::Upstream(forwarded)) => {
                 record.set_upstream(forwarded.address);
                 record.set_status(forwarded.response.status().as_u16());
                 let observed = |body| {
-                    ObservedBody::new(AnswerBody::Upstream(body), record, Outcome::Forwarded)
+                    ObservedBody::new(AnswerBody::Upstream(body), record, RequestOutcome::Forwarded)
                 };
                 forwarded.response.map(observed)
             }
-            Ok(Arrived::Own(mut answer)) => {
+            Ok(Served::Own(mut answer)) => {
                 answer.headers_mut().insert(REQUEST_ID, id.header_value());
-                finish_own(answer.map(Full::from), record, Outcome::Answered)
+                finish_own(answer.map(Full::from), record, RequestOutcome::Answered)
             }
             Err(rejection) => {
                 if let Some(detail) = rejection.detail() {
@@ -127,73 +120,79 @@ impl Pipeline {
                 }
                 // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
                 let answer = answer.map(|body| if wants_no_body { Full::default() } else { body });
-                finish_own(answer, record, rejection.outcome())
+                finish_own(answer, record, RequestOutcome::Unserved(rejection.reason()))
             }
         };
         self.cors.decorate(&page, response.headers_mut());
         response
     }
 
-    async fn journey(
+    async fn respond(
         &self,
         id: &RequestId,
         client: IpAddr,
         page: &Page,
         request: Request<Incoming>,
         record: &mut Record,
-    ) -> Result<Arrived, Rejection> {
-        let (parts, upload) = Upload::split(request);
+    ) -> Result<Served, Rejection> {
+        let (parts, client_body) = ClientBody::split(request);
         if Cors::is_preflight(&parts.method, &parts.headers) {
             let origin = shown(&parts.headers, &header::ORIGIN).unwrap_or_default();
             let is_allowed = matches!(page, Page::Allowed(_));
-            let answer = is_allowed.then(|| Arrived::Own(self.cors.answer()));
+            let answer = is_allowed.then(|| Served::Own(self.cors.answer()));
             return answer.ok_or(Rejection::Origin(origin));
         }
-        let route = route::find(&parts).map_err(Rejection::Route)?;
+
+        // What.
+        let route = route::find(&parts)?;
         record.set_route(route);
-        self.check_form(route, &parts, &upload)?;
+        self.check_form(route, &parts, &client_body)?;
+
+        // Who.
         let caller = if route.access == Access::Webhook {
             self.authenticator.authenticate_webhook(&parts.headers)
         } else {
             let authenticated = self.authenticator.authenticate(&parts.headers, client);
-            self.limits.before_permit(authenticated).await.map_err(Rejection::Limited)?
+            self.limits.before_permit(authenticated).await?
         };
         let caller = caller.map_err(|refused| {
             record.set_refused(refused.known);
             Rejection::Credential(refused.refusal)
         })?;
         record.set_principal(&caller.principal);
+
+        // May they.
         let Access::Tenant(scope) = route.access else {
             let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
-            // Rare, and so kept out of the size of every other request's journey.
-            return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
+            // Rare, and so kept out of the size of every other request's future.
+            return Box::pin(self.administer(order, client_body, record)).await.map(Served::Own);
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
-        let grant = self.limits.before_permit(grant).await.map_err(Rejection::Limited)?;
-        let grant = grant.map_err(|denial| {
+        let grant = self.limits.before_permit(grant).await?.map_err(|denial| {
             let asked = shown(&parts.headers, &TENANT_HEADER);
             record.set_asked(asked.clone());
             Rejection::Denied(denial, asked)
         })?;
         record.set_grant(&grant);
-        let body = self.body(route, upload, record).await?;
+
+        // Now.
+        let body = self.body(route, client_body, record).await?;
         let is_form = self.measure(route, &parts, &body)?;
-        let permit = self.limits.admit(grant, body.received()).await;
-        let permit = permit.map_err(Rejection::Limited)?;
+        let permit = self.limits.admit(grant, body.received()).await?;
         if is_form {
-            // Kept out of the size of every other request's future.
-            Box::pin(body.read_ahead(READ_AHEAD)).await.map_err(Rejection::Body)?;
+            // Rare, and so kept out of the size of every other request's future.
+            Box::pin(body.read_ahead(READ_AHEAD)).await?;
         }
+
         let request = Request::from_parts(parts, body);
-        let forwarded = self.forwarder.forward(permit, id, request).await;
-        forwarded.map(Arrived::Upstream).map_err(Rejection::Failed)
+        Ok(Served::Upstream(self.forwarder.forward(permit, id, request).await?))
     }
 
     /// Does what an administrator asks, or refuses it, and notes that in the audit.
     async fn administer(
         &self,
         order: Order<'_>,
-        upload: Upload,
+        client_body: ClientBody,
         record: &mut Record,
     ) -> Result<Response<Bytes>, Rejection> {
         let organisation = order.route.organisation_in(order.uri.path());
@@ -208,7 +207,7 @@ impl Pipeline {
             order.route,
             organisation,
         );
-        let done = self.carry_out(&order, upload, record).await;
+        let done = self.carry_out(&order, client_body, record).await;
         match done {
             Ok((answer, target)) => {
                 action.done(target);
@@ -224,35 +223,35 @@ impl Pipeline {
     async fn carry_out(
         &self,
         order: &Order<'_>,
-        upload: Upload,
+        client_body: ClientBody,
         record: &mut Record,
     ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
         let (principal, route) = (&order.caller.principal, order.route);
         let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
         let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
-        let body = self.body(route, upload, record).await?;
-        let body = body.collect().await.map_err(Rejection::Body)?;
+        let body = self.body(route, client_body, record).await?;
+        let body = body.collect().await?;
         // No header of the client's goes further than here.
         let mut request = Request::new(body.to_bytes());
         *request.method_mut() = order.method.clone();
         *request.uri_mut() = order.uri.clone();
-        self.admin.serve(grant, order.caller.proof, request).await.map_err(Rejection::Admin)
+        Ok(self.admin.serve(grant, order.caller.proof, request).await?)
     }
 
     async fn body(
         &self,
         route: &Route,
-        upload: Upload,
+        client_body: ClientBody,
         record: &mut Record,
     ) -> Result<RequestBody, Rejection> {
-        let body = RequestBody::new(upload, self.body_limits(route)).map_err(Rejection::Body)?;
+        let body = RequestBody::new(client_body, self.body_limits(route))?;
         record.set_received(body.received());
         if route.body != BodyPolicy::Empty || body.is_end_stream() {
             return Ok(body);
         }
         // Rare, and so kept out of the size of every other request's future.
-        Box::pin(body.read_to_end()).await.map_err(|fault| match fault {
-            BodyFault::TooLarge { .. } => Rejection::UnexpectedBody,
+        Box::pin(body.read_to_end()).await.map_err(|error| match error {
+            BodyError::TooLarge { .. } => Rejection::UnexpectedBody,
             other => Rejection::Body(other),
         })
     }
@@ -264,8 +263,7 @@ impl Pipeline {
             return Ok(false);
         }
         let limits = &self.body_config.expressions;
-        form::check_query(parts.uri.query().unwrap_or_default(), limits)
-            .map_err(Rejection::Expression)?;
+        form::check_query(parts.uri.query().unwrap_or_default(), limits)?;
         let is_form = route.body == BodyPolicy::Form && !body.is_end_stream();
         if is_form {
             if !form::is_readable(&parts.headers) {
@@ -276,11 +274,16 @@ impl Pipeline {
         Ok(is_form)
     }
 
-    fn check_form(&self, route: &Route, parts: &Parts, upload: &Upload) -> Result<(), Rejection> {
+    fn check_form(
+        &self,
+        route: &Route,
+        parts: &Parts,
+        client_body: &ClientBody,
+    ) -> Result<(), Rejection> {
         if head_bytes(parts) > self.max_header_bytes {
             return Err(Rejection::HeadTooLarge);
         }
-        if route.body == BodyPolicy::Empty && upload.size_hint().lower() > 0 {
+        if route.body == BodyPolicy::Empty && client_body.size_hint().lower() > 0 {
             return Err(Rejection::UnexpectedBody);
         }
         Ok(())
@@ -290,7 +293,7 @@ impl Pipeline {
         let bytes = match route.body {
             BodyPolicy::Empty => 0,
             BodyPolicy::Form | BodyPolicy::RemoteRead => self.body_config.query_body_bytes,
-            BodyPolicy::Push => self.body_config.push_body_bytes,
+            BodyPolicy::Push | BodyPolicy::Influx => self.body_config.push_body_bytes,
             BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
             BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,
@@ -322,7 +325,7 @@ fn close_connection<B>(client: Version, answer: &mut Response<B>) {
 fn finish_own(
     answer: Response<Full<Bytes>>,
     mut record: Box<Record>,
-    outcome: Outcome,
+    outcome: RequestOutcome,
 ) -> Response<PublicBody> {
     record.set_status(answer.status().as_u16());
     answer.map(|body| ObservedBody::new(AnswerBody::Own(body), record, outcome))

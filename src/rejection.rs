@@ -1,5 +1,5 @@
-//! Every refusal and failure -> status, body, `Retry-After`, metric label. The only module that
-//! knows HTTP statuses: each stage says what is wrong, this says how that is told.
+//! Every rejection and failure -> status, body and `Retry-After`. Each stage says what is wrong,
+//! [`Reason`] how it counts, and this how the client is told.
 //!
 //! The rule behind it all: a sender drops what is answered with a 4xx and keeps what is answered
 //! with a 5xx, so whatever is ours to blame is a 5xx with `Retry-After`.
@@ -13,68 +13,93 @@ use http_body_util::Full;
 use crate::admin::AdminError;
 use crate::authn::Refusal;
 use crate::authz::Denial;
-use crate::edge::{Outcome, REQUEST_ID, RequestId};
-use crate::forward::{BodyFault, Failure};
-use crate::limits::Excess;
+use crate::edge::{REQUEST_ID, RequestId};
+use crate::forward::ForwardError;
+use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
-use crate::route::{Surface, Unroutable};
-use crate::store::StoreError;
+use crate::reason::{HasReason as _, Reason};
+use crate::request_body::BodyError;
+use crate::route::{RouteError, Surface};
 
 /// Why a request gets an answer of ours instead of Mimir's.
 #[derive(Debug)]
 pub enum Rejection {
-    /// The page that asks is not one of ours.
+    /// A preflight of a page that is not allowed, with its origin, which is for the log.
     Origin(String),
-    /// Nothing is served there.
-    Route(Unroutable),
+    /// No route matches.
+    Route(RouteError),
     /// The head is larger than allowed.
     HeadTooLarge,
-    /// A body where none belongs.
+    /// A body where the route takes none.
     UnexpectedBody,
     /// The body is not acceptable.
-    Body(BodyFault),
+    Body(BodyError),
     /// A form in a content type that cannot be read as Mimir reads it.
     ContentType,
-    /// An expression in the query string is too much for Mimir.
+    /// An expression in the query string costs Mimir too much.
     Expression(FormExcess),
-    /// The caller is not known.
+    /// Not authenticated.
     Credential(Refusal),
-    /// The caller may not, and what they asked for, which is for the log.
+    /// Not authorised, with what `X-Scope-OrgID` asked for, which is for the log.
     Denied(Denial, Option<String>),
-    /// Too much is going on already.
-    Limited(Excess),
-    /// Mimir gave no answer.
-    Failed(Failure),
+    /// A limit is exceeded.
+    Limited(LimitError),
+    Failed(ForwardError),
     /// An administrator's request was not done.
     Admin(AdminError),
 }
 
-/// How long to stay away when something of ours is broken, in seconds: anything in between, so that
-/// all who were sent away do not come back together. Senders back off further themselves.
-const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
+impl From<RouteError> for Rejection {
+    fn from(error: RouteError) -> Self {
+        Self::Route(error)
+    }
+}
 
-/// How a device may show its key, too.
-const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"device keys\"");
+impl From<BodyError> for Rejection {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
+}
 
-/// What is added to the time after which there is room again.
-const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
+impl From<FormExcess> for Rejection {
+    fn from(excess: FormExcess) -> Self {
+        Self::Expression(excess)
+    }
+}
 
-/// A sender drops what is answered with a 429 (Prometheus does, unless it is told otherwise), and
-/// that many of its organisation's devices come at once, as after an outage, is nothing that one of
-/// them could help. How large an organisation's share of all is depends on what others do. A rate is
-/// what the operator has set on purpose.
-fn limited(excess: Excess) -> StatusCode {
-    match excess {
-        Excess::InFlight { surface: Surface::Push | Surface::Otlp }
-        | Excess::Share
-        | Excess::All => StatusCode::SERVICE_UNAVAILABLE,
-        Excess::InFlight { .. } | Excess::Requests { .. } | Excess::Bytes { .. } => {
-            StatusCode::TOO_MANY_REQUESTS
+impl From<LimitError> for Rejection {
+    fn from(error: LimitError) -> Self {
+        Self::Limited(error)
+    }
+}
+
+impl From<ForwardError> for Rejection {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            // The same, whether it is found out before Mimir is asked or while the body passes.
+            ForwardError::Body(error) => Self::Body(error),
+            other => Self::Failed(other),
         }
     }
 }
 
-/// Rounded up: whoever comes back before it is over comes in vain.
+impl From<AdminError> for Rejection {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error)
+    }
+}
+
+/// `Retry-After` of a 5xx, in seconds: spread, so that clients that were refused together do not
+/// come back together. Senders back off further by themselves.
+const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
+
+/// A device key may also be the password of Basic authentication.
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"device keys\"");
+
+/// What is added to the time after which a rate has room again, in seconds.
+const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
+
+/// Rounded up: a request before the time is over would be refused again.
 fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
@@ -97,203 +122,148 @@ impl Audience {
     }
 }
 
-impl Rejection {
-    /// Every label that [`Rejection::reason`] can give for a refusal on purpose.
-    pub const REJECTION_REASONS: &'static [&'static str] = &[
-        "key_pending",
-        "no_route",
-        "method_not_allowed",
-        "malformed_target",
-        "head_too_large",
-        "unexpected_body",
-        "body_too_large",
-        "body_slow",
-        "body_incomplete",
-        "body_malformed",
-        "body_slow_for_upstream",
-        "unsupported_content_type",
-        "expression_limit",
-        "no_credential",
-        "malformed_credential",
-        "malformed_token",
-        "wrong_algorithm",
-        "unknown_key",
-        "bad_signature",
-        "malformed_claims",
-        "wrong_issuer",
-        "wrong_role",
-        "wrong_audience",
-        "expired",
-        "not_yet_valid",
-        "anonymous",
-        "oauth_client",
-        "malformed_selector",
-        "no_organisation",
-        "no_selector",
-        "not_a_member",
-        "missing_scope",
-        "malformed_device_key",
-        "unknown_device_key",
-        "revoked_device_key",
-        "expired_device_key",
-        "revoked",
-        "session_ended",
-        "service_only",
-        "malformed_request",
-        "not_found",
-        "conflict",
-        "origin_not_allowed",
-        "request_rate",
-        "byte_rate",
-        "requests_in_flight",
-        "organisation_share",
-        "overloaded",
-        "upstream_saturated",
-    ];
-
-    /// Every label for something that broke.
-    pub const FAILURE_REASONS: &'static [&'static str] = &[
-        "keys_unavailable",
-        "database_unavailable",
-        "ruler_unavailable",
-        "admin_broken",
-        "upstream_unresolved",
-        "upstream_unreachable",
-        "upstream_circuit_open",
-        "upstream_timeout",
-        "upstream_broken",
-        "upstream_misdirected",
-        "upstream_broken_body",
-        "upstream_idle_body",
-    ];
-
-    /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Origin(_) => StatusCode::FORBIDDEN,
-            Self::Route(Unroutable::Semicolon) | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
-            // RFC 9110, 15.5.6. mimirtool takes a 404 in answer to DELETE for "it is gone already".
-            Self::Route(Unroutable::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Route(_) => StatusCode::NOT_FOUND,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
-                BodyFault::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                BodyFault::Malformed | BodyFault::Expression(_) => StatusCode::BAD_REQUEST,
-                // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
-                BodyFault::Slow | BodyFault::Incomplete => StatusCode::SERVICE_UNAVAILABLE,
-            },
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Expression(_) => StatusCode::BAD_REQUEST,
-            Self::Credential(refusal) if refusal.is_ours() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Credential(_) => StatusCode::UNAUTHORIZED,
-            Self::Denied(Denial::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Denied(Denial::Selector(_) | Denial::NameOne(_) | Denial::NameAny, _) => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Denied(..) => StatusCode::FORBIDDEN,
-            Self::Limited(excess) => limited(*excess),
-            Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
-            Self::Admin(AdminError::Beyond(_)) => StatusCode::FORBIDDEN,
-            Self::Admin(
-                AdminError::Missing(_)
-                | AdminError::NoDatabase
-                | AdminError::NoRules
-                | AdminError::Store(StoreError::Missing(_)),
-            ) => StatusCode::NOT_FOUND,
-            Self::Admin(
-                AdminError::Stale(_)
-                | AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_)),
-            ) => StatusCode::CONFLICT,
-            Self::Admin(AdminError::Store(_) | AdminError::Ruler(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Admin(AdminError::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
+/// The status that goes with a reason.
+fn status_of(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::MalformedTarget | Reason::NoRoute | Reason::NotFound => StatusCode::NOT_FOUND,
+        // RFC 9110, 15.5.6. mimirtool takes a 404 in answer to DELETE for "it is gone already".
+        Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::UnsupportedContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Reason::UnexpectedBody
+        | Reason::BodyMalformed
+        | Reason::ExpressionLimit
+        | Reason::MalformedSelector
+        | Reason::NoSelector
+        | Reason::MalformedRequest => StatusCode::BAD_REQUEST,
+        Reason::NoCredential
+        | Reason::MalformedCredential
+        | Reason::MalformedToken
+        | Reason::WrongAlgorithm
+        | Reason::UnknownKey
+        | Reason::BadSignature
+        | Reason::MalformedClaims
+        | Reason::WrongIssuer
+        | Reason::WrongRole
+        | Reason::WrongAudience
+        | Reason::Expired
+        | Reason::NotYetValid
+        | Reason::Anonymous
+        | Reason::OauthClient
+        | Reason::Revoked
+        | Reason::SessionEnded
+        | Reason::MalformedDeviceKey
+        | Reason::UnknownDeviceKey
+        | Reason::RevokedDeviceKey
+        | Reason::ExpiredDeviceKey => StatusCode::UNAUTHORIZED,
+        Reason::OriginNotAllowed
+        | Reason::NoOrganisation
+        | Reason::NotAMember
+        | Reason::MissingScope
+        | Reason::ServiceOnly => StatusCode::FORBIDDEN,
+        Reason::Conflict => StatusCode::CONFLICT,
+        // The operator has set a rate on purpose. How large an organisation's share of all slots is
+        // depends on what others do, so that is none of its faults.
+        Reason::RequestRate | Reason::ByteRate | Reason::RequestsInFlight => {
+            StatusCode::TOO_MANY_REQUESTS
         }
+        Reason::OrganisationShare | Reason::Overloaded | Reason::UpstreamSaturated => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
+        Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Reason::KeyPending
+        | Reason::KeysUnavailable
+        | Reason::DatabaseUnavailable
+        | Reason::RulerUnavailable
+        | Reason::UpstreamUnresolved
+        | Reason::UpstreamUnreachable
+        | Reason::UpstreamCircuitOpen
+        | Reason::UpstreamBroken
+        | Reason::UpstreamMisdirected => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::AdminBroken => StatusCode::INTERNAL_SERVER_ERROR,
+        // The head of Mimir's response has been passed on when these happen.
+        Reason::UpstreamBrokenBody | Reason::UpstreamIdleBody => StatusCode::BAD_GATEWAY,
     }
+}
 
-    /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
+impl Rejection {
+    /// See [`Reason`].
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Origin(_) => "origin_not_allowed",
-            Self::Route(Unroutable::Path(_)) => "no_route",
-            Self::Route(Unroutable::Method(_)) => "method_not_allowed",
-            Self::Route(Unroutable::Form | Unroutable::Semicolon) => "malformed_target",
-            Self::HeadTooLarge => "head_too_large",
-            Self::UnexpectedBody => "unexpected_body",
-            Self::Body(fault) => fault.reason(),
-            Self::ContentType => "unsupported_content_type",
-            Self::Expression(_) => "expression_limit",
+            Self::Origin(_) => Reason::OriginNotAllowed,
+            Self::Route(error) => error.reason(),
+            Self::HeadTooLarge => Reason::HeadTooLarge,
+            Self::UnexpectedBody => Reason::UnexpectedBody,
+            Self::Body(error) => error.reason(),
+            Self::ContentType => Reason::UnsupportedContentType,
+            Self::Expression(_) => Reason::ExpressionLimit,
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
-            Self::Limited(excess) => excess.reason(),
-            Self::Failed(failure) => failure.reason(),
+            Self::Limited(error) => error.reason(),
+            Self::Failed(error) => error.reason(),
             Self::Admin(error) => error.reason(),
         }
     }
 
-    /// How the request's record ends. A 503 that a limit or a slow body causes is a refusal:
-    /// nothing broke, and an alert on failures does not fire for it.
-    pub fn outcome(&self) -> Outcome {
-        let reason = self.reason();
-        if self.is_ours() { Outcome::Failed(reason) } else { Outcome::Rejected(reason) }
-    }
-
-    /// Whether something of ours, or behind us, is broken: what somebody is to be woken for. Some
-    /// refusals are a 5xx only so that senders keep what they have: what an organisation asks for
-    /// above its limits, and a body that comes too slowly.
-    fn is_ours(&self) -> bool {
+    /// The status of the answer: that of the reason, but for two of which the case matters.
+    fn status(&self) -> StatusCode {
         match self {
-            Self::Limited(_) | Self::Body(_) => false,
-            Self::Failed(Failure::Body(_) | Failure::UploadTimedOut | Failure::Saturated) => false,
-            // Any stranger can bring this about.
-            Self::Credential(Refusal::KeyPending { .. }) => false,
-            other => other.status().is_server_error(),
+            Self::Route(RouteError::Semicolon) => StatusCode::BAD_REQUEST,
+            // A sender drops what is answered with a 429 (Prometheus does, unless it is told
+            // otherwise), and that many of its organisation's devices come together, as after an
+            // outage, is nothing that one of them could help. A reader can.
+            Self::Limited(LimitError::InFlight { surface }) => match surface {
+                Surface::Push | Surface::Otlp => StatusCode::SERVICE_UNAVAILABLE,
+                Surface::Query | Surface::Rules | Surface::Admin => StatusCode::TOO_MANY_REQUESTS,
+            },
+            other => status_of(other.reason()),
         }
     }
 
     /// Whether the connection is of no use after the answer: the rest of the request's body, which
     /// did not come in time, would have to be waited for.
     pub fn closes_connection(&self) -> bool {
-        use BodyFault::{Incomplete, Slow};
         matches!(
-            self,
-            Self::Body(Slow | Incomplete)
-                | Self::Failed(Failure::Body(Slow | Incomplete) | Failure::UploadTimedOut)
+            self.reason(),
+            Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream
         )
     }
 
     fn message(&self) -> String {
         match self {
-            // The origin itself is for the log: nothing of a stranger's page is repeated to it.
+            // The origin itself is for the log: it is never repeated to a page that is not allowed.
             Self::Origin(_) => {
                 "pages of this origin are not allowed (cors.allowed_origins)".to_owned()
             }
-            Self::Route(unroutable) => unroutable.to_string(),
+            Self::Route(error) => error.to_string(),
             Self::HeadTooLarge => "the request's head is too large".to_owned(),
             Self::UnexpectedBody => "this request takes no body".to_owned(),
-            Self::Body(fault) => fault.to_string(),
+            Self::Body(error) => error.to_string(),
             Self::ContentType => {
                 "parameters in a body must be application/x-www-form-urlencoded".to_owned()
             }
             Self::Expression(excess) => excess.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
-            Self::Limited(excess) => excess.to_string(),
-            Self::Failed(failure) => failure.to_string(),
+            Self::Limited(error) => error.to_string(),
+            Self::Failed(error) => error.to_string(),
             Self::Admin(error) => error.to_string(),
         }
     }
 
-    /// What the log says beyond the reason: the inside of a failure, which no client sees.
+    /// What the log says beyond the reason, and no client sees.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::Failed(Failure::Connect(error)) => Some(error.to_string()),
-            Self::Failed(Failure::Misdirected(status)) => Some(format!(
+            Self::Failed(ForwardError::Connect(error)) => Some(error.to_string()),
+            Self::Failed(ForwardError::Misdirected(status)) => Some(format!(
                 "upstream answered {status}, which is none of Mimir's answers to a push"
             )),
-            Self::Failed(Failure::Broken(error)) => Some(format!("{error:?}")),
+            Self::Failed(ForwardError::Broken(error)) => Some(format!("{error:?}")),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
             Self::Admin(AdminError::Ruler(problem)) => Some(problem.clone()),
             Self::Origin(origin) => Some(format!("{}: {origin}", self.message())),
@@ -312,13 +282,16 @@ impl Rejection {
             Self::Credential(
                 Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
             ) => Some(*retry_after),
-            Self::Limited(Excess::Requests { retry_after } | Excess::Bytes { retry_after }) => {
-                // All who were refused wait for the same moment: not all are to come back in it.
+            Self::Limited(
+                LimitError::Requests { retry_after } | LimitError::Bytes { retry_after },
+            ) => {
+                // All that were refused wait for the same moment: spread them.
                 Some(*retry_after + Duration::from_secs(fastrand::u64(LIMITED_SPREAD)))
             }
             other => {
-                let is_ours = other.status().is_server_error() || matches!(self, Self::Limited(_));
-                is_ours.then(|| Duration::from_secs(fastrand::u64(RETRY_AFTER)))
+                let status = other.status();
+                let retries = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+                retries.then(|| Duration::from_secs(fastrand::u64(RETRY_AFTER)))
             }
         }
     }
@@ -337,7 +310,6 @@ impl Rejection {
         }
     }
 
-    /// The answer.
     pub fn response(&self, audience: Audience, id: &RequestId) -> Response<Full<Bytes>> {
         let message = self.message();
         let (content_type, text) = match audience {
@@ -365,19 +337,20 @@ impl Rejection {
                 headers.append(header::WWW_AUTHENTICATE, BASIC);
             }
         }
-        if let Self::Route(unroutable) = self
-            && let Some(Ok(allowed)) = unroutable.allowed().map(HeaderValue::try_from)
+        if let Self::Route(error) = self
+            && let Some(Ok(allowed)) = error.allowed().map(HeaderValue::try_from)
         {
             headers.insert(header::ALLOW, allowed);
         }
         response
     }
 
-    /// Whether a basic-auth client, which is a device, is told that it may be one (RFC 7617): where
-    /// devices push, and where the key of one is wrong. Elsewhere people are asked for tokens, and a
-    /// browser would ask them for a password.
+    /// Whether Basic is offered (RFC 7617), which is for device keys: where devices push, and in
+    /// answer to a wrong device key. Elsewhere users send tokens, and a browser would ask them for a
+    /// password.
     fn offers_basic(&self, audience: Audience) -> bool {
-        let is_credential = matches!(self.reason(), "no_credential" | "malformed_credential");
+        let is_credential =
+            matches!(self.reason(), Reason::NoCredential | Reason::MalformedCredential);
         matches!(self, Self::Credential(Refusal::DeviceKey(_)))
             || (is_credential && audience == Audience::Sender)
     }
@@ -385,8 +358,8 @@ impl Rejection {
     /// RFC 6750, section 3: without a credential only the scheme, else also what was wrong.
     fn challenge(&self) -> HeaderValue {
         HeaderValue::from_static(match self.reason() {
-            "no_credential" => "Bearer",
-            "malformed_credential" => "Bearer error=\"invalid_request\"",
+            Reason::NoCredential => "Bearer",
+            Reason::MalformedCredential => "Bearer error=\"invalid_request\"",
             _ => "Bearer error=\"invalid_token\"",
         })
     }

@@ -12,7 +12,9 @@ use std::fmt;
 
 use http::request::Parts;
 use http::{Method, Version};
+use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
+use crate::reason::{HasReason, Reason};
 use crate::tenancy::{OrganisationId, Scope};
 pub use table::{ROUTES, admin};
 
@@ -48,7 +50,10 @@ pub enum Access {
 }
 
 /// A part of the product, with limits and metrics of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, EnumCount, Eq, Hash, IntoStaticStr, PartialEq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Surface {
     /// Remote write.
     Push,
@@ -64,17 +69,11 @@ pub enum Surface {
 
 impl Surface {
     /// Every surface.
-    pub const ALL: [Self; 5] = [Self::Push, Self::Otlp, Self::Query, Self::Rules, Self::Admin];
+    pub const ALL: &[Self] = <Self as VariantArray>::VARIANTS;
 
     /// The name in metrics and logs.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Push => "push",
-            Self::Otlp => "otlp",
-            Self::Query => "query",
-            Self::Rules => "rules",
-            Self::Admin => "admin",
-        }
+        self.into()
     }
 }
 
@@ -87,8 +86,10 @@ pub enum BodyPolicy {
     Form,
     /// A remote read request.
     RemoteRead,
-    /// Samples by remote write or influx.
+    /// Samples by remote write, each with its own time.
     Push,
+    /// Lines of Influx, which need not have a time.
+    Influx,
     /// Samples by OTLP.
     Otlp,
     /// JSON for us.
@@ -99,7 +100,7 @@ pub enum BodyPolicy {
 
 /// Why nothing in the table fits.
 #[derive(Clone, Copy, Debug)]
-pub enum Unroutable {
+pub enum RouteError {
     /// The target is not a path: absolute-form, authority-form or asterisk-form (RFC 9112, 3.2).
     Form,
     /// No route has this path; the one that was probably meant.
@@ -110,8 +111,8 @@ pub enum Unroutable {
     Semicolon,
 }
 
-/// What somebody who asks for a path that is not there probably looks for. Nothing of what was asked
-/// is in it: these texts go to strangers, and into their terminals.
+/// What was probably meant by a path that is not served. Nothing of the request is repeated in it:
+/// these texts go to unauthenticated callers, and into terminals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// This path of the table.
@@ -120,7 +121,7 @@ pub enum Hint {
     Words(&'static str),
 }
 
-impl Unroutable {
+impl RouteError {
     /// The methods that a path takes, if it is one of ours: the value of `Allow`.
     pub fn allowed(&self) -> Option<String> {
         let Self::Method(route) = self else { return None };
@@ -135,6 +136,19 @@ fn methods_of(route: &Route) -> Vec<&'static str> {
 }
 
 impl Route {
+    /// Whether doing a request twice is doing it once. Reads are, and so are pushes of samples with
+    /// their own times, of which Mimir keeps one (and which every sender itself repeats after a
+    /// 5xx). A line of Influx without a time gets that of its arrival, so it is not.
+    pub fn is_repeatable(&self) -> bool {
+        match self.body {
+            BodyPolicy::Empty | BodyPolicy::Form | BodyPolicy::RemoteRead => {
+                self.surface != Surface::Admin
+            }
+            BodyPolicy::Push | BodyPolicy::Otlp => true,
+            BodyPolicy::Influx | BodyPolicy::Admin | BodyPolicy::Webhook => false,
+        }
+    }
+
     /// The organisation that a path of this route names.
     pub fn organisation_in(&self, path: &str) -> Option<OrganisationId> {
         self.segment_in("{organisation}", path).and_then(|name| OrganisationId::parse(name).ok())
@@ -152,15 +166,15 @@ impl Route {
 }
 
 /// Finds the route of a request.
-pub fn find(parts: &Parts) -> Result<&'static Route, Unroutable> {
+pub fn find(parts: &Parts) -> Result<&'static Route, RouteError> {
     let uri = &parts.uri;
     // Every HTTP/2 target carries scheme and authority; in HTTP/1 they mean absolute-form.
     let is_http2 = parts.version == Version::HTTP_2;
     if !is_http2 && (uri.scheme().is_some() || uri.authority().is_some()) {
-        return Err(Unroutable::Form);
+        return Err(RouteError::Form);
     }
     if !uri.path().starts_with('/') {
-        return Err(Unroutable::Form);
+        return Err(RouteError::Form);
     }
     find_path(&parts.method, uri.path(), uri.query())
 }
@@ -170,9 +184,9 @@ pub fn find_path(
     method: &Method,
     path: &str,
     query: Option<&str>,
-) -> Result<&'static Route, Unroutable> {
+) -> Result<&'static Route, RouteError> {
     let mut other_method = None;
-    for route in &ROUTES {
+    for route in ROUTES {
         if !segment::path_matches(route.path, path) {
             continue;
         }
@@ -181,14 +195,24 @@ pub fn find_path(
             continue;
         }
         if query.is_some_and(|query| query.contains(';')) {
-            return Err(Unroutable::Semicolon);
+            return Err(RouteError::Semicolon);
         }
         return Ok(route);
     }
-    Err(other_method.map_or_else(|| Unroutable::Path(near_miss::hint(path)), Unroutable::Method))
+    Err(other_method.map_or_else(|| RouteError::Path(near_miss::hint(path)), RouteError::Method))
 }
 
-impl fmt::Display for Unroutable {
+impl HasReason for RouteError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Path(_) => Reason::NoRoute,
+            Self::Method(_) => Reason::MethodNotAllowed,
+            Self::Form | Self::Semicolon => Reason::MalformedTarget,
+        }
+    }
+}
+
+impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Form => f.write_str("the request target must be a path, such as /api/v1/push"),

@@ -8,6 +8,7 @@ use http::Method;
 
 use crate::authn::Principal;
 use crate::edge::RequestId;
+use crate::reason::Reason;
 use crate::route::{Access, Route};
 use crate::tenancy::OrganisationId;
 
@@ -53,8 +54,8 @@ impl Action {
     }
 
     /// It was not done, for this reason.
-    pub fn refused(&mut self, reason: &'static str) {
-        self.outcome = reason;
+    pub fn refused(&mut self, reason: Reason) {
+        self.outcome = reason.name();
     }
 }
 

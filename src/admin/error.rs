@@ -4,6 +4,7 @@ use std::fmt;
 
 use axum::response::{IntoResponse, Response};
 
+use crate::reason::Reason;
 use crate::store::StoreError;
 use crate::tenancy::Scopes;
 
@@ -32,20 +33,20 @@ pub enum AdminError {
 
 impl AdminError {
     /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Request(_) => "malformed_request",
-            Self::Beyond(_) => "missing_scope",
+            Self::Request(_) => Reason::MalformedRequest,
+            Self::Beyond(_) => Reason::MissingScope,
             Self::Missing(_)
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
-            | Self::NoRules => "not_found",
+            | Self::NoRules => Reason::NotFound,
             Self::Stale(_) | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => {
-                "conflict"
+                Reason::Conflict
             }
-            Self::Store(_) => "database_unavailable",
-            Self::Ruler(_) => "ruler_unavailable",
-            Self::Broken => "admin_broken",
+            Self::Store(_) => Reason::DatabaseUnavailable,
+            Self::Ruler(_) => Reason::RulerUnavailable,
+            Self::Broken => Reason::AdminBroken,
         }
     }
 }

@@ -18,9 +18,6 @@ use crate::store::{Feed, KeyHash, Store, StoreError, TableChange};
 use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, UserId};
 
-/// The kinds of things that are looked up.
-pub(super) const DIRECTORIES: [&str; 4] = ["membership", "device_key", "session", "organisation"];
-
 /// How long the check of the database may delay the start.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
 

@@ -21,6 +21,7 @@ use super::refusal::{DeviceKeyFault, Refusal};
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::directory::{CachePolicy, Directory, Origin, Queue};
+use crate::labels::LookupKind;
 use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
 use crate::telemetry::Metrics;
 
@@ -63,7 +64,7 @@ impl DeviceKeys {
             "device_key",
             CachePolicy::of(config),
             feed,
-            metrics.directory("device_key"),
+            metrics.directory(LookupKind::DeviceKey),
         );
         let (guess_delay, uses) = (GuessDelay::default(), LastUses::default());
         (Self { directory, guess_delay, uses, clock, metrics }, queue)

@@ -27,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
 use crate::backoff::Backoff;
+use crate::causes::causes;
 use crate::config::KeySetConfig;
 use crate::http_client::{self, read_limited};
-use crate::telemetry::{Metrics, causes};
+use crate::telemetry::Metrics;
 
 /// The keys of one issuer, kept fresh.
 pub struct KeySource {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::reason::Reason;
 use crate::tenancy::{DeviceId, UserId};
 
 /// Why no principal could be made.
@@ -195,19 +196,29 @@ impl fmt::Display for Times {
 
 impl Refusal {
     /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Credential(CredentialFault::Missing | CredentialFault::ApiKeyOnly) => {
-                "no_credential"
+                Reason::NoCredential
             }
-            Self::Credential(_) => "malformed_credential",
+            Self::Credential(
+                CredentialFault::Several
+                | CredentialFault::Scheme
+                | CredentialFault::Malformed
+                | CredentialFault::Password
+                | CredentialFault::Webhook
+                | CredentialFault::ProjectKey
+                | CredentialFault::Quoted
+                | CredentialFault::DoubledScheme
+                | CredentialFault::Placeholder,
+            ) => Reason::MalformedCredential,
             Self::Token(fault) => fault.reason(),
-            Self::KeysUnavailable { .. } => "keys_unavailable",
-            Self::KeyPending { .. } => "key_pending",
+            Self::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            Self::KeyPending { .. } => Reason::KeyPending,
             Self::DeviceKey(fault) => fault.reason(),
-            Self::Revoked(_) => "revoked",
-            Self::SessionEnded => "session_ended",
-            Self::DatabaseUnavailable => "database_unavailable",
+            Self::Revoked(_) => Reason::Revoked,
+            Self::SessionEnded => Reason::SessionEnded,
+            Self::DatabaseUnavailable => Reason::DatabaseUnavailable,
         }
     }
 
@@ -224,24 +235,16 @@ impl Refusal {
             other => other.to_string(),
         }
     }
-
-    /// Whether the fault is ours, and the caller may be as good as any.
-    pub fn is_ours(&self) -> bool {
-        matches!(
-            self,
-            Self::KeysUnavailable { .. } | Self::KeyPending { .. } | Self::DatabaseUnavailable
-        )
-    }
 }
 
 impl DeviceKeyFault {
     /// A label for metrics and logs.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Form => "malformed_device_key",
-            Self::Unknown | Self::Off => "unknown_device_key",
-            Self::Revoked(_) => "revoked_device_key",
-            Self::Expired { .. } => "expired_device_key",
+            Self::Form => Reason::MalformedDeviceKey,
+            Self::Unknown | Self::Off => Reason::UnknownDeviceKey,
+            Self::Revoked(_) => Reason::RevokedDeviceKey,
+            Self::Expired { .. } => Reason::ExpiredDeviceKey,
         }
     }
 }
@@ -279,25 +282,29 @@ impl TokenFault {
     }
 
     /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Malformed | Self::Claims | Self::Type(_) | Self::Critical => "malformed_token",
-            Self::Algorithm(_) | Self::AlgorithmOfKey | Self::SharedSecret => "wrong_algorithm",
-            Self::NoKeyId | Self::UnknownKey => "unknown_key",
-            Self::Signature => "bad_signature",
+            Self::Malformed | Self::Claims | Self::Type(_) | Self::Critical => {
+                Reason::MalformedToken
+            }
+            Self::Algorithm(_) | Self::AlgorithmOfKey | Self::SharedSecret => {
+                Reason::WrongAlgorithm
+            }
+            Self::NoKeyId | Self::UnknownKey => Reason::UnknownKey,
+            Self::Signature => Reason::BadSignature,
             Self::ClaimType { .. }
             | Self::NoClaim { .. }
             | Self::Uncompared { .. }
             | Self::Subject
-            | Self::IssuedAfterEnd { .. } => "malformed_claims",
-            Self::Issuer { .. } => "wrong_issuer",
-            Self::Role { .. } => "wrong_role",
-            Self::Audience { .. } => "wrong_audience",
-            Self::Expired(_) => "expired",
+            | Self::IssuedAfterEnd { .. } => Reason::MalformedClaims,
+            Self::Issuer { .. } => Reason::WrongIssuer,
+            Self::Role { .. } => Reason::WrongRole,
+            Self::Audience { .. } => Reason::WrongAudience,
+            Self::Expired(_) => Reason::Expired,
             // Of both the clocks are to blame, and waiting helps.
-            Self::NotYetValid(_) | Self::IssuedInFuture(_) => "not_yet_valid",
-            Self::Anonymous => "anonymous",
-            Self::OauthClient => "oauth_client",
+            Self::NotYetValid(_) | Self::IssuedInFuture(_) => Reason::NotYetValid,
+            Self::Anonymous => Reason::Anonymous,
+            Self::OauthClient => Reason::OauthClient,
         }
     }
 }

@@ -234,7 +234,6 @@ fn canonical(session: &str) -> Box<str> {
 mod tests {
     use super::*;
     use crate::authn::principal::samples;
-    use crate::telemetry::MetricNames;
 
     fn row(kind: RevocationKind, value: &str, issued_before: Option<i64>) -> RevocationRow {
         RevocationRow { kind, value: value.to_owned(), issued_before }
@@ -268,7 +267,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_believed_before_the_revocations_are_known_or_when_they_are_old() {
-        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let metrics = Arc::new(Metrics::register());
         let revocations = Revocations::new(Duration::from_secs(600), metrics);
         let user = samples::user();
         assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
@@ -284,7 +283,7 @@ mod tests {
     // What is known to have changed is not believed, however long the database stays away.
     #[tokio::test(start_paused = true)]
     async fn a_change_that_cannot_be_read_makes_nobody_believed() {
-        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let metrics = Arc::new(Metrics::register());
         let revocations = Revocations::new(Duration::from_secs(600), metrics);
         let user = samples::user();
         revocations.adopt(&[], 0);

@@ -10,6 +10,7 @@ use super::principal::User;
 use super::refusal::{Refusal, TokenFault};
 use crate::config::DatabaseConfig;
 use crate::directory::{CachePolicy, Directory, Queue};
+use crate::labels::LookupKind;
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 
@@ -21,7 +22,7 @@ impl Sessions {
         // Supabase's own tables tell of no change, unless the operator adds a trigger.
         let rules = CachePolicy { ttl: config.session_ttl, ..CachePolicy::of(config) };
         let (directory, queue) =
-            Directory::new("session", rules, feed, metrics.directory("session"));
+            Directory::new("session", rules, feed, metrics.directory(LookupKind::Session));
         (Self(directory), queue)
     }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::selector::SelectorFault;
+use crate::reason::Reason;
 use crate::tenancy::{OrganisationId, Role, Scope, TenantIdError};
 
 /// Why a known caller may not do this.
@@ -38,17 +39,17 @@ const MOST_NAMED: usize = 20;
 
 impl Denial {
     /// A label for metrics and logs.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Selector(_) => "malformed_selector",
+            Self::Selector(_) => Reason::MalformedSelector,
             Self::NoClaim | Self::NoOrganisation | Self::UnreadableClaim(_) | Self::NoTenant(_) => {
-                "no_organisation"
+                Reason::NoOrganisation
             }
-            Self::NameOne(_) | Self::NameAny => "no_selector",
-            Self::NotAMember => "not_a_member",
-            Self::Scope(..) => "missing_scope",
-            Self::ServiceOnly => "service_only",
-            Self::Unavailable => "database_unavailable",
+            Self::NameOne(_) | Self::NameAny => Reason::NoSelector,
+            Self::NotAMember => Reason::NotAMember,
+            Self::Scope(..) => Reason::MissingScope,
+            Self::ServiceOnly => Reason::ServiceOnly,
+            Self::Unavailable => Reason::DatabaseUnavailable,
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
 use crate::directory::{CachePolicy, Directory, Found, Queue, Unavailable};
+use crate::labels::LookupKind;
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Membership, UserId};
@@ -24,7 +25,7 @@ impl Memberships {
             "membership",
             CachePolicy::of(config),
             feed,
-            metrics.directory("membership"),
+            metrics.directory(LookupKind::Membership),
         );
         (Self(directory), queue)
     }

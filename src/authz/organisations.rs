@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
 use crate::directory::{CachePolicy, Directory, Queue};
+use crate::labels::LookupKind;
 use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
@@ -21,7 +22,7 @@ impl Organisations {
         feed: Arc<Feed>,
         metrics: &Metrics,
     ) -> (Self, Queue<OrganisationId>) {
-        let metrics = metrics.directory("organisation");
+        let metrics = metrics.directory(LookupKind::Organisation);
         let (directory, queue) =
             Directory::new("organisation", CachePolicy::of(config), feed, metrics);
         (Self(directory), queue)

@@ -76,33 +76,66 @@ impl Default for OrganisationLimits {
     }
 }
 
-/// The limits of a surface: its name first.
-const KEYS: [&str; 10] = [
-    "push_in_flight",
-    "push_requests_per_second",
-    "push_bytes_per_second",
-    "otlp_in_flight",
-    "otlp_requests_per_second",
-    "otlp_bytes_per_second",
-    "query_in_flight",
-    "query_requests_per_second",
-    "rules_in_flight",
-    "rules_requests_per_second",
+/// A key of `[limits]` and of its `organisations`, and which limit it sets.
+struct Key {
+    name: &'static str,
+    surface: LimitedSurface,
+    limit: Limit,
+}
+
+/// A surface that has limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LimitedSurface {
+    Push,
+    Otlp,
+    Query,
+    Rules,
+}
+
+/// A limit of one surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    InFlight,
+    RequestsPerSecond,
+    BytesPerSecond,
+}
+
+const fn key(name: &'static str, surface: LimitedSurface, limit: Limit) -> Key {
+    Key { name, surface, limit }
+}
+
+/// Bytes are limited where they are many.
+const KEYS: &[Key] = &[
+    key("push_in_flight", LimitedSurface::Push, Limit::InFlight),
+    key("push_requests_per_second", LimitedSurface::Push, Limit::RequestsPerSecond),
+    key("push_bytes_per_second", LimitedSurface::Push, Limit::BytesPerSecond),
+    key("otlp_in_flight", LimitedSurface::Otlp, Limit::InFlight),
+    key("otlp_requests_per_second", LimitedSurface::Otlp, Limit::RequestsPerSecond),
+    key("otlp_bytes_per_second", LimitedSurface::Otlp, Limit::BytesPerSecond),
+    key("query_in_flight", LimitedSurface::Query, Limit::InFlight),
+    key("query_requests_per_second", LimitedSurface::Query, Limit::RequestsPerSecond),
+    key("rules_in_flight", LimitedSurface::Rules, Limit::InFlight),
+    key("rules_requests_per_second", LimitedSurface::Rules, Limit::RequestsPerSecond),
 ];
 
 impl OrganisationLimits {
-    fn set(&mut self, key: &str, raw: Raw) -> Result<(), String> {
-        let Some((surface, limit)) = key.split_once('_') else { return Ok(()) };
-        let surface = match surface {
-            "push" => &mut self.push,
-            "otlp" => &mut self.otlp,
-            "query" => &mut self.query,
-            _ => &mut self.rules,
+    /// Sets the limit of a key. Nothing here has a default arm, and every field is named: a new
+    /// surface or limit does not compile until it is handled.
+    fn set(&mut self, key: &Key, raw: Raw) -> Result<(), String> {
+        let Self { push, otlp, query, rules } = self;
+        let surface = match key.surface {
+            LimitedSurface::Push => push,
+            LimitedSurface::Otlp => otlp,
+            LimitedSurface::Query => query,
+            LimitedSurface::Rules => rules,
         };
-        match limit {
-            "in_flight" => surface.in_flight = number(raw, 1, MOST_IN_FLIGHT)?,
-            "requests_per_second" => surface.requests_per_second = rate(number(raw, 0, 1 << 30)?),
-            _ => surface.bytes_per_second = NonZeroU64::new(size(raw, 0, 1024 * GIB)?),
+        let SurfaceLimits { in_flight, requests_per_second, bytes_per_second } = surface;
+        match key.limit {
+            Limit::InFlight => *in_flight = number(raw, 1, MOST_IN_FLIGHT)?,
+            Limit::RequestsPerSecond => *requests_per_second = rate(number(raw, 0, 1 << 30)?),
+            Limit::BytesPerSecond => {
+                *bytes_per_second = NonZeroU64::new(size(raw, 0, 1024 * GIB)?);
+            }
         }
         Ok(())
     }
@@ -161,7 +194,7 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     let second = Duration::from_secs(1);
     let mut each = OrganisationLimits::default();
     for key in KEYS {
-        section.get(key, (), |raw| each.set(key, raw));
+        section.get(key.name, (), |raw| each.set(key, raw));
     }
     OrganisationsConfig {
         in_flight: section.get("in_flight", 4096, |raw| number(raw, 1, MOST_IN_FLIGHT)),
@@ -221,14 +254,47 @@ fn one_override(
     };
     let mut own = each;
     for (key, value) in table {
-        let set = if KEYS.contains(&key.as_str()) {
-            own.set(&key, Raw::Toml(value))
-        } else {
-            Err(format!("is unknown; there are {}", KEYS.join(", ")))
-        };
+        let known = KEYS.iter().find(|known| known.name == key);
+        let set = known.map_or_else(
+            || {
+                let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+                Err(format!("is unknown; there are {}", names.join(", ")))
+            },
+            |known| own.set(known, Raw::File(value)),
+        );
         if let Err(problem) = set {
             problems.push(format!("{name}.{key} {problem}"));
         }
     }
     Ok((organisation, own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A key that sets another's limit would be a limit that nobody has set.
+    #[test]
+    fn every_key_sets_the_limit_that_it_names_and_no_other() {
+        for key in KEYS {
+            let (surface, limit) = key.name.split_once('_').unwrap();
+            let mut limits = OrganisationLimits::default();
+            limits.set(key, Raw::File(Value::Integer(7))).unwrap();
+            let mut wanted = OrganisationLimits::default();
+            let of_surface = match surface {
+                "push" => &mut wanted.push,
+                "otlp" => &mut wanted.otlp,
+                "query" => &mut wanted.query,
+                "rules" => &mut wanted.rules,
+                other => panic!("{other} is no surface"),
+            };
+            match limit {
+                "in_flight" => of_surface.in_flight = 7,
+                "requests_per_second" => of_surface.requests_per_second = NonZeroU64::new(7),
+                "bytes_per_second" => of_surface.bytes_per_second = NonZeroU64::new(7),
+                other => panic!("{other} is no limit"),
+            }
+            assert_eq!(limits, wanted, "{}", key.name);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::telemetry::{MetricNames, Metrics};
+use crate::labels::LookupKind;
+use crate::telemetry::Metrics;
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -34,7 +35,7 @@ fn scene() -> Scene {
     let table = Arc::new(Table { gate: Some(Semaphore::new(0)), ..Table::default() });
     let feed = Arc::new(Feed::default());
     feed.begin();
-    let metrics = Metrics::register(&MetricNames::default()).directory("test");
+    let metrics = Metrics::register().directory(LookupKind::Session);
     let (directory, queue) = Directory::new("test", RULES, Arc::clone(&feed), metrics);
     let directory = Arc::new(directory);
     tokio::spawn({

@@ -11,7 +11,7 @@ use crate::config::CorsConfig;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-/// Decides about pages.
+/// Which pages may read our answers.
 pub struct Cors {
     config: CorsConfig,
     allowed_headers: HeaderValue,
@@ -21,12 +21,12 @@ pub struct Cors {
 /// The page that a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// None: whoever calls is no browser, or asks its own origin.
+    /// None: the client is no browser, or asks its own origin.
     None,
     /// One that may read our answers.
     Allowed(HeaderValue),
     /// One that may not.
-    Stranger,
+    NotAllowed,
 }
 
 /// `Authorization` has to be named: `*` does not cover it.
@@ -42,7 +42,6 @@ const VARY_PREFLIGHT: HeaderValue =
     HeaderValue::from_static("access-control-request-method, access-control-request-headers");
 
 impl Cors {
-    /// Makes the decider from its section of the configuration.
     pub fn new(config: CorsConfig) -> Self {
         let mut names = ALLOWED_HEADERS.to_owned();
         for name in &config.allowed_headers {
@@ -71,12 +70,12 @@ impl Cors {
             Ok(text) if origins.next().is_none() && is_allowed(text) => {
                 Page::Allowed(origin.clone())
             }
-            _ => Page::Stranger,
+            _ => Page::NotAllowed,
         }
     }
 
-    /// Whether a request only asks for leave to make another. Where no page is allowed it is one,
-    /// too: it is refused as every other page's is.
+    /// Whether a request is a preflight. Where no page is allowed it is one too, and is refused as
+    /// that of any other page.
     pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         *method == Method::OPTIONS
             && headers.contains_key(header::ORIGIN)
@@ -137,9 +136,9 @@ mod tests {
         let page = |origins: &[&'static str]| cors().page_of(&headers(origins));
         assert_eq!(page(&[]), Page::None);
         assert_eq!(page(&[APP]), Page::Allowed(HeaderValue::from_static(APP)));
-        assert_eq!(page(&["https://evil.example"]), Page::Stranger);
-        assert_eq!(page(&[APP, "https://evil.example"]), Page::Stranger);
-        assert_eq!(page(&["null"]), Page::Stranger);
+        assert_eq!(page(&["https://evil.example"]), Page::NotAllowed);
+        assert_eq!(page(&[APP, "https://evil.example"]), Page::NotAllowed);
+        assert_eq!(page(&["null"]), Page::NotAllowed);
     }
 
     #[test]
@@ -160,7 +159,7 @@ mod tests {
     fn every_answer_varies_by_origin_once_pages_are_allowed() {
         for (page, allowed) in [
             (Page::None, None),
-            (Page::Stranger, None),
+            (Page::NotAllowed, None),
             (Page::Allowed(HeaderValue::from_static(APP)), Some(APP)),
         ] {
             let mut headers = HeaderMap::new();

@@ -33,12 +33,10 @@ impl RequestId {
         Self(value.unwrap_or(HeaderValue::from_static("none")))
     }
 
-    /// The identifier as a header.
     pub fn header_value(&self) -> HeaderValue {
         self.0.clone()
     }
 
-    /// The identifier as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }

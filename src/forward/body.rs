@@ -10,10 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::failure::StreamFailure;
-use super::health::Evidence;
-use super::pool::Lease;
+use super::error::StreamError;
+use super::pool::PooledConnection;
 use crate::deadline::Deadline;
+use crate::labels::InstanceFault;
 use crate::limits::Hold;
 
 /// A response's body. When it has ended well its connection goes back to the pool; dropped
@@ -22,7 +22,7 @@ pub struct ResponseBody {
     /// What was read before the head was passed on, and comes first.
     first: Option<Bytes>,
     incoming: Incoming,
-    lease: Option<Lease>,
+    connection: Option<PooledConnection>,
     _hold: Hold,
     idle: Duration,
     timer: Deadline,
@@ -38,11 +38,16 @@ pub struct ResponseBody {
 const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, hold: Hold, idle: Duration) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: PooledConnection,
+        hold: Hold,
+        idle: Duration,
+    ) -> Self {
         let mut body = Self {
             first: None,
             incoming,
-            lease: Some(lease),
+            connection: Some(connection),
             _hold: hold,
             idle,
             timer: Deadline::default(),
@@ -58,7 +63,7 @@ impl ResponseBody {
 
     /// Reads the beginning of the body, up to about a limit, before the head is passed on. The
     /// client gets what was read all the same.
-    pub(super) async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamFailure> {
+    pub(super) async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamError> {
         let mut first = Vec::new();
         while first.len() < limit
             && let Some(frame) = self.frame().await
@@ -73,17 +78,17 @@ impl ResponseBody {
     }
 
     fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
         }
     }
 
     /// The instance did not do what it began.
     fn break_off(&mut self) {
-        if let Some(lease) = self.lease.take()
+        if let Some(connection) = self.connection.take()
             && self.held_up < SLOW_CLIENT
         {
-            lease.slot.failed(Evidence::BrokenBody);
+            connection.slot.failed(InstanceFault::BrokenBody);
         }
     }
 
@@ -95,12 +100,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = StreamFailure;
+    type Error = StreamError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         if let Some(first) = self.first.take_if(|first| !first.is_empty()) {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
@@ -110,7 +115,7 @@ impl Body for ResponseBody {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             if self.is_overdue(cx) {
                 self.break_off();
-                return Poll::Ready(Some(Err(StreamFailure::Idle)));
+                return Poll::Ready(Some(Err(StreamError::Idle)));
             }
             return Poll::Pending;
         };
@@ -122,7 +127,7 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 self.break_off();
-                Poll::Ready(Some(Err(StreamFailure::Broken(error))))
+                Poll::Ready(Some(Err(StreamError::Broken(error))))
             }
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {

@@ -18,7 +18,6 @@ pub(super) struct Budget {
     filled: Instant,
 }
 
-/// What one repeat costs.
 const REPEAT: u64 = 100;
 /// A repeat comes back by itself in this time.
 const REFILL: Duration = Duration::from_secs(1);

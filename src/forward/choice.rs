@@ -1,11 +1,11 @@
 //! Which instance gets a request: the less loaded of two that are drawn at random. A pure
 //! function of what is known.
 //!
-//! Two drawn at random spread load nearly as well as looking at all, and copies of the proxy that
-//! know nothing of each other do not all run to the same one. Ejected instances get nothing, unless
-//! so few are left that the rest would be overrun: then they count as well (panic threshold). What
-//! cannot be connected to is different: it would take nothing off the others. If that is all there
-//! is, the circuit is open and one request at a time tries each.
+//! Two drawn at random spread load nearly as well as comparing all, and independent copies of the
+//! proxy do not all pick the same one. Ejected instances get no requests, unless so few others are
+//! left that these would be overloaded: then ejections do not count (panic threshold). Instances
+//! that cannot be connected to are never counted back in, because they would take no load off the
+//! others. If there are no others, the circuit is open and one request at a time tries each.
 
 use super::health::Share;
 
@@ -20,7 +20,6 @@ pub(super) struct Candidate {
     pub(super) on_trial: bool,
 }
 
-/// The bounds of a choice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// The most requests that an instance may have.
@@ -32,18 +31,16 @@ pub(super) struct Bounds {
 /// An instance to send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
-    /// This one.
     Normal(usize),
-    /// This one, which is probably not there; nobody else tries it meanwhile.
+    /// This one, which probably cannot be reached; no other request tries it meanwhile.
     Trial(usize),
 }
 
-/// Why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoChoice {
-    /// There is none, or all have been tried.
-    Nobody,
-    /// None can be connected to, and somebody is trying each.
+    /// None is known, or all have been tried.
+    None,
+    /// None can be connected to, and each has a trial in flight.
     Open,
     /// All have as many requests as they may.
     Full,
@@ -60,7 +57,6 @@ pub(super) struct Tried {
 pub(super) const MAX_TRIED: usize = 3;
 
 impl Tried {
-    /// Adds one.
     pub(super) fn add(&mut self, index: usize) {
         if let Some(place) = self.indices.get_mut(self.count) {
             *place = index;
@@ -78,7 +74,7 @@ impl Tried {
     }
 }
 
-/// Where chance comes from.
+/// A source of random numbers.
 pub(super) trait Chance {
     /// A whole number below a bound that is not 0.
     fn below(&mut self, bound: usize) -> usize;
@@ -95,7 +91,7 @@ pub(super) fn choose(
     chance: &mut impl Chance,
 ) -> Result<Chosen, NoChoice> {
     if count == 0 || tried.is_full() {
-        return Err(NoChoice::Nobody);
+        return Err(NoChoice::None);
     }
     if tried.count == 0
         && let Some(index) = choose_quickly(count, &view, bounds, chance)
@@ -106,7 +102,7 @@ pub(super) fn choose(
     field.choose(bounds)
 }
 
-/// The usual case: nothing is wrong with the two that are drawn.
+/// The usual case: the two that are drawn are healthy.
 fn choose_quickly(
     count: usize,
     view: &impl Fn(usize) -> Candidate,
@@ -149,9 +145,9 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
         let panic = used * 100 < bounds.panic_percent * self.count;
         let admits = |share| is_used(share) || (panic && share == Share::Ejected);
         match self.draw(admits, bounds) {
-            // Whatever was used has been tried: better an ejected one than none.
-            Err(NoChoice::Nobody) => match self.draw(|share| share == Share::Ejected, bounds) {
-                Err(NoChoice::Nobody) => self.trial(),
+            // All that are in use have been tried: better an ejected one than none.
+            Err(NoChoice::None) => match self.draw(|share| share == Share::Ejected, bounds) {
+                Err(NoChoice::None) => self.trial(),
                 other => other,
             },
             other => other,
@@ -164,7 +160,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
             |field: &Self, at: usize| !field.tried.contains(at) && admits((field.view)(at).share);
         let members = (0..self.count).filter(|at| is_member(self, *at)).count();
         if members == 0 {
-            return Err(NoChoice::Nobody);
+            return Err(NoChoice::None);
         }
         let mut best: Option<(usize, u32)> = None;
         for _ in 0..2 {
@@ -185,7 +181,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
     }
 
     fn draw_one(&mut self, members: usize, is_member: &impl Fn(&Self, usize) -> bool) -> usize {
-        // One with a small share is passed over, but not for ever: it may be the only one.
+        // One with a small share is skipped, but not for ever: it may be the only one.
         const DRAWS: usize = 8;
         let mut drawn = 0;
         for _ in 0..DRAWS {
@@ -204,7 +200,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
         let untried = (0..self.count).map(|step| (start + step) % self.count);
         let mut untried = untried.filter(|at| !self.tried.contains(*at)).peekable();
         if untried.peek().is_none() {
-            return Err(NoChoice::Nobody);
+            return Err(NoChoice::None);
         }
         let free = untried.find(|at| !(self.view)(*at).on_trial);
         free.map(Chosen::Trial).ok_or(NoChoice::Open)

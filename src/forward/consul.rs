@@ -1,7 +1,7 @@
 //! Consul's catalogue as a source of instances: those of one service whose checks pass.
 //!
 //! A blocking query (`index`, `wait`) is answered when something has changed, so that a change is
-//! known at once and nothing is asked in vain. `stale` lets any server answer, also while there is
+//! known immediately and nothing is asked in vain. `stale` lets any server answer, also while there is
 //! no leader: an address that is a moment too old does no harm here.
 //!
 //! No client crate: this is one request with two parameters, and the crates for Consul bring an
@@ -15,10 +15,10 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use super::discovery::lookup;
+use super::lookup::lookup;
+use crate::causes::causes;
 use crate::config::ConsulConfig;
 use crate::http_client::{self, read_limited};
-use crate::telemetry::causes;
 
 /// One service in one catalogue.
 pub(super) struct Catalogue {
@@ -51,7 +51,7 @@ struct Service {
 /// How long Consul may wait for a change; it adds up to a sixteenth by itself.
 const WAIT: Duration = Duration::from_secs(60);
 /// How much longer its answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read: some thousand instances.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -70,13 +70,14 @@ impl Catalogue {
 
     /// Reads the catalogue, waiting for a change after an index if one is given. Gives the
     /// instances and the index to wait after.
-    pub(super) async fn look(
+    pub(super) async fn read(
         &self,
         index: Option<u64>,
     ) -> Result<(Vec<(SocketAddr, HeaderValue)>, Option<u64>), String> {
         let wait = if index.is_some() { WAIT + WAIT / 16 } else { Duration::ZERO };
-        let late = |_| format!("no answer within {:?}", wait + PATIENCE);
-        let (entries, index) = timeout(wait + PATIENCE, self.ask(index)).await.map_err(late)??;
+        let late = |_| format!("no answer within {:?}", wait + ANSWER_TIMEOUT);
+        let (entries, index) =
+            timeout(wait + ANSWER_TIMEOUT, self.ask(index)).await.map_err(late)??;
         let mut found = Vec::new();
         for entry in entries {
             let host =
@@ -138,7 +139,7 @@ impl Catalogue {
 pub async fn read_catalogue(
     config: ConsulConfig,
 ) -> Result<Vec<(SocketAddr, HeaderValue)>, String> {
-    Ok(Catalogue::new(config)?.look(None).await?.0)
+    Ok(Catalogue::new(config)?.read(None).await?.0)
 }
 
 #[cfg(test)]

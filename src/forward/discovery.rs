@@ -1,11 +1,10 @@
-//! Where instances are found: what the configured names resolve to, looked up anew all the time,
-//! because machines come and go behind a name (Fly.io lists only those that run), and Consul's
-//! catalogue, if it is configured.
+//! Where instances are found: what the configured names resolve to, resolved again at every
+//! interval, because machines come and go behind a name (Fly.io lists only those that run), and
+//! Consul's catalogue, if it is configured.
 //!
-//! A look-up that fails or finds nothing changes nothing: what is known stays, and health says what
-//! of it is of use.
+//! A lookup that fails or finds nothing changes nothing: the known instances stay, and their health
+//! says which of them are of use.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::consul::Catalogue;
 use super::instances::{Instances, SourceId};
+use super::lookup::lookup;
 use crate::backoff::{Backoff, spread};
 use crate::config::{Upstream, UpstreamConfig};
 
 /// The source that Consul's catalogue is; names have the numbers of their places in the list.
 const CONSUL: SourceId = SourceId::MAX;
 
-/// Looks everything up once, all at the same time.
+/// Looks everything up once, concurrently.
 pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
     let mut lookups = JoinSet::new();
     for (source, upstream) in config.upstreams.iter().cloned().enumerate() {
@@ -33,7 +33,7 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
     if let Some(catalogue) = catalogue(config) {
         let instances = Arc::clone(instances);
         lookups.spawn(async move {
-            if let Ok((found, _)) = catalogue.look(None).await {
+            if let Ok((found, _)) = catalogue.read(None).await {
                 adopt(&instances, found);
             }
         });
@@ -41,7 +41,7 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
     while lookups.join_next().await.is_some() {}
 }
 
-/// Looks everything up all the time until it is cancelled.
+/// Looks everything up again and again until it is cancelled.
 pub async fn resolve_forever(
     instances: Arc<Instances>,
     config: UpstreamConfig,
@@ -76,23 +76,17 @@ async fn resolve_name(instances: &Instances, source: SourceId, upstream: &Upstre
     }
 }
 
-/// All addresses of a name, A and AAAA, as this system finds them.
-pub(super) async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    if addresses.is_empty() { Err(io::Error::other("no address")) } else { Ok(addresses) }
-}
-
 fn catalogue(config: &UpstreamConfig) -> Option<Catalogue> {
     let consul = config.consul.clone()?;
-    Catalogue::new(consul).inspect_err(|error| tracing::error!(error, "No client for Consul")).ok()
+    Catalogue::new(consul)
+        .inspect_err(|error| tracing::error!(error, "Consul client not created"))
+        .ok()
 }
 
 fn adopt(instances: &Instances, found: Vec<(SocketAddr, HeaderValue)>) {
     if found.is_empty() {
         instances.watch.metrics.resolve_failures.increment(1);
-        tracing::warn!("Consul's catalogue has no passing instance; those known are kept");
+        tracing::warn!("No passing instance in Consul; keeping the known ones");
     } else {
         instances.publish(CONSUL, found);
     }
@@ -101,14 +95,14 @@ fn adopt(instances: &Instances, found: Vec<(SocketAddr, HeaderValue)>) {
 /// How long to wait after Consul has failed, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// The least time between two looks, however often the catalogue changes.
+/// The least time between two reads, however often the catalogue changes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for each change of the catalogue, for ever.
 async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Duration) {
     let (mut index, mut backoff) = (None, Backoff::new(FIRST_RETRY, LAST_RETRY));
     loop {
-        match catalogue.look(index).await {
+        match catalogue.read(index).await {
             Ok((found, next)) => {
                 adopt(&instances, found);
                 backoff.reset();
@@ -120,7 +114,7 @@ async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Durat
             }
             Err(error) => {
                 instances.watch.metrics.resolve_failures.increment(1);
-                tracing::warn!(error, "Consul's catalogue not read; instances known are kept");
+                tracing::warn!(error, "Consul catalogue not read; keeping the known instances");
                 index = None;
                 sleep(backoff.next_wait()).await;
             }

@@ -1,6 +1,6 @@
-//! A socket to Mimir that is looked at once more before a kept connection is used again.
+//! A socket to Mimir that is checked once more before a kept connection is reused.
 //!
-//! What comes on a connection that nobody asked anything of belongs to no request: a second answer
+//! Bytes that come on a connection without a request belong to no request: a second answer
 //! to the last one, or one that came too late. HTTP/1.1 has no numbers on answers, so the next user
 //! of the connection, who may be of another organisation, would get it. hyper closes an idle
 //! connection when it sees bytes on it, but it sees them only when the runtime has asked the kernel,

@@ -65,15 +65,6 @@ pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
     headers.insert(REQUEST_ID, id.header_value());
 }
 
-/// Takes from a client's trailers whatever it may not send as a header.
-pub(super) fn scrub_trailers(trailers: &mut HeaderMap) {
-    let forbidden: Vec<HeaderName> =
-        trailers.keys().filter(|name| mimir::is_never_forwarded(name)).cloned().collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
-}
-
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::CONNECTION).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
@@ -188,9 +179,6 @@ mod tests {
             sent(&map(&[("trailer", "X-Checksum, X-Scope-OrgID"), ("te", "gzip, trailers")]));
         assert_eq!(sent["trailer"], "X-Checksum");
         assert_eq!(sent["te"], "trailers");
-        let mut trailers = map(&[("x-checksum", "1"), ("x-scope-orgid", "org-b")]);
-        scrub_trailers(&mut trailers);
-        assert_eq!(trailers.keys_len(), 1);
     }
 
     #[test]

@@ -1,74 +1,21 @@
 //! Whether an instance is to be used: a pure state machine fed with evidence.
 //!
-//! Evidence is only what an instance did by itself: a client that went away, a body that came
-//! slowly and a tenant's 4xx are none and never get here (`VictoriaMetrics#10318`, `#11272`), and what
-//! a tenant's own request can provoke needs others that show the same ([`Testimony`]). Several
+//! Only what an instance did by itself counts: a client that went away, a body that came slowly and
+//! a tenant's 4xx never get here (`VictoriaMetrics#10318`, `#11272`), and what
+//! a tenant's own request can provoke needs others that show the same ([`Evidence`]). Several
 //! failures in a row eject an instance for a time that doubles with each ejection; where instances
 //! are probed, one must also be seen ready before it returns, and then it gets its share slowly.
 
 use std::time::Duration;
 
-use super::testimony::{Testimony, Witness};
+use super::evidence::{Evidence, Requester};
 use crate::backoff::{self, Jitter};
 use crate::config::HealthConfig;
+use crate::labels::InstanceFault;
 
 /// Milliseconds since the process began to look at instances.
 pub(super) type Millis = u64;
 
-/// What an instance did, or did not do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Evidence {
-    /// It could not be connected to.
-    Unreachable,
-    /// It did not begin an answer in time.
-    Timeout,
-    /// It broke off before the head of an answer.
-    Broken,
-    /// It broke off, or fell silent, in the middle of an answer.
-    BrokenBody,
-    /// It answered with a status that is its own fault.
-    ServerError,
-    /// It says that it is not ready.
-    NotReady,
-    /// It is new, and has not been seen ready yet.
-    New,
-}
-
-impl Evidence {
-    /// The names of all kinds.
-    pub(super) const NAMES: [&'static str; 7] = [
-        Self::Unreachable.name(),
-        Self::Timeout.name(),
-        Self::Broken.name(),
-        Self::BrokenBody.name(),
-        Self::ServerError.name(),
-        Self::NotReady.name(),
-        Self::New.name(),
-    ];
-
-    /// Whether a request can be such that every instance would do the same with it.
-    fn can_be_provoked(self) -> bool {
-        match self {
-            Self::Timeout | Self::BrokenBody | Self::ServerError => true,
-            Self::Unreachable | Self::Broken | Self::NotReady | Self::New => false,
-        }
-    }
-
-    /// A label for metrics and logs.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Broken => "broken",
-            Self::BrokenBody => "broken_body",
-            Self::ServerError => "server_error",
-            Self::NotReady => "not_ready",
-            Self::New => "new",
-        }
-    }
-}
-
-/// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probed {
     Ready,
@@ -76,12 +23,12 @@ pub(super) enum Probed {
     Unreachable,
 }
 
-/// What is worth telling.
+/// A change that is logged and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is left alone for this long.
-    Ejected(Evidence, Duration),
-    /// It is used again.
+    /// It gets no requests for this long.
+    Ejected(InstanceFault, Duration),
+    /// It gets requests again.
     Returned,
 }
 
@@ -91,7 +38,7 @@ enum Phase {
     Good,
     Ejected {
         until: Millis,
-        why: Evidence,
+        why: InstanceFault,
         /// Whether it was connected to when that was last tried.
         reachable: bool,
         /// Whether a probe has found it ready since.
@@ -110,21 +57,21 @@ const PROBES: u32 = 2;
 pub(super) struct Health {
     phase: Phase,
     /// Failures in a row without the head of an answer.
-    silent: Testimony,
+    silent: Evidence,
     /// Failures in a row after the head of an answer.
-    faulty: Testimony,
+    faulty: Evidence,
     /// Failed probes in a row.
     unready: u32,
-    /// Ejections of late, which double the next one.
+    /// Recent ejections, each of which doubles the next.
     ejections: u32,
     returned: Millis,
 }
 
 impl Health {
-    /// Of an instance that joins others: it is left alone until it has been seen ready.
+    /// Of an instance that joins others: ejected until it has been seen ready.
     pub(super) fn of_newcomer(now: Millis, policy: &HealthConfig) -> Self {
         let phase = if policy.probes() {
-            Phase::Ejected { until: now, why: Evidence::New, reachable: true, vouched: false }
+            Phase::Ejected { until: now, why: InstanceFault::New, reachable: true, vouched: false }
         } else {
             Phase::Returning { since: now }
         };
@@ -135,40 +82,50 @@ impl Health {
     /// nothing about this one; `jitter` is from 0 to 1.
     pub(super) fn failed(
         &mut self,
-        evidence: Evidence,
-        witness: Witness,
+        fault: InstanceFault,
+        requester: Requester,
         shared: bool,
         now: Millis,
         policy: &HealthConfig,
         jitter: f64,
     ) -> Option<Change> {
         if let Phase::Ejected { reachable, .. } = &mut self.phase {
-            // Requests that were on their way fail too; they say nothing new but this.
-            *reachable &= evidence != Evidence::Unreachable;
+            // Requests in flight fail too, and show nothing new but this.
+            *reachable &= fault != InstanceFault::Unreachable;
             return None;
         }
-        let streak = match evidence {
-            Evidence::BrokenBody | Evidence::ServerError => &mut self.faulty,
-            _ => &mut self.silent,
+        let streak = match fault {
+            InstanceFault::BrokenBody | InstanceFault::ServerError => &mut self.faulty,
+            InstanceFault::Unreachable
+            | InstanceFault::Timeout
+            | InstanceFault::Broken
+            | InstanceFault::NotReady
+            | InstanceFault::New => &mut self.silent,
         };
-        if evidence.can_be_provoked() {
-            streak.add(witness);
+        if can_be_provoked(fault) {
+            streak.add(requester);
         } else {
             streak.add_certain();
         }
         let enough = streak.suffices(policy.eject_after);
-        let excused = shared && evidence == Evidence::ServerError;
-        (enough && !excused).then(|| self.eject(evidence, now, policy, jitter))
+        let excused = shared && fault == InstanceFault::ServerError;
+        (enough && !excused).then(|| self.eject(fault, now, policy, jitter))
     }
 
-    fn eject(&mut self, why: Evidence, now: Millis, policy: &HealthConfig, jitter: f64) -> Change {
+    fn eject(
+        &mut self,
+        why: InstanceFault,
+        now: Millis,
+        policy: &HealthConfig,
+        jitter: f64,
+    ) -> Change {
         if now.saturating_sub(self.returned) > millis(policy.eject_max) {
             self.ejections = 0;
         }
         let wait = back_off(self.ejections, policy, jitter);
         self.ejections = self.ejections.saturating_add(1);
         self.clear();
-        let (until, reachable) = (now + millis(wait), why != Evidence::Unreachable);
+        let (until, reachable) = (now + millis(wait), why != InstanceFault::Unreachable);
         self.phase = Phase::Ejected { until, why, reachable, vouched: false };
         Change::Ejected(why, wait)
     }
@@ -207,8 +164,8 @@ impl Health {
                     self.unready = 0;
                     return None;
                 }
-                Probed::NotReady => Evidence::NotReady,
-                Probed::Unreachable => Evidence::Unreachable,
+                Probed::NotReady => InstanceFault::NotReady,
+                Probed::Unreachable => InstanceFault::Unreachable,
             };
             self.unready += 1;
             return (self.unready >= PROBES).then(|| self.eject(why, now, policy, jitter));
@@ -245,7 +202,7 @@ impl Health {
     }
 
     /// Why it is ejected, if it is.
-    pub(super) fn ejected(&self) -> Option<Evidence> {
+    pub(super) fn ejected(&self) -> Option<InstanceFault> {
         match self.phase {
             Phase::Ejected { why, .. } => Some(why),
             Phase::Good | Phase::Returning { .. } => None,
@@ -253,24 +210,35 @@ impl Health {
     }
 
     /// All that a request needs to know, in one word.
-    pub(super) fn standing(&self, policy: &HealthConfig) -> Standing {
+    pub(super) fn word(&self, policy: &HealthConfig) -> HealthWord {
         let streaks = if !self.faulty.is_empty() {
-            Standing::FAULTY | Standing::TROUBLED
+            HealthWord::FAULTY | HealthWord::TROUBLED
         } else if !self.silent.is_empty() {
-            Standing::TROUBLED
+            HealthWord::TROUBLED
         } else {
             0
         };
         let phase = match self.phase {
             Phase::Good => 0,
-            Phase::Returning { since } => Standing::RETURNING | (since & Standing::TIME),
+            Phase::Returning { since } => HealthWord::RETURNING | (since & HealthWord::TIME),
             Phase::Ejected { until, reachable, vouched, .. } => {
-                let kind = if reachable { Standing::EJECTED } else { Standing::UNREACHABLE };
+                let kind = if reachable { HealthWord::EJECTED } else { HealthWord::UNREACHABLE };
                 let due = vouched || !policy.probes();
-                kind | if due { until & Standing::TIME } else { Standing::TIME }
+                kind | if due { until & HealthWord::TIME } else { HealthWord::TIME }
             }
         };
-        Standing(phase | streaks)
+        HealthWord(phase | streaks)
+    }
+}
+
+/// Whether a request can be such that every instance would do the same with it.
+fn can_be_provoked(fault: InstanceFault) -> bool {
+    match fault {
+        InstanceFault::Timeout | InstanceFault::BrokenBody | InstanceFault::ServerError => true,
+        InstanceFault::Unreachable
+        | InstanceFault::Broken
+        | InstanceFault::NotReady
+        | InstanceFault::New => false,
     }
 }
 
@@ -288,9 +256,9 @@ pub(super) fn millis(duration: Duration) -> Millis {
 /// A [`Health`] in one word, which a request reads without a lock: 0 is an instance without a
 /// fault, as nearly all are nearly always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing(pub(super) u64);
+pub(super) struct HealthWord(pub(super) u64);
 
-/// What a [`Standing`] means at some time.
+/// What a [`HealthWord`] means at some time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Share {
     /// All of its share.
@@ -308,7 +276,7 @@ pub(super) enum Share {
 /// The part of its share that an instance begins with.
 const FIRST_PART: f64 = 0.1;
 
-impl Standing {
+impl HealthWord {
     const RETURNING: u64 = 1 << 62;
     const EJECTED: u64 = 2 << 62;
     const UNREACHABLE: u64 = 3 << 62;
@@ -347,7 +315,7 @@ impl Standing {
         self.0 & Self::FAULTY != 0
     }
 
-    /// Whether it is left alone because nobody is there.
+    /// Whether it is ejected because it cannot be connected to.
     pub(super) fn is_unreachable(self) -> bool {
         self.0 & Self::PHASE == Self::UNREACHABLE
     }

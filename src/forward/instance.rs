@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::choice::Candidate;
-use super::health::{Change, Evidence, Health, Millis, Probed, Share, Standing, millis};
-use super::testimony::Witness;
+use super::evidence::Requester;
+use super::health::{Change, Health, HealthWord, Millis, Probed, Share, millis};
 use crate::config::HealthConfig;
+use crate::labels::InstanceFault;
 use crate::telemetry::Metrics;
 
 /// What all instances are watched by.
@@ -42,7 +43,7 @@ impl Watch {
         faulty.saturating_sub(usize::from(this_is_faulty)) * 2 >= others
     }
 
-    fn count(&self, before: Standing, after: Standing) {
+    fn count(&self, before: HealthWord, after: HealthWord) {
         match (before.is_faulty(), after.is_faulty()) {
             (false, true) => drop(self.faulty.fetch_add(1, Ordering::Relaxed)),
             (true, false) => drop(self.faulty.fetch_sub(1, Ordering::Relaxed)),
@@ -51,24 +52,22 @@ impl Watch {
     }
 }
 
-/// One instance.
 pub(super) struct Instance {
     pub(super) address: SocketAddr,
     /// What its `Host` header says: the name, not the address.
     pub(super) authority: HeaderValue,
     in_flight: AtomicU32,
     requests: AtomicU64,
-    standing: AtomicU64,
+    word: AtomicU64,
     on_trial: AtomicBool,
     health: Mutex<Health>,
     watch: Arc<Watch>,
 }
 
 /// A place at an instance, for as long as a request has to do with it.
-pub(super) struct Slot {
+pub(super) struct InstanceSlot {
     pub(super) instance: Arc<Instance>,
-    /// Whose request it is.
-    witness: Witness,
+    requester: Requester,
     is_trial: bool,
 }
 
@@ -85,29 +84,29 @@ impl Instance {
         } else {
             Health::default()
         };
-        let standing = health.standing(&watch.config);
+        let word = health.word(&watch.config);
         watch.all.fetch_add(1, Ordering::Relaxed);
-        watch.count(Standing(0), standing);
+        watch.count(HealthWord(0), word);
         Self {
             address,
             authority,
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
-            standing: AtomicU64::new(standing.0),
+            word: AtomicU64::new(word.0),
             on_trial: AtomicBool::new(false),
             health: Mutex::new(health),
             watch: Arc::clone(watch),
         }
     }
 
-    fn standing(&self) -> Standing {
-        Standing(self.standing.load(Ordering::Relaxed))
+    fn word(&self) -> HealthWord {
+        HealthWord(self.word.load(Ordering::Relaxed))
     }
 
     /// What a choice needs to know.
     pub(super) fn candidate(&self) -> Candidate {
-        let standing = self.standing();
-        let share = if standing.is_plain() { Share::Whole } else { self.share_now() };
+        let word = self.word();
+        let share = if word.is_plain() { Share::Whole } else { self.share_now() };
         Candidate {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             share,
@@ -117,10 +116,10 @@ impl Instance {
 
     fn share_now(&self) -> Share {
         let now = self.watch.now();
-        match self.standing().share(now, &self.watch.config) {
+        match self.word().share(now, &self.watch.config) {
             Share::Due => {
                 self.update(|health| health.settle(now, &self.watch.config));
-                match self.standing().share(now, &self.watch.config) {
+                match self.word().share(now, &self.watch.config) {
                     Share::Due => Share::Whole,
                     share => share,
                 }
@@ -130,31 +129,35 @@ impl Instance {
     }
 
     /// Takes a place; none if this is a trial and another is under way.
-    pub(super) fn enter(self: &Arc<Self>, witness: Witness, is_trial: bool) -> Option<Slot> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        requester: Requester,
+        is_trial: bool,
+    ) -> Option<InstanceSlot> {
         if is_trial && self.on_trial.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { instance: Arc::clone(self), witness, is_trial })
+        Some(InstanceSlot { instance: Arc::clone(self), requester, is_trial })
     }
 
     fn update(&self, change: impl FnOnce(&mut Health) -> Option<Change>) {
         let mut health = self.health.lock();
-        let before = self.standing();
+        let before = self.word();
         let change = change(&mut health);
-        let after = health.standing(&self.watch.config);
-        self.standing.store(after.0, Ordering::Relaxed);
+        let after = health.word(&self.watch.config);
+        self.word.store(after.0, Ordering::Relaxed);
         self.watch.count(before, after);
         drop(health);
         let metrics = &self.watch.metrics;
         match change {
             None => {}
             Some(Change::Ejected(why, wait)) => {
-                metrics.upstream_ejected(why.name());
+                metrics.upstream_ejected(why);
                 tracing::warn!(
                     upstream.address = %self.address,
-                    reason = why.name(),
+                    reason = <&str>::from(why),
                     wait_ms = millis(wait),
                     "Upstream instance ejected"
                 );
@@ -166,18 +169,18 @@ impl Instance {
         }
     }
 
-    fn failed(&self, evidence: Evidence, witness: Witness) {
+    fn failed(&self, fault: InstanceFault, requester: Requester) {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
-        let shared = self.watch.is_shared(self.standing().is_faulty());
+        let shared = self.watch.is_shared(self.word().is_faulty());
         self.update(|health| {
-            health.failed(evidence, witness, shared, now, &self.watch.config, jitter)
+            health.failed(fault, requester, shared, now, &self.watch.config, jitter)
         });
     }
 
     /// It began an answer.
     pub(super) fn answered(&self) {
-        let standing = self.standing();
-        if standing.is_troubled() || standing.is_unreachable() {
+        let word = self.word();
+        if word.is_troubled() || word.is_unreachable() {
             let now = self.watch.now();
             self.update(|health| health.answered(now));
         }
@@ -185,7 +188,7 @@ impl Instance {
 
     /// It did all of what it was asked to.
     pub(super) fn completed(&self) {
-        if self.standing().is_troubled() {
+        if self.word().is_troubled() {
             self.update(|health| {
                 health.completed();
                 None
@@ -193,19 +196,18 @@ impl Instance {
         }
     }
 
-    /// A probe came back.
     pub(super) fn probed(&self, found: Probed) {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
         self.update(|health| health.probed(found, now, &self.watch.config, jitter));
     }
 
-    /// Whether it is left alone now.
+    /// Whether it is ejected now.
     pub(super) fn is_ejected(&self) -> bool {
         matches!(self.candidate().share, Share::Ejected | Share::Unreachable)
     }
 
-    /// Why it is left alone, if it is.
-    pub(super) fn why_ejected(&self) -> Option<Evidence> {
+    /// Why it is ejected, if it is.
+    pub(super) fn why_ejected(&self) -> Option<InstanceFault> {
         if !self.is_ejected() {
             return None;
         }
@@ -221,14 +223,14 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.watch.all.fetch_sub(1, Ordering::Relaxed);
-        self.watch.count(self.standing(), Standing(0));
+        self.watch.count(self.word(), HealthWord(0));
     }
 }
 
-impl Slot {
+impl InstanceSlot {
     /// The instance failed the request, as far as can be seen by its own fault.
-    pub(super) fn failed(&self, evidence: Evidence) {
-        self.instance.failed(evidence, self.witness);
+    pub(super) fn failed(&self, fault: InstanceFault) {
+        self.instance.failed(fault, self.requester);
     }
 
     /// The trial, if it is one, is over: others may try.
@@ -239,7 +241,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for InstanceSlot {
     fn drop(&mut self) {
         self.end_trial();
         self.instance.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -16,14 +16,14 @@ use crate::config::HealthConfig;
 use crate::telemetry::Metrics;
 
 /// The instances at one time, in the order of their addresses.
-pub(super) type Fleet = Vec<Arc<Instance>>;
+pub(super) type InstanceList = Vec<Arc<Instance>>;
 
 /// Where something was found: a number for each source.
 pub(super) type SourceId = usize;
 
 /// All instances known now.
 pub struct Instances {
-    current: ArcSwap<Fleet>,
+    current: ArcSwap<InstanceList>,
     found: Mutex<Found>,
     pub(super) watch: Arc<Watch>,
 }
@@ -37,14 +37,12 @@ struct Found {
 /// A summary for `/ready`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceState {
-    /// The address.
     pub address: SocketAddr,
-    /// Why it is left alone, if it is.
+    /// Why it is ejected, if it is.
     pub ejected: Option<&'static str>,
 }
 
 impl Instances {
-    /// None yet.
     pub fn new(config: HealthConfig, metrics: Arc<Metrics>) -> Self {
         Self {
             current: ArcSwap::default(),
@@ -53,46 +51,43 @@ impl Instances {
         }
     }
 
-    pub(super) fn current(&self) -> Arc<Fleet> {
+    pub(super) fn current(&self) -> Arc<InstanceList> {
         self.current.load_full()
     }
 
-    /// The number of instances known.
     pub fn len(&self) -> usize {
         self.current.load().len()
     }
 
-    /// Whether no instance is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many requests all instances that are used may have together. If none is used, all
+    /// How many requests all instances that are not ejected take together. If all are, all
     /// count: they are what is tried.
     pub fn places(&self) -> usize {
-        let fleet = self.current.load();
-        let used = fleet.iter().filter(|instance| !instance.is_ejected()).count();
-        let count = if used == 0 { fleet.len().max(1) } else { used };
+        let instances = self.current.load();
+        let used = instances.iter().filter(|instance| !instance.is_ejected()).count();
+        let count = if used == 0 { instances.len().max(1) } else { used };
         let each = usize::try_from(self.watch.config.max_in_flight).unwrap_or(usize::MAX);
         count.saturating_mul(each)
     }
 
-    /// What is known of each.
     pub fn states(&self) -> Vec<InstanceState> {
         let state = |instance: &Arc<Instance>| InstanceState {
             address: instance.address,
-            ejected: instance.why_ejected().map(super::health::Evidence::name),
+            ejected: instance.why_ejected().map(Into::into),
         };
         self.current.load().iter().map(state).collect()
     }
 
     /// Writes what is known of each into the metrics.
     pub fn report(&self) {
-        let fleet = self.current.load();
+        let instances = self.current.load();
         let metrics = &self.watch.metrics;
-        let ejected = fleet.iter().filter(|instance| instance.is_ejected()).count();
+        let ejected = instances.iter().filter(|instance| instance.is_ejected()).count();
         metrics.upstream_instances_ejected.set(whole(ejected));
-        let facts = fleet.iter().map(|instance| {
+        let facts = instances.iter().map(|instance| {
             let (in_flight, requests) = instance.counts();
             (instance.address, in_flight, requests)
         });
@@ -117,7 +112,7 @@ impl Instances {
         }
         let known: HashMap<SocketAddr, &Arc<Instance>> =
             before.iter().map(|instance| (instance.address, instance)).collect();
-        let now: Fleet = all
+        let now: InstanceList = all
             .into_iter()
             .map(|(address, authority)| match known.get(&address) {
                 Some(instance) if instance.authority == *authority => Arc::clone(instance),
@@ -135,7 +130,7 @@ impl Instances {
         self.current.store(Arc::new(now));
     }
 
-    fn probe(&self, found: &mut Found, before: &Fleet, now: &Fleet) {
+    fn probe(&self, found: &mut Found, before: &InstanceList, now: &InstanceList) {
         let Some(config) = self.watch.config.probes().then_some(&self.watch.config) else { return };
         found.probes.retain(|address, _| now.iter().any(|instance| instance.address == *address));
         for instance in now {

@@ -19,26 +19,26 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::guarded_io::{GuardedIo, ReusedFlag};
-use super::instance::Slot;
-use super::request_body::{RequestBody, Sending};
+use super::instance::InstanceSlot;
 use crate::config::UpstreamConfig;
+use crate::request_body::{RequestBody, Transfer};
 use crate::telemetry::Metrics;
 
 pub(super) struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Vec<Kept>>>,
+    idle: Mutex<HashMap<SocketAddr, Vec<IdleConnection>>>,
     max_idle: usize,
     connect_timeout: Duration,
     ack_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
-/// A connection, and the word to its socket that it is used again.
+/// A connection, and the flag that tells its socket that it is reused.
 pub(super) struct Link {
     pub(super) sender: SendRequest<RequestBody>,
     reused: ReusedFlag,
 }
 
-struct Kept {
+struct IdleConnection {
     link: Link,
     since: Instant,
 }
@@ -52,39 +52,38 @@ const KEEP: Duration = Duration::from_secs(60);
 const MAX_PIECE_BYTES: usize = 128 << 10;
 
 /// A connection in use.
-pub(super) struct Lease {
+pub(super) struct PooledConnection {
     pub(super) link: Link,
-    pub(super) slot: Slot,
+    pub(super) slot: InstanceSlot,
     /// Whether it has carried a request before.
-    pub(super) was_kept: bool,
+    pub(super) is_reused: bool,
     /// Whether the answer speaks for the instance.
     pub(super) is_good: bool,
-    sending: Option<Arc<Sending>>,
+    transfer: Option<Arc<Transfer>>,
     pool: Arc<Pool>,
 }
 
-/// Which kept connections are good enough.
+/// How recently a kept connection must have been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choosiness {
+pub(super) enum Freshness {
     /// Any that is not known to be closed.
     Any,
-    /// One that was used a moment ago: the request could not be sent again if it had been closed.
+    /// Within [`RECENT`]: the request could not be sent again if the connection had been closed.
     Recent,
     /// None: a new one.
     New,
 }
 
-/// How long ago a moment ago is.
 const RECENT: Duration = Duration::from_secs(1);
 
-impl Lease {
+impl PooledConnection {
     /// The exchange is over. Keeps the connection for another request, unless its last one is still
     /// being sent: a response that came early does not end its request.
     pub(super) fn give_back(self) {
         if self.is_good {
             self.slot.instance.completed();
         }
-        let is_sent = self.sending.is_none_or(|sending| sending.is_complete());
+        let is_sent = self.transfer.is_none_or(|transfer| transfer.is_complete());
         if is_sent && !self.link.sender.is_closed() {
             self.pool.keep(self.slot.instance.address, self.link);
         }
@@ -105,28 +104,28 @@ impl Pool {
     /// A connection to an instance, kept or new.
     pub(super) async fn take(
         self: &Arc<Self>,
-        slot: Slot,
-        sending: Option<Arc<Sending>>,
-        choosiness: Choosiness,
-    ) -> Result<Lease, (io::Error, Slot)> {
+        slot: InstanceSlot,
+        transfer: Option<Arc<Transfer>>,
+        freshness: Freshness,
+    ) -> Result<PooledConnection, (io::Error, InstanceSlot)> {
         let address = slot.instance.address;
-        let lease = |link, slot, was_kept| Lease {
+        let pooled = |link, slot, is_reused| PooledConnection {
             link,
             slot,
-            was_kept,
+            is_reused,
             is_good: false,
-            sending,
+            transfer,
             pool: Arc::clone(self),
         };
-        while let Some(mut link) = self.take_kept(address, choosiness) {
+        while let Some(mut link) = self.take_kept(address, freshness) {
             // One that is still busy with its last request is as good as gone.
             if let Ok(Ok(())) = timeout(self.connect_timeout, link.sender.ready()).await {
                 link.reused.set();
-                return Ok(lease(link, slot, true));
+                return Ok(pooled(link, slot, true));
             }
         }
         match self.connect(address).await {
-            Ok(link) => Ok(lease(link, slot, false)),
+            Ok(link) => Ok(pooled(link, slot, false)),
             Err(error) => Err((error, slot)),
         }
     }
@@ -152,16 +151,16 @@ impl Pool {
             .handshake(GuardedIo::new(stream, reused.clone()))
             .await
             .map_err(io::Error::other)?;
-        // What ends a connection is told to the request that it carries.
+        // The error that ends a connection also reaches the request that it carries.
         tokio::spawn(connection);
         Ok(Link { sender, reused })
     }
 
-    fn take_kept(&self, address: SocketAddr, choosiness: Choosiness) -> Option<Link> {
-        let age = match choosiness {
-            Choosiness::Any => KEEP,
-            Choosiness::Recent => RECENT,
-            Choosiness::New => return None,
+    fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Link> {
+        let age = match freshness {
+            Freshness::Any => KEEP,
+            Freshness::Recent => RECENT,
+            Freshness::New => return None,
         };
         let mut idle = self.idle.lock();
         let kept = idle.get_mut(&address)?;
@@ -190,7 +189,7 @@ impl Pool {
         let mut idle = self.idle.lock();
         let kept = idle.entry(address).or_default();
         if kept.len() < self.max_idle {
-            kept.push(Kept { link, since: Instant::now() });
+            kept.push(IdleConnection { link, since: Instant::now() });
         }
     }
 

@@ -13,13 +13,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failure::is_ours;
+use super::error::is_ours;
 use super::health::Probed;
 use super::instance::Instance;
 use crate::backoff::spread;
 use crate::config::HealthConfig;
 
-/// Asks one instance at once and then at every interval, for ever.
+/// Probes one instance immediately and then at every interval, for ever.
 pub(super) async fn run(instance: Arc<Instance>, config: HealthConfig) {
     loop {
         if let Some(found) = probe(&instance, config.ready_timeout).await {
@@ -29,8 +29,8 @@ pub(super) async fn run(instance: Arc<Instance>, config: HealthConfig) {
     }
 }
 
-/// All copies of the proxy probe all instances: spread, so that they do not do it together. One
-/// that is left alone is asked more often, so that it is not left alone for longer than it must.
+/// Jittered, because all copies of the proxy probe all instances. An ejected instance is probed more
+/// often, so that it is not ejected for longer than it must be.
 fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
     let interval = config.ready_interval;
     let often = interval.min(Duration::from_secs(1).max(interval / 5));
@@ -39,13 +39,13 @@ fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
 }
 
 /// What an instance says; nothing if we could not ask.
-async fn probe(instance: &Instance, patience: Duration) -> Option<Probed> {
-    let stream = match timeout(patience, TcpStream::connect(instance.address)).await {
+async fn probe(instance: &Instance, ready_timeout: Duration) -> Option<Probed> {
+    let stream = match timeout(ready_timeout, TcpStream::connect(instance.address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_ours(&error) => return None,
         _ => return Some(Probed::Unreachable),
     };
-    match timeout(patience, ask(instance, stream)).await {
+    match timeout(ready_timeout, ask(instance, stream)).await {
         // What has no such page is not Mimir itself, and alive.
         Ok(Ok(status)) if status < 500 => Some(Probed::Ready),
         _ => Some(Probed::NotReady),

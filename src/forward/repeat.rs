@@ -1,24 +1,11 @@
 //! Whether a request that failed is sent again. Pure.
 //!
-//! What was never sent may go anywhere. What may have been done is only repeated if doing it twice
-//! is doing it once: reads are; so are pushes of samples with their own times, of which Mimir keeps
-//! one (and which every sender itself repeats after a 5xx). A line of Influx may have no time and
-//! gets that of its arrival, so it is not. Once the head of an answer was passed on nothing is
-//! repeated, and a request that may have been done is repeated once: if it is what kills instances,
-//! it shall not kill all of them.
+//! A request that was never sent may go anywhere. One that may have been done is resent only if the
+//! route is [repeatable](crate::route::Route::is_repeatable), and at one other instance only: if it
+//! is what kills instances, it must not kill all of them. Nothing is resent once the head of a
+//! response has been passed on.
 
 use std::time::Duration;
-
-use crate::route::{Route, Surface};
-
-/// Whether a request of this route may be done twice.
-pub(super) fn is_repeatable(route: &Route) -> bool {
-    match route.surface {
-        Surface::Query | Surface::Rules | Surface::Otlp => true,
-        Surface::Push => !route.path.ends_with("/influx/write"),
-        Surface::Admin => false,
-    }
-}
 
 /// How a request that was sent failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +14,8 @@ pub(super) enum Broken {
     OnKept(Duration),
     /// Its connection was a new one.
     OnNew,
-    /// The instance said that it does nothing now.
-    Unwilling,
+    /// The instance answered that it does nothing now.
+    Unavailable,
 }
 
 /// What has been done about it so far, and what could be.
@@ -36,13 +23,12 @@ pub(super) enum Broken {
 pub(super) struct Repeats {
     /// It may be done twice, and its body is there to be sent again.
     pub(super) possible: bool,
-    /// It has been sent anew after a kept connection had gone.
+    /// It has been sent to the same instance again, because a kept connection had been closed.
     pub(super) renewed: bool,
     /// It has been sent to another instance.
     pub(super) moved: bool,
 }
 
-/// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// To the same instance by a new connection: it had closed the old one before our request came.
@@ -57,12 +43,11 @@ pub(super) enum Next {
 /// back. Later it was the request, or the end of the instance, that closed it.
 pub(super) const STALE: Duration = Duration::from_secs(1);
 
-/// Whether the connection had been closed before the request came, which is nobody's fault.
+/// Whether the connection had been closed before the request came: no fault of the instance.
 pub(super) fn is_stale(broken: Broken) -> bool {
     matches!(broken, Broken::OnKept(after) if after < STALE)
 }
 
-/// Decides.
 pub(super) fn next(broken: Broken, so_far: Repeats) -> Next {
     if !so_far.possible {
         Next::GiveUp
@@ -78,24 +63,13 @@ pub(super) fn next(broken: Broken, so_far: Repeats) -> Next {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::ROUTES;
     use proptest::prelude::*;
-
-    #[test]
-    fn all_reads_and_all_pushes_with_times_may_be_done_twice() {
-        let not: Vec<&str> = ROUTES
-            .iter()
-            .filter(|route| route.surface != Surface::Admin && !is_repeatable(route))
-            .map(|route| route.path)
-            .collect();
-        assert_eq!(not, ["/api/v1/push/influx/write"]);
-    }
 
     fn broken() -> impl Strategy<Value = Broken> {
         prop_oneof![
             (0u64..5000).prop_map(|after| Broken::OnKept(Duration::from_millis(after))),
             Just(Broken::OnNew),
-            Just(Broken::Unwilling),
+            Just(Broken::Unavailable),
         ]
     }
 

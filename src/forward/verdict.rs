@@ -4,17 +4,18 @@
 //! inside is 500, both as JSON with an `errorType`: they say something of the query and would be
 //! the same elsewhere. An instance that is starting or stopping answers 503 in plain text, as does
 //! one that has too much to do; a push that fails inside is 500 (by OTLP always 503). 501 is a
-//! request that the configuration does not allow, 504 a query that was too slow for somebody in
+//! request that the configuration does not allow, 504 a query that was too slow for a proxy in
 //! between, 529 a tenant's rate limit of Mimir 2.x. Only what can be the instance's fault counts
 //! against it, and only 503 is worth asking another instance.
 
 use http::{HeaderMap, header};
 
+use crate::request_body::Pace;
 use crate::route::Surface;
 
 /// What a status says of the instance that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum InstanceVerdict {
     /// It works; the answer may still be a refusal of the tenant's request.
     Good,
     /// Nothing.
@@ -22,34 +23,21 @@ pub(super) enum Verdict {
     /// It is at fault.
     Faulty,
     /// It is at fault and did not do what was asked: another may.
-    Unwilling,
+    Unavailable,
 }
 
 /// Judges the head of an answer.
-pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Verdict {
+pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> InstanceVerdict {
     if status < 500 {
-        return Verdict::Good;
+        return InstanceVerdict::Good;
     }
     let is_of_query = matches!(surface, Surface::Query | Surface::Rules) && is_json(headers);
     match status {
-        _ if is_of_query => Verdict::Neutral,
-        503 => Verdict::Unwilling,
-        500 | 502 => Verdict::Faulty,
-        _ => Verdict::Neutral,
+        _ if is_of_query => InstanceVerdict::Neutral,
+        503 => InstanceVerdict::Unavailable,
+        500 | 502 => InstanceVerdict::Faulty,
+        _ => InstanceVerdict::Neutral,
     }
-}
-
-/// How a request's body had come when its answer did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// To its end without waiting for it, or there was none.
-    Quick,
-    /// To its end after waiting for it.
-    Slow,
-    /// Not to its end, and Mimir does not take it as fast as it comes.
-    Unfinished,
-    /// Not to its end, because it is waited for.
-    Awaited,
 }
 
 /// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
@@ -112,7 +100,7 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    fn verdict(surface: Surface, status: u16, content_type: &'static str) -> Verdict {
+    fn verdict(surface: Surface, status: u16, content_type: &'static str) -> InstanceVerdict {
         let value = HeaderValue::from_static(content_type);
         judge(surface, status, &[(header::CONTENT_TYPE, value)].into_iter().collect())
     }
@@ -121,18 +109,18 @@ mod tests {
     fn a_query_that_fails_says_nothing_of_the_instance() {
         for status in [500, 503, 504] {
             let of_query = verdict(Surface::Query, status, "application/json; charset=utf-8");
-            assert_eq!(of_query, Verdict::Neutral);
+            assert_eq!(of_query, InstanceVerdict::Neutral);
         }
     }
 
     #[test]
-    fn an_instance_that_is_not_there_yet_is_unwilling() {
+    fn an_instance_that_is_not_there_yet_is_unavailable() {
         let plain = "text/plain; charset=utf-8";
-        assert_eq!(verdict(Surface::Query, 503, plain), Verdict::Unwilling);
-        assert_eq!(verdict(Surface::Push, 503, plain), Verdict::Unwilling);
+        assert_eq!(verdict(Surface::Query, 503, plain), InstanceVerdict::Unavailable);
+        assert_eq!(verdict(Surface::Push, 503, plain), InstanceVerdict::Unavailable);
         // An answer to OTLP has the type of its request, which may be JSON.
-        assert_eq!(verdict(Surface::Otlp, 503, "application/json"), Verdict::Unwilling);
-        assert_eq!(verdict(Surface::Push, 500, plain), Verdict::Faulty);
+        assert_eq!(verdict(Surface::Otlp, 503, "application/json"), InstanceVerdict::Unavailable);
+        assert_eq!(verdict(Surface::Push, 500, plain), InstanceVerdict::Faulty);
     }
 
     const READ_TIMEOUT: &str = "read tcp 10.0.0.7:8080->10.0.0.9:51234: i/o timeout";
@@ -213,7 +201,7 @@ mod tests {
             surface in proptest::sample::select(Surface::ALL.to_vec()),
         ) {
             let verdict = verdict(surface, status, "text/plain");
-            prop_assert!(matches!(verdict, Verdict::Good | Verdict::Neutral));
+            prop_assert!(matches!(verdict, InstanceVerdict::Good | InstanceVerdict::Neutral));
         }
     }
 }

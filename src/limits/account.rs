@@ -1,21 +1,21 @@
-//! The account of one organisation: what it has of each surface at the moment.
+//! The account of one organisation: its slots and rates on each surface.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Excess;
+use super::LimitError;
 use super::rate::Rate;
 use super::shares::Holding;
 use crate::config::{OrganisationLimits, SurfaceLimits};
+use crate::request_body::ReceivedBytes;
 use crate::route::Surface;
 
-/// One organisation's accounts.
 pub(super) struct Accounts {
-    /// What it has of the places of all.
+    /// Its part of the slots of all.
     pub(super) holding: Arc<Holding>,
     /// What times are counted from.
     began: Instant,
@@ -25,11 +25,11 @@ pub(super) struct Accounts {
     rules: Account,
 }
 
-/// So many times as have a place may wait for one.
+/// Per slot, so many requests may wait for one.
 const WAITING: usize = 4;
 
-/// Those who wait for a place of their organisation's, of all organisations. What each of them has
-/// sent of its body already is in our memory.
+/// The requests of all organisations that wait for a slot of their own organisation's. What each
+/// has sent of its body already is in our memory, so they are bounded.
 pub(super) struct Queue {
     waiting: AtomicUsize,
     most: usize,
@@ -43,26 +43,26 @@ impl Queue {
 
 /// One organisation's account of one surface.
 struct Account {
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
     requests: Option<Rate>,
     bytes: Option<Rate>,
 }
 
-/// A place of an organisation: given back, and what the request carried charged, when it is dropped.
-pub(super) struct Place {
+/// A slot of an organisation: given back, and what the request carried charged, when it is dropped.
+pub(super) struct Slot {
     accounts: Arc<Accounts>,
     surface: Surface,
     /// What its body has brought so far.
-    received: Option<Arc<AtomicU64>>,
+    received: Option<ReceivedBytes>,
     _in_flight: OwnedSemaphorePermit,
 }
 
 impl Accounts {
     pub(super) fn new(limits: &OrganisationLimits, burst: Duration, began: Instant) -> Self {
         let account = |limits: SurfaceLimits| Account {
-            places: Arc::new(Semaphore::new(limits.in_flight)),
+            slots: Arc::new(Semaphore::new(limits.in_flight)),
             waiting: AtomicUsize::new(0),
             most_waiting: limits.in_flight.saturating_mul(WAITING),
             requests: limits.requests_per_second.map(|rate| Rate::new(rate, burst)),
@@ -88,46 +88,47 @@ impl Accounts {
         }
     }
 
-    /// A place for a request, as soon as there is one.
-    pub(super) async fn place(
+    /// A slot for a request, as soon as there is one.
+    pub(super) async fn slot(
         self: Arc<Self>,
         surface: Surface,
         deadline: Instant,
         queue: &Queue,
-        received: Option<Arc<AtomicU64>>,
-    ) -> Result<Place, Excess> {
-        let place = self.of(surface).take_place(deadline, queue).await;
-        let place = place.ok_or(Excess::InFlight { surface })?;
-        let place = Place { accounts: self, surface, received, _in_flight: place };
-        // With a place, so that no more than have one can wait for this either.
-        let accounts = &place.accounts;
+        received: Option<ReceivedBytes>,
+    ) -> Result<Slot, LimitError> {
+        let slot = self.of(surface).take_slot(deadline, queue).await;
+        let slot = slot.ok_or(LimitError::InFlight { surface })?;
+        let slot = Slot { accounts: self, surface, received, _in_flight: slot };
+        // With a slot in hand, so that no more requests than there are slots wait for the rates.
+        let accounts = &slot.accounts;
         accounts.of(surface).wait_for_rates(accounts.began, deadline).await?;
-        Ok(place)
+        Ok(slot)
     }
 
-    /// Whether a new one would be the same.
-    pub(super) fn is_rested(&self) -> bool {
+    /// Whether nothing is owed: a new account would be the same.
+    pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();
-        [&self.push, &self.otlp, &self.query, &self.rules]
+        let Self { holding: _, began: _, push, otlp, query, rules } = self;
+        [push, otlp, query, rules]
             .into_iter()
             .flat_map(|account| [&account.requests, &account.bytes])
             .flatten()
-            .all(|rate| rate.is_rested(now))
+            .all(|rate| rate.is_idle(now))
     }
 }
 
 impl Account {
-    async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), Excess> {
+    async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), LimitError> {
         let now = Instant::now();
         let (at, most) = (now - began, deadline.saturating_duration_since(now));
         let mut wait = Duration::ZERO;
         if let Some(bytes) = &self.bytes {
             let owed = bytes.take(at, 0, most);
-            wait = owed.map_err(|retry_after| Excess::Bytes { retry_after })?;
+            wait = owed.map_err(|retry_after| LimitError::Bytes { retry_after })?;
         }
         if let Some(requests) = &self.requests {
             let turn = requests.take(at, 1, most);
-            wait = wait.max(turn.map_err(|retry_after| Excess::Requests { retry_after })?);
+            wait = wait.max(turn.map_err(|retry_after| LimitError::Requests { retry_after })?);
         }
         if !wait.is_zero() {
             sleep(wait).await;
@@ -135,39 +136,39 @@ impl Account {
         Ok(())
     }
 
-    /// Whoever comes first has a place first.
-    async fn take_place(&self, deadline: Instant, queue: &Queue) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    /// First come, first served.
+    async fn take_slot(&self, deadline: Instant, queue: &Queue) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Some(slot);
         }
         let _waiting = Waiting::begin(&self.waiting, self.most_waiting)?;
         let _of_all = Waiting::begin(&queue.waiting, queue.most)?;
-        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
-        place.ok()?.ok()
+        let slot = timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await;
+        slot.ok()?.ok()
     }
 }
 
-impl Place {
-    /// What its organisation has of the places of all.
+impl Slot {
+    /// What its organisation has of the slots of all.
     pub(super) fn holding(&self) -> Arc<Holding> {
         Arc::clone(&self.accounts.holding)
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(bytes) = &self.accounts.of(self.surface).bytes {
-            let received = self.received.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+            let received = self.received.as_ref().map_or(0, ReceivedBytes::get);
             bytes.charge(self.accounts.began.elapsed(), received);
         }
     }
 }
 
-/// One of those who wait.
+/// A request that waits.
 pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    /// None if so many wait already.
+    /// None if too many wait already.
     pub(super) fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
         let waiting = Self(count);
         (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
@@ -199,20 +200,24 @@ mod tests {
         SurfaceLimits { in_flight, requests_per_second, bytes_per_second }
     }
 
-    async fn place(accounts: &Arc<Accounts>, wait: Duration, bytes: u64) -> Result<Place, Excess> {
-        let received = Some(Arc::new(AtomicU64::new(bytes)));
+    async fn slot(
+        accounts: &Arc<Accounts>,
+        wait: Duration,
+        bytes: u64,
+    ) -> Result<Slot, LimitError> {
+        let received = Some(ReceivedBytes::of(bytes));
         let (deadline, queue) = (Instant::now() + wait, Queue::new(1000));
-        Arc::clone(accounts).place(Surface::Push, deadline, &queue, received).await
+        Arc::clone(accounts).slot(Surface::Push, deadline, &queue, received).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_is_given_back_is_the_next_one_s() {
+    async fn a_slot_that_is_given_back_is_the_next_one_s() {
         let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
-        let first = place(&accounts, MS, 0).await.unwrap();
-        let busy = Excess::InFlight { surface: Surface::Push };
-        assert_eq!(place(&accounts, MS, 0).await.err(), Some(busy));
+        let first = slot(&accounts, MS, 0).await.unwrap();
+        let busy = LimitError::InFlight { surface: Surface::Push };
+        assert_eq!(slot(&accounts, MS, 0).await.err(), Some(busy));
         assert_eq!(began.elapsed(), MS, "it waited for as long as it may");
-        let second = place(&accounts, 100 * MS, 0);
+        let second = slot(&accounts, 100 * MS, 0);
         let giving_back = async {
             sleep(50 * MS).await;
             drop(first);
@@ -225,9 +230,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn not_more_wait_than_may_and_whoever_gives_up_waits_no_more() {
         let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
-        let _first = place(&accounts, MS, 0).await.unwrap();
+        let _first = slot(&accounts, MS, 0).await.unwrap();
         let waiting = (0..5).map(|_| async {
-            let refused = place(&accounts, 10 * MS, 0).await.is_err();
+            let refused = slot(&accounts, 10 * MS, 0).await.is_err();
             (refused, began.elapsed())
         });
         let waited = futures_util::future::join_all(waiting).await;
@@ -239,11 +244,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_are_charged_when_they_have_come() {
         let (accounts, began) = (accounts(limits(9, 0, 1000)), Instant::now());
-        drop(place(&accounts, MS, 5000).await.unwrap());
-        let refused = place(&accounts, MS, 0).await.err();
-        assert_eq!(refused, Some(Excess::Bytes { retry_after: Duration::from_secs(4) }));
-        assert!(!accounts.is_rested());
-        let waited = place(&accounts, Duration::from_secs(5), 0).await;
+        drop(slot(&accounts, MS, 5000).await.unwrap());
+        let refused = slot(&accounts, MS, 0).await.err();
+        assert_eq!(refused, Some(LimitError::Bytes { retry_after: Duration::from_secs(4) }));
+        assert!(!accounts.is_idle());
+        let waited = slot(&accounts, Duration::from_secs(5), 0).await;
         assert!(waited.is_ok());
         assert_eq!(began.elapsed(), Duration::from_secs(4));
     }
@@ -252,18 +257,18 @@ mod tests {
     async fn a_request_too_many_waits_for_its_turn() {
         let (accounts, began) = (accounts(limits(9, 2, 0)), Instant::now());
         for turn in [0, 0, 500, 1000] {
-            drop(place(&accounts, Duration::from_secs(1), 0).await.unwrap());
+            drop(slot(&accounts, Duration::from_secs(1), 0).await.unwrap());
             assert_eq!(began.elapsed(), turn * MS);
         }
-        assert!(place(&accounts, MS, 0).await.is_err());
+        assert!(slot(&accounts, MS, 0).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn surfaces_do_not_wait_for_one_another() {
         let accounts = accounts(limits(1, 0, 0));
-        let _push = place(&accounts, MS, 0).await.unwrap();
+        let _push = slot(&accounts, MS, 0).await.unwrap();
         let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
-        let query = Arc::clone(&accounts).place(Surface::Query, deadline, &queue, None).await;
+        let query = Arc::clone(&accounts).slot(Surface::Query, deadline, &queue, None).await;
         assert!(query.is_ok());
     }
 
@@ -273,12 +278,12 @@ mod tests {
         let queue = Queue::new(3);
         let all: Vec<_> = (0..5).map(|_| accounts(limits(1, 0, 0))).collect();
         let (began, deadline) = (Instant::now(), Instant::now() + 10 * MS);
-        let place = |accounts: &Arc<Accounts>| {
-            Arc::clone(accounts).place(Surface::Push, deadline, &queue, None)
+        let slot = |accounts: &Arc<Accounts>| {
+            Arc::clone(accounts).slot(Surface::Push, deadline, &queue, None)
         };
-        let _taken = futures_util::future::join_all(all.iter().map(place)).await;
+        let _taken = futures_util::future::join_all(all.iter().map(slot)).await;
         let waiting = all.iter().map(|accounts| async {
-            assert!(place(accounts).await.is_err());
+            assert!(slot(accounts).await.is_err());
             began.elapsed()
         });
         let waited = futures_util::future::join_all(waiting).await;

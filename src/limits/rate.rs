@@ -55,7 +55,7 @@ impl Rate {
     }
 
     /// Whether nothing is owed: a new one would be the same.
-    pub(super) fn is_rested(&self, now: Duration) -> bool {
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
         self.paid_until.load(Ordering::Relaxed) <= nanos(now)
     }
 }
@@ -107,9 +107,9 @@ mod tests {
         assert_eq!(rate.take(none, 0, none), Ok(none));
         rate.charge(none, 5000);
         assert_eq!(rate.take(none, 0, none), Err(Duration::from_secs(4)));
-        assert!(!rate.is_rested(Duration::from_secs(4)));
+        assert!(!rate.is_idle(Duration::from_secs(4)));
         assert_eq!(rate.take(Duration::from_secs(4), 0, none), Ok(none));
-        assert!(rate.is_rested(Duration::from_secs(5)));
+        assert!(rate.is_idle(Duration::from_secs(5)));
     }
 
     #[test]

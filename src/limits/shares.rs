@@ -1,14 +1,14 @@
-//! Places for all organisations together, of which none takes more than its share.
+//! Slots for all organisations together, of which none takes more than its share.
 //!
 //! The rule is that of dynamic thresholds for shared buffers (Choudhury and Hahne, 1998): an
-//! organisation may take another place as long as it holds less than a certain multiple of what is
+//! organisation may take another slot as long as it holds less than a certain multiple of what is
 //! *free*. Alone it gets the configured part of all; with every other one that fills its share the
 //! share becomes smaller, and something always stays free for the next one that comes. Nothing needs
 //! to be known of who is active, and nothing is taken from anybody.
 //!
 //! Who is over the share waits, until the deadline, in the order of arrival within an organisation
 //! and in turns between organisations. While anybody waits all go through the queue, so that a
-//! newcomer cannot take the place for which somebody has waited.
+//! newcomer cannot take the slot that another request has waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,10 +29,9 @@ pub(super) struct Holders {
     pub(super) others: Vec<Arc<Holding>>,
 }
 
-/// How many places there are at the moment, as far as others than us say.
+/// How many requests the upstream instances take together at the moment.
 pub(super) type Capacity = Box<dyn Fn() -> usize + Send + Sync>;
 
-/// All places.
 pub(super) struct Shares {
     most: usize,
     upstream: Capacity,
@@ -43,14 +42,14 @@ pub(super) struct Shares {
     queue: Mutex<Queue>,
 }
 
-/// A place: given back when it is dropped.
+/// A slot: given back when it is dropped.
 pub(super) struct Share {
     holders: Holders,
     /// None once it has been given back.
     shares: Option<Arc<Shares>>,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoShare {
     /// The organisation holds its share.
@@ -74,14 +73,14 @@ struct Waiter {
     hand_over: oneshot::Sender<Share>,
 }
 
-/// Organisations that are asked in turn when a place becomes free. With more than that the others
+/// Organisations that are asked in turn when a slot becomes free. With more than that the others
 /// are asked at the next one.
 const ASKED: usize = 16;
 
-/// As many may wait as there are places, and so many at least.
+/// As many may wait as there are slots, and so many at least.
 const FEWEST_WAITING: usize = 64;
 
-/// Whether an organisation that holds some places may take another one.
+/// Whether an organisation that holds some slots may take another one.
 fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
     let free = capacity.saturating_sub(taken) as u128;
     // held < free * p / (1 - p), so that alone it comes to p of all.
@@ -89,7 +88,7 @@ fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
 }
 
 impl Shares {
-    /// So many places at most, of which one organisation alone gets a part, in hundredths.
+    /// So many slots at most, of which one organisation alone gets a part, in hundredths.
     pub(super) fn new(most: usize, percent: usize, upstream: Capacity) -> Self {
         Self {
             most,
@@ -101,12 +100,12 @@ impl Shares {
         }
     }
 
-    /// Places that are taken.
+    /// Slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(SeqCst)
     }
 
-    /// A place, as soon as there is one for this organisation.
+    /// A slot, as soon as there is one for this organisation.
     pub(super) async fn enter(
         self: &Arc<Self>,
         holders: Holders,
@@ -117,8 +116,8 @@ impl Shares {
         {
             return Ok(share);
         }
-        let mut place = self.stand_in_line(holders).ok_or(NoShare::All)?;
-        let handed = timeout_at(deadline, &mut place.handed).await;
+        let mut slot = self.stand_in_line(holders).ok_or(NoShare::All)?;
+        let handed = timeout_at(deadline, &mut slot.handed).await;
         handed
             .ok()
             .and_then(Result::ok)
@@ -231,7 +230,7 @@ impl Holders {
 }
 
 impl Share {
-    /// Without telling those who wait, for whoever has the queue already.
+    /// Without serving the queue, for a caller that has locked it.
     fn give_back_silently(mut self) {
         if let Some(shares) = self.shares.take() {
             self.holders.all().for_each(Holding::leave);
@@ -248,7 +247,7 @@ impl Drop for Share {
     }
 }
 
-/// One who waits. Whoever goes away leaves the line, and a place that was just handed over goes on
+/// A request that waits. Dropped, it leaves the queue, and a slot that was just handed to it goes
 /// to the next.
 struct InLine {
     shares: Arc<Shares>,

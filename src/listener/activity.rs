@@ -13,9 +13,9 @@ use super::phase::Phase;
 /// One connection. All of it is touched by one thread only; the locks are never waited for.
 pub(super) struct Activity {
     phase: Mutex<Phase>,
-    /// Streams that have ended for everybody but the client, which has not taken their last bytes.
+    /// Streams that have ended but whose client has not taken their last bytes.
     left_behind: Mutex<Vec<Arc<Stream>>>,
-    /// Half an answer was given: the client must not take it for a whole one.
+    /// A response broke off: the client must not take it for a whole one.
     broken: AtomicBool,
     /// The connection's task.
     task: OnceLock<Waker>,
@@ -35,12 +35,12 @@ impl Activity {
         self.phase.lock()
     }
 
-    /// Says which task the watch is polled in.
+    /// Sets the task that polls the watch.
     pub(super) fn watched_by(&self, task: &Waker) {
         self.task.get_or_init(|| task.clone());
     }
 
-    /// Has the watch look again, after something that another task did.
+    /// Wakes the watch after something that another task did.
     pub(super) fn wake(&self) {
         if let Some(task) = self.task.get() {
             task.wake_by_ref();

@@ -19,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http1, Http2};
-use super::phase::{Patience, Phase};
+use super::phase::{Phase, Timeouts};
 use super::socket::{Protocol, Socket, find_protocol};
 use super::watch::{Action, Watch};
 use crate::config::ListenConfig;
 use crate::edge::UntilBodyEnds;
+use crate::labels::ConnectionEnd;
 use crate::pipeline::{Pipeline, PublicBody};
 
-/// What a connection needs to know of its surroundings.
+/// What all connections of a worker share.
 pub(super) struct Surroundings {
     pub(super) pipeline: Pipeline,
     pub(super) config: ListenConfig,
@@ -57,29 +58,29 @@ const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
 
-/// Serves a connection to its end and says why it ended, as a metric label.
+/// Serves a connection to its end and says why it ended.
 pub(super) async fn serve(
     mut socket: TcpStream,
     peer: SocketAddr,
     around: &Arc<Surroundings>,
-) -> &'static str {
+) -> ConnectionEnd {
     let config = &around.config;
-    let patience = Patience {
+    let timeouts = Timeouts {
         header: config.header_timeout,
         idle: config.idle_timeout,
         write: config.write_timeout,
     };
     let opened = Instant::now();
-    // A fresh connection has the time of a head to say its first word: silent ones cost an
+    // A fresh connection has the timeout of a head for its first bytes: silent connections cost an
     // attacker nothing.
     let first = tokio::select! {
-        first = timeout(patience.header, find_protocol(&mut socket)) => first,
-        () = around.closing.cancelled() => return "closed",
+        first = timeout(timeouts.header, find_protocol(&mut socket)) => first,
+        () = around.closing.cancelled() => return ConnectionEnd::Closed,
     };
     let (protocol, prefix) = match first {
-        Err(_) => return "idle_timeout",
+        Err(_) => return ConnectionEnd::IdleTimeout,
         Ok(Ok(Some(found))) => found,
-        Ok(_) => return "closed",
+        Ok(_) => return ConnectionEnd::Closed,
     };
     let framing = match protocol {
         Protocol::Http1 => Framing::Http1(Http1::new()),
@@ -87,7 +88,7 @@ pub(super) async fn serve(
     };
     let stream = Arc::new(socket);
     let activity = Activity::new(Phase::new(framing, opened));
-    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), patience);
+    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), timeouts);
     let io = TokioIo::new(Socket::new(stream, prefix, Arc::clone(&activity)));
     match protocol {
         Protocol::Http1 => {
@@ -103,7 +104,7 @@ pub(super) async fn serve(
         }
         Protocol::Http2 => {
             let metrics = Arc::clone(&around.pipeline.metrics);
-            let streams = Streams::new(Arc::clone(&activity), patience.write, metrics);
+            let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
             let service = service_fn(|request| {
                 let stream = streams.call();
                 let (response, exchange) = answer(request, peer, around, &activity);
@@ -121,7 +122,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Lets a request into the pipeline. It is in flight from now on, whenever that is polled.
+/// Starts a request in the pipeline. It is in flight from now on, even before the future is polled.
 fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
@@ -130,11 +131,11 @@ fn answer(
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
     let body = request.body().size_hint().exact();
     let body = body.map_or(BodyLength::Chunked, BodyLength::Known);
-    // HTTP/1.0 knows no answers before the answer.
+    // HTTP/1.0 has no interim responses.
     let takes_interim = request.version() == Version::HTTP_11;
     let exchange = Exchange::begin(Arc::clone(activity), body, takes_interim);
     if !request.body().is_end_stream() {
-        // A body may outlast its answer; until it ends its bytes are no new head.
+        // A body may outlast its response; until it ends, its bytes are no new head.
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
@@ -179,7 +180,7 @@ async fn watched(
     mut watch: Watch,
     activity: &Activity,
     closing: &CancellationToken,
-) -> &'static str {
+) -> ConnectionEnd {
     let mut closing = pin!(closing.cancelled());
     let mut is_closing = false;
     poll_fn(|cx| {
@@ -192,7 +193,11 @@ async fn watched(
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let is_protocol_error = ended.is_err_and(|error| error.is_parse());
-                return Poll::Ready(if is_protocol_error { "protocol_error" } else { "closed" });
+                return Poll::Ready(if is_protocol_error {
+                    ConnectionEnd::ProtocolError
+                } else {
+                    ConnectionEnd::Closed
+                });
             }
             match watch.poll(cx) {
                 Poll::Ready(Action::End(why)) => return Poll::Ready(why),
@@ -204,14 +209,14 @@ async fn watched(
     .await
 }
 
-/// Larger heads than allowed reach the pipeline, up to a point, and are answered there in words.
+/// Heads up to twice the limit reach the pipeline, which refuses them with a text.
 fn http1_builder(config: &ListenConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // A client may end what it sends before it has the answer; whether it has gone away is
-        // found out by the watch.
+        // A client may close its sending side before it has the response; the watch finds out whether
+        // it has gone away.
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(config.max_header_bytes * 2)
@@ -239,7 +244,7 @@ fn client_address(
     peer: IpAddr,
     header: Option<&HeaderName>,
 ) -> IpAddr {
-    let said =
+    let named =
         header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
-    said.unwrap_or(peer).to_canonical()
+    named.unwrap_or(peer).to_canonical()
 }

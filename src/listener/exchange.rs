@@ -1,8 +1,8 @@
 //! One request and its answer: what it means for its connection's [`Phase`](super::phase::Phase),
 //! and, for HTTP/2, its own deadline.
 //!
-//! Streams of HTTP/2 share a connection and may belong to strangers (a proxy in front puts them
-//! together), so one whose client gives no credit is reset alone. What it waits for is seen where
+//! Streams of HTTP/2 share a connection and may belong to different users (a proxy in front puts
+//! them together), so one whose client gives no credit is reset alone. What it waits for is seen where
 //! its bytes leave: each [`Piece`] knows how much of it the socket has taken.
 
 use std::pin::{Pin, pin};
@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::framing::BodyLength;
-use super::phase::DRAIN_PATIENCE;
+use super::phase::DRAIN_TIMEOUT;
 use crate::deadline::Deadline;
-use crate::edge::WatchUpload;
+use crate::edge::WatchBody;
 use crate::telemetry::Metrics;
 
 /// A request whose answer has not ended; its connection is busy until this is dropped.
@@ -60,7 +60,7 @@ impl Uploading {
     }
 }
 
-impl WatchUpload for Uploading {
+impl WatchBody for Uploading {
     fn waits(&self, waits: bool) {
         let mut before = self.waits.lock();
         if *before == waits {
@@ -269,7 +269,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
     }
 }
 
-/// Runs the streams of one HTTP/2 connection, each until its client keeps it waiting for too long.
+/// Runs the streams of one HTTP/2 connection, each until its client is late.
 /// Dropping a stream's future resets it.
 #[derive(Clone)]
 pub(super) struct Streams {
@@ -311,8 +311,8 @@ impl Streams {
         if timer.is_past(deadline, cx) {
             return true;
         }
-        // The end of the process is told to the connection only: a stream looks now and then.
-        timer.is_past(deadline.min(Instant::now() + DRAIN_PATIENCE), cx);
+        // Only the connection is notified when the process drains: a stream checks now and then.
+        timer.is_past(deadline.min(Instant::now() + DRAIN_TIMEOUT), cx);
         false
     }
 }

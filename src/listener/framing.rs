@@ -1,8 +1,8 @@
 //! Where in a client's bytes its requests begin and end, as far as deadlines need it.
 //!
-//! hyper keeps what it has read and not yet parsed to itself, so the socket cannot ask it whether
-//! half a head stands there. These observers see the same bytes pass and work it out. They steer
-//! nothing but deadlines: what a request is, hyper alone decides.
+//! hyper does not tell what it has read and not yet parsed, so the socket cannot know whether a head
+//! is incomplete. These observers see the same bytes and work it out. They only steer deadlines: what
+//! a request is, hyper alone decides.
 
 mod http1;
 mod http2;
@@ -10,7 +10,7 @@ mod http2;
 pub(super) use http1::{BodyLength, Http1};
 pub(super) use http2::Http2;
 
-/// What a client speaks, and how far it has come.
+/// The protocol, and the position in it.
 #[derive(Debug)]
 pub(super) enum Framing {
     /// HTTP/1.0 or HTTP/1.1.

@@ -1,5 +1,4 @@
-//! What a connection waits for, since when, and until when it may: a state machine without a clock,
-//! a socket or a task.
+//! What a connection waits for, and its deadline: a state machine without a clock, a socket or a task.
 //!
 //! | phase | ends after |
 //! |---|---|
@@ -9,7 +8,7 @@
 //! | no request | `idle_timeout` since the last one ended |
 //! | a request is served | nothing here: its body, the permit and Mimir have their own deadlines |
 //!
-//! While the process ends, every deadline is at most [`DRAIN_PATIENCE`] away, and a request whose
+//! While the process ends, every deadline is at most [`DRAIN_TIMEOUT`] away, and a request whose
 //! client sends nothing of its body has it, too. [`Exchange`](super::exchange::Exchange) has the
 //! deadline of one HTTP/2 stream. docs/operations/deadlines.md is the table for operators.
 
@@ -18,27 +17,27 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::framing::{BodyLength, Framing};
+use crate::labels::ConnectionEnd;
 
-/// How long a connection may keep us waiting.
+/// How long a connection is waited for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// For a head, and for the first byte.
     pub(super) header: Duration,
-    /// For a request.
     pub(super) idle: Duration,
     /// For a byte of an answer to be taken.
     pub(super) write: Duration,
 }
 
-/// How long a client may keep us waiting while the process ends. The default drain lasts 30 s; a
+/// How long a client is waited for while the process drains. The default drain lasts 30 s; a
 /// sender on a thin line has pauses of a second or two.
-pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long HTTP/2's last answer and its word that the connection ends may take to be agreed on,
-/// while the process ends.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long HTTP/2's last response and its GOAWAY may take to be acknowledged while the process
+/// drains.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a client has kept us waiting for.
+/// What the client is late with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The rest of a head.
@@ -52,13 +51,13 @@ pub(super) enum Overdue {
 }
 
 impl Overdue {
-    /// The end of a connection, as a metric label.
-    pub(super) fn label(self) -> &'static str {
+    /// The end of the connection.
+    pub(super) fn end(self) -> ConnectionEnd {
         match self {
-            Self::Head => "header_timeout",
-            Self::Idle => "idle_timeout",
-            Self::Stalled => "write_timeout",
-            Self::Upload => "closed",
+            Self::Head => ConnectionEnd::HeaderTimeout,
+            Self::Idle => ConnectionEnd::IdleTimeout,
+            Self::Stalled => ConnectionEnd::WriteTimeout,
+            Self::Upload => ConnectionEnd::Closed,
         }
     }
 }
@@ -86,7 +85,7 @@ pub(super) struct Phase {
     unblocked_at: Option<Instant>,
     /// Something was written since the last request began.
     has_answered: bool,
-    /// The last request's client knows answers before the answer.
+    /// The last request's client takes interim responses (1xx).
     takes_interim: bool,
     /// When the process began to end.
     closing_since: Option<Instant>,
@@ -112,7 +111,7 @@ impl Phase {
         }
     }
 
-    /// The client sent bytes. The time is asked for only if a head is left open by them.
+    /// The client sent bytes. The time is read only if they leave a head open.
     pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) {
         self.framing.read(bytes);
         self.note_head(now);
@@ -220,19 +219,19 @@ impl Phase {
     }
 
     /// When something that began then is overdue.
-    pub(super) fn deadline(&self, since: Instant, patience: Duration) -> Instant {
-        let deadline = since + patience;
+    pub(super) fn deadline(&self, since: Instant, timeouts: Duration) -> Instant {
+        let deadline = since + timeouts;
         match self.closing_since {
-            Some(closing) => deadline.min(since.max(closing) + DRAIN_PATIENCE),
+            Some(closing) => deadline.min(since.max(closing) + DRAIN_TIMEOUT),
             None => deadline,
         }
     }
 
     /// What the connection waits for, and until when it may.
-    pub(super) fn due(&self, patience: &Patience) -> Option<(Instant, Overdue)> {
-        let due = |since, patience, overdue| Some((self.deadline(since, patience), overdue));
+    pub(super) fn due(&self, timeouts: &Timeouts) -> Option<(Instant, Overdue)> {
+        let due = |since, timeouts, overdue| Some((self.deadline(since, timeouts), overdue));
         if let Some(since) = self.blocked_since {
-            return due(since, patience.write, Overdue::Stalled);
+            return due(since, timeouts.write, Overdue::Stalled);
         }
         // An open head of HTTP/2 stops all that the client could send, one of HTTP/1.1 may only be
         // early.
@@ -241,25 +240,25 @@ impl Phase {
         {
             let since = if self.framing.is_http1() { since.max(self.idle_since) } else { since };
             let since = self.unblocked_at.map_or(since, |at| since.max(at));
-            return due(since, patience.header, Overdue::Head);
+            return due(since, timeouts.header, Overdue::Head);
         }
         if !self.is_idle() {
             let waits_for_all = self.awaited > 0 && self.awaited >= self.exchanges;
             return match self.closing_since {
                 Some(closing) if waits_for_all => {
-                    due(self.awaited_since.max(closing), DRAIN_PATIENCE, Overdue::Upload)
+                    due(self.awaited_since.max(closing), DRAIN_TIMEOUT, Overdue::Upload)
                 }
                 _ => None,
             };
         }
-        let (since, patience) = if !self.has_served && self.framing.is_http1() {
-            (self.opened, patience.header)
+        let (since, timeouts) = if !self.has_served && self.framing.is_http1() {
+            (self.opened, timeouts.header)
         } else {
-            (self.idle_since, patience.idle)
+            (self.idle_since, timeouts.idle)
         };
-        let mut deadline = since + patience;
+        let mut deadline = since + timeouts;
         if let Some(closing) = self.closing_since {
-            deadline = deadline.min((closing + DRAIN_PATIENCE).max(since + LAST_WORD));
+            deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + GOAWAY_TIMEOUT));
         }
         Some((deadline, Overdue::Idle))
     }

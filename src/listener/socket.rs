@@ -125,15 +125,15 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // HTTP/1.0 ends a body by closing: only a reset tells half an answer from a whole one. And
-        // what a client does not read is not left to the kernel, which would offer it for long.
+        // HTTP/1.0 ends a body by closing: only a reset tells a broken response from a whole one. And
+        // the kernel would keep offering what the client does not read.
         if self.activity.is_broken() {
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-/// What a client speaks, by its first bytes.
+/// The protocol, by the client's first bytes.
 pub(super) enum Protocol {
     Http1,
     Http2,
@@ -142,7 +142,7 @@ pub(super) enum Protocol {
 const HTTP2_PREFACE_BEGINS: &[u8] = b"PRI";
 
 /// Reads until it is clear what the client speaks: no method of HTTP/1.1 begins like HTTP/2's
-/// preface (RFC 9113, 3.4). None if the client says nothing.
+/// preface (RFC 9113, 3.4). None if the client sends nothing.
 pub(super) async fn find_protocol(socket: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
     use tokio::io::AsyncReadExt as _;
     let mut first = Vec::with_capacity(64);

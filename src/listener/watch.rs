@@ -1,6 +1,6 @@
-//! The watch beside a connection: it ends it when the client has kept it waiting for too long or
-//! has gone away, whether or not hyper asks the socket at the time. hyper does not while bytes that
-//! it has read wait for their turn, and a client has it in its hand whether some do.
+//! The watch beside a connection. It ends the connection when the client has kept it waiting for too
+//! long or has gone away, whether or not hyper polls the socket at the time. hyper does not while
+//! bytes that it has read wait for their turn, and clients decide whether some do.
 //!
 //! A client that has gone away and one that has only ended what it sends (a half close) send the
 //! same FIN. A whole request is answered either way. To find out which it is, a client of
@@ -18,13 +18,14 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::Activity;
-use super::phase::{Overdue, Patience};
+use super::phase::{Overdue, Timeouts};
 use crate::deadline::Deadline;
+use crate::labels::ConnectionEnd;
 
 pub(super) struct Watch {
     stream: Arc<TcpStream>,
     activity: Arc<Activity>,
-    patience: Patience,
+    timeouts: Timeouts,
     timer: Deadline,
     sign: Sign,
     half_close: Option<HalfClose>,
@@ -36,8 +37,8 @@ pub(super) struct Watch {
 pub(super) enum Action {
     /// It takes no further requests.
     Retire,
-    /// It ends, for this reason (a metric label).
-    End(&'static str),
+    /// It ends, for this reason.
+    End(ConnectionEnd),
 }
 
 /// The next sign of the client's end: a FIN, then an error.
@@ -59,12 +60,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Watch {
-    pub(super) fn new(stream: Arc<TcpStream>, activity: Arc<Activity>, patience: Patience) -> Self {
+    pub(super) fn new(stream: Arc<TcpStream>, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
         let sign = sign(&stream, fin_or_error());
         Self {
             stream,
             activity,
-            patience,
+            timeouts,
             timer: Deadline::default(),
             sign,
             half_close: None,
@@ -77,19 +78,19 @@ impl Watch {
         self.activity.watched_by(cx.waker());
         if self.poll_gone(cx).is_ready() {
             self.activity.break_off();
-            return Poll::Ready(Action::End("closed"));
+            return Poll::Ready(Action::End(ConnectionEnd::Closed));
         }
         self.poll_overdue(cx)
     }
 
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         let phase = self.activity.phase();
-        let due = phase.due(&self.patience);
+        let due = phase.due(&self.timeouts);
         let left_behind = match phase.free_since() {
             Some(free) if !phase.is_http1() => self
                 .activity
                 .left_behind_since()
-                .map(|since| phase.deadline(since.max(free), self.patience.write)),
+                .map(|since| phase.deadline(since.max(free), self.timeouts.write)),
             _ => None,
         };
         let is_idle = phase.is_idle();
@@ -101,7 +102,7 @@ impl Watch {
             // Streams that cannot be reset any more hold up no others, but end with them.
             if is_idle {
                 self.activity.break_off();
-                return Poll::Ready(Action::End(Overdue::Stalled.label()));
+                return Poll::Ready(Action::End(Overdue::Stalled.end()));
             }
             self.is_retiring = true;
             return Poll::Ready(Action::Retire);
@@ -113,7 +114,7 @@ impl Watch {
         if matches!(overdue, Overdue::Stalled | Overdue::Upload) {
             self.activity.break_off();
         }
-        Poll::Ready(Action::End(overdue.label()))
+        Poll::Ready(Action::End(overdue.end()))
     }
 
     /// Ready if the client has gone away.

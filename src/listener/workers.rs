@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{self, Surroundings};
 use crate::config::ListenConfig;
-use crate::edge::AccessLog;
 use crate::pipeline::Pipeline;
+use crate::record::AccessLog;
 use crate::telemetry::Metrics;
 
 /// The workers, as the acceptor and the shutdown see them.
@@ -95,9 +95,9 @@ impl Workers {
         let _ = worker.connections.send(Handed { socket, peer, open });
     }
 
-    /// Ends all connections: idle ones at once, busy ones after their requests, and what is then
-    /// still there when the time is over, or when somebody is in a hurry, is cut off. Says whether
-    /// nothing had to be.
+    /// Ends all connections: idle ones immediately, busy ones after their requests. What is left at
+    /// the timeout, or when `hurry` completes, is cut off. Returns whether nothing had to be cut
+    /// off.
     pub async fn drain(self, drain_timeout: Duration, hurry: impl Future) -> bool {
         self.closing.cancel();
         let threads = self.all.into_iter().map(|worker| {

@@ -1,4 +1,4 @@
-//! The two kinds of body that a client can get.
+//! The two kinds of body that a client can get: Mimir's and ours.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,11 +7,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use crate::forward::{ResponseBody, StreamFailure};
+use crate::forward::{ResponseBody, StreamError};
 
-/// Mimir's body, or ours.
 pub enum AnswerBody {
-    /// Streamed from Mimir.
     Upstream(ResponseBody),
     /// A refusal's text.
     Own(Full<Bytes>),
@@ -19,12 +17,12 @@ pub enum AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = StreamFailure;
+    type Error = StreamError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamFailure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match self.get_mut() {
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),

@@ -1,34 +1,39 @@
+use strum::VariantArray as _;
+
 use super::*;
 use crate::authn::{CredentialFault, Times, TokenFault};
 use crate::authn::{DeviceKeyFault, RevokedUser};
 use crate::authz::SelectorFault;
+use crate::reason::Class;
+use crate::store::StoreError;
 use crate::tenancy::{DeviceId, UserId};
 use crate::tenancy::{OrganisationId, Scope};
 
-fn every_kind() -> Vec<Rejection> {
+/// Rejections of all statuses; [`Reason`] has the list of all reasons.
+fn samples() -> Vec<Rejection> {
     let device = DeviceId(uuid::Uuid::nil());
     let retry_after = Duration::from_secs(7);
     vec![
-        Rejection::Route(Unroutable::Path(None)),
-        Rejection::Route(Unroutable::Form),
-        Rejection::Route(Unroutable::Semicolon),
-        Rejection::Route(Unroutable::Method(&crate::route::ROUTES[0])),
+        Rejection::Route(RouteError::Path(None)),
+        Rejection::Route(RouteError::Form),
+        Rejection::Route(RouteError::Semicolon),
+        Rejection::Route(RouteError::Method(&crate::route::ROUTES[0])),
         Rejection::HeadTooLarge,
         Rejection::UnexpectedBody,
-        Rejection::Body(BodyFault::TooLarge { limit: 1 }),
-        Rejection::Body(BodyFault::Slow),
-        Rejection::Body(BodyFault::Incomplete),
-        Rejection::Body(BodyFault::Malformed),
-        Rejection::Failed(Failure::Body(BodyFault::Slow)),
-        Rejection::Failed(Failure::Body(BodyFault::Incomplete)),
-        Rejection::Failed(Failure::UploadTimedOut),
-        Rejection::Failed(Failure::Misdirected(301)),
-        Rejection::Limited(Excess::All),
-        Rejection::Limited(Excess::InFlight { surface: Surface::Push }),
-        Rejection::Limited(Excess::InFlight { surface: Surface::Query }),
-        Rejection::Limited(Excess::Share),
-        Rejection::Limited(Excess::Requests { retry_after }),
-        Rejection::Limited(Excess::Bytes { retry_after }),
+        Rejection::Body(BodyError::TooLarge { limit: 1 }),
+        Rejection::Body(BodyError::Slow),
+        Rejection::Body(BodyError::Incomplete),
+        Rejection::Body(BodyError::Malformed),
+        ForwardError::Body(BodyError::Slow).into(),
+        ForwardError::Body(BodyError::Incomplete).into(),
+        Rejection::Failed(ForwardError::UploadTimedOut),
+        Rejection::Failed(ForwardError::Misdirected(301)),
+        Rejection::Limited(LimitError::All),
+        Rejection::Limited(LimitError::InFlight { surface: Surface::Push }),
+        Rejection::Limited(LimitError::InFlight { surface: Surface::Query }),
+        Rejection::Limited(LimitError::Share),
+        Rejection::Limited(LimitError::Requests { retry_after }),
+        Rejection::Limited(LimitError::Bytes { retry_after }),
         Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
         Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
@@ -72,11 +77,11 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
         Rejection::Admin(AdminError::Store(StoreError::Full(1))),
         Rejection::Admin(AdminError::Broken),
-        Rejection::Failed(Failure::NoInstance),
-        Rejection::Failed(Failure::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
-        Rejection::Failed(Failure::CircuitOpen),
-        Rejection::Failed(Failure::Saturated),
-        Rejection::Failed(Failure::Timeout),
+        Rejection::Failed(ForwardError::NoInstance),
+        Rejection::Failed(ForwardError::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
+        Rejection::Failed(ForwardError::CircuitOpen),
+        Rejection::Failed(ForwardError::Saturated),
+        Rejection::Failed(ForwardError::Timeout),
     ]
 }
 
@@ -96,7 +101,7 @@ fn text(response: Response<Full<Bytes>>) -> String {
 
 #[test]
 fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
-    for rejection in every_kind() {
+    for rejection in samples() {
         let response = answer(&rejection, Audience::Sender);
         let is_5xx = response.status().is_server_error();
         let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
@@ -108,49 +113,40 @@ fn what_is_ours_to_blame_is_a_5xx_with_retry_after() {
 
 // Prometheus, Alloy and the collector drop what is answered with 408.
 #[test]
-fn nothing_is_a_408() {
-    for rejection in every_kind() {
-        assert_ne!(rejection.status(), StatusCode::REQUEST_TIMEOUT, "{rejection:?}");
+fn nothing_is_a_408_or_a_success() {
+    for reason in Reason::VARIANTS {
+        let status = status_of(*reason);
+        assert!(status.is_client_error() || status.is_server_error(), "{reason:?}");
+        assert_ne!(status, StatusCode::REQUEST_TIMEOUT, "{reason:?}");
     }
 }
 
 // An alert on failures must not fire for a tenant at its limit or a device on a thin line.
 #[test]
-fn a_limit_and_a_slow_body_are_refusals_and_every_other_5xx_is_a_failure() {
-    let refusals = [
-        "requests_in_flight",
-        "organisation_share",
-        "overloaded",
-        "upstream_saturated",
-        "body_slow",
-        "body_incomplete",
-        "body_slow_for_upstream",
-        "key_pending",
+fn a_limit_and_a_slow_body_are_rejections_and_every_other_5xx_is_a_failure() {
+    let rejections = [
+        Reason::OrganisationShare,
+        Reason::Overloaded,
+        Reason::UpstreamSaturated,
+        Reason::BodySlow,
+        Reason::BodyIncomplete,
+        Reason::BodySlowForUpstream,
+        Reason::KeyPending,
     ];
-    for rejection in every_kind() {
-        let (is_5xx, reason) = (rejection.status().is_server_error(), rejection.reason());
-        let failed = matches!(rejection.outcome(), Outcome::Failed(_));
-        assert_eq!(failed, is_5xx && !refusals.contains(&reason), "{rejection:?}");
+    for reason in Reason::VARIANTS {
+        let is_5xx = status_of(*reason).is_server_error();
+        let failed = reason.class() == Class::Failed;
+        assert_eq!(failed, is_5xx && !rejections.contains(reason), "{reason:?}");
     }
-    let reasons = Excess::REASONS;
-    assert!(reasons.iter().all(|reason| Rejection::REJECTION_REASONS.contains(reason)));
-    assert!(!reasons.iter().any(|reason| Rejection::FAILURE_REASONS.contains(reason)));
-}
-
-#[test]
-fn every_reason_is_counted() {
-    for rejection in every_kind() {
-        let reasons: &[&str] = match rejection.outcome() {
-            Outcome::Failed(_) => Rejection::FAILURE_REASONS,
-            _ => Rejection::REJECTION_REASONS,
-        };
-        assert!(reasons.contains(&rejection.reason()), "{} is not registered", rejection.reason());
+    for surface in Surface::ALL {
+        let rejection = Rejection::Limited(LimitError::InFlight { surface: *surface });
+        assert_eq!(rejection.reason().class(), Class::Rejected);
     }
 }
 
 #[test]
 fn readers_get_json_and_senders_plain_text() {
-    for rejection in every_kind() {
+    for rejection in samples() {
         let json: serde_json::Value =
             serde_json::from_str(&text(answer(&rejection, Audience::Reader))).unwrap();
         assert_eq!(json["status"], "error");
@@ -161,7 +157,7 @@ fn readers_get_json_and_senders_plain_text() {
 
 #[test]
 fn a_401_has_a_challenge() {
-    for rejection in every_kind() {
+    for rejection in samples() {
         let response = answer(&rejection, Audience::Reader);
         let is_401 = response.status() == StatusCode::UNAUTHORIZED;
         assert_eq!(response.headers().contains_key("www-authenticate"), is_401, "{rejection:?}");
@@ -170,7 +166,7 @@ fn a_401_has_a_challenge() {
 
 #[test]
 fn addresses_of_mimir_stay_inside() {
-    for rejection in every_kind() {
+    for rejection in samples() {
         assert!(!text(answer(&rejection, Audience::Sender)).contains("10.0.0.7"));
     }
 }
@@ -178,7 +174,7 @@ fn addresses_of_mimir_stay_inside() {
 // A fleet that is sent away at one time must not come back at one time.
 #[test]
 fn retry_after_is_spread_in_whole_seconds() {
-    let rejection = Rejection::Failed(Failure::CircuitOpen);
+    let rejection = Rejection::Failed(ForwardError::CircuitOpen);
     let seconds: std::collections::BTreeSet<u64> = (0..200)
         .map(|_| {
             let response = answer(&rejection, Audience::Sender);
@@ -192,18 +188,18 @@ fn retry_after_is_spread_in_whole_seconds() {
 // RFC 9110, 15.5.6.
 #[test]
 fn a_405_says_what_is_allowed_and_nothing_else_does() {
-    for rejection in every_kind() {
+    for rejection in samples() {
         let response = answer(&rejection, Audience::Reader);
         let is_405 = response.status() == StatusCode::METHOD_NOT_ALLOWED;
         assert_eq!(response.headers().contains_key("allow"), is_405, "{rejection:?}");
     }
-    let push = Rejection::Route(Unroutable::Method(&crate::route::ROUTES[0]));
+    let push = Rejection::Route(RouteError::Method(&crate::route::ROUTES[0]));
     assert_eq!(answer(&push, Audience::Sender).headers()["allow"], "POST");
 }
 
 // `curl --anyauth` and small senders send a password only where they are offered it.
 #[test]
-fn basic_is_offered_where_devices_push_and_to_whoever_has_shown_a_device_key() {
+fn basic_is_offered_where_devices_push_and_in_answer_to_a_device_key() {
     let challenges = |rejection: &Rejection, audience| -> Vec<String> {
         let response = answer(rejection, audience);
         let all = response.headers().get_all("www-authenticate").iter();

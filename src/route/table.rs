@@ -27,6 +27,10 @@ const fn push(path: &'static str) -> Route {
     route(POST, path, Surface::Push, Scope::MetricsWrite, BodyPolicy::Push)
 }
 
+const fn influx(path: &'static str) -> Route {
+    route(POST, path, Surface::Push, Scope::MetricsWrite, BodyPolicy::Influx)
+}
+
 const fn otlp(path: &'static str) -> Route {
     route(POST, path, Surface::Otlp, Scope::MetricsWrite, BodyPolicy::Otlp)
 }
@@ -63,13 +67,13 @@ const fn admin_delete(path: &'static str, access: Access) -> Route {
     Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
 }
 
-/// A hint from the database's own webhooks.
+/// A trigger from the database's own webhooks.
 const fn webhook(path: &'static str) -> Route {
     let (surface, access, body) = (Surface::Admin, Access::Webhook, BodyPolicy::Webhook);
     Route { methods: POST, path, surface, access, body }
 }
 
-/// Paths of ours, for the table and for whoever serves them.
+/// Paths of ours, for the table and for the handlers.
 pub mod admin {
     /// Who the caller is.
     pub const WHOAMI: &str = "/admin/whoami";
@@ -106,7 +110,7 @@ pub mod admin {
 }
 
 /// Every route, the most frequent first.
-pub static ROUTES: [Route; 46] = [
+pub static ROUTES: &[Route] = &[
     push("/api/v1/push"),
     otlp("/otlp/v1/metrics"),
     query("/prometheus/api/v1/query_range"),
@@ -135,7 +139,7 @@ pub static ROUTES: [Route; 46] = [
     rules("/prometheus/config/v1/rules/{name}/{name}"),
     get("/api/v1/user_limits"),
     get("/api/v1/user_stats"),
-    push("/api/v1/push/influx/write"),
+    influx("/api/v1/push/influx/write"),
     admin_get(admin::WHOAMI, Access::AnyPrincipal),
     admin_get(admin::DEVICE_KEYS, Access::Organisation),
     admin_post(admin::DEVICE_KEYS, Access::Organisation),

@@ -45,13 +45,13 @@ fn an_admin_path_names_one_organisation_and_one_thing() {
 
 #[test]
 fn every_route_is_found_by_its_own_path() {
-    for route in &ROUTES {
+    for route in ROUTES {
         let path = route.path.replace("{label}", "job").replace("{name}", "team%2Frules");
         let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
         for method in route.methods {
             assert_eq!(outcome(method, &path, Some("query=up")), Ok(route.path));
         }
-        assert!(matches!(find_path(&Method::PUT, &path, None), Err(Unroutable::Method(_))));
+        assert!(matches!(find_path(&Method::PUT, &path, None), Err(RouteError::Method(_))));
         let deletes = route.surface == Surface::Admin;
         assert!(deletes || find_path(&Method::DELETE, &path, None).is_err());
     }
@@ -186,7 +186,7 @@ fn label_names_are_utf8() {
 // RFC 9110, 15.5.6: every method that a path takes, whichever was asked for.
 #[test]
 fn another_method_is_told_which_ones_a_path_takes() {
-    for route in &ROUTES {
+    for route in ROUTES {
         let path = route.path.replace("{label}", "job").replace("{name}", "rules");
         let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
         for method in [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE] {
@@ -211,7 +211,7 @@ fn only_origin_form_has_a_route() {
         let (parts, ()) = http::Request::builder().uri(uri).body(()).unwrap().into_parts();
         find(&parts).map(|route| route.path).map_err(|error| error.to_string())
     };
-    let wrong_form = Err(Unroutable::Form.to_string());
+    let wrong_form = Err(RouteError::Form.to_string());
     assert!(find("/prometheus/api/v1/query?query=up").is_ok());
     assert_eq!(find("http://mimir/prometheus/api/v1/query"), wrong_form);
     assert_eq!(find("mimir:8080"), wrong_form);
@@ -222,7 +222,7 @@ fn only_origin_form_has_a_route() {
 #[test]
 fn semicolons_do_not_separate_parameters() {
     let query = |query| outcome(&Method::GET, "/prometheus/api/v1/query", Some(query));
-    assert_eq!(query("query=up;time=1"), Err(Unroutable::Semicolon.to_string()));
+    assert_eq!(query("query=up;time=1"), Err(RouteError::Semicolon.to_string()));
     assert!(query("query=up%3Btime=1").is_ok());
 }
 
@@ -268,4 +268,12 @@ proptest! {
             prop_assert!(!decoded.contains("%5c") && !decoded.contains("%00"));
         }
     }
+}
+
+#[test]
+fn all_reads_and_all_pushes_with_times_may_be_done_twice() {
+    let forwarded = ROUTES.iter().filter(|route| matches!(route.access, Access::Tenant(_)));
+    let not: Vec<&str> =
+        forwarded.filter(|route| !route.is_repeatable()).map(|route| route.path).collect();
+    assert_eq!(not, ["/api/v1/push/influx/write"]);
 }

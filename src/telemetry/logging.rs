@@ -1,5 +1,5 @@
-//! Log lines go to standard output through one thread of their own: a reader that stops reading
-//! must never stop the data path. What does not fit is dropped, and counted.
+//! Log lines go to standard output through a thread of their own: a reader that stops reading must
+//! never stop the data path. Lines that do not fit the queue are dropped, and counted.
 
 use std::io::Write as _;
 
@@ -12,11 +12,11 @@ use crate::config::{LogConfig, LogFormat};
 #[derive(Clone)]
 pub struct LogSink {
     writer: NonBlocking,
-    /// Lines that were dropped because nobody read.
+    /// Lines that were dropped because standard output was not read.
     dropped: ErrorCounter,
 }
 
-/// The running log; what is still under way is written when it is dropped.
+/// The running log. Queued lines are written when it is dropped.
 pub struct Logging {
     /// Where finished lines go.
     pub sink: LogSink,
@@ -26,8 +26,8 @@ pub struct Logging {
 /// Writes that wait for a reader, before further ones are dropped: some of them batches of 16 KiB.
 const MAX_QUEUED: usize = 1024;
 
-/// What libraries say that we say ourselves, and better: sqlx' pool tells of every lost connection by a
-/// line of Postgres' own source. The operator's filter comes after it and may take it back.
+/// Targets of libraries whose events the proxy logs itself, and better: sqlx' pool logs every lost
+/// connection with a line of Postgres' source. The operator's filter comes later and can undo it.
 const QUIET: &str = "sqlx_core::pool=off";
 
 impl Logging {
@@ -40,7 +40,7 @@ impl Logging {
             .finish(std::io::stdout());
         let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter));
         let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-        // What administrators do is written whatever else is not.
+        // The audit log is written whatever the filter says.
         let audited = "audit=info".parse().map(|audit| filter.clone().add_directive(audit));
         let filter = audited.unwrap_or(filter);
         let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());

@@ -213,7 +213,7 @@ async fn clients_and_tenants_never_eject_an_instance() {
     }
     assert_eq!(town.all_ejections().await, 0.0);
     let retried = "mimir_tenant_proxy_upstream_retries_total";
-    for reason in ["broken", "unwilling"] {
+    for reason in ["broken", "unavailable"] {
         assert_eq!(town.proxy.metric(&format!("{retried}{{reason=\"{reason}\"}}")).await, 0.0);
     }
 }
@@ -259,7 +259,7 @@ async fn an_instance_that_is_not_ready_gets_nothing_until_it_is() {
     assert_eq!(one.requests(), before);
     let ready = Client::new(&town.proxy.internal_url()).get("/ready").await;
     assert!(ready.status == 200 && ready.text.contains("2 instances"), "{ready:?}");
-    assert!(ready.text.contains(&format!("{} left alone: not_ready", one.address())), "{ready:?}");
+    assert!(ready.text.contains(&format!("{} ejected: not_ready", one.address())), "{ready:?}");
     assert_eq!(town.proxy.metric("mimir_tenant_proxy_upstream_instances_ejected").await, 1.0);
     one.set_ready(200);
     wait_until("it is used again", Duration::from_secs(5), async || {

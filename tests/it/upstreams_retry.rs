@@ -138,7 +138,7 @@ async fn influx_is_not_repeated() {
 // An instance that starts or stops says 503 in plain text: another is asked. If there is none its
 // own answer passes.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unwilling_instance_is_replaced_by_another() {
+async fn an_unavailable_instance_is_replaced_by_another() {
     let (bad, good) = (Fake::start_in(Mode::Status(503, TEXT)).await, Fake::start().await);
     let scene = before(
         &[bad.url(), good.url()],
@@ -149,7 +149,7 @@ async fn an_unwilling_instance_is_replaced_by_another() {
         assert_eq!(scene.client().get(QUERY).await.status, 200);
         assert_eq!(scene.client().post(PUSH, random(5000)).await.status, 200);
     }
-    assert!(scene.retries("unwilling").await >= 3.0);
+    assert!(scene.retries("unavailable").await >= 3.0);
     good.set(Mode::Status(503, TEXT));
     let both = scene.client().get(QUERY).await;
     assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");

@@ -104,7 +104,6 @@ fn network(client: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::MetricNames;
     use tokio::time::Instant;
 
     fn ip(text: &str) -> IpAddr {
@@ -112,7 +111,7 @@ mod tests {
     }
 
     async fn wait(guess_delay: &GuessDelay, client: &str) -> Duration {
-        let (began, metrics) = (Instant::now(), Metrics::register(&MetricNames::default()));
+        let (began, metrics) = (Instant::now(), Metrics::register());
         guess_delay.hold_back(ip(client), &metrics).await;
         began.elapsed()
     }
@@ -143,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait_at_once() {
         let guess_delay = Arc::new(GuessDelay::default());
-        let metrics = Arc::new(Metrics::register(&MetricNames::default()));
+        let metrics = Arc::new(Metrics::register());
         let flood = |address: u32, requests: u32| {
             let (guess_delay, metrics) = (Arc::clone(&guess_delay), Arc::clone(&metrics));
             (0..requests).map(move |_| {

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::report::{Outcome, Report};
 use crate::authn::{fetch_key_set, key_set_client};
+use crate::causes::causes;
 use crate::config::{Config, Upstream};
 use crate::forward;
 use crate::http_client::{self, read_start};
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::store::{RolesInUse, Store, StoreError};
-use crate::telemetry::causes;
 use crate::tenancy::{Role, TenantHeader, TenantId};
 
 /// A tenant that does not exist. Reading from it creates nothing.

@@ -133,7 +133,7 @@ proptest! {
                 prop_assert!(!tried.contains(at) && !all[at].on_trial);
                 prop_assert!(untried.iter().all(|one| one.share == Share::Unreachable));
             }
-            Err(NoChoice::Nobody) => prop_assert!(untried.is_empty() || tried.is_full()),
+            Err(NoChoice::None) => prop_assert!(untried.is_empty() || tried.is_full()),
             Err(NoChoice::Open) => prop_assert!(
                 untried.iter().all(|one| one.share == Share::Unreachable && one.on_trial)
             ),

@@ -16,29 +16,29 @@ fn policy(probes: bool) -> HealthConfig {
 }
 
 fn share(health: &Health, now: Millis, policy: &HealthConfig) -> Share {
-    health.standing(policy).share(now, policy)
+    health.word(policy).share(now, policy)
 }
 
-fn witness(number: u32) -> Witness {
-    Witness::of(&[OrganisationId::parse(&format!("org-{number}")).unwrap()])
+fn requester(number: u32) -> Requester {
+    Requester::of(&[OrganisationId::parse(&format!("org-{number}")).unwrap()])
 }
 
 /// Fails requests, each of another organisation.
-fn fail(health: &mut Health, evidence: Evidence, times: u32, policy: &HealthConfig) {
+fn fail(health: &mut Health, evidence: InstanceFault, times: u32, policy: &HealthConfig) {
     for number in 0..times {
-        health.failed(evidence, witness(number), false, 1000, policy, 0.5);
+        health.failed(evidence, requester(number), false, 1000, policy, 0.5);
     }
 }
 
 #[test]
 fn failures_in_a_row_eject_and_one_success_between_them_does_not() {
     let policy = policy(false);
-    for evidence in [Evidence::Unreachable, Evidence::Timeout, Evidence::Broken] {
+    for evidence in [InstanceFault::Unreachable, InstanceFault::Timeout, InstanceFault::Broken] {
         let mut health = Health::default();
         fail(&mut health, evidence, 2, &policy);
-        assert!(health.standing(&policy).is_troubled());
+        assert!(health.word(&policy).is_troubled());
         health.answered(1000);
-        assert!(health.standing(&policy).is_plain());
+        assert!(health.word(&policy).is_plain());
         fail(&mut health, evidence, 2, &policy);
         assert_eq!(share(&health, 1000, &policy), Share::Whole);
         fail(&mut health, evidence, 1, &policy);
@@ -54,9 +54,9 @@ fn answers_that_break_off_eject_although_they_begin() {
     let mut health = Health::default();
     for number in 0..3 {
         health.answered(1000);
-        health.failed(Evidence::BrokenBody, witness(number), false, 1000, &policy, 0.5);
+        health.failed(InstanceFault::BrokenBody, requester(number), false, 1000, &policy, 0.5);
     }
-    assert_eq!(health.ejected(), Some(Evidence::BrokenBody));
+    assert_eq!(health.ejected(), Some(InstanceFault::BrokenBody));
 }
 
 // A Mimir whose ring is broken answers 500 everywhere: leaving instances alone helps nobody.
@@ -66,24 +66,25 @@ fn a_status_that_all_give_ejects_nobody() {
     let mut health = Health::default();
     for number in 0..50 {
         let failed =
-            health.failed(Evidence::ServerError, witness(number), true, 1000, &policy, 0.5);
+            health.failed(InstanceFault::ServerError, requester(number), true, 1000, &policy, 0.5);
         assert_eq!(failed, None);
     }
-    let alone = health.failed(Evidence::ServerError, witness(0), false, 1000, &policy, 0.5);
-    assert!(matches!(alone, Some(Change::Ejected(Evidence::ServerError, _))));
+    let alone = health.failed(InstanceFault::ServerError, requester(0), false, 1000, &policy, 0.5);
+    assert!(matches!(alone, Some(Change::Ejected(InstanceFault::ServerError, _))));
 }
 
 // A tenant's own remote read, 12 of them in parallel, had one of three instances ejected.
 #[test]
 fn what_one_organisation_provokes_ejects_nobody() {
     let policy = policy(false);
-    for evidence in [Evidence::ServerError, Evidence::BrokenBody, Evidence::Timeout] {
+    for evidence in [InstanceFault::ServerError, InstanceFault::BrokenBody, InstanceFault::Timeout]
+    {
         let mut health = Health::default();
         for _ in 0..100 {
-            assert_eq!(health.failed(evidence, witness(1), false, 1000, &policy, 0.5), None);
+            assert_eq!(health.failed(evidence, requester(1), false, 1000, &policy, 0.5), None);
         }
         // Another organisation that meets the same is what makes it evidence.
-        let other = health.failed(evidence, witness(2), false, 1000, &policy, 0.5);
+        let other = health.failed(evidence, requester(2), false, 1000, &policy, 0.5);
         assert!(matches!(other, Some(Change::Ejected(..))), "{evidence:?}");
     }
 }
@@ -92,7 +93,7 @@ fn what_one_organisation_provokes_ejects_nobody() {
 fn what_is_probed_returns_only_when_it_was_seen_ready() {
     let policy = policy(true);
     let mut health = Health::default();
-    fail(&mut health, Evidence::Unreachable, 3, &policy);
+    fail(&mut health, InstanceFault::Unreachable, 3, &policy);
     assert_eq!(share(&health, 1_000_000, &policy), Share::Unreachable);
     assert_eq!(health.probed(Probed::NotReady, 1_000_000, &policy, 0.5), None);
     assert_eq!(share(&health, 1_000_000, &policy), Share::Ejected);
@@ -101,14 +102,14 @@ fn what_is_probed_returns_only_when_it_was_seen_ready() {
     assert_eq!(share(&health, 1_005_001, &policy), Share::Part(0.5));
     assert_eq!(share(&health, 1_010_001, &policy), Share::Due);
     assert_eq!(health.settle(1_010_001, &policy), None);
-    assert!(health.standing(&policy).is_plain());
+    assert!(health.word(&policy).is_plain());
 }
 
 #[test]
 fn what_is_seen_ready_too_early_still_waits_for_its_time() {
     let policy = policy(true);
     let mut health = Health::default();
-    fail(&mut health, Evidence::ServerError, 3, &policy); // until 3000
+    fail(&mut health, InstanceFault::ServerError, 3, &policy); // until 3000
     assert_eq!(health.probed(Probed::Ready, 1500, &policy, 0.5), None);
     assert_eq!(share(&health, 2999, &policy), Share::Ejected);
     assert_eq!(share(&health, 3000, &policy), Share::Due);
@@ -119,9 +120,9 @@ fn what_is_seen_ready_too_early_still_waits_for_its_time() {
 fn a_request_that_gets_through_ends_the_ejection_of_what_could_not_be_reached() {
     let policy = policy(true);
     let mut health = Health::default();
-    fail(&mut health, Evidence::Unreachable, 3, &policy);
+    fail(&mut health, InstanceFault::Unreachable, 3, &policy);
     assert_eq!(health.answered(1001), Some(Change::Returned));
-    fail(&mut health, Evidence::ServerError, 3, &policy);
+    fail(&mut health, InstanceFault::ServerError, 3, &policy);
     assert_eq!(health.answered(1002), None);
     assert_eq!(share(&health, 1002, &policy), Share::Ejected);
 }
@@ -145,12 +146,12 @@ fn probes_alone_eject_what_is_not_ready() {
     assert_eq!(health.probed(Probed::Ready, 20, &policy, 0.5), None);
     assert_eq!(health.probed(Probed::NotReady, 30, &policy, 0.5), None);
     let ejected = health.probed(Probed::NotReady, 40, &policy, 0.5);
-    assert!(matches!(ejected, Some(Change::Ejected(Evidence::NotReady, _))));
+    assert!(matches!(ejected, Some(Change::Ejected(InstanceFault::NotReady, _))));
 }
 
 #[derive(Clone, Debug)]
 enum Event {
-    Failed(Evidence, u32, bool),
+    Failed(InstanceFault, u32, bool),
     Answered,
     Completed,
     Probed(Probed),
@@ -159,11 +160,11 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let evidence = prop_oneof![
-        Just(Evidence::Unreachable),
-        Just(Evidence::Timeout),
-        Just(Evidence::Broken),
-        Just(Evidence::BrokenBody),
-        Just(Evidence::ServerError)
+        Just(InstanceFault::Unreachable),
+        Just(InstanceFault::Timeout),
+        Just(InstanceFault::Broken),
+        Just(InstanceFault::BrokenBody),
+        Just(InstanceFault::ServerError)
     ];
     let found = prop_oneof![Just(Probed::Ready), Just(Probed::NotReady), Just(Probed::Unreachable)];
     prop_oneof![
@@ -188,7 +189,7 @@ proptest! {
         for event in events {
             let change = match event {
                 Event::Failed(evidence, by, shared) => {
-                    health.failed(evidence, witness(by), shared, now, &policy, jitter)
+                    health.failed(evidence, requester(by), shared, now, &policy, jitter)
                 }
                 Event::Answered => health.answered(now),
                 Event::Completed => { health.completed(); None }
@@ -234,7 +235,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Failed(evidence, _, shared) if evidence.can_be_provoked() => {
-                    health.failed(evidence, witness(1), shared, now, &policy, 0.5);
+                    health.failed(evidence, requester(1), shared, now, &policy, 0.5);
                 }
                 Event::Answered => drop(health.answered(now)),
                 Event::Completed => health.completed(),

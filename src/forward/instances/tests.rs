@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::forward::health::{Evidence, Probed};
-use crate::forward::testimony::Witness;
-use crate::telemetry::MetricNames;
+use crate::forward::evidence::Requester;
+use crate::forward::health::Probed;
+use crate::labels::InstanceFault;
 use crate::tenancy::OrganisationId;
 
 fn instances(probes: bool) -> Instances {
@@ -17,20 +17,20 @@ fn instances(probes: bool) -> Instances {
         panic_percent: 50,
         slow_start: Duration::ZERO,
     };
-    Instances::new(config, Arc::new(Metrics::register(&MetricNames::default())))
+    Instances::new(config, Arc::new(Metrics::register()))
 }
 
 fn at(last: u8) -> (SocketAddr, HeaderValue) {
     (SocketAddr::from(([127, 0, 0, last], 1)), HeaderValue::from_static("mimir:1"))
 }
 
-fn witness(organisation: &str) -> Witness {
-    Witness::of(&[OrganisationId::parse(organisation).unwrap()])
+fn requester(organisation: &str) -> Requester {
+    Requester::of(&[OrganisationId::parse(organisation).unwrap()])
 }
 
 /// Fails a request of an organisation's.
-fn fail(instance: &Arc<Instance>, evidence: Evidence, organisation: &str) {
-    instance.enter(witness(organisation), false).unwrap().failed(evidence);
+fn fail(instance: &Arc<Instance>, fault: InstanceFault, organisation: &str) {
+    instance.enter(requester(organisation), false).unwrap().failed(fault);
 }
 
 fn addresses(instances: &Instances) -> Vec<SocketAddr> {
@@ -52,7 +52,7 @@ fn what_is_known_of_an_instance_stays_while_others_come_and_go() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
     for organisation in ["a", "b", "c"] {
-        fail(&instances.current()[0], Evidence::Timeout, organisation);
+        fail(&instances.current()[0], InstanceFault::Timeout, organisation);
     }
     instances.publish(0, vec![at(1), at(4)]);
     let ejected: Vec<_> = instances.states().into_iter().map(|state| state.ejected).collect();
@@ -74,10 +74,10 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
     let instances = instances(true);
     instances.publish(0, vec![at(1)]);
     instances.publish(0, vec![at(1), at(2)]);
-    let fleet = instances.current();
-    assert_eq!((fleet[0].is_ejected(), fleet[1].is_ejected()), (false, true));
-    fleet[1].probed(Probed::Ready);
-    assert!(!fleet[1].is_ejected());
+    let list = instances.current();
+    assert_eq!((list[0].is_ejected(), list[1].is_ejected()), (false, true));
+    list[1].probed(Probed::Ready);
+    assert!(!list[1].is_ejected());
 }
 
 // Three names are three sources; all that they first find has been there from the start.
@@ -93,18 +93,18 @@ async fn what_a_source_finds_first_joins_nobody() {
 fn a_status_is_held_against_an_instance_only_if_others_do_better() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
-    let fleet = instances.current();
+    let list = instances.current();
     for organisation in ["a", "b", "c"].into_iter().cycle().take(20) {
-        for instance in fleet.iter() {
-            fail(instance, Evidence::ServerError, organisation);
+        for instance in list.iter() {
+            fail(instance, InstanceFault::ServerError, organisation);
         }
     }
-    assert!(fleet.iter().all(|instance| !instance.is_ejected()));
-    for other in &fleet[1..] {
+    assert!(list.iter().all(|instance| !instance.is_ejected()));
+    for other in &list[1..] {
         other.completed();
     }
-    fail(&fleet[0], Evidence::ServerError, "a");
-    assert!(fleet[0].is_ejected());
+    fail(&list[0], InstanceFault::ServerError, "a");
+    assert!(list[0].is_ejected());
 }
 
 #[test]
@@ -112,11 +112,11 @@ fn one_request_at_a_time_tries_what_cannot_be_reached() {
     let instances = instances(false);
     instances.publish(0, vec![at(1)]);
     let instance = &instances.current()[0];
-    let trial = instance.enter(witness("a"), true).unwrap();
-    assert!(instance.enter(witness("a"), true).is_none());
+    let trial = instance.enter(requester("a"), true).unwrap();
+    assert!(instance.enter(requester("a"), true).is_none());
     drop(trial);
-    let mut trial = instance.enter(witness("a"), true).unwrap();
+    let mut trial = instance.enter(requester("a"), true).unwrap();
     trial.end_trial();
-    assert!(instance.enter(witness("a"), true).is_some());
+    assert!(instance.enter(requester("a"), true).is_some());
     assert_eq!(instance.counts().0, 1);
 }

@@ -18,12 +18,12 @@ fn held(organisation: &Holders) -> usize {
     organisation.first.0.load(SeqCst)
 }
 
-/// Takes places until there is none.
+/// Takes slots until there is none.
 fn fill(shares: &Arc<Shares>, organisation: &Holders) -> Vec<Share> {
     std::iter::from_fn(|| shares.try_enter(organisation)).collect()
 }
 
-// 2,256 slow bodies of two organisations filled every place; everybody else got 503.
+// 2,256 slow bodies of two organisations filled every slot; everybody else got 503.
 #[test]
 fn two_organisations_leave_room_for_others() {
     let shares = shares(2000, 33);
@@ -53,7 +53,7 @@ fn places_are_those_that_upstream_has() {
     let shares = Arc::new(Shares::new(1000, 100, Box::new(move || seen.load(SeqCst))));
     let all = fill(&shares, &organisation());
     assert_eq!(all.len(), 10);
-    // An instance was ejected: nothing overflows, and there is no place until enough have left.
+    // An instance was ejected: nothing overflows, and there is no slot until enough have left.
     upstream.store(5, SeqCst);
     assert!(shares.try_enter(&organisation()).is_none());
     drop(all);
@@ -115,7 +115,7 @@ async fn places_go_to_those_who_wait_in_turns() {
     assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
 }
 
-// A place that was handed to somebody who has just gone away goes on to the next.
+// A slot that was handed to somebody who has just gone away goes on to the next.
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_leaves_the_line() {
     let shares = shares(1, 100);
@@ -165,7 +165,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     // Whatever comes and goes: never more than there are, never more for one than its part of all,
-    // and as long as there is any place one that holds none gets it.
+    // and as long as there is any slot one that holds none gets it.
     #[test]
     fn no_organisation_has_more_than_its_share(
         most in 1usize..300,
@@ -191,7 +191,7 @@ proptest! {
                         prop_assert!(held * (100 - percent) < free * percent);
                         taken.push(share);
                     }
-                    // At most its part of all, rounded up to a whole place.
+                    // At most its part of all, rounded up to a whole slot.
                     prop_assert!(self::held(one) * 100 <= most * percent + 100);
                 }
             }
@@ -227,7 +227,7 @@ proptest! {
         prop_assert!(shares.try_enter(&organisation()).is_some(), "{all:?} of {most}");
     }
 
-    // Many tasks on a real runtime: every place comes back, and nobody is left waiting for nothing.
+    // Many tasks on a real runtime: every slot comes back, and nobody is left waiting for nothing.
     #[test]
     fn every_place_comes_back(
         most in 1usize..8,

@@ -5,7 +5,6 @@
 pub(in crate::listener) enum BodyLength {
     /// So many bytes; 0 for a request without a body.
     Known(u64),
-    /// Chunked.
     Chunked,
 }
 
@@ -26,9 +25,9 @@ enum Place {
     HeadEnded { behind: u64, tail: Tail },
     /// In a body of which so much is still to come.
     Body { left: u64 },
-    /// In a chunked body, or behind it: how long it is only hyper knows.
+    /// In a chunked body, or behind it: only hyper knows its length.
     Chunked(Tail),
-    /// In one of several requests that came at once. A head and a chunked body end with an empty
+    /// In one of several pipelined requests. A head and a chunked body end with an empty
     /// line, so the last bytes tell whether half a head is left when hyper has parsed the others.
     Pipelined(Tail),
 }
@@ -218,7 +217,7 @@ mod tests {
         }
     }
 
-    // A request that begins twice is one that came while another was read.
+    // A request that begins twice came while another was read.
     #[test]
     fn a_body_is_no_head_however_it_is_cut() {
         let head = "POST / HTTP/1.1\r\nContent-Length: 12\r\n\r\n";

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{GroupRefusal, RulerError};
+use crate::causes::causes;
 use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::mimir::set_tenant;
-use crate::telemetry::causes;
 use crate::tenancy::TenantId;
 
 /// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.

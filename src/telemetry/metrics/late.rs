@@ -3,21 +3,23 @@
 
 use std::sync::OnceLock;
 
-use metrics::{Gauge, gauge};
+use metrics::Gauge;
+
+use crate::telemetry::table::{Metric, PLAIN};
 
 /// A gauge that is registered when it is first set.
 pub struct LateGauge {
-    name: &'static str,
+    metric: Metric,
     gauge: OnceLock<Gauge>,
 }
 
 impl LateGauge {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { name, gauge: OnceLock::new() }
+    pub(super) fn new(metric: Metric) -> Self {
+        Self { metric, gauge: OnceLock::new() }
     }
 
     /// Sets the gauge; it is exposed from then on.
     pub fn set(&self, value: f64) {
-        self.gauge.get_or_init(|| gauge!(self.name)).set(value);
+        self.gauge.get_or_init(|| self.metric.gauge(PLAIN)).set(value);
     }
 }

@@ -1,37 +1,45 @@
 //! The request's body on its way to Mimir: counted, capped, not waited for for ever, and, if it is
 //! small, kept so that it can be sent again.
 //!
-//! What the client sends belongs to a [`Sending`]; a [`RequestBody`] is one turn of passing it on.
-//! A new turn begins with what was kept and goes on with what is still to come, so that a connection
-//! that breaks in the middle loses nothing; the body of the turn before then ends as an error.
+//! Stands below [`limits`](crate::limits), which charges for the bytes that it counts, and
+//! [`forward`](crate::forward), which sends it.
+//!
+//! What the client sends belongs to a [`Transfer`]; a [`RequestBody`] is one *turn* of passing it
+//! on, as the body of one request to one instance. hyper owns that body and may still hold it when
+//! its connection has broken. A resend begins a new turn: a second [`RequestBody`] that reads the
+//! replay buffer first and then what is still to come, so that a connection that breaks in the
+//! middle of a body loses nothing. From then on the body of the turn before ends as an error.
+
+mod error;
+mod replay;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::failure::BodyFault;
-use super::headers::scrub_trailers;
-use super::replay::{Allowance, Kept};
-use super::verdict::Pace;
 use crate::deadline::Deadline;
-use crate::edge::Upload;
+use crate::edge::ClientBody;
+use crate::mimir;
 use crate::mimir::expression::ExpressionLimits;
-use crate::mimir::form::{FormExcess, FormScanner};
+use crate::mimir::form::FormScanner;
+pub use error::BodyError;
+pub use replay::ReplayAllowance;
+use replay::ReplayBuffer;
 
-/// How much a body may be and how slowly it may come.
+/// How large a body may be and how slowly it may come.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// The largest body in bytes.
     pub bytes: u64,
     /// The longest pause between two pieces.
     pub idle: Duration,
@@ -39,10 +47,44 @@ pub struct BodyLimits {
     pub total: Duration,
 }
 
+/// How a request's body had come when its response did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// To its end without waiting for it, or there was none.
+    Quick,
+    /// To its end after waiting for it.
+    Slow,
+    /// Not to its end, and Mimir does not take it as fast as it comes.
+    Unfinished,
+    /// Not to its end, because it is waited for.
+    Awaited,
+}
+
+/// Bytes of a request's body that have come so far.
+#[derive(Clone, Default)]
+pub struct ReceivedBytes(Arc<AtomicU64>);
+
+impl ReceivedBytes {
+    /// So many.
+    #[cfg(test)]
+    pub(crate) fn of(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Adds some, and gives the sum.
+    fn add(&self, bytes: u64) -> u64 {
+        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+}
+
 /// A body under limits. One without bytes, which is that of most reads, costs nothing.
 pub struct RequestBody {
-    sending: Option<Arc<Sending>>,
-    /// Which turn this is; an older one than the newest has nothing to say any more.
+    transfer: Option<Arc<Transfer>>,
+    /// Which turn this is; only the newest may read.
     turn: u32,
     /// Pieces passed on in this turn.
     pieces: usize,
@@ -51,32 +93,32 @@ pub struct RequestBody {
 }
 
 /// A body that a client is sending, and what the other half of an exchange needs to know of it.
-pub(super) struct Sending {
+pub struct Transfer {
     started: Instant,
     limits: BodyLimits,
     hint: SizeHint,
-    received: Arc<AtomicU64>,
+    received: ReceivedBytes,
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
-    fault: AtomicU8,
-    excess: OnceLock<FormExcess>,
+    /// The first fault is the last: nothing that comes after it is passed on.
+    fault: OnceLock<BodyError>,
+    /// Whether this turn has passed on the whole body.
     complete: AtomicBool,
+    /// The newest turn.
     turn: AtomicU32,
     source: Mutex<Source>,
 }
 
 /// Less waiting than this in all is no slow body.
 const SLOW: Duration = Duration::from_millis(500);
-/// What stands for [`BodyFault::Expression`], whose inside does not fit in a byte.
-const EXPRESSION: u8 = u8::MAX;
 
 /// The least that a piece that was read ahead counts for.
 const LEAST: usize = 512;
 
 struct Source {
     /// None once all of it has been taken.
-    upload: Option<Upload>,
-    kept: Option<Kept>,
+    client: Option<ClientBody>,
+    kept: Option<ReplayBuffer>,
     /// What has come before Mimir was to get it.
     ahead: VecDeque<Frame<Bytes>>,
     /// Measures the expressions of a form.
@@ -86,20 +128,19 @@ struct Source {
     waited: Duration,
 }
 
-impl Sending {
-    fn new(upload: Upload, limits: BodyLimits) -> Self {
+impl Transfer {
+    fn new(body: ClientBody, limits: BodyLimits) -> Self {
         Self {
             started: Instant::now(),
             limits,
-            hint: upload.size_hint(),
-            received: Arc::default(),
+            hint: body.size_hint(),
+            received: ReceivedBytes::default(),
             last_piece: AtomicU64::new(0),
-            fault: AtomicU8::new(0),
-            excess: OnceLock::new(),
+            fault: OnceLock::new(),
             complete: AtomicBool::new(false),
             turn: AtomicU32::new(0),
             source: Mutex::new(Source {
-                upload: Some(upload),
+                client: Some(body),
                 kept: None,
                 ahead: VecDeque::new(),
                 form: None,
@@ -114,36 +155,36 @@ impl Sending {
         self.source.lock()
     }
 
-    /// From now on keeps what comes, up to a limit; to be called before the first piece. False if
-    /// it is known to be too large.
-    pub(super) fn keep(&self, limit: usize, allowance: &Arc<Allowance>) -> bool {
+    /// Fills a replay buffer from now on, up to a limit; to be called before the first piece.
+    /// False if the body is known to be too large.
+    pub fn keep(&self, limit: usize, allowance: &Arc<ReplayAllowance>) -> bool {
         let fits = self.hint.lower() <= limit as u64;
         if fits {
-            self.source().kept = Some(Kept::new(limit, Arc::clone(allowance)));
+            self.source().kept = Some(ReplayBuffer::new(limit, Arc::clone(allowance)));
         }
         fits
     }
 
-    /// Lets go of what was kept, unless it is what is being sent now.
-    pub(super) fn forget(&self) {
+    /// Drops the replay buffer, unless it is what is being sent now.
+    pub fn forget(&self) {
         if self.turn.load(Ordering::Relaxed) == 0 || self.is_complete() {
             self.source().kept = None;
         }
     }
 
     /// Whether all that came so far is kept and what is to come can still come.
-    pub(super) fn is_kept(&self) -> bool {
-        self.fault.load(Ordering::Relaxed) == 0 && self.source().kept.is_some()
+    pub fn is_kept(&self) -> bool {
+        self.fault.get().is_none() && self.source().kept.is_some()
     }
 
     /// Begins another turn from the first byte, if all that came was kept.
-    pub(super) fn again(self: &Arc<Self>) -> Option<RequestBody> {
+    pub fn again(self: &Arc<Self>) -> Option<RequestBody> {
         if !self.is_kept() {
             return None;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         self.complete.store(false, Ordering::Relaxed);
-        Some(RequestBody { sending: Some(Arc::clone(self)), turn, pieces: 0, bytes: 0 })
+        Some(RequestBody { transfer: Some(Arc::clone(self)), turn, pieces: 0, bytes: 0 })
     }
 
     fn note_piece(&self) {
@@ -151,22 +192,22 @@ impl Sending {
         self.last_piece.store(millis, Ordering::Relaxed);
     }
 
-    /// When the client last gave us anything.
-    pub(super) fn last_piece(&self) -> Instant {
+    /// When the client last sent anything.
+    pub fn last_piece(&self) -> Instant {
         self.started + Duration::from_millis(self.last_piece.load(Ordering::Relaxed))
     }
 
     /// Whether the whole body has been passed on in this turn.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
     }
 
     /// How the body has come so far.
-    pub(super) fn pace(&self) -> Pace {
+    pub fn pace(&self) -> Pace {
         let source = self.source();
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         let has_waited = source.waited + waiting >= SLOW;
-        match (source.upload.is_some(), has_waited) {
+        match (source.client.is_some(), has_waited) {
             (true, true) => Pace::Awaited,
             (true, false) => Pace::Unfinished,
             (false, true) => Pace::Slow,
@@ -175,39 +216,21 @@ impl Sending {
     }
 
     /// Why the body failed, if it did.
-    pub(super) fn fault(&self) -> Option<BodyFault> {
-        match self.fault.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(BodyFault::TooLarge { limit: self.limits.bytes }),
-            2 => Some(BodyFault::Slow),
-            3 => Some(BodyFault::Incomplete),
-            EXPRESSION => self.excess.get().copied().map(BodyFault::Expression),
-            _ => Some(BodyFault::Malformed),
-        }
+    pub fn fault(&self) -> Option<BodyError> {
+        self.fault.get().copied()
     }
 
-    fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let code = match fault {
-            BodyFault::TooLarge { .. } => 1,
-            BodyFault::Slow => 2,
-            BodyFault::Incomplete => 3,
-            BodyFault::Malformed => 4,
-            BodyFault::Expression(excess) => {
-                // The first fault is the last.
-                let _ = self.excess.set(excess);
-                EXPRESSION
-            }
-        };
-        self.fault.store(code, Ordering::Relaxed);
-        Poll::Ready(Some(Err(fault)))
+    fn fail(&self, fault: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(Some(Err(*self.fault.get_or_init(|| fault))))
     }
 
     /// The next piece for Mimir: of what was read ahead, or from the client.
-    fn poll_upload(
+    fn poll_next(
         &self,
         source: &mut Source,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // What was read ahead comes first.
         let frame = match source.ahead.pop_front() {
             Some(frame) => frame,
             None => match ready!(self.poll_client(source, cx)) {
@@ -219,12 +242,14 @@ impl Sending {
                 }
             },
         };
+        // Into the replay buffer, or drop the buffer if the piece does not fit.
         match frame.data_ref() {
             Some(data) => drop(source.kept.take_if(|kept| !kept.keep(data))),
             // Trailers are rare, and not worth keeping.
             None => source.kept = None,
         }
-        if source.upload.is_none() && source.ahead.is_empty() {
+        // With a known length nobody polls once more after the last piece.
+        if source.client.is_none() && source.ahead.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -235,87 +260,98 @@ impl Sending {
         &self,
         source: &mut Source,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // Nothing that comes after a fault is passed on.
         if let Some(fault) = self.fault() {
             return Poll::Ready(Some(Err(fault)));
         }
-        let Some(upload) = &mut source.upload else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(upload).poll_frame(cx) else {
+        let Some(client) = &mut source.client else { return Poll::Ready(None) };
+        // The client has sent nothing: the clocks of `idle` and `total` run.
+        let Poll::Ready(frame) = Pin::new(client).poll_frame(cx) else {
             return if source.is_overdue(&self.limits, cx) {
-                self.fail(BodyFault::Slow)
+                self.fail(BodyError::Slow)
             } else {
                 Poll::Pending
             };
         };
+        // Something has come, or has ended: they stop.
         if let Some(since) = source.waiting_since.take() {
             source.waited += since.elapsed();
         }
         let mut frame = match frame {
             None => {
-                source.upload = None;
+                source.client = None;
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => return self.fail(BodyFault::of(&error)),
+            Some(Err(error)) => return self.fail(BodyError::of(&error)),
             Some(Ok(frame)) => frame,
         };
+        // Count it, cap it, measure it.
         self.note_piece();
         if let Some(data) = frame.data_ref() {
-            let length = data.len() as u64;
-            let received = self.received.fetch_add(length, Ordering::Relaxed) + length;
-            if received > self.limits.bytes {
-                return self.fail(BodyFault::TooLarge { limit: self.limits.bytes });
+            if self.received.add(data.len() as u64) > self.limits.bytes {
+                return self.fail(BodyError::TooLarge { limit: self.limits.bytes });
             }
             if let Some(Err(excess)) = source.form.as_mut().map(|form| form.push(data)) {
-                return self.fail(BodyFault::Expression(excess));
+                return self.fail(BodyError::Expression(excess));
             }
         }
+        // The trailers end a body, and so does the last piece of a known length.
         if let Some(trailers) = frame.trailers_mut() {
             scrub_trailers(trailers);
         }
-        if source.upload.as_ref().is_some_and(Body::is_end_stream) {
-            source.upload = None;
+        if source.client.as_ref().is_some_and(Body::is_end_stream) {
+            source.client = None;
         }
         Poll::Ready(Some(Ok(frame)))
     }
 }
 
 impl Source {
-    /// Whether the client has kept us waiting for too long. Only time spent waiting for the client
+    /// Whether the client has been waited for too long. Only time spent waiting for the client
     /// counts: while Mimir takes nothing the client cannot send.
     fn is_overdue(&mut self, limits: &BodyLimits, cx: &mut Context<'_>) -> bool {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let patience = limits.idle.min(limits.total.saturating_sub(self.waited));
-        let deadline = since + patience;
+        let timeout = limits.idle.min(limits.total.saturating_sub(self.waited));
+        let deadline = since + timeout;
         self.timer.is_past(deadline, cx)
     }
 
     fn is_at_end(&self, pieces: usize) -> bool {
         let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed && self.ahead.is_empty() && self.upload.as_ref().is_none_or(Body::is_end_stream)
+        replayed && self.ahead.is_empty() && self.client.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+/// Removes from a client's trailers whatever it may not send as a header.
+fn scrub_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> =
+        trailers.keys().filter(|name| mimir::is_never_forwarded(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
     }
 }
 
 impl RequestBody {
-    /// Puts a body under limits. One that says itself that it is too large is refused at once.
-    pub fn new(upload: Upload, limits: BodyLimits) -> Result<Self, BodyFault> {
-        if upload.size_hint().lower() > limits.bytes {
-            return Err(BodyFault::TooLarge { limit: limits.bytes });
+    /// Puts a body under limits. One whose length is known to be too large is refused immediately.
+    pub fn new(body: ClientBody, limits: BodyLimits) -> Result<Self, BodyError> {
+        if body.size_hint().lower() > limits.bytes {
+            return Err(BodyError::TooLarge { limit: limits.bytes });
         }
-        let has_bytes = !upload.is_end_stream();
-        let sending = has_bytes.then(|| Arc::new(Sending::new(upload, limits)));
-        Ok(Self { sending, ..Self::empty() })
+        let has_bytes = !body.is_end_stream();
+        let transfer = has_bytes.then(|| Arc::new(Transfer::new(body, limits)));
+        Ok(Self { transfer, ..Self::empty() })
     }
 
     /// A body without bytes.
-    pub(super) fn empty() -> Self {
-        Self { sending: None, turn: 0, pieces: 0, bytes: 0 }
+    pub fn empty() -> Self {
+        Self { transfer: None, turn: 0, pieces: 0, bytes: 0 }
     }
 
     /// Reads the body to its end, within its limits, and gives one that has no bytes and needs no
     /// framing. An empty chunked body or HTTP/2 DATA frame is no body (RFC 9110, 6.4); at the first
     /// byte the limit is exceeded if it is 0.
-    pub async fn read_to_end(mut self) -> Result<Self, BodyFault> {
+    pub async fn read_to_end(mut self) -> Result<Self, BodyError> {
         while let Some(frame) = self.frame().await {
             frame?;
         }
@@ -326,62 +362,65 @@ impl RequestBody {
     /// ends as a fault before its last byte is passed on, so that Mimir, which reads all of a form
     /// before any of it, sees no such expression.
     pub fn measure_form(&self, limits: &ExpressionLimits) {
-        if let Some(sending) = &self.sending {
-            sending.source().form = Some(Box::new(FormScanner::new(limits)));
+        if let Some(transfer) = &self.transfer {
+            transfer.source().form = Some(Box::new(FormScanner::new(limits)));
         }
     }
 
     /// Takes what comes until the end or until there is so much of it, before any of it is passed on:
     /// a short body that is at fault then costs Mimir not even a connection.
-    pub async fn read_ahead(&self, most: usize) -> Result<(), BodyFault> {
-        let Some(sending) = &self.sending else { return Ok(()) };
+    pub async fn read_ahead(&self, most: usize) -> Result<(), BodyError> {
+        let Some(transfer) = &self.transfer else { return Ok(()) };
         let mut bytes = 0;
         while bytes < most {
             let next = poll_fn(|cx| {
-                let mut source = sending.source();
-                sending.poll_client(&mut source, cx)
+                let mut source = transfer.source();
+                transfer.poll_client(&mut source, cx)
             });
             let Some(frame) = next.await else { break };
             let frame = frame?;
             // An empty piece takes room as well.
             bytes += frame.data_ref().map_or(0, Bytes::len).max(LEAST);
-            sending.source().ahead.push_back(frame);
+            transfer.source().ahead.push_back(frame);
         }
         Ok(())
     }
 
     /// Where the bytes of the body are counted, if there is one.
-    pub fn received(&self) -> Option<Arc<AtomicU64>> {
-        self.sending.as_ref().map(|sending| Arc::clone(&sending.received))
+    pub fn received(&self) -> Option<ReceivedBytes> {
+        self.transfer.as_ref().map(|transfer| transfer.received.clone())
     }
 
-    pub(super) fn sending(&self) -> Option<Arc<Sending>> {
-        self.sending.clone()
+    /// What the other half of an exchange needs to know of it.
+    pub fn transfer(&self) -> Option<Arc<Transfer>> {
+        self.transfer.clone()
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Some(sending) = &this.sending else { return Poll::Ready(None) };
-        if this.turn != sending.turn.load(Ordering::Relaxed) {
-            return Poll::Ready(Some(Err(BodyFault::Incomplete)));
+        let Some(transfer) = &this.transfer else { return Poll::Ready(None) };
+        // A resend has begun: this turn has nothing more to say.
+        if this.turn != transfer.turn.load(Ordering::Relaxed) {
+            return Poll::Ready(Some(Err(BodyError::Incomplete)));
         }
-        let mut source = sending.source();
+        let mut source = transfer.source();
+        // From the replay buffer as far as it goes, then from the client.
         let replayed = source.kept.as_ref().and_then(|kept| kept.piece(this.pieces)).cloned();
         let polled = if let Some(piece) = replayed {
             if source.is_at_end(this.pieces + 1) {
-                sending.complete.store(true, Ordering::Relaxed);
+                transfer.complete.store(true, Ordering::Relaxed);
             }
             Poll::Ready(Some(Ok(Frame::data(piece))))
         } else {
-            sending.poll_upload(&mut source, cx)
+            transfer.poll_next(&mut source, cx)
         };
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             this.pieces += 1;
@@ -391,12 +430,26 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.sending.as_ref().is_none_or(|sending| sending.source().is_at_end(self.pieces))
+        self.transfer.as_ref().is_none_or(|transfer| transfer.source().is_at_end(self.pieces))
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(sending) = &self.sending else { return SizeHint::with_exact(0) };
-        let rest = sending.hint.exact().map(|all| all.saturating_sub(self.bytes));
+        let Some(transfer) = &self.transfer else { return SizeHint::with_exact(0) };
+        let rest = transfer.hint.exact().map(|all| all.saturating_sub(self.bytes));
         rest.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_trailer_names_a_tenant() {
+        let names = ["x-checksum", "x-scope-orgid"].map(HeaderName::from_static);
+        let value = http::HeaderValue::from_static("org-b");
+        let mut trailers: HeaderMap = names.into_iter().map(|name| (name, value.clone())).collect();
+        scrub_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-checksum"]);
     }
 }

@@ -7,27 +7,22 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::record::{Outcome, Record};
+use super::{Record, RequestOutcome};
+use crate::reason::HasReason;
 
 /// A body that knows whose response it is.
 ///
-/// Dropped before its end, it leaves the record at [`Outcome::Cancelled`]: the client went away.
+/// Dropped before its end, it leaves the record at [`RequestOutcome::Cancelled`]: the client went away.
 pub struct ObservedBody<B> {
     body: B,
     record: Option<Box<Record>>,
     /// What the record says once the body has ended well.
-    outcome: Outcome,
-}
-
-/// A body's failure, as a metric label.
-pub trait FailureReason {
-    /// The label.
-    fn failure_reason(&self) -> &'static str;
+    outcome: RequestOutcome,
 }
 
 impl<B: Body<Data = Bytes>> ObservedBody<B> {
     /// Joins a body and the record of its request.
-    pub fn new(body: B, record: Box<Record>, outcome: Outcome) -> Self {
+    pub fn new(body: B, record: Box<Record>, outcome: RequestOutcome) -> Self {
         let mut observed = Self { body, record: Some(record), outcome };
         if observed.body.is_end_stream() {
             observed.end(outcome);
@@ -35,7 +30,7 @@ impl<B: Body<Data = Bytes>> ObservedBody<B> {
         observed
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: RequestOutcome) {
         if let Some(mut record) = self.record.take() {
             record.set_outcome(outcome);
         }
@@ -45,7 +40,7 @@ impl<B: Body<Data = Bytes>> ObservedBody<B> {
 impl<B> Body for ObservedBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: FailureReason,
+    B::Error: HasReason,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -60,15 +55,15 @@ where
                 if let (Some(record), Some(data)) = (&mut self.record, frame.data_ref()) {
                     record.add_sent(data.len());
                 }
-                // With a known length nobody asks once more after the last piece.
+                // With a known length nobody polls once more after the last piece.
                 if self.body.is_end_stream() {
                     let outcome = self.outcome;
                     self.end(outcome);
                 }
             }
             Some(Err(error)) => {
-                let reason = error.failure_reason();
-                self.end(Outcome::Failed(reason));
+                let reason = error.reason();
+                self.end(RequestOutcome::Unserved(reason));
             }
             None => {
                 let outcome = self.outcome;

@@ -1,4 +1,4 @@
-//! The body that a client sends, from the listener to whoever reads it, or to nobody.
+//! The body of every request as the listener hands it over, whether or not somebody reads it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,34 +11,33 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// Set by the listener in a request's extensions, taken out here: held until the request's body
+/// Set by the listener in a request's extensions and taken out here: held until the request's body
 /// has ended, because its connection is busy until then.
 #[derive(Clone)]
-pub struct UntilBodyEnds(pub Arc<dyn WatchUpload>);
+pub struct UntilBodyEnds(pub Arc<dyn WatchBody>);
 
 /// What the listener wants to know of a request's body.
-pub trait WatchUpload: Send + Sync {
-    /// Whether it is wanted and does not come.
+pub trait WatchBody: Send + Sync {
+    /// Whether the next piece is wanted and has not come.
     fn waits(&self, waits: bool);
 }
 
-/// A request's body. Dropped before its end, what is left of it is taken and forgotten, for a
-/// while: closing a socket with unread bytes in it resets it, and the reset may overtake the
-/// answer. A sender that sees a reset instead of a 401 or a 413 tries for ever. (nginx calls this
-/// a lingering close.)
-pub struct Upload {
-    /// There until we are dropped.
+/// A request's body. Dropped before its end, the rest is read and discarded for a while: closing a
+/// socket with unread bytes in it resets it, and the reset may overtake the response. A sender that
+/// sees a reset instead of a 401 or a 413 retries for ever. (nginx calls this a lingering close.)
+pub struct ClientBody {
+    /// Some until this is dropped.
     incoming: Option<Incoming>,
     held: Option<UntilBodyEnds>,
-    /// `Expect: 100-continue`: the client sends only when it is asked to, which is done by the
-    /// first poll.
+    /// `Expect: 100-continue`: the client sends only when it is asked to, which the first poll
+    /// does.
     waits_to_be_asked: bool,
 }
 
 /// How long a client that has been answered may go on sending.
 const LINGER: Duration = Duration::from_secs(5);
 
-impl Upload {
+impl ClientBody {
     /// Parts a request from its body.
     pub fn split(request: Request<Incoming>) -> (Parts, Self) {
         let (mut parts, incoming) = request.into_parts();
@@ -48,13 +47,13 @@ impl Upload {
     }
 
     fn note_waiting(&self, waits: bool) {
-        if let Some(UntilBodyEnds(upload)) = &self.held {
-            upload.waits(waits);
+        if let Some(UntilBodyEnds(watch)) = &self.held {
+            watch.waits(waits);
         }
     }
 }
 
-impl Body for Upload {
+impl Body for ClientBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -78,14 +77,14 @@ impl Body for Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for ClientBody {
     fn drop(&mut self) {
         self.note_waiting(false);
         let Some(mut rest) = self.incoming.take() else { return };
         if rest.is_end_stream() || self.waits_to_be_asked {
             return;
         }
-        // At the end of the process there is no runtime left, and nobody to answer.
+        // When the process ends there is no runtime left, and no client to answer.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let held = self.held.take();
         runtime.spawn(async move {

@@ -1,30 +1,31 @@
-//! What is kept of a request's body so that it can be sent again.
+//! The replay buffer: what is kept of a request's body so that it can be sent again.
 //!
-//! Pieces are shared with whoever sends them, not copied. What is kept is bounded twice: for one
-//! request, and for all requests of a worker together. A body that does not fit is let go of at
-//! once and as a whole: half of it is of no use.
+//! Pieces are shared with whoever sends them, not copied. The buffer is bounded twice: for one
+//! request, and for all requests of a worker together. A body that does not fit is dropped
+//! immediately and as a whole: half of it is of no use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// What all requests of a worker may keep together.
-pub(super) struct Allowance(AtomicUsize);
+/// What the replay buffers of a worker may hold together.
+pub struct ReplayAllowance(AtomicUsize);
 
 /// The pieces of one body, from its first byte on.
-pub(super) struct Kept {
+pub(super) struct ReplayBuffer {
     pieces: Vec<Bytes>,
     cost: usize,
     limit: usize,
-    allowance: Arc<Allowance>,
+    allowance: Arc<ReplayAllowance>,
 }
 
 /// The least that a piece counts for: a body in very small pieces takes more than its length.
 const LEAST: usize = 512;
 
-impl Allowance {
-    pub(super) fn new(bytes: usize) -> Self {
+impl ReplayAllowance {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }
 
@@ -38,8 +39,8 @@ impl Allowance {
     }
 }
 
-impl Kept {
-    pub(super) fn new(limit: usize, allowance: Arc<Allowance>) -> Self {
+impl ReplayBuffer {
+    pub(super) fn new(limit: usize, allowance: Arc<ReplayAllowance>) -> Self {
         Self { pieces: Vec::new(), cost: 0, limit, allowance }
     }
 
@@ -61,7 +62,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for ReplayBuffer {
     fn drop(&mut self) {
         self.allowance.give(self.cost);
     }
@@ -79,10 +80,10 @@ mod tests {
             total in 0usize..10_000,
             bodies in proptest::collection::vec(proptest::collection::vec(0usize..2000, 0..8), 0..8),
         ) {
-            let allowance = Arc::new(Allowance::new(total));
+            let allowance = Arc::new(ReplayAllowance::new(total));
             let mut held = Vec::new();
             for pieces in bodies {
-                let mut kept = Kept::new(limit, Arc::clone(&allowance));
+                let mut kept = ReplayBuffer::new(limit, Arc::clone(&allowance));
                 let all = pieces.iter().all(|length| kept.keep(&Bytes::from(vec![0; *length])));
                 let bytes: usize = kept.pieces.iter().map(Bytes::len).sum();
                 prop_assert!(bytes <= limit);

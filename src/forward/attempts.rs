@@ -1,0 +1,310 @@
+//! The attempts of one request: which instance gets it, and what comes next when one fails.
+
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::choice::{Bounds, Chance, Chosen, NoChoice, Tried, choose};
+use super::error::{ForwardError, is_ours};
+use super::evidence::Requester;
+use super::exchange::{Exchanged, exchange};
+use super::headers;
+use super::instance::InstanceSlot;
+use super::instances::InstanceList;
+use super::pool::{Freshness, Pool, PooledConnection};
+use super::repeat::{Broken, Next, Repeats, is_stale, next};
+use super::verdict::{InstanceVerdict, judge};
+use crate::authz::Grant;
+use crate::config::UpstreamConfig;
+use crate::edge::RequestId;
+use crate::labels::{InstanceFault, NoResend, Resend};
+use crate::request_body::{Pace, ReplayAllowance, RequestBody, Transfer};
+use crate::telemetry::Metrics;
+
+/// Kept connections that one request finds closed before it takes a new one.
+const MAX_RESENDS: usize = 3;
+
+/// What all requests of a worker share on their way to Mimir.
+pub(super) struct Upstream {
+    pub(super) pool: Arc<Pool>,
+    pub(super) budget: Mutex<Budget>,
+    pub(super) allowance: Arc<ReplayAllowance>,
+    pub(super) config: UpstreamConfig,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// One request on its way.
+pub(super) struct Attempts<'a> {
+    upstream: &'a Upstream,
+    grant: &'a Grant,
+    id: &'a RequestId,
+    /// The client's own head, of which each resend makes another for Mimir.
+    head: Parts,
+    transfer: Option<Arc<Transfer>>,
+    instances: Arc<InstanceList>,
+    tried: Tried,
+    repeats: Repeats,
+    freshness: Freshness,
+}
+
+/// How sending to one instance ended.
+enum Sent {
+    Answered(Response<Incoming>, PooledConnection, InstanceVerdict),
+    /// Not a byte of the request was sent.
+    Unsent(io::Error, Box<Request<RequestBody>>),
+    Broken(Broken, hyper::Error),
+    Failed(ForwardError),
+}
+
+impl<'a> Attempts<'a> {
+    /// Of a request to the tenant of a grant. Its body is kept if it may have to be sent again.
+    pub(super) fn new(
+        upstream: &'a Upstream,
+        instances: Arc<InstanceList>,
+        grant: &'a Grant,
+        id: &'a RequestId,
+        request: Request<RequestBody>,
+    ) -> (Self, RequestBody) {
+        let (head, body) = request.into_parts();
+        let transfer = body.transfer();
+        let repeatable = grant.route().is_repeatable();
+        let (limit, allowance) = (upstream.config.retry.buffer_bytes, &upstream.allowance);
+        let keeps = |transfer: &Arc<Transfer>| repeatable && transfer.keep(limit, allowance);
+        let freshness =
+            if transfer.as_ref().is_none_or(keeps) { Freshness::Any } else { Freshness::Recent };
+        let (tried, repeats) = Default::default();
+        let attempts =
+            Self { upstream, grant, id, head, transfer, instances, tried, repeats, freshness };
+        (attempts, body)
+    }
+
+    /// Runs until there is a response to pass on, or none can be had.
+    pub(super) async fn run(
+        mut self,
+        body: RequestBody,
+    ) -> Result<(Response<Incoming>, PooledConnection), ForwardError> {
+        let mut slot = self.enter()?;
+        let mut request = self.outbound(body);
+        loop {
+            (slot, request) = match self.send(slot, request).await {
+                // Passed on, whatever it says, unless another instance may do better.
+                Sent::Answered(response, connection, verdict) => {
+                    let unavailable = verdict == InstanceVerdict::Unavailable;
+                    match unavailable.then(|| self.move_on(Broken::Unavailable)).flatten() {
+                        Some(elsewhere) => elsewhere,
+                        None => return Ok((response, connection)),
+                    }
+                }
+                // Nothing was done: it costs no budget and any request may go elsewhere.
+                Sent::Unsent(error, unsent) => match self.enter() {
+                    Ok(slot) => {
+                        self.upstream.metrics.upstream_resent(Resend::Unreachable);
+                        // It was sent before to an instance that is gone now, and may be why.
+                        self.repeats.moved |= self.repeats.renewed;
+                        (slot, unsent)
+                    }
+                    Err(_) => return Err(ForwardError::Connect(error)),
+                },
+                // It may have been done.
+                Sent::Broken(how, error) => match self.move_on(how) {
+                    Some(elsewhere) => elsewhere,
+                    None => return Err(ForwardError::Broken(error)),
+                },
+                Sent::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A slot at an instance that has not been tried.
+    fn enter(&mut self) -> Result<InstanceSlot, ForwardError> {
+        let health = &self.upstream.config.health;
+        let bounds =
+            Bounds { max_in_flight: health.max_in_flight, panic_percent: health.panic_percent };
+        let requester = Requester::of(self.grant.organisations());
+        // A trial can be lost to another worker.
+        for _ in 0..2 {
+            let view = |at: usize| self.instances[at].candidate();
+            let chosen = choose(self.instances.len(), view, &self.tried, bounds, &mut Random);
+            let (at, slot) = match chosen {
+                Ok(Chosen::Normal(at)) => (at, self.instances[at].enter(requester, false)),
+                Ok(Chosen::Trial(at)) => (at, self.instances[at].enter(requester, true)),
+                Err(NoChoice::None) => return Err(ForwardError::NoInstance),
+                Err(NoChoice::Full) => return Err(ForwardError::Saturated),
+                Err(NoChoice::Open) => return Err(ForwardError::CircuitOpen),
+            };
+            if let Some(slot) = slot {
+                self.tried.add(at);
+                return Ok(slot);
+            }
+        }
+        Err(ForwardError::CircuitOpen)
+    }
+
+    /// The request again, for another instance, if that is safe and there is one.
+    fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, Box<Request<RequestBody>>)> {
+        let metrics = &self.upstream.metrics;
+        self.repeats.possible = self.is_possible();
+        if next(how, self.repeats) == Next::GiveUp {
+            let reason = if self.repeats.possible { NoResend::Repeated } else { NoResend::Unsafe };
+            metrics.upstream_not_resent(reason);
+            return None;
+        }
+        let Ok(slot) = self.enter() else {
+            metrics.upstream_not_resent(NoResend::NoInstance);
+            return None;
+        };
+        if !self.upstream.budget.lock().withdraw(Instant::now()) {
+            metrics.upstream_not_resent(NoResend::Budget);
+            return None;
+        }
+        let request = self.again()?;
+        self.repeats.moved = true;
+        metrics.upstream_resent(match how {
+            Broken::Unavailable => Resend::Unavailable,
+            Broken::OnKept(_) | Broken::OnNew => Resend::Broken,
+        });
+        Some((slot, request))
+    }
+
+    fn is_possible(&self) -> bool {
+        self.grant.route().is_repeatable()
+            && self.transfer.as_ref().is_none_or(|transfer| transfer.is_kept())
+    }
+
+    fn again(&self) -> Option<Box<Request<RequestBody>>> {
+        let body = match &self.transfer {
+            None => RequestBody::empty(),
+            Some(transfer) => transfer.again()?,
+        };
+        Some(self.outbound(body))
+    }
+
+    fn outbound(&self, body: RequestBody) -> Box<Request<RequestBody>> {
+        let mut request = Box::new(Request::new(body));
+        *request.method_mut() = self.head.method.clone();
+        *request.version_mut() = Version::HTTP_11;
+        let uri = &self.head.uri;
+        // The target of HTTP/2 carries scheme and authority; Mimir gets the path and the query.
+        *request.uri_mut() = if uri.scheme().is_some() {
+            uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
+        } else {
+            uri.clone()
+        };
+        let (pass, tenants) = (&self.upstream.config.pass_headers, self.grant.tenants());
+        *request.headers_mut() = headers::for_upstream(&self.head.headers, pass, self.id, tenants);
+        request
+    }
+
+    /// Sends to one instance, by a kept connection or a new one.
+    async fn send(
+        &mut self,
+        mut slot: InstanceSlot,
+        mut request: Box<Request<RequestBody>>,
+    ) -> Sent {
+        let Upstream { pool, metrics, config, .. } = self.upstream;
+        let (mut freshness, mut resends) = (self.freshness, 0);
+        request.headers_mut().insert(header::HOST, slot.instance.authority.clone());
+        loop {
+            // Connect.
+            let transfer = self.transfer.as_ref();
+            let mut connection = match pool.take(slot, transfer.cloned(), freshness).await {
+                Ok(connection) => connection,
+                Err((error, slot)) => {
+                    if !is_ours(&error) {
+                        slot.failed(InstanceFault::Unreachable);
+                    }
+                    return Sent::Unsent(error, request);
+                }
+            };
+
+            // Send, and wait for a head. Every arm that does not return tries the same instance
+            // again by another connection.
+            let timeout = config.response_timeout;
+            match exchange(&mut connection, request, transfer, timeout).await {
+                Exchanged::Answered(response) => return self.judge(response, connection),
+
+                // Kept connections are closed at any time. A new one that is closed before a byte
+                // was sent is the instance's fault.
+                Exchanged::Unsent(unsent) if connection.is_reused => {
+                    metrics.upstream_resends.increment(1);
+                    resends += 1;
+                    if resends >= MAX_RESENDS {
+                        freshness = Freshness::New;
+                    }
+                    (slot, request) = (connection.slot, unsent);
+                }
+                Exchanged::Unsent(unsent) => {
+                    connection.slot.failed(InstanceFault::Broken);
+                    return Sent::Unsent(io::ErrorKind::ConnectionReset.into(), unsent);
+                }
+
+                // The request was on its way. If the connection had been closed before it came, the
+                // instance is asked again by a new one.
+                Exchanged::Broken(error, after) => {
+                    // What came was no HTTP: the connection had not been closed before.
+                    let was_closed = connection.is_reused && !error.is_parse();
+                    let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
+                    if !is_stale(how) {
+                        // An instance that waits for the rest of a body gives up in the end: its
+                        // connection broke because of the client.
+                        if transfer.is_none_or(|transfer| transfer.pace() != Pace::Awaited) {
+                            connection.slot.failed(InstanceFault::Broken);
+                        }
+                        return Sent::Broken(how, error);
+                    }
+                    pool.discard(connection.slot.instance.address);
+                    self.repeats.possible = self.is_possible();
+                    let renews = next(how, self.repeats) == Next::Renew;
+                    let Some(mut again) = renews.then(|| self.again()).flatten() else {
+                        return Sent::Broken(how, error);
+                    };
+                    self.repeats.renewed = true;
+                    metrics.upstream_resent(Resend::Stale);
+                    let authority = connection.slot.instance.authority.clone();
+                    again.headers_mut().insert(header::HOST, authority);
+                    freshness = Freshness::New;
+                    (slot, request) = (connection.slot, again);
+                }
+
+                // It may still be doing it: nothing is sent again.
+                Exchanged::Late => {
+                    connection.slot.failed(InstanceFault::Timeout);
+                    return Sent::Failed(ForwardError::Timeout);
+                }
+                Exchanged::BodyFailed(error) => return Sent::Failed(ForwardError::Body(error)),
+            }
+        }
+    }
+
+    /// What the head of a response says about the instance.
+    fn judge(&self, response: Response<Incoming>, mut connection: PooledConnection) -> Sent {
+        let surface = self.grant.route().surface;
+        let verdict = judge(surface, response.status().as_u16(), response.headers());
+        connection.slot.end_trial();
+        connection.slot.instance.answered();
+        connection.is_good = verdict == InstanceVerdict::Good;
+        if matches!(verdict, InstanceVerdict::Faulty | InstanceVerdict::Unavailable) {
+            connection.slot.failed(InstanceFault::ServerError);
+        }
+        Sent::Answered(response, connection, verdict)
+    }
+}
+
+/// Chance outside of tests.
+struct Random;
+
+impl Chance for Random {
+    fn below(&mut self, bound: usize) -> usize {
+        fastrand::usize(..bound)
+    }
+
+    fn fraction(&mut self) -> f64 {
+        fastrand::f64()
+    }
+}

@@ -1,0 +1,118 @@
+//! What can go wrong on the way to Mimir and back.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::reason::{HasReason, Reason};
+use crate::request_body::BodyError;
+
+/// Why there is no response of Mimir's to pass on.
+#[derive(Debug)]
+pub enum ForwardError {
+    /// No instance is known: no upstream name resolves to an address.
+    NoInstance,
+    /// No instance could be connected to.
+    Connect(io::Error),
+    /// Circuit open: recent connection attempts failed and a trial request is in flight.
+    CircuitOpen,
+    /// All instances have `upstream.max_in_flight` requests.
+    Saturated,
+    /// An instance took too long to begin its response.
+    Timeout,
+    /// The connection broke before the head of a response.
+    Broken(hyper::Error),
+    /// The request's own body failed.
+    Body(BodyError),
+    /// An instance gave up reading the request's body, which came too slowly for it.
+    UploadTimedOut,
+    /// By its status, what answered is not Mimir's write path: a balancer or a redirect in front of
+    /// it, or a wrong address.
+    Misdirected(u16),
+}
+
+/// Whether a connection could not be made because of this process: it has no file descriptor, no
+/// port or no memory left. That says nothing about the instance.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const EADDRNOTAVAIL: i32 = 99;
+    const ENOBUFS: i32 = 105;
+    let ours = [ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
+}
+
+impl HasReason for ForwardError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::NoInstance => Reason::UpstreamUnresolved,
+            Self::Connect(_) => Reason::UpstreamUnreachable,
+            Self::CircuitOpen => Reason::UpstreamCircuitOpen,
+            Self::Saturated => Reason::UpstreamSaturated,
+            Self::Timeout => Reason::UpstreamTimeout,
+            Self::Broken(_) => Reason::UpstreamBroken,
+            Self::Body(error) => error.reason(),
+            Self::UploadTimedOut => Reason::BodySlowForUpstream,
+            Self::Misdirected(_) => Reason::UpstreamMisdirected,
+        }
+    }
+}
+
+/// Text for the client, which learns nothing of Mimir's addresses.
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInstance | Self::Connect(_) | Self::CircuitOpen => {
+                f.write_str("the metrics store cannot be reached; try again")
+            }
+            Self::Saturated => f.write_str("the metrics store is overloaded; try again"),
+            Self::Timeout => f.write_str("the metrics store took too long to answer; try again"),
+            Self::Broken(_) => f.write_str("the connection to the metrics store broke; try again"),
+            Self::Body(error) => error.fmt(f),
+            Self::UploadTimedOut => {
+                f.write_str("the body came too slowly for the metrics store; try again")
+            }
+            Self::Misdirected(_) => {
+                f.write_str("the metrics store is temporarily unavailable; try again")
+            }
+        }
+    }
+}
+
+/// What can break once the head of a response has been passed on. The client's stream then ends
+/// as an error and never as a short success.
+#[derive(Debug)]
+pub enum StreamError {
+    /// The instance broke off.
+    Broken(hyper::Error),
+    /// The instance paused for too long.
+    Idle,
+}
+
+impl HasReason for StreamError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Broken(_) => Reason::UpstreamBrokenBody,
+            Self::Idle => Reason::UpstreamIdleBody,
+        }
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(error) => write!(f, "upstream broke off: {error}"),
+            Self::Idle => f.write_str("upstream paused for too long"),
+        }
+    }
+}
+
+impl Error for StreamError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Broken(error) => Some(error),
+            Self::Idle => None,
+        }
+    }
+}

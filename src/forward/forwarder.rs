@@ -1,0 +1,113 @@
+//! One worker's way to Mimir: a permit and a request go in, Mimir's response comes out.
+
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::attempts::{Attempts, Upstream};
+use super::body::ResponseBody;
+use super::budget::Budget;
+use super::error::ForwardError;
+use super::headers;
+use super::instances::{InstanceList, Instances};
+use super::pool::{Pool, PooledConnection};
+use super::verdict::{is_about_a_slow_upload, is_misdirected, may_be_about_a_slow_upload};
+use crate::config::UpstreamConfig;
+use crate::edge::RequestId;
+use crate::limits::Permit;
+use crate::request_body::{Pace, ReplayAllowance, RequestBody};
+use crate::telemetry::Metrics;
+
+/// One worker's way to Mimir.
+pub struct Forwarder {
+    instances: Arc<Instances>,
+    /// The instances for which the pool may hold connections.
+    pooled: Mutex<Arc<InstanceList>>,
+    upstream: Upstream,
+}
+
+/// Mimir's response, and which instance gave it.
+pub struct Forwarded {
+    /// The response, its headers made fit for the client.
+    pub response: Response<ResponseBody>,
+    pub address: SocketAddr,
+}
+
+/// How much of a refusal is read to find out what it is about.
+const REFUSAL_BYTES: usize = 4 << 10;
+
+impl Forwarder {
+    pub fn new(config: UpstreamConfig, instances: Arc<Instances>, metrics: Arc<Metrics>) -> Self {
+        let pool = Arc::new(Pool::new(&config, Arc::clone(&metrics)));
+        let budget = Budget::new(config.retry.percent, config.retry.reserve, Instant::now());
+        let budget = Mutex::new(budget);
+        let allowance = Arc::new(ReplayAllowance::new(config.retry.buffer_total_bytes));
+        let upstream = Upstream { pool, budget, allowance, config, metrics };
+        Self { instances, pooled: Mutex::default(), upstream }
+    }
+
+    /// Sends a request to the tenant of a permit's grant. Dropping the returned future cancels it
+    /// upstream; the permit is held until the response's body is dropped.
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        id: &RequestId,
+        request: Request<RequestBody>,
+    ) -> Result<Forwarded, ForwardError> {
+        self.upstream.budget.lock().deposit();
+        let transfer = request.body().transfer();
+        let instances = self.instances();
+        let (attempts, body) =
+            Attempts::new(&self.upstream, instances, permit.grant(), id, request);
+        let (response, connection) = attempts.run(body).await?;
+        let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
+        // From here on nothing is sent again.
+        if let Some(transfer) = transfer {
+            transfer.forget();
+        }
+        let status = response.status().as_u16();
+        if is_misdirected(permit.grant().route().surface, status) {
+            return Err(ForwardError::Misdirected(status));
+        }
+        let mut forwarded = self.inbound(response, connection, permit, id);
+        if may_be_about_a_slow_upload(status, pace) {
+            let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
+            // A text that breaks off says nothing, and a sender drops what it takes for refused.
+            if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
+                return Err(ForwardError::UploadTimedOut);
+            }
+        }
+        Ok(forwarded)
+    }
+
+    /// The instances there are now. Connections to those that are gone are closed.
+    fn instances(&self) -> Arc<InstanceList> {
+        let current = self.instances.current();
+        let mut pooled = self.pooled.lock();
+        if !Arc::ptr_eq(&current, &pooled) {
+            let pool = &self.upstream.pool;
+            pool.retain(|address| current.iter().any(|one| one.address == *address));
+            *pooled = Arc::clone(&current);
+        }
+        current
+    }
+
+    fn inbound(
+        &self,
+        response: Response<Incoming>,
+        connection: PooledConnection,
+        permit: Permit,
+        id: &RequestId,
+    ) -> Forwarded {
+        let address = connection.slot.instance.address;
+        let (mut parts, incoming) = response.into_parts();
+        headers::for_client(&mut parts.headers, id);
+        let idle_timeout = self.upstream.config.idle_timeout;
+        let body = ResponseBody::new(incoming, connection, permit.into_hold(), idle_timeout);
+        Forwarded { response: Response::from_parts(parts, body), address }
+    }
+}

@@ -1,0 +1,86 @@
+//! Label values of metrics that several modules share. They stand below the module that decides
+//! and the one that counts, so that counters are arrays with as many places as there are variants:
+//! a new variant cannot go uncounted.
+
+use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
+
+/// Why a downstream connection ended.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum ConnectionEnd {
+    /// By the client, after its last response, or while the process drains.
+    Closed,
+    IdleTimeout,
+    HeaderTimeout,
+    WriteTimeout,
+    ProtocolError,
+}
+
+/// What an instance of Mimir did, or did not do: why it is ejected.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum InstanceFault {
+    /// It could not be connected to.
+    Unreachable,
+    /// It did not begin a response in time.
+    Timeout,
+    /// It broke off before the head of a response.
+    Broken,
+    /// It broke off, or fell silent, in the middle of a response.
+    BrokenBody,
+    /// It answered with a status that is its own fault.
+    ServerError,
+    /// It says that it is not ready.
+    NotReady,
+    /// It is new, and has not been seen ready yet.
+    New,
+}
+
+/// Why a request was sent again.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Resend {
+    /// The instance could not be connected to: nothing had been sent.
+    Unreachable,
+    /// A kept connection had been closed before the request came.
+    Stale,
+    /// The connection broke.
+    Broken,
+    /// The instance answered that it does nothing now.
+    Unavailable,
+}
+
+/// Why a request that failed was not sent again.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum NoResend {
+    /// Doing it twice is not doing it once, or its body was not kept.
+    Unsafe,
+    /// It was resent once already.
+    Repeated,
+    /// The retry budget is spent.
+    Budget,
+    /// There is no other instance.
+    #[strum(serialize = "nobody")]
+    NoInstance,
+}
+
+/// What is looked up in the database.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum LookupKind {
+    Membership,
+    DeviceKey,
+    Session,
+    Organisation,
+}

@@ -1,0 +1,153 @@
+//! The record of one request: what every stage has found out, and, when the request ends, one line
+//! in the access log and the metrics.
+//!
+//! Stands beside the [`pipeline`](crate::pipeline), which fills it in, and knows what the stages
+//! mint; no stage knows it. Nothing reads it to decide anything. It is written when it is dropped,
+//! so that a request that ends in any way has its line: an unfinished record is that of a client
+//! that went away.
+
+mod access_log;
+mod facts;
+mod fields;
+mod observed_body;
+mod outcome;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::authn::{Known, Principal};
+use crate::authz::Grant;
+use crate::edge::RequestId;
+use crate::request_body::ReceivedBytes;
+use crate::route::Route;
+use crate::telemetry::Metrics;
+use crate::tenancy::OrganisationId;
+pub use access_log::AccessLog;
+use facts::Facts;
+pub use fields::{FIELDS, Field};
+pub use observed_body::ObservedBody;
+pub use outcome::RequestOutcome;
+
+/// The facts of one request, and where they go.
+pub struct Record {
+    facts: Facts,
+    started: Instant,
+    log: Option<AccessLog>,
+    metrics: Arc<Metrics>,
+}
+
+impl Record {
+    /// Begins the record of a request.
+    pub fn begin<B>(
+        request: &http::Request<B>,
+        id: RequestId,
+        client: IpAddr,
+        log: Option<AccessLog>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let facts = Facts {
+            id,
+            client,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            route: None,
+            principal: None,
+            refused: None,
+            asked: None,
+            grant: None,
+            organisation: None,
+            upstream: None,
+            upstream_head: None,
+            status: 0,
+            outcome: RequestOutcome::Cancelled,
+            detail: None,
+            sent: 0,
+            received: None,
+        };
+        Self { facts, started: Instant::now(), log, metrics }
+    }
+
+    pub fn set_route(&mut self, route: &'static Route) {
+        self.facts.route = Some(route);
+    }
+
+    pub fn set_principal(&mut self, principal: &Arc<Principal>) {
+        self.facts.principal = Some(Arc::clone(principal));
+    }
+
+    /// Whose credential was refused.
+    pub fn set_refused(&mut self, known: Option<Known>) {
+        self.facts.refused = known;
+    }
+
+    /// Which organisation was asked for and not granted.
+    pub fn set_asked(&mut self, asked: Option<String>) {
+        self.facts.asked = asked;
+    }
+
+    /// Which organisation an administrator's request is about, whether it is allowed or not.
+    pub fn set_organisation(&mut self, organisation: &OrganisationId) {
+        self.facts.organisation = Some(organisation.clone());
+    }
+
+    pub fn set_grant(&mut self, grant: &Grant) {
+        self.facts.grant = Some(grant.clone());
+    }
+
+    /// Where the bytes of the request's body are counted, if there is one.
+    pub fn set_received(&mut self, received: Option<ReceivedBytes>) {
+        self.facts.received = received;
+    }
+
+    /// Which instance answered, just now.
+    pub fn set_upstream(&mut self, address: SocketAddr) {
+        self.facts.upstream = Some(address);
+        self.facts.upstream_head = Some(self.started.elapsed());
+    }
+
+    /// The status that the client sees. The outcome is known when the body ends.
+    pub fn set_status(&mut self, status: u16) {
+        self.facts.status = status;
+    }
+
+    /// What the log says beyond the reason.
+    pub fn set_detail(&mut self, detail: String) {
+        self.facts.detail = Some(detail);
+    }
+
+    /// How the request ended.
+    pub fn set_outcome(&mut self, outcome: RequestOutcome) {
+        self.facts.outcome = outcome;
+    }
+
+    fn add_sent(&mut self, bytes: usize) {
+        self.facts.sent += bytes as u64;
+    }
+
+    fn count(&self, took: Duration) {
+        let Facts { route, outcome, status, sent, .. } = &self.facts;
+        let surface = route.map(|route| route.surface);
+        match *outcome {
+            RequestOutcome::Forwarded => self.metrics.forwarded(surface, *status),
+            RequestOutcome::Answered => self.metrics.answered(surface),
+            RequestOutcome::Unserved(reason) => self.metrics.unserved(surface, reason),
+            RequestOutcome::Cancelled => self.metrics.cancelled(surface),
+        }
+        let received = self.facts.received_bytes();
+        self.metrics.finished(surface, took.as_secs_f64(), received, *sent);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        self.count(took);
+        if let Some(log) = self.log.take() {
+            log.write(&self.facts, took);
+        }
+    }
+}

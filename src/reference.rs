@@ -1,0 +1,18 @@
+//! Pages of `docs/reference` that are written from the code: tests compare them with it.
+
+use std::path::Path;
+
+/// Compares a page with what the code says, or writes it where `REGENERATE` is set.
+pub(crate) fn check(path: &str, wanted: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("REGENERATE").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap_or(&file)).unwrap_or_default();
+        std::fs::write(&file, wanted).unwrap_or_default();
+    }
+    if std::fs::read_to_string(&file).unwrap_or_default() != wanted {
+        panic!(
+            "{path} is not what the code says; write it anew with\n    \
+             REGENERATE=1 cargo test --lib the_reference_of"
+        );
+    }
+}

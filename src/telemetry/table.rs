@@ -1,0 +1,311 @@
+//! Every metric: its name, type, unit, labels and their values, what it means, and when to look at
+//! it. Registration takes names from here and nowhere else, and `docs/reference/metrics.md` is
+//! written from it, so neither can say anything else.
+//!
+//! Every label is bounded: no metric carries a tenant (but the success times of rules, for the
+//! first 200), a user or a path.
+
+#![expect(clippy::disallowed_macros, reason = "this is where metrics are registered")]
+
+use metrics::{
+    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
+};
+use strum::VariantNames as _;
+
+use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
+use crate::reason::Reason;
+use crate::route::Surface;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Option<Unit>,
+    pub labels: &'static [Label],
+    /// What it means; also its `# HELP`.
+    pub help: &'static str,
+    /// What an operator learns from it, and what to do.
+    pub when: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A label and the values that it can have.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    pub name: &'static str,
+    pub values: Values,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    /// One of a few lists, which the code knows.
+    Names(&'static [&'static [&'static str]]),
+    /// Known at run time only, but bounded.
+    Open(&'static str),
+}
+
+/// For requests that no route was found for.
+pub(super) const NO_SURFACE: &str = "none";
+/// The classes of Mimir's statuses.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+const SURFACE: Values = Values::Names(&[Surface::VARIANTS, &[NO_SURFACE]]);
+const OUTCOME: Values =
+    Values::Names(&[&["forwarded", "answered", "rejected", "failed", "cancelled"]]);
+const REASON: Values = Values::Names(&[Reason::VARIANTS, &CLASSES, &["own", "client_gone"]]);
+const SUCCESS: Values = Values::Names(&[&["succeeded", "failed"]]);
+
+macro_rules! metrics {
+    (@unit) => { None };
+    (@unit $unit:ident) => { Some(Unit::$unit) };
+    (@labels) => { &[] };
+    (@labels $($label:ident: $values:expr),*) => {
+        &[$(Label { name: stringify!($label), values: $values }),*]
+    };
+    ($(
+        $id:ident = $kind:ident $name:literal $({ $($label:ident: $values:expr),* })? $(in $unit:ident)?,
+        $help:literal, $when:literal;
+    )*) => {
+        $(pub(super) const $id: Metric = Metric {
+            name: concat!("mimir_tenant_proxy_", $name),
+            kind: Kind::$kind,
+            unit: metrics!(@unit $($unit)?),
+            labels: metrics!(@labels $($($label: $values),*)?),
+            help: $help,
+            when: $when,
+        };)*
+        /// All metrics, in the order of the reference.
+        pub const METRICS: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = Gauge "build_info" { version: Values::Open("a version"), commit: Values::Open("a commit") },
+        "The version and commit that run; always 1.",
+        "Copies of different versions run side by side.";
+    READY = Gauge "ready",
+        "1 while this process wants requests, 0 while it starts or drains.",
+        "0: this copy starts or drains.";
+
+    REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
+        "Requests by surface, outcome and reason.",
+        "Always. `outcome=\"failed\"`: something is broken, see [reasons](#reasons). `rejected`: refused on purpose, also with a 503. `forwarded` has the class of Mimir's status as its reason, `answered` (by the proxy itself) has `own`, `cancelled` has `client_gone`.";
+    DURATION = Histogram "request_duration_seconds" { surface: SURFACE } in Seconds,
+        "Time from a request's head to the last byte of its response.",
+        "A surface is slower than it was.";
+    RECEIVED_BYTES = Counter "received_bytes_total" { surface: SURFACE } in Bytes,
+        "Bytes of request bodies.",
+        "A surface carries more than it was sized for.";
+    SENT_BYTES = Counter "sent_bytes_total" { surface: SURFACE } in Bytes,
+        "Bytes of response bodies.",
+        "A surface carries more than it was sized for.";
+    REQUESTS_IN_FLIGHT = Gauge "requests_in_flight",
+        "Requests of all organisations that hold a permit.",
+        "Near `limits.in_flight`, or `upstream.max_in_flight` of all instances: further requests wait, and are then shed.";
+    PERMIT_WAIT = Histogram "permit_wait_seconds" in Seconds,
+        "Time that requests waited for a permit; only those that had to wait.",
+        "Its count rises: an organisation is at a limit, and its requests wait. Those that waited in vain are `rejected` with the reasons `requests_in_flight`, `organisation_share`, `request_rate` or `byte_rate`.";
+
+    CONNECTIONS = Gauge "connections",
+        "Open downstream connections.",
+        "Near `listen.max_connections`: further connections wait in the kernel.";
+    CONNECTIONS_ACCEPTED = Counter "connections_accepted_total",
+        "Downstream connections accepted.",
+        "Clients open a connection for each request.";
+    CONNECTIONS_ENDED = Counter "connections_ended_total" { reason: Values::Names(&[ConnectionEnd::VARIANTS]) },
+        "Downstream connections ended, by reason.",
+        "`header_timeout` and `write_timeout` rise: slow clients, or an attack. [Deadlines](../operations/deadlines.md) has each phase and its end.";
+    STREAMS_RESET = Counter "streams_reset_total",
+        "Downstream HTTP/2 streams reset because the client did not read the response.",
+        "HTTP/2 clients do not read their responses.";
+
+    TOKEN_CACHE_LOOKUPS = Counter "token_cache_lookups_total" { outcome: Values::Names(&[&["hit", "miss"]]) },
+        "Lookups in the cache of verified tokens.",
+        "Many misses with few tokens: somebody tries tokens.";
+    TOKEN_CACHE_ENTRIES = Gauge "token_cache_entries",
+        "Verified tokens in the cache.",
+        "Together with the misses.";
+    KEY_SET_FETCHES = Counter "key_set_fetches_total" { outcome: SUCCESS },
+        "Attempts to fetch the issuer's key set.",
+        "`failed` rises: the issuer cannot be reached.";
+    KEY_SET_AGE = Gauge "key_set_age_seconds" in Seconds,
+        "Time since the key set was fetched; -1 if it never was; absent without a key set.",
+        "Over `auth.jwks_refresh_interval` for long: the issuer cannot be reached. At `auth.jwks_max_age` all tokens signed by public keys get 503.";
+    KEY_SET_KEYS = Gauge "key_set_keys",
+        "Usable keys in the key set; absent without a key set.",
+        "0: tokens signed by public keys are refused.";
+    DEVICE_KEY_GRACE_USES = Counter "device_key_grace_uses_total",
+        "Requests with an expired device key that is still in its grace period.",
+        "Rises: a device uses an expired key; renew it.";
+    DEVICE_KEY_BACKOFFS = Counter "device_key_backoffs_total",
+        "Refusals of unknown device keys that were delayed because their address had sent many.",
+        "Rises: an address tries device keys.";
+    DEVICE_KEY_LAST_USED_FAILURES = Counter "device_key_last_used_failures_total",
+        "Batches of last uses of device keys that could not be written; they are written with the next batch.",
+        "Rises: the database takes no writes.";
+
+    DATABASE_LISTENING = Gauge "database_listening",
+        "1 while notifications of changes arrive, 0 while they do not; absent without a database.",
+        "0 for more than a few seconds: everything is read again twice a second.";
+    DIRECTORY_LOOKUPS = Counter "directory_lookups_total" { kind: Values::Names(&[LookupKind::VARIANTS]), outcome: Values::Names(&[&["cached", "read", "stale", "unavailable"]]) },
+        "Lookups of memberships, device keys, sessions and organisations, by outcome.",
+        "`stale`: the database is away, and what is remembered is used. `unavailable`: callers that are not remembered get 503.";
+    DIRECTORY_READ_FAILURES = Counter "directory_read_failures_total" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "Failed queries for lookups.",
+        "The database fails.";
+    DIRECTORY_READ_DURATION = Histogram "directory_read_duration_seconds" { kind: Values::Names(&[LookupKind::VARIANTS]) } in Seconds,
+        "Duration of one query for lookups, of however many keys.",
+        "The database is slow.";
+    DIRECTORY_ENTRIES = Gauge "directory_entries" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "Memberships, device keys, sessions and organisations remembered.",
+        "Memory grows.";
+    DIRECTORY_INVALIDATIONS = Counter "directory_invalidations_total" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "Notifications of changes in the database.",
+        "Something changes the tables all the time.";
+    REVOCATIONS = Gauge "revocations",
+        "Revocations in force; absent without a database.",
+        "Tokens are refused with the reason `revoked`.";
+    REVOCATIONS_AGE = Gauge "revocations_age_seconds" in Seconds,
+        "Time since the revocations were read; -1 if they never were; absent without a database.",
+        "Over two minutes: they cannot be read. At `database.stale_max_age` (or a second after a notification of a change) all users get 503.";
+    REVOCATION_READ_FAILURES = Counter "revocation_read_failures_total",
+        "Failed reads of the revocations.",
+        "The database fails.";
+
+    UPSTREAM_INSTANCES = Gauge "upstream_instances",
+        "Upstream instances known.",
+        "Instances are missing.";
+    UPSTREAM_INSTANCES_EJECTED = Gauge "upstream_instances_ejected",
+        "Ejected upstream instances: their requests failed, or they are not ready.",
+        "Above 0 for long.";
+    UPSTREAM_EJECTIONS = Counter "upstream_ejections_total" { reason: Values::Names(&[InstanceFault::VARIANTS]) },
+        "Ejections of upstream instances, by reason.",
+        "`unreachable`: gone. `timeout`: hangs. `broken`, `broken_body`: crashes, or is cut off. `server_error`: a 5xx of its own. `not_ready`: `/ready` fails. `new`: not seen ready yet.";
+    UPSTREAM_RETURNS = Counter "upstream_returns_total",
+        "Ejected upstream instances that get requests again.",
+        "Rises together with the ejections: an instance is up and down.";
+    UPSTREAM_RETRIES = Counter "upstream_retries_total" { reason: Values::Names(&[Resend::VARIANTS]) },
+        "Requests sent again, by reason.",
+        "`unreachable`: nothing had been sent. `stale`: a kept connection had been closed. `broken`, `unavailable`: sent to another instance, within the retry budget.";
+    UPSTREAM_RETRIES_REFUSED = Counter "upstream_retries_refused_total" { reason: Values::Names(&[NoResend::VARIANTS]) },
+        "Requests that failed upstream and were not sent again, by reason.",
+        "`budget`: too much fails. `unsafe`: the body was too large to keep, or the request is not repeatable (Influx). `repeated`: it failed at another instance too. `nobody`: there is no other instance.";
+    UPSTREAM_CONNECTS = Counter "upstream_connects_total" { outcome: SUCCESS },
+        "Connection attempts to upstream instances.",
+        "`failed` rises: instances are unreachable. `succeeded` rises with the requests: connections are not kept.";
+    UPSTREAM_RESENDS = Counter "upstream_resends_total",
+        "Requests moved to another connection because a kept one had been closed before a byte was sent.",
+        "Rises with the requests: Mimir closes connections sooner than the proxy does.";
+    UPSTREAM_INSTANCE_IN_FLIGHT = Gauge "upstream_instance_in_flight" { instance: Values::Open("the addresses of the first 64 instances of a process") },
+        "Requests in flight at an upstream instance.",
+        "One has more than the others: it is slow.";
+    UPSTREAM_INSTANCE_REQUESTS = Counter "upstream_instance_requests_total" { instance: Values::Open("the addresses of the first 64 instances of a process") },
+        "Requests sent to an upstream instance, resends included.",
+        "One gets fewer than the others.";
+    UPSTREAM_RESOLVE_FAILURES = Counter "upstream_resolve_failures_total",
+        "Failed or empty lookups of upstream instances, of a name or in Consul.",
+        "A name does not resolve, or Consul does not answer.";
+
+    RULES_LEADER = Gauge "rules_leader",
+        "1 in the copy that writes alert rules.",
+        "The sum over all copies should be 1.";
+    RULES_TERMS = Counter "rules_terms_total",
+        "Times that this process became the leader.",
+        "Leadership moves all the time.";
+    RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RULE_STATES]) },
+        "Alert rules by state, over the organisations that this leader has reconciled.",
+        "Rules are not live.";
+    RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
+        "Time from the notification of a change to its rules being live in Mimir.",
+        "Changes take long to become live.";
+    RULES_ACTIVATIONS = Counter "rules_activations_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
+        "Reconciles of one tenant, by outcome.",
+        "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
+    RULES_ACTIVATION_DURATION = Histogram "rules_activation_duration_seconds" in Seconds,
+        "Duration of one reconcile of one tenant, writes included.",
+        "Mimir's ruler or the database is slow.";
+    RULES_GROUP_WRITES = Counter "rules_group_writes_total" { kind: Values::Names(&[&["set", "delete"]]) },
+        "Rule groups written to Mimir, or deleted.",
+        "Rises while no row changes: something else writes in the namespace.";
+    RULES_GUARDS_HELD = Gauge "rules_guards_held" { scope: Values::Names(&[&["tenant", "overall"]]) },
+        "Deletions that wait for an administrator's confirmation.",
+        "Above 0: confirm, or find out what removed the rows.";
+    RULES_TENANTS_FAILING = Gauge "rules_tenants_failing",
+        "Tenants whose last reconcile failed; they are retried.",
+        "Above 0 for long.";
+    RULES_RECONCILED_AT = Gauge "rules_reconciled_timestamp_seconds" in Seconds,
+        "Time of the last full resync, since the epoch; 0 if this process did none.",
+        "Older than `rules.reconcile_interval` on the leader.";
+    RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
+        "Duration of a full resync.",
+        "Near `rules.reconcile_interval`.";
+    RULES_RECONCILE_FAILURES = Counter "rules_reconcile_failures_total",
+        "Full resyncs that could not be finished.",
+        "Rises: the database or Mimir gives no answer.";
+    RULES_STATUS_WRITE_FAILURES = Counter "rules_status_write_failures_total",
+        "Batches of rule statuses that could not be written; they are retried.",
+        "Rises: the database takes no writes.";
+    RULES_TENANT_SUCCESS = Gauge "rules_tenant_success_timestamp_seconds" { tenant: Values::Open("the first 200 tenants, then `other`") } in Seconds,
+        "Time of a tenant's last successful reconcile, since the epoch.",
+        "One tenant's is older than the others'.";
+
+    LOG_LINES_DROPPED = Counter "log_lines_dropped_total",
+        "Log writes dropped because standard output was not read fast enough.",
+        "Rises: standard output is not read fast enough.";
+}
+
+/// What becomes of a reconcile; `rules` has the enum, and a test holds them together.
+const RULE_OUTCOMES: &[&str] =
+    &["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
+/// The states of a rule; `store` has the enum, and a test holds them together.
+const RULE_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
+
+/// Gives the recorder the help text of every metric.
+pub(super) fn describe() {
+    for Metric { name, kind, unit, help, .. } in METRICS {
+        match (kind, unit) {
+            (Kind::Counter, None) => describe_counter!(*name, *help),
+            (Kind::Counter, Some(unit)) => describe_counter!(*name, *unit, *help),
+            (Kind::Gauge, None) => describe_gauge!(*name, *help),
+            (Kind::Gauge, Some(unit)) => describe_gauge!(*name, *unit, *help),
+            (Kind::Histogram, None) => describe_histogram!(*name, *help),
+            (Kind::Histogram, Some(unit)) => describe_histogram!(*name, *unit, *help),
+        }
+    }
+}
+
+impl Metric {
+    /// A handle to the counter with these labels, registered at 0.
+    pub(super) fn counter<V, const N: usize>(&self, labels: [(&'static str, V); N]) -> Counter
+    where
+        V: Into<SharedString> + Clone,
+    {
+        counter!(self.name, &labels)
+    }
+
+    /// A handle to the gauge with these labels.
+    pub(super) fn gauge<V, const N: usize>(&self, labels: [(&'static str, V); N]) -> Gauge
+    where
+        V: Into<SharedString> + Clone,
+    {
+        gauge!(self.name, &labels)
+    }
+
+    /// A handle to the histogram with these labels.
+    pub(super) fn histogram<V, const N: usize>(&self, labels: [(&'static str, V); N]) -> Histogram
+    where
+        V: Into<SharedString> + Clone,
+    {
+        histogram!(self.name, &labels)
+    }
+}
+
+/// No labels.
+pub(super) const PLAIN: [(&str, &str); 0] = [];
