@@ -71,6 +71,7 @@ fn every_kind() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
         Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
         Rejection::Admin(AdminError::Store(StoreError::Full(1))),
+        Rejection::Admin(AdminError::Overloaded),
         Rejection::Admin(AdminError::Broken),
         Rejection::Failed(Failure::NoInstance),
         Rejection::Failed(Failure::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
