@@ -87,7 +87,7 @@ fn is_same(group: &RuleGroup, stored: &StoredGroup) -> bool {
             .all(|(stored, rule)| matches!(stored, StoredRule::Alerting(stored) if stored == rule))
 }
 
-impl<W: World> Activation<'_, W> {
+impl<W: World> Reconcile<'_, W> {
     /// Takes the steps. If a refusal shows a limit, the rest is left to the next plan.
     pub(super) async fn apply(&mut self, plan: &Plan) -> Result<Applied, Stop> {
         self.groups = plan.observed.len() + plan.others;

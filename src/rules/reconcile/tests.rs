@@ -34,8 +34,8 @@ fn with(count: u32, groups: u8, rules_per_group: usize) -> Org {
     org
 }
 
-// Issue 11, section 2: 30 rules and one that Mimir refuses, half of them lost. The identifier changed
-// with each confirmation, because what was refused was tried again and planned with.
+// Issue 11, section 2: 30 rules and one that Mimir refuses, half of them lost. The ID changed with each
+// confirmation, because the refused rule was tried again and became part of the plan.
 #[test]
 fn a_refused_rule_does_not_change_what_is_confirmed() {
     for kind in [Kind::BadExpr, Kind::BadTemplate] {
@@ -57,9 +57,9 @@ fn a_refused_rule_does_not_change_what_is_confirmed() {
     }
 }
 
-// While a deletion is held Mimir evaluates what is switched off: `disabled` would say that it does not.
+// While a deletion is held, Mimir evaluates a disabled rule: `disabled` would say that it does not.
 #[test]
-fn a_rule_that_is_switched_off_is_pending_while_mimir_has_it() {
+fn a_disabled_rule_is_pending_while_mimir_has_it() {
     let mut org = with(10, 1, 20);
     (1..=8).for_each(|id| org.write(id, Row { kind: Kind::Disabled, ..good(0) }));
     assert_eq!(org.sync(), "held");
@@ -70,8 +70,8 @@ fn a_rule_that_is_switched_off_is_pending_while_mimir_has_it() {
     assert_eq!((org.names().len(), org.status(1)), (2, Some(RuleState::Disabled)));
 }
 
-// The same with three groups: what moves from one to another was taken out of the one and, because the
-// other was refused, not put into it; the plan after that was held.
+// The same with three groups. Seen: a rule that moved was removed from one group and, because the other
+// one was refused, not added there; the plan after that was held.
 #[test]
 fn a_confirmed_deletion_is_never_half_done() {
     let mut org = with(50, 1, 20);
@@ -88,19 +88,19 @@ fn a_confirmed_deletion_is_never_half_done() {
     assert!(org.interrupted().is_empty(), "{:?}", org.interrupted());
 }
 
-// A confirmation counts for a part of what it was about, and for no more.
+// A confirmation permits the rules that it is for, or some of them, and no others.
 #[test]
 fn a_confirmation_is_about_these_rules_and_no_others() {
     let mut org = with(12, 1, 20);
     (1..=6).for_each(|id| org.lose(id));
     assert_eq!(org.sync(), "held");
     org.confirm();
-    // One is lost that was not confirmed.
+    // A rule is lost that was not confirmed.
     org.lose(7);
     assert_eq!(org.sync(), "held");
     assert!(org.reason().contains("more than what was confirmed: A7"), "{}", org.reason());
     assert_eq!(org.names().len(), 12);
-    // It is back, and another that was confirmed too.
+    // It is back, and so is one that was confirmed.
     org.write(7, good(0));
     org.write(6, good(0));
     assert_eq!(org.sync(), "applied");
@@ -108,7 +108,7 @@ fn a_confirmation_is_about_these_rules_and_no_others() {
     org.check_statuses();
 }
 
-// Groups that exchange rules: for a moment both have both, even where they are full.
+// Groups that exchange rules: for a moment both have both rules, even if they are full.
 #[test]
 fn groups_that_exchange_rules_lose_none_in_between() {
     for room in [20, 2] {
@@ -126,9 +126,9 @@ fn groups_that_exchange_rules_lose_none_in_between() {
     }
 }
 
-// Whatever caused it: a status is compared with what Mimir has.
+// Whatever the cause: statuses are compared with what Mimir has.
 #[test]
-fn a_status_that_is_not_true_is_mended() {
+fn a_wrong_status_is_corrected() {
     let mut org = with(6, 2, 20);
     org.forge_status(99);
     org.lose_status(1);
@@ -139,7 +139,7 @@ fn a_status_that_is_not_true_is_mended() {
     assert!(org.status(99).is_none(), "there is no such rule in Mimir");
 }
 
-// While a deletion is held, nothing is written; a group that somebody deletes meanwhile is not live.
+// While a deletion is held, nothing is written. A group that somebody deletes meanwhile is not live.
 #[test]
 fn what_somebody_deletes_in_mimir_while_a_deletion_is_held_is_not_live() {
     let mut org = with(8, 2, 20);
@@ -152,10 +152,10 @@ fn what_somebody_deletes_in_mimir_while_a_deletion_is_held_is_not_live() {
     org.check_statuses();
 }
 
-// A move that is broken off leaves the old version behind. The row is there, and so is its rule: nothing
-// vanishes, and nothing waits for an administrator, whatever has changed with the move.
+// An interrupted move leaves the old version behind. The row and its rule are both there, so deleting the
+// old version is no loss and is not held, whatever changed with the move.
 #[test]
-fn a_version_that_a_broken_off_move_has_left_behind_is_no_rule_that_vanishes() {
+fn the_old_version_of_an_interrupted_move_is_no_lost_rule() {
     for fault in [Fault::Busy, Fault::BusyButDone] {
         for is_restarted in [false, true] {
             for (interval, version) in [(1, 0), (0, 1), (1, 1)] {
@@ -179,10 +179,10 @@ fn a_version_that_a_broken_off_move_has_left_behind_is_no_rule_that_vanishes() {
     }
 }
 
-// The same, and the rows are edited again or deleted before the next attempt: what the statuses know of
-// both versions explains both.
+// The same, and the rows are edited again or deleted before the next attempt: the statuses know both
+// versions.
 #[test]
-fn what_was_left_behind_is_known_when_its_row_changes_again() {
+fn an_old_version_is_recognised_after_its_row_changes_again() {
     for fault in [Fault::Busy, Fault::BusyButDone] {
         for (at, is_deleted) in [(0, false), (1, false), (0, true), (1, true)] {
             let mut org = with(8, 1, 4);
@@ -206,8 +206,8 @@ fn what_was_left_behind_is_known_when_its_row_changes_again() {
     }
 }
 
-// Rules that have no room any more, and whose deletion is held: Mimir evaluates them as their rows say
-// until then, even where a status was lost.
+// Rules that exceed the limits and whose deletion is held: Mimir evaluates them as their rows say until it
+// is confirmed, even if a status was lost.
 #[test]
 fn what_is_over_the_limit_is_live_until_its_deletion_is_confirmed() {
     let limits = RulerLimits { rules_per_group: Some(20), groups: Some(2) };
@@ -238,7 +238,7 @@ enum Op {
     LoseStatus(u32),
     ForgeStatus(u32),
     Confirm,
-    /// The n-th write from now on goes wrong.
+    /// The n-th write from now on fails.
     Fail(usize, Fault),
     Restart,
     Sync,
@@ -309,9 +309,9 @@ proptest! {
     // PROPTEST_CASES asks for more.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
-    // Any mix of refused, lost, deleted and moved rules, of failures and deaths: once it is quiet, a
-    // status says live if and only if Mimir has the rule; after a confirmation exactly what was confirmed
-    // is gone; and no rule that stays was at any time in no group.
+    // Any mix of refused, lost, deleted and moved rules, failures and lost leases: after the last failure a
+    // status says live if and only if Mimir has the rule; after a confirmation exactly the confirmed rules
+    // are gone; and a rule that stays was always in some group.
     #[test]
     fn after_a_confirmation_exactly_what_was_confirmed_is_gone_and_live_is_in_mimir(
         before in proptest::collection::vec((1_u32..14, any_row()), 0..14),
@@ -338,14 +338,14 @@ proptest! {
             prop_assert_eq!(org.full_resync(), "applied", "held again: {}", org.reason());
             org.check_statuses();
             let left = org.names();
-            // What the database does not know is a version and no row's rule: a process that dies between
-            // a write and its status leaves one that is recorded nowhere, and when the row is edited
-            // before the next attempt only the alert's name is left of it, which proves nothing. So
-            // what is confirmed is that this version goes, and the row's rule of its name stays.
+            // An unknown rule is a version and no row's rule: a process that dies between a write and its
+            // status leaves a version that is recorded nowhere, and if the row is edited before the next
+            // attempt, only the alert's name is left of it, which proves nothing. So the confirmation is
+            // for this version, and the row's rule of the same name stays.
             prop_assert!(unknown.is_disjoint(&org.versions()));
             held.retain(|name| known.contains(name) || !left.contains(name));
             let gone: BTreeSet<String> = there.difference(&left).cloned().collect();
-            // What Mimir refuses is found out by writing it.
+            // Only a write shows what Mimir refuses.
             let refused = org.refused_names();
             let unrefused = |names: &BTreeSet<String>| -> BTreeSet<String> {
                 names.difference(&refused).cloned().collect()
@@ -357,7 +357,7 @@ proptest! {
         prop_assert!(org.interrupted().is_empty(), "{:?}", org.interrupted());
     }
 
-    // With a limit on groups some rules have no room; what is told of each is still true.
+    // With a limit on groups some rules have no room. Their statuses are still true.
     #[test]
     fn within_a_limit_on_groups_live_is_in_mimir(
         before in proptest::collection::vec((1_u32..14, any_row()), 0..14),

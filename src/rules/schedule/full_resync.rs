@@ -280,10 +280,6 @@ impl FullResync {
         self.run.as_ref().map_or(0, |run| run.outstanding.len())
     }
 
-    pub(crate) fn hold(&self) -> Option<&GuardHeld> {
-        self.hold.as_ref()
-    }
-
     /// What the guard looks at when a trigger leads to a reconcile.
     pub(crate) fn watch(&self, organisation: &OrganisationId, live: usize) -> Watch {
         let small = self.window.small_left(live, &self.guard);
