@@ -7,30 +7,29 @@ use crate::mimir::expression::{ExpressionLimits, Scanner};
 
 /// The largest width and precision.
 const MOST_WIDTH: u64 = 100;
-/// What a number may be, by `%f`.
+/// The longest number, by `%f`.
 const WIDEST_NUMBER: u64 = 340;
-/// What `fmt` says of an argument that does not fit its verb, beside the argument.
+/// What `fmt` prints besides an argument that does not fit its verb.
 const COMPLAINT: u64 = 64;
 
-/// A verb of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verb {
     letter: char,
-    /// Nothing between `%` and the verb.
+    /// There is nothing between `%` and the verb.
     is_plain: bool,
-    /// Width and precision.
+    /// The sum of width and precision.
     padding: u64,
 }
 
-/// What `printf` gives.
+/// The longest result of `printf`.
 pub(super) fn printf(arguments: &[Value]) -> Result<Value, String> {
     let Some((format, rest)) = arguments.split_first() else {
         return Err("\"printf\" needs a format".to_owned());
     };
     let Some(format) = &format.constant else {
-        return Err("a format must be a text that stands in the template".to_owned());
+        return Err("a format must be a string in the template".to_owned());
     };
-    // Any verb may be given any argument, by its index.
+    // By its index, any verb may take any argument.
     let longest = rest.iter().map(|argument| argument.bytes).max().unwrap_or(0);
     let is_indexed = format.contains("%[");
     let mut bytes = format.len() as u64;
@@ -53,7 +52,7 @@ pub(super) fn printf(arguments: &[Value]) -> Result<Value, String> {
             }
         }
     }
-    // What is left over is told, too.
+    // Extra arguments are printed, too.
     for extra in arguments {
         bytes = bytes.saturating_add(extra.bytes).saturating_add(COMPLAINT);
         template.expression = None;
@@ -61,12 +60,12 @@ pub(super) fn printf(arguments: &[Value]) -> Result<Value, String> {
     Ok(Value { expression: template.expression.map(Rc::from), ..Value::text(bytes) })
 }
 
-/// Stands for a number: of the same kind for the lexer, but in no duration and no `topk(N, …)`, where
-/// its size would matter.
+/// Stands for a number. It is one for the lexer, but not in a duration or `topk(N, …)`, where its size
+/// would matter.
 const SOME_NUMBER: &str = "0e0";
 
-/// The format with constants in place of what cannot change the structure of an expression: what
-/// `%q` writes is one string of `PromQL`, if it stands in no string itself, and a number is a number.
+/// The format with constants for what cannot change the structure of an expression: `%q` writes one
+/// `PromQL` string, if it is not inside of a string itself, and a number is a number.
 struct Template {
     expression: Option<String>,
     scanner: Scanner,
@@ -74,7 +73,7 @@ struct Template {
 
 impl Template {
     fn new() -> Self {
-        // Only where strings are is asked here.
+        // This only finds the strings.
         let limits = ExpressionLimits {
             bytes: usize::MAX,
             depth: usize::MAX,
@@ -150,7 +149,7 @@ fn parts(format: &str) -> impl Iterator<Item = Result<Part<'_>, String>> {
 /// The sum of all numbers between `%` and the verb.
 fn padding(flags: &str) -> Result<u64, String> {
     if flags.contains('*') {
-        return Err("a width must be a number that stands in the format, not *".to_owned());
+        return Err("a width must be a number in the format, not *".to_owned());
     }
     let mut sum = 0;
     for number in flags.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {

@@ -1,32 +1,31 @@
-//! The functions of Prometheus' templates (`template/template.go`) and of Go's `text/template`: what
-//! the longest is that each can give.
+//! The functions of Prometheus' templates (`template/template.go`) and of Go's `text/template`, with the
+//! longest result that each can return.
 
 use super::cost::{LABEL, NUMBER, SAMPLE, Shape, VALUE, Value};
 use super::format;
 use crate::mimir::expression::Pattern;
 
-/// What a call gives and costs.
 pub(super) struct Called {
     pub(super) value: Value,
-    /// What it costs beyond its value, in bytes that could have been produced instead.
+    /// Its cost beyond the value, in bytes that could be produced instead.
     pub(super) work: u64,
 }
 
-/// A call, if that is a function and has a bound.
+/// An error if there is no such function, or its result has no bound.
 pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
     let bytes = arguments.iter().fold(0, |sum: u64, argument| sum.saturating_add(argument.bytes));
     let times = |factor: u64| Value::text(bytes.saturating_mul(factor).saturating_add(NUMBER));
     let last = arguments.last();
     let mut work = 0;
     let value = match name {
-        // One of the arguments is the value.
+        // The value is one of the arguments.
         "and" | "or" => {
             let values = arguments.iter().cloned().reduce(|one, other| one.or(&other));
             values.ok_or_else(|| format!("{name:?} needs arguments"))?
         }
         "not" | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "len" | "now" | "parseDuration"
         | "toDuration" | "value" => {
-            // The value of a sample may be a histogram, which is read as it stands.
+            // The value of a sample may be a histogram, which is printed as it is.
             if name == "value" { Value::new(Shape::Number, VALUE) } else { Value::number() }
         }
         "humanize" | "humanize1024" | "humanizeDuration" | "humanizePercentage"
@@ -35,7 +34,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         "first" => Value::new(Shape::Sample, SAMPLE),
         "sortByLabel" => match last {
             Some(series) if series.shape == Shape::Series => series.clone(),
-            _ => return Err("\"sortByLabel\" sorts the result of a query".to_owned()),
+            _ => return Err("\"sortByLabel\" takes the result of a query".to_owned()),
         },
         "label" | "strvalue" | "pathPrefix" | "externalURL" => Value::text(LABEL),
         "index" => match arguments.first().map(|first| first.shape) {
@@ -51,7 +50,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
         },
         "args" => Value::new(Shape::Any, bytes.saturating_add(arguments.len() as u64 * 16)),
         "safeHtml" | "stripPort" | "stripDomain" => times(1),
-        // Each character becomes one other, of three bytes for two at the most: "Ⱥ" -> "ⱥ".
+        // Each character becomes another one, of at most three bytes for two: "Ⱥ" -> "ⱥ".
         "title" | "toUpper" | "toLower" => times(2),
         "urlquery" | "urlQueryEscape" => times(3),
         "html" => times(5),
@@ -69,29 +68,29 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
                 return Err("\"reReplaceAll\" takes a pattern, a replacement and a text".to_owned());
             };
             work = matching(arguments, last)?;
-            // At each place at most one match, and each reference of the replacement repeats what was
-            // matched, all matches together being no longer than the text.
+            // There is at most one match at each position. Each reference in the replacement repeats a
+            // match, and all matches together are no longer than the text.
             let (text, replacement) = (text.bytes, replacement.bytes);
             let replaced = text.saturating_add(1).saturating_mul(replacement);
             Value::text(replaced.saturating_add(replacement / 2 * text).saturating_add(text))
         }
-        _ => return Err(format!("there is no function {name:?} in alert rules")),
+        _ => return Err(format!("unknown function {name:?}")),
     };
     Ok(Called { value, work })
 }
 
-/// The most that a pattern may be, counted repetitions written out.
+/// The largest pattern, with counted repetitions expanded.
 const MOST_WEIGHT: u64 = 8 << 10;
 
-/// What a match costs. Go's regular expressions take time in proportion to pattern times text, after
-/// counted repetitions such as `{3}` have been written out.
+/// The cost of a match. Go's regular expressions take time in proportion to pattern times text, with
+/// counted repetitions such as `{3}` expanded.
 fn matching(arguments: &[Value], text: Option<&Value>) -> Result<u64, String> {
     let pattern = arguments.first().and_then(|pattern| pattern.constant.as_deref());
-    let pattern = pattern.ok_or("a pattern must be a text that stands in the template")?;
+    let pattern = pattern.ok_or("a pattern must be a string in the template")?;
     let weight = Pattern::weight(pattern);
     if weight > MOST_WEIGHT {
         return Err("the pattern is too large; shorten it or its repetitions".to_owned());
     }
-    // A step of the matcher is cheaper than a byte that is produced.
+    // A step of the matcher is cheaper than a produced byte.
     Ok(text.map_or(0, |text| text.bytes).saturating_mul(weight) / 64)
 }

@@ -1,12 +1,10 @@
-//! Tokens, as Go's `text/template/parse` cuts them.
+//! Splits a template into tokens as Go's `text/template/parse` does.
 
 use super::Fault;
 
-/// What begins an action.
 pub(super) const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
 
-/// A token of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token<'a> {
     /// A keyword or a function.
@@ -31,25 +29,23 @@ pub(super) enum Token<'a> {
     Comma,
 }
 
-/// A token, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Spanned<'a> {
     pub(super) token: Token<'a>,
     pub(super) at: usize,
-    /// Whether white space stands before it: `.a.b` is one operand, `.a .b` are two.
+    /// Whether white space precedes it: `.a.b` is one operand, `.a .b` are two.
     pub(super) spaced: bool,
 }
 
-/// A piece of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece<'a> {
-    /// Text as it is, so many bytes.
+    /// Plain text, by its length in bytes.
     Text(usize),
-    /// What stands between `{{` and `}}`.
+    /// The tokens between `{{` and `}}`.
     Action(Vec<Spanned<'a>>, usize),
 }
 
-/// Cuts a template. What Go would trim away is counted as text.
+/// Text that Go would trim counts as text.
 pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Fault> {
     let mut pieces = Vec::new();
     let mut at = 0;
@@ -102,7 +98,7 @@ impl<'a> Lexer<'a> {
         &self.text[self.at..]
     }
 
-    /// Where the action's end is over, if it ends here.
+    /// The position after the end of the action, if it ends here.
     fn close(&self) -> Option<usize> {
         let rest = self.rest();
         if rest.starts_with(CLOSE) {
@@ -115,8 +111,9 @@ impl<'a> Lexer<'a> {
     fn comment(&mut self, begun: usize) -> Result<usize, Fault> {
         let end = self.rest().find("*/");
         self.at +=
-            end.ok_or_else(|| Fault::new(begun, "the comment does not end; write */}}"))? + 2;
-        self.close().ok_or_else(|| Fault::new(begun, "a comment must fill its action: {{/* … */}}"))
+            end.ok_or_else(|| Fault::new(begun, "the comment is not closed; write */}}"))? + 2;
+        self.close()
+            .ok_or_else(|| Fault::new(begun, "a comment must be the whole action: {{/* … */}}"))
     }
 
     fn action(&mut self, begun: usize) -> Result<Vec<Spanned<'a>>, Fault> {
@@ -129,7 +126,7 @@ impl<'a> Lexer<'a> {
             }
             let at = self.at;
             let Some(c) = self.rest().chars().next() else {
-                return Err(Fault::new(begun, "the action does not end; write }}"));
+                return Err(Fault::new(begun, "the action is not closed; write }}"));
             };
             if c.is_ascii() && is_space(c as u8) {
                 self.at += 1;
@@ -166,9 +163,9 @@ impl<'a> Lexer<'a> {
             '`' => {
                 let inside = &self.rest()[1..];
                 let end = inside.find('`');
-                let end = end.ok_or_else(|| Fault::new(begun, "the string does not end"))?;
+                let end = end.ok_or_else(|| Fault::new(begun, "the string is not closed"))?;
                 self.at += end + 2;
-                // As Go reads source text.
+                // As in Go source.
                 Ok(Token::Text(inside[..end].replace('\r', "")))
             }
             '$' => {
@@ -196,7 +193,7 @@ impl<'a> Lexer<'a> {
         word
     }
 
-    /// Whatever looks like one: Mimir knows which are.
+    /// Anything that looks like a number; Mimir checks it.
     fn number(&mut self) {
         let mut before = None;
         for c in self.rest().chars() {
@@ -210,7 +207,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A string or a character, with Go's escapes.
+    /// Reads a string or a character with Go's escapes.
     fn quoted(&mut self, quote: char) -> Result<Token<'a>, Fault> {
         let begun = self.at;
         self.at += 1;
@@ -218,7 +215,7 @@ impl<'a> Lexer<'a> {
         loop {
             let c = match self.rest().chars().next() {
                 Some(c) if c != '\n' => c,
-                _ => return Err(Fault::new(begun, "the string does not end in its line")),
+                _ => return Err(Fault::new(begun, "the string is not closed on its line")),
             };
             self.at += c.len_utf8();
             if c == quote {
@@ -226,7 +223,10 @@ impl<'a> Lexer<'a> {
             }
             if c == '\\' {
                 self.escape(&mut decoded).ok_or_else(|| {
-                    Fault::new(begun, "the string has a backslash that escapes nothing; write \\\\")
+                    Fault::new(
+                        begun,
+                        "the string has an invalid escape; write \\\\ for a backslash",
+                    )
                 })?;
             } else {
                 decoded.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());

@@ -1,12 +1,11 @@
-//! Tokens become a tree.
+//! Parses tokens into a tree.
 
 use super::lexer::{Piece, Spanned, Token, pieces};
 use super::{Fault, MAX_DEPTH};
 
-/// A part of a template.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
-    /// Text as it is, so many bytes.
+    /// Plain text, by its length in bytes.
     Text(usize),
     /// `{{ pipeline }}`
     Print(Pipeline<'a>),
@@ -14,7 +13,6 @@ pub(super) enum Node<'a> {
     Block { kind: Kind, pipeline: Pipeline<'a>, body: Vec<Node<'a>>, otherwise: Vec<Node<'a>> },
 }
 
-/// What a block does with its pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     If,
@@ -22,18 +20,18 @@ pub(super) enum Kind {
     Range,
 }
 
-/// Commands, each of which gets what the one before gives as its last argument.
+/// Commands. Each gets the result of the one before as its last argument.
 #[derive(Debug)]
 pub(super) struct Pipeline<'a> {
-    /// The variables that get its value, without `$`; two only in a `range`.
+    /// The variables that it sets, without `$`; two only in a `range`.
     pub(super) variables: Vec<&'a str>,
-    /// Whether they are new.
+    /// Whether it declares them.
     pub(super) declares: bool,
     pub(super) commands: Vec<Vec<Operand<'a>>>,
     pub(super) at: usize,
 }
 
-/// A term and the fields that are taken of it.
+/// A term, and fields of it.
 #[derive(Debug)]
 pub(super) struct Operand<'a> {
     pub(super) term: Term<'a>,
@@ -52,23 +50,22 @@ pub(super) enum Term<'a> {
     Nested(Box<Pipeline<'a>>),
 }
 
-/// Reads a template.
 pub(super) fn parse(text: &str) -> Result<Vec<Node<'_>>, Fault> {
     let mut parser = Parser { pieces: pieces(text)?.into_iter() };
     let (nodes, end) = parser.block(0, false)?;
     match end {
         End::Text => Ok(nodes),
         End::Block(at) | End::Else(at, _) => {
-            Err(Fault::new(at, "\"end\" or \"else\" without a block before it"))
+            Err(Fault::new(at, "\"end\" or \"else\" without a block"))
         }
     }
 }
 
-/// What ended a block.
+/// How a block ended.
 enum End<'a> {
     Text,
     Block(usize),
-    /// With what stands after it.
+    /// With the tokens of its action.
     Else(usize, Vec<Spanned<'a>>),
 }
 
@@ -96,7 +93,7 @@ impl<'a> Parser<'a> {
                 "else" => return Ok((nodes, End::Else(at, tokens))),
                 "break" | "continue" if tokens.len() == 1 && in_range => {}
                 "break" | "continue" | "end" => {
-                    return Err(Fault::new(at, format!("{word:?} does not belong here")));
+                    return Err(Fault::new(at, format!("{word:?} is not allowed here")));
                 }
                 "define" | "template" | "block" => {
                     let reason = format!(
@@ -114,7 +111,7 @@ impl<'a> Parser<'a> {
         Ok((nodes, End::Text))
     }
 
-    /// A block from its keyword on.
+    /// Reads a block, from its keyword.
     fn controlled(
         &mut self,
         mut tokens: Vec<Spanned<'a>>,
@@ -132,7 +129,7 @@ impl<'a> Parser<'a> {
         };
         tokens.remove(0);
         let pipeline = pipeline(tokens, at, kind == Kind::Range)?;
-        let unended = || Fault::new(at, "the block has no end; write {{ end }}");
+        let unended = || Fault::new(at, "the block is not closed; write {{ end }}");
         let (body, end) = self.block(depth + 1, in_range || kind == Kind::Range)?;
         let otherwise = match end {
             End::Text => return Err(unended()),
@@ -145,17 +142,17 @@ impl<'a> Parser<'a> {
                         match end {
                             End::Block(_) => nodes,
                             End::Else(at, _) => {
-                                return Err(Fault::new(at, "a block has one \"else\" at most"));
+                                return Err(Fault::new(at, "a block has at most one \"else\""));
                             }
                             End::Text => return Err(unended()),
                         }
                     }
-                    // Its end is this block's, too.
+                    // One end closes both blocks.
                     Some(Token::Word("if" | "with")) => {
                         vec![self.controlled(tokens, at, depth + 1, in_range)?]
                     }
                     Some(_) => {
-                        return Err(Fault::new(at, "after \"else\" only an \"if\" can stand"));
+                        return Err(Fault::new(at, "only an \"if\" may follow \"else\""));
                     }
                 }
             }
@@ -169,14 +166,14 @@ fn pipeline(tokens: Vec<Spanned<'_>>, at: usize, in_range: bool) -> Result<Pipel
     let pipeline = Pipeline::read(&mut tokens, at, in_range, 0)?;
     match tokens.next() {
         None => Ok(pipeline),
-        Some(extra) => Err(Fault::new(extra.at, "the parenthesis closes nothing")),
+        Some(extra) => Err(Fault::new(extra.at, "unmatched closing parenthesis")),
     }
 }
 
 type Tokens<'a> = std::vec::IntoIter<Spanned<'a>>;
 
 impl<'a> Pipeline<'a> {
-    /// Reads to the end or to a closing parenthesis, which is left.
+    /// Reads up to the end or a closing parenthesis, which is not consumed.
     fn read(
         tokens: &mut Tokens<'a>,
         at: usize,
@@ -193,7 +190,7 @@ impl<'a> Pipeline<'a> {
         let mut commands: Vec<Vec<Operand<'a>>> = vec![Vec::new()];
         while tokens.as_slice().first().is_some_and(|next| next.token != Token::Close) {
             let Some(next) = tokens.next() else { break };
-            let missing = || Fault::new(next.at, "something is missing here");
+            let missing = || Fault::new(next.at, "a command is missing here");
             let command = commands.last_mut().ok_or_else(missing)?;
             if next.token == Token::Pipe {
                 if command.is_empty() {
@@ -223,12 +220,12 @@ impl<'a> Pipeline<'a> {
                     }
                     Term::Nested(Box::new(nested))
                 }
-                _ => return Err(Fault::new(at, "this does not belong here")),
+                _ => return Err(Fault::new(at, "this is not allowed here")),
             };
             command.push(Operand { term, fields: Vec::new(), at });
         }
         if commands.last().is_none_or(Vec::is_empty) {
-            return Err(Fault::new(at, "the action says nothing; write a value, such as $value"));
+            return Err(Fault::new(at, "the action is empty; write a value, such as $value"));
         }
         Ok(Self { variables, declares, commands, at })
     }
@@ -248,7 +245,7 @@ fn variables<'a>(tokens: &mut Tokens<'a>, in_range: bool) -> Result<(Vec<&'a str
     for _ in 0..2 * count {
         let Some(next) = tokens.next() else { break };
         if count == 2 && !in_range {
-            return Err(Fault::new(next.at, "only a \"range\" gives two variables"));
+            return Err(Fault::new(next.at, "only a \"range\" sets two variables"));
         }
         if let Token::Variable(name) = next.token {
             variables.push(name);
