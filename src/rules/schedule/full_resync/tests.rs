@@ -84,6 +84,8 @@ struct World {
     is_due: bool,
     finished: usize,
     log: Vec<String>,
+    /// A fault that is put into the machine after every event.
+    fault: fn(&mut FullResync),
 }
 
 fn members(mask: u8) -> impl Iterator<Item = OrganisationId> {
@@ -116,6 +118,7 @@ impl World {
             is_due: false,
             finished: 0,
             log: Vec::new(),
+            fault: |_| {},
         }
     }
 
@@ -133,7 +136,7 @@ impl World {
                 self.answer(org(number % ORGANISATIONS), None, answer, by_confirmation);
             }
             Step::LeaderChange => {
-                assert!(self.machine.on(Event::LeadershipEnded).is_empty());
+                assert!(self.deliver(Event::LeadershipEnded).is_empty());
                 // Whatever still arrives has no effect.
                 for event in [
                     Event::Due,
@@ -145,7 +148,8 @@ impl World {
                         gone: vec![(org(0), 1)],
                     },
                 ] {
-                    assert!(self.machine.on(event).is_empty(), "{:#?}", self.log);
+                    let commands = self.deliver(event);
+                    assert!(commands.is_empty(), "acts without the leadership: {commands:?}");
                 }
                 let (hold, held) = (self.machine.hold.clone(), self.machine.held.clone());
                 self.machine =
@@ -299,8 +303,14 @@ impl World {
         }));
     }
 
-    fn send(&mut self, event: Event) {
+    fn deliver(&mut self, event: Event) -> Vec<Command> {
         let commands = self.machine.on(event);
+        (self.fault)(&mut self.machine);
+        commands
+    }
+
+    fn send(&mut self, event: Event) {
+        let commands = self.deliver(event);
         for command in commands {
             self.log.push(format!("    {command:?}"));
             self.check(command);
@@ -469,21 +479,69 @@ proptest! {
     fn nothing_is_deleted_before_everything_was_read_and_it_always_ends(
         steps in proptest::collection::vec(any_step(), 0..80),
     ) {
-        let mut world = World::new();
-        world.send(Event::Ready);
-        for step in steps {
-            world.step(step);
+        run(steps, |_| {});
+    }
+}
+
+fn run(steps: Vec<Step>, fault: fn(&mut FullResync)) {
+    let mut world = World { fault, ..World::new() };
+    world.send(Event::Ready);
+    for step in steps {
+        world.step(step);
+    }
+    // An honest environment brings it to its end, and every request is answered.
+    let finished = world.finished;
+    for _ in 0..200 {
+        if world.finished > finished && world.asked.is_empty() {
+            break;
         }
-        // An honest environment brings it to its end, and every request is answered.
-        let finished = world.finished;
-        for _ in 0..200 {
-            if world.finished > finished && world.asked.is_empty() {
-                break;
-            }
-            prop_assert!(world.honest(), "stuck: {:#?}", world.log);
-        }
-        prop_assert!(world.finished > finished, "does not end: {:#?}", world.log);
-        prop_assert!(world.asked.is_empty(), "unanswered: {:#?}", world.log);
+        assert!(world.honest(), "stuck: {:#?}", world.log);
+    }
+    assert!(world.finished > finished, "does not end: {:#?}", world.log);
+    assert!(world.asked.is_empty(), "unanswered: {:#?}", world.log);
+}
+
+// The checks find each of these faults, so they would find a change that makes one of them.
+#[test]
+fn the_checks_find_a_machine_that_deletes_too_early() {
+    type Fault = fn(&mut FullResync);
+    let faults: [(&str, Fault, &str); 5] = [
+        (
+            "does not wait for tenants",
+            |machine| drop(machine.run.as_mut().map(|run| run.outstanding.clear())),
+            "answered",
+        ),
+        (
+            "counts what was not read as read",
+            |machine| drop(machine.run.as_mut().map(|run| run.unread.clear())),
+            "",
+        ),
+        (
+            "forgets that the reading failed",
+            |machine| drop(machine.run.as_mut().map(|run| run.problem = None)),
+            "",
+        ),
+        ("goes on without the leadership", |machine| machine.is_leader = true, "leadership"),
+        ("forgets what is held", |machine| machine.held.clear(), ""),
+    ];
+    for (what, fault, words) in faults {
+        let config = ProptestConfig {
+            cases: 2000,
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..ProptestConfig::default()
+        };
+        let steps = proptest::collection::vec(any_step(), 0..80);
+        let found = proptest::test_runner::TestRunner::new(config).run(&steps, |steps| {
+            run(steps, fault);
+            Ok(())
+        });
+        let Err(proptest::test_runner::TestError::Fail(reason, _)) = found else {
+            panic!("a machine that {what} is not found: {found:?}");
+        };
+        let reason = reason.message().lines().next().unwrap_or_default().to_owned();
+        println!("a machine that {what}: {reason}");
+        assert!(reason.contains(words), "{what}: {reason}");
     }
 }
 
