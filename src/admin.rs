@@ -30,7 +30,7 @@ use crate::authn::Proof;
 use crate::authz::{AdminGrant, Authorizer};
 use crate::clock::Clock;
 use crate::route::admin as path;
-use crate::rules::{Desk, Engine};
+use crate::rules::{AdminExecutor, Reconciler};
 use crate::store::Store;
 
 pub use audit::Action;
@@ -46,7 +46,7 @@ pub struct Admin {
 /// What the handlers work with.
 struct AdminContext {
     store: Option<Store>,
-    rules: Option<Arc<Desk>>,
+    rules: Option<Arc<AdminExecutor>>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
 }
@@ -60,7 +60,7 @@ impl Admin {
     /// not synced none of those either.
     pub fn new(
         store: Option<Store>,
-        rules: Option<Arc<Desk>>,
+        rules: Option<Arc<AdminExecutor>>,
         authorizer: Arc<Authorizer>,
         clock: Clock,
     ) -> Self {
@@ -116,11 +116,11 @@ impl AdminContext {
         self.store.as_ref().ok_or(AdminError::NoDatabase)
     }
 
-    fn rules(&self) -> Result<&Engine, AdminError> {
-        Ok(self.desk()?.engine())
+    fn rules(&self) -> Result<&Reconciler, AdminError> {
+        Ok(self.admin_executor()?.reconciler())
     }
 
-    fn desk(&self) -> Result<&Desk, AdminError> {
+    fn admin_executor(&self) -> Result<&AdminExecutor, AdminError> {
         self.rules.as_deref().ok_or(AdminError::NoRules)
     }
 }

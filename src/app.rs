@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::record::AccessLog;
-use crate::rules::Desk;
+use crate::rules::AdminExecutor;
 use crate::store::Feed;
 use crate::telemetry::{Logging, Metrics, install_recorder};
 
@@ -80,13 +80,14 @@ pub fn serve(config: &Config) -> io::Result<()> {
             Some(database) if config.rules.enabled => Some(Rules::new(config, database, &clock)?),
             _ => None,
         };
-        let desk = rules.as_ref().map(|rules| Arc::clone(&rules.desk));
-        let shared = Shared::new(config, &logging, clock, database.as_ref(), desk, metrics);
+        let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
+        let shared =
+            Shared::new(config, &logging, clock, database.as_ref(), admin_executor, metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
-            let hints = rules.as_ref().map(|rules| Arc::clone(&rules.hints));
-            database.run(hints, &background, &cancelled);
+            let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
+            database.run(triggers, &background, &cancelled);
         }
         if let Some(rules) = rules {
             rules.run(&background, &cancelled)?;
@@ -164,7 +165,7 @@ impl Shared {
         logging: &Logging,
         clock: Clock,
         database: Option<&Database>,
-        rules: Option<Arc<Desk>>,
+        rules: Option<Arc<AdminExecutor>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));

@@ -1,93 +1,158 @@
-//! Alert rules: rows of `alert_rule` become groups in Mimir's ruler, tenant by tenant.
+//! Alert rules: rows of `alert_rule` in Postgres become rule groups in Mimir's ruler.
 //!
-//! Everything turns on the *activation* of a tenant ([`activation`]): its rows are read, Mimir is
-//! asked what it has, and the difference is applied. It takes no input. A notification, a webhook,
-//! an administrator's call and the clock are all only *hints* that say whom to look at; a lost hint
-//! costs time, a false one a look.
+//! # The shape of it
 //!
-//! The way of a rule:
+//! Rules are *desired* in Postgres and *observed* in Mimir, and neither side can be trusted to tell us
+//! about every change. So this is a reconciler and not a pipeline of events: again and again it reads
+//! both sides of one tenant and writes the difference. Nothing is derived from what was done before. A
+//! lost notification, a crash between two writes and a group that somebody deleted by hand are all
+//! repaired by the same code that handles the ordinary change.
 //!
-//! 1. [`alert_rule`]: a row is parsed into an [`AlertRule`], or refused with reasons for its author.
-//! 2. [`mod@desired`] (pure): rules become groups, within the tenant's limits, such that adding one moves
-//!    as few others as possible.
-//! 3. [`mod@diff`] (pure): groups that should be against groups that are, by meaning and not by text,
-//!    and the steps that Mimir will take in their order.
-//! 4. [`guard`] (pure): does more vanish than anybody can have meant?
-//! 5. [`activation`] applies the steps. Mimir alone says what is valid; a rule that it names goes
-//!    into quarantine, and the rest goes live.
-//! 6. [`outcome`] and [`statuses`] (pure) say what has become of each rule, [`ledger`] writes it down.
+//! The dependencies of the folders go downwards only:
 //!
-//! One copy of the proxy at a time does this: [`leader`] holds a lock in Postgres, [`lease`] is what
-//! every write asks for. Its [`term`] decides whom to look at and when, with a [`survey`] of
-//! everything now and then.
+//! ```text
+//! schedule    all tenants: the scheduler, the work queue, the full resync, triggers
+//!    |
+//! reconcile   one tenant: read, plan, ask the guard, write, report; and the preview of that
+//!    |
+//! plan        pure: desired groups, the diff, which rules would be deleted, the deletion guard
+//!    |
+//! status      statuses and outcomes, and the writer that brings them to the database
+//!    |
+//! election    the leader, and the lease that every write asks for
+//! spec        pure: a row becomes a rule, or is refused with reasons for its author
+//! ```
 //!
-//! Invariants: only the configured namespace is touched, in a tenant that the organisation's own name
-//! gives; a reading that fails, or that makes too much vanish, deletes nothing; tenants do not wait
-//! for one another.
+//! # Triggers
+//!
+//! Notifications of Postgres, webhooks, requested syncs and the timer are all *triggers*
+//! ([`schedule::triggers`]). A trigger names organisations and carries nothing else, in particular no
+//! rows: what a trigger says may be late, forged, or lost, and what it names is read from the database
+//! anyway. So a false trigger costs a reconcile that changes nothing, and a lost one costs time, at most
+//! until the next full resync. Anybody may name organisations that do not exist; those are looked up in
+//! batches beside everything else.
+//!
+//! # Reconcile
+//!
+//! [`reconcile`] is the one function that changes a tenant. It takes no input but the organisation, it is
+//! idempotent, and it may end between any two writes. If rows and listing are the ones that agreed the
+//! last time, it ends at once; nearly all reconciles do.
+//!
+//! Only Mimir knows whether a rule is valid, and there is no dry run in its API. So writes are
+//! optimistic: a group is written, and if Mimir refuses it and names a rule, that rule goes into
+//! quarantine ([`reconcile::quarantine`]) and the rest of the group goes live. The alternative, to ask
+//! about each expression first, costs ten requests for each group of a cold start.
+//!
+//! # Full resync
+//!
+//! A new leader begins with a *full resync* ([`schedule::full_resync`]), and one follows every
+//! `reconcile_interval`: every tenant is reconciled, in two halves. In the first half nothing is deleted.
+//! Only when every organisation is accounted for, what would be deleted is judged as a whole, and the
+//! second half deletes it. The sequence is a pure state machine with property tests, because it is what
+//! stands between a database that lost its rows and the loss of everybody's alerts.
+//!
+//! # Leader, lease, fencing
+//!
+//! Mimir's ruler has no transactions and no fencing tokens; the last write wins. So one copy of the proxy
+//! writes at a time: the one that holds an advisory lock in Postgres ([`election::leader`]). A leader that
+//! is frozen keeps its connection, but not its session: Postgres ends a silent session after 4 seconds,
+//! and the lock with it. The leader's own lease ([`election::lease`]) is shorter, 2.5 seconds from the
+//! start of the last answered beat by its own clock, so it stops writing before another copy can start.
+//! What remains is a write that is on the wire when the lease ends; the organisations concerned are
+//! announced again, and the next leader reconciles them. See decision 11 for the alternatives.
+//!
+//! # The deletion guard
+//!
+//! A deleted row and a row that could not be read look alike. Deleting a rule whose row was lost silences
+//! an alert, and nobody notices; keeping a rule for too long is noticed and harmless. So deletions are
+//! judged by asymmetric rules ([`plan::guard`], decision 12): a row that was deleted on purpose leaves a
+//! *tombstone*, in the same transaction, and its rule goes at once. A live rule without row and without
+//! tombstone is *missing*, and a few of those are enough to hold the deletion until an administrator
+//! confirms it. Very large deletions are held in any case. A held deletion has an ID, which is a digest
+//! of the rules that it would delete: a confirmation is for these rules and no others.
+//!
+//! # Statuses
+//!
+//! Authors read in `alert_rule_status` what became of a rule. `live` means that Mimir evaluates it as the
+//! row says, and is derived from what Mimir has, not from what was planned ([`reconcile::report`]).
+//! Statuses also remember the hashes of the versions that Mimir has: Mimir's rules have no IDs, so this
+//! is how a rule is recognised after its row was edited ([`plan::vanishing`]).
+//!
+//! # What protects a tenant's alerts
+//!
+//! | rule | why | where |
+//! |---|---|---|
+//! | Only our namespace is touched, in the tenant that the organisation's ID gives. | Other tools manage groups, too. | The client has one namespace (`mimir::ruler`); the tenant comes from `Reconciler::tenant_of`. |
+//! | A failed or partial reading deletes nothing. | It looks like a deletion of everything. | Errors end a reconcile before the plan; a listing is parsed whole or not at all (`mimir::ruler`); `full_resync` accounts for each organisation. |
+//! | A missing row is not a deletion. | Restored backups, truncated tables, wrong databases. | `plan::guard`, fed by `plan::vanishing`; checked before every plan by `Reconcile::judge`. |
+//! | Nothing is deleted in a full resync before everything was read. | A fault may take a little from each tenant. | `schedule::full_resync`; `Mode::Deferring`. |
+//! | Deletions between full resyncs are counted together. | The same, but slowly. | `plan::overall::DeletionWindow`. |
+//! | A held deletion holds every write of its tenant. | Half a plan is no plan: a move could lose its rule. | `Reconcile::run`: the guard comes before `apply`. |
+//! | A confirmation permits exactly the rules that were shown. | More rules may be lost meanwhile. | `Vanishing::is_within`. |
+//! | A rule that stays is always in some group. | A gap resets `for`, and may resolve an alert. | `reconcile::apply`. |
+//! | An invalid rule does not block the others of its group. | One author's mistake is not another's outage. | `reconcile::quarantine`. |
+//! | Only the leader writes, and only within its lease. | Two writers undo each other. | `election::lease::Lease::during`, in `reconcile::writer`. |
+//! | After a change of the leader nothing is deleted by the old one's judgement. | What it read is out of date. | A new `FullResync`; answers carry a `ResyncId`. |
+//! | An organisation that is gone keeps its rules for a grace period. | It may come back. | `Scheduler::find_gone`; `schedule::job::purge` looks again. |
+//! | One tenant's load does not delay the others. | A mass edit is legitimate. | Rests and shares in `schedule::queue` and `Scheduler::start_jobs`; `AdminExecutor`. |
 
-mod activation;
-pub mod alert_rule;
-pub mod desired;
-pub mod desk;
-pub mod diff;
-pub mod engine;
-mod expressions;
-pub mod guard;
-pub mod hints;
-pub mod leader;
-pub mod lease;
-mod ledger;
-mod look;
-mod memory;
-mod outcome;
-mod overall;
+mod election;
 pub mod plan;
-pub mod preview;
-pub mod promql;
-pub mod refusal;
-mod requests;
-mod statuses;
-mod strangers;
-mod survey;
-pub mod template;
-mod tenants;
-mod term;
-mod trouble;
-mod vanishing;
-mod world;
-mod writer;
+mod reconcile;
+mod schedule;
+pub mod spec;
+mod status;
 
-pub use alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
-pub use desired::{Desired, DesiredGroup, desired};
-pub use desk::{Busy, Desk};
-pub use diff::{Diff, Step, Write, diff, differing_exprs, steps};
-pub use engine::Engine;
-pub use expressions::fault_of as expression_fault;
-pub use guard::{Removal, Verdict, judge, judge_overall};
-pub use hints::Hints;
-pub use leader::lead_forever;
-pub use plan::{ParsedRows, Plan, parse_rows};
-pub use preview::{GroupAction, GroupChange, Preview, PreviewError};
-pub use promql::warn as promql_warning;
-pub use refusal::Refusals;
-pub use vanishing::{name_some, stale_in_words};
+pub use plan::vanishing::{confirmation_text, name_some};
+pub use reconcile::expressions::fault_of as expression_fault;
+pub use reconcile::preview::{
+    AdminExecutor, GroupAction, GroupChange, Overloaded, Preview, PreviewError,
+};
+pub use reconcile::reconciler::Reconciler;
+pub use schedule::scheduler::RuleSync;
+pub use schedule::triggers::Triggers;
+pub use spec::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
+pub use spec::promql::warn as promql_warning;
+pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};
 
-use aws_lc_rs::digest::{SHA256, digest};
-
-/// The labels of metrics.
+/// The label values of metrics.
 pub fn metric_names() -> crate::telemetry::RuleMetricNames {
     crate::telemetry::RuleMetricNames {
-        outcomes: outcome::Outcome::LABELS.to_vec(),
+        outcomes: OutcomeKind::ALL.map(OutcomeKind::name).to_vec(),
         states: crate::store::RuleState::ALL.map(crate::store::RuleState::name).to_vec(),
     }
 }
 
-/// A short name for a text, the same everywhere: 64 bits of its SHA-256 in hexadecimal.
-fn digest_text(text: &str) -> String {
-    use std::fmt::Write as _;
-    let sum = digest(&SHA256, text.as_bytes());
-    sum.as_ref().iter().take(8).fold(String::new(), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    })
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// From the bottom to the top.
+    const FOLDERS: [&str; 6] = ["spec", "election", "status", "plan", "reconcile", "schedule"];
+
+    fn imports(folder: &str) -> Vec<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules");
+        let mut files = vec![root.join(format!("{folder}.rs"))];
+        let mut folders = vec![root.join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        let text = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+        let text = text.collect::<Vec<_>>().join("\n");
+        let paths = text.split("crate::rules::").skip(1);
+        paths.map(|rest| rest.split([':', ';', '{']).next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn folders_depend_downwards_only() {
+        for (at, folder) in FOLDERS.iter().enumerate() {
+            for import in imports(folder) {
+                let target = FOLDERS.iter().position(|name| *name == import);
+                assert!(target.is_some_and(|target| target <= at), "{folder} imports {import}");
+            }
+        }
+    }
 }

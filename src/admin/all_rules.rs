@@ -8,18 +8,18 @@ use axum::extract::State;
 use bytes::Bytes;
 use http::Uri;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::rule_views::{
-    DiffView, GuardView, SyncProgress, SyncView, diff_view, guard_view, progress_view, sync_view,
+    DiffView, GuardView, SyncProgress, SyncView, diff_view, guard_view, outcome_or_empty,
+    progress_view, sync_view,
 };
 use super::rules::{Confirmation, by, confirm_and_sync, is_dry_run, request_and_wait};
 use super::wire::{Answer, time_text};
 use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;
-use crate::rules::Engine;
+use crate::rules::{Reconciler, SyncOutcome};
 use crate::store::NewSyncRequest;
 
 /// How it stands with all rules.
@@ -32,8 +32,10 @@ pub(super) struct Status {
     not_live: usize,
     /// When everything was last looked at (RFC 3339).
     reconciled_at: Option<String>,
-    /// What came of it.
-    reconcile: Value,
+    /// What came of it; empty before the first one.
+    #[serde(serialize_with = "outcome_or_empty")]
+    #[schema(value_type = SyncOutcome)]
+    reconcile: Option<SyncOutcome>,
     /// A deletion in many organisations that waits for an administrator's word.
     guard: Option<GuardView>,
     /// Organisations that ever had rules in Mimir; first those that something is wrong with.
@@ -73,9 +75,16 @@ pub(super) struct AllDiffs {
     /// Those that would change, or have rules that cannot go live.
     organisations: Vec<DiffView>,
     /// Those that could not be looked at, and why.
-    problems: Vec<Value>,
+    problems: Vec<ProblemView>,
     /// Whether all were looked at in time, and all that was found has room here.
     complete: bool,
+}
+
+/// An organisation that could not be looked at.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProblemView {
+    organisation: String,
+    problem: String,
 }
 
 /// What a sync of everything answers, or its dry run.
@@ -139,7 +148,7 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
         live,
         not_live,
         reconciled_at: leader.reconciled_at.map(time_text),
-        reconcile: serde_json::from_str(&leader.reconcile).unwrap_or_else(|_| json!({})),
+        reconcile: SyncOutcome::from_json(&leader.reconcile),
         guard: leader
             .guard
             .as_ref()
@@ -162,7 +171,9 @@ pub(super) async fn sync(
     uri: Uri,
 ) -> Result<Answer, AdminError> {
     if is_dry_run(&uri)? {
-        let all = parts.desk()?.run(async move |engine: Arc<Engine>| preview_all(engine).await);
+        let all = parts
+            .admin_executor()?
+            .run(async move |engine: Arc<Reconciler>| preview_all(engine).await);
         return Ok(Answer::of(&all.await??));
     }
     let engine = parts.rules()?;
@@ -170,7 +181,7 @@ pub(super) async fn sync(
     request_and_wait(engine, request, crate::route::admin::ALL_RULES_SYNC_PROGRESS).await
 }
 
-async fn preview_all(engine: Arc<Engine>) -> Result<AllDiffs, AdminError> {
+async fn preview_all(engine: Arc<Reconciler>) -> Result<AllDiffs, AdminError> {
     let mut organisations: Vec<_> = engine.store().organisations().await?.into_iter().collect();
     organisations.sort();
     let mut all =
@@ -190,9 +201,10 @@ async fn preview_all(engine: Arc<Engine>) -> Result<AllDiffs, AdminError> {
                     all.organisations.push(view);
                 }
             }
-            Err(error) => all.problems.push(
-                json!({ "organisation": organisation.as_str(), "problem": error.to_string() }),
-            ),
+            Err(error) => all.problems.push(ProblemView {
+                organisation: organisation.to_string(),
+                problem: error.to_string(),
+            }),
         }
     }
     all.complete = true;

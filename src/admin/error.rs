@@ -27,6 +27,8 @@ pub enum AdminError {
     Store(StoreError),
     /// Mimir gave no answer, or a strange one. Ours to blame.
     Ruler(String),
+    /// Too many administrators' requests about rules at the same time, or one that takes too long.
+    Overloaded,
     /// Something of ours broke.
     Broken,
 }
@@ -46,6 +48,7 @@ impl AdminError {
             }
             Self::Store(_) => Reason::DatabaseUnavailable,
             Self::Ruler(_) => Reason::RulerUnavailable,
+            Self::Overloaded => Reason::Overloaded,
             Self::Broken => Reason::AdminBroken,
         }
     }
@@ -79,6 +82,9 @@ impl fmt::Display for AdminError {
             Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
             // What exactly is wrong with it is for the log.
             Self::Store(_) => f.write_str("the database is not available at the moment; try again"),
+            Self::Overloaded => {
+                f.write_str("too many requests about rules at the same time; try again")
+            }
             Self::Broken => f.write_str("something of ours broke; try again"),
         }
     }

@@ -1,12 +1,11 @@
 //! What `/admin` says of rules: the shapes of its answers.
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::wire::time_text;
-use crate::rules::Preview;
+use crate::rules::{Preview, SyncOutcome};
 use crate::store::{HeldRule, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
 
@@ -143,8 +142,10 @@ pub(super) struct SyncProgress {
     pub(super) requested_at: Option<String>,
     pub(super) started_at: Option<String>,
     pub(super) finished_at: Option<String>,
-    /// What came of it, once it is done.
-    pub(super) outcome: Value,
+    /// What came of it; empty before it is done.
+    #[serde(serialize_with = "outcome_or_empty")]
+    #[schema(value_type = SyncOutcome)]
+    pub(super) outcome: Option<SyncOutcome>,
     /// Where to ask how far it is.
     pub(super) poll: String,
 }
@@ -171,6 +172,18 @@ impl DiffView {
     }
 }
 
+/// No outcome is `{}`, as it always was, and not `null`.
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+pub(super) fn outcome_or_empty<S: Serializer>(
+    outcome: &Option<SyncOutcome>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match outcome {
+        Some(outcome) => outcome.serialize(serializer),
+        None => serializer.collect_map(std::iter::empty::<((), ())>()),
+    }
+}
+
 pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
     let state = match (request.started_at, request.finished_at) {
         (_, Some(_)) => "done",
@@ -187,7 +200,7 @@ pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
         requested_at: request.requested_at.map(time_text),
         started_at: request.started_at.map(time_text),
         finished_at: request.finished_at.map(time_text),
-        outcome: serde_json::from_str(&request.outcome).unwrap_or_else(|_| json!({})),
+        outcome: SyncOutcome::from_json(&request.outcome),
         poll: poll.replace("{id}", &request.id.to_string()),
     }
 }

@@ -21,7 +21,9 @@ use super::rule_views::{
 use super::wire::{Answer, read_body, time_text};
 use super::{AdminContext, AdminError};
 use crate::authz::AdminGrant;
-use crate::rules::{Busy, Desk, Engine, PreviewError, promql_warning, stale_in_words};
+use crate::rules::{
+    AdminExecutor, Overloaded, PreviewError, Reconciler, confirmation_text, promql_warning,
+};
 use crate::store::{AlertRuleRow, Confirmed, NewSyncRequest, RuleStatusRow};
 use crate::tenancy::OrganisationId;
 
@@ -50,7 +52,9 @@ pub(super) async fn list(
 ) -> Result<Answer, AdminError> {
     let organisation = organisation(&grant)?.clone();
     let (whose, sync_of) = (organisation.clone(), organisation.clone());
-    let read = parts.desk()?.run(async move |engine: Arc<Engine>| rule_views(&engine, whose).await);
+    let read = parts
+        .admin_executor()?
+        .run(async move |engine: Arc<Reconciler>| rule_views(&engine, whose).await);
     let rules = read.await??;
     let store = parts.rules()?.store();
     let sync = store.rule_sync_of(sync_of.clone()).await?;
@@ -69,7 +73,7 @@ pub(super) async fn list(
 }
 
 /// A typing mistake is no sync that went well. If the database cannot say, the sync itself will.
-async fn must_exist(engine: &Engine, organisation: &OrganisationId) -> Result<(), AdminError> {
+async fn must_exist(engine: &Reconciler, organisation: &OrganisationId) -> Result<(), AdminError> {
     match engine.store().alert_rules_of(vec![organisation.clone()]).await {
         Ok(found) if !found.existing.contains(organisation) => {
             Err(AdminError::Missing("organisation"))
@@ -82,7 +86,7 @@ async fn must_exist(engine: &Engine, organisation: &OrganisationId) -> Result<()
 const MOST_WARNED_BYTES: usize = 32 << 10;
 
 async fn rule_views(
-    engine: &Engine,
+    engine: &Reconciler,
     organisation: OrganisationId,
 ) -> Result<Vec<RuleView>, AdminError> {
     let asked = vec![organisation.clone()];
@@ -125,12 +129,15 @@ pub(super) async fn diff(
     State(parts): State<Arc<AdminContext>>,
     Extension(grant): Extension<AdminGrant>,
 ) -> Result<Answer, AdminError> {
-    preview(parts.desk()?, organisation(&grant)?).await
+    preview(parts.admin_executor()?, organisation(&grant)?).await
 }
 
-async fn preview(desk: &Desk, organisation: &OrganisationId) -> Result<Answer, AdminError> {
+async fn preview(
+    executor: &AdminExecutor,
+    organisation: &OrganisationId,
+) -> Result<Answer, AdminError> {
     let organisation = organisation.clone();
-    let view = desk.run(async move |engine: Arc<Engine>| {
+    let view = executor.run(async move |engine: Arc<Reconciler>| {
         let preview = engine.preview(&organisation).await?;
         Ok::<_, AdminError>(diff_view(&organisation, &preview))
     });
@@ -150,7 +157,7 @@ pub(super) async fn sync(
 ) -> Result<Answer, AdminError> {
     let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
     if is_dry_run(&uri)? {
-        return preview(parts.desk()?, organisation).await;
+        return preview(parts.admin_executor()?, organisation).await;
     }
     must_exist(engine, organisation).await?;
     let request =
@@ -195,7 +202,7 @@ pub(super) async fn confirm(
 }
 
 pub(super) async fn confirm_and_sync(
-    engine: &Engine,
+    engine: &Reconciler,
     body: &Bytes,
     request: NewSyncRequest,
     poll: &str,
@@ -209,13 +216,13 @@ pub(super) async fn confirm_and_sync(
     match engine.store().confirm_guard(organisation, guard.clone(), by).await? {
         Confirmed::Noted => {}
         Confirmed::Unknown => return Err(AdminError::Missing("deletion that waits")),
-        stale => return Err(AdminError::Stale(stale_in_words(&guard, &stale))),
+        stale => return Err(AdminError::Stale(confirmation_text(&guard, &stale))),
     }
     Ok(request_and_wait(engine, request, poll).await?.about(format!("guard {guard}")))
 }
 
 pub(super) async fn request_and_wait(
-    engine: &Engine,
+    engine: &Reconciler,
     request: NewSyncRequest,
     poll: &str,
 ) -> Result<Answer, AdminError> {
@@ -263,9 +270,9 @@ fn organisation(grant: &AdminGrant) -> Result<&OrganisationId, AdminError> {
     grant.organisation().ok_or(AdminError::Broken)
 }
 
-impl From<Busy> for AdminError {
-    fn from(_: Busy) -> Self {
-        Self::Ruler("too many look at rules at once, or it takes too long".to_owned())
+impl From<Overloaded> for AdminError {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
     }
 }
 

@@ -13,7 +13,7 @@ use crate::authz::{Memberships, Organisations};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
-use crate::rules::Hints;
+use crate::rules::Triggers;
 use crate::store::{Feed, KeyHash, Store, StoreError, TableChange};
 use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, UserId};
@@ -113,10 +113,10 @@ impl Database {
         }
     }
 
-    /// Starts reading, listening and writing. Hints at alert rules go to whoever syncs them.
+    /// Starts reading, listening and writing. Triggers of alert rules go to the sync, if this copy has one.
     pub(super) fn run(
         self,
-        hints: Option<Arc<Hints>>,
+        triggers: Option<Arc<Triggers>>,
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) {
@@ -151,22 +151,24 @@ impl Database {
                 // What was read before is read again by its epoch; revocations have none.
                 (TableChange::Anything, _, _) => {
                     revocations.refresh();
-                    hint(hints.as_deref(), Hints::everything);
+                    trigger(triggers.as_deref(), Triggers::everything);
                 }
                 (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
                     if let Some(all) = &organisations {
                         all.invalidate(&organisation);
                     }
-                    hint(hints.as_deref(), |hints| hints.organisation(organisation));
+                    trigger(triggers.as_deref(), |triggers| triggers.organisation(organisation));
                 }
                 (TableChange::AllAlertRules, _, _) => {
                     if let Some(all) = &organisations {
                         all.invalidate_all();
                     }
-                    hint(hints.as_deref(), Hints::everything);
+                    trigger(triggers.as_deref(), Triggers::everything);
                 }
-                (TableChange::AlertRuleRequest, _, _) => hint(hints.as_deref(), Hints::request),
+                (TableChange::AlertRuleRequest, _, _) => {
+                    trigger(triggers.as_deref(), Triggers::request)
+                }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),
@@ -183,9 +185,9 @@ impl Database {
     }
 }
 
-fn hint(hints: Option<&Hints>, give: impl FnOnce(&Hints)) {
-    if let Some(hints) = hints {
-        give(hints);
+fn trigger(triggers: Option<&Triggers>, give: impl FnOnce(&Triggers)) {
+    if let Some(triggers) = triggers {
+        give(triggers);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Wires up the sync of alert rules: one thread that writes rules and one that serves
-//! administrators. Neither shares a thread with telemetry or with the look-ups of its callers.
+//! The sync of alert rules has two threads: one for the scheduler, and one for administrators. Neither is
+//! shared with telemetry or with the directory.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
-use crate::rules::{Desk, Engine, Hints, lead_forever, metric_names};
+use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers, metric_names};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
 
@@ -20,12 +20,13 @@ const WRITER_CONNECTIONS: u32 = 3;
 /// Connections of the thread that serves administrators of rules.
 const ADMIN_CONNECTIONS: u32 = 2;
 
-/// The engines, and where they are told of changes.
+/// The scheduler of rules, and what serves administrators.
 pub(super) struct Rules {
-    pub(super) desk: Arc<Desk>,
-    pub(super) hints: Arc<Hints>,
-    writer: (Runtime, Arc<Engine>),
-    desk_runtime: Runtime,
+    pub(super) admin_executor: Arc<AdminExecutor>,
+    pub(super) triggers: Arc<Triggers>,
+    sync: RuleSync,
+    sync_runtime: Runtime,
+    admin_runtime: Runtime,
 }
 
 impl Rules {
@@ -34,54 +35,60 @@ impl Rules {
         database: &DatabaseConfig,
         clock: &Clock,
     ) -> io::Result<Self> {
-        let metrics = Arc::new(RuleMetrics::register(&metric_names()));
-        let made = |connections| {
+        let make = |connections| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let inside = runtime.enter();
             let fault = |fault: String| io::Error::new(io::ErrorKind::InvalidInput, fault);
             let store = Store::for_rules(database, config.tables_read(), connections);
             let store = store.map_err(|error| fault(error.to_string()))?;
             let template = config.tenancy.template.clone();
-            let metrics = Arc::clone(&metrics);
-            let engine = Engine::new(store, &config.rules, template, clock.clone(), metrics);
-            let engine = Arc::new(engine.map_err(fault)?);
+            let reconciler = Reconciler::new(store, &config.rules, template).map_err(fault)?;
             drop(inside);
-            Ok::<_, io::Error>((runtime, engine))
+            Ok::<_, io::Error>((runtime, Arc::new(reconciler)))
         };
-        let (desk_runtime, desk_engine) = made(ADMIN_CONNECTIONS)?;
-        let desk = Arc::new(Desk::new(desk_engine, desk_runtime.handle().clone()));
-        Ok(Self { desk, hints: Arc::default(), writer: made(WRITER_CONNECTIONS)?, desk_runtime })
+        let (admin_runtime, reconciler) = make(ADMIN_CONNECTIONS)?;
+        let handle = admin_runtime.handle().clone();
+        let admin_executor = Arc::new(AdminExecutor::new(reconciler, handle));
+        let (sync_runtime, reconciler) = make(WRITER_CONNECTIONS)?;
+        let triggers: Arc<Triggers> = Arc::default();
+        let sync = RuleSync {
+            reconciler,
+            triggers: Arc::clone(&triggers),
+            clock: clock.clone(),
+            metrics: Arc::new(RuleMetrics::register(&metric_names())),
+            holder: holder(),
+        };
+        Ok(Self { admin_executor, triggers, sync, sync_runtime, admin_runtime })
     }
 
-    /// Starts the thread that campaigns for leadership and writes rules, and the one for
-    /// administrators.
+    /// Starts to compete for the leadership, and syncs rules whenever this copy is the leader.
     pub(super) fn run(
         self,
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) -> io::Result<()> {
-        let Self { hints, writer: (runtime, engine), desk_runtime, .. } = self;
+        let Self { sync, sync_runtime, admin_runtime, .. } = self;
         let (ended, wait) = oneshot::channel::<()>();
-        // What is under way ends well before the process does.
+        // The process waits until the scheduler has ended.
         background.spawn(async move {
             let _ = wait.await;
         });
         let stop = cancelled.clone();
         std::thread::Builder::new().name("rules-writer".to_owned()).spawn(move || {
-            runtime.block_on(lead_forever(engine, hints, holder(), stop));
+            sync_runtime.block_on(sync.run(stop));
             drop(ended);
-            runtime.shutdown_background();
+            sync_runtime.shutdown_background();
         })?;
         let stop = cancelled.clone();
-        std::thread::Builder::new().name("rules-desk".to_owned()).spawn(move || {
-            desk_runtime.block_on(stop.cancelled_owned());
-            desk_runtime.shutdown_background();
+        std::thread::Builder::new().name("rules-admin".to_owned()).spawn(move || {
+            admin_runtime.block_on(stop.cancelled_owned());
+            admin_runtime.shutdown_background();
         })?;
         Ok(())
     }
 }
 
-/// How this copy is called: by its machine, and its process.
+/// The name of this copy: its machine and its process.
 fn holder() -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} (process {})", machine.trim(), std::process::id())

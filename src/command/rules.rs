@@ -1,8 +1,8 @@
 //! `rules check | diff | sync | guard`
 //!
-//! Exit codes, for pipelines: 0 all is well, 1 something is not (rules that cannot go live,
-//! differences), 64 the configuration, the file or the organisation, 69 the database or Mimir gave no
-//! answer. (Options that there are not end with 2, before anything of this is reached.)
+//! Exit codes, for pipelines: 0 success, 1 rules that cannot go live or differences, 64 a fault in the
+//! configuration, the file or the organisation, 69 the database or Mimir gave no answer. (Clap ends with
+//! 2 on unknown options.)
 
 mod check;
 mod diff;
@@ -15,32 +15,30 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
-use crate::clock::Clock;
 use crate::config::{RulesCommandConfig, TablesRead};
-use crate::rules::{Engine, metric_names};
+use crate::rules::Reconciler;
 use crate::store::Store;
-use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 
-/// What is to be done with alert rules.
+/// Check, compare and sync alert rules.
 #[derive(Subcommand)]
 pub enum RulesCommand {
-    /// Say which rules could not go live, and why: of a file, or of the database. With a Mimir
-    /// (`upstream.urls`) expressions are judged by it, without one only by a parser of our own.
+    /// Check the rules of a file or of the database. With `upstream.urls`, Mimir checks the expressions;
+    /// without, a local parser only warns.
     Check(check::Check),
     /// Show what a sync would change in Mimir.
     Diff(diff::Diff),
-    /// Bring the rules to Mimir now.
+    /// Sync the rules to Mimir now.
     Sync(Of),
-    /// Deletions that wait for an administrator.
+    /// List and confirm deletions that are held for a confirmation.
     #[command(subcommand)]
     Guard(guard::Guard),
 }
 
-/// Whose rules.
+/// Which rules.
 #[derive(Args)]
 pub struct Of {
-    /// One organisation; all if this is left out.
+    /// Only this organisation; all by default.
     #[arg(long, value_name = "ID")]
     organisation: Option<String>,
     /// Print JSON.
@@ -51,12 +49,11 @@ pub struct Of {
 /// `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
 
-/// So many in a row of which Mimir says nothing: it is not they.
+/// After this many failures in a row assume that Mimir is down, and not that the rules are at fault.
 const MOST_UNANSWERED: usize = 3;
 
-/// An organisation that was named and is not there.
 fn no_such(organisation: &OrganisationId) -> String {
-    format!("--organisation: there is no organisation {organisation}")
+    format!("--organisation: organisation {organisation} not found")
 }
 
 /// Runs one of the commands.
@@ -69,11 +66,11 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
             RulesCommand::Guard(guard) => guard::guard(config, guard).await,
         }
     })?;
-    // What stops them before they begin is what they were told.
-    Ok(done.unwrap_or_else(wrongly_told))
+    // An error before a command begins is a fault in its arguments or the configuration.
+    Ok(done.unwrap_or_else(usage_error))
 }
 
-fn wrongly_told(problem: String) -> Said {
+fn usage_error(problem: String) -> Said {
     Said { answer: String::new(), note: Some(problem), exit_code: EXIT_USAGE }
 }
 
@@ -83,18 +80,20 @@ fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {
     name.map(read).transpose()
 }
 
-/// The engine, to be made on the runtime that it runs on.
-fn engine(config: &RulesCommandConfig) -> Result<Arc<Engine>, String> {
+/// Must be called on the runtime that uses it.
+fn store(config: &RulesCommandConfig) -> Result<Store, String> {
     let database = config.database.as_ref();
     let database = database
         .ok_or("database.url is missing: postgres://user:password@host:5432/database".to_owned())?;
+    Store::new(database, TablesRead { rules: true, ..TablesRead::default() })
+        .map_err(|error| error.to_string())
+}
+
+fn reconciler(config: &RulesCommandConfig) -> Result<Arc<Reconciler>, String> {
+    let store = store(config)?;
     if config.rules.urls.is_empty() {
-        return Err("upstream.urls is missing: where is Mimir?".to_owned());
+        return Err("upstream.urls is missing: give the address of Mimir".to_owned());
     }
-    let store = Store::new(database, TablesRead { rules: true, ..TablesRead::default() })
-        .map_err(|error| error.to_string())?;
-    // Nobody reads these metrics: there is no recorder.
-    let metrics = Arc::new(RuleMetrics::register(&metric_names()));
     let template = config.tenancy.template.clone();
-    Ok(Arc::new(Engine::new(store, &config.rules, template, Clock::system(), metrics)?))
+    Ok(Arc::new(Reconciler::new(store, &config.rules, template)?))
 }

@@ -76,6 +76,7 @@ fn samples() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
         Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
         Rejection::Admin(AdminError::Store(StoreError::Full(1))),
+        Rejection::Admin(AdminError::Overloaded),
         Rejection::Admin(AdminError::Broken),
         Rejection::Failed(ForwardError::NoInstance),
         Rejection::Failed(ForwardError::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),

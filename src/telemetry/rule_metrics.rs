@@ -65,6 +65,28 @@ impl RuleMetrics {
         }
     }
 
+    /// Handles that record nothing, for a process without a recorder.
+    pub fn unrecorded() -> Self {
+        Self {
+            activations: HashMap::new(),
+            activation_duration: Histogram::noop(),
+            lag: Histogram::noop(),
+            group_sets: Counter::noop(),
+            group_deletes: Counter::noop(),
+            states: HashMap::new(),
+            guards_held: Gauge::noop(),
+            overall_guard_held: Gauge::noop(),
+            leader: Gauge::noop(),
+            terms: Counter::noop(),
+            reconciled_at: Gauge::noop(),
+            reconcile_duration: Histogram::noop(),
+            reconcile_failures: Counter::noop(),
+            tenants_failing: Gauge::noop(),
+            status_write_failures: Counter::noop(),
+            tenants: Mutex::default(),
+        }
+    }
+
     /// Counts a reconcile of one tenant.
     pub fn activation(&self, outcome: &'static str) {
         if let Some(counter) = self.activations.get(outcome) {

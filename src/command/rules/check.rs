@@ -1,32 +1,31 @@
 //! `rules check`
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use super::file::{self, FileRow};
 use super::{
-    EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, engine, no_such, organisation, unavailable,
+    EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, no_such, organisation, store, unavailable,
 };
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
-use crate::rules::{Engine, Parsed, RuleDefaults, expression_fault, parse, promql_warning};
+use crate::rules::{Parsed, RuleDefaults, expression_fault, parse, promql_warning};
+use crate::store::Store;
 use crate::tenancy::OrganisationId;
 
-/// What is to be checked.
+/// Check the rules of a file or of the database.
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Check {
-    /// A file: a list of rows (name, expr, …), or Prometheus' groups, in YAML or JSON; - for standard
-    /// input.
+    /// A file with rows (name, expr, …) or Prometheus rule groups, in YAML or JSON; - for standard input.
     #[arg(group = "what", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The rows of the database.
+    /// Check the rows of the database.
     #[arg(long, group = "what")]
     database: bool,
-    /// One organisation's rows only; for a file, whose tenant Mimir is asked for.
+    /// Only this organisation; for a file, the tenant in which Mimir checks expressions.
     #[arg(long, value_name = "ID")]
     organisation: Option<String>,
     /// Print JSON.
@@ -34,34 +33,31 @@ pub struct Check {
     json: bool,
 }
 
-/// What is wrong with a rule or a file, or may be.
 struct Finding {
-    /// 0 if it is in no one line.
+    /// 0 if it belongs to no line.
     line: u64,
-    /// Which rule, by its place in the report; none for the file itself.
+    /// The index of the rule in the report; none for the file itself.
     rule: Option<usize>,
-    /// Said of the rule's whole group, at each of its rules.
+    /// It is about the whole group, and is repeated for each of its rules.
     of_group: bool,
     problem: String,
     is_warning: bool,
 }
 
-/// A rule that was looked at.
 struct Checked {
     place: String,
     name: String,
 }
 
-/// What was found.
 #[derive(Default)]
 struct Report {
     rules: Vec<Checked>,
     findings: Vec<Finding>,
-    /// Rules that Mimir said nothing of.
+    /// The number of rules about which Mimir gave no answer.
     unanswered: usize,
 }
 
-/// Organisations that are read at once.
+/// Organisations in one query.
 const BATCH: usize = 100;
 
 pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
@@ -69,8 +65,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     let read = if let Some(path) = &args.file {
         of_file(path, only.as_ref())?
     } else {
-        let engine = engine_without_mimir(config)?;
-        match of_database(&engine, only.clone()).await {
+        match of_database(&store(config)?, only.clone()).await {
             Ok(Some(rows)) => file::Read { rows, faults: Vec::new() },
             Ok(None) => return Err(only.as_ref().map_or_else(String::new, no_such)),
             Err(problem) => return Ok(unavailable(problem)),
@@ -83,13 +78,13 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
     };
     let mut said = said(&report, client.is_some(), args.json);
     if report.unanswered > 0 {
-        // What was not judged is not good.
+        // An unchecked rule is not a valid rule.
         said.exit_code = EXIT_UNAVAILABLE;
     }
     Ok(said)
 }
 
-/// Looks at every rule; an error if Mimir is not there.
+/// Checks every rule. An error if Mimir is unavailable.
 async fn report(
     config: &RulesCommandConfig,
     client: Option<&RulerClient>,
@@ -117,7 +112,7 @@ async fn report(
             Ok(Parsed::Enabled(parsed)) => Some(parsed.rule.expr),
             Ok(Parsed::Disabled) => None,
             Err(refusals) => {
-                // Whatever else is wrong with the rule, its expression may be, too.
+                // All faults in one run: the expression is checked too, unless it is refused already.
                 let is_refused = refusals.0.iter().any(|refusal| refusal.column == "expr");
                 for refusal in refusals.0 {
                     report.findings.push(Finding {
@@ -142,7 +137,7 @@ async fn report(
         let tenant = config.tenancy.template.tenant_of(&row.row.organisation);
         let asked = match &tenant {
             Ok(tenant) => expression_fault(client, tenant, &expr).await,
-            Err(error) => Ok(Some(format!("its organisation has no tenant: {error}"))),
+            Err(error) => Ok(Some(format!("the organisation has no tenant: {error}"))),
         };
         in_a_row = if asked.is_ok() { 0 } else { in_a_row + 1 };
         report.unanswered += usize::from(asked.is_err());
@@ -150,7 +145,7 @@ async fn report(
             Ok(None) => {}
             Ok(Some(fault)) => report.fault(rule, line, fault),
             Err(error) if in_a_row >= MOST_UNANSWERED => return Err(error),
-            Err(error) => report.warning(rule, line, format!("not judged: {error}")),
+            Err(error) => report.warning(rule, line, format!("not checked: {error}")),
         }
     }
     report.findings.sort_by_key(|finding| finding.line);
@@ -166,7 +161,6 @@ impl Report {
         self.findings.push(Finding { line, rule, of_group: false, problem, is_warning: true });
     }
 
-    /// What is said of a rule, or of the file.
     fn of(&self, rule: Option<usize>, is_warning: bool) -> impl Iterator<Item = &Finding> {
         let is_meant = move |found: &&Finding| found.rule == rule && found.is_warning == is_warning;
         self.findings.iter().filter(is_meant)
@@ -177,7 +171,7 @@ impl Report {
         rules.filter(|rule| self.of(Some(*rule), false).next().is_some()).count()
     }
 
-    /// A line for each finding; what is said of a group only once.
+    /// One line for each finding; a finding about a group only once.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::with_capacity(self.findings.len());
         let mut last_of_group: Option<&Finding> = None;
@@ -216,21 +210,11 @@ fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<file::Read, Str
     })
 }
 
-/// The database is asked, Mimir need not be there.
-fn engine_without_mimir(config: &RulesCommandConfig) -> Result<Arc<Engine>, String> {
-    let mut config = config.clone();
-    if config.rules.urls.is_empty() {
-        config.rules.urls.extend(url::Url::parse("http://localhost").ok());
-    }
-    engine(&config)
-}
-
-/// The rows; none if the only organisation that was asked for is not there.
+/// None if the named organisation does not exist.
 async fn of_database(
-    engine: &Engine,
+    store: &Store,
     only: Option<OrganisationId>,
 ) -> Result<Option<Vec<FileRow>>, String> {
-    let store = engine.store();
     let read = |error: crate::store::StoreError| error.to_string();
     let is_one = only.is_some();
     let mut organisations: Vec<OrganisationId> = match only {
@@ -276,13 +260,13 @@ fn said(report: &Report, by_mimir: bool, as_json: bool) -> Said {
         return Said { answer: to_json(report, invalid, by_mimir), note: None, exit_code };
     }
     let judge = if by_mimir {
-        "expressions judged by Mimir; templates are, when they are synced"
+        "expressions were checked by Mimir; templates are checked at the sync"
     } else {
-        "expressions seen by a parser of our own only, which only warns; set upstream.urls for Mimir's word"
+        "expressions were checked by a local parser, which only warns; set upstream.urls to check them with Mimir"
     };
     let of_file = report.of(None, false).count();
     let of_file =
-        if of_file > 0 { format!(", faults beside the rules: {of_file}") } else { String::new() };
+        if of_file > 0 { format!(", {of_file} faults outside of rules") } else { String::new() };
     let note = format!("{} rules, {invalid} invalid{of_file}; {judge}", report.rules.len());
     Said { answer: report.lines().join("\n"), note: Some(note), exit_code }
 }

@@ -6,25 +6,25 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    EXIT_UNAVAILABLE, MOST_UNANSWERED, Of, Outcome, Said, engine, no_such, organisation,
+    EXIT_UNAVAILABLE, MOST_UNANSWERED, Of, Outcome, Said, no_such, organisation, reconciler,
     unavailable,
 };
 use crate::config::RulesCommandConfig;
-use crate::rules::preview::PreviewError;
+use crate::rules::PreviewError;
 
-/// Whose.
+/// Show what a sync would change in Mimir.
 #[derive(Args)]
 pub struct Diff {
     #[command(flatten)]
     of: Of,
 }
 
-/// Shows what a sync would change, as a unified diff of YAML; the exit code is 1 if there is anything.
+/// The exit code is 1 if a sync would change anything.
 pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
-    let engine = engine(config)?;
+    let reconciler = reconciler(config)?;
     let mut organisations = match organisation(args.of.organisation.as_deref())? {
         Some(one) => vec![one],
-        None => match engine.store().organisations().await {
+        None => match reconciler.store().organisations().await {
             Ok(all) => all.into_iter().collect(),
             Err(error) => return Ok(unavailable(error)),
         },
@@ -34,12 +34,12 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     let (mut notes, mut unanswered, mut in_a_row) = (Vec::new(), 0, 0);
     let (looked_at, is_one) = (organisations.len(), args.of.organisation.is_some());
     for organisation in organisations {
-        let preview = match engine.preview(&organisation).await {
+        let preview = match reconciler.preview(&organisation).await {
             Ok(preview) => preview,
-            // Of all that there are one may have gone by now.
+            // One of all organisations may be gone since they were listed.
             Err(PreviewError::Missing) if is_one => return Err(no_such(&organisation)),
             Err(PreviewError::Missing) => continue,
-            // No rule of its can be in Mimir.
+            // It can have no rules in Mimir.
             Err(error @ PreviewError::Tenant(_)) => {
                 notes.push(format!("{organisation}: {error}"));
                 continue;
@@ -47,7 +47,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
             Err(error) => {
                 (unanswered, in_a_row) = (unanswered + 1, in_a_row + 1);
                 notes.push(format!("{organisation}: {error}"));
-                // One may be too much for Mimir; several, and it is not they.
+                // One tenant may be too much for Mimir. If several fail, the fault is Mimir's.
                 if in_a_row >= MOST_UNANSWERED || matches!(error, PreviewError::Store(_)) {
                     return Ok(unavailable(notes.join("\n")));
                 }

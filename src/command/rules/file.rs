@@ -1,5 +1,5 @@
-//! Rules in a file: rows as the table has them, groups as Prometheus has them, or a `PrometheusRule` of
-//! Kubernetes, in YAML or JSON. Everything that is wrong is told in one run, each with its line.
+//! Reads a file with rules: rows as in the table, or groups as in Prometheus, in YAML or JSON. All faults
+//! are reported in one run, each with its line.
 
 mod keys;
 
@@ -10,67 +10,63 @@ use crate::tenancy::OrganisationId;
 use crate::yaml::{Entry, Kind, Node, Repeated};
 use keys::Keys;
 
-/// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     pub(super) rows: Vec<FileRow>,
-    /// What is wrong with it beside its rules.
+    /// Faults outside of rules.
     pub(super) faults: Vec<Fault>,
 }
 
-/// A row, and where in the file it stands.
 #[derive(Debug)]
 pub(super) struct FileRow {
     pub(super) place: String,
-    /// Where it begins; none for what is in no file.
+    /// Its first line; none for a row of the database.
     pub(super) line: Option<u64>,
     pub(super) row: AlertRuleRow,
     /// The lines of its columns.
     pub(super) columns: Vec<(&'static str, u64)>,
-    /// What is wrong with it as it is written; the rest of it is checked all the same.
+    /// Faults of its form. The rest of it is checked regardless.
     pub(super) faults: Vec<Fault>,
-    /// Whether it is no alert at all, so that nothing more can be said of it.
+    /// It is no alert, so nothing more is checked.
     pub(super) is_other: bool,
 }
 
-/// Something wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// 0 if it is in no one place.
+    /// 0 if it belongs to no line.
     pub(super) line: u64,
     pub(super) problem: String,
 }
 
 impl FileRow {
-    /// The line of a column, or of the rule if it says nothing of it.
+    /// The line of a column, or of the rule if it does not have the column.
     pub(super) fn line_of(&self, column: &str) -> u64 {
         let own = self.columns.iter().find(|(name, _)| *name == column).map(|(_, line)| *line);
         own.or(self.line).unwrap_or(0)
     }
 }
 
-/// Reads a file's rules. An error says that it holds none of any kind.
+/// An error means that there are no rules of any kind.
 pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fault> {
     let documents = Node::read_all(text).map_err(|unreadable| Fault {
         line: unreadable.line,
-        problem: format!("is no YAML: {}", unreadable.reason),
+        problem: format!("is not valid YAML: {}", unreadable.reason),
     })?;
     let mut documents = documents.into_iter().filter(|document| !document.is_null());
     let Some(document) = documents.next() else {
-        let problem = "holds nothing; wanted are a list of rules (name, expr, …) or groups: […]";
+        let problem = "is empty; expected a list of rules (name, expr, …) or groups: […]";
         return Err(Fault { line: 0, problem: problem.to_owned() });
     };
     let mut reader = Reader { organisation, read: Read::default() };
     for Repeated { entry, first, .. } in document.repeated() {
-        let problem =
-            format!("{} stands a second time, first on line {first}; write it once", entry.key);
+        let problem = format!("{} is repeated, first on line {first}; write it once", entry.key);
         reader.fault(entry.line, problem);
     }
     reader.document(&document)?;
     for further in documents {
         reader.fault(
             further.line,
-            "begins another YAML document, which is not read; write one document in a file",
+            "starts another YAML document, which is not read; write one document per file",
         );
     }
     Ok(reader.read)
@@ -108,8 +104,8 @@ impl Reader<'_> {
             {
                 self.fault(
                     document.line,
-                    "is a resource of Kubernetes (kind, spec), such as a PrometheusRule; write what \
-                     stands under spec into a file of its own: yq .spec FILE",
+                    "is a Kubernetes resource (kind, spec), such as a PrometheusRule; extract its \
+                     spec into a file: yq .spec FILE",
                 );
                 if let Some(spec) = document.entry("spec") {
                     self.groups(&spec.value);
@@ -129,7 +125,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A mapping with groups.
     fn groups(&mut self, of: &Node) {
         let unknown: Vec<Fault> = Self::unknown_keys(of, &keys::FILE).collect();
         self.read.faults.extend(unknown);
@@ -182,7 +177,6 @@ impl Reader<'_> {
         }
     }
 
-    /// A rule of a group.
     fn rule(
         &mut self,
         rule: &Node,
@@ -218,7 +212,6 @@ impl Reader<'_> {
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
     }
 
-    /// A row of the table.
     fn row(&mut self, rule: &Node) {
         let place = format!("rule {}", self.read.rows.len() + 1);
         let mut faults = Vec::new();
@@ -241,7 +234,7 @@ impl Reader<'_> {
                 Ok(id) => row.id = id,
                 Err(_) => faults.push(Fault {
                     line: rule.entry("id").map_or(rule.line, |entry| entry.line),
-                    problem: format!("id: {id:?} is no UUID; leave it out for a new rule"),
+                    problem: format!("id: {id:?} is not a UUID; leave it out for a new rule"),
                 }),
             }
         }
@@ -250,7 +243,7 @@ impl Reader<'_> {
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
     }
 
-    /// Notes the keys that do not belong to a rule; whether it is something else altogether.
+    /// Reports unknown keys; returns whether it is no alert at all.
     fn shape(rule: &Node, keys: &Keys, faults: &mut Vec<Fault>) -> bool {
         if !matches!(rule.kind, Kind::Map(_)) {
             let problem = "must be a mapping with a name and expr".to_owned();
@@ -281,13 +274,13 @@ impl Reader<'_> {
     }
 }
 
-/// A text; a number or a boolean is one as it is written.
+/// A string; a number or a boolean as it is written.
 fn column(of: &Node, key: &str, faults: &mut Vec<Fault>) -> Option<String> {
     let entry = of.entry(key)?;
     match &entry.value.kind {
         Kind::Scalar(_) => entry.value.text().map(str::to_owned),
         Kind::List(_) | Kind::Map(_) => {
-            let problem = format!("{key}: must be a text, not a list or a mapping");
+            let problem = format!("{key}: must be a string, not a list or a mapping");
             faults.push(Fault { line: entry.line, problem });
             None
         }
@@ -299,7 +292,7 @@ fn pairs(of: &Node, key: &str) -> Option<String> {
     (!value.is_null()).then(|| value.to_json().to_string())
 }
 
-/// The line of each column, by the key that it has in the file.
+/// The line of each column, by its key in the file.
 fn columns(
     of: &Node,
     names: impl Iterator<Item = (&'static str, &'static str)>,

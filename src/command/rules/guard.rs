@@ -7,56 +7,56 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::sync::{BY, said, sync_finished};
-use super::{EXIT_UNAVAILABLE, Of, Outcome, Said, engine, no_such, organisation, unavailable};
+use super::{EXIT_UNAVAILABLE, Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
 use crate::config::RulesCommandConfig;
-use crate::rules::{Engine, stale_in_words};
+use crate::rules::{OutcomeKind, Reconciler, SyncOutcome, confirmation_text};
 use crate::store::{Confirmed, GuardHeld, GuardRow, StoreError};
 use crate::tenancy::OrganisationId;
 
-/// Deletions that wait.
+/// List and confirm deletions that are held.
 #[derive(Subcommand)]
 pub enum Guard {
-    /// List them, each with its identifier and the rules that would vanish. The exit code is 1 if there
-    /// is any.
+    /// List held deletions, with their IDs and the rules that would be deleted. The exit code is 1 if there
+    /// are any.
     List(Of),
-    /// Let one pass, and wait until it is carried out.
+    /// Confirm a held deletion, and wait until it is done.
     Confirm(Confirm),
 }
 
-/// Which one.
+/// Confirm a held deletion, and wait until it is done.
 #[derive(Args)]
 pub struct Confirm {
-    /// Its identifier, as `rules guard list` shows it.
+    /// Its ID, as `rules guard list` shows it.
     id: String,
     #[command(flatten)]
     of: Of,
 }
 
-/// Rules that are named of each, at most.
+/// The number of rules that are named for each deletion.
 const MOST_NAMED: usize = 20;
 
 pub(super) async fn guard(config: &RulesCommandConfig, guard: Guard) -> Outcome {
-    let engine = engine(config)?;
+    let reconciler = reconciler(config)?;
     match guard {
         Guard::List(of) => {
             let only = organisation(of.organisation.as_deref())?;
             if let Some(one) = &only {
-                match engine.store().existing_organisations(vec![one.clone()]).await {
+                match reconciler.store().existing_organisations(vec![one.clone()]).await {
                     Ok(existing) if existing.contains(one) => {}
                     Ok(_) => return Err(no_such(one)),
                     Err(error) => return Ok(unavailable(error)),
                 }
             }
-            match waiting(&engine, only.as_ref()).await {
+            match waiting(&reconciler, only.as_ref()).await {
                 Ok(waiting) => Ok(list(&waiting, of.json)),
                 Err(error) => Ok(unavailable(error)),
             }
         }
-        Guard::Confirm(args) => confirm(&engine, args).await,
+        Guard::Confirm(args) => confirm(&reconciler, args).await,
     }
 }
 
-/// A deletion that waits, of one organisation or of many.
+/// A held deletion, of one organisation or of many.
 struct Waiting {
     organisation: Option<OrganisationId>,
     held: GuardHeld,
@@ -64,10 +64,10 @@ struct Waiting {
 }
 
 async fn waiting(
-    engine: &Engine,
+    reconciler: &Reconciler,
     only: Option<&OrganisationId>,
 ) -> Result<Vec<Waiting>, StoreError> {
-    let store = engine.store();
+    let store = reconciler.store();
     let mut all = Vec::new();
     if only.is_none()
         && let Some(held) = store.rule_leader().await?.guard
@@ -108,7 +108,7 @@ fn list(waiting: &[Waiting], as_json: bool) -> Said {
                 Some(_) => String::new(),
                 None => format!("{}: ", row.organisation),
             };
-            // Names are their authors' and may hold anything.
+            // Authors choose names, which may contain anything.
             let name = rule.name.escape_debug();
             let _ = writeln!(answer, "  {of}{name} ({}): {}", rule.group.escape_debug(), rule.why);
         }
@@ -119,9 +119,9 @@ fn list(waiting: &[Waiting], as_json: bool) -> Said {
     }
     let answer = answer.trim_end().to_owned();
     let note = match waiting.len() {
-        0 => "no deletion waits".to_owned(),
-        1 => "1 deletion waits; let it pass with rules guard confirm ID".to_owned(),
-        many => format!("{many} deletions wait; let one pass with rules guard confirm ID"),
+        0 => "no deletion is held".to_owned(),
+        1 => "1 deletion is held; confirm it with rules guard confirm ID".to_owned(),
+        many => format!("{many} deletions are held; confirm one with rules guard confirm ID"),
     };
     Said { answer, note: Some(note), exit_code }
 }
@@ -139,10 +139,10 @@ fn view(Waiting { organisation, held, rows }: &Waiting) -> Value {
     })
 }
 
-async fn confirm(engine: &Arc<Engine>, args: Confirm) -> Outcome {
+async fn confirm(reconciler: &Arc<Reconciler>, args: Confirm) -> Outcome {
     let Confirm { id, of } = args;
     let named = organisation(of.organisation.as_deref())?;
-    let rows = match find(engine, &id, named.as_ref()).await {
+    let rows = match find(reconciler, &id, named.as_ref()).await {
         Ok(rows) => rows,
         Err(failed) => return failed,
     };
@@ -151,71 +151,71 @@ async fn confirm(engine: &Arc<Engine>, args: Confirm) -> Outcome {
         Some(organisation) => Some(organisation),
         None if first.is_overall => None,
         None if rows.len() == 1 => Some(first.organisation.clone()),
-        // Rules have one identifier in all organisations; a digest of what one says may be shared.
-        None => return Err(format!("several organisations have a deletion {id}: --organisation")),
+        // A row's ID is unique, but the digest of an unknown rule may occur in several organisations.
+        None => {
+            return Err(format!("several organisations have a deletion {id}: give --organisation"));
+        }
     };
-    match engine.store().confirm_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
-        Ok(Confirmed::Noted) => Ok(match sync_finished(engine, organisation).await {
+    match reconciler.store().confirm_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
+        Ok(Confirmed::Noted) => Ok(match sync_finished(reconciler, organisation).await {
             Ok(done) => {
-                let exit_code = exit_code(&done.outcome);
+                let outcome = SyncOutcome::from_json(&done.outcome).unwrap_or_default();
+                let exit_code = exit_code(&outcome);
                 Said { exit_code, ..said(&done, of.json) }
             }
             Err(failed) => failed,
         }),
         Ok(stale) => {
-            let note = Some(stale_in_words(&id, &stale));
+            let note = Some(confirmation_text(&id, &stale));
             Ok(Said { answer: String::new(), note, exit_code: 1 })
         }
         Err(error) => Ok(unavailable(error)),
     }
 }
 
-/// What is known of a deletion. One that `diff` has just shown is held back, and gets its name in the
-/// database, by the next sync of its organisation: so that is asked for first.
+/// Finds a deletion by its ID. One that `rules diff` has just shown is recorded by the next sync of its
+/// organisation, so that sync is requested first.
 async fn find(
-    engine: &Arc<Engine>,
+    reconciler: &Arc<Reconciler>,
     id: &str,
     named: Option<&OrganisationId>,
 ) -> Result<Vec<GuardRow>, Outcome> {
-    let store = engine.store();
+    let store = reconciler.store();
     let failed = |error: StoreError| Ok(unavailable(error));
     let rows = store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)?;
     let Some(one) = named.filter(|_| rows.is_empty()) else { return Ok(rows) };
     if let Some(other) = store.guard_rows(id.to_owned(), None).await.map_err(failed)?.first() {
         let whose = if other.is_overall {
-            "is about many organisations: leave out --organisation".to_owned()
+            "belongs to many organisations: leave out --organisation".to_owned()
         } else {
-            format!("is of organisation {}, not of {one}", other.organisation)
+            format!("belongs to organisation {}, not to {one}", other.organisation)
         };
         return Err(Err(format!("the deletion {id} {whose}")));
     }
     if !store.existing_organisations(vec![one.clone()]).await.map_err(failed)?.contains(one) {
         return Err(Err(no_such(one)));
     }
-    sync_finished(engine, Some(one.clone())).await.map_err(Ok)?;
+    sync_finished(reconciler, Some(one.clone())).await.map_err(Ok)?;
     store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)
 }
 
 fn not_there(id: &str, named: Option<&OrganisationId>) -> String {
     let next = match named {
-        Some(_) => "rules guard list shows those that wait",
+        Some(_) => "rules guard list shows held deletions",
         None => {
-            "rules guard list shows those that wait; one that rules diff has just shown needs \
+            "rules guard list shows held deletions; one that only rules diff has shown needs \
              --organisation ID"
         }
     };
-    format!("there is no deletion {id:?}; {next}")
+    format!("deletion {id:?} not found; {next}")
 }
 
-/// What a sync after a confirmation means to a script: whether the deletion was carried out. Rules that
-/// are invalid are none of its business.
-fn exit_code(outcome: &str) -> u8 {
-    let outcome: Value = serde_json::from_str(outcome).unwrap_or_default();
-    let count = |label: &str| outcome["outcomes"][label].as_u64().unwrap_or(0);
-    if !outcome["guard"].is_null() || count("held") > 0 {
-        // More is to vanish by now.
+/// The exit code of a confirmation: whether the deletion was done. Invalid rules do not matter here.
+fn exit_code(outcome: &SyncOutcome) -> u8 {
+    if outcome.guard.is_some() || outcome.count(OutcomeKind::Held) > 0 {
+        // More rules would be deleted by now.
         1
-    } else if count("failed") > 0 || !outcome["problem"].is_null() {
+    } else if outcome.count(OutcomeKind::Failed) > 0 || outcome.problem.is_some() {
         EXIT_UNAVAILABLE
     } else {
         0
@@ -226,23 +226,24 @@ fn exit_code(outcome: &str) -> u8 {
 mod tests {
     use super::*;
 
-    // Seen: 1, which is "it has grown", since any other rule of the organisation was invalid.
+    // Seen: 1, which means that the deletion has grown, because another rule was invalid.
     #[test]
     fn the_exit_code_of_a_confirmation_is_about_the_deletion_alone() {
         for (outcome, code) in [
-            (r#"{"outcomes":{"applied":1},"rules":{"synced":3,"invalid":1},"guard":null}"#, 0),
+            (r#"{"outcomes":{"applied":1},"rules":{"live":3,"invalid":1},"guard":null}"#, 0),
             (r#"{"outcomes":{"unchanged":1},"rules":{"pending":1}}"#, 0),
             (r#"{"outcomes":{"held":1},"guard":{"id":"a","reason":"b"}}"#, 1),
             (r#"{"outcomes":{"held":1}}"#, 1),
             (r#"{"outcomes":{"failed":1}}"#, 69),
             (r#"{"outcomes":{},"problem":"mimir is away"}"#, 69),
         ] {
-            assert_eq!(exit_code(outcome), code, "{outcome}");
+            let read = SyncOutcome::from_json(outcome).unwrap();
+            assert_eq!(exit_code(&read), code, "{outcome}");
         }
     }
 
     #[test]
-    fn a_deletion_that_is_not_there_yet_is_told_with_what_to_do() {
+    fn an_unknown_deletion_is_answered_with_what_to_do() {
         assert!(not_there("a1", None).contains("--organisation ID"));
         let acme = OrganisationId::parse("acme").unwrap();
         assert!(!not_there("a1", Some(&acme)).contains("--organisation"));

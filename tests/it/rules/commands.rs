@@ -188,7 +188,7 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
     let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
     assert!(code == 1 && note.contains("rules guard confirm "), "{said} {note}");
     let (code, list, note) = run(&office, &["rules", "guard", "list"]);
-    assert!(code == 1 && note.contains("1 deletion waits"), "{list} {note}");
+    assert!(code == 1 && note.contains("1 deletion is held"), "{list} {note}");
     let id = list.split_whitespace().next().unwrap().to_owned();
     assert!(diff.contains(&id), "{diff}");
     assert!(list.contains("A1 (default)") && list.contains("A2 (default)"), "{list}");
@@ -201,7 +201,7 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
     run(&office, &["rules", "sync", "--organisation", &org]);
     let (code, said, note) = run(&office, &["rules", "guard", "confirm", &id]);
     assert!(
-        code == 1 && note.contains("has grown: 1 more rule would vanish (A3)"),
+        code == 1 && note.contains("has grown: 1 more rule would be deleted (A3)"),
         "{said} {note}"
     );
     let now = run(&office, &["rules", "guard", "list"]).1;
@@ -220,7 +220,7 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
     assert_eq!(office.groups(&org).await["default"], ["A4", "A5", "A6"]);
     assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
     let (code, _, note) = run(&office, &["rules", "guard", "confirm", now]);
-    assert!(code == 1 && note.contains("does not wait any more"), "{code} {note}");
+    assert!(code == 1 && note.contains("is no longer held"), "{code} {note}");
     let away = [("MTP__DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")];
     let unread = command_with(&office.town.database, &away, &["rules", "guard", "list"]);
     assert_eq!(unread.status.code(), Some(69), "{unread:?}");

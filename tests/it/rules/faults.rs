@@ -33,7 +33,7 @@ async fn what_mimir_cannot_take_now_is_tried_again() {
         if !matches!(fault, Fault::Slow(_)) {
             office.wait_state(&id, "error").await;
             let (_, reason) = office.status(&id).await;
-            assert!(reason.contains("tried again"), "{fault:?}: {reason}");
+            assert!(reason.contains("retried automatically"), "{fault:?}: {reason}");
             assert!(office.groups(&org).await.is_empty(), "{fault:?}");
             relay.set(Fault::None);
         }

@@ -482,7 +482,7 @@ async fn a_stale_identifier_says_what_has_changed() {
     .await;
     wait_until("nothing waits", SOON, async || held(&office, &org).await.is_null()).await;
     let over = confirm(&office, &org, &third).await;
-    assert!(over.status == 409 && over.text.contains("does not wait any more"), "{over:?}");
+    assert!(over.status == 409 && over.text.contains("is no longer held"), "{over:?}");
 }
 
 // A deletion that has become smaller is confirmed by what it was.

@@ -1,4 +1,4 @@
-//! What may stand in a file of rules, and what was meant by what may not.
+//! The keys of a file with rules, and suggestions for unknown ones.
 
 use similar::TextDiff;
 
@@ -20,8 +20,8 @@ enum Meant {
 }
 use Meant::{Key, Nothing};
 
-const RECORDING: &str = "recording rules are not taken from alert_rule, which holds alerts only";
-const GROUP_LABELS: &str = "labels of a group have no column; write them into each rule";
+const RECORDING: &str = "recording rules are not supported: alert_rule has alerts only";
+const GROUP_LABELS: &str = "group labels have no column; write them into each rule";
 
 /// A row of `alert_rule`.
 pub(super) const ROW: Keys = Keys {
@@ -56,11 +56,11 @@ pub(super) const FILE: Keys = Keys {
     of: "the file",
     known: &["groups"],
     meant: &[
-        ("namespace", Nothing("the namespace is that of rules.namespace; leave it out")),
+        ("namespace", Nothing("the namespace is set by rules.namespace; leave it out")),
         (
             "rules",
             Nothing(
-                "rules stand in groups: [{name: …, rules: […]}], or the file is a list of rules",
+                "rules belong into groups: [{name: …, rules: […]}], or the file is a list of rules",
             ),
         ),
     ],
@@ -83,7 +83,7 @@ pub(super) const GROUP: Keys = Keys {
             "evaluation_delay",
             Nothing("an offset has no column in alert_rule; write it into the expression"),
         ),
-        ("source_tenants", Nothing("a rule reads its own organisation and no other")),
+        ("source_tenants", Nothing("a rule reads only its own organisation")),
     ],
 };
 
@@ -96,10 +96,10 @@ pub(super) const RULE: Keys = Keys {
         ("for_duration", Key("for")),
         ("query", Key("expr")),
         ("record", Nothing(RECORDING)),
-        ("rule_group", Nothing("the group's name stands at the group")),
-        ("evaluation_interval", Nothing("the interval stands at the group, as interval")),
-        ("interval", Nothing("the interval stands at the group")),
-        ("enabled", Nothing("only a row can be switched off; leave the rule out")),
+        ("rule_group", Nothing("the group's name is set on the group")),
+        ("evaluation_interval", Nothing("the interval is set on the group, as interval")),
+        ("interval", Nothing("the interval is set on the group")),
+        ("enabled", Nothing("only a row can be disabled; leave the rule out")),
     ],
 };
 

@@ -1,4 +1,4 @@
-//! All that is wrong with a file is told at once, with lines and what was meant.
+//! All faults of a file are reported in one run, with lines and suggestions.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn rows_and_groups_are_read() {
     );
 }
 
-// One recording rule or one key that a row cannot say used to hide everything after it.
+// Seen: one recording rule or one unsupported key hid all faults after it.
 #[test]
 fn every_fault_is_told_in_one_run() {
     let text = "\
@@ -74,14 +74,14 @@ groups:
     for (line, part) in [
         (1, "nmae: unknown key; the file has groups"),
         (4, "group \"g\": query_offset: an offset has no column"),
-        (5, "group \"g\": source_tenants: a rule reads its own organisation"),
-        (7, "record: recording rules are not taken"),
+        (5, "group \"g\": source_tenants: a rule reads only its own organisation"),
+        (7, "record: recording rules are not supported"),
         (11, "for_duration: unknown key; did you mean for?"),
         (12, "lables: unknown key; did you mean labels?"),
         (13, "a group: nmae: unknown key; did you mean name?"),
         (13, "a group: has no name"),
         (15, "must be a mapping with a name and expr"),
-        (16, "alert: must be a text, not a list or a mapping"),
+        (16, "alert: must be a string, not a list or a mapping"),
         (18, "group \"i\": has no rules"),
         (20, "group \"j\": rules must be a list"),
         (22, "group \"k\": has no rules"),
@@ -104,11 +104,11 @@ fn rows_and_groups_are_told_the_other_ones_words() {
         "interval: unknown key; did you mean evaluation_interval?",
         "group: unknown key; did you mean rule_group?",
         "exrp: unknown key; did you mean expr?",
-        "id: \"7\" is no UUID",
+        "id: \"7\" is not a UUID",
     ] {
         assert!(told.contains(meant), "{meant}: {told}");
     }
-    assert!(faults("- {record: a, expr: up}")[0].contains("recording rules are not taken"));
+    assert!(faults("- {record: a, expr: up}")[0].contains("recording rules are not supported"));
     assert!(faults("- {name: a, zzz: 1}")[0].contains("zzz: unknown key; a rule has name, expr"));
 }
 
@@ -119,11 +119,11 @@ fn what_holds_no_rules_does_not_pass() {
         ("groups:\n", "1: groups is empty"),
         ("groups: {}\n", "1: groups must be a list"),
         ("[]", "1: the list is empty"),
-        ("", "0: holds nothing"),
-        ("# a comment\n", "0: holds nothing"),
-        ("---\n---\n", "0: holds nothing"),
+        ("", "0: is empty"),
+        ("# a comment\n", "0: is empty"),
+        ("---\n---\n", "0: is empty"),
         ("a: b", "1: must be a list of rules"),
-        ("rules: []", "rules stand in groups"),
+        ("rules: []", "rules belong into groups"),
         ("word", "1: must be a list of rules"),
         ("groups: []\nnmae: x\n", "2: nmae: unknown key"),
     ] {
@@ -136,7 +136,7 @@ fn what_holds_no_rules_does_not_pass() {
 fn further_documents_are_told_and_the_first_is_checked() {
     let told = faults("- {name: a, exrp: up}\n---\n- {name: b, expr: up}\n");
     assert!(
-        told.iter().any(|told| told.starts_with("3: begins another YAML document")),
+        told.iter().any(|told| told.starts_with("3: starts another YAML document")),
         "{told:?}"
     );
     assert!(told.iter().any(|told| told.contains("did you mean expr?")), "{told:?}");
@@ -152,12 +152,12 @@ fn a_prometheus_rule_is_told_what_to_do_and_is_checked() {
     assert_eq!(told.len(), 2, "{told:?}");
 }
 
-// In plain words and with its line, not in those of the library to a programmer.
+// With a text for authors and a line, and not with the library's text for programmers.
 #[test]
 fn what_is_no_yaml_is_told_with_its_line() {
     for (text, line) in [("- name: a\n  expr: [\n", 3), ("- a\n b\n  - c: d: e\n", 3)] {
         let fault = read_file(text).unwrap_err();
-        assert!(fault.problem.starts_with("is no YAML: "), "{fault:?}");
+        assert!(fault.problem.starts_with("is not valid YAML: "), "{fault:?}");
         assert!(fault.line > 0 && fault.line <= line, "{text}: {fault:?}");
     }
 }
@@ -170,7 +170,7 @@ fn a_key_that_stands_twice_is_told_with_both_lines_and_hides_nothing() {
     let read = read_file(text).unwrap();
     let of_file: Vec<_> =
         read.faults.iter().map(|fault| (fault.line, fault.problem.as_str())).collect();
-    assert_eq!(of_file, [(6, "expr stands a second time, first on line 5; write it once")]);
+    assert_eq!(of_file, [(6, "expr is repeated, first on line 5; write it once")]);
     assert_eq!(read.rows.len(), 2);
     assert!(read.rows[1].faults.iter().any(|fault| fault.line == 7), "{read:?}");
 }

@@ -1,0 +1,183 @@
+use super::*;
+use crate::mimir::ruler::{Listed, RulerLimits};
+use crate::rules::plan::Wanted;
+use crate::rules::plan::desired::desired;
+use crate::rules::plan::desired::tests::rule;
+use crate::rules::status::statuses::RuleStatus;
+use crate::store::RuleState;
+
+/// A deletion of rules with and without tombstones, of `observed` rules.
+pub(in crate::rules) fn losing(deleted: usize, missing: usize, observed: usize) -> Vanishing {
+    let gone = |why, number: usize| {
+        let gone = Gone { alert: format!("A{number}"), group: "default".to_owned(), why };
+        (format!("{why:?} {number}"), gone)
+    };
+    let deleted = (0..deleted).map(|number| gone(Why::Deleted, number));
+    let missing = (0..missing).map(|number| gone(Why::Missing, number));
+    Vanishing { rules: deleted.chain(missing).collect(), observed }
+}
+
+fn stored(rules: Vec<AlertRule>) -> Vec<StoredGroup> {
+    let groups = desired(rules, &RulerLimits::default(), 0).groups;
+    groups
+        .iter()
+        .map(|group| {
+            let group = group.to_group();
+            StoredGroup {
+                name: group.name,
+                interval: Some(group.interval),
+                rules: group.rules.into_iter().map(StoredRule::Alerting).collect(),
+                says_more: false,
+            }
+        })
+        .collect()
+}
+
+fn live(rules: &[AlertRule]) -> RuleStatuses {
+    let of = |rule: &AlertRule| {
+        let live_hash = Some(rule.hash());
+        let live = RuleStatus {
+            state: RuleState::Live,
+            reason: String::new(),
+            live_hash,
+            other_hashes: Vec::new(),
+            refused_hash: None,
+        };
+        (rule.id, live)
+    };
+    rules.iter().map(of).collect()
+}
+
+/// The rules that would be deleted, by name and reason, if Mimir has `before` and the rows ask for `now`.
+fn vanishing(
+    before: &[AlertRule],
+    now: &[AlertRule],
+    live: &RuleStatuses,
+    deleted: &[Uuid],
+) -> Vec<(String, String)> {
+    let listed = Listed { ours: stored(before.to_vec()), others: 0, digest: [0; 32] };
+    let wanted = Wanted {
+        desired: desired(now.to_vec(), &RulerLimits::default(), 0),
+        quarantined: Vec::new(),
+    };
+    let plan = Plan::new(wanted, &listed, &|_, _| false);
+    let parsed = ParsedRows { enabled: now.to_vec(), ..ParsedRows::default() };
+    let tombstones = deleted.iter().map(|rule| (*rule, "now".to_owned())).collect();
+    let vanishing = attribute(&plan, &parsed, live, &tombstones).vanishing;
+    assert_eq!(vanishing.removal().observed, before.len());
+    vanishing.rules().into_iter().map(|rule| (rule.name, rule.why)).collect()
+}
+
+fn edited(id: u32, group: &str, seconds: u64) -> AlertRule {
+    let mut rule = rule(id, group, seconds);
+    rule.rule.expr = "up == 1".to_owned();
+    rule
+}
+
+#[test]
+fn an_edit_a_move_and_a_new_interval_delete_nothing() {
+    let before = [rule(1, "a", 60), rule(2, "a", 60), rule(3, "a", 60), rule(4, "a@30s", 60)];
+    let now = [rule(1, "b", 60), edited(2, "c", 30), edited(3, "a", 60), rule(4, "d", 60)];
+    for live in [live(&before), RuleStatuses::new()] {
+        assert_eq!(vanishing(&before, &now, &live, &[]), []);
+    }
+}
+
+#[test]
+fn a_row_that_is_gone_is_missed_or_was_deleted() {
+    let before = [rule(1, "a", 60), rule(2, "a", 60), rule(3, "a@30s", 30)];
+    let now = [rule(2, "a", 60)];
+    let why = |rules: &RuleStatuses| {
+        let all = vanishing(&before, &now, rules, &[before[0].id]);
+        all.into_iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        why(&live(&before)),
+        [
+            "alert 1: its row was deleted",
+            "alert 3: its row is missing, and there is no record of a deletion"
+        ]
+    );
+    // Without statuses nothing is explained.
+    let unknown = why(&RuleStatuses::new());
+    assert!(
+        unknown.iter().all(|why| why.ends_with("it is unknown to the database")),
+        "{unknown:?}"
+    );
+    assert_eq!(unknown.len(), 2);
+}
+
+// One of two rules with the same content loses its row: exactly that one would be deleted.
+#[test]
+fn of_two_equal_rules_the_one_without_a_row_is_deleted() {
+    let mut twin = rule(2, "a", 60);
+    twin.rule.alert = "alert 1".to_owned();
+    let before = [rule(1, "a", 60), twin];
+    let gone = vanishing(&before, &before[..1], &live(&before), &[]);
+    assert_eq!(gone.len(), 1, "{gone:?}");
+}
+
+// Deleted and inserted again under another identifier, as some applications save.
+#[test]
+fn a_row_that_was_replaced_by_one_of_its_name_is_an_update() {
+    let before = [rule(1, "a", 60)];
+    let mut now = edited(7, "a", 60);
+    now.rule.alert = "alert 1".to_owned();
+    assert_eq!(vanishing(&before, &[now.clone()], &live(&before), &[before[0].id]), []);
+    // Without a tombstone: rows were swapped.
+    assert_eq!(vanishing(&before, &[now], &live(&before), &[]).len(), 1);
+}
+
+#[test]
+fn a_status_without_a_rule_in_mimir_is_not_missed() {
+    let before = [rule(1, "a", 60)];
+    let forged = live(&[rule(1, "a", 60), rule(2, "a", 60)]);
+    assert_eq!(vanishing(&before, &before, &forged, &[]), []);
+}
+
+#[test]
+fn generated_names_lead_back_to_what_the_author_wrote() {
+    for (group, name) in [
+        ("cpu", "cpu"),
+        ("cpu#2", "cpu"),
+        ("cpu@30s", "cpu"),
+        ("cpu@30s#2~", "cpu"),
+        ("a#2~~", "a"),
+    ] {
+        assert!(plain_names(group).contains(&name), "{group}");
+        assert!(plain_names(group).contains(&group));
+    }
+    assert!(!plain_names("cpu").contains(&"c"));
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    assert_eq!(name_some(&["A"]), "A");
+    assert_eq!(name_some(&["A", "B", "C", "D", "E"]), "A, B, C and 2 more");
+}
+
+// Several rules of one name are common, one for each severity. The name alone does not make one a version
+// of another: if the row and the status are lost (a restored backup), the rule is missed.
+#[test]
+fn a_rule_of_the_name_of_one_that_is_there_is_missed() {
+    let mut namesake = edited(2, "a", 60);
+    namesake.rule.alert = "alert 1".to_owned();
+    let before = [rule(1, "a", 60), namesake];
+    let gone = vanishing(&before, &before[..1], &live(&before[..1]), &[]);
+    assert_eq!(gone, [("alert 1".to_owned(), "it is unknown to the database".to_owned())]);
+}
+
+// Somebody replaced a group of ours. Ours is written again, and replaces as many unknown rules as it has
+// itself. Without statuses this may be another database, and the deletion is held.
+#[test]
+fn a_group_that_was_written_over_is_put_back() {
+    let ours = [rule(1, "a", 60)];
+    let theirs = [rule(7, "a", 60), rule(8, "a", 60)];
+    assert_eq!(vanishing(&theirs[..1], &ours, &live(&ours), &[]), []);
+    assert_eq!(vanishing(&theirs, &ours, &live(&ours), &[]).len(), 1);
+    assert_eq!(vanishing(&theirs[..1], &ours, &RuleStatuses::new(), &[]).len(), 1);
+    // In a group with a known rule, an unknown one is a rule whose row and status are lost.
+    let beside = [rule(1, "a", 60), rule(7, "a", 60)];
+    let now = [rule(1, "a", 60), rule(2, "a", 60)];
+    assert_eq!(vanishing(&beside, &now, &live(&now), &[]).len(), 1);
+}

@@ -1,0 +1,72 @@
+//! What every reconcile and every preview needs: the database, Mimir's ruler and the settings.
+
+use super::expressions::Formats;
+use super::planning::Settings;
+use super::writer::ask;
+use crate::config::RulesConfig;
+use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError, RulerLimits};
+use crate::rules::spec::alert_rule::RuleDefaults;
+use crate::store::Store;
+use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
+
+pub struct Reconciler {
+    pub(crate) store: Store,
+    pub(crate) client: RulerClient,
+    pub(crate) config: RulesConfig,
+    template: TenantTemplate,
+    pub(crate) formats: Formats,
+}
+
+impl Reconciler {
+    /// An error is a fault in the configuration.
+    pub fn new(
+        store: Store,
+        config: &RulesConfig,
+        template: TenantTemplate,
+    ) -> Result<Self, String> {
+        let client = RulerClient::new(&RulerConfig {
+            urls: config.urls.clone(),
+            namespace: config.namespace.clone(),
+            request_timeout: config.request_timeout,
+            connect_timeout: config.connect_timeout,
+        })?;
+        let (config, formats) = (config.clone(), Formats::new(config.expressions));
+        Ok(Self { store, client, config, template, formats })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {
+        self.template.tenant_of(organisation)
+    }
+
+    pub(crate) fn settings(&self) -> Settings<'_> {
+        Settings {
+            namespace: &self.config.namespace,
+            guard: &self.config.guard,
+            defaults: self.defaults(),
+            limits: self.default_limits(),
+        }
+    }
+
+    pub(crate) fn defaults(&self) -> RuleDefaults {
+        RuleDefaults {
+            interval: self.config.evaluation_interval,
+            group: "default".to_owned(),
+            expressions: self.config.expressions,
+        }
+    }
+
+    fn default_limits(&self) -> RulerLimits {
+        let config = &self.config;
+        RulerLimits { rules_per_group: config.max_rules_per_group, groups: config.max_groups }
+    }
+
+    /// The limits that Mimir reports, or those of the configuration where it reports none.
+    pub(crate) async fn limits_of(&self, tenant: &TenantId) -> Result<RulerLimits, RulerError> {
+        let reported = ask(|| self.client.limits(tenant)).await?;
+        Ok(reported.unwrap_or_else(|| self.default_limits()))
+    }
+}

@@ -1,0 +1,9 @@
+//! All tenants: which one is reconciled when, and what may be deleted from all of them together.
+
+pub(crate) mod full_resync;
+pub(crate) mod job;
+pub(crate) mod queue;
+pub(crate) mod reader;
+pub(crate) mod requests;
+pub(crate) mod scheduler;
+pub(crate) mod triggers;

@@ -1,0 +1,970 @@
+//! The work of a leader, from the first full resync to the end of the lease.
+//!
+//! Triggers, timers, requested syncs and the full resync say which tenants to reconcile. A bounded number
+//! of them is reconciled concurrently, and what comes of it is handed to the status writer. One task
+//! decides everything, so nothing has to be locked; the reconciles are tasks of their own ([`Job`]).
+//! What may be deleted from many tenants is decided by [`FullResync`], which the scheduler obeys.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::full_resync::{Command, Event, FullResync, RETRY, ReconcileEnd, ResyncEnd, ResyncId};
+use super::job::{Job, JobEnd, purge};
+use super::queue::{Turn, WorkQueue};
+use super::reader::{Read, TenantRead, start_reading};
+use super::requests::Requests;
+use super::triggers::{PendingTriggers, Triggers, UnknownOrganisations};
+use crate::clock::Clock;
+use crate::mimir::ruler::next_delay;
+use crate::rules::election::leader::{campaign, lead, pause};
+use crate::rules::reconcile::reconciler::Reconciler;
+use crate::rules::reconcile::report::Reconciled;
+use crate::rules::reconcile::tenant_state::TenantState;
+use crate::rules::reconcile::{Mode, Rows, WriteAccess};
+use crate::rules::status::outcome::{HeldDeletion, Outcome, OutcomeKind, SyncOutcome};
+use crate::rules::status::writer::{Progress, StatusWriter, WriterContext};
+use crate::store::{
+    GuardHeld, GuardRow, HeldRule, LeaderRow, RuleState, StoreError, SyncRequest, SyncRow,
+};
+use crate::telemetry::RuleMetrics;
+use crate::tenancy::OrganisationId;
+
+/// What syncs rules in this process, whenever it is the leader.
+#[derive(Clone)]
+pub struct RuleSync {
+    pub reconciler: Arc<Reconciler>,
+    pub triggers: Arc<Triggers>,
+    pub clock: Clock,
+    pub metrics: Arc<RuleMetrics>,
+    /// The name of this copy, for administrators.
+    pub holder: String,
+}
+
+/// How soon a failed read of requests or lookup of organisations is tried again.
+const READ_RETRY: Duration = Duration::from_secs(2);
+
+impl RuleSync {
+    /// Leads whenever it can, until it is cancelled.
+    pub async fn run(self, cancelled: CancellationToken) {
+        let mut was_away = false;
+        while !cancelled.is_cancelled() {
+            let store = &self.reconciler.store;
+            if let Some((leadership, lease)) = campaign(store, &mut was_away).await {
+                tracing::info!(leader.holder = self.holder, "Leading the sync of alert rules");
+                let access =
+                    WriteAccess { lease: lease.clone(), metrics: Arc::clone(&self.metrics) };
+                let work = self.schedule(access, cancelled.clone());
+                Box::pin(lead(store, &self.metrics, leadership, lease, &cancelled, work)).await;
+            }
+            self.triggers.clear();
+            pause(&cancelled).await;
+        }
+    }
+
+    /// One leadership. Returns the organisations that were being reconciled at its end.
+    async fn schedule(
+        &self,
+        access: WriteAccess,
+        cancelled: CancellationToken,
+    ) -> Vec<OrganisationId> {
+        let context = WriterContext {
+            store: self.reconciler.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            lease: access.lease.clone(),
+        };
+        let triggers = Arc::clone(&self.triggers);
+        let (writer, writing) =
+            StatusWriter::new(context, move |organisation| triggers.rule_moved(organisation));
+        let work = async {
+            match Scheduler::begin(self, access, writer).await {
+                Ok(scheduler) => scheduler.run(cancelled).await,
+                Err(error) => {
+                    tracing::warn!(%error, "State of the last leader not read");
+                    Vec::new()
+                }
+            }
+        };
+        tokio::select! {
+            in_flight = work => in_flight,
+            // It ends with the lease. The scheduler sees that too, and says what is in flight.
+            () = async { writing.await; std::future::pending().await } => Vec::new(),
+        }
+    }
+}
+
+struct Scheduler {
+    reconciler: Arc<Reconciler>,
+    access: WriteAccess,
+    triggers: Arc<Triggers>,
+    clock: Clock,
+    writer: StatusWriter,
+    queue: WorkQueue,
+    tasks: JoinSet<Done>,
+    resync: FullResync,
+    resync_io: ResyncIo,
+    /// What the status writer records of this leader.
+    leader: LeaderRow,
+    unknown: UnknownOrganisations,
+    requests: Requests,
+    /// Rules in each state, of all tenants.
+    totals: [usize; RuleState::ALL.len()],
+}
+
+/// What the scheduler needs to carry out the commands of the full resync.
+#[derive(Default)]
+struct ResyncIo {
+    /// When the next one begins; none while one is running.
+    next: Option<Instant>,
+    began: Option<Instant>,
+    reader: Option<(ResyncId, Receiver<Read>)>,
+    /// Rows that were read, until their reconcile starts.
+    read: HashMap<OrganisationId, TenantRead>,
+    /// Commands that wait for a slot.
+    waiting: VecDeque<Waiting>,
+}
+
+enum Waiting {
+    Reconcile { id: ResyncId, organisation: OrganisationId, mode: Mode, is_requested: bool },
+    Purge { id: ResyncId, organisation: OrganisationId },
+}
+
+impl Waiting {
+    fn organisation(&self) -> &OrganisationId {
+        match self {
+            Self::Reconcile { organisation, .. } | Self::Purge { organisation, .. } => organisation,
+        }
+    }
+}
+
+type Confirmed = HashMap<OrganisationId, HashSet<String>>;
+
+/// What a task came to.
+enum Done {
+    Reconciled(Box<JobEnd>),
+    Requests(Result<Vec<SyncRequest>, StoreError>),
+    Confirmed(ResyncId, Arc<HashSet<OrganisationId>>, Result<Confirmed, StoreError>),
+    LookedUp(Vec<(OrganisationId, Instant)>, Result<HashSet<OrganisationId>, StoreError>),
+    Purged(ResyncId, OrganisationId, Box<TenantState>, Result<(), String>),
+    CleanedUp(Result<(), StoreError>),
+}
+
+impl Scheduler {
+    /// Reads what the last leader recorded.
+    async fn begin(
+        sync: &RuleSync,
+        access: WriteAccess,
+        writer: StatusWriter,
+    ) -> Result<Self, StoreError> {
+        let RuleSync { reconciler, triggers, clock, holder, .. } = sync;
+        let mut leader = reconciler.store.rule_leader().await?;
+        let syncs = reconciler.store.rule_syncs().await?;
+        let held = match &leader.guard {
+            Some(guard) => reconciler.store.guard_rows(guard.id.clone(), None).await?,
+            None => Vec::new(),
+        };
+        let held = held.into_iter().map(|row| {
+            let keys = row.rules.into_iter().map(|rule| rule.key).collect();
+            (row.organisation, Arc::new(keys))
+        });
+        holder.clone_into(&mut leader.holder);
+        leader.since = Some(clock.utc());
+        writer.leader(leader.clone());
+
+        let mut queue = WorkQueue::default();
+        for sync in syncs {
+            let organisation = sync.organisation.clone();
+            queue.get(&organisation).sync = Some(sync);
+        }
+        let config = &reconciler.config;
+        let (guard, interval) = (config.guard.clone(), config.reconcile_interval);
+        Ok(Self {
+            resync: FullResync::new(guard, interval, leader.guard.clone(), held.collect()),
+            reconciler: Arc::clone(reconciler),
+            access,
+            triggers: Arc::clone(triggers),
+            clock: clock.clone(),
+            writer,
+            queue,
+            tasks: JoinSet::new(),
+            // Requested syncs are read first, so that the first full resync serves them. If they cannot
+            // be read, it begins without them.
+            resync_io: ResyncIo { next: Some(Instant::now() + RETRY), ..ResyncIo::default() },
+            leader,
+            unknown: UnknownOrganisations::default(),
+            requests: Requests::default(),
+            totals: [0; RuleState::ALL.len()],
+        })
+    }
+
+    /// Runs until the lease is lost or the process ends.
+    async fn run(mut self, cancelled: CancellationToken) -> Vec<OrganisationId> {
+        self.read_requests();
+        loop {
+            self.start_jobs();
+            let next = self.next_time();
+            let most_read = self.reconciler.config.concurrency * 2;
+            tokio::select! {
+                // The lease comes first: nothing may be started after its end. Ended tasks come before new
+                // work, so that a busy feed of triggers cannot starve them.
+                biased;
+                () = self.access.lease.lost() => {
+                    self.on_resync(Event::LeadershipEnded);
+                    break;
+                }
+                () = cancelled.cancelled() => {
+                    self.finish_jobs().await;
+                    break;
+                }
+                Some(done) = self.tasks.join_next() => self.on_done(done),
+                triggers = self.triggers.taken() => self.on_triggers(triggers),
+                (id, read) = next_read(&mut self.resync_io, most_read) => self.on_read(id, read),
+                () = sleep_until(next) => self.on_time(),
+            }
+        }
+        let running = self.queue.iter().filter(|(_, tenant)| tenant.is_running());
+        running.map(|(organisation, _)| organisation.clone()).collect()
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        self.clock.utc()
+    }
+
+    fn live(&self) -> usize {
+        self.totals[RuleState::Live as usize]
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn next_time(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let due = self.queue.next_due().unwrap_or(far);
+        self.resync_io.next.map_or(due, |next| next.min(due))
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        self.queue.fire_due(now);
+        if self.resync_io.next.is_some_and(|next| now >= next) {
+            self.resync_io.next = None;
+            self.on_resync(Event::Due);
+        }
+    }
+
+    /// Before the process ends: what has begun may end well.
+    async fn finish_jobs(&mut self) {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + TIMEOUT;
+        while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            self.on_done(done);
+        }
+        let _ = tokio::time::timeout_at(deadline, self.writer.flushed()).await;
+    }
+
+    fn on_done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Reconciled(end)) => self.on_reconciled(*end),
+            Ok(Done::Requests(read)) => self.on_requests(read),
+            Ok(Done::Confirmed(id, listed, confirmed)) => {
+                let gone = self.find_gone(&listed);
+                let confirmed = confirmed.map_err(|error| error.to_string());
+                self.on_resync(Event::Judge { id, confirmed, gone });
+            }
+            Ok(Done::LookedUp(batch, existing)) => self.on_looked_up(batch, existing),
+            Ok(Done::Purged(id, organisation, state, outcome)) => {
+                self.on_purged(id, organisation, state, outcome);
+            }
+            Ok(Done::CleanedUp(Ok(()))) => {}
+            Ok(Done::CleanedUp(Err(error))) => {
+                tracing::warn!(%error, "Old records of rule syncs not deleted");
+            }
+            Err(error) => {
+                // The state of its tenant is lost, which would block that tenant for ever. A new
+                // leadership starts from what is recorded.
+                tracing::error!(%error, "Reconcile panicked; giving up the leadership");
+                self.access.lease.give_up();
+            }
+        }
+    }
+}
+
+/// Triggers and requested syncs.
+impl Scheduler {
+    fn on_triggers(&mut self, triggers: PendingTriggers) {
+        let mut dropped = 0_usize;
+        for (organisation, at) in &triggers.organisations {
+            if self.queue.is_known(organisation) {
+                self.queue.enqueue(organisation, *at);
+            } else if !self.unknown.add(organisation, *at) {
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(dropped, "Triggers for unknown organisations dropped");
+        }
+        self.look_up_unknown();
+        for organisation in &triggers.rule_moved {
+            self.queue.on_rule_moved(organisation);
+        }
+        if triggers.everything {
+            self.on_resync(Event::Requested(Vec::new()));
+        }
+        if triggers.requests {
+            self.read_requests();
+        }
+    }
+
+    fn look_up_unknown(&mut self) {
+        let Some(batch) = self.unknown.next_batch() else { return };
+        let store = self.reconciler.store.clone();
+        self.tasks.spawn(async move {
+            let names = batch.iter().map(|(name, _)| name.clone()).collect();
+            let existing = store.existing_organisations(names).await;
+            if existing.is_err() {
+                sleep(READ_RETRY).await;
+            }
+            Done::LookedUp(batch, existing)
+        });
+    }
+
+    fn on_looked_up(
+        &mut self,
+        batch: Vec<(OrganisationId, Instant)>,
+        existing: Result<HashSet<OrganisationId>, StoreError>,
+    ) {
+        self.unknown.finish_lookup();
+        for (organisation, at) in batch {
+            match &existing {
+                Ok(existing) if existing.contains(&organisation) => {
+                    self.queue.enqueue(&organisation, at);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    self.unknown.add(&organisation, at);
+                }
+            }
+        }
+        if let Err(error) = existing {
+            tracing::warn!(%error, "Unknown organisations not looked up; retrying");
+        }
+        self.look_up_unknown();
+    }
+
+    fn read_requests(&mut self) {
+        if !self.requests.notify() {
+            return;
+        }
+        let store = self.reconciler.store.clone();
+        self.tasks.spawn(async move {
+            let read = store.take_sync_requests().await;
+            if read.is_err() {
+                sleep(READ_RETRY).await;
+            }
+            Done::Requests(read)
+        });
+    }
+
+    fn on_requests(&mut self, read: Result<Vec<SyncRequest>, StoreError>) {
+        let again = self.requests.end_reading() || read.is_err();
+        match read {
+            Ok(requests) => self.start_requests(requests),
+            Err(error) => tracing::warn!(%error, "Requested syncs not read; retrying"),
+        }
+        if again {
+            self.read_requests();
+        }
+        self.on_resync(Event::Ready);
+    }
+
+    fn start_requests(&mut self, requests: Vec<SyncRequest>) {
+        let mut everything = Vec::new();
+        for request in self.requests.take_new(requests) {
+            match request.organisation {
+                None => everything.push(request.id),
+                Some(organisation) => {
+                    self.queue.get(&organisation).add_request(request.id);
+                    let progress = Progress { total: 1, ..Progress::default() };
+                    self.writer.progress(request.id, progress);
+                    self.queue.enqueue(&organisation, Instant::now());
+                }
+            }
+        }
+        if !everything.is_empty() {
+            self.on_resync(Event::Requested(everything));
+        }
+    }
+}
+
+/// Starting reconciles.
+impl Scheduler {
+    /// Fills the free slots: with triggered tenants first, because somebody waits for them. But a full
+    /// resync always gets a quarter of the slots, or triggers could stop it for ever.
+    fn start_jobs(&mut self) {
+        let slots = self.reconciler.config.concurrency;
+        let share = (slots / 4).max(1);
+        while self.queue.running() < slots {
+            let started = self.resync.outstanding().saturating_sub(self.resync_io.waiting.len());
+            if started < share && self.start_resync_job() {
+                continue;
+            }
+            if let Some(organisation) = self.queue.next() {
+                let mode = Mode::Guarded(self.resync.watch(&organisation, self.live()));
+                self.start(organisation, None, mode, None, false);
+            } else if !self.start_resync_job() {
+                return;
+            }
+        }
+    }
+
+    /// Carries out the next waiting command of the full resync; returns whether there was one.
+    fn start_resync_job(&mut self) -> bool {
+        let Some(waiting) = self.resync_io.waiting.pop_front() else { return false };
+        if !self.resync.awaits(waiting.organisation()) {
+            // A trigger's reconcile has answered it in the meantime.
+            self.resync_io.read.remove(waiting.organisation());
+            return true;
+        }
+        match waiting {
+            Waiting::Purge { id, organisation } => self.start_purge(id, organisation),
+            Waiting::Reconcile { id, organisation, mode: Mode::Deferring, is_requested } => {
+                self.start_first_half(id, organisation, is_requested);
+            }
+            // The rows are read again: some time has passed since the first phase.
+            Waiting::Reconcile { id, organisation, mode, is_requested } => {
+                if !self.start(organisation.clone(), None, mode, Some(id), is_requested) {
+                    self.on_resync(Event::Skipped { id, organisation, is_failing: false });
+                }
+            }
+        }
+        true
+    }
+
+    fn start_first_half(&mut self, id: ResyncId, organisation: OrganisationId, is_requested: bool) {
+        let read = self.resync_io.read.remove(&organisation);
+        let tenant = self.queue.get(&organisation);
+        let mut rows = None;
+        if let Some(TenantRead { rows: read, read_at, statuses, .. }) = read {
+            if let Some(statuses) = statuses {
+                tenant.learn_statuses(statuses, read_at);
+            }
+            // A newer trigger or reconcile knows more than these rows.
+            rows = tenant.is_as_of(read_at).then_some(read);
+        }
+        match tenant.turn(is_requested) {
+            Turn::AwaitRunning => {}
+            Turn::Skip { is_failing } => {
+                self.on_resync(Event::Skipped { id, organisation, is_failing });
+            }
+            Turn::Reconcile => {
+                self.start(organisation, rows, Mode::Deferring, Some(id), is_requested);
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        organisation: OrganisationId,
+        rows: Option<Rows>,
+        mode: Mode,
+        resync: Option<ResyncId>,
+        is_requested: bool,
+    ) -> bool {
+        let Some(started) = self.queue.start(&organisation) else { return false };
+        let (reconciler, access) = (Arc::clone(&self.reconciler), self.access.clone());
+        let job =
+            Job { reconciler, access, organisation, rows, mode, started, resync, is_requested };
+        self.tasks.spawn(async move { Done::Reconciled(Box::new(job.run().await)) });
+        true
+    }
+
+    fn start_purge(&mut self, id: ResyncId, organisation: OrganisationId) {
+        let Some(started) = self.queue.start(&organisation) else {
+            // It is being reconciled, so somebody has found it again.
+            self.on_resync(Event::Purged { id, organisation });
+            return;
+        };
+        let (reconciler, access) = (Arc::clone(&self.reconciler), self.access.clone());
+        self.tasks.spawn(async move {
+            let outcome = purge(&reconciler, &access, &organisation).await;
+            Done::Purged(id, organisation, started.state, outcome)
+        });
+    }
+}
+
+/// The full resync: tells it what happened, and does what it says.
+impl Scheduler {
+    fn on_resync(&mut self, event: Event) {
+        for command in self.resync.on(event) {
+            self.execute(command);
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::BeginWithin(delay) => {
+                let at = Instant::now() + delay;
+                let next = self.resync_io.next;
+                self.resync_io.next = Some(next.map_or(at, |next| next.min(at)));
+            }
+            Command::StartReading { id } => {
+                self.resync_io.next = None;
+                self.resync_io.began = Some(Instant::now());
+                self.resync_io.read.clear();
+                let reader = start_reading(Arc::clone(&self.reconciler), self.writer.clone());
+                self.resync_io.reader = Some((id, reader));
+            }
+            Command::Reconcile { id, organisation, mode, is_requested } => {
+                let waiting = Waiting::Reconcile { id, organisation, mode, is_requested };
+                self.resync_io.waiting.push_back(waiting);
+            }
+            Command::Purge { id, organisation } => {
+                self.resync_io.waiting.push_back(Waiting::Purge { id, organisation });
+            }
+            Command::Judge { id, listed } => {
+                let store = self.reconciler.store.clone();
+                self.tasks.spawn(async move {
+                    Done::Confirmed(id, listed, store.confirmed_deletions().await)
+                });
+            }
+            Command::Hold { held, rules } => self.hold(held, rules),
+            Command::ReportProgress { requests, done, total } => {
+                for request in requests {
+                    self.writer.progress(request, Progress { done, total, outcome: None });
+                }
+            }
+            Command::Finish(end) => self.finish_resync(end),
+        }
+    }
+
+    fn on_read(&mut self, id: ResyncId, read: Option<Read>) {
+        match read {
+            None => {
+                self.resync_io.reader = None;
+                self.on_resync(Event::ReadAll { id });
+            }
+            Some(Read::Listed(organisations)) => {
+                self.on_resync(Event::Listed { id, organisations });
+            }
+            Some(Read::Batch { read, gone }) => {
+                let organisations = read.iter().map(|read| read.organisation.clone()).collect();
+                let read = read.into_iter().map(|read| (read.organisation.clone(), read));
+                self.resync_io.read.extend(read);
+                self.on_resync(Event::Read { id, organisations, gone });
+            }
+            Some(Read::Unreadable(organisation, error)) => {
+                tracing::warn!(organisation.id = %organisation, %error, "Alert rules not read; nothing is deleted");
+                self.on_resync(Event::Unreadable { id, organisation });
+            }
+            Some(Read::Failed(error)) => {
+                tracing::warn!(%error, "Alert rules not read; nothing is deleted");
+                self.resync_io.reader = None;
+                self.on_resync(Event::ReadFailed { id, problem: error.to_string() });
+            }
+        }
+    }
+
+    /// The organisations that have been gone for longer than the grace period, with their live rules.
+    /// Records which ones are gone at all.
+    fn find_gone(&mut self, listed: &HashSet<OrganisationId>) -> Vec<(OrganisationId, usize)> {
+        let now = self.now();
+        let grace = self.reconciler.config.organisation_grace;
+        let missing = self.queue.iter().filter(|(organisation, tenant)| {
+            !listed.contains(*organisation) && !tenant.is_running() && tenant.sync.is_some()
+        });
+        let missing: Vec<OrganisationId> =
+            missing.map(|(organisation, _)| organisation.clone()).collect();
+        let mut gone = Vec::new();
+        for organisation in missing {
+            let Some(sync) = &mut self.queue.get(&organisation).sync else { continue };
+            let is_new = sync.absent_since.is_none();
+            let since = *sync.absent_since.get_or_insert(now);
+            let live = sync.live;
+            if is_new {
+                tracing::info!(organisation.id = %organisation, "Organisation is gone; purging its rules after the grace period");
+                self.writer.sync(sync.clone());
+            }
+            if since + grace <= now {
+                gone.push((organisation, live));
+            }
+        }
+        gone
+    }
+
+    fn hold(&mut self, held: Option<GuardHeld>, rules: Vec<(OrganisationId, Vec<HeldRule>)>) {
+        let is_held = held.is_some();
+        if held != self.leader.guard {
+            if let Some(held) = &held {
+                tracing::warn!(
+                    guard.id = held.id,
+                    reason = held.reason,
+                    "Deletion of alert rules held"
+                );
+                let row = |(organisation, rules)| GuardRow {
+                    id: held.id.clone(),
+                    organisation,
+                    is_overall: true,
+                    rules,
+                };
+                self.writer.guards(rules.into_iter().map(row).collect());
+            }
+            if id_of(held.as_ref()) != id_of(self.leader.guard.as_ref()) {
+                self.leader.guard_since = is_held.then(|| self.now());
+            }
+            self.leader.guard = held;
+            // Now and not at the end: an administrator has to find it in order to confirm it.
+            self.writer.leader(self.leader.clone());
+        }
+        self.access.metrics.overall_guard_held.set(f64::from(u8::from(is_held)));
+    }
+
+    fn on_purged(
+        &mut self,
+        id: ResyncId,
+        organisation: OrganisationId,
+        state: Box<TenantState>,
+        outcome: Result<(), String>,
+    ) {
+        let again = self.queue.finish(&organisation, state, Duration::ZERO);
+        match outcome {
+            Ok(()) => {
+                tracing::info!(organisation.id = %organisation, "Rules of a deleted organisation purged");
+                self.recount(&organisation, [0; RuleState::ALL.len()]);
+                self.writer.forget(organisation.clone());
+                self.queue.forget(&organisation);
+                if again {
+                    self.queue.enqueue(&organisation, Instant::now());
+                }
+            }
+            Err(problem) => {
+                tracing::warn!(organisation.id = %organisation, problem, "Rules of a deleted organisation not purged; retrying");
+            }
+        }
+        self.on_resync(Event::Purged { id, organisation });
+    }
+
+    fn finish_resync(&mut self, end: ResyncEnd) {
+        let ResyncEnd { requests, done, total, mut outcome } = end;
+        let took = self.resync_io.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        outcome.duration_ms = Some(whole_ms(took));
+        self.resync_io.reader = None;
+        self.resync_io.read.clear();
+        self.count_troubles();
+
+        let metrics = &self.access.metrics;
+        if outcome.problem.is_some() {
+            metrics.reconcile_failures.increment(1);
+        } else {
+            metrics.reconciled_at.set(self.clock.now().as_secs_f64());
+            metrics.reconcile_duration.record(took.as_secs_f64());
+            self.leader.reconciled_at = Some(self.now());
+        }
+        let store = self.reconciler.store.clone();
+        self.tasks.spawn(async move { Done::CleanedUp(store.forget_old_rule_notes().await) });
+        // The notification of a request may have been lost.
+        self.read_requests();
+
+        tracing::info!(
+            organisations = total,
+            failed = outcome.count(OutcomeKind::Failed),
+            problem = outcome.problem.as_deref(),
+            duration_ms = whole_ms(took),
+            "Full resync of alert rules finished"
+        );
+        self.leader.reconcile = outcome.to_json();
+        self.writer.leader(self.leader.clone());
+        for request in requests {
+            let outcome = Some(outcome.clone());
+            self.writer.progress(request, Progress { done, total, outcome });
+        }
+    }
+}
+
+/// The end of a reconcile.
+impl Scheduler {
+    fn on_reconciled(&mut self, end: JobEnd) {
+        let JobEnd {
+            organisation,
+            reconciled,
+            state,
+            triggered_at,
+            requests,
+            took,
+            is_absent,
+            resync,
+        } = end;
+        let kind = reconciled.outcome.kind();
+        let metrics = &self.access.metrics;
+        metrics.activation(kind.name());
+        metrics.activation_duration.record(took.as_secs_f64());
+        if let (Outcome::Applied, Some(at)) = (&reconciled.outcome, triggered_at) {
+            metrics.lag.record(at.elapsed().as_secs_f64());
+        }
+
+        // First the queue takes the state back: the full resync may want to start the tenant again.
+        let again = self.queue.finish(&organisation, state, took);
+        self.on_resync(Event::Reconciled(ReconcileEnd {
+            organisation: organisation.clone(),
+            by: resync,
+            kind,
+            vanishing: reconciled.vanishing.clone(),
+            removed: reconciled.removed,
+            by_confirmation: reconciled.by_confirmation,
+            live: self.live(),
+        }));
+
+        match &reconciled.outcome {
+            Outcome::LeaseLost => return,
+            Outcome::Deferred if !is_absent => {
+                // Nothing was done for these requests yet: they wait for the full resync.
+                self.queue.get(&organisation).keep_waiting(requests, triggered_at);
+                self.writer.statuses(reconciled.changes);
+            }
+            _ => {
+                if is_absent {
+                    self.on_absent(&organisation);
+                } else {
+                    log(&organisation, &reconciled, took);
+                    self.record(&organisation, &reconciled);
+                    self.set_retry(&organisation, &reconciled);
+                }
+                let outcome = outcome_of(&reconciled, is_absent);
+                self.writer.statuses(reconciled.changes);
+                self.writer.deleted(&organisation, reconciled.deleted);
+                for request in requests {
+                    let outcome = Some(outcome.clone());
+                    self.writer.progress(request, Progress { done: 1, total: 1, outcome });
+                }
+            }
+        }
+        if again {
+            self.queue.enqueue(&organisation, Instant::now());
+        }
+    }
+
+    /// The organisation does not exist. Its rules stay for the grace period.
+    fn on_absent(&mut self, organisation: &OrganisationId) {
+        let now = self.now();
+        let tenant = self.queue.get(organisation);
+        // Its rules may have moved to another organisation, with their statuses.
+        tenant.forget_statuses();
+        let Some(sync) = &mut tenant.sync else {
+            // It never existed.
+            if tenant.is_idle() {
+                self.queue.forget(organisation);
+            }
+            return;
+        };
+        if sync.absent_since.is_none() {
+            sync.absent_since = Some(now);
+            let sync = sync.clone();
+            self.writer.sync(sync);
+        }
+    }
+
+    /// Records how the sync of an organisation stands, if that has changed.
+    fn record(&mut self, organisation: &OrganisationId, reconciled: &Reconciled) {
+        let now = self.now();
+        let tenant_id = self.reconciler.tenant_of(organisation);
+        let tenant_id = tenant_id.map(|tenant| tenant.as_str().to_owned()).unwrap_or_default();
+        let is_done = matches!(reconciled.outcome, Outcome::Applied | Outcome::Unchanged);
+        if is_done {
+            let seconds = self.clock.now().as_secs_f64();
+            self.access.metrics.tenant_succeeded(&tenant_id, seconds);
+        }
+        if let Some(states) = reconciled.states {
+            self.recount(organisation, states);
+        }
+
+        let tenant = self.queue.get(organisation);
+        let before = tenant.sync.clone();
+        let states = tenant.states;
+        let has_rules = states.iter().sum::<usize>() > 0;
+        if before.is_none() && !has_rules && matches!(reconciled.outcome, Outcome::Unchanged) {
+            // An organisation without rules needs no record.
+            return;
+        }
+        let mut sync = before.clone().unwrap_or_else(|| new_sync(organisation));
+        sync.tenant = tenant_id;
+        if reconciled.states.is_some() {
+            sync.live = states[RuleState::Live as usize];
+            sync.not_live = not_live(&states);
+        }
+        if let Some(limits) = reconciled.observed_limits {
+            sync.shown_rules_per_group = limits.rules_per_group;
+            sync.shown_groups = limits.groups;
+        }
+        sync.absent_since = None;
+        if reconciled.wrote {
+            sync.synced_at = Some(now);
+        }
+
+        // A failure says nothing about a deletion that is held: it stays held.
+        let (problem, guard) = match &reconciled.outcome {
+            Outcome::Failed(failure) => (failure.problem.clone(), sync.guard.clone()),
+            Outcome::Held(held) => (String::new(), Some(held.clone())),
+            _ => (reconciled.broken.clone().unwrap_or_default(), None),
+        };
+        if problem.is_empty() {
+            sync.problem_since = None;
+        } else {
+            sync.problem_since.get_or_insert(now);
+        }
+        sync.problem = problem;
+
+        if is_done && (sync.guard.is_some() || reconciled.by_confirmation) {
+            self.writer.end_confirmations(organisation.clone());
+        }
+        if guard != sync.guard {
+            if let Some(held) = &guard {
+                self.writer.guards(vec![GuardRow {
+                    id: held.id.clone(),
+                    organisation: organisation.clone(),
+                    is_overall: false,
+                    rules: reconciled.vanishing.rules(),
+                }]);
+            }
+            if id_of(guard.as_ref()) != id_of(sync.guard.as_ref()) {
+                sync.guard_since = guard.as_ref().map(|_| now);
+            }
+            sync.guard = guard;
+        }
+        if before.as_ref() != Some(&sync) {
+            tenant.sync = Some(sync.clone());
+            self.writer.sync(sync);
+        }
+        // In a full resync this would look at every tenant for each tenant.
+        if !self.resync.is_running() {
+            self.count_troubles();
+        }
+    }
+
+    /// Sets when a failed tenant is tried again.
+    fn set_retry(&mut self, organisation: &OrganisationId, reconciled: &Reconciled) {
+        let tenant = self.queue.get(organisation);
+        let retry_after = match &reconciled.outcome {
+            Outcome::Failed(failure) => failure.retry_after,
+            _ if reconciled.broken.is_some() => None,
+            _ => return tenant.reset_failures(),
+        };
+        let failures = tenant.count_failure();
+        let at = Instant::now() + next_delay(failures + 2, retry_after, fastrand::f64());
+        if retry_after.is_some() {
+            // Mimir asked for the delay, so triggers do not shorten it.
+            tenant.rest_until(at);
+        }
+        self.queue.wait_until(organisation, at);
+    }
+
+    fn count_troubles(&self) {
+        let (mut failing, mut held) = (0_u32, 0_u32);
+        for sync in self.queue.iter().filter_map(|(_, tenant)| tenant.sync.as_ref()) {
+            failing += u32::from(!sync.problem.is_empty());
+            held += u32::from(sync.guard.is_some());
+        }
+        self.access.metrics.tenants_failing.set(f64::from(failing));
+        self.access.metrics.guards_held.set(f64::from(held));
+    }
+
+    /// Updates the number of rules in each state over all tenants.
+    fn recount(&mut self, organisation: &OrganisationId, states: [usize; RuleState::ALL.len()]) {
+        let before = std::mem::replace(&mut self.queue.get(organisation).states, states);
+        for state in RuleState::ALL {
+            let at = state as usize;
+            self.totals[at] = (self.totals[at] + states[at]).saturating_sub(before[at]);
+            if let Some(gauge) = self.access.metrics.rules_in(state.name()) {
+                gauge.set(f64::from(u32::try_from(self.totals[at]).unwrap_or(u32::MAX)));
+            }
+        }
+    }
+}
+
+/// What the reader says next, as long as few commands wait: rows wait in the database and not in memory.
+async fn next_read(resync: &mut ResyncIo, most_waiting: usize) -> (ResyncId, Option<Read>) {
+    match &mut resync.reader {
+        Some((id, reader)) if resync.waiting.len() < most_waiting => (*id, reader.recv().await),
+        _ => std::future::pending().await,
+    }
+}
+
+fn new_sync(organisation: &OrganisationId) -> SyncRow {
+    SyncRow {
+        organisation: organisation.clone(),
+        tenant: String::new(),
+        live: 0,
+        not_live: 0,
+        synced_at: None,
+        problem: String::new(),
+        problem_since: None,
+        absent_since: None,
+        guard: None,
+        guard_since: None,
+        shown_rules_per_group: None,
+        shown_groups: None,
+    }
+}
+
+fn id_of(held: Option<&GuardHeld>) -> Option<&str> {
+    held.map(|held| held.id.as_str())
+}
+
+fn whole_ms(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
+    let states_of =
+        [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
+    states_of.iter().map(|state| states[*state as usize]).sum()
+}
+
+fn log(organisation: &OrganisationId, reconciled: &Reconciled, took: Duration) {
+    let states = reconciled.states.unwrap_or_default();
+    match &reconciled.outcome {
+        Outcome::Applied => tracing::info!(
+            organisation.id = %organisation,
+            rules.live = states[RuleState::Live as usize],
+            rules.not_live = not_live(&states),
+            duration_ms = whole_ms(took),
+            "Alert rules synced"
+        ),
+        Outcome::Failed(failure) => tracing::warn!(
+            organisation.id = %organisation,
+            problem = failure.problem,
+            "Alert rules not synced; retrying"
+        ),
+        Outcome::Held(held) => tracing::warn!(
+            organisation.id = %organisation,
+            guard.id = held.id,
+            reason = held.reason,
+            "Deletion of alert rules held"
+        ),
+        Outcome::Unchanged | Outcome::Deferred | Outcome::LeaseLost => {}
+    }
+}
+
+/// The outcome for whoever requested the sync of one organisation.
+fn outcome_of(reconciled: &Reconciled, is_absent: bool) -> SyncOutcome {
+    let problem = match &reconciled.outcome {
+        _ if is_absent => Some("organisation not found"),
+        Outcome::Failed(failure) => Some(failure.reason),
+        Outcome::Held(held) => Some(held.reason.as_str()),
+        _ => None,
+    };
+    let states = reconciled.states.unwrap_or_default();
+    let rules = RuleState::ALL.map(|state| (state, states[state as usize]));
+    SyncOutcome {
+        outcomes: BTreeMap::from([(reconciled.outcome.kind(), 1)]),
+        problem: problem.map(ToOwned::to_owned),
+        guard: match &reconciled.outcome {
+            Outcome::Held(held) => Some(HeldDeletion::from(held)),
+            _ => None,
+        },
+        rules: Some(rules.into()),
+        ..SyncOutcome::default()
+    }
+}

@@ -1,0 +1,310 @@
+//! Writes statuses, and how each organisation's sync stands, to the database in batches.
+//!
+//! The scheduler never waits for the database: it hands in what is to be written and goes on. A batch
+//! that cannot be written is kept and tried again, as long as the lease is held. What is lost with the
+//! lease is found again by the next leader, who compares all statuses with what Mimir has.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::outcome::SyncOutcome;
+use super::statuses::StatusChanges;
+use crate::rules::election::lease::Lease;
+use crate::store::{GuardRow, LeaderRow, RuleStatusRow, Store, StoreError, SyncRow, Tombstones};
+use crate::telemetry::RuleMetrics;
+use crate::tenancy::OrganisationId;
+
+/// The scheduler's end.
+#[derive(Clone)]
+pub(crate) struct StatusWriter(UnboundedSender<Note>);
+
+enum Note {
+    Statuses(StatusChanges),
+    Guards(Vec<GuardRow>),
+    Confirmed(OrganisationId),
+    Sync(Box<SyncRow>),
+    Deleted(OrganisationId, Tombstones),
+    Forget(OrganisationId),
+    Progress(Uuid, Progress),
+    Leader(Box<LeaderRow>),
+    /// Answered when everything before it is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// How far a requested sync has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) done: usize,
+    pub(crate) total: usize,
+    /// Set once it is finished.
+    pub(crate) outcome: Option<SyncOutcome>,
+}
+
+#[derive(Default)]
+struct Batch {
+    /// By rule alone: Postgres cannot write two rows of one key in one statement.
+    written: HashMap<Uuid, RuleStatusRow>,
+    gone: HashSet<(OrganisationId, Uuid)>,
+    /// By deletion and organisation.
+    guards: HashMap<(String, OrganisationId), GuardRow>,
+    confirmed: HashSet<OrganisationId>,
+    syncs: HashMap<OrganisationId, SyncRow>,
+    deleted: Vec<(OrganisationId, Tombstones)>,
+    forgotten: Vec<OrganisationId>,
+    progress: HashMap<Uuid, Progress>,
+    leader: Option<LeaderRow>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+/// A batch is written when it has this many statuses,
+const MOST_STATUSES: usize = 1000;
+/// or when nothing came for this long.
+const PAUSE: Duration = Duration::from_millis(3);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the writer works with.
+pub(crate) struct WriterContext {
+    pub(crate) store: Store,
+    pub(crate) metrics: Arc<RuleMetrics>,
+    pub(crate) lease: Lease,
+}
+
+impl StatusWriter {
+    /// Returns the writer and the task behind it, which has to run as long as the lease is held.
+    /// `on_moved` is told of each organisation that a rule has left, with its status, for another one.
+    pub(crate) fn new(
+        context: WriterContext,
+        on_moved: impl Fn(OrganisationId),
+    ) -> (Self, impl Future<Output = ()>) {
+        let (sender, notes) = unbounded_channel();
+        (Self(sender), write_all(context, on_moved, notes))
+    }
+
+    pub(crate) fn statuses(&self, changes: StatusChanges) {
+        if !changes.written.is_empty() || !changes.gone.is_empty() {
+            self.send(Note::Statuses(changes));
+        }
+    }
+
+    /// Deletions that the guard holds back. Call it before the row that names them is handed in.
+    pub(crate) fn guards(&self, rows: Vec<GuardRow>) {
+        if !rows.is_empty() {
+            self.send(Note::Guards(rows));
+        }
+    }
+
+    /// What was confirmed for an organisation is done.
+    pub(crate) fn end_confirmations(&self, organisation: OrganisationId) {
+        self.send(Note::Confirmed(organisation));
+    }
+
+    pub(crate) fn sync(&self, row: SyncRow) {
+        self.send(Note::Sync(Box::new(row)));
+    }
+
+    /// Rules that were deleted on purpose and have left Mimir: their tombstones have done their work.
+    pub(crate) fn deleted(&self, organisation: &OrganisationId, tombstones: Tombstones) {
+        if !tombstones.is_empty() {
+            self.send(Note::Deleted(organisation.clone(), tombstones));
+        }
+    }
+
+    pub(crate) fn forget(&self, organisation: OrganisationId) {
+        self.send(Note::Forget(organisation));
+    }
+
+    pub(crate) fn progress(&self, request: Uuid, progress: Progress) {
+        self.send(Note::Progress(request, progress));
+    }
+
+    pub(crate) fn leader(&self, row: LeaderRow) {
+        self.send(Note::Leader(Box::new(row)));
+    }
+
+    /// Waits until everything that was handed in before is written, or the lease is lost.
+    pub(crate) async fn flushed(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.send(Note::Flush(done));
+        let _ = waiting.await;
+    }
+
+    fn send(&self, note: Note) {
+        // The receiver is gone once the lease is lost; the next leader finds out by itself.
+        let _ = self.0.send(note);
+    }
+}
+
+async fn write_all(
+    context: WriterContext,
+    on_moved: impl Fn(OrganisationId),
+    mut notes: UnboundedReceiver<Note>,
+) {
+    let WriterContext { store, metrics, lease } = context;
+    while let Some(first) = notes.recv().await {
+        let mut batch = Batch::default();
+        batch.add(first);
+        while batch.written.len() < MOST_STATUSES {
+            match timeout(PAUSE, notes.recv()).await {
+                Ok(Some(note)) => batch.add(note),
+                Ok(None) | Err(_) => break,
+            }
+        }
+
+        // A later batch must not overtake this one, so nothing else is written until it is.
+        loop {
+            match lease.during(batch.write(&store)).await {
+                Ok(Err(error)) => {
+                    metrics.status_write_failures.increment(1);
+                    tracing::warn!(%error, "Alert rule statuses not written; retrying");
+                    sleep(RETRY).await;
+                }
+                Ok(Ok(left)) => {
+                    left.into_iter().for_each(&on_moved);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+
+        if !lease.is_held() {
+            return;
+        }
+        for flush in batch.flushes {
+            let _ = flush.send(());
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, note: Note) {
+        match note {
+            Note::Statuses(changes) => {
+                for (organisation, rule) in &changes.gone {
+                    // A rule that moved is gone from the first organisation, and may be written for
+                    // the second one by now.
+                    if self.written.get(rule).is_some_and(|row| row.organisation == *organisation) {
+                        self.written.remove(rule);
+                    }
+                }
+                self.gone.extend(changes.gone);
+                for row in changes.written {
+                    self.gone.remove(&(row.organisation.clone(), row.rule));
+                    self.written.insert(row.rule, row);
+                }
+            }
+            Note::Guards(rows) => {
+                for row in rows {
+                    self.guards.insert((row.id.clone(), row.organisation.clone()), row);
+                }
+            }
+            Note::Confirmed(organisation) => {
+                self.confirmed.insert(organisation);
+            }
+            Note::Sync(row) => {
+                self.syncs.insert(row.organisation.clone(), *row);
+            }
+            Note::Deleted(organisation, rules) => self.deleted.push((organisation, rules)),
+            Note::Forget(organisation) => {
+                self.syncs.remove(&organisation);
+                self.forgotten.push(organisation);
+            }
+            Note::Progress(request, progress) => {
+                self.progress.insert(request, progress);
+            }
+            Note::Leader(row) => self.leader = Some(*row),
+            Note::Flush(done) => self.flushes.push(done),
+        }
+    }
+
+    /// Writes the batch, and returns the organisations that rules have left for another one.
+    async fn write(&self, store: &Store) -> Result<HashSet<OrganisationId>, StoreError> {
+        let mut left = HashSet::new();
+        let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
+        if !written.is_empty() || !self.gone.is_empty() {
+            let gone = self.gone.iter().cloned().collect();
+            left = store.write_rule_statuses(written, gone).await?;
+        }
+
+        if !self.guards.is_empty() {
+            store.write_guards(self.guards.values().cloned().collect()).await?;
+        }
+        for organisation in &self.confirmed {
+            store.end_confirmations(organisation.clone()).await?;
+        }
+        if !self.syncs.is_empty() {
+            store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;
+        }
+
+        // After the statuses: a rule without tombstone whose status still says live would be missed.
+        for (organisation, rules) in &self.deleted {
+            store.forget_tombstones(organisation.clone(), rules.clone()).await?;
+        }
+        for organisation in &self.forgotten {
+            store.forget_rule_sync(organisation.clone()).await?;
+        }
+        if let Some(row) = &self.leader {
+            store.write_rule_leader(row.clone()).await?;
+        }
+
+        // Last: a request is finished when everything that it led to can be read.
+        for (request, Progress { done, total, outcome }) in &self.progress {
+            let outcome = outcome.as_ref().map(SyncOutcome::to_json);
+            store.note_sync_progress(*request, *done, *total, outcome).await?;
+        }
+        Ok(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RuleState;
+
+    fn named(organisation: &str) -> OrganisationId {
+        OrganisationId::parse(organisation).unwrap()
+    }
+
+    fn row(organisation: &str, rule: u128) -> RuleStatusRow {
+        RuleStatusRow {
+            rule: Uuid::from_u128(rule),
+            organisation: named(organisation),
+            state: RuleState::Live,
+            reason: String::new(),
+            live_hash: None,
+            other_hashes: Vec::new(),
+            refused_hash: None,
+            synced_at: None,
+        }
+    }
+
+    fn add(batch: &mut Batch, written: Vec<RuleStatusRow>, gone: &[(&str, u128)]) {
+        let gone =
+            gone.iter().map(|(whose, rule)| (named(whose), Uuid::from_u128(*rule))).collect();
+        batch.add(Note::Statuses(StatusChanges { written, gone }));
+    }
+
+    // Postgres cannot write two rows of one key in one statement: a rule that moves twice within one
+    // batch would block all statuses.
+    #[test]
+    fn a_rule_has_one_row_in_a_batch_however_often_it_moves() {
+        let mut batch = Batch::default();
+        add(&mut batch, vec![row("b", 1), row("b", 2)], &[]);
+        add(&mut batch, Vec::new(), &[("a", 1)]);
+        add(&mut batch, vec![row("c", 1)], &[]);
+        add(&mut batch, Vec::new(), &[("b", 1), ("b", 2)]);
+        let written: Vec<&RuleStatusRow> = batch.written.values().collect();
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].organisation, named("c"));
+        assert_eq!(batch.gone.len(), 3);
+        // It moves back to an organisation that it left before.
+        add(&mut batch, vec![row("b", 1)], &[]);
+        assert_eq!(batch.written[&Uuid::from_u128(1)].organisation, named("b"));
+        assert!(!batch.gone.contains(&(named("b"), Uuid::from_u128(1))));
+    }
+}
