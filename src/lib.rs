@@ -14,6 +14,8 @@
 //!    is asked of ourselves.
 //! 9. [`rejection`] turns whatever went wrong into an answer.
 //!
+//! [`key_management`] creates, lists and revokes device keys, for [`admin`] and [`command`].
+//!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
 //! mapping of organisations to tenants.
 //!
@@ -36,6 +38,7 @@ pub mod directory;
 pub mod edge;
 pub mod forward;
 pub mod internal;
+pub mod key_management;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;

@@ -19,7 +19,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::admin::{Action, Admin};
+use crate::admin::{Action, Admin, AdminRequest, Answer};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
@@ -30,8 +30,9 @@ use crate::forward::{BodyFault, BodyLimits, Forwarded, Forwarder, RequestBody};
 use crate::limits::Limits;
 use crate::mimir::{TENANT_HEADER, form};
 use crate::rejection::{Audience, Rejection};
-use crate::route::{self, Access, BodyPolicy, Route, Surface};
+use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, Surface};
 use crate::telemetry::Metrics;
+use crate::tenancy::OrganisationId;
 
 pub use answer_body::AnswerBody;
 
@@ -84,11 +85,12 @@ enum Arrived {
     Own(Response<Bytes>),
 }
 
-/// What a known caller asks of `/admin`.
-struct Order<'a> {
+/// A known caller's request to `/admin`, without its body.
+struct AdminCall<'a> {
     id: &'a RequestId,
     client: IpAddr,
     route: &'static Route,
+    endpoint: AdminEndpoint,
     caller: Caller,
     method: Method,
     uri: Uri,
@@ -152,7 +154,7 @@ impl Pipeline {
         let route = route::find(&parts).map_err(Rejection::Route)?;
         record.set_route(route);
         self.check_form(route, &parts, &upload)?;
-        let caller = if route.access == Access::Webhook {
+        let caller = if let Access::Admin(AdminEndpoint::Webhook(_)) = route.access {
             self.authenticator.authenticate_webhook(&parts.headers)
         } else {
             let authenticated = self.authenticator.authenticate(&parts.headers, client);
@@ -163,10 +165,14 @@ impl Pipeline {
             Rejection::Credential(refused.refusal)
         })?;
         record.set_principal(&caller.principal);
-        let Access::Tenant(scope) = route.access else {
-            let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
-            // Rare, and so kept out of the size of every other request's journey.
-            return Box::pin(self.administer(order, upload, record)).await.map(Arrived::Own);
+        let scope = match route.access {
+            Access::Tenant(scope) => scope,
+            Access::Admin(endpoint) => {
+                let (method, uri) = (parts.method, parts.uri);
+                let call = AdminCall { id, client, route, endpoint, caller, method, uri };
+                // Rare, and so kept out of the size of every other request's future.
+                return Box::pin(self.administer(call, upload, record)).await.map(Arrived::Own);
+            }
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
         let grant = self.limits.before_permit(grant).await.map_err(Rejection::Limited)?;
@@ -189,26 +195,26 @@ impl Pipeline {
         forwarded.map(Arrived::Upstream).map_err(Rejection::Failed)
     }
 
-    /// Does what an administrator asks, or refuses it, and notes that in the audit.
+    /// Serves a request to `/admin`, and writes what became of it to the audit log.
     async fn administer(
         &self,
-        order: Order<'_>,
+        call: AdminCall<'_>,
         upload: Upload,
         record: &mut Record,
     ) -> Result<Response<Bytes>, Rejection> {
-        let organisation = order.route.organisation_in(order.uri.path());
+        let organisation = call.route.organisation_in(call.uri.path());
         if let Some(organisation) = &organisation {
             record.set_organisation(organisation);
         }
         let mut action = Action::begin(
-            order.id,
-            order.client,
-            &order.caller.principal,
-            &order.method,
-            order.route,
-            organisation,
+            call.id,
+            call.client,
+            &call.caller.principal,
+            &call.method,
+            call.route,
+            organisation.clone(),
         );
-        let done = self.carry_out(&order, upload, record).await;
+        let done = self.carry_out(call, organisation.as_ref(), upload, record).await;
         match done {
             Ok((answer, target)) => {
                 action.done(target);
@@ -223,20 +229,19 @@ impl Pipeline {
 
     async fn carry_out(
         &self,
-        order: &Order<'_>,
+        call: AdminCall<'_>,
+        organisation: Option<&OrganisationId>,
         upload: Upload,
         record: &mut Record,
     ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
-        let (principal, route) = (&order.caller.principal, order.route);
-        let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
+        let AdminCall { route, endpoint, caller, uri, .. } = call;
+        let grant = self.authorizer.authorize_admin(&caller.principal, endpoint, organisation);
         let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
         let body = self.body(route, upload, record).await?;
         let body = body.collect().await.map_err(Rejection::Body)?;
-        // No header of the client's goes further than here.
-        let mut request = Request::new(body.to_bytes());
-        *request.method_mut() = order.method.clone();
-        *request.uri_mut() = order.uri.clone();
-        self.admin.serve(grant, order.caller.proof, request).await.map_err(Rejection::Admin)
+        let request = AdminRequest { route, uri, body: body.to_bytes(), proof: caller.proof };
+        let answer = self.admin.serve(grant, &request).await;
+        answer.and_then(Answer::into_response).map_err(Rejection::Admin)
     }
 
     async fn body(

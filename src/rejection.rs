@@ -195,7 +195,7 @@ impl Rejection {
             Self::Failed(Failure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Admin(AdminError::Request(_)) => StatusCode::BAD_REQUEST,
-            Self::Admin(AdminError::Beyond(_)) => StatusCode::FORBIDDEN,
+            Self::Admin(AdminError::ScopesBeyondCaller(_)) => StatusCode::FORBIDDEN,
             Self::Admin(
                 AdminError::Missing(_)
                 | AdminError::NoDatabase
@@ -206,10 +206,10 @@ impl Rejection {
                 AdminError::Stale(_)
                 | AdminError::Store(StoreError::Elsewhere(_) | StoreError::Full(_)),
             ) => StatusCode::CONFLICT,
-            Self::Admin(AdminError::Store(_) | AdminError::Ruler(_)) => {
+            Self::Admin(AdminError::Store(_) | AdminError::Ruler(_) | AdminError::Overloaded) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Admin(AdminError::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Admin(AdminError::Internal) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -245,7 +245,7 @@ impl Rejection {
     /// above its limits, and a body that comes too slowly.
     fn is_ours(&self) -> bool {
         match self {
-            Self::Limited(_) | Self::Body(_) => false,
+            Self::Limited(_) | Self::Body(_) | Self::Admin(AdminError::Overloaded) => false,
             Self::Failed(Failure::Body(_) | Failure::UploadTimedOut | Failure::Saturated) => false,
             // Any stranger can bring this about.
             Self::Credential(Refusal::KeyPending { .. }) => false,

@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::State;
-use bytes::Bytes;
 use http::Uri;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::rule_views::{
     DiffView, GuardView, SyncProgress, SyncView, diff_view, guard_view, progress_view, sync_view,
 };
-use super::rules::{Confirmation, by, confirm_and_sync, is_dry_run, request_and_wait};
-use super::wire::{Answer, time_text};
-use super::{AdminContext, AdminError};
-use crate::authz::AdminGrant;
+use super::rules::{confirm_and_sync, is_dry_run, request_and_wait};
+use super::{Admin, AdminError, Answer, recorded_name};
+use crate::authz::OperatorGrant;
+use crate::clock::rfc3339;
+use crate::route::{AdminEndpoint, OperatorEndpoint};
 use crate::rules::Engine;
 use crate::store::NewSyncRequest;
 
@@ -87,6 +86,8 @@ pub(super) enum AllSyncAnswer {
     DryRun(AllDiffs),
 }
 
+/// Where the progress of a sync is shown.
+const SYNC_PROGRESS: &str = AdminEndpoint::Operator(OperatorEndpoint::SyncAllProgress).path();
 /// Organisations that are listed, at most.
 const MOST_LISTED: usize = 1000;
 /// How long a dry run of everything may take.
@@ -94,16 +95,13 @@ const LONGEST_PREVIEW: Duration = Duration::from_secs(60);
 /// What an answer holds at most.
 const MOST_BYTES: usize = 8 << 20;
 
-/// Who writes, how it stands with each organisation, and what waits for a word.
-#[utoipa::path(get, path = crate::route::admin::ALL_RULES_STATUS, tag = "all rules",
-    responses((status = 200, body = Status)))]
-pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
+pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, AdminError> {
     let engine = parts.rules()?;
     let store = engine.store();
     let leader = store.rule_leader().await?;
     let is_leading = store.is_led().await?;
     let mut syncs = store.rule_syncs().await?;
-    let now = time::OffsetDateTime::UNIX_EPOCH + parts.clock.now();
+    let now = parts.now();
     let (live, not_live) =
         syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
     // What something is wrong with comes first, and is not cut off.
@@ -126,7 +124,7 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
             organisation: sync.organisation.to_string(),
             tenant: sync.tenant.clone(),
             lag_seconds: u64::try_from(lag).unwrap_or(0),
-            last_success: last_success.map(time_text),
+            last_success: last_success.map(rfc3339),
             sync: sync_view(Some(sync)),
         }
     });
@@ -134,40 +132,35 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
         leader: LeaderView {
             holder: leader.holder.clone(),
             is_leading,
-            since: leader.since.map(time_text),
+            since: leader.since.map(rfc3339),
         },
         live,
         not_live,
-        reconciled_at: leader.reconciled_at.map(time_text),
+        reconciled_at: leader.reconciled_at.map(rfc3339),
         reconcile: serde_json::from_str(&leader.reconcile).unwrap_or_else(|_| json!({})),
         guard: leader
             .guard
             .as_ref()
-            .map(|guard| guard_view(&guard.id, &guard.reason, leader.guard_since.map(time_text))),
+            .map(|guard| guard_view(&guard.id, &guard.reason, leader.guard_since.map(rfc3339))),
         organisations: organisations.collect(),
         complete: is_all,
     };
     Ok(Answer::of(&status))
 }
 
-/// Has the rules of all organisations synced now. With `?dry_run=true` it only says what would
-/// change.
-#[utoipa::path(post, path = crate::route::admin::ALL_RULES_SYNC, tag = "all rules",
-    params(("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or what it would change", body = AllSyncAnswer),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OperatorGrant,
+    uri: &Uri,
 ) -> Result<Answer, AdminError> {
-    if is_dry_run(&uri)? {
+    if is_dry_run(uri)? {
         let all = parts.desk()?.run(async move |engine: Arc<Engine>| preview_all(engine).await);
         return Ok(Answer::of(&all.await??));
     }
     let engine = parts.rules()?;
-    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
-    request_and_wait(engine, request, crate::route::admin::ALL_RULES_SYNC_PROGRESS).await
+    let request =
+        NewSyncRequest { organisation: None, requested_by: recorded_name(grant.principal()) };
+    request_and_wait(engine, request, SYNC_PROGRESS).await
 }
 
 async fn preview_all(engine: Arc<Engine>) -> Result<AllDiffs, AdminError> {
@@ -199,34 +192,23 @@ async fn preview_all(engine: Arc<Engine>) -> Result<AllDiffs, AdminError> {
     Ok(all)
 }
 
-/// How far a sync of everything is.
-#[utoipa::path(get, path = crate::route::admin::ALL_RULES_SYNC_PROGRESS, tag = "all rules",
-    params(("id" = uuid::Uuid, Path)),
-    responses((status = 200, body = SyncProgress)))]
 pub(super) async fn progress(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    _: &OperatorGrant,
+    id: Uuid,
 ) -> Result<Answer, AdminError> {
     let missing = || AdminError::Missing("sync");
-    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
     let request = parts.rules()?.store().sync_request(id).await?.ok_or_else(missing)?;
-    Ok(Answer::of(&progress_view(&request, grant.route().path)).about(id))
+    Ok(Answer::of(&progress_view(&request, SYNC_PROGRESS)).about(id))
 }
 
-/// Lets a deletion in many organisations pass that waits for an administrator's word.
-#[utoipa::path(post, path = crate::route::admin::ALL_RULES_CONFIRM, tag = "all rules",
-    request_body = Confirmation,
-    responses((status = 200, description = "it is done", body = SyncProgress),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "there is no such deletion"),
-              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    body: Bytes,
+    parts: &Admin,
+    grant: &OperatorGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
-    let poll = crate::route::admin::ALL_RULES_SYNC_PROGRESS;
-    confirm_and_sync(parts.rules()?, &body, request, poll).await
+    let request =
+        NewSyncRequest { organisation: None, requested_by: recorded_name(grant.principal()) };
+    let poll = SYNC_PROGRESS;
+    confirm_and_sync(parts.rules()?, body, request, poll).await
 }

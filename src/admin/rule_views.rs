@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::wire::time_text;
+use crate::clock::rfc3339;
 use crate::rules::Preview;
 use crate::store::{HeldRule, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
@@ -184,9 +184,9 @@ pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
         state: state.to_owned(),
         done: request.done,
         total: request.total,
-        requested_at: request.requested_at.map(time_text),
-        started_at: request.started_at.map(time_text),
-        finished_at: request.finished_at.map(time_text),
+        requested_at: request.requested_at.map(rfc3339),
+        started_at: request.started_at.map(rfc3339),
+        finished_at: request.finished_at.map(rfc3339),
         outcome: serde_json::from_str(&request.outcome).unwrap_or_else(|_| json!({})),
         poll: poll.replace("{id}", &request.id.to_string()),
     }
@@ -197,15 +197,15 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
     SyncView {
         live: sync.map_or(0, |sync| sync.live),
         not_live: sync.map_or(0, |sync| sync.not_live),
-        synced_at: sync.and_then(|sync| sync.synced_at).map(time_text),
+        synced_at: sync.and_then(|sync| sync.synced_at).map(rfc3339),
         problem: sync.and_then(|sync| some(&sync.problem)),
-        problem_since: sync.and_then(|sync| sync.problem_since).map(time_text),
+        problem_since: sync.and_then(|sync| sync.problem_since).map(rfc3339),
         guard: sync.and_then(|sync| {
             let guard = sync.guard.as_ref()?;
-            let since = sync.guard_since.map(time_text);
+            let since = sync.guard_since.map(rfc3339);
             Some(guard_view(&guard.id, &guard.reason, since))
         }),
-        absent_since: sync.and_then(|sync| sync.absent_since).map(time_text),
+        absent_since: sync.and_then(|sync| sync.absent_since).map(rfc3339),
     }
 }
 

@@ -5,23 +5,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::State;
-use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::body::read_body;
 use super::rule_views::{
-    DiffView, HeldRuleView, RuleList, RuleView, SyncAnswer, SyncProgress, diff_view, progress_view,
-    sync_view, without_the_inside,
+    HeldRuleView, RuleList, RuleView, diff_view, progress_view, sync_view, without_the_inside,
 };
-use super::wire::{Answer, read_body, time_text};
-use super::{AdminContext, AdminError};
-use crate::authz::AdminGrant;
-use crate::rules::{Busy, Desk, Engine, PreviewError, promql_warning, stale_in_words};
+use super::{Admin, AdminError, Answer, recorded_name};
+use crate::authz::OrganisationGrant;
+use crate::clock::rfc3339;
+use crate::route::{AdminEndpoint, OrganisationEndpoint};
+use crate::rules::{Desk, Engine, PreviewError, promql_warning, stale_in_words};
 use crate::store::{AlertRuleRow, Confirmed, NewSyncRequest, RuleStatusRow};
 use crate::tenancy::OrganisationId;
 
@@ -33,6 +31,8 @@ pub(super) struct Confirmation {
     guard: String,
 }
 
+/// Where the progress of a sync is shown.
+const SYNC_PROGRESS: &str = AdminEndpoint::Organisation(OrganisationEndpoint::SyncProgress).path();
 /// What a guard's identifier has.
 const GUARD_DIGITS: usize = 16;
 /// How long a sync is waited for before the answer is that it goes on.
@@ -40,15 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
-/// The organisation's alert rules, and what has become of each.
-#[utoipa::path(get, path = crate::route::admin::RULES, tag = "rules",
-    params(("organisation" = String, Path)),
-    responses((status = 200, body = RuleList)))]
-pub(super) async fn list(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-) -> Result<Answer, AdminError> {
-    let organisation = organisation(&grant)?.clone();
+pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
+    let organisation = grant.organisation().clone();
     let (whose, sync_of) = (organisation.clone(), organisation.clone());
     let read = parts.desk()?.run(async move |engine: Arc<Engine>| rule_views(&engine, whose).await);
     let rules = read.await??;
@@ -111,21 +104,14 @@ async fn rule_views(
             state: status.map_or("pending", |status| status.state.name()).to_owned(),
             reason: status.map_or_else(String::new, |status| status.reason.clone()),
             live_hash: status.and_then(|status| status.live_hash.clone()),
-            live_since: status.and_then(|status| status.synced_at).map(time_text),
+            live_since: status.and_then(|status| status.synced_at).map(rfc3339),
         }
     };
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// What a sync would change now.
-#[utoipa::path(get, path = crate::route::admin::RULES_DIFF, tag = "rules",
-    params(("organisation" = String, Path)),
-    responses((status = 200, body = DiffView)))]
-pub(super) async fn diff(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-) -> Result<Answer, AdminError> {
-    preview(parts.desk()?, organisation(&grant)?).await
+pub(super) async fn diff(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
+    preview(parts.desk()?, grant.organisation()).await
 }
 
 async fn preview(desk: &Desk, organisation: &OrganisationId) -> Result<Answer, AdminError> {
@@ -137,78 +123,64 @@ async fn preview(desk: &Desk, organisation: &OrganisationId) -> Result<Answer, A
     Ok(Answer::of(&view.await??))
 }
 
-/// Has the organisation's rules synced now. With `?dry_run=true` it only says what would change.
-#[utoipa::path(post, path = crate::route::admin::RULES_SYNC, tag = "rules",
-    params(("organisation" = String, Path),
-           ("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or what it would change", body = SyncAnswer),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    uri: &Uri,
 ) -> Result<Answer, AdminError> {
-    let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
-    if is_dry_run(&uri)? {
+    let (engine, organisation) = (parts.rules()?, grant.organisation());
+    if is_dry_run(uri)? {
         return preview(parts.desk()?, organisation).await;
     }
     must_exist(engine, organisation).await?;
-    let request =
-        NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
-    request_and_wait(engine, request, crate::route::admin::RULES_SYNC_PROGRESS).await
+    let request = NewSyncRequest {
+        organisation: Some(organisation.clone()),
+        requested_by: recorded_name(grant.principal()),
+    };
+    request_and_wait(engine, request, SYNC_PROGRESS).await
 }
 
-/// How far a sync of the organisation's rules is.
-#[utoipa::path(get, path = crate::route::admin::RULES_SYNC_PROGRESS, tag = "rules",
-    params(("organisation" = String, Path), ("id" = Uuid, Path)),
-    responses((status = 200, body = SyncProgress)))]
 pub(super) async fn progress(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    id: Uuid,
 ) -> Result<Answer, AdminError> {
-    let organisation = organisation(&grant)?;
+    let organisation = grant.organisation();
     let missing = || AdminError::Missing("sync");
-    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
     let request = parts.rules()?.store().sync_request(id).await?;
     // Another organisation's is not this one's to see.
     let request = request.filter(|request| request.organisation.as_ref() == Some(organisation));
-    Ok(Answer::of(&progress_view(&request.ok_or_else(missing)?, grant.route().path)).about(id))
+    Ok(Answer::of(&progress_view(&request.ok_or_else(missing)?, SYNC_PROGRESS)).about(id))
 }
 
-/// Lets a deletion pass that waits for an administrator's word.
-#[utoipa::path(post, path = crate::route::admin::RULES_CONFIRM, tag = "rules",
-    params(("organisation" = String, Path)), request_body = Confirmation,
-    responses((status = 200, description = "it is done", body = SyncProgress),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "there is no such deletion"),
-              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    body: Bytes,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
-    let request =
-        NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
-    confirm_and_sync(engine, &body, request, crate::route::admin::RULES_SYNC_PROGRESS).await
+    let (engine, organisation) = (parts.rules()?, grant.organisation());
+    let request = NewSyncRequest {
+        organisation: Some(organisation.clone()),
+        requested_by: recorded_name(grant.principal()),
+    };
+    confirm_and_sync(engine, body, request, SYNC_PROGRESS).await
 }
 
 pub(super) async fn confirm_and_sync(
     engine: &Engine,
-    body: &Bytes,
+    body: &[u8],
     request: NewSyncRequest,
     poll: &str,
 ) -> Result<Answer, AdminError> {
     let Confirmation { guard } = read_body(body)?;
     if guard.len() != GUARD_DIGITS || !guard.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(AdminError::Missing("deletion that waits"));
+        return Err(AdminError::Missing("deletion on hold"));
     }
     let by = request.requested_by.clone();
     let organisation = request.organisation.clone();
     match engine.store().confirm_guard(organisation, guard.clone(), by).await? {
         Confirmed::Noted => {}
-        Confirmed::Unknown => return Err(AdminError::Missing("deletion that waits")),
+        Confirmed::Unknown => return Err(AdminError::Missing("deletion on hold")),
         stale => return Err(AdminError::Stale(stale_in_words(&guard, &stale))),
     }
     Ok(request_and_wait(engine, request, poll).await?.about(format!("guard {guard}")))
@@ -227,8 +199,8 @@ pub(super) async fn request_and_wait(
         let request = request.ok_or(AdminError::Missing("sync"))?;
         let is_done = request.finished_at.is_some();
         if is_done || Instant::now() >= deadline {
-            let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-            return Ok(Answer::of(&progress_view(&request, poll)).with_status(status).about(id));
+            let answer = Answer::of(&progress_view(&request, poll)).about(id);
+            return Ok(if is_done { answer } else { answer.accepted() });
         }
         sleep(pause).await;
         pause = (pause * 2).min(LAST_LOOK);
@@ -247,7 +219,7 @@ pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
                 return Err(AdminError::Request("dry_run must be true or false".to_owned()));
             }
             (other, _) => {
-                let problem = format!("unknown parameter {other:?}; there is dry_run");
+                let problem = format!("unknown parameter {other:?}; the only one is dry_run");
                 return Err(AdminError::Request(problem));
             }
         };
@@ -255,25 +227,11 @@ pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
     Ok(is_dry)
 }
 
-pub(super) fn by(grant: &AdminGrant) -> String {
-    format!("{} {}", grant.principal().kind(), grant.principal().id())
-}
-
-fn organisation(grant: &AdminGrant) -> Result<&OrganisationId, AdminError> {
-    grant.organisation().ok_or(AdminError::Broken)
-}
-
-impl From<Busy> for AdminError {
-    fn from(_: Busy) -> Self {
-        Self::Ruler("too many look at rules at once, or it takes too long".to_owned())
-    }
-}
-
 impl From<PreviewError> for AdminError {
     fn from(error: PreviewError) -> Self {
         match error {
             PreviewError::Missing => Self::Missing("organisation"),
-            PreviewError::Tenant(_) => Self::Broken,
+            PreviewError::Tenant(_) => Self::Internal,
             PreviewError::Store(error) => Self::Store(error),
             PreviewError::Ruler(error) => Self::Ruler(error.to_string()),
         }
