@@ -1,4 +1,4 @@
-//! `/admin/rules…`: the alert rules of all organisations, for whoever runs the system.
+//! `/admin/rules…`: the alert rules of all organisations, for the operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::route::{AdminEndpoint, OperatorEndpoint};
 use crate::rules::Engine;
 use crate::store::NewSyncRequest;
 
-/// How it stands with all rules.
+/// The state of all organisations' rules.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
     leader: LeaderView,
@@ -29,24 +29,24 @@ pub(super) struct Status {
     live: usize,
     /// Enabled rules that are not.
     not_live: usize,
-    /// When everything was last looked at (RFC 3339).
+    /// When the last full resync ended (RFC 3339).
     reconciled_at: Option<String>,
     /// What came of it.
     reconcile: Value,
-    /// A deletion in many organisations that waits for an administrator's word.
+    /// A deletion in many organisations that waits for a confirmation.
     guard: Option<GuardView>,
-    /// Organisations that ever had rules in Mimir; first those that something is wrong with.
+    /// Organisations that ever had rules in Mimir; those with a problem first.
     organisations: Vec<OrganisationView>,
-    /// Whether these are all of them.
+    /// Whether these are all.
     complete: bool,
 }
 
-/// Which copy writes.
+/// The copy that writes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LeaderView {
     /// Its name; the last one's if there is none now.
     holder: String,
-    /// Whether it leads at this moment.
+    /// Whether it leads now.
     is_leading: bool,
     since: Option<String>,
 }
@@ -56,9 +56,9 @@ pub(super) struct LeaderView {
 pub(super) struct OrganisationView {
     organisation: String,
     tenant: String,
-    /// For how long its rules have not been as they should be, in seconds; 0 if they are.
+    /// For how long its rules have been out of sync, in seconds; 0 if they are in sync.
     lag_seconds: u64,
-    /// When they were last as they should be (RFC 3339).
+    /// When they were last in sync (RFC 3339).
     last_success: Option<String>,
     #[serde(flatten)]
     sync: SyncView,
@@ -67,13 +67,13 @@ pub(super) struct OrganisationView {
 /// What a sync of everything would change.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AllDiffs {
-    /// Organisations that have been looked at.
+    /// Organisations that were compared.
     looked_at: usize,
     /// Those that would change, or have rules that cannot go live.
     organisations: Vec<DiffView>,
-    /// Those that could not be looked at, and why.
+    /// Those that could not be compared, and why.
     problems: Vec<Value>,
-    /// Whether all were looked at in time, and all that was found has room here.
+    /// Whether all were compared in time, and all differences have room here.
     complete: bool,
 }
 
@@ -88,11 +88,11 @@ pub(super) enum AllSyncAnswer {
 
 /// Where the progress of a sync is shown.
 const SYNC_PROGRESS: &str = AdminEndpoint::Operator(OperatorEndpoint::SyncAllProgress).path();
-/// Organisations that are listed, at most.
+/// The status lists this many organisations at most.
 const MOST_LISTED: usize = 1000;
 /// How long a dry run of everything may take.
 const LONGEST_PREVIEW: Duration = Duration::from_secs(60);
-/// What an answer holds at most.
+/// The size of an answer, about.
 const MOST_BYTES: usize = 8 << 20;
 
 pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, AdminError> {
@@ -104,7 +104,7 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
     let now = parts.now();
     let (live, not_live) =
         syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
-    // What something is wrong with comes first, and is not cut off.
+    // Organisations with a problem come first, so that the limit does not cut them off.
     syncs.sort_by_key(|sync| {
         let is_wrong = !sync.problem.is_empty() || sync.guard.is_some();
         (!is_wrong, sync.organisation.clone())

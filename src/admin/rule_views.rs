@@ -1,4 +1,4 @@
-//! What `/admin` says of rules: the shapes of its answers.
+//! The answers of `/admin` about rules.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ pub(super) struct SyncView {
     /// What is wrong, if anything is.
     pub(super) problem: Option<String>,
     pub(super) problem_since: Option<String>,
-    /// A deletion that waits for an administrator's word.
+    /// A deletion that waits for a confirmation.
     pub(super) guard: Option<GuardView>,
     /// Since when the organisation itself is gone.
     pub(super) absent_since: Option<String>,
@@ -136,7 +136,7 @@ pub(super) struct SyncProgress {
     pub(super) id: Uuid,
     /// `waiting`, `running` or `done`.
     pub(super) state: String,
-    /// Organisations that have been looked at,
+    /// Organisations that are done,
     pub(super) done: usize,
     /// of so many.
     pub(super) total: usize,
@@ -209,7 +209,7 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
     }
 }
 
-/// What exactly is wrong inside is for whoever runs the system.
+/// Hides the cause of a problem from the organisation's administrators: it is for the operator.
 pub(super) fn without_the_inside(view: SyncView) -> SyncView {
     let words = "Mimir or the database gave no answer that helps; it is tried again";
     SyncView { problem: view.problem.map(|_| words.to_owned()), ..view }

@@ -1,5 +1,5 @@
-//! `/admin/organisations/{organisation}/rules…`: one organisation's alert rules, what has become of
-//! them, what a sync would change, and having it done.
+//! `/admin/organisations/{organisation}/rules…`: one organisation's alert rules with their statuses, what
+//! a sync would change, and the sync itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub(super) struct Confirmation {
 
 /// Where the progress of a sync is shown.
 const SYNC_PROGRESS: &str = AdminEndpoint::Organisation(OrganisationEndpoint::SyncProgress).path();
-/// What a guard's identifier has.
+/// The length of a hold's identifier.
 const GUARD_DIGITS: usize = 16;
-/// How long a sync is waited for before the answer is that it goes on.
-const PATIENCE: Duration = Duration::from_secs(2);
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-const LAST_LOOK: Duration = Duration::from_millis(250);
+/// How long a request waits for its sync before it is answered that the sync is still running.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
     let organisation = grant.organisation().clone();
@@ -61,7 +61,8 @@ pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Ans
     Ok(Answer::of(&list))
 }
 
-/// A typing mistake is no sync that went well. If the database cannot say, the sync itself will.
+/// Refuses an unknown organisation: the sync of a mistyped one would seem to succeed. If the database
+/// is unavailable, the sync itself will say so.
 async fn must_exist(engine: &Engine, organisation: &OrganisationId) -> Result<(), AdminError> {
     match engine.store().alert_rules_of(vec![organisation.clone()]).await {
         Ok(found) if !found.existing.contains(organisation) => {
@@ -71,7 +72,7 @@ async fn must_exist(engine: &Engine, organisation: &OrganisationId) -> Result<()
     }
 }
 
-/// Expressions that the parser of our own looks at in one answer: it is slow.
+/// Our own parser is slow, so that it checks only this much of expressions in one answer.
 const MOST_WARNED_BYTES: usize = 32 << 10;
 
 async fn rule_views(
@@ -148,7 +149,7 @@ pub(super) async fn progress(
     let organisation = grant.organisation();
     let missing = || AdminError::Missing("sync");
     let request = parts.rules()?.store().sync_request(id).await?;
-    // Another organisation's is not this one's to see.
+    // An organisation must not see another's sync.
     let request = request.filter(|request| request.organisation.as_ref() == Some(organisation));
     Ok(Answer::of(&progress_view(&request.ok_or_else(missing)?, SYNC_PROGRESS)).about(id))
 }
@@ -192,8 +193,8 @@ pub(super) async fn request_and_wait(
     poll: &str,
 ) -> Result<Answer, AdminError> {
     let id = engine.store().request_sync(request).await?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut pause = FIRST_LOOK;
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    let mut pause = FIRST_PAUSE;
     loop {
         let request = engine.store().sync_request(id).await?;
         let request = request.ok_or(AdminError::Missing("sync"))?;
@@ -203,11 +204,12 @@ pub(super) async fn request_and_wait(
             return Ok(if is_done { answer } else { answer.accepted() });
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
+        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 
-/// Whether a request is only to say what it would do. A word that is neither is no permission.
+/// Whether a request is a dry run. What cannot be read is refused: a mistyped dry run must not become
+/// a sync.
 pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
     let query = uri.query().unwrap_or_default();
     let mut is_dry = false;
