@@ -1,11 +1,14 @@
-//! `/admin`: what we answer ourselves, on the public port, behind the same door as telemetry.
+//! `/admin`: what we answer ourselves, on the public port, behind the same checks as telemetry.
 //!
-//! Nothing here decides who may do what: a handler gets an [`AdminGrant`], and the organisation
-//! that it acts on is the grant's. What goes wrong is an [`AdminError`], which `rejection` turns
-//! into an answer.
+//! Nothing here decides who may do what. [`Admin::serve`] gets an endpoint with the grant of its kind,
+//! and each handler takes the grant that it needs as a parameter: one that acts on all organisations
+//! cannot be written without an [`OperatorGrant`](crate::authz::OperatorGrant). What goes wrong is an
+//! [`AdminError`], which `rejection` turns into a response.
 
 mod all_rules;
+mod answer;
 mod audit;
+mod body;
 mod device_keys;
 mod error;
 mod openapi;
@@ -14,104 +17,103 @@ mod rule_views;
 mod rules;
 mod webhook;
 mod whoami;
-mod wire;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
-use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use tower::ServiceExt as _;
+use http::Uri;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-use crate::authn::Proof;
+use crate::authn::{Principal, Proof};
 use crate::authz::{AdminGrant, Authorizer};
 use crate::clock::Clock;
-use crate::route::admin as path;
+use crate::route::{
+    CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
+};
 use crate::rules::{AdminExecutor, Reconciler};
 use crate::store::Store;
 
+pub use answer::Answer;
 pub use audit::Action;
-pub use device_keys::{KeyRequest, Maker, create_key};
 pub use error::AdminError;
-pub use wire::{listed_key, time_text};
 
 /// Serves `/admin`. One for the process.
 pub struct Admin {
-    router: Router,
-}
-
-/// What the handlers work with.
-struct AdminContext {
     store: Option<Store>,
     rules: Option<Arc<AdminExecutor>>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
 }
 
-/// What a handler acted on, for the audit.
-#[derive(Clone, Debug)]
-struct Target(String);
+/// What an endpoint may use of a request. No header of the client's gets here.
+pub struct AdminRequest {
+    /// The route, whose path says where the identifier is.
+    pub route: &'static Route,
+    /// The path and the query string.
+    pub uri: Uri,
+    /// The whole body.
+    pub body: Bytes,
+    /// How the caller's credential was verified.
+    pub proof: Proof,
+}
 
 impl Admin {
-    /// Makes the routes. Without a database there are no keys and no revocations, and where rules are
-    /// not synced none of those either.
+    /// `store` is none without a database, and `rules` where alert rules are not synced: the endpoints
+    /// that need them then answer that they are not available.
     pub fn new(
         store: Option<Store>,
         rules: Option<Arc<AdminExecutor>>,
         authorizer: Arc<Authorizer>,
         clock: Clock,
     ) -> Self {
-        let parts = Arc::new(AdminContext { store, rules, authorizer, clock });
-        let router = Router::new()
-            .route(path::WHOAMI, get(whoami::show))
-            .route(path::DEVICE_KEYS, get(device_keys::list).post(device_keys::create))
-            .route(path::DEVICE_KEY, get(device_keys::show).delete(device_keys::revoke))
-            .route(path::REVOCATIONS, post(revocations::add).get(revocations::list))
-            .route(path::REVOCATION, axum::routing::delete(revocations::remove))
-            .route(path::RULES, get(rules::list))
-            .route(path::RULES_DIFF, get(rules::diff))
-            .route(path::RULES_SYNC, post(rules::sync))
-            .route(path::RULES_SYNC_PROGRESS, get(rules::progress))
-            .route(path::RULES_CONFIRM, post(rules::confirm))
-            .route(path::ALL_RULES_STATUS, get(all_rules::status))
-            .route(path::ALL_RULES_SYNC, post(all_rules::sync))
-            .route(path::ALL_RULES_SYNC_PROGRESS, get(all_rules::progress))
-            .route(path::ALL_RULES_CONFIRM, post(all_rules::confirm))
-            .route(path::ALERT_RULE_WEBHOOK, post(webhook::alert_rule))
-            .route(path::OPENAPI, get(openapi::show))
-            .with_state(parts);
-        Self { router }
+        Self { store, rules, authorizer, clock }
     }
 
-    /// Serves one request. The identifier of what it acted on comes with the answer.
+    /// Serves one request.
     pub async fn serve(
         &self,
         grant: AdminGrant,
-        proof: Proof,
-        request: Request<Bytes>,
-    ) -> Result<(Response<Bytes>, Option<String>), AdminError> {
-        let mut request = request.map(Body::from);
-        request.extensions_mut().insert(grant);
-        request.extensions_mut().insert(proof);
-        let response = match self.router.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
-        let (mut parts, body) = response.into_parts();
-        if let Some(error) = parts.extensions.remove::<AdminError>() {
-            return Err(error);
+        request: &AdminRequest,
+    ) -> Result<Answer, AdminError> {
+        let (uri, body) = (&request.uri, &request.body);
+        match grant {
+            AdminGrant::Caller(endpoint, grant) => match endpoint {
+                CallerEndpoint::Whoami => Ok(whoami::show(self, &grant, request.proof).await),
+                CallerEndpoint::OpenApi => Ok(openapi::show(&grant)),
+            },
+            AdminGrant::Organisation(endpoint, grant) => {
+                use OrganisationEndpoint as E;
+                match endpoint {
+                    E::ListDeviceKeys => device_keys::list(self, &grant).await,
+                    E::CreateDeviceKey => device_keys::create(self, &grant, body).await,
+                    E::ShowDeviceKey => device_keys::show(self, &grant, request.id()?).await,
+                    E::RevokeDeviceKey => device_keys::revoke(self, &grant, request.id()?).await,
+                    E::ListRules => rules::list(self, &grant).await,
+                    E::DiffRules => rules::diff(self, &grant).await,
+                    E::SyncRules => rules::sync(self, &grant, uri).await,
+                    E::SyncProgress => rules::progress(self, &grant, request.id()?).await,
+                    E::ConfirmDeletion => rules::confirm(self, &grant, body).await,
+                }
+            }
+            AdminGrant::Operator(endpoint, grant) => {
+                use OperatorEndpoint as E;
+                match endpoint {
+                    E::ListRevocations => revocations::list(self, &grant).await,
+                    E::AddRevocation => revocations::add(self, &grant, body).await,
+                    E::RemoveRevocation => revocations::remove(self, &grant, request.id()?).await,
+                    E::RulesStatus => all_rules::status(self, &grant).await,
+                    E::SyncAllRules => all_rules::sync(self, &grant, uri).await,
+                    E::SyncAllProgress => all_rules::progress(self, &grant, request.id()?).await,
+                    E::ConfirmAllDeletions => all_rules::confirm(self, &grant, body).await,
+                }
+            }
+            AdminGrant::Webhook(endpoint, grant) => match endpoint {
+                WebhookEndpoint::AlertRuleChanged => webhook::alert_rule(self, &grant, body).await,
+            },
         }
-        let target = parts.extensions.remove::<Target>().map(|Target(id)| id);
-        // Answers are small and complete already.
-        let body = body.collect().await.map_err(|_| AdminError::Broken)?.to_bytes();
-        Ok((Response::from_parts(parts, body), target))
     }
-}
 
-impl AdminContext {
     fn store(&self) -> Result<&Store, AdminError> {
         self.store.as_ref().ok_or(AdminError::NoDatabase)
     }
@@ -123,32 +125,20 @@ impl AdminContext {
     fn admin_executor(&self) -> Result<&AdminExecutor, AdminError> {
         self.rules.as_deref().ok_or(AdminError::NoRules)
     }
+
+    fn now(&self) -> OffsetDateTime {
+        self.clock.utc()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::{ROUTES, Surface};
-
-    /// A route in the table that nobody serves would be a 404 after authentication.
-    #[tokio::test]
-    async fn every_admin_route_of_the_table_is_served() {
-        let config = crate::config::Config::read(
-            "[auth]\nissuer = \"https://a.supabase.co/auth/v1\"\n[upstream]\nurls = [\"http://m\"]",
-            &crate::config::Environment::default(),
-        );
-        let authorizer = Arc::new(Authorizer::new(config.unwrap().tenancy, None));
-        let admin = Admin::new(None, None, authorizer, Clock::system());
-        for route in ROUTES.iter().filter(|route| route.surface == Surface::Admin) {
-            let path = route.path.replace("{organisation}", "a");
-            let path = path.replace("{id}", "00000000-0000-0000-0000-000000000000");
-            for method in route.methods {
-                let request = Request::builder().method(method).uri(&path).body(Body::empty());
-                let response = admin.router.clone().oneshot(request.unwrap()).await.unwrap();
-                // Without a grant a handler that is there fails otherwise.
-                let status = response.status().as_u16();
-                assert!(![404, 405].contains(&status), "{method} {path}: {status}");
-            }
-        }
+impl AdminRequest {
+    /// The identifier in the path. Routes without one have no endpoint that asks for it.
+    fn id(&self) -> Result<Uuid, AdminError> {
+        self.route.id_in(self.uri.path()).ok_or(AdminError::Missing("identifier"))
     }
+}
+
+/// The name under which a change is recorded.
+fn recorded_name(principal: &Principal) -> String {
+    format!("{} {}", principal.kind(), principal.id())
 }

@@ -1,38 +1,39 @@
-//! May they: principal, route and selector -> [`Grant`].
+//! May they: principal, route and selector -> [`Grant`], or [`AdminGrant`] for `/admin`.
 //!
-//! The way is: [`memberships`] (what the table says of a user), [`standing`] (in which
-//! organisations the caller is, and as what), [`selector`] (which of them is meant), [`decision`].
+//! The way is: [`memberships`] (a user's rows of the table), [`access`] (the organisations that the
+//! caller has access to, with which scopes), [`selector`] (which of them the request is for),
+//! [`decision`].
 //!
 //! The caller's choice of organisation (`X-Scope-OrgID`, what Grafana, mimirtool and Alloy send)
 //! is a request, never a grant. An organisation that does not exist and one of which the caller is
 //! no member get the same answer, by the same path.
 
+mod access;
 mod decision;
 mod denial;
 mod grant;
 mod memberships;
 mod organisations;
 mod selector;
-mod standing;
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 
 use crate::authn::{Identity, Principal};
-use crate::config::TenancyConfig;
+use crate::config::{MembershipPolicy, TenancyConfig};
 use crate::directory::{Found, Origin};
-use crate::route::{Access, Route};
-use crate::tenancy::{Membership, OrganisationId, Scope, Scopes};
+use crate::route::{AdminEndpoint, Route};
+use crate::tenancy::{Membership, OrganisationId, Scope};
 
 use selector::Selector;
 
+pub use access::{AccessSet, AccessSource, OrganisationAccess};
 pub use denial::Denial;
-pub use grant::{AdminGrant, Grant, Reach};
+pub use grant::{AdminGrant, CallerGrant, Grant, OperatorGrant, OrganisationGrant, WebhookGrant};
 pub use memberships::Memberships;
 pub use organisations::Organisations;
 pub use selector::SelectorFault;
-pub use standing::{Place, Source, Standing};
 
 /// Decides what a caller may do.
 pub struct Authorizer {
@@ -41,22 +42,21 @@ pub struct Authorizer {
     organisations: Option<Arc<Organisations>>,
 }
 
-/// What the table says of a caller, and where that comes from; nothing if it was not asked.
-pub struct Asked {
+/// A caller's rows of the membership table.
+pub struct MembershipLookup {
     memberships: Option<Arc<[Membership]>>,
-    /// Where the answer comes from.
+    /// Where the rows come from; none if the table has no say about this caller.
     pub origin: Option<Origin>,
 }
 
 impl Authorizer {
-    /// Makes an authorizer from its section of the configuration, with the memberships if there is a
-    /// table of them.
+    /// `memberships` is none where no table of them is configured.
     pub fn new(config: TenancyConfig, memberships: Option<Arc<Memberships>>) -> Self {
         Self { config, memberships, organisations: None }
     }
 
-    /// The same with a table of all organisations: callers who reach every one of them then reach
-    /// those that there are.
+    /// Adds the table of organisations: callers with access to every organisation then have access to
+    /// those that exist.
     #[must_use]
     pub fn with_organisations(mut self, organisations: Option<Arc<Organisations>>) -> Self {
         self.organisations = organisations;
@@ -71,13 +71,13 @@ impl Authorizer {
         scope: Scope,
         headers: &HeaderMap,
     ) -> Result<Grant, Denial> {
-        // What cannot be read is refused before the table is asked.
+        // A selector that cannot be read is refused before the table is read.
         let selector = selector::read(headers, self.config.federation).map_err(Denial::Selector)?;
-        let asked = self.ask(principal).await?;
-        let grant = self.decide(principal, &asked, route, scope, &selector)?;
+        let lookup = self.look_up(principal).await?;
+        let grant = self.decide(principal, &lookup, route, scope, &selector)?;
         if let (Identity::Service(_), Some(known)) = (principal.identity(), &self.organisations) {
             for organisation in grant.organisations() {
-                if known.lack(organisation).await {
+                if known.is_missing(organisation).await {
                     return Err(Denial::NotAMember);
                 }
             }
@@ -85,98 +85,102 @@ impl Authorizer {
         Ok(grant)
     }
 
-    /// Decides by what the table said, for `explain-token`.
+    /// Decides by rows that were read elsewhere, for `explain-token`.
     pub fn explain(
         &self,
         principal: &Arc<Principal>,
-        asked: &Asked,
+        lookup: &MembershipLookup,
         route: &'static Route,
         scope: Scope,
         headers: &HeaderMap,
     ) -> Result<Grant, Denial> {
         let selector = selector::read(headers, self.config.federation).map_err(Denial::Selector)?;
-        self.decide(principal, asked, route, scope, &selector)
+        self.decide(principal, lookup, route, scope, &selector)
     }
 
     fn decide(
         &self,
         principal: &Arc<Principal>,
-        asked: &Asked,
+        lookup: &MembershipLookup,
         route: &'static Route,
         scope: Scope,
         selector: &Selector,
     ) -> Result<Grant, Denial> {
-        let standing = self.standing(principal, asked)?;
-        decision::decide(&self.config.template, principal, &standing, route, scope, selector)
+        let access = self.access_set(principal, lookup)?;
+        decision::decide(&self.config.template, principal, &access, route, scope, selector)
     }
 
-    /// Grants a request to `/admin`, or says why not. The organisation is the path's.
+    /// Grants a request to `/admin`, or says why not. The organisation is the path's: the selector has
+    /// no say.
     pub async fn authorize_admin(
         &self,
         principal: &Arc<Principal>,
-        route: &'static Route,
-        path: &str,
+        endpoint: AdminEndpoint,
+        organisation: Option<&OrganisationId>,
     ) -> Result<AdminGrant, Denial> {
-        if let Access::AnyPrincipal | Access::Webhook = route.access {
-            let principal = Arc::clone(principal);
-            let scopes = Scopes::default();
-            return Ok(AdminGrant { principal, route, reach: Reach::Own, scopes });
-        }
-        let asked = self.ask(principal).await?;
-        let standing = self.standing(principal, &asked)?;
-        match route.access {
-            Access::Organisation => {
-                let organisation = route.organisation_in(path).ok_or(Denial::NotAMember)?;
-                decision::decide_admin(principal, &standing, route, organisation)
+        Ok(match endpoint {
+            AdminEndpoint::Caller(endpoint) => {
+                AdminGrant::Caller(endpoint, decision::grant_caller(principal))
             }
-            _ => decision::decide_everything(principal, &standing, route),
-        }
+            AdminEndpoint::Organisation(endpoint) => {
+                let organisation = organisation.ok_or(Denial::NotAMember)?;
+                let lookup = self.look_up(principal).await?;
+                let access = self.access_set(principal, &lookup)?;
+                let grant = decision::decide_organisation(principal, &access, organisation)?;
+                AdminGrant::Organisation(endpoint, grant)
+            }
+            AdminEndpoint::Operator(endpoint) => {
+                let lookup = self.look_up(principal).await?;
+                let access = self.access_set(principal, &lookup)?;
+                AdminGrant::Operator(endpoint, decision::decide_operator(principal, &access)?)
+            }
+            AdminEndpoint::Webhook(endpoint) => {
+                AdminGrant::Webhook(endpoint, decision::decide_webhook(principal)?)
+            }
+        })
     }
 
-    /// Asks the table about a caller, if it has a say.
-    pub async fn ask(&self, principal: &Principal) -> Result<Asked, Denial> {
+    /// Reads a user's rows of the membership table, if the table has a say.
+    pub async fn look_up(&self, principal: &Principal) -> Result<MembershipLookup, Denial> {
         let (Some(memberships), Identity::User(user)) = (&self.memberships, principal.identity())
         else {
-            return Ok(Asked { memberships: None, origin: None });
+            return Ok(MembershipLookup::not_needed());
         };
         let Found { value, origin } =
             memberships.of(user.id()).await.map_err(|_| Denial::Unavailable)?;
-        Ok(Asked { memberships: value, origin: Some(origin) })
+        Ok(MembershipLookup { memberships: value, origin: Some(origin) })
     }
 
-    /// Where a caller stands, by what the table said.
-    pub fn standing<'a>(
+    /// The organisations that a caller has access to.
+    pub fn access_set<'a>(
         &self,
         principal: &'a Principal,
-        asked: &'a Asked,
-    ) -> Result<Standing<'a>, Denial> {
-        standing::standing(
-            &self.config,
-            principal,
-            asked.memberships.as_deref().unwrap_or_default(),
-        )
+        lookup: &'a MembershipLookup,
+    ) -> Result<AccessSet<'a>, Denial> {
+        let memberships = lookup.memberships.as_deref().unwrap_or_default();
+        access::access_set(&self.config, principal, memberships)
     }
 
-    /// The rules that this is decided by.
-    pub fn config(&self) -> &TenancyConfig {
-        &self.config
+    /// Whether tokens, the table or both say who is in which organisation.
+    pub fn membership_policy(&self) -> MembershipPolicy {
+        self.config.membership
     }
 
-    /// The tenant of an organisation, for answers to its people.
+    /// The tenant of an organisation, for answers to its members.
     pub fn tenant_name(&self, organisation: &OrganisationId) -> Option<String> {
         let tenant = self.config.template.tenant_of(organisation).ok()?;
         Some(tenant.as_str().to_owned())
     }
 }
 
-impl Asked {
-    /// What was read elsewhere, for `explain-token`.
+impl MembershipLookup {
+    /// Rows that were read elsewhere, for `explain-token`.
     pub fn read(memberships: Vec<Membership>) -> Self {
         Self { memberships: Some(memberships.into()), origin: Some(Origin::Read) }
     }
 
-    /// Nothing, because the table has no say.
-    pub fn nothing() -> Self {
+    /// No rows, because the table has no say.
+    pub fn not_needed() -> Self {
         Self { memberships: None, origin: None }
     }
 }

@@ -15,6 +15,8 @@
 //!    is asked of ourselves.
 //! 9. [`rejection`] turns whatever went wrong, which has a [`reason`], into an answer.
 //!
+//! [`key_management`] creates, lists and revokes device keys, for [`admin`] and [`command`].
+//!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
 //! mapping of organisations to tenants.
 //!
@@ -40,6 +42,7 @@ pub mod edge;
 pub mod forward;
 mod http_client;
 pub mod internal;
+pub mod key_management;
 pub mod labels;
 pub mod lifecycle;
 pub mod limits;

@@ -19,7 +19,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::admin::{Action, Admin};
+use crate::admin::{Action, Admin, AdminRequest, Answer};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
@@ -30,8 +30,9 @@ use crate::mimir::{TENANT_HEADER, form};
 use crate::record::{AccessLog, ObservedBody, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
-use crate::route::{self, Access, BodyPolicy, Route, Surface};
+use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, Surface};
 use crate::telemetry::Metrics;
+use crate::tenancy::OrganisationId;
 
 pub use answer_body::AnswerBody;
 
@@ -77,11 +78,12 @@ enum Served {
     Own(Response<Bytes>),
 }
 
-/// What a known caller asks of `/admin`.
-struct Order<'a> {
+/// A known caller's request to `/admin`, without its body.
+struct AdminCall<'a> {
     id: &'a RequestId,
     client: IpAddr,
     route: &'static Route,
+    endpoint: AdminEndpoint,
     caller: Caller,
     method: Method,
     uri: Uri,
@@ -149,7 +151,7 @@ impl Pipeline {
         self.check_form(route, &parts, &client_body)?;
 
         // Who.
-        let caller = if route.access == Access::Webhook {
+        let caller = if let Access::Admin(AdminEndpoint::Webhook(_)) = route.access {
             self.authenticator.authenticate_webhook(&parts.headers)
         } else {
             let authenticated = self.authenticator.authenticate(&parts.headers, client);
@@ -162,10 +164,14 @@ impl Pipeline {
         record.set_principal(&caller.principal);
 
         // May they.
-        let Access::Tenant(scope) = route.access else {
-            let order = Order { id, client, route, caller, method: parts.method, uri: parts.uri };
-            // Rare, and so kept out of the size of every other request's future.
-            return Box::pin(self.administer(order, client_body, record)).await.map(Served::Own);
+        let scope = match route.access {
+            Access::Tenant(scope) => scope,
+            Access::Admin(endpoint) => {
+                let (method, uri) = (parts.method, parts.uri);
+                let call = AdminCall { id, client, route, endpoint, caller, method, uri };
+                // Rare, and so kept out of the size of every other request's future.
+                return Box::pin(self.administer(call, client_body, record)).await.map(Served::Own);
+            }
         };
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
         let grant = self.limits.before_permit(grant).await?.map_err(|denial| {
@@ -188,26 +194,26 @@ impl Pipeline {
         Ok(Served::Upstream(self.forwarder.forward(permit, id, request).await?))
     }
 
-    /// Does what an administrator asks, or refuses it, and notes that in the audit.
+    /// Serves a request to `/admin`, and writes what became of it to the audit log.
     async fn administer(
         &self,
-        order: Order<'_>,
+        call: AdminCall<'_>,
         client_body: ClientBody,
         record: &mut Record,
     ) -> Result<Response<Bytes>, Rejection> {
-        let organisation = order.route.organisation_in(order.uri.path());
+        let organisation = call.route.organisation_in(call.uri.path());
         if let Some(organisation) = &organisation {
             record.set_organisation(organisation);
         }
         let mut action = Action::begin(
-            order.id,
-            order.client,
-            &order.caller.principal,
-            &order.method,
-            order.route,
-            organisation,
+            call.id,
+            call.client,
+            &call.caller.principal,
+            &call.method,
+            call.route,
+            organisation.clone(),
         );
-        let done = self.carry_out(&order, client_body, record).await;
+        let done = self.carry_out(call, organisation.as_ref(), client_body, record).await;
         match done {
             Ok((answer, target)) => {
                 action.done(target);
@@ -222,20 +228,19 @@ impl Pipeline {
 
     async fn carry_out(
         &self,
-        order: &Order<'_>,
+        call: AdminCall<'_>,
+        organisation: Option<&OrganisationId>,
         client_body: ClientBody,
         record: &mut Record,
     ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
-        let (principal, route) = (&order.caller.principal, order.route);
-        let grant = self.authorizer.authorize_admin(principal, route, order.uri.path());
+        let AdminCall { route, endpoint, caller, uri, .. } = call;
+        let grant = self.authorizer.authorize_admin(&caller.principal, endpoint, organisation);
         let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
         let body = self.body(route, client_body, record).await?;
         let body = body.collect().await?;
-        // No header of the client's goes further than here.
-        let mut request = Request::new(body.to_bytes());
-        *request.method_mut() = order.method.clone();
-        *request.uri_mut() = order.uri.clone();
-        Ok(self.admin.serve(grant, order.caller.proof, request).await?)
+        let request = AdminRequest { route, uri, body: body.to_bytes(), proof: caller.proof };
+        let answer = self.admin.serve(grant, &request).await;
+        answer.and_then(Answer::into_response).map_err(Rejection::Admin)
     }
 
     async fn body(

@@ -4,6 +4,7 @@
 //! and there is no second opinion about what a path means (CVE-2019-9901, CVE-2021-29492). What
 //! is not in the table is refused before any credential is looked at.
 
+mod endpoint;
 mod near_miss;
 mod segment;
 mod table;
@@ -16,10 +17,13 @@ use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
 use crate::reason::{HasReason, Reason};
 use crate::tenancy::{OrganisationId, Scope};
-pub use table::{ROUTES, admin};
+pub use endpoint::{
+    AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, WebhookEndpoint,
+};
+pub use table::ROUTES;
 
-/// One thing that a caller can ask for.
-#[derive(Debug)]
+/// A method and a path that are served.
+#[derive(Clone, Copy, Debug)]
 pub struct Route {
     /// The methods that it takes.
     pub methods: &'static [Method],
@@ -39,14 +43,8 @@ pub struct Route {
 pub enum Access {
     /// This, in the tenant that the request is for: it is forwarded to Mimir.
     Tenant(Scope),
-    /// To administer the organisation that the path names.
-    Organisation,
-    /// To administer all organisations.
-    Everything,
-    /// Nothing but being known.
-    AnyPrincipal,
-    /// To show the webhook's secret, which opens nothing else.
-    Webhook,
+    /// What the grant of this endpoint of ours needs.
+    Admin(AdminEndpoint),
 }
 
 /// A part of the product, with limits and metrics of its own.

@@ -1,28 +1,27 @@
-//! `/admin/rules…`: the alert rules of all organisations, for whoever runs the system.
+//! `/admin/rules…`: the alert rules of all organisations, for the operator.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::State;
-use bytes::Bytes;
 use http::Uri;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::rule_views::{
     DiffView, GuardView, SyncProgress, SyncView, diff_view, guard_view, outcome_or_empty,
     progress_view, sync_view,
 };
-use super::rules::{Confirmation, by, confirm_and_sync, is_dry_run, request_and_wait};
-use super::wire::{Answer, time_text};
-use super::{AdminContext, AdminError};
-use crate::authz::AdminGrant;
+use super::rules::{confirm_and_sync, is_dry_run, request_and_wait};
+use super::{Admin, AdminError, Answer, recorded_name};
+use crate::authz::OperatorGrant;
+use crate::clock::rfc3339;
+use crate::route::{AdminEndpoint, OperatorEndpoint};
 use crate::rules::{Reconciler, SyncOutcome};
 use crate::store::NewSyncRequest;
 
-/// How it stands with all rules.
+/// The state of all organisations' rules.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
     leader: LeaderView,
@@ -30,26 +29,26 @@ pub(super) struct Status {
     live: usize,
     /// Enabled rules that are not.
     not_live: usize,
-    /// When everything was last looked at (RFC 3339).
+    /// When the last full resync ended (RFC 3339).
     reconciled_at: Option<String>,
     /// What came of it; empty before the first one.
     #[serde(serialize_with = "outcome_or_empty")]
     #[schema(value_type = SyncOutcome)]
     reconcile: Option<SyncOutcome>,
-    /// A deletion in many organisations that waits for an administrator's word.
+    /// A deletion in many organisations that waits for a confirmation.
     guard: Option<GuardView>,
-    /// Organisations that ever had rules in Mimir; first those that something is wrong with.
+    /// Organisations that ever had rules in Mimir; those with a problem first.
     organisations: Vec<OrganisationView>,
-    /// Whether these are all of them.
+    /// Whether these are all.
     complete: bool,
 }
 
-/// Which copy writes.
+/// The copy that writes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LeaderView {
     /// Its name; the last one's if there is none now.
     holder: String,
-    /// Whether it leads at this moment.
+    /// Whether it leads now.
     is_leading: bool,
     since: Option<String>,
 }
@@ -59,9 +58,9 @@ pub(super) struct LeaderView {
 pub(super) struct OrganisationView {
     organisation: String,
     tenant: String,
-    /// For how long its rules have not been as they should be, in seconds; 0 if they are.
+    /// For how long its rules have been out of sync, in seconds; 0 if they are in sync.
     lag_seconds: u64,
-    /// When they were last as they should be (RFC 3339).
+    /// When they were last in sync (RFC 3339).
     last_success: Option<String>,
     #[serde(flatten)]
     sync: SyncView,
@@ -70,13 +69,13 @@ pub(super) struct OrganisationView {
 /// What a sync of everything would change.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AllDiffs {
-    /// Organisations that have been looked at.
+    /// Organisations that were compared.
     looked_at: usize,
     /// Those that would change, or have rules that cannot go live.
     organisations: Vec<DiffView>,
-    /// Those that could not be looked at, and why.
+    /// Those that could not be compared, and why.
     problems: Vec<ProblemView>,
-    /// Whether all were looked at in time, and all that was found has room here.
+    /// Whether all were compared in time, and all differences have room here.
     complete: bool,
 }
 
@@ -96,26 +95,25 @@ pub(super) enum AllSyncAnswer {
     DryRun(AllDiffs),
 }
 
-/// Organisations that are listed, at most.
+/// Where the progress of a sync is shown.
+const SYNC_PROGRESS: &str = AdminEndpoint::Operator(OperatorEndpoint::SyncAllProgress).path();
+/// The status lists this many organisations at most.
 const MOST_LISTED: usize = 1000;
 /// How long a dry run of everything may take.
 const LONGEST_PREVIEW: Duration = Duration::from_secs(60);
-/// What an answer holds at most.
+/// The size of an answer, about.
 const MOST_BYTES: usize = 8 << 20;
 
-/// Who writes, how it stands with each organisation, and what waits for a word.
-#[utoipa::path(get, path = crate::route::admin::ALL_RULES_STATUS, tag = "all rules",
-    responses((status = 200, body = Status)))]
-pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
+pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, AdminError> {
     let engine = parts.rules()?;
     let store = engine.store();
     let leader = store.rule_leader().await?;
     let is_leading = store.is_led().await?;
     let mut syncs = store.rule_syncs().await?;
-    let now = parts.clock.utc();
+    let now = parts.now();
     let (live, not_live) =
         syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
-    // What something is wrong with comes first, and is not cut off.
+    // Organisations with a problem come first, so that the limit does not cut them off.
     syncs.sort_by_key(|sync| {
         let is_wrong = !sync.problem.is_empty() || sync.guard.is_some();
         (!is_wrong, sync.organisation.clone())
@@ -135,7 +133,7 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
             organisation: sync.organisation.to_string(),
             tenant: sync.tenant.clone(),
             lag_seconds: u64::try_from(lag).unwrap_or(0),
-            last_success: last_success.map(time_text),
+            last_success: last_success.map(rfc3339),
             sync: sync_view(Some(sync)),
         }
     });
@@ -143,42 +141,37 @@ pub(super) async fn status(State(parts): State<Arc<AdminContext>>) -> Result<Ans
         leader: LeaderView {
             holder: leader.holder.clone(),
             is_leading,
-            since: leader.since.map(time_text),
+            since: leader.since.map(rfc3339),
         },
         live,
         not_live,
-        reconciled_at: leader.reconciled_at.map(time_text),
+        reconciled_at: leader.reconciled_at.map(rfc3339),
         reconcile: SyncOutcome::from_json(&leader.reconcile),
         guard: leader
             .guard
             .as_ref()
-            .map(|guard| guard_view(&guard.id, &guard.reason, leader.guard_since.map(time_text))),
+            .map(|guard| guard_view(&guard.id, &guard.reason, leader.guard_since.map(rfc3339))),
         organisations: organisations.collect(),
         complete: is_all,
     };
     Ok(Answer::of(&status))
 }
 
-/// Has the rules of all organisations synced now. With `?dry_run=true` it only says what would
-/// change.
-#[utoipa::path(post, path = crate::route::admin::ALL_RULES_SYNC, tag = "all rules",
-    params(("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or what it would change", body = AllSyncAnswer),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OperatorGrant,
+    uri: &Uri,
 ) -> Result<Answer, AdminError> {
-    if is_dry_run(&uri)? {
+    if is_dry_run(uri)? {
         let all = parts
             .admin_executor()?
             .run(async move |engine: Arc<Reconciler>| preview_all(engine).await);
         return Ok(Answer::of(&all.await??));
     }
     let engine = parts.rules()?;
-    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
-    request_and_wait(engine, request, crate::route::admin::ALL_RULES_SYNC_PROGRESS).await
+    let request =
+        NewSyncRequest { organisation: None, requested_by: recorded_name(grant.principal()) };
+    request_and_wait(engine, request, SYNC_PROGRESS).await
 }
 
 async fn preview_all(engine: Arc<Reconciler>) -> Result<AllDiffs, AdminError> {
@@ -211,34 +204,23 @@ async fn preview_all(engine: Arc<Reconciler>) -> Result<AllDiffs, AdminError> {
     Ok(all)
 }
 
-/// How far a sync of everything is.
-#[utoipa::path(get, path = crate::route::admin::ALL_RULES_SYNC_PROGRESS, tag = "all rules",
-    params(("id" = uuid::Uuid, Path)),
-    responses((status = 200, body = SyncProgress)))]
 pub(super) async fn progress(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    _: &OperatorGrant,
+    id: Uuid,
 ) -> Result<Answer, AdminError> {
     let missing = || AdminError::Missing("sync");
-    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
     let request = parts.rules()?.store().sync_request(id).await?.ok_or_else(missing)?;
-    Ok(Answer::of(&progress_view(&request, grant.route().path)).about(id))
+    Ok(Answer::of(&progress_view(&request, SYNC_PROGRESS)).about(id))
 }
 
-/// Lets a deletion in many organisations pass that waits for an administrator's word.
-#[utoipa::path(post, path = crate::route::admin::ALL_RULES_CONFIRM, tag = "all rules",
-    request_body = Confirmation,
-    responses((status = 200, description = "it is done", body = SyncProgress),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "there is no such deletion"),
-              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    body: Bytes,
+    parts: &Admin,
+    grant: &OperatorGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let request = NewSyncRequest { organisation: None, requested_by: by(&grant) };
-    let poll = crate::route::admin::ALL_RULES_SYNC_PROGRESS;
-    confirm_and_sync(parts.rules()?, &body, request, poll).await
+    let request =
+        NewSyncRequest { organisation: None, requested_by: recorded_name(grant.principal()) };
+    let poll = SYNC_PROGRESS;
+    confirm_and_sync(parts.rules()?, body, request, poll).await
 }

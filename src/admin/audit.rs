@@ -1,5 +1,5 @@
-//! One line for every administrator's request: done, refused, or left alone by a client that went
-//! away while it was done. What only asks who the caller is has none.
+//! The audit log: one line for every request to `/admin`, with what became of it. Requests that concern
+//! the caller alone have none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use http::Method;
 use crate::authn::Principal;
 use crate::edge::RequestId;
 use crate::reason::Reason;
-use crate::route::{Access, Route};
+use crate::route::{Access, AdminEndpoint, Route};
 use crate::tenancy::OrganisationId;
 
-/// What somebody does. Its line is written when it is dropped, however it ends.
+/// A request to `/admin`. Its line is written when it is dropped, so that a request that is cancelled
+/// has one, too.
 pub struct Action {
     id: RequestId,
     client: IpAddr,
@@ -25,7 +26,7 @@ pub struct Action {
 }
 
 impl Action {
-    /// Somebody is about to do something.
+    /// Begins a request whose caller is known.
     pub fn begin(
         id: &RequestId,
         client: IpAddr,
@@ -42,18 +43,19 @@ impl Action {
             route,
             organisation,
             target: None,
-            // What was sent to the database goes on without the client: it may have been done.
+            // Until it is set. What was sent to the database goes on without the client, so it may
+            // have been done.
             outcome: "client_gone",
         }
     }
 
-    /// It was done, on this.
+    /// It was done; `target` is what it acted on.
     pub fn done(&mut self, target: Option<String>) {
         self.target = target;
         self.outcome = "done";
     }
 
-    /// It was not done, for this reason.
+    /// It was refused or failed.
     pub fn refused(&mut self, reason: Reason) {
         self.outcome = reason.name();
     }
@@ -62,7 +64,7 @@ impl Action {
 impl Drop for Action {
     /// Writes the line. Its target is `audit`, which the log shows whatever its filter is.
     fn drop(&mut self) {
-        if self.route.access == Access::AnyPrincipal {
+        if matches!(self.route.access, Access::Admin(AdminEndpoint::Caller(_))) {
             return;
         }
         let what = format!("{} {}", self.method, self.route.path);

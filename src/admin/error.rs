@@ -1,44 +1,44 @@
-//! What can go wrong while an administrator's request is served.
+//! What can go wrong while `/admin` serves a request. `rejection` turns it into a response.
 
 use std::fmt;
 
-use axum::response::{IntoResponse, Response};
-
+use crate::key_management::KeyError;
 use crate::reason::Reason;
+use crate::rules::Overloaded;
 use crate::store::StoreError;
 use crate::tenancy::Scopes;
 
-/// Why an administrator's request was not done.
+/// Why a request to `/admin` was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminError {
-    /// The request says something that cannot be done, with what would be right.
+    /// The request is wrong, with what would be right.
     Request(String),
-    /// It would grant these scopes, which the administrator does not have.
-    Beyond(Scopes),
-    /// There is no such thing in the organisation.
+    /// It would give away these scopes, which the caller lacks.
+    ScopesBeyondCaller(Scopes),
+    /// The organisation has no such thing.
     Missing(&'static str),
-    /// It was right once and is not any more, with what is right now.
+    /// It was right when the caller looked, and is not any more; with what is right now.
     Stale(String),
-    /// There is no database, and so none of this.
+    /// No database is configured.
     NoDatabase,
     /// Alert rules are not synced by this proxy.
     NoRules,
-    /// The database gave no answer. Ours to blame.
+    /// The database did not do it.
     Store(StoreError),
-    /// Mimir gave no answer, or a strange one. Ours to blame.
+    /// Mimir's ruler gave no usable answer.
     Ruler(String),
-    /// Too many administrators' requests about rules at the same time, or one that takes too long.
+    /// Too many administrators' requests are in progress, or this one takes too long.
     Overloaded,
-    /// Something of ours broke.
-    Broken,
+    /// A fault of the proxy itself.
+    Internal,
 }
 
 impl AdminError {
-    /// A label for metrics and logs.
+    /// The reason, for metrics and logs.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Request(_) => Reason::MalformedRequest,
-            Self::Beyond(_) => Reason::MissingScope,
+            Self::ScopesBeyondCaller(_) => Reason::MissingScope,
             Self::Missing(_)
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
@@ -49,7 +49,7 @@ impl AdminError {
             Self::Store(_) => Reason::DatabaseUnavailable,
             Self::Ruler(_) => Reason::RulerUnavailable,
             Self::Overloaded => Reason::Overloaded,
-            Self::Broken => Reason::AdminBroken,
+            Self::Internal => Reason::AdminBroken,
         }
     }
 }
@@ -60,42 +60,64 @@ impl From<StoreError> for AdminError {
     }
 }
 
-impl fmt::Display for AdminError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request(problem) | Self::Stale(problem) => f.write_str(problem),
-            Self::Beyond(scopes) => {
-                let names: Vec<_> = scopes.names().collect();
-                let names = names.join(", ");
-                write!(f, "you cannot grant {names}, which you do not have here yourself")
-            }
-            Self::Missing(what) | Self::Store(StoreError::Missing(what)) => {
-                write!(f, "there is no such {what}")
-            }
-            Self::NoDatabase => {
-                f.write_str("there is none of this here: no database is configured")
-            }
-            Self::NoRules => f.write_str(
-                "there is none of this here: alert rules are not synced (rules.enabled)",
-            ),
-            Self::Ruler(_) => f.write_str("Mimir's ruler gave no answer that helps; try again"),
-            Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
-            // What exactly is wrong with it is for the log.
-            Self::Store(_) => f.write_str("the database is not available at the moment; try again"),
-            Self::Overloaded => {
-                f.write_str("too many requests about rules at the same time; try again")
-            }
-            Self::Broken => f.write_str("something of ours broke; try again"),
+impl From<KeyError> for AdminError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Request(problem) => Self::Request(problem),
+            KeyError::ScopesBeyondCreator(scopes) => Self::ScopesBeyondCaller(scopes),
+            KeyError::NoRandomness => Self::Internal,
+            KeyError::Store(error) => Self::Store(error),
         }
     }
 }
 
-/// The way out of a handler: the error itself goes with the response, and `Admin::serve` takes it
-/// out again. The status is never seen.
-impl IntoResponse for AdminError {
-    fn into_response(self) -> Response {
-        let mut response = Response::default();
-        response.extensions_mut().insert(self);
-        response
+impl From<Overloaded> for AdminError {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(problem) | Self::Stale(problem) => f.write_str(problem),
+            Self::ScopesBeyondCaller(scopes) => {
+                let names: Vec<_> = scopes.names().collect();
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "you cannot grant scopes that you do not have in this organisation: {names}"
+                )
+            }
+            Self::Missing(what) | Self::Store(StoreError::Missing(what)) => {
+                write!(f, "no such {what}")
+            }
+            Self::NoDatabase => f.write_str("not available: no database is configured"),
+            Self::NoRules => {
+                f.write_str("not available: alert rules are not synced (rules.enabled)")
+            }
+            Self::Ruler(_) => f.write_str("Mimir's ruler is temporarily unavailable; retry later"),
+            Self::Overloaded => {
+                f.write_str("too many administrators' requests are in progress; retry later")
+            }
+            Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
+            // What exactly is wrong with the database is for the log.
+            Self::Store(_) => f.write_str("the database is temporarily unavailable; retry later"),
+            Self::Internal => f.write_str("internal error; retry later"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seen: "Mimir's ruler gave no answer that helps", and an alert on failures, for four
+    // administrators at one time.
+    #[test]
+    fn too_many_administrators_are_not_a_fault_of_the_ruler() {
+        let error = AdminError::from(Overloaded);
+        assert_eq!(error.reason(), "overloaded");
+        assert!(!error.to_string().contains("ruler"), "{error}");
     }
 }

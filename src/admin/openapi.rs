@@ -1,62 +1,268 @@
-//! `/admin` as `OpenAPI`, generated from the handlers themselves.
+//! `/admin` as OpenAPI, made of the route table. Paths, methods, path parameters and summaries are the
+//! table's, and the schemas are those of the structs that are read and written; what else there is to
+//! say of an endpoint, [`describe`] says. It is an exhaustive match: an endpoint that is not described
+//! does not compile.
 
-use axum::extract::State;
-use serde_json::Value;
-use std::sync::Arc;
-use utoipa::OpenApi;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use std::collections::BTreeMap;
 
-use super::wire::Answer;
-use super::{
-    AdminContext, AdminError, all_rules, device_keys, revocations, rule_views, rules, webhook,
-    whoami,
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+
+use super::all_rules::{AllSyncAnswer, Status};
+use super::answer::{Answer, Success};
+use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
+use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
+use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
+use super::rules::Confirmation;
+use super::webhook::AcceptedTrigger;
+use super::whoami::Whoami;
+use crate::authz::CallerGrant;
+use crate::key_management::{DeviceKeyRequest, DeviceKeyView};
+use crate::route::{
+    Access, AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, ROUTES,
+    WebhookEndpoint,
 };
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "mimir-tenant-proxy: /admin",
-        description = "Errors have Prometheus' form: {\"status\": \"error\", \"errorType\", \"error\"}. \
-                       401: no credential or a bad one. 403: not allowed, or no such organisation. \
-                       503 with Retry-After: ours to blame, try again.",
-        license(name = "Apache-2.0", identifier = "Apache-2.0")
-    ),
-    paths(
-        whoami::show, device_keys::list, device_keys::create, device_keys::show, device_keys::revoke,
-        revocations::list, revocations::add, revocations::remove,
-        rules::list, rules::diff, rules::sync, rules::progress, rules::confirm,
-        all_rules::status, all_rules::sync, all_rules::progress, all_rules::confirm,
-        webhook::alert_rule, show
-    ),
-    components(schemas(rule_views::DiffView, all_rules::AllDiffs)),
-    security(("bearer" = []))
-)]
-struct Description;
+const DESCRIPTION: &str = "Errors have the form of Prometheus' API: \
+    {\"status\": \"error\", \"errorType\", \"error\"}. \
+    401: the credential is missing or refused. \
+    403: the caller may not do this, or the organisation does not exist. \
+    503 with Retry-After: temporarily unavailable; retry later.";
 
-/// The description, as it is served.
-pub(super) fn description() -> Value {
-    let mut description = Description::openapi();
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("a Supabase access token, a device key, or auth.admin_key"))
-        .build();
-    let webhook = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("rules.webhook_secret, which opens nothing else"))
-        .build();
-    let components = description.components.get_or_insert_default();
-    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    components.add_security_scheme("webhook", SecurityScheme::Http(webhook));
-    let header = ApiKey::Header(ApiKeyValue::new("X-Webhook-Secret"));
-    components.add_security_scheme("webhook_header", SecurityScheme::ApiKey(header));
-    serde_json::to_value(&description).unwrap_or_default()
+const DONE: &str = "done";
+const RUNNING: &str = "still running; its progress is shown at `poll`";
+const DONE_OR_DRY: &str = "done; with dry_run, what would change";
+
+/// What is said of an endpoint beside its route.
+struct Operation<'a> {
+    schemas: &'a mut Schemas,
+    tag: &'static str,
+    body: Option<Value>,
+    responses: Map<String, Value>,
+    has_dry_run: bool,
 }
 
-/// This description.
-#[utoipa::path(get, path = crate::route::admin::OPENAPI, tag = "about",
-    responses((status = 200, body = serde_json::Value)))]
-pub(super) async fn show(State(_): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
-    Ok(Answer::ok(description()))
+/// The schemas that the document refers to, by name.
+#[derive(Default)]
+struct Schemas(BTreeMap<String, RefOr<Schema>>);
+
+pub(super) fn show(_: &CallerGrant) -> Answer {
+    Answer::of(&document())
+}
+
+fn document() -> Value {
+    let mut schemas = Schemas::default();
+    let mut paths = Map::new();
+    for route in &ROUTES {
+        let Access::Admin(endpoint) = route.access else { continue };
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        for method in route.methods {
+            item[method.as_str().to_lowercase()] = describe(endpoint, &mut schemas).value(endpoint);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mimir-tenant-proxy: /admin",
+            "description": DESCRIPTION,
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas.0,
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "a Supabase access token, a device key, or auth.admin_key",
+                },
+                "webhook": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "rules.webhook_secret, which opens nothing else",
+                },
+                "webhook_header": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-Webhook-Secret",
+                },
+            },
+        },
+        "security": [{ "bearer": [] }],
+    })
+}
+
+fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
+    use Success::{Accepted, Created, Done};
+    match endpoint {
+        AdminEndpoint::Caller(endpoint) => {
+            use CallerEndpoint as E;
+            let operation = Operation::new("about", schemas);
+            match endpoint {
+                E::Whoami => operation.answers::<Whoami<'_>>(Done, DONE),
+                E::OpenApi => operation.answers_with(Done, DONE, &json!({ "type": "object" })),
+            }
+        }
+        AdminEndpoint::Organisation(endpoint) => {
+            use OrganisationEndpoint as E;
+            match endpoint {
+                E::ListDeviceKeys => {
+                    Operation::new("device keys", schemas).answers::<DeviceKeyList>(Done, DONE)
+                }
+                E::CreateDeviceKey => Operation::new("device keys", schemas)
+                    .takes::<DeviceKeyRequest>()
+                    .answers::<CreatedDeviceKey<'_>>(Created, "created"),
+                E::ShowDeviceKey | E::RevokeDeviceKey => {
+                    Operation::new("device keys", schemas).answers::<DeviceKeyView>(Done, DONE)
+                }
+                E::ListRules => Operation::new("rules", schemas).answers::<RuleList>(Done, DONE),
+                E::DiffRules => Operation::new("rules", schemas).answers::<DiffView>(Done, DONE),
+                E::SyncRules => Operation::new("rules", schemas)
+                    .with_dry_run()
+                    .answers::<SyncAnswer>(Done, DONE_OR_DRY)
+                    .answers::<SyncProgress>(Accepted, RUNNING),
+                E::SyncProgress => {
+                    Operation::new("rules", schemas).answers::<SyncProgress>(Done, DONE)
+                }
+                E::ConfirmDeletion => Operation::new("rules", schemas).confirms(),
+            }
+        }
+        AdminEndpoint::Operator(endpoint) => {
+            use OperatorEndpoint as E;
+            match endpoint {
+                E::ListRevocations => {
+                    Operation::new("revocations", schemas).answers::<RevocationList<'_>>(Done, DONE)
+                }
+                E::AddRevocation => Operation::new("revocations", schemas)
+                    .takes::<RevocationRequest>()
+                    .answers::<AddedRevocation<'_>>(Created, "added"),
+                E::RemoveRevocation => {
+                    Operation::new("revocations", schemas).answers::<RemovedRevocation>(Done, DONE)
+                }
+                E::RulesStatus => {
+                    Operation::new("all rules", schemas).answers::<Status>(Done, DONE)
+                }
+                E::SyncAllRules => Operation::new("all rules", schemas)
+                    .with_dry_run()
+                    .answers::<AllSyncAnswer>(Done, DONE_OR_DRY)
+                    .answers::<SyncProgress>(Accepted, RUNNING),
+                E::SyncAllProgress => {
+                    Operation::new("all rules", schemas).answers::<SyncProgress>(Done, DONE)
+                }
+                E::ConfirmAllDeletions => Operation::new("all rules", schemas).confirms(),
+            }
+        }
+        AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
+            Operation::new("webhooks", schemas)
+                .takes_any_object()
+                .answers::<AcceptedTrigger<'_>>(Accepted, "accepted; the rules are reconciled")
+        }
+    }
+}
+
+impl<'a> Operation<'a> {
+    fn new(tag: &'static str, schemas: &'a mut Schemas) -> Self {
+        Self { schemas, tag, body: None, responses: Map::new(), has_dry_run: false }
+    }
+
+    fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Some(self.schemas.reference::<T>());
+        self
+    }
+
+    fn takes_any_object(mut self) -> Self {
+        self.body = Some(json!({ "type": "object" }));
+        self
+    }
+
+    fn with_dry_run(mut self) -> Self {
+        self.has_dry_run = true;
+        self
+    }
+
+    fn answers<T: ToSchema>(self, success: Success, description: &str) -> Self {
+        let schema = self.schemas.reference::<T>();
+        self.answers_with(success, description, &schema)
+    }
+
+    fn answers_with(self, success: Success, description: &str, schema: &Value) -> Self {
+        let content = json!({ "application/json": { "schema": schema } });
+        self.responds(success.status(), json!({ "description": description, "content": content }))
+    }
+
+    fn confirms(self) -> Self {
+        self.takes::<Confirmation>()
+            .answers::<SyncProgress>(Success::Done, DONE)
+            .answers::<SyncProgress>(Success::Accepted, RUNNING)
+            .responds(NO_SUCH_HOLD, json!({ "description": "no such deletion is held back" }))
+            .responds(
+                STALE_HOLD,
+                json!({ "description": "the deletion is not held back any more, or more rules \
+                        would be deleted by now: the text names them and the deletion that is \
+                        held back instead" }),
+            )
+    }
+
+    fn responds(mut self, status: StatusCode, response: Value) -> Self {
+        self.responses.insert(status.as_str().to_owned(), response);
+        self
+    }
+
+    fn value(self, endpoint: AdminEndpoint) -> Value {
+        let mut parameters = Vec::new();
+        for segment in endpoint.path().split('/') {
+            let (name, schema) = match segment {
+                "{organisation}" => ("organisation", json!({ "type": "string" })),
+                "{id}" => ("id", json!({ "type": "string", "format": "uuid" })),
+                _ => continue,
+            };
+            parameters
+                .push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+        }
+        if self.has_dry_run {
+            parameters.push(json!({
+                "name": "dry_run",
+                "in": "query",
+                "description": "only show what would change",
+                "schema": { "type": "boolean" },
+            }));
+        }
+        let mut value = json!({
+            "operationId": endpoint.name(),
+            "tags": [self.tag],
+            "summary": endpoint.summary(),
+            "parameters": parameters,
+            "responses": self.responses,
+        });
+        if let Some(schema) = self.body {
+            value["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+        }
+        if let AdminEndpoint::Webhook(_) = endpoint {
+            value["security"] = json!([{ "webhook": [] }, { "webhook_header": [] }]);
+        }
+        value
+    }
+}
+
+/// For the description only: `rejection` decides on the statuses of errors, and a test compares.
+const NO_SUCH_HOLD: StatusCode = StatusCode::NOT_FOUND;
+const STALE_HOLD: StatusCode = StatusCode::CONFLICT;
+
+impl Schemas {
+    /// A reference to the schema of a type, which is added with all that it refers to.
+    fn reference<T: ToSchema>(&mut self) -> Value {
+        let name = T::name().into_owned();
+        let mut inner = Vec::new();
+        T::schemas(&mut inner);
+        self.0.extend(inner);
+        let reference = format!("#/components/schemas/{name}");
+        self.0.insert(name, T::schema());
+        json!({ "$ref": reference })
+    }
 }
 
 #[cfg(test)]
@@ -64,22 +270,25 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::route::{Access, ROUTES, Surface};
+    use crate::admin::AdminError;
+    use crate::rejection::Rejection;
+    use crate::route::Surface;
 
-    /// What is served and not described nobody finds; what is described and not served is a lie.
     #[test]
     fn every_admin_route_is_described_and_nothing_else() {
-        let description = description();
-        let paths = description["paths"].as_object().unwrap();
-        let described: BTreeSet<(String, String)> = paths
+        let document = document();
+        let described: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
             .iter()
             .flat_map(|(path, methods)| {
                 let methods = methods.as_object().unwrap().keys();
                 methods.map(move |method| (method.to_uppercase(), path.clone()))
             })
             .collect();
-        let served = ROUTES.iter().filter(|route| route.surface == Surface::Admin);
-        let served: BTreeSet<(String, String)> = served
+        let served: BTreeSet<(String, String)> = ROUTES
+            .iter()
+            .filter(|route| route.surface == Surface::Admin)
             .flat_map(|route| {
                 route.methods.iter().map(|method| (method.to_string(), route.path.to_owned()))
             })
@@ -88,19 +297,49 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_of_a_path_and_every_reference_is_described() {
-        let description = description();
-        let text = description.to_string();
+    fn every_reference_and_every_parameter_of_a_path_is_described() {
+        let document = document();
+        let text = document.to_string();
         for reference in text.split("\"#/components/").skip(1) {
             let pointer = format!("/components/{}", reference.split('"').next().unwrap());
-            assert!(description.pointer(&pointer).is_some(), "{pointer}");
+            assert!(document.pointer(&pointer).is_some(), "{pointer}");
         }
-        for route in ROUTES.iter().filter(|route| matches!(route.access, Access::Organisation)) {
-            for method in route.methods {
-                let operation = &description["paths"][route.path][method.as_str().to_lowercase()];
-                let named = operation["parameters"].to_string();
-                assert!(named.contains("\"organisation\""), "{method} {}", route.path);
-            }
+        for route in &ROUTES {
+            let Access::Admin(endpoint) = route.access else { continue };
+            assert_eq!(route.path, endpoint.path());
+            let method = route.methods[0].as_str().to_lowercase();
+            let operation = &document["paths"][route.path][method];
+            let parameters = operation["parameters"].as_array().unwrap();
+            let described: BTreeSet<String> = parameters
+                .iter()
+                .filter(|parameter| parameter["in"] == "path")
+                .map(|parameter| format!("{{{}}}", parameter["name"].as_str().unwrap()))
+                .collect();
+            let named: BTreeSet<String> = route
+                .path
+                .split('/')
+                .filter(|segment| segment.starts_with('{'))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(described, named, "{}", route.path);
+            assert!(!operation["summary"].as_str().unwrap().is_empty(), "{}", route.path);
         }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let endpoints = ROUTES.iter().filter_map(|route| match route.access {
+            Access::Admin(endpoint) => Some(endpoint.name()),
+            Access::Tenant(_) => None,
+        });
+        let names: Vec<&str> = endpoints.collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
+
+    #[test]
+    fn the_statuses_of_a_refused_confirmation_are_those_of_its_errors() {
+        let status = |error| Rejection::Admin(error).status();
+        assert_eq!(status(AdminError::Missing("deletion")), NO_SUCH_HOLD);
+        assert_eq!(status(AdminError::Stale(String::new())), STALE_HOLD);
     }
 }

@@ -1,70 +1,105 @@
-//! `/admin/revocations`: tokens revoked before their time.
+//! `/admin/revocations`: tokens revoked before they expire.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::State;
-use bytes::Bytes;
-use http::{StatusCode, Uri};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::wire::{Answer, listed_revocation, read_body, read_time};
-use super::{AdminContext, AdminError};
-use crate::authz::AdminGrant;
-use crate::store::{MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
+use super::body::read_body;
+use super::{Admin, AdminError, Answer, recorded_name};
+use crate::authz::OperatorGrant;
+use crate::clock::{parse_rfc3339, rfc3339};
+use crate::store::{ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
 
-/// What an operator says of a revocation.
+/// A revocation to add.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RevocationRequest {
+pub(super) struct RevocationRequest {
+    /// The claim that it goes by: `sub`, `session_id` or `jti`.
     kind: String,
+    /// The claim's value.
     value: String,
+    /// Revoke only tokens issued before this time (RFC 3339).
     #[serde(default)]
     issued_before: Option<String>,
+    /// When it ends (RFC 3339); never if omitted.
     #[serde(default)]
     expires_at: Option<String>,
+    /// Why, for those who list it later.
     #[serde(default)]
     reason: String,
+}
+
+/// A revocation that was just added.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AddedRevocation<'a> {
+    id: Uuid,
+    kind: &'a str,
+    value: &'a str,
+}
+
+/// The revocations in force.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RevocationList<'a> {
+    revocations: Vec<RevocationView<'a>>,
+    /// Whether these are all.
+    complete: bool,
+}
+
+/// A revocation.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RevocationView<'a> {
+    id: Uuid,
+    /// The claim that it goes by: `sub`, `session_id` or `jti`.
+    kind: &'a str,
+    /// The claim's value.
+    value: &'a str,
+    /// Only tokens issued before this time are revoked (RFC 3339); all if null.
+    issued_before: Option<String>,
+    /// When it ends (RFC 3339); never if null.
+    expires_at: Option<String>,
+    reason: &'a str,
+    /// When it was added (RFC 3339).
+    created_at: Option<String>,
+    /// Who added it.
+    created_by: &'a str,
+}
+
+/// A revocation that was removed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RemovedRevocation {
+    id: Uuid,
+    removed: bool,
 }
 
 const LONGEST_VALUE: usize = 200;
 const LONGEST_REASON: usize = 1000;
 
-/// Revokes tokens.
-#[utoipa::path(post, path = crate::route::admin::REVOCATIONS, tag = "revocations",
-    request_body = RevocationRequest,
-    responses((status = 201, body = serde_json::Value)))]
 pub(super) async fn add(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    body: Bytes,
+    admin: &Admin,
+    grant: &OperatorGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let request: RevocationRequest = read_body(&body)?;
+    let request: RevocationRequest = read_body(body)?;
     let kind = read_kind(&request)?;
-    let optional = |field: &'static str, text: &Option<String>| {
-        text.as_deref().map(|text| read_time(field, text)).transpose()
-    };
-    let expires_at = optional("expires_at", &request.expires_at)?;
-    if expires_at.is_some_and(|end| end <= parts.clock.utc()) {
-        let problem = "expires_at is over already: this would revoke nothing";
+    let issued_before = read_time("issued_before", request.issued_before.as_deref())?;
+    let expires_at = read_time("expires_at", request.expires_at.as_deref())?;
+    if expires_at.is_some_and(|end| end <= admin.now()) {
+        let problem = "expires_at must be in the future, else nothing is revoked";
         return Err(AdminError::Request(problem.to_owned()));
     }
     let new = NewRevocation {
         kind,
         value: request.value.clone(),
-        issued_before: optional("issued_before", &request.issued_before)?,
+        issued_before,
         expires_at,
         reason: request.reason.clone(),
-        created_by: format!("{} {}", grant.principal().kind(), grant.principal().id()),
+        created_by: recorded_name(grant.principal()),
     };
-    let id = parts.store()?.add_revocation(new).await?;
-    let value = json!({ "id": id.to_string(), "kind": kind.name(), "value": request.value });
-    Ok(Answer::ok(value)
-        .about(format!("{id} {} {}", kind.name(), request.value))
-        .with_status(StatusCode::CREATED))
+    let id = admin.store()?.add_revocation(new).await?;
+    let added = AddedRevocation { id, kind: kind.name(), value: &request.value };
+    let target = format!("{id} {} {}", kind.name(), request.value);
+    Ok(Answer::of(&added).created().about(target))
 }
 
 fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> {
@@ -79,34 +114,50 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
         return Err(problem("reason must have at most 1000 bytes, and no control characters"));
     }
     if kind == RevocationKind::Subject && Uuid::try_parse(&request.value).is_err() {
-        return Err(problem("the value of a sub must be a UUID"));
+        return Err(problem("value must be a UUID if kind is sub"));
     }
     Ok(kind)
 }
 
-/// What is revoked, the newest first.
-#[utoipa::path(get, path = crate::route::admin::REVOCATIONS, tag = "revocations",
-    responses((status = 200, body = serde_json::Value)))]
-pub(super) async fn list(State(parts): State<Arc<AdminContext>>) -> Result<Answer, AdminError> {
-    let listed = parts.store()?.list_revocations().await?;
-    let is_all = listed.len() < MOST_REVOCATIONS_LISTED;
-    let listed: Vec<Value> = listed.iter().map(listed_revocation).collect();
-    Ok(Answer::ok(json!({ "revocations": listed, "complete": is_all })))
+fn read_time(field: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>, AdminError> {
+    let Some(text) = text else { return Ok(None) };
+    let time = parse_rfc3339(text).ok_or_else(|| {
+        AdminError::Request(format!("{field} must be a time such as 2026-12-31T23:59:59Z"))
+    })?;
+    Ok(Some(time))
 }
 
-/// Takes a revocation back.
-#[utoipa::path(delete, path = crate::route::admin::REVOCATION, tag = "revocations",
-    params(("id" = uuid::Uuid, Path)),
-    responses((status = 200, body = serde_json::Value)))]
+pub(super) async fn list(admin: &Admin, _: &OperatorGrant) -> Result<Answer, AdminError> {
+    let listed = admin.store()?.list_revocations().await?;
+    Ok(Answer::of(&RevocationList {
+        revocations: listed.iter().map(RevocationView::of).collect(),
+        complete: listed.len() < MOST_REVOCATIONS_LISTED,
+    }))
+}
+
 pub(super) async fn remove(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    admin: &Admin,
+    _: &OperatorGrant,
+    id: Uuid,
 ) -> Result<Answer, AdminError> {
-    let missing = || AdminError::Missing("revocation");
-    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
-    if !parts.store()?.remove_revocation(id).await? {
-        return Err(missing());
+    if !admin.store()?.remove_revocation(id).await? {
+        return Err(AdminError::Missing("revocation"));
     }
-    Ok(Answer::ok(json!({ "id": id.to_string(), "removed": true })).about(id))
+    Ok(Answer::of(&RemovedRevocation { id, removed: true }).about(id))
+}
+
+impl<'a> RevocationView<'a> {
+    fn of(listed: &'a ListedRevocation) -> Self {
+        let revocation = &listed.revocation;
+        Self {
+            id: listed.id,
+            kind: revocation.kind.name(),
+            value: &revocation.value,
+            issued_before: revocation.issued_before.map(rfc3339),
+            expires_at: revocation.expires_at.map(rfc3339),
+            reason: &revocation.reason,
+            created_at: listed.created_at.map(rfc3339),
+            created_by: &revocation.created_by,
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! What `/admin` says of rules: the shapes of its answers.
+//! The answers of `/admin` about rules.
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::wire::time_text;
+use crate::clock::rfc3339;
 use crate::rules::{Preview, SyncOutcome};
 use crate::store::{HeldRule, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
@@ -54,7 +54,7 @@ pub(super) struct SyncView {
     /// What is wrong, if anything is.
     pub(super) problem: Option<String>,
     pub(super) problem_since: Option<String>,
-    /// A deletion that waits for an administrator's word.
+    /// A deletion that waits for a confirmation.
     pub(super) guard: Option<GuardView>,
     /// Since when the organisation itself is gone.
     pub(super) absent_since: Option<String>,
@@ -135,7 +135,7 @@ pub(super) struct SyncProgress {
     pub(super) id: Uuid,
     /// `waiting`, `running` or `done`.
     pub(super) state: String,
-    /// Organisations that have been looked at,
+    /// Organisations that are done,
     pub(super) done: usize,
     /// of so many.
     pub(super) total: usize,
@@ -197,9 +197,9 @@ pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
         state: state.to_owned(),
         done: request.done,
         total: request.total,
-        requested_at: request.requested_at.map(time_text),
-        started_at: request.started_at.map(time_text),
-        finished_at: request.finished_at.map(time_text),
+        requested_at: request.requested_at.map(rfc3339),
+        started_at: request.started_at.map(rfc3339),
+        finished_at: request.finished_at.map(rfc3339),
         outcome: SyncOutcome::from_json(&request.outcome),
         poll: poll.replace("{id}", &request.id.to_string()),
     }
@@ -210,19 +210,19 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
     SyncView {
         live: sync.map_or(0, |sync| sync.live),
         not_live: sync.map_or(0, |sync| sync.not_live),
-        synced_at: sync.and_then(|sync| sync.synced_at).map(time_text),
+        synced_at: sync.and_then(|sync| sync.synced_at).map(rfc3339),
         problem: sync.and_then(|sync| some(&sync.problem)),
-        problem_since: sync.and_then(|sync| sync.problem_since).map(time_text),
+        problem_since: sync.and_then(|sync| sync.problem_since).map(rfc3339),
         guard: sync.and_then(|sync| {
             let guard = sync.guard.as_ref()?;
-            let since = sync.guard_since.map(time_text);
+            let since = sync.guard_since.map(rfc3339);
             Some(guard_view(&guard.id, &guard.reason, since))
         }),
-        absent_since: sync.and_then(|sync| sync.absent_since).map(time_text),
+        absent_since: sync.and_then(|sync| sync.absent_since).map(rfc3339),
     }
 }
 
-/// What exactly is wrong inside is for whoever runs the system.
+/// Hides the cause of a problem from the organisation's administrators: it is for the operator.
 pub(super) fn without_the_inside(view: SyncView) -> SyncView {
     let words = "Mimir or the database gave no answer that helps; it is tried again";
     SyncView { problem: view.problem.map(|_| words.to_owned()), ..view }

@@ -1,29 +1,25 @@
-//! `/admin/organisations/{organisation}/rules…`: one organisation's alert rules, what has become of
-//! them, what a sync would change, and having it done.
+//! `/admin/organisations/{organisation}/rules…`: one organisation's alert rules with their statuses, what
+//! a sync would change, and the sync itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::State;
-use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::body::read_body;
 use super::rule_views::{
-    DiffView, HeldRuleView, RuleList, RuleView, SyncAnswer, SyncProgress, diff_view, progress_view,
-    sync_view, without_the_inside,
+    HeldRuleView, RuleList, RuleView, diff_view, progress_view, sync_view, without_the_inside,
 };
-use super::wire::{Answer, read_body, time_text};
-use super::{AdminContext, AdminError};
-use crate::authz::AdminGrant;
-use crate::rules::{
-    AdminExecutor, Overloaded, PreviewError, Reconciler, confirmation_text, promql_warning,
-};
+use super::{Admin, AdminError, Answer, recorded_name};
+use crate::authz::OrganisationGrant;
+use crate::clock::rfc3339;
+use crate::route::{AdminEndpoint, OrganisationEndpoint};
+use crate::rules::{AdminExecutor, PreviewError, Reconciler, confirmation_text, promql_warning};
 use crate::store::{AlertRuleRow, Confirmed, NewSyncRequest, RuleStatusRow};
 use crate::tenancy::OrganisationId;
 
@@ -35,22 +31,17 @@ pub(super) struct Confirmation {
     guard: String,
 }
 
-/// What a guard's identifier has.
+/// Where the progress of a sync is shown.
+const SYNC_PROGRESS: &str = AdminEndpoint::Organisation(OrganisationEndpoint::SyncProgress).path();
+/// The length of a hold's identifier.
 const GUARD_DIGITS: usize = 16;
-/// How long a sync is waited for before the answer is that it goes on.
-const PATIENCE: Duration = Duration::from_secs(2);
-const FIRST_LOOK: Duration = Duration::from_millis(20);
-const LAST_LOOK: Duration = Duration::from_millis(250);
+/// How long a request waits for its sync before it is answered that the sync is still running.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The organisation's alert rules, and what has become of each.
-#[utoipa::path(get, path = crate::route::admin::RULES, tag = "rules",
-    params(("organisation" = String, Path)),
-    responses((status = 200, body = RuleList)))]
-pub(super) async fn list(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-) -> Result<Answer, AdminError> {
-    let organisation = organisation(&grant)?.clone();
+pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
+    let organisation = grant.organisation().clone();
     let (whose, sync_of) = (organisation.clone(), organisation.clone());
     let read = parts
         .admin_executor()?
@@ -72,7 +63,8 @@ pub(super) async fn list(
     Ok(Answer::of(&list))
 }
 
-/// A typing mistake is no sync that went well. If the database cannot say, the sync itself will.
+/// Refuses an unknown organisation: the sync of a mistyped one would seem to succeed. If the database
+/// is unavailable, the sync itself will say so.
 async fn must_exist(engine: &Reconciler, organisation: &OrganisationId) -> Result<(), AdminError> {
     match engine.store().alert_rules_of(vec![organisation.clone()]).await {
         Ok(found) if !found.existing.contains(organisation) => {
@@ -82,7 +74,7 @@ async fn must_exist(engine: &Reconciler, organisation: &OrganisationId) -> Resul
     }
 }
 
-/// Expressions that the parser of our own looks at in one answer: it is slow.
+/// Our own parser is slow, so that it checks only this much of expressions in one answer.
 const MOST_WARNED_BYTES: usize = 32 << 10;
 
 async fn rule_views(
@@ -115,21 +107,14 @@ async fn rule_views(
             state: status.map_or("pending", |status| status.state.name()).to_owned(),
             reason: status.map_or_else(String::new, |status| status.reason.clone()),
             live_hash: status.and_then(|status| status.live_hash.clone()),
-            live_since: status.and_then(|status| status.synced_at).map(time_text),
+            live_since: status.and_then(|status| status.synced_at).map(rfc3339),
         }
     };
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// What a sync would change now.
-#[utoipa::path(get, path = crate::route::admin::RULES_DIFF, tag = "rules",
-    params(("organisation" = String, Path)),
-    responses((status = 200, body = DiffView)))]
-pub(super) async fn diff(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-) -> Result<Answer, AdminError> {
-    preview(parts.admin_executor()?, organisation(&grant)?).await
+pub(super) async fn diff(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
+    preview(parts.admin_executor()?, grant.organisation()).await
 }
 
 async fn preview(
@@ -144,78 +129,64 @@ async fn preview(
     Ok(Answer::of(&view.await??))
 }
 
-/// Has the organisation's rules synced now. With `?dry_run=true` it only says what would change.
-#[utoipa::path(post, path = crate::route::admin::RULES_SYNC, tag = "rules",
-    params(("organisation" = String, Path),
-           ("dry_run" = Option<bool>, Query, description = "only say what would change")),
-    responses((status = 200, description = "it is done; or what it would change", body = SyncAnswer),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress)))]
 pub(super) async fn sync(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    uri: &Uri,
 ) -> Result<Answer, AdminError> {
-    let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
-    if is_dry_run(&uri)? {
+    let (engine, organisation) = (parts.rules()?, grant.organisation());
+    if is_dry_run(uri)? {
         return preview(parts.admin_executor()?, organisation).await;
     }
     must_exist(engine, organisation).await?;
-    let request =
-        NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
-    request_and_wait(engine, request, crate::route::admin::RULES_SYNC_PROGRESS).await
+    let request = NewSyncRequest {
+        organisation: Some(organisation.clone()),
+        requested_by: recorded_name(grant.principal()),
+    };
+    request_and_wait(engine, request, SYNC_PROGRESS).await
 }
 
-/// How far a sync of the organisation's rules is.
-#[utoipa::path(get, path = crate::route::admin::RULES_SYNC_PROGRESS, tag = "rules",
-    params(("organisation" = String, Path), ("id" = Uuid, Path)),
-    responses((status = 200, body = SyncProgress)))]
 pub(super) async fn progress(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    uri: Uri,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    id: Uuid,
 ) -> Result<Answer, AdminError> {
-    let organisation = organisation(&grant)?;
+    let organisation = grant.organisation();
     let missing = || AdminError::Missing("sync");
-    let id = grant.route().id_in(uri.path()).ok_or_else(missing)?;
     let request = parts.rules()?.store().sync_request(id).await?;
-    // Another organisation's is not this one's to see.
+    // An organisation must not see another's sync.
     let request = request.filter(|request| request.organisation.as_ref() == Some(organisation));
-    Ok(Answer::of(&progress_view(&request.ok_or_else(missing)?, grant.route().path)).about(id))
+    Ok(Answer::of(&progress_view(&request.ok_or_else(missing)?, SYNC_PROGRESS)).about(id))
 }
 
-/// Lets a deletion pass that waits for an administrator's word.
-#[utoipa::path(post, path = crate::route::admin::RULES_CONFIRM, tag = "rules",
-    params(("organisation" = String, Path)), request_body = Confirmation,
-    responses((status = 200, description = "it is done", body = SyncProgress),
-              (status = 202, description = "it goes on; ask at `poll`", body = SyncProgress),
-              (status = 404, description = "there is no such deletion"),
-              (status = 409, description = "it does not wait any more, or more would vanish by now: the text names the rules and the deletion that waits instead")))]
 pub(super) async fn confirm(
-    State(parts): State<Arc<AdminContext>>,
-    Extension(grant): Extension<AdminGrant>,
-    body: Bytes,
+    parts: &Admin,
+    grant: &OrganisationGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let (engine, organisation) = (parts.rules()?, organisation(&grant)?);
-    let request =
-        NewSyncRequest { organisation: Some(organisation.clone()), requested_by: by(&grant) };
-    confirm_and_sync(engine, &body, request, crate::route::admin::RULES_SYNC_PROGRESS).await
+    let (engine, organisation) = (parts.rules()?, grant.organisation());
+    let request = NewSyncRequest {
+        organisation: Some(organisation.clone()),
+        requested_by: recorded_name(grant.principal()),
+    };
+    confirm_and_sync(engine, body, request, SYNC_PROGRESS).await
 }
 
 pub(super) async fn confirm_and_sync(
     engine: &Reconciler,
-    body: &Bytes,
+    body: &[u8],
     request: NewSyncRequest,
     poll: &str,
 ) -> Result<Answer, AdminError> {
     let Confirmation { guard } = read_body(body)?;
     if guard.len() != GUARD_DIGITS || !guard.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(AdminError::Missing("deletion that waits"));
+        return Err(AdminError::Missing("deletion on hold"));
     }
     let by = request.requested_by.clone();
     let organisation = request.organisation.clone();
     match engine.store().confirm_guard(organisation, guard.clone(), by).await? {
         Confirmed::Noted => {}
-        Confirmed::Unknown => return Err(AdminError::Missing("deletion that waits")),
+        Confirmed::Unknown => return Err(AdminError::Missing("deletion on hold")),
         stale => return Err(AdminError::Stale(confirmation_text(&guard, &stale))),
     }
     Ok(request_and_wait(engine, request, poll).await?.about(format!("guard {guard}")))
@@ -227,22 +198,23 @@ pub(super) async fn request_and_wait(
     poll: &str,
 ) -> Result<Answer, AdminError> {
     let id = engine.store().request_sync(request).await?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut pause = FIRST_LOOK;
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    let mut pause = FIRST_PAUSE;
     loop {
         let request = engine.store().sync_request(id).await?;
         let request = request.ok_or(AdminError::Missing("sync"))?;
         let is_done = request.finished_at.is_some();
         if is_done || Instant::now() >= deadline {
-            let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-            return Ok(Answer::of(&progress_view(&request, poll)).with_status(status).about(id));
+            let answer = Answer::of(&progress_view(&request, poll)).about(id);
+            return Ok(if is_done { answer } else { answer.accepted() });
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
+        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 
-/// Whether a request is only to say what it would do. A word that is neither is no permission.
+/// Whether a request is a dry run. What cannot be read is refused: a mistyped dry run must not become
+/// a sync.
 pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
     let query = uri.query().unwrap_or_default();
     let mut is_dry = false;
@@ -254,7 +226,7 @@ pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
                 return Err(AdminError::Request("dry_run must be true or false".to_owned()));
             }
             (other, _) => {
-                let problem = format!("unknown parameter {other:?}; there is dry_run");
+                let problem = format!("unknown parameter {other:?}; the only one is dry_run");
                 return Err(AdminError::Request(problem));
             }
         };
@@ -262,25 +234,11 @@ pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
     Ok(is_dry)
 }
 
-pub(super) fn by(grant: &AdminGrant) -> String {
-    format!("{} {}", grant.principal().kind(), grant.principal().id())
-}
-
-fn organisation(grant: &AdminGrant) -> Result<&OrganisationId, AdminError> {
-    grant.organisation().ok_or(AdminError::Broken)
-}
-
-impl From<Overloaded> for AdminError {
-    fn from(_: Overloaded) -> Self {
-        Self::Overloaded
-    }
-}
-
 impl From<PreviewError> for AdminError {
     fn from(error: PreviewError) -> Self {
         match error {
             PreviewError::Missing => Self::Missing("organisation"),
-            PreviewError::Tenant(_) => Self::Broken,
+            PreviewError::Tenant(_) => Self::Internal,
             PreviewError::Store(error) => Self::Store(error),
             PreviewError::Ruler(error) => Self::Ruler(error.to_string()),
         }

@@ -1,40 +1,39 @@
-//! `POST /admin/webhooks/alert-rule`: Supabase tells that a row of `alert_rule` has changed.
+//! `POST /admin/webhooks/alert-rule`: Supabase reports that a row of `alert_rule` has changed.
 //!
-//! It is a hint and no more: what the body says of the row is not believed, only which organisations
-//! it names. It is passed on as a notification, so that the copy that leads hears of it whichever copy
-//! was told.
+//! It is a trigger and no more: of the body only the organisations are used, never the row. It is
+//! passed on as a notification of the database, so that it reaches the leader through any copy.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use axum::extract::State;
-use bytes::Bytes;
-use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::wire::{Answer, read_body};
-use super::{AdminContext, AdminError};
+use super::body::read_object;
+use super::{Admin, AdminError, Answer};
+use crate::authz::WebhookGrant;
 use crate::tenancy::OrganisationId;
 
-/// Names that a column with the organisation may have.
+/// A trigger that was accepted.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AcceptedTrigger<'a> {
+    /// `accepted`.
+    status: &'a str,
+    /// The organisations whose rules are reconciled; all if there are none.
+    organisations: Vec<&'a str>,
+}
+
+/// The names that the column with the organisation may have.
 const COLUMNS: [&str; 4] = ["organisation_id", "organization_id", "org_id", "tenant_id"];
 
-/// Takes a hint of Supabase's database webhooks (insert, update or delete), with the secret as bearer
-/// token or in `X-Webhook-Secret`.
-#[utoipa::path(post, path = crate::route::admin::ALERT_RULE_WEBHOOK, tag = "webhooks",
-    request_body = serde_json::Value, security(("webhook" = []), ("webhook_header" = [])),
-    responses((status = 202, description = "it is looked at", body = serde_json::Value)))]
 pub(super) async fn alert_rule(
-    State(parts): State<Arc<AdminContext>>,
-    body: Bytes,
+    admin: &Admin,
+    _: &WebhookGrant,
+    body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let store = parts.rules()?.store();
-    let body: Value = read_body(&body)?;
-    if !body.is_object() {
-        return Err(AdminError::Request("the body must be a JSON object".to_owned()));
-    }
-    let organisations = organisations_in(&body);
-    // A change that names nobody is still a change.
+    let store = admin.rules()?.store();
+    let organisations = organisations_in(&read_object(body)?);
+    // A change that names no organisation is still a change.
     if organisations.is_empty() {
         store.announce_alert_rules(None).await?;
     }
@@ -42,14 +41,15 @@ pub(super) async fn alert_rule(
         store.announce_alert_rules(Some(organisation.clone())).await?;
     }
     let named: Vec<&str> = organisations.iter().map(OrganisationId::as_str).collect();
-    let answer = Answer::ok(json!({ "status": "accepted", "organisations": named }));
-    Ok(answer.with_status(StatusCode::ACCEPTED).about(named.join(" ")))
+    let target = named.join(" ");
+    let accepted = AcceptedTrigger { status: "accepted", organisations: named };
+    Ok(Answer::of(&accepted).accepted().about(target))
 }
 
-/// The organisations of the row as it is and as it was: a rule may have moved.
-fn organisations_in(body: &Value) -> BTreeSet<OrganisationId> {
-    let rows = ["record", "old_record"].map(|name| &body[name]);
-    let named = rows.into_iter().filter_map(|row| {
+/// The organisations of the row as it is and as it was: a row may have moved from one to another.
+fn organisations_in(body: &Map<String, Value>) -> BTreeSet<OrganisationId> {
+    let rows = ["record", "old_record"].into_iter().filter_map(|name| body.get(name));
+    let named = rows.filter_map(|row| {
         let name = COLUMNS.iter().find_map(|column| row.get(column))?;
         OrganisationId::parse(name.as_str()?).ok()
     });
@@ -58,16 +58,18 @@ fn organisations_in(body: &Value) -> BTreeSet<OrganisationId> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn named(body: &Value) -> Vec<String> {
-        organisations_in(body).iter().map(ToString::to_string).collect()
+        organisations_in(body.as_object().unwrap()).iter().map(ToString::to_string).collect()
     }
 
     // https://supabase.com/docs/guides/database/webhooks: record and old_record are null where there
     // is none.
     #[test]
-    fn both_the_row_that_is_and_the_row_that_was_count() {
+    fn the_new_row_and_the_old_row_both_count() {
         let row = |organisation: &str| json!({ "id": "x", "organisation_id": organisation });
         let body = |kind: &str, record: Value, old: Value| json!({ "type": kind, "table": "alert_rule", "schema": "public", "record": record, "old_record": old });
         assert_eq!(named(&body("INSERT", row("a"), Value::Null)), ["a"]);
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nobody_is_about_everybody() {
+    fn a_body_may_name_no_organisation() {
         for body in [
             json!({}),
             json!({"record": null}),

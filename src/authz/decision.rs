@@ -1,21 +1,21 @@
-//! The decision: pure, and the only place that makes a [`Grant`].
+//! The decision: pure, and the only place that makes grants.
 
 use std::sync::Arc;
 
-use super::grant::{AdminGrant, Organisations, Reach};
+use super::access::{AccessSet, OrganisationAccess, RoleScopes};
+use super::grant::{CallerGrant, OperatorGrant, OrganisationGrant, Organisations, WebhookGrant};
 use super::selector::{Selector, SelectorFault};
-use super::standing::{May, Place, Standing};
 use super::{Denial, Grant};
-use crate::authn::Principal;
+use crate::authn::{Identity, Principal, Service};
 use crate::route::{Route, Surface};
 use crate::tenancy::{OrganisationId, Scope, TenantHeader, TenantTemplate};
 
-/// Decides on a request for telemetry: which organisations are meant, whether the caller is in each
-/// of them, and whether they may do this there.
+/// Decides on a request for telemetry: which organisations it is for, and whether the caller has the
+/// scope in each of them.
 pub(super) fn decide(
     template: &TenantTemplate,
     principal: &Arc<Principal>,
-    standing: &Standing<'_>,
+    access: &AccessSet<'_>,
     route: &'static Route,
     scope: Scope,
     selector: &Selector,
@@ -28,85 +28,98 @@ pub(super) fn decide(
         }
         Selector::Several(wanted) => {
             for organisation in wanted {
-                require(scope, may_in(standing, organisation)?)?;
+                require(scope, scopes_in(access, organisation)?)?;
             }
             let tenants = wanted.iter().map(tenant_of).collect::<Result<_, _>>()?;
             let tenants = TenantHeader::federated(tenants).ok_or(Denial::NotAMember)?;
             (Organisations::Several(wanted.as_slice().into()), tenants)
         }
         Selector::One(wanted) => {
-            require(scope, may_in(standing, wanted)?)?;
+            require(scope, scopes_in(access, wanted)?)?;
             (Organisations::One(wanted.clone()), tenant_of(wanted)?.into())
         }
         Selector::None => {
-            let place = default_place(standing)?;
-            require(scope, place.may())?;
-            let organisation = place.organisation;
+            let default = default_of(access)?;
+            require(scope, default.role_scopes())?;
+            let organisation = default.organisation;
             (Organisations::One(organisation.clone()), tenant_of(organisation)?.into())
         }
     };
     Ok(Grant { principal: Arc::clone(principal), route, organisations, tenants })
 }
 
-/// Decides on a request to one organisation's part of `/admin`.
-pub(super) fn decide_admin(
+/// Every principal is a known caller.
+pub(super) fn grant_caller(principal: &Arc<Principal>) -> CallerGrant {
+    CallerGrant { principal: Arc::clone(principal) }
+}
+
+/// Decides on a request to the part of `/admin` that concerns one organisation.
+pub(super) fn decide_organisation(
     principal: &Arc<Principal>,
-    standing: &Standing<'_>,
-    route: &'static Route,
-    organisation: OrganisationId,
-) -> Result<AdminGrant, Denial> {
-    let may = may_in(standing, &organisation)?;
-    let scopes = may.0;
-    require(Scope::Admin, may)?;
-    let reach = Reach::Organisation(organisation);
-    Ok(AdminGrant { principal: Arc::clone(principal), route, reach, scopes })
+    access: &AccessSet<'_>,
+    organisation: &OrganisationId,
+) -> Result<OrganisationGrant, Denial> {
+    let (scopes, role) = scopes_in(access, organisation)?;
+    require(Scope::Admin, (scopes, role))?;
+    let (principal, organisation) = (Arc::clone(principal), organisation.clone());
+    Ok(OrganisationGrant { principal, organisation, scopes })
 }
 
 /// Decides on a request to the part of `/admin` that concerns all organisations.
-pub(super) fn decide_everything(
+pub(super) fn decide_operator(
     principal: &Arc<Principal>,
-    standing: &Standing<'_>,
-    route: &'static Route,
-) -> Result<AdminGrant, Denial> {
-    let Standing::Everywhere(scopes) = standing else { return Err(Denial::ServiceOnly) };
-    let scopes = *scopes;
-    require(Scope::Admin, (scopes, None))?;
-    let reach = Reach::Everything;
-    Ok(AdminGrant { principal: Arc::clone(principal), route, reach, scopes })
+    access: &AccessSet<'_>,
+) -> Result<OperatorGrant, Denial> {
+    let AccessSet::Everywhere(scopes) = access else { return Err(Denial::ServiceOnly) };
+    require(Scope::Admin, (*scopes, None))?;
+    Ok(OperatorGrant { principal: Arc::clone(principal) })
 }
 
-/// What a caller may do in an organisation, and by which role. One that does not exist gets the same
-/// answer as one that is another's.
-fn may_in<'a>(standing: &Standing<'a>, wanted: &OrganisationId) -> Result<May<'a>, Denial> {
-    match standing {
-        Standing::Everywhere(scopes) => Ok((*scopes, None)),
-        Standing::In(places) => places
+/// Decides on a notification of the database's webhooks.
+pub(super) fn decide_webhook(principal: &Principal) -> Result<WebhookGrant, Denial> {
+    match principal.identity() {
+        Identity::Service(Service::Webhook) => Ok(WebhookGrant(())),
+        Identity::Service(Service::AdminKey | Service::ServiceRole)
+        | Identity::User(_)
+        | Identity::Device(_) => Err(Denial::ServiceOnly),
+    }
+}
+
+/// The caller's scopes in an organisation, and the role that they come from. An organisation that
+/// does not exist gets the same answer as one that the caller has no access to.
+fn scopes_in<'a>(
+    access: &AccessSet<'a>,
+    wanted: &OrganisationId,
+) -> Result<RoleScopes<'a>, Denial> {
+    match access {
+        AccessSet::Everywhere(scopes) => Ok((*scopes, None)),
+        AccessSet::Listed(listed) => listed
             .iter()
-            .find(|place| place.organisation == wanted)
-            .map(Place::may)
+            .find(|access| access.organisation == wanted)
+            .map(OrganisationAccess::role_scopes)
             .ok_or(Denial::NotAMember),
     }
 }
 
-/// The organisation that is meant when none is named.
-fn default_place<'a>(standing: &'a Standing<'a>) -> Result<&'a Place<'a>, Denial> {
-    let places = match standing {
-        Standing::Everywhere(_) => return Err(Denial::NameAny),
-        Standing::In(places) => places,
+/// The organisation that is meant when the request names none.
+fn default_of<'a>(access: &'a AccessSet<'a>) -> Result<&'a OrganisationAccess<'a>, Denial> {
+    let listed = match access {
+        AccessSet::Everywhere(_) => return Err(Denial::NameAny),
+        AccessSet::Listed(listed) => listed,
     };
-    match places.as_slice() {
+    match listed.as_slice() {
         [] => Err(Denial::NoOrganisation),
         [only] => Ok(only),
         several => {
-            let default = several.iter().find(|place| place.is_default);
+            let default = several.iter().find(|access| access.is_default);
             default.ok_or_else(|| {
-                Denial::NameOne(several.iter().map(|place| place.organisation.clone()).collect())
+                Denial::NameOne(several.iter().map(|access| access.organisation.clone()).collect())
             })
         }
     }
 }
 
-fn require(scope: Scope, (scopes, role): May<'_>) -> Result<(), Denial> {
+fn require(scope: Scope, (scopes, role): RoleScopes<'_>) -> Result<(), Denial> {
     if scopes.contains(scope) { Ok(()) } else { Err(Denial::Scope(scope, role.cloned())) }
 }
 

@@ -1,5 +1,5 @@
-//! Why a known caller may not do something. Texts go to the caller, and say nothing about
-//! organisations that are not theirs.
+//! Why a known caller may not do something. The texts go to the caller, so they say nothing about
+//! organisations that the caller has no access to.
 
 use std::fmt;
 
@@ -12,33 +12,34 @@ use crate::tenancy::{OrganisationId, Role, Scope, TenantIdError};
 pub enum Denial {
     /// The selector cannot be read.
     Selector(SelectorFault),
-    /// The token names no organisation, and it is the token that counts.
+    /// The token names no organisation, and the policy goes by the token.
     NoClaim,
     /// The token's organisation claim cannot be read.
     UnreadableClaim(String),
-    /// The caller is in no organisation.
+    /// The caller has access to no organisation.
     NoOrganisation,
-    /// The caller is in several organisations and names none.
+    /// The caller has access to several organisations and names none.
     NameOne(Vec<OrganisationId>),
-    /// The caller reaches every organisation and names none.
+    /// The caller has access to every organisation and names none.
     NameAny,
-    /// The caller names an organisation that is not theirs, or that nobody has.
+    /// The organisation does not exist, or the caller has no access to it. The two are one denial on
+    /// purpose: a caller must not find out which organisations exist.
     NotAMember,
-    /// The organisation's name makes no tenant ID.
+    /// The tenant template and the organisation's identifier make no valid tenant ID.
     NoTenant(TenantIdError),
-    /// The caller lacks a scope, by the role that they have, if it is a role that decides.
+    /// The caller lacks a scope, and the role that decided it, if one did.
     Scope(Scope, Option<Role>),
     /// Only a service may do this.
     ServiceOnly,
-    /// It cannot be read what the caller may do. Ours to blame.
+    /// The memberships cannot be read. The proxy's fault, not the caller's.
     Unavailable,
 }
 
-/// Organisations that are named in an answer.
+/// The text names this many organisations at most.
 const MOST_NAMED: usize = 20;
 
 impl Denial {
-    /// A label for metrics and logs.
+    /// The reason, for metrics and logs.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Selector(_) => Reason::MalformedSelector,
@@ -58,41 +59,35 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Selector(fault) => fault.fmt(f),
-            Self::NoClaim => f.write_str("your token names no organisation"),
+            Self::NoClaim => f.write_str("the token names no organisation"),
             Self::UnreadableClaim(problem) => {
-                write!(f, "your token's organisation is unreadable: {problem}")
+                write!(f, "the token's organisation claim is malformed: {problem}")
             }
-            Self::NoOrganisation => f.write_str("you are a member of no organisation"),
+            Self::NoOrganisation => f.write_str("you are not a member of any organisation"),
             Self::NameOne(organisations) => {
                 let names: Vec<_> =
                     organisations.iter().take(MOST_NAMED).map(OrganisationId::as_str).collect();
                 let names = names.join(", ");
                 write!(
                     f,
-                    "you belong to several organisations; name one in X-Scope-OrgID: {names}"
+                    "you are a member of several organisations; name one in X-Scope-OrgID: {names}"
                 )?;
                 match organisations.len().saturating_sub(MOST_NAMED) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),
                 }
             }
-            Self::NameAny => f.write_str("name the organisation in X-Scope-OrgID"),
-            Self::NotAMember => {
-                f.write_str("you are no member of the organisation that you name, or there is none")
-            }
-            Self::NoTenant(error) => write!(f, "your organisation has no tenant: {error}"),
-            Self::Scope(scope, None) => write!(f, "this needs the scope {}", scope.name()),
+            Self::NameAny => f.write_str("no organisation named; name one in X-Scope-OrgID"),
+            Self::NotAMember => f.write_str("organisation not found, or you are not a member"),
+            Self::NoTenant(error) => write!(f, "the organisation has no valid tenant ID: {error}"),
+            Self::Scope(scope, None) => write!(f, "scope {} is required", scope.name()),
             Self::Scope(scope, Some(role)) => {
-                write!(
-                    f,
-                    "this needs the scope {}, which the role {role:?} does not have",
-                    scope.name()
-                )
+                write!(f, "scope {} is required; the role {role:?} does not have it", scope.name())
             }
-            Self::ServiceOnly => f.write_str("this is for the operator's services only"),
-            Self::Unavailable => f.write_str(
-                "it cannot be looked up at the moment to which organisations you belong; try again",
-            ),
+            Self::ServiceOnly => f.write_str("only the operator's services may do this"),
+            Self::Unavailable => {
+                f.write_str("membership lookup is temporarily unavailable; retry later")
+            }
         }
     }
 }

@@ -1,14 +1,19 @@
-//! [`Grant`] and [`AdminGrant`]: proof of permission.
+//! Grants: proof that a caller may do what it asks.
+//!
+//! Their fields are private to `authz`, so nothing else can make one. A [`Grant`] is for telemetry:
+//! without one nothing can be forwarded. The others are for `/admin`, one type for each kind of
+//! endpoint, and each handler takes the one that it needs: an operator's handler cannot be called
+//! with an organisation's grant.
 
 use std::sync::Arc;
 
 use crate::authn::Principal;
-use crate::route::Route;
+use crate::route::{
+    CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
+};
 use crate::tenancy::{OrganisationId, Scopes, TenantHeader};
 
-/// One caller's permission for one request to one tenant, or to several for a federated read. Its
-/// fields are private to this stage, so nothing else can make one; without one nothing can be
-/// forwarded.
+/// Permission for one request to one tenant, or to several for a federated read.
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub(super) principal: Arc<Principal>,
@@ -20,7 +25,7 @@ pub struct Grant {
 /// The organisations of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Organisations {
-    /// One, as nearly always.
+    /// One, as nearly always, so that it costs no allocation.
     One(OrganisationId),
     /// Several, of a federated read.
     Several(Arc<[OrganisationId]>),
@@ -51,52 +56,70 @@ impl Grant {
     }
 }
 
-/// One caller's permission for one request to `/admin`.
-#[derive(Clone, Debug)]
-pub struct AdminGrant {
+/// Permission for one request to `/admin`: the endpoint, with the grant of its kind.
+#[derive(Debug)]
+pub enum AdminGrant {
+    /// What concerns the caller alone.
+    Caller(CallerEndpoint, CallerGrant),
+    /// One organisation.
+    Organisation(OrganisationEndpoint, OrganisationGrant),
+    /// All organisations.
+    Operator(OperatorEndpoint, OperatorGrant),
+    /// A notification of the database's webhooks.
+    Webhook(WebhookEndpoint, WebhookGrant),
+}
+
+/// Proof that the caller is known.
+#[derive(Debug)]
+pub struct CallerGrant {
     pub(super) principal: Arc<Principal>,
-    pub(super) route: &'static Route,
-    pub(super) reach: Reach,
+}
+
+impl CallerGrant {
+    /// Who calls.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+/// Proof that the caller may administer one organisation.
+#[derive(Debug)]
+pub struct OrganisationGrant {
+    pub(super) principal: Arc<Principal>,
+    pub(super) organisation: OrganisationId,
     pub(super) scopes: Scopes,
 }
 
-/// How far an administrator's request reaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To what concerns the caller alone.
-    Own,
-    /// To one organisation.
-    Organisation(OrganisationId),
-    /// To all.
-    Everything,
-}
-
-impl AdminGrant {
-    /// Who may.
-    pub fn principal(&self) -> &Arc<Principal> {
+impl OrganisationGrant {
+    /// Who administers it.
+    pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// What they may do.
-    pub fn route(&self) -> &'static Route {
-        self.route
+    /// The organisation, which is the path's.
+    pub fn organisation(&self) -> &OrganisationId {
+        &self.organisation
     }
 
-    /// How far.
-    pub fn reach(&self) -> &Reach {
-        &self.reach
-    }
-
-    /// What the administrator may do there themselves: nobody grants more than they have.
+    /// The administrator's own scopes there. They cannot give away more than these.
     pub fn scopes(&self) -> Scopes {
         self.scopes
     }
+}
 
-    /// The one organisation, if it is about one.
-    pub fn organisation(&self) -> Option<&OrganisationId> {
-        match &self.reach {
-            Reach::Organisation(organisation) => Some(organisation),
-            Reach::Own | Reach::Everything => None,
-        }
+/// Proof that the caller is one of the operator's services and may administer all organisations.
+#[derive(Debug)]
+pub struct OperatorGrant {
+    pub(super) principal: Arc<Principal>,
+}
+
+impl OperatorGrant {
+    /// Which service.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
     }
 }
+
+/// Proof that the caller has the webhooks' secret. It allows a trigger and nothing else.
+#[derive(Debug)]
+pub struct WebhookGrant(pub(super) ());

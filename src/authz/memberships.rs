@@ -1,4 +1,4 @@
-//! Memberships: user -> organisations and roles, by way of the [`Directory`].
+//! Memberships: user -> organisations and roles, through the [`Directory`].
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Membership, UserId};
 
-/// All memberships, as far as they are known.
+/// The memberships of the users that were looked up.
 pub struct Memberships(Directory<UserId, Arc<[Membership]>>);
 
 impl Memberships {
-    /// Knows nobody yet.
+    /// An empty directory, and the queue of what it has to look up.
     pub fn new(
         config: &DatabaseConfig,
         feed: Arc<Feed>,
@@ -34,7 +34,7 @@ impl Memberships {
         self.0.find(&user).await
     }
 
-    /// Reads what is asked for, until it is cancelled.
+    /// Serves the queue until it is cancelled.
     pub async fn run(&self, queue: Queue<UserId>, store: Store, cancelled: CancellationToken) {
         let read = |users| {
             let store = store.clone();
@@ -46,12 +46,12 @@ impl Memberships {
         self.0.run(queue, read, cancelled).await;
     }
 
-    /// A user's memberships have changed.
+    /// Drops one user's memberships: they have changed.
     pub fn invalidate(&self, user: &UserId) {
         self.0.invalidate(user);
     }
 
-    /// Anybody's memberships may have changed.
+    /// Drops all memberships.
     pub fn invalidate_all(&self) {
         self.0.invalidate_all();
     }

@@ -1,5 +1,5 @@
-//! Which organisations there are, by way of the [`Directory`]: for callers who reach every one of
-//! them, and could otherwise make a new tenant by a mistyped name.
+//! Which organisations exist, through the [`Directory`]. Callers with access to every organisation are
+//! checked against it: a mistyped name would otherwise create a tenant in Mimir.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
 
-/// The organisations, as far as they are known.
+/// The organisations that were looked up.
 pub struct Organisations(Directory<OrganisationId, ()>);
 
 impl Organisations {
-    /// Knows of none yet.
+    /// An empty directory, and the queue of what it has to look up.
     pub fn new(
         config: &DatabaseConfig,
         feed: Arc<Feed>,
@@ -28,14 +28,14 @@ impl Organisations {
         (Self(directory), queue)
     }
 
-    /// Whether the table says that there is no such organisation. While it cannot be read nobody
-    /// says so: this guards against a slip of the operator's own, who may do everything everywhere,
-    /// and the operator's data must not be lost over an outage.
-    pub(super) async fn lack(&self, organisation: &OrganisationId) -> bool {
+    /// Whether the table says that an organisation does not exist. While the table cannot be read the
+    /// answer is no: the check guards the operator, who may do everything, against a typing mistake,
+    /// and an outage must not cost the operator data.
+    pub(super) async fn is_missing(&self, organisation: &OrganisationId) -> bool {
         self.0.find(organisation).await.is_ok_and(|found| found.value.is_none())
     }
 
-    /// Reads what is asked for, until it is cancelled.
+    /// Serves the queue until it is cancelled.
     pub async fn run(
         &self,
         queue: Queue<OrganisationId>,
@@ -45,19 +45,19 @@ impl Organisations {
         let read = |organisations| {
             let store = store.clone();
             async move {
-                let there = store.organisations_among(organisations).await?;
-                Ok(there.into_iter().map(|organisation| (organisation, ())).collect())
+                let existing = store.organisations_among(organisations).await?;
+                Ok(existing.into_iter().map(|organisation| (organisation, ())).collect())
             }
         };
         self.0.run(queue, read, cancelled).await;
     }
 
-    /// An organisation may have come or gone.
+    /// Drops one organisation: it may have been created or deleted.
     pub fn invalidate(&self, organisation: &OrganisationId) {
         self.0.invalidate(organisation);
     }
 
-    /// Any may have.
+    /// Drops all organisations.
     pub fn invalidate_all(&self) {
         self.0.invalidate_all();
     }

@@ -1,4 +1,4 @@
-//! The organisation that a caller asks for.
+//! The selector: the organisations that a request asks for, in `X-Scope-OrgID`.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use http::HeaderMap;
 use crate::mimir::TENANT_HEADER;
 use crate::tenancy::OrganisationId;
 
-/// What `X-Scope-OrgID` asks for.
+/// The selector of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Selector {
     /// The header is not there.
@@ -16,27 +16,27 @@ pub(super) enum Selector {
     One(OrganisationId),
     /// Several, each once: a federated read.
     Several(Vec<OrganisationId>),
-    /// A name that no organisation can have. The answer is that for an unknown one.
+    /// A name that no organisation can have. It is answered like an unknown organisation.
     Impossible,
 }
 
-/// Why a selector is refused before anybody's membership is looked at.
+/// Why a selector is refused before any membership is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectorFault {
-    /// The header is there more than once, or names several after one another, which is the same
-    /// (RFC 9110, 5.3); Mimir would take the first and say nothing.
+    /// The header is there more than once, or has a comma, which is the same (RFC 9110, 5.3). Mimir
+    /// would silently take the first.
     Several,
-    /// The header is there and empty, or has an empty part: Mimir lets an empty tenant in `a|` pass.
+    /// The header is empty, or has an empty part: Mimir accepts the empty tenant in `a|`.
     Empty,
-    /// `a|b`: federated reads are not on.
+    /// `a|b`, but federated reads are off.
     Federated,
     /// `a|b` where one organisation is meant: on a write, and for rules.
     OnlyOne,
-    /// More than so many organisations.
+    /// More organisations than this.
     TooMany(usize),
 }
 
-/// Reads the header; `most` is how many organisations it may name, if several at all.
+/// Reads the header. `most` is how many organisations it may name, or none if federation is off.
 pub(super) fn read(headers: &HeaderMap, most: Option<usize>) -> Result<Selector, SelectorFault> {
     let mut values = headers.get_all(TENANT_HEADER).iter();
     let Some(value) = values.next() else {
@@ -90,19 +90,19 @@ impl fmt::Display for SelectorFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Several => f.write_str(
-                "X-Scope-OrgID names two organisations, or is there twice; name one, once",
+                "X-Scope-OrgID is sent twice or has a comma; send it once, with one organisation",
             ),
             Self::Empty => f.write_str(
-                "X-Scope-OrgID is empty or has an empty part; name an organisation or leave it out",
+                "X-Scope-OrgID is empty or has an empty part; name an organisation or omit the header",
             ),
             Self::Federated => {
-                f.write_str("X-Scope-OrgID must name one organisation; federated reads are off")
+                f.write_str("X-Scope-OrgID must name one organisation: federated reads are off")
             }
             Self::OnlyOne => f.write_str(
-                "X-Scope-OrgID must name one organisation here; several are for queries only",
+                "X-Scope-OrgID must name one organisation here: only queries take several",
             ),
             Self::TooMany(most) => {
-                write!(f, "X-Scope-OrgID names too many organisations; at most {most} in one read")
+                write!(f, "X-Scope-OrgID names too many organisations; the limit is {most}")
             }
         }
     }

@@ -1,27 +1,27 @@
 //! `device-key create | list | revoke`
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Outcome, Said, database_failed, now, on_a_runtime};
-use crate::admin::{AdminError, KeyRequest, Maker, create_key, listed_key};
 use crate::config::{DatabaseConfig, TablesRead, parse_duration};
+use crate::key_management::{self, Creator, DeviceKeyRequest, DeviceKeyView, KeyError};
 use crate::store::{Store, StoreError};
 use crate::tenancy::{DeviceId, OrganisationId, Scope};
 
-/// What is to be done with device keys.
+/// Creates, lists or revokes device keys.
 #[derive(Subcommand)]
 pub enum DeviceKeyCommand {
-    /// Make a key and print it, this once.
+    /// Create a key and print it; it is not shown again.
     Create(Create),
     /// List an organisation's keys.
     List(Of),
-    /// Revoke a key; within a second nobody can use it.
+    /// Revoke a key; it is refused within a second.
     Revoke(Revoke),
 }
 
-/// Which organisation.
+/// The organisation, and the form of the output.
 #[derive(Args)]
 pub struct Of {
     /// The organisation's identifier.
@@ -32,26 +32,26 @@ pub struct Of {
     json: bool,
 }
 
-/// What a new key is to be.
+/// The new key.
 #[derive(Args)]
 pub struct Create {
     #[command(flatten)]
     of: Of,
-    /// What the device is called.
+    /// A name for the device.
     #[arg(long)]
     name: String,
-    /// What it may do: metrics:write, metrics:read, rules:read.
+    /// Its scopes: metrics:write, metrics:read, rules:read.
     #[arg(long, value_delimiter = ',', default_value = "metrics:write")]
     scopes: Vec<String>,
-    /// When it expires, such as 90d; never if this is left out.
+    /// When it expires, such as 90d; never if omitted.
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<String>,
-    /// How long it works on after that.
+    /// For how long it is still accepted after it expired.
     #[arg(long, value_name = "DURATION", default_value = "7d")]
     grace: String,
 }
 
-/// Which key is to go.
+/// The key to revoke.
 #[derive(Args)]
 pub struct Revoke {
     #[command(flatten)]
@@ -60,7 +60,15 @@ pub struct Revoke {
     id: Uuid,
 }
 
-/// Makes, lists or revokes device keys in the database.
+/// The JSON of a key that was just created.
+#[derive(Serialize)]
+struct CreatedKey<'a> {
+    #[serde(flatten)]
+    device_key: &'a DeviceKeyView,
+    key: &'a str,
+}
+
+/// Creates, lists or revokes device keys in the database.
 pub fn device_key(database: &DatabaseConfig, command: DeviceKeyCommand) -> Outcome {
     on_a_runtime(async {
         let store =
@@ -75,34 +83,31 @@ pub fn device_key(database: &DatabaseConfig, command: DeviceKeyCommand) -> Outco
 
 async fn create(store: &Store, args: Create) -> Outcome {
     let organisation = organisation(&args.of)?;
-    let request = KeyRequest {
+    let request = DeviceKeyRequest {
         name: args.name,
         scopes: Some(args.scopes),
         expires_at: None,
         expires_in_seconds: args.expires_in.as_deref().map(seconds).transpose()?,
         grace_seconds: Some(seconds(&args.grace)?),
     };
-    let now = now();
-    let maker = Maker {
+    let creator = Creator {
         name: "command line".to_owned(),
-        // Whoever has the database's address may write anything there.
+        // Anybody with the database's URL can write every key there anyway.
         scopes: Scope::ALL.into_iter().collect(),
-        knows_organisation: false,
+        proves_organisation: false,
     };
-    let created = create_key(store, &organisation, &request, maker, now).await;
-    let (key, listed) = match created {
+    let created = key_management::create(store, &organisation, &request, creator, now()).await;
+    let (key, device_key) = match created {
         Ok(created) => created,
-        Err(AdminError::Store(error @ StoreError::Missing(_))) => {
-            return Err(format!("{error}; it has to be in the table organisation first"));
+        Err(KeyError::Store(error @ StoreError::Missing(_))) => {
+            return Err(format!("{error}; add it to the table organisation first"));
         }
-        Err(AdminError::Store(error)) => return database_failed(&error),
+        Err(KeyError::Store(error)) => return database_failed(&error),
         Err(error) => return Err(error.to_string()),
     };
-    let note = format!("device {}; this is shown once, only its hash is kept", listed.id);
+    let note = format!("device {}; the key is shown once, only its hash is stored", device_key.id);
     let answer = if args.of.json {
-        let mut value = listed_key(&listed, now);
-        value["key"] = json!(key.expose());
-        value.to_string()
+        json(&CreatedKey { device_key: &device_key, key: key.expose() })?
     } else {
         key.expose().to_owned()
     };
@@ -110,27 +115,31 @@ async fn create(store: &Store, args: Create) -> Outcome {
 }
 
 async fn list(store: &Store, of: &Of) -> Outcome {
-    let keys = match store.list_device_keys(&organisation(of)?).await {
-        Ok(keys) => keys,
+    let (keys, _) = match key_management::list(store, &organisation(of)?, now()).await {
+        Ok(listed) => listed,
         Err(error) => return database_failed(&error),
     };
-    let now = now();
-    let keys: Vec<Value> = keys.iter().map(|key| listed_key(key, now)).collect();
     if of.json {
-        return Ok(json!(keys).to_string().into());
+        return Ok(json(&keys)?.into());
     }
     let header =
         ["ID", "HINT", "STATE", "LAST USED", "EXPIRES", "SCOPES", "NAME"].map(str::to_owned);
-    let row = |key: &Value| {
-        let text = |field: &str| key[field].as_str().unwrap_or("never").to_owned();
-        let scopes = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let scopes = scopes.collect::<Vec<_>>().join(",");
-        let (used, expires) = (text("last_used_at"), text("expires_at"));
-        [text("id"), text("key_hint"), text("state"), used, expires, scopes, text("name")]
-    };
     let rows: Vec<[String; 7]> = std::iter::once(header).chain(keys.iter().map(row)).collect();
     let note = keys.is_empty().then(|| "this organisation has no device keys".to_owned());
     Ok(Said { answer: table(&rows), note, exit_code: 0 })
+}
+
+fn row(key: &DeviceKeyView) -> [String; 7] {
+    let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "never".to_owned());
+    [
+        key.id.to_string(),
+        key.key_hint.clone(),
+        key.state.name().to_owned(),
+        time(&key.last_used_at),
+        time(&key.expires_at),
+        key.scopes.join(","),
+        key.name.clone(),
+    ]
 }
 
 /// Columns as wide as their widest cell.
@@ -145,16 +154,17 @@ fn table(rows: &[[String; 7]]) -> String {
 }
 
 async fn revoke(store: &Store, args: &Revoke) -> Outcome {
-    let revoked = store.revoke_device_key(&organisation(&args.of)?, DeviceId(args.id)).await;
-    let revoked = match revoked {
-        Ok(revoked) => revoked,
-        Err(error) => return database_failed(&error),
-    };
-    match revoked {
-        None => Err("the organisation has no such device key".to_owned()),
-        Some(key) if args.of.json => Ok(listed_key(&key, now()).to_string().into()),
-        Some(key) => Ok(format!("revoked: {} ({})", key.id, key.name).into()),
+    let organisation = organisation(&args.of)?;
+    match key_management::revoke(store, &organisation, DeviceId(args.id), now()).await {
+        Err(error) => database_failed(&error),
+        Ok(None) => Err("the organisation has no such device key".to_owned()),
+        Ok(Some(key)) if args.of.json => Ok(json(&key)?.into()),
+        Ok(Some(key)) => Ok(format!("revoked: {} ({})", key.id, key.name).into()),
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
 }
 
 fn organisation(of: &Of) -> Result<OrganisationId, String> {
@@ -163,5 +173,5 @@ fn organisation(of: &Of) -> Result<OrganisationId, String> {
 
 fn seconds(text: &str) -> Result<u32, String> {
     let seconds = parse_duration(text).and_then(|duration| u32::try_from(duration.as_secs()).ok());
-    seconds.ok_or_else(|| format!("'{text}' is no duration; write for example 90d or 12h"))
+    seconds.ok_or_else(|| format!("'{text}' is not a duration; write for example 90d or 12h"))
 }

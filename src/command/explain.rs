@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::authn::{self, Explanation, Identity, KeySet, Principal, Revocations};
-use crate::authz::{Asked, Authorizer, Denial, Standing};
+use crate::authz::{AccessSet, Authorizer, Denial, MembershipLookup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::mimir::TENANT_HEADER;
@@ -53,13 +53,13 @@ pub(super) async fn explain(
     if let Some(store) = &store {
         explain_revocation(&mut explanation, config, store).await;
     }
-    let Some(asked) = ask(&mut explanation, config, store.as_ref(), &principal).await else {
+    let Some(lookup) = look_up(&mut explanation, config, store.as_ref(), &principal).await else {
         return explanation;
     };
     if tried.organisation.is_none() && tried.path.is_none() {
-        explain_standing(&mut explanation, config, &principal, &asked);
+        explain_access(&mut explanation, config, &principal, &lookup);
     } else {
-        explain_request(&mut explanation, config, store.as_ref(), &principal, &asked, tried).await;
+        explain_request(&mut explanation, config, store.as_ref(), &principal, &lookup, tried).await;
     }
     explanation
 }
@@ -114,17 +114,21 @@ async fn explain_revocation(explanation: &mut Explanation, config: &Config, stor
     explanation.step("session", outcome);
 }
 
-/// A caller's memberships; none if the table counts and cannot be read.
-async fn ask(
+/// A user's rows of the membership table; none if the table has a say and cannot be read.
+async fn look_up(
     explanation: &mut Explanation,
     config: &Config,
     store: Option<&Store>,
     principal: &Principal,
-) -> Option<Asked> {
-    let Identity::User(user) = principal.identity() else { return Some(Asked::nothing()) };
+) -> Option<MembershipLookup> {
+    let Identity::User(user) = principal.identity() else {
+        return Some(MembershipLookup::not_needed());
+    };
     let policy = config.tenancy.membership;
     explanation.step("policy", Ok(format!("tenancy.membership = {:?}", policy.name())));
-    let (Some(store), true) = (store, policy.reads_table()) else { return Some(Asked::nothing()) };
+    let (Some(store), true) = (store, policy.reads_table()) else {
+        return Some(MembershipLookup::not_needed());
+    };
     match store.memberships_of(vec![user.id()]).await {
         Err(error) => {
             cannot_read(explanation, "memberships", &error);
@@ -133,7 +137,7 @@ async fn ask(
         Ok(mut found) => {
             let own = found.remove(&user.id()).unwrap_or_default();
             explanation.step("memberships", Ok(format!("{} in the table", own.len())));
-            Some(Asked::read(own))
+            Some(MembershipLookup::read(own))
         }
     }
 }
@@ -144,7 +148,7 @@ async fn explain_request(
     config: &Config,
     store: Option<&Store>,
     principal: &Arc<Principal>,
-    asked: &Asked,
+    lookup: &MembershipLookup,
     tried: &Tried,
 ) {
     let route = match tried.path.as_deref().map(find_route).transpose() {
@@ -180,7 +184,7 @@ async fn explain_request(
     let mut granted: Vec<crate::tenancy::Scope> = Vec::new();
     let mut outcome = Err(String::new());
     for scope in scopes {
-        match authorizer.explain(principal, asked, route, scope, &headers) {
+        match authorizer.explain(principal, lookup, route, scope, &headers) {
             Ok(grant) => {
                 granted.push(scope);
                 outcome = Ok(grant);
@@ -235,42 +239,42 @@ fn find_route(text: &str) -> Result<&'static Route, String> {
     found.map_err(|unroutable| unroutable.to_string())
 }
 
-fn explain_standing(
+fn explain_access(
     explanation: &mut Explanation,
     config: &Config,
     principal: &Principal,
-    asked: &Asked,
+    lookup: &MembershipLookup,
 ) {
     let authorizer = Authorizer::new(config.tenancy.clone(), None);
-    match authorizer.standing(principal, asked) {
+    match authorizer.access_set(principal, lookup) {
         Err(denial) => explanation.step("organisation", Err(denial.to_string())),
-        Ok(Standing::Everywhere(scopes)) => {
+        Ok(AccessSet::Everywhere(scopes)) => {
             let scopes: Vec<_> = scopes.names().collect();
             explanation
                 .step("organisation", Ok(format!("every one, scopes {}", scopes.join(", "))));
         }
-        Ok(Standing::In(places)) if places.is_empty() => {
+        Ok(AccessSet::Listed(listed)) if listed.is_empty() => {
             explanation.step("organisation", Err(Denial::NoOrganisation.to_string()));
         }
-        Ok(Standing::In(places)) => {
-            if places.len() > 1 && !places.iter().any(|place| place.is_default) {
+        Ok(AccessSet::Listed(listed)) => {
+            if listed.len() > 1 && !listed.iter().any(|access| access.is_default) {
                 let hint = "several and no default: requests must name one in X-Scope-OrgID";
                 explanation.step("selector", Ok(hint.to_owned()));
             }
-            for place in places {
-                let tenant = config.tenancy.template.tenant_of(place.organisation);
-                let role = place.role.map_or("no role".to_owned(), |role| format!("role {role}"));
-                let scopes: Vec<_> = place.scopes.names().collect();
+            for access in listed {
+                let tenant = config.tenancy.template.tenant_of(access.organisation);
+                let role = access.role.map_or("no role".to_owned(), |role| format!("role {role}"));
+                let scopes: Vec<_> = access.scopes.names().collect();
                 if scopes.is_empty() {
                     let problem =
-                        format!("{}: the {role} may do nothing; see [roles]", place.organisation);
+                        format!("{}: the {role} may do nothing; see [roles]", access.organisation);
                     explanation.step("organisation", Err(problem));
                     continue;
                 }
                 let scopes = scopes.join(", ");
-                let source = place.source.name();
+                let source = access.source.name();
                 let found = tenant.map(|tenant| {
-                    let (organisation, tenant) = (place.organisation, tenant.as_str());
+                    let (organisation, tenant) = (access.organisation, tenant.as_str());
                     format!("{organisation} by {source}, tenant {tenant}, {role}, scopes {scopes}")
                 });
                 explanation.step("organisation", found.map_err(|error| error.to_string()));

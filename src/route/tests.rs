@@ -43,6 +43,19 @@ fn an_admin_path_names_one_organisation_and_one_thing() {
     assert!(text.contains("GET and POST"), "{text}");
 }
 
+// An organisation's endpoint gets its organisation from the path, and must not be without one.
+#[test]
+fn endpoints_of_an_organisation_and_no_others_name_one_in_their_path() {
+    for route in &ROUTES {
+        let Access::Admin(endpoint) = route.access else { continue };
+        let is_of_one = matches!(endpoint, AdminEndpoint::Organisation(_));
+        assert_eq!(is_of_one, route.path.contains("{organisation}"), "{}", route.path);
+        assert_eq!(route.path, endpoint.path());
+        assert!(route.path.starts_with("/admin/") && route.surface == Surface::Admin);
+        assert!(endpoint.summary().ends_with('.'), "{}", endpoint.summary());
+    }
+}
+
 #[test]
 fn every_route_is_found_by_its_own_path() {
     for route in ROUTES {

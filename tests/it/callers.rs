@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use harness::{Client, Mimir, SigningKey, TokenBuilder, wait_until};
 use http::Method;
-use mimir_tenant_proxy::route::{Access, ROUTES, Route, Surface};
+use mimir_tenant_proxy::route::{Access, ROUTES, Route};
 use mimir_tenant_proxy::tenancy::Scope;
 use serde_json::json;
 
+use crate::access::{MayUse, may_use};
 use crate::town::{Town, town};
 
 const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
@@ -111,10 +112,18 @@ fn unknown_key() -> String {
     mimir_tenant_proxy::authn::NewKey::generate().unwrap().expose().to_owned()
 }
 
+/// Who may use an endpoint of `/admin`; none for what is forwarded to Mimir.
+fn endpoint(method: &Method, route: &Route) -> Option<MayUse> {
+    match route.access {
+        Access::Tenant(_) => None,
+        Access::Admin(_) => Some(may_use(method, route.path)),
+    }
+}
+
 /// The status that a caller must get; none where it is Mimir's to say, or `/admin`'s 2xx.
-fn refused(caller: &Caller, route: &Route) -> Option<u16> {
-    if route.access == Access::Webhook {
-        // The webhooks' secret is nobody's credential.
+fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
+    if endpoint(method, route) == Some(MayUse::Webhooks) {
+        // None of these callers has the webhooks' secret.
         return Some(401);
     }
     let May::These { scopes, administers, everything } = &caller.may else {
@@ -123,9 +132,11 @@ fn refused(caller: &Caller, route: &Route) -> Option<u16> {
     };
     let granted = match route.access {
         Access::Tenant(scope) => scopes.contains(&scope),
-        Access::Organisation => *administers,
-        Access::Everything => *everything,
-        Access::AnyPrincipal | Access::Webhook => true,
+        Access::Admin(_) => match may_use(method, route.path) {
+            MayUse::Administrators => *administers,
+            MayUse::Services => *everything,
+            MayUse::EveryKnownCaller | MayUse::Webhooks => true,
+        },
     };
     (!granted).then_some(403)
 }
@@ -164,20 +175,21 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
             for caller in &callers {
                 let answer = caller.client.send(method.clone(), &target, Vec::new()).await;
                 let about = format!("{method} {target} by {}: {answer:?}", caller.kind);
-                if let Some(status) = refused(caller, route) {
+                if let Some(status) = refused(caller, method, route) {
                     assert_eq!(answer.status, status, "{about}");
                 } else {
                     let refusals = [401, 403, 502, 503];
                     assert!(!refusals.contains(&answer.status.as_u16()), "{about}");
                     assert!(!answer.text.contains("no such path"), "{about}");
                     // Nothing of the organisation's neighbour is ever in an answer.
-                    let is_own = route.access == Access::AnyPrincipal;
+                    let is_own = endpoint(method, route) == Some(MayUse::EveryKnownCaller);
                     assert!(is_own || !answer.text.contains(&b), "{about}");
                 }
                 asked_of_admin += usize::from(
-                    route.surface == Surface::Admin
-                        && !matches!(route.access, Access::AnyPrincipal | Access::Webhook)
-                        && !matches!(caller.may, May::Nothing(_)),
+                    matches!(
+                        endpoint(method, route),
+                        Some(MayUse::Administrators | MayUse::Services)
+                    ) && !matches!(caller.may, May::Nothing(_)),
                 );
                 walked.insert((method.to_string(), route.path, caller.kind));
             }

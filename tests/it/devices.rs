@@ -176,9 +176,13 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
         (r#"{"name": "x", "scopes": ["admin"]}"#, "scopes"),
         (r#"{"name": "x", "scopes": []}"#, "scopes"),
         (r#"{"name": "x", "expires_at": "tomorrow"}"#, "expires_at"),
-        (r#"{"name": "x", "expires_at": "2001-01-01T00:00:00Z"}"#, "expired"),
+        (r#"{"name": "x", "expires_at": "2001-01-01T00:00:00Z"}"#, "in the future"),
         (r#"{"name": "x", "expires_at": "9999-12-31T23:59:59Z"}"#, "hundred years"),
         (r#"{"name": "x", "organisation": "another"}"#, "organisation"),
+        (r#"{"name": "x", "scope": []}"#, "did you mean \"scopes\"?"),
+        (r#"{"name": "hub \u202e71"}"#, "bidirectional"),
+        (r#"["x", null, null, null, null]"#, "must be a JSON object, not an array"),
+        ("null", "must be a JSON object, not null"),
     ] {
         let answer = admin.post(&path, body.to_owned()).await;
         assert_eq!(answer.status, 400, "{body}: {answer:?}");

@@ -238,7 +238,7 @@ async fn explain_token_says_what_the_table_says() {
     let (passes, text) = explain(&person.token);
     assert!(!passes && text.contains("revoked"), "{text}");
     let (passes, text) = explain(&town.person().token);
-    assert!(!passes && text.contains("a member of no organisation"), "{text}");
+    assert!(!passes && text.contains("not a member of any organisation"), "{text}");
     let key = town.device_key(&a, json!({"name": "hub 17"})).await;
     let (passes, text) = explain(key["key"].as_str().unwrap());
     assert!(passes && text.contains("hub 17") && text.contains(&a), "{text}");

@@ -1,4 +1,4 @@
-use super::super::standing::standing;
+use super::super::access::access_set;
 use super::*;
 use crate::authn::samples::{device, ids, principal, user_of, with_default, with_role};
 use crate::authn::{ClaimedOrganisations, Identity, Service, User};
@@ -43,13 +43,13 @@ const QUERY: &str = "/prometheus/api/v1/query";
 const PUSH: &str = "/api/v1/push";
 const RULES: &str = "/prometheus/api/v1/rules";
 
-struct Asked {
+struct Request {
     policy: MembershipPolicy,
     identity: Identity,
     table: Vec<Membership>,
 }
 
-impl Asked {
+impl Request {
     fn by_claims(user: User) -> Self {
         Self { policy: MembershipPolicy::Claims, identity: Identity::User(user), table: vec![] }
     }
@@ -64,8 +64,8 @@ impl Asked {
         let route = route::find_path(&method, path, None).unwrap();
         let route::Access::Tenant(scope) = route.access else { panic!("{path}") };
         let (config, principal) = (config(self.policy), principal(self.identity));
-        let standing = standing(&config, &principal, &self.table)?;
-        let grant = decide(&config.template, &principal, &standing, route, scope, selector)?;
+        let access = access_set(&config, &principal, &self.table)?;
+        let grant = decide(&config.template, &principal, &access, route, scope, selector)?;
         Ok(grant.tenants().as_str().to_owned())
     }
 }
@@ -77,26 +77,26 @@ fn granted(tenants: &str) -> Result<String, Denial> {
 
 #[test]
 fn a_member_of_one_needs_no_selector() {
-    assert_eq!(Asked::by_claims(claims(&["a"])).ask(QUERY, &Selector::None), granted("a"));
-    assert_eq!(Asked::by_claims(claims(&["a"])).ask(QUERY, &one("a")), granted("a"));
+    assert_eq!(Request::by_claims(claims(&["a"])).ask(QUERY, &Selector::None), granted("a"));
+    assert_eq!(Request::by_claims(claims(&["a"])).ask(QUERY, &one("a")), granted("a"));
     let member = [member("a", "viewer")];
-    assert_eq!(Asked::by_table(&member).ask(QUERY, &Selector::None), granted("a"));
+    assert_eq!(Request::by_table(&member).ask(QUERY, &Selector::None), granted("a"));
 }
 
 #[test]
 fn a_member_of_several_names_one_or_has_a_default() {
     let both = || claims(&["a", "b"]);
-    assert_eq!(Asked::by_claims(both()).ask(QUERY, &one("b")), granted("b"));
+    assert_eq!(Request::by_claims(both()).ask(QUERY, &one("b")), granted("b"));
     let denied = Err(Denial::NameOne(ids(&["a", "b"])));
-    assert_eq!(Asked::by_claims(both()).ask(QUERY, &Selector::None), denied);
+    assert_eq!(Request::by_claims(both()).ask(QUERY, &Selector::None), denied);
     let with_b = || with_default(both(), "b");
-    assert_eq!(Asked::by_claims(with_b()).ask(QUERY, &Selector::None), granted("b"));
-    assert_eq!(Asked::by_claims(with_b()).ask(QUERY, &one("a")), granted("a"));
+    assert_eq!(Request::by_claims(with_b()).ask(QUERY, &Selector::None), granted("b"));
+    assert_eq!(Request::by_claims(with_b()).ask(QUERY, &one("a")), granted("a"));
     // A default that is not theirs is none.
     let foreign = with_default(both(), "c");
-    assert_eq!(Asked::by_claims(foreign).ask(QUERY, &Selector::None), denied);
+    assert_eq!(Request::by_claims(foreign).ask(QUERY, &Selector::None), denied);
     let table = [member("a", "viewer"), Membership { is_default: true, ..member("b", "viewer") }];
-    assert_eq!(Asked::by_table(&table).ask(QUERY, &Selector::None), granted("b"));
+    assert_eq!(Request::by_table(&table).ask(QUERY, &Selector::None), granted("b"));
 }
 
 #[test]
@@ -104,12 +104,12 @@ fn foreign_unknown_and_impossible_organisations_look_the_same() {
     for selector in
         [one("b"), one("no-such-organisation"), Selector::Impossible, several(&["a", "b"])]
     {
-        let by_claims = Asked::by_claims(claims(&["a"]));
+        let by_claims = Request::by_claims(claims(&["a"]));
         assert_eq!(by_claims.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
-        let by_table = Asked::by_table(&[member("a", "owner")]);
+        let by_table = Request::by_table(&[member("a", "owner")]);
         assert_eq!(by_table.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
         let identity = Identity::Device(device("a", Scope::DATA.into_iter().collect()));
-        let by_key = Asked { policy: MembershipPolicy::Table, identity, table: vec![] };
+        let by_key = Request { policy: MembershipPolicy::Table, identity, table: vec![] };
         assert_eq!(by_key.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
     }
 }
@@ -121,14 +121,14 @@ fn a_role_decides_what_a_member_may_do() {
         let denied = Err(Denial::Scope(Scope::MetricsWrite, Some(Role::new(role))));
         let wanted = if may_push { granted("a") } else { denied };
         assert_eq!(
-            Asked::by_table(&[member("a", role)]).ask(PUSH, &Selector::None),
+            Request::by_table(&[member("a", role)]).ask(PUSH, &Selector::None),
             wanted,
             "{role}"
         );
         let user = with_role(claims(&["a"]), role);
-        assert_eq!(Asked::by_claims(user).ask(PUSH, &Selector::None), wanted, "{role}");
+        assert_eq!(Request::by_claims(user).ask(PUSH, &Selector::None), wanted, "{role}");
     }
-    let nobody = Asked::by_table(&[member("a", "no-such-role")]);
+    let nobody = Request::by_table(&[member("a", "no-such-role")]);
     let role = Some(Role::new("no-such-role"));
     let denied = Err(Denial::Scope(Scope::MetricsRead, role));
     assert_eq!(nobody.ask(QUERY, &Selector::None), denied);
@@ -139,7 +139,7 @@ fn claims_that_the_table_checks_take_both() {
     let ask = |claimed: &[&str], table: &[Membership], selector: &Selector| {
         let identity = Identity::User(claims(claimed));
         let policy = MembershipPolicy::ClaimsAndTable;
-        Asked { policy, identity, table: table.to_vec() }.ask(QUERY, selector)
+        Request { policy, identity, table: table.to_vec() }.ask(QUERY, selector)
     };
     assert_eq!(ask(&["a"], &[member("a", "viewer")], &Selector::None), granted("a"));
     assert_eq!(ask(&["a"], &[], &Selector::None), Err(Denial::NoOrganisation));
@@ -150,18 +150,18 @@ fn claims_that_the_table_checks_take_both() {
 #[test]
 fn a_federated_read_needs_the_scope_in_each_and_is_a_read() {
     let table = [member("b", "viewer"), member("a", "viewer"), member("c", "no-role")];
-    assert_eq!(Asked::by_table(&table).ask(QUERY, &several(&["b", "a"])), granted("a|b"));
+    assert_eq!(Request::by_table(&table).ask(QUERY, &several(&["b", "a"])), granted("a|b"));
     let denied = Err(Denial::Scope(Scope::MetricsRead, Some(Role::new("no-role"))));
-    assert_eq!(Asked::by_table(&table).ask(QUERY, &several(&["a", "c"])), denied);
+    assert_eq!(Request::by_table(&table).ask(QUERY, &several(&["a", "c"])), denied);
     let only_one = Err(Denial::Selector(SelectorFault::OnlyOne));
     for path in [PUSH, RULES] {
-        assert_eq!(Asked::by_table(&table).ask(path, &several(&["a", "b"])), only_one, "{path}");
+        assert_eq!(Request::by_table(&table).ask(path, &several(&["a", "b"])), only_one, "{path}");
     }
 }
 
 #[test]
 fn a_service_names_the_organisation_and_a_device_has_one() {
-    let service = || Asked {
+    let service = || Request {
         policy: MembershipPolicy::Table,
         identity: Identity::Service(Service::AdminKey),
         table: vec![],
@@ -170,7 +170,7 @@ fn a_service_names_the_organisation_and_a_device_has_one() {
     assert_eq!(service().ask(PUSH, &one("anything")), granted("anything"));
     assert_eq!(service().ask(QUERY, &Selector::Impossible), Err(Denial::NotAMember));
     let write: Scopes = [Scope::MetricsWrite].into_iter().collect();
-    let device = || Asked {
+    let device = || Request {
         policy: MembershipPolicy::Claims,
         identity: Identity::Device(device("a", write)),
         table: vec![],
@@ -181,11 +181,13 @@ fn a_service_names_the_organisation_and_a_device_has_one() {
 
 #[test]
 fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
-    let (config, route) = (config(MembershipPolicy::Table), &route::ROUTES[0]);
+    let config = config(MembershipPolicy::Table);
     let user = || principal(Identity::User(user_of(ClaimedOrganisations::Missing)));
     let ask = |principal: Arc<Principal>, table: &[Membership], organisation: &str| {
-        let standing = standing(&config, &principal, table)?;
-        decide_admin(&principal, &standing, route, id(organisation)).map(|_| ())
+        let access = access_set(&config, &principal, table)?;
+        let grant = decide_organisation(&principal, &access, &id(organisation))?;
+        assert_eq!(grant.organisation(), &id(organisation));
+        Ok(())
     };
     let table = [member("a", "admin"), member("v", "viewer")];
     assert_eq!(ask(user(), &table, "a"), Ok(()));
@@ -202,13 +204,34 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
     assert_eq!(ask(device(), &[], "a"), Err(Denial::Scope(Scope::Admin, None)));
     let service = || principal(Identity::Service(Service::ServiceRole));
     assert_eq!(ask(service(), &[], "b"), Ok(()));
-    let everything = |principal: Arc<Principal>, table: &[Membership]| {
-        let standing = standing(&config, &principal, table)?;
-        decide_everything(&principal, &standing, route).map(|_| ())
+    let operate = |principal: Arc<Principal>, table: &[Membership]| {
+        let access = access_set(&config, &principal, table)?;
+        decide_operator(&principal, &access).map(|_| ())
     };
-    assert_eq!(everything(user(), &table), Err(Denial::ServiceOnly));
-    assert_eq!(everything(device(), &[]), Err(Denial::ServiceOnly));
-    assert_eq!(everything(service(), &[]), Ok(()));
+    assert_eq!(operate(user(), &table), Err(Denial::ServiceOnly));
+    assert_eq!(operate(device(), &[]), Err(Denial::ServiceOnly));
+    assert_eq!(operate(service(), &[]), Ok(()));
+}
+
+// The secret of the webhooks is in a database that its owner administers: it must not be worth more
+// than a trigger, whatever it is shown to.
+#[test]
+fn the_webhooks_secret_opens_the_webhook_and_nothing_else() {
+    let config = config(MembershipPolicy::Table);
+    let webhook = principal(Identity::Service(Service::Webhook));
+    assert!(decide_webhook(&webhook).is_ok());
+    let access = access_set(&config, &webhook, &[]).unwrap();
+    let on_one = decide_organisation(&webhook, &access, &id("a"));
+    assert_eq!(on_one.err(), Some(Denial::NotAMember));
+    assert_eq!(decide_operator(&webhook, &access).err(), Some(Denial::ServiceOnly));
+    for other in [
+        Identity::Service(Service::AdminKey),
+        Identity::Service(Service::ServiceRole),
+        Identity::Device(device("a", Scope::DATA.into_iter().collect())),
+        Identity::User(claims(&["a"])),
+    ] {
+        assert_eq!(decide_webhook(&principal(other)).err(), Some(Denial::ServiceOnly));
+    }
 }
 
 proptest! {
@@ -230,7 +253,7 @@ proptest! {
             some => several(&some.iter().map(String::as_str).collect::<Vec<_>>()),
         };
         let rows = table.iter().map(|(name, role)| member(name, role)).collect();
-        let asked = Asked { policy, identity: Identity::User(claims(&names)), table: rows };
+        let asked = Request { policy, identity: Identity::User(claims(&names)), table: rows };
         if let Ok(granted) = asked.ask(path, &selector) {
             for tenant in granted.split('|') {
                 let in_claims = claimed.iter().any(|name| name == tenant);

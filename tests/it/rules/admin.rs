@@ -167,7 +167,7 @@ async fn a_webhook_is_a_hint_for_whom_to_look_at() {
     office.sql(&format!("delete from alert_rule where id = '{id}'; insert into alert_rule_tombstone (rule_id, organisation_id) values ('{id}', '{org}')")).await;
     hooks.post(to, hook("DELETE", Value::Null, row)).await;
     office.wait_groups(&org, &[]).await;
-    // One that names nobody has everything looked at; one that is no JSON is told so.
+    // One that names no organisation is about all of them; one that is not JSON is told so.
     office.rule(&org, "Again", "up == 0").await;
     assert_eq!(hooks.post(to, "{}").await.status, 202);
     office.wait_groups(&org, &[("default", &["Again"])]).await;
@@ -191,6 +191,11 @@ async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
     let id = office.rule(&org, "Up", "up == 0").await;
     office.wait_state(&id, "live").await;
     let service = office.town.service();
+    let member = office.town.client(&office.town.member(&org, "viewer").await);
+    office.town.device_key(&org, json!({"name": "hub"})).await;
+    let revocation = json!({"kind": "jti", "value": org});
+    let revoked = service.post("/admin/revocations", revocation.to_string()).await;
+    assert_eq!(revoked.status, 201, "{revoked:?}");
     let description = service.get("/admin/openapi.json").await.json();
     assert!(description["openapi"].as_str().unwrap().starts_with("3."), "{description}");
     // Every field that an answer has is described, and every one that must be there is there.
@@ -198,6 +203,13 @@ async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
         ("/admin/organisations/{organisation}/rules", service.get(&path(&org, "")).await),
         ("/admin/organisations/{organisation}/rules/diff", service.get(&path(&org, "/diff")).await),
         ("/admin/rules/status", service.get("/admin/rules/status").await),
+        (
+            "/admin/organisations/{organisation}/device-keys",
+            service.get(&format!("/admin/organisations/{org}/device-keys")).await,
+        ),
+        ("/admin/revocations", service.get("/admin/revocations").await),
+        ("/admin/whoami", service.get("/admin/whoami").await),
+        ("/admin/whoami", member.get("/admin/whoami").await),
     ] {
         let schema = &description["paths"][described]["get"]["responses"]["200"]["content"]["application/json"]
             ["schema"];

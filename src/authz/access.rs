@@ -1,58 +1,58 @@
-//! Where a caller stands: in which organisations, as what, by whose word. Pure.
+//! The access set of a caller: in which organisations it may do what, and what says so. Pure.
 
-use crate::authn::{Claimed, ClaimedOrganisations, ClaimedRole, Identity, Principal};
+use crate::authn::{Claimed, ClaimedOrganisations, ClaimedRole, Identity, Principal, Service};
 use crate::config::{MembershipPolicy, TenancyConfig};
 use crate::tenancy::{Membership, OrganisationId, Role, Scopes};
 
 use super::Denial;
 
-/// Where a caller stands.
+/// The organisations that a caller has access to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Standing<'a> {
-    /// In these organisations; maybe none.
-    In(Vec<Place<'a>>),
-    /// In every organisation, with these scopes.
+pub enum AccessSet<'a> {
+    /// These; there may be none.
+    Listed(Vec<OrganisationAccess<'a>>),
+    /// Every organisation, with these scopes.
     Everywhere(Scopes),
 }
 
-/// A caller's place in one organisation.
+/// A caller's access to one organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct OrganisationAccess<'a> {
     /// The organisation.
     pub organisation: &'a OrganisationId,
-    /// What the caller is there, where that is known.
+    /// The caller's role there, if it has one that is known.
     pub role: Option<&'a Role>,
-    /// What the caller may do there.
+    /// The caller's scopes there.
     pub scopes: Scopes,
-    /// Whether this organisation is meant when none is named.
+    /// Whether this organisation is meant when the request names none.
     pub is_default: bool,
-    /// Who says so.
-    pub source: Source,
+    /// What says so.
+    pub source: AccessSource,
 }
 
-/// What somebody may do, and by which role.
-pub(super) type May<'a> = (Scopes, Option<&'a Role>);
+/// Scopes, and the role that they come from, if one decides.
+pub(super) type RoleScopes<'a> = (Scopes, Option<&'a Role>);
 
-impl<'a> Place<'a> {
-    pub(super) fn may(&self) -> May<'a> {
+impl<'a> OrganisationAccess<'a> {
+    pub(super) fn role_scopes(&self) -> RoleScopes<'a> {
         (self.scopes, self.role)
     }
 }
 
-/// Who says that a caller is in an organisation.
+/// What says that a caller has access to an organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum AccessSource {
     /// The token.
     Claim,
     /// The membership table.
     Table,
-    /// Both, and it takes both.
+    /// Both; each alone is not enough.
     ClaimAndTable,
-    /// The device's key.
+    /// The device key.
     DeviceKey,
 }
 
-impl Source {
+impl AccessSource {
     /// The name in answers.
     pub fn name(self) -> &'static str {
         match self {
@@ -64,53 +64,57 @@ impl Source {
     }
 }
 
-/// Says where a caller stands. `memberships` is what the table says of a user, if it was asked.
-pub(super) fn standing<'a>(
+/// Computes a caller's access set. `memberships` are a user's rows of the table, if it was read.
+pub(super) fn access_set<'a>(
     config: &TenancyConfig,
     principal: &'a Principal,
     memberships: &'a [Membership],
-) -> Result<Standing<'a>, Denial> {
+) -> Result<AccessSet<'a>, Denial> {
     let claimed = match principal.identity() {
-        Identity::Service(_) => return Ok(Standing::Everywhere(config.service_scopes)),
+        Identity::Service(Service::AdminKey | Service::ServiceRole) => {
+            return Ok(AccessSet::Everywhere(config.service_scopes));
+        }
+        // The webhooks' secret allows a trigger, and that needs no organisation.
+        Identity::Service(Service::Webhook) => return Ok(AccessSet::Listed(Vec::new())),
         Identity::Device(device) => {
-            return Ok(Standing::In(vec![Place {
+            return Ok(AccessSet::Listed(vec![OrganisationAccess {
                 organisation: device.organisation(),
                 role: None,
                 scopes: device.scopes(),
                 is_default: true,
-                source: Source::DeviceKey,
+                source: AccessSource::DeviceKey,
             }]));
         }
         Identity::User(user) => user.claimed(),
     };
-    let by_table = |membership: &'a Membership, source| Place {
+    let by_table = |membership: &'a Membership, source| OrganisationAccess {
         organisation: &membership.organisation,
         role: Some(&membership.role),
         scopes: config.roles.scopes_of(&membership.role),
         is_default: is_default(claimed, &membership.organisation, membership.is_default),
         source,
     };
-    Ok(Standing::In(match config.membership {
+    Ok(AccessSet::Listed(match config.membership {
         MembershipPolicy::Claims => {
-            let (role, scopes) = role_by_claim(config, claimed);
-            let place = |organisation| Place {
+            let (scopes, role) = role_by_claim(config, claimed);
+            let by_claim = |organisation| OrganisationAccess {
                 organisation,
                 role,
                 scopes,
                 is_default: is_default(claimed, organisation, false),
-                source: Source::Claim,
+                source: AccessSource::Claim,
             };
-            listed(claimed)?.iter().map(place).collect()
+            listed(claimed)?.iter().map(by_claim).collect()
         }
         MembershipPolicy::Table => {
-            memberships.iter().map(|membership| by_table(membership, Source::Table)).collect()
+            memberships.iter().map(|membership| by_table(membership, AccessSource::Table)).collect()
         }
         MembershipPolicy::ClaimsAndTable => {
             let listed = listed(claimed)?;
             memberships
                 .iter()
                 .filter(|membership| listed.contains(&membership.organisation))
-                .map(|membership| by_table(membership, Source::ClaimAndTable))
+                .map(|membership| by_table(membership, AccessSource::ClaimAndTable))
                 .collect()
         }
     }))
@@ -124,15 +128,15 @@ fn listed(claimed: &Claimed) -> Result<&[OrganisationId], Denial> {
     }
 }
 
-fn role_by_claim<'a>(config: &TenancyConfig, claimed: &'a Claimed) -> (Option<&'a Role>, Scopes) {
+fn role_by_claim<'a>(config: &TenancyConfig, claimed: &'a Claimed) -> RoleScopes<'a> {
     match &claimed.role {
-        ClaimedRole::Unasked => (None, config.user_scopes),
-        ClaimedRole::Missing => (None, Scopes::default()),
-        ClaimedRole::Named(role) => (Some(role), config.roles.scopes_of(role)),
+        ClaimedRole::Unasked => (config.user_scopes, None),
+        ClaimedRole::Missing => (Scopes::default(), None),
+        ClaimedRole::Named(role) => (config.roles.scopes_of(role), Some(role)),
     }
 }
 
-/// The token's word on what is meant by default goes before the table's.
+/// The token's default goes before the table's.
 fn is_default(claimed: &Claimed, organisation: &OrganisationId, by_table: bool) -> bool {
     claimed.default.as_ref().map_or(by_table, |default| default == organisation)
 }

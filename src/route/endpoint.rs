@@ -1,0 +1,115 @@
+//! The endpoints of `/admin`: the one declaration of each.
+//!
+//! An endpoint belongs to the kind of grant that it takes, and its handler takes that grant as a
+//! parameter. To move an endpoint to another kind by mistake does not compile: the dispatch in
+//! `admin` would call its handler with a grant of the wrong type.
+
+use super::{Access, Route, table};
+
+/// Declares the endpoints, their paths and their routes. The comment of an endpoint is its summary in
+/// the OpenAPI document.
+macro_rules! endpoints {
+    ($(
+        $(#[doc = $about:literal])+
+        $kind:ident($name:ident) {
+            $( #[doc = $summary:literal] $variant:ident = $row:ident($path:literal), )+
+        }
+    )+) => {
+        /// An endpoint of `/admin`, by the kind of grant that it takes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum AdminEndpoint {
+            $( $(#[doc = $about])+ $kind($name), )+
+        }
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub enum $name {
+                $( #[doc = $summary] $variant, )+
+            }
+        )+
+
+        impl AdminEndpoint {
+            /// The path, as the route has it.
+            pub const fn path(self) -> &'static str {
+                match self {
+                    $( $( Self::$kind($name::$variant) => $path, )+ )+
+                }
+            }
+
+            /// The name in the OpenAPI document.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( $( Self::$kind($name::$variant) => stringify!($variant), )+ )+
+                }
+            }
+
+            /// What the endpoint does, in a sentence or two.
+            pub const fn summary(self) -> &'static str {
+                match self {
+                    $( $( Self::$kind($name::$variant) => $summary.trim_ascii(), )+ )+
+                }
+            }
+        }
+
+        pub(super) const ENDPOINT_ROUTES: &[Route] = &[
+            $( $( table::$row($path, Access::Admin(AdminEndpoint::$kind($name::$variant))), )+ )+
+        ];
+    };
+}
+
+endpoints! {
+    /// For every known caller: what concerns the caller alone.
+    Caller(CallerEndpoint) {
+        /// Who the caller is, in which organisations, and how that is known.
+        Whoami = admin_get("/admin/whoami"),
+        /// This document.
+        OpenApi = admin_get("/admin/openapi.json"),
+    }
+
+    /// For administrators of the organisation that the path names.
+    Organisation(OrganisationEndpoint) {
+        /// Lists the device keys of the organisation.
+        ListDeviceKeys = admin_get("/admin/organisations/{organisation}/device-keys"),
+        /// Creates a device key. The key itself is in this answer only.
+        CreateDeviceKey = admin_post("/admin/organisations/{organisation}/device-keys"),
+        /// Shows one device key.
+        ShowDeviceKey = admin_get("/admin/organisations/{organisation}/device-keys/{id}"),
+        /// Revokes a device key. No copy accepts it for longer than a second.
+        RevokeDeviceKey = admin_delete("/admin/organisations/{organisation}/device-keys/{id}"),
+        /// Lists the organisation's alert rules with the status of each.
+        ListRules = admin_get("/admin/organisations/{organisation}/rules"),
+        /// Shows what a sync would change now.
+        DiffRules = admin_get("/admin/organisations/{organisation}/rules/diff"),
+        /// Syncs the organisation's rules now. With `?dry_run=true` it only shows what would change.
+        SyncRules = admin_post("/admin/organisations/{organisation}/rules/sync"),
+        /// Shows the progress of a sync of the organisation's rules.
+        SyncProgress = admin_get("/admin/organisations/{organisation}/rules/sync/{id}"),
+        /// Confirms a deletion that the deletion guard holds back.
+        ConfirmDeletion = admin_post("/admin/organisations/{organisation}/rules/guard/confirm"),
+    }
+
+    /// For the operator's services: what concerns all organisations.
+    Operator(OperatorEndpoint) {
+        /// Lists the revocations in force, the newest first.
+        ListRevocations = admin_get("/admin/revocations"),
+        /// Revokes a session, a token or all tokens of a user.
+        AddRevocation = admin_post("/admin/revocations"),
+        /// Removes a revocation.
+        RemoveRevocation = admin_delete("/admin/revocations/{id}"),
+        /// Shows the leader, the sync of each organisation and the deletions that are held back.
+        RulesStatus = admin_get("/admin/rules/status"),
+        /// Syncs the rules of all organisations now. With `?dry_run=true` it only shows what would change.
+        SyncAllRules = admin_post("/admin/rules/sync"),
+        /// Shows the progress of a sync of all organisations' rules.
+        SyncAllProgress = admin_get("/admin/rules/sync/{id}"),
+        /// Confirms a deletion in many organisations that the deletion guard holds back.
+        ConfirmAllDeletions = admin_post("/admin/rules/guard/confirm"),
+    }
+
+    /// For the database's webhooks, with a secret that opens nothing else.
+    Webhook(WebhookEndpoint) {
+        /// Takes a notification of Supabase's database webhooks: a row of alert_rule has changed.
+        AlertRuleChanged = webhook("/admin/webhooks/alert-rule"),
+    }
+}
