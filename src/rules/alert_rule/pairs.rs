@@ -62,16 +62,18 @@ pub(super) fn annotations(text: Option<&str>, faults: &mut Faults) -> BTreeMap<S
 
 /// What holds for both together.
 pub(super) fn check_together(rule: &AlertingRule, faults: &mut Faults) {
-    let bytes = |pairs: &BTreeMap<String, String>| -> usize {
-        pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
-    };
-    let bytes = bytes(&rule.labels) + bytes(&rule.annotations);
+    let bytes = bytes_of(rule);
     if bytes > MAX_PAIRS_BYTES {
         faults.add(
             ANNOTATIONS.column,
             format!("and labels are {bytes} bytes together; at most {MAX_PAIRS_BYTES}"),
         );
     }
+}
+
+fn bytes_of(rule: &AlertingRule) -> usize {
+    let pairs = rule.labels.iter().chain(&rule.annotations);
+    pairs.map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// What the templates of a rule may cost: all of them have one budget. Each that breaks a rule of its
@@ -81,6 +83,9 @@ pub(super) fn check_templates(rule: &AlertingRule, limits: &ExpressionLimits, fa
     for (kind, pairs) in [(&LABELS, &rule.labels), (&ANNOTATIONS, &rule.annotations)] {
         for (name, text) in pairs {
             let Err(fault) = budget.charge(text) else { continue };
+            if budget.is_used_up() && bytes_of(rule) > MAX_PAIRS_BYTES {
+                return; // `check_together` has told it
+            }
             let Position { line, column } = Position::of(text, fault.at);
             faults.add(
                 kind.column,
