@@ -143,6 +143,7 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Arrived, Rejection> {
         let (parts, upload) = Upload::split(request);
+        route::check_head(&parts).map_err(Rejection::Route)?;
         if Cors::is_preflight(&parts.method, &parts.headers) {
             let origin = shown(&parts.headers, &header::ORIGIN).unwrap_or_default();
             let is_allowed = matches!(page, Page::Allowed(_));

@@ -171,9 +171,17 @@ impl Rejection {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Origin(_) => StatusCode::FORBIDDEN,
-            Self::Route(Unroutable::Semicolon) | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
+            Self::Route(
+                Unroutable::Semicolon
+                | Unroutable::Name(_)
+                | Unroutable::Host
+                | Unroutable::TransferCoding,
+            )
+            | Self::UnexpectedBody => StatusCode::BAD_REQUEST,
             // RFC 9110, 15.5.6. mimirtool takes a 404 in answer to DELETE for "it is gone already".
-            Self::Route(Unroutable::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Route(Unroutable::Method(_) | Unroutable::Write) => {
+                StatusCode::METHOD_NOT_ALLOWED
+            }
             Self::Route(_) => StatusCode::NOT_FOUND,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(fault) | Self::Failed(Failure::Body(fault)) => match fault {
@@ -218,8 +226,11 @@ impl Rejection {
         match self {
             Self::Origin(_) => "origin_not_allowed",
             Self::Route(Unroutable::Path(_)) => "no_route",
-            Self::Route(Unroutable::Method(_)) => "method_not_allowed",
-            Self::Route(Unroutable::Form | Unroutable::Semicolon) => "malformed_target",
+            Self::Route(Unroutable::Method(_) | Unroutable::Write) => "method_not_allowed",
+            Self::Route(Unroutable::Form | Unroutable::Semicolon | Unroutable::Name(_)) => {
+                "malformed_target"
+            }
+            Self::Route(Unroutable::Host | Unroutable::TransferCoding) => "malformed_request",
             Self::HeadTooLarge => "head_too_large",
             Self::UnexpectedBody => "unexpected_body",
             Self::Body(fault) => fault.reason(),
@@ -259,7 +270,9 @@ impl Rejection {
         use BodyFault::{Incomplete, Slow};
         matches!(
             self,
-            Self::Body(Slow | Incomplete)
+            // Whoever sent it may disagree with us about where the next request begins.
+            Self::Route(Unroutable::Host | Unroutable::TransferCoding)
+                | Self::Body(Slow | Incomplete)
                 | Self::Failed(Failure::Body(Slow | Incomplete) | Failure::UploadTimedOut)
         )
     }
