@@ -15,6 +15,7 @@
 //!   cool-down and one fetch at most. If the fetch fails it stays a 503: telemetry must not be lost
 //!   over it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -275,7 +276,7 @@ impl KeySource {
         let (keys, fetched) = match outcome {
             Ok(keys) => (adopt(keys, &older.keys), Some(ended)),
             Err(error) => {
-                tracing::warn!(error, url = %config.url, "Key set not fetched");
+                tracing::warn!(%error, url = %config.url, "Key set not fetched");
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
@@ -342,26 +343,55 @@ pub fn key_set_client() -> Result<reqwest::Client, reqwest::Error> {
         .build()
 }
 
-/// Fetches the key set once, within the configured time.
-pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, String> {
-    let late = |_| format!("no answer within {:?}", config.fetch_timeout);
-    let document =
-        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
-    KeySet::parse(&document)
+/// Why a key set could not be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// The issuer does not answer at the moment.
+    Away(String),
+    /// It answers, and not with a key set: the address is wrong, or what is there.
+    Unfit(String),
 }
 
-async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, String> {
-    let mut response =
-        client.get(config.url.clone()).send().await.map_err(|error| causes(&error))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("answered {}", response.status()));
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Away(problem) | Self::Unfit(problem)) = self;
+        f.write_str(problem)
+    }
+}
+
+/// Fetches the key set once, within the configured time.
+pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, FetchError> {
+    let late = |_| FetchError::Away(format!("no answer within {:?}", config.fetch_timeout));
+    let document =
+        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
+    KeySet::parse(&document).map_err(FetchError::Unfit)
+}
+
+async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, FetchError> {
+    let away = |error: reqwest::Error| FetchError::Away(causes(&error));
+    let mut response = client.get(config.url.clone()).send().await.map_err(away)?;
+    let status = response.status();
+    if status != http::StatusCode::OK {
+        let problem = format!("answered {status}");
+        return Err(if may_pass(status) {
+            FetchError::Away(problem)
+        } else {
+            FetchError::Unfit(problem)
+        });
     }
     let mut document = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| causes(&error))? {
+    while let Some(piece) = response.chunk().await.map_err(away)? {
         if document.len() + piece.len() > MAX_DOCUMENT_BYTES {
-            return Err(format!("longer than {MAX_DOCUMENT_BYTES} bytes"));
+            let problem = format!("longer than {MAX_DOCUMENT_BYTES} bytes");
+            return Err(FetchError::Unfit(problem));
         }
         document.extend_from_slice(&piece);
     }
     Ok(document)
+}
+
+/// Whether a status says that the same request may be answered with a key set later.
+fn may_pass(status: http::StatusCode) -> bool {
+    use http::StatusCode as S;
+    status.is_server_error() || matches!(status, S::REQUEST_TIMEOUT | S::TOO_MANY_REQUESTS)
 }
