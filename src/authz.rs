@@ -77,7 +77,7 @@ impl Authorizer {
         let grant = self.decide(principal, &asked, route, scope, &selector)?;
         if let (Identity::Service(_), Some(known)) = (principal.identity(), &self.organisations) {
             for organisation in grant.organisations() {
-                if known.lack(organisation).await {
+                if known.lack(organisation).await.map_err(|_| Denial::Unavailable)? {
                     return Err(Denial::NotAMember);
                 }
             }

@@ -11,6 +11,10 @@ use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
 
+/// The table cannot be read, and nothing is remembered of it.
+#[derive(Debug)]
+pub(super) struct Unavailable;
+
 /// The organisations, as far as they are known.
 pub struct Organisations(Directory<OrganisationId, ()>);
 
@@ -26,11 +30,11 @@ impl Organisations {
         (Self(directory), queue)
     }
 
-    /// Whether the table says that there is no such organisation. While it cannot be read nobody
-    /// says so: this guards against a slip of the operator's own, who may do everything everywhere,
-    /// and the operator's data must not be lost over an outage.
-    pub(super) async fn lack(&self, organisation: &OrganisationId) -> bool {
-        self.0.find(organisation).await.is_ok_and(|found| found.value.is_none())
+    /// Whether there is no such organisation. An error if neither the table nor what is remembered of
+    /// it can say: a mistyped name would make a new tenant, and a sender repeats what gets a 503.
+    pub(super) async fn lack(&self, organisation: &OrganisationId) -> Result<bool, Unavailable> {
+        let found = self.0.find(organisation).await.map_err(|_| Unavailable)?;
+        Ok(found.value.is_none())
     }
 
     /// Reads what is asked for, until it is cancelled.
