@@ -19,30 +19,35 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http1, Http2};
-use super::phase::{Patience, Phase};
+use super::phase::{Timeouts, Phase};
 use super::socket::{Protocol, Socket, find_protocol};
 use super::watch::{Action, Watch};
 use crate::config::ListenConfig;
 use crate::edge::UntilBodyEnds;
 use crate::pipeline::{Pipeline, PublicBody};
 
-/// What a connection needs to know of its surroundings.
+/// What all connections of a worker share.
 pub(super) struct Surroundings {
     pub(super) pipeline: Pipeline,
     pub(super) config: ListenConfig,
     pub(super) closing: CancellationToken,
 }
 
-/// Streams of one HTTP/2 connection at a time: enough for a dashboard, too few for a flood.
+/// Concurrent streams of one HTTP/2 connection: enough for a dashboard, too few for a flood.
 const MAX_STREAMS: u32 = 128;
 
-/// A body is read in pieces of at most this size, which bounds the memory of a stream.
+/// Streams of one HTTP/2 connection that may break the protocol before the connection is ended
+/// (RUSTSEC-2024-0003). Streams that a client resets before we have seen them have h2's own limit
+/// (20); those that it resets later count as requests.
+const MAX_FAULTY_STREAMS: usize = 100;
+
+/// A body is read in pieces of at most this size, which bounds the memory of a request.
 const MAX_PIECE_BYTES: usize = 128 << 10;
 
-/// What one HTTP/2 stream may send before we have taken it, and so what one that is not known yet, or
-/// waits for its turn, keeps in our memory: neither hyper nor h2 can open the window of a single
-/// stream later. It also bounds how fast a stream is: 24 KiB in the time to the client and back, so
-/// 24 MB/s at 1 ms, as from a balancer in front of us.
+/// What one HTTP/2 stream may send before we read it, and so the memory of a stream that is not
+/// authenticated yet or waits for a slot: neither hyper nor h2 can open the window of a single stream
+/// later. It also bounds a stream's speed: 24 KiB per round trip, so 24 MB/s at 1 ms, as from a
+/// balancer in front of us.
 ///
 /// Not less than a third of the 64 KiB that a stream has until the client has read our settings: h2
 /// gives credit back when a half of what is left has been released, so a client that has sent no
@@ -50,7 +55,7 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 /// for ever.
 ///
 /// The window of the connection is that of all streams together, so that a stream that Mimir does
-/// not take cannot hold up another, whose sender would then be told that it is slow. It also holds
+/// not read cannot block another, whose sender would then get an error for being slow. It also holds
 /// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
 const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
@@ -64,16 +69,16 @@ pub(super) async fn serve(
     around: &Arc<Surroundings>,
 ) -> &'static str {
     let config = &around.config;
-    let patience = Patience {
+    let timeouts = Timeouts {
         header: config.header_timeout,
         idle: config.idle_timeout,
         write: config.write_timeout,
     };
     let opened = Instant::now();
-    // A fresh connection has the time of a head to say its first word: silent ones cost an
-    // attacker nothing.
+    // A new connection has the time of a head for its first byte: silent ones cost an attacker
+    // nothing.
     let first = tokio::select! {
-        first = timeout(patience.header, find_protocol(&mut socket)) => first,
+        first = timeout(timeouts.header, find_protocol(&mut socket)) => first,
         () = around.closing.cancelled() => return "closed",
     };
     let (protocol, prefix) = match first {
@@ -87,7 +92,7 @@ pub(super) async fn serve(
     };
     let stream = Arc::new(socket);
     let activity = Activity::new(Phase::new(framing, opened));
-    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), patience);
+    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), timeouts);
     let io = TokioIo::new(Socket::new(stream, prefix, Arc::clone(&activity)));
     match protocol {
         Protocol::Http1 => {
@@ -103,7 +108,7 @@ pub(super) async fn serve(
         }
         Protocol::Http2 => {
             let metrics = Arc::clone(&around.pipeline.metrics);
-            let streams = Streams::new(Arc::clone(&activity), patience.write, metrics);
+            let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
             let service = service_fn(|request| {
                 let stream = streams.call();
                 let (response, exchange) = answer(request, peer, around, &activity);
@@ -121,7 +126,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Lets a request into the pipeline. It is in flight from now on, whenever that is polled.
+/// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
 fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
@@ -130,11 +135,11 @@ fn answer(
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
     let body = request.body().size_hint().exact();
     let body = body.map_or(BodyLength::Chunked, BodyLength::Known);
-    // HTTP/1.0 knows no answers before the answer.
+    // HTTP/1.0 has no interim responses.
     let takes_interim = request.version() == Version::HTTP_11;
     let exchange = Exchange::begin(Arc::clone(activity), body, takes_interim);
     if !request.body().is_end_stream() {
-        // A body may outlast its answer; until it ends its bytes are no new head.
+        // A body may end after its answer; until then its bytes are not a new head.
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
@@ -173,7 +178,7 @@ where
     }
 }
 
-/// Runs a connection until it ends or its watch ends it.
+/// Runs a connection until it ends, or its watch ends it.
 async fn watched(
     mut connection: Pin<&mut impl Retire>,
     mut watch: Watch,
@@ -188,7 +193,7 @@ async fn watched(
             activity.phase().close(Instant::now());
             connection.as_mut().retire();
         }
-        // The watch judges what the connection has left.
+        // The watch comes second, because it judges the state that the connection leaves.
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let is_protocol_error = ended.is_err_and(|error| error.is_parse());
@@ -204,14 +209,14 @@ async fn watched(
     .await
 }
 
-/// Larger heads than allowed reach the pipeline, up to a point, and are answered there in words.
+/// Heads above the limit reach the pipeline, up to twice of it, and get an answer with a reason there.
 fn http1_builder(config: &ListenConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // A client may end what it sends before it has the answer; whether it has gone away is
-        // found out by the watch.
+        // A client may shut down its sending side before it has the answer; the watch finds out
+        // whether it has disconnected.
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(config.max_header_bytes * 2)
@@ -225,6 +230,7 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW_BYTES)
         .max_header_list_size(header_bytes)
@@ -233,7 +239,7 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
     builder
 }
 
-/// The client's address: the peer's, or what a trusted proxy in front says.
+/// The client's address: the peer's, or the one that a trusted proxy in front sends.
 fn client_address(
     request: &Request<Incoming>,
     peer: IpAddr,

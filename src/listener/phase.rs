@@ -1,5 +1,5 @@
-//! What a connection waits for, since when, and until when it may: a state machine without a clock,
-//! a socket or a task.
+//! What a connection waits for, since when, and its deadline: a state machine without a clock, a
+//! socket or a task.
 //!
 //! | phase | ends after |
 //! |---|---|
@@ -7,9 +7,10 @@
 //! | a head has begun | `header_timeout` since its first byte |
 //! | nothing has come yet | `header_timeout` since the connection was opened |
 //! | no request | `idle_timeout` since the last one ended |
-//! | a request is served | nothing here: its body, the permit and Mimir have their own deadlines |
+//! | a flood of frames without requests (HTTP/2) | nothing: at once |
+//! | a request is served | not here: its body, the permit and Mimir have their own deadlines |
 //!
-//! While the process ends, every deadline is at most [`DRAIN_PATIENCE`] away, and a request whose
+//! While the process ends, every deadline is at most [`DRAIN_TIMEOUT`] away, and a request whose
 //! client sends nothing of its body has it, too. [`Exchange`](super::exchange::Exchange) has the
 //! deadline of one HTTP/2 stream. docs/operations/deadlines.md is the table for operators.
 
@@ -19,46 +20,48 @@ use tokio::time::Instant;
 
 use super::framing::{BodyLength, Framing};
 
-/// How long a connection may keep us waiting.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// For a head, and for the first byte.
     pub(super) header: Duration,
     /// For a request.
     pub(super) idle: Duration,
-    /// For a byte of an answer to be taken.
+    /// For the client to read a byte of an answer.
     pub(super) write: Duration,
 }
 
-/// How long a client may keep us waiting while the process ends. The default drain lasts 30 s; a
-/// sender on a thin line has pauses of a second or two.
-pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest timeout during a drain. The default drain lasts 30 s; a sender on a slow line pauses for
+/// a second or two.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long HTTP/2's last answer and its word that the connection ends may take to be agreed on,
-/// while the process ends.
+/// The time for HTTP/2 to flush its last answer and to exchange GOAWAY, during a drain.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// What a client has kept us waiting for.
+/// What a client did not do in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The rest of a head.
     Head,
     /// A request.
     Idle,
-    /// Reading what it has asked for.
+    /// To read its answer.
     Stalled,
-    /// A request's body, at the end of the process.
+    /// A request's body, during a drain.
     Upload,
+    /// To send requests instead of other frames.
+    Flood,
 }
 
 impl Overdue {
-    /// The end of a connection, as a metric label.
+    /// Why a connection ended, as a metric label.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Head => "header_timeout",
             Self::Idle => "idle_timeout",
             Self::Stalled => "write_timeout",
             Self::Upload => "closed",
+            Self::Flood => "protocol_error",
         }
     }
 }
@@ -74,9 +77,9 @@ pub(super) struct Phase {
     exchanges: usize,
     /// Requests whose body has not ended.
     uploads: usize,
-    /// Bodies that are wanted and do not come.
+    /// Bodies that are awaited.
     awaited: usize,
-    /// When the last of them began to be waited for.
+    /// Since when the last of them is awaited.
     awaited_since: Instant,
     has_served: bool,
     idle_since: Instant,
@@ -86,9 +89,9 @@ pub(super) struct Phase {
     unblocked_at: Option<Instant>,
     /// Something was written since the last request began.
     has_answered: bool,
-    /// The last request's client knows answers before the answer.
+    /// The last request's client accepts interim responses.
     takes_interim: bool,
-    /// When the process began to end.
+    /// When the drain began.
     closing_since: Option<Instant>,
 }
 
@@ -112,7 +115,7 @@ impl Phase {
         }
     }
 
-    /// The client sent bytes. The time is asked for only if a head is left open by them.
+    /// The client sent bytes. The clock is read only if they leave a head open.
     pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) {
         self.framing.read(bytes);
         self.note_head(now);
@@ -134,7 +137,7 @@ impl Phase {
         self.takes_interim = takes_interim;
         if let Framing::Http1(framing) = &mut self.framing {
             framing.begin(body);
-            // What may stand behind it has until then waited for us.
+            // Bytes behind it may have waited for us, not for the client.
             if !framing.is_in_head() {
                 self.head_since = None;
             }
@@ -147,7 +150,7 @@ impl Phase {
         self.idle_since = now;
     }
 
-    /// A request has a body, which may outlast its answer.
+    /// A request has a body, which may end after its answer.
     pub(super) fn begin_upload(&mut self) {
         self.uploads += 1;
     }
@@ -162,13 +165,13 @@ impl Phase {
         self.note_head(|| now);
     }
 
-    /// A body is wanted of which nothing is there.
+    /// A body is awaited of which no byte is there.
     pub(super) fn begin_waiting(&mut self, now: Instant) {
         self.awaited += 1;
         self.awaited_since = now;
     }
 
-    /// It is there, or not wanted any more.
+    /// It has come, or is no longer needed.
     pub(super) fn end_waiting(&mut self) {
         self.awaited -= 1;
     }
@@ -181,17 +184,22 @@ impl Phase {
         }
     }
 
+    /// Counts written bytes.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.framing.sent(bytes);
+    }
+
     /// The socket took none.
     pub(super) fn blocked(&mut self, now: impl FnOnce() -> Instant) {
         self.blocked_since.get_or_insert_with(now);
     }
 
-    /// The process begins to end.
+    /// A drain begins.
     pub(super) fn close(&mut self, now: Instant) {
         self.closing_since.get_or_insert(now);
     }
 
-    /// Since when a stream cannot be held up by the socket that it shares; none if it is now.
+    /// Since when the socket does not block its streams; none if it does.
     pub(super) fn free_since(&self) -> Option<Instant> {
         match self.blocked_since {
             Some(_) => None,
@@ -199,8 +207,7 @@ impl Phase {
         }
     }
 
-    /// Whether a client of HTTP/1.1 waits for the head of its answer, and nothing else is under
-    /// way.
+    /// Whether a client of HTTP/1.1 waits for the head of its answer, and nothing else is in progress.
     pub(super) fn owes_head(&self) -> bool {
         let is_complete = self.exchanges > 0 && self.uploads == 0;
         is_complete && !self.has_answered && self.takes_interim
@@ -219,47 +226,49 @@ impl Phase {
         self.exchanges == 0 && self.uploads == 0
     }
 
-    /// When something that began then is overdue.
-    pub(super) fn deadline(&self, since: Instant, patience: Duration) -> Instant {
-        let deadline = since + patience;
+    /// The deadline of something that began at `since`.
+    pub(super) fn deadline(&self, since: Instant, timeout: Duration) -> Instant {
+        let deadline = since + timeout;
         match self.closing_since {
-            Some(closing) => deadline.min(since.max(closing) + DRAIN_PATIENCE),
+            Some(closing) => deadline.min(since.max(closing) + DRAIN_TIMEOUT),
             None => deadline,
         }
     }
 
-    /// What the connection waits for, and until when it may.
-    pub(super) fn due(&self, patience: &Patience) -> Option<(Instant, Overdue)> {
-        let due = |since, patience, overdue| Some((self.deadline(since, patience), overdue));
-        if let Some(since) = self.blocked_since {
-            return due(since, patience.write, Overdue::Stalled);
+    /// What the connection waits for, and the deadline.
+    pub(super) fn due(&self, timeouts: &Timeouts) -> Option<(Instant, Overdue)> {
+        if self.framing.is_flooded() {
+            return Some((self.opened, Overdue::Flood));
         }
-        // An open head of HTTP/2 stops all that the client could send, one of HTTP/1.1 may only be
-        // early.
+        let due = |since, timeout, overdue| Some((self.deadline(since, timeout), overdue));
+        if let Some(since) = self.blocked_since {
+            return due(since, timeouts.write, Overdue::Stalled);
+        }
+        // An open head blocks all of an HTTP/2 client's streams; in HTTP/1.1 it may just be early.
         if let Some(since) = self.head_since
             && (self.is_idle() || !self.framing.is_http1())
         {
             let since = if self.framing.is_http1() { since.max(self.idle_since) } else { since };
             let since = self.unblocked_at.map_or(since, |at| since.max(at));
-            return due(since, patience.header, Overdue::Head);
+            return due(since, timeouts.header, Overdue::Head);
         }
         if !self.is_idle() {
             let waits_for_all = self.awaited > 0 && self.awaited >= self.exchanges;
             return match self.closing_since {
                 Some(closing) if waits_for_all => {
-                    due(self.awaited_since.max(closing), DRAIN_PATIENCE, Overdue::Upload)
+                    due(self.awaited_since.max(closing), DRAIN_TIMEOUT, Overdue::Upload)
                 }
                 _ => None,
             };
         }
-        let (since, patience) = if !self.has_served && self.framing.is_http1() {
-            (self.opened, patience.header)
+        let (since, timeout) = if !self.has_served && self.framing.is_http1() {
+            (self.opened, timeouts.header)
         } else {
-            (self.idle_since, patience.idle)
+            (self.idle_since, timeouts.idle)
         };
-        let mut deadline = since + patience;
+        let mut deadline = since + timeout;
         if let Some(closing) = self.closing_since {
-            deadline = deadline.min((closing + DRAIN_PATIENCE).max(since + LAST_WORD));
+            deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + LAST_WORD));
         }
         Some((deadline, Overdue::Idle))
     }

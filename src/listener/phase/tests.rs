@@ -1,7 +1,7 @@
 use super::*;
 use crate::listener::framing::{Http1, Http2};
 
-const PATIENCE: Patience = Patience {
+const TIMEOUTS: Timeouts = Timeouts {
     header: Duration::from_secs(10),
     idle: Duration::from_secs(120),
     write: Duration::from_secs(60),
@@ -64,7 +64,7 @@ impl Case {
     }
 
     fn due(&self) -> Option<(u64, Overdue)> {
-        let due = self.phase.due(&PATIENCE);
+        let due = self.phase.due(&TIMEOUTS);
         due.map(|(deadline, overdue)| ((deadline - self.opened).as_secs(), overdue))
     }
 }
