@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http1, Http2};
-use super::phase::{Timeouts, Phase};
+use super::phase::{Phase, Timeouts};
 use super::socket::{Protocol, Socket, find_protocol};
 use super::watch::{Action, Watch};
 use crate::config::ListenConfig;

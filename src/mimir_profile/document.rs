@@ -26,8 +26,7 @@ impl Document {
             return Ok(Self { root: None, faults: Vec::new() });
         };
         let repeated = |Repeated { entry, path, first }: Repeated<'_>| {
-            let wrong =
-                format!("is repeated, first on line {first}: Mimir does not start");
+            let wrong = format!("is repeated, first on line {first}: Mimir does not start");
             let right = "write the key once, with all of its values".to_owned();
             Finding { key: path, right, ..unreadable(entry.line, wrong) }
         };

@@ -37,8 +37,7 @@ const BACKENDS: [(&str, &[&str]); 9] = [
 ];
 
 pub(super) fn targets(profile: &Profile) -> Vec<Finding> {
-    let error =
-        |wrong: &str, right: &str| profile.error("unknown-value", "target", wrong, right);
+    let error = |wrong: &str, right: &str| profile.error("unknown-value", "target", wrong, right);
     if profile.get("target").is_some_and(|node| matches!(node.kind, Kind::List(_) | Kind::Map(_))) {
         let right = "one text, with commas between the components";
         return vec![error("is not a text: Mimir does not start", right)];
@@ -46,8 +45,7 @@ pub(super) fn targets(profile: &Profile) -> Vec<Finding> {
     let version = profile.assumptions.mimir;
     let other = if version < THREE { SINCE_3 } else { UNTIL_3 };
     let is_of_other = |name: &str| other.split_whitespace().any(|other| other == name);
-    let known: Vec<&str> =
-        TARGETS.split_whitespace().filter(|name| !is_of_other(name)).collect();
+    let known: Vec<&str> = TARGETS.split_whitespace().filter(|name| !is_of_other(name)).collect();
     let finding = |name: &str| {
         if expansion::is_unknown(name) || known.contains(&name) {
             return None;

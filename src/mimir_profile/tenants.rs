@@ -36,7 +36,8 @@ fn federation(profile: &Profile, ours: usize) -> Option<Finding> {
     match (ours > 1, theirs) {
         (true, false) => Some(profile.error(check, key, wrong, "set both to the same")),
         (false, true) => {
-            let wrong = "is on while our tenancy.federation is off: it cannot be used through the proxy";
+            let wrong =
+                "is on while our tenancy.federation is off: it cannot be used through the proxy";
             Some(profile.warning(check, key, wrong, "set both to the same"))
         }
         (true, true) => {

@@ -252,7 +252,10 @@ mod tests {
             ("/prometheus/api/v1/rules/ns/g", "/prometheus/config/v1/rules/{name}/{name}"),
             ("/api/prom/rules/ns/g", "/prometheus/config/v1/rules/{name}/{name}"),
             ("/prometheus/prometheus/config/v1/rules", "/prometheus/config/v1/rules"),
-            ("/prometheus/prometheus/config/v1/rules/a/b", "/prometheus/config/v1/rules/{name}/{name}"),
+            (
+                "/prometheus/prometheus/config/v1/rules/a/b",
+                "/prometheus/config/v1/rules/{name}/{name}",
+            ),
             // An address that was given whole where its beginning belongs.
             ("/api/v1/push/api/v1/push", "/api/v1/push"),
             ("/api/v1/push/api/v1/write", "/api/v1/push"),

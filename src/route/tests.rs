@@ -147,11 +147,24 @@ fn path_tricks_have_no_route() {
 #[test]
 fn a_label_that_is_no_name_is_a_fault_of_the_request() {
     for name in [
-        "..", ".", "%2e%2e", "a%2F..%2Fb", "a%2Fb", "%2f", "a%00b", "a%5Cb", "a\\b", "%ff", "a%2",
-        "a;b", "a b", "a\nb",
+        "..",
+        ".",
+        "%2e%2e",
+        "a%2F..%2Fb",
+        "a%2Fb",
+        "%2f",
+        "a%00b",
+        "a%5Cb",
+        "a\\b",
+        "%ff",
+        "a%2",
+        "a;b",
+        "a b",
+        "a\nb",
     ] {
         for method in [Method::GET, Method::POST] {
-            let unroutable = find_path(&method, &format!("{LABEL}{name}/values"), None).unwrap_err();
+            let unroutable =
+                find_path(&method, &format!("{LABEL}{name}/values"), None).unwrap_err();
             assert!(matches!(unroutable, Unroutable::Name(_)), "{name}: {unroutable:?}");
         }
     }
@@ -184,7 +197,15 @@ fn rule_names_are_percent_encoded_segments() {
         assert!(matches!(rules(name), Err(Unroutable::Path(_))), "{name}");
     }
     for name in [
-        "alert_rule", "team%2Frules.yaml", "%C3%A9", "é", "a+b", "a%20b", "a%0Ab", "a.b", "ns/group",
+        "alert_rule",
+        "team%2Frules.yaml",
+        "%C3%A9",
+        "é",
+        "a+b",
+        "a%20b",
+        "a%0Ab",
+        "a.b",
+        "ns/group",
     ] {
         assert!(rules(name).is_ok(), "{name}");
     }

@@ -46,9 +46,9 @@ async fn key_set(config: &Config, report: &mut Report) {
             let problem = format!("{}: {error}", key_set.url);
             let outcome = match error {
                 FetchError::Away(_) => Outcome::Away(problem),
-                FetchError::Unfit(_) => Outcome::Unfit(format!(
-                    "{problem}; is auth.issuer (or auth.jwks_url) right?"
-                )),
+                FetchError::Unfit(_) => {
+                    Outcome::Unfit(format!("{problem}; is auth.issuer (or auth.jwks_url) right?"))
+                }
             };
             return report.add("key set", outcome);
         }

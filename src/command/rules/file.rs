@@ -184,7 +184,8 @@ impl Reader<'_> {
                 _ => return self.fault(rules.line, format!("{named}: rules must be a list")),
             },
         };
-        let interval = interval.map(|text| (text, find(group, &keys::GROUP, "interval").map_or(0, |at| at.line)));
+        let interval = interval
+            .map(|text| (text, find(group, &keys::GROUP, "interval").map_or(0, |at| at.line)));
         for rule in rules {
             let place = format!("{named}, rule {}", self.read.rows.len() + 1);
             self.rule(rule, place, name.as_ref(), interval.as_ref());

@@ -75,8 +75,7 @@ impl Http2 {
                 self.begin_frame();
             }
             let taken = take(&mut self.payload_left, bytes);
-            let counter =
-                if self.is_of_request { &mut self.useful } else { &mut self.overhead };
+            let counter = if self.is_of_request { &mut self.useful } else { &mut self.overhead };
             *counter += taken as u64;
             bytes = &bytes[taken..];
             if self.payload_left == 0 {
@@ -170,9 +169,14 @@ mod tests {
     // CVE-2019-9512 (PING), -9515 (SETTINGS), -9518 (empty frames), -9513 (PRIORITY).
     #[test]
     fn frames_without_requests_are_a_flood() {
-        for (kind, payload, answered) in
-            [(0x6, 8, true), (0x4, 0, true), (0x0, 0, false), (0x2, 5, false), (0x8, 4, false), (0x3, 4, true)]
-        {
+        for (kind, payload, answered) in [
+            (0x6, 8, true),
+            (0x4, 0, true),
+            (0x0, 0, false),
+            (0x2, 5, false),
+            (0x8, 4, false),
+            (0x3, 4, true),
+        ] {
             let mut framing = Http2::new();
             framing.read(PREFACE);
             let bytes = frame(kind, 0, payload);
