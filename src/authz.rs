@@ -77,7 +77,7 @@ impl Authorizer {
         let grant = self.decide(principal, &lookup, route, scope, &selector)?;
         if let (Identity::Service(_), Some(known)) = (principal.identity(), &self.organisations) {
             for organisation in grant.organisations() {
-                if known.is_missing(organisation).await {
+                if known.is_missing(organisation).await.map_err(|_| Denial::Unavailable)? {
                     return Err(Denial::NotAMember);
                 }
             }

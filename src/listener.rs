@@ -1,7 +1,7 @@
-//! Sockets: one thread accepts, a runtime per core serves.
+//! Sockets: one thread accepts, one runtime per core serves.
 //!
-//! A connection stays on the worker that it was given to, the one with the fewest at that time,
-//! so nothing on a request's way is shared between cores but counters and caches.
+//! A connection stays on one worker, the one with the fewest connections when it was accepted, so
+//! that requests share nothing between cores but counters and caches.
 
 mod acceptor;
 mod activity;

@@ -1,10 +1,10 @@
-//! What is known to go wrong with a Mimir configuration of the kind that stands behind this proxy:
-//! several monoliths, rings on Consul, blocks in an S3-compatible store, many tenants.
+//! Known mistakes in Mimir configurations of the kind that run behind this proxy: several monoliths,
+//! rings on Consul, blocks in an S3-compatible store, many tenants.
 //!
-//! Mimir itself refuses what it cannot read. This finds what it reads and then does otherwise than
-//! was meant, and says beforehand what Mimir would refuse. All of it is pure: text in, findings out.
-//! A check is a function of the [`Profile`]; those of one theme share a file. A check is silent where
-//! it cannot know, as with a value that is a variable.
+//! Mimir refuses what it cannot read. These checks also find what it reads but does not do as
+//! intended, and report before a deployment what Mimir would refuse at its start. All of it is pure:
+//! text in, findings out. A check is a function of the [`Profile`]; checks of one subject share a
+//! file. A check reports nothing about a value that it does not know, such as a variable.
 
 mod alerts;
 mod caches;
@@ -14,6 +14,7 @@ mod finding;
 mod keys;
 mod late_samples;
 mod listeners;
+mod names;
 mod ours;
 mod replication;
 mod ring_addresses;
@@ -34,19 +35,19 @@ pub use ours::Ours;
 use crate::yaml::Node;
 use document::Document;
 
-/// What the file does not say.
+/// What is assumed about the surroundings, which the file does not tell.
 #[derive(Clone, Copy, Debug)]
 pub struct Assumptions {
     /// The Mimir that will read it.
     pub mimir: MimirVersion,
-    /// How many Mimirs there will be, if that is known.
+    /// The number of Mimir instances, if known.
     pub instances: Option<u32>,
-    /// What our own configuration says, if there is one.
+    /// The settings of the proxy that have a counterpart in Mimir.
     pub ours: Option<Ours>,
 }
 
-/// Mimir's version, major and minor: what was removed and what came. 2.17 is the last with Redis, 3.1
-/// the first with a ring of queriers.
+/// Mimir's version, major and minor. 2.17 is the last with Redis, 3.1 the first with a ring of
+/// queriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MimirVersion(pub u32, pub u32);
 
@@ -74,9 +75,11 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 33] = [
+const CHECKS: [Check; 35] = [
     keys::unknown,
     values::unreadable,
+    names::targets,
+    names::backends,
     rings::unknown_to_the_version,
     ring_addresses::misplaced,
     ring_addresses::missing,
@@ -115,7 +118,7 @@ pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> V
     let mut findings = expansion::shell_defaults(text);
     match Document::read(&variables.expand(text)) {
         Err(finding) => findings.push(finding),
-        // What else could be found in it would lead astray.
+        // Further findings in it would mislead.
         Ok(document) if wrong_file::other(&document).is_some() => {
             findings = wrong_file::other(&document).into_iter().collect();
         }
@@ -125,7 +128,7 @@ pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> V
             findings.extend(CHECKS.iter().flat_map(|check| check(&profile)));
         }
     }
-    // What several stores inherit is one fault and not three.
+    // A value that several stores inherit is one fault.
     findings.sort_by(|a, b| (a.line, a.check, &a.key).cmp(&(b.line, b.check, &b.key)));
     findings.dedup_by(|a, b| (a.check, &a.key) == (b.check, &b.key));
     findings
@@ -179,9 +182,8 @@ impl Profile {
         target.split(',').any(|name| name.trim() == component)
     }
 
-    /// Whether it is written for Fly.io, where an address outside of the private network exists only
-    /// if the app's own file asks for it, and where the address that Mimir finds by itself is of no use
-    /// to others.
+    /// Whether it is written for Fly.io, where an app has a public address only if its fly.toml asks
+    /// for one, and where other machines cannot reach the address that Mimir detects.
     fn is_for_fly(&self) -> bool {
         // Others have names that end in .internal too (AWS, GCP).
         let words = ["⟦FLY_", ".vm.", ".flycast", "fly-local-6pn", "fdaa:"];

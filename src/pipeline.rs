@@ -138,6 +138,7 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Served, Rejection> {
         let (parts, client_body) = ClientBody::split(request);
+        route::check_head(&parts)?;
         if Cors::is_preflight(&parts.method, &parts.headers) {
             let origin = shown(&parts.headers, &header::ORIGIN).unwrap_or_default();
             let is_allowed = matches!(page, Page::Allowed(_));

@@ -213,7 +213,7 @@ impl Rejection {
     /// The status of the answer: that of the reason, but for two of which the case matters.
     fn status(&self) -> StatusCode {
         match self {
-            Self::Route(RouteError::Semicolon) => StatusCode::BAD_REQUEST,
+            Self::Route(RouteError::Semicolon | RouteError::Name(_)) => StatusCode::BAD_REQUEST,
             // A sender drops what is answered with a 429 (Prometheus does, unless it is told
             // otherwise), and that many of its organisation's devices come together, as after an
             // outage, is nothing that one of them could help. A reader can.
@@ -228,10 +228,14 @@ impl Rejection {
     /// Whether the connection is of no use after the answer: the rest of the request's body, which
     /// did not come in time, would have to be waited for.
     pub fn closes_connection(&self) -> bool {
-        matches!(
+        // Whoever sent such a head may disagree with us about where the next request begins.
+        let is_ambiguous =
+            matches!(self, Self::Route(RouteError::Host | RouteError::TransferCoding));
+        let is_unfinished = matches!(
             self.reason(),
             Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream
-        )
+        );
+        is_ambiguous || is_unfinished
     }
 
     fn message(&self) -> String {

@@ -12,7 +12,7 @@ mod table;
 use std::fmt;
 
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version, header};
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
 use crate::reason::{HasReason, Reason};
@@ -20,6 +20,7 @@ use crate::tenancy::{OrganisationId, Scope};
 pub use endpoint::{
     AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, WebhookEndpoint,
 };
+use segment::Match;
 pub use table::ROUTES;
 
 /// A method and a path that are served.
@@ -105,12 +106,20 @@ pub enum RouteError {
     Path(Option<Hint>),
     /// A route has this path, but not this method.
     Method(&'static Route),
+    /// A route has this path, but for a name in it that cannot be one.
+    Name(&'static Route),
+    /// A write to Mimir, or a deletion, on a path that is not there.
+    Write,
     /// The query string separates parameters with `;`, about which parsers disagree.
     Semicolon,
+    /// HTTP/1.1 without `Host`, several of them, or one that is no host (RFC 9112, 3.2).
+    Host,
+    /// A transfer coding besides `chunked` (RFC 9112, 6.1).
+    TransferCoding,
 }
 
-/// What was probably meant by a path that is not served. Nothing of the request is repeated in it:
-/// these texts go to unauthenticated callers, and into terminals.
+/// What a request for a path that is not there probably meant. Nothing of the request is in it: these
+/// texts go to unknown callers, and into their terminals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// This path of the table.
@@ -120,10 +129,14 @@ pub enum Hint {
 }
 
 impl RouteError {
-    /// The methods that a path takes, if it is one of ours: the value of `Allow`.
+    /// The value of `Allow`: the methods that a path takes, none for one that is not there
+    /// (RFC 9110, 10.2.1).
     pub fn allowed(&self) -> Option<String> {
-        let Self::Method(route) = self else { return None };
-        Some(methods_of(route).join(", "))
+        match self {
+            Self::Method(route) => Some(methods_of(route).join(", ")),
+            Self::Write => Some(String::new()),
+            _ => None,
+        }
     }
 }
 
@@ -163,6 +176,31 @@ impl Route {
     }
 }
 
+/// Refuses a head that others on the way may read in another way than we do, before anything else is
+/// made of it. hyper has decided where the body ends: by `chunked` wherever that stands last, and the
+/// codings before it are lost when the body is sent on.
+pub fn check_head(parts: &Parts) -> Result<(), RouteError> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let is_host = match (hosts.next(), hosts.next()) {
+        (None, _) => parts.version != Version::HTTP_11,
+        (Some(host), None) => is_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    };
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(coding), None) if is_chunked(coding) => {}
+        _ => return Err(RouteError::TransferCoding),
+    }
+    if is_host { Ok(()) } else { Err(RouteError::Host) }
+}
+
+/// Empty is one, too: a client may have no name for us (RFC 9110, 7.2).
+fn is_host(host: &[u8]) -> bool {
+    host.is_empty() || (!host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok())
+}
+
 /// Finds the route of a request.
 pub fn find(parts: &Parts) -> Result<&'static Route, RouteError> {
     let uri = &parts.uri;
@@ -183,10 +221,15 @@ pub fn find_path(
     path: &str,
     query: Option<&str>,
 ) -> Result<&'static Route, RouteError> {
-    let mut other_method = None;
-    for route in ROUTES {
-        if !segment::path_matches(route.path, path) {
-            continue;
+    let (mut other_method, mut unreadable) = (None, None);
+    for route in &ROUTES {
+        match segment::compare(route.path, path) {
+            Match::Yes => {}
+            Match::No => continue,
+            Match::Unreadable => {
+                unreadable = Some(route);
+                continue;
+            }
         }
         if !route.methods.contains(method) {
             other_method = Some(route);
@@ -197,15 +240,21 @@ pub fn find_path(
         }
         return Ok(route);
     }
-    Err(other_method.map_or_else(|| RouteError::Path(near_miss::hint(path)), RouteError::Method))
+    Err(match (other_method, unreadable) {
+        (Some(route), _) => RouteError::Method(route),
+        (None, Some(route)) => RouteError::Name(route),
+        (None, None) if near_miss::is_write(method, path) => RouteError::Write,
+        (None, None) => RouteError::Path(near_miss::hint(path)),
+    })
 }
 
 impl HasReason for RouteError {
     fn reason(&self) -> Reason {
         match self {
             Self::Path(_) => Reason::NoRoute,
-            Self::Method(_) => Reason::MethodNotAllowed,
-            Self::Form | Self::Semicolon => Reason::MalformedTarget,
+            Self::Method(_) | Self::Write => Reason::MethodNotAllowed,
+            Self::Form | Self::Semicolon | Self::Name(_) => Reason::MalformedTarget,
+            Self::Host | Self::TransferCoding => Reason::MalformedRequest,
         }
     }
 }
@@ -228,6 +277,23 @@ impl fmt::Display for RouteError {
                 } else {
                     ""
                 })
+            }
+            Self::Name(route) if route.path.contains("{label}") => f.write_str(
+                "the label name in the path must be percent-encoded UTF-8 without slash, backslash \
+                 and NUL; every other name has an escaped form, such as U__a_2f_b for a/b",
+            ),
+            Self::Name(_) => f.write_str(
+                "a name in the path must be percent-encoded UTF-8 without backslash, NUL and parts \
+                 that are empty, '.' or '..'",
+            ),
+            Self::Write => f.write_str(
+                "nothing can be written or deleted on this path; rules are written as alert_rule \
+                 rows, or with mimirtool against Mimir itself, and so is the Alertmanager's \
+                 configuration",
+            ),
+            Self::Host => f.write_str("the request must have one Host header that names one host"),
+            Self::TransferCoding => {
+                f.write_str("the only Transfer-Encoding that is taken is chunked, once")
             }
             Self::Semicolon => {
                 f.write_str("the query string must separate parameters with '&'; write ';' as %3B")

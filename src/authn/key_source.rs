@@ -14,6 +14,7 @@
 //!   cool-down, whatever else is asked for meanwhile, so that this takes one cool-down and one fetch
 //!   at most. If the fetch fails it stays a 503: senders drop data on a 401.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use super::refusal::{Refusal, TokenFault};
 use crate::backoff::Backoff;
 use crate::causes::causes;
 use crate::config::KeySetConfig;
-use crate::http_client::{self, read_limited};
+use crate::http_client::{self, ReadError, read_limited};
 use crate::telemetry::Metrics;
 
 /// The keys of one issuer, kept fresh.
@@ -271,7 +272,7 @@ impl KeySource {
         let (keys, fetched) = match outcome {
             Ok(keys) => (adopt(keys, &older.keys), Some(ended)),
             Err(error) => {
-                tracing::warn!(error, url = %config.url, "Failed to fetch the key set");
+                tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
                 (Arc::clone(&older.keys), older.fetched)
             }
         };
@@ -334,19 +335,50 @@ pub fn key_set_client() -> Result<reqwest::Client, reqwest::Error> {
     http_client::external().build()
 }
 
-/// Fetches the key set once, within the configured time.
-pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, String> {
-    let late = |_| format!("no answer within {:?}", config.fetch_timeout);
-    let document =
-        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
-    KeySet::parse(&document)
+/// Why a key set could not be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// The issuer does not answer at the moment.
+    Away(String),
+    /// It answers, and not with a key set: the address is wrong, or what is there.
+    Unfit(String),
 }
 
-async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, String> {
-    let mut response =
-        client.get(config.url.clone()).send().await.map_err(|error| causes(&error))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("answered {}", response.status()));
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Away(problem) | Self::Unfit(problem)) = self;
+        f.write_str(problem)
     }
-    read_limited(&mut response, MAX_DOCUMENT_BYTES).await.map_err(|error| causes(&error))
+}
+
+/// Fetches the key set once, within the configured time.
+pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, FetchError> {
+    let late = |_| FetchError::Away(format!("no answer within {:?}", config.fetch_timeout));
+    let document =
+        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
+    KeySet::parse(&document).map_err(FetchError::Unfit)
+}
+
+async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, FetchError> {
+    let away = |error: reqwest::Error| FetchError::Away(causes(&error));
+    let mut response = client.get(config.url.clone()).send().await.map_err(away)?;
+    let status = response.status();
+    if status != http::StatusCode::OK {
+        let problem = format!("answered {status}");
+        return Err(if may_pass(status) {
+            FetchError::Away(problem)
+        } else {
+            FetchError::Unfit(problem)
+        });
+    }
+    read_limited(&mut response, MAX_DOCUMENT_BYTES).await.map_err(|error| match error {
+        ReadError::Broken(error) => away(error),
+        too_long @ ReadError::TooLong(_) => FetchError::Unfit(too_long.to_string()),
+    })
+}
+
+/// Whether a status says that the same request may be answered with a key set later.
+fn may_pass(status: http::StatusCode) -> bool {
+    use http::StatusCode as S;
+    status.is_server_error() || matches!(status, S::REQUEST_TIMEOUT | S::TOO_MANY_REQUESTS)
 }

@@ -12,6 +12,10 @@ use crate::store::{Feed, Store};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
 
+/// The table cannot be read, and nothing is remembered of it.
+#[derive(Debug)]
+pub(super) struct Unavailable;
+
 /// The organisations that were looked up.
 pub struct Organisations(Directory<OrganisationId, ()>);
 
@@ -28,11 +32,14 @@ impl Organisations {
         (Self(directory), queue)
     }
 
-    /// Whether the table says that an organisation does not exist. While the table cannot be read the
-    /// answer is no: the check guards the operator, who may do everything, against a typing mistake,
-    /// and an outage must not cost the operator data.
-    pub(super) async fn is_missing(&self, organisation: &OrganisationId) -> bool {
-        self.0.find(organisation).await.is_ok_and(|found| found.value.is_none())
+    /// Whether there is no such organisation. An error if neither the table nor what is remembered of
+    /// it can say: a mistyped name would make a new tenant, and a sender repeats what gets a 503.
+    pub(super) async fn is_missing(
+        &self,
+        organisation: &OrganisationId,
+    ) -> Result<bool, Unavailable> {
+        let found = self.0.find(organisation).await.map_err(|_| Unavailable)?;
+        Ok(found.value.is_none())
     }
 
     /// Serves the queue until it is cancelled.

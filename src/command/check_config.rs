@@ -1,4 +1,4 @@
-//! `check-config`: our own configuration, Mimir's, or both and whether they fit together.
+//! `check-config`: validates the proxy's configuration, Mimir's, or both and whether they match.
 
 mod connect;
 mod report;
@@ -14,28 +14,28 @@ use crate::mimir_profile::{
 };
 use connect::connect;
 
-/// What `check-config` is told.
+/// Arguments of `check-config`.
 #[derive(Args)]
 pub struct CheckConfig {
-    /// Mimir's own configuration (YAML), to be looked through for known traps. Then ours is checked
-    /// only if it is named or set in the environment.
+    /// Mimir's configuration (YAML), to be checked for known traps. The proxy's is then checked only if
+    /// it is named or set in the environment.
     #[arg(long, value_name = "FILE")]
     mimir: Option<PathBuf>,
-    /// The Mimir that will read it, such as 2.17.
+    /// The version of Mimir that will read it, such as 2.17.
     #[arg(long, value_name = "VERSION", default_value = "3.1")]
     mimir_version: MimirVersion,
-    /// How many Mimirs there will be; then copies are checked against it.
+    /// The number of Mimir instances; replication factors are then checked against it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     mimir_instances: Option<u32>,
-    /// Put this process' environment into Mimir's file, as Mimir does with -config.expand-env; else
-    /// defaults hold and the rest is unknown.
+    /// Expand environment variables in Mimir's file, as Mimir does with -config.expand-env; otherwise
+    /// defaults apply and other variables are unknown.
     #[arg(long)]
     expand_env: bool,
-    /// Let warnings count as errors.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
-    /// Ask everything that our configuration names: key set, database, each Mimir. Nothing is
-    /// written. Exit code 64 if something must be changed, 69 if something is not there.
+    /// Connect to everything that the configuration names: key set, database, each Mimir instance.
+    /// Nothing is written. Exit code 64 if something must be changed, 69 if something is unavailable.
     #[arg(long)]
     connect: bool,
 }
@@ -43,7 +43,7 @@ pub struct CheckConfig {
 /// `EX_USAGE` of sysexits.h: the configuration is at fault.
 const EXIT_CONFIG: u8 = 64;
 
-/// Says everything that is wrong with what it is given.
+/// Reports all problems of what it is given.
 pub fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConfig) -> Said {
     let is_ours_meant =
         args.mimir.is_none() || args.connect || file.is_some() || !environment.is_empty();

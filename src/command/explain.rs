@@ -13,12 +13,12 @@ use crate::route::{self, Access, ROUTES, Route};
 use crate::store::{Store, StoreError};
 use crate::tenancy::{OrganisationId, Scopes};
 
-/// One request that the credential is to be tried on.
+/// A request to try the credential on.
 #[derive(Debug, Default)]
 pub(super) struct Tried {
-    /// What `X-Scope-OrgID` would say.
+    /// The value of `X-Scope-OrgID`.
     pub(super) organisation: Option<String>,
-    /// The path, maybe with a method in front.
+    /// The path, optionally after a method.
     pub(super) path: Option<String>,
 }
 
@@ -85,7 +85,7 @@ async fn explain_device_key(store: Option<&Store>, key: &str, now: i64) -> Expla
     explanation
 }
 
-/// What the database did not say. An outage is not the credential's fault.
+/// Records a failed query. An outage is not a fault of the credential.
 fn cannot_read(explanation: &mut Explanation, about: &str, error: &StoreError) {
     explanation.unavailable(about, error.to_string());
 }
@@ -142,7 +142,7 @@ async fn look_up(
     }
 }
 
-/// Tries one request: the path, the organisation that it names, and what the caller may do there.
+/// Tries one request: its path, its organisation, and what the caller may do there.
 async fn explain_request(
     explanation: &mut Explanation,
     config: &Config,
@@ -176,7 +176,7 @@ async fn explain_request(
         }
     }
     let authorizer = Authorizer::new(config.tenancy.clone(), None);
-    // Without a path only the organisation is tried: any one of the scopes on telemetry will do.
+    // Without a path only the organisation is tried, for which any scope on telemetry is enough.
     let scopes: Vec<_> = match tried.path {
         Some(_) => vec![scope],
         None => crate::tenancy::Scope::DATA.to_vec(),
@@ -215,7 +215,7 @@ async fn explain_request(
     explanation.step("organisation", Ok(format!("{names}, tenant {tenant}, scopes {scopes}")));
 }
 
-/// The route of a path, or of `METHOD PATH`. Without a method it is the route's first.
+/// The route of a path, or of `METHOD PATH`. Without a method GET is tried first, then POST.
 fn find_route(text: &str) -> Result<&'static Route, String> {
     let text = text.trim();
     let (method, target) = match text.split_once(' ') {

@@ -71,7 +71,7 @@ pub fn explain_token(config: &Config, args: ExplainToken) -> Outcome {
 
 async fn fetch(config: &KeySetConfig) -> Result<KeySet, String> {
     let client = key_set_client().map_err(|error| error.to_string())?;
-    fetch_key_set(config, &client).await
+    fetch_key_set(config, &client).await.map_err(|error| error.to_string())
 }
 
 fn read_standard_input() -> Result<String, String> {

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
 
-/// Connections that the kernel keeps until they are accepted.
+/// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 1024;
 
-/// How long to wait when the process has no file descriptor left.
-const BREATHER: Duration = Duration::from_millis(100);
+/// The pause when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds an address; `[::]` takes IPv4 too, whatever the system's default is.
+/// Binds an address; `[::]` accepts IPv4 too, whatever the system's default is.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
@@ -32,7 +32,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections and hands them to the workers until it is cancelled. At the limit further
-/// ones wait in the kernel's queue.
+/// connections wait in the kernel's queue.
 pub async fn accept(
     listener: TcpListener,
     workers: &Workers,
@@ -55,7 +55,7 @@ pub async fn accept(
             (Err(error), _) if is_of_one_connection(&error) => {}
             (Err(error), _) => {
                 tracing::warn!(%error, "Connection not accepted");
-                tokio::time::sleep(BREATHER).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             (_, Err(_)) => return, // the semaphore is never closed
         }

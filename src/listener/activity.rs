@@ -1,4 +1,4 @@
-//! What a connection's socket, its requests and its watch share.
+//! State shared by a connection's socket, requests and watch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::exchange::Stream;
 use super::phase::Phase;
 
-/// One connection. All of it is touched by one thread only; the locks are never waited for.
+/// One connection. Only one thread uses it, so the locks never block.
 pub(super) struct Activity {
     phase: Mutex<Phase>,
-    /// Streams that have ended but whose client has not taken their last bytes.
+    /// Streams that have ended, but whose last bytes the client has not taken.
     left_behind: Mutex<Vec<Arc<Stream>>>,
-    /// A response broke off: the client must not take it for a whole one.
+    /// An answer was cut off: the client must not take it for a complete one.
     broken: AtomicBool,
     /// The connection's task.
     task: OnceLock<Waker>,
@@ -35,12 +35,12 @@ impl Activity {
         self.phase.lock()
     }
 
-    /// Sets the task that polls the watch.
+    /// Sets the task in which the watch is polled.
     pub(super) fn watched_by(&self, task: &Waker) {
         self.task.get_or_init(|| task.clone());
     }
 
-    /// Wakes the watch after something that another task did.
+    /// Wakes the watch, after a change by another task.
     pub(super) fn wake(&self) {
         if let Some(task) = self.task.get() {
             task.wake_by_ref();
@@ -51,7 +51,7 @@ impl Activity {
         self.streams().push(stream);
     }
 
-    /// Since when the longest of the streams that are left behind has not moved.
+    /// Since when the oldest stalled one of these streams has not moved.
     pub(super) fn left_behind_since(&self) -> Option<Instant> {
         let mut streams = self.streams();
         streams.retain(|stream| stream.stalled_since().is_some());

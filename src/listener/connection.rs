@@ -34,16 +34,21 @@ pub(super) struct Surroundings {
     pub(super) closing: CancellationToken,
 }
 
-/// Streams of one HTTP/2 connection at a time: enough for a dashboard, too few for a flood.
+/// Concurrent streams of one HTTP/2 connection: enough for a dashboard, too few for a flood.
 const MAX_STREAMS: u32 = 128;
 
-/// A body is read in pieces of at most this size, which bounds the memory of a stream.
+/// Streams of one HTTP/2 connection that may break the protocol before the connection is ended
+/// (RUSTSEC-2024-0003). Streams that a client resets before we have seen them have h2's own limit
+/// (20); those that it resets later count as requests.
+const MAX_FAULTY_STREAMS: usize = 100;
+
+/// A body is read in pieces of at most this size, which bounds the memory of a request.
 const MAX_PIECE_BYTES: usize = 128 << 10;
 
-/// What one HTTP/2 stream may send before we have taken it, and so what one that is not known yet, or
-/// waits for its turn, keeps in our memory: neither hyper nor h2 can open the window of a single
-/// stream later. It also bounds how fast a stream is: 24 KiB in the time to the client and back, so
-/// 24 MB/s at 1 ms, as from a balancer in front of us.
+/// What one HTTP/2 stream may send before we read it, and so the memory of a stream that is not
+/// authenticated yet or waits for a slot: neither hyper nor h2 can open the window of a single stream
+/// later. It also bounds a stream's speed: 24 KiB per round trip, so 24 MB/s at 1 ms, as from a
+/// balancer in front of us.
 ///
 /// Not less than a third of the 64 KiB that a stream has until the client has read our settings: h2
 /// gives credit back when a half of what is left has been released, so a client that has sent no
@@ -51,7 +56,7 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 /// for ever.
 ///
 /// The window of the connection is that of all streams together, so that a stream that Mimir does
-/// not take cannot hold up another, whose sender would then be told that it is slow. It also holds
+/// not read cannot block another, whose sender would then get an error for being slow. It also holds
 /// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
 const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
@@ -71,8 +76,8 @@ pub(super) async fn serve(
         write: config.write_timeout,
     };
     let opened = Instant::now();
-    // A fresh connection has the timeout of a head for its first bytes: silent connections cost an
-    // attacker nothing.
+    // A new connection has the time of a head for its first byte: silent ones cost an attacker
+    // nothing.
     let first = tokio::select! {
         first = timeout(timeouts.header, find_protocol(&mut socket)) => first,
         () = around.closing.cancelled() => return ConnectionEnd::Closed,
@@ -122,7 +127,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Starts a request in the pipeline. It is in flight from now on, even before the future is polled.
+/// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
 fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
@@ -135,7 +140,7 @@ fn answer(
     let takes_interim = request.version() == Version::HTTP_11;
     let exchange = Exchange::begin(Arc::clone(activity), body, takes_interim);
     if !request.body().is_end_stream() {
-        // A body may outlast its response; until it ends, its bytes are no new head.
+        // A body may end after its answer; until then its bytes are not a new head.
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
@@ -174,7 +179,7 @@ where
     }
 }
 
-/// Runs a connection until it ends or its watch ends it.
+/// Runs a connection until it ends, or its watch ends it.
 async fn watched(
     mut connection: Pin<&mut impl Retire>,
     mut watch: Watch,
@@ -189,7 +194,7 @@ async fn watched(
             activity.phase().close(Instant::now());
             connection.as_mut().retire();
         }
-        // The watch judges what the connection has left.
+        // The watch comes second, because it judges the state that the connection leaves.
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let is_protocol_error = ended.is_err_and(|error| error.is_parse());
@@ -209,14 +214,14 @@ async fn watched(
     .await
 }
 
-/// Heads up to twice the limit reach the pipeline, which refuses them with a text.
+/// Heads above the limit reach the pipeline, up to twice of it, and get an answer with a reason there.
 fn http1_builder(config: &ListenConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // A client may close its sending side before it has the response; the watch finds out whether
-        // it has gone away.
+        // A client may shut down its sending side before it has the answer; the watch finds out
+        // whether it has disconnected.
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(config.max_header_bytes * 2)
@@ -230,6 +235,7 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW_BYTES)
         .max_header_list_size(header_bytes)
@@ -238,7 +244,7 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
     builder
 }
 
-/// The client's address: the peer's, or what a trusted proxy in front says.
+/// The client's address: the peer's, or the one that a trusted proxy in front sends.
 fn client_address(
     request: &Request<Incoming>,
     peer: IpAddr,

@@ -1,9 +1,9 @@
-//! One request and its answer: what it means for its connection's [`Phase`](super::phase::Phase),
-//! and, for HTTP/2, its own deadline.
+//! One request and its answer: its effect on its connection's [`Phase`](super::phase::Phase) and, for
+//! HTTP/2, its own deadline.
 //!
-//! Streams of HTTP/2 share a connection and may belong to different users (a proxy in front puts
-//! them together), so one whose client gives no credit is reset alone. What it waits for is seen where
-//! its bytes leave: each [`Piece`] knows how much of it the socket has taken.
+//! HTTP/2 streams of one connection may belong to different clients (a proxy in front multiplexes
+//! them), so a stream whose client gives no credit is reset alone. Progress is measured where bytes
+//! leave: each [`Piece`] knows how much of it the socket has taken.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let mut phase = self.0.phase();
         phase.end(Instant::now());
-        // HTTP/1.1 is in the connection's own task here, whose watch looks next.
+        // For HTTP/1.1 this runs in the connection's task, which polls the watch next.
         if phase.is_idle() && !phase.is_http1() {
             drop(phase);
             self.0.wake();
@@ -134,18 +134,18 @@ pub(super) struct Stream {
 }
 
 struct Sending {
-    /// Bytes that were given to HTTP/2 and that the socket has not taken.
+    /// Bytes given to HTTP/2 that the socket has not taken.
     owed: usize,
-    /// Bytes that were given in all.
+    /// All bytes given.
     given: usize,
     /// When bytes were last given, or taken by the socket.
     moved_at: Instant,
-    /// To be woken when nothing is owed any more.
+    /// Woken when nothing is owed.
     waiting: Option<Waker>,
 }
 
-/// An answer up to this size ends with its last bytes. The end of a larger one is kept back until
-/// the socket has taken them: once HTTP/2 has the end, no one can reset the stream.
+/// An answer up to this size ends with its last bytes. The end of a larger one is held back until
+/// the socket has taken them: once HTTP/2 has the end, the stream cannot be reset.
 const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
 impl Stream {
@@ -186,7 +186,7 @@ impl Stream {
         Poll::Pending
     }
 
-    /// Since when the client takes nothing of what there is for it.
+    /// Since when the client takes none of the bytes that wait for it.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         let sending = self.sending();
         (sending.owed > 0).then_some(sending.moved_at)
@@ -269,7 +269,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
     }
 }
 
-/// Runs the streams of one HTTP/2 connection, each until its client is late.
+/// Runs the streams of one HTTP/2 connection, each until its client stalls for too long.
 /// Dropping a stream's future resets it.
 #[derive(Clone)]
 pub(super) struct Streams {
@@ -303,15 +303,15 @@ impl Streams {
     fn is_overdue(&self, stream: &Stream, timer: &mut Deadline, cx: &mut Context<'_>) -> bool {
         let Some(since) = stream.stalled_since() else { return false };
         let phase = self.activity.phase();
-        // Behind a socket that takes nothing, for which the connection has a deadline, a stream
-        // cannot move, whatever credit it has.
+        // While the socket takes nothing, which has its own deadline, a stream cannot move, whatever
+        // credit it has.
         let since = phase.free_since().map_or_else(Instant::now, |free| since.max(free));
         let deadline = phase.deadline(since, self.write_timeout);
         drop(phase);
         if timer.is_past(deadline, cx) {
             return true;
         }
-        // Only the connection is notified when the process drains: a stream checks now and then.
+        // Only the connection is woken at the end of the process: a stream has to check.
         timer.is_past(deadline.min(Instant::now() + DRAIN_TIMEOUT), cx);
         false
     }

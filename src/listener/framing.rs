@@ -1,8 +1,9 @@
-//! Where in a client's bytes its requests begin and end, as far as deadlines need it.
+//! Where requests begin and end in a client's bytes, as far as deadlines need it, and whether there are
+//! any.
 //!
-//! hyper does not tell what it has read and not yet parsed, so the socket cannot know whether a head
-//! is incomplete. These observers see the same bytes and work it out. They only steer deadlines: what
-//! a request is, hyper alone decides.
+//! hyper does not say whether its read buffer holds half a head. These observers see the same bytes
+//! and work it out. They only affect deadlines and the end of floods: hyper alone decides what a
+//! request is.
 
 mod http1;
 mod http2;
@@ -10,7 +11,7 @@ mod http2;
 pub(super) use http1::{BodyLength, Http1};
 pub(super) use http2::Http2;
 
-/// The protocol, and the position in it.
+/// A client's protocol, and its state.
 #[derive(Debug)]
 pub(super) enum Framing {
     /// HTTP/1.0 or HTTP/1.1.
@@ -34,6 +35,18 @@ impl Framing {
             Self::Http1(framing) => framing.is_in_head(),
             Self::Http2(framing) => framing.is_in_head(),
         }
+    }
+
+    /// Takes note of bytes that were sent to the client.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        if let Self::Http2(framing) = self {
+            framing.sent(bytes);
+        }
+    }
+
+    /// Whether the client sends much that is no part of a request. HTTP/1.1 has nothing of the kind.
+    pub(super) fn is_flooded(&self) -> bool {
+        matches!(self, Self::Http2(framing) if framing.is_flooded())
     }
 
     pub(super) fn is_http1(&self) -> bool {

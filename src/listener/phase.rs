@@ -1,4 +1,5 @@
-//! What a connection waits for, and its deadline: a state machine without a clock, a socket or a task.
+//! What a connection waits for, since when, and its deadline: a state machine without a clock, a
+//! socket or a task.
 //!
 //! | phase | ends after |
 //! |---|---|
@@ -6,7 +7,8 @@
 //! | a head has begun | `header_timeout` since its first byte |
 //! | nothing has come yet | `header_timeout` since the connection was opened |
 //! | no request | `idle_timeout` since the last one ended |
-//! | a request is served | nothing here: its body, the permit and Mimir have their own deadlines |
+//! | a flood of frames without requests (HTTP/2) | nothing: at once |
+//! | a request is served | not here: its body, the permit and Mimir have their own deadlines |
 //!
 //! While the process ends, every deadline is at most [`DRAIN_TIMEOUT`] away, and a request whose
 //! client sends nothing of its body has it, too. [`Exchange`](super::exchange::Exchange) has the
@@ -19,35 +21,36 @@ use tokio::time::Instant;
 use super::framing::{BodyLength, Framing};
 use crate::labels::ConnectionEnd;
 
-/// How long a connection is waited for.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     /// For a head, and for the first byte.
     pub(super) header: Duration,
     pub(super) idle: Duration,
-    /// For a byte of an answer to be taken.
+    /// For the client to read a byte of an answer.
     pub(super) write: Duration,
 }
 
-/// How long a client is waited for while the process drains. The default drain lasts 30 s; a
-/// sender on a thin line has pauses of a second or two.
+/// The longest timeout during a drain. The default drain lasts 30 s; a sender on a slow line pauses for
+/// a second or two.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long HTTP/2's last response and its GOAWAY may take to be acknowledged while the process
-/// drains.
+/// The time for HTTP/2 to flush its last answer and to exchange GOAWAY, during a drain.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the client is late with.
+/// What a client did not do in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The rest of a head.
     Head,
     /// A request.
     Idle,
-    /// Reading what it has asked for.
+    /// To read its answer.
     Stalled,
-    /// A request's body, at the end of the process.
+    /// A request's body, during a drain.
     Upload,
+    /// To send requests instead of other frames.
+    Flood,
 }
 
 impl Overdue {
@@ -58,6 +61,7 @@ impl Overdue {
             Self::Idle => ConnectionEnd::IdleTimeout,
             Self::Stalled => ConnectionEnd::WriteTimeout,
             Self::Upload => ConnectionEnd::Closed,
+            Self::Flood => ConnectionEnd::ProtocolError,
         }
     }
 }
@@ -73,9 +77,9 @@ pub(super) struct Phase {
     exchanges: usize,
     /// Requests whose body has not ended.
     uploads: usize,
-    /// Bodies that are wanted and do not come.
+    /// Bodies that are awaited.
     awaited: usize,
-    /// When the last of them began to be waited for.
+    /// Since when the last of them is awaited.
     awaited_since: Instant,
     has_served: bool,
     idle_since: Instant,
@@ -85,9 +89,9 @@ pub(super) struct Phase {
     unblocked_at: Option<Instant>,
     /// Something was written since the last request began.
     has_answered: bool,
-    /// The last request's client takes interim responses (1xx).
+    /// The last request's client accepts interim responses.
     takes_interim: bool,
-    /// When the process began to end.
+    /// When the drain began.
     closing_since: Option<Instant>,
 }
 
@@ -111,7 +115,7 @@ impl Phase {
         }
     }
 
-    /// The client sent bytes. The time is read only if they leave a head open.
+    /// The client sent bytes. The clock is read only if they leave a head open.
     pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) {
         self.framing.read(bytes);
         self.note_head(now);
@@ -133,7 +137,7 @@ impl Phase {
         self.takes_interim = takes_interim;
         if let Framing::Http1(framing) = &mut self.framing {
             framing.begin(body);
-            // What may stand behind it has until then waited for us.
+            // Bytes behind it may have waited for us, not for the client.
             if !framing.is_in_head() {
                 self.head_since = None;
             }
@@ -146,7 +150,7 @@ impl Phase {
         self.idle_since = now;
     }
 
-    /// A request has a body, which may outlast its answer.
+    /// A request has a body, which may end after its answer.
     pub(super) fn begin_upload(&mut self) {
         self.uploads += 1;
     }
@@ -161,13 +165,13 @@ impl Phase {
         self.note_head(|| now);
     }
 
-    /// A body is wanted of which nothing is there.
+    /// A body is awaited of which no byte is there.
     pub(super) fn begin_waiting(&mut self, now: Instant) {
         self.awaited += 1;
         self.awaited_since = now;
     }
 
-    /// It is there, or not wanted any more.
+    /// It has come, or is no longer needed.
     pub(super) fn end_waiting(&mut self) {
         self.awaited -= 1;
     }
@@ -180,17 +184,22 @@ impl Phase {
         }
     }
 
+    /// Counts written bytes.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.framing.sent(bytes);
+    }
+
     /// The socket took none.
     pub(super) fn blocked(&mut self, now: impl FnOnce() -> Instant) {
         self.blocked_since.get_or_insert_with(now);
     }
 
-    /// The process begins to end.
+    /// A drain begins.
     pub(super) fn close(&mut self, now: Instant) {
         self.closing_since.get_or_insert(now);
     }
 
-    /// Since when a stream cannot be held up by the socket that it shares; none if it is now.
+    /// Since when the socket does not block its streams; none if it does.
     pub(super) fn free_since(&self) -> Option<Instant> {
         match self.blocked_since {
             Some(_) => None,
@@ -198,8 +207,7 @@ impl Phase {
         }
     }
 
-    /// Whether a client of HTTP/1.1 waits for the head of its answer, and nothing else is under
-    /// way.
+    /// Whether a client of HTTP/1.1 waits for the head of its answer, and nothing else is in progress.
     pub(super) fn owes_head(&self) -> bool {
         let is_complete = self.exchanges > 0 && self.uploads == 0;
         is_complete && !self.has_answered && self.takes_interim
@@ -218,23 +226,25 @@ impl Phase {
         self.exchanges == 0 && self.uploads == 0
     }
 
-    /// When something that began then is overdue.
-    pub(super) fn deadline(&self, since: Instant, timeouts: Duration) -> Instant {
-        let deadline = since + timeouts;
+    /// The deadline of something that began at `since`.
+    pub(super) fn deadline(&self, since: Instant, timeout: Duration) -> Instant {
+        let deadline = since + timeout;
         match self.closing_since {
             Some(closing) => deadline.min(since.max(closing) + DRAIN_TIMEOUT),
             None => deadline,
         }
     }
 
-    /// What the connection waits for, and until when it may.
+    /// What the connection waits for, and the deadline.
     pub(super) fn due(&self, timeouts: &Timeouts) -> Option<(Instant, Overdue)> {
-        let due = |since, timeouts, overdue| Some((self.deadline(since, timeouts), overdue));
+        if self.framing.is_flooded() {
+            return Some((self.opened, Overdue::Flood));
+        }
+        let due = |since, timeout, overdue| Some((self.deadline(since, timeout), overdue));
         if let Some(since) = self.blocked_since {
             return due(since, timeouts.write, Overdue::Stalled);
         }
-        // An open head of HTTP/2 stops all that the client could send, one of HTTP/1.1 may only be
-        // early.
+        // An open head blocks all of an HTTP/2 client's streams; in HTTP/1.1 it may just be early.
         if let Some(since) = self.head_since
             && (self.is_idle() || !self.framing.is_http1())
         {
@@ -251,12 +261,12 @@ impl Phase {
                 _ => None,
             };
         }
-        let (since, timeouts) = if !self.has_served && self.framing.is_http1() {
+        let (since, timeout) = if !self.has_served && self.framing.is_http1() {
             (self.opened, timeouts.header)
         } else {
             (self.idle_since, timeouts.idle)
         };
-        let mut deadline = since + timeouts;
+        let mut deadline = since + timeout;
         if let Some(closing) = self.closing_since {
             deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + GOAWAY_TIMEOUT));
         }

@@ -1,10 +1,11 @@
-//! The client's socket as hyper sees it, which tells the connection's
-//! [`Phase`](super::phase::Phase) what passes.
+//! The client's socket as hyper sees it. It reports traffic to the connection's
+//! [`Phase`](super::phase::Phase).
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -43,7 +44,9 @@ impl Socket {
                     if 0 < count && count < length {
                         exhausted(&self.stream, Interest::WRITABLE);
                     }
-                    self.activity.phase().wrote(Instant::now);
+                    let mut phase = self.activity.phase();
+                    phase.wrote(Instant::now);
+                    phase.sent(count);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -53,8 +56,8 @@ impl Socket {
     }
 }
 
-/// Less was read or written than could have been: the kernel will say when there is more. With
-/// epoll that saves the call that would say so (tokio's own sockets do the same).
+/// Less was read or written than possible: the kernel reports when there is more. With epoll this
+/// saves a system call (tokio's own sockets do the same).
 fn exhausted(stream: &TcpStream, interest: Interest) {
     if cfg!(target_os = "linux") {
         let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
@@ -125,15 +128,35 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // HTTP/1.0 ends a body by closing: only a reset tells a broken response from a whole one. And
-        // the kernel would keep offering what the client does not read.
+        // HTTP/1.0 ends a body by closing: only a reset tells a cut-off answer from a complete one. It
+        // also drops unread bytes, which the kernel would otherwise keep for long.
         if self.activity.is_broken() {
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-/// The protocol, by the client's first bytes.
+/// How much of an answer the kernel keeps for a client that it has not sent yet. What is on its way is
+/// not counted, so this bounds no line's speed; without it the kernel's buffer grows to megabytes
+/// for each client that does not read, and keeps them after the connection is closed.
+const MOST_UNSENT_BYTES: u32 = 128 << 10;
+
+/// Sets how the kernel treats a client's socket. `unacknowledged` is how long data that the client does
+/// not acknowledge, or has no room for, stays in the kernel, also after the connection is closed. It is
+/// longer than every deadline of ours, so that those decide while the connection is open.
+pub(super) fn prepare(socket: &std::net::TcpStream, unacknowledged: Duration) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(socket);
+        // Old kernels and sandboxes lack these; the connection works all the same.
+        let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT_BYTES);
+        let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
+    }
+    Ok(())
+}
+
+/// A client's protocol.
 pub(super) enum Protocol {
     Http1,
     Http2,
@@ -141,8 +164,8 @@ pub(super) enum Protocol {
 
 const HTTP2_PREFACE_BEGINS: &[u8] = b"PRI";
 
-/// Reads until it is clear what the client speaks: no method of HTTP/1.1 begins like HTTP/2's
-/// preface (RFC 9113, 3.4). None if the client sends nothing.
+/// Reads until the protocol is clear: no method of HTTP/1.1 begins like HTTP/2's preface (RFC 9113,
+/// 3.4). None if the client sends nothing.
 pub(super) async fn find_protocol(socket: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
     use tokio::io::AsyncReadExt as _;
     let mut first = Vec::with_capacity(64);
@@ -157,5 +180,40 @@ pub(super) async fn find_protocol(socket: &mut TcpStream) -> io::Result<Option<(
         if length == HTTP2_PREFACE_BEGINS.len() {
             return Ok(Some((Protocol::Http2, first.into())));
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// How much the kernel takes for a client that reads nothing.
+    fn taken_unread(prepares: bool) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        if prepares {
+            prepare(&socket, Duration::from_secs(120)).unwrap();
+        }
+        socket.set_nonblocking(true).unwrap();
+        let (piece, mut taken) = (vec![0; 64 << 10], 0);
+        // The kernel widens its buffers as it goes: a pause, and it may take more.
+        for _ in 0..20 {
+            while let Ok(count) = socket.write(&piece) {
+                taken += count;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        taken
+    }
+
+    #[test]
+    fn an_unread_answer_takes_little_of_the_kernels_memory() {
+        let (before, after) = (taken_unread(false), taken_unread(true));
+        println!("{before} bytes without, {after} with");
+        assert!(after < 1 << 20 && after < before / 2, "{before} without, {after} with");
     }
 }

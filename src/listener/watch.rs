@@ -1,11 +1,11 @@
-//! The watch beside a connection. It ends the connection when the client has kept it waiting for too
-//! long or has gone away, whether or not hyper polls the socket at the time. hyper does not while
-//! bytes that it has read wait for their turn, and clients decide whether some do.
+//! The watch of a connection: ends it when the client exceeds a deadline or disconnects, whether or
+//! not hyper polls the socket at the time. hyper does not poll it while it has unparsed bytes, and
+//! pipelining lets a client bring that about.
 //!
-//! A client that has gone away and one that has only ended what it sends (a half close) send the
-//! same FIN. A whole request is answered either way. To find out which it is, a client of
-//! HTTP/1.1 whose answer takes long is sent `100 Continue`, which every client must take at any
-//! time (RFC 9110, 15.2): the system of one that has gone away answers that with a reset.
+//! A client that disconnects and one that only shuts down its sending side (a half close) send the
+//! same FIN. A complete request is answered either way. To tell them apart, an HTTP/1.1 client whose
+//! answer takes long is sent `100 Continue`, which every client must accept at any time (RFC 9110,
+//! 15.2): the system of a client that has disconnected answers with a reset.
 
 use std::io;
 use std::pin::Pin;
@@ -32,16 +32,16 @@ pub(super) struct Watch {
     is_retiring: bool,
 }
 
-/// What is to be done with the connection.
+/// What to do with the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// It takes no further requests.
+    /// Accept no further requests.
     Retire,
-    /// It ends, for this reason.
-    End(ConnectionEnd),
+    /// End it, for this reason (a metric label).
+    End(&'static str),
 }
 
-/// The next sign of the client's end: a FIN, then an error.
+/// The next sign that the client disconnects: a FIN, then an error.
 type Sign = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The client sends no more.
@@ -51,10 +51,10 @@ struct HalfClose {
     timer: Deadline,
 }
 
-/// How long after its FIN a client is first probed.
+/// The time from a FIN to the first probe.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// As often as that the system probes a client that has sent its FIN, whatever it speaks.
+/// The interval of TCP keep-alive after a FIN, for every protocol.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -73,7 +73,7 @@ impl Watch {
         }
     }
 
-    /// To be polled after the connection, in its task.
+    /// Must be polled after the connection, in its task.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         self.activity.watched_by(cx.waker());
         if self.poll_gone(cx).is_ready() {
@@ -99,7 +99,7 @@ impl Watch {
             && (is_idle || !self.is_retiring)
             && self.timer.is_past(deadline, cx)
         {
-            // Streams that cannot be reset any more hold up no others, but end with them.
+            // Streams that can no longer be reset do not block others, and end with the last of them.
             if is_idle {
                 self.activity.break_off();
                 return Poll::Ready(Action::End(Overdue::Stalled.end()));
@@ -111,17 +111,17 @@ impl Watch {
         if !self.timer.is_past(deadline, cx) {
             return Poll::Pending;
         }
-        if matches!(overdue, Overdue::Stalled | Overdue::Upload) {
+        if matches!(overdue, Overdue::Stalled | Overdue::Upload | Overdue::Flood) {
             self.activity.break_off();
         }
         Poll::Ready(Action::End(overdue.end()))
     }
 
-    /// Ready if the client has gone away.
+    /// Ready if the client has disconnected.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.half_close.is_none() {
             ready!(self.sign.as_mut().poll(cx));
-            // An error that came with it is found by this one.
+            // Finds an error that came with it, too.
             self.sign = sign(&self.stream, Interest::ERROR);
             self.half_close = Some(HalfClose::begin(&self.stream));
         }
@@ -137,7 +137,7 @@ impl Watch {
         half_close.next_probe = Instant::now() + half_close.interval;
         half_close.interval *= 2;
         half_close.timer.is_past(half_close.next_probe, cx);
-        // Nothing of an answer is under way, so it fits in as a whole.
+        // No part of an answer has been sent, so the probe cannot interrupt one.
         match self.stream.try_write(PROBE) {
             Ok(count) if count == PROBE.len() => Poll::Pending,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -158,8 +158,8 @@ impl HalfClose {
     }
 }
 
-/// Waits for something to happen to the socket. Being readable does not do for a FIN: that it is
-/// while pipelined bytes wait.
+/// Waits for an event of the socket. Readability does not show a FIN: the socket is also readable while
+/// pipelined bytes wait.
 fn sign(stream: &Arc<TcpStream>, interest: Interest) -> Sign {
     let stream = Arc::clone(stream);
     Box::pin(async move {
@@ -167,7 +167,7 @@ fn sign(stream: &Arc<TcpStream>, interest: Interest) -> Sign {
     })
 }
 
-/// The peer's FIN is in `PRIORITY`, of which the sockets are not asked for anything else.
+/// A FIN is reported as `PRIORITY`, which is used for nothing else.
 #[cfg(target_os = "linux")]
 fn fin_or_error() -> Interest {
     Interest::PRIORITY | Interest::ERROR

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{self, Surroundings};
+use super::socket::prepare;
 use crate::config::ListenConfig;
 use crate::pipeline::Pipeline;
 use crate::record::AccessLog;
@@ -44,7 +45,7 @@ struct Open {
     _permit: OwnedSemaphorePermit,
 }
 
-/// How often lines that do not fill a batch are handed to the log.
+/// How often incomplete batches of lines are handed to the log.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Workers {
@@ -66,7 +67,7 @@ impl Workers {
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                     let log = surroundings.pipeline.access_log.clone();
                     runtime.block_on(work(receiver, Arc::new(surroundings), killed));
-                    // Requests that are cut off end here, and have their lines too.
+                    // Requests that are cut off end here, and are logged as well.
                     drop(runtime);
                     if let Some(mut log) = log {
                         log.flush();
@@ -91,13 +92,12 @@ impl Workers {
         self.metrics.connections.increment(1.0);
         self.metrics.connections_accepted.increment(1);
         let open = Open { counter, metrics: Arc::clone(&self.metrics), _permit: permit };
-        // A worker ends only when the process does.
+        // Workers run until the process ends.
         let _ = worker.connections.send(Handed { socket, peer, open });
     }
 
-    /// Ends all connections: idle ones immediately, busy ones after their requests. What is left at
-    /// the timeout, or when `hurry` completes, is cut off. Returns whether nothing had to be cut
-    /// off.
+    /// Ends all connections: idle ones immediately, busy ones after their requests, the rest after
+    /// `drain_timeout` or when `hurry` completes. Returns whether none had to be cut off.
     pub async fn drain(self, drain_timeout: Duration, hurry: impl Future) -> bool {
         self.closing.cancel();
         let threads = self.all.into_iter().map(|worker| {
@@ -136,8 +136,9 @@ async fn work(
         let around = Arc::clone(&around);
         connections.spawn(async move {
             let Handed { socket, peer, open } = connection;
-            let socket =
-                socket.set_nodelay(true).and_then(|()| tokio::net::TcpStream::from_std(socket));
+            let ListenConfig { idle_timeout, write_timeout, .. } = around.config;
+            let socket = prepare(&socket, idle_timeout + write_timeout)
+                .and_then(|()| tokio::net::TcpStream::from_std(socket));
             if let Ok(socket) = socket {
                 let why = connection::serve(socket, peer, &around).await;
                 open.metrics.connection_ended(why);

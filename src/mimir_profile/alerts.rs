@@ -1,11 +1,11 @@
-//! Where alerts go.
+//! Whether alerts reach an Alertmanager.
 
 use super::{Finding, Profile};
 
 const URLS: [&str; 2] =
     ["limits.ruler_alertmanager_client_config.alertmanager_url", "ruler.alertmanager_url"];
 
-/// Rules without an Alertmanager: they are evaluated, they fire, and nobody is told.
+/// Rules without an Alertmanager: they are evaluated and fire, and no one is notified.
 pub(super) fn nowhere(profile: &Profile) -> Vec<Finding> {
     let ruler = profile.get("ruler").map_or(&[][..], |ruler| ruler.entries());
     let has_rules = profile.assumptions.ours.is_some_and(|ours| ours.rules)
@@ -16,7 +16,7 @@ pub(super) fn nowhere(profile: &Profile) -> Vec<Finding> {
     if !has_rules || is_told || !runs {
         return Vec::new();
     }
-    let wrong = "is missing, so rules fire and nobody is told";
+    let wrong = "is missing, so rules fire and no one is notified";
     let right = "the address of an Alertmanager, or of this Mimir's own behind target: \
                  all,alertmanager: http://127.0.0.1:8080/alertmanager";
     vec![profile.warning("alerts-nowhere", URLS[0], wrong, right)]

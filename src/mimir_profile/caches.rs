@@ -1,4 +1,4 @@
-//! The caches: Redis until 2.17, memcached before and after.
+//! Caches: Redis until 2.17, memcached in every version.
 
 use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
@@ -44,7 +44,7 @@ pub(super) fn redis(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// `host:port`, several with commas, each with a way of looking it up before it if need be.
+/// A comma-separated list of `host:port`, each with an optional prefix for service discovery.
 pub(super) fn addresses(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for cache in written(profile) {
@@ -67,7 +67,7 @@ pub(super) fn addresses(profile: &Profile) -> Vec<Finding> {
             findings.push(profile.error("cache-address", &key, wrong, right));
             continue;
         };
-        // Mimir passes over empty ones, and a path is a socket.
+        // Mimir ignores empty entries, and a path is a socket.
         let of_network = |address: &&str| !address.is_empty() && !address.starts_with('/');
         for address in text.split(',').map(str::trim).filter(of_network) {
             let (way, host) = address.split_once('+').unwrap_or(("", address));
@@ -85,7 +85,7 @@ pub(super) fn addresses(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// A cache that is described and not switched on.
+/// A cache that is configured but not selected.
 pub(super) fn unused(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for cache in written(profile) {
@@ -93,11 +93,11 @@ pub(super) fn unused(profile: &Profile) -> Vec<Finding> {
             .into_iter()
             .find(|backend| profile.get(&format!("{cache}.{backend}")).is_some());
         if let Some(described) = described.filter(|_| {
-            // The index cache is in the memory of each instance unless more is said.
+            // By default the index cache is in memory.
             matches!(backend(profile, cache), "" | "inmemory")
         }) {
             let (key, right) = (format!("{cache}.backend"), format!("set it to {described}"));
-            let wrong = format!("does not say {described}, so the block below it is not used");
+            let wrong = format!("does not select {described}, so the block below it is not used");
             findings.push(profile.warning("cache-unused", &key, &wrong, &right));
         }
     }

@@ -7,13 +7,13 @@ use crate::yaml::{Entry, Kind, Node, Repeated};
 #[derive(Debug)]
 pub(super) struct Document {
     root: Option<Node>,
-    /// What Mimir would not take of the text, or not read, whatever it says.
+    /// Problems of the YAML itself, such as repeated keys.
     faults: Vec<Finding>,
 }
 
 impl Document {
     pub(super) fn read(text: &str) -> Result<Self, Finding> {
-        // Only comments, or nothing at all: Mimir then takes its defaults.
+        // Only comments, or nothing: Mimir uses its defaults.
         let is_bare = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if text.lines().all(is_bare) {
             return Ok(Self { root: None, faults: Vec::new() });
@@ -26,9 +26,8 @@ impl Document {
             return Ok(Self { root: None, faults: Vec::new() });
         };
         let repeated = |Repeated { entry, path, first }: Repeated<'_>| {
-            let wrong =
-                format!("stands a second time, first on line {first}: Mimir does not start");
-            let right = "write the key once, with all that belongs to it".to_owned();
+            let wrong = format!("is repeated, first on line {first}: Mimir does not start");
+            let right = "write the key once, with all of its values".to_owned();
             Finding { key: path, right, ..unreadable(entry.line, wrong) }
         };
         let mut faults: Vec<_> = root.repeated().into_iter().map(repeated).collect();
@@ -48,7 +47,7 @@ impl Document {
         }
     }
 
-    /// What Mimir would not take of the text, or not read.
+    /// Problems of the YAML itself, such as repeated keys.
     pub(super) fn faults(&self) -> &[Finding] {
         &self.faults
     }
@@ -73,7 +72,7 @@ impl Document {
         self.root.as_ref().map_or(&[], Node::entries)
     }
 
-    /// Whether any scalar is so.
+    /// Whether any scalar satisfies `wanted`.
     pub(super) fn any_text(&self, wanted: &dyn Fn(&str) -> bool) -> bool {
         self.root.as_ref().is_some_and(|root| root.any_text(wanted))
     }
@@ -86,12 +85,12 @@ fn unreadable(line: u64, wrong: String) -> Finding {
         key: String::new(),
         line,
         wrong,
-        right: "a map of Mimir's blocks is wanted".to_owned(),
+        right: "it should be a map of Mimir's blocks".to_owned(),
     }
 }
 
 impl Node {
-    /// A scalar as a switch, by the words that Mimir's YAML takes.
+    /// A scalar as a boolean, in the spellings that Mimir's YAML accepts.
     pub(super) fn switch(&self) -> Option<bool> {
         match self.text()?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),

@@ -1,9 +1,9 @@
 //! Variables in a configuration, as Mimir expands them with `-config.expand-env=true`: `$NAME`,
-//! `${NAME}` and `${NAME:default}`, everywhere in the text, comments included, and without line
-//! breaks in what comes in.
+//! `${NAME}` and `${NAME:default}`, everywhere in the text, comments included; line breaks are removed
+//! from the values.
 //!
-//! Without the values (a check on somebody's desk) a variable without a default stands for an unknown
-//! text. It becomes `⟦NAME⟧`, which no YAML syntax ends, so that `{host: ${HOST}}` can still be read
+//! Without the values (a check away from the machine) a variable without a default stands for an
+//! unknown text. It becomes `⟦NAME⟧`, which no YAML syntax ends, so that `{host: ${HOST}}` can still be read
 //! and two keys that differ only by a variable's value are not taken for equal.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::finding::{Finding, Severity};
 /// Where the values come from.
 #[derive(Clone, Debug, Default)]
 pub enum Variables {
-    /// Nowhere: defaults hold, the rest is unknown.
+    /// Nowhere: defaults apply, the rest is unknown.
     #[default]
     Unknown,
     /// From these; one that is missing is empty, as it is for Mimir.
@@ -85,18 +85,18 @@ fn token(after: &str) -> (Token<'_>, usize) {
     }
 }
 
-/// Whether a text holds a value that is not known.
+/// Whether a text contains an unknown value.
 pub(super) fn is_unknown(text: &str) -> bool {
     text.contains(OPEN)
 }
 
-/// Unknown values as the file has them.
+/// Unknown values as written in the file.
 pub(super) fn as_written(text: &str) -> String {
     text.replace(OPEN, "${").replace(CLOSE, "}")
 }
 
-/// `${NAME:-default}` is the shell's way; here the default is then `-default`. Its other ways, such as
-/// `${NAME:?message}` and `${NAME-default}`, are no more Mimir's.
+/// `${NAME:-default}` is shell syntax; for Mimir the default is then `-default`. Other shell forms, such
+/// as `${NAME:?message}` and `${NAME-default}`, are not Mimir's either.
 pub(super) fn shell_defaults(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, number) in text.lines().zip(1..) {
@@ -117,7 +117,7 @@ pub(super) fn shell_defaults(text: &str) -> Vec<Finding> {
     findings
 }
 
-/// What a reference in the shell's way comes to, and what was meant.
+/// What a reference in shell syntax means to Mimir, and what was intended.
 fn of_the_shell(reference: &str) -> Option<(String, String)> {
     let Some((name, default)) = reference.split_once(':') else {
         let end = reference.find(['-', '?', '+', '='])?;
@@ -126,7 +126,7 @@ fn of_the_shell(reference: &str) -> Option<(String, String)> {
         return Some((wrong, format!("write ${{{}:{meant}}}", &reference[..end])));
     };
     let sign = default.chars().next().filter(|sign| "-?+=".contains(*sign))?;
-    // No limit is often -1.
+    // -1 is a common value for "no limit".
     if default == "-1" {
         return None;
     }

@@ -1,27 +1,27 @@
-//! One thing that is wrong with a profile.
+//! A finding: one problem in a configuration.
 
 use std::fmt;
 
-/// How sure it is that something breaks.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It works until something happens, or may be meant.
+    /// It works until something fails, or it may be intended.
     Warning,
     /// Mimir refuses it, loses data by it or mixes tenants.
     Error,
 }
 
-/// One thing that is wrong with a profile.
+/// One problem in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The name of the trap, which stays the same from version to version.
+    /// The name of the check, stable across versions.
     pub check: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// The dotted key; empty if it is of the whole file.
+    /// The dotted key; empty if it concerns the whole file.
     pub key: String,
-    /// The line of the key, or of the innermost block that is there when the key is missing; 0 if
-    /// there is none.
+    /// The line of the key or, if the key is missing, of the innermost block that is there; 0 if there
+    /// is none.
     pub line: u64,
     /// What is wrong.
     pub wrong: String,

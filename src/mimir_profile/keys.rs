@@ -1,4 +1,4 @@
-//! Keys that Mimir does not know: it does not start with them.
+//! Unknown keys: Mimir does not start with them.
 
 use super::ring_addresses::OF_THE_RING;
 use super::rings::written;
@@ -110,7 +110,7 @@ pub(super) fn unknown(profile: &Profile) -> Vec<Finding> {
         findings.extend(unknown_in(profile, ring.path, &ring.keys()));
         findings.extend(unknown_in_store(profile, ring.path));
     }
-    // A ring of partitions, and a store that is of no ring.
+    // The partition ring, and the store of the HA tracker, which has no ring.
     findings.extend(unknown_in(profile, "ingester.partition_ring", &PARTITION_RING));
     for path in ["ingester.partition_ring", "distributor.ha_tracker"] {
         findings.extend(unknown_in_store(profile, path));
@@ -125,7 +125,7 @@ fn unknown_in_store(profile: &Profile, path: &str) -> Vec<Finding> {
 
 fn unknown_in(profile: &Profile, block: &str, known: &[&str]) -> Vec<Finding> {
     let entries = profile.get(block).map_or(&[][..], |node| node.entries());
-    // What belongs to the ring and is put deeper has a check of its own.
+    // Keys of the ring that are nested too deep have their own check.
     let is_misplaced =
         |entry: &Entry| block.contains("kvstore") && OF_THE_RING.contains(&entry.key.as_str());
     let unknown =
@@ -138,9 +138,9 @@ fn unknown_in(profile: &Profile, block: &str, known: &[&str]) -> Vec<Finding> {
 fn finding(profile: &Profile, key: &str, name: &str, known: &[&str]) -> Finding {
     let right = match nearest(name, known.iter().copied()) {
         Some(known) => format!("did you mean {known}?"),
-        None if CONSUL.contains(&name) => "it belongs into kvstore.consul".to_owned(),
-        None if KVSTORE.contains(&name) => "it belongs into kvstore".to_owned(),
+        None if CONSUL.contains(&name) => "it belongs in kvstore.consul".to_owned(),
+        None if KVSTORE.contains(&name) => "it belongs in kvstore".to_owned(),
         None => "leave it out, or see where it belongs".to_owned(),
     };
-    profile.error("unknown-key", key, "is no key of Mimir's: it does not start", &right)
+    profile.error("unknown-key", key, "is not a key of Mimir: it does not start", &right)
 }

@@ -1,4 +1,5 @@
-//! Who is asked for samples of which age: ingesters for new ones, store-gateways for old ones.
+//! Which component is queried for samples of which age: ingesters for recent ones, store-gateways for
+//! old ones.
 
 use super::{Finding, Profile, values};
 use crate::mimir::ruler::PromDuration;
@@ -28,19 +29,19 @@ fn duration(profile: &Profile, (key, default): (&str, PromDuration)) -> Option<P
     }
 }
 
-/// Ingesters keep what came late until its block is shipped, and are asked only for what is newer
+/// Ingesters keep late samples until their block is shipped, but are queried only for samples newer
 /// than `query_ingesters_within`.
 pub(super) fn unseen(profile: &Profile) -> Vec<Finding> {
     let window = "limits.out_of_order_time_window";
     let late = profile.get(window).and_then(|node| node.text()?.parse::<PromDuration>().ok());
     let Some(late) = late else { return Vec::new() };
-    // By 0 they are asked for everything.
+    // 0 means that they are queried for everything.
     let asked = duration(profile, WITHIN).filter(|asked| !asked.is_zero());
     if asked.is_none_or(|asked| asked >= late) {
         return Vec::new();
     }
-    let wrong = "is longer than limits.query_ingesters_within (13h by default), so what comes late \
-                 is not found until its block is shipped, hours later";
+    let wrong = "is longer than limits.query_ingesters_within (13h by default), so late \
+                 samples are not found until their block is shipped, hours later";
     let right = "set limits.query_ingesters_within to the window and some hours";
     vec![profile.warning("late-samples-unseen", window, wrong, right)]
 }

@@ -1,4 +1,4 @@
-//! Who can reach Mimir past us. It believes every X-Scope-OrgID that it is sent.
+//! Whether Mimir can be reached without the proxy. It trusts every X-Scope-OrgID that it gets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ pub(super) fn public(profile: &Profile) -> Vec<Finding> {
     let (http, grpc) = ("server.http_listen_address", "server.grpc_listen_address");
     let (of_http, of_grpc) = (listener(profile, http), listener(profile, grpc));
     match (of_http, of_grpc) {
-        // One mistake, mostly, and one finding.
+        // Usually one mistake, so one finding.
         (Some(mut both), Some(grpc)) if (both.check, &both.wrong) == (grpc.check, &grpc.wrong) => {
             both.wrong += ", and so is server.grpc_listen_address";
             vec![both]
@@ -18,14 +18,13 @@ pub(super) fn public(profile: &Profile) -> Vec<Finding> {
 }
 
 fn listener(profile: &Profile, key: &str) -> Option<Finding> {
-    // An empty one that stands there, perhaps as a variable's default, was written by somebody who
-    // knows what it means.
+    // An empty value that is written out, perhaps as a variable's default, is intended.
     let written = match profile.get(key) {
         None => "",
         Some(node) => node.text().filter(|text| !text.is_empty())?,
     };
     if written.starts_with('[') {
-        let wrong = "has brackets, which Mimir puts around it itself: it does not start";
+        let wrong = "has brackets, which Mimir adds itself: it does not start";
         return Some(profile.error(
             "listen-address",
             key,
@@ -35,7 +34,7 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
     }
     let (check, right) = (
         "public-listener",
-        "an address of a private network; whoever reaches Mimir itself is every tenant",
+        "an address of a private network: who reaches Mimir directly can act as any tenant",
     );
     let address = written.parse::<IpAddr>().ok();
     let is_everywhere =
@@ -51,7 +50,7 @@ fn listener(profile: &Profile, key: &str) -> Option<Finding> {
         }
         // On Fly a machine's own addresses are private; but the private network is IPv6.
         if address == Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
-            let wrong = "is IPv4 only, and Fly's private network is IPv6: nobody reaches it";
+            let wrong = "is IPv4 only, and Fly's private network is IPv6: no machine reaches it";
             return Some(profile.error(check, key, wrong, "'::' there, which is IPv4 too"));
         }
         return None;

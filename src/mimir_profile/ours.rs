@@ -1,5 +1,5 @@
-//! Mimir's own limits against ours, where our configuration is given: what we let through and Mimir
-//! then refuses, or the other way round.
+//! Mimir's limits against the proxy's, where its configuration is given: requests that one of them
+//! accepts and the other refuses.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use super::{Finding, Profile, values};
 use crate::config::Config;
 use crate::yaml::Node;
 
-/// What of our own configuration has a counterpart in Mimir's.
+/// The settings of the proxy that have a counterpart in Mimir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ours {
     /// How many organisations one read may name, 1 if `tenancy.federation` is off.
     pub federation: usize,
-    /// Whether we bring rules (`rules.enabled`).
+    /// `rules.enabled`.
     pub rules: bool,
     /// `limits.body_timeout`.
     pub body_timeout: Duration,
@@ -41,7 +41,7 @@ const READ: (&str, Duration) = ("server.http_server_read_timeout", Duration::fro
 const WRITE: (&str, Duration) = ("server.http_server_write_timeout", Duration::from_secs(120));
 const QUERY: (&str, Duration) = ("querier.timeout", Duration::from_secs(120));
 
-/// A duration as Mimir takes it; none if it is off (0) or not known.
+/// A duration as Mimir reads it; none if it is off (0) or not known.
 fn time(profile: &Profile, (key, default): (&str, Duration)) -> Option<Duration> {
     let time = match profile.get(key) {
         None => default,
@@ -65,8 +65,8 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
         );
         findings.push(profile.warning(check, READ.0, &wrong, right));
     }
-    // Go counts the time for the answer from the end of the request's head on, the body's way up
-    // included: seen, a body that took longer got an empty answer.
+    // Go counts the write timeout from the end of the request's head, so it includes the upload. Seen:
+    // a body that took longer got an empty answer.
     if let Some(write) = time(profile, WRITE).filter(|write| *write < ours.body_timeout) {
         let wrong = format!(
             "is {write:?}, counted from a request's head, and our limits.body_timeout {:?}: a slower \
@@ -78,8 +78,8 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
     }
     if let Some(query) = time(profile, QUERY).filter(|query| *query >= ours.response_timeout) {
         let wrong = format!(
-            "is {query:?}, and our upstream.response_timeout {:?}: we give up on queries (504) that \
-             Mimir goes on with",
+            "is {query:?}, and our upstream.response_timeout {:?}: the proxy ends queries (504) \
+             that Mimir continues",
             ours.response_timeout
         );
         let right = "make it shorter than upstream.response_timeout, or that one longer";
@@ -88,7 +88,7 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// Mimir does not start if a query may take longer than its answer (seen).
+/// Mimir does not start if a query may take longer than its answer (seen with 3.1).
 pub(super) fn queries(profile: &Profile) -> Vec<Finding> {
     let times = (time(profile, QUERY), time(profile, WRITE));
     let (Some(query), Some(write)) = times else { return Vec::new() };
@@ -116,8 +116,8 @@ pub(super) fn sizes(profile: &Profile) -> Vec<Finding> {
         let theirs = u64::try_from(theirs).ok()?;
         (theirs < ours).then(|| {
             let wrong = format!(
-                "is {theirs} bytes, uncompressed, and our {name} {ours}: what is larger is carried \
-                 there and refused, and senders drop it"
+                "is {theirs} bytes, uncompressed, and our {name} {ours}: larger bodies are sent \
+                 there and refused, and senders drop them"
             );
             let right = format!("at least as much as {name}, or that one less");
             profile.warning("size-mismatch", key, &wrong, &right)

@@ -1,4 +1,4 @@
-//! Copies against instances, where their number is told (`--mimir-instances`).
+//! Replication factors against the number of instances (`--mimir-instances`).
 
 use super::{Finding, Profile};
 
@@ -21,7 +21,7 @@ pub(super) fn against_instances(profile: &Profile) -> Vec<Finding> {
             let right = format!("at most {instances}, or more instances");
             findings.push(profile.error(check, key, &wrong, &right));
         } else if quorum == instances && instances > 1 {
-            let wrong = format!("is {copies}: with {instances} instances none may be away");
+            let wrong = format!("is {copies}: with {instances} instances none may fail");
             let right = "3 with three instances; with two, 1 costs no more availability";
             findings.push(profile.warning(check, key, &wrong, right));
         } else if copies == 1 && instances > 1 {

@@ -1,4 +1,4 @@
-//! Under which keys of Consul the rings are kept.
+//! The keys in Consul under which rings are kept.
 
 use super::expansion::is_unknown;
 use super::rings::{Ring, used, written};
@@ -8,8 +8,8 @@ fn kept_at(ring: &Ring, profile: &Profile) -> String {
     format!("{}{}", ring.prefix(profile).unwrap_or(ring.default_prefix), ring.name)
 }
 
-/// Two rings at one key are one ring: rulers then appear as ingesters and get samples. Ingester and
-/// ruler have the same name, so one prefix for all rings does it. (Seen on a real Consul.)
+/// Two rings at one key are one ring: rulers then appear as ingesters and get samples. The rings of
+/// ingester and ruler have the same name, so one prefix for all rings is enough. (Seen on Consul.)
 pub(super) fn shared(profile: &Profile) -> Vec<Finding> {
     let rings: Vec<&Ring> = used(profile).filter(|ring| ring.is_on_consul(profile)).collect();
     let mut findings = Vec::new();
@@ -18,14 +18,14 @@ pub(super) fn shared(profile: &Profile) -> Vec<Finding> {
         let Some(other) = rings[..at].iter().find(|other| kept_at(other, profile) == key) else {
             continue;
         };
-        let wrong = format!("keeps this ring at {key}, where {} is kept too", other.path);
+        let wrong = format!("keeps this ring at {key}, where {} is kept as well", other.path);
         let right = "give it a prefix of its own, such as ${CONSUL_PREFIX}/rulers/";
         findings.push(profile.error("ring-key-shared", &ring.key("kvstore.prefix"), &wrong, right));
     }
     findings
 }
 
-/// The ring's name is put right behind the prefix.
+/// The ring's name directly follows the prefix.
 pub(super) fn without_slash(profile: &Profile) -> Vec<Finding> {
     let on_consul = written(profile).filter(|ring| ring.is_on_consul(profile));
     on_consul
@@ -53,7 +53,7 @@ pub(super) fn outside_of_the_token(profile: &Profile) -> Vec<Finding> {
         })
         .map(|ring| {
             let wrong = format!(
-                "is missing, and the default '{}' may be outside of what the token may write",
+                "is missing, and the default '{}' may be outside of what the token can write",
                 ring.default_prefix
             );
             let right =

@@ -1,4 +1,4 @@
-//! Which rings there are, and where each is kept.
+//! The hash rings, and the store of each.
 
 use super::expansion::is_unknown;
 use super::{Finding, MimirVersion, Profile};
@@ -169,12 +169,12 @@ impl Ring {
     }
 }
 
-/// Every ring that stands in the file, used or not.
+/// Every ring in the file, used or not.
 pub(super) fn written(profile: &Profile) -> impl Iterator<Item = &'static Ring> {
     RINGS.iter().filter(|ring| profile.get(ring.path).is_some())
 }
 
-/// Every ring that the Mimirs use.
+/// Every ring that Mimir uses.
 pub(super) fn used(profile: &Profile) -> impl Iterator<Item = &'static Ring> {
     RINGS.iter().filter(|ring| (ring.is_used)(profile))
 }
@@ -185,7 +185,7 @@ pub(super) fn unknown_to_the_version(profile: &Profile) -> Vec<Finding> {
     if profile.get(key).is_none() || profile.assumptions.mimir >= WITH_QUERIERS {
         return Vec::new();
     }
-    let wrong = "is no key of this Mimir's: it does not start";
+    let wrong = "is not a key of this Mimir: it does not start";
     vec![profile.error("ring-too-new", key, wrong, "leave it out: it came with 3.1")]
 }
 
@@ -202,7 +202,7 @@ pub(super) fn unknown_store(profile: &Profile) -> Vec<Finding> {
     written(profile)
         .filter_map(|ring| {
             let store = ring.store(profile).filter(|store| !is_unknown(store))?;
-            let wrong = "is no store of Mimir's: it does not start";
+            let wrong = "is not a store of Mimir: it does not start";
             let right = format!("one of {}", STORES.join(", "));
             let key = ring.key("kvstore.store");
             let is_known = STORES.contains(&store);
@@ -235,7 +235,7 @@ pub(super) fn alone(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// A ring that nobody speaks of stays on memberlist. Without `join_members` each instance is then
+/// A ring that is not configured stays on memberlist. Without `join_members` each instance is then
 /// alone in it: every compactor compacts everything, every ruler evaluates everything.
 pub(super) fn on_the_default_store(profile: &Profile) -> Vec<Finding> {
     let any_on_consul = used(profile).any(|ring| ring.is_on_consul(profile));
@@ -252,8 +252,8 @@ pub(super) fn on_the_default_store(profile: &Profile) -> Vec<Finding> {
         .collect()
 }
 
-/// Memberlist asked for beside Consul: two ways of finding each other, of which one does not work
-/// where instances cannot reach each other by the address that they see.
+/// Memberlist beside Consul: two kinds of discovery, of which memberlist does not work where instances
+/// cannot reach each other by the address that they detect.
 pub(super) fn memberlist_beside_consul(profile: &Profile) -> Vec<Finding> {
     if !used(profile).any(|ring| ring.is_on_consul(profile)) {
         return Vec::new();
@@ -267,14 +267,14 @@ pub(super) fn memberlist_beside_consul(profile: &Profile) -> Vec<Finding> {
         })
         .collect();
     if joins(profile) && findings.is_empty() {
-        let wrong = "asks for memberlist while rings are on Consul";
+        let wrong = "configures memberlist while rings are on Consul";
         let right = "leave it out: no ring needs it then";
         findings.push(profile.warning(check, "memberlist.join_members", wrong, right));
     }
     findings
 }
 
-/// `FLY_CONSUL_URL` holds token, host and prefix in one; Mimir wants them apart.
+/// `FLY_CONSUL_URL` holds token, host and prefix in one; Mimir needs them separate.
 pub(super) fn consul_host(profile: &Profile) -> Vec<Finding> {
     let on_consul = written(profile).filter(|ring| ring.is_on_consul(profile));
     on_consul

@@ -1,10 +1,10 @@
-//! What a machine leaves behind when it goes.
+//! What an instance leaves in the rings when it stops.
 
 use super::{Finding, Profile};
 
-/// An instance that does not take its leave stays in the ring as unhealthy. Writes that fall on it
-/// fail on one replica until somebody forgets it by hand; with stable names and disks that come back
-/// it is meant.
+/// An instance that does not unregister stays in the ring as unhealthy. Writes to it fail on one
+/// replica until an operator forgets it by hand. With stable names and persistent disks this is
+/// intended.
 pub(super) fn graceful_leave(profile: &Profile) -> Vec<Finding> {
     let rings = ["ingester.ring", "store_gateway.sharding_ring"];
     let keys = rings.map(|ring| format!("{ring}.unregister_on_shutdown"));

@@ -1,4 +1,4 @@
-//! Where blocks, rules and Alertmanager's state are kept.
+//! The object stores of blocks, rules and the Alertmanager's state.
 //!
 //! Each of the three stores takes from `common.storage` what it does not say itself, key by key.
 
@@ -49,7 +49,7 @@ impl Store {
     }
 }
 
-/// The client wants a host and, if need be, a port.
+/// The client takes a host and an optional port.
 pub(super) fn s3_endpoint(profile: &Profile) -> Vec<Finding> {
     s3_stores(profile)
         .filter_map(|store| {
@@ -70,7 +70,7 @@ pub(super) fn s3_endpoint(profile: &Profile) -> Vec<Finding> {
         .collect()
 }
 
-/// What R2 wants otherwise than S3.
+/// Where R2 differs from S3.
 pub(super) fn r2(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for store in s3_stores(profile).filter(|store| store.is_r2(profile)) {
@@ -93,7 +93,7 @@ pub(super) fn r2(profile: &Profile) -> Vec<Finding> {
         }
         if store.text(profile, "s3.region").is_none() {
             let key = store.beside_endpoint(profile, "region");
-            let wrong = "is missing, so the client asks R2 for it and guesses";
+            let wrong = "is missing, so the client has to find it out";
             findings.push(profile.warning("r2-region", &key, wrong, "set it to auto"));
         }
     }
@@ -104,8 +104,7 @@ pub(super) fn r2(profile: &Profile) -> Vec<Finding> {
 pub(super) fn shared_by_two(profile: &Profile) -> Vec<Finding> {
     let place = |store: &Store| {
         let bucket = store.text(profile, "s3.bucket_name")?;
-        // A prefix is never inherited from one of the others, but may be common.
-        // common.storage has no such key.
+        // common.storage has no prefix to inherit.
         let own = profile.text(&format!("{}.storage_prefix", store.path));
         Some((bucket, own.unwrap_or_default()))
     };
@@ -141,7 +140,7 @@ pub(super) fn storage_prefix(profile: &Profile) -> Vec<Finding> {
         .collect()
 }
 
-/// Blocks in the object store, and something else on the machine's own disk.
+/// Blocks in an object store, but rules or the Alertmanager's state on the local disk.
 pub(super) fn on_this_disk(profile: &Profile) -> Vec<Finding> {
     if BLOCKS.backend(profile) != Some("s3") {
         return Vec::new();

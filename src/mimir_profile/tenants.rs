@@ -1,4 +1,4 @@
-//! What keeps tenants apart.
+//! Isolation between tenants.
 
 use super::{Finding, Profile};
 use crate::yaml::Node;
@@ -6,7 +6,7 @@ use crate::yaml::Node;
 pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
     let mut findings = Vec::new();
     if profile.is("multitenancy_enabled", false) {
-        let wrong = "is off, so Mimir ignores X-Scope-OrgID and everybody sees everything";
+        let wrong = "is off, so Mimir ignores X-Scope-OrgID and every tenant sees all data";
         let key = "multitenancy_enabled";
         findings.push(profile.error("multitenancy-off", key, wrong, "leave it on"));
     }
@@ -19,7 +19,7 @@ pub(super) fn checks(profile: &Profile) -> Vec<Finding> {
     for key in ["limits.ruler_max_rules_per_rule_group", "limits.ruler_max_rule_groups_per_tenant"]
     {
         if profile.get(key).and_then(Node::number) == Some(0) {
-            let wrong = "is 0, so one tenant may keep all rulers busy";
+            let wrong = "is 0, so one tenant can overload all rulers";
             let right = "a limit; Mimir's own are 20 rules a group and 70 groups";
             findings.push(profile.warning("ruler-unlimited", key, wrong, right));
         }
@@ -36,7 +36,8 @@ fn federation(profile: &Profile, ours: usize) -> Option<Finding> {
     match (ours > 1, theirs) {
         (true, false) => Some(profile.error(check, key, wrong, "set both to the same")),
         (false, true) => {
-            let wrong = "is on while our tenancy.federation is off: nobody can use it through us";
+            let wrong =
+                "is on while our tenancy.federation is off: it cannot be used through the proxy";
             Some(profile.warning(check, key, wrong, "set both to the same"))
         }
         (true, true) => {

@@ -309,7 +309,7 @@ fn values_of_variables_are_judged_when_they_are_known() {
     assert_eq!(
         findings[0].to_string(),
         "line 2: error: multitenancy_enabled: is off, so Mimir \
-        ignores X-Scope-OrgID and everybody sees everything; leave it on [multitenancy-off]"
+        ignores X-Scope-OrgID and every tenant sees all data; leave it on [multitenancy-off]"
     );
 }
 
@@ -427,6 +427,39 @@ fn a_value_that_mimir_cannot_read_is_an_error_where_it_is_compared() {
     ] {
         assert!(found(right).iter().all(|(check, _)| *check != "unreadable-value"), "{right}");
     }
+}
+
+#[test]
+fn a_target_or_backend_that_mimir_does_not_know_is_an_error() {
+    for (text, key) in [
+        ("target: al\n", "target"),
+        ("target: all,alertmanger\n", "target"),
+        ("target: all, alertmanager\n", "target"),
+        ("target: [all]\n", "target"),
+        ("target: server\n", "target"),
+        ("target: flusher\n", "target"),
+        ("common: {storage: {backend: minio}}\n", "common.storage.backend"),
+        ("blocks_storage: {backend: local}\n", "blocks_storage.backend"),
+        ("ruler_storage: {backend: S3}\n", "ruler_storage.backend"),
+        ("ruler_storage: {cache: {backend: inmemory}}\n", "ruler_storage.cache.backend"),
+    ] {
+        let found = found(text);
+        assert!(found.contains(&("unknown-value", key.to_owned())), "{text}: {found:?}");
+    }
+    for right in [
+        "target: all,alertmanager\n",
+        "target: \"${TARGET}\"\n",
+        "target: query-frontend\n",
+        "common: {storage: {backend: gcs}}\n",
+        "common: {storage: {backend: \"${STORE}\"}}\n",
+        "ruler_storage: {backend: local}\n",
+        "blocks_storage: {bucket_store: {index_cache: {backend: inmemory}}}\n",
+    ] {
+        assert!(found(right).iter().all(|(check, _)| *check != "unknown-value"), "{right}");
+    }
+    let two = Assumptions { mimir: MimirVersion(2, 17), ..ALONE };
+    assert!(found_with("target: flusher\n", two).is_empty());
+    assert_eq!(found_with("target: usage-tracker\n", two), one("unknown-value", "target"));
 }
 
 // One run tells of both, and what else there is.

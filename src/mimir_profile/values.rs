@@ -1,5 +1,5 @@
-//! Values that Mimir cannot read, of the keys that are compared here: it does not start with them, and
-//! the comparison would be left out in silence.
+//! Values that Mimir cannot read, of the keys that other checks compare: Mimir does not start with
+//! them, and the comparison would be skipped silently.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const KEYS: [(&str, Form); 10] = [
 
 pub(super) fn unreadable(profile: &Profile) -> Vec<Finding> {
     let finding = |(key, form): (&str, Form)| {
-        // Nothing is the default, and a variable may be anything.
+        // An empty value is the default, and a variable may be anything.
         let text = profile.text(key).filter(|text| !expansion::is_unknown(text))?;
         let (is_read, right) = match form {
             GoDuration => {
@@ -61,8 +61,8 @@ pub(super) fn duration(node: &Node) -> Option<Duration> {
     go_duration(node.text()?)
 }
 
-/// What Go's `time.ParseDuration` makes of a text; what is below zero is zero, by which all of these
-/// keys are off.
+/// A duration as Go's `time.ParseDuration` reads it. A negative one becomes zero, which turns all of
+/// these keys off.
 fn go_duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, f64); 8] = [
         ("ns", 1e-9),

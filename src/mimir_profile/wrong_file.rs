@@ -1,5 +1,5 @@
-//! A file that is no configuration of Mimir's: nothing in it, or somebody else's. What is found in
-//! such a file beside that would lead astray.
+//! A file that is not a Mimir configuration: empty, or of another program. Further findings in it
+//! would mislead.
 
 use super::document::Document;
 use super::finding::{Finding, Severity};
@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Kind};
 
 const CHECK: &str = "wrong-file";
 
-/// Says what the file is instead, if it is plain.
+/// What the file is instead, if that is certain.
 pub(super) fn other(document: &Document) -> Option<Finding> {
     let top = document.entries();
     let has = |name: &str| top.iter().any(|entry| entry.key == name);
@@ -35,7 +35,7 @@ pub(super) fn other(document: &Document) -> Option<Finding> {
         return error("route", at("route"), "is an Alertmanager's configuration", right);
     }
     if let Some(entry) = top.iter().find(|entry| is_of_helm(entry)) {
-        let wrong = "is of the values of a Helm chart: Mimir does not start with them";
+        let wrong = "belongs to the values of a Helm chart: Mimir does not start with them";
         let structured = "mimir.structuredConfig";
         let place = if document.get(structured).is_some() {
             let line = document.line(structured);
@@ -127,7 +127,7 @@ fn is_of_helm(entry: &Entry) -> bool {
         name if OF_HELM.contains(&name) => true,
         // Such as `chunks-cache`: Mimir's own names have no dash.
         name if name.rsplit_once('-').is_some_and(|(_, last)| last == "cache") => true,
-        // What is a block of Mimir's own file, too.
+        // Also a block of Mimir's own file.
         _ => below(&OF_WORKLOADS),
     }
 }

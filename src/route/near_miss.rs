@@ -1,8 +1,11 @@
-//! What somebody who asks for a path that is not there probably looks for: paths of other products
-//! and older versions, a forgotten prefix, a slash too many. Pure, and only ever a text: nothing is
+//! What a request for an unknown path probably meant: paths of other products and older versions, a
+//! forgotten prefix, an address that was given twice, a slash too many. Pure text: nothing is
 //! redirected or rewritten, and every hint is a constant.
 
-use super::{Hint, ROUTES, segment};
+use http::Method;
+
+use super::segment::{self, Match};
+use super::{Hint, ROUTES};
 
 const PUSH: Hint = Hint::Path("/api/v1/push");
 const OTLP: Hint = Hint::Path("/otlp/v1/metrics");
@@ -13,12 +16,18 @@ const PROMETHEUS: Hint = Hint::Words(
 const OTLP_METRICS_ONLY: Hint =
     Hint::Words("only metrics are taken: /otlp/v1/metrics is there, and no traces and no logs");
 const PRIVATE: Hint = Hint::Words("health and metrics of the proxy are on its private port");
-const ADMIN: Hint =
-    Hint::Words("the administrator's interface is described at /admin/openapi.json");
+const ADMIN: Hint = Hint::Words("the admin API is described at /admin/openapi.json");
+const ALERTMANAGER: Hint = Hint::Words(
+    "the Alertmanager and its configuration are not served; use Mimir's own address for them",
+);
+const OTHER_PROTOCOL: Hint = Hint::Words(
+    "only metrics by remote write, OTLP and Influx line protocol are taken: /api/v1/push, \
+     /otlp/v1/metrics, /api/v1/push/influx/write",
+);
 
-/// Paths by which other products, older versions and half-read manuals take the same thing. They are
-/// compared without their last slash, without doubled ones and in lower case.
-const ELSEWHERE: [(&str, Hint); 43] = [
+/// Paths by which other products, older versions and manuals take the same thing. They are compared
+/// without their last slash, without doubled ones and in lower case.
+const ELSEWHERE: [(&str, Hint); 54] = [
     // Remote write: Prometheus' own receiver, Cortex, Thanos, VictoriaMetrics, Grafana's manuals.
     ("/api/v1/write", PUSH),
     ("/prometheus/api/v1/write", PUSH),
@@ -67,12 +76,59 @@ const ELSEWHERE: [(&str, Hint); 43] = [
     // Ours.
     ("/admin", ADMIN),
     ("/live", PRIVATE),
+    ("/ready", PRIVATE),
+    ("/metrics", PRIVATE),
+    ("/health", PRIVATE),
+    ("/healthz", PRIVATE),
+    ("/-/ready", PRIVATE),
+    ("/-/healthy", PRIVATE),
+    // Not served.
+    ("/api/v1/alerts", ALERTMANAGER),
+    ("/api/prom/configs/alertmanager", ALERTMANAGER),
+    ("/api/put", OTHER_PROTOCOL),
+    ("/api/v2/series", OTHER_PROTOCOL),
+    ("/api/v1/import", OTHER_PROTOCOL),
 ];
 
-/// Prefixes that are written too much, or in the place of ours.
-const PREFIXES: [&str; 7] =
-    ["/prometheus", "/api/prom", "/mimir", "/cortex", "/api/v1/prom", "/otlp", "/api"];
-/// Further than that no path of ours is long.
+/// Whole trees of paths that are not served.
+const TREES: [(&str, Hint); 7] = [
+    ("/graphite", OTHER_PROTOCOL),
+    ("/opentsdb", OTHER_PROTOCOL),
+    ("/datadog", OTHER_PROTOCOL),
+    ("/loki", OTLP_METRICS_ONLY),
+    ("/tempo", OTLP_METRICS_ONLY),
+    ("/alertmanager", ALERTMANAGER),
+    ("/api/v1/grafana", ALERTMANAGER),
+];
+
+/// Prefixes that are one too many, or in the place of ours.
+const PREFIXES: [&str; 10] = [
+    "/prometheus",
+    "/api/prom",
+    "/mimir",
+    "/cortex",
+    "/api/v1/prom",
+    "/otlp",
+    "/api",
+    "/api/v1",
+    "/prometheus/api/v1",
+    "/prometheus/prometheus",
+];
+
+/// Where Mimir, under any prefix, takes writes that are not served.
+const WRITES: [&str; 9] = [
+    "/config/v1/rules",
+    "/api/v1/rules",
+    "/api/prom/rules",
+    "/api/prom/configs",
+    "/api/v1/alerts",
+    "/api/v1/grafana",
+    "/api/v1/upload",
+    "/api/v1/admin",
+    "/alertmanager/api",
+];
+
+/// No path of ours is longer.
 const LONGEST: usize = 300;
 
 /// What was probably meant.
@@ -81,17 +137,48 @@ pub(super) fn hint(path: &str) -> Option<Hint> {
         return None;
     }
     let tidy = tidy(path);
-    if let Some((_, hint)) = ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == tidy) {
-        return Some(*hint);
-    }
     let stripped = PREFIXES.iter().filter_map(|prefix| tidy.strip_prefix(prefix));
     let rests: Vec<&str> = std::iter::once(tidy.as_str()).chain(stripped).collect();
     let mut candidates = rests.iter().flat_map(|rest| {
-        ["", "/prometheus", "/prometheus/api/v1", "/api/v1"]
+        ["", "/prometheus", "/prometheus/api/v1", "/api/v1", "/prometheus/config/v1"]
             .into_iter()
             .map(move |prefix| format!("{prefix}{rest}"))
     });
-    candidates.find_map(|candidate| route(&candidate))
+    elsewhere(&tidy)
+        .or_else(|| candidates.find_map(|candidate| route(&candidate)))
+        .or_else(|| rests.iter().find_map(|rest| elsewhere(rest)))
+        .or_else(|| behind_another(&tidy))
+}
+
+/// Whether a request wants to write or delete what Mimir keeps for a tenant. mimirtool and its like
+/// take a 404 in answer to DELETE for "it is gone already", so nothing but /admin answers it with one.
+pub(super) fn is_write(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::DELETE => !path.starts_with("/admin/"),
+        Method::POST | Method::PUT | Method::PATCH if path.len() <= LONGEST => {
+            let tidy = tidy(path);
+            WRITES.iter().any(|write| tidy.contains(write))
+        }
+        _ => false,
+    }
+}
+
+fn elsewhere(tidy: &str) -> Option<Hint> {
+    let is_in = |tree: &str| tidy.strip_prefix(tree).is_some_and(|rest| rest.starts_with('/'));
+    let path = ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == tidy);
+    let tree = TREES.iter().find(|(tree, _)| *tree == tidy || is_in(tree));
+    path.or(tree).map(|(_, hint)| *hint)
+}
+
+/// A known path behind something else: a whole address where only its beginning belongs, such as
+/// /api/v1/push/api/v1/push, or a prefix of somebody's balancer. One segment alone is too little.
+fn behind_another(tidy: &str) -> Option<Hint> {
+    let suffixes = tidy.match_indices('/').skip(1).map(|(at, _)| &tidy[at..]);
+    let mut suffixes = suffixes.filter(|suffix| suffix[1..].contains('/'));
+    suffixes.find_map(|suffix| {
+        let of_prometheus = suffix.starts_with("/api/v1/").then(|| format!("/prometheus{suffix}"));
+        route(suffix).or_else(|| route(&of_prometheus?)).or_else(|| elsewhere(suffix))
+    })
 }
 
 /// Without doubled slashes and the last one, in lower case.
@@ -105,7 +192,7 @@ fn tidy(path: &str) -> String {
 }
 
 fn route(path: &str) -> Option<Hint> {
-    let found = ROUTES.iter().find(|route| segment::path_matches(route.path, path));
+    let found = ROUTES.iter().find(|route| segment::compare(route.path, path) == Match::Yes);
     found.map(|route| Hint::Path(route.path))
 }
 
@@ -123,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_near_miss_names_a_path_that_is_there() {
-        for (elsewhere, hint) in &ELSEWHERE {
+        for (elsewhere, hint) in ELSEWHERE.iter().chain(&TREES) {
             assert!(route(elsewhere).is_none(), "{elsewhere} is no miss");
             assert_eq!(*elsewhere, tidy(elsewhere));
             if let Hint::Path(path) = hint {
@@ -158,6 +245,27 @@ mod tests {
             ("/prometheus/api/v1/user_stats", "/api/v1/user_stats"),
             ("/user_limits", "/api/v1/user_limits"),
             ("/admin/whoami/", "/admin/whoami"),
+            // Legacy routes of rules (mimirtool --use-legacy-routes), and an address that ends in
+            // /prometheus.
+            ("/api/v1/rules/ns", "/prometheus/config/v1/rules/{name}"),
+            ("/api/v1/rules/ns/g", "/prometheus/config/v1/rules/{name}/{name}"),
+            ("/prometheus/api/v1/rules/ns/g", "/prometheus/config/v1/rules/{name}/{name}"),
+            ("/api/prom/rules/ns/g", "/prometheus/config/v1/rules/{name}/{name}"),
+            ("/prometheus/prometheus/config/v1/rules", "/prometheus/config/v1/rules"),
+            (
+                "/prometheus/prometheus/config/v1/rules/a/b",
+                "/prometheus/config/v1/rules/{name}/{name}",
+            ),
+            // An address that was given whole where its beginning belongs.
+            ("/api/v1/push/api/v1/push", "/api/v1/push"),
+            ("/api/v1/push/api/v1/write", "/api/v1/push"),
+            ("/api/v1/push/v1/metrics", "/otlp/v1/metrics"),
+            ("/api/v1/push/influx/write/api/v2/write", "/api/v1/push/influx/write"),
+            ("/prometheus/api/v1/query/api/v1/query", "/prometheus/api/v1/query"),
+            ("/gateway/eu/prometheus/api/v1/labels", "/prometheus/api/v1/labels"),
+            ("/gateway/eu/api/v1/push", "/api/v1/push"),
+            ("/prometheus/api/v1/push", "/api/v1/push"),
+            ("/api/v1/otlp/v1/metrics", "/otlp/v1/metrics"),
         ] {
             assert_eq!(path_for(asked), meant, "{asked}");
         }
@@ -165,7 +273,42 @@ mod tests {
         {
             assert_eq!(hint(nothing), None, "{nothing}");
         }
-        assert!(matches!(hint("/prometheus/"), Some(Hint::Words(_))));
+        for (asked, words) in [
+            ("/prometheus/", PROMETHEUS),
+            ("/ready", PRIVATE),
+            ("/metrics", PRIVATE),
+            ("/prometheus/metrics", PRIVATE),
+            ("/-/healthy", PRIVATE),
+            ("/graphite", OTHER_PROTOCOL),
+            ("/graphite/metrics", OTHER_PROTOCOL),
+            ("/datadog/api/v1/series", OTHER_PROTOCOL),
+            ("/loki/api/v1/push", OTLP_METRICS_ONLY),
+            ("/api/v1/alerts", ALERTMANAGER),
+            ("/alertmanager/api/v2/silences", ALERTMANAGER),
+        ] {
+            assert_eq!(hint(asked), Some(words), "{asked}");
+        }
+    }
+
+    // Any prefix that somebody gives mimirtool, and its legacy routes.
+    #[test]
+    fn writes_are_known_under_any_prefix() {
+        for path in [
+            "/api/v1/rules/ns/g",
+            "/api/v1/rules/ns",
+            "/prometheus/prometheus/config/v1/rules/ns/g",
+            "/api/prom/rules/ns/g",
+            "/api/v1/alerts",
+            "/gateway/api/v1/alerts",
+            "/api/v1/grafana/config",
+        ] {
+            assert!(is_write(&Method::POST, path), "{path}");
+            assert!(is_write(&Method::DELETE, path), "{path}");
+            assert!(!is_write(&Method::GET, path), "{path}");
+        }
+        assert!(is_write(&Method::DELETE, "/somewhere/else"));
+        assert!(!is_write(&Method::POST, "/somewhere/else"));
+        assert!(!is_write(&Method::DELETE, "/admin/revocations/x"));
     }
 
     proptest! {

@@ -111,10 +111,19 @@ async fn what_is_away_is_told_apart_from_what_is_wrong() {
     assert_eq!(code, 69, "{said}");
     assert!(line(&said, "AWAY    mimir").contains("nowhere.invalid"), "{said}");
 
-    issuer.answer_with(404);
-    let (code, said) = connect(&configuration(&issuer.url(), &nowhere, ""));
-    assert_eq!(code, 69, "{said}");
-    assert!(line(&said, "AWAY    key set").contains("404"), "{said}");
+    for (status, wanted, word) in [
+        (404, 64, "WRONG"),
+        (401, 64, "WRONG"),
+        (403, 64, "WRONG"),
+        (503, 69, "AWAY"),
+        (429, 69, "AWAY"),
+    ] {
+        issuer.answer_with(status);
+        let (code, said) = connect(&configuration(&issuer.url(), &nowhere, ""));
+        assert_eq!(code, wanted, "{said}");
+        let key_set = line(&said, &format!("{word:<7} key set"));
+        assert!(key_set.contains(&status.to_string()), "{said}");
+    }
 
     issuer.answer_with(200);
     issuer.publish(&[]);

@@ -169,6 +169,29 @@ async fn frames_between_requests_begin_no_head() {
     assert_eq!(pongs, 3);
 }
 
+// CVE-2019-9512 and its kind. The client reads all answers, so no other deadline ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_ends_its_connection() {
+    let upstream = Upstream::start(ok).await;
+    let scene = scene(&upstream.url(), &[]).await;
+    let (mut reading, mut writing) = connect(&scene).await.into_split();
+    let drained = tokio::spawn(async move {
+        let mut buffer = vec![0; 64 << 10];
+        while reading.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
+    });
+    let opening = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    writing.write_all(&opening).await.unwrap();
+    let pings = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"pingping"].concat().repeat(1000);
+    let mut sent = 0;
+    while writing.write_all(&pings).await.is_ok() {
+        sent += 1000;
+        assert!(sent < 1_000_000, "it goes on for ever");
+    }
+    drained.await.unwrap();
+    assert!(sent > 20_000, "{sent}");
+    assert_eq!(ended(&scene, "protocol_error").await, 1.0);
+}
+
 // A long query must not be taken for an idle connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_keeps_its_connection() {

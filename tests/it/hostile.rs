@@ -162,6 +162,12 @@ async fn no_second_request_is_smuggled() {
         (format!("Transfer-Encoding: chunked\r\nContent-Length: {}\r\n", chunked.len()), chunked.clone(), &[200]),
         ("Transfer-Encoding: chunked, identity\r\n".to_owned(), chunked.clone(), &[400]),
         ("Transfer-Encoding: xchunked\r\n".to_owned(), chunked.clone(), &[400]),
+        // Only the framing would be undone, and the coding lost (RFC 9112, 6.1 and 7).
+        ("Transfer-Encoding: gzip, chunked\r\n".to_owned(), chunked.clone(), &[400]),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone(), &[400]),
+        ("Transfer-Encoding: chunked, chunked\r\n".to_owned(), chunked.clone(), &[400]),
+        // RFC 9112, 3.2.
+        ("Host: other\r\nContent-Length: 0\r\n".to_owned(), String::new(), &[400]),
         ("Transfer-Encoding : chunked\r\n".to_owned(), chunked.clone(), &[400]),
         ("Transfer-Encoding:\x0bchunked\r\n".to_owned(), chunked.clone(), &[400]),
         ("Content-Length: 0\r\nContent-Length: 5\r\n".to_owned(), inner.to_owned(), &[400]),
@@ -187,6 +193,25 @@ async fn no_second_request_is_smuggled() {
             assert!(!head.headers.contains_key("upgrade") && !head.headers.contains_key("http2-settings"));
         }
     }
+}
+
+// RFC 9112, 3.2: what is behind such a head is not read as a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_host_is_refused_and_its_connection_closed() {
+    let (_issuer, upstream, proxy, token) = scene().await;
+    let query = "GET /prometheus/api/v1/query?query=up HTTP/1.1\r\n";
+    let next = format!("{query}Host: mimir\r\n{token}\r\n");
+    for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a, b\r\n", "Host: a/b\r\n"] {
+        let both = format!("{query}{hosts}{token}\r\n{next}");
+        let answer = raw_exchange(&proxy.url(), both.as_bytes()).await;
+        assert_eq!(status(&answer), 400, "{hosts}: {answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{hosts}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{hosts}: {answer}");
+    }
+    assert!(upstream.heads().is_empty());
+    let old = format!("GET /prometheus/api/v1/query?query=up HTTP/1.0\r\n{token}\r\n");
+    let answer = raw_exchange(&proxy.url(), old.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
 }
 
 // Two requests in one packet are two requests, in order, each with its own tenant.

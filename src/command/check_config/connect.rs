@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::report::{Outcome, Report};
-use crate::authn::{fetch_key_set, key_set_client};
+use crate::authn::{FetchError, fetch_key_set, key_set_client};
 use crate::causes::causes;
 use crate::config::{Config, Upstream};
 use crate::forward;
@@ -19,10 +19,10 @@ use crate::tenancy::{Role, TenantHeader, TenantId};
 /// A tenant that does not exist. Reading from it creates nothing.
 const TENANT: &str = "mimir-tenant-proxy-check";
 
-/// The longest answer of Mimir's that is read.
+/// The longest answer of Mimir that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// Asks everything that the configuration names.
+/// Connects to everything that the configuration names.
 pub(super) async fn connect(config: &Config) -> Report {
     let mut report = Report::default();
     key_set(config, &mut report).await;
@@ -39,13 +39,19 @@ async fn key_set(config: &Config, report: &mut Report) {
     };
     let fetched = match key_set_client() {
         Ok(client) => fetch_key_set(key_set, &client).await,
-        Err(error) => Err(causes(&error)),
+        Err(error) => Err(FetchError::Away(causes(&error))),
     };
     let keys = match fetched {
         Ok(keys) => keys,
-        Err(problem) => {
-            let problem = format!("{}: {problem}", key_set.url);
-            return report.add("key set", Outcome::Away(problem));
+        Err(error) => {
+            let problem = format!("{}: {error}", key_set.url);
+            let outcome = match error {
+                FetchError::Away(_) => Outcome::Away(problem),
+                FetchError::Unfit(_) => {
+                    Outcome::Unfit(format!("{problem}; is auth.issuer (or auth.jwks_url) right?"))
+                }
+            };
+            return report.add("key set", outcome);
         }
     };
     let left_out = keys.left_out().join("; ");
@@ -73,7 +79,7 @@ async fn database(config: &Config, report: &mut Report) {
     };
     let place = database.place();
     let failed = |error: StoreError| match error {
-        // It names its address itself.
+        // The error names the address.
         StoreError::Unreachable(problem) => Outcome::Away(problem),
         StoreError::Unavailable(problem) => Outcome::Away(format!("{place}: {problem}")),
         other => Outcome::Unfit(format!("{place}: {other}")),
@@ -118,7 +124,7 @@ fn add_roles(config: &Config, roles: &[(Role, i64)], report: &mut Report) {
     report.add("roles", Outcome::Unfit(problem));
 }
 
-/// One instance of Mimir, and where its address is from.
+/// An instance of Mimir, and the source of its address.
 struct Found {
     from: String,
     address: SocketAddr,
@@ -181,7 +187,7 @@ async fn upstreams(config: &Config, report: &mut Report) {
     }
 }
 
-/// How long an answer may take beside.
+/// The time for an answer, in addition to the configured timeouts.
 const ANSWER: Duration = Duration::from_secs(5);
 
 async fn resolve(upstream: &Upstream) -> Result<Vec<Found>, String> {
@@ -204,7 +210,7 @@ enum Fault {
     Unfit(String),
 }
 
-/// Whether one instance is ready, keeps tenants apart, takes our header, and what it is.
+/// Whether an instance is ready, isolates tenants and accepts the tenant header, and its version.
 async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault> {
     let get = async |path: &str, tenants: Option<&TenantHeader>| {
         let mut headers = HeaderMap::new();

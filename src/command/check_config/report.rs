@@ -1,25 +1,24 @@
-//! What was found outside, a line each, and what it means to a script.
+//! The report of `--connect`: a line for each thing, and the exit code.
 
 use std::fmt;
 
-/// What one thing outside came to.
+/// The state of one thing outside.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// As it must be.
+    /// As it should be.
     Good(String),
-    /// Working, and probably not as it was meant.
+    /// It works, but probably not as intended.
     Odd(String),
-    /// Not there at the moment.
+    /// Unavailable at the moment.
     Away(String),
     /// There, and not as it must be: an operator has to act.
     Unfit(String),
 }
 
-/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Report(Vec<(&'static str, Outcome)>);
 
-/// `EX_UNAVAILABLE` of sysexits.h: something outside is not there.
+/// `EX_UNAVAILABLE` of sysexits.h: something outside is unavailable.
 const EXIT_AWAY: u8 = 69;
 
 impl Report {
@@ -27,7 +26,7 @@ impl Report {
         self.0.push((about, outcome));
     }
 
-    /// 0 if all is good; 64 if something has to be changed; 69 if something is only not there.
+    /// 0 if all is good; 64 if something must be changed; 69 if something is only unavailable.
     pub(super) fn exit_code(&self, strict: bool) -> u8 {
         let any = |wanted: fn(&Outcome) -> bool| self.0.iter().any(|(_, outcome)| wanted(outcome));
         if any(|outcome| matches!(outcome, Outcome::Unfit(_)))

@@ -19,13 +19,14 @@ use crate::tenancy::OrganisationId;
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Check {
-    /// A file with rows (name, expr, …) or Prometheus rule groups, in YAML or JSON; - for standard input.
+    /// A file: a list of rows (organisation_id, name, expr, …), or Prometheus' groups, in YAML or JSON; - for standard
+    /// input.
     #[arg(group = "what", value_name = "FILE")]
     file: Option<PathBuf>,
     /// Check the rows of the database.
     #[arg(long, group = "what")]
     database: bool,
-    /// Only this organisation; for a file, the tenant in which Mimir checks expressions.
+    /// One organisation's rows only; for a file, whose rules it holds.
     #[arg(long, value_name = "ID")]
     organisation: Option<String>,
     /// Print JSON.
@@ -202,9 +203,7 @@ fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<file::Read, Str
         std::fs::read_to_string(path)
     };
     let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
-    let whose = only.cloned().or_else(|| OrganisationId::parse("rules-check").ok());
-    let whose = whose.ok_or("no organisation")?;
-    file::read(&text, &whose).map_err(|fault| match fault.line {
+    file::read(&text, only).map_err(|fault| match fault.line {
         0 => format!("{}: {}", path.display(), fault.problem),
         line => format!("{}: line {line}: {}", path.display(), fault.problem),
     })

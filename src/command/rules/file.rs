@@ -46,8 +46,11 @@ impl FileRow {
     }
 }
 
-/// An error means that there are no rules of any kind.
-pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fault> {
+/// Reads a file's rules. An error says that it holds none of any kind.
+///
+/// Rows name their organisation, unless `only` does; groups cannot, and are checked as `only`'s or as
+/// those of an organisation that there is not.
+pub(super) fn read(text: &str, only: Option<&OrganisationId>) -> Result<Read, Fault> {
     let documents = Node::read_all(text).map_err(|unreadable| Fault {
         line: unreadable.line,
         problem: format!("is not valid YAML: {}", unreadable.reason),
@@ -57,7 +60,9 @@ pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fa
         let problem = "is empty; expected a list of rules (name, expr, …) or groups: […]";
         return Err(Fault { line: 0, problem: problem.to_owned() });
     };
-    let mut reader = Reader { organisation, read: Read::default() };
+    let fallback = OrganisationId::parse(NO_ORGANISATION)
+        .map_err(|error| Fault { line: 0, problem: error.to_string() })?;
+    let mut reader = Reader { only, fallback, read: Read::default() };
     for Repeated { entry, first, .. } in document.repeated() {
         let problem = format!("{} is repeated, first on line {first}; write it once", entry.key);
         reader.fault(entry.line, problem);
@@ -72,8 +77,12 @@ pub(super) fn read(text: &str, organisation: &OrganisationId) -> Result<Read, Fa
     Ok(reader.read)
 }
 
+/// Stands for the organisation of rules that name none.
+const NO_ORGANISATION: &str = "rules-check";
+
 struct Reader<'a> {
-    organisation: &'a OrganisationId,
+    only: Option<&'a OrganisationId>,
+    fallback: OrganisationId,
     read: Read,
 }
 
@@ -148,8 +157,8 @@ impl Reader<'_> {
             return self.fault(group.line, "a group must be a mapping with name and rules");
         }
         let mut faults: Vec<Fault> = Self::unknown_keys(group, &keys::GROUP).collect();
-        let name = column(group, "name", &mut faults);
-        let interval = column(group, "interval", &mut faults);
+        let name = column(group, &keys::GROUP, "name", &mut faults);
+        let interval = column(group, &keys::GROUP, "interval", &mut faults);
         let named = match &name {
             Some(name) => format!("group {name:?}"),
             None => "a group".to_owned(),
@@ -170,7 +179,8 @@ impl Reader<'_> {
                 _ => return self.fault(rules.line, format!("{named}: rules must be a list")),
             },
         };
-        let interval = interval.map(|text| (text, group.entry("interval").map_or(0, |at| at.line)));
+        let interval = interval
+            .map(|text| (text, find(group, &keys::GROUP, "interval").map_or(0, |at| at.line)));
         for rule in rules {
             let place = format!("{named}, rule {}", self.read.rows.len() + 1);
             self.rule(rule, place, name.as_ref(), interval.as_ref());
@@ -186,7 +196,7 @@ impl Reader<'_> {
     ) {
         let mut faults = Vec::new();
         let is_other = Self::shape(rule, &keys::RULE, &mut faults);
-        let mut column = |key| column(rule, key, &mut faults);
+        let mut column = |key| column(rule, &keys::RULE, key, &mut faults);
         let row = AlertRuleRow {
             name: column("alert"),
             expr: column("expr"),
@@ -194,8 +204,8 @@ impl Reader<'_> {
             keep_firing_for: column("keep_firing_for"),
             rule_group: group.cloned(),
             evaluation_interval: interval.map(|(text, _)| text.clone()),
-            labels: pairs(rule, "labels"),
-            annotations: pairs(rule, "annotations"),
+            labels: pairs(rule, &keys::RULE, "labels"),
+            annotations: pairs(rule, &keys::RULE, "annotations"),
             ..self.empty_row()
         };
         let names = [
@@ -206,7 +216,7 @@ impl Reader<'_> {
             ("labels", "labels"),
             ("annotations", "annotations"),
         ];
-        let mut columns = columns(rule, names.into_iter());
+        let mut columns = columns(rule, &keys::RULE, names.into_iter());
         columns.extend(interval.map(|(_, line)| ("evaluation_interval", *line)));
         let line = Some(rule.line);
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
@@ -216,7 +226,7 @@ impl Reader<'_> {
         let place = format!("rule {}", self.read.rows.len() + 1);
         let mut faults = Vec::new();
         let is_other = Self::shape(rule, &keys::ROW, &mut faults);
-        let mut column = |key| column(rule, key, &mut faults);
+        let mut column = |key| column(rule, &keys::ROW, key, &mut faults);
         let mut row = AlertRuleRow {
             name: column("name"),
             expr: column("expr"),
@@ -225,11 +235,16 @@ impl Reader<'_> {
             rule_group: column("rule_group"),
             evaluation_interval: column("evaluation_interval"),
             enabled: column("enabled"),
-            labels: pairs(rule, "labels"),
-            annotations: pairs(rule, "annotations"),
+            labels: pairs(rule, &keys::ROW, "labels"),
+            annotations: pairs(rule, &keys::ROW, "annotations"),
             ..self.empty_row()
         };
-        if let Some(id) = column("id") {
+        let (id, organisation) = (column("id"), column("organisation_id"));
+        if let Some(problem) = self.set_organisation(&mut row, organisation, is_other) {
+            let line = find(rule, &keys::ROW, "organisation_id").map_or(rule.line, |at| at.line);
+            faults.push(Fault { line, problem });
+        }
+        if let Some(id) = id {
             match Uuid::try_parse(&id) {
                 Ok(id) => row.id = id,
                 Err(_) => faults.push(Fault {
@@ -238,9 +253,33 @@ impl Reader<'_> {
                 }),
             }
         }
-        let columns = columns(rule, keys::ROW.known.iter().map(|name| (*name, *name)));
+        let columns = columns(rule, &keys::ROW, keys::ROW.known.iter().map(|name| (*name, *name)));
         let line = Some(rule.line);
         self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
+    }
+
+    /// Sets whose rule a row is; what is wrong with that.
+    fn set_organisation(
+        &self,
+        row: &mut AlertRuleRow,
+        named: Option<String>,
+        is_other: bool,
+    ) -> Option<String> {
+        match named.as_deref().map(str::trim).filter(|named| !named.is_empty()) {
+            Some(named) => match OrganisationId::parse(named) {
+                Ok(organisation) => {
+                    row.organisation = self.only.cloned().unwrap_or(organisation);
+                    None
+                }
+                Err(error) => Some(format!("organisation_id: {error}")),
+            },
+            None if self.only.is_some() || is_other => None,
+            None => Some(
+                "has no organisation_id, which every row needs; write it, or name the organisation \
+                 of all rows with --organisation"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Reports unknown keys; returns whether it is no alert at all.
@@ -258,7 +297,7 @@ impl Reader<'_> {
         let at = self.read.rows.len();
         AlertRuleRow {
             id: Uuid::from_u128(at as u128 + 1),
-            organisation: self.organisation.clone(),
+            organisation: self.only.unwrap_or(&self.fallback).clone(),
             name: None,
             expr: None,
             for_duration: None,
@@ -274,30 +313,38 @@ impl Reader<'_> {
     }
 }
 
-/// A string; a number or a boolean as it is written.
-fn column(of: &Node, key: &str, faults: &mut Vec<Fault>) -> Option<String> {
-    let entry = of.entry(key)?;
+/// A key's entry, or that of a key by which it is meant: a mistyped key is one fault, and no missing
+/// value besides.
+fn find<'n>(of: &'n Node, keys: &Keys, key: &str) -> Option<&'n Entry> {
+    let meant = |entry: &&Entry| keys.meant(&entry.key) == Some(key);
+    of.entry(key).or_else(|| of.entries().iter().find(meant))
+}
+
+/// A string; a number or a boolean is one as it is written.
+fn column(of: &Node, keys: &Keys, key: &str, faults: &mut Vec<Fault>) -> Option<String> {
+    let entry = find(of, keys, key)?;
     match &entry.value.kind {
         Kind::Scalar(_) => entry.value.text().map(str::to_owned),
         Kind::List(_) | Kind::Map(_) => {
-            let problem = format!("{key}: must be a string, not a list or a mapping");
+            let problem = format!("{}: must be a string, not a list or a mapping", entry.key);
             faults.push(Fault { line: entry.line, problem });
             None
         }
     }
 }
 
-fn pairs(of: &Node, key: &str) -> Option<String> {
-    let value = &of.entry(key)?.value;
+fn pairs(of: &Node, keys: &Keys, key: &str) -> Option<String> {
+    let value = &find(of, keys, key)?.value;
     (!value.is_null()).then(|| value.to_json().to_string())
 }
 
 /// The line of each column, by its key in the file.
 fn columns(
     of: &Node,
+    keys: &Keys,
     names: impl Iterator<Item = (&'static str, &'static str)>,
 ) -> Vec<(&'static str, u64)> {
-    names.filter_map(|(column, key)| Some((column, of.entry(key)?.line))).collect()
+    names.filter_map(|(column, key)| Some((column, find(of, keys, key)?.line))).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(in crate::listener) struct Http1 {
     place: Place,
 }
 
-/// Where the last byte that was read belongs.
+/// Where the last byte read belongs.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// Before a head. Empty lines there are to be ignored (RFC 9112, 2.2).
@@ -23,7 +23,7 @@ enum Place {
     Head(Line),
     /// In or behind the body of a head that has ended and that hyper has not parsed yet.
     HeadEnded { behind: u64, tail: Tail },
-    /// In a body of which so much is still to come.
+    /// In a body of which so many bytes are missing.
     Body { left: u64 },
     /// In a chunked body, or behind it: only hyper knows its length.
     Chunked(Tail),
@@ -71,7 +71,7 @@ impl Http1 {
                 before_head(&bytes[rest..])
             }
             Place::Chunked(tail) => Place::Chunked(tail.read(bytes)),
-            // hyper has parsed all that it had, and reads on.
+            // hyper has parsed all that it had, and reads again.
             Place::Pipelined(tail) if tail.is_empty_line() => before_head(bytes),
             Place::Pipelined(tail) => in_head(tail.line(), bytes),
         };
@@ -82,7 +82,7 @@ impl Http1 {
         self.place = match (self.place, body) {
             (Place::HeadEnded { behind, tail }, BodyLength::Known(body)) => match behind {
                 _ if behind < body => Place::Body { left: body - behind },
-                // Nothing but line breaks behind the body, which some clients send.
+                // Only line breaks behind the body, which some clients send.
                 _ if behind - body <= tail.length => Place::Between,
                 _ => Place::Pipelined(tail),
             },

@@ -22,9 +22,9 @@ mod parser;
 
 use crate::mimir::expression::ExpressionLimits;
 
-/// The most bytes that all templates of one rule may produce for one alert, intermediate texts
-/// included, with labels and values as long as they may become. A rule may have an alert for each of
-/// thousands of series: at 1 MiB 5,000 of them cost Mimir a gigabyte.
+/// The most bytes that all labels and annotations of one rule may produce for one alert, intermediate
+/// texts included, with labels and values as long as they may become. A rule may have an alert for
+/// each of thousands of series: at 1 MiB 5,000 of them cost Mimir a gigabyte.
 pub const MAX_PRODUCED_BYTES: u64 = 64 << 10;
 
 /// The most queries that all templates of one rule may ask for one alert.
@@ -67,10 +67,11 @@ impl<'a> Budget<'a> {
         self.produced > MAX_PRODUCED_BYTES || self.queries > MAX_QUERIES
     }
 
-    /// Reads a template and charges it. A text without actions costs nothing.
+    /// Reads a template and charges it. A text without actions costs its length: Prometheus runs it as
+    /// a template, too, so that every alert has a copy of its own.
     pub fn charge(&mut self, text: &str) -> Result<(), Fault> {
         if !text.contains(lexer::OPEN) {
-            return Ok(());
+            return cost::produce(self, text.len() as u64, 0);
         }
         let nodes = parser::parse(text)?;
         cost::charge(&nodes, self)

@@ -86,7 +86,13 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     // Files, with Mimir and without.
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rules.yaml");
-    std::fs::write(&file, "- {name: A, expr: 'up == 0'}\n- {name: B, expr: 'sum(('}\n- {name: '', expr: up, for_duration: soon}\n").unwrap();
+    std::fs::write(
+        &file,
+        "- {organisation_id: acme, name: A, expr: 'up == 0'}\n\
+         - {organisation_id: acme, name: B, expr: 'sum(('}\n\
+         - {organisation_id: acme, name: '', expr: up, for_duration: soon}\n",
+    )
+    .unwrap();
     let file = file.to_str().unwrap();
     let (code, said, note) = run(&office, &["rules", "check", file]);
     assert!(
@@ -121,7 +127,7 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
     // However few they are: what nobody has judged is not good.
     let one = directory.path().join("one.yaml");
-    std::fs::write(&one, "- {name: A, expr: 'up == 0'}\n").unwrap();
+    std::fs::write(&one, "- {organisation_id: acme, name: A, expr: 'up == 0'}\n").unwrap();
     let unjudged =
         command_with(&office.town.database, &away, &["rules", "check", one.to_str().unwrap()]);
     assert_eq!(unjudged.status.code(), Some(69), "{unjudged:?}");

@@ -47,6 +47,7 @@ pub(super) const ROW: Keys = Keys {
         ("group", Key("rule_group")),
         ("interval", Key("evaluation_interval")),
         ("query", Key("expr")),
+        ("organisation", Key("organisation_id")),
         ("record", Nothing(RECORDING)),
     ],
 };
@@ -109,15 +110,27 @@ impl Keys {
         if self.known.contains(&key) {
             return None;
         }
-        let meant = self.meant.iter().find(|(name, _)| *name == key).map(|(_, meant)| meant);
-        Some(match meant {
-            Some(Nothing(reason)) => format!("{key}: {reason}"),
-            Some(Key(meant)) => format!("{key}: unknown key; did you mean {meant}?"),
-            None => match self.nearest(key) {
-                Some(near) => format!("{key}: unknown key; did you mean {near}?"),
-                None => format!("{key}: unknown key; {} has {}", self.of, self.known.join(", ")),
-            },
+        Some(match (self.listed(key), self.meant(key)) {
+            (Some(Nothing(reason)), _) => format!("{key}: {reason}"),
+            (_, Some(meant)) => format!("{key}: unknown key; did you mean {meant}?"),
+            (_, None) => {
+                format!("{key}: unknown key; {} has {}", self.of, self.known.join(", "))
+            }
         })
+    }
+
+    /// Which key is meant by one that is none of these.
+    pub(super) fn meant(&self, key: &str) -> Option<&'static str> {
+        match self.listed(key) {
+            Some(Nothing(_)) => None,
+            Some(Key(meant)) => Some(meant),
+            None if self.known.contains(&key) => None,
+            None => self.nearest(key),
+        }
+    }
+
+    fn listed(&self, key: &str) -> Option<&Meant> {
+        self.meant.iter().find(|(name, _)| *name == key).map(|(_, meant)| meant)
     }
 
     fn nearest(&self, key: &str) -> Option<&'static str> {

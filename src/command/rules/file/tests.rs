@@ -3,7 +3,7 @@
 use super::*;
 
 fn read_file(text: &str) -> Result<Read, Fault> {
-    read(text, &OrganisationId::parse("acme").unwrap())
+    read(text, Some(&OrganisationId::parse("acme").unwrap()))
 }
 
 fn names(text: &str) -> Vec<(String, Option<String>)> {
@@ -78,8 +78,7 @@ groups:
         (7, "record: recording rules are not supported"),
         (11, "for_duration: unknown key; did you mean for?"),
         (12, "lables: unknown key; did you mean labels?"),
-        (13, "a group: nmae: unknown key; did you mean name?"),
-        (13, "a group: has no name"),
+        (13, "group \"h\": nmae: unknown key; did you mean name?"),
         (15, "must be a mapping with a name and expr"),
         (16, "alert: must be a string, not a list or a mapping"),
         (18, "group \"i\": has no rules"),
@@ -91,7 +90,7 @@ groups:
             |told: &&String| told.starts_with(&format!("{line}: ")) && told.contains(part);
         assert_eq!(told.iter().filter(is_told).count(), 1, "{line}: {part}: {told:#?}");
     }
-    assert_eq!(told.len(), 14, "{told:#?}");
+    assert_eq!(told.len(), 13, "{told:#?}");
 }
 
 #[test]
@@ -110,6 +109,35 @@ fn rows_and_groups_are_told_the_other_ones_words() {
     }
     assert!(faults("- {record: a, expr: up}")[0].contains("recording rules are not supported"));
     assert!(faults("- {name: a, zzz: 1}")[0].contains("zzz: unknown key; a rule has name, expr"));
+}
+
+// A mistyped key is one fault: what it means is read, so that nothing is said to be missing.
+#[test]
+fn what_a_mistyped_key_means_is_read() {
+    let read = read_file("- {alert: A, exrp: up, for: 5m, lables: {a: b}}").unwrap();
+    let row = &read.rows[0].row;
+    assert_eq!((row.name.as_deref(), row.expr.as_deref()), (Some("A"), Some("up")));
+    assert_eq!((row.for_duration.as_deref(), row.labels.is_some()), (Some("5m"), true));
+    assert_eq!(read.rows[0].faults.len(), 4, "{:?}", read.rows[0].faults);
+}
+
+// The table takes no row without one.
+#[test]
+fn a_row_names_its_organisation() {
+    let faults_of = |text: &str| {
+        let row = read(text, None).unwrap().rows.remove(0);
+        (row.row.organisation, row.faults)
+    };
+    let (organisation, faults) = faults_of("- {name: A, expr: up, organisation_id: acme}");
+    assert_eq!((organisation.as_str(), faults.len()), ("acme", 0));
+    let (_, faults) = faults_of("- {name: A, expr: up}");
+    assert!(faults[0].problem.contains("has no organisation_id"), "{faults:?}");
+    let (_, faults) = faults_of("- {name: A, expr: up, organisation_id: a/b}");
+    assert!(faults[0].problem.starts_with("organisation_id: "), "{faults:?}");
+    let (_, faults) = faults_of("- {name: A, expr: up, organisation: acme}");
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let (_, faults) = faults_of("groups: [{name: g, rules: [{alert: A, expr: up}]}]");
+    assert_eq!(faults, []);
 }
 
 #[test]

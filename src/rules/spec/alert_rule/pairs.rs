@@ -59,16 +59,18 @@ pub(super) fn annotations(text: Option<&str>, faults: &mut Faults) -> BTreeMap<S
 }
 
 pub(super) fn check_together(rule: &AlertingRule, faults: &mut Faults) {
-    let bytes = |pairs: &BTreeMap<String, String>| -> usize {
-        pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
-    };
-    let bytes = bytes(&rule.labels) + bytes(&rule.annotations);
+    let bytes = bytes_of(rule);
     if bytes > MAX_PAIRS_BYTES {
         faults.add(
             ANNOTATIONS.column,
             format!("and labels are {bytes} bytes together; at most {MAX_PAIRS_BYTES}"),
         );
     }
+}
+
+fn bytes_of(rule: &AlertingRule) -> usize {
+    let pairs = rule.labels.iter().chain(&rule.annotations);
+    pairs.map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// All templates of a rule share one budget. Every fault of a template is reported, but only the first
@@ -78,6 +80,9 @@ pub(super) fn check_templates(rule: &AlertingRule, limits: &ExpressionLimits, fa
     for (kind, pairs) in [(&LABELS, &rule.labels), (&ANNOTATIONS, &rule.annotations)] {
         for (name, text) in pairs {
             let Err(fault) = budget.charge(text) else { continue };
+            if budget.is_used_up() && bytes_of(rule) > MAX_PAIRS_BYTES {
+                return; // `check_together` has told it
+            }
             let Position { line, column } = Position::of(text, fault.at);
             faults.add(
                 kind.column,

@@ -375,8 +375,9 @@ impl<'t> Reader<'_, '_, 't> {
         let [Value { expression: Some(expression), .. }] = arguments else {
             return Err(Fault::new(
                 at,
-                "a query must be a text that stands in the template; labels go into it by %q, as in \
-                 printf \"up{instance=%q}\" $labels.instance | query",
+                "a query must be a text that stands in the template; a label goes into it only by %q \
+                 without quotes around it, because %q writes its own: up{instance=%q}, not '%s' and \
+                 not '%q'; a number goes in by %v",
             ));
         };
         expression::check(expression, &self.budget.expressions.in_rules())
@@ -398,17 +399,21 @@ impl<'t> Reader<'_, '_, 't> {
     }
 
     fn produce(&mut self, bytes: u64, at: usize) -> Result<(), Fault> {
-        let produced = &mut self.budget.produced;
-        *produced = produced.saturating_add(bytes);
-        if *produced > MAX_PRODUCED_BYTES {
-            let reason = format!(
-                "the templates of the rule could produce more than {MAX_PRODUCED_BYTES} bytes for one \
-                 alert here; shorten what is put together"
-            );
-            return Err(Fault::new(at, reason));
-        }
-        Ok(())
+        produce(self.budget, bytes, at)
     }
+}
+
+/// Charges bytes that one alert has.
+pub(super) fn produce(budget: &mut Budget<'_>, bytes: u64, at: usize) -> Result<(), Fault> {
+    budget.produced = budget.produced.saturating_add(bytes);
+    if budget.produced > MAX_PRODUCED_BYTES {
+        let reason = format!(
+            "the labels and annotations of the rule could produce more than {MAX_PRODUCED_BYTES} bytes \
+             for one alert here; shorten them"
+        );
+        return Err(Fault::new(at, reason));
+    }
+    Ok(())
 }
 
 /// Whether its value has been charged when it was made.

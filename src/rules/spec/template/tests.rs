@@ -222,7 +222,10 @@ fn what_has_no_bound_is_refused_with_its_reason() {
         (&queries, "may ask 4 queries"),
         ("{{ query $labels.q }}", "a query must be a text"),
         ("{{ print \"up{a='\" $labels.a \"'}\" | query }}", "a query must be a text"),
-        ("{{ printf \"up{a='%s'}\" $labels.a | query }}", "a query must be a text"),
+        (
+            "{{ printf \"up{a='%s'}\" $labels.a | query }}",
+            "only by %q without quotes around it, because %q writes its own: up{instance=%q}, not '%s'",
+        ),
         ("{{ printf \"up{a='%q'}\" $labels.a | query }}", "a query must be a text"),
         ("{{ printf \"%s\" $labels.a | query }}", "a query must be a text"),
         (
@@ -277,6 +280,21 @@ fn one_rule_has_one_budget() {
     assert_eq!(budget.charge(&half), Ok(()));
     assert!(!budget.is_used_up());
     assert!(budget.charge(&half).is_err() && budget.is_used_up());
+}
+
+// Prometheus runs every label and annotation as a template, so each alert has its own copy of a text
+// without actions, too.
+#[test]
+fn texts_without_actions_count_towards_the_budget_of_the_rule() {
+    let limits = ExpressionLimits::default();
+    let mut budget = Budget::new(&limits);
+    let quarter = "a".repeat(16_000);
+    for _ in 0..4 {
+        assert_eq!(budget.charge(&quarter), Ok(()));
+    }
+    let refused = budget.charge("{{ $value }} {{ $labels.instance }}").unwrap_err();
+    assert!(refused.reason.contains("labels and annotations of the rule"), "{refused:?}");
+    assert!(budget.is_used_up());
 }
 
 proptest! {
