@@ -20,7 +20,7 @@ const WRITER_CONNECTIONS: u32 = 3;
 /// Connections of the thread that serves administrators of rules.
 const ADMIN_CONNECTIONS: u32 = 2;
 
-/// The engines, and where they are told of changes.
+/// The engines and their triggers.
 pub(super) struct Rules {
     pub(super) desk: Arc<Desk>,
     pub(super) hints: Arc<Hints>,
@@ -81,7 +81,7 @@ impl Rules {
     }
 }
 
-/// How this copy is called: by its machine, and its process.
+/// The name of this copy: its machine and its process.
 fn holder() -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} (process {})", machine.trim(), std::process::id())
