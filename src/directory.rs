@@ -34,7 +34,7 @@ use crate::telemetry::DirectoryMetrics;
 use cache::{Entry, Remembered};
 use flights::Flights;
 
-/// What is known of keys. One for the process and each kind of thing.
+/// A cache in front of one kind of look-up. One for the process and each kind.
 pub struct Directory<K, V> {
     remembered: Remembered<K, V>,
     flights: Flights<K, V>,
@@ -46,20 +46,20 @@ pub struct Directory<K, V> {
     failing: AtomicBool,
     /// The feed's epoch when it failed.
     failed_epoch: AtomicU64,
-    /// Milliseconds after the beginning until which nothing is tried.
+    /// Until when nothing is tried, in milliseconds since the start.
     resting_until: AtomicU64,
     kind: &'static str,
     metrics: DirectoryMetrics,
 }
 
-/// How long what was read is good for.
+/// How long what was read may be used.
 #[derive(Clone, Copy, Debug)]
 pub struct CachePolicy {
-    /// Of something that is there.
+    /// How long an existing value is fresh.
     pub ttl: Duration,
-    /// Of something that is not.
+    /// How long absence is fresh.
     pub absence_ttl: Duration,
-    /// While it cannot be read again.
+    /// How long an existing value is used while the database is away.
     pub stale_max_age: Duration,
     pub entries: u64,
     /// How long a request waits for a reading.
@@ -78,7 +78,7 @@ pub enum Origin {
     Read,
     /// Remembered for so long.
     Cached(Duration),
-    /// Remembered for so long, and could not be read again.
+    /// Remembered for so long; the database is away.
     Stale(Duration),
 }
 
@@ -99,7 +99,7 @@ const STALE_READ_TIMEOUT: Duration = Duration::from_secs(1);
 const MOST_AT_ONCE: usize = 1000;
 
 impl CachePolicy {
-    /// The rules that the configuration sets.
+    /// The configured policy.
     pub fn of(config: &DatabaseConfig) -> Self {
         Self {
             ttl: config.cache_ttl,
@@ -199,7 +199,7 @@ where
         has_failed || self.feed.is_away()
     }
 
-    /// Nothing is tried for a moment.
+    /// Pauses attempts for a moment.
     fn rest(&self) {
         let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
         self.resting_until.store(until, Ordering::Relaxed);

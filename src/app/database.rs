@@ -25,7 +25,7 @@ const FIRST_CHECK: Duration = Duration::from_secs(30);
 pub(super) struct Database {
     pub(super) store: Store,
     pub(super) feed: Arc<Feed>,
-    /// The memberships, if the table has a say.
+    /// The memberships, if the table counts.
     pub(super) memberships: Option<Arc<Memberships>>,
     /// The organisations, if there is a table of all of them.
     pub(super) organisations: Option<Arc<Organisations>>,

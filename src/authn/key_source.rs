@@ -47,7 +47,7 @@ pub struct KeySource {
     metrics: Arc<Metrics>,
 }
 
-/// What is known at one time.
+/// A snapshot of what is known.
 #[derive(Default)]
 struct State {
     keys: Arc<KeySet>,
@@ -79,11 +79,11 @@ pub struct KeySourceState {
     pub keys: usize,
 }
 
-/// How long a key ID that no set has is remembered, and causes no further fetch.
+/// How long an unknown key ID is remembered, and causes no further fetch.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// Beyond so many a flood has its oldest forgotten; those are looked for again.
+/// Above this a flood pushes its oldest key IDs out; those may cause a fetch again.
 const UNKNOWN_KEYS: u64 = 10_000;
-/// Beyond the cool-down, for the fetch itself.
+/// Added to the cool-down in `Retry-After`, for the fetch itself.
 const FETCH_SPREAD: Duration = Duration::from_secs(1);
 /// The largest document that is read.
 const MAX_DOCUMENT_BYTES: usize = 256 << 10;
@@ -138,8 +138,8 @@ impl KeySource {
         }
     }
 
-    /// What it means that a key is not in the set: only a set that was fetched after it was first
-    /// seen can say that there is no such key.
+    /// Why a key is not in the set: only a set that was fetched after the key was first seen proves
+    /// that there is no such key.
     fn absence(&self, config: &KeySetConfig, id: &str, seen: Instant) -> Refusal {
         let state = self.state.load();
         match state.last_attempt {
@@ -166,7 +166,7 @@ impl KeySource {
         Refusal::KeyPending { retry_after: left + FETCH_SPREAD }
     }
 
-    /// Looks into the newest set. One that is too old says nothing any more.
+    /// Looks into the newest set. One that is too old does not count.
     fn lookup(
         &self,
         config: &KeySetConfig,
@@ -288,7 +288,7 @@ impl KeySource {
     }
 }
 
-/// Takes a fetched set, and logs what an operator needs to know of it.
+/// Adopts a fetched set, and logs what changed.
 fn adopt(mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
     let changed = keys.succeed(older);
     if keys.is_empty() {

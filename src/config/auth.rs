@@ -178,7 +178,7 @@ fn issuer_text(raw: Raw) -> Result<String, String> {
         || path == "/" && issuer.trim_end_matches('/') != right("")
     {
         return Err(format!(
-            "must be written as tokens say it, in small letters and without the scheme's own port: \
+            "must be written as tokens say it, in lower case and without the scheme's own port: \
              \"{}\"",
             right(path)
         ));

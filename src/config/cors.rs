@@ -13,7 +13,7 @@ use super::values::duration;
 pub struct CorsConfig {
     /// Their origins; none switches CORS off.
     pub allowed_origins: Vec<OriginPattern>,
-    /// Headers that a page may send, beyond those that everybody needs.
+    /// Headers that a page may send, beyond the standard ones.
     pub allowed_headers: Vec<HeaderName>,
     /// How long a browser may keep the answer to a preflight.
     pub max_age: Duration,

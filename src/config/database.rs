@@ -193,11 +193,11 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
         .query_pairs()
         .any(|(key, value)| matches!(&*key, "host" | "hostaddr") && !value.starts_with('/'))
     {
-        let problem = "must have its host in front, not as a parameter";
+        let problem = "must name its host before the path, not as a parameter";
         section.fault("url", problem.to_owned());
     }
     if url.query_pairs().any(|(key, _)| key.starts_with("ssl")) {
-        let problem = "must not speak of TLS; that is database.tls and database.ca_file";
+        let problem = "must not set TLS; use database.tls and database.ca_file";
         section.fault("url", problem.to_owned());
     }
     for (parameter, _) in url.query_pairs() {
@@ -277,7 +277,7 @@ fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
         _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
     });
     if !verify && ca_file.is_some() {
-        section.fault("ca_file", "is of no use with database.tls = \"off\"".to_owned());
+        section.fault("ca_file", "has no effect with database.tls = \"off\"".to_owned());
     }
     if verify { DatabaseTls::VerifyFull(ca_file) } else { DatabaseTls::Off }
 }

@@ -15,7 +15,7 @@ const OF_OTHERS: [&str; 5] = ["MTP_CONFIG", "MTP_BINARY", "MTP_PARTS", "MTP_ROUN
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     by_key: BTreeMap<(String, String), String>,
-    /// The names of those that look like ours and name no section and key.
+    /// Variables that look like ours and name no section and key.
     strange: BTreeSet<String>,
 }
 

@@ -7,9 +7,9 @@ use crate::tenancy::{Role, RoleMap, Scope, Scopes, TenantTemplate};
 /// From person to organisation to tenant, and what a caller may do there.
 #[derive(Clone, Debug)]
 pub struct TenancyConfig {
-    /// How an organisation's tenant is called.
+    /// The name of an organisation's tenant.
     pub template: TenantTemplate,
-    /// Who says which organisations a user is in.
+    /// What decides which organisations a user is in.
     pub membership: MembershipPolicy,
     pub roles: RoleMap,
     /// What a user may do in an organisation that the token names, where no role is known.
@@ -20,7 +20,7 @@ pub struct TenancyConfig {
     pub federation: Option<usize>,
 }
 
-/// Who says which organisations a user is in.
+/// What decides which organisations a user is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipPolicy {
     /// The token alone.
@@ -32,7 +32,7 @@ pub enum MembershipPolicy {
 }
 
 impl MembershipPolicy {
-    /// Whether the table has a say.
+    /// Whether the table counts.
     pub fn reads_table(self) -> bool {
         self != Self::Claims
     }
@@ -75,7 +75,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConf
     }
 }
 
-/// Reads `[roles]`: any name, and what it may do. The four that everybody has are there already.
+/// Reads `[roles]`: any name, and what it may do. The four default roles are there already.
 pub(super) fn read_roles(section: &mut Section<'_>) -> RoleMap {
     let mut roles = RoleMap::default();
     for name in section.names() {

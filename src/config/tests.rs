@@ -622,7 +622,7 @@ fn several_shared_secrets_are_a_list_or_separated_by_white_space() {
     for (wrong, says) in [
         (format!("[{new:?}, \"short\"]"), "5 bytes"),
         (format!("\"{new} OLD\""), "write several secrets as a list"),
-        ("7".to_owned(), "list of texts"),
+        ("7".to_owned(), "list of strings"),
     ] {
         let faults = secrets(&wrong).unwrap_err();
         assert_eq!(keys(&faults), ["auth.hs256_secret"], "{wrong}");

@@ -35,7 +35,7 @@ impl fmt::Debug for Secret {
 pub(super) fn text(raw: Raw) -> Result<String, String> {
     match raw {
         Raw::Toml(Value::String(text)) | Raw::Text(text) => Ok(text),
-        Raw::Toml(other) => Err(format!("must be a text, not {}", kind(&other))),
+        Raw::Toml(other) => Err(format!("must be a string, not {}", kind(&other))),
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
     if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
 
-/// A list of texts; in the environment written as in the file, or separated by commas.
+/// A list of strings; in the environment written as in the file, or separated by commas.
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
         Raw::Text(text) if text.trim_start().starts_with('[') => {
@@ -69,7 +69,7 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
             .into_iter()
             .map(|item| match item {
                 Value::String(text) => Ok(text),
-                other => Err(format!("must be a list of texts; one item is {}", kind(&other))),
+                other => Err(format!("must be a list of strings; one item is {}", kind(&other))),
             })
             .collect(),
         Raw::Text(text) => Ok(text
@@ -77,7 +77,7 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
             .map(|item| item.trim().to_owned())
             .filter(|item| !item.is_empty())
             .collect()),
-        Raw::Toml(other) => Err(format!("must be a list of texts, not {}", kind(&other))),
+        Raw::Toml(other) => Err(format!("must be a list of strings, not {}", kind(&other))),
     }
 }
 

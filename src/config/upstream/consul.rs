@@ -38,7 +38,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ConsulConfig> {
             .or(is_set("consul_tag", !tag.is_empty()))
             .or(is_set("consul_token", !token.is_empty()));
         if let Some(key) = first.filter(|_| !is_asked) {
-            section.fault(key, "is of no use without upstream.consul_url".to_owned());
+            section.fault(key, "has no effect without upstream.consul_url".to_owned());
         }
         return None;
     };
