@@ -13,6 +13,8 @@ use crate::town::command_with;
 mod backup;
 /// The tokens that Supabase's hook makes.
 mod hook;
+/// House rules that a program can read.
+mod house;
 /// Links and the headings that they lead to.
 mod links;
 
