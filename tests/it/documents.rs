@@ -17,6 +17,10 @@ mod hook;
 mod house;
 /// Links and the headings that they lead to.
 mod links;
+/// Tests that documents name.
+mod named_tests;
+/// Words of the glossary.
+mod words;
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -36,7 +36,8 @@ fn sql_stands_only_in_store() {
 #[test]
 fn what_lies_below_imports_no_stage() {
     let below = ["rules", "directory", "store", "mimir", "tenancy", "clock"];
-    let stages = ["listener", "pipeline", "edge", "route", "authn", "authz", "limits", "forward", "admin"];
+    let stages =
+        ["listener", "pipeline", "edge", "route", "authn", "authz", "limits", "forward", "admin"];
     for (file, code) in sources() {
         if !below.iter().any(|module| is_of(&file, module)) {
             continue;
@@ -60,7 +61,8 @@ fn only_mimir_writes_the_tenant_header() {
         if is_of(&file, "mimir") || is_of(&file, "command") {
             continue;
         }
-        for write in ["insert(TENANT_HEADER", "append(TENANT_HEADER", "from_static(\"x-scope-orgid"] {
+        for write in ["insert(TENANT_HEADER", "append(TENANT_HEADER", "from_static(\"x-scope-orgid"]
+        {
             assert!(!code.contains(write), "{}: {write}", file.display());
         }
     }
