@@ -13,8 +13,14 @@ use crate::town::command_with;
 mod backup;
 /// The tokens that Supabase's hook makes.
 mod hook;
+/// House rules that a program can read.
+mod house;
 /// Links and the headings that they lead to.
 mod links;
+/// Tests that documents name.
+mod named_tests;
+/// Words of the glossary.
+mod words;
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
