@@ -311,7 +311,7 @@ fn the_tables_of_costs_are_those_of_the_script() {
     assert_eq!(cost(&["hubs=many"]).status.code(), Some(64));
     // 1,000 hubs of 300 series each 15 seconds, 1.7 bytes a sample, a year: 1,057.5 GB.
     let known = String::from_utf8(cost(&["r2_free_gb=0"]).stdout).unwrap();
-    let storage = known.split("R2, a month").nth(1).unwrap().lines().nth(2).unwrap();
+    let storage = known.split("R2, per month").nth(1).unwrap().lines().nth(2).unwrap();
     assert_eq!(storage, "| storage | $15.86 |");
 }
 
