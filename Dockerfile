@@ -1,4 +1,4 @@
-# Pin both by digest (name@sha256:…) for builds that are the same to the byte; config/fly/README.md says what holds.
+# For reproducible builds, pin the base image by digest (name@sha256:…); see config/fly/README.md.
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -8,13 +8,13 @@ COPY src src
 COPY benches benches
 COPY tests tests
 COPY scripts/image-tree scripts/image-tree
-# In --version and in mimir_tenant_proxy_build_info: docker build --build-arg COMMIT="$(git rev-parse HEAD)" .
+# For --version and mimir_tenant_proxy_build_info: docker build --build-arg COMMIT="$(git rev-parse HEAD)" .
 ARG COMMIT=unknown
 RUN MTP_COMMIT="$COMMIT" SOURCE_DATE_EPOCH=0 cargo build --release --locked -p mimir-tenant-proxy
-# The whole file tree of the image, by the script that the tests use too.
+# Assembles the image's file tree. The tests use the same script.
 RUN scripts/image-tree target/release/mimir-tenant-proxy /image
 
-# Nothing but the tree: the program, glibc, certificate authorities, one user. No shell, no package manager.
+# The program, glibc, certificate authorities and one user; no shell and no package manager.
 FROM scratch
 COPY --from=build /image /
 USER 10001:10001

@@ -99,8 +99,8 @@ fn is_yaml(text: &str) -> Result<(), String> {
 #[test]
 fn every_language_of_the_documentation_has_a_reader() {
     let read = ["yaml", "toml", "json", "sql", "js", "promql"];
-    // The page of devices has tests of its own; Alloy's language has no reader here, and the page
-    // says so; what has no name is shell or what is printed.
+    // The page of devices has tests of its own. Alloy's language has no reader here. A block without a
+    // language is shell or output.
     let elsewhere = ["c", "sh", "alloy", ""];
     for document in documents() {
         for piece in pieces_of(&document) {
@@ -317,14 +317,14 @@ fn the_tables_of_costs_are_those_of_the_script() {
     assert_eq!(cost(&["hubs=many"]).status.code(), Some(64));
     // 1,000 hubs of 300 series each 15 seconds, 1.7 bytes a sample, a year: 1,057.5 GB.
     let known = String::from_utf8(cost(&["r2_free_gb=0"]).stdout).unwrap();
-    let storage = known.split("R2, a month").nth(1).unwrap().lines().nth(2).unwrap();
+    let storage = known.split("R2, per month").nth(1).unwrap().lines().nth(2).unwrap();
     assert_eq!(storage, "| storage | $15.86 |");
 }
 
 // A number that nothing holds is soon wrong.
 #[test]
-fn the_readme_says_how_many_traps_there_are() {
+fn the_checkers_page_says_how_many_traps_there_are() {
     let traps = files_of(&["tests/traps"], &["yaml"]).len();
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.contains(&format!("knows {traps} traps")), "there are {traps}");
+    let page = std::fs::read_to_string(root().join("docs/operations/check-config.md")).unwrap();
+    assert!(page.contains(&format!("knows {traps} traps")), "there are {traps}");
 }

@@ -315,17 +315,17 @@ fn http1(scene: &Scene) -> Vec<Row<'_>> {
         row("nothing is sent", closed(&[]), HEADER, idle, silent(scene, &[])),
         row("only empty lines", closed(&[]), HEADER, idle, trickled(scene, "", "\r\n")),
         row(
-            "half a head",
+            "part of a head",
             closed(&[]),
             HEADER,
             header,
             silent(scene, &[(0, "GET / HTTP/1.1\r\nHost: x\r\nX-Half")]),
         ),
-        row("a head that trickles", closed(&[]), HEADER, header, trickled(scene, "GET /", "x")),
-        row("half a head behind a request", closed(&[200]), HEADER, header, async move {
+        row("a slow request head", closed(&[]), HEADER, header, trickled(scene, "GET /", "x")),
+        row("a request, then part of a head", closed(&[200]), HEADER, header, async move {
             silent(scene, &[(0, &behind)]).await
         }),
-        row("half a head behind a body", closed(&[200]), HEADER, header, async move {
+        row("a body, then part of a head", closed(&[200]), HEADER, header, async move {
             silent(scene, &[(0, &behind_body)]).await
         }),
         row("no further request", closed(&[200]), IDLE, idle, async move {
@@ -340,29 +340,29 @@ fn http1(scene: &Scene) -> Vec<Row<'_>> {
         row("an answer that is not read", Seen::Reset, WRITE, write, async move {
             unread(scene, get_large.as_bytes()).await
         }),
-        row("… with a byte of another request", Seen::Reset, WRITE, write, async move {
+        row("… with a byte of the next request", Seen::Reset, WRITE, write, async move {
             unread(scene, large_and_more.as_bytes()).await
         }),
-        row("… by HTTP/1.0", Seen::Reset, WRITE, write, async move {
+        row("… over HTTP/1.0", Seen::Reset, WRITE, write, async move {
             unread(scene, old_large.as_bytes()).await
         }),
         row("many small answers that are not read", Seen::Reset, WRITE, write, async move {
             unread(scene, small.as_bytes()).await
         })
         .busy(),
-        row("a body that does not come", slow_body(), BODY_IDLE, CLOSED, async move {
+        row("a body that does not arrive", slow_body(), BODY_IDLE, CLOSED, async move {
             answered(scene, &half_body, "").await
         }),
-        row("a body that trickles", slow_body(), BODY, CLOSED, async move {
+        row("a body that arrives slowly", slow_body(), BODY, CLOSED, async move {
             answered(scene, &slow, "x").await
         }),
-        row("trailers that do not end", slow_body(), BODY_IDLE, CLOSED, async move {
+        row("trailers without an end", slow_body(), BODY_IDLE, CLOSED, async move {
             answered(scene, &trailers, "").await
         }),
-        row("a body that was asked for", slow_body(), BODY_IDLE, CLOSED, async move {
+        row("a body after 100 Continue", slow_body(), BODY_IDLE, CLOSED, async move {
             answered(scene, &expect, "").await
         }),
-        row("the body of a refused request", closed(&[401]), LINGER, CLOSED, async move {
+        row("the body of a rejected request", closed(&[401]), LINGER, CLOSED, async move {
             silent(scene, &[(0, refused)]).await
         }),
     ]
@@ -378,10 +378,10 @@ fn http2(scene: &Scene) -> Vec<Row<'_>> {
         [frames::frame(6, 0, 0, b"pingping"), frames::frame(4, 0, 0, &[]), frames::credit(0, 1)]
             .concat();
     vec![
-        row("half a preface", closed(), HEADER, header, async {
+        row("part of the preface", closed(), HEADER, header, async {
             silent_frames(scene, &[(0, b"PRI * HTTP/2.0\r\n".to_vec())]).await
         }),
-        row("a preface and nothing else", closed(), IDLE, idle, async move {
+        row("only the preface", closed(), IDLE, idle, async move {
             silent_frames(scene, &[(0, opening())]).await
         }),
         row("frames without a request", closed(), IDLE, idle, async move {
@@ -391,20 +391,20 @@ fn http2(scene: &Scene) -> Vec<Row<'_>> {
             let ended = silent_frames(scene, &script).await;
             Ended { after: began.elapsed(), ..ended }
         }),
-        row("a block of headers without its end", closed(), HEADER, header, async move {
+        row("a header block without its end", closed(), HEADER, header, async move {
             silent_frames(scene, &[(0, [opening(), block(0)].concat())]).await
         }),
-        row("half a frame of headers", closed(), HEADER, header, async move {
+        row("part of a HEADERS frame", closed(), HEADER, header, async move {
             let whole = block(4);
             silent_frames(scene, &[(0, [&opening()[..], &whole[..11]].concat())]).await
         }),
-        row("half a head beside another request", closed(), HEADER, header, async move {
+        row("part of a head, beside another stream", closed(), HEADER, header, async move {
             silent_frames(scene, &[(0, [opening(), large, block(0)].concat())]).await
         }),
-        row("a stream without credit", Seen::StreamReset, WRITE, STREAM_RESET, async move {
+        row("a stream without window credit", Seen::StreamReset, WRITE, STREAM_RESET, async move {
             without_credit(scene, false).await
         }),
-        row("… beside others", Seen::StreamReset, WRITE, STREAM_RESET, async move {
+        row("… beside other streams", Seen::StreamReset, WRITE, STREAM_RESET, async move {
             without_credit(scene, true).await
         }),
         row("the last bytes of a small answer", Seen::Reset, WRITE, write, last_bytes(scene)),
@@ -412,7 +412,7 @@ fn http2(scene: &Scene) -> Vec<Row<'_>> {
         row("PINGs whose answers are not read", Seen::Reset, WRITE, write, unread_pings(scene))
             .busy(),
         row(
-            "a stream's body that does not come",
+            "a stream's body that does not arrive",
             Seen::Answer(SLOW_BODY),
             BODY_IDLE,
             CLOSED,

@@ -111,7 +111,7 @@ async fn a_block_that_is_uploaded_in_parts_has_nothing_that_r2_refuses() {
 }
 
 // No module proxy has a Mimir 2.17. What can be shown: the keys and types, by what Mimir of May 2025 says of
-// itself, and the caches with a real Redis, by that Mimir's own client. See config/mimir/README.md.
+// itself, and the caches with a real Redis, by that Mimir's own client.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_profile_for_2_17_has_known_keys_and_its_caches_work_with_a_redis_like_upstashs() {
     let redis = Redis::start().await;
