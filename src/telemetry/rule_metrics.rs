@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use metrics::{Counter, Gauge, Histogram};
+use parking_lot::Mutex;
 
 use super::table::{self, PLAIN};
 

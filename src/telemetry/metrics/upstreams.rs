@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use metrics::{Counter, Gauge};
+use parking_lot::Mutex;
 
 use crate::telemetry::table::{UPSTREAM_INSTANCE_IN_FLIGHT, UPSTREAM_INSTANCE_REQUESTS};
 
