@@ -172,11 +172,6 @@ impl Reason {
         self.into()
     }
 
-    /// The index among [`Reason::VARIANTS`].
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
     /// Whether it is a rejection or a failure. An alert on failures must not fire for a tenant at
     /// its limit, a device on a thin line or a token that anybody can make up.
     pub fn class(self) -> Class {

@@ -244,10 +244,10 @@ async fn mimirtool_is_told_that_rules_are_not_deleted_here() {
     let rules = ["rules", "delete", "alert_rule", "default"];
     for (command, address, more) in [
         (&rules[..], &url, None),
-        (&rules, &prefixed, None),
-        (&rules, &url, Some("--use-legacy-routes")),
-        (&["alertmanager", "delete"], &url, None),
-        (&["alertmanager", "delete"], &prefixed, None),
+        (&rules[..], &prefixed, None),
+        (&rules[..], &url, Some("--use-legacy-routes")),
+        (&["alertmanager", "delete"][..], &url, None),
+        (&["alertmanager", "delete"][..], &prefixed, None),
     ] {
         let delete = std::process::Command::new(harness::part("mimirtool"))
             .args(command)

@@ -234,7 +234,7 @@ proptest! {
         let (mut health, mut now) = (Health::default(), 1000);
         for event in events {
             match event {
-                Event::Failed(evidence, _, shared) if evidence.can_be_provoked() => {
+                Event::Failed(evidence, _, shared) if can_be_provoked(evidence) => {
                     health.failed(evidence, requester(1), shared, now, &policy, 0.5);
                 }
                 Event::Answered => drop(health.answered(now)),
