@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(at(0).await.unwrap().proof, Proof::Verified);
         assert_eq!(at(69).await.unwrap().proof, Proof::Cached);
         let refused = at(71).await.err().unwrap();
-        assert_eq!(refused.refusal.reason(), "expired");
+        assert_eq!(refused.refusal.reason(), crate::reason::Reason::Expired);
         assert_eq!(at(69).await.unwrap().proof, Proof::Verified);
     }
 }

@@ -211,7 +211,7 @@ impl Rejection {
     }
 
     /// The status of the answer: that of the reason, but for two of which the case matters.
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Route(RouteError::Semicolon | RouteError::Name(_)) => StatusCode::BAD_REQUEST,
             // A sender drops what is answered with a 429 (Prometheus does, unless it is told

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn too_many_administrators_are_not_a_fault_of_the_ruler() {
         let error = AdminError::from(Overloaded);
-        assert_eq!(error.reason(), "overloaded");
+        assert_eq!(error.reason(), Reason::Overloaded);
         assert!(!error.to_string().contains("ruler"), "{error}");
     }
 }

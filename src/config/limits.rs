@@ -260,7 +260,7 @@ fn one_override(
                 let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
                 Err(format!("is unknown; there are {}", names.join(", ")))
             },
-            |known| own.set(known, Raw::File(value)),
+            |known| own.set(known, Raw::Toml(value)),
         );
         if let Err(problem) = set {
             problems.push(format!("{name}.{key} {problem}"));
@@ -279,7 +279,7 @@ mod tests {
         for key in KEYS {
             let (surface, limit) = key.name.split_once('_').unwrap();
             let mut limits = OrganisationLimits::default();
-            limits.set(key, Raw::File(Value::Integer(7))).unwrap();
+            limits.set(key, Raw::Toml(Value::Integer(7))).unwrap();
             let mut wanted = OrganisationLimits::default();
             let of_surface = match surface {
                 "push" => &mut wanted.push,

@@ -38,7 +38,7 @@ pub(super) enum Action {
     /// Accept no further requests.
     Retire,
     /// End it, for this reason (a metric label).
-    End(&'static str),
+    End(ConnectionEnd),
 }
 
 /// The next sign that the client disconnects: a FIN, then an error.

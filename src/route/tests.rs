@@ -103,8 +103,8 @@ fn operator_paths_have_no_route() {
     ] {
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
             match find_path(&method, path, None) {
-                Err(Unroutable::Write) => assert_ne!(method, Method::GET, "{path}"),
-                other => assert!(matches!(other, Err(Unroutable::Path(_))), "{path}: {other:?}"),
+                Err(RouteError::Write) => assert_ne!(method, Method::GET, "{path}"),
+                other => assert!(matches!(other, Err(RouteError::Path(_))), "{path}: {other:?}"),
             }
         }
     }
@@ -121,12 +121,12 @@ fn a_deletion_on_an_unknown_path_is_no_404() {
         "/no/such/path",
     ] {
         let unroutable = find_path(&Method::DELETE, path, None).unwrap_err();
-        assert!(matches!(unroutable, Unroutable::Write), "{path}: {unroutable:?}");
+        assert!(matches!(unroutable, RouteError::Write), "{path}: {unroutable:?}");
         assert_eq!(unroutable.allowed().as_deref(), Some(""));
     }
     // There a 404 means that it is gone.
     let key = find_path(&Method::DELETE, "/admin/revocations/x", None).unwrap_err();
-    assert!(matches!(key, Unroutable::Path(_)), "{key:?}");
+    assert!(matches!(key, RouteError::Path(_)), "{key:?}");
 }
 
 // CVE-2019-9901, CVE-2021-29492.
@@ -178,7 +178,7 @@ fn a_label_that_is_no_name_is_a_fault_of_the_request() {
         for method in [Method::GET, Method::POST] {
             let unroutable =
                 find_path(&method, &format!("{LABEL}{name}/values"), None).unwrap_err();
-            assert!(matches!(unroutable, Unroutable::Name(_)), "{name}: {unroutable:?}");
+            assert!(matches!(unroutable, RouteError::Name(_)), "{name}: {unroutable:?}");
         }
     }
 }
@@ -204,10 +204,10 @@ fn rule_names_are_percent_encoded_segments() {
         "ns/..",
         "ns/%2e",
     ] {
-        assert!(matches!(rules(name), Err(Unroutable::Name(_))), "{name}");
+        assert!(matches!(rules(name), Err(RouteError::Name(_))), "{name}");
     }
     for name in ["", "ns/", "ns/group/more"] {
-        assert!(matches!(rules(name), Err(Unroutable::Path(_))), "{name}");
+        assert!(matches!(rules(name), Err(RouteError::Path(_))), "{name}");
     }
     for name in [
         "alert_rule",

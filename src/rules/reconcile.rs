@@ -12,7 +12,7 @@
 mod apply;
 pub(crate) mod expressions;
 pub(crate) mod planning;
-pub mod preview;
+pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod reconciler;
 pub(crate) mod report;

@@ -193,7 +193,7 @@ async fn every_route_refuses_every_wrong_caller() {
         .await;
     let callers = callers(&proxy.client(), &issuer);
     let mut walked = BTreeSet::new();
-    for route in ROUTES {
+    for route in &ROUTES {
         for method in route.methods {
             let target = target(route.path);
             for caller in &callers {
@@ -315,7 +315,7 @@ async fn users_have_the_scopes_that_the_operator_gives_them() {
     let options = ProxyOptions::new(&issuer.url(), &mimir.url());
     let proxy = options.set("tenancy.user_scopes", "[\"metrics:read\"]").start().await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
-    for route in ROUTES {
+    for route in &ROUTES {
         let Access::Tenant(scope) = route.access else { continue };
         let answer = client.send(route.methods[0].clone(), &target(route.path), Vec::new()).await;
         let reads = scope == mimir_tenant_proxy::tenancy::Scope::MetricsRead;
@@ -333,7 +333,7 @@ async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let known = proxy.client().bearer(&issuer.user_of(ORG_A));
     let every = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
-    for route in ROUTES {
+    for route in &ROUTES {
         let path = target(route.path);
         let own: BTreeSet<&str> = ROUTES
             .iter()

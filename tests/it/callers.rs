@@ -169,7 +169,7 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
     let mut walked = BTreeSet::new();
     let mut asked_of_admin = 0;
     let audited_before = town.audit().len();
-    for route in ROUTES {
+    for route in &ROUTES {
         for method in route.methods {
             let target = target(route.path, &a);
             for caller in &callers {
