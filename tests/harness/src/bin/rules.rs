@@ -52,11 +52,11 @@ async fn main() {
         median(&|r| ratio(r.cold, r.bare_write))
     );
     println!(
-        "first look without changes / bare GETs: {:.2}",
+        "first full resync / bare GETs:         {:.2}",
         median(&|r| ratio(r.first_unchanged, r.bare_read))
     );
     println!(
-        "further looks / bare GETs:              {:.2}",
+        "further full resyncs / bare GETs:      {:.2}",
         median(&|r| ratio(r.unchanged, r.bare_read))
     );
 }
