@@ -98,7 +98,7 @@ async fn main() {
         let invalid = "select reason from alert_rule_status where state = 'invalid'";
         let rows = database.query(invalid).await;
         rows.first().and_then(|row| row[0].clone()).is_some_and(|reason| {
-            println!("and a mistyped one does not block it; its status says why it is invalid:\n  {reason}");
+            println!("and a mistyped one does not block it; its status says why:\n  {reason}");
             true
         })
     })

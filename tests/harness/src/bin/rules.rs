@@ -155,7 +155,8 @@ async fn reconciled(proxy: &Proxy, number: usize) -> Duration {
         let log = proxy.process.log();
         let lines =
             log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut looks = lines.filter(|line| line["message"] == "Full resync of alert rules finished");
+        let mut looks =
+            lines.filter(|line| line["message"] == "Full resync of alert rules finished");
         took = looks.nth(number - 1);
         took.is_some()
     })
