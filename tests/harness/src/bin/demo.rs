@@ -64,11 +64,11 @@ async fn main() {
     let of_bob = show("Bob, a member of B,", &bob).await;
     let posing = bob.clone().header("x-scope-orgid", ORG_A);
     let of_posing = show("Bob, with X-Scope-OrgID: A,", &posing).await;
-    let of_stranger = show("A stranger", &proxy.client().bearer("not.a.token")).await;
+    let of_unknown = show("An unknown caller", &proxy.client().bearer("not.a.token")).await;
     assert_eq!(series(&of_alice).len(), 1, "Alice sees what A's hub wrote");
     assert_eq!((of_bob.status.as_u16(), series(&of_bob).len()), (200, 0), "Bob sees nothing");
     assert_eq!(of_posing.status, 403, "Bob is no member of A");
-    assert_eq!(of_stranger.status, 401, "a bad token is refused");
+    assert_eq!(of_unknown.status, 401, "a bad token is refused");
 
     say("an alert rule of A's, as a row: on its hub's load");
     let written = Instant::now();
@@ -98,7 +98,7 @@ async fn main() {
         let invalid = "select reason from alert_rule_status where state = 'invalid'";
         let rows = database.query(invalid).await;
         rows.first().and_then(|row| row[0].clone()).is_some_and(|reason| {
-            println!("and one that is mistyped holds it up in nothing, and says why:\n  {reason}");
+            println!("and a mistyped one does not block it; its status says why:\n  {reason}");
             true
         })
     })
@@ -113,7 +113,7 @@ async fn main() {
     let took = left.elapsed();
     show("Alice, removed from A,", &alice).await;
     println!(
-        "\nA reads what its hub wrote, B and the stranger see nothing of it, and Alice was out in {took:?}."
+        "\nA reads what its hub wrote, B and the unknown caller see nothing of it, and Alice was out in {took:?}."
     );
     if once {
         return;

@@ -52,11 +52,11 @@ async fn main() {
         median(&|r| ratio(r.cold, r.bare_write))
     );
     println!(
-        "first look without changes / bare GETs: {:.2}",
+        "first full resync / bare GETs:         {:.2}",
         median(&|r| ratio(r.first_unchanged, r.bare_read))
     );
     println!(
-        "further looks / bare GETs:              {:.2}",
+        "further full resyncs / bare GETs:      {:.2}",
         median(&|r| ratio(r.unchanged, r.bare_read))
     );
 }
@@ -155,7 +155,8 @@ async fn reconciled(proxy: &Proxy, number: usize) -> Duration {
         let log = proxy.process.log();
         let lines =
             log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut looks = lines.filter(|line| line["message"] == "Full resync of alert rules finished");
+        let mut looks =
+            lines.filter(|line| line["message"] == "Full resync of alert rules finished");
         took = looks.nth(number - 1);
         took.is_some()
     })
