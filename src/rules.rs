@@ -122,37 +122,3 @@ pub fn metric_names() -> crate::telemetry::RuleMetricNames {
         states: crate::store::RuleState::ALL.map(crate::store::RuleState::name).to_vec(),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    /// From the bottom to the top.
-    const FOLDERS: [&str; 6] = ["spec", "election", "status", "plan", "reconcile", "schedule"];
-
-    fn imports(folder: &str) -> Vec<String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules");
-        let mut files = vec![root.join(format!("{folder}.rs"))];
-        let mut folders = vec![root.join(folder)];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
-            }
-        }
-        let text = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
-        let text = text.collect::<Vec<_>>().join("\n");
-        let paths = text.split("crate::rules::").skip(1);
-        paths.map(|rest| rest.split([':', ';', '{']).next().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn folders_depend_downwards_only() {
-        for (at, folder) in FOLDERS.iter().enumerate() {
-            for import in imports(folder) {
-                let target = FOLDERS.iter().position(|name| *name == import);
-                assert!(target.is_some_and(|target| target <= at), "{folder} imports {import}");
-            }
-        }
-    }
-}

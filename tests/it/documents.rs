@@ -13,8 +13,6 @@ use crate::town::command_with;
 mod backup;
 /// The tokens that Supabase's hook makes.
 mod hook;
-/// House rules that a program can read.
-mod house;
 /// Links and the headings that they lead to.
 mod links;
 /// Tests that documents name.
@@ -26,7 +24,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { files_below(&path, found) } else { found.push(path) }

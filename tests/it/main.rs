@@ -89,6 +89,8 @@ mod senders;
 mod slow_bodies;
 /// Both bodies: backpressure, cancellation, failures, memory.
 mod streaming;
+/// The rules of the house that no compiler holds: who imports whom.
+mod structure;
 /// Tokens of every algorithm and shape.
 mod tokens;
 /// A proxy before a database: organisations, people, devices.

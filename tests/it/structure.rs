@@ -1,0 +1,425 @@
+//! The rules of the house that the compiler cannot hold: which module may import which, and which
+//! names may stand only in one of them. Read from the text of `src`, without the unit tests in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::documents::{files_below, root};
+
+/// What each module may import, from the bottom up: a module stands below all that import it, so
+/// the list has no circle. An edge that is not used any more must go, too.
+const EDGES: &[(&str, &[&str])] = &[
+    ("backoff", &[]),
+    ("causes", &[]),
+    ("clock", &[]),
+    ("deadline", &[]),
+    ("http_client", &[]),
+    ("labels", &[]),
+    ("lifecycle", &[]),
+    ("prom_duration", &[]),
+    ("reason", &[]),
+    ("spelling", &[]),
+    ("tenancy", &[]),
+    ("version", &[]),
+    ("yaml", &[]),
+    ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy"]),
+    ("route", &["reason", "tenancy"]),
+    ("config", &["mimir", "prom_duration", "spelling", "tenancy"]),
+    ("edge", &["config"]),
+    ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
+    ("store", &["backoff", "config", "tenancy"]),
+    ("telemetry", &["config", "labels", "reason", "route", "version"]),
+    ("directory", &["config", "store", "telemetry"]),
+    ("request_body", &["deadline", "edge", "mimir", "reason"]),
+    ("rules", &["backoff", "clock", "config", "mimir", "store", "telemetry", "tenancy"]),
+    (
+        "authn",
+        &[
+            "backoff",
+            "causes",
+            "clock",
+            "config",
+            "directory",
+            "http_client",
+            "labels",
+            "reason",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+    (
+        "authz",
+        &[
+            "authn",
+            "config",
+            "directory",
+            "labels",
+            "mimir",
+            "reason",
+            "route",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+    ("key_management", &["authn", "clock", "store", "tenancy"]),
+    (
+        "admin",
+        &[
+            "authn",
+            "authz",
+            "clock",
+            "config",
+            "directory",
+            "edge",
+            "key_management",
+            "reason",
+            "route",
+            "rules",
+            "spelling",
+            "store",
+            "tenancy",
+        ],
+    ),
+    ("limits", &["authz", "config", "reason", "request_body", "route", "telemetry", "tenancy"]),
+    (
+        "record",
+        &[
+            "authn",
+            "authz",
+            "clock",
+            "config",
+            "edge",
+            "reason",
+            "request_body",
+            "route",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+    (
+        "forward",
+        &[
+            "authz",
+            "backoff",
+            "causes",
+            "config",
+            "deadline",
+            "edge",
+            "http_client",
+            "labels",
+            "limits",
+            "mimir",
+            "reason",
+            "request_body",
+            "route",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+    (
+        "command",
+        &[
+            "authn",
+            "authz",
+            "causes",
+            "clock",
+            "config",
+            "forward",
+            "http_client",
+            "key_management",
+            "mimir",
+            "mimir_profile",
+            "route",
+            "rules",
+            "store",
+            "telemetry",
+            "tenancy",
+            "yaml",
+        ],
+    ),
+    ("internal", &["authn", "forward", "lifecycle", "limits", "store", "telemetry"]),
+    (
+        "rejection",
+        &[
+            "admin",
+            "authn",
+            "authz",
+            "edge",
+            "forward",
+            "limits",
+            "mimir",
+            "reason",
+            "request_body",
+            "route",
+        ],
+    ),
+    (
+        "pipeline",
+        &[
+            "admin",
+            "authn",
+            "authz",
+            "config",
+            "edge",
+            "forward",
+            "limits",
+            "mimir",
+            "record",
+            "rejection",
+            "request_body",
+            "route",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+    ("listener", &["config", "deadline", "edge", "labels", "pipeline", "record", "telemetry"]),
+    (
+        "app",
+        &[
+            "admin",
+            "authn",
+            "authz",
+            "clock",
+            "config",
+            "directory",
+            "edge",
+            "forward",
+            "internal",
+            "lifecycle",
+            "limits",
+            "listener",
+            "pipeline",
+            "record",
+            "rules",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
+];
+
+/// The folders of `rules`, likewise.
+const RULES_EDGES: &[(&str, &[&str])] = &[
+    ("spec", &[]),
+    ("election", &[]),
+    ("status", &["election"]),
+    ("plan", &["spec", "status"]),
+    ("reconcile", &["election", "plan", "spec", "status"]),
+    ("schedule", &["election", "plan", "reconcile", "status"]),
+];
+
+/// Names that may stand in one place only, and why.
+const CONFINED: &[Confined] = &[
+    Confined { name: "sqlx::", only_in: &["store"], why: "SQL stands only in store/" },
+    Confined { name: "metrics::", only_in: &["telemetry"], why: "telemetry/ names the metrics" },
+    // Two writers of X-Scope-OrgID are two chances of the wrong one: Mimir takes the first silently.
+    // `explain-token` tries a request that is never sent.
+    Confined {
+        name: "insert(TENANT_HEADER",
+        only_in: &["mimir", "command"],
+        why: "mimir/ writes the tenant header",
+    },
+    Confined {
+        name: "SystemTime::now",
+        only_in: &["clock"],
+        why: "wall-clock time is read only in clock.rs",
+    },
+];
+
+struct Confined {
+    name: &'static str,
+    only_in: &'static [&'static str],
+    why: &'static str,
+}
+
+/// A file of `src`: its path below `src` and its text without comments and unit tests.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// `rules/plan/diff.rs` belongs to `rules`, `clock.rs` to `clock`.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    files_below(&src, &mut files);
+    let sources: Vec<Source> = files.iter().filter_map(|file| read(&src, file)).collect();
+    assert!(sources.len() > 100, "only {} files in src", sources.len());
+    sources
+}
+
+fn read(src: &Path, file: &Path) -> Option<Source> {
+    let path = file.strip_prefix(src).unwrap().to_str()?.to_owned();
+    // `reference` writes docs/reference in a test.
+    let of_tests =
+        path.split('/').any(|part| ["tests", "tests.rs", "reference.rs"].contains(&part));
+    if of_tests || !path.ends_with(".rs") || path == "lib.rs" || path == "main.rs" {
+        return None;
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    Some(Source { path, text: production(&text) })
+}
+
+/// The text without comments and without the unit tests, which end a file.
+fn production(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The first names after `prefix`: `crate::a::b` has `a`, `crate::{a::b, c}` has `a` and `c`.
+fn names_after<'a>(prefix: &str, text: &'a str) -> BTreeSet<&'a str> {
+    let mut names = BTreeSet::new();
+    for (at, _) in text.match_indices(prefix) {
+        if text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+            continue;
+        }
+        let rest = &text[at + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            names.insert(first_name(rest));
+            continue;
+        };
+        let mut depth = 0_usize;
+        let mut begin = 0;
+        for (index, byte) in group.bytes().enumerate() {
+            let ends = depth == 0 && (byte == b',' || byte == b'}');
+            if ends {
+                names.insert(first_name(group[begin..index].trim_start()));
+                begin = index + 1;
+            }
+            match byte {
+                b'{' => depth += 1,
+                b'}' if depth == 0 => break,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+        }
+    }
+    // A capital: an item of the crate's root, which has none; a name of "": `use crate::*`.
+    names.retain(|name| name.starts_with(|first: char| first.is_ascii_lowercase()));
+    names
+}
+
+fn first_name(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Module, imported module, and a file that imports it.
+type Edges<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
+
+fn edges<'a>(
+    sources: &'a [Source],
+    prefix: &str,
+    module: impl Fn(&'a Source) -> &'a str,
+) -> Edges<'a> {
+    let mut edges = Edges::new();
+    for source in sources {
+        for imported in names_after(prefix, &source.text) {
+            if imported != module(source) {
+                edges.entry((module(source), imported)).or_insert(&source.path);
+            }
+        }
+    }
+    edges
+}
+
+/// What `found` has and `allowed` has not, and the other way round.
+fn differences(found: &Edges, allowed: &[(&str, &[&str])]) -> Vec<String> {
+    let allowed: BTreeSet<(&str, &str)> = allowed
+        .iter()
+        .flat_map(|(module, imports)| imports.iter().map(move |imported| (*module, *imported)))
+        .collect();
+    let new = found.iter().filter(|(edge, _)| !allowed.contains(*edge));
+    let new =
+        new.map(|((module, imported), file)| format!("{file}: {module} may not import {imported}"));
+    let unused = allowed.iter().filter(|edge| !found.contains_key(*edge));
+    let unused = unused.map(|(module, imported)| {
+        format!("{module} does not import {imported} any more: take the edge out of the list")
+    });
+    new.chain(unused).collect()
+}
+
+/// A module imports only modules that stand before it in the list.
+fn upward(allowed: &[(&str, &[&str])]) -> Vec<String> {
+    let place = |name: &str| allowed.iter().position(|(module, _)| *module == name);
+    let mut wrong = Vec::new();
+    for (index, (module, imports)) in allowed.iter().enumerate() {
+        for imported in *imports {
+            if place(imported).is_none_or(|place| place >= index) {
+                wrong.push(format!("{module} imports {imported}, which does not stand below it"));
+            }
+        }
+    }
+    wrong
+}
+
+/// The direction of dependencies: docs/architecture.md.
+#[test]
+fn modules_import_only_what_stands_below_them() {
+    let sources = sources();
+    let found = edges(&sources, "crate::", Source::module);
+    let mut wrong = differences(&found, EDGES);
+    wrong.extend(upward(EDGES));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The engine of alert rules: what decides stands below what acts.
+#[test]
+fn folders_of_rules_import_only_what_stands_below_them() {
+    let mut sources = sources();
+    sources.retain_mut(|source| {
+        let inside = source.path.strip_prefix("rules/").map(str::to_owned);
+        inside.map(|inside| source.path = inside).is_some()
+    });
+    let found = edges(&sources, "crate::rules::", Source::module);
+    let mut wrong = differences(&found, RULES_EDGES);
+    wrong.extend(upward(RULES_EDGES));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_new_edge_and_a_circle_are_found() {
+    let source = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
+    let sources = [
+        source("store/rows.rs", "use crate::{config::{Url, Kind}, tenancy::TenantId};"),
+        source("config.rs", "fn f() -> crate::store::Store { mycrate::x() }"),
+    ];
+    let found = edges(&sources, "crate::", Source::module);
+    let pairs: Vec<_> = found.keys().copied().collect();
+    assert_eq!(pairs, [("config", "store"), ("store", "config"), ("store", "tenancy")]);
+    let allowed: &[(&str, &[&str])] = &[("tenancy", &[]), ("config", &[]), ("store", &["config"])];
+    assert_eq!(
+        differences(&found, allowed),
+        ["config.rs: config may not import store", "store/rows.rs: store may not import tenancy"]
+    );
+    let circle: &[(&str, &[&str])] = &[("config", &["store"]), ("store", &["config"])];
+    assert_eq!(upward(circle), ["config imports store, which does not stand below it"]);
+}
+
+#[test]
+fn confined_names_stand_in_their_module() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for Confined { name, only_in, why } in CONFINED {
+        let holds = |source: &Source| {
+            source.text.match_indices(name).any(|(at, _)| {
+                !source.text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+            })
+        };
+        let mut holders = sources.iter().filter(|source| holds(source)).peekable();
+        assert!(holders.peek().is_some(), "nothing has {name}: take it out of the list");
+        let elsewhere = holders.filter(|source| !only_in.contains(&source.module()));
+        wrong.extend(elsewhere.map(|source| format!("{} has {name}: {why}", source.path)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
