@@ -328,7 +328,7 @@ async fn users_have_the_scopes_that_the_operator_gives_them() {
 // whoever asks and before anything else, on every path.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
-    let upstream = Upstream::start(crate::answers::ok).await;
+    let upstream = Upstream::start(crate::support::responses::ok).await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let known = proxy.client().bearer(&issuer.user_of(ORG_A));
@@ -356,7 +356,7 @@ async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
 // What is often asked for instead is named, to strangers too, and nothing of theirs is repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_near_miss_is_told_the_right_path() {
-    let upstream = Upstream::start(crate::answers::ok).await;
+    let upstream = Upstream::start(crate::support::responses::ok).await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     for (asked, meant) in [

@@ -11,7 +11,7 @@ use mimir_tenant_proxy::tenancy::Scope;
 use serde_json::json;
 
 use crate::access::{MayUse, may_use};
-use crate::town::{Town, town};
+use crate::support::identity::{IdentityFixture, identity_fixture};
 
 const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
 
@@ -42,8 +42,8 @@ fn member_of_nothing() -> May {
     May::These { scopes: &[], administers: false, everything: false }
 }
 
-async fn callers(town: &Town, a: &str, b: &str) -> Vec<Caller> {
-    let base = town.proxy.client();
+async fn callers(identity: &IdentityFixture, a: &str, b: &str) -> Vec<Caller> {
+    let base = identity.proxy.client();
     let mut callers = Vec::new();
     let mut add = |kind, client, may| callers.push(Caller { kind, client, may });
     let admin = || May::These { scopes: ALL, administers: true, everything: false };
@@ -54,46 +54,47 @@ async fn callers(town: &Town, a: &str, b: &str) -> Vec<Caller> {
         ("viewer", "viewer", may(READ)),
         ("member with a role that nobody knows", "wizard", member_of_nothing()),
     ] {
-        add(kind, town.client(&town.member(a, role).await), may);
+        add(kind, identity.client(&identity.member(a, role).await), may);
     }
-    let former = town.member(a, "owner").await;
-    town.client(&former).get("/admin/whoami").await;
-    town.leave(&former, a).await;
-    add("ex-member", town.client(&former), member_of_nothing());
-    let stranger = town.member(b, "owner").await;
-    add("admin of B", town.client(&stranger).header("x-scope-orgid", a), member_of_nothing());
-    let claims = town.issuer.token().organisation(&json!(a)).sign();
+    let former = identity.member(a, "owner").await;
+    identity.client(&former).get("/admin/whoami").await;
+    identity.leave(&former, a).await;
+    add("ex-member", identity.client(&former), member_of_nothing());
+    let stranger = identity.member(b, "owner").await;
+    add("admin of B", identity.client(&stranger).header("x-scope-orgid", a), member_of_nothing());
+    let claims = identity.issuer.token().organisation(&json!(a)).sign();
     add("claim without membership", base.clone().bearer(&claims), member_of_nothing());
-    add("device", town.device(a, &["metrics:write"]).await, may(WRITE));
+    add("device", identity.device(a, &["metrics:write"]).await, may(WRITE));
     add(
         "device that does all it can",
-        town.device(a, &["metrics:write", "metrics:read", "rules:read"]).await,
+        identity.device(a, &["metrics:write", "metrics:read", "rules:read"]).await,
         may(ALL),
     );
     add(
         "device of B",
-        town.device(b, &["metrics:write", "metrics:read", "rules:read"])
+        identity
+            .device(b, &["metrics:write", "metrics:read", "rules:read"])
             .await
             .header("x-scope-orgid", a),
         member_of_nothing(),
     );
-    let key = town.device_key(a, json!({"name": "lost"})).await;
+    let key = identity.device_key(a, json!({"name": "lost"})).await;
     let lost = base.clone().bearer(key["key"].as_str().unwrap());
     lost.post("/api/v1/push", Vec::new()).await;
     let id = key["id"].as_str().unwrap();
     let path = format!("/admin/organisations/{a}/device-keys/{id}");
-    assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 200);
+    assert_eq!(identity.service().send(Method::DELETE, &path, "").await.status, 200);
     add("revoked device", lost, May::Nothing(401));
     add("unknown device", base.clone().bearer(&unknown_key()), May::Nothing(401));
     let mut mistyped = unknown_key();
     mistyped.pop();
     add("mistyped device", base.clone().bearer(&mistyped), May::Nothing(401));
-    let revoked = town.member(a, "owner").await;
+    let revoked = identity.member(a, "owner").await;
     let body = json!({"kind": "sub", "value": revoked.id.to_string()});
-    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
-    add("revoked user", town.client(&revoked), May::Nothing(401));
+    assert_eq!(identity.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    add("revoked user", identity.client(&revoked), May::Nothing(401));
     let everything = || May::These { scopes: ALL, administers: true, everything: true };
-    add("admin key", town.service().header("x-scope-orgid", a), everything());
+    add("admin key", identity.service().header("x-scope-orgid", a), everything());
     let service_role = TokenBuilder::new(&SigningKey::secret(SECRET), "supabase")
         .without("sub")
         .without("aud")
@@ -161,14 +162,14 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
         // The audit is written whatever the log leaves out.
         ("log.filter", "\"error\""),
     ];
-    let town = town(&mimir.url(), &settings).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let callers = callers(&town, &a, &b).await;
+    let identity = identity_fixture(&mimir.url(), &settings).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let callers = callers(&identity, &a, &b).await;
     // What was revoked a moment ago is so everywhere within a second.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut walked = BTreeSet::new();
     let mut asked_of_admin = 0;
-    let audited_before = town.audit().len();
+    let audited_before = identity.audit().len();
     for route in &ROUTES {
         for method in route.methods {
             let target = target(route.path, &a);
@@ -199,10 +200,10 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
     assert_eq!(walked.len(), combinations);
     // Everything that a known caller asked of /admin is in the audit, what was refused too.
     wait_until("every request is in the audit", Duration::from_secs(5), async || {
-        town.audit().len() - audited_before >= asked_of_admin
+        identity.audit().len() - audited_before >= asked_of_admin
     })
     .await;
-    let audit = town.audit();
+    let audit = identity.audit();
     assert_eq!(audit.len() - audited_before, asked_of_admin);
     for (outcome, kind) in [
         ("not_a_member", "user"),
@@ -221,14 +222,14 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_of_one_organisation_reaches_no_other() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let admin = town.member(a.as_str(), "admin").await;
-    let key = town.device_key(&b, json!({"name": "hub of B"})).await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let admin = identity.member(a.as_str(), "admin").await;
+    let key = identity.device_key(&b, json!({"name": "hub of B"})).await;
     let id = key["id"].as_str().unwrap();
     let foreign = format!("/admin/organisations/{b}/device-keys");
     let nowhere = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
-    let client = town.client(&admin);
+    let client = identity.client(&admin);
     for client in [client.clone(), client.clone().header("x-scope-orgid", &a)] {
         let (there, none) = (client.get(&foreign).await, client.get(&nowhere).await);
         assert_eq!((there.status.as_u16(), &there.text), (403, &none.text));
@@ -242,7 +243,7 @@ async fn an_admin_of_one_organisation_reaches_no_other() {
         assert_eq!(client.get(&by_own).await.status, 404);
         assert_eq!(client.send(Method::DELETE, &by_own, "").await.status, 404);
     }
-    let keys = town.service().get(&foreign).await.json();
+    let keys = identity.service().get(&foreign).await.json();
     assert_eq!(keys["device_keys"][0]["state"], "active");
     assert_eq!(keys["device_keys"].as_array().unwrap().len(), 1);
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use harness::{Issuer, Mimir, Postgres, Proxy, Received, Upstream, free_port};
 use http::{Response, StatusCode};
 
-use crate::answers::{Body, full, ok};
-use crate::town::command;
+use crate::support::identity::command;
+use crate::support::responses::{Body, full, ok};
 
 /// Exit code and what is said on both streams.
 fn connect(lines: &str) -> (i32, String) {

@@ -8,28 +8,30 @@ use std::time::Duration;
 use harness::{Client, Database, PgBouncer, Postgres, Proxy, Upstream, wait_until};
 use uuid::Uuid;
 
-use crate::answers::ok;
-use crate::town::{Town, command, command_with, town, town_without_migration};
+use crate::support::identity::{
+    IdentityFixture, command, command_with, identity_fixture, identity_fixture_without_migration,
+};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
 /// Waits until changes are heard of.
-pub(crate) async fn listening(town: &Town) {
+pub(crate) async fn listening(identity: &IdentityFixture) {
     wait_until("changes are heard of", Duration::from_secs(10), async || {
-        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
+        identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
     })
     .await;
 }
 
 /// Somebody who is let in is refused within a second of a change.
 pub(crate) async fn refused_within_a_second(
-    town: &Town,
+    identity: &IdentityFixture,
     change: &str,
     client: &Client,
     status: u16,
 ) {
     assert_eq!(client.get(QUERY).await.status, 200);
-    town.database.execute(change).await;
+    identity.database.execute(change).await;
     wait_until(change, Duration::from_secs(1), async || client.get(QUERY).await.status == status)
         .await;
 }
@@ -46,22 +48,22 @@ async fn connections_stay_within_the_documented_number() {
         ("rules.enabled", "true"),
         ("rules.reconcile_interval", "\"1s\""),
     ];
-    let town = town(&upstream.url(), &settings).await;
-    listening(&town).await;
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    listening(&identity).await;
     wait_until("it leads", Duration::from_secs(10), async || {
-        town.proxy.metric("mimir_tenant_proxy_rules_leader").await == 1.0
+        identity.proxy.metric("mimir_tenant_proxy_rules_leader").await == 1.0
     })
     .await;
-    let org = town.organisation().await;
+    let org = identity.organisation().await;
     // Made before the locks, by a service that has to look the organisation up.
-    let device = town.device(&org, &["metrics:read"]).await;
-    let locks = town.database.client().await;
+    let device = identity.device(&org, &["metrics:read"]).await;
+    let locks = identity.database.client().await;
     let lock = "begin; lock table membership, device_key, alert_rule, \
                 alert_rule_status, alert_rule_sync in access exclusive mode";
     locks.batch_execute(lock).await.unwrap();
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..12 {
-        let (member, service) = (town.client(&town.person()), town.service());
+        let (member, service) = (identity.client(&identity.person()), identity.service());
         let admin = format!("/admin/organisations/{org}");
         let device = device.clone();
         asking.spawn(async move { drop(member.get(QUERY).await) });
@@ -74,11 +76,11 @@ async fn connections_stay_within_the_documented_number() {
     let count = format!(
         "select count(*) from pg_stat_activity where datname = '{}' \
          and application_name = 'mimir-tenant-proxy'",
-        town.database.name()
+        identity.database.name()
     );
     let mut most = 0;
     for _ in 0..40 {
-        let rows = town.database.query(&count).await;
+        let rows = identity.database.query(&count).await;
         most = most.max(rows[0][0].as_ref().unwrap().parse::<i64>().unwrap());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -140,12 +142,12 @@ async fn by_way_of_a_session_pooler_changes_are_heard_of() {
     let database = migrated("pooled").await;
     let bouncer = PgBouncer::session(Postgres::shared().await).await;
     let (url, upstream) = (bouncer.url(&database), Upstream::start(ok).await);
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    listening(&town).await;
-    let organisation = town.organisation().await;
-    let person = town.member(&organisation, "viewer").await;
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    listening(&identity).await;
+    let organisation = identity.organisation().await;
+    let person = identity.member(&organisation, "viewer").await;
     let removal = format!("delete from membership where user_id = '{}'", person.id);
-    refused_within_a_second(&town, &removal, &town.client(&person), 403).await;
+    refused_within_a_second(&identity, &removal, &identity.client(&person), 403).await;
 }
 
 // Rights and hashes of keys come from the database: it must be the right one. One whose certificate
@@ -174,20 +176,27 @@ async fn only_a_database_with_the_right_certificate_is_read() {
     ] {
         let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let url = database.url();
-        let town = town_without_migration(database.clone(), &url, &upstream.url(), &settings).await;
+        let identity =
+            identity_fixture_without_migration(database.clone(), &url, &upstream.url(), &settings)
+                .await;
         if status == 200 {
-            listening(&town).await;
+            listening(&identity).await;
         }
-        let person = town.member(&town.organisation().await, "viewer").await;
+        let person = identity.member(&identity.organisation().await, "viewer").await;
         let key = mimir_tenant_proxy::authn::NewKey::generate().unwrap();
-        let answer = town.client(&person).get(QUERY).await;
-        assert_eq!(answer.status, status, "{settings:?}: {answer:?} {}", town.proxy.process.log());
+        let answer = identity.client(&person).get(QUERY).await;
+        assert_eq!(
+            answer.status,
+            status,
+            "{settings:?}: {answer:?} {}",
+            identity.proxy.process.log()
+        );
         if status == 503 {
             assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
-            let answer = town.proxy.client().bearer(key.expose()).get(QUERY).await;
+            let answer = identity.proxy.client().bearer(key.expose()).get(QUERY).await;
             assert_eq!(answer.status, 503, "{settings:?}: {answer:?}");
             wait_until("the log says why", Duration::from_secs(5), async || {
-                town.proxy.process.log().contains(reason)
+                identity.proxy.process.log().contains(reason)
             })
             .await;
         }
@@ -220,11 +229,11 @@ async fn a_role_that_rows_are_hidden_from_is_refused_at_the_start() {
     assert!(text.contains(&remedy), "{text}");
     database.execute(&remedy).await;
     let upstream = Upstream::start(ok).await;
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    let organisation = town.organisation().await;
-    let person = town.member(&organisation, "viewer").await;
-    assert_eq!(town.client(&person).get(QUERY).await.status, 200);
-    let device = town.device(&organisation, &["metrics:read"]).await;
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    let organisation = identity.organisation().await;
+    let person = identity.member(&organisation, "viewer").await;
+    assert_eq!(identity.client(&person).get(QUERY).await.status, 200);
+    let device = identity.device(&organisation, &["metrics:read"]).await;
     assert_eq!(device.get(QUERY).await.status, 200);
 }
 
@@ -292,9 +301,10 @@ async fn a_query_may_have_what_queries_usually_have() {
         format!("with m as ({select}) select role, organisation_id, user_id from m order by 2;"),
     ] {
         let quoted = format!("{query:?}");
-        let town = town(&upstream.url(), &[("database.membership_query", &quoted)]).await;
-        let person = town.member(&town.organisation().await, "viewer").await;
-        assert_eq!(town.client(&person).get(QUERY).await.status, 200, "{query}");
+        let identity =
+            identity_fixture(&upstream.url(), &[("database.membership_query", &quoted)]).await;
+        let person = identity.member(&identity.organisation().await, "viewer").await;
+        assert_eq!(identity.client(&person).get(QUERY).await.status, 200, "{query}");
     }
 }
 

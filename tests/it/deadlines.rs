@@ -10,8 +10,8 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::answers::ok;
-use crate::scene::{MIB, QUERY, Scene, count, pieces, scene};
+use crate::support::responses::ok;
+use crate::support::single::{MIB, ProxyFixture, QUERY, count, pieces, proxy_fixture};
 
 /// The end of the process.
 mod drain;
@@ -22,13 +22,13 @@ mod leaving;
 /// Every way to be silent.
 mod table;
 
-async fn connect(scene: &Scene) -> TcpStream {
-    TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()
+async fn connect(fixture: &ProxyFixture) -> TcpStream {
+    TcpStream::connect(fixture.proxy.url().replace("http://", "")).await.unwrap()
 }
 
-async fn ended(scene: &Scene, reason: &str) -> f64 {
+async fn ended(fixture: &ProxyFixture, reason: &str) -> f64 {
     let series = format!("mimir_tenant_proxy_connections_ended_total{{reason=\"{reason}\"}}");
-    scene.proxy.metric(&series).await
+    fixture.proxy.metric(&series).await
 }
 
 // DESIGN: a head that is too slow just closes (a 408 would make stock senders drop what they send
@@ -36,24 +36,24 @@ async fn ended(scene: &Scene, reason: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(
+    let fixture = proxy_fixture(
         &upstream.url(),
         &[("listen.header_timeout", "\"400ms\""), ("listen.idle_timeout", "\"800ms\"")],
     )
     .await;
     let answer = raw_exchange(
-        &scene.proxy.url(),
+        &fixture.proxy.url(),
         b"GET /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Slow",
     )
     .await;
     assert_eq!(answer, "");
-    let idle = raw_exchange(&scene.proxy.url(), b"").await;
+    let idle = raw_exchange(&fixture.proxy.url(), b"").await;
     assert_eq!(idle, "");
     // A kept connection: one request, a pause within the idle time, a second one, then the end.
-    let mut socket = connect(&scene).await;
+    let mut socket = connect(&fixture).await;
     let mut buffer = [0; 4096];
     for _ in 0..2 {
-        socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+        socket.write_all(fixture.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
         let length = socket.read(&mut buffer).await.unwrap();
         assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "));
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -64,7 +64,7 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
     assert_eq!(socket.read(&mut buffer).await.unwrap(), 0);
     assert!(began.elapsed() < Duration::from_secs(2));
     wait_until("it is counted", Duration::from_secs(2), async || {
-        ended(&scene, "header_timeout").await == 2.0
+        ended(&fixture, "header_timeout").await == 2.0
     })
     .await;
 }
@@ -74,9 +74,9 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_lines_between_requests_are_ignored() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
-    let mut socket = connect(&scene).await;
-    let push = scene.head("POST /api/v1/push", "Content-Length: 4\r\n") + "body";
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
+    let mut socket = connect(&fixture).await;
+    let push = fixture.head("POST /api/v1/push", "Content-Length: 4\r\n") + "body";
     let mut buffer = [0; 4096];
     for breaks in ["", "\r\n", "\n", "\r\n\r\n"] {
         // Some clients send them with the body, some a while later.
@@ -95,7 +95,7 @@ async fn empty_lines_between_requests_are_ignored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_do_not_keep_others_out() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(
+    let fixture = proxy_fixture(
         &upstream.url(),
         &[("listen.write_timeout", "\"1s\""), ("listen.max_connections", "3")],
     )
@@ -105,14 +105,14 @@ async fn clients_that_do_not_read_do_not_keep_others_out() {
     for _ in 0..3 {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        let address = scene.proxy.url().replace("http://", "").parse().unwrap();
+        let address = fixture.proxy.url().replace("http://", "").parse().unwrap();
         let mut socket = socket.connect(address).await.unwrap();
         let sending = socket.write_all(requests.as_bytes());
         let _ = tokio::time::timeout(Duration::from_millis(100), sending).await;
         held.push(socket);
     }
     let began = Instant::now();
-    assert_eq!(scene.client().get(QUERY).await.status, 200);
+    assert_eq!(fixture.client().get(QUERY).await.status, 200);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
@@ -124,17 +124,17 @@ async fn a_client_that_does_not_read_is_cut_off() {
         Response::new(BodyExt::boxed(StreamBody::new(frames)))
     })
     .await;
-    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
-    let address = scene.proxy.url().replace("http://", "");
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
+    let address = fixture.proxy.url().replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.unwrap();
-    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+    socket.write_all(fixture.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
     let ended = "mimir_tenant_proxy_connections_ended_total{reason=\"write_timeout\"}";
     wait_until("it is cut off", Duration::from_secs(5), async || {
-        scene.proxy.metric(ended).await == 1.0
+        fixture.proxy.metric(ended).await == 1.0
     })
     .await;
     // A reader that is merely slow gets everything.
-    let answer = scene.client().open(Method::GET, QUERY, "").await;
+    let answer = fixture.client().open(Method::GET, QUERY, "").await;
     let mut body = answer.bytes_stream();
     let mut received = 0;
     while let Some(piece) = body.next().await {
@@ -151,8 +151,8 @@ async fn a_client_that_does_not_read_is_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_between_requests_begin_no_head() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"200ms\"")]).await;
-    let address = scene.proxy.url().replace("http://", "");
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.header_timeout", "\"200ms\"")]).await;
+    let address = fixture.proxy.url().replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.unwrap();
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], b"pingping"].concat();
@@ -173,8 +173,8 @@ async fn frames_between_requests_begin_no_head() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_pings_ends_its_connection() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let (mut reading, mut writing) = connect(&scene).await.into_split();
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let (mut reading, mut writing) = connect(&fixture).await.into_split();
     let drained = tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];
         while reading.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
@@ -190,7 +190,7 @@ async fn a_flood_of_pings_ends_its_connection() {
     drained.await.unwrap();
     assert!(sent > 20_000, "{sent}");
     wait_until("its end is counted", Duration::from_secs(5), async || {
-        ended(&scene, "protocol_error").await == 1.0
+        ended(&fixture, "protocol_error").await == 1.0
     })
     .await;
 }
@@ -203,13 +203,13 @@ async fn a_request_in_flight_keeps_its_connection() {
         ok(request).await
     })
     .await;
-    let scene = scene(
+    let fixture = proxy_fixture(
         &upstream.url(),
         &[("listen.header_timeout", "\"300ms\""), ("listen.idle_timeout", "\"500ms\"")],
     )
     .await;
-    assert_eq!(scene.client().get(QUERY).await.status, 200);
-    let h2c = Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A));
+    assert_eq!(fixture.client().get(QUERY).await.status, 200);
+    let h2c = Client::h2c(&fixture.proxy.url()).bearer(&fixture.issuer.user_of(ORG_A));
     assert_eq!(h2c.get(QUERY).await.status, 200);
 }
 
@@ -217,11 +217,11 @@ async fn a_request_in_flight_keeps_its_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_idle_after_a_request_ends() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[("listen.idle_timeout", "\"600ms\"")]).await;
-    let mut socket = connect(&scene).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.idle_timeout", "\"600ms\"")]).await;
+    let mut socket = connect(&fixture).await;
     let mut buffer = [0; 4096];
     for request in
-        [scene.head(&format!("GET {QUERY}"), ""), "GET /x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()]
+        [fixture.head(&format!("GET {QUERY}"), ""), "GET /x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()]
     {
         socket.write_all(request.as_bytes()).await.unwrap();
         assert!(socket.read(&mut buffer).await.unwrap() > 0);
@@ -230,7 +230,7 @@ async fn a_connection_that_is_idle_after_a_request_ends() {
     let rest = tokio::time::timeout(Duration::from_secs(3), socket.read(&mut buffer)).await;
     assert_eq!(rest.expect("the connection ends").unwrap_or(0), 0);
     wait_until("it is counted", Duration::from_secs(2), async || {
-        ended(&scene, "idle_timeout").await == 1.0
+        ended(&fixture, "idle_timeout").await == 1.0
     })
     .await;
 }
@@ -239,8 +239,8 @@ async fn a_connection_that_is_idle_after_a_request_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_after_its_refusal_is_no_slow_head() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
-    let mut socket = connect(&scene).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
+    let mut socket = connect(&fixture).await;
     let mut buffer = [0; 4096];
     let head = "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 8\r\n\r\n";
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_body_after_its_refusal_is_no_slow_head() {
         socket.write_all(half).await.unwrap();
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
-    socket.write_all(scene.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
+    socket.write_all(fixture.head(&format!("GET {QUERY}"), "").as_bytes()).await.unwrap();
     let length = socket.read(&mut buffer).await.unwrap();
     assert!(
         buffer[..length].starts_with(b"HTTP/1.1 200 "),
@@ -263,18 +263,18 @@ async fn a_body_after_its_refusal_is_no_slow_head() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_credit_is_reset() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
-    let mut socket = connect(&scene).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("listen.write_timeout", "\"500ms\"")]).await;
+    let mut socket = connect(&fixture).await;
     // SETTINGS with INITIAL_WINDOW_SIZE 0, then HEADERS: GET http / (of the static table).
     let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
     let request = [0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
     socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     socket.write_all(&[&settings[..], &request].concat()).await.unwrap();
     wait_until("it is reset", Duration::from_secs(3), async || {
-        scene.proxy.metric("mimir_tenant_proxy_streams_reset_total").await == 1.0
+        fixture.proxy.metric("mimir_tenant_proxy_streams_reset_total").await == 1.0
     })
     .await;
-    assert!(ended(&scene, "write_timeout").await < 1.0);
+    assert!(ended(&fixture, "write_timeout").await < 1.0);
 }
 
 // HTTP/1.0 ends a body by closing: half an answer must end by a reset.
@@ -287,9 +287,9 @@ async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let mut socket = connect(&scene).await;
-    let head = scene.head(&format!("GET {QUERY}"), "").replace("HTTP/1.1", "HTTP/1.0");
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let mut socket = connect(&fixture).await;
+    let head = fixture.head(&format!("GET {QUERY}"), "").replace("HTTP/1.1", "HTTP/1.0");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let end = socket.read_to_end(&mut answer).await;
@@ -311,23 +311,24 @@ async fn requests_that_are_cut_off_are_logged() {
         })
         .await;
         let timeout = if second_signal { "\"60s\"" } else { "\"300ms\"" };
-        let mut scene = scene(&upstream.url(), &[("shutdown.drain_timeout", timeout)]).await;
-        let client = scene.client();
+        let mut fixture =
+            proxy_fixture(&upstream.url(), &[("shutdown.drain_timeout", timeout)]).await;
+        let client = fixture.client();
         let request = tokio::spawn(async move { client.try_send(Method::GET, QUERY, "").await });
         wait_until("it is upstream", Duration::from_secs(5), async || {
             begun.load(Ordering::SeqCst) == 1
         })
         .await;
-        scene.proxy.process.signal("TERM");
+        fixture.proxy.process.signal("TERM");
         if second_signal {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            scene.proxy.process.signal("TERM");
+            fixture.proxy.process.signal("TERM");
         }
-        let status = scene.proxy.process.wait(Duration::from_secs(5)).expect("it ends");
+        let status = fixture.proxy.process.wait(Duration::from_secs(5)).expect("it ends");
         assert_eq!(status.code(), Some(0));
         assert!(request.await.unwrap().is_err());
-        let lines = scene.proxy.access_log("/prometheus/api/v1/query");
-        assert_eq!(lines.len(), 1, "{}", scene.proxy.process.log());
+        let lines = fixture.proxy.access_log("/prometheus/api/v1/query");
+        assert_eq!(lines.len(), 1, "{}", fixture.proxy.process.log());
         assert_eq!(lines[0]["outcome"], "cancelled");
     }
 }
@@ -340,11 +341,11 @@ async fn a_client_that_sends_before_it_reads_our_settings_can_go_on() {
     const SETTINGS: u8 = 4;
     const WINDOW_UPDATE: u8 = 8;
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     for early in [16_384_usize, 16_385, 20_000, 21_844, 21_846, 24_576, 24_577, 32_768, 65_535] {
-        let mut client = Frames::new(connect(&scene).await);
+        let mut client = Frames::new(connect(&fixture).await);
         client.send(&opening(65_535)).await.unwrap();
-        client.send(&open_head(&scene, "POST", "/api/v1/push", 1)).await.unwrap();
+        client.send(&open_head(&fixture, "POST", "/api/v1/push", 1)).await.unwrap();
         for piece in vec![0; early].chunks(16_384) {
             client.send(&frame(DATA, 0, 1, piece)).await.unwrap();
         }

@@ -10,25 +10,25 @@ use http::Method;
 use mimir_tenant_proxy::authn::NewKey;
 use serde_json::{Value, json};
 
-use crate::town::{Town, command, push, town};
+use crate::support::identity::{IdentityFixture, command, identity_fixture, push};
 
 fn key_of(made: &Value) -> &str {
     made["key"].as_str().unwrap()
 }
 
-fn basic(town: &Town, user: &str, key: &str) -> Client {
+fn basic(identity: &IdentityFixture, user: &str, key: &str) -> Client {
     let encoded = STANDARD.encode(format!("{user}:{key}"));
-    town.proxy.client().header("authorization", &format!("Basic {encoded}"))
+    identity.proxy.client().header("authorization", &format!("Basic {encoded}"))
 }
 
 fn unknown_key() -> String {
     NewKey::generate().unwrap().expose().to_owned()
 }
 
-async fn revoke(town: &Town, organisation: &str, made: &Value) {
+async fn revoke(identity: &IdentityFixture, organisation: &str, made: &Value) {
     let id = made["id"].as_str().unwrap();
     let path = format!("/admin/organisations/{organisation}/device-keys/{id}");
-    let answer = town.service().send(Method::DELETE, &path, "").await;
+    let answer = identity.service().send(Method::DELETE, &path, "").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.json()["state"], "revoked");
 }
@@ -36,25 +36,27 @@ async fn revoke(town: &Town, organisation: &str, made: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let made = town.device_key(&a, json!({"name": "hub 1"})).await;
-    let bearer = town.proxy.client().bearer(key_of(&made));
-    for client in [bearer, basic(&town, "", key_of(&made)), basic(&town, "hub-1", key_of(&made))] {
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let made = identity.device_key(&a, json!({"name": "hub 1"})).await;
+    let bearer = identity.proxy.client().bearer(key_of(&made));
+    for client in
+        [bearer, basic(&identity, "", key_of(&made)), basic(&identity, "hub-1", key_of(&made))]
+    {
         assert_eq!(push(&client, "device_metric").await.status, 200);
         // Writing only, unless more is said.
         let read = client.get("/prometheus/api/v1/query?query=up").await;
         assert_eq!(read.status, 403, "{read:?}");
     }
-    let lines = town.log_of("/api/v1/push").await;
+    let lines = identity.log_of("/api/v1/push").await;
     assert_eq!(lines[0]["principal.kind"], "device");
     assert_eq!(lines[0]["principal.id"], made["id"]);
     assert_eq!(lines[0]["tenant.id"], a.as_str());
     // The key itself is nowhere: not in the log, not in the database, not in a list.
-    assert!(!town.proxy.process.log().contains(key_of(&made)));
-    let rows = town.database.query("select * from device_key").await;
+    assert!(!identity.proxy.process.log().contains(key_of(&made)));
+    let rows = identity.database.query("select * from device_key").await;
     assert!(!format!("{rows:?}").contains(key_of(&made)));
-    let listed = town.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
+    let listed = identity.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
     assert!(!listed.text.contains(key_of(&made)), "{listed:?}");
     assert!(
         key_of(&made).starts_with(listed.json()["device_keys"][0]["key_hint"].as_str().unwrap())
@@ -65,34 +67,37 @@ async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_key_says_why_to_its_owner() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let made = town.device_key(&a, json!({"name": "hub"})).await;
-    let revoked = town.device_key(&a, json!({"name": "stolen"})).await;
-    revoke(&town, &a, &revoked).await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let made = identity.device_key(&a, json!({"name": "hub"})).await;
+    let revoked = identity.device_key(&a, json!({"name": "stolen"})).await;
+    revoke(&identity, &a, &revoked).await;
     let mut mistyped = key_of(&made).to_owned();
     mistyped.replace_range(20..21, if &mistyped[20..21] == "a" { "b" } else { "a" });
-    let before = lookups(&town).await;
+    let before = lookups(&identity).await;
     for (key, text, reason) in [
         (mistyped, "mistyped", "malformed_device_key"),
         (format!("{}x", key_of(&made)), "mistyped", "malformed_device_key"),
         ("mtpd_".to_owned(), "mistyped", "malformed_device_key"),
     ] {
-        refused(&town, &key, text, reason).await;
+        refused(&identity, &key, text, reason).await;
     }
-    assert_eq!(lookups(&town).await, before, "a typo costs no look-up");
-    refused(&town, &unknown_key(), "unknown", "unknown_device_key").await;
-    refused(&town, key_of(&revoked), "revoked", "revoked_device_key").await;
-    assert_eq!(push(&town.proxy.client().bearer(key_of(&made)), "device_metric").await.status, 200);
+    assert_eq!(lookups(&identity).await, before, "a typo costs no look-up");
+    refused(&identity, &unknown_key(), "unknown", "unknown_device_key").await;
+    refused(&identity, key_of(&revoked), "revoked", "revoked_device_key").await;
+    assert_eq!(
+        push(&identity.proxy.client().bearer(key_of(&made)), "device_metric").await.status,
+        200
+    );
 }
 
-async fn lookups(town: &Town) -> f64 {
+async fn lookups(identity: &IdentityFixture) -> f64 {
     let series = "mimir_tenant_proxy_directory_lookups_total{kind=\"device_key\",outcome=\"read\"}";
-    town.proxy.metric(series).await
+    identity.proxy.metric(series).await
 }
 
-async fn refused(town: &Town, key: &str, text: &str, reason: &str) {
-    for client in [town.proxy.client().bearer(key), basic(town, "hub", key)] {
+async fn refused(identity: &IdentityFixture, key: &str, text: &str, reason: &str) {
+    for client in [identity.proxy.client().bearer(key), basic(identity, "hub", key)] {
         let answer = push(&client, "device_metric").await;
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.text.contains(text), "{answer:?}");
@@ -104,7 +109,7 @@ async fn refused(town: &Town, key: &str, text: &str, reason: &str) {
         assert!(offers_basic, "{answer:?}");
         let id = answer.header("x-request-id").to_owned();
         wait_until("the line is written", Duration::from_secs(2), async || {
-            let lines = town.proxy.access_log("/api/v1/push");
+            let lines = identity.proxy.access_log("/api/v1/push");
             lines.iter().any(|line| line["request.id"] == id.as_str() && line["reason"] == reason)
         })
         .await;
@@ -114,37 +119,38 @@ async fn refused(town: &Town, key: &str, text: &str, reason: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_key_goes_on_for_its_grace_and_is_warned_about() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
     let request = json!({"name": "old hub", "expires_in_seconds": 2, "grace_seconds": 3});
-    let made = town.device_key(&a, request).await;
-    let client = town.proxy.client().bearer(key_of(&made));
+    let made = identity.device_key(&a, request).await;
+    let client = identity.proxy.client().bearer(key_of(&made));
     assert_eq!(push(&client, "grace_metric").await.status, 200);
     let grace = "mimir_tenant_proxy_device_key_grace_uses_total";
     wait_until("it works by its grace", Duration::from_secs(4), async || {
         assert_eq!(push(&client, "grace_metric").await.status, 200);
-        town.proxy.metric(grace).await > 0.0
+        identity.proxy.metric(grace).await > 0.0
     })
     .await;
     let path = format!("/admin/organisations/{a}/device-keys/{}", made["id"].as_str().unwrap());
-    assert_eq!(town.service().get(&path).await.json()["state"], "in_grace");
-    assert!(town.proxy.process.log().contains("within its grace period"));
+    assert_eq!(identity.service().get(&path).await.json()["state"], "in_grace");
+    assert!(identity.proxy.process.log().contains("within its grace period"));
     wait_until("its grace is over", Duration::from_secs(6), async || {
         let answer = push(&client, "grace_metric").await;
         answer.status == 401 && answer.text.contains("expired")
     })
     .await;
-    assert_eq!(town.service().get(&path).await.json()["state"], "expired");
+    assert_eq!(identity.service().get(&path).await.json()["state"], "expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_use_is_written_in_batches() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[("database.last_used_interval", "\"1s\"")]).await;
-    let a = town.organisation().await;
-    let made = town.device_key(&a, json!({"name": "hub"})).await;
-    let unused = town.device_key(&a, json!({"name": "in a drawer"})).await;
-    let client = town.proxy.client().bearer(key_of(&made));
+    let identity =
+        identity_fixture(&mimir.url(), &[("database.last_used_interval", "\"1s\"")]).await;
+    let a = identity.organisation().await;
+    let made = identity.device_key(&a, json!({"name": "hub"})).await;
+    let unused = identity.device_key(&a, json!({"name": "in a drawer"})).await;
+    let client = identity.proxy.client().bearer(key_of(&made));
     for _ in 0..20 {
         assert_eq!(push(&client, "used_metric").await.status, 200);
     }
@@ -152,22 +158,22 @@ async fn the_last_use_is_written_in_batches() {
         format!("/admin/organisations/{a}/device-keys/{}", made["id"].as_str().unwrap())
     };
     wait_until("the last use is there", Duration::from_secs(5), async || {
-        town.service().get(&path(&made)).await.json()["last_used_at"].is_string()
+        identity.service().get(&path(&made)).await.json()["last_used_at"].is_string()
     })
     .await;
-    assert!(town.service().get(&path(&unused)).await.json()["last_used_at"].is_null());
+    assert!(identity.service().get(&path(&unused)).await.json()["last_used_at"].is_null());
     // It is no change that anybody has to hear of.
     let invalidations = "mimir_tenant_proxy_directory_invalidations_total{kind=\"device_key\"}";
-    let heard = town.proxy.metric(invalidations).await;
+    let heard = identity.proxy.metric(invalidations).await;
     assert!(heard <= 2.0, "{heard}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wrong() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let admin = town.client(&town.member(&a, "admin").await);
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let admin = identity.client(&identity.member(&a, "admin").await);
     let path = format!("/admin/organisations/{a}/device-keys");
     for (body, text) in [
         ("", "body"),
@@ -205,10 +211,10 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     let revoked_at = admin.get(&one).await.json()["revoked_at"].clone();
     assert_eq!(admin.send(Method::DELETE, &one, "").await.json()["revoked_at"], revoked_at);
     let nobodys = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
-    assert_eq!(town.service().post(&nobodys, r#"{"name": "x"}"#).await.status, 404);
+    assert_eq!(identity.service().post(&nobodys, r#"{"name": "x"}"#).await.status, 404);
     wait_until("it is in the audit", Duration::from_secs(2), async || {
         let is_line = |line: &Value| line["target.id"] == made["id"] && line["outcome"] == "done";
-        let audit = town.audit();
+        let audit = identity.audit();
         audit.iter().any(|line| is_line(line) && line["organisation.id"] == a.as_str())
     })
     .await;
@@ -218,12 +224,12 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_who_hangs_up_is_in_the_audit_all_the_same() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let locker = town.database.client().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let locker = identity.database.client().await;
     locker.batch_execute("begin; lock table device_key in access exclusive mode").await.unwrap();
     let path = format!("/admin/organisations/{a}/device-keys");
-    let service = town.service();
+    let service = identity.service();
     let asked =
         tokio::spawn(
             async move { service.try_send(Method::POST, &path, r#"{"name": "hub"}"#).await },
@@ -231,7 +237,7 @@ async fn an_admin_who_hangs_up_is_in_the_audit_all_the_same() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     asked.abort();
     wait_until("it is in the audit", Duration::from_secs(3), async || {
-        town.audit().iter().any(|line| line["outcome"] == "client_gone")
+        identity.audit().iter().any(|line| line["outcome"] == "client_gone")
     })
     .await;
     locker.batch_execute("rollback").await.unwrap();
@@ -243,24 +249,25 @@ async fn a_member_by_claim_makes_keys_for_their_organisation() {
     let mimir = Mimir::shared().await;
     let settings =
         [("tenancy.membership", "\"claims\""), ("auth.role_claim", "\"app_metadata.role\"")];
-    let town = town(&mimir.url(), &settings).await;
+    let identity = identity_fixture(&mimir.url(), &settings).await;
     let a = harness::fresh_organisation();
-    let token = town.issuer.token().claim("app_metadata", json!({"org_id": a, "role": "owner"}));
-    let owner = town.proxy.client().bearer(&token.sign());
+    let token =
+        identity.issuer.token().claim("app_metadata", json!({"org_id": a, "role": "owner"}));
+    let owner = identity.proxy.client().bearer(&token.sign());
     let path = format!("/admin/organisations/{a}/device-keys");
     let made = owner.post(&path, r#"{"name": "hub"}"#).await;
     assert_eq!(made.status, 201, "{made:?}");
-    let device = town.proxy.client().bearer(key_of(&made.json()));
+    let device = identity.proxy.client().bearer(key_of(&made.json()));
     assert_eq!(push(&device, "claimed_metric").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_makes_lists_and_revokes_keys() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
     let run = |args: &[&str]| {
-        let output = command(&town.database, &[&["device-key"], args].concat());
+        let output = command(&identity.database, &[&["device-key"], args].concat());
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         (output.status.success(), text)
     };
@@ -269,11 +276,13 @@ async fn the_command_line_makes_lists_and_revokes_keys() {
     assert!(good, "{text}");
     let key = text.lines().next().unwrap().to_owned();
     // Only the key is on standard output: `KEY=$(… device-key create …)`.
-    let made =
-        command(&town.database, &["device-key", "create", "--organisation", &a, "--name", "hub 8"]);
+    let made = command(
+        &identity.database,
+        &["device-key", "create", "--organisation", &a, "--name", "hub 8"],
+    );
     let made = String::from_utf8(made.stdout).unwrap();
     assert!(made.starts_with("mtpd_") && made.lines().count() == 1, "{made}");
-    let client = town.proxy.client().bearer(&key);
+    let client = identity.proxy.client().bearer(&key);
     assert_eq!(push(&client, "cli_metric").await.status, 200);
     let (good, text) = run(&["list", "--organisation", &a]);
     assert!(good && text.contains("hub 9") && text.contains("active"), "{text}");
@@ -305,15 +314,17 @@ async fn the_command_line_makes_lists_and_revokes_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let known =
-        town.proxy.client().bearer(key_of(&town.device_key(&a, json!({"name": "known"})).await));
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let known = identity
+        .proxy
+        .client()
+        .bearer(key_of(&identity.device_key(&a, json!({"name": "known"})).await));
     assert_eq!(push(&known, "guessed_metric").await.status, 200);
     let stop = tokio_util::sync::CancellationToken::new();
     let mut guessers = Vec::new();
     for _ in 0..50 {
-        let (client, stop) = (town.proxy.client(), stop.clone());
+        let (client, stop) = (identity.proxy.client(), stop.clone());
         guessers.push(tokio::spawn(async move {
             let mut guesses = 0;
             while !stop.is_cancelled() {
@@ -329,9 +340,9 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
         let began = Instant::now();
         assert_eq!(push(&known, "guessed_metric").await.status, 200);
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
-        let new = town.device_key(&a, json!({"name": format!("new {number}")})).await;
+        let new = identity.device_key(&a, json!({"name": format!("new {number}")})).await;
         let began = Instant::now();
-        let client = town.proxy.client().bearer(key_of(&new));
+        let client = identity.proxy.client().bearer(key_of(&new));
         assert_eq!(push(&client, "guessed_metric").await.status, 200);
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
@@ -343,7 +354,7 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
     println!("{guesses} guesses");
     // 50 at a time, each held back for a second after the first few: far fewer than a free guesser's.
     assert!(guesses < 2000, "{guesses}");
-    assert!(town.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
+    assert!(identity.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
 }
 
 // A stock sender drops what is answered with a 401. So a key is exchanged with both of them good
@@ -351,15 +362,15 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let old = town.device_key(&a, json!({"name": "hub, old key"})).await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let old = identity.device_key(&a, json!({"name": "hub, old key"})).await;
     let exporter = NodeExporter::start().await;
-    let url = town.proxy.url();
+    let url = identity.proxy.url();
     let sender =
         Prometheus::start_with_password(RemoteWrite::V1, &exporter, &url, "hub", key_of(&old))
             .await;
-    let reader = town.service().header("x-scope-orgid", &a);
+    let reader = identity.service().header("x-scope-orgid", &a);
     let count = async || {
         let answer = reader.get("/prometheus/api/v1/query?query=count_over_time(up[10m])").await;
         let value = answer.json()["data"]["result"][0]["value"][1].clone();
@@ -372,15 +383,15 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
         value.as_str().map_or(0, |count| count.parse::<u32>().unwrap())
     };
     wait_until("samples arrive", Duration::from_secs(30), async || count().await >= 3).await;
-    let new = town.device_key(&a, json!({"name": "hub, new key"})).await;
+    let new = identity.device_key(&a, json!({"name": "hub, new key"})).await;
     sender.set_password(key_of(&new));
     let id = new["id"].as_str().unwrap().to_owned();
     wait_until("the new key is in use", Duration::from_secs(30), async || {
-        let lines = town.proxy.access_log("/api/v1/push");
+        let lines = identity.proxy.access_log("/api/v1/push");
         lines.last().is_some_and(|line| line["principal.id"] == id.as_str())
     })
     .await;
-    revoke(&town, &a, &old).await;
+    revoke(&identity, &a, &old).await;
     let at_the_exchange = count().await;
     wait_until("samples go on arriving", Duration::from_secs(30), async || {
         count().await >= at_the_exchange + 5
@@ -398,26 +409,26 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
         "{:?}",
         lost.collect::<Vec<_>>()
     );
-    let refused = town.log_of("/api/v1/push").await;
+    let refused = identity.log_of("/api/v1/push").await;
     assert!(refused.iter().all(|line| line["outcome"] == "forwarded"), "{refused:#?}");
 }
 
 // A role that only administers must not make itself a key that reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_grants_more_than_they_have() {
-    let upstream = harness::Upstream::start(crate::answers::ok).await;
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
     let settings = [
         ("roles.keeper", "[\"admin\"]"),
         ("roles.writer", "[\"admin\", \"metrics:write\"]"),
         ("tenancy.service_scopes", "[\"admin\", \"rules:read\"]"),
     ];
-    let town = town(&upstream.url(), &settings).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    let a = identity.organisation().await;
     let path = format!("/admin/organisations/{a}/device-keys");
-    let keeper = town.client(&town.member(&a, "keeper").await);
-    let writer = town.client(&town.member(&a, "writer").await);
-    let owner = town.client(&town.member(&a, "owner").await);
-    let service = town.service();
+    let keeper = identity.client(&identity.member(&a, "keeper").await);
+    let writer = identity.client(&identity.member(&a, "writer").await);
+    let owner = identity.client(&identity.member(&a, "owner").await);
+    let service = identity.service();
     let all = json!(["metrics:read", "metrics:write", "rules:read"]);
     for (client, scopes, status, lacks) in [
         (&keeper, json!(["metrics:read"]), 403, "metrics:read"),
@@ -443,7 +454,7 @@ async fn nobody_grants_more_than_they_have() {
     assert_eq!(listed["device_keys"].as_array().unwrap().len(), 4);
     // The command line is the operator's.
     let made = command(
-        &town.database,
+        &identity.database,
         &["device-key", "create", "--organisation", &a, "--name", "x", "--scopes", "metrics:read"],
     );
     assert!(made.status.success(), "{made:?}");
@@ -452,25 +463,25 @@ async fn nobody_grants_more_than_they_have() {
 // curl --anyauth, and small senders, show a password only where they are asked for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_without_a_credential_is_asked_for_a_password_too() {
-    let upstream = harness::Upstream::start(crate::answers::ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let key = identity.device_key(&a, json!({"name": "hub"})).await;
     let key = key["key"].as_str().unwrap();
     for path in ["/api/v1/push", "/otlp/v1/metrics"] {
-        let answer = town.proxy.client().post(path, "").await;
+        let answer = identity.proxy.client().post(path, "").await;
         let offers: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
         assert_eq!(offers, ["Bearer", "Basic realm=\"device keys\""], "{answer:?}");
         let output = std::process::Command::new("curl")
             .args(["--silent", "--anyauth", "--user", &format!("hub:{key}")])
             .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
             .args(["--request", "POST", "--header", "Content-Type: application/x-protobuf"])
-            .arg(format!("{}{path}", town.proxy.url()))
+            .arg(format!("{}{path}", identity.proxy.url()))
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
     }
-    let answer = town.proxy.client().get("/prometheus/api/v1/query?query=up").await;
+    let answer = identity.proxy.client().get("/prometheus/api/v1/query?query=up").await;
     let offers: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
     assert_eq!(offers, ["Bearer"], "a browser would ask a person for a password");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use harness::Postgres;
 use mimir_tenant_proxy::config::{Config, Environment};
 
-use crate::town::command_with;
+use crate::support::identity::command_with;
 
 /// Backup and restore, as their page says.
 mod backup;

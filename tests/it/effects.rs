@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answers::ok;
-use crate::town::town;
+use crate::support::identity::identity_fixture;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const RATE: u32 = 1000;
@@ -74,41 +74,41 @@ fn p99(mut times: Vec<Duration>) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_takes_effect_within_a_second_under_load() {
     let upstream = Upstream::start(ok).await;
-    let town = town(&upstream.url(), &[("log.access", "false")]).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&upstream.url(), &[("log.access", "false")]).await;
+    let a = identity.organisation().await;
     let mut others = Vec::new();
     for _ in 0..20 {
-        others.push(town.client(&town.member(&a, "viewer").await));
-        others.push(town.device(&a, &["metrics:read"]).await);
+        others.push(identity.client(&identity.member(&a, "viewer").await));
+        others.push(identity.device(&a, &["metrics:read"]).await);
     }
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let load = start_load(others, &stop, &tasks);
     let began = Instant::now();
     let (mut joined, mut left, mut keys, mut sessions) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
-        let person = town.person();
-        let client = town.client(&person);
+        let person = identity.person();
+        let client = identity.client(&person);
         assert_eq!(client.get(QUERY).await.status, 403);
-        town.join(&person, &a, "viewer").await;
+        identity.join(&person, &a, "viewer").await;
         joined.push(until(&client, 200).await);
-        town.leave(&person, &a).await;
+        identity.leave(&person, &a).await;
         left.push(until(&client, 403).await);
 
-        let key = town.device_key(&a, json!({"name": "hub", "scopes": ["metrics:read"]})).await;
-        let device = town.proxy.client().bearer(key["key"].as_str().unwrap());
+        let key = identity.device_key(&a, json!({"name": "hub", "scopes": ["metrics:read"]})).await;
+        let device = identity.proxy.client().bearer(key["key"].as_str().unwrap());
         assert_eq!(device.get(QUERY).await.status, 200);
         let id = key["id"].as_str().unwrap();
         let sql = format!("update device_key set revoked_at = now() where id = '{id}'");
-        town.database.execute(&sql).await;
+        identity.database.execute(&sql).await;
         keys.push(until(&device, 401).await);
 
-        let person = town.member(&a, "viewer").await;
-        let client = town.client(&person);
+        let person = identity.member(&a, "viewer").await;
+        let client = identity.client(&person);
         assert_eq!(client.get(QUERY).await.status, 200);
         let session = person.session;
         let sql =
             format!("insert into revocation (kind, value) values ('session_id', '{session}')");
-        town.database.execute(&sql).await;
+        identity.database.execute(&sql).await;
         sessions.push(until(&client, 401).await);
     }
     let lasted = began.elapsed();

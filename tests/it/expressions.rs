@@ -8,8 +8,8 @@ use http::Method;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 
-use crate::answers::ok;
-use crate::scene::{Scene, scene};
+use crate::support::responses::ok;
+use crate::support::single::{ProxyFixture, proxy_fixture};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -25,9 +25,9 @@ fn encoded(text: &str) -> String {
     text.bytes().flat_map(|byte| ['%', digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-async fn before_a_witness() -> (Scene, Upstream) {
+async fn before_a_witness() -> (ProxyFixture, Upstream) {
     let upstream = Upstream::start(ok).await;
-    (scene(&upstream.url(), &[]).await, upstream)
+    (proxy_fixture(&upstream.url(), &[]).await, upstream)
 }
 
 /// Queries that have reached an upstream.
@@ -67,8 +67,8 @@ const PATHS: [(&str, &str); 12] = [
 // The kinds were seen to cost a real Mimir seconds to minutes of a core; none of them gets there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_much_for_mimir_never_reaches_it() {
-    let (scene, upstream) = before_a_witness().await;
-    let client = scene.client();
+    let (fixture, upstream) = before_a_witness().await;
+    let client = fixture.client();
     let kinds = [
         (nested("(", "1", ")", 101), "expression_depth"),
         (nested("max_over_time(", "x", "[1m:1m])", 6), "expression_subqueries"),
@@ -127,12 +127,12 @@ async fn what_is_too_much_for_mimir_never_reaches_it() {
 // form to its end before it reads anything of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_form_is_measured_to_its_end() {
-    let (scene, upstream) = before_a_witness().await;
+    let (fixture, upstream) = before_a_witness().await;
     let form = format!("x={}&query={}", "y".repeat(300_000), nested("(", "1", ")", 101));
-    let answer = scene.client().post_form("/prometheus/api/v1/query", &form).await;
+    let answer = fixture.client().post_form("/prometheus/api/v1/query", &form).await;
     assert_refused(&answer, "query", "expression_depth", "at the end");
     let good = format!("x={}&query={}", "y".repeat(300_000), nested("(", "1", ")", 50));
-    let answer = scene.client().post_form("/prometheus/api/v1/query", &good).await;
+    let answer = fixture.client().post_form("/prometheus/api/v1/query", &good).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(queries(&upstream) >= 1);
 }
@@ -140,7 +140,7 @@ async fn a_long_form_is_measured_to_its_end() {
 // Mimir takes parameters of multipart/form-data as well, and of types that only look different.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_may_be_read_in_another_way_is_refused() {
-    let (scene, upstream) = before_a_witness().await;
+    let (fixture, upstream) = before_a_witness().await;
     let path = "/prometheus/api/v1/query_exemplars";
     let body = format!(
         "--b\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\n{}\r\n--b--\r\n",
@@ -151,7 +151,7 @@ async fn a_body_that_may_be_read_in_another_way_is_refused() {
         "Multipart/Form-Data;boundary=b",
         "multipart/mixed; boundary=b",
     ] {
-        let answer = scene.client().header("content-type", kind).post(path, body.clone()).await;
+        let answer = fixture.client().header("content-type", kind).post(path, body.clone()).await;
         assert_eq!(answer.status, 415, "{kind}: {answer:?}");
         assert!(answer.text.contains(FORM), "{answer:?}");
     }
@@ -160,7 +160,7 @@ async fn a_body_that_may_be_read_in_another_way_is_refused() {
         ["text/plain", "application/json", "APPLICATION/x-www-FORM-urlencoded; charset=utf-16"]
     {
         let form = format!("query={}", nested("(", "1", ")", 101));
-        let answer = scene.client().header("content-type", kind).post(path, form).await;
+        let answer = fixture.client().header("content-type", kind).post(path, form).await;
         assert_eq!(answer.status, 400, "{kind}: {answer:?}");
     }
     assert_eq!(queries(&upstream), 0);
@@ -180,8 +180,8 @@ async fn an_ordinary_form_arrives_unchanged() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let client = scene.client().header("content-type", FORM);
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let client = fixture.client().header("content-type", FORM);
     for form in [
         "query=up".to_owned(),
         String::from("q%75ery=a+b%2B%2b%zz;&&=&match[]=%7B%7D"),
@@ -236,11 +236,11 @@ async fn what_dashboards_ask_is_answered() {
 async fn limits_of_expressions_are_the_operators() {
     let upstream = Upstream::start(ok).await;
     let settings = [("limits.expression_depth", "3"), ("limits.expression_bytes", "\"1KiB\"")];
-    let scene = scene(&upstream.url(), &settings).await;
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
     let query = |expr: String| format!("/prometheus/api/v1/query?query={}", encoded(&expr));
-    assert_eq!(scene.client().get(&query(nested("(", "1", ")", 3))).await.status, 200);
-    let deep = scene.client().get(&query(nested("(", "1", ")", 4))).await;
+    assert_eq!(fixture.client().get(&query(nested("(", "1", ")", 3))).await.status, 200);
+    let deep = fixture.client().get(&query(nested("(", "1", ")", 4))).await;
     assert_refused(&deep, "query", "more than 3 deep (limits.expression_depth)", "depth");
-    let long = scene.client().get(&query("a".repeat(1_025))).await;
+    let long = fixture.client().get(&query("a".repeat(1_025))).await;
     assert_refused(&long, "query", "longer than 1024 bytes (limits.expression_bytes)", "bytes");
 }

@@ -1,6 +1,6 @@
 use harness::{Client, Issuer, Mimir, ORG_A, ORG_B, Proxy, ProxyOptions, Upstream, raw_exchange};
 
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 /// The status in a raw answer.
 fn status(answer: &str) -> u16 {
@@ -94,7 +94,7 @@ async fn semicolons_in_a_query_string_are_refused_because_readers_disagree() {
     assert!(upstream.heads().is_empty());
 }
 
-async fn scene() -> (Issuer, Upstream, Proxy, String) {
+async fn proxy_fixture() -> (Issuer, Upstream, Proxy, String) {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let token = format!("Authorization: Bearer {}\r\n", issuer.user_of(ORG_A));
@@ -104,7 +104,7 @@ async fn scene() -> (Issuer, Upstream, Proxy, String) {
 // CVE-2021-32813, CVE-2024-45410, CVE-2025-64484, CVE-2021-32777: at the wire.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_header_trick_changes_the_tenant() {
-    let (_issuer, upstream, proxy, token) = scene().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
     let query = "/prometheus/api/v1/query?query=up";
     let tricks = [
         "Connection: X-Scope-OrgID\r\n".to_owned(),
@@ -153,7 +153,7 @@ async fn no_header_trick_changes_the_tenant() {
 // Whatever is not refused arrives as exactly one request with one framing.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_second_request_is_smuggled() {
-    let (_issuer, upstream, proxy, token) = scene().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
     let inner = "GET /config HTTP/1.1\r\nHost: mimir\r\nX-Scope-OrgID: smuggled\r\n\r\n";
     let chunked = format!("0\r\n\r\n{inner}");
     for (headers, body, statuses) in [
@@ -198,7 +198,7 @@ async fn no_second_request_is_smuggled() {
 // RFC 9112, 3.2: what is behind such a head is not read as a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_a_host_is_refused_and_its_connection_closed() {
-    let (_issuer, upstream, proxy, token) = scene().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
     let query = "GET /prometheus/api/v1/query?query=up HTTP/1.1\r\n";
     let next = format!("{query}Host: mimir\r\n{token}\r\n");
     for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a, b\r\n", "Host: a/b\r\n"] {
@@ -217,7 +217,7 @@ async fn a_request_without_a_host_is_refused_and_its_connection_closed() {
 // Two requests in one packet are two requests, in order, each with its own tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_keep_their_own_tenants() {
-    let (issuer, upstream, proxy, token_a) = scene().await;
+    let (issuer, upstream, proxy, token_a) = proxy_fixture().await;
     let token_b = format!("Authorization: Bearer {}\r\n", issuer.user_of(ORG_B));
     let get = |token: &str, end: &str| {
         format!("GET /api/v1/user_stats HTTP/1.1\r\nHost: x\r\n{token}{end}\r\n")
@@ -236,7 +236,7 @@ async fn pipelined_requests_keep_their_own_tenants() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_head_is_a_431() {
-    let (_issuer, upstream, proxy, token) = scene().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
     let query = "/prometheus/api/v1/query?query=up";
     for size in [33 << 10, 70 << 10, 300 << 10] {
         let padding = format!("X-Padding: {}\r\n", "x".repeat(size));
@@ -257,7 +257,7 @@ async fn an_oversized_head_is_a_431() {
 // Nothing that a client writes may break a line of the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn log_lines_hold_whatever_is_asked() {
-    let (_issuer, _upstream, proxy, _token) = scene().await;
+    let (_issuer, _upstream, proxy, _token) = proxy_fixture().await;
     let path = "/a\"b\\c{\"level\":\"ERROR\"}";
     let answer = raw_exchange(&proxy.url(), &request(path, "X-Request-Id: a\"b\r\n")).await;
     assert_eq!(status(&answer), 404, "{answer}");

@@ -5,21 +5,21 @@ use harness::{
 };
 use serde_json::json;
 
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
-struct Scene {
+struct ProxyFixture {
     issuer: Issuer,
     _upstream: Upstream,
     proxy: Proxy,
 }
 
 /// A proxy whose clocks for the key set run fast.
-async fn scene(settings: &[(&str, &str)]) -> Scene {
+async fn proxy_fixture(settings: &[(&str, &str)]) -> ProxyFixture {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = start(&issuer, &upstream, settings).await;
-    Scene { issuer, _upstream: upstream, proxy }
+    ProxyFixture { issuer, _upstream: upstream, proxy }
 }
 
 async fn start(issuer: &Issuer, upstream: &Upstream, settings: &[(&str, &str)]) -> Proxy {
@@ -28,7 +28,7 @@ async fn start(issuer: &Issuer, upstream: &Upstream, settings: &[(&str, &str)]) 
     settings.iter().fold(options, |options, (key, value)| options.set(key, value)).start().await
 }
 
-impl Scene {
+impl ProxyFixture {
     async fn query(&self, key: &SigningKey) -> Answer {
         let token = self.issuer.token().organisation(&json!(ORG_A)).signed_by(key).sign();
         self.proxy.client().bearer(&token).get(QUERY).await
@@ -39,31 +39,31 @@ impl Scene {
 // first such token is let in at once: the unknown kid has the set fetched anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_is_found_by_its_first_token() {
-    let scene = scene(&[]).await;
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
+    let fixture = proxy_fixture(&[]).await;
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
     let new = SigningKey::generate("key-2", Algorithm::ES256);
-    scene.issuer.publish(&[&scene.issuer.key, &new]);
+    fixture.issuer.publish(&[&fixture.issuer.key, &new]);
     tokio::time::sleep(Duration::from_millis(1100)).await; // the cool-down since start
-    let answers = futures_util::future::join_all((0..30).map(|_| scene.query(&new))).await;
+    let answers = futures_util::future::join_all((0..30).map(|_| fixture.query(&new))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    assert_eq!(scene.issuer.fetches(), 2, "thirty requests share one fetch");
+    assert_eq!(fixture.issuer.fetches(), 2, "thirty requests share one fetch");
 }
 
 // A withdrawn key stops within the refresh interval, and so do cached tokens of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_key_stops_working_also_for_cached_tokens() {
-    let scene = scene(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
+    let fixture = proxy_fixture(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
     let new = SigningKey::generate("key-2", Algorithm::ES256);
-    let client = scene.proxy.client().bearer(&scene.issuer.user_of(ORG_A));
+    let client = fixture.proxy.client().bearer(&fixture.issuer.user_of(ORG_A));
     assert_eq!(client.get(QUERY).await.status, 200);
-    scene.issuer.publish(&[&new]);
+    fixture.issuer.publish(&[&new]);
     wait_until("the cached token is refused", Duration::from_secs(3), async || {
         client.get(QUERY).await.status == 401
     })
     .await;
-    assert_eq!(scene.query(&new).await.status, 200);
+    assert_eq!(fixture.query(&new).await.status, 200);
     // The same key published again under the same name is good again.
-    scene.issuer.publish(&[&new, &scene.issuer.key]);
+    fixture.issuer.publish(&[&new, &fixture.issuer.key]);
     wait_until("the key is back", Duration::from_secs(3), async || {
         client.get(QUERY).await.status == 200
     })
@@ -73,16 +73,16 @@ async fn a_removed_key_stops_working_also_for_cached_tokens() {
 // A key that changes under the same name is another key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_key_of_the_same_name_retires_the_old_one() {
-    let scene = scene(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
-    let client = scene.proxy.client().bearer(&scene.issuer.user_of(ORG_A));
+    let fixture = proxy_fixture(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
+    let client = fixture.proxy.client().bearer(&fixture.issuer.user_of(ORG_A));
     assert_eq!(client.get(QUERY).await.status, 200);
     let replaced = SigningKey::generate("key-1", Algorithm::ES256);
-    scene.issuer.publish(&[&replaced]);
+    fixture.issuer.publish(&[&replaced]);
     wait_until("the old key is refused", Duration::from_secs(3), async || {
         client.get(QUERY).await.status == 401
     })
     .await;
-    assert_eq!(scene.query(&replaced).await.status, 200);
+    assert_eq!(fixture.query(&replaced).await.status, 200);
 }
 
 // VictoriaMetrics#10663: one key that cannot be used broke the whole set.
@@ -104,19 +104,20 @@ async fn one_bad_key_does_not_spoil_the_set() {
         issuer.key.public, other.public,
     ]});
     issuer.publish_document(keys.to_string().as_bytes());
-    let scene = Scene { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
-    assert_eq!(scene.query(&other).await.status, 200);
-    assert_eq!(scene.query(&encryption).await.status, 401);
-    assert_eq!(scene.query(&mismatched).await.status, 401);
+    let fixture =
+        ProxyFixture { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
+    assert_eq!(fixture.query(&other).await.status, 200);
+    assert_eq!(fixture.query(&encryption).await.status, 401);
+    assert_eq!(fixture.query(&mismatched).await.status, 401);
     let symmetric = SigningKey::secret(b"secret").named("oct");
-    assert_eq!(scene.query(&symmetric).await.status, 401);
+    assert_eq!(fixture.query(&symmetric).await.status, 401);
 }
 
 // FIELD: observatorium refetches unthrottled; others let one address starve rotation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
-    let scene = scene(&[("auth.jwks_cool_down", "\"2s\"")]).await;
+    let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"2s\"")]).await;
     let stranger = SigningKey::generate("x", Algorithm::ES256);
     let began = std::time::Instant::now();
     let flood = async {
@@ -124,7 +125,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
             let unknown = |number| stranger.clone().named(&format!("unknown-{round}-{number}"));
             let keys: Vec<_> = (0..10).map(unknown).collect();
             let answers =
-                futures_util::future::join_all(keys.iter().map(|key| scene.query(key))).await;
+                futures_util::future::join_all(keys.iter().map(|key| fixture.query(key))).await;
             // While nobody can know whether a key is a new one it is no 401.
             let is_right = |answer: &Answer| match answer.status.as_u16() {
                 401 => true,
@@ -132,24 +133,24 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
                 _ => false,
             };
             assert!(answers.iter().all(is_right), "{answers:?}");
-            assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
+            assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
         }
     };
     flood.await;
     let allowed = 2 + usize::try_from(began.elapsed().as_secs() / 2).unwrap();
     assert!(
-        scene.issuer.fetches() <= allowed,
+        fixture.issuer.fetches() <= allowed,
         "{} fetches, {allowed} allowed",
-        scene.issuer.fetches()
+        fixture.issuer.fetches()
     );
     // Rotation is not starved by the flood: the new key is known after one cool-down.
     let new = SigningKey::generate("key-2", Algorithm::ES256);
-    scene.issuer.publish(&[&scene.issuer.key, &new]);
+    fixture.issuer.publish(&[&fixture.issuer.key, &new]);
     wait_until("the new key is known", Duration::from_secs(5), async || {
-        let _ = scene
-            .query(&stranger.clone().named(&format!("unknown-{}", scene.issuer.fetches())))
+        let _ = fixture
+            .query(&stranger.clone().named(&format!("unknown-{}", fixture.issuer.fetches())))
             .await;
-        scene.query(&new).await.status == 200
+        fixture.query(&new).await.status == 200
     })
     .await;
 }
@@ -159,32 +160,32 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
 async fn an_empty_key_set_does_not_get_round_the_cool_down() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     issuer.publish(&[]);
-    let scene = Scene {
+    let fixture = ProxyFixture {
         proxy: start(&issuer, &upstream, &[("auth.jwks_cool_down", "\"60s\"")]).await,
         issuer,
         _upstream: upstream,
     };
-    wait_until("the first fetch", Duration::from_secs(5), async || scene.issuer.fetches() == 1)
+    wait_until("the first fetch", Duration::from_secs(5), async || fixture.issuer.fetches() == 1)
         .await;
     // The first has the set fetched, and is told what it says; later ones may be of a new key.
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 401);
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 401);
     for _ in 0..50 {
-        assert_eq!(scene.query(&scene.issuer.key).await.status, 503);
+        assert_eq!(fixture.query(&fixture.issuer.key).await.status, 503);
     }
-    assert_eq!(scene.issuer.fetches(), 2);
+    assert_eq!(fixture.issuer.fetches(), 2);
 }
 
 // One forgotten device with an old token must not cause a fetch for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {
-    let scene = scene(&[("auth.jwks_cool_down", "\"100ms\"")]).await;
+    let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"100ms\"")]).await;
     let old = SigningKey::generate("old", Algorithm::ES256);
     tokio::time::sleep(Duration::from_millis(150)).await;
     for _ in 0..10 {
-        assert_eq!(scene.query(&old).await.status, 401);
+        assert_eq!(fixture.query(&old).await.status, 401);
         tokio::time::sleep(Duration::from_millis(120)).await;
     }
-    assert_eq!(scene.issuer.fetches(), 2);
+    assert_eq!(fixture.issuer.fetches(), 2);
 }
 
 // FIELD, attack 14: a 401 while the keys cannot be had is lost telemetry.
@@ -192,55 +193,56 @@ async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {
 async fn a_key_outage_is_a_503_and_never_a_401() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     issuer.answer_with(500);
-    let scene = Scene { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
+    let fixture =
+        ProxyFixture { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
     for _ in 0..5 {
-        let answer = scene.query(&scene.issuer.key).await;
+        let answer = fixture.query(&fixture.issuer.key).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
     }
     // A credential that no key could make good is still a 401.
-    assert_eq!(scene.proxy.client().bearer("garbage").get(QUERY).await.status, 401);
+    assert_eq!(fixture.proxy.client().bearer("garbage").get(QUERY).await.status, 401);
     // And it heals by itself.
-    scene.issuer.answer_with(200);
+    fixture.issuer.answer_with(200);
     wait_until("the keys are back", Duration::from_secs(10), async || {
-        scene.query(&scene.issuer.key).await.status == 200
+        fixture.query(&fixture.issuer.key).await.status == 200
     })
     .await;
     // In the next outage what is known goes on, and what is unknown is ours to blame.
     for (status, document) in [(500, None), (200, Some(&b"<html>gateway</html>"[..])), (302, None)]
     {
-        scene.issuer.answer_with(status);
+        fixture.issuer.answer_with(status);
         if let Some(document) = document {
-            scene.issuer.publish_document(document);
+            fixture.issuer.publish_document(document);
         }
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let unknown = SigningKey::generate(&format!("new-{status}"), Algorithm::ES256);
-        assert_eq!(scene.query(&unknown).await.status, 503, "{status}");
-        assert_eq!(scene.query(&scene.issuer.key).await.status, 200, "{status}");
+        assert_eq!(fixture.query(&unknown).await.status, 503, "{status}");
+        assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200, "{status}");
     }
     assert!(
-        scene.proxy.metric("mimir_tenant_proxy_key_set_fetches_total{outcome=\"failed\"}").await
+        fixture.proxy.metric("mimir_tenant_proxy_key_set_fetches_total{outcome=\"failed\"}").await
             >= 4.0
     );
-    assert!(scene.proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await > 3.0);
+    assert!(fixture.proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await > 3.0);
 }
 
 // Keys are kept through an outage up to a configured age, and not for ever: also cached tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_too_old_are_no_longer_trusted() {
     let settings = [("auth.jwks_refresh_interval", "\"500ms\""), ("auth.jwks_max_age", "\"2s\"")];
-    let scene = scene(&settings).await;
-    let cached = scene.proxy.client().bearer(&scene.issuer.user_of(ORG_A));
+    let fixture = proxy_fixture(&settings).await;
+    let cached = fixture.proxy.client().bearer(&fixture.issuer.user_of(ORG_A));
     assert_eq!(cached.get(QUERY).await.status, 200);
-    scene.issuer.answer_with(500);
+    fixture.issuer.answer_with(500);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(cached.get(QUERY).await.status, 200);
     wait_until("a cached token meets 503", Duration::from_secs(5), async || {
         cached.get(QUERY).await.status == 503
     })
     .await;
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 503);
-    scene.issuer.answer_with(200);
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 503);
+    fixture.issuer.answer_with(200);
     wait_until("it is back", Duration::from_secs(5), async || {
         cached.get(QUERY).await.status == 200
     })
@@ -250,24 +252,24 @@ async fn keys_that_are_too_old_are_no_longer_trusted() {
 // A slow issuer holds up nobody whose key is known, and a document without end is not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_or_endless_issuer_is_an_outage() {
-    let scene = scene(&[("auth.jwks_fetch_timeout", "\"500ms\"")]).await;
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
-    scene.issuer.delay(Duration::from_secs(30));
+    let fixture = proxy_fixture(&[("auth.jwks_fetch_timeout", "\"500ms\"")]).await;
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
+    fixture.issuer.delay(Duration::from_secs(30));
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let unknown = SigningKey::generate("new", Algorithm::ES256);
     let began = std::time::Instant::now();
-    let (slow, fast) = tokio::join!(scene.query(&unknown), async {
-        let answer = scene.query(&scene.issuer.key).await;
+    let (slow, fast) = tokio::join!(fixture.query(&unknown), async {
+        let answer = fixture.query(&fixture.issuer.key).await;
         (answer.status, began.elapsed())
     });
     assert_eq!(slow.status, 503, "{slow:?}");
     assert_eq!(fast.0, 200);
     assert!(fast.1 < began.elapsed(), "{fast:?}");
-    scene.issuer.delay(Duration::ZERO);
-    scene.issuer.publish_document(format!("{{\"keys\":[{}1]}}", "1,".repeat(1 << 20)).as_bytes());
+    fixture.issuer.delay(Duration::ZERO);
+    fixture.issuer.publish_document(format!("{{\"keys\":[{}1]}}", "1,".repeat(1 << 20)).as_bytes());
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(scene.query(&unknown).await.status, 503);
-    assert_eq!(scene.query(&scene.issuer.key).await.status, 200);
+    assert_eq!(fixture.query(&unknown).await.status, 503);
+    assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
 }
 
 // A key that is published within the cool-down that a stranger's unknown key began: nobody can know
@@ -275,21 +277,21 @@ async fn a_slow_or_endless_issuer_is_an_outage() {
 // goes on to send. docs/decisions/0004.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_within_a_strangers_cool_down_loses_nothing() {
-    let scene = scene(&[("auth.jwks_cool_down", "\"2s\"")]).await;
+    let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"2s\"")]).await;
     let stranger = SigningKey::generate("x", Algorithm::ES256);
-    assert_eq!(scene.query(&stranger.clone().named("first")).await.status, 401);
+    assert_eq!(fixture.query(&stranger.clone().named("first")).await.status, 401);
     let new = SigningKey::generate("key-2", Algorithm::ES256);
-    scene.issuer.publish(&[&scene.issuer.key, &new]);
+    fixture.issuer.publish(&[&fixture.issuer.key, &new]);
     let began = std::time::Instant::now();
-    let first = scene.query(&new).await;
+    let first = fixture.query(&new).await;
     assert_eq!(first.status, 503, "{first:?}");
     let wait: u64 = first.header("retry-after").parse().unwrap();
     assert!((1..=3).contains(&wait), "{first:?}");
     let mut number = 0;
     loop {
         number += 1;
-        let _ = scene.query(&stranger.clone().named(&format!("flood-{number}"))).await;
-        let answer = scene.query(&new).await;
+        let _ = fixture.query(&stranger.clone().named(&format!("flood-{number}"))).await;
+        let answer = fixture.query(&new).await;
         if answer.status == 200 {
             break;
         }
@@ -299,12 +301,12 @@ async fn a_new_key_within_a_strangers_cool_down_loses_nothing() {
     println!("let in after {:?}, beside {number} strangers", began.elapsed());
     // Whoever asks only once is looked for all the same: it is there when it comes back.
     let third = SigningKey::generate("key-3", Algorithm::ES256);
-    scene.issuer.publish(&[&scene.issuer.key, &third]);
-    assert_eq!(scene.query(&third).await.status, 503);
+    fixture.issuer.publish(&[&fixture.issuer.key, &third]);
+    assert_eq!(fixture.query(&third).await.status, 503);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let fetches = scene.issuer.fetches();
-    assert_eq!(scene.query(&third).await.status, 200);
-    assert_eq!(scene.issuer.fetches(), fetches);
+    let fetches = fixture.issuer.fetches();
+    assert_eq!(fixture.query(&third).await.status, 200);
+    assert_eq!(fixture.issuer.fetches(), fetches);
 }
 
 // RFC 7517, 4.2: `use` is optional. RFC 7518, 6.3.1: no leading zeros, which DER has and some issuers
@@ -327,19 +329,19 @@ async fn a_key_set_is_read_as_other_issuers_write_it() {
     issuer.publish_document(json!({ "keys": keys }).to_string().as_bytes());
     let settings = [("auth.jwks_refresh_interval", "\"500ms\"")];
     let proxy = start(&issuer, &upstream, &settings).await;
-    let scene = Scene { proxy, issuer, _upstream: upstream };
-    assert_eq!(scene.query(&plain).await.status, 200);
-    assert_eq!(scene.query(&rsa).await.status, 200);
-    assert_ne!(scene.query(&enc).await.status, 200);
-    let log = || scene.proxy.process.log();
+    let fixture = ProxyFixture { proxy, issuer, _upstream: upstream };
+    assert_eq!(fixture.query(&plain).await.status, 200);
+    assert_eq!(fixture.query(&rsa).await.status, 200);
+    assert_ne!(fixture.query(&enc).await.status, 200);
+    let log = || fixture.proxy.process.log();
     let reason = "its key_ops do not hold";
     wait_until("the reason is in the log", Duration::from_secs(3), async || log().contains(reason))
         .await;
     // Fewer than before, and then none.
     let lines = |message: &str| log().lines().filter(|line| line.contains(message)).count();
-    scene.issuer.publish_document(json!({ "keys": &keys[1..] }).to_string().as_bytes());
+    fixture.issuer.publish_document(json!({ "keys": &keys[1..] }).to_string().as_bytes());
     wait_until("fewer", Duration::from_secs(3), async || lines("fewer usable keys") > 0).await;
-    scene.issuer.publish_document(json!({ "keys": &keys[2..] }).to_string().as_bytes());
+    fixture.issuer.publish_document(json!({ "keys": &keys[2..] }).to_string().as_bytes());
     wait_until("none", Duration::from_secs(3), async || lines("no usable key") > 1).await;
     assert_eq!(lines("fewer usable keys"), 1);
     let all = log();
@@ -352,12 +354,12 @@ async fn a_key_set_is_read_as_other_issuers_write_it() {
 async fn tokens_of_any_of_several_shared_secrets_are_good() {
     let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");
     for value in [format!("[{new:?}, {old:?}]"), format!("{:?}", format!("{new} {old}"))] {
-        let scene = scene(&[("auth.hs256_secret", value.as_str())]).await;
+        let fixture = proxy_fixture(&[("auth.hs256_secret", value.as_str())]).await;
         for secret in [new, old] {
             let key = SigningKey::secret(secret.as_bytes());
-            assert_eq!(scene.query(&key).await.status, 200, "{value}");
+            assert_eq!(fixture.query(&key).await.status, 200, "{value}");
         }
         let other = SigningKey::secret(b"another-secret-of-more-than-32-bytes");
-        assert_eq!(scene.query(&other).await.status, 401);
+        assert_eq!(fixture.query(&other).await.status, 401);
     }
 }

@@ -17,9 +17,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::answers::ok;
-use crate::scene::{MIB, PUSH, QUERY, Scene, pieces, scene};
-use crate::town::town;
+use crate::support::identity::identity_fixture;
+use crate::support::responses::ok;
+use crate::support::single::{MIB, PUSH, ProxyFixture, QUERY, pieces, proxy_fixture};
 
 const OTLP: &str = "/otlp/v1/metrics";
 
@@ -38,8 +38,8 @@ async fn gated() -> (Upstream, Arc<Semaphore>) {
     (upstream, gate)
 }
 
-fn of(scene: &Scene, organisation: &str) -> Client {
-    scene.proxy.client().bearer(&scene.issuer.user_of(organisation))
+fn of(fixture: &ProxyFixture, organisation: &str) -> Client {
+    fixture.proxy.client().bearer(&fixture.issuer.user_of(organisation))
 }
 
 fn send(tasks: &mut JoinSet<u16>, client: &Client, method: &Method, target: &'static str) {
@@ -47,13 +47,13 @@ fn send(tasks: &mut JoinSet<u16>, client: &Client, method: &Method, target: &'st
     tasks.spawn(async move { client.send(method, target, "").await.status.as_u16() });
 }
 
-async fn in_flight(scene: &Scene) -> f64 {
-    scene.proxy.metric("mimir_tenant_proxy_requests_in_flight").await
+async fn in_flight(fixture: &ProxyFixture) -> f64 {
+    fixture.proxy.metric("mimir_tenant_proxy_requests_in_flight").await
 }
 
-async fn wait_in_flight(scene: &Scene, wanted: f64) {
+async fn wait_in_flight(fixture: &ProxyFixture, wanted: f64) {
     wait_until(&format!("{wanted} in flight"), Duration::from_secs(10), async || {
-        in_flight(scene).await == wanted
+        in_flight(fixture).await == wanted
     })
     .await;
 }
@@ -63,13 +63,13 @@ async fn wait_in_flight(scene: &Scene, wanted: f64) {
 async fn reads_over_the_limit_are_refused_and_others_notice_nothing() {
     let (upstream, gate) = gated().await;
     let settings = [("limits.query_in_flight", "2"), ("limits.max_wait", "\"100ms\"")];
-    let scene = scene(&upstream.url(), &settings).await;
-    let (a, b) = (of(&scene, ORG_A), of(&scene, ORG_B));
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let (a, b) = (of(&fixture, ORG_A), of(&fixture, ORG_B));
     let mut tasks = JoinSet::new();
     for _ in 0..2 {
         send(&mut tasks, &a, &Method::GET, QUERY);
     }
-    wait_in_flight(&scene, 2.0).await;
+    wait_in_flight(&fixture, 2.0).await;
     let began = Instant::now();
     let refused = a.get(QUERY).await;
     assert!(began.elapsed() >= Duration::from_millis(100), "it waits first");
@@ -80,15 +80,15 @@ async fn reads_over_the_limit_are_refused_and_others_notice_nothing() {
     send(&mut tasks, &b, &Method::GET, QUERY);
     send(&mut tasks, &a, &Method::POST, PUSH);
     send(&mut tasks, &a, &Method::GET, "/prometheus/api/v1/rules");
-    wait_in_flight(&scene, 5.0).await;
+    wait_in_flight(&fixture, 5.0).await;
     gate.add_permits(100);
     while let Some(status) = tasks.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
     assert_eq!(a.get(QUERY).await.status, 200, "there is room again");
     let counted = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"requests_in_flight\"}";
-    assert_eq!(scene.proxy.metric(counted).await, 1.0);
-    wait_in_flight(&scene, 0.0).await;
+    assert_eq!(fixture.proxy.metric(counted).await, 1.0);
+    wait_in_flight(&fixture, 0.0).await;
 }
 
 // Writes: a stock sender drops what meets a 429. That many of its organisation's devices come at once
@@ -101,12 +101,12 @@ async fn writes_over_the_limit_are_told_to_come_again() {
         ("limits.otlp_in_flight", "1"),
         ("limits.max_wait", "\"0ms\""),
     ];
-    let scene = scene(&upstream.url(), &settings).await;
-    let a = of(&scene, ORG_A);
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let a = of(&fixture, ORG_A);
     let mut tasks = JoinSet::new();
     send(&mut tasks, &a, &Method::POST, PUSH);
     send(&mut tasks, &a, &Method::POST, OTLP);
-    wait_in_flight(&scene, 2.0).await;
+    wait_in_flight(&fixture, 2.0).await;
     for target in [PUSH, OTLP] {
         let refused = a.post(target, "x").await;
         assert_eq!(refused.status, 503, "{refused:?}");
@@ -129,8 +129,8 @@ async fn whoever_can_wait_has_a_turn() {
     })
     .await;
     let settings = [("limits.push_in_flight", "10"), ("limits.max_wait", "\"20s\"")];
-    let scene = scene(&upstream.url(), &settings).await;
-    let a = of(&scene, ORG_A);
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let a = of(&fixture, ORG_A);
     let mut tasks = JoinSet::new();
     // Four times as many may wait as have a place.
     for _ in 0..50 {
@@ -139,7 +139,7 @@ async fn whoever_can_wait_has_a_turn() {
     while let Some(status) = tasks.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
-    let waits = scene.proxy.metric("mimir_tenant_proxy_permit_wait_seconds_count").await;
+    let waits = fixture.proxy.metric("mimir_tenant_proxy_permit_wait_seconds_count").await;
     assert!(waits >= 1.0, "{waits} waited");
 }
 
@@ -156,17 +156,17 @@ async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
     })
     .await;
     let settings = [("limits.query_in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
-    let scene = scene(&upstream.url(), &settings).await;
-    let a = of(&scene, ORG_A);
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let a = of(&fixture, ORG_A);
     let answer = a.open(Method::GET, QUERY, "").await;
     assert_eq!(answer.status(), 200);
-    assert_eq!(in_flight(&scene).await, 1.0);
+    assert_eq!(in_flight(&fixture).await, 1.0);
     assert_eq!(a.get(QUERY).await.status, 429);
     let mut body = answer.bytes_stream();
     assert!(body.next().await.unwrap().is_ok());
     // The client goes away in the middle.
     drop(body);
-    wait_in_flight(&scene, 0.0).await;
+    wait_in_flight(&fixture, 0.0).await;
     // Clients that go away before there is an answer, while others wait behind them.
     let impatient = (0..200).map(|_| {
         let client = a.clone();
@@ -176,10 +176,10 @@ async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
         }
     });
     futures_util::stream::iter(impatient).buffer_unordered(20).collect::<Vec<()>>().await;
-    wait_in_flight(&scene, 0.0).await;
+    wait_in_flight(&fixture, 0.0).await;
     let whole = a.open(Method::GET, QUERY, "").await;
     assert_eq!(whole.bytes().await.unwrap().len(), 256 * MIB, "there is room");
-    wait_in_flight(&scene, 0.0).await;
+    wait_in_flight(&fixture, 0.0).await;
 }
 
 // What the operator sets for all, and for one: requests and bytes a second.
@@ -194,8 +194,8 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
         ("limits.max_wait", "\"0ms\""),
         ("limits.organisations", &more),
     ];
-    let scene = scene(&upstream.url(), &settings).await;
-    let (a, b) = (of(&scene, ORG_A), of(&scene, ORG_B));
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let (a, b) = (of(&fixture, ORG_A), of(&fixture, ORG_B));
     let mut statuses = Vec::new();
     for _ in 0..6 {
         statuses.push(a.post(PUSH, "x").await.status.as_u16());
@@ -226,7 +226,7 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
             "mimir_tenant_proxy_requests_total{{surface=\"otlp\",outcome=\"rejected\",reason=\"{reason}\"}}"
         )
     };
-    assert_eq!(scene.proxy.metric(&reason("byte_rate")).await, 1.0);
+    assert_eq!(fixture.proxy.metric(&reason("byte_rate")).await, 1.0);
 }
 
 // All together: ours to blame.
@@ -234,15 +234,15 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
 async fn too_much_of_all_is_a_503() {
     let (upstream, gate) = gated().await;
     let settings = [("limits.in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
-    let scene = scene(&upstream.url(), &settings).await;
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
     let mut tasks = JoinSet::new();
-    send(&mut tasks, &of(&scene, ORG_A), &Method::GET, QUERY);
-    wait_in_flight(&scene, 1.0).await;
-    let refused = of(&scene, ORG_B).get(QUERY).await;
+    send(&mut tasks, &of(&fixture, ORG_A), &Method::GET, QUERY);
+    wait_in_flight(&fixture, 1.0).await;
+    let refused = of(&fixture, ORG_B).get(QUERY).await;
     assert_eq!((refused.status.as_u16(), refused.header("retry-after").is_empty()), (503, false));
     gate.add_permits(100);
     assert_eq!(tasks.join_next().await.unwrap().unwrap(), 200);
-    assert_eq!(of(&scene, ORG_B).get(QUERY).await.status, 200);
+    assert_eq!(of(&fixture, ORG_B).get(QUERY).await.status, 200);
 }
 
 // 2,256 sockets with a head and one byte, of two organisations, took every place that upstream has;
@@ -251,13 +251,13 @@ async fn too_much_of_all_is_a_503() {
 async fn organisations_that_take_all_they_get_leave_places_for_others() {
     let upstream = Upstream::start(ok).await;
     let settings = [("upstream.max_in_flight", "60"), ("limits.max_wait", "\"100ms\"")];
-    let scene = scene(&upstream.url(), &settings).await;
-    let address = scene.proxy.url().replace("http://", "");
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let address = fixture.proxy.url().replace("http://", "");
     let mut sockets = Vec::new();
     let open = async |organisation: &str| {
         let head = format!(
             "POST {PUSH} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {}\r\nContent-Length: 1000\r\n\r\nx",
-            scene.issuer.user_of(organisation)
+            fixture.issuer.user_of(organisation)
         );
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
@@ -269,27 +269,27 @@ async fn organisations_that_take_all_they_get_leave_places_for_others() {
         }
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let held = in_flight(&scene).await;
+    let held = in_flight(&fixture).await;
     println!("two organisations hold {held} of 60 places");
     assert!((25.0..=40.0).contains(&held), "{held}");
     // A third one has places, for more than one request at a time.
-    let third = of(&scene, "third");
+    let third = of(&fixture, "third");
     let answers = (0..6).map(|_| third.post(PUSH, "x"));
     let answers = futures_util::future::join_all(answers).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     // The two are told to come again, and why.
-    let refused = of(&scene, ORG_A).post(PUSH, "x").await;
+    let refused = of(&fixture, ORG_A).post(PUSH, "x").await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(
         !refused.header("retry-after").is_empty() && refused.text.contains("share"),
         "{refused:?}"
     );
     let reason = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"organisation_share\"}";
-    assert!(scene.proxy.metric(reason).await > 50.0);
+    assert!(fixture.proxy.metric(reason).await > 50.0);
     // What they held comes back.
     drop(sockets);
-    wait_in_flight(&scene, 0.0).await;
-    assert_eq!(of(&scene, ORG_A).post(PUSH, "x").await.status, 200);
+    wait_in_flight(&fixture, 0.0).await;
+    assert_eq!(of(&fixture, ORG_A).post(PUSH, "x").await.status, 200);
 }
 
 // A federated read has a place with each organisation that it names.
@@ -301,13 +301,13 @@ async fn a_federated_read_counts_for_each() {
         ("limits.query_in_flight", "1"),
         ("limits.max_wait", "\"0ms\""),
     ];
-    let town = town(&upstream.url(), &settings).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let service = town.service();
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let service = identity.service();
     let both = service.clone().header("x-scope-orgid", &format!("{a}|{b}"));
     let waiting = tokio::spawn(async move { both.get(QUERY).await.status });
     wait_until("it is on its way", Duration::from_secs(10), async || {
-        town.proxy.metric("mimir_tenant_proxy_requests_in_flight").await == 1.0
+        identity.proxy.metric("mimir_tenant_proxy_requests_in_flight").await == 1.0
     })
     .await;
     for one in [&a, &b] {
@@ -324,17 +324,17 @@ async fn a_federated_read_counts_for_each() {
 async fn a_stock_sender_over_the_limit_loses_nothing() {
     let mimir = Mimir::shared().await;
     let settings = [("limits.push_in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
-    let town = town(&mimir.url(), &settings).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&mimir.url(), &settings).await;
+    let a = identity.organisation().await;
     let key = async |name: &str| {
-        let key = town.device_key(&a, json!({ "name": name })).await;
+        let key = identity.device_key(&a, json!({ "name": name })).await;
         key["key"].as_str().unwrap().to_owned()
     };
     let exporter = NodeExporter::start().await;
-    let (url, secret) = (town.proxy.url(), key("hub").await);
+    let (url, secret) = (identity.proxy.url(), key("hub").await);
     let sender = Prometheus::start_with_password(RemoteWrite::V1, &exporter, &url, "hub", &secret);
     let sender = sender.await;
-    let slow = town.proxy.client().bearer(&key("slow").await);
+    let slow = identity.proxy.client().bearer(&key("slow").await);
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(8) {
         let slowly = pieces(8, 10).then(async |piece| {
@@ -345,7 +345,7 @@ async fn a_stock_sender_over_the_limit_loses_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let refused = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"requests_in_flight\"}";
-    let refused = town.proxy.metric(refused).await;
+    let refused = identity.proxy.metric(refused).await;
     println!("{refused} pushes were told to come again");
     assert!(refused >= 1.0, "nobody was");
     let count = async |client: &Client, path: &str| {
@@ -355,7 +355,7 @@ async fn a_stock_sender_over_the_limit_loses_nothing() {
     };
     let scraped = count(&Client::new(&sender.url()), "/api/v1/query").await;
     assert!(scraped > 0);
-    let reader = town.service().header("x-scope-orgid", &a);
+    let reader = identity.service().header("x-scope-orgid", &a);
     wait_until("every sample is there", Duration::from_secs(60), async || {
         count(&reader, "/prometheus/api/v1/query").await >= scraped
     })

@@ -13,8 +13,6 @@
 
 /// Every route against every kind of caller.
 mod access;
-/// Answers for upstreams that only have to say something.
-mod answers;
 /// The access matrix of people, devices and services.
 mod callers;
 /// `check-config --connect`: a dry start.
@@ -35,12 +33,6 @@ mod documents;
 mod effects;
 /// Expressions that would burn Mimir's cores, by every way.
 mod expressions;
-/// An instance of Mimir that can be broken and stopped.
-mod fake;
-/// A proxy before instances that can be broken, under load.
-mod fleet;
-/// A proxy before upstreams that fail.
-mod front;
 /// The way a request is refused when its form is hostile, and what Mimir would have done.
 mod hostile;
 /// Two organisations never mix.
@@ -81,8 +73,6 @@ mod ruler_client_faults;
 mod ruler_client_refusals;
 /// Alert rules, from row to firing alert.
 mod rules;
-/// A proxy before an upstream of the test's own.
-mod scene;
 /// Stock senders write, and what they wrote is read back.
 mod senders;
 /// Bodies that stall, come slowly, or have no bytes.
@@ -91,10 +81,10 @@ mod slow_bodies;
 mod streaming;
 /// The rules of the house that no compiler holds: who imports whom.
 mod structure;
+/// Fixtures.
+mod support;
 /// Tokens of every algorithm and shape.
 mod tokens;
-/// A proxy before a database: organisations, people, devices.
-mod town;
 /// Instances: choice, failure, deadlines.
 mod upstreams;
 /// Instances found by names and in Consul.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{Client, Mimir, wait_until};
 use serde_json::{Value, json};
 
-use crate::town::{Town, push, town};
+use crate::support::identity::{IdentityFixture, identity_fixture, push};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=";
 
@@ -26,16 +26,16 @@ async fn tenants_of(client: &Client, metric: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_the_table_write_and_read_their_own_organisation() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let (alice, bob) = (town.member(&a, "editor").await, town.member(&b, "editor").await);
-    assert_eq!(push(&town.client(&alice), "members_metric").await.status, 200);
-    let client = town.client(&alice);
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let (alice, bob) = (identity.member(&a, "editor").await, identity.member(&b, "editor").await);
+    assert_eq!(push(&identity.client(&alice), "members_metric").await.status, 200);
+    let client = identity.client(&alice);
     wait_until("the sample is there", Duration::from_secs(20), async || {
         !tenants_of(&client, "members_metric").await.is_empty()
     })
     .await;
-    assert!(tenants_of(&town.client(&bob), "members_metric").await.is_empty());
+    assert!(tenants_of(&identity.client(&bob), "members_metric").await.is_empty());
     let direct = Client::new(&mimir.url());
     let there = direct.clone().header("x-scope-orgid", &a);
     assert_eq!(tenants_of(&there, "members_metric").await.len(), 1);
@@ -50,16 +50,17 @@ async fn a_policy_says_whose_word_counts() {
         [("claims", 200, 403, 200), ("table", 403, 200, 200), ("claims_and_table", 403, 403, 200)]
     {
         let policy_text = format!("{policy:?}");
-        let town = town(&mimir.url(), &[("tenancy.membership", &policy_text)]).await;
-        let a = town.organisation().await;
+        let identity =
+            identity_fixture(&mimir.url(), &[("tenancy.membership", &policy_text)]).await;
+        let a = identity.organisation().await;
         let ask = async |is_claimed: bool, is_member: bool| {
-            let person = town.person();
+            let person = identity.person();
             if is_member {
-                town.join(&person, &a, "viewer").await;
+                identity.join(&person, &a, "viewer").await;
             }
-            let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+            let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
             let token = if is_claimed { token.organisation(&json!(a)) } else { token };
-            let client = town.proxy.client().bearer(&token.sign());
+            let client = identity.proxy.client().bearer(&token.sign());
             client.get(&format!("{QUERY}up")).await.status.as_u16()
         };
         assert_eq!(ask(true, false).await, by_claim, "{policy}: claim");
@@ -72,11 +73,11 @@ async fn a_policy_says_whose_word_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_several_is_told_what_to_send_and_may_have_a_default() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let person = town.member(&a, "viewer").await;
-    town.join(&person, &b, "viewer").await;
-    let client = town.client(&person);
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let person = identity.member(&a, "viewer").await;
+    identity.join(&person, &b, "viewer").await;
+    let client = identity.client(&person);
     let answer = client.get(&format!("{QUERY}up")).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains("X-Scope-OrgID"), "{answer:?}");
@@ -86,13 +87,13 @@ async fn a_member_of_several_is_told_what_to_send_and_may_have_a_default() {
         assert_eq!(named.get(&format!("{QUERY}up")).await.status, 200);
     }
     let sql = format!("update membership set is_default = true where organisation_id = '{b}'");
-    town.database.execute(&sql).await;
+    identity.database.execute(&sql).await;
     wait_until("the default is known", Duration::from_secs(1), async || {
         client.get(&format!("{QUERY}up")).await.status == 200
     })
     .await;
     let id = client.get(&format!("{QUERY}up")).await.header("x-request-id").to_owned();
-    let lines = town.log_of("/prometheus/api/v1/query").await;
+    let lines = identity.log_of("/prometheus/api/v1/query").await;
     let line = lines.iter().find(|line| line["request.id"] == id.as_str()).unwrap();
     assert_eq!(line["organisation.id"], b.as_str());
 }
@@ -101,14 +102,14 @@ async fn a_member_of_several_is_told_what_to_send_and_may_have_a_default() {
 async fn a_default_may_come_by_claim() {
     let mimir = Mimir::shared().await;
     let setting = [("auth.default_organisation_claim", "\"app_metadata.default\"")];
-    let town = town(&mimir.url(), &setting).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let person = town.member(&a, "viewer").await;
-    town.join(&person, &b, "viewer").await;
+    let identity = identity_fixture(&mimir.url(), &setting).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let person = identity.member(&a, "viewer").await;
+    identity.join(&person, &b, "viewer").await;
     for (default, status) in [(a.as_str(), 200), (b.as_str(), 200), ("somebody-elses", 400)] {
-        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
         let token = token.claim("app_metadata", json!({ "default": default })).sign();
-        let answer = town.proxy.client().bearer(&token).get(&format!("{QUERY}up")).await;
+        let answer = identity.proxy.client().bearer(&token).get(&format!("{QUERY}up")).await;
         assert_eq!(answer.status, status, "{default}: {answer:?}");
     }
 }
@@ -118,18 +119,21 @@ async fn a_default_may_come_by_claim() {
 async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
     let mimir = Mimir::start_with(&["-tenant-federation.enabled=true"]).await;
     let settings = [("tenancy.federation", "true"), ("tenancy.federation_max", "3")];
-    let town = town(&mimir.url(), &settings).await;
-    let (a, b, c) =
-        (town.organisation().await, town.organisation().await, town.organisation().await);
-    let person = town.member(&a, "editor").await;
-    town.join(&person, &b, "viewer").await;
-    let other = town.member(&c, "editor").await;
+    let identity = identity_fixture(&mimir.url(), &settings).await;
+    let (a, b, c) = (
+        identity.organisation().await,
+        identity.organisation().await,
+        identity.organisation().await,
+    );
+    let person = identity.member(&a, "editor").await;
+    identity.join(&person, &b, "viewer").await;
+    let other = identity.member(&c, "editor").await;
     let both = format!("{a}|{b}");
     for organisation in [&a, &b, &c] {
-        let service = town.service().header("x-scope-orgid", organisation);
+        let service = identity.service().header("x-scope-orgid", organisation);
         assert_eq!(push(&service, "federated_metric").await.status, 200);
     }
-    let select = |names: &str| town.client(&person).header("x-scope-orgid", names);
+    let select = |names: &str| identity.client(&person).header("x-scope-orgid", names);
     let mut wanted = vec![a.clone(), b.clone()];
     wanted.sort();
     wait_until("both are seen", Duration::from_secs(20), async || {
@@ -139,7 +143,7 @@ async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
     // Whatever the order, Mimir sees one spelling.
     assert_eq!(tenants_of(&select(&format!("{b}|{a}|{b}")), "federated_metric").await, wanted);
     let canonical = wanted.join("|");
-    let lines = town.log_of("/prometheus/api/v1/query").await;
+    let lines = identity.log_of("/prometheus/api/v1/query").await;
     let federated = lines.iter().filter_map(|line| line["tenant.id"].as_str());
     assert!(federated.filter(|tenants| tenants.contains('|')).all(|tenants| tenants == canonical));
     // One that is not theirs spoils it all, and so does one that nobody has.
@@ -157,17 +161,17 @@ async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
     for path in ["/prometheus/api/v1/rules", "/prometheus/config/v1/rules"] {
         assert_eq!(select(&both).get(path).await.status, 400, "{path}");
     }
-    assert_eq!(tenants_of(&town.client(&other), "federated_metric").await, [""]);
+    assert_eq!(tenants_of(&identity.client(&other), "federated_metric").await, [""]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoami_says_who_where_as_what_and_how_we_know() {
     let mimir = Mimir::shared().await;
     let settings = [("tenancy.tenant_template", "\"prod-{organisation_id}\"")];
-    let town = town(&mimir.url(), &settings).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let first = town.client(&person).get("/admin/whoami").await.json();
+    let identity = identity_fixture(&mimir.url(), &settings).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let first = identity.client(&person).get("/admin/whoami").await.json();
     assert_eq!(first["principal"]["kind"], "user");
     assert_eq!(first["principal"]["id"], person.id.to_string());
     assert_eq!(first["principal"]["session_id"], person.session.to_string());
@@ -179,19 +183,19 @@ async fn whoami_says_who_where_as_what_and_how_we_know() {
     assert_eq!(first["organisations"], json!([place]));
     // The news of the membership itself may come after the first look-up, and cause another.
     wait_until("it is remembered", Duration::from_secs(2), async || {
-        let again = town.client(&person).get("/admin/whoami").await.json();
+        let again = identity.client(&person).get("/admin/whoami").await.json();
         assert_eq!(again["credential"], "cached: verified before");
         again["memberships"].as_str().unwrap().starts_with("cached")
     })
     .await;
-    let device = town.device(&a, &["metrics:write"]).await.get("/admin/whoami").await.json();
+    let device = identity.device(&a, &["metrics:write"]).await.get("/admin/whoami").await.json();
     assert_eq!(device["principal"]["kind"], "device");
     assert_eq!(device["principal"]["name"], "hub");
     assert_eq!(device["organisations"][0]["source"], "device key");
-    let service = town.service().get("/admin/whoami").await.json();
+    let service = identity.service().get("/admin/whoami").await.json();
     assert_eq!(service["principal"]["id"], "admin_key");
     assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 4, "{service}");
-    let nobody = town.client(&town.person()).get("/admin/whoami").await.json();
+    let nobody = identity.client(&identity.person()).get("/admin/whoami").await.json();
     assert_eq!(nobody["organisations"], json!([]));
 }
 
@@ -204,15 +208,15 @@ async fn roles_are_the_operators() {
         ("roles.ingest", "[\"metrics:write\"]"),
         ("roles.editor", "[\"admin\"]"),
     ];
-    let town = town(&mimir.url(), &settings).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture(&mimir.url(), &settings).await;
+    let a = identity.organisation().await;
     for (role, reads, writes, administers) in [
         ("viewer", 403, 403, 403),
         ("ingest", 403, 200, 403),
         ("editor", 403, 403, 200),
         ("owner", 200, 200, 200),
     ] {
-        let client = town.client(&town.member(&a, role).await);
+        let client = identity.client(&identity.member(&a, role).await);
         assert_eq!(client.get(&format!("{QUERY}up")).await.status, reads, "{role}");
         assert_eq!(push(&client, "roles_metric").await.status, writes, "{role}");
         let keys = format!("/admin/organisations/{a}/device-keys");
@@ -224,22 +228,22 @@ async fn roles_are_the_operators() {
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_token_says_what_the_table_says() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let explain = |token: &str| explain(&town, token);
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let explain = |token: &str| explain(&identity, token);
     let (passes, text) = explain(&person.token);
     assert!(passes, "{text}");
     for fact in ["role viewer", &a, "membership table", "metrics:read, rules:read", "revocations"] {
         assert!(text.contains(fact), "{fact}: {text}");
     }
     let body = json!({"kind": "session_id", "value": person.session.to_string()});
-    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    assert_eq!(identity.service().post("/admin/revocations", body.to_string()).await.status, 201);
     let (passes, text) = explain(&person.token);
     assert!(!passes && text.contains("revoked"), "{text}");
-    let (passes, text) = explain(&town.person().token);
+    let (passes, text) = explain(&identity.person().token);
     assert!(!passes && text.contains("not a member of any organisation"), "{text}");
-    let key = town.device_key(&a, json!({"name": "hub 17"})).await;
+    let key = identity.device_key(&a, json!({"name": "hub 17"})).await;
     let (passes, text) = explain(key["key"].as_str().unwrap());
     assert!(passes && text.contains("hub 17") && text.contains(&a), "{text}");
     let mut mistyped = key["key"].as_str().unwrap().to_owned();
@@ -249,10 +253,10 @@ async fn explain_token_says_what_the_table_says() {
 }
 
 /// What `explain-token` says with the configuration of a running proxy.
-fn explain(town: &Town, token: &str) -> (bool, String) {
+fn explain(identity: &IdentityFixture, token: &str) -> (bool, String) {
     let output = std::process::Command::new(harness::Proxy::binary())
         .arg("--config")
-        .arg(&town.proxy.config)
+        .arg(&identity.proxy.config)
         .args(["explain-token", token])
         .output()
         .unwrap();
@@ -261,10 +265,10 @@ fn explain(town: &Town, token: &str) -> (bool, String) {
 }
 
 /// What `explain-token` says, with more arguments.
-fn explain_with(town: &Town, token: &str, more: &[&str]) -> (i32, String) {
+fn explain_with(identity: &IdentityFixture, token: &str, more: &[&str]) -> (i32, String) {
     let output = std::process::Command::new(harness::Proxy::binary())
         .arg("--config")
-        .arg(&town.proxy.config)
+        .arg(&identity.proxy.config)
         .args(["explain-token", token])
         .args(more)
         .output()
@@ -277,10 +281,10 @@ fn explain_with(town: &Town, token: &str, more: &[&str]) -> (i32, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_token_tries_an_organisation_and_a_path() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let person = town.member(&a, "viewer").await;
-    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let person = identity.member(&a, "viewer").await;
+    let key = identity.device_key(&a, json!({"name": "hub"})).await;
     let key = key["key"].as_str().unwrap();
     let (read, write) = ("/prometheus/api/v1/query", "/api/v1/push");
     for (token, more, code, says) in [
@@ -293,15 +297,25 @@ async fn explain_token_tries_an_organisation_and_a_path() {
         (&*person.token, &["--path", "DELETE /api/v1/push"], 1, "takes only POST"),
         (key, &["--path", write], 0, "metrics:write"),
         (key, &["--path", read], 1, "metrics:read"),
-        (crate::town::ADMIN_KEY, &["--organisation", &*a, "--path", write], 0, "it passes"),
-        (crate::town::ADMIN_KEY, &["--organisation", "acmee", "--path", write], 1, "no member"),
+        (
+            crate::support::identity::ADMIN_KEY,
+            &["--organisation", &*a, "--path", write],
+            0,
+            "it passes",
+        ),
+        (
+            crate::support::identity::ADMIN_KEY,
+            &["--organisation", "acmee", "--path", write],
+            1,
+            "no member",
+        ),
     ] {
-        let (found, text) = explain_with(&town, token, more);
+        let (found, text) = explain_with(&identity, token, more);
         assert_eq!(found, code, "{more:?}: {text}");
         assert!(text.contains(says), "{more:?}: {text}");
     }
     let copied = format!("Authorization: Bearer {}", person.token);
-    let (code, text) = explain_with(&town, &copied, &[]);
+    let (code, text) = explain_with(&identity, &copied, &[]);
     assert!(code == 0 && text.contains("left aside"), "{text}");
 }
 
@@ -311,14 +325,14 @@ async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
     let mut postgres = harness::Postgres::start().await;
     let mimir = Mimir::shared().await;
     let database = postgres.database("explained").await;
-    let town = crate::town::town_on(database, &mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let key = town.device_key(&a, json!({"name": "hub"})).await;
+    let identity = crate::support::identity::identity_fixture_on(database, &mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let key = identity.device_key(&a, json!({"name": "hub"})).await;
     postgres.stop().await;
     for credential in [&*person.token, key["key"].as_str().unwrap()] {
         let began = std::time::Instant::now();
-        let (code, text) = explain_with(&town, credential, &[]);
+        let (code, text) = explain_with(&identity, credential, &[]);
         assert_eq!(code, 75, "{text}");
         assert!(text.contains("unavailable") && !text.contains("does not pass"), "{text}");
         // The real cause, not the pool's patience.
@@ -326,57 +340,58 @@ async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
     // What is wrong anyway stays wrong.
-    let expired = town.issuer.token().expires_in(-600).sign();
-    let (code, text) = explain_with(&town, &expired, &[]);
+    let expired = identity.issuer.token().expires_in(-600).sign();
+    let (code, text) = explain_with(&identity, &expired, &[]);
     assert!(code == 1 && text.contains("does not pass"), "{text}");
 }
 
 // A mistyped organisation would make a new tenant, and every push would be a 200.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_reaches_the_organisations_that_there_are() {
-    let upstream = harness::Upstream::start(crate::answers::ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let service = |name: &str| town.service().header("x-scope-orgid", name);
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let service = |name: &str| identity.service().header("x-scope-orgid", name);
     assert_eq!(push(&service(&a), "up").await.status, 200);
     assert_eq!(push(&service(&a.to_uppercase()), "up").await.status, 200);
     let before = upstream.heads().len();
     let unknown = push(&service("acmee"), "up").await;
     assert_eq!(unknown.status, 403, "{unknown:?}");
-    let stranger = town.client(&town.member(&a, "owner").await).header("x-scope-orgid", "acmee");
+    let stranger =
+        identity.client(&identity.member(&a, "owner").await).header("x-scope-orgid", "acmee");
     assert_eq!(push(&stranger, "up").await.text, unknown.text);
     assert_eq!(upstream.heads().len(), before);
     // One that is made is known at once, and one that is gone, too.
-    town.database.execute("insert into organisation (id) values ('acmee')").await;
+    identity.database.execute("insert into organisation (id) values ('acmee')").await;
     wait_until("it is known", Duration::from_secs(2), async || {
         push(&service("acmee"), "up").await.status == 200
     })
     .await;
-    town.database.execute("delete from organisation where id = 'acmee'").await;
+    identity.database.execute("delete from organisation where id = 'acmee'").await;
     wait_until("it is gone", Duration::from_secs(2), async || {
         push(&service("acmee"), "up").await.status == 403
     })
     .await;
     // With tokens alone to decide nobody knows all organisations.
     let claims = [("tenancy.membership", "\"claims\"")];
-    let town = crate::town::town(&upstream.url(), &claims).await;
-    assert_eq!(push(&town.service().header("x-scope-orgid", "any"), "up").await.status, 200);
+    let identity = crate::support::identity::identity_fixture(&upstream.url(), &claims).await;
+    assert_eq!(push(&identity.service().header("x-scope-orgid", "any"), "up").await.status, 200);
 }
 
 // Whose credential it was and which organisation was asked for are in the log where they are certain.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_who_was_refused_and_what_they_asked_for() {
-    let upstream = harness::Upstream::start(crate::answers::ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
     let path = |name: &str| format!("/prometheus/api/v1/label/{name}/values");
     let id = person.id.to_string();
-    let token = || town.issuer.token().claim("sub", json!(id));
+    let token = || identity.issuer.token().claim("sub", json!(id));
     let get = async |token: &str, name: &str| {
-        let client = town.proxy.client().bearer(token);
+        let client = identity.proxy.client().bearer(token);
         let answer = client.header("x-scope-orgid", "org-b, org-c").get(&path(name)).await;
-        (answer.status.as_u16(), town.log_of(&path(name)).await.remove(0))
+        (answer.status.as_u16(), identity.log_of(&path(name)).await.remove(0))
     };
     for (name, token, shows) in [
         ("expired", token().expires_in(-600), "auth.leeway 30 s"),
@@ -393,14 +408,14 @@ async fn the_log_says_who_was_refused_and_what_they_asked_for() {
     assert!(status == 401 && line["principal.id"].is_null(), "{line}");
     let (status, line) = get(&person.token, "two").await;
     assert_eq!((status, line["organisation.asked"].as_str()), (400, Some("org-b, org-c")));
-    let client = town.client(&person).header("x-scope-orgid", "org-b");
+    let client = identity.client(&person).header("x-scope-orgid", "org-b");
     assert_eq!(client.get(&path("one")).await.status, 403);
-    let line = town.log_of(&path("one")).await.remove(0);
+    let line = identity.log_of(&path("one")).await.remove(0);
     assert_eq!(line["organisation.asked"], "org-b");
     assert_eq!(line["principal.id"], id);
     // A revoked token and a revoked device key are known ones.
     let body = json!({"kind": "sub", "value": id});
-    assert_eq!(town.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    assert_eq!(identity.service().post("/admin/revocations", body.to_string()).await.status, 201);
     let (status, line) = get(&person.token, "revoked").await;
     assert_eq!((status, line["principal.id"].as_str()), (401, Some(&*id)), "{line}");
 }

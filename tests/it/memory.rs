@@ -6,8 +6,8 @@ use harness::{Client, ORG_A, Upstream};
 use http::Method;
 use tokio::task::JoinSet;
 
-use crate::scene::{PUSH, Scene, scene};
-use crate::town::town;
+use crate::support::identity::identity_fixture;
+use crate::support::single::{PUSH, ProxyFixture, proxy_fixture};
 
 /// Streams of one connection: nearly all that it may have.
 const STREAMS: usize = 120;
@@ -37,43 +37,44 @@ async fn flood(clients: Vec<Client>, time: Duration) {
 // with 128 KiB a stream 7 connections of one address took 121 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_take_little_memory() {
-    let upstream = Upstream::start(crate::answers::ok).await;
+    let upstream = Upstream::start(crate::support::responses::ok).await;
     let settings = [("listen.client_ip_header", "\"fly-client-ip\"")];
-    let town = town(&upstream.url(), &settings).await;
+    let identity = identity_fixture(&upstream.url(), &settings).await;
     // A key of the right form that this proxy's database does not know.
-    let elsewhere = crate::town::town(&upstream.url(), &[]).await;
+    let elsewhere = crate::support::identity::identity_fixture(&upstream.url(), &[]).await;
     let organisation = elsewhere.organisation().await;
     let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
     let key = key["key"].as_str().unwrap();
-    let client =
-        |address: &str| Client::h2c(&town.proxy.url()).bearer(key).header("fly-client-ip", address);
+    let client = |address: &str| {
+        Client::h2c(&identity.proxy.url()).bearer(key).header("fly-client-ip", address)
+    };
     // Warm: one round of everything.
     flood(vec![client("10.0.0.1")], Duration::from_secs(1)).await;
     for addresses in [1, 3] {
-        let before = town.proxy.process.peak_memory();
+        let before = identity.proxy.process.peak_memory();
         let clients = (0..addresses * 7).map(|at| client(&format!("10.0.0.{}", at % addresses)));
         flood(clients.collect(), Duration::from_secs(4)).await;
-        let grown = (town.proxy.process.peak_memory() - before) / MIB;
+        let grown = (identity.proxy.process.peak_memory() - before) / MIB;
         println!("{addresses} addresses, {} connections: {grown} MiB more", addresses * 7);
         assert!(grown < 48, "{grown} MiB");
     }
-    let backoffs = town.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await;
+    let backoffs = identity.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await;
     assert!(backoffs > 1000.0, "{backoffs}");
 }
 
-fn of(scene: &Scene) -> Client {
-    Client::h2c(&scene.proxy.url()).bearer(&scene.issuer.user_of(ORG_A))
+fn of(fixture: &ProxyFixture) -> Client {
+    Client::h2c(&fixture.proxy.url()).bearer(&fixture.issuer.user_of(ORG_A))
 }
 
 // The same with a good token in the queue for a place: 285 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_for_a_place_take_little_memory() {
     let upstream = Upstream::start(|_| std::future::pending()).await;
-    let scene = scene(&upstream.url(), &[("limits.max_wait", "\"60s\"")]).await;
-    flood(vec![of(&scene)], Duration::from_secs(1)).await;
-    let before = scene.proxy.process.peak_memory();
-    flood((0..20).map(|_| of(&scene)).collect(), Duration::from_secs(15)).await;
-    let grown = (scene.proxy.process.peak_memory() - before) / MIB;
+    let fixture = proxy_fixture(&upstream.url(), &[("limits.max_wait", "\"60s\"")]).await;
+    flood(vec![of(&fixture)], Duration::from_secs(1)).await;
+    let before = fixture.proxy.process.peak_memory();
+    flood((0..20).map(|_| of(&fixture)).collect(), Duration::from_secs(15)).await;
+    let grown = (fixture.proxy.process.peak_memory() - before) / MIB;
     println!("20 connections: {grown} MiB more");
     assert!(grown < 160, "{grown} MiB");
 }

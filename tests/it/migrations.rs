@@ -6,9 +6,9 @@ use harness::{Database, Postgres, Upstream};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::answers::ok;
 use crate::database::{listening, login, refused_within_a_second};
-use crate::town::{command, command_with, town_without_migration};
+use crate::support::identity::{command, command_with, identity_fixture_without_migration};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const IDENTITY: &str = include_str!("../../migrations/0001_identity.sql");
@@ -206,22 +206,24 @@ async fn the_tables_can_have_a_schema_of_their_own() {
     let upstream = Upstream::start(ok).await;
     let url = database.url();
     let settings = [("database.schema", "\"mimir\"")];
-    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
-    listening(&town).await;
-    let person = town.person();
+    let identity =
+        identity_fixture_without_migration(database, &url, &upstream.url(), &settings).await;
+    listening(&identity).await;
+    let person = identity.person();
     let id = person.id;
-    town.database
+    identity
+        .database
         .execute(&format!(
             "insert into mimir.organisation (id) values ('acme');
              insert into mimir.membership (user_id, organisation_id) values ('{id}', 'acme')"
         ))
         .await;
-    assert_eq!(town.client(&person).get(QUERY).await.status, 200);
-    let device = town.device("acme", &["metrics:read"]).await;
+    assert_eq!(identity.client(&person).get(QUERY).await.status, 200);
+    let device = identity.device("acme", &["metrics:read"]).await;
     assert_eq!(device.get(QUERY).await.status, 200);
     let removal = format!("delete from mimir.membership where user_id = '{id}'");
-    refused_within_a_second(&town, &removal, &town.client(&person), 403).await;
-    refused_within_a_second(&town, "delete from mimir.organisation", &device, 401).await;
+    refused_within_a_second(&identity, &removal, &identity.client(&person), 403).await;
+    refused_within_a_second(&identity, "delete from mimir.organisation", &device, 401).await;
 }
 
 /// The first column of what a role sees that comes through Supabase's API with a token, or the
@@ -260,15 +262,15 @@ async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
     assert!(command(&database, &["migrate"]).status.success());
     let upstream = Upstream::start(ok).await;
     let url = database.url();
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    let (a, b) = (town.organisation().await, town.organisation().await);
-    let (admin, viewer) = (town.member(&a, "admin").await, town.member(&a, "viewer").await);
-    let stranger = town.member(&b, "owner").await;
-    town.join(&stranger, &a, "viewer").await;
-    town.device_key(&a, json!({"name": "hub of A"})).await;
-    town.device_key(&b, json!({"name": "hub of B"})).await;
-    town.database.execute("insert into revocation (kind, value) values ('jti', 'x')").await;
-    let database = &town.database;
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    let (a, b) = (identity.organisation().await, identity.organisation().await);
+    let (admin, viewer) = (identity.member(&a, "admin").await, identity.member(&a, "viewer").await);
+    let stranger = identity.member(&b, "owner").await;
+    identity.join(&stranger, &a, "viewer").await;
+    identity.device_key(&a, json!({"name": "hub of A"})).await;
+    identity.device_key(&b, json!({"name": "hub of B"})).await;
+    identity.database.execute("insert into revocation (kind, value) values ('jti', 'x')").await;
+    let database = &identity.database;
     let as_user = async |id: Uuid, sql: &str| {
         seen(database, "authenticated", &json!({"sub": id.to_string()}).to_string(), sql).await
     };
@@ -279,7 +281,7 @@ async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
         (&admin, vec![&a], vec!["hub of A"]),
         (&viewer, vec![&a], vec![]),
         (&stranger, vec![&a, &b], vec!["hub of B"]),
-        (&town.person(), vec![], vec![]),
+        (&identity.person(), vec![], vec![]),
     ] {
         let mut own: Vec<String> = own.into_iter().cloned().collect();
         own.sort();
@@ -328,6 +330,6 @@ async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
     }
     assert!(allowed.is_empty(), "{allowed:#?}");
     // The owner, as whom the proxy comes, is not subject to it.
-    assert_eq!(town.client(&admin).get(QUERY).await.status, 200);
+    assert_eq!(identity.client(&admin).get(QUERY).await.status, 200);
     assert_eq!(count(database, "device_key").await, "2");
 }

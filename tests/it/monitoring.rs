@@ -6,9 +6,9 @@ use std::process::Command;
 
 use harness::{Client, Upstream};
 
-use crate::answers::ok;
-use crate::scene::scene;
-use crate::town::town;
+use crate::support::identity::identity_fixture;
+use crate::support::responses::ok;
+use crate::support::single::proxy_fixture;
 
 fn monitoring(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/monitoring").join(file)
@@ -60,8 +60,8 @@ fn names_in(text: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_read_metrics_that_exist() {
     let upstream = Upstream::start(ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    let exposed = exposed(&town.proxy.internal_url()).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let exposed = exposed(&identity.proxy.internal_url()).await;
     let mut checked = 0;
     for name in names_in(&read("alerts.yaml")) {
         if name.starts_with("mimir_tenant_proxy_rules_") {
@@ -84,10 +84,10 @@ async fn what_is_not_configured_has_no_gauge() {
         ("auth.jwks_url", "\"\""),
         ("auth.hs256_secret", "\"a-secret-of-more-than-thirty-two-bytes\""),
     ];
-    let scene = scene(&upstream.url(), &secret).await;
-    let without = exposed(&scene.proxy.internal_url()).await;
-    let town = town(&upstream.url(), &[]).await;
-    let with = exposed(&town.proxy.internal_url()).await;
+    let fixture = proxy_fixture(&upstream.url(), &secret).await;
+    let without = exposed(&fixture.proxy.internal_url()).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let with = exposed(&identity.proxy.internal_url()).await;
     for name in
         ["database_listening", "revocations_age_seconds", "key_set_age_seconds", "key_set_keys"]
     {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Upstream, wait_until};
 use serde_json::json;
 
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 

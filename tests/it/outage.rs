@@ -9,8 +9,10 @@ use mimir_tenant_proxy::authn::NewKey;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::answers::ok;
-use crate::town::{Town, town_on, town_without_migration};
+use crate::support::identity::{
+    IdentityFixture, identity_fixture_on, identity_fixture_without_migration,
+};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
@@ -79,19 +81,20 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     let mut postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("outage").await;
-    let town = town_on(database, &upstream.url(), &[]).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture_on(database, &upstream.url(), &[]).await;
+    let a = identity.organisation().await;
     let mut known = Vec::new();
     for _ in 0..4 {
-        known.push(town.client(&town.member(&a, "viewer").await));
-        known.push(town.device(&a, &["metrics:read"]).await);
+        known.push(identity.client(&identity.member(&a, "viewer").await));
+        known.push(identity.device(&a, &["metrics:read"]).await);
     }
     for client in &known {
         assert_eq!(status(client).await, 200);
     }
-    let stranger = town.member(&a, "viewer").await;
+    let stranger = identity.member(&a, "viewer").await;
     let unknown_key = NewKey::generate().unwrap();
-    let strangers = [town.client(&stranger), town.proxy.client().bearer(unknown_key.expose())];
+    let strangers =
+        [identity.client(&stranger), identity.proxy.client().bearer(unknown_key.expose())];
     let load = Load::start(&known);
     tokio::time::sleep(Duration::from_secs(2)).await;
     postgres.stop().await;
@@ -105,7 +108,7 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
             assert_eq!(answer.status, 503, "{answer:?}");
             assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
         }
-        let admin = town.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
+        let admin = identity.service().get(&format!("/admin/organisations/{a}/device-keys")).await;
         assert_eq!(admin.status, 503, "{admin:?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -113,8 +116,8 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     println!("slowest refusal: {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"membership\",outcome=\"stale\"}";
-    assert!(town.proxy.metric(stale).await > 0.0);
-    assert_eq!(town.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
+    assert!(identity.proxy.metric(stale).await > 0.0);
+    assert_eq!(identity.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
     postgres.start_again().await;
     wait_until("a stranger is let in", Duration::from_secs(10), async || {
         status(&strangers[0]).await == 200
@@ -125,7 +128,7 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     })
     .await;
     wait_until("changes are heard of", Duration::from_secs(10), async || {
-        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
+        identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
     })
     .await;
     let statuses = load.finish().await;
@@ -133,20 +136,20 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200], "{statuses:?}");
     assert!(statuses[&200] > 10_000, "{statuses:?}");
     let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"device_key\",outcome=\"stale\"}";
-    assert!(town.proxy.metric(stale).await > 0.0);
-    let log = town.proxy.process.log();
+    assert!(identity.proxy.metric(stale).await > 0.0);
+    let log = identity.proxy.process.log();
     assert!(log.contains("what is known is used") && log.contains("is read again"), "{log}");
-    known_again(&town, &a).await;
+    known_again(&identity, &a).await;
 }
 
 const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Changes take effect as before.
-async fn known_again(town: &Town, organisation: &str) {
-    let person = town.member(organisation, "viewer").await;
-    let client = town.client(&person);
+async fn known_again(identity: &IdentityFixture, organisation: &str) {
+    let person = identity.member(organisation, "viewer").await;
+    let client = identity.client(&person);
     assert_eq!(status(&client).await, 200);
-    town.leave(&person, organisation).await;
+    identity.leave(&person, organisation).await;
     wait_until("they have left", Duration::from_secs(1), async || status(&client).await == 403)
         .await;
 }
@@ -163,13 +166,13 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
         ("database.session_query", "\"select unnest($1::uuid[]) as id\""),
         ("database.session_ttl", "\"1s\""),
     ];
-    let town = town_on(database, &upstream.url(), &settings).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture_on(database, &upstream.url(), &settings).await;
+    let a = identity.organisation().await;
     let mut known = Vec::new();
     for _ in 0..3 {
-        known.push(town.client(&town.member(&a, "viewer").await));
+        known.push(identity.client(&identity.member(&a, "viewer").await));
     }
-    known.push(town.device(&a, &["metrics:read"]).await);
+    known.push(identity.device(&a, &["metrics:read"]).await);
     for client in &known {
         assert_eq!(status(client).await, 200);
     }
@@ -177,7 +180,8 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     postgres.stop().await;
     let unknown_key = NewKey::generate().unwrap();
-    let strangers = [town.client(&town.person()), town.proxy.client().bearer(unknown_key.expose())];
+    let strangers =
+        [identity.client(&identity.person()), identity.proxy.client().bearer(unknown_key.expose())];
     // At once, and again when it has shown to be away for a while.
     for round in 0..2 {
         for (client, wanted) in
@@ -191,7 +195,7 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
         }
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
-    let log = town.proxy.process.log();
+    let log = identity.proxy.process.log();
     assert!(log.contains("refused") && log.contains("127.0.0.1:"), "{log}");
     assert!(!log.contains("pool timed out") && !log.contains("at line"), "{log}");
 }
@@ -201,15 +205,15 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
 async fn a_change_while_the_connection_is_lost_is_found_afterwards() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
-    let town = town_on(postgres.database("lost").await, &upstream.url(), &[]).await;
-    let a = town.organisation().await;
+    let identity = identity_fixture_on(postgres.database("lost").await, &upstream.url(), &[]).await;
+    let a = identity.organisation().await;
     for _ in 0..5 {
-        let person = town.member(&a, "viewer").await;
-        let client = town.client(&person);
+        let person = identity.member(&a, "viewer").await;
+        let client = identity.client(&person);
         assert_eq!(status(&client).await, 200);
-        let killed = postgres.kill_connections_of(&town.database).await;
+        let killed = postgres.kill_connections_of(&identity.database).await;
         assert!(killed > 0);
-        town.leave(&person, &a).await;
+        identity.leave(&person, &a).await;
         let began = Instant::now();
         wait_until("they have left", Duration::from_secs(2), async || status(&client).await == 403)
             .await;
@@ -223,25 +227,26 @@ async fn a_connection_that_dies_without_a_word_is_noticed() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("silent").await;
-    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    assert!(crate::support::identity::command(&database, &["migrate"]).status.success());
     let chaos = ChaosProxy::start(postgres.address()).await;
     let url = database.url_through(chaos.address());
     let settings =
         [("database.connect_timeout", "\"500ms\""), ("database.query_timeout", "\"500ms\"")];
-    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let client = town.client(&person);
+    let identity =
+        identity_fixture_without_migration(database, &url, &upstream.url(), &settings).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let client = identity.client(&person);
     assert_eq!(status(&client).await, 200);
     remembered(&client).await;
     chaos.stall();
     wait_until("the silence is noticed", Duration::from_secs(6), async || {
-        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
+        identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
     })
     .await;
     // Known people go on meanwhile.
     assert_eq!(status(&client).await, 200);
-    town.leave(&person, &a).await;
+    identity.leave(&person, &a).await;
     chaos.calm();
     wait_until("they have left", Duration::from_secs(10), async || status(&client).await == 403)
         .await;
@@ -254,17 +259,17 @@ async fn a_database_far_away_serves_all_the_same() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("far").await;
-    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    assert!(crate::support::identity::command(&database, &["migrate"]).status.success());
     let chaos = ChaosProxy::start(postgres.address()).await;
     chaos.move_away(Duration::from_millis(150));
     let url = database.url_through(chaos.address());
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let client = town.client(&person);
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let client = identity.client(&person);
     wait_until("they are let in", Duration::from_secs(20), async || status(&client).await == 200)
         .await;
-    town.leave(&person, &a).await;
+    identity.leave(&person, &a).await;
     wait_until("they have left", Duration::from_secs(3), async || status(&client).await == 403)
         .await;
 }
@@ -279,12 +284,13 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
         ("database.query_timeout", "\"500ms\""),
         ("database.connect_timeout", "\"500ms\""),
     ];
-    let town = town_on(postgres.database("locked").await, &upstream.url(), &settings).await;
-    let a = town.organisation().await;
-    let client = town.client(&town.member(&a, "viewer").await);
+    let identity =
+        identity_fixture_on(postgres.database("locked").await, &upstream.url(), &settings).await;
+    let a = identity.organisation().await;
+    let client = identity.client(&identity.member(&a, "viewer").await);
     assert_eq!(status(&client).await, 200);
     remembered(&client).await;
-    let locker = town.database.client().await;
+    let locker = identity.database.client().await;
     locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
@@ -296,11 +302,11 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
     }
     println!("slowest: {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    let stranger = town.person();
-    assert_eq!(status(&town.client(&stranger)).await, 503);
+    let stranger = identity.person();
+    assert_eq!(status(&identity.client(&stranger)).await, 503);
     locker.batch_execute("rollback").await.unwrap();
     wait_until("it is read again", Duration::from_secs(5), async || {
-        status(&town.client(&stranger)).await == 403
+        status(&identity.client(&stranger)).await == 403
     })
     .await;
 }
@@ -311,17 +317,18 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
 async fn a_locked_table_holds_up_nobody_who_needs_another() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
-    let town = town_on(postgres.database("locked").await, &upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let known = town.client(&town.member(&a, "viewer").await);
+    let identity =
+        identity_fixture_on(postgres.database("locked").await, &upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let known = identity.client(&identity.member(&a, "viewer").await);
     assert_eq!(status(&known).await, 200);
     remembered(&known).await;
-    let locker = town.database.client().await;
+    let locker = identity.database.client().await;
     locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
     // Strangers keep somebody waiting for the table all the time.
     let stop = CancellationToken::new();
     let strangers = (0..8).map(|_| {
-        let (client, stop) = (town.client(&town.person()), stop.clone());
+        let (client, stop) = (identity.client(&identity.person()), stop.clone());
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 assert_eq!(status(&client).await, 503);
@@ -331,7 +338,7 @@ async fn a_locked_table_holds_up_nobody_who_needs_another() {
     let strangers: Vec<_> = strangers.collect();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(15) {
-        let device = town.device(&a, &["metrics:read"]).await;
+        let device = identity.device(&a, &["metrics:read"]).await;
         let asked = Instant::now();
         assert_eq!(status(&device).await, 200);
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
@@ -352,7 +359,7 @@ async fn a_revocation_strikes_soon_while_nobody_listens() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("unheard").await;
-    assert!(crate::town::command(&database, &["migrate"]).status.success());
+    assert!(crate::support::identity::command(&database, &["migrate"]).status.success());
     database
         .execute(
             "create role limited login bypassrls; grant all on all tables in schema public to limited;
@@ -360,17 +367,17 @@ async fn a_revocation_strikes_soon_while_nobody_listens() {
         )
         .await;
     let url = database.url().replace("postgres@", "limited@");
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
-    let client = town.client(&person);
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let client = identity.client(&person);
     assert_eq!(status(&client).await, 200);
     let ours = "from pg_stat_activity where usename = 'limited'";
-    let count = town.database.query(&format!("select count(*) - 1 {ours}")).await;
+    let count = identity.database.query(&format!("select count(*) - 1 {ours}")).await;
     let limit = count[0][0].clone().unwrap();
-    town.database.execute(&format!("alter role limited connection limit {limit}")).await;
+    identity.database.execute(&format!("alter role limited connection limit {limit}")).await;
     // The one that listens asks for nothing but signs of life.
-    let killed = town
+    let killed = identity
         .database
         .query(&format!(
             "select pg_terminate_backend(pid) {ours} and query ilike any('{{select 1,unlisten%}}')"
@@ -378,15 +385,15 @@ async fn a_revocation_strikes_soon_while_nobody_listens() {
         .await;
     assert_eq!(killed.len(), 1);
     wait_until("nobody listens", Duration::from_secs(3), async || {
-        town.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
+        identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
     })
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let sql = format!("insert into revocation (kind, value) values ('sub', '{}')", person.id);
-    town.database.execute(&sql).await;
+    identity.database.execute(&sql).await;
     wait_until("it strikes", Duration::from_secs(2), async || status(&client).await == 401).await;
-    assert_eq!(town.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
-    assert_eq!(status(&town.client(&town.member(&a, "viewer").await)).await, 200);
+    assert_eq!(identity.proxy.metric("mimir_tenant_proxy_database_listening").await, 0.0);
+    assert_eq!(status(&identity.client(&identity.member(&a, "viewer").await)).await, 200);
 }
 
 // Without a database at the start the proxy starts, tells everybody to come again, and heals.
@@ -395,22 +402,22 @@ async fn a_proxy_that_starts_without_its_database_heals_by_itself() {
     let mut postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("late").await;
-    let first = town_on(database.clone(), &upstream.url(), &[]).await;
+    let first = identity_fixture_on(database.clone(), &upstream.url(), &[]).await;
     let a = first.organisation().await;
     let person = first.member(&a, "viewer").await;
     let key = first.device_key(&a, json!({"name": "hub", "scopes": ["metrics:read"]})).await;
     drop(first.proxy);
     postgres.stop().await;
     let url = database.url();
-    let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-    let token = town.token_of(person.id, person.session);
-    let user = town.proxy.client().bearer(&token);
-    let device = town.proxy.client().bearer(key["key"].as_str().unwrap());
+    let identity = identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+    let token = identity.token_of(person.id, person.session);
+    let user = identity.proxy.client().bearer(&token);
+    let device = identity.proxy.client().bearer(key["key"].as_str().unwrap());
     for client in [&user, &device] {
         assert_eq!(status(client).await, 503);
     }
     // A mistyped name would make a new tenant, and nobody can say yet whether it is one.
-    let service = town.service().header("x-scope-orgid", &a);
+    let service = identity.service().header("x-scope-orgid", &a);
     assert_eq!(status(&service).await, 503);
     postgres.start_again().await;
     for client in [&user, &device, &service] {
@@ -420,5 +427,5 @@ async fn a_proxy_that_starts_without_its_database_heals_by_itself() {
         .await;
     }
     let path = format!("/admin/organisations/{a}/device-keys");
-    assert_eq!(town.service().send(Method::GET, &path, "").await.status, 200);
+    assert_eq!(identity.service().send(Method::GET, &path, "").await.status, 200);
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use harness::{Postgres, Upstream, wait_until};
 use uuid::Uuid;
 
-use crate::answers::ok;
 use crate::database::{listening, refused_within_a_second};
 use crate::migrations::says;
-use crate::town::{Town, command_with, town_without_migration};
+use crate::support::identity::{IdentityFixture, command_with, identity_fixture_without_migration};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const DOCUMENT: &str = include_str!("../../docs/identity.md");
@@ -28,7 +28,7 @@ const OPERATORS_OWN: &str = "
     create table public.organization_members (
         user_id uuid, organization_id uuid references public.organizations on delete cascade, role public.org_role);";
 
-async fn beside_an_operators_own_tables(upstream: &str) -> Town {
+async fn beside_an_operators_own_tables(upstream: &str) -> IdentityFixture {
     let database = Postgres::shared().await.database("own").await;
     database.execute(OPERATORS_OWN).await;
     let schema = [("MTP__DATABASE__SCHEMA", "mimir")];
@@ -44,9 +44,9 @@ async fn beside_an_operators_own_tables(upstream: &str) -> Town {
         ("roles.member", "[\"metrics:read\"]"),
     ];
     let url = database.url();
-    let town = town_without_migration(database, &url, upstream, &settings).await;
-    listening(&town).await;
-    town
+    let identity = identity_fixture_without_migration(database, &url, upstream, &settings).await;
+    listening(&identity).await;
+    identity
 }
 
 // Who has organisations already keeps them where they are: one query reads them, one trigger tells
@@ -55,8 +55,8 @@ async fn beside_an_operators_own_tables(upstream: &str) -> Town {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_own_tables_serve_as_ours_do() {
     let upstream = Upstream::start(ok).await;
-    let town = beside_an_operators_own_tables(&upstream.url()).await;
-    let database = &town.database;
+    let identity = beside_an_operators_own_tables(&upstream.url()).await;
+    let database = &identity.database;
     let (old, new) = (harness::fresh_organisation(), harness::fresh_organisation());
     database.execute(&format!("insert into public.organizations values ('{old}')")).await;
     database.execute(documented("function mimir.mirror_organizations")).await;
@@ -67,8 +67,8 @@ async fn an_operators_own_tables_serve_as_ours_do() {
         ))
         .await;
     let as_app = |sql: String| format!("set role {app}; {sql}");
-    let person = town.person();
-    let client = town.client(&person);
+    let person = identity.person();
+    let client = identity.client(&person);
     assert_eq!(client.get(QUERY).await.status, 403);
     let (id, join) = (person.id, "insert into public.organization_members values");
     database
@@ -82,14 +82,14 @@ async fn an_operators_own_tables_serve_as_ours_do() {
     .await;
     let mut devices = Vec::new();
     for organisation in [&old, &new] {
-        let device = town.device(organisation, &["metrics:read"]).await;
+        let device = identity.device(organisation, &["metrics:read"]).await;
         assert_eq!(device.get(QUERY).await.status, 200);
         devices.push(device);
     }
     let removal = as_app(format!("delete from public.organization_members where user_id = '{id}'"));
-    refused_within_a_second(&town, &removal, &client, 403).await;
+    refused_within_a_second(&identity, &removal, &client, 403).await;
     let removal = as_app(format!("delete from public.organizations where id = '{new}'"));
-    refused_within_a_second(&town, &removal, &devices[1], 401).await;
+    refused_within_a_second(&identity, &removal, &devices[1], 401).await;
     assert_eq!(devices[0].get(QUERY).await.status, 200);
     let truncation = as_app("truncate public.organization_members".to_owned());
     database.execute(&as_app(format!("{join} ('{id}', '{old}', 'member')"))).await;
@@ -97,5 +97,5 @@ async fn an_operators_own_tables_serve_as_ours_do() {
         client.get(QUERY).await.status == 200
     })
     .await;
-    refused_within_a_second(&town, &truncation, &client, 403).await;
+    refused_within_a_second(&identity, &truncation, &client, 403).await;
 }

@@ -12,8 +12,8 @@ use harness::{
 use http::{Method, Response};
 use mimir_tenant_proxy::route::{Access, ROUTES};
 
-use crate::answers::{Body, full, ok};
-use crate::scene::{PUSH, QUERY, Scene, scene};
+use crate::support::responses::{Body, full, ok};
+use crate::support::single::{PUSH, ProxyFixture, QUERY, proxy_fixture};
 
 const APP: &str = "https://app.example.com";
 const DEPLOYED: &str = "https://abc123.project.pages.dev";
@@ -80,9 +80,13 @@ fn assert_strange(answer: &Answer, origin: &str, about: &str) {
 }
 
 /// An answer of each kind to a page, by whoever makes it: Mimir, each stage of ours, `/admin`.
-async fn each_kind(scene: &Scene, dead: &Scene, origin: &str) -> Vec<(String, Answer)> {
-    let known = scene.client().header("origin", origin);
-    let unknown = scene.proxy.client().header("origin", origin);
+async fn each_kind(
+    fixture: &ProxyFixture,
+    dead: &ProxyFixture,
+    origin: &str,
+) -> Vec<(String, Answer)> {
+    let known = fixture.client().header("origin", origin);
+    let unknown = fixture.proxy.client().header("origin", origin);
     let forged = unknown.clone().bearer("no.token.this");
     let elsewhere = known.clone().header("x-scope-orgid", ORG_B);
     let confused = known.clone().header("x-scope-orgid", "a|");
@@ -120,11 +124,11 @@ async fn each_kind(scene: &Scene, dead: &Scene, origin: &str) -> Vec<(String, An
     answers
 }
 
-/// A scene with Mimir, and one without.
-async fn scenes() -> (Scene, Scene) {
+/// A fixture with Mimir, and one without.
+async fn scenes() -> (ProxyFixture, ProxyFixture) {
     let small = ("limits.push_body_bytes", "\"1KiB\"");
     let mimir = Mimir::shared().await;
-    (scene(&mimir.url(), &[ON, small]).await, scene(&dead_url(), &[ON]).await)
+    (proxy_fixture(&mimir.url(), &[ON, small]).await, proxy_fixture(&dead_url(), &[ON]).await)
 }
 
 // "Preflights carry no credentials", and must not cost more than an answer: here neither the
@@ -185,8 +189,8 @@ async fn a_preflight_is_answered_without_credential_issuer_or_mimir() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_adds_headers_and_sets_the_age() {
     let (names, age) = (("cors.allowed_headers", "[\"x-dashboard\"]"), ("cors.max_age", "\"10m\""));
-    let scene = scene(&dead_url(), &[ON, names, age]).await;
-    let answer = asking(scene.proxy.client(), APP).send(Method::OPTIONS, QUERY, "").await;
+    let fixture = proxy_fixture(&dead_url(), &[ON, names, age]).await;
+    let answer = asking(fixture.proxy.client(), APP).send(Method::OPTIONS, QUERY, "").await;
     assert_words(&answer, "access-control-allow-headers", &["authorization", "x-dashboard"]);
     assert_eq!(answer.header("access-control-max-age"), "600");
 }
@@ -194,9 +198,10 @@ async fn an_operator_adds_headers_and_sets_the_age() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_learns_nothing_from_a_preflight() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[ON]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[ON]).await;
     for origin in STRANGERS {
-        for client in [scene.proxy.client(), Client::h2c(&scene.proxy.url()), scene.client()] {
+        for client in [fixture.proxy.client(), Client::h2c(&fixture.proxy.url()), fixture.client()]
+        {
             let answer = asking(client, origin).send(Method::OPTIONS, QUERY, "").await;
             assert!(answer.status.is_client_error(), "{origin}: {answer:?}");
             assert_strange(&answer, origin, origin);
@@ -204,7 +209,7 @@ async fn a_stranger_learns_nothing_from_a_preflight() {
     }
     // Of two origins none is believed.
     for (one, other) in [(APP, STRANGERS[0]), (STRANGERS[0], APP), (APP, APP)] {
-        let client = asking(scene.proxy.client(), one).header("origin", other);
+        let client = asking(fixture.proxy.client(), one).header("origin", other);
         let answer = client.send(Method::OPTIONS, QUERY, "").await;
         assert_says_nothing_of_pages(&answer, "two origins");
     }
@@ -213,9 +218,9 @@ async fn a_stranger_learns_nothing_from_a_preflight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_gets_answers_that_its_browser_keeps_from_it() {
-    let (scene, dead) = scenes().await;
+    let (fixture, dead) = scenes().await;
     for origin in STRANGERS {
-        for (about, answer) in each_kind(&scene, &dead, origin).await {
+        for (about, answer) in each_kind(&fixture, &dead, origin).await {
             assert_strange(&answer, origin, &about);
         }
     }
@@ -224,9 +229,9 @@ async fn a_stranger_gets_answers_that_its_browser_keeps_from_it() {
 // Without these a page cannot tell an expired token from a broken network.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_answer_is_readable_for_an_allowed_page() {
-    let (scene, dead) = scenes().await;
+    let (fixture, dead) = scenes().await;
     for origin in [APP, DEPLOYED] {
-        for (about, answer) in each_kind(&scene, &dead, origin).await {
+        for (about, answer) in each_kind(&fixture, &dead, origin).await {
             let allowed: Vec<_> =
                 answer.headers.get_all("access-control-allow-origin").iter().collect();
             assert_eq!(allowed, [origin], "{about}");
@@ -242,8 +247,8 @@ async fn every_kind_of_answer_is_readable_for_an_allowed_page() {
 // A cache must not give a page the answer that somebody else got.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_to_no_page_varies_by_origin_too() {
-    let (scene, _) = scenes().await;
-    for client in [scene.client(), scene.proxy.client()] {
+    let (fixture, _) = scenes().await;
+    for client in [fixture.client(), fixture.proxy.client()] {
         let answer = client.get(QUERY).await;
         assert_says_nothing_of_pages(&answer, "no page");
         assert_words(&answer, "vary", &["origin"]);
@@ -259,9 +264,9 @@ async fn what_mimir_says_of_pages_is_never_passed_on() {
     let direct = direct.header("origin", STRANGERS[0]);
     // Even if an operator lets Mimir know the origin.
     let pass = ("upstream.pass_headers", "[\"origin\"]");
-    let off = scene(&mimir.url(), &[pass]).await;
-    let on = scene(&mimir.url(), &[pass, ON]).await;
-    let stranger = |scene: &Scene| scene.client().header("origin", STRANGERS[0]);
+    let off = proxy_fixture(&mimir.url(), &[pass]).await;
+    let on = proxy_fixture(&mimir.url(), &[pass, ON]).await;
+    let stranger = |fixture: &ProxyFixture| fixture.client().header("origin", STRANGERS[0]);
     let (off, page, on) = (stranger(&off), on.client().header("origin", APP), stranger(&on));
     let mut repeated = Vec::new();
     let tenants = ROUTES.iter().filter(|route| matches!(route.access, Access::Tenant(_)));
@@ -302,8 +307,8 @@ async fn lax(request: Received) -> Response<Body> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstreams_own_leave_is_taken_back() {
     let upstream = Upstream::start(lax).await;
-    let off = scene(&upstream.url(), &[]).await;
-    let on = scene(&upstream.url(), &[ON]).await;
+    let off = proxy_fixture(&upstream.url(), &[]).await;
+    let on = proxy_fixture(&upstream.url(), &[ON]).await;
     for client in [off.client(), off.client().header("origin", APP), on.client()] {
         let answer = client.get(QUERY).await;
         assert_eq!(answer.status, 200);
@@ -333,8 +338,9 @@ async fn an_upstreams_own_leave_is_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn options_that_ask_nothing_are_a_405() {
     let upstream = Upstream::start(|_| async { Response::new(full("")) }).await;
-    let (on, off) = (scene(&upstream.url(), &[ON]).await, scene(&upstream.url(), &[]).await);
-    let empty = scene(&upstream.url(), &[("cors.allowed_origins", "[]")]).await;
+    let (on, off) =
+        (proxy_fixture(&upstream.url(), &[ON]).await, proxy_fixture(&upstream.url(), &[]).await);
+    let empty = proxy_fixture(&upstream.url(), &[("cors.allowed_origins", "[]")]).await;
     let no_origin = on.client().header("access-control-request-method", "GET");
     for client in [no_origin, on.client().header("origin", STRANGERS[0]), on.client()] {
         let answer = client.send(Method::OPTIONS, QUERY, "").await;
@@ -344,16 +350,16 @@ async fn options_that_ask_nothing_are_a_405() {
     let answer = on.client().header("origin", APP).send(Method::OPTIONS, QUERY, "").await;
     assert_eq!(answer.status, 405, "{answer:?}");
     assert_eq!(answer.header("access-control-allow-origin"), APP);
-    for scene in [off, empty] {
+    for fixture in [off, empty] {
         for origin in [APP, STRANGERS[0]] {
-            for client in [scene.proxy.client(), scene.client()] {
+            for client in [fixture.proxy.client(), fixture.client()] {
                 // No page is allowed: a preflight is refused as any stranger's is.
                 let answer = asking(client, origin).send(Method::OPTIONS, QUERY, "").await;
                 assert_eq!(answer.status, 403, "{answer:?}");
                 assert_says_nothing_of_pages(&answer, "CORS is off");
             }
         }
-        let answer = scene.client().header("origin", APP).get(QUERY).await;
+        let answer = fixture.client().header("origin", APP).get(QUERY).await;
         assert_eq!(answer.status, 200);
         assert_says_nothing_of_pages(&answer, "CORS is off");
     }

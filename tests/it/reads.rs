@@ -4,7 +4,7 @@ use harness::{
     Client, Issuer, Mimir, Proxy, ProxyOptions, fresh_organisation, samples, wait_until,
 };
 
-struct Scene {
+struct ProxyFixture {
     client: Client,
     direct: Client,
     proxy: Proxy,
@@ -12,7 +12,7 @@ struct Scene {
 }
 
 /// An organisation with one series, seen through the proxy and at Mimir itself.
-async fn scene() -> Scene {
+async fn proxy_fixture() -> ProxyFixture {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
@@ -34,7 +34,7 @@ async fn scene() -> Scene {
             .contains("reads_sample")
     })
     .await;
-    Scene { client, direct, proxy, issuer }
+    ProxyFixture { client, direct, proxy, issuer }
 }
 
 /// Every read that takes its parameters in the query string or in a form.
@@ -75,19 +75,20 @@ const BY_GET: [&str; 18] = [
 // What the proxy gives is what Mimir gives: status, type and body.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_read_answers_as_mimir_does() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     for (endpoint, parameters) in BY_GET_AND_POST {
         let path = format!("/prometheus/api/v1/{endpoint}");
         let target = format!("{path}?{parameters}");
-        let through = scene.client.get(&target).await;
+        let through = fixture.client.get(&target).await;
         assert_eq!(through.status, 200, "GET {target}: {through:?}");
-        assert_same(&through.text, &scene.direct.get(&target).await.text, &target);
-        let through = scene.client.post_form(&path, parameters).await;
+        assert_same(&through.text, &fixture.direct.get(&target).await.text, &target);
+        let through = fixture.client.post_form(&path, parameters).await;
         assert_eq!(through.status, 200, "POST {path}: {through:?}");
-        assert_same(&through.text, &scene.direct.post_form(&path, parameters).await.text, &path);
+        assert_same(&through.text, &fixture.direct.post_form(&path, parameters).await.text, &path);
     }
     for target in BY_GET {
-        let (through, direct) = (scene.client.get(target).await, scene.direct.get(target).await);
+        let (through, direct) =
+            (fixture.client.get(target).await, fixture.direct.get(target).await);
         assert_eq!(
             (through.status, through.header("content-type")),
             (direct.status, direct.header("content-type")),
@@ -119,8 +120,8 @@ fn assert_same(through: &str, direct: &str, about: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_read_answers_with_samples() {
-    let scene = scene().await;
-    let client = scene.client.clone();
+    let fixture = proxy_fixture().await;
+    let client = fixture.client.clone();
     let client = client
         .header("content-type", "application/x-protobuf")
         .header("content-encoding", "snappy");
@@ -133,10 +134,10 @@ async fn remote_read_answers_with_samples() {
 // The rules that a tenant has are read; Mimir's percent-encoding goes through as it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_configuration_is_read_and_never_written() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let group = "name: g/1\nrules: [{record: 'a:b', expr: 'up'}]\n";
     let namespace = "/prometheus/config/v1/rules/team%2Frules.yaml";
-    let posted = scene
+    let posted = fixture
         .direct
         .clone()
         .header("content-type", "application/yaml")
@@ -148,13 +149,13 @@ async fn rule_configuration_is_read_and_never_written() {
         namespace,
         "/prometheus/config/v1/rules/team%2Frules.yaml/g%2F1",
     ] {
-        let through = scene.client.get(target).await;
+        let through = fixture.client.get(target).await;
         assert_eq!(through.status, 200, "{target}: {through:?}");
-        assert_eq!(through.text, scene.direct.get(target).await.text);
+        assert_eq!(through.text, fixture.direct.get(target).await.text);
         assert!(through.text.contains("a:b"), "{}", through.text);
     }
     for method in [http::Method::POST, http::Method::DELETE] {
-        let refused = scene.client.send(method, namespace, group).await;
+        let refused = fixture.client.send(method, namespace, group).await;
         assert_eq!(refused.status, 405, "{refused:?}");
         assert_eq!(refused.header("allow"), "GET");
     }
@@ -163,11 +164,11 @@ async fn rule_configuration_is_read_and_never_written() {
 // Grafana asks for gzip; the body goes through as Mimir compressed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_answers_go_through_untouched() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let target =
         "/prometheus/api/v1/query_range?query=vector(1)&start=1800000000&end=1800010000&step=5";
-    let plain = scene.client.get(target).await;
-    let answer = scene.client.clone().header("accept-encoding", "gzip").get(target).await;
+    let plain = fixture.client.get(target).await;
+    let answer = fixture.client.clone().header("accept-encoding", "gzip").get(target).await;
     assert_eq!(answer.header("content-encoding"), "gzip", "{answer:?}");
     assert_ne!(answer.body, plain.body);
     assert_eq!(answer.body[..2], [0x1f, 0x8b]);
@@ -175,10 +176,10 @@ async fn compressed_answers_go_through_untouched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_without_tls_is_spoken() {
-    let scene = scene().await;
-    let issuer = &scene.issuer;
+    let fixture = proxy_fixture().await;
+    let issuer = &fixture.issuer;
     let organisation = fresh_organisation();
-    let h2c = Client::h2c(&scene.proxy.url()).bearer(&issuer.user_of(&organisation));
+    let h2c = Client::h2c(&fixture.proxy.url()).bearer(&issuer.user_of(&organisation));
     let answers = futures_util::future::join_all(
         (0..20).map(|_| h2c.get("/prometheus/api/v1/query?query=up")),
     )
@@ -188,9 +189,9 @@ async fn http_2_without_tls_is_spoken() {
         h2c.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
     let pushed = sender.post("/api/v1/push", samples::remote_write("by_h2c", &[], 1.0)).await;
     assert_eq!(pushed.status, 200, "{pushed:?}");
-    let lines = scene.proxy.access_log("/api/v1/push");
+    let lines = fixture.proxy.access_log("/api/v1/push");
     wait_until("the push is logged", Duration::from_secs(5), async || {
-        scene.proxy.access_log("/api/v1/push").len() > lines.len()
+        fixture.proxy.access_log("/api/v1/push").len() > lines.len()
             || lines.iter().any(|line| line["http.version"] == "2")
     })
     .await;
@@ -200,7 +201,7 @@ async fn http_2_without_tls_is_spoken() {
 // samples with such labels unless `name_validation_scheme` says so, but it is asked all the same.)
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     for (name, status) in [
         ("job", 200),
         ("U__job", 200),
@@ -217,29 +218,29 @@ async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
         ("1st", 200),
     ] {
         let path = format!("/prometheus/api/v1/label/{name}/values");
-        let (through, direct) = (scene.client.get(&path).await, scene.direct.get(&path).await);
+        let (through, direct) = (fixture.client.get(&path).await, fixture.direct.get(&path).await);
         println!("{name}: {} {}", direct.status, direct.text);
         assert_eq!(direct.status, status, "{name}: {direct:?}");
         assert_eq!((through.status, &through.text), (direct.status, &direct.text), "{name}");
     }
     // A slash is another path to Mimir (404), and the fault of whoever wrote the request.
     for name in ["a%2Fb", "%ff", "a%00b", "%2e%2e"] {
-        let refused = scene.client.get(&format!("/prometheus/api/v1/label/{name}/values")).await;
+        let refused = fixture.client.get(&format!("/prometheus/api/v1/label/{name}/values")).await;
         assert_eq!(refused.status, 400, "{name}: {refused:?}");
     }
     for name in ["job", "U__job", "%6Aob"] {
         let path = format!("/prometheus/api/v1/label/{name}/values");
-        assert!(scene.client.get(&path).await.text.contains("reads"), "{name}");
+        assert!(fixture.client.get(&path).await.text.contains("reads"), "{name}");
     }
 }
 
 // mimirtool takes a 404 for "it is gone already" and says nothing: a 405 it shows.
 #[tokio::test(flavor = "multi_thread")]
 async fn mimirtool_is_told_that_rules_are_not_deleted_here() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let organisation = fresh_organisation();
-    let token = scene.issuer.user_of(&organisation);
-    let url = scene.proxy.url();
+    let token = fixture.issuer.user_of(&organisation);
+    let url = fixture.proxy.url();
     let prefixed = format!("{url}/prometheus");
     let rules = ["rules", "delete", "alert_rule", "default"];
     for (command, address, more) in [

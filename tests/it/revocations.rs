@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::town::{Town, town};
+use crate::support::identity::{IdentityFixture, identity_fixture};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const REVOCATIONS: &str = "/admin/revocations";
@@ -16,8 +16,8 @@ async fn status(client: &Client) -> u16 {
     client.get(QUERY).await.status.as_u16()
 }
 
-async fn revoke(town: &Town, body: serde_json::Value) -> String {
-    let answer = town.service().post(REVOCATIONS, body.to_string()).await;
+async fn revoke(identity: &IdentityFixture, body: serde_json::Value) -> String {
+    let answer = identity.service().post(REVOCATIONS, body.to_string()).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.json()["id"].as_str().unwrap().to_owned()
 }
@@ -26,17 +26,18 @@ async fn revoke(town: &Town, body: serde_json::Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let bystander = town.client(&town.member(&a, "viewer").await);
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let bystander = identity.client(&identity.member(&a, "viewer").await);
     for kind in ["sub", "session_id", "jti"] {
-        let person = town.member(&a, "viewer").await;
+        let person = identity.member(&a, "viewer").await;
         // Another sign-in of the same person.
-        let elsewhere = town.proxy.client().bearer(&town.token_of(person.id, Uuid::new_v4()));
+        let elsewhere =
+            identity.proxy.client().bearer(&identity.token_of(person.id, Uuid::new_v4()));
         let token_id = Uuid::new_v4().to_string();
-        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
         let token = token.claim("session_id", json!(person.session.to_string()));
-        let client = town.proxy.client().bearer(&token.claim("jti", json!(token_id)).sign());
+        let client = identity.proxy.client().bearer(&token.claim("jti", json!(token_id)).sign());
         for client in [&client, &elsewhere, &client] {
             assert_eq!(status(client).await, 200);
         }
@@ -45,7 +46,7 @@ async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
             "session_id" => person.session.to_string(),
             _ => token_id,
         };
-        let id = revoke(&town, json!({"kind": kind, "value": value, "reason": "stolen"})).await;
+        let id = revoke(&identity, json!({"kind": kind, "value": value, "reason": "stolen"})).await;
         wait_until("it strikes", Duration::from_secs(1), async || status(&client).await == 401)
             .await;
         let answer = client.get(QUERY).await;
@@ -54,12 +55,12 @@ async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
         assert_eq!(status(&bystander).await, 200);
         // Taken back, the token is good again.
         let path = format!("{REVOCATIONS}/{id}");
-        assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 200);
+        assert_eq!(identity.service().send(Method::DELETE, &path, "").await.status, 200);
         wait_until("it is good again", Duration::from_secs(1), async || {
             status(&client).await == 200
         })
         .await;
-        assert_eq!(town.service().send(Method::DELETE, &path, "").await.status, 404);
+        assert_eq!(identity.service().send(Method::DELETE, &path, "").await.status, 404);
     }
 }
 
@@ -67,13 +68,13 @@ async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tokens_issued_before_may_be_meant() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
     let now = harness::samples::now_ms() / 1000;
     let issued = |at: i64| {
-        let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
-        town.proxy.client().bearer(&token.claim("iat", json!(at)).sign())
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
+        identity.proxy.client().bearer(&token.claim("iat", json!(at)).sign())
     };
     let (old, new) = (issued(now - 100), issued(now));
     let sql = format!(
@@ -81,7 +82,7 @@ async fn only_tokens_issued_before_may_be_meant() {
         person.id,
         now - 50
     );
-    town.database.execute(&sql).await;
+    identity.database.execute(&sql).await;
     wait_until("it strikes", Duration::from_secs(1), async || status(&old).await == 401).await;
     assert_eq!(status(&new).await, 200);
 }
@@ -89,7 +90,7 @@ async fn only_tokens_issued_before_may_be_meant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them() {
     let mimir = Mimir::shared().await;
-    let town = town(&mimir.url(), &[]).await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
     for (body, text) in [
         (json!({"kind": "email", "value": "x"}), "kind"),
         (json!({"kind": "sub", "value": "x"}), "UUID"),
@@ -97,12 +98,12 @@ async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them()
         (json!({"kind": "jti", "value": "x", "expires_at": "soon"}), "expires_at"),
         (json!({"kind": "jti"}), "value"),
     ] {
-        let answer = town.service().post(REVOCATIONS, body.to_string()).await;
+        let answer = identity.service().post(REVOCATIONS, body.to_string()).await;
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(answer.text.contains(text), "{answer:?}");
     }
-    let id = revoke(&town, json!({"kind": "jti", "value": "token-9", "reason": "a test", "expires_at": "2099-01-01T00:00:00Z"})).await;
-    let listed = town.service().get(REVOCATIONS).await.json();
+    let id = revoke(&identity, json!({"kind": "jti", "value": "token-9", "reason": "a test", "expires_at": "2099-01-01T00:00:00Z"})).await;
+    let listed = identity.service().get(REVOCATIONS).await.json();
     let one = &listed["revocations"][0];
     assert_eq!(
         (&one["id"], &one["value"], &one["reason"]),
@@ -113,7 +114,7 @@ async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them()
         let names_it = |line: &serde_json::Value| {
             line["target.id"].as_str().is_some_and(|id| id.contains("token-9"))
         };
-        town.audit().iter().any(names_it)
+        identity.audit().iter().any(names_it)
     })
     .await;
 }
@@ -128,33 +129,35 @@ async fn where_sessions_are_checked_a_sign_out_ends_the_token() {
         .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
         .await;
     let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
-    let town = crate::town::town_on(database, &mimir.url(), &settings).await;
-    let a = town.organisation().await;
-    let sign_in = async |person: &crate::town::Person| {
+    let identity =
+        crate::support::identity::identity_fixture_on(database, &mimir.url(), &settings).await;
+    let a = identity.organisation().await;
+    let sign_in = async |person: &crate::support::identity::Person| {
         let (session, user) = (person.session, person.id);
         let sql = format!("insert into auth.sessions (id, user_id) values ('{session}', '{user}')");
-        town.database.execute(&sql).await;
+        identity.database.execute(&sql).await;
     };
-    let (person, other) = (town.member(&a, "viewer").await, town.member(&a, "viewer").await);
-    let without = town.member(&a, "viewer").await;
+    let (person, other) =
+        (identity.member(&a, "viewer").await, identity.member(&a, "viewer").await);
+    let without = identity.member(&a, "viewer").await;
     sign_in(&person).await;
     sign_in(&other).await;
-    assert_eq!(status(&town.client(&person)).await, 200);
-    let refused = town.client(&without).get(QUERY).await;
+    assert_eq!(status(&identity.client(&person)).await, 200);
+    let refused = identity.client(&without).get(QUERY).await;
     assert_eq!(refused.status, 401);
     assert!(refused.text.contains("session has ended"), "{refused:?}");
-    let token = town.issuer.token().claim("sub", json!(person.id.to_string()));
+    let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
     let token = token.without("session_id").sign();
-    assert_eq!(status(&town.proxy.client().bearer(&token)).await, 401);
+    assert_eq!(status(&identity.proxy.client().bearer(&token)).await, 401);
     let sql = format!("delete from auth.sessions where id = '{}'", person.session);
-    town.database.execute(&sql).await;
+    identity.database.execute(&sql).await;
     wait_until("the token has ended", Duration::from_secs(1), async || {
-        status(&town.client(&person)).await == 401
+        status(&identity.client(&person)).await == 401
     })
     .await;
-    assert_eq!(status(&town.client(&other)).await, 200);
+    assert_eq!(status(&identity.client(&other)).await, 200);
     // Devices and services have no session.
-    let device = town.device(&a, &["metrics:read"]).await;
+    let device = identity.device(&a, &["metrics:read"]).await;
     assert_eq!(status(&device).await, 200);
 }
 
@@ -167,17 +170,18 @@ async fn a_trigger_on_sessions_makes_a_sign_out_known_at_once() {
         .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
         .await;
     let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"1h\"")];
-    let town = crate::town::town_on(database, &mimir.url(), &settings).await;
-    town.database.execute(crate::own_tables::documented("on auth.sessions")).await;
-    let a = town.organisation().await;
-    let person = town.member(&a, "viewer").await;
+    let identity =
+        crate::support::identity::identity_fixture_on(database, &mimir.url(), &settings).await;
+    identity.database.execute(crate::own_tables::documented("on auth.sessions")).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
     let (session, user) = (person.session, person.id);
     let sql = format!("insert into auth.sessions (id, user_id) values ('{session}', '{user}')");
-    town.database.execute(&sql).await;
-    assert_eq!(status(&town.client(&person)).await, 200);
-    town.database.execute(&format!("delete from auth.sessions where id = '{session}'")).await;
+    identity.database.execute(&sql).await;
+    assert_eq!(status(&identity.client(&person)).await, 200);
+    identity.database.execute(&format!("delete from auth.sessions where id = '{session}'")).await;
     wait_until("the token has ended", Duration::from_secs(1), async || {
-        status(&town.client(&person)).await == 401
+        status(&identity.client(&person)).await == 401
     })
     .await;
 }

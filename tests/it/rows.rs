@@ -6,29 +6,32 @@ use harness::{Upstream, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::answers::ok;
 use crate::database::{listening, migrated};
-use crate::town::{Person, Town, town, town_without_migration};
+use crate::support::identity::{
+    IdentityFixture, Person, identity_fixture, identity_fixture_without_migration,
+};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
 /// The log's lines of a message.
-fn lines(town: &Town, message: &str) -> usize {
-    let log = town.proxy.process.log();
+fn lines(identity: &IdentityFixture, message: &str) -> usize {
+    let log = identity.proxy.process.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["message"] == message).count()
 }
 
-async fn logged(town: &Town, message: &str) {
-    wait_until(message, Duration::from_secs(5), async || lines(town, message) > 0).await;
+async fn logged(identity: &IdentityFixture, message: &str) {
+    wait_until(message, Duration::from_secs(5), async || lines(identity, message) > 0).await;
 }
 
 // A row is an operator's mistake in one place and must not become an outage in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_cannot_be_is_left_out_alone() {
     let upstream = Upstream::start(ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    town.database
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    identity
+        .database
         .execute(
             "alter table organisation drop constraint organisation_id_check;
              alter table organisation drop constraint organisation_id_check1;
@@ -38,29 +41,29 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
              insert into revocation (kind, value) values ('nonsense', 'x'), ('sub', 'no-uuid')",
         )
         .await;
-    let organisation = town.organisation().await;
+    let organisation = identity.organisation().await;
     let (both, other) =
-        (town.member("a|b", "owner").await, town.member(&organisation, "viewer").await);
-    town.join(&both, &organisation, "viewer").await;
-    let nowhere = town.member("", "owner").await;
+        (identity.member("a|b", "owner").await, identity.member(&organisation, "viewer").await);
+    identity.join(&both, &organisation, "viewer").await;
+    let nowhere = identity.member("", "owner").await;
     // Of his two organisations the one that can be is left, and is meant when none is named.
-    assert_eq!(town.client(&both).get(QUERY).await.status, 200);
-    assert_eq!(town.client(&nowhere).get(QUERY).await.status, 403);
-    assert_eq!(town.client(&other).get(QUERY).await.status, 200);
-    logged(&town, "Membership left out").await;
-    logged(&town, "Revocation left out").await;
-    logged(&town, "Revocation ignored: its sub is no UUID").await;
+    assert_eq!(identity.client(&both).get(QUERY).await.status, 200);
+    assert_eq!(identity.client(&nowhere).get(QUERY).await.status, 403);
+    assert_eq!(identity.client(&other).get(QUERY).await.status, 200);
+    logged(&identity, "Membership left out").await;
+    logged(&identity, "Revocation left out").await;
+    logged(&identity, "Revocation ignored: its sub is no UUID").await;
     let (good, bad) = (
-        town.device(&organisation, &["metrics:read"]).await,
-        town.device(&organisation, &["metrics:read"]).await,
+        identity.device(&organisation, &["metrics:read"]).await,
+        identity.device(&organisation, &["metrics:read"]).await,
     );
     let sql = "update device_key set organisation_id = 'a|b'
                where id = (select id from device_key order by created_at desc limit 1)";
-    town.database.execute(sql).await;
+    identity.database.execute(sql).await;
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
     // A row of ours that makes no sense is not the device's fault: it keeps its data.
     assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
-    logged(&town, "Device key left out").await;
+    logged(&identity, "Device key left out").await;
 }
 
 /// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
@@ -71,17 +74,17 @@ const STRANGE_TIMES: [&str; 3] = ["infinity", "-infinity", "20000-01-01"];
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
     let upstream = Upstream::start(ok).await;
-    let town = town(&upstream.url(), &[]).await;
-    let organisation = town.organisation().await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let organisation = identity.organisation().await;
     let mut harmed = Vec::new();
     for (time, status) in STRANGE_TIMES.into_iter().zip([200, 401, 200]) {
-        let good = town.device(&organisation, &["metrics:read"]).await;
-        let strange = town.device(&organisation, &["metrics:read"]).await;
+        let good = identity.device(&organisation, &["metrics:read"]).await;
+        let strange = identity.device(&organisation, &["metrics:read"]).await;
         let sql = format!(
             "update device_key set expires_at = '{time}'
              where id = (select id from device_key order by created_at desc limit 1)"
         );
-        town.database.execute(&sql).await;
+        identity.database.execute(&sql).await;
         // In one query with the strange one, the good one works.
         let (good, strange) = futures_util::future::join(good.get(QUERY), strange.get(QUERY)).await;
         if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
@@ -89,7 +92,7 @@ async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
         }
     }
     let list = format!("/admin/organisations/{organisation}/device-keys");
-    assert_eq!(town.service().get(&list).await.status, 200, "the list, and {harmed:#?}");
+    assert_eq!(identity.service().get(&list).await.status, 200, "the list, and {harmed:#?}");
     assert!(harmed.is_empty(), "{harmed:#?}");
 }
 
@@ -106,19 +109,20 @@ async fn a_revocation_of_a_strange_time_harms_nobody_else() {
         );
         database.execute(&sql).await;
         let url = database.url();
-        let town = town_without_migration(database, &url, &upstream.url(), &[]).await;
-        listening(&town).await;
-        let organisation = town.organisation().await;
-        let person = town.member(&organisation, "viewer").await;
-        let token = town.token_of(meant, Uuid::new_v4());
+        let identity =
+            identity_fixture_without_migration(database, &url, &upstream.url(), &[]).await;
+        listening(&identity).await;
+        let organisation = identity.organisation().await;
+        let person = identity.member(&organisation, "viewer").await;
+        let token = identity.token_of(meant, Uuid::new_v4());
         let revoked = Person { id: meant, session: meant, token };
-        town.join(&revoked, &organisation, "viewer").await;
-        let (good, strange) = (town.client(&person), town.client(&revoked));
+        identity.join(&revoked, &organisation, "viewer").await;
+        let (good, strange) = (identity.client(&person), identity.client(&revoked));
         let (good, strange) = (good.get(QUERY).await, strange.get(QUERY).await);
         if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
             harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
         }
-        let list = town.service().get("/admin/revocations").await;
+        let list = identity.service().get("/admin/revocations").await;
         if list.status != 200 {
             harmed.push(format!("{time}: {} for the list", list.status));
         }
@@ -154,26 +158,27 @@ async fn a_null_in_an_operators_row_is_left_out_alone() {
         ("auth.check_sessions", "true"),
     ];
     let url = database.url();
-    let town = town_without_migration(database, &url, &upstream.url(), &settings).await;
-    let organisation = town.organisation().await;
-    let (person, without) = (town.person(), town.person());
-    town.database
+    let identity =
+        identity_fixture_without_migration(database, &url, &upstream.url(), &settings).await;
+    let organisation = identity.organisation().await;
+    let (person, without) = (identity.person(), identity.person());
+    identity.database
         .execute(&format!(
             "insert into own values ('{}', '{organisation}', 'viewer'), ('{}', '{organisation}', null)",
             person.id, without.id
         ))
         .await;
-    let (ask, ask_without) = (town.client(&person), town.client(&without));
+    let (ask, ask_without) = (identity.client(&person), identity.client(&without));
     let (served, refused) =
         futures_util::future::join(ask.get(QUERY), ask_without.get(QUERY)).await;
     assert_eq!((served.status.as_u16(), refused.status.as_u16()), (200, 403), "{served:?}");
     // What is read by a query of the operator's is written there: ours would count for nothing.
     let path = format!("/admin/organisations/{organisation}/device-keys");
-    let made = town.service().post(&path, r#"{"name": "hub"}"#).await;
+    let made = identity.service().post(&path, r#"{"name": "hub"}"#).await;
     assert_eq!(made.status, 409, "{made:?}");
     assert!(made.text.contains("database.device_key_query"), "{made:?}");
     let revoked = json!({"kind": "jti", "value": "x"}).to_string();
-    let revoked = town.service().post("/admin/revocations", revoked).await;
+    let revoked = identity.service().post("/admin/revocations", revoked).await;
     assert_eq!(revoked.status, 409, "{revoked:?}");
     let key = mimir_tenant_proxy::authn::NewKey::generate().unwrap();
     let sql = format!(
@@ -181,10 +186,10 @@ async fn a_null_in_an_operators_row_is_left_out_alone() {
          values ('{organisation}', 'hub', sha256('{}'), '{{metrics:read}}')",
         key.expose()
     );
-    town.database.execute(&sql).await;
-    let device = town.proxy.client().bearer(key.expose());
+    identity.database.execute(&sql).await;
+    let device = identity.proxy.client().bearer(key.expose());
     assert_eq!(device.get(QUERY).await.status, 200);
     for message in ["Membership left out", "Device key left out", "Revocation left out"] {
-        logged(&town, message).await;
+        logged(&identity, message).await;
     }
 }

@@ -6,8 +6,8 @@ use http_body_util::BodyExt as _;
 use mimir_tenant_proxy::mimir::ruler::{Deleted, RulerClient, RulerConfig, RulerError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::answers::full;
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule};
+use crate::support::responses::full;
 
 /// An upstream that answers everything so.
 async fn always(status: u16, retry_after: Option<&'static str>, body: &'static str) -> Upstream {

@@ -27,18 +27,18 @@ use std::time::Duration;
 use harness::{Answer, Client, Database, Mimir, Postgres, wait_until};
 use serde_json::{Value, json};
 
-use crate::town::{Town, town_on};
+use crate::support::identity::{IdentityFixture, identity_fixture_on};
 
 /// Long enough for a busy machine; how long it really takes is measured elsewhere.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A proxy that syncs rules to a Mimir.
-pub(crate) struct Office {
-    pub(crate) town: Town,
+pub(crate) struct RulesFixture {
+    pub(crate) identity: IdentityFixture,
     mimir: String,
 }
 
-pub(crate) async fn office(settings: &[(&str, &str)]) -> Office {
+pub(crate) async fn rules_fixture(settings: &[(&str, &str)]) -> RulesFixture {
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
     office_on(database, &mimir, &mimir, settings).await
@@ -50,17 +50,17 @@ pub(crate) async fn office_on(
     mimir: &str,
     way: &str,
     settings: &[(&str, &str)],
-) -> Office {
+) -> RulesFixture {
     let mut all = vec![("rules.enabled", "true")];
     all.extend_from_slice(settings);
-    let town = town_on(database, way, &all).await;
-    Office { town, mimir: mimir.to_owned() }
+    let identity = identity_fixture_on(database, way, &all).await;
+    RulesFixture { identity, mimir: mimir.to_owned() }
 }
 
-impl Office {
+impl RulesFixture {
     /// Runs SQL on the rules' database.
     pub(crate) async fn sql(&self, sql: &str) {
-        self.town.database.execute(sql).await;
+        self.identity.database.execute(sql).await;
     }
 
     /// A rule of a name, which holds or does not.
@@ -80,7 +80,7 @@ impl Office {
         let sql = format!(
             "insert into alert_rule (organisation_id, name, expr) values ('{organisation}', '{name}', '{expr}') returning id"
         );
-        let id = self.town.database.query(&sql).await[0][0].clone().unwrap();
+        let id = self.identity.database.query(&sql).await[0][0].clone().unwrap();
         if !more.is_empty() {
             self.sql(&format!("update alert_rule set {more} where id = '{id}'")).await;
         }
@@ -99,7 +99,7 @@ impl Office {
     /// The state and reason of a rule.
     pub(crate) async fn status(&self, rule: &str) -> (String, String) {
         let sql = format!("select state, reason from alert_rule_status where rule_id = '{rule}'");
-        let rows = self.town.database.query(&sql).await;
+        let rows = self.identity.database.query(&sql).await;
         let text = |at: usize| rows.first().and_then(|row| row[at].clone()).unwrap_or_default();
         (text(0), text(1))
     }
@@ -109,7 +109,7 @@ impl Office {
         let sql = format!(
             "select state, count(*) from alert_rule_status where organisation_id = '{organisation}' group by 1"
         );
-        let rows = self.town.database.query(&sql).await;
+        let rows = self.identity.database.query(&sql).await;
         rows.into_iter()
             .map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap().parse().unwrap()))
             .collect()
@@ -138,12 +138,12 @@ impl Office {
     /// The operator syncs an organisation and waits for its end.
     pub(crate) async fn sync(&self, organisation: &str) -> Value {
         let path = format!("/admin/organisations/{organisation}/rules/sync");
-        self.finished(self.town.service().post(&path, "").await).await
+        self.finished(self.identity.service().post(&path, "").await).await
     }
 
     /// The operator syncs everything and waits for its end.
     pub(crate) async fn sync_all(&self) -> Value {
-        self.finished(self.town.service().post("/admin/rules/sync", "").await).await
+        self.finished(self.identity.service().post("/admin/rules/sync", "").await).await
     }
 
     pub(crate) async fn finished(&self, answer: Answer) -> Value {
@@ -152,7 +152,7 @@ impl Office {
         let poll = progress["poll"].as_str().unwrap().to_owned();
         wait_until("the sync is done", SOON, async || {
             if progress["state"] != "done" {
-                progress = self.town.service().get(&poll).await.json();
+                progress = self.identity.service().get(&poll).await.json();
             }
             progress["state"] == "done"
         })
@@ -162,13 +162,13 @@ impl Office {
 
     /// How often groups were written or deleted so far.
     pub(crate) async fn writes(&self) -> f64 {
-        let proxy = &self.town.proxy;
+        let proxy = &self.identity.proxy;
         let of = |kind| format!("mimir_tenant_proxy_rules_group_writes_total{{kind=\"{kind}\"}}");
         proxy.metric(&of("set")).await + proxy.metric(&of("delete")).await
     }
 
     pub(crate) async fn rule_status(&self) -> Value {
-        self.town.service().get("/admin/rules/status").await.json()
+        self.identity.service().get("/admin/rules/status").await.json()
     }
 }
 

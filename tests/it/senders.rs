@@ -6,21 +6,21 @@ use harness::{
 };
 use serde_json::json;
 
-struct Scene {
+struct ProxyFixture {
     issuer: Issuer,
     proxy: Proxy,
     org_a: String,
     org_b: String,
 }
 
-async fn scene() -> Scene {
+async fn proxy_fixture() -> ProxyFixture {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
-    Scene { issuer, proxy, org_a: fresh_organisation(), org_b: fresh_organisation() }
+    ProxyFixture { issuer, proxy, org_a: fresh_organisation(), org_b: fresh_organisation() }
 }
 
-impl Scene {
+impl ProxyFixture {
     fn reader(&self, organisation: &str) -> Client {
         self.proxy.client().bearer(&self.issuer.user_of(organisation))
     }
@@ -48,13 +48,13 @@ impl Scene {
 // The main job: what a stock sender writes with A's token, A reads back, and nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_writes_by_remote_write_1() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let exporter = NodeExporter::start().await;
-    let token = scene.issuer.user_of(&scene.org_a);
-    let _sender = Prometheus::start(RemoteWrite::V1, &exporter, &scene.proxy.url(), &token).await;
-    scene.arrives_at_a_and_not_at_b("node_load1").await;
+    let token = fixture.issuer.user_of(&fixture.org_a);
+    let _sender = Prometheus::start(RemoteWrite::V1, &exporter, &fixture.proxy.url(), &token).await;
+    fixture.arrives_at_a_and_not_at_b("node_load1").await;
     let bad =
-        scene.proxy.client().bearer("not.a.token").get("/prometheus/api/v1/query?query=up").await;
+        fixture.proxy.client().bearer("not.a.token").get("/prometheus/api/v1/query?query=up").await;
     assert_eq!(bad.status, 401);
     assert_eq!(bad.json()["errorType"], "unauthorized");
 }
@@ -62,11 +62,11 @@ async fn stock_prometheus_writes_by_remote_write_1() {
 // Remote write 2.0 needs its Written headers back, else Prometheus counts the samples as lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_3_writes_by_remote_write_2() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let exporter = NodeExporter::start().await;
-    let token = scene.issuer.user_of(&scene.org_a);
-    let sender = Prometheus::start(RemoteWrite::V2, &exporter, &scene.proxy.url(), &token).await;
-    scene.arrives_at_a_and_not_at_b("node_load1").await;
+    let token = fixture.issuer.user_of(&fixture.org_a);
+    let sender = Prometheus::start(RemoteWrite::V2, &exporter, &fixture.proxy.url(), &token).await;
+    fixture.arrives_at_a_and_not_at_b("node_load1").await;
     let metrics = Client::new(&sender.url()).get("/metrics").await.text;
     let value = |name: &str| -> f64 {
         let line =
@@ -76,40 +76,40 @@ async fn stock_prometheus_3_writes_by_remote_write_2() {
     assert!(value("prometheus_remote_storage_samples_total") > 100.0);
     assert_eq!(value("prometheus_remote_storage_samples_failed_total"), 0.0);
     assert!(!sender.log().contains("response does not contain"), "{}", sender.log());
-    let lines = scene.proxy.access_log("/api/v1/push");
+    let lines = fixture.proxy.access_log("/api/v1/push");
     assert!(lines.iter().all(|line| line["outcome"] == "forwarded"), "{lines:?}");
 }
 
 // The same at the wire: Mimir says how much of a 2.0 request it has written, and so do we.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_write_2_brings_its_written_headers_back() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let kind = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
-    let sender = scene.reader(&scene.org_a).header("content-type", kind);
+    let sender = fixture.reader(&fixture.org_a).header("content-type", kind);
     let sender = sender.header("content-encoding", "snappy");
     let sender = sender.header("x-prometheus-remote-write-version", "2.0.0");
     let answer = sender.post("/api/v1/push", samples::remote_write_2("by_version_2", 1.0)).await;
     assert!(answer.status.is_success(), "{answer:?}");
     assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), "1", "{answer:?}");
-    scene.arrives_at_a_and_not_at_b("by_version_2").await;
+    fixture.arrives_at_a_and_not_at_b("by_version_2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_opentelemetry_sdk_writes_by_otlp() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("send.cjs");
     std::fs::write(&script, OTEL_SENDER).unwrap();
     for (compression, metric) in [("none", "otel_plain"), ("gzip", "otel_gzip")] {
-        let token = scene.issuer.user_of(&scene.org_a);
-        let url = format!("{}/otlp/v1/metrics", scene.proxy.url());
+        let token = fixture.issuer.user_of(&fixture.org_a);
+        let url = format!("{}/otlp/v1/metrics", fixture.proxy.url());
         let mut sender = Process::start("otel", &part("node"), directory.path(), |command| {
             command.arg(&script).args([&url, &token, compression, metric]);
             command.env("NODE_PATH", part("otel-sdk").join("node_modules"));
         });
         let status = sender.wait(Duration::from_secs(60));
         assert!(status.is_some_and(|status| status.success()), "{}", sender.log());
-        scene.arrives_at_a_and_not_at_b(metric).await;
+        fixture.arrives_at_a_and_not_at_b(metric).await;
     }
 }
 
@@ -128,9 +128,9 @@ provider.forceFlush().then(() => provider.shutdown()).then(() => process.exit(0)
 // Mimir's status, body and headers come back as they are, also when it refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn mimirs_own_refusals_come_back_unchanged() {
-    let scene = scene().await;
-    let mimir = Client::new(&Mimir::shared().await.url()).header("x-scope-orgid", &scene.org_a);
-    let sender = scene.reader(&scene.org_a);
+    let fixture = proxy_fixture().await;
+    let mimir = Client::new(&Mimir::shared().await.url()).header("x-scope-orgid", &fixture.org_a);
+    let sender = fixture.reader(&fixture.org_a);
     let plain = |client: Client| {
         client.header("content-type", "application/x-protobuf").header("content-encoding", "snappy")
     };
@@ -149,19 +149,19 @@ async fn mimirs_own_refusals_come_back_unchanged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn influx_lines_are_written() {
-    let scene = scene().await;
+    let fixture = proxy_fixture().await;
     let line = "temperature,sensor=one celsius=21.5";
-    let answer = scene.reader(&scene.org_a).post("/api/v1/push/influx/write", line).await;
+    let answer = fixture.reader(&fixture.org_a).post("/api/v1/push/influx/write", line).await;
     assert_eq!(answer.status, 204, "{answer:?}");
-    scene.arrives_at_a_and_not_at_b("temperature_celsius").await;
+    fixture.arrives_at_a_and_not_at_b("temperature_celsius").await;
 }
 
 // A token may name several organisations; the sender then names one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_two_writes_to_the_one_that_is_named() {
-    let scene = scene().await;
-    let both = scene.issuer.token().organisation(&json!([scene.org_a, scene.org_b])).sign();
-    let client = scene.proxy.client().bearer(&both);
+    let fixture = proxy_fixture().await;
+    let both = fixture.issuer.token().organisation(&json!([fixture.org_a, fixture.org_b])).sign();
+    let client = fixture.proxy.client().bearer(&both);
     let write = |client: Client| async move {
         let client = client
             .header("content-type", "application/x-protobuf")
@@ -171,11 +171,11 @@ async fn a_member_of_two_writes_to_the_one_that_is_named() {
     let unnamed = write(client.clone()).await;
     assert_eq!(unnamed.status, 400);
     assert!(
-        unnamed.text.contains("X-Scope-OrgID") && unnamed.text.contains(&scene.org_b),
+        unnamed.text.contains("X-Scope-OrgID") && unnamed.text.contains(&fixture.org_b),
         "{}",
         unnamed.text
     );
-    let named = write(client.header("x-scope-orgid", &scene.org_a.to_uppercase())).await;
+    let named = write(client.header("x-scope-orgid", &fixture.org_a.to_uppercase())).await;
     assert_eq!(named.status, 200, "{named:?}");
-    scene.arrives_at_a_and_not_at_b("named").await;
+    fixture.arrives_at_a_and_not_at_b("named").await;
 }

@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::answers::{full, ok};
-use crate::scene::{PUSH, Scene, count, scene};
-use crate::town::{ADMIN_KEY, town};
+use crate::support::identity::{ADMIN_KEY, identity_fixture};
+use crate::support::responses::{full, ok};
+use crate::support::single::{PUSH, ProxyFixture, count, proxy_fixture};
 
 const RULES: &str = "/prometheus/api/v1/rules";
 const QUERY_RANGE: &str = "/prometheus/api/v1/query_range";
@@ -97,11 +97,11 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
     let upstream = Upstream::start(count).await;
     let settings =
         [("limits.body_idle_timeout", "\"300ms\""), ("limits.body_timeout", "\"900ms\"")];
-    let town = town(&upstream.url(), &settings).await;
-    let (url, org) = (town.proxy.url(), town.organisation().await);
-    let user = town.member(&org, "viewer").await.token;
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    let (url, org) = (identity.proxy.url(), identity.organisation().await);
+    let user = identity.member(&org, "viewer").await.token;
     let admin = format!("/admin/organisations/{org}/device-keys");
-    let key = town.device_key(&org, serde_json::json!({"name": "hub"})).await;
+    let key = identity.device_key(&org, serde_json::json!({"name": "hub"})).await;
     let key = key["key"].as_str().unwrap().to_owned();
     let requests = [
         (format!("POST {PUSH}"), key.clone()),
@@ -157,14 +157,14 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
         )
     };
     for surface in ["push", "otlp", "query", "rules", "admin"] {
-        assert!(town.proxy.metric(&slow(surface, "rejected")).await > 0.0, "{surface}");
+        assert!(identity.proxy.metric(&slow(surface, "rejected")).await > 0.0, "{surface}");
     }
     // A body that is merely not fast arrives.
     let calm = futures_util::stream::unfold(0, |sent| async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
     });
-    let client = town.client(&town.member(&org, "viewer").await);
+    let client = identity.client(&identity.member(&org, "viewer").await);
     assert_eq!(client.post(QUERY_RANGE, reqwest::Body::wrap_stream(calm)).await.text, "8");
 }
 
@@ -303,14 +303,14 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
 }
 
 /// Answers before it has read the request's body.
-async fn early(status: u16, text: &'static str) -> (Upstream, Scene) {
+async fn early(status: u16, text: &'static str) -> (Upstream, ProxyFixture) {
     let upstream = Upstream::start(move |_| async move {
         tokio::time::sleep(Duration::from_millis(700)).await;
         Response::builder().status(status).body(full(text)).unwrap()
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    (upstream, scene)
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    (upstream, fixture)
 }
 
 // What comes while the body is unfinished is passed on, unless it is about the upload itself. 408
@@ -330,9 +330,9 @@ async fn an_early_refusal_is_passed_on_unless_it_is_about_the_upload() {
         (500, TIMEOUT, 500),
     ];
     for (status, text, wanted) in cases {
-        let (_upstream, scene) = early(status, text).await;
-        let mut socket = TcpStream::connect(&scene.proxy.url()["http://".len()..]).await.unwrap();
-        let head = scene.head(&format!("POST {PUSH}"), "Content-Length: 1000\r\n") + "half";
+        let (_upstream, fixture) = early(status, text).await;
+        let mut socket = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+        let head = fixture.head(&format!("POST {PUSH}"), "Content-Length: 1000\r\n") + "half";
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut answer = [0; 4096];
         let length = socket.read(&mut answer).await.unwrap();
@@ -347,8 +347,8 @@ async fn an_early_refusal_is_passed_on_unless_it_is_about_the_upload() {
         }
     }
     // A 408 for a whole request, too: whoever is between us and Mimir has not got it in time.
-    let (_upstream, scene) = early(408, "").await;
-    let whole = scene.client().post(PUSH, "whole").await;
+    let (_upstream, fixture) = early(408, "").await;
+    let whole = fixture.client().post(PUSH, "whole").await;
     assert_eq!(whole.status, 503, "{whole:?}");
 }
 
@@ -356,12 +356,13 @@ async fn an_early_refusal_is_passed_on_unless_it_is_about_the_upload() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_bytes_is_no_body() {
     let upstream = Upstream::start(ok).await;
-    let town = town(&upstream.url(), &[("limits.body_idle_timeout", "\"500ms\"")]).await;
-    let org = town.organisation().await;
-    let key = town.device_key(&org, serde_json::json!({"name": "hub"})).await;
+    let identity =
+        identity_fixture(&upstream.url(), &[("limits.body_idle_timeout", "\"500ms\"")]).await;
+    let org = identity.organisation().await;
+    let key = identity.device_key(&org, serde_json::json!({"name": "hub"})).await;
     let id = key["id"].as_str().unwrap().to_owned();
     let revoke = format!("DELETE /admin/organisations/{org}/device-keys/{id}");
-    let user = town.member(&org, "viewer").await.token;
+    let user = identity.member(&org, "viewer").await.token;
     let cases = [
         (format!("GET {RULES}"), user.clone(), 200),
         ("GET /prometheus/api/v1/label/job/values".to_owned(), user.clone(), 200),
@@ -376,22 +377,22 @@ async fn a_body_without_bytes_is_no_body() {
     for (request, credential, status) in &cases {
         for body in ["1\r\nx\r\n0\r\n\r\n", "5\r\nhello\r\n"] {
             let bytes = head(request, credential) + body;
-            let answer = harness::raw_exchange(&town.proxy.url(), bytes.as_bytes()).await;
+            let answer = harness::raw_exchange(&identity.proxy.url(), bytes.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 400 "), "{request} {body:?}: {answer}");
             assert!(answer.contains("takes no body"), "{request} {body:?}: {answer}");
         }
         // Twice on one connection: what comes after the body is the next request.
         let bytes = head(request, credential) + "0\r\n\r\n";
-        let answer = harness::raw_exchange(&town.proxy.url(), bytes.as_bytes()).await;
+        let answer = harness::raw_exchange(&identity.proxy.url(), bytes.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
     }
     let before = upstream.heads().len();
     let bytes = head(&format!("GET {RULES}"), &user) + "0\r\n\r\n";
     let answer =
-        harness::raw_exchange(&town.proxy.url(), (bytes.clone() + &bytes).as_bytes()).await;
+        harness::raw_exchange(&identity.proxy.url(), (bytes.clone() + &bytes).as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 2, "{answer}");
     // HTTP/2: HEADERS without END_STREAM, then an empty DATA frame with it.
-    let h2c = Client::h2c(&town.proxy.url()).bearer(&user);
+    let h2c = Client::h2c(&identity.proxy.url()).bearer(&user);
     let nothing = futures_util::stream::empty::<Result<Bytes, std::io::Error>>();
     let answer = h2c.send(Method::GET, RULES, reqwest::Body::wrap_stream(nothing)).await;
     assert_eq!(answer.status, 200, "{answer:?}");

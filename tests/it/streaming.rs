@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::answers::{full, ok};
-use crate::scene::{MIB, PUSH, QUERY, count, pieces, scene};
+use crate::support::responses::{full, ok};
+use crate::support::single::{MIB, PUSH, QUERY, count, pieces, proxy_fixture};
 
 const GIB_LIMIT: (&str, &str) = ("limits.push_body_bytes", "\"2GiB\"");
 
@@ -27,20 +27,20 @@ async fn a_gibibyte_each_way_takes_no_memory() {
         Response::new(BodyExt::boxed(StreamBody::new(frames)))
     })
     .await;
-    let scene = scene(&upstream.url(), &[GIB_LIMIT]).await;
-    assert_eq!(scene.client().get("/api/v1/user_stats").await.status, 200); // warm: pools, caches
-    let before = scene.proxy.process.peak_memory();
-    let up = scene.client().post(PUSH, reqwest::Body::wrap_stream(pieces(PIECES, MIB))).await;
+    let fixture = proxy_fixture(&upstream.url(), &[GIB_LIMIT]).await;
+    assert_eq!(fixture.client().get("/api/v1/user_stats").await.status, 200); // warm: pools, caches
+    let before = fixture.proxy.process.peak_memory();
+    let up = fixture.client().post(PUSH, reqwest::Body::wrap_stream(pieces(PIECES, MIB))).await;
     assert_eq!(up.text, (PIECES * MIB).to_string());
-    let after_up = scene.proxy.process.peak_memory();
-    let down = scene.client().open(Method::GET, QUERY, "").await;
+    let after_up = fixture.proxy.process.peak_memory();
+    let down = fixture.client().open(Method::GET, QUERY, "").await;
     let mut received = 0;
     let mut body = down.bytes_stream();
     while let Some(piece) = body.next().await {
         received += piece.unwrap().len();
     }
     assert_eq!(received, PIECES * MIB);
-    let after_down = scene.proxy.process.peak_memory();
+    let after_down = fixture.proxy.process.peak_memory();
     let grown = |from: u64, to: u64| to.saturating_sub(from) / 1024;
     println!(
         "memory grew by {} KiB up and {} KiB down",
@@ -66,8 +66,8 @@ async fn a_slow_reader_slows_the_upstream() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let answer = scene.client().open(Method::GET, QUERY, "").await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let answer = fixture.client().open(Method::GET, QUERY, "").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after_one_second = produced.load(Ordering::Relaxed);
     // Kernel buffers of two connections hold some MiB; 256 would be all.
@@ -82,13 +82,13 @@ async fn a_slow_upstream_slows_the_sender() {
         drop(socket);
     })
     .await;
-    let scene = scene(&upstream.url(), &[GIB_LIMIT]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[GIB_LIMIT]).await;
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     let body = pieces(256, MIB).inspect(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     });
-    let client = scene.client();
+    let client = fixture.client();
     let sending = tokio::spawn(async move {
         client.try_send(Method::POST, PUSH, reqwest::Body::wrap_stream(body)).await
     });
@@ -126,10 +126,10 @@ async fn waiting_upstream() -> (RawUpstream, Arc<AtomicUsize>, Arc<AtomicUsize>)
 #[tokio::test(flavor = "multi_thread")]
 async fn client_disconnect_cancels_upstream() {
     let (upstream, begun, cut) = waiting_upstream().await;
-    let scene = scene(&upstream.url(), &[]).await;
-    for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    for client in [Client::new(&fixture.proxy.url()), Client::h2c(&fixture.proxy.url())] {
         let before = cut.load(Ordering::SeqCst);
-        let client = client.bearer(&scene.issuer.user_of(ORG_A));
+        let client = client.bearer(&fixture.issuer.user_of(ORG_A));
         let request = tokio::spawn(async move { client.get(QUERY).await });
         wait_until("the request is upstream", Duration::from_secs(5), async || {
             begun.load(Ordering::SeqCst) > before
@@ -143,7 +143,7 @@ async fn client_disconnect_cancels_upstream() {
     }
     wait_until("it is counted", Duration::from_secs(2), async || {
         let cancelled = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"cancelled\",reason=\"client_gone\"}";
-        scene.proxy.metric(cancelled).await >= 2.0
+        fixture.proxy.metric(cancelled).await >= 2.0
     })
     .await;
 }
@@ -163,14 +163,14 @@ async fn half_a_body_is_never_a_whole_one_upstream() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let address = scene.proxy.url().replace("http://", "");
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let address = fixture.proxy.url().replace("http://", "");
     for (framing, half) in [
         ("Content-Length: 100000\r\n", "x".repeat(5000)),
         ("Transfer-Encoding: chunked\r\n", format!("1388\r\n{}\r\n", "x".repeat(5000))),
     ] {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-        socket.write_all(scene.head("POST /api/v1/push", framing).as_bytes()).await.unwrap();
+        socket.write_all(fixture.head("POST /api/v1/push", framing).as_bytes()).await.unwrap();
         socket.write_all(half.as_bytes()).await.unwrap();
         wait_until("upstream has the head", Duration::from_secs(5), async || {
             !upstream.heads().is_empty()
@@ -204,15 +204,17 @@ async fn upstream_failure_in_the_middle_ends_the_clients_stream_as_an_error() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"status\":\"succe\r\nnonsense\r\n",
     ] {
         let upstream = raw_answers(answer).await;
-        let scene = scene(&upstream.url(), &[]).await;
-        for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
-            let answer =
-                client.bearer(&scene.issuer.user_of(ORG_A)).try_send(Method::GET, QUERY, "").await;
+        let fixture = proxy_fixture(&upstream.url(), &[]).await;
+        for client in [Client::new(&fixture.proxy.url()), Client::h2c(&fixture.proxy.url())] {
+            let answer = client
+                .bearer(&fixture.issuer.user_of(ORG_A))
+                .try_send(Method::GET, QUERY, "")
+                .await;
             assert!(answer.is_err(), "{answer:?}");
         }
         let failed = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_broken_body\"}";
         wait_until("it is counted", Duration::from_secs(2), async || {
-            scene.proxy.metric(failed).await == 2.0
+            fixture.proxy.metric(failed).await == 2.0
         })
         .await;
     }
@@ -226,9 +228,9 @@ async fn an_upstream_that_pauses_for_too_long_ends_the_stream_as_an_error() {
         tokio::time::sleep(Duration::from_secs(60)).await;
     })
     .await;
-    let scene = scene(&upstream.url(), &[("upstream.idle_timeout", "\"500ms\"")]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("upstream.idle_timeout", "\"500ms\"")]).await;
     let began = Instant::now();
-    assert!(scene.client().try_send(Method::GET, QUERY, "").await.is_err());
+    assert!(fixture.client().try_send(Method::GET, QUERY, "").await.is_err());
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
@@ -236,12 +238,12 @@ async fn an_upstream_that_pauses_for_too_long_ends_the_stream_as_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_its_cap_is_a_413() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(
+    let fixture = proxy_fixture(
         &upstream.url(),
         &[("limits.push_body_bytes", "\"64KiB\""), ("limits.query_body_bytes", "\"1KiB\"")],
     )
     .await;
-    let client = scene.client();
+    let client = fixture.client();
     let announced = client.post(PUSH, vec![0; 65 * 1024]).await;
     assert_eq!(announced.status, 413, "{announced:?}");
     assert!(announced.text.contains("65536"), "{announced:?}");
@@ -268,11 +270,11 @@ async fn an_early_answer_passes_while_the_body_is_still_coming() {
         while socket.read(&mut rest).await.is_ok_and(|length| length > 0) {}
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     for _ in 0..3 {
         let head =
-            scene.head("POST /api/v1/push", "Content-Length: 5000000\r\n") + &"x".repeat(10_000);
-        let answer = raw_exchange(&scene.proxy.url(), head.as_bytes()).await;
+            fixture.head("POST /api/v1/push", "Content-Length: 5000000\r\n") + &"x".repeat(10_000);
+        let answer = raw_exchange(&fixture.proxy.url(), head.as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 429 ")
                 && answer.contains("retry-after: 17")
@@ -286,9 +288,9 @@ async fn an_early_answer_passes_while_the_body_is_still_coming() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_sender_sees_the_refusal() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     for size in [100, 60_000, 900_000] {
-        let answer = scene.proxy.client().bearer("garbage").post(PUSH, vec![0; size]).await;
+        let answer = fixture.proxy.client().bearer("garbage").post(PUSH, vec![0; size]).await;
         assert_eq!(answer.status, 401, "{size}");
     }
     assert!(upstream.heads().is_empty());
@@ -298,17 +300,17 @@ async fn a_refused_sender_sees_the_refusal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn continue_is_said_only_to_those_who_may_send() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let expect = "Expect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n";
     let welcome = raw_exchange(
-        &scene.proxy.url(),
-        (scene.head("POST /api/v1/push", expect) + "body").as_bytes(),
+        &fixture.proxy.url(),
+        (fixture.head("POST /api/v1/push", expect) + "body").as_bytes(),
     )
     .await;
     assert!(welcome.starts_with("HTTP/1.1 100 ") && welcome.contains("HTTP/1.1 200 "), "{welcome}");
     assert!(!upstream.heads()[0].headers.contains_key("expect"));
     let stranger = format!("POST /api/v1/push HTTP/1.1\r\nHost: x\r\n{expect}\r\n");
-    let refused = raw_exchange(&scene.proxy.url(), stranger.as_bytes()).await;
+    let refused = raw_exchange(&fixture.proxy.url(), stranger.as_bytes()).await;
     assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
 }
 
@@ -335,12 +337,12 @@ async fn trailers_pass_in_both_directions() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let headers = "Transfer-Encoding: chunked\r\nTrailer: X-Checksum, X-Scope-OrgID\r\nTE: trailers\r\nConnection: close, TE\r\n";
     let body = "4\r\nbody\r\n0\r\nX-Checksum: 7\r\nX-Scope-OrgID: other\r\n\r\n";
     let answer = raw_exchange(
-        &scene.proxy.url(),
-        (scene.head("POST /api/v1/push", headers) + body).as_bytes(),
+        &fixture.proxy.url(),
+        (fixture.head("POST /api/v1/push", headers) + body).as_bytes(),
     )
     .await;
     assert!(answer.contains("x-answer: yes"), "{answer}");
@@ -357,11 +359,11 @@ async fn encodings_pass_untouched() {
         Response::builder().header("content-encoding", encoding).body(full(body)).unwrap()
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     for encoding in ["zstd", "snappy", "gzip", "deflate"] {
         for target in [PUSH, "/otlp/v1/metrics", "/prometheus/api/v1/read"] {
-            let client = scene.client().header("content-encoding", encoding);
+            let client = fixture.client().header("content-encoding", encoding);
             let answer = client.post(target, body.clone()).await;
             assert_eq!(answer.header("content-encoding"), encoding);
             assert_eq!(answer.body, body, "{encoding} {target}");
@@ -373,24 +375,24 @@ async fn encodings_pass_untouched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_is_refused_without_a_body() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[]).await;
-    for client in [Client::new(&scene.proxy.url()), Client::h2c(&scene.proxy.url())] {
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    for client in [Client::new(&fixture.proxy.url()), Client::h2c(&fixture.proxy.url())] {
         for (target, status) in [(QUERY, 405), ("/nothing", 404)] {
             let answer = client.try_send(Method::HEAD, target, "").await.expect("an answer");
             assert_eq!((answer.status.as_u16(), answer.text.as_str()), (status, ""));
         }
     }
     let counted = "mimir_tenant_proxy_requests_total{surface=\"none\",outcome=\"rejected\",reason=\"method_not_allowed\"}";
-    assert_eq!(scene.proxy.metric(counted).await, 2.0);
+    assert_eq!(fixture.proxy.metric(counted).await, 2.0);
 }
 
 // Chunked and far over its cap: the refusal is seen, not a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunked_body_far_over_its_cap_sees_the_413() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[("limits.push_body_bytes", "\"64KiB\"")]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("limits.push_body_bytes", "\"64KiB\"")]).await;
     for _ in 0..5 {
-        let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(pieces(4, MIB))).await;
+        let answer = fixture.client().post(PUSH, reqwest::Body::wrap_stream(pieces(4, MIB))).await;
         assert_eq!(answer.status, 413, "{answer:?}");
     }
 }

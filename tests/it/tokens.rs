@@ -3,7 +3,7 @@ use std::time::Duration;
 use harness::{Algorithm, Issuer, ORG_A, ProxyOptions, SigningKey, Upstream};
 use serde_json::json;
 
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 

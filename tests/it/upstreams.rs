@@ -8,7 +8,7 @@ use harness::{
 use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::answers::{full, ok};
+use crate::support::responses::{full, ok};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 

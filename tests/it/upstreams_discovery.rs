@@ -8,9 +8,9 @@ use harness::{
 use http::{Method, Response};
 use tempfile::TempDir;
 
-use crate::answers::full;
-use crate::fake::Fake;
-use crate::scene::QUERY;
+use crate::support::fake_mimir::FakeMimir;
+use crate::support::responses::full;
+use crate::support::single::QUERY;
 
 async fn proxy_asking(consul: &str, issuer: &Issuer, settings: &[(&str, &str)]) -> Proxy {
     let options = ProxyOptions::new(&issuer.url(), "")
@@ -21,7 +21,7 @@ async fn proxy_asking(consul: &str, issuer: &Issuer, settings: &[(&str, &str)]) 
     options.start().await
 }
 
-async fn used(fake: &Fake, client: &Client, about: &str) {
+async fn used(fake: &FakeMimir, client: &Client, about: &str) {
     wait_until(about, Duration::from_secs(10), async || {
         let before = fake.requests();
         for _ in 0..10 {
@@ -80,7 +80,7 @@ impl Consul {
         serde_json::from_str(&answer.unwrap().text).unwrap_or_default()
     }
 
-    async fn register(&self, id: &str, fake: &Fake, tags: &[&str]) {
+    async fn register(&self, id: &str, fake: &FakeMimir, tags: &[&str]) {
         self.put(
             "/v1/agent/service/register",
             serde_json::json!({
@@ -110,7 +110,8 @@ impl Consul {
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_follow_a_real_consul() {
     let (consul, issuer) = (Consul::start().await, Issuer::start().await);
-    let (one, two, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    let (one, two, other) =
+        (FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await);
     consul.register("one", &one, &["http"]).await;
     consul.register("other", &other, &["grpc"]).await;
     let token = consul.reader().await;
@@ -181,7 +182,8 @@ async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_known_is_kept_while_consul_is_away() {
     let (consul, ports, broken) = failing_consul().await;
-    let (issuer, one, two) = (Issuer::start().await, Fake::start().await, Fake::start().await);
+    let (issuer, one, two) =
+        (Issuer::start().await, FakeMimir::start().await, FakeMimir::start().await);
     *ports.lock().unwrap() = vec![one.address().port()];
     let proxy = proxy_asking(&consul.url(), &issuer, &[]).await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
@@ -224,7 +226,7 @@ async fn a_name_that_changes_its_addresses_is_followed() {
     std::fs::write(&binary, script).unwrap();
     assert!(Command::new("chmod").arg("+x").arg(&binary).status().unwrap().success());
     let issuer = Issuer::start().await;
-    let mut fake = Fake::start().await;
+    let mut fake = FakeMimir::start().await;
     fake.listen_everywhere().await;
     let port = fake.address().port();
     let proxy = ProxyOptions::new(&issuer.url(), &format!("http://mimir.internal:{port}"))

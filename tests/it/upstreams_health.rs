@@ -7,50 +7,52 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use crate::fake::{Fake, JSON, Mode, TEXT};
-use crate::fleet::{before, counts};
-use crate::scene::{PUSH, QUERY, scene};
+use crate::support::fake_mimir::{FakeMimir, JSON, Mode, TEXT};
+use crate::support::instances::{before, counts};
+use crate::support::single::{PUSH, QUERY, proxy_fixture};
 
 // Equally good instances get about the same; one that is slow has requests piling up, and so gets
 // fewer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_less_loaded_instance_gets_more() {
-    let (one, two, three) = (Fake::start().await, Fake::start().await, Fake::start().await);
+    let (one, two, three) =
+        (FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await);
     for fake in [&one, &two, &three] {
         fake.set(Mode::Slow(Duration::from_millis(5)));
     }
-    let town = before(&[&one, &two, &three], &[]).await;
-    assert!(town.send(600, 12).await.is_empty());
+    let identity = before(&[&one, &two, &three], &[]).await;
+    assert!(identity.send(600, 12).await.is_empty());
     let equal = counts(&[&one, &two, &three]);
     println!("equal: {equal:?}");
     assert!(equal.iter().all(|count| (120..300).contains(count)), "{equal:?}");
     three.set(Mode::Slow(Duration::from_millis(500)));
-    assert!(town.send(600, 12).await.is_empty());
+    assert!(identity.send(600, 12).await.is_empty());
     let slow = three.requests() - equal[2];
     println!("slow: {slow} of 600");
     assert!(slow < 130, "{slow} of 600 went to the slow one");
-    assert_eq!(town.all_ejections().await, 0.0, "slow is not broken");
+    assert_eq!(identity.all_ejections().await, 0.0, "slow is not broken");
 }
 
 /// Breaks one of three instances in some way, sees the load move away and, once it works again,
 /// come back.
 async fn moves_away_and_comes_back(mode: Mode, reason: &str, settings: &[(&str, &str)]) {
-    let (bad, good, other) = (Fake::start().await, Fake::start().await, Fake::start().await);
-    let town = before(&[&bad, &good, &other], settings).await;
-    assert!(town.send(60, 4).await.is_empty());
+    let (bad, good, other) =
+        (FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await);
+    let identity = before(&[&bad, &good, &other], settings).await;
+    assert!(identity.send(60, 4).await.is_empty());
     assert!(bad.requests() > 0);
     bad.set(mode);
-    let first = town.send(100, 8).await;
+    let first = identity.send(100, 8).await;
     println!("{mode:?}: {} of the first 100 failed", first.len());
     assert!(first.len() < 30, "{first:?}");
     // Requests of both organisations must have met it.
     wait_until("it is ejected", Duration::from_secs(20), async || {
-        town.ejections(reason).await >= 1.0 || town.send(50, 8).await.len() > 50
+        identity.ejections(reason).await >= 1.0 || identity.send(50, 8).await.len() > 50
     })
     .await;
     // Now and then it is tried again.
     let (before, began) = (bad.requests(), Instant::now());
-    let later = town.send(400, 8).await;
+    let later = identity.send(400, 8).await;
     let tried = bad.requests() - before;
     println!("{mode:?}: {tried} of 400 in {:?}, {} failed", began.elapsed(), later.len());
     assert!(tried < 60, "{tried} of 400");
@@ -58,11 +60,11 @@ async fn moves_away_and_comes_back(mode: Mode, reason: &str, settings: &[(&str, 
     bad.set(Mode::Fine);
     wait_until("it has its share again", Duration::from_secs(20), async || {
         let before = bad.requests();
-        assert!(town.send(60, 4).await.len() <= 1);
+        assert!(identity.send(60, 4).await.len() <= 1);
         bad.requests() - before > 10
     })
     .await;
-    assert!(town.proxy.metric("mimir_tenant_proxy_upstream_returns_total").await >= 1.0);
+    assert!(identity.proxy.metric("mimir_tenant_proxy_upstream_returns_total").await >= 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,15 +76,15 @@ async fn load_moves_away_from_an_instance_that_answers_500() {
 // ejected. Its answers that break off and its queries that run out of time are of the same kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_organisation_provokes_ejects_no_instance() {
-    let fakes = [Fake::start().await, Fake::start().await, Fake::start().await];
+    let fakes = [FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await];
     let settings = [("upstream.response_timeout", "\"300ms\""), ("upstream.eject_after", "1")];
-    let town = before(&[&fakes[0], &fakes[1], &fakes[2]], &settings).await;
+    let identity = before(&[&fakes[0], &fakes[1], &fakes[2]], &settings).await;
     for mode in [Mode::Status(500, TEXT), Mode::Status(503, TEXT), Mode::Hang] {
         // Only one is in the way of the query: with all three it would be excused in any case.
         fakes[0].set(mode);
         let mut senders = JoinSet::new();
         for _ in 0..12 {
-            let client = town.client_of(ORG_A);
+            let client = identity.client_of(ORG_A);
             senders.spawn(async move {
                 for _ in 0..5 {
                     client.post("/prometheus/api/v1/read", "x").await;
@@ -90,7 +92,7 @@ async fn what_one_organisation_provokes_ejects_no_instance() {
             });
         }
         senders.join_all().await;
-        assert_eq!(town.all_ejections().await, 0.0, "{mode:?}");
+        assert_eq!(identity.all_ejections().await, 0.0, "{mode:?}");
         fakes[0].set(Mode::Fine);
     }
 }
@@ -109,16 +111,16 @@ async fn load_moves_away_from_an_instance_that_hangs() {
 // Killed, and started again later: no request fails, before, meanwhile or after.
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_under_load_fail_no_request() {
-    let mut fakes = [Fake::start().await, Fake::start().await, Fake::start().await];
+    let mut fakes = [FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await];
     for fake in &fakes {
         fake.set(Mode::Slow(Duration::from_millis(3)));
     }
-    let town = before(
+    let identity = before(
         &[&fakes[0], &fakes[1], &fakes[2]],
         &[("upstream.ready_interval", "\"500ms\""), ("upstream.retry_reserve", "50")],
     )
     .await;
-    let (over, client) = (Arc::new(AtomicBool::new(false)), town.client());
+    let (over, client) = (Arc::new(AtomicBool::new(false)), identity.client());
     let mut senders = JoinSet::new();
     for sender in 0..12 {
         let (over, client) = (Arc::clone(&over), client.clone());
@@ -160,7 +162,7 @@ async fn restarts_under_load_fail_no_request() {
     let retries =
         |reason| format!("mimir_tenant_proxy_upstream_retries_total{{reason=\"{reason}\"}}");
     for reason in ["unreachable", "stale", "broken"] {
-        println!("{reason}: {}", town.proxy.metric(&retries(reason)).await);
+        println!("{reason}: {}", identity.proxy.metric(&retries(reason)).await);
     }
     println!("{sent} requests, {} failed", bad.len());
     assert!(sent > 200 && bad.is_empty(), "{} of {sent}: {bad:?}", bad.len());
@@ -169,8 +171,8 @@ async fn restarts_under_load_fail_no_request() {
 // VictoriaMetrics#10318, #11272: what a client or a tenant does is not an instance's fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_and_tenants_never_eject_an_instance() {
-    let (one, two) = (Fake::start().await, Fake::start().await);
-    let town = before(
+    let (one, two) = (FakeMimir::start().await, FakeMimir::start().await);
+    let identity = before(
         &[&one, &two],
         &[("upstream.eject_after", "1"), ("limits.body_idle_timeout", "\"300ms\"")],
     )
@@ -181,7 +183,7 @@ async fn clients_and_tenants_never_eject_an_instance() {
     // Cancelled.
     let mut waiting = JoinSet::new();
     for _ in 0..20 {
-        let client = town.client();
+        let client = identity.client();
         waiting.spawn(async move { client.try_send(Method::GET, QUERY, "").await.is_ok() });
     }
     wait_until("all wait", Duration::from_secs(5), async || one.requests() + two.requests() == 20)
@@ -190,12 +192,12 @@ async fn clients_and_tenants_never_eject_an_instance() {
     // Too slow, and broken off in the middle.
     let head = format!(
         "POST /api/v1/push HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {}\r\nContent-Length: 1000\r\n\r\nhalf",
-        town.issuer.user_of(ORG_A)
+        identity.issuer.user_of(ORG_A)
     );
     for _ in 0..6 {
-        let slow = raw_exchange(&town.proxy.url(), head.as_bytes()).await;
+        let slow = raw_exchange(&identity.proxy.url(), head.as_bytes()).await;
         assert!(slow.starts_with("HTTP/1.1 503 "), "{slow}");
-        let address = town.proxy.url().replace("http://", "");
+        let address = identity.proxy.url().replace("http://", "");
         let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -208,66 +210,66 @@ async fn clients_and_tenants_never_eject_an_instance() {
             fake.set(Mode::Status(status, content_type));
         }
         for _ in 0..6 {
-            assert_eq!(town.client().get(QUERY).await.status.as_u16(), status);
+            assert_eq!(identity.client().get(QUERY).await.status.as_u16(), status);
         }
     }
-    assert_eq!(town.all_ejections().await, 0.0);
+    assert_eq!(identity.all_ejections().await, 0.0);
     let retried = "mimir_tenant_proxy_upstream_retries_total";
     for reason in ["broken", "unavailable"] {
-        assert_eq!(town.proxy.metric(&format!("{retried}{{reason=\"{reason}\"}}")).await, 0.0);
+        assert_eq!(identity.proxy.metric(&format!("{retried}{{reason=\"{reason}\"}}")).await, 0.0);
     }
 }
 
 // A Mimir whose ring is broken answers 500 everywhere: its own answers pass, and nobody is ejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_all_instances_give_ejects_none() {
-    let fakes = [Fake::start().await, Fake::start().await, Fake::start().await];
-    let town = before(&[&fakes[0], &fakes[1], &fakes[2]], &[]).await;
+    let fakes = [FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await];
+    let identity = before(&[&fakes[0], &fakes[1], &fakes[2]], &[]).await;
     for fake in &fakes {
         fake.set(Mode::Status(500, TEXT));
     }
-    let bad = town.send(200, 6).await;
+    let bad = identity.send(200, 6).await;
     assert_eq!(bad, vec![500; 200]);
     // The first to fail may be ejected before the others have failed.
-    assert!(town.ejections("server_error").await <= 1.0);
+    assert!(identity.ejections("server_error").await <= 1.0);
     wait_until("all are used", Duration::from_secs(10), async || {
-        let before: Vec<_> = fakes.iter().map(Fake::requests).collect();
-        town.send(60, 6).await;
+        let before: Vec<_> = fakes.iter().map(FakeMimir::requests).collect();
+        identity.send(60, 6).await;
         fakes.iter().zip(before).all(|(fake, before)| fake.requests() > before + 5)
     })
     .await;
-    town.send(200, 6).await;
-    assert!(town.ejections("server_error").await <= 1.0);
+    identity.send(200, 6).await;
+    assert!(identity.ejections("server_error").await <= 1.0);
 }
 
 // Mimir's /ready fails from the moment that it is told to stop: no request has to fail first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_not_ready_gets_nothing_until_it_is() {
-    let (one, two) = (Fake::start().await, Fake::start().await);
-    let town = before(&[&one, &two], &[("upstream.ready_interval", "\"200ms\"")]).await;
+    let (one, two) = (FakeMimir::start().await, FakeMimir::start().await);
+    let identity = before(&[&one, &two], &[("upstream.ready_interval", "\"200ms\"")]).await;
     wait_until("both are probed", Duration::from_secs(5), async || {
         one.probes() > 0 && two.probes() > 0
     })
     .await;
     one.set_ready(503);
     wait_until("it is ejected", Duration::from_secs(5), async || {
-        town.ejections("not_ready").await == 1.0
+        identity.ejections("not_ready").await == 1.0
     })
     .await;
     let before = one.requests();
-    assert!(town.send(50, 4).await.is_empty());
+    assert!(identity.send(50, 4).await.is_empty());
     assert_eq!(one.requests(), before);
-    let ready = Client::new(&town.proxy.internal_url()).get("/ready").await;
+    let ready = Client::new(&identity.proxy.internal_url()).get("/ready").await;
     assert!(ready.status == 200 && ready.text.contains("2 instances"), "{ready:?}");
     assert!(ready.text.contains(&format!("{} ejected: not_ready", one.address())), "{ready:?}");
-    assert_eq!(town.proxy.metric("mimir_tenant_proxy_upstream_instances_ejected").await, 1.0);
+    assert_eq!(identity.proxy.metric("mimir_tenant_proxy_upstream_instances_ejected").await, 1.0);
     one.set_ready(200);
     wait_until("it is used again", Duration::from_secs(5), async || {
-        assert!(town.send(10, 2).await.is_empty());
+        assert!(identity.send(10, 2).await.is_empty());
         one.requests() > before
     })
     .await;
-    let log = town.proxy.process.log();
+    let log = identity.proxy.process.log();
     assert!(
         log.contains("Upstream instance ejected") && log.contains("Upstream instance returned")
     );
@@ -297,17 +299,17 @@ async fn an_answer_that_its_client_held_up_is_no_evidence() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[("upstream.eject_after", "1")]).await;
-    let address = scene.proxy.url().replace("http://", "");
+    let fixture = proxy_fixture(&upstream.url(), &[("upstream.eject_after", "1")]).await;
+    let address = fixture.proxy.url().replace("http://", "");
     let ejections = async || {
-        let text = Client::new(&scene.proxy.internal_url()).get("/metrics").await.text;
+        let text = Client::new(&fixture.proxy.internal_url()).get("/metrics").await.text;
         let lines = text
             .lines()
             .filter(|line| line.starts_with("mimir_tenant_proxy_upstream_ejections_total"));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
     };
     let head_of = |organisation: &str| {
-        let token = scene.issuer.user_of(organisation);
+        let token = fixture.issuer.user_of(organisation);
         format!("GET {QUERY} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {token}\r\n\r\n")
     };
     let (held_up, none) = (Duration::from_millis(2500), Duration::ZERO);

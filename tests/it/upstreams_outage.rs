@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 use harness::{Issuer, ORG_A, ProxyOptions, RawUpstream, wait_until};
 use tokio::task::JoinSet;
 
-use crate::fake::{Fake, Mode};
-use crate::fleet::{before, counts};
-use crate::scene::{PUSH, QUERY};
+use crate::support::fake_mimir::{FakeMimir, Mode};
+use crate::support::instances::{before, counts};
+use crate::support::single::{PUSH, QUERY};
 
 // Nobody is there: 503 for everybody, spread; and all works again by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
-    let mut fakes = [Fake::start().await, Fake::start().await];
-    let town = before(&[&fakes[0], &fakes[1]], &[]).await;
+    let mut fakes = [FakeMimir::start().await, FakeMimir::start().await];
+    let identity = before(&[&fakes[0], &fakes[1]], &[]).await;
     for fake in &mut fakes {
         fake.stop().await;
     }
     let mut seconds = std::collections::BTreeSet::new();
     for _ in 0..60 {
-        let answer = town.client().get(QUERY).await;
+        let answer = identity.client().get(QUERY).await;
         assert_eq!(answer.status, 503, "{answer:?}");
         seconds.insert(answer.header("retry-after").parse::<u64>().unwrap());
     }
@@ -28,11 +28,11 @@ async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
         fake.resume().await;
     }
     wait_until("all is well", Duration::from_secs(5), async || {
-        town.client().get(QUERY).await.status == 200
+        identity.client().get(QUERY).await.status == 200
     })
     .await;
     wait_until("both are used", Duration::from_secs(10), async || {
-        assert!(town.send(20, 4).await.is_empty());
+        assert!(identity.send(20, 4).await.is_empty());
         counts(&[&fakes[0], &fakes[1]]).iter().all(|count| *count > 0)
     })
     .await;
@@ -47,7 +47,7 @@ async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
         std::future::pending::<()>().await;
     })
     .await;
-    let good = Fake::start().await;
+    let good = FakeMimir::start().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &silent.url())
         .upstream(&good.url())
@@ -118,18 +118,18 @@ async fn an_open_circuit_answers_at_once() {
 // What an instance may have in flight is bounded: the rest is told to come again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_gets_no_more_than_it_may_have() {
-    let fake = Fake::start_in(Mode::Slow(Duration::from_millis(700))).await;
+    let fake = FakeMimir::start_in(Mode::Slow(Duration::from_millis(700))).await;
     let settings = [
         ("upstream.max_in_flight", "5"),
         ("limits.organisation_percent", "100"),
         ("limits.max_wait", "\"0ms\""),
     ];
-    let town = before(&[&fake], &settings).await;
-    let bad = town.send(20, 20).await;
+    let identity = before(&[&fake], &settings).await;
+    let bad = identity.send(20, 20).await;
     assert!(bad.len() >= 14 && bad.iter().all(|status| *status == 503), "{bad:?}");
     assert!(fake.requests() <= 6, "{}", fake.requests());
     let full = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"overloaded\"}";
-    assert!(town.proxy.metric(full).await >= 5.0);
-    assert_eq!(town.all_ejections().await, 0.0);
-    assert!(town.send(4, 2).await.is_empty());
+    assert!(identity.proxy.metric(full).await >= 5.0);
+    assert_eq!(identity.all_ejections().await, 0.0);
+    assert!(identity.send(4, 2).await.is_empty());
 }

@@ -8,9 +8,9 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::fake::{Fake, Mode, TEXT};
-use crate::front::{before, read_request};
-use crate::scene::{PUSH, QUERY, pieces};
+use crate::support::failover::{before, read_request};
+use crate::support::fake_mimir::{FakeMimir, Mode, TEXT};
+use crate::support::single::{PUSH, QUERY, pieces};
 
 fn random(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(length as u64);
@@ -20,8 +20,8 @@ fn random(length: usize) -> Vec<u8> {
 // A push within the buffer goes to another instance as it was, byte by byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_push_is_replayed_exactly() {
-    let (bad, good) = (Fake::start_in(Mode::Break).await, Fake::start().await);
-    let scene = before(
+    let (bad, good) = (FakeMimir::start_in(Mode::Break).await, FakeMimir::start().await);
+    let fixture = before(
         &[bad.url(), good.url()],
         &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
     )
@@ -38,7 +38,7 @@ async fn a_small_push_is_replayed_exactly() {
             // In chunks the pieces are as they come: the bound is kept away from.
             let chunked = if length < 100_000 { chunked } else { body.clone().into() };
             for body in [reqwest::Body::from(body.clone()), chunked] {
-                let answer = scene.client().post(PUSH, body).await;
+                let answer = fixture.client().post(PUSH, body).await;
                 assert_eq!(answer.status, 200, "{length}: {answer:?}");
             }
             sent.extend([body.clone(), body]);
@@ -46,7 +46,7 @@ async fn a_small_push_is_replayed_exactly() {
     }
     assert_eq!(good.bodies(), sent);
     assert!(bad.bodies().iter().all(|body| sent.iter().any(|sent| sent == body)));
-    assert!(scene.retries("broken").await >= 10.0);
+    assert!(fixture.retries("broken").await >= 10.0);
 }
 
 /// Takes some bytes of each connection's first request and resets it.
@@ -70,8 +70,8 @@ async fn breaks_after(bytes: usize) -> (RawUpstream, Arc<AtomicUsize>) {
 // still to come follows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
-    let ((bad, broken), good) = (breaks_after(20_000).await, Fake::start().await);
-    let scene = before(
+    let ((bad, broken), good) = (breaks_after(20_000).await, FakeMimir::start().await);
+    let fixture = before(
         &[bad.url(), good.url()],
         &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
     )
@@ -87,7 +87,7 @@ async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
             let tail = rest.split_off(rest.len().min(9_000));
             Some((Ok::<_, std::io::Error>(Bytes::from(rest)), tail))
         });
-        let answer = scene.client().post(PUSH, reqwest::Body::wrap_stream(slowly)).await;
+        let answer = fixture.client().post(PUSH, reqwest::Body::wrap_stream(slowly)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         sent.push(body);
     }
@@ -98,15 +98,15 @@ async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
 // More than the buffer holds: it fails, the sender still has it, and nobody has got it twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_push_that_breaks_is_a_503_and_goes_nowhere_else() {
-    let ((bad, broken), good) = (breaks_after(300_000).await, Fake::start().await);
-    let scene = before(&[bad.url(), good.url()], &[("upstream.eject_after", "1000")]).await;
+    let ((bad, broken), good) = (breaks_after(300_000).await, FakeMimir::start().await);
+    let fixture = before(&[bad.url(), good.url()], &[("upstream.eject_after", "1000")]).await;
     let (mut failed, mut done) = (0, 0);
     for _ in 0..12 {
         for body in [
             reqwest::Body::from(vec![b'x'; 1 << 20]),
             reqwest::Body::wrap_stream(pieces(64, 16 << 10)),
         ] {
-            let answer = scene.client().post(PUSH, body).await;
+            let answer = fixture.client().post(PUSH, body).await;
             match answer.status.as_u16() {
                 200 => done += 1,
                 503 => {
@@ -120,16 +120,16 @@ async fn a_large_push_that_breaks_is_a_503_and_goes_nowhere_else() {
     assert!(failed > 0, "none met the bad instance");
     assert_eq!(broken.load(Ordering::SeqCst), failed);
     assert_eq!(good.bodies().len(), done);
-    assert_eq!(scene.retries("broken").await, 0.0);
+    assert_eq!(fixture.retries("broken").await, 0.0);
 }
 
 // A line of Influx may have no time: done twice it would be two samples.
 #[tokio::test(flavor = "multi_thread")]
 async fn influx_is_not_repeated() {
-    let fakes = [Fake::start_in(Mode::Break).await, Fake::start_in(Mode::Break).await];
-    let scene = before(&[fakes[0].url(), fakes[1].url()], &[]).await;
+    let fakes = [FakeMimir::start_in(Mode::Break).await, FakeMimir::start_in(Mode::Break).await];
+    let fixture = before(&[fakes[0].url(), fakes[1].url()], &[]).await;
     for _ in 0..5 {
-        let answer = scene.client().post("/api/v1/push/influx/write", "m f=1").await;
+        let answer = fixture.client().post("/api/v1/push/influx/write", "m f=1").await;
         assert_eq!(answer.status, 503, "{answer:?}");
     }
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 5);
@@ -139,19 +139,20 @@ async fn influx_is_not_repeated() {
 // own answer passes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unavailable_instance_is_replaced_by_another() {
-    let (bad, good) = (Fake::start_in(Mode::Status(503, TEXT)).await, Fake::start().await);
-    let scene = before(
+    let (bad, good) =
+        (FakeMimir::start_in(Mode::Status(503, TEXT)).await, FakeMimir::start().await);
+    let fixture = before(
         &[bad.url(), good.url()],
         &[("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")],
     )
     .await;
     for _ in 0..10 {
-        assert_eq!(scene.client().get(QUERY).await.status, 200);
-        assert_eq!(scene.client().post(PUSH, random(5000)).await.status, 200);
+        assert_eq!(fixture.client().get(QUERY).await.status, 200);
+        assert_eq!(fixture.client().post(PUSH, random(5000)).await.status, 200);
     }
-    assert!(scene.retries("unavailable").await >= 3.0);
+    assert!(fixture.retries("unavailable").await >= 3.0);
     good.set(Mode::Status(503, TEXT));
-    let both = scene.client().get(QUERY).await;
+    let both = fixture.client().get(QUERY).await;
     assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");
 }
 
@@ -160,15 +161,18 @@ async fn an_unavailable_instance_is_replaced_by_another() {
 async fn a_failing_mimir_gets_little_more_than_what_was_asked() {
     const ASKED: usize = 400;
     for mode in [Mode::Status(503, TEXT), Mode::Break] {
-        let fakes =
-            [Fake::start_in(mode).await, Fake::start_in(mode).await, Fake::start_in(mode).await];
+        let fakes = [
+            FakeMimir::start_in(mode).await,
+            FakeMimir::start_in(mode).await,
+            FakeMimir::start_in(mode).await,
+        ];
         let urls = [fakes[0].url(), fakes[1].url(), fakes[2].url()];
-        let scene = before(&urls, &[]).await;
+        let fixture = before(&urls, &[]).await;
         let began = std::time::Instant::now();
         for _ in 0..ASKED {
-            assert_eq!(scene.client().get(QUERY).await.status, 503);
+            assert_eq!(fixture.client().get(QUERY).await.status, 503);
         }
-        let got: usize = fakes.iter().map(Fake::requests).sum();
+        let got: usize = fakes.iter().map(FakeMimir::requests).sum();
         let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
         println!("{mode:?}: {got} for {ASKED} in {seconds} s");
         assert!(got >= ASKED && got <= ASKED * 12 / 10 + 10 + seconds + 1, "{got}");
@@ -191,9 +195,9 @@ async fn nothing_is_repeated_once_an_answer_has_begun() {
         }
     };
     let upstreams = [RawUpstream::start(half.clone()).await, RawUpstream::start(half).await];
-    let scene = before(&[upstreams[0].url(), upstreams[1].url()], &[]).await;
+    let fixture = before(&[upstreams[0].url(), upstreams[1].url()], &[]).await;
     for round in 1..=5 {
-        let answer = scene.client().try_send(Method::GET, QUERY, "").await;
+        let answer = fixture.client().try_send(Method::GET, QUERY, "").await;
         assert!(answer.is_err(), "{answer:?}");
         assert_eq!(asked.load(Ordering::SeqCst), round);
     }
@@ -202,8 +206,8 @@ async fn nothing_is_repeated_once_an_answer_has_begun() {
 // All kept bodies of a worker together are bounded: beyond it bodies pass, unkept.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
-    let fakes = [Fake::start_in(Mode::Break).await, Fake::start_in(Mode::Break).await];
-    let scene = before(
+    let fakes = [FakeMimir::start_in(Mode::Break).await, FakeMimir::start_in(Mode::Break).await];
+    let fixture = before(
         &[fakes[0].url(), fakes[1].url()],
         &[
             ("upstream.replay_buffer_bytes", "\"1KiB\""),
@@ -211,9 +215,9 @@ async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
         ],
     )
     .await;
-    assert_eq!(scene.client().post(PUSH, random(1000)).await.status, 503);
+    assert_eq!(fixture.client().post(PUSH, random(1000)).await.status, 503);
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 2, "kept, and so repeated");
-    assert_eq!(scene.client().post(PUSH, random(2000)).await.status, 503);
+    assert_eq!(fixture.client().post(PUSH, random(2000)).await.status, 503);
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 3, "not kept");
 }
 
@@ -223,8 +227,8 @@ async fn what_is_kept_of_bodies_takes_little_memory() {
     const AT_ONCE: usize = 400;
     let mut grown = Vec::new();
     for buffer in ["\"0B\"", "\"128KiB\""] {
-        let fake = Fake::start_in(Mode::Slow(Duration::from_secs(2))).await;
-        let scene = before(
+        let fake = FakeMimir::start_in(Mode::Slow(Duration::from_secs(2))).await;
+        let fixture = before(
             &[fake.url()],
             &[
                 ("upstream.replay_buffer_bytes", buffer),
@@ -232,14 +236,14 @@ async fn what_is_kept_of_bodies_takes_little_memory() {
             ],
         )
         .await;
-        let before = scene.proxy.process.peak_memory();
+        let before = fixture.proxy.process.peak_memory();
         let mut pushing = tokio::task::JoinSet::new();
         for _ in 0..AT_ONCE {
-            let client = scene.client();
+            let client = fixture.client();
             pushing.spawn(async move { client.post(PUSH, vec![b'x'; 100_000]).await.status });
         }
         assert!(pushing.join_all().await.iter().all(|status| *status == 200));
-        grown.push((scene.proxy.process.peak_memory() - before) >> 20);
+        grown.push((fixture.proxy.process.peak_memory() - before) >> 20);
     }
     println!("{AT_ONCE} pushes of 100 kB: grown by {grown:?} MiB without and with keeping 8 MiB");
     assert!(grown[1] < grown[0] + 40, "{grown:?}");

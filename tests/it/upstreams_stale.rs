@@ -5,8 +5,8 @@ use std::time::Duration;
 use harness::{ORG_A, ORG_B, RawUpstream, wait_until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::front::{before, read_request};
-use crate::scene::{PUSH, QUERY};
+use crate::support::failover::{before, read_request};
+use crate::support::single::{PUSH, QUERY};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const FORM: &str = "/prometheus/api/v1/query";
@@ -61,8 +61,8 @@ async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
 async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
     for end in [End::Close, End::Reset, End::HalfClose] {
         let (upstream, answered) = forgetful(end).await;
-        let scene = before(&[upstream.url()], &[]).await;
-        let client = scene.client();
+        let fixture = before(&[upstream.url()], &[]).await;
+        let client = fixture.client();
         for round in 0..10 {
             let read = client.get(QUERY).await;
             assert_eq!(read.status, 200, "{end:?} {round}: {read:?}");
@@ -71,11 +71,11 @@ async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
             let push = client.post(PUSH, vec![b'x'; 100_000]).await;
             assert_eq!(push.status, 200, "{end:?} {round}: {push:?}");
         }
-        let stale = scene.retries("stale").await;
+        let stale = fixture.retries("stale").await;
         println!("{end:?}: {stale} renewed");
         assert!(stale >= 10.0, "{end:?}: {stale}");
         assert_eq!(answered.load(Ordering::SeqCst), 30, "{end:?}: each is done once");
-        assert!(!scene.ejected().await, "a closed connection is nobody's fault");
+        assert!(!fixture.ejected().await, "a closed connection is nobody's fault");
     }
 }
 
@@ -84,12 +84,12 @@ async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
 async fn what_could_not_be_repeated_takes_no_old_connection() {
     for target in [PUSH, "/api/v1/push/influx/write"] {
         let (upstream, _) = forgetful(End::Close).await;
-        let scene = before(&[upstream.url()], &[]).await;
-        assert_eq!(scene.client().get(QUERY).await.status, 200);
+        let fixture = before(&[upstream.url()], &[]).await;
+        assert_eq!(fixture.client().get(QUERY).await.status, 200);
         tokio::time::sleep(Duration::from_millis(1200)).await;
-        let large = scene.client().post(target, vec![b'x'; 400_000]).await;
+        let large = fixture.client().post(target, vec![b'x'; 400_000]).await;
         assert_eq!(large.status, 200, "{large:?}");
-        assert_eq!(scene.retries("stale").await, 0.0);
+        assert_eq!(fixture.retries("stale").await, 0.0);
     }
 }
 

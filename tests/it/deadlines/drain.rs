@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 
 use super::connect;
 use super::frames;
-use crate::answers::ok;
-use crate::scene::{MIB, QUERY, Scene, pieces, scene};
+use crate::support::responses::ok;
+use crate::support::single::{MIB, ProxyFixture, QUERY, pieces, proxy_fixture};
 
 const LARGE: &str = "/prometheus/api/v1/labels";
 
-async fn sent(scene: &Scene, bytes: &[u8]) -> TcpStream {
-    let mut socket = connect(scene).await;
+async fn sent(fixture: &ProxyFixture, bytes: &[u8]) -> TcpStream {
+    let mut socket = connect(fixture).await;
     socket.write_all(bytes).await.unwrap();
     socket
 }
@@ -38,13 +38,13 @@ async fn silent_connections_do_not_take_the_whole_drain() {
         ok(request).await
     })
     .await;
-    let scene = scene(&upstream.url(), &[("shutdown.drain_timeout", "\"60s\"")]).await;
-    let get = scene.head(&format!("GET {QUERY}"), "");
-    let large = scene.head(&format!("GET {LARGE}"), "");
-    let push = scene.head("POST /api/v1/push", "Content-Length: 10\r\n");
+    let fixture = proxy_fixture(&upstream.url(), &[("shutdown.drain_timeout", "\"60s\"")]).await;
+    let get = fixture.head(&format!("GET {QUERY}"), "");
+    let large = fixture.head(&format!("GET {LARGE}"), "");
+    let push = fixture.head("POST /api/v1/push", "Content-Length: 10\r\n");
     let opening = frames::opening(0);
-    let stalled = [&opening[..], &frames::head(&scene, "GET", LARGE, 1)].concat();
-    let answered = [&opening[..], &frames::credit(0, 99), &frames::head(&scene, "GET", QUERY, 1)];
+    let stalled = [&opening[..], &frames::head(&fixture, "GET", LARGE, 1)].concat();
+    let answered = [&opening[..], &frames::credit(0, 99), &frames::head(&fixture, "GET", QUERY, 1)];
     let mut held = Vec::new();
     for bytes in [
         b"".as_slice(),
@@ -60,17 +60,17 @@ async fn silent_connections_do_not_take_the_whole_drain() {
         &opening,
         &stalled,
         &answered.concat(),
-        &[&opening[..], &frames::open_head(&scene, "POST", "/api/v1/push", 1)].concat(),
+        &[&opening[..], &frames::open_head(&fixture, "POST", "/api/v1/push", 1)].concat(),
     ] {
-        held.push(sent(&scene, bytes).await);
+        held.push(sent(&fixture, bytes).await);
     }
-    let client = scene.client();
+    let client = fixture.client();
     let slow = tokio::spawn(async move { client.get(&format!("{QUERY}&x=slow")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = Instant::now();
-    let mut scene = scene;
-    scene.proxy.process.signal("TERM");
-    let status = scene.proxy.process.wait(Duration::from_secs(15)).expect("it ends");
+    let mut fixture = fixture;
+    fixture.proxy.process.signal("TERM");
+    let status = fixture.proxy.process.wait(Duration::from_secs(15)).expect("it ends");
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     assert_eq!(slow.await.unwrap().status, 200);
@@ -80,11 +80,11 @@ async fn silent_connections_do_not_take_the_whole_drain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_has_begun_is_served_in_a_drain() {
     let upstream = Upstream::start(ok).await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let get = scene.head(&format!("GET {QUERY}"), "");
-    let mut socket = sent(&scene, &get.as_bytes()[..40]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let get = fixture.head(&format!("GET {QUERY}"), "");
+    let mut socket = sent(&fixture, &get.as_bytes()[..40]).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    scene.proxy.process.signal("TERM");
+    fixture.proxy.process.signal("TERM");
     tokio::time::sleep(Duration::from_millis(500)).await;
     socket.write_all(&get.as_bytes()[40..]).await.unwrap();
     let mut answer = String::new();

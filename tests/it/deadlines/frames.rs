@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scene::Scene;
+use crate::support::single::ProxyFixture;
 use harness::ORG_A;
 
 pub(super) const DATA: u8 = 0;
@@ -76,18 +76,18 @@ pub(super) fn credit(stream: u32, bytes: u32) -> Vec<u8> {
 }
 
 /// A request without a body that is let in.
-pub(super) fn head(scene: &Scene, method: &str, path: &str, stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(scene, method, path))
+pub(super) fn head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(fixture, method, path))
 }
 
 /// A request that is let in, with a body to come.
-pub(super) fn open_head(scene: &Scene, method: &str, path: &str, stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &block(scene, method, path))
+pub(super) fn open_head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &block(fixture, method, path))
 }
 
 /// RFC 7541: indices of the static table, and literals without indexing.
-fn block(scene: &Scene, method: &str, path: &str) -> Vec<u8> {
-    let token = format!("Bearer {}", scene.issuer.user_of(ORG_A));
+fn block(fixture: &ProxyFixture, method: &str, path: &str) -> Vec<u8> {
+    let token = format!("Bearer {}", fixture.issuer.user_of(ORG_A));
     let method = if method == "GET" { 0x82 } else { 0x83 };
     [
         &[method, 0x86][..],

@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::connect;
-use crate::answers::ok;
-use crate::scene::{QUERY, Scene, count, scene};
+use crate::support::responses::ok;
+use crate::support::single::{ProxyFixture, QUERY, count, proxy_fixture};
 
 /// Sends bytes, ends what it sends (`SHUT_WR`), and reads to the end.
-async fn half_closed(scene: &Scene, bytes: &str) -> String {
-    let mut socket = connect(scene).await;
+async fn half_closed(fixture: &ProxyFixture, bytes: &str) -> String {
+    let mut socket = connect(fixture).await;
     socket.write_all(bytes.as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
     let mut answer = Vec::new();
@@ -28,21 +28,21 @@ async fn half_closed(scene: &Scene, bytes: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_complete_request_is_answered_after_a_half_close() {
     let upstream = Upstream::start(count).await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let push = scene.head("POST /api/v1/push", "Content-Length: 5\r\n") + "bytes";
-    let chunked = scene.head("POST /api/v1/push", "Transfer-Encoding: chunked\r\n");
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let push = fixture.head("POST /api/v1/push", "Content-Length: 5\r\n") + "bytes";
+    let chunked = fixture.head("POST /api/v1/push", "Transfer-Encoding: chunked\r\n");
     let chunked = chunked + "5\r\nbytes\r\n0\r\n\r\n";
     let old = push.replace("HTTP/1.1", "HTTP/1.0");
     for (request, answers) in [(&push, 1), (&chunked, 1), (&old, 1), (&push.repeat(3), 3)] {
-        let answer = half_closed(&scene, request).await;
+        let answer = half_closed(&fixture, request).await;
         assert_eq!(answer.matches(" 200 OK\r\n").count(), answers, "{request} {answer}");
         assert!(answer.ends_with("\r\n\r\n5"), "{answer}");
     }
     wait_until("they are logged", Duration::from_secs(2), async || {
-        scene.proxy.access_log("/api/v1/push").len() == 6
+        fixture.proxy.access_log("/api/v1/push").len() == 6
     })
     .await;
-    let half = half_closed(&scene, &push.replace("bytes", "half")).await;
+    let half = half_closed(&fixture, &push.replace("bytes", "half")).await;
     assert!(!half.contains(" 200 "), "{half}");
 }
 
@@ -55,13 +55,13 @@ async fn a_half_closed_client_is_waited_for() {
         ok(request).await
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let get = scene.head(&format!("GET {QUERY}"), "");
-    let answer = half_closed(&scene, &get).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let get = fixture.head(&format!("GET {QUERY}"), "");
+    let answer = half_closed(&fixture, &get).await;
     let answer = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").expect(&answer);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     // HTTP/1.0 knows no such answers.
-    let answer = half_closed(&scene, &get.replace("HTTP/1.1", "HTTP/1.0")).await;
+    let answer = half_closed(&fixture, &get.replace("HTTP/1.1", "HTTP/1.0")).await;
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
 }
 
@@ -90,12 +90,12 @@ async fn a_client_that_has_gone_away_is_noticed_behind_pipelined_bytes() {
         }
     })
     .await;
-    let scene = scene(&upstream.url(), &[]).await;
-    let get = scene.head(&format!("GET {QUERY}"), "");
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let get = fixture.head(&format!("GET {QUERY}"), "");
     let mut gone = 0;
     for ahead in ["", "G", "GET /x HTTP/1.1\r\nHost: x\r\n\r\n"] {
         for leaves in [Leaves::ByClosing, Leaves::ByReset] {
-            let mut socket: TcpStream = connect(&scene).await;
+            let mut socket: TcpStream = connect(&fixture).await;
             socket.write_all((get.clone() + ahead).as_bytes()).await.unwrap();
             gone += 1;
             wait_until("the query runs", Duration::from_secs(5), async || {
@@ -117,7 +117,7 @@ async fn a_client_that_has_gone_away_is_noticed_behind_pipelined_bytes() {
         }
     }
     wait_until("they are logged", Duration::from_secs(2), async || {
-        let lines = scene.proxy.access_log("/prometheus/api/v1/query");
+        let lines = fixture.proxy.access_log("/prometheus/api/v1/query");
         lines.len() == gone && lines.iter().all(|line| line["outcome"] == "cancelled")
     })
     .await;

@@ -16,9 +16,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::frames::{self, Frames};
-use crate::answers::ok;
 use crate::documents::root;
-use crate::scene::{MIB, QUERY, Scene, count, pieces, scene};
+use crate::support::responses::ok;
+use crate::support::single::{MIB, ProxyFixture, QUERY, count, pieces, proxy_fixture};
 
 const LARGE: &str = "/prometheus/api/v1/labels";
 
@@ -81,15 +81,15 @@ impl Row<'_> {
     }
 }
 
-async fn connect(scene: &Scene) -> TcpStream {
-    TcpStream::connect(scene.proxy.url().replace("http://", "")).await.unwrap()
+async fn connect(fixture: &ProxyFixture) -> TcpStream {
+    TcpStream::connect(fixture.proxy.url().replace("http://", "")).await.unwrap()
 }
 
 /// A client that takes few bytes before it has to read.
-async fn connect_narrow(scene: &Scene) -> TcpStream {
+async fn connect_narrow(fixture: &ProxyFixture) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(scene.proxy.url().replace("http://", "").parse().unwrap()).await.unwrap()
+    socket.connect(fixture.proxy.url().replace("http://", "").parse().unwrap()).await.unwrap()
 }
 
 fn statuses(answers: &[u8]) -> Vec<u16> {
@@ -100,8 +100,8 @@ fn statuses(answers: &[u8]) -> Vec<u16> {
 
 /// Sends pieces with pauses before them, then waits for the end, counted from the last byte either
 /// side sent.
-async fn silent(scene: &Scene, script: &[(u64, &str)]) -> Ended {
-    let (mut reading, mut writing) = connect(scene).await.into_split();
+async fn silent(fixture: &ProxyFixture, script: &[(u64, &str)]) -> Ended {
+    let (mut reading, mut writing) = connect(fixture).await.into_split();
     let mut answers = Vec::new();
     let mut last = Instant::now();
     let mut buffer = [0; 8192];
@@ -131,8 +131,8 @@ async fn silent(scene: &Scene, script: &[(u64, &str)]) -> Ended {
 }
 
 /// Sends a byte or more every 100 ms; the time counts from the first.
-async fn trickled(scene: &Scene, head: &str, piece: &str) -> Ended {
-    let (mut reading, mut writing) = connect(scene).await.into_split();
+async fn trickled(fixture: &ProxyFixture, head: &str, piece: &str) -> Ended {
+    let (mut reading, mut writing) = connect(fixture).await.into_split();
     let began = Instant::now();
     writing.write_all(head.as_bytes()).await.unwrap();
     let mut answers = Vec::new();
@@ -155,8 +155,8 @@ async fn trickled(scene: &Scene, head: &str, piece: &str) -> Ended {
 
 /// Sends the beginning of a request, then pieces of it every 100 ms, and waits for its answer,
 /// counted from the beginning.
-async fn answered(scene: &Scene, beginning: &str, piece: &str) -> Ended {
-    let mut socket = connect(scene).await;
+async fn answered(fixture: &ProxyFixture, beginning: &str, piece: &str) -> Ended {
+    let mut socket = connect(fixture).await;
     let began = Instant::now();
     socket.write_all(beginning.as_bytes()).await.unwrap();
     let mut answers = Vec::new();
@@ -173,8 +173,8 @@ async fn answered(scene: &Scene, beginning: &str, piece: &str) -> Ended {
 }
 
 /// Sends as much of something as is taken and reads nothing.
-async fn unread(scene: &Scene, bytes: &[u8]) -> Ended {
-    let mut socket = connect_narrow(scene).await;
+async fn unread(fixture: &ProxyFixture, bytes: &[u8]) -> Ended {
+    let mut socket = connect_narrow(fixture).await;
     let mut began = Instant::now();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -189,8 +189,8 @@ async fn unread(scene: &Scene, bytes: &[u8]) -> Ended {
 }
 
 /// Sends frames with a pause before each, then waits for the end.
-async fn silent_frames(scene: &Scene, script: &[(u64, Vec<u8>)]) -> Ended {
-    let mut frames = Frames::new(connect(scene).await);
+async fn silent_frames(fixture: &ProxyFixture, script: &[(u64, Vec<u8>)]) -> Ended {
+    let mut frames = Frames::new(connect(fixture).await);
     let began = Instant::now();
     let mut last = began;
     for (pause, bytes) in script {
@@ -208,9 +208,9 @@ async fn silent_frames(scene: &Scene, script: &[(u64, Vec<u8>)]) -> Ended {
     Ended { seen: Seen::Closed(vec![]), after: last.elapsed() }
 }
 
-async fn without_credit(scene: &Scene, beside: bool) -> Ended {
-    let mut frames = Frames::new(connect(scene).await);
-    let head = frames::head(scene, "GET", LARGE, 1);
+async fn without_credit(fixture: &ProxyFixture, beside: bool) -> Ended {
+    let mut frames = Frames::new(connect(fixture).await);
+    let head = frames::head(fixture, "GET", LARGE, 1);
     frames.send(&[frames::opening(0), head].concat()).await.unwrap();
     let began = Instant::now();
     let mut other = 3;
@@ -218,7 +218,7 @@ async fn without_credit(scene: &Scene, beside: bool) -> Ended {
     let ended = loop {
         if beside {
             // The other has credit of its own, and is alive all the time.
-            let head = frames::head(scene, "GET", QUERY, other);
+            let head = frames::head(fixture, "GET", QUERY, other);
             let credit = frames::credit(other, 1000);
             frames.send(&[head, credit].concat()).await.unwrap();
             other += 2;
@@ -244,16 +244,16 @@ async fn without_credit(scene: &Scene, beside: bool) -> Ended {
     };
     assert_eq!(beside, answered > 3, "{answered}");
     // The connection goes on.
-    let head = frames::head(scene, "GET", QUERY, other);
+    let head = frames::head(fixture, "GET", QUERY, other);
     frames.send(&[head, frames::credit(other, 1000)].concat()).await.unwrap();
     while frames.next().await.unwrap().expect("it lives").stream != other {}
     Ended { seen: Seen::StreamReset, after: ended }
 }
 
 /// An answer that fits a window, but for its last bytes.
-async fn last_bytes(scene: &Scene) -> Ended {
-    let mut frames = Frames::new(connect(scene).await);
-    let head = frames::head(scene, "GET", QUERY, 1);
+async fn last_bytes(fixture: &ProxyFixture) -> Ended {
+    let mut frames = Frames::new(connect(fixture).await);
+    let head = frames::head(fixture, "GET", QUERY, 1);
     frames.send(&[frames::opening(10), head].concat()).await.unwrap();
     let began = Instant::now();
     let seen = loop {
@@ -266,19 +266,19 @@ async fn last_bytes(scene: &Scene) -> Ended {
     Ended { seen, after: began.elapsed() }
 }
 
-async fn unread_frames(scene: &Scene) -> Ended {
+async fn unread_frames(fixture: &ProxyFixture) -> Ended {
     let window = [frames::opening(0x7fff_ffff), frames::credit(0, 0x7fff_0000)].concat();
-    unread(scene, &[window, frames::head(scene, "GET", LARGE, 1)].concat()).await
+    unread(fixture, &[window, frames::head(fixture, "GET", LARGE, 1)].concat()).await
 }
 
-async fn unread_pings(scene: &Scene) -> Ended {
+async fn unread_pings(fixture: &ProxyFixture) -> Ended {
     let pings = frames::frame(6, 0, 0, b"pingping").repeat(1 << 20);
-    unread(scene, &[frames::opening(0), pings].concat()).await
+    unread(fixture, &[frames::opening(0), pings].concat()).await
 }
 
-async fn stream_without_body(scene: &Scene) -> Ended {
-    let mut frames = Frames::new(connect(scene).await);
-    let head = frames::open_head(scene, "POST", "/api/v1/push", 1);
+async fn stream_without_body(fixture: &ProxyFixture) -> Ended {
+    let mut frames = Frames::new(connect(fixture).await);
+    let head = frames::open_head(fixture, "POST", "/api/v1/push", 1);
     frames.send(&[frames::opening(1 << 16), head].concat()).await.unwrap();
     let began = Instant::now();
     let status = loop {
@@ -290,8 +290,8 @@ async fn stream_without_body(scene: &Scene) -> Ended {
     Ended { seen: Seen::Answer(status), after: began.elapsed() }
 }
 
-fn http1(scene: &Scene) -> Vec<Row<'_>> {
-    let head = |line: &str, headers: &str| scene.head(line, headers);
+fn http1(fixture: &ProxyFixture) -> Vec<Row<'_>> {
+    let head = |line: &str, headers: &str| fixture.head(line, headers);
     let get = head(&format!("GET {QUERY}"), "");
     let get_large = head(&format!("GET {LARGE}"), "");
     let push = |headers: &str| head("POST /api/v1/push", headers);
@@ -312,111 +312,111 @@ fn http1(scene: &Scene) -> Vec<Row<'_>> {
     let expect = push("Content-Length: 4\r\nExpect: 100-continue\r\n");
     let refused = "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
     vec![
-        row("nothing is sent", closed(&[]), HEADER, idle, silent(scene, &[])),
-        row("only empty lines", closed(&[]), HEADER, idle, trickled(scene, "", "\r\n")),
+        row("nothing is sent", closed(&[]), HEADER, idle, silent(fixture, &[])),
+        row("only empty lines", closed(&[]), HEADER, idle, trickled(fixture, "", "\r\n")),
         row(
             "part of a head",
             closed(&[]),
             HEADER,
             header,
-            silent(scene, &[(0, "GET / HTTP/1.1\r\nHost: x\r\nX-Half")]),
+            silent(fixture, &[(0, "GET / HTTP/1.1\r\nHost: x\r\nX-Half")]),
         ),
-        row("a slow request head", closed(&[]), HEADER, header, trickled(scene, "GET /", "x")),
+        row("a slow request head", closed(&[]), HEADER, header, trickled(fixture, "GET /", "x")),
         row("a request, then part of a head", closed(&[200]), HEADER, header, async move {
-            silent(scene, &[(0, &behind)]).await
+            silent(fixture, &[(0, &behind)]).await
         }),
         row("a body, then part of a head", closed(&[200]), HEADER, header, async move {
-            silent(scene, &[(0, &behind_body)]).await
+            silent(fixture, &[(0, &behind_body)]).await
         }),
         row("no further request", closed(&[200]), IDLE, idle, async move {
-            silent(scene, &[(0, &get)]).await
+            silent(fixture, &[(0, &get)]).await
         }),
         row("empty lines after a request", closed(&[200, 200]), IDLE, idle, async move {
-            silent(scene, &[(0, &again), (200, "\r\n"), (600, &again)]).await
+            silent(fixture, &[(0, &again), (200, "\r\n"), (600, &again)]).await
         }),
         row("HTTP/1.0, after the answer", closed(&[200]), Duration::ZERO, CLOSED, async move {
-            silent(scene, &[(0, &old)]).await
+            silent(fixture, &[(0, &old)]).await
         }),
         row("an answer that is not read", Seen::Reset, WRITE, write, async move {
-            unread(scene, get_large.as_bytes()).await
+            unread(fixture, get_large.as_bytes()).await
         }),
         row("… with a byte of the next request", Seen::Reset, WRITE, write, async move {
-            unread(scene, large_and_more.as_bytes()).await
+            unread(fixture, large_and_more.as_bytes()).await
         }),
         row("… over HTTP/1.0", Seen::Reset, WRITE, write, async move {
-            unread(scene, old_large.as_bytes()).await
+            unread(fixture, old_large.as_bytes()).await
         }),
         row("many small answers that are not read", Seen::Reset, WRITE, write, async move {
-            unread(scene, small.as_bytes()).await
+            unread(fixture, small.as_bytes()).await
         })
         .busy(),
         row("a body that does not arrive", slow_body(), BODY_IDLE, CLOSED, async move {
-            answered(scene, &half_body, "").await
+            answered(fixture, &half_body, "").await
         }),
         row("a body that arrives slowly", slow_body(), BODY, CLOSED, async move {
-            answered(scene, &slow, "x").await
+            answered(fixture, &slow, "x").await
         }),
         row("trailers without an end", slow_body(), BODY_IDLE, CLOSED, async move {
-            answered(scene, &trailers, "").await
+            answered(fixture, &trailers, "").await
         }),
         row("a body after 100 Continue", slow_body(), BODY_IDLE, CLOSED, async move {
-            answered(scene, &expect, "").await
+            answered(fixture, &expect, "").await
         }),
         row("the body of a rejected request", closed(&[401]), LINGER, CLOSED, async move {
-            silent(scene, &[(0, refused)]).await
+            silent(fixture, &[(0, refused)]).await
         }),
     ]
 }
 
-fn http2(scene: &Scene) -> Vec<Row<'_>> {
+fn http2(fixture: &ProxyFixture) -> Vec<Row<'_>> {
     let closed = || Seen::Closed(vec![]);
     let (idle, header, write) = (ENDED_IDLE, ENDED_HEADER, ENDED_WRITE);
     let opening = || frames::opening(1 << 16);
     let block = |flags| frames::frame(frames::HEADERS, flags, 1, &[0x82, 0x86, 0x84]);
-    let large = frames::head(scene, "GET", LARGE, 3);
+    let large = frames::head(fixture, "GET", LARGE, 3);
     let noise =
         [frames::frame(6, 0, 0, b"pingping"), frames::frame(4, 0, 0, &[]), frames::credit(0, 1)]
             .concat();
     vec![
         row("part of the preface", closed(), HEADER, header, async {
-            silent_frames(scene, &[(0, b"PRI * HTTP/2.0\r\n".to_vec())]).await
+            silent_frames(fixture, &[(0, b"PRI * HTTP/2.0\r\n".to_vec())]).await
         }),
         row("only the preface", closed(), IDLE, idle, async move {
-            silent_frames(scene, &[(0, opening())]).await
+            silent_frames(fixture, &[(0, opening())]).await
         }),
         row("frames without a request", closed(), IDLE, idle, async move {
             let mut script = vec![(0, opening())];
             script.extend(std::iter::repeat_n((150, noise), 100));
             let began = Instant::now();
-            let ended = silent_frames(scene, &script).await;
+            let ended = silent_frames(fixture, &script).await;
             Ended { after: began.elapsed(), ..ended }
         }),
         row("a header block without its end", closed(), HEADER, header, async move {
-            silent_frames(scene, &[(0, [opening(), block(0)].concat())]).await
+            silent_frames(fixture, &[(0, [opening(), block(0)].concat())]).await
         }),
         row("part of a HEADERS frame", closed(), HEADER, header, async move {
             let whole = block(4);
-            silent_frames(scene, &[(0, [&opening()[..], &whole[..11]].concat())]).await
+            silent_frames(fixture, &[(0, [&opening()[..], &whole[..11]].concat())]).await
         }),
         row("part of a head, beside another stream", closed(), HEADER, header, async move {
-            silent_frames(scene, &[(0, [opening(), large, block(0)].concat())]).await
+            silent_frames(fixture, &[(0, [opening(), large, block(0)].concat())]).await
         }),
         row("a stream without window credit", Seen::StreamReset, WRITE, STREAM_RESET, async move {
-            without_credit(scene, false).await
+            without_credit(fixture, false).await
         }),
         row("… beside other streams", Seen::StreamReset, WRITE, STREAM_RESET, async move {
-            without_credit(scene, true).await
+            without_credit(fixture, true).await
         }),
-        row("the last bytes of a small answer", Seen::Reset, WRITE, write, last_bytes(scene)),
-        row("a connection that is not read", Seen::Reset, WRITE, write, unread_frames(scene)),
-        row("PINGs whose answers are not read", Seen::Reset, WRITE, write, unread_pings(scene))
+        row("the last bytes of a small answer", Seen::Reset, WRITE, write, last_bytes(fixture)),
+        row("a connection that is not read", Seen::Reset, WRITE, write, unread_frames(fixture)),
+        row("PINGs whose answers are not read", Seen::Reset, WRITE, write, unread_pings(fixture))
             .busy(),
         row(
             "a stream's body that does not arrive",
             Seen::Answer(SLOW_BODY),
             BODY_IDLE,
             CLOSED,
-            stream_without_body(scene),
+            stream_without_body(fixture),
         ),
     ]
 }
@@ -437,7 +437,7 @@ fn documented() -> Vec<(String, String)> {
     cells.map(|cells| (cells[1].to_owned(), cells[5].replace('`', ""))).collect()
 }
 
-async fn started() -> (Upstream, Scene) {
+async fn started() -> (Upstream, ProxyFixture) {
     let upstream = Upstream::start(|request| async {
         if request.target.starts_with(LARGE) {
             let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
@@ -455,16 +455,16 @@ async fn started() -> (Upstream, Scene) {
         ("limits.body_timeout", millis(BODY)),
     ];
     let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    let scene = scene(&upstream.url(), &settings).await;
-    (upstream, scene)
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    (upstream, fixture)
 }
 
 // The table, all rows at once: each ends when, how and counted as the document says, however much
 // was sent ahead and whether or not hyper asks the socket meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_keep_a_connection_silent_ends() {
-    let (_upstream, scene) = started().await;
-    let rows: Vec<Row<'_>> = http1(&scene).into_iter().chain(http2(&scene)).collect();
+    let (_upstream, fixture) = started().await;
+    let rows: Vec<Row<'_>> = http1(&fixture).into_iter().chain(http2(&fixture)).collect();
     let named = rows.iter().map(|row| {
         let counted = row.counted.replace("mimir_tenant_proxy_", "");
         let counted = counted.replace("connections_ended_total{reason=\"", "").replace("\"}", "");
@@ -496,7 +496,7 @@ async fn every_way_to_keep_a_connection_silent_ends() {
     for (series, expected) in counts {
         if series != CLOSED {
             wait_until(series, Duration::from_secs(2), async || {
-                scene.proxy.metric(series).await >= expected
+                fixture.proxy.metric(series).await >= expected
             })
             .await;
         }

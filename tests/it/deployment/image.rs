@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use harness::{Client, Issuer, ORG_A, Process, Proxy, Upstream, free_port, wait_until};
 
 use super::{environment, repository, sample, seconds};
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const PROGRAM: &str = "/usr/local/bin/mimir-tenant-proxy";

@@ -10,7 +10,7 @@ use harness::{Database, Mimir, Postgres, Proxy, fresh_organisation, wait_until};
 
 use super::{pieces_of, root};
 use crate::migrations::says;
-use crate::rules::{Office, SOON, confirmation, groups_of, office_on};
+use crate::rules::{RulesFixture, SOON, confirmation, groups_of, office_on};
 
 /// Those that the dump has.
 const TABLES: [&str; 5] = ["organisation", "membership", "device_key", "revocation", "alert_rule"];
@@ -108,24 +108,24 @@ async fn rows(database: &Database) -> BTreeMap<&'static str, Vec<String>> {
     all
 }
 
-async fn add_rules(office: &Office, organisation: &str, prefix: &str, count: usize) {
+async fn add_rules(fixture: &RulesFixture, organisation: &str, prefix: &str, count: usize) {
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr) \
          select '{organisation}', '{prefix}' || n, 'up == ' || n from generate_series(1, {count}) as n"
     );
-    office.sql(&sql).await;
+    fixture.sql(&sql).await;
 }
 
-async fn in_mimir(office: &Office, organisation: &str) -> Vec<String> {
+async fn in_mimir(fixture: &RulesFixture, organisation: &str) -> Vec<String> {
     let mut alerts: Vec<String> =
-        office.groups(organisation).await.into_values().flatten().collect();
+        fixture.groups(organisation).await.into_values().flatten().collect();
     alerts.sort();
     alerts
 }
 
-async fn wait_in_mimir(office: &Office, organisation: &str, count: usize) {
+async fn wait_in_mimir(fixture: &RulesFixture, organisation: &str, count: usize) {
     wait_until(&format!("{organisation} has {count} rules"), SOON, async || {
-        in_mimir(office, organisation).await.len() == count
+        in_mimir(fixture, organisation).await.len() == count
     })
     .await;
 }
@@ -144,39 +144,40 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     cluster.database("roles").await.execute(roles).await;
     let living = project(&cluster, "living").await;
     operator.succeeds(&living, "mimir-tenant-proxy migrate");
-    let office = office_on(living.clone(), &mimir, &mimir, &[]).await;
-    let town = &office.town;
+    let fixture = office_on(living.clone(), &mimir, &mimir, &[]).await;
+    let identity = &fixture.identity;
     let (many, few, new) =
-        (town.organisation().await, town.organisation().await, fresh_organisation());
-    add_rules(&office, &many, "A", 10).await;
-    add_rules(&office, &few, "A", 2).await;
-    let (stays, leaves) = (town.member(&many, "owner").await, town.member(&few, "viewer").await);
-    let device = town.device(&many, &["metrics:read"]).await;
-    office.sql("insert into revocation (kind, value) values ('jti', 'x')").await;
-    wait_in_mimir(&office, &many, 10).await;
-    wait_in_mimir(&office, &few, 2).await;
+        (identity.organisation().await, identity.organisation().await, fresh_organisation());
+    add_rules(&fixture, &many, "A", 10).await;
+    add_rules(&fixture, &few, "A", 2).await;
+    let (stays, leaves) =
+        (identity.member(&many, "owner").await, identity.member(&few, "viewer").await);
+    let device = identity.device(&many, &["metrics:read"]).await;
+    fixture.sql("insert into revocation (kind, value) values ('jti', 'x')").await;
+    wait_in_mimir(&fixture, &many, 10).await;
+    wait_in_mimir(&fixture, &few, 2).await;
     assert_eq!(device.get(QUERY).await.status, 200);
 
     operator.succeeds(&living, &backup);
     let (rows_then, shape_then) = (rows(&living).await, operator.shape(&living));
     assert!(shape_then.contains("own_alert_rule_statuses"), "{shape_then}");
 
-    let comes = town.member(&many, "owner").await;
-    town.leave(&leaves, &few).await;
-    office
+    let comes = identity.member(&many, "owner").await;
+    identity.leave(&leaves, &few).await;
+    fixture
         .sql(&format!(
             "insert into organisation (id) values ('{new}'); delete from revocation; \
              update device_key set revoked_at = now(); delete from alert_rule where name = 'A1'; \
              update alert_rule set expr = 'up == 99' where name = 'A2'"
         ))
         .await;
-    add_rules(&office, &many, "New", 2).await;
-    add_rules(&office, &few, "New", 2).await;
-    add_rules(&office, &new, "New", 1).await;
+    add_rules(&fixture, &many, "New", 2).await;
+    add_rules(&fixture, &few, "New", 2).await;
+    add_rules(&fixture, &new, "New", 1).await;
     for (organisation, count) in [(&many, 11), (&few, 3), (&new, 1)] {
-        wait_in_mimir(&office, organisation, count).await;
+        wait_in_mimir(&fixture, organisation, count).await;
     }
-    assert_eq!(town.client(&comes).get(QUERY).await.status, 200);
+    assert_eq!(identity.client(&comes).get(QUERY).await.status, 200);
     let rows_changed = rows(&living).await;
 
     // What goes wrong changes nothing: a dump that is broken or not there, a row that is refused,
@@ -194,10 +195,10 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
         ),
         ("create table own (id text references organisation (id))", "drop table own"),
     ] {
-        office.sql(make).await;
+        fixture.sql(make).await;
         let (code, text) = operator.runs(&living, &restore);
         assert!(code != Some(0) && text.contains("ERROR"), "{code:?} {text}");
-        office.sql(unmake).await;
+        fixture.sql(unmake).await;
     }
     assert_eq!(rows(&living).await, rows_changed);
 
@@ -208,12 +209,12 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     wait_until("members are those of the backup", Duration::from_secs(5), async || {
         let mut statuses = Vec::new();
         for person in [&stays, &leaves, &comes] {
-            statuses.push(town.client(person).get(QUERY).await.status.as_u16());
+            statuses.push(identity.client(person).get(QUERY).await.status.as_u16());
         }
         statuses == [200, 200, 403] && device.get(QUERY).await.status == 200
     })
     .await;
-    the_rules_are_as_the_page_says(&office, &operator, [&many, &few, &new]).await;
+    the_rules_are_as_the_page_says(&fixture, &operator, [&many, &few, &new]).await;
 
     let empty = project(&cluster, "empty").await;
     let said = operator.succeeds(&empty, &restore);
@@ -247,27 +248,27 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
 /// A few rules go and nobody is asked; more are held, and all that is to come back with them; an
 /// organisation that is gone keeps its own for a while.
 async fn the_rules_are_as_the_page_says(
-    office: &Office,
+    fixture: &RulesFixture,
     operator: &Operator,
     [many, few, new]: [&str; 3],
 ) {
-    let living = &office.town.database;
-    wait_in_mimir(office, many, 10).await;
-    assert!(in_mimir(office, many).await.contains(&"A1".to_owned()));
+    let living = &fixture.identity.database;
+    wait_in_mimir(fixture, many, 10).await;
+    assert!(in_mimir(fixture, many).await.contains(&"A1".to_owned()));
     let (code, diff) = operator.runs(living, "mimir-tenant-proxy rules diff");
     assert!(code == Some(1) && diff.contains("# held until it is confirmed"), "{code:?} {diff}");
     let (code, said) = operator.runs(living, "mimir-tenant-proxy rules sync");
     assert!(code == Some(1) && said.contains("1 held"), "{code:?} {said}");
-    assert_eq!(in_mimir(office, few).await, ["A2", "New1", "New2"]);
-    assert_eq!(in_mimir(office, new).await, ["New1"]);
+    assert_eq!(in_mimir(fixture, few).await, ["A2", "New1", "New2"]);
+    assert_eq!(in_mimir(fixture, new).await, ["New1"]);
     let held = "mimir_tenant_proxy_rules_guards_held{scope=\"tenant\"}";
-    assert_eq!(office.town.proxy.metric(held).await.to_string(), "1");
+    assert_eq!(fixture.identity.proxy.metric(held).await.to_string(), "1");
     let path = format!("/admin/organisations/{few}/rules");
-    let service = office.town.service();
+    let service = fixture.identity.service();
     let guard = service.get(&path).await.json()["sync"]["guard"].clone();
     let confirm = format!("{path}/guard/confirm");
-    office.finished(service.post(&confirm, confirmation(&guard)).await).await;
-    wait_in_mimir(office, few, 2).await;
-    assert_eq!(in_mimir(office, few).await, ["A1", "A2"]);
+    fixture.finished(service.post(&confirm, confirmation(&guard)).await).await;
+    wait_in_mimir(fixture, few, 2).await;
+    assert_eq!(in_mimir(fixture, few).await, ["A1", "A2"]);
     operator.succeeds(living, "mimir-tenant-proxy rules diff");
 }

@@ -4,7 +4,7 @@ use harness::{Database, Issuer, ProxyOptions, Upstream};
 use serde_json::{Value, json};
 
 use super::{root, run_sql_of, supabase};
-use crate::answers::ok;
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const ALICE: &str = "11111111-2222-4333-8444-555555555555";

@@ -10,8 +10,8 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::dead_url;
-use crate::answers::{Body, full};
-use crate::scene::{Scene, scene};
+use crate::support::responses::{Body, full};
+use crate::support::single::{ProxyFixture, proxy_fixture};
 
 const PAGE: &str = include_str!("page.html");
 const PATH: &str = "/prometheus/api/v1/query";
@@ -118,8 +118,8 @@ async fn a_page_of_an_allowed_origin_reads_answers_and_refusals() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);
     let allowed = site.allowed();
     let on = [("cors.allowed_origins", allowed.as_str())];
-    let (Scene { issuer, proxy }, dead) =
-        (scene(&mimir.url(), &on).await, scene(&dead_url(), &on).await);
+    let (ProxyFixture { issuer, proxy }, dead) =
+        (proxy_fixture(&mimir.url(), &on).await, proxy_fixture(&dead_url(), &on).await);
     let (token, expired) = (issuer.user_of(ORG_A), issuer.token().expires_in(-600).sign());
     let revocation = "/admin/revocations/00000000-0000-4000-8000-000000000000";
     let good = with_token(&proxy, QUERY, &token, ORG_A);
@@ -166,8 +166,8 @@ async fn a_page_of_an_allowed_origin_reads_answers_and_refusals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_cannot_send_what_was_not_agreed_on() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);
-    let Scene { issuer, proxy } =
-        scene(&mimir.url(), &[("cors.allowed_origins", &site.allowed())]).await;
+    let ProxyFixture { issuer, proxy } =
+        proxy_fixture(&mimir.url(), &[("cors.allowed_origins", &site.allowed())]).await;
     let good = with_token(&proxy, QUERY, &issuer.user_of(ORG_A), ORG_A);
     let mut header = good.clone();
     header["init"]["headers"]["x-mimir-anything"] = json!("1");
@@ -182,8 +182,8 @@ async fn a_page_cannot_send_what_was_not_agreed_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_origin_reads_nothing() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);
-    let Scene { issuer, proxy } =
-        scene(&mimir.url(), &[("cors.allowed_origins", &site.allowed())]).await;
+    let ProxyFixture { issuer, proxy } =
+        proxy_fixture(&mimir.url(), &[("cors.allowed_origins", &site.allowed())]).await;
     let token = issuer.user_of(ORG_A);
     let url = |target: &str| json!({"url": format!("{}{target}", proxy.url()), "init": {}});
     for (round, host) in ["127.0.0.1", "a.b.project.pages.test"].into_iter().enumerate() {
@@ -217,7 +217,7 @@ async fn a_browser_asks_once_for_all_requests_to_an_address() {
     let allowed = site.allowed();
     for (max_age, requests, preflights) in [("\"2h\"", 5, 1), ("\"0s\"", 3, 3)] {
         let settings = [("cors.allowed_origins", allowed.as_str()), ("cors.max_age", max_age)];
-        let Scene { issuer, proxy } = scene(&mimir.url(), &settings).await;
+        let ProxyFixture { issuer, proxy } = proxy_fixture(&mimir.url(), &settings).await;
         let request = with_token(&proxy, QUERY, &issuer.user_of(ORG_A), ORG_A);
         let mut plan = vec![request; requests];
         if preflights == 1 {

@@ -4,7 +4,7 @@ use harness::Client;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::office;
+use super::fixture;
 
 const SECRET: &str = "a webhook secret that is long enough";
 
@@ -15,13 +15,14 @@ fn path(org: &str, rest: &str) -> String {
 // Its own admin sees an organisation's rules, states and reasons; a viewer and another's admin do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_live() {
-    let office = office(&[]).await;
-    let (org, other) = (office.town.organisation().await, office.town.organisation().await);
-    let good = office.rule(&org, "Good", "up == 0").await;
-    let bad = office.rule(&org, "Bad", "sum((").await;
-    office.wait_state(&good, "live").await;
-    office.wait_state(&bad, "invalid").await;
-    let admin = office.town.client(&office.town.member(&org, "admin").await);
+    let fixture = rules_fixture(&[]).await;
+    let (org, other) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let good = fixture.rule(&org, "Good", "up == 0").await;
+    let bad = fixture.rule(&org, "Bad", "sum((").await;
+    fixture.wait_state(&good, "live").await;
+    fixture.wait_state(&bad, "invalid").await;
+    let admin = fixture.identity.client(&fixture.identity.member(&org, "admin").await);
     let list = admin.get(&path(&org, "")).await.json();
     let rules = list["rules"].as_array().unwrap();
     assert_eq!(
@@ -36,9 +37,9 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
         (Some(1), Some(1))
     );
     for (who, org) in [
-        (office.town.client(&office.town.member(&org, "viewer").await), &org),
+        (fixture.identity.client(&fixture.identity.member(&org, "viewer").await), &org),
         (admin.clone(), &other),
-        (office.town.device(&org, &["rules:read"]).await, &org),
+        (fixture.identity.device(&org, &["rules:read"]).await, &org),
     ] {
         for (method, rest) in [(Method::GET, ""), (Method::GET, "/diff"), (Method::POST, "/sync")] {
             let answer = who.send(method, &path(org, rest), Vec::new()).await;
@@ -51,7 +52,7 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
     {
         assert_eq!(admin.send(method, path, Vec::new()).await.status, 403);
     }
-    let status = office.rule_status().await;
+    let status = fixture.rule_status().await;
     assert_eq!(status["leader"]["is_leading"], true, "{status}");
     assert_eq!(status["complete"], true);
     assert!(status["reconciled_at"].is_string(), "{status}");
@@ -60,13 +61,13 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
 // A dry run and a diff say what would change, and change nothing; then a sync does exactly that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_a_sync_then_does() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
     // The first look at everything is over, and with the triggers off nobody hears of this.
-    office.sync_all().await;
-    office
+    fixture.sync_all().await;
+    fixture
         .sql(&format!(
             "set session_replication_role = replica; \
              update alert_rule set expr = 'up == 7' where id = '{id}'; \
@@ -74,8 +75,8 @@ async fn a_dry_run_says_what_a_sync_then_does() {
              ('{org}', 'New', 'vector(1)', 'other'), ('{org}', 'Broken', 'sum((', 'other')"
         ))
         .await;
-    let before = office.writes().await;
-    let service = office.town.service();
+    let before = fixture.writes().await;
+    let service = fixture.identity.service();
     let diff = service.get(&path(&org, "/diff")).await.json();
     let dry = service.post(&path(&org, "/sync?dry_run=true"), "").await.json();
     assert_eq!(diff, dry);
@@ -99,12 +100,12 @@ async fn a_dry_run_says_what_a_sync_then_does() {
     let all = service.post("/admin/rules/sync?dry_run=true", "").await.json();
     assert_eq!(all["organisations"][0]["organisation"], org, "{all}");
     assert_eq!(all["complete"], true);
-    assert_eq!(office.writes().await, before);
+    assert_eq!(fixture.writes().await, before);
     assert_eq!(service.post(&path(&org, "/sync?dry_run=maybe"), "").await.status, 400);
     assert_eq!(service.post(&path(&org, "/sync?dryrun=true"), "").await.status, 400);
-    assert_eq!(office.writes().await, before, "a word that is neither is no permission");
+    assert_eq!(fixture.writes().await, before, "a word that is neither is no permission");
 
-    let done = office.sync(&org).await;
+    let done = fixture.sync(&org).await;
     assert_eq!(done["outcome"]["rules"]["live"], 2, "{done}");
     assert_eq!(done["outcome"]["rules"]["invalid"], 1, "{done}");
     let poll = service.get(done["poll"].as_str().unwrap()).await.json();
@@ -115,7 +116,7 @@ async fn a_dry_run_says_what_a_sync_then_does() {
         assert_eq!(answer.status, 404, "{method} {to}: {answer:?}");
     }
     // Another organisation's sync is not to be followed.
-    let other = office.town.organisation().await;
+    let other = fixture.identity.organisation().await;
     let foreign = done["poll"].as_str().unwrap().replace(&org, &other);
     assert_eq!(service.get(&foreign).await.status, 404);
 }
@@ -130,21 +131,21 @@ fn hook(kind: &str, record: Value, old: Value) -> String {
 async fn a_webhook_is_a_hint_for_whom_to_look_at() {
     let settings =
         [("rules.webhook_secret", &*format!("{SECRET:?}")), ("rules.reconcile_interval", "\"1h\"")];
-    let office = office(&settings).await;
-    let org = office.town.organisation().await;
-    office.sync_all().await;
-    office.sql("alter table alert_rule disable trigger user").await;
-    let base = office.town.proxy.client();
+    let fixture = rules_fixture(&settings).await;
+    let org = fixture.identity.organisation().await;
+    fixture.sync_all().await;
+    fixture.sql("alter table alert_rule disable trigger user").await;
+    let base = fixture.identity.proxy.client();
     let hooks = base.clone().bearer(SECRET);
     let to = "/admin/webhooks/alert-rule";
     let row = json!({"id": "x", "organisation_id": org, "expr": "never believed"});
 
-    let id = office.rule(&org, "Up", "up == 0").await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
     for wrong in [
         base.clone(),
         base.clone().bearer("another secret that is long enough"),
-        base.clone().bearer(&office.town.member(&org, "owner").await.token),
-        office.town.service(),
+        base.clone().bearer(&fixture.identity.member(&org, "owner").await.token),
+        fixture.identity.service(),
         base.clone().header("x-webhook-secret", "wrong"),
     ] {
         let answer = wrong.post(to, hook("INSERT", row.clone(), Value::Null)).await;
@@ -154,31 +155,31 @@ async fn a_webhook_is_a_hint_for_whom_to_look_at() {
     for path in ["/admin/whoami", "/admin/rules/status", "/prometheus/api/v1/rules"] {
         assert_eq!(hooks.get(path).await.status, 401, "{path}");
     }
-    assert!(office.groups(&org).await.is_empty());
+    assert!(fixture.groups(&org).await.is_empty());
 
     let answer = hooks.post(to, hook("INSERT", row.clone(), Value::Null)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    office.wait_groups(&org, &[("default", &["Up"])]).await;
-    office.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
+    fixture.wait_groups(&org, &[("default", &["Up"])]).await;
+    fixture.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
     let own_header = base.header("x-webhook-secret", SECRET);
     own_header.post(to, hook("UPDATE", row.clone(), row.clone())).await;
-    office.wait_groups(&org, &[("default", &["Down"])]).await;
+    fixture.wait_groups(&org, &[("default", &["Down"])]).await;
     // A tombstone is what tells a deletion from a loss; without triggers it has to be written.
-    office.sql(&format!("delete from alert_rule where id = '{id}'; insert into alert_rule_tombstone (rule_id, organisation_id) values ('{id}', '{org}')")).await;
+    fixture.sql(&format!("delete from alert_rule where id = '{id}'; insert into alert_rule_tombstone (rule_id, organisation_id) values ('{id}', '{org}')")).await;
     hooks.post(to, hook("DELETE", Value::Null, row)).await;
-    office.wait_groups(&org, &[]).await;
+    fixture.wait_groups(&org, &[]).await;
     // One that names no organisation is about all of them; one that is not JSON is told so.
-    office.rule(&org, "Again", "up == 0").await;
+    fixture.rule(&org, "Again", "up == 0").await;
     assert_eq!(hooks.post(to, "{}").await.status, 202);
-    office.wait_groups(&org, &[("default", &["Again"])]).await;
+    fixture.wait_groups(&org, &[("default", &["Again"])]).await;
     assert_eq!(hooks.post(to, "not json").await.status, 400);
     assert_eq!(hooks.post(to, "[]").await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_secret_there_are_no_webhooks() {
-    let office = office(&[]).await;
-    for client in [office.town.proxy.client().bearer(""), office.town.proxy.client()] {
+    let fixture = rules_fixture(&[]).await;
+    for client in [fixture.identity.proxy.client().bearer(""), fixture.identity.proxy.client()] {
         let answer = client.post("/admin/webhooks/alert-rule", "{}").await;
         assert_eq!(answer.status, 401, "{answer:?}");
     }
@@ -186,13 +187,13 @@ async fn without_a_secret_there_are_no_webhooks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    let service = office.town.service();
-    let member = office.town.client(&office.town.member(&org, "viewer").await);
-    office.town.device_key(&org, json!({"name": "hub"})).await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    let service = fixture.identity.service();
+    let member = fixture.identity.client(&fixture.identity.member(&org, "viewer").await);
+    fixture.identity.device_key(&org, json!({"name": "hub"})).await;
     let revocation = json!({"kind": "jti", "value": org});
     let revoked = service.post("/admin/revocations", revocation.to_string()).await;
     assert_eq!(revoked.status, 201, "{revoked:?}");
@@ -275,11 +276,11 @@ fn fields(description: &Value, schema: &Value) -> Vec<String> {
 // An alert on a metric that nobody exposes never fires.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_documents_name_metrics_that_exist() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    let exposed = Client::new(&office.town.proxy.internal_url()).get("/metrics").await.text;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    let exposed = Client::new(&fixture.identity.proxy.internal_url()).get("/metrics").await.text;
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let alerts = root.join("config/monitoring/alerts.yaml");
     let checked = std::process::Command::new("promtool")
@@ -308,17 +309,17 @@ async fn alerts_and_documents_name_metrics_that_exist() {
 // A rule that Mimir refuses for more than its expression is no difference that a sync would end.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mimir_refused_is_no_difference() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    office.rule(&org, "Good", "up == 0").await;
-    let id = office.rule_with(&org, "Bad", "up", "annotations = '{\"a\": \"{{ 0xzz }}\"}'").await;
-    office.wait_state(&id, "invalid").await;
-    let service = office.town.service();
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    fixture.rule(&org, "Good", "up == 0").await;
+    let id = fixture.rule_with(&org, "Bad", "up", "annotations = '{\"a\": \"{{ 0xzz }}\"}'").await;
+    fixture.wait_state(&id, "invalid").await;
+    let service = fixture.identity.service();
     let diff = service.get(&path(&org, "/diff")).await.json();
     assert_eq!(diff["in_sync"], true, "{diff}");
     assert!(diff["not_live"][0]["reason"].as_str().unwrap().contains("template"), "{diff}");
     // Written anew it is one, until that has been seen.
-    office
+    fixture
         .sql(&format!(
             "set session_replication_role = replica; \
              update alert_rule set annotations = '{{}}' where id = '{id}'"

@@ -1,14 +1,14 @@
 //! One row cannot take the shared Mimir down: what a rule may cost is bounded before Mimir sees it.
 
-use super::office;
+use super::fixture;
 
 // Seen: 768 bytes that double a text 25 times took Mimir from 111 to 894 MB, and a template that calls
 // itself burned its cores after the row was gone. Each is told to its author; the others go live.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let doubled = "{{ $x := $labels.a }}".to_owned()
         + &"{{ $x = printf \"%s%s\" $x $x }}".repeat(25)
         + "{{ $x }}";
@@ -100,16 +100,16 @@ async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
             "could produce more than 65536 bytes",
         ),
     ] {
-        refused.push((office.rule_with(&org, name, &expr, &more).await, reason));
+        refused.push((fixture.rule_with(&org, name, &expr, &more).await, reason));
     }
     let ordinary = "{{ with query \"up\" }}{{ . | first | value | humanize }}{{ end }} {{ $labels.instance }} \
          {{ range query \"topk(5, up)\" }}{{ .Labels.instance }} {{ end }}";
-    let good = office.rule_with(&org, "Good", "up == 0", &annotations(ordinary)).await;
-    office.wait_state(&good, "live").await;
+    let good = fixture.rule_with(&org, "Good", "up == 0", &annotations(ordinary)).await;
+    fixture.wait_state(&good, "live").await;
     for (id, reason) in &refused {
-        office.wait_state(id, "invalid").await;
-        let (_, said) = office.status(id).await;
+        fixture.wait_state(id, "invalid").await;
+        let (_, said) = fixture.status(id).await;
         assert!(said.contains(reason), "{said:?} instead of {reason:?}");
     }
-    office.wait_groups(&org, &[("default", &["Good"])]).await;
+    fixture.wait_groups(&org, &[("default", &["Good"])]).await;
 }

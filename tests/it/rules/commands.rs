@@ -5,13 +5,13 @@ use std::process::Output;
 use harness::{Client, Mimir, part, wait_until};
 use serde_json::Value;
 
-use super::{Office, SOON, office, write_group};
-use crate::town::command_with;
+use super::{RulesFixture, SOON, fixture, write_group};
+use crate::support::identity::command_with;
 
-fn run(office: &Office, args: &[&str]) -> (i32, String, String) {
-    let url = office.mimir.clone();
+fn run(fixture: &RulesFixture, args: &[&str]) -> (i32, String, String) {
+    let url = fixture.mimir.clone();
     let env = [("MTP__UPSTREAM__URLS", url.as_str())];
-    let Output { status, stdout, stderr } = command_with(&office.town.database, &env, args);
+    let Output { status, stdout, stderr } = command_with(&fixture.identity.database, &env, args);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -19,9 +19,9 @@ fn run(office: &Office, args: &[&str]) -> (i32, String, String) {
 // mimirtool is what operators have: it reads what was written, and `rules diff` agrees with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn mimirtool_reads_back_what_was_written() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture
         .rule_with(
             &org,
             "Hot: \"very\"",
@@ -29,11 +29,11 @@ async fn mimirtool_reads_back_what_was_written() {
             "annotations = '{\"s\": \"é # {{ $value }}\"}'",
         )
         .await;
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
     let print = || {
         let output = std::process::Command::new(part("mimirtool"))
             .args(["rules", "get", "alert_rule", "default", "--disable-color"])
-            .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
+            .args([&format!("--address={}", fixture.mimir), &format!("--id={org}")])
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -45,18 +45,18 @@ async fn mimirtool_reads_back_what_was_written() {
     let printed = print();
     assert_eq!(printed["alert"], "Hot: \"very\"");
     assert_eq!(printed["annotations"]["s"], "é # {{ $value }}");
-    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
+    let (code, diff, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!((code, diff.trim()), (0, ""), "{note}");
     // What somebody does with mimirtool shows in the diff, and is gone after a sync.
     let delete = std::process::Command::new(part("mimirtool"))
         .args(["rules", "delete", "alert_rule", "default"])
-        .args([&format!("--address={}", office.mimir), &format!("--id={org}")])
+        .args([&format!("--address={}", fixture.mimir), &format!("--id={org}")])
         .status()
         .unwrap();
     assert!(delete.success());
-    let (code, diff, _) = run(&office, &["rules", "diff", "--organisation", &org]);
+    let (code, diff, _) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert!(code == 1 && diff.contains("+- alert: \"Hot: \\\"very\\\"\""), "{code} {diff}");
-    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    let (code, said, note) = run(&fixture, &["rules", "sync", "--organisation", &org]);
     assert_eq!(code, 0, "{said} {note}");
     assert_eq!(print()["alert"], "Hot: \"very\"");
 }
@@ -64,24 +64,25 @@ async fn mimirtool_reads_back_what_was_written() {
 // For pipelines: exit codes say it all. Without a running proxy a sync is done by the command itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_exit_codes_are_for_pipelines() {
-    let mut office = office(&[]).await;
-    let org = office.town.organisation().await;
-    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
-    office.town.proxy.process.signal("TERM");
-    wait_until("the proxy has ended", SOON, async || !office.town.proxy.process.is_running()).await;
-    office.rule(&org, "Good", "up == 0").await;
-    let (code, diff, note) = run(&office, &["rules", "diff"]);
+    let mut fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    write_group(&fixture.ruler(&org), "theirs", "theirs", "Theirs").await;
+    fixture.identity.proxy.process.signal("TERM");
+    wait_until("the proxy has ended", SOON, async || !fixture.identity.proxy.process.is_running())
+        .await;
+    fixture.rule(&org, "Good", "up == 0").await;
+    let (code, diff, note) = run(&fixture, &["rules", "diff"]);
     assert!(
         code == 1 && diff.contains("Good") && note.contains("1 of them not in sync"),
         "{code} {diff} {note}"
     );
-    let (code, said, note) = run(&office, &["rules", "sync"]);
+    let (code, said, note) = run(&fixture, &["rules", "sync"]);
     assert!(code == 0 && said.contains("1 changed"), "{code} {said} {note}");
-    assert_eq!(office.groups(&org).await["default"], ["Good"]);
-    assert_eq!(run(&office, &["rules", "diff"]).0, 0);
-    assert_eq!(run(&office, &["rules", "check", "--database"]).0, 0);
-    office.rule(&org, "Bad", "sum((").await;
-    let (code, said, _) = run(&office, &["rules", "check", "--database", "--json"]);
+    assert_eq!(fixture.groups(&org).await["default"], ["Good"]);
+    assert_eq!(run(&fixture, &["rules", "diff"]).0, 0);
+    assert_eq!(run(&fixture, &["rules", "check", "--database"]).0, 0);
+    fixture.rule(&org, "Bad", "sum((").await;
+    let (code, said, _) = run(&fixture, &["rules", "check", "--database", "--json"]);
     assert!(code == 1 && said.contains("\"invalid\":1"), "{code} {said}");
     // Files, with Mimir and without.
     let directory = tempfile::tempdir().unwrap();
@@ -94,7 +95,7 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     )
     .unwrap();
     let file = file.to_str().unwrap();
-    let (code, said, note) = run(&office, &["rules", "check", file]);
+    let (code, said, note) = run(&fixture, &["rules", "check", file]);
     assert!(
         code == 1 && said.contains("rule 2 (B)") && said.contains("for_duration"),
         "{code} {said}"
@@ -113,7 +114,7 @@ async fn the_commands_exit_codes_are_for_pipelines() {
         &["rules", "diff", "--organisation", "nosuch"],
         &["rules", "sync", "--organisation", "nosuch"],
     ] {
-        let (code, said, note) = run(&office, arguments);
+        let (code, said, note) = run(&fixture, arguments);
         assert!(code == 64 && note.contains("nosuch"), "{arguments:?}: {code} {said} {note}");
     }
     let nowhere = std::process::Command::new(harness::Proxy::binary())
@@ -122,48 +123,48 @@ async fn the_commands_exit_codes_are_for_pipelines() {
         .output()
         .unwrap();
     assert_eq!(nowhere.status.code(), Some(64), "{nowhere:?}");
-    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    let (code, said, note) = run(&fixture, &["rules", "sync", "--organisation", &org]);
     assert!(code == 1 && said.contains("1 invalid"), "{code} {said} {note}");
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
     // However few they are: what nobody has judged is not good.
     let one = directory.path().join("one.yaml");
     std::fs::write(&one, "- {organisation_id: acme, name: A, expr: 'up == 0'}\n").unwrap();
     let unjudged =
-        command_with(&office.town.database, &away, &["rules", "check", one.to_str().unwrap()]);
+        command_with(&fixture.identity.database, &away, &["rules", "check", one.to_str().unwrap()]);
     assert_eq!(unjudged.status.code(), Some(69), "{unjudged:?}");
     assert_eq!(
-        command_with(&office.town.database, &away, &["rules", "diff"]).status.code(),
+        command_with(&fixture.identity.database, &away, &["rules", "diff"]).status.code(),
         Some(69)
     );
     let _ = Mimir::shared().await;
-    let _: Client = office.ruler(&org);
+    let _: Client = fixture.ruler(&org);
 }
 
 // An organisation that no tenant can be named after is told so and is in nobody's way.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
     let settings = [("rules.organisation_grace", "\"0s\"")];
-    let office = office(&settings).await;
-    office.sql("insert into organisation (id) values ('__mimir_cluster')").await;
-    let id = office.rule("__mimir_cluster", "Up", "up == 0").await;
-    let org = office.town.organisation().await;
-    let good = office.rule(&org, "Good", "up == 0").await;
-    office.wait_state(&good, "live").await;
-    office.wait_state(&id, "error").await;
-    let (code, said, note) = run(&office, &["rules", "diff"]);
+    let fixture = rules_fixture(&settings).await;
+    fixture.sql("insert into organisation (id) values ('__mimir_cluster')").await;
+    let id = fixture.rule("__mimir_cluster", "Up", "up == 0").await;
+    let org = fixture.identity.organisation().await;
+    let good = fixture.rule(&org, "Good", "up == 0").await;
+    fixture.wait_state(&good, "live").await;
+    fixture.wait_state(&id, "error").await;
+    let (code, said, note) = run(&fixture, &["rules", "diff"]);
     assert!(code == 0 && note.contains("__mimir_cluster"), "{code} {said} {note}");
-    let (code, said, note) = run(&office, &["rules", "check", "--database"]);
+    let (code, said, note) = run(&fixture, &["rules", "check", "--database"]);
     assert!(code == 1 && note.contains("2 rules, 1 invalid"), "{code} {said} {note}");
     let failing = "mimir_tenant_proxy_rules_tenants_failing";
-    office.sync_all().await;
-    assert_eq!(office.town.proxy.metric(failing).await, 1.0);
-    office.sql("delete from organisation where id = '__mimir_cluster'").await;
-    office.sync_all().await;
-    office.sync_all().await;
+    fixture.sync_all().await;
+    assert_eq!(fixture.identity.proxy.metric(failing).await, 1.0);
+    fixture.sql("delete from organisation where id = '__mimir_cluster'").await;
+    fixture.sync_all().await;
+    fixture.sync_all().await;
     wait_until("nothing is left of it", SOON, async || {
         let left = "select count(*) from alert_rule_sync where organisation_id = '__mimir_cluster'";
-        office.town.database.query(left).await[0][0].as_deref() == Some("0")
-            && office.town.proxy.metric(failing).await == 0.0
+        fixture.identity.database.query(left).await[0][0].as_deref() == Some("0")
+            && fixture.identity.proxy.metric(failing).await == 0.0
     })
     .await;
 }
@@ -172,45 +173,45 @@ async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
 // that is none, or is not any more, says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
     for n in 1..=6 {
-        office.rule(&org, &format!("A{n}"), "up == 0").await;
+        fixture.rule(&org, &format!("A{n}"), "up == 0").await;
     }
-    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&6))
+    wait_until("all are live", SOON, async || fixture.states(&org).await.get("live") == Some(&6))
         .await;
-    office.sync_all().await;
-    assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
+    fixture.sync_all().await;
+    assert_eq!(run(&fixture, &["rules", "guard", "list"]).0, 0);
     let lose = async |names: &str| {
         let lost = format!(
             "set session_replication_role = replica; delete from alert_rule where name in ({names})"
         );
-        office.sql(&lost).await;
+        fixture.sql(&lost).await;
     };
     lose("'A1', 'A2'").await;
     // Nobody has looked yet: what the guard would say can be read all the same.
-    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
+    let (code, diff, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!(code, 1, "{diff} {note}");
-    let (code, said, note) = run(&office, &["rules", "sync", "--organisation", &org]);
+    let (code, said, note) = run(&fixture, &["rules", "sync", "--organisation", &org]);
     assert!(code == 1 && note.contains("rules guard confirm "), "{said} {note}");
-    let (code, list, note) = run(&office, &["rules", "guard", "list"]);
+    let (code, list, note) = run(&fixture, &["rules", "guard", "list"]);
     assert!(code == 1 && note.contains("1 deletion is held"), "{list} {note}");
     let id = list.split_whitespace().next().unwrap().to_owned();
     assert!(diff.contains(&id), "{diff}");
     assert!(list.contains("A1 (default)") && list.contains("A2 (default)"), "{list}");
     let (code, json, _) =
-        run(&office, &["rules", "guard", "list", "--organisation", &org, "--json"]);
+        run(&fixture, &["rules", "guard", "list", "--organisation", &org, "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert!(code == 1 && json["guards"][0]["id"] == *id, "{json}");
     assert_eq!(json["guards"][0]["vanishing"][0]["rules"].as_array().unwrap().len(), 2, "{json}");
     lose("'A3'").await;
-    run(&office, &["rules", "sync", "--organisation", &org]);
-    let (code, said, note) = run(&office, &["rules", "guard", "confirm", &id]);
+    run(&fixture, &["rules", "sync", "--organisation", &org]);
+    let (code, said, note) = run(&fixture, &["rules", "guard", "confirm", &id]);
     assert!(
         code == 1 && note.contains("has grown: 1 more rule would be deleted (A3)"),
         "{said} {note}"
     );
-    let now = run(&office, &["rules", "guard", "list"]).1;
+    let now = run(&fixture, &["rules", "guard", "list"]).1;
     let now = now.split_whitespace().next().unwrap();
     assert!(now != id && note.contains(now), "{now} {note}");
     for (arguments, wrong) in [
@@ -218,17 +219,17 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
         (&["rules", "guard", "confirm", now, "--organisation", "nosuch"], now),
         (&["rules", "guard", "list", "--organisation", "nosuch"], "nosuch"),
     ] {
-        let (code, said, note) = run(&office, arguments);
+        let (code, said, note) = run(&fixture, arguments);
         assert!(code == 64 && note.contains(wrong), "{arguments:?}: {code} {said} {note}");
     }
-    let (code, said, note) = run(&office, &["rules", "guard", "confirm", now]);
+    let (code, said, note) = run(&fixture, &["rules", "guard", "confirm", now]);
     assert_eq!(code, 0, "{said} {note}");
-    assert_eq!(office.groups(&org).await["default"], ["A4", "A5", "A6"]);
-    assert_eq!(run(&office, &["rules", "guard", "list"]).0, 0);
-    let (code, _, note) = run(&office, &["rules", "guard", "confirm", now]);
+    assert_eq!(fixture.groups(&org).await["default"], ["A4", "A5", "A6"]);
+    assert_eq!(run(&fixture, &["rules", "guard", "list"]).0, 0);
+    let (code, _, note) = run(&fixture, &["rules", "guard", "confirm", now]);
     assert!(code == 1 && note.contains("is no longer held"), "{code} {note}");
     let away = [("MTP__DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")];
-    let unread = command_with(&office.town.database, &away, &["rules", "guard", "list"]);
+    let unread = command_with(&fixture.identity.database, &away, &["rules", "guard", "list"]);
     assert_eq!(unread.status.code(), Some(69), "{unread:?}");
 }
 
@@ -236,30 +237,30 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
 // was carried out ended with 1, as one that has grown, since another rule was invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_only_diff_has_shown_is_confirmed_with_its_organisation() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
     for n in 1..=6 {
-        office.rule(&org, &format!("A{n}"), "up == 0").await;
+        fixture.rule(&org, &format!("A{n}"), "up == 0").await;
     }
-    office.rule(&org, "Broken", "up ==").await;
+    fixture.rule(&org, "Broken", "up ==").await;
     wait_until("all are judged", SOON, async || {
-        let states = office.states(&org).await;
+        let states = fixture.states(&org).await;
         states.get("live") == Some(&6) && states.get("invalid") == Some(&1)
     })
     .await;
     let lost =
         "set session_replication_role = replica; delete from alert_rule where name in ('A1', 'A2')";
-    office.sql(lost).await;
-    let (code, diff, note) = run(&office, &["rules", "diff", "--organisation", &org]);
+    fixture.sql(lost).await;
+    let (code, diff, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!(code, 1, "{diff} {note}");
     let command = diff.lines().find_map(|line| line.split_once("rules guard confirm ")).unwrap().1;
     let (id, rest) = command.split_once(' ').unwrap();
     assert_eq!(rest, format!("--organisation {org}"), "{diff}");
-    let (code, _, note) = run(&office, &["rules", "guard", "confirm", id]);
+    let (code, _, note) = run(&fixture, &["rules", "guard", "confirm", id]);
     assert!(code == 64 && note.contains("needs --organisation"), "{code} {note}");
     let with = ["rules", "guard", "confirm", id, "--organisation", &org];
-    let (code, said, note) = run(&office, &with);
+    let (code, said, note) = run(&fixture, &with);
     assert_eq!(code, 0, "{said} {note}");
     assert!(said.contains("1 invalid"), "{said}");
-    assert_eq!(office.groups(&org).await["default"], ["A3", "A4", "A5", "A6"]);
+    assert_eq!(fixture.groups(&org).await["default"], ["A3", "A4", "A5", "A6"]);
 }

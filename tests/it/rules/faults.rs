@@ -6,20 +6,20 @@ use std::time::Duration;
 use harness::{ChaosProxy, Mimir, Postgres, wait_until};
 
 use super::relay::{Fault, Relay};
-use super::{Office, SOON, office_on, write_group};
+use super::{RulesFixture, SOON, office_on, write_group};
 
-async fn disturbed(settings: &[(&str, &str)]) -> (Office, Relay) {
+async fn disturbed(settings: &[(&str, &str)]) -> (RulesFixture, Relay) {
     let mimir = Mimir::shared().await.url();
     let relay = Relay::start(&mimir).await;
     let database = Postgres::shared().await.database("rules").await;
-    let office = office_on(database, &mimir, &relay.url(), settings).await;
-    (office, relay)
+    let fixture = office_on(database, &mimir, &relay.url(), settings).await;
+    (fixture, relay)
 }
 
 // 5xx and 429 are tried again, with growing pauses; the author reads that it is not their fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mimir_cannot_take_now_is_tried_again() {
-    let (office, relay) = disturbed(&[]).await;
+    let (fixture, relay) = disturbed(&[]).await;
     for fault in [
         Fault::Status(500, None),
         Fault::Status(503, Some(1)),
@@ -27,18 +27,18 @@ async fn what_mimir_cannot_take_now_is_tried_again() {
         Fault::Writes(500),
         Fault::Slow(Duration::from_millis(300)),
     ] {
-        let org = office.town.organisation().await;
+        let org = fixture.identity.organisation().await;
         relay.set(fault.clone());
-        let id = office.rule(&org, "Up", "up == 0").await;
+        let id = fixture.rule(&org, "Up", "up == 0").await;
         if !matches!(fault, Fault::Slow(_)) {
-            office.wait_state(&id, "error").await;
-            let (_, reason) = office.status(&id).await;
+            fixture.wait_state(&id, "error").await;
+            let (_, reason) = fixture.status(&id).await;
             assert!(reason.contains("retried automatically"), "{fault:?}: {reason}");
-            assert!(office.groups(&org).await.is_empty(), "{fault:?}");
+            assert!(fixture.groups(&org).await.is_empty(), "{fault:?}");
             relay.set(Fault::None);
         }
-        office.wait_state(&id, "live").await;
-        office.wait_groups(&org, &[("default", &["Up"])]).await;
+        fixture.wait_state(&id, "live").await;
+        fixture.wait_groups(&org, &[("default", &["Up"])]).await;
         relay.set(Fault::None);
     }
 }
@@ -46,95 +46,103 @@ async fn what_mimir_cannot_take_now_is_tried_again() {
 // Retry-After is obeyed: a Mimir that asks to be left alone is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mimir_that_asks_for_a_pause_gets_it() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
-    office.sync_all().await;
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
+    fixture.sync_all().await;
     relay.set(Fault::Status(429, Some(4)));
     let began = std::time::Instant::now();
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "error").await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "error").await;
     relay.set(Fault::None);
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 // One tenant's trouble is nobody else's (observatorium's syncer stops all at the first error).
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_do_not_wait_for_one_another() {
-    let (office, relay) = disturbed(&[("rules.concurrency", "2")]).await;
-    let ill = office.town.organisation().await;
+    let (fixture, relay) = disturbed(&[("rules.concurrency", "2")]).await;
+    let ill = fixture.identity.organisation().await;
     relay.set(Fault::Tenant(ill.clone(), 500));
-    let stuck = office.rule(&ill, "Up", "up == 0").await;
+    let stuck = fixture.rule(&ill, "Up", "up == 0").await;
     for _ in 0..5 {
-        let org = office.town.organisation().await;
-        let id = office.rule(&org, "Up", "up == 0").await;
-        office.wait_state(&id, "live").await;
+        let org = fixture.identity.organisation().await;
+        let id = fixture.rule(&org, "Up", "up == 0").await;
+        fixture.wait_state(&id, "live").await;
     }
-    office.wait_state(&stuck, "error").await;
-    let status = office.rule_status().await;
+    fixture.wait_state(&stuck, "error").await;
+    let status = fixture.rule_status().await;
     let first = &status["organisations"][0];
     assert_eq!(first["organisation"], ill, "what is wrong comes first: {status}");
     assert!(first["problem"].as_str().unwrap().contains("500"), "{first}");
-    assert_eq!(office.town.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await, 1.0);
+    assert_eq!(
+        fixture.identity.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await,
+        1.0
+    );
     relay.set(Fault::None);
-    office.wait_state(&stuck, "live").await;
-    assert_eq!(office.town.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await, 0.0);
+    fixture.wait_state(&stuck, "live").await;
+    assert_eq!(
+        fixture.identity.proxy.metric("mimir_tenant_proxy_rules_tenants_failing").await,
+        0.0
+    );
 }
 
 // A 400 that names no rule is not the author's fault; a listing that is cut off is no empty one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
-    let ids = [office.rule(&org, "A", "up == 0").await, office.rule(&org, "B", "up == 1").await];
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let ids = [fixture.rule(&org, "A", "up == 0").await, fixture.rule(&org, "B", "up == 1").await];
     for id in &ids {
-        office.wait_state(id, "live").await;
+        fixture.wait_state(id, "live").await;
     }
     relay.set(Fault::Writes(400));
-    office.sql(&format!("update alert_rule set expr = 'up == 2' where id = '{}'", ids[0])).await;
-    office.wait_state(&ids[0], "error").await;
-    assert_eq!(office.groups(&org).await["default"].len(), 2);
+    fixture.sql(&format!("update alert_rule set expr = 'up == 2' where id = '{}'", ids[0])).await;
+    fixture.wait_state(&ids[0], "error").await;
+    assert_eq!(fixture.groups(&org).await["default"].len(), 2);
     relay.set(Fault::HalfListing);
-    office.sql(&format!("update alert_rule set expr = 'up == 3' where id = '{}'", ids[0])).await;
-    office.sync(&org).await;
-    assert_eq!(office.status(&ids[0]).await.0, "error");
+    fixture.sql(&format!("update alert_rule set expr = 'up == 3' where id = '{}'", ids[0])).await;
+    fixture.sync(&org).await;
+    assert_eq!(fixture.status(&ids[0]).await.0, "error");
     // A listing that is empty although it should not be: what should be there is written again.
     relay.set(Fault::EmptyListing);
-    office.sync(&org).await;
-    assert_eq!(office.groups(&org).await["default"].len(), 2);
+    fixture.sync(&org).await;
+    assert_eq!(fixture.groups(&org).await["default"].len(), 2);
     relay.set(Fault::None);
-    office.wait_state(&ids[0], "live").await;
-    let text = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    fixture.wait_state(&ids[0], "live").await;
+    let text = fixture.ruler(&org).get("/prometheus/config/v1/rules").await.text;
     assert!(text.contains("up == 3"), "{text}");
 }
 
 // Killed between two groups: whoever comes next finishes it, and nothing of others is touched.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_two_groups_it_converges() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
-    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
-    office.sync_all().await;
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
+    write_group(&fixture.ruler(&org), "theirs", "theirs", "Theirs").await;
+    fixture.sync_all().await;
     relay.set(Fault::WritesAfter(2, 500));
     let groups: Vec<String> =
         (0..6).map(|n| format!("('{org}', 'A{n}', 'up == {n}', 'g{n}')")).collect();
-    office
+    fixture
         .sql(&format!(
             "insert into alert_rule (organisation_id, name, expr, rule_group) values {}",
             groups.join(", ")
         ))
         .await;
-    wait_until("two groups are there", SOON, async || office.groups(&org).await.len() == 2).await;
-    office.town.proxy.process.signal("KILL");
+    wait_until("two groups are there", SOON, async || fixture.groups(&org).await.len() == 2).await;
+    fixture.identity.proxy.process.signal("KILL");
     relay.set(Fault::None);
     // Another copy on the same database.
-    let database = office.town.database.clone();
+    let database = fixture.identity.database.clone();
     let mimir = Mimir::shared().await.url();
-    let office = office_on(database, &mimir, &relay.url(), &[]).await;
-    wait_until("all are there", SOON, async || office.groups(&org).await.len() == 6).await;
-    wait_until("and are told so", SOON, async || office.states(&org).await.get("live") == Some(&6))
-        .await;
-    let all = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    let fixture = office_on(database, &mimir, &relay.url(), &[]).await;
+    wait_until("all are there", SOON, async || fixture.groups(&org).await.len() == 6).await;
+    wait_until("and are told so", SOON, async || {
+        fixture.states(&org).await.get("live") == Some(&6)
+    })
+    .await;
+    let all = fixture.ruler(&org).get("/prometheus/config/v1/rules").await.text;
     assert!(all.contains("Theirs"), "{all}");
 }
 
@@ -144,18 +152,18 @@ async fn without_the_database_nothing_happens_and_then_everything() {
     let mut postgres = Postgres::start().await;
     let mimir = Mimir::shared().await.url();
     let database = postgres.database("rules").await;
-    let office =
+    let fixture =
         office_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
     postgres.stop().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(office.groups(&org).await.len(), 1);
+    assert_eq!(fixture.groups(&org).await.len(), 1);
     postgres.start_again().await;
-    let second = office.rule(&org, "Down", "up == 1").await;
-    office.wait_state(&second, "live").await;
-    office.wait_groups(&org, &[("default", &["Up", "Down"])]).await;
+    let second = fixture.rule(&org, "Down", "up == 1").await;
+    fixture.wait_state(&second, "live").await;
+    fixture.wait_groups(&org, &[("default", &["Up", "Down"])]).await;
 }
 
 // A table that is locked is a reading that fails.
@@ -165,61 +173,62 @@ async fn a_locked_table_deletes_nothing() {
     let database = Postgres::shared().await.database("rules").await;
     let settings =
         [("rules.reconcile_interval", "\"1s\""), ("database.query_timeout", "\"500ms\"")];
-    let office = office_on(database, &mimir, &mimir, &settings).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    let locker = office.town.database.client().await;
+    let fixture = office_on(database, &mimir, &mimir, &settings).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    let locker = fixture.identity.database.client().await;
     locker.batch_execute("begin; lock table alert_rule in access exclusive mode").await.unwrap();
     wait_until("a reading failed", SOON, async || {
-        office.town.proxy.metric("mimir_tenant_proxy_rules_reconcile_failures_total").await > 0.0
+        fixture.identity.proxy.metric("mimir_tenant_proxy_rules_reconcile_failures_total").await
+            > 0.0
     })
     .await;
-    assert_eq!(office.groups(&org).await.len(), 1);
+    assert_eq!(fixture.groups(&org).await.len(), 1);
     locker.batch_execute("rollback").await.unwrap();
-    let second = office.rule(&org, "Down", "up == 1").await;
-    office.wait_state(&second, "live").await;
+    let second = fixture.rule(&org, "Down", "up == 1").await;
+    fixture.wait_state(&second, "live").await;
 }
 
 // What could not be written and is taken back is as it was before, and told so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_taken_back_before_it_could_be_written_leaves_no_error() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    office.sync(&org).await;
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    fixture.sync(&org).await;
     relay.set(Fault::Writes(500));
-    office.sql(&format!("update alert_rule set expr = 'up == 1' where id = '{id}'")).await;
-    office.wait_state(&id, "error").await;
-    let reason = office.status(&id).await.1;
+    fixture.sql(&format!("update alert_rule set expr = 'up == 1' where id = '{id}'")).await;
+    fixture.wait_state(&id, "error").await;
+    let reason = fixture.status(&id).await.1;
     // Members read this: nothing of the inside.
     assert!(!reason.contains("500") && !reason.contains("relay"), "{reason}");
-    office.sql(&format!("update alert_rule set expr = 'up == 0' where id = '{id}'")).await;
+    fixture.sql(&format!("update alert_rule set expr = 'up == 0' where id = '{id}'")).await;
     relay.set(Fault::None);
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
 }
 
 // A rule that Mimir named before it went away is its author's to mend, whatever became of the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_rule_is_told_so_even_if_mimir_then_goes_away() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
-    office.sync_all().await;
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
+    fixture.sync_all().await;
     relay.set(Fault::WritesAfter(1, 500));
-    office
+    fixture
         .sql(&format!(
             "insert into alert_rule (organisation_id, name, expr) \
              values ('{org}', 'Good', 'up == 0'), ('{org}', 'Bad', 'sum((')"
         ))
         .await;
     wait_until("one is refused and one waits", SOON, async || {
-        let states = office.states(&org).await;
+        let states = fixture.states(&org).await;
         states.get("invalid") == Some(&1) && states.get("error") == Some(&1)
     })
     .await;
     relay.set(Fault::None);
-    office.wait_groups(&org, &[("default", &["Good"])]).await;
+    fixture.wait_groups(&org, &[("default", &["Good"])]).await;
 }
 
 // Nobody listens there, and then the network swallows everything: what was written meanwhile goes live
@@ -231,51 +240,51 @@ async fn while_mimir_is_down_nothing_is_lost() {
     chaos.cut();
     let database = Postgres::shared().await.database("rules").await;
     let settings = [("rules.request_timeout", "\"1s\"")];
-    let office = office_on(database, &mimir.url(), &chaos.url(), &settings).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "error").await;
+    let fixture = office_on(database, &mimir.url(), &chaos.url(), &settings).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "error").await;
     chaos.calm();
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
     chaos.stall();
-    office.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
-    office.wait_state(&id, "error").await;
+    fixture.sql(&format!("update alert_rule set name = 'Down' where id = '{id}'")).await;
+    fixture.wait_state(&id, "error").await;
     chaos.calm();
-    office.wait_groups(&org, &[("default", &["Down"])]).await;
-    office.wait_state(&id, "live").await;
+    fixture.wait_groups(&org, &[("default", &["Down"])]).await;
+    fixture.wait_state(&id, "live").await;
 }
 
 // Whoever asks for a sync of everything gets one, also of those that wait for a better time, and is
 // told of all that could not be done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_of_everything_leaves_out_nobody_who_waits() {
-    let (office, relay) = disturbed(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let (fixture, relay) = disturbed(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let mut ids = Vec::new();
     relay.set(Fault::Status(500, None));
     for _ in 0..3 {
-        let org = office.town.organisation().await;
-        ids.push(office.rule(&org, "Up", "up == 0").await);
+        let org = fixture.identity.organisation().await;
+        ids.push(fixture.rule(&org, "Up", "up == 0").await);
     }
     for id in &ids {
-        office.wait_state(id, "error").await;
+        fixture.wait_state(id, "error").await;
     }
     // The pauses between attempts grow.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let failing = office.sync_all().await;
+    let failing = fixture.sync_all().await;
     assert_eq!(failing["outcome"]["outcomes"]["failed"], 3, "{failing}");
     relay.set(Fault::None);
-    let done = office.sync_all().await;
+    let done = fixture.sync_all().await;
     assert_eq!(done["outcome"]["outcomes"]["failed"].as_u64().unwrap_or(0), 0, "{done}");
     for id in &ids {
-        assert_eq!(office.status(id).await.0, "live", "{done}");
+        assert_eq!(fixture.status(id).await.0, "live", "{done}");
     }
 }
 
 // That expressions cannot be asked about costs time and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_format_query_broken_rules_hold_up_no_other() {
-    let (office, relay) = disturbed(&[]).await;
-    let org = office.town.organisation().await;
+    let (fixture, relay) = disturbed(&[]).await;
+    let org = fixture.identity.organisation().await;
     relay.set(Fault::NoFormats);
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, created_at) values \
@@ -283,11 +292,11 @@ async fn without_format_query_broken_rules_hold_up_no_other() {
          ('{org}', 'Worse', 'nosuch(up)', now() + interval '2 s'), \
          ('{org}', 'Fine', 'up == 1', now() + interval '3 s')"
     );
-    office.sql(&sql).await;
-    office.wait_groups(&org, &[("default", &["Good", "Fine"])]).await;
+    fixture.sql(&sql).await;
+    fixture.wait_groups(&org, &[("default", &["Good", "Fine"])]).await;
     let wanted = [("invalid", 2), ("live", 2)].map(|(state, count)| (state.to_owned(), count));
-    wait_until("all are told", SOON, async || office.states(&org).await == wanted.clone().into())
+    wait_until("all are told", SOON, async || fixture.states(&org).await == wanted.clone().into())
         .await;
     let failed = "mimir_tenant_proxy_rules_activations_total{outcome=\"failed\"}";
-    assert_eq!(office.town.proxy.metric(failed).await, 0.0);
+    assert_eq!(fixture.identity.proxy.metric(failed).await, 0.0);
 }

@@ -4,141 +4,141 @@ use std::time::Duration;
 
 use harness::{Mimir, Postgres, wait_until};
 
-use super::{Office, SOON, confirmation, office, office_on};
+use super::{RulesFixture, SOON, confirmation, fixture, office_on};
 
-async fn with_rules(office: &Office, count: usize) -> String {
-    let org = office.town.organisation().await;
+async fn with_rules(fixture: &RulesFixture, count: usize) -> String {
+    let org = fixture.identity.organisation().await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr) \
          select '{org}', 'A' || n, 'up == ' || n from generate_series(1, {count}) as n"
     );
-    office.sql(&sql).await;
+    fixture.sql(&sql).await;
     wait_until("all are live", SOON, async || {
-        office.states(&org).await.get("live") == Some(&count)
+        fixture.states(&org).await.get("live") == Some(&count)
     })
     .await;
     org
 }
 
-async fn rules_in_mimir(office: &Office, org: &str) -> usize {
-    office.groups(org).await.values().map(Vec::len).sum()
+async fn rules_in_mimir(fixture: &RulesFixture, org: &str) -> usize {
+    fixture.groups(org).await.values().map(Vec::len).sum()
 }
 
 // Rows that are gone without having been deleted: a restored backup, a truncated table, the wrong
 // table. The rules stay until an administrator says that this is meant.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_table_deletes_nothing_until_it_is_confirmed() {
-    let office = office(&[]).await;
-    let orgs = [with_rules(&office, 3).await, with_rules(&office, 1).await];
-    office.sql("truncate alert_rule").await;
+    let fixture = rules_fixture(&[]).await;
+    let orgs = [with_rules(&fixture, 3).await, with_rules(&fixture, 1).await];
+    fixture.sql("truncate alert_rule").await;
     wait_until("the deletion is held", SOON, async || {
-        !office.rule_status().await["guard"].is_null()
+        !fixture.rule_status().await["guard"].is_null()
     })
     .await;
-    office.sync_all().await;
-    assert_eq!(rules_in_mimir(&office, &orgs[0]).await, 3);
-    assert_eq!(rules_in_mimir(&office, &orgs[1]).await, 1);
+    fixture.sync_all().await;
+    assert_eq!(rules_in_mimir(&fixture, &orgs[0]).await, 3);
+    assert_eq!(rules_in_mimir(&fixture, &orgs[1]).await, 1);
     let held = "mimir_tenant_proxy_rules_guards_held{scope=\"overall\"}";
-    assert_eq!(office.town.proxy.metric(held).await, 1.0);
+    assert_eq!(fixture.identity.proxy.metric(held).await, 1.0);
     // The wrong word confirms nothing.
-    let service = office.town.service();
+    let service = fixture.identity.service();
     let path = "/admin/rules/guard/confirm";
     assert_eq!(service.post(path, "{\"guard\": \"0000\"}").await.status, 404);
-    assert_eq!(rules_in_mimir(&office, &orgs[0]).await, 3);
-    let status = office.rule_status().await;
-    office.finished(service.post(path, confirmation(&status["guard"])).await).await;
+    assert_eq!(rules_in_mimir(&fixture, &orgs[0]).await, 3);
+    let status = fixture.rule_status().await;
+    fixture.finished(service.post(path, confirmation(&status["guard"])).await).await;
     wait_until("they are deleted", SOON, async || {
-        rules_in_mimir(&office, &orgs[0]).await + rules_in_mimir(&office, &orgs[1]).await == 0
+        rules_in_mimir(&fixture, &orgs[0]).await + rules_in_mimir(&fixture, &orgs[1]).await == 0
     })
     .await;
-    wait_until("nothing is held", SOON, async || office.rule_status().await["guard"].is_null())
+    wait_until("nothing is held", SOON, async || fixture.rule_status().await["guard"].is_null())
         .await;
-    assert_eq!(office.town.proxy.metric(held).await, 0.0);
+    assert_eq!(fixture.identity.proxy.metric(held).await, 0.0);
 }
 
 // Half a result: what a restore that was broken off leaves. Triggers do not fire there.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_table_deletes_nothing() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 10).await;
-    office
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 10).await;
+    fixture
         .sql(
             "set session_replication_role = replica; \
              delete from alert_rule where id in (select id from alert_rule order by id limit 5)",
         )
         .await;
-    office.sync_all().await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 10);
-    office.sync(&org).await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 10);
+    fixture.sync_all().await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 10);
+    fixture.sync(&org).await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 10);
     let path = format!("/admin/organisations/{org}/rules");
-    let service = office.town.service();
+    let service = fixture.identity.service();
     let list = service.get(&path).await.json();
     let guard = &list["sync"]["guard"];
     assert!(guard["reason"].as_str().unwrap().contains('5'), "{list}");
     // New rules wait as well, and say for what.
-    let id = office.rule(&org, "New", "up == 99").await;
-    office.wait_state(&id, "pending").await;
-    assert!(office.status(&id).await.1.contains("administrator"));
+    let id = fixture.rule(&org, "New", "up == 99").await;
+    fixture.wait_state(&id, "pending").await;
+    assert!(fixture.status(&id).await.1.contains("administrator"));
     let guard = service.get(&path).await.json()["sync"]["guard"].clone();
     let confirm = format!("{path}/guard/confirm");
-    office.finished(service.post(&confirm, confirmation(&guard)).await).await;
-    office.wait_state(&id, "live").await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 6);
+    fixture.finished(service.post(&confirm, confirmation(&guard)).await).await;
+    fixture.wait_state(&id, "live").await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 6);
 }
 
 // Rows that come back end the hold by themselves.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_come_back_end_the_hold() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 4).await;
-    office.sql("create table saved as table alert_rule; truncate alert_rule").await;
-    office.sync_all().await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 4);
-    let before = office.writes().await;
-    office.sql("insert into alert_rule select * from saved").await;
-    office.sync_all().await;
-    assert!(office.rule_status().await["guard"].is_null());
-    assert_eq!(office.states(&org).await.get("live"), Some(&4));
-    assert_eq!(office.writes().await, before, "nothing had to be written");
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 4).await;
+    fixture.sql("create table saved as table alert_rule; truncate alert_rule").await;
+    fixture.sync_all().await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 4);
+    let before = fixture.writes().await;
+    fixture.sql("insert into alert_rule select * from saved").await;
+    fixture.sync_all().await;
+    assert!(fixture.rule_status().await["guard"].is_null());
+    assert_eq!(fixture.states(&org).await.get("live"), Some(&4));
+    assert_eq!(fixture.writes().await, before, "nothing had to be written");
 }
 
 // What somebody really deletes is deleted at once, the last rule too; but not very many at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_deleted_go_and_very_many_of_them_wait() {
-    let office = office(&[]).await;
-    let few = with_rules(&office, 3).await;
-    let many = with_rules(&office, 40).await;
-    office.sql(&format!("delete from alert_rule where organisation_id = '{few}'")).await;
-    office.wait_groups(&few, &[]).await;
-    office.sql(&format!("delete from alert_rule where organisation_id = '{many}'")).await;
+    let fixture = rules_fixture(&[]).await;
+    let few = with_rules(&fixture, 3).await;
+    let many = with_rules(&fixture, 40).await;
+    fixture.sql(&format!("delete from alert_rule where organisation_id = '{few}'")).await;
+    fixture.wait_groups(&few, &[]).await;
+    fixture.sql(&format!("delete from alert_rule where organisation_id = '{many}'")).await;
     let path = format!("/admin/organisations/{many}/rules");
-    let service = office.town.service();
+    let service = fixture.identity.service();
     wait_until("it is held", SOON, async || {
         !service.get(&path).await.json()["sync"]["guard"].is_null()
     })
     .await;
-    assert_eq!(rules_in_mimir(&office, &many).await, 40);
+    assert_eq!(rules_in_mimir(&fixture, &many).await, 40);
     let guard = service.get(&path).await.json()["sync"]["guard"].clone();
     let answer = service.post(&format!("{path}/guard/confirm"), confirmation(&guard)).await;
-    office.finished(answer).await;
-    office.wait_groups(&many, &[]).await;
+    fixture.finished(answer).await;
+    fixture.wait_groups(&many, &[]).await;
 }
 
 // The database is swapped for an empty one: nobody is there, and nothing is deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_database_deletes_nothing() {
-    let office = office(&[("rules.organisation_grace", "\"0s\"")]).await;
-    let org = with_rules(&office, 5).await;
-    office
+    let fixture = rules_fixture(&[("rules.organisation_grace", "\"0s\"")]).await;
+    let org = with_rules(&fixture, 5).await;
+    fixture
         .sql(
             "set session_replication_role = replica; \
              delete from alert_rule; delete from membership; delete from organisation",
         )
         .await;
-    office.sync_all().await;
-    office.sync_all().await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 5);
+    fixture.sync_all().await;
+    fixture.sync_all().await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 5);
     // A fresh one, with nothing in it but the tables.
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
@@ -171,16 +171,16 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
         ("database.alert_rule_query", &*format!("{query:?}")),
         ("rules.reconcile_interval", "\"1s\""),
     ];
-    let office = office_on(database, &mimir, &mimir, &settings).await;
-    let org = office.town.organisation().await;
-    office.sql(&format!("insert into theirs (org, title, q) values ('{org}', 'A', 'up == 0'), ('{org}', 'B', 'up == 1')")).await;
-    office.sync(&org).await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 2);
+    let fixture = office_on(database, &mimir, &mimir, &settings).await;
+    let org = fixture.identity.organisation().await;
+    fixture.sql(&format!("insert into theirs (org, title, q) values ('{org}', 'A', 'up == 0'), ('{org}', 'B', 'up == 1')")).await;
+    fixture.sync(&org).await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 2);
     for fault in ["is_broken = true", "is_broken = false, is_on = false"] {
-        office.sql(&format!("update flag set {fault}")).await;
+        fixture.sql(&format!("update flag set {fault}")).await;
         tokio::time::sleep(Duration::from_millis(2500)).await;
-        office.sync(&org).await;
-        assert_eq!(rules_in_mimir(&office, &org).await, 2, "{fault}");
+        fixture.sync(&org).await;
+        assert_eq!(rules_in_mimir(&fixture, &org).await, 2, "{fault}");
     }
 }
 
@@ -188,24 +188,24 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
     let settings = [("rules.organisation_grace", "\"3s\""), ("rules.reconcile_interval", "\"1s\"")];
-    let office = office(&settings).await;
-    let (gone, stays) = (with_rules(&office, 2).await, with_rules(&office, 8).await);
-    super::write_group(&office.ruler(&gone), "theirs", "theirs", "Theirs").await;
+    let fixture = rules_fixture(&settings).await;
+    let (gone, stays) = (with_rules(&fixture, 2).await, with_rules(&fixture, 8).await);
+    super::write_group(&fixture.ruler(&gone), "theirs", "theirs", "Theirs").await;
     let deleted = std::time::Instant::now();
-    office.sql(&format!("delete from organisation where id = '{gone}'")).await;
+    fixture.sql(&format!("delete from organisation where id = '{gone}'")).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(rules_in_mimir(&office, &gone).await, 2);
-    office.wait_groups(&gone, &[]).await;
+    assert_eq!(rules_in_mimir(&fixture, &gone).await, 2);
+    fixture.wait_groups(&gone, &[]).await;
     assert!(deleted.elapsed() >= Duration::from_secs(3), "{:?}", deleted.elapsed());
-    assert_eq!(rules_in_mimir(&office, &stays).await, 8);
-    let all = office.ruler(&gone).get("/prometheus/config/v1/rules").await.text;
+    assert_eq!(rules_in_mimir(&fixture, &stays).await, 8);
+    let all = fixture.ruler(&gone).get("/prometheus/config/v1/rules").await.text;
     assert!(all.contains("Theirs"), "{all}");
     wait_until("nothing is known of it any more", SOON, async || {
         let left = "select count(*) from (select organisation_id from alert_rule_status union all \
                     select organisation_id from alert_rule_sync union all \
                     select organisation_id from alert_rule_tombstone) as known";
         let sql = format!("{left} where organisation_id = '{gone}'");
-        office.town.database.query(&sql).await[0][0].as_deref() == Some("0")
+        fixture.identity.database.query(&sql).await[0][0].as_deref() == Some("0")
     })
     .await;
 }
@@ -214,58 +214,62 @@ async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
     let settings = [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
-    let office = office(&settings).await;
-    let org = with_rules(&office, 2).await;
-    office
+    let fixture = rules_fixture(&settings).await;
+    let org = with_rules(&fixture, 2).await;
+    fixture
         .sql(&format!(
             "create table saved as table alert_rule; delete from organisation where id = '{org}'"
         ))
         .await;
     wait_until("it is missed", SOON, async || {
-        office.rule_status().await.to_string().contains("absent_since\":\"2")
+        fixture.rule_status().await.to_string().contains("absent_since\":\"2")
     })
     .await;
-    office.sql(&format!("insert into organisation (id) values ('{org}'); insert into alert_rule select * from saved")).await;
+    fixture.sql(&format!("insert into organisation (id) values ('{org}'); insert into alert_rule select * from saved")).await;
     wait_until("it is back", SOON, async || {
-        !office.rule_status().await.to_string().contains("absent_since\":\"2")
+        !fixture.rule_status().await.to_string().contains("absent_since\":\"2")
     })
     .await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 2);
-    assert_eq!(office.states(&org).await.get("live"), Some(&2));
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 2);
+    assert_eq!(fixture.states(&org).await.get("live"), Some(&2));
 }
 
 // A row that is deleted and made again with its identifier (an upsert, a restore) leaves a tombstone
 // that explains nothing: rows that are lost later are missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_tombstone_does_not_explain_a_later_loss() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 5).await;
-    office
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 5).await;
+    fixture
         .sql(
             "create table saved as table alert_rule; \
              begin; delete from alert_rule; insert into alert_rule select * from saved; commit",
         )
         .await;
-    office.sync(&org).await;
-    assert_eq!(office.states(&org).await.get("live"), Some(&5));
-    office.sql("truncate alert_rule").await;
-    office.sync_all().await;
-    office.sync(&org).await;
-    assert_eq!(rules_in_mimir(&office, &org).await, 5);
+    fixture.sync(&org).await;
+    assert_eq!(fixture.states(&org).await.get("live"), Some(&5));
+    fixture.sql("truncate alert_rule").await;
+    fixture.sync_all().await;
+    fixture.sync(&org).await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 5);
 }
 
 // Rules that are deleted one after another, each while the one before is carried out, are all gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_that_follow_one_another_are_all_carried_out() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 3).await;
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 3).await;
     for n in 1..=3 {
-        office.sql(&format!("delete from alert_rule where name = 'A{n}'")).await;
+        fixture.sql(&format!("delete from alert_rule where name = 'A{n}'")).await;
         tokio::time::sleep(Duration::from_millis(7)).await;
     }
-    office.wait_groups(&org, &[]).await;
+    fixture.wait_groups(&org, &[]).await;
     assert_eq!(
-        office.town.proxy.metric("mimir_tenant_proxy_rules_guards_held{scope=\"tenant\"}").await,
+        fixture
+            .identity
+            .proxy
+            .metric("mimir_tenant_proxy_rules_guards_held{scope=\"tenant\"}")
+            .await,
         0.0
     );
 }
@@ -274,20 +278,20 @@ async fn deletions_that_follow_one_another_are_all_carried_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_in_many_organisations_is_held_whoever_told_of_it() {
     // What is looked at at once is judged by itself.
-    let office = office(&[("rules.concurrency", "2")]).await;
+    let fixture = rules_fixture(&[("rules.concurrency", "2")]).await;
     let mut orgs = Vec::new();
     for _ in 0..12 {
-        orgs.push(with_rules(&office, 10).await);
+        orgs.push(with_rules(&fixture, 10).await);
     }
-    office.sync_all().await;
-    office.sql("delete from alert_rule").await;
+    fixture.sync_all().await;
+    fixture.sql("delete from alert_rule").await;
     wait_until("the deletion is held", SOON, async || {
-        !office.rule_status().await["guard"].is_null()
+        !fixture.rule_status().await["guard"].is_null()
     })
     .await;
     let mut left = 0;
     for org in &orgs {
-        left += rules_in_mimir(&office, org).await;
+        left += rules_in_mimir(&fixture, org).await;
     }
     // What went before it was much is gone: 50 rules, and what was looked at meanwhile.
     assert!((40..=80).contains(&left), "{left}");
@@ -297,18 +301,18 @@ async fn a_deletion_in_many_organisations_is_held_whoever_told_of_it() {
 // What an organisation says is its own: moved to another, a rule is live there, and told so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_moves_to_another_organisation_is_live_there_only() {
-    let office = office(&[]).await;
-    let (one, other) = (with_rules(&office, 1).await, with_rules(&office, 1).await);
-    let id = office.rule(&one, "Moves", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    office
+    let fixture = rules_fixture(&[]).await;
+    let (one, other) = (with_rules(&fixture, 1).await, with_rules(&fixture, 1).await);
+    let id = fixture.rule(&one, "Moves", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    fixture
         .sql(&format!("update alert_rule set organisation_id = '{other}' where id = '{id}'"))
         .await;
-    office.wait_groups(&one, &[("default", &["A1"])]).await;
-    office.wait_groups(&other, &[("default", &["A1", "Moves"])]).await;
+    fixture.wait_groups(&one, &[("default", &["A1"])]).await;
+    fixture.wait_groups(&other, &[("default", &["A1", "Moves"])]).await;
     wait_until("its status is the other's", SOON, async || {
-        let states = office.states(&other).await;
-        states.get("live") == Some(&2) && office.states(&one).await.get("live") == Some(&1)
+        let states = fixture.states(&other).await;
+        states.get("live") == Some(&2) && fixture.states(&one).await.get("live") == Some(&1)
     })
     .await;
 }
@@ -342,55 +346,55 @@ async fn rows_that_are_there_again_leave_no_word_for_their_deletion() {
             format!("{SAVE} delete from alert_rule; set local session_replication_role = replica; {BACK}"),
         ),
     ] {
-        let office = office(&[]).await;
-        let org = with_rules(&office, 6).await;
-        office.sync_all().await;
-        office.sql(&change).await;
-        office.sync_all().await;
-        assert_eq!(rules_in_mimir(&office, &org).await, 6, "{what}");
+        let fixture = rules_fixture(&[]).await;
+        let org = with_rules(&fixture, 6).await;
+        fixture.sync_all().await;
+        fixture.sql(&change).await;
+        fixture.sync_all().await;
+        assert_eq!(rules_in_mimir(&fixture, &org).await, 6, "{what}");
         let left =
             format!("select count(*) from alert_rule_tombstone where organisation_id = '{org}'");
         wait_until("no tombstone is left", SOON, async || {
-            office.town.database.query(&left).await[0][0].as_deref() == Some("0")
+            fixture.identity.database.query(&left).await[0][0].as_deref() == Some("0")
         })
         .await;
-        office.sql("truncate alert_rule").await;
-        office.sync_all().await;
-        office.sync(&org).await;
-        assert_eq!(rules_in_mimir(&office, &org).await, 6, "{what}");
+        fixture.sql("truncate alert_rule").await;
+        fixture.sync_all().await;
+        fixture.sync(&org).await;
+        assert_eq!(rules_in_mimir(&fixture, &org).await, 6, "{what}");
     }
 }
 
 /// Deletes rows as a restore that was broken off does: no trigger fires.
-async fn lose(office: &Office, condition: &str) {
-    office
+async fn lose(fixture: &RulesFixture, condition: &str) {
+    fixture
         .sql(&format!(
             "set session_replication_role = replica; delete from alert_rule where {condition}"
         ))
         .await;
 }
 
-async fn held(office: &Office, org: &str) -> serde_json::Value {
+async fn held(fixture: &RulesFixture, org: &str) -> serde_json::Value {
     let path = format!("/admin/organisations/{org}/rules");
-    office.town.service().get(&path).await.json()["sync"]["guard"].clone()
+    fixture.identity.service().get(&path).await.json()["sync"]["guard"].clone()
 }
 
-async fn confirm(office: &Office, org: &str, guard: &serde_json::Value) -> harness::Answer {
+async fn confirm(fixture: &RulesFixture, org: &str, guard: &serde_json::Value) -> harness::Answer {
     let path = format!("/admin/organisations/{org}/rules/guard/confirm");
-    office.town.service().post(&path, confirmation(guard)).await
+    fixture.identity.service().post(&path, confirmation(guard)).await
 }
 
-async fn names_in_mimir(office: &Office, org: &str) -> std::collections::BTreeSet<String> {
-    office.groups(org).await.into_values().flatten().collect()
+async fn names_in_mimir(fixture: &RulesFixture, org: &str) -> std::collections::BTreeSet<String> {
+    fixture.groups(org).await.into_values().flatten().collect()
 }
 
 /// The names of the rules whose status is live.
-async fn names_live(office: &Office, org: &str) -> std::collections::BTreeSet<String> {
+async fn names_live(fixture: &RulesFixture, org: &str) -> std::collections::BTreeSet<String> {
     let sql = format!(
         "select name from alert_rule join alert_rule_status on rule_id = id \
          where state = 'live' and alert_rule.organisation_id = '{org}'"
     );
-    let rows = office.town.database.query(&sql).await;
+    let rows = fixture.identity.database.query(&sql).await;
     rows.into_iter().filter_map(|row| row[0].clone()).collect()
 }
 
@@ -398,122 +402,126 @@ async fn names_live(office: &Office, org: &str) -> std::collections::BTreeSet<St
 // another identifier. A confirmation is about what vanishes, and not about the plan.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_rule_does_not_keep_a_deletion_from_being_confirmed() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 30).await;
-    let refused = office.rule(&org, "Refused", "sum(up").await;
-    office.wait_state(&refused, "invalid").await;
-    lose(&office, "name in (select 'A' || n from generate_series(1, 15) as n)").await;
-    office.sync(&org).await;
-    let guard = held(&office, &org).await;
-    office.sync(&org).await;
-    assert_eq!(held(&office, &org).await["id"], guard["id"], "the same rules, the same identifier");
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 30).await;
+    let refused = fixture.rule(&org, "Refused", "sum(up").await;
+    fixture.wait_state(&refused, "invalid").await;
+    lose(&fixture, "name in (select 'A' || n from generate_series(1, 15) as n)").await;
+    fixture.sync(&org).await;
+    let guard = held(&fixture, &org).await;
+    fixture.sync(&org).await;
+    assert_eq!(
+        held(&fixture, &org).await["id"],
+        guard["id"],
+        "the same rules, the same identifier"
+    );
     assert_eq!(guard["rules"].as_array().unwrap().len(), 15, "{guard}");
-    let done = office.finished(confirm(&office, &org, &guard).await).await;
+    let done = fixture.finished(confirm(&fixture, &org, &guard).await).await;
     assert!(done["outcome"]["guard"].is_null(), "{done}");
-    let left = names_in_mimir(&office, &org).await;
+    let left = names_in_mimir(&fixture, &org).await;
     assert_eq!(left, (16..=30).map(|n| format!("A{n}")).collect());
-    assert_eq!(names_live(&office, &org).await, left);
-    assert!(held(&office, &org).await.is_null());
+    assert_eq!(names_live(&fixture, &org).await, left);
+    assert!(held(&fixture, &org).await.is_null());
 }
 
 // The same with several groups, and a rule that only a write shows to be wrong: what moved from one
 // group to another was in neither, and its status said live.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_deletion_is_carried_out_as_a_whole() {
-    let office = office(&[]).await;
-    let org = with_rules(&office, 50).await;
+    let fixture = rules_fixture(&[]).await;
+    let org = with_rules(&fixture, 50).await;
     let broken = "update alert_rule set annotations = '{\"summary\": \"{{ nosuch }}\"}'";
-    office
+    fixture
         .sql(&format!(
             "set session_replication_role = replica; {broken} where name = 'A30'; \
              delete from alert_rule where name in (select 'A' || n from generate_series(1, 49, 2) as n)"
         ))
         .await;
-    office.rule(&org, "Refused", "sum(up").await;
-    wait_until("the deletion is held", SOON, async || !held(&office, &org).await.is_null()).await;
+    fixture.rule(&org, "Refused", "sum(up").await;
+    wait_until("the deletion is held", SOON, async || !held(&fixture, &org).await.is_null()).await;
     assert_eq!(
-        names_in_mimir(&office, &org).await.len(),
+        names_in_mimir(&fixture, &org).await.len(),
         50,
         "nothing is written while it is held"
     );
-    let guard = held(&office, &org).await;
-    let done = office.finished(confirm(&office, &org, &guard).await).await;
+    let guard = held(&fixture, &org).await;
+    let done = fixture.finished(confirm(&fixture, &org, &guard).await).await;
     assert!(done["outcome"]["guard"].is_null(), "{done}");
     let mut left: std::collections::BTreeSet<String> =
         (1..=25).map(|n| format!("A{}", 2 * n)).collect();
     left.remove("A30");
-    assert_eq!(names_in_mimir(&office, &org).await, left);
-    assert_eq!(names_live(&office, &org).await, left);
+    assert_eq!(names_in_mimir(&fixture, &org).await, left);
+    assert_eq!(names_live(&fixture, &org).await, left);
 }
 
 // A confirmation that has been overtaken says by what, and what waits instead. That of a deletion
 // which has become smaller still counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_identifier_says_what_has_changed() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = with_rules(&office, 12).await;
-    office.sync_all().await;
-    office.sql("create table saved as table alert_rule").await;
-    lose(&office, "name in ('A1', 'A2', 'A3', 'A4')").await;
-    office.sync(&org).await;
-    let first = held(&office, &org).await;
-    lose(&office, "name in ('A5', 'A6')").await;
-    office.sync(&org).await;
-    let second = held(&office, &org).await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = with_rules(&fixture, 12).await;
+    fixture.sync_all().await;
+    fixture.sql("create table saved as table alert_rule").await;
+    lose(&fixture, "name in ('A1', 'A2', 'A3', 'A4')").await;
+    fixture.sync(&org).await;
+    let first = held(&fixture, &org).await;
+    lose(&fixture, "name in ('A5', 'A6')").await;
+    fixture.sync(&org).await;
+    let second = held(&fixture, &org).await;
     assert_ne!(first["id"], second["id"]);
-    let stale = confirm(&office, &org, &first).await;
+    let stale = confirm(&fixture, &org, &first).await;
     assert_eq!(stale.status, 409, "{stale:?}");
     for part in ["2 more rules", "A5", "A6", second["id"].as_str().unwrap()] {
         assert!(stale.text.contains(part), "{stale:?}");
     }
     // Nobody has noticed yet that one more is lost: it was not confirmed.
-    lose(&office, "name = 'A7'").await;
-    let done = office.finished(confirm(&office, &org, &second).await).await;
+    lose(&fixture, "name = 'A7'").await;
+    let done = fixture.finished(confirm(&fixture, &org, &second).await).await;
     let reason = done["outcome"]["guard"]["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("more than what was confirmed: A7"), "{done}");
-    assert_eq!(rules_in_mimir(&office, &org).await, 12);
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 12);
     // Those are back that were not confirmed.
-    let third = held(&office, &org).await;
-    office.sql("insert into alert_rule select * from saved where name in ('A6', 'A7')").await;
+    let third = held(&fixture, &org).await;
+    fixture.sql("insert into alert_rule select * from saved where name in ('A6', 'A7')").await;
     let left: std::collections::BTreeSet<String> = (6..=12).map(|n| format!("A{n}")).collect();
     wait_until("what was confirmed is gone", SOON, async || {
-        names_in_mimir(&office, &org).await == left && names_live(&office, &org).await == left
+        names_in_mimir(&fixture, &org).await == left && names_live(&fixture, &org).await == left
     })
     .await;
-    wait_until("nothing waits", SOON, async || held(&office, &org).await.is_null()).await;
-    let over = confirm(&office, &org, &third).await;
+    wait_until("nothing waits", SOON, async || held(&fixture, &org).await.is_null()).await;
+    let over = confirm(&fixture, &org, &third).await;
     assert!(over.status == 409 && over.text.contains("is no longer held"), "{over:?}");
 }
 
 // A deletion that has become smaller is confirmed by what it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_also_counts_for_a_part() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = with_rules(&office, 6).await;
-    office.sync_all().await;
-    office.sql("create table saved as table alert_rule").await;
-    lose(&office, "name in ('A1', 'A2', 'A3', 'A4')").await;
-    office.sync(&org).await;
-    let larger = held(&office, &org).await;
-    office.sql("insert into alert_rule select * from saved where name in ('A3', 'A4')").await;
-    office.sync(&org).await;
-    let smaller = held(&office, &org).await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = with_rules(&fixture, 6).await;
+    fixture.sync_all().await;
+    fixture.sql("create table saved as table alert_rule").await;
+    lose(&fixture, "name in ('A1', 'A2', 'A3', 'A4')").await;
+    fixture.sync(&org).await;
+    let larger = held(&fixture, &org).await;
+    fixture.sql("insert into alert_rule select * from saved where name in ('A3', 'A4')").await;
+    fixture.sync(&org).await;
+    let smaller = held(&fixture, &org).await;
     assert!(!smaller.is_null() && smaller["id"] != larger["id"], "{smaller}");
-    office.finished(confirm(&office, &org, &larger).await).await;
+    fixture.finished(confirm(&fixture, &org, &larger).await).await;
     let left: std::collections::BTreeSet<String> = (3..=6).map(|n| format!("A{n}")).collect();
-    assert_eq!(names_in_mimir(&office, &org).await, left);
-    assert_eq!(names_live(&office, &org).await, left);
+    assert_eq!(names_in_mimir(&fixture, &org).await, left);
+    assert_eq!(names_live(&fixture, &org).await, left);
 }
 
 // Whatever has made a status untrue, a full resync compares it with what Mimir has.
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_are_compared_with_what_mimir_has() {
-    let office = office(&[("rules.reconcile_interval", "\"1s\"")]).await;
-    let org = with_rules(&office, 4).await;
-    let other = office.rule_with(&org, "Other", "up == 99", "rule_group = 'other'").await;
-    office.wait_state(&other, "live").await;
-    office.sync_all().await;
-    office
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1s\"")]).await;
+    let org = with_rules(&fixture, 4).await;
+    let other = fixture.rule_with(&org, "Other", "up == 99", "rule_group = 'other'").await;
+    fixture.wait_state(&other, "live").await;
+    fixture.sync_all().await;
+    fixture
         .sql(&format!(
             "insert into alert_rule_status (rule_id, organisation_id, state, rule_hash) \
              values (gen_random_uuid(), '{org}', 'live', 'forged'); \
@@ -522,20 +530,20 @@ async fn statuses_are_compared_with_what_mimir_has() {
         ))
         .await;
     wait_until("all statuses are true", SOON, async || {
-        office.states(&org).await == [("live".to_owned(), 5)].into()
+        fixture.states(&org).await == [("live".to_owned(), 5)].into()
     })
     .await;
     // Somebody deletes a group while a deletion is held, so that it cannot be written again.
-    lose(&office, "name in ('A1', 'A2')").await;
-    office.sync(&org).await;
-    assert!(!held(&office, &org).await.is_null());
-    let deleted = office
+    lose(&fixture, "name in ('A1', 'A2')").await;
+    fixture.sync(&org).await;
+    assert!(!held(&fixture, &org).await.is_null());
+    let deleted = fixture
         .ruler(&org)
         .send(http::Method::DELETE, "/prometheus/config/v1/rules/alert_rule/other", Vec::new())
         .await;
     assert_eq!(deleted.status, 202);
-    office.wait_state(&other, "pending").await;
-    assert_eq!(names_live(&office, &org).await, ["A3".to_owned(), "A4".to_owned()].into());
+    fixture.wait_state(&other, "pending").await;
+    assert_eq!(names_live(&fixture, &org).await, ["A3".to_owned(), "A4".to_owned()].into());
 }
 
 // Issue 11, section 2: what one organisation deletes holds up nobody else's changes, whether it was
@@ -544,93 +552,93 @@ async fn statuses_are_compared_with_what_mimir_has() {
 async fn nobody_waits_for_another_organisations_mass_deletion() {
     const QUICK: Duration = Duration::from_secs(2);
     // Whoever waits for a full resync waits for ever.
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let mass = with_rules(&office, 60).await;
-    let waiting = with_rules(&office, 40).await;
-    let other = with_rules(&office, 6).await;
-    office.sync_all().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let mass = with_rules(&fixture, 60).await;
+    let waiting = with_rules(&fixture, 40).await;
+    let other = with_rules(&fixture, 6).await;
+    fixture.sync_all().await;
     for org in [&mass, &waiting] {
-        office.sql(&format!("delete from alert_rule where organisation_id = '{org}'")).await;
-        wait_until("it is held", SOON, async || !held(&office, org).await.is_null()).await;
+        fixture.sql(&format!("delete from alert_rule where organisation_id = '{org}'")).await;
+        wait_until("it is held", SOON, async || !held(&fixture, org).await.is_null()).await;
     }
-    let guard = held(&office, &mass).await;
-    office.finished(confirm(&office, &mass, &guard).await).await;
-    assert_eq!(rules_in_mimir(&office, &mass).await, 0);
+    let guard = held(&fixture, &mass).await;
+    fixture.finished(confirm(&fixture, &mass, &guard).await).await;
+    assert_eq!(rules_in_mimir(&fixture, &mass).await, 0);
     for n in 1..=3 {
         let began = std::time::Instant::now();
         let deleted =
             format!("delete from alert_rule where organisation_id = '{other}' and name = 'A{n}'");
-        office.sql(&deleted).await;
-        wait_until("it is deleted", SOON, async || rules_in_mimir(&office, &other).await == 6 - n)
+        fixture.sql(&deleted).await;
+        wait_until("it is deleted", SOON, async || rules_in_mimir(&fixture, &other).await == 6 - n)
             .await;
         assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
         println!("a deletion is carried out after {:?}", began.elapsed());
     }
     let began = std::time::Instant::now();
-    let id = office.rule(&other, "New", "up == 98").await;
-    office.wait_state(&id, "live").await;
+    let id = fixture.rule(&other, "New", "up == 98").await;
+    fixture.wait_state(&id, "live").await;
     assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
-    assert_eq!(rules_in_mimir(&office, &waiting).await, 40);
+    assert_eq!(rules_in_mimir(&fixture, &waiting).await, 40);
 }
 
 // The same while a deletion in many organisations is held.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_change_does_not_wait_while_a_deletion_in_many_organisations_is_held() {
     const QUICK: Duration = Duration::from_secs(2);
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let mut orgs = Vec::new();
     for _ in 0..10 {
-        orgs.push(with_rules(&office, 20).await);
+        orgs.push(with_rules(&fixture, 20).await);
     }
-    let other = with_rules(&office, 10).await;
-    office.sync_all().await;
+    let other = with_rules(&fixture, 10).await;
+    fixture.sync_all().await;
     // Of each so little that its own guard lets it pass.
     let few = "name in ('A1', 'A2', 'A3', 'A4', 'A5')";
-    lose(&office, &format!("{few} and organisation_id <> '{other}'")).await;
-    office.sync_all().await;
-    assert!(!office.rule_status().await["guard"].is_null());
+    lose(&fixture, &format!("{few} and organisation_id <> '{other}'")).await;
+    fixture.sync_all().await;
+    assert!(!fixture.rule_status().await["guard"].is_null());
     let began = std::time::Instant::now();
     let deleted =
         format!("delete from alert_rule where organisation_id = '{other}' and name = 'A1'");
-    office.sql(&deleted).await;
-    wait_until("it is deleted", SOON, async || rules_in_mimir(&office, &other).await == 9).await;
+    fixture.sql(&deleted).await;
+    wait_until("it is deleted", SOON, async || rules_in_mimir(&fixture, &other).await == 9).await;
     assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
     // What is part of the larger deletion stays, whatever is heard of its organisation.
-    let id = office.rule(&orgs[0], "New", "up == 98").await;
-    office.wait_state(&id, "pending").await;
+    let id = fixture.rule(&orgs[0], "New", "up == 98").await;
+    fixture.wait_state(&id, "pending").await;
     for org in &orgs {
-        assert_eq!(rules_in_mimir(&office, org).await, 20);
+        assert_eq!(rules_in_mimir(&fixture, org).await, 20);
     }
-    let guard = office.rule_status().await["guard"].clone();
+    let guard = fixture.rule_status().await["guard"].clone();
     let path = "/admin/rules/guard/confirm";
-    office.finished(office.town.service().post(path, confirmation(&guard)).await).await;
+    fixture.finished(fixture.identity.service().post(path, confirmation(&guard)).await).await;
     for org in &orgs[1..] {
-        assert_eq!(rules_in_mimir(&office, org).await, 15);
+        assert_eq!(rules_in_mimir(&fixture, org).await, 15);
     }
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
 }
 
 // Issue 11, section 3: triggers that name organisations of which there is none cost one query for
 // hundreds, beside everything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_unknown_organisations_holds_up_nobody() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = with_rules(&office, 1).await;
-    office.sync_all().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = with_rules(&fixture, 1).await;
+    fixture.sync_all().await;
     for round in 0..3 {
-        let fresh = office.town.organisation().await;
-        office
+        let fresh = fixture.identity.organisation().await;
+        fixture
             .sql(&format!(
                 "select count(pg_notify('mimir_tenant_proxy', 'alert_rule flood-{round}-' || n)) \
                  from generate_series(1, 10000) as n"
             ))
             .await;
         let began = std::time::Instant::now();
-        let known = office.rule(&org, &format!("Known{round}"), "up == 0").await;
-        let new = office.rule(&fresh, "New", "up == 0").await;
-        office.wait_state(&known, "live").await;
+        let known = fixture.rule(&org, &format!("Known{round}"), "up == 0").await;
+        let new = fixture.rule(&fresh, "New", "up == 0").await;
+        fixture.wait_state(&known, "live").await;
         let took = began.elapsed();
-        office.wait_state(&new, "live").await;
+        fixture.wait_state(&new, "live").await;
         println!("known: {took:?}, new: {:?}", began.elapsed());
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use harness::{Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 
 use super::relay::Relay;
-use super::{Office, SOON, groups_of, office_on};
+use super::{RulesFixture, SOON, groups_of, office_on};
 
 /// The issue: take-over under 10 s.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -13,7 +13,7 @@ const LEADER: &str = "mimir_tenant_proxy_rules_leader";
 
 /// Two copies, each with a way to Mimir of its own; the first leads.
 struct Two {
-    first: Office,
+    first: RulesFixture,
     first_way: Relay,
     second: Proxy,
     second_way: Relay,
@@ -27,7 +27,7 @@ async fn two() -> Two {
     let database = Postgres::shared().await.database("rules").await;
     let url = database.url();
     let first = office_on(database, &mimir, &first_way.url(), &[]).await;
-    wait_until("the first leads", SOON, async || first.town.proxy.metric(LEADER).await == 1.0)
+    wait_until("the first leads", SOON, async || first.identity.proxy.metric(LEADER).await == 1.0)
         .await;
     let issuer = Issuer::start().await;
     let second = ProxyOptions::new(&issuer.url(), &second_way.url())
@@ -56,7 +56,7 @@ async fn second_takes_over(two: &Two, org: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_both_are_well_only_one_writes() {
     let two = two().await;
-    let org = two.first.town.organisation().await;
+    let org = two.first.identity.organisation().await;
     for n in 0..10 {
         let id = two.first.rule(&org, &format!("A{n}"), "up == 0").await;
         two.first.wait_state(&id, "live").await;
@@ -69,10 +69,10 @@ async fn while_both_are_well_only_one_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_killed_is_replaced() {
     let two = two().await;
-    let org = two.first.town.organisation().await;
+    let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;
     two.first.wait_state(&id, "live").await;
-    two.first.town.proxy.process.signal("KILL");
+    two.first.identity.proxy.process.signal("KILL");
     second_takes_over(&two, &org).await;
 }
 
@@ -80,11 +80,11 @@ async fn a_leader_that_is_killed_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_ends_hands_over_at_once() {
     let two = two().await;
-    let org = two.first.town.organisation().await;
+    let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;
     two.first.wait_state(&id, "live").await;
     let began = Instant::now();
-    two.first.town.proxy.process.signal("TERM");
+    two.first.identity.proxy.process.signal("TERM");
     wait_until("the second leads", TAKE_OVER, async || two.second.metric(LEADER).await == 1.0)
         .await;
     println!("handed over after {:?}", began.elapsed());
@@ -96,20 +96,20 @@ async fn a_leader_that_ends_hands_over_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() {
     let two = two().await;
-    let org = two.first.town.organisation().await;
+    let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;
     two.first.wait_state(&id, "live").await;
-    two.first.town.proxy.process.signal("STOP");
+    two.first.identity.proxy.process.signal("STOP");
     second_takes_over(&two, &org).await;
     let written = two.first_way.written();
     // What the frozen one has heard of is news of the past.
-    two.first.town.proxy.process.signal("CONT");
+    two.first.identity.proxy.process.signal("CONT");
     for n in 0..5 {
         let id = two.first.rule(&org, &format!("Thawed{n}"), "up == 0").await;
         two.first.wait_state(&id, "live").await;
     }
     wait_until("it knows that it does not lead", SOON, async || {
-        two.first.town.proxy.metric(LEADER).await == 0.0
+        two.first.identity.proxy.metric(LEADER).await == 0.0
     })
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -121,13 +121,13 @@ async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_session_ends_stops_and_stands_again() {
     let two = two().await;
-    let org = two.first.town.organisation().await;
+    let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;
     two.first.wait_state(&id, "live").await;
-    Postgres::shared().await.kill_connections_of(&two.first.town.database).await;
+    Postgres::shared().await.kill_connections_of(&two.first.identity.database).await;
     let id = two.first.rule(&org, "Second", "up == 0").await;
     two.first.wait_state(&id, "live").await;
-    let leaders = two.first.town.proxy.metric(LEADER).await + two.second.metric(LEADER).await;
+    let leaders = two.first.identity.proxy.metric(LEADER).await + two.second.metric(LEADER).await;
     assert_eq!(leaders, 1.0);
     let status = two.first.rule_status().await;
     assert_eq!(status["leader"]["is_leading"], true, "{status}");

@@ -7,29 +7,29 @@ use harness::{Mimir, Postgres, samples, wait_until};
 use serde_json::{Value, json};
 
 use super::relay::Relay;
-use super::{Office, SOON, office, office_on, write_group};
+use super::{RulesFixture, SOON, fixture, office_on, write_group};
 
 // The issue: each change is live in the ruler in p99 < 250 ms from commit. A timed test would fail on
 // a busy machine, so this one prints what it measured and only fails where a change never comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_of_a_row_is_live_at_once() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let mut taken: Vec<(&str, Duration)> = Vec::new();
     let rounds: usize =
         std::env::var_os("MTP_ROUNDS").map_or(5, |n| n.to_str().unwrap().parse().unwrap());
-    let first = office.rule(&org, "Keeper", "vector(1) > 0").await;
-    office.wait_state(&first, "live").await;
+    let first = fixture.rule(&org, "Keeper", "vector(1) > 0").await;
+    fixture.wait_state(&first, "live").await;
     for round in 0..rounds {
         let began = Instant::now();
-        let id = office.rule(&org, "Hot", "temperature > 50").await;
-        office.wait_groups(&org, &[("default", &["Keeper", "Hot"])]).await;
+        let id = fixture.rule(&org, "Hot", "temperature > 50").await;
+        fixture.wait_groups(&org, &[("default", &["Keeper", "Hot"])]).await;
         taken.push(("insert", began.elapsed()));
 
         let change = async |what: &'static str, sql: String, wanted: &[(&str, &[&str])]| {
             let began = Instant::now();
-            office.sql(&format!("update alert_rule set {sql} where id = '{id}'")).await;
-            office.wait_groups(&org, wanted).await;
+            fixture.sql(&format!("update alert_rule set {sql} where id = '{id}'")).await;
+            fixture.wait_groups(&org, wanted).await;
             (what, began.elapsed())
         };
         let both: &[(&str, &[&str])] = &[("default", &["Keeper", "Hotter"])];
@@ -37,12 +37,12 @@ async fn every_change_of_a_row_is_live_at_once() {
         let moved: &[(&str, &[&str])] = &[("default", &["Keeper"]), ("site", &["Hotter"])];
         taken.push(change("move", "rule_group = 'site'".to_owned(), moved).await);
         let began = Instant::now();
-        office
+        fixture
             .sql(&format!("update alert_rule set evaluation_interval = '15s' where id = '{id}'"))
             .await;
         wait_until("the interval is Mimir's", SOON, async || {
             let answer =
-                office.ruler(&org).get("/prometheus/config/v1/rules/alert_rule/site").await;
+                fixture.ruler(&org).get("/prometheus/config/v1/rules/alert_rule/site").await;
             answer.text.contains("interval: 15s")
         })
         .await;
@@ -51,12 +51,12 @@ async fn every_change_of_a_row_is_live_at_once() {
         taken.push(change("disable", "enabled = false".to_owned(), gone).await);
         taken.push(change("enable", "enabled = true".to_owned(), moved).await);
         let began = Instant::now();
-        office.sql(&format!("delete from alert_rule where id = '{id}'")).await;
-        office.wait_groups(&org, gone).await;
+        fixture.sql(&format!("delete from alert_rule where id = '{id}'")).await;
+        fixture.wait_groups(&org, gone).await;
         taken.push(("delete", began.elapsed()));
-        assert_eq!(office.groups(&org).await.len(), 1, "round {round}");
+        assert_eq!(fixture.groups(&org).await.len(), 1, "round {round}");
         // A status goes with its rule.
-        wait_until("the status is gone", SOON, async || office.status(&id).await.0.is_empty())
+        wait_until("the status is gone", SOON, async || fixture.status(&id).await.0.is_empty())
             .await;
     }
     let mut all: Vec<Duration> = taken.iter().map(|(_, took)| *took).collect();
@@ -78,15 +78,15 @@ async fn every_change_of_a_row_is_live_at_once() {
 // What a rule's author wrote is what fires: name, labels, annotations with their templates.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_fires_with_the_labels_and_annotations_of_its_row() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let device = office.town.device(&org, &["metrics:write"]).await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let device = fixture.identity.device(&org, &["metrics:write"]).await;
     let client = device
         .header("content-encoding", "snappy")
         .header("content-type", "application/x-protobuf");
     let body = samples::remote_write("temperature", &[("hub", "17")], 71.5);
     assert_eq!(client.post("/api/v1/push", body).await.status, 200);
-    office
+    fixture
         .rule_with(
             &org,
             "TooHot",
@@ -95,7 +95,7 @@ async fn an_alert_fires_with_the_labels_and_annotations_of_its_row() {
              annotations = '{\"summary\": \"hub {{ $labels.hub }} is at {{ $value }}\\nlook: at it # now\"}'",
         )
         .await;
-    let admin = office.town.client(&office.town.member(&org, "viewer").await);
+    let admin = fixture.identity.client(&fixture.identity.member(&org, "viewer").await);
     let mut alert = Value::Null;
     wait_until("the alert fires", Duration::from_secs(90), async || {
         let alerts = admin.get("/prometheus/api/v1/alerts").await.json();
@@ -110,18 +110,18 @@ async fn an_alert_fires_with_the_labels_and_annotations_of_its_row() {
     assert_eq!(alert["annotations"]["summary"], "hub 17 is at 71.5\nlook: at it # now");
 }
 
-async fn settled(office: &Office) -> f64 {
-    office.sync_all().await;
-    office.sync_all().await;
-    office.writes().await
+async fn settled(fixture: &RulesFixture) -> f64 {
+    fixture.sync_all().await;
+    fixture.sync_all().await;
+    fixture.writes().await
 }
 
 // alloy#5461: differences of form alone made another syncer write 20,000 rules in each round.
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_of_form_alone_are_never_written() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture
         .rule_with(
             &org,
             "Load",
@@ -129,8 +129,8 @@ async fn differences_of_form_alone_are_never_written() {
             "for_duration = '300s', labels = '{\"b\": \"2\", \"a\": \"1\"}'",
         )
         .await;
-    office.wait_state(&id, "live").await;
-    let before = settled(&office).await;
+    fixture.wait_state(&id, "live").await;
+    let before = settled(&fixture).await;
     for same in [
         "for_duration = '5m'",
         "labels = '{\"a\": \"1\", \"b\": \"2\"}'",
@@ -138,58 +138,59 @@ async fn differences_of_form_alone_are_never_written() {
         "expr = E'\\n  sum by (job) (\\n    rate(node_cpu_seconds_total[5m])\\n  ) > 0.5  # half\\n'",
         "keep_firing_for = null",
     ] {
-        office.sql(&format!("update alert_rule set {same} where id = '{id}'")).await;
-        office.sync(&org).await;
-        assert_eq!(office.writes().await, before, "{same}");
-        assert_eq!(office.status(&id).await.0, "live", "{same}");
+        fixture.sql(&format!("update alert_rule set {same} where id = '{id}'")).await;
+        fixture.sync(&org).await;
+        assert_eq!(fixture.writes().await, before, "{same}");
+        assert_eq!(fixture.status(&id).await.0, "live", "{same}");
     }
     // And what differs is written.
-    office.sql(&format!("update alert_rule set for_duration = '6m' where id = '{id}'")).await;
-    office.sync(&org).await;
-    assert_eq!(office.writes().await, before + 1.0);
+    fixture.sql(&format!("update alert_rule set for_duration = '6m' where id = '{id}'")).await;
+    fixture.sync(&org).await;
+    assert_eq!(fixture.writes().await, before + 1.0);
 }
 
 // A hundred looks at what has not changed cost no write, and another's formatting of our own rules is
 // left as it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_writers_formatting_of_our_group_is_left_alone() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    let before = settled(&office).await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    let before = settled(&fixture).await;
     let yaml = "name: default\ninterval: 60s\nrules:\n- alert: Up\n  expr: |\n    up\n      == 0\n  for: 0s\n";
-    let ruler = office.ruler(&org);
+    let ruler = fixture.ruler(&org);
     let path = "/prometheus/config/v1/rules/alert_rule";
     assert_eq!(ruler.post(path, yaml).await.status, 202);
-    office.sync(&org).await;
-    assert_eq!(office.writes().await, before);
+    fixture.sync(&org).await;
+    assert_eq!(fixture.writes().await, before);
     // What somebody changed in our namespace is changed back, by the next look at everything.
     let yaml = "name: default\ninterval: 60s\nrules:\n- alert: Up\n  expr: up == 1\n";
     assert_eq!(ruler.post(path, yaml).await.status, 202);
-    office.sync_all().await;
-    assert_eq!(office.writes().await, before + 1.0);
+    fixture.sync_all().await;
+    assert_eq!(fixture.writes().await, before + 1.0);
 }
 
 // Peers delete what others wrote (alloy#200). Only the configured namespace is ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_namespaces_and_other_tenants_are_never_touched() {
-    let office = office(&[]).await;
-    let (org, other) = (office.town.organisation().await, office.town.organisation().await);
+    let fixture = rules_fixture(&[]).await;
+    let (org, other) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
     for tenant in [&org, &other] {
-        write_group(&office.ruler(tenant), "theirs", "theirs", "Theirs").await;
-        write_group(&office.ruler(tenant), "alert_rule2", "near", "Near").await;
+        write_group(&fixture.ruler(tenant), "theirs", "theirs", "Theirs").await;
+        write_group(&fixture.ruler(tenant), "alert_rule2", "near", "Near").await;
     }
-    let id = office.rule(&org, "Ours", "up == 0").await;
-    office.wait_state(&id, "live").await;
-    office.sql(&format!("delete from alert_rule where id = '{id}'")).await;
-    office.wait_groups(&org, &[]).await;
-    office.sync_all().await;
+    let id = fixture.rule(&org, "Ours", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    fixture.sql(&format!("delete from alert_rule where id = '{id}'")).await;
+    fixture.wait_groups(&org, &[]).await;
+    fixture.sync_all().await;
     for tenant in [&org, &other] {
-        let all = office.ruler(tenant).get("/prometheus/config/v1/rules").await.text;
+        let all = fixture.ruler(tenant).get("/prometheus/config/v1/rules").await.text;
         assert!(all.contains("Theirs") && all.contains("Near") && !all.contains("Ours"), "{all}");
     }
-    assert!(office.groups(&other).await.is_empty());
+    assert!(fixture.groups(&other).await.is_empty());
 }
 
 // Where the operator lets us ask for all tenants at once, a look at what has not changed is one
@@ -203,27 +204,27 @@ async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
     let relay = Relay::start(&mimir).await;
     let database = Postgres::shared().await.database("rules").await;
     let settings = [("rules.list_all_tenants", "true"), ("rules.reconcile_interval", "\"1h\"")];
-    let office = office_on(database, &mimir, &relay.url(), &settings).await;
+    let fixture = office_on(database, &mimir, &relay.url(), &settings).await;
     let mut orgs = Vec::new();
     for _ in 0..5 {
-        let org = office.town.organisation().await;
-        let id = office.rule(&org, "Up", "up == 0").await;
-        office.wait_state(&id, "live").await;
+        let org = fixture.identity.organisation().await;
+        let id = fixture.rule(&org, "Up", "up == 0").await;
+        fixture.wait_state(&id, "live").await;
         orgs.push(org);
     }
     // One look to see that all agrees.
-    office.sync_all().await;
+    fixture.sync_all().await;
     let (one, all) = ("/prometheus/config/v1/rules", "/ruler/rule_groups");
     let before = (relay.asked_for(one), relay.asked_for(all));
-    office.sync_all().await;
+    fixture.sync_all().await;
     assert_eq!((relay.asked_for(one), relay.asked_for(all)), (before.0, before.1 + 1));
     // Somebody else's change of one of ours.
     let yaml = "name: default\nrules:\n- alert: Theirs\n  expr: up\n";
     let path = "/prometheus/config/v1/rules/alert_rule";
-    let answer = office.ruler(&orgs[2]).post(path, yaml).await;
+    let answer = fixture.ruler(&orgs[2]).post(path, yaml).await;
     assert_eq!(answer.status, 202);
-    office.sync_all().await;
+    fixture.sync_all().await;
     assert!((1..=2).contains(&(relay.asked_for(one) - before.0)), "{}", relay.asked_for(one));
-    let stored = office.ruler(&orgs[2]).get(&format!("{path}/default")).await.text;
+    let stored = fixture.ruler(&orgs[2]).get(&format!("{path}/default")).await.text;
     assert!(stored.contains("expr: up == 0"), "{stored}");
 }

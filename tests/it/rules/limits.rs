@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use harness::{Mimir, wait_until};
 
-use super::{SOON, office, write_group};
+use super::{SOON, fixture, write_group};
 
 // Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
 // ways: 93 go live, and 7 say why.
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_broken_rules_hold_up_none_of_the_others() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, rule_group) \
          select '{org}', 'Good' || n, 'up == ' || n, 'g' || n % 7 from generate_series(1, 93) as n"
     );
-    office.sql(&sql).await;
+    fixture.sql(&sql).await;
     let broken = [
         ("parses nowhere", "expr = 'sum(('", "line 1, column"),
         ("unknown function", "expr = 'nosuch(up)'", "nosuch"),
@@ -30,61 +30,61 @@ async fn seven_broken_rules_hold_up_none_of_the_others() {
     let mut ids = BTreeMap::new();
     for (at, (what, change, _)) in broken.iter().enumerate() {
         let more = format!("rule_group = 'g{at}', {change}");
-        ids.insert(*what, office.rule_with(&org, &format!("Broken{at}"), "up == 0", &more).await);
+        ids.insert(*what, fixture.rule_with(&org, &format!("Broken{at}"), "up == 0", &more).await);
     }
     wait_until("93 are live and 7 are not", SOON, async || {
-        let states = office.states(&org).await;
+        let states = fixture.states(&org).await;
         states.get("live") == Some(&93) && states.get("invalid") == Some(&7)
     })
     .await;
     for (what, _, says) in broken {
-        let (state, reason) = office.status(&ids[what]).await;
+        let (state, reason) = fixture.status(&ids[what]).await;
         println!("{what}: {reason}");
         assert_eq!(state, "invalid", "{what}");
         assert!(reason.contains(says), "{what}: {reason}");
         // Nothing of our own names: groups, indices, places in our YAML.
         assert!(!reason.contains("rule 0") && !reason.contains("group \"g"), "{what}: {reason}");
     }
-    let live: usize = office.groups(&org).await.values().map(Vec::len).sum();
+    let live: usize = fixture.groups(&org).await.values().map(Vec::len).sum();
     assert_eq!(live, 93);
     // What Mimir will not take is not offered to it again and again.
-    office.sync(&org).await;
-    let before = office.writes().await;
-    office.sync(&org).await;
-    office.sync_all().await;
-    assert_eq!(office.writes().await, before);
+    fixture.sync(&org).await;
+    let before = fixture.writes().await;
+    fixture.sync(&org).await;
+    fixture.sync_all().await;
+    assert_eq!(fixture.writes().await, before);
     // Mended, each goes live.
     for id in ids.values() {
-        office
+        fixture
             .sql(&format!(
                 "update alert_rule set expr = 'up == 0', for_duration = null, labels = null, \
                  annotations = null, evaluation_interval = null where id = '{id}'"
             ))
             .await;
     }
-    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&100))
+    wait_until("all are live", SOON, async || fixture.states(&org).await.get("live") == Some(&100))
         .await;
 }
 
 // A limit of Mimir's own: 20 rules in a group. The group is split, and adding a rule moves none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_full_goes_on_in_another() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, created_at) \
          select '{org}', 'A' || n, 'up == ' || n, now() - interval '1 day' + n * interval '1 s' \
          from generate_series(1, 40) as n"
     );
-    office.sql(&sql).await;
-    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&40))
+    fixture.sql(&sql).await;
+    wait_until("all are live", SOON, async || fixture.states(&org).await.get("live") == Some(&40))
         .await;
-    let before = office.groups(&org).await;
+    let before = fixture.groups(&org).await;
     assert_eq!(before.keys().collect::<Vec<_>>(), ["default", "default#2"]);
     assert!(before.values().all(|rules| rules.len() == 20), "{before:?}");
-    let id = office.rule(&org, "A41", "up == 41").await;
-    office.wait_state(&id, "live").await;
-    let after = office.groups(&org).await;
+    let id = fixture.rule(&org, "A41", "up == 41").await;
+    fixture.wait_state(&id, "live").await;
+    let after = fixture.groups(&org).await;
     assert_eq!(after["default#3"], ["A41"]);
     for (group, rules) in before {
         assert_eq!(after[&group], rules, "{group}");
@@ -94,87 +94,88 @@ async fn a_group_that_is_full_goes_on_in_another() {
 // 70 groups at the limit: Mimir refuses even the update of one that is there; ours goes through.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, rule_group, created_at) \
          select '{org}', 'A' || n, 'up == ' || n, 'g' || n, now() - interval '1 day' + n * interval '1 s' \
          from generate_series(1, 70) as n"
     );
-    office.sql(&sql).await;
-    wait_until("all are live", SOON, async || office.states(&org).await.get("live") == Some(&70))
+    fixture.sql(&sql).await;
+    wait_until("all are live", SOON, async || fixture.states(&org).await.get("live") == Some(&70))
         .await;
-    office.sql(&format!("update alert_rule set name = 'Changed' where organisation_id = '{org}' and rule_group = 'g33'")).await;
+    fixture.sql(&format!("update alert_rule set name = 'Changed' where organisation_id = '{org}' and rule_group = 'g33'")).await;
     wait_until("the update is there", SOON, async || {
-        office.groups(&org).await.get("g33") == Some(&vec!["Changed".to_owned()])
+        fixture.groups(&org).await.get("g33") == Some(&vec!["Changed".to_owned()])
     })
     .await;
-    assert_eq!(office.groups(&org).await.len(), 70);
+    assert_eq!(fixture.groups(&org).await.len(), 70);
     // A rule more that needs a group more does not fit, and says so; one that does not, does.
-    let over = office.rule_with(&org, "Over", "up == 0", "rule_group = 'g71'").await;
-    office.wait_state(&over, "over_limit").await;
-    assert!(office.status(&over).await.1.contains("70"), "{:?}", office.status(&over).await);
-    let fits = office.rule_with(&org, "Fits", "up == 0", "rule_group = 'g1'").await;
-    office.wait_state(&fits, "live").await;
-    assert_eq!(office.groups(&org).await.len(), 70);
+    let over = fixture.rule_with(&org, "Over", "up == 0", "rule_group = 'g71'").await;
+    fixture.wait_state(&over, "over_limit").await;
+    assert!(fixture.status(&over).await.1.contains("70"), "{:?}", fixture.status(&over).await);
+    let fits = fixture.rule_with(&org, "Fits", "up == 0", "rule_group = 'g1'").await;
+    fixture.wait_state(&fits, "live").await;
+    assert_eq!(fixture.groups(&org).await.len(), 70);
     // Room is made: it goes live.
-    office
+    fixture
         .sql(&format!(
             "delete from alert_rule where organisation_id = '{org}' and rule_group = 'g2'"
         ))
         .await;
-    office.wait_state(&over, "live").await;
+    fixture.wait_state(&over, "live").await;
     // An update that is broken leaves its group without it, and not without the others.
-    office.sql(&format!("update alert_rule set expr = 'sum((' where id = '{fits}'")).await;
-    office.wait_state(&fits, "invalid").await;
-    assert_eq!(office.groups(&org).await["g1"], ["A1"]);
+    fixture.sql(&format!("update alert_rule set expr = 'sum((' where id = '{fits}'")).await;
+    fixture.wait_state(&fits, "invalid").await;
+    assert_eq!(fixture.groups(&org).await["g1"], ["A1"]);
 }
 
 // Limits that Mimir tells for a tenant count, and not those that we assume.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_own_limits_are_learned_from_mimir() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
     let limits = "{ruler_max_rules_per_rule_group: 3, ruler_max_rule_groups_per_tenant: 2}";
     Mimir::shared().await.override_limits(&org, limits).await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, created_at) \
          select '{org}', 'A' || n, 'up == ' || n, now() + n * interval '1 s' from generate_series(1, 8) as n"
     );
-    office.sql(&sql).await;
+    fixture.sql(&sql).await;
     wait_until("six are live and two are over the limit", SOON, async || {
-        let states = office.states(&org).await;
+        let states = fixture.states(&org).await;
         states.get("live") == Some(&6) && states.get("over_limit") == Some(&2)
     })
     .await;
-    office
+    fixture
         .wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])])
         .await;
     // Raised, they count as soon as somebody asks for a sync.
     let limits = "{ruler_max_rules_per_rule_group: 3, ruler_max_rule_groups_per_tenant: 9}";
     Mimir::shared().await.override_limits(&org, limits).await;
-    office.sync(&org).await;
-    assert_eq!(office.states(&org).await.get("live"), Some(&8));
+    fixture.sync(&org).await;
+    assert_eq!(fixture.states(&org).await.get("live"), Some(&8));
 }
 
 // One organisation's mass of rules takes nobody else's room.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_with_very_large_rules_holds_up_nobody() {
-    let office = office(&[]).await;
-    let (large, small) = (office.town.organisation().await, office.town.organisation().await);
+    let fixture = rules_fixture(&[]).await;
+    let (large, small) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, annotations, created_at) \
          select '{large}', 'A' || n, 'up == ' || n, jsonb_build_object('a', repeat('x', 16000), 'b', repeat('y', 16000)), \
                 now() + n * interval '1 s' from generate_series(1, 200) as n"
     );
-    office.sql(&sql).await;
-    let huge = office.rule(&large, "Huge", "up == 0").await;
-    office.sql(&format!("update alert_rule set annotations = jsonb_build_object('a', repeat('x', 3000000)) where id = '{huge}'")).await;
-    let good = office.rule(&small, "Good", "up == 0").await;
-    office.wait_state(&good, "live").await;
-    office.wait_state(&huge, "invalid").await;
+    fixture.sql(&sql).await;
+    let huge = fixture.rule(&large, "Huge", "up == 0").await;
+    fixture.sql(&format!("update alert_rule set annotations = jsonb_build_object('a', repeat('x', 3000000)) where id = '{huge}'")).await;
+    let good = fixture.rule(&small, "Good", "up == 0").await;
+    fixture.wait_state(&good, "live").await;
+    fixture.wait_state(&huge, "invalid").await;
     wait_until("what has room is live, and the rest is told", SOON, async || {
-        let states = office.states(&large).await;
+        let states = fixture.states(&large).await;
         states.get("over_limit").is_some_and(|over| (60..90).contains(over))
             && states.get("live").is_some_and(|live| (110..140).contains(live))
     })
@@ -182,7 +183,7 @@ async fn an_organisation_with_very_large_rules_holds_up_nobody() {
     let more = format!(
         "insert into alert_rule (organisation_id, name, expr) select '{small}', 'B' || n, 'up' from generate_series(1, 5001) as n"
     );
-    let refused = office.town.database.client().await.batch_execute(&more).await;
+    let refused = fixture.identity.database.client().await.batch_execute(&more).await;
     let refused = refused.unwrap_err();
     assert!(refused.as_db_error().unwrap().message().contains("5000"), "{refused:?}");
 }
@@ -191,8 +192,8 @@ async fn an_organisation_with_very_large_rules_holds_up_nobody() {
 // tried again when somebody asks, with nothing else touched.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
     let mimir = Mimir::shared().await;
     let limits = |rules: u32, groups: u32| {
         format!(
@@ -202,59 +203,59 @@ async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
     };
     mimir.override_limits(&org, &limits(10, 3)).await;
     // They count only the groups of that namespace.
-    write_group(&office.ruler(&org), "theirs", "theirs", "Theirs").await;
+    write_group(&fixture.ruler(&org), "theirs", "theirs", "Theirs").await;
     let sql = format!(
         "insert into alert_rule (organisation_id, name, expr, created_at) \
          select '{org}', 'A' || n, 'up == ' || n, now() + n * interval '1 s' from generate_series(1, 32) as n"
     );
-    office.sql(&sql).await;
+    fixture.sql(&sql).await;
     let split = async |live: usize, over: usize| {
         wait_until(&format!("{live} live, {over} over the limit"), SOON, async || {
-            let states = office.states(&org).await;
+            let states = fixture.states(&org).await;
             (states.get("live"), states.get("over_limit"))
                 == (Some(&live), Some(&over).filter(|over| **over > 0))
         })
         .await;
     };
     split(30, 2).await;
-    let groups = office.groups(&org).await;
+    let groups = fixture.groups(&org).await;
     let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
     assert_eq!(sizes, [10, 10, 10], "{groups:?}");
     // A change, and syncs that somebody asks for: nothing else is touched.
-    office.sql(&format!("update alert_rule set expr = 'up == 1000' where organisation_id = '{org}' and name = 'A24'")).await;
-    let before = office.writes().await;
-    wait_until("it is written", SOON, async || office.writes().await > before).await;
-    let before = office.writes().await;
-    let service = office.town.service();
+    fixture.sql(&format!("update alert_rule set expr = 'up == 1000' where organisation_id = '{org}' and name = 'A24'")).await;
+    let before = fixture.writes().await;
+    wait_until("it is written", SOON, async || fixture.writes().await > before).await;
+    let before = fixture.writes().await;
+    let service = fixture.identity.service();
     for _ in 0..3 {
-        office.sync(&org).await;
-        office.sync_all().await;
-        assert_eq!(office.groups(&org).await, groups);
+        fixture.sync(&org).await;
+        fixture.sync_all().await;
+        assert_eq!(fixture.groups(&org).await, groups);
         let diff = service.get(&format!("/admin/organisations/{org}/rules/diff")).await.json();
         assert_eq!(diff["in_sync"], true, "{diff}");
     }
-    assert_eq!(office.writes().await, before, "an unchanged state was written");
+    assert_eq!(fixture.writes().await, before, "an unchanged state was written");
     // Raised, they count when somebody asks.
     mimir.override_limits(&org, &limits(10, 5)).await;
-    office.sync(&org).await;
+    fixture.sync(&org).await;
     split(32, 0).await;
     mimir.override_limits(&org, &limits(20, 5)).await;
-    office.sync(&org).await;
-    let sizes: Vec<usize> = office.groups(&org).await.values().map(Vec::len).collect();
+    fixture.sync(&org).await;
+    let sizes: Vec<usize> = fixture.groups(&org).await.values().map(Vec::len).collect();
     assert_eq!(sizes, [20, 12]);
 }
 
 // An interval that is too short today may be long enough once the operator has changed that.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_refused_is_tried_again_by_whoever_asks() {
-    let office = office(&[("rules.reconcile_interval", "\"1h\"")]).await;
-    let org = office.town.organisation().await;
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
     let mimir = Mimir::shared().await;
     mimir.override_limits(&org, "{ruler_min_rule_evaluation_interval: 5m}").await;
-    let id = office.rule(&org, "Often", "up == 0").await;
-    office.wait_state(&id, "invalid").await;
-    assert!(office.status(&id).await.1.contains("5m"), "{:?}", office.status(&id).await);
+    let id = fixture.rule(&org, "Often", "up == 0").await;
+    fixture.wait_state(&id, "invalid").await;
+    assert!(fixture.status(&id).await.1.contains("5m"), "{:?}", fixture.status(&id).await);
     mimir.override_limits(&org, "{}").await;
-    office.sync(&org).await;
-    assert_eq!(office.status(&id).await.0, "live");
+    fixture.sync(&org).await;
+    assert_eq!(fixture.status(&id).await.0, "live");
 }

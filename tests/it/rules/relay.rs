@@ -9,7 +9,7 @@ use harness::{Received, Upstream};
 use http::Response;
 use http_body_util::BodyExt as _;
 
-use crate::answers::{Body, full};
+use crate::support::responses::{Body, full};
 
 /// What happens to requests.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,8 @@
 use harness::{Postgres, wait_until};
 use uuid::Uuid;
 
-use super::{SOON, office, office_on};
-use crate::town::command;
+use super::{SOON, fixture, office_on};
+use crate::support::identity::command;
 
 /// Runs SQL as `PostgREST` does for a user, in a transaction that is taken back.
 async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
@@ -29,12 +29,12 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
     let database = postgres.database("rules").await;
     database.execute("create role anon nologin; create role authenticated nologin").await;
     let mimir = harness::Mimir::shared().await.url();
-    let office = office_on(database, &mimir, &mimir, &[]).await;
-    let (a, b) = (office.town.organisation().await, office.town.organisation().await);
-    let editor = office.town.member(&a, "editor").await.id;
-    let viewer = office.town.member(&a, "viewer").await.id;
-    let stranger = office.town.member(&b, "owner").await.id;
-    let database = &office.town.database;
+    let fixture = office_on(database, &mimir, &mimir, &[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let editor = fixture.identity.member(&a, "editor").await.id;
+    let viewer = fixture.identity.member(&a, "viewer").await.id;
+    let stranger = fixture.identity.member(&b, "owner").await.id;
+    let database = &fixture.identity.database;
     let insert = format!(
         "insert into alert_rule (organisation_id, name, expr) values ('{a}', 'Up', 'up == 0')"
     );
@@ -47,7 +47,7 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
         );
     }
     let id = database.query("select id from alert_rule").await[0][0].clone().unwrap();
-    office.wait_state(&id, "live").await;
+    fixture.wait_state(&id, "live").await;
     for (user, sees) in [(editor, 1), (viewer, 1), (stranger, 0)] {
         for table in ["alert_rule", "alert_rule_status"] {
             let sql = format!("select * from {table}");
@@ -78,15 +78,15 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
     let delete = format!("delete from alert_rule where id = '{id}'");
     assert_eq!(as_user(database, stranger, &delete).await, Ok(0));
     assert_eq!(as_user(database, editor, &delete).await, Ok(1));
-    office.wait_groups(&a, &[]).await;
+    fixture.wait_groups(&a, &[]).await;
 }
 
 // Anything may stand in a row: what cannot be a rule says why, and the others go live.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_row_whatever_it_holds_keeps_another_from_going_live() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let good = office.rule(&org, "Good", "up == 0").await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let good = fixture.rule(&org, "Good", "up == 0").await;
     let strange = [
         "name = ''",
         "name = repeat('x', 100000)",
@@ -113,19 +113,19 @@ async fn no_row_whatever_it_holds_keeps_another_from_going_live() {
         "created_at = '-infinity'",
     ];
     for what in strange {
-        office.rule_with(&org, "Strange", "up == 1", what).await;
+        fixture.rule_with(&org, "Strange", "up == 1", what).await;
     }
-    office.sync(&org).await;
-    office.wait_state(&good, "live").await;
-    let states = office.states(&org).await;
+    fixture.sync(&org).await;
+    fixture.wait_state(&good, "live").await;
+    let states = fixture.states(&org).await;
     assert_eq!(states.values().sum::<usize>(), strange.len() + 1, "{states:?}");
     assert!(!states.contains_key("error") && !states.contains_key("pending"), "{states:?}");
     assert!(states["invalid"] >= 15, "{states:?}");
-    let all = office.ruler(&org).get("/prometheus/config/v1/rules").await;
+    let all = fixture.ruler(&org).get("/prometheus/config/v1/rules").await;
     assert_eq!(all.status, 200, "{all:?}");
     // And each of what is live can be taken back.
-    office.sql(&format!("update alert_rule set enabled = false where organisation_id = '{org}' and id <> '{good}'")).await;
-    office.wait_groups(&org, &[("default", &["Good"])]).await;
+    fixture.sql(&format!("update alert_rule set enabled = false where organisation_id = '{org}' and id <> '{good}'")).await;
+    fixture.wait_groups(&org, &[("default", &["Good"])]).await;
 }
 
 // A project's own table, by a query and the two triggers that docs/operations/rules.md gives.
@@ -143,7 +143,7 @@ async fn a_table_of_the_operators_own_is_synced() {
     let toml: toml::Table = block("own query").parse().unwrap();
     let query = toml["database"]["alert_rule_query"].to_string();
     let env = [("MTP__DATABASE__SCHEMA", "mimir")];
-    assert!(crate::town::command_with(&database, &env, &["migrate"]).status.success());
+    assert!(crate::support::identity::command_with(&database, &env, &["migrate"]).status.success());
     database.execute(&block("own triggers")).await;
     let settings = [
         ("database.schema", "\"mimir\""),
@@ -153,22 +153,24 @@ async fn a_table_of_the_operators_own_is_synced() {
     let mut all = vec![("rules.enabled", "true")];
     all.extend_from_slice(&settings);
     let url = database.url();
-    let town = crate::town::town_without_migration(database, &url, &mimir, &all).await;
-    let office = super::Office { town, mimir };
+    let identity =
+        crate::support::identity::identity_fixture_without_migration(database, &url, &mimir, &all)
+            .await;
+    let fixture = super::RulesFixture { identity, mimir };
     let org = harness::fresh_organisation();
-    office.sql(&format!("insert into mimir.organisation (id) values ('{org}')")).await;
-    office
+    fixture.sql(&format!("insert into mimir.organisation (id) values ('{org}')")).await;
+    fixture
         .sql(&format!(
             "insert into public.alarms (project, title, query) values ('{org}', 'Up', 'up == 0')"
         ))
         .await;
-    office.wait_groups(&org, &[("default", &["Up"])]).await;
-    office.sql("update public.alarms set title = 'Down', hold_seconds = 300").await;
-    office.wait_groups(&org, &[("default", &["Down"])]).await;
-    let text = office.ruler(&org).get("/prometheus/config/v1/rules").await.text;
+    fixture.wait_groups(&org, &[("default", &["Up"])]).await;
+    fixture.sql("update public.alarms set title = 'Down', hold_seconds = 300").await;
+    fixture.wait_groups(&org, &[("default", &["Down"])]).await;
+    let text = fixture.ruler(&org).get("/prometheus/config/v1/rules").await.text;
     assert!(text.contains("for: 5m"), "{text}");
-    office.sql("delete from public.alarms").await;
-    office.wait_groups(&org, &[]).await;
+    fixture.sql("delete from public.alarms").await;
+    fixture.wait_groups(&org, &[]).await;
 }
 
 // The tables of an operator's own that bear our names are left alone, with the way out.
@@ -214,7 +216,7 @@ async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
         ))
         .await;
     let env = [("MTP__DATABASE__SCHEMA", "mimir")];
-    let output = crate::town::command_with(&database, &env, &["migrate"]);
+    let output = crate::support::identity::command_with(&database, &env, &["migrate"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("2 steps taken"), "{output:?}");
     assert_eq!(database.query("select id from mimir.organisation").await.len(), 1);
@@ -224,21 +226,21 @@ async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
 // An organisation that is called something else for a while takes its rules' statuses along, and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_follow_an_organisation_that_is_renamed_and_renamed_back() {
-    let office = office(&[]).await;
-    let org = office.town.organisation().await;
-    let id = office.rule(&org, "Up", "up == 0").await;
-    office.wait_state(&id, "live").await;
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
     let whose = async |wanted: &str| {
         let sql = format!("select organisation_id from alert_rule_status where rule_id = '{id}'");
         wait_until(&format!("the status is {wanted}'s"), SOON, async || {
-            office.town.database.query(&sql).await[0][0].as_deref() == Some(wanted)
+            fixture.identity.database.query(&sql).await[0][0].as_deref() == Some(wanted)
         })
         .await;
     };
     let other = format!("{org}-renamed");
-    office.sql(&format!("update organisation set id = '{other}' where id = '{org}'")).await;
+    fixture.sql(&format!("update organisation set id = '{other}' where id = '{org}'")).await;
     whose(&other).await;
-    office.sql(&format!("update organisation set id = '{org}' where id = '{other}'")).await;
+    fixture.sql(&format!("update organisation set id = '{org}' where id = '{other}'")).await;
     whose(&org).await;
-    assert_eq!(office.status(&id).await.0, "live");
+    assert_eq!(fixture.status(&id).await.0, "live");
 }

@@ -70,7 +70,6 @@ struct Books {
     /// Deletions without an answer.
     deleting: HashSet<OrganisationId>,
     held: Option<HashSet<OrganisationId>>,
-    requests: Vec<Uuid>,
 }
 
 struct World {

@@ -5,18 +5,18 @@ use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Received};
 use http::Response;
 use http_body_util::BodyExt as _;
 
-use crate::answers::{Body, full};
+use crate::support::responses::{Body, full};
 
 pub(crate) const QUERY: &str = "/prometheus/api/v1/query?query=up";
 pub(crate) const PUSH: &str = "/api/v1/push";
 pub(crate) const MIB: usize = 1 << 20;
 
-pub(crate) struct Scene {
+pub(crate) struct ProxyFixture {
     pub(crate) issuer: Issuer,
     pub(crate) proxy: Proxy,
 }
 
-pub(crate) async fn scene(upstream: &str, settings: &[(&str, &str)]) -> Scene {
+pub(crate) async fn proxy_fixture(upstream: &str, settings: &[(&str, &str)]) -> ProxyFixture {
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), upstream);
     let proxy = settings
@@ -24,10 +24,10 @@ pub(crate) async fn scene(upstream: &str, settings: &[(&str, &str)]) -> Scene {
         .fold(options, |options, (key, value)| options.set(key, value))
         .start()
         .await;
-    Scene { issuer, proxy }
+    ProxyFixture { issuer, proxy }
 }
 
-impl Scene {
+impl ProxyFixture {
     pub(crate) fn client(&self) -> Client {
         self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
     }

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::answers::{Body, full};
+use crate::support::responses::{Body, full};
 
 /// What it does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +44,14 @@ struct Shared {
     bodies: Mutex<Vec<Bytes>>,
 }
 
-pub(crate) struct Fake {
+pub(crate) struct FakeMimir {
     port: u16,
     host: IpAddr,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
 
-impl Fake {
+impl FakeMimir {
     pub(crate) async fn start() -> Self {
         Self::start_in(Mode::Fine).await
     }

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use harness::{Client, Issuer, ORG_A, ORG_B, Proxy, ProxyOptions};
 use tokio::task::JoinSet;
 
-use crate::fake::Fake;
-use crate::scene::{PUSH, QUERY};
+use crate::support::fake_mimir::FakeMimir;
+use crate::support::single::{PUSH, QUERY};
 
 /// A proxy that ejects soon and lets back soon.
-pub(crate) struct Fleet {
+pub(crate) struct InstancesFixture {
     pub(crate) issuer: Issuer,
     pub(crate) proxy: Proxy,
 }
 
 /// Such a proxy before some instances.
-pub(crate) async fn before(fakes: &[&Fake], settings: &[(&str, &str)]) -> Fleet {
+pub(crate) async fn before(fakes: &[&FakeMimir], settings: &[(&str, &str)]) -> InstancesFixture {
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), &fakes[0].url())
         .set("listen.workers", "2")
@@ -25,10 +25,10 @@ pub(crate) async fn before(fakes: &[&Fake], settings: &[(&str, &str)]) -> Fleet 
         .set("upstream.slow_start", "\"500ms\"");
     let options = fakes[1..].iter().fold(options, |options, fake| options.upstream(&fake.url()));
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
-    Fleet { proxy: options.start().await, issuer }
+    InstancesFixture { proxy: options.start().await, issuer }
 }
 
-impl Fleet {
+impl InstancesFixture {
     pub(crate) fn client(&self) -> Client {
         self.client_of(ORG_A)
     }
@@ -83,6 +83,6 @@ impl Fleet {
 }
 
 /// The requests that each has had.
-pub(crate) fn counts(fakes: &[&Fake]) -> Vec<usize> {
+pub(crate) fn counts(fakes: &[&FakeMimir]) -> Vec<usize> {
     fakes.iter().map(|fake| fake.requests()).collect()
 }

@@ -5,20 +5,20 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 /// A proxy with one worker before some upstreams.
-pub(crate) struct Front {
+pub(crate) struct FailoverFixture {
     pub(crate) issuer: Issuer,
     pub(crate) proxy: Proxy,
 }
 
-pub(crate) async fn before(upstreams: &[String], settings: &[(&str, &str)]) -> Front {
+pub(crate) async fn before(upstreams: &[String], settings: &[(&str, &str)]) -> FailoverFixture {
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), &upstreams[0]).set("listen.workers", "1");
     let options = upstreams[1..].iter().fold(options, |options, url| options.upstream(url));
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
-    Front { proxy: options.start().await, issuer }
+    FailoverFixture { proxy: options.start().await, issuer }
 }
 
-impl Front {
+impl FailoverFixture {
     pub(crate) fn client(&self) -> Client {
         self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// The operator's own key in these tests.
 pub(crate) const ADMIN_KEY: &str = "an-admin-key-of-more-than-thirty-two-bytes";
 
-pub(crate) struct Town {
+pub(crate) struct IdentityFixture {
     pub(crate) issuer: Issuer,
     pub(crate) database: Database,
     pub(crate) proxy: Proxy,
@@ -25,33 +25,37 @@ pub(crate) struct Person {
 }
 
 /// A proxy before an upstream, with an empty, migrated database on the shared cluster.
-pub(crate) async fn town(upstream: &str, settings: &[(&str, &str)]) -> Town {
-    let database = Postgres::shared().await.database("town").await;
-    town_on(database, upstream, settings).await
+pub(crate) async fn identity_fixture(upstream: &str, settings: &[(&str, &str)]) -> IdentityFixture {
+    let database = Postgres::shared().await.database("identity").await;
+    identity_fixture_on(database, upstream, settings).await
 }
 
 /// The same on a database of the test's own.
-pub(crate) async fn town_on(database: Database, upstream: &str, settings: &[(&str, &str)]) -> Town {
+pub(crate) async fn identity_fixture_on(
+    database: Database,
+    upstream: &str,
+    settings: &[(&str, &str)],
+) -> IdentityFixture {
     let migrated = command(&database, &["migrate"]);
     assert!(migrated.status.success(), "{migrated:?}");
     let url = database.url();
-    town_without_migration(database, &url, upstream, settings).await
+    identity_fixture_without_migration(database, &url, upstream, settings).await
 }
 
 /// The same, with the tables as they are and the database reached by another way.
-pub(crate) async fn town_without_migration(
+pub(crate) async fn identity_fixture_without_migration(
     database: Database,
     url: &str,
     upstream: &str,
     settings: &[(&str, &str)],
-) -> Town {
+) -> IdentityFixture {
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), upstream)
         .set("database.url", &format!("{url:?}"))
         .set("auth.admin_key", &format!("{ADMIN_KEY:?}"));
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
     let proxy = options.start().await;
-    Town { issuer, database, proxy }
+    IdentityFixture { issuer, database, proxy }
 }
 
 /// Pushes one sample of a metric, as a sender does.
@@ -78,7 +82,7 @@ pub(crate) fn command_with(database: &Database, env: &[(&str, &str)], args: &[&s
         .unwrap()
 }
 
-impl Town {
+impl IdentityFixture {
     /// A new organisation with a name of its own.
     pub(crate) async fn organisation(&self) -> String {
         let id = harness::fresh_organisation();
