@@ -9,10 +9,9 @@ pub(crate) fn check(path: &str, wanted: &str) {
         std::fs::create_dir_all(file.parent().unwrap_or(&file)).unwrap_or_default();
         std::fs::write(&file, wanted).unwrap_or_default();
     }
-    if std::fs::read_to_string(&file).unwrap_or_default() != wanted {
-        panic!(
-            "{path} is not what the code says; write it anew with\n    \
-             REGENERATE=1 cargo test --lib the_reference_of"
-        );
-    }
+    assert!(
+        std::fs::read_to_string(&file).unwrap_or_default() == wanted,
+        "{path} differs from the code; regenerate it with\n    \
+         REGENERATE=1 cargo test --lib the_reference_of"
+    );
 }

@@ -89,7 +89,7 @@ pub(super) struct ProblemView {
 /// What a sync of everything answers, or its dry run.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is answered")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "describes what is answered")]
 pub(super) enum AllSyncAnswer {
     Progress(SyncProgress),
     DryRun(AllDiffs),

@@ -9,7 +9,7 @@ use utoipa::openapi::schema::Schema;
 use super::AdminError;
 use crate::spelling::nearest;
 
-/// Reads a body. The fields that it may have are those of the type's schema, which the OpenAPI
+/// Reads a body. The fields that it may have are those of the type's schema, which the `OpenAPI`
 /// document shows, too.
 pub(super) fn read_body<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result<T, AdminError> {
     let object = read_object(body)?;

@@ -1,4 +1,4 @@
-//! `/admin` as OpenAPI, made of the route table. Paths, methods, path parameters and summaries are the
+//! `/admin` as `OpenAPI`, made of the route table. Paths, methods, path parameters and summaries are the
 //! table's, and the schemas are those of the structs that are read and written; what else there is to
 //! say of an endpoint, [`describe`] says. It is an exhaustive match: an endpoint that is not described
 //! does not compile.

@@ -43,6 +43,7 @@ pub(super) struct PrincipalView<'a> {
     /// The session of a user's token; left out for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
+    #[expect(clippy::option_option, reason = "null is a user without a session")]
     session_id: Option<Option<&'a str>>,
     /// The name of a device; left out for others.
     #[serde(skip_serializing_if = "Option::is_none")]

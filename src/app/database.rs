@@ -167,7 +167,7 @@ impl Database {
                     trigger(triggers.as_deref(), Triggers::everything);
                 }
                 (TableChange::AlertRuleRequest, _, _) => {
-                    trigger(triggers.as_deref(), Triggers::request)
+                    trigger(triggers.as_deref(), Triggers::request);
                 }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),

@@ -7,7 +7,7 @@
 use super::{Access, Route, table};
 
 /// Declares the endpoints, their paths and their routes. The comment of an endpoint is its summary in
-/// the OpenAPI document.
+/// the `OpenAPI` document.
 macro_rules! endpoints {
     ($(
         $(#[doc = $about:literal])+
@@ -37,7 +37,7 @@ macro_rules! endpoints {
                 }
             }
 
-            /// The name in the OpenAPI document.
+            /// The name in the `OpenAPI` document.
             pub const fn name(self) -> &'static str {
                 match self {
                     $( $( Self::$kind($name::$variant) => stringify!($variant), )+ )+
@@ -109,7 +109,7 @@ endpoints! {
 
     /// For the database's webhooks, with a secret that opens nothing else.
     Webhook(WebhookEndpoint) {
-        /// Takes a notification of Supabase's database webhooks: a row of alert_rule has changed.
+        /// Takes a notification of Supabase's database webhooks: a row of `alert_rule` has changed.
         AlertRuleChanged = webhook("/admin/webhooks/alert-rule"),
     }
 }

@@ -149,7 +149,7 @@ impl Store {
              where {condition} order by organisation_id, id",
             self.own("alert_rule_guard")
         );
-        let query = values.into_iter().fold(statement(sql), |query, value| query.bind(value));
+        let query = values.into_iter().fold(statement(sql), sqlx::query::Query::bind);
         self.fetch(query, |rows| {
             rows.iter().map(|row| read_row(row).map_err(StoreError::from)).collect()
         })

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use strum::{EnumMessage as _, VariantArray};
 
-use super::table::{self, Kind, METRICS, Metric, Values};
+use super::table::{self, Kind, Label, METRICS, Metric, Values};
 use super::{Metrics, RuleMetrics};
 use crate::labels::LookupKind;
 use crate::reason::{Class, Reason};
@@ -50,11 +50,8 @@ fn reference() -> String {
             Kind::Histogram => "histogram",
         };
         let kind = [kind, unit(metric)].join(" ");
-        let labels: String = metric
-            .labels
-            .iter()
-            .map(|label| format!("<br>`{}`: {}", label.name, values(label.values)))
-            .collect();
+        let label = |label: &Label| format!("<br>`{}`: {}", label.name, values(label.values));
+        let labels = metric.labels.iter().map(label).collect::<Vec<_>>().concat();
         let Metric { name, help, when, .. } = metric;
         let _ = writeln!(page, "| `{name}` | {} | {help}{labels} | {when} |", kind.trim_end());
     }

@@ -47,12 +47,12 @@ impl RuleMetrics {
         let write = |kind: &'static str| table::RULES_GROUP_WRITES.counter([("kind", kind)]);
         let held = |scope: &'static str| table::RULES_GUARDS_HELD.gauge([("scope", scope)]);
         Self {
-            activations: names.outcomes.iter().map(|name| (*name, activations(*name))).collect(),
+            activations: names.outcomes.iter().map(|name| (*name, activations(name))).collect(),
             activation_duration: table::RULES_ACTIVATION_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
             group_sets: write("set"),
             group_deletes: write("delete"),
-            states: names.states.iter().map(|name| (*name, state(*name))).collect(),
+            states: names.states.iter().map(|name| (*name, state(name))).collect(),
             guards_held: held("tenant"),
             overall_guard_held: held("overall"),
             leader: table::RULES_LEADER.gauge(PLAIN),

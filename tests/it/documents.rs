@@ -321,8 +321,10 @@ fn the_tables_of_costs_are_those_of_the_script() {
 
 // A number that nothing holds is soon wrong.
 #[test]
-fn the_checkers_page_says_how_many_traps_there_are() {
+fn documents_say_how_many_traps_there_are() {
     let traps = files_of(&["tests/traps"], &["yaml"]).len();
-    let page = std::fs::read_to_string(root().join("docs/operations/check-config.md")).unwrap();
-    assert!(page.contains(&format!("knows {traps} traps")), "there are {traps}");
+    for document in ["README.md", "docs/operations/check-config.md"] {
+        let page = std::fs::read_to_string(root().join(document)).unwrap();
+        assert!(page.contains(&format!("knows {traps} traps")), "{document}: there are {traps}");
+    }
 }

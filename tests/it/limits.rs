@@ -210,7 +210,7 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
     };
     let after: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=4).contains(&after), "{refused:?}");
-    assert!(refused.text.contains("requests a second"), "{refused:?}");
+    assert!(refused.text.contains("requests per second"), "{refused:?}");
     for _ in 0..50 {
         assert_eq!(b.post(PUSH, "x").await.status, 200, "another one's are not counted");
     }

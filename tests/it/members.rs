@@ -307,7 +307,7 @@ async fn explain_token_tries_an_organisation_and_a_path() {
             crate::support::identity::ADMIN_KEY,
             &["--organisation", "acmee", "--path", write],
             1,
-            "no member",
+            "not a member",
         ),
     ] {
         let (found, text) = explain_with(&identity, token, more);
@@ -374,7 +374,7 @@ async fn a_service_reaches_the_organisations_that_there_are() {
     .await;
     // With tokens alone to decide nobody knows all organisations.
     let claims = [("tenancy.membership", "\"claims\"")];
-    let identity = crate::support::identity::identity_fixture(&upstream.url(), &claims).await;
+    let identity = identity_fixture(&upstream.url(), &claims).await;
     assert_eq!(push(&identity.service().header("x-scope-orgid", "any"), "up").await.status, 200);
 }
 

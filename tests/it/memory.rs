@@ -41,7 +41,7 @@ async fn strangers_take_little_memory() {
     let settings = [("listen.client_ip_header", "\"fly-client-ip\"")];
     let identity = identity_fixture(&upstream.url(), &settings).await;
     // A key of the right form that this proxy's database does not know.
-    let elsewhere = crate::support::identity::identity_fixture(&upstream.url(), &[]).await;
+    let elsewhere = identity_fixture(&upstream.url(), &[]).await;
     let organisation = elsewhere.organisation().await;
     let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
     let key = key["key"].as_str().unwrap();

@@ -138,7 +138,7 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
     let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"device_key\",outcome=\"stale\"}";
     assert!(identity.proxy.metric(stale).await > 0.0);
     let log = identity.proxy.process.log();
-    assert!(log.contains("what is known is used") && log.contains("is read again"), "{log}");
+    assert!(log.contains("using what is cached") && log.contains("recovered"), "{log}");
     known_again(&identity, &a).await;
 }
 

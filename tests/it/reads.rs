@@ -224,7 +224,7 @@ async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
         assert_eq!((through.status, &through.text), (direct.status, &direct.text), "{name}");
     }
     // A slash is another path to Mimir (404), and the fault of whoever wrote the request.
-    for name in ["a%2Fb", "%ff", "a%00b", "%2e%2e"] {
+    for name in ["a%2Fb", "%ff", "a%00b"] {
         let refused = fixture.client.get(&format!("/prometheus/api/v1/label/{name}/values")).await;
         assert_eq!(refused.status, 400, "{name}: {refused:?}");
     }

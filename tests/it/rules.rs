@@ -41,11 +41,11 @@ pub(crate) struct RulesFixture {
 pub(crate) async fn rules_fixture(settings: &[(&str, &str)]) -> RulesFixture {
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
-    office_on(database, &mimir, &mimir, settings).await
+    rules_fixture_on(database, &mimir, &mimir, settings).await
 }
 
 /// By another way to the same Mimir, and with a database of its own.
-pub(crate) async fn office_on(
+pub(crate) async fn rules_fixture_on(
     database: Database,
     mimir: &str,
     way: &str,
@@ -181,7 +181,12 @@ pub(crate) async fn groups_of(
     let client = Client::new(mimir).header("x-scope-orgid", tenant);
     let mut answer = client.get("/prometheus/config/v1/rules").await;
     // Mimir reads files that it is just writing, and then says so.
-    while answer.status == 400 && answer.text.contains("mismatch between requested rule group") {
+    let is_torn = |answer: &Answer| {
+        ["mismatch between requested rule group", "readdirent"]
+            .iter()
+            .any(|text| answer.text.contains(text))
+    };
+    while answer.status == 400 && is_torn(&answer) {
         answer = client.get("/prometheus/config/v1/rules").await;
     }
     assert!([200, 404].contains(&answer.status.as_u16()), "{answer:?}");

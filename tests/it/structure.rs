@@ -262,7 +262,11 @@ fn read(src: &Path, file: &Path) -> Option<Source> {
     // `reference` writes docs/reference in a test.
     let of_tests =
         path.split('/').any(|part| ["tests", "tests.rs", "reference.rs"].contains(&part));
-    if of_tests || !path.ends_with(".rs") || path == "lib.rs" || path == "main.rs" {
+    if of_tests
+        || file.extension().is_none_or(|end| end != "rs")
+        || path == "lib.rs"
+        || path == "main.rs"
+    {
         return None;
     }
     let text = std::fs::read_to_string(file).unwrap();

@@ -19,7 +19,7 @@ use crate::tenancy::OrganisationId;
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Check {
-    /// A file: a list of rows (organisation_id, name, expr, …), or Prometheus' groups, in YAML or JSON; - for standard
+    /// A file: a list of rows (`organisation_id`, name, expr, …), or Prometheus' groups, in YAML or JSON; - for standard
     /// input.
     #[arg(group = "what", value_name = "FILE")]
     file: Option<PathBuf>,

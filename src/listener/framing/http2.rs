@@ -31,7 +31,7 @@ pub(in crate::listener) struct Http2 {
     /// so nothing on the connection goes on.
     block: Block,
     /// Bytes of frame headers, and of frames that are no part of a request: PING, SETTINGS,
-    /// WINDOW_UPDATE, RST_STREAM, PRIORITY, empty DATA, unknown ones. h2 handles each and bounds their
+    /// `WINDOW_UPDATE`, `RST_STREAM`, PRIORITY, empty DATA, unknown ones. h2 handles each and bounds their
     /// number only for a few that break the protocol.
     overhead: u64,
     /// Bytes of requests and bodies, and all that was sent to the client.

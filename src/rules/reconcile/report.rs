@@ -199,7 +199,7 @@ pub(crate) fn report(
     now
 }
 
-/// SavedState the versions that Mimir has, or may have, besides the one that is live: if the row is edited
+/// The versions that Mimir has, or may have, besides the one that is live: if the row is edited
 /// or deleted, they are known by that.
 fn note_other_versions(
     now: &mut RuleStatuses,

@@ -454,7 +454,7 @@ impl Run {
 
     fn list(&mut self, organisations: HashSet<OrganisationId>) -> Vec<Command> {
         if self.listed.is_none() && self.is_reading {
-            self.unread = organisations.clone();
+            self.unread.clone_from(&organisations);
             self.listed = Some(Arc::new(organisations));
         }
         Vec::new()

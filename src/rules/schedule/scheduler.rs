@@ -183,7 +183,7 @@ impl Scheduler {
             queue.get(&organisation).sync = Some(sync);
         }
         let config = &reconciler.config;
-        let (guard, interval) = (config.guard.clone(), config.reconcile_interval);
+        let (guard, interval) = (config.guard, config.reconcile_interval);
         Ok(Self {
             resync: FullResync::new(guard, interval, leader.guard.clone(), held.collect()),
             reconciler: Arc::clone(reconciler),

@@ -10,7 +10,7 @@ use harness::{Database, Mimir, Postgres, Proxy, fresh_organisation, wait_until};
 
 use super::{pieces_of, root};
 use crate::migrations::says;
-use crate::rules::{RulesFixture, SOON, confirmation, groups_of, office_on};
+use crate::rules::{RulesFixture, SOON, confirmation, groups_of, rules_fixture_on};
 
 /// Those that the dump has.
 const TABLES: [&str; 5] = ["organisation", "membership", "device_key", "revocation", "alert_rule"];
@@ -144,7 +144,7 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     cluster.database("roles").await.execute(roles).await;
     let living = project(&cluster, "living").await;
     operator.succeeds(&living, "mimir-tenant-proxy migrate");
-    let fixture = office_on(living.clone(), &mimir, &mimir, &[]).await;
+    let fixture = rules_fixture_on(living.clone(), &mimir, &mimir, &[]).await;
     let identity = &fixture.identity;
     let (many, few, new) =
         (identity.organisation().await, identity.organisation().await, fresh_organisation());
@@ -226,7 +226,8 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     operator.succeeds(&empty, "mimir-tenant-proxy rules diff");
     // What the new database does not know stays.
     let other =
-        office_on(empty.clone(), &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
+        rules_fixture_on(empty.clone(), &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")])
+            .await;
     other.sync_all().await;
     other.sync_all().await;
     assert_eq!(groups_of(&mimir, &new, "alert_rule").await.len(), 1);

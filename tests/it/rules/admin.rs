@@ -4,7 +4,7 @@ use harness::Client;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::fixture;
+use super::rules_fixture;
 
 const SECRET: &str = "a webhook secret that is long enough";
 

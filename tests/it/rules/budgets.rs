@@ -1,6 +1,6 @@
 //! One row cannot take the shared Mimir down: what a rule may cost is bounded before Mimir sees it.
 
-use super::fixture;
+use super::rules_fixture;
 
 // Seen: 768 bytes that double a text 25 times took Mimir from 111 to 894 MB, and a template that calls
 // itself burned its cores after the row was gone. Each is told to its author; the others go live.

@@ -5,7 +5,7 @@ use std::process::Output;
 use harness::{Client, Mimir, part, wait_until};
 use serde_json::Value;
 
-use super::{RulesFixture, SOON, fixture, write_group};
+use super::{RulesFixture, SOON, rules_fixture, write_group};
 use crate::support::identity::command_with;
 
 fn run(fixture: &RulesFixture, args: &[&str]) -> (i32, String, String) {

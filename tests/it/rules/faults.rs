@@ -6,13 +6,13 @@ use std::time::Duration;
 use harness::{ChaosProxy, Mimir, Postgres, wait_until};
 
 use super::relay::{Fault, Relay};
-use super::{RulesFixture, SOON, office_on, write_group};
+use super::{RulesFixture, SOON, rules_fixture_on, write_group};
 
 async fn disturbed(settings: &[(&str, &str)]) -> (RulesFixture, Relay) {
     let mimir = Mimir::shared().await.url();
     let relay = Relay::start(&mimir).await;
     let database = Postgres::shared().await.database("rules").await;
-    let fixture = office_on(database, &mimir, &relay.url(), settings).await;
+    let fixture = rules_fixture_on(database, &mimir, &relay.url(), settings).await;
     (fixture, relay)
 }
 
@@ -136,7 +136,7 @@ async fn killed_between_two_groups_it_converges() {
     // Another copy on the same database.
     let database = fixture.identity.database.clone();
     let mimir = Mimir::shared().await.url();
-    let fixture = office_on(database, &mimir, &relay.url(), &[]).await;
+    let fixture = rules_fixture_on(database, &mimir, &relay.url(), &[]).await;
     wait_until("all are there", SOON, async || fixture.groups(&org).await.len() == 6).await;
     wait_until("and are told so", SOON, async || {
         fixture.states(&org).await.get("live") == Some(&6)
@@ -153,7 +153,7 @@ async fn without_the_database_nothing_happens_and_then_everything() {
     let mimir = Mimir::shared().await.url();
     let database = postgres.database("rules").await;
     let fixture =
-        office_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
+        rules_fixture_on(database, &mimir, &mimir, &[("rules.reconcile_interval", "\"1s\"")]).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
     fixture.wait_state(&id, "live").await;
@@ -173,7 +173,7 @@ async fn a_locked_table_deletes_nothing() {
     let database = Postgres::shared().await.database("rules").await;
     let settings =
         [("rules.reconcile_interval", "\"1s\""), ("database.query_timeout", "\"500ms\"")];
-    let fixture = office_on(database, &mimir, &mimir, &settings).await;
+    let fixture = rules_fixture_on(database, &mimir, &mimir, &settings).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
     fixture.wait_state(&id, "live").await;
@@ -240,7 +240,7 @@ async fn while_mimir_is_down_nothing_is_lost() {
     chaos.cut();
     let database = Postgres::shared().await.database("rules").await;
     let settings = [("rules.request_timeout", "\"1s\"")];
-    let fixture = office_on(database, &mimir.url(), &chaos.url(), &settings).await;
+    let fixture = rules_fixture_on(database, &mimir.url(), &chaos.url(), &settings).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
     fixture.wait_state(&id, "error").await;

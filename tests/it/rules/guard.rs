@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::{Mimir, Postgres, wait_until};
 
-use super::{RulesFixture, SOON, confirmation, fixture, office_on};
+use super::{RulesFixture, SOON, confirmation, rules_fixture, rules_fixture_on};
 
 async fn with_rules(fixture: &RulesFixture, count: usize) -> String {
     let org = fixture.identity.organisation().await;
@@ -143,7 +143,7 @@ async fn another_database_deletes_nothing() {
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
     let other =
-        office_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
+        rules_fixture_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
     other.sync_all().await;
     // And one in which the organisation is, without its rules.
     other.sql(&format!("insert into organisation (id) values ('{org}')")).await;
@@ -171,7 +171,7 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
         ("database.alert_rule_query", &*format!("{query:?}")),
         ("rules.reconcile_interval", "\"1s\""),
     ];
-    let fixture = office_on(database, &mimir, &mimir, &settings).await;
+    let fixture = rules_fixture_on(database, &mimir, &mimir, &settings).await;
     let org = fixture.identity.organisation().await;
     fixture.sql(&format!("insert into theirs (org, title, q) values ('{org}', 'A', 'up == 0'), ('{org}', 'B', 'up == 1')")).await;
     fixture.sync(&org).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use harness::{Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 
 use super::relay::Relay;
-use super::{RulesFixture, SOON, groups_of, office_on};
+use super::{RulesFixture, SOON, groups_of, rules_fixture_on};
 
 /// The issue: take-over under 10 s.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ async fn two() -> Two {
     let (first_way, second_way) = (Relay::start(&mimir).await, Relay::start(&mimir).await);
     let database = Postgres::shared().await.database("rules").await;
     let url = database.url();
-    let first = office_on(database, &mimir, &first_way.url(), &[]).await;
+    let first = rules_fixture_on(database, &mimir, &first_way.url(), &[]).await;
     wait_until("the first leads", SOON, async || first.identity.proxy.metric(LEADER).await == 1.0)
         .await;
     let issuer = Issuer::start().await;

@@ -7,7 +7,7 @@ use harness::{Mimir, Postgres, samples, wait_until};
 use serde_json::{Value, json};
 
 use super::relay::Relay;
-use super::{RulesFixture, SOON, fixture, office_on, write_group};
+use super::{RulesFixture, SOON, rules_fixture, rules_fixture_on, write_group};
 
 // The issue: each change is live in the ruler in p99 < 250 ms from commit. A timed test would fail on
 // a busy machine, so this one prints what it measured and only fails where a change never comes.
@@ -204,7 +204,7 @@ async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
     let relay = Relay::start(&mimir).await;
     let database = Postgres::shared().await.database("rules").await;
     let settings = [("rules.list_all_tenants", "true"), ("rules.reconcile_interval", "\"1h\"")];
-    let fixture = office_on(database, &mimir, &relay.url(), &settings).await;
+    let fixture = rules_fixture_on(database, &mimir, &relay.url(), &settings).await;
     let mut orgs = Vec::new();
     for _ in 0..5 {
         let org = fixture.identity.organisation().await;

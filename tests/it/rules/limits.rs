@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harness::{Mimir, wait_until};
 
-use super::{SOON, fixture, write_group};
+use super::{SOON, rules_fixture, write_group};
 
 // Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
 // ways: 93 go live, and 7 say why.

@@ -3,7 +3,7 @@
 use harness::{Postgres, wait_until};
 use uuid::Uuid;
 
-use super::{SOON, fixture, office_on};
+use super::{SOON, rules_fixture, rules_fixture_on};
 use crate::support::identity::command;
 
 /// Runs SQL as `PostgREST` does for a user, in a transaction that is taken back.
@@ -29,7 +29,7 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
     let database = postgres.database("rules").await;
     database.execute("create role anon nologin; create role authenticated nologin").await;
     let mimir = harness::Mimir::shared().await.url();
-    let fixture = office_on(database, &mimir, &mimir, &[]).await;
+    let fixture = rules_fixture_on(database, &mimir, &mimir, &[]).await;
     let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
     let editor = fixture.identity.member(&a, "editor").await.id;
     let viewer = fixture.identity.member(&a, "viewer").await.id;

@@ -10,7 +10,7 @@ fn config() -> GuardConfig {
     GuardConfig::default()
 }
 
-/// WorkQueue of which so many rules are deleted, and so many missed, of so many.
+/// Tenants, each with its numbers of deleted rules, of missing rules, and of all rules.
 fn losses(of: &[(usize, usize, usize)]) -> BTreeMap<OrganisationId, Loss> {
     let loss = |(deleted, missing, observed): (usize, usize, usize)| {
         Loss::from(losing(deleted, missing, observed))
