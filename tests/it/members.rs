@@ -292,7 +292,7 @@ async fn explain_token_tries_an_organisation_and_a_path() {
         (&*person.token, &["--organisation", &*a], 0, "metrics:read, rules:read"),
         (&*person.token, &["--path", "GET /prometheus/api/v1/query?query=up"], 0, "tenant"),
         (&*person.token, &["--organisation", &*a, "--path", write], 1, "metrics:write"),
-        (&*person.token, &["--organisation", &*b, "--path", read], 1, "no member"),
+        (&*person.token, &["--organisation", &*b, "--path", read], 1, "not a member"),
         (&*person.token, &["--path", "/api/v1/write"], 1, "did you mean /api/v1/push"),
         (&*person.token, &["--path", "DELETE /api/v1/push"], 1, "takes only POST"),
         (key, &["--path", write], 0, "metrics:write"),
