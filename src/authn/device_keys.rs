@@ -1,5 +1,5 @@
 //! Looks device keys up: hash -> device, by way of the [`Directory`]. What a key looks like is
-//! [`format`].
+//! [`mod@format`].
 //!
 //! A device's sender cannot renew a token and drops data on a 4xx. So a key is valid until it is
 //! revoked or expires, an expired one works during its grace, a known one works while the database
