@@ -69,7 +69,7 @@ pub enum NoResend {
     /// The retry budget is spent.
     Budget,
     /// There is no other instance.
-    #[strum(serialize = "nobody")]
+    #[strum(serialize = "no_other_instance")]
     NoInstance,
 }
 

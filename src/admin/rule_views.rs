@@ -224,7 +224,7 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
 
 /// Hides the cause of a problem from the organisation's administrators: it is for the operator.
 pub(super) fn without_the_inside(view: SyncView) -> SyncView {
-    let words = "Mimir or the database gave no answer that helps; it is tried again";
+    let words = "Mimir or the database is unavailable; the sync is retried";
     SyncView { problem: view.problem.map(|_| words.to_owned()), ..view }
 }
 

@@ -72,7 +72,7 @@ pub enum CredentialFault {
     #[error("no credential; send Authorization: Bearer with an access token or a device key")]
     Missing,
     /// No `Authorization` header, but Supabase's `apikey`.
-    #[error("apikey says nothing about a user; send Authorization: Bearer with an access token")]
+    #[error("an apikey does not identify a user; send Authorization: Bearer with an access token")]
     ApiKeyOnly,
     #[error("more than one Authorization header; send one")]
     Several,
@@ -128,7 +128,7 @@ pub enum TokenFault {
     /// The key is bound to another algorithm.
     #[error("the token's algorithm is not that of its key")]
     AlgorithmOfKey,
-    #[error("the token's signature does not fit")]
+    #[error("the token's signature is invalid")]
     Signature,
     /// The claims are no JSON object.
     #[error("the token's claims are not a JSON object")]
@@ -160,7 +160,7 @@ pub enum TokenFault {
     NotYetValid(Times),
     #[error("the token was issued {} s in the future (iat) by the clock here; compare the clocks", .0.apart())]
     IssuedInFuture(Times),
-    #[error("the token was issued (iat) after its own end (exp)")]
+    #[error("the token's iat is later than its exp")]
     IssuedAfterEnd { issued: i64, expires: i64 },
     #[error("the token's subject (sub) must be a UUID")]
     Subject,

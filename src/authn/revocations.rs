@@ -185,7 +185,7 @@ impl List {
                     let Ok(user) = Uuid::try_parse(&row.value) else {
                         tracing::error!(
                             value = row.value,
-                            "Revocation ignored: its sub is no UUID"
+                            "Revocation ignored: its sub is not a UUID"
                         );
                         continue;
                     };

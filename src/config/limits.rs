@@ -233,7 +233,7 @@ fn overrides(
         match one_override(&name, limits, each, &mut problems) {
             Ok((organisation, own)) => {
                 if overrides.insert(organisation, own).is_some() {
-                    problems.push(format!("{name}: stands there twice"));
+                    problems.push(format!("{name}: duplicate organisation"));
                 }
             }
             Err(problem) => problems.push(format!("{name}: {problem}")),

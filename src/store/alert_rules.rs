@@ -110,7 +110,7 @@ impl Store {
                 let mut snapshot = RulesSnapshot::default();
                 for row in &rows {
                     if let Err(problem) = snapshot.add(row) {
-                        tracing::warn!(problem, "Alert rule left out");
+                        tracing::warn!(problem, "Invalid alert rule row skipped");
                     }
                 }
                 Ok(snapshot)
@@ -209,7 +209,7 @@ fn read(row: &PgRow) -> Result<AlertRuleRow, String> {
         row.try_get(column).map_err(|error| error.to_string())
     };
     let id = text("id")?.unwrap_or_default();
-    let id = Uuid::try_parse(&id).map_err(|_| format!("its id is no UUID: {id:?}"))?;
+    let id = Uuid::try_parse(&id).map_err(|_| format!("its id is not a UUID: {id:?}"))?;
     let organisation = text("organisation_id")?.unwrap_or_default();
     let organisation =
         OrganisationId::parse(&organisation).map_err(|error| format!("rule {id}: {error}"))?;

@@ -91,7 +91,7 @@ impl Store {
                     let Some(hash) = read_hash(row) else { continue };
                     let key = read(row);
                     if let Err(problem) = &key {
-                        tracing::warn!(problem, "Device key left out");
+                        tracing::warn!(problem, "Invalid device key row skipped");
                     }
                     found.insert(hash, key.ok());
                 }

@@ -64,7 +64,7 @@ impl Store {
                 for row in &rows {
                     match read(row) {
                         Ok((user, membership)) => add(found.entry(user).or_default(), membership),
-                        Err(problem) => tracing::warn!(problem, "Membership left out"),
+                        Err(problem) => tracing::warn!(problem, "Invalid membership row skipped"),
                     }
                 }
                 Ok(found)

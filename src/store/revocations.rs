@@ -76,7 +76,7 @@ impl Store {
                 for row in &rows {
                     match read_row(row) {
                         Ok(revocation) => read.push(revocation),
-                        Err(problem) => tracing::error!(problem, "Revocation left out"),
+                        Err(problem) => tracing::error!(problem, "Invalid revocation row skipped"),
                     }
                 }
                 Ok(read)

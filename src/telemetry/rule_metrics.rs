@@ -9,8 +9,8 @@ use super::table::{self, PLAIN};
 
 /// Handles to them.
 pub struct RuleMetrics {
-    activations: HashMap<&'static str, Counter>,
-    pub activation_duration: Histogram,
+    reconciles: HashMap<&'static str, Counter>,
+    pub reconcile_duration: Histogram,
     pub lag: Histogram,
     pub group_sets: Counter,
     pub group_deletes: Counter,
@@ -20,10 +20,10 @@ pub struct RuleMetrics {
     /// Whether a deletion in many organisations waits for one.
     pub overall_guard_held: Gauge,
     pub leader: Gauge,
-    pub terms: Counter,
-    pub reconciled_at: Gauge,
-    pub reconcile_duration: Histogram,
-    pub reconcile_failures: Counter,
+    pub leaderships: Counter,
+    pub resynced_at: Gauge,
+    pub resync_duration: Histogram,
+    pub resync_failures: Counter,
     pub tenants_failing: Gauge,
     pub status_write_failures: Counter,
     tenants: Mutex<HashMap<String, Gauge>>,
@@ -41,14 +41,14 @@ const MOST_TENANTS: usize = 200;
 impl RuleMetrics {
     /// Registers everything with the installed recorder.
     pub fn register(names: &RuleMetricNames) -> Self {
-        let activations =
-            |outcome: &'static str| table::RULES_ACTIVATIONS.counter([("outcome", outcome)]);
+        let reconciles =
+            |outcome: &'static str| table::RULES_RECONCILES.counter([("outcome", outcome)]);
         let state = |state: &'static str| table::RULES_RULES.gauge([("state", state)]);
         let write = |kind: &'static str| table::RULES_GROUP_WRITES.counter([("kind", kind)]);
         let held = |scope: &'static str| table::RULES_GUARDS_HELD.gauge([("scope", scope)]);
         Self {
-            activations: names.outcomes.iter().map(|name| (*name, activations(name))).collect(),
-            activation_duration: table::RULES_ACTIVATION_DURATION.histogram(PLAIN),
+            reconciles: names.outcomes.iter().map(|name| (*name, reconciles(name))).collect(),
+            reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
             group_sets: write("set"),
             group_deletes: write("delete"),
@@ -56,10 +56,10 @@ impl RuleMetrics {
             guards_held: held("tenant"),
             overall_guard_held: held("overall"),
             leader: table::RULES_LEADER.gauge(PLAIN),
-            terms: table::RULES_TERMS.counter(PLAIN),
-            reconciled_at: table::RULES_RECONCILED_AT.gauge(PLAIN),
-            reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
-            reconcile_failures: table::RULES_RECONCILE_FAILURES.counter(PLAIN),
+            leaderships: table::RULES_LEADERSHIPS.counter(PLAIN),
+            resynced_at: table::RULES_FULL_RESYNC_AT.gauge(PLAIN),
+            resync_duration: table::RULES_FULL_RESYNC_DURATION.histogram(PLAIN),
+            resync_failures: table::RULES_FULL_RESYNC_FAILURES.counter(PLAIN),
             tenants_failing: table::RULES_TENANTS_FAILING.gauge(PLAIN),
             status_write_failures: table::RULES_STATUS_WRITE_FAILURES.counter(PLAIN),
             tenants: Mutex::default(),
@@ -69,8 +69,8 @@ impl RuleMetrics {
     /// Handles that record nothing, for a process without a recorder.
     pub fn unrecorded() -> Self {
         Self {
-            activations: HashMap::new(),
-            activation_duration: Histogram::noop(),
+            reconciles: HashMap::new(),
+            reconcile_duration: Histogram::noop(),
             lag: Histogram::noop(),
             group_sets: Counter::noop(),
             group_deletes: Counter::noop(),
@@ -78,10 +78,10 @@ impl RuleMetrics {
             guards_held: Gauge::noop(),
             overall_guard_held: Gauge::noop(),
             leader: Gauge::noop(),
-            terms: Counter::noop(),
-            reconciled_at: Gauge::noop(),
-            reconcile_duration: Histogram::noop(),
-            reconcile_failures: Counter::noop(),
+            leaderships: Counter::noop(),
+            resynced_at: Gauge::noop(),
+            resync_duration: Histogram::noop(),
+            resync_failures: Counter::noop(),
             tenants_failing: Gauge::noop(),
             status_write_failures: Counter::noop(),
             tenants: Mutex::default(),
@@ -89,8 +89,8 @@ impl RuleMetrics {
     }
 
     /// Counts a reconcile of one tenant.
-    pub fn activation(&self, outcome: &'static str) {
-        if let Some(counter) = self.activations.get(outcome) {
+    pub fn reconciled(&self, outcome: &'static str) {
+        if let Some(counter) = self.reconciles.get(outcome) {
             counter.increment(1);
         }
     }

@@ -91,7 +91,7 @@ metrics! {
         "The version and commit that run; always 1.",
         "Copies of different versions run side by side.";
     READY = Gauge "ready",
-        "1 while this process wants requests, 0 while it starts or drains.",
+        "1 while this process accepts requests, 0 while it starts or drains.",
         "0: this copy starts or drains.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
@@ -128,7 +128,7 @@ metrics! {
 
     TOKEN_CACHE_LOOKUPS = Counter "token_cache_lookups_total" { outcome: Values::Names(&[&["hit", "miss"]]) },
         "Lookups in the cache of verified tokens.",
-        "Many misses with few tokens: somebody tries tokens.";
+        "Many misses with few tokens: possible token guessing.";
     TOKEN_CACHE_ENTRIES = Gauge "token_cache_entries",
         "Verified tokens in the cache.",
         "Together with the misses.";
@@ -149,7 +149,7 @@ metrics! {
         "Rises: an address tries device keys.";
     DEVICE_KEY_LAST_USED_FAILURES = Counter "device_key_last_used_failures_total",
         "Batches of last uses of device keys that could not be written; they are written with the next batch.",
-        "Rises: the database takes no writes.";
+        "Rises: database writes fail.";
 
     DATABASE_LISTENING = Gauge "database_listening",
         "1 while notifications of changes arrive, 0 while they do not; absent without a database.",
@@ -196,7 +196,7 @@ metrics! {
         "`unreachable`: nothing had been sent. `stale`: a kept connection had been closed. `broken`, `unavailable`: sent to another instance, within the retry budget.";
     UPSTREAM_RETRIES_REFUSED = Counter "upstream_retries_refused_total" { reason: Values::Names(&[NoResend::VARIANTS]) },
         "Requests that failed upstream and were not sent again, by reason.",
-        "`budget`: too much fails. `unsafe`: the body was too large to keep, or the request is not repeatable (Influx). `repeated`: it failed at another instance too. `nobody`: there is no other instance.";
+        "`budget`: too much fails. `unsafe`: the body was too large to keep, or the request is not repeatable (Influx). `repeated`: it failed at another instance too. `no_other_instance`: there is no other instance.";
     UPSTREAM_CONNECTS = Counter "upstream_connects_total" { outcome: SUCCESS },
         "Connection attempts to upstream instances.",
         "`failed` rises: instances are unreachable. `succeeded` rises with the requests: connections are not kept.";
@@ -216,7 +216,7 @@ metrics! {
     RULES_LEADER = Gauge "rules_leader",
         "1 in the copy that writes alert rules.",
         "The sum over all copies should be 1.";
-    RULES_TERMS = Counter "rules_terms_total",
+    RULES_LEADERSHIPS = Counter "rules_leaderships_total",
         "Times that this process became the leader.",
         "Leadership moves all the time.";
     RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RULE_STATES]) },
@@ -225,10 +225,10 @@ metrics! {
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
         "Time from the notification of a change to its rules being live in Mimir.",
         "Changes take long to become live.";
-    RULES_ACTIVATIONS = Counter "rules_activations_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
+    RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
-    RULES_ACTIVATION_DURATION = Histogram "rules_activation_duration_seconds" in Seconds,
+    RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
         "Duration of one reconcile of one tenant, writes included.",
         "Mimir's ruler or the database is slow.";
     RULES_GROUP_WRITES = Counter "rules_group_writes_total" { kind: Values::Names(&[&["set", "delete"]]) },
@@ -240,18 +240,18 @@ metrics! {
     RULES_TENANTS_FAILING = Gauge "rules_tenants_failing",
         "Tenants whose last reconcile failed; they are retried.",
         "Above 0 for long.";
-    RULES_RECONCILED_AT = Gauge "rules_reconciled_timestamp_seconds" in Seconds,
+    RULES_FULL_RESYNC_AT = Gauge "rules_full_resync_timestamp_seconds" in Seconds,
         "Time of the last full resync, since the epoch; 0 if this process did none.",
         "Older than `rules.reconcile_interval` on the leader.";
-    RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
+    RULES_FULL_RESYNC_DURATION = Histogram "rules_full_resync_duration_seconds" in Seconds,
         "Duration of a full resync.",
         "Near `rules.reconcile_interval`.";
-    RULES_RECONCILE_FAILURES = Counter "rules_reconcile_failures_total",
+    RULES_FULL_RESYNC_FAILURES = Counter "rules_full_resync_failures_total",
         "Full resyncs that could not be finished.",
         "Rises: the database or Mimir gives no answer.";
     RULES_STATUS_WRITE_FAILURES = Counter "rules_status_write_failures_total",
         "Batches of rule statuses that could not be written; they are retried.",
-        "Rises: the database takes no writes.";
+        "Rises: database writes fail.";
     RULES_TENANT_SUCCESS = Gauge "rules_tenant_success_timestamp_seconds" { tenant: Values::Open("the first 200 tenants, then `other`") } in Seconds,
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";

@@ -50,9 +50,9 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
     assert_eq!(identity.client(&both).get(QUERY).await.status, 200);
     assert_eq!(identity.client(&nowhere).get(QUERY).await.status, 403);
     assert_eq!(identity.client(&other).get(QUERY).await.status, 200);
-    logged(&identity, "Membership left out").await;
-    logged(&identity, "Revocation left out").await;
-    logged(&identity, "Revocation ignored: its sub is no UUID").await;
+    logged(&identity, "Invalid membership row skipped").await;
+    logged(&identity, "Invalid revocation row skipped").await;
+    logged(&identity, "Revocation ignored: its sub is not a UUID").await;
     let (good, bad) = (
         identity.device(&organisation, &["metrics:read"]).await,
         identity.device(&organisation, &["metrics:read"]).await,
@@ -63,7 +63,7 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
     // A row of ours that makes no sense is not the device's fault: it keeps its data.
     assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
-    logged(&identity, "Device key left out").await;
+    logged(&identity, "Invalid device key row skipped").await;
 }
 
 /// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
@@ -189,7 +189,11 @@ async fn a_null_in_an_operators_row_is_left_out_alone() {
     identity.database.execute(&sql).await;
     let device = identity.proxy.client().bearer(key.expose());
     assert_eq!(device.get(QUERY).await.status, 200);
-    for message in ["Membership left out", "Device key left out", "Revocation left out"] {
+    for message in [
+        "Invalid membership row skipped",
+        "Invalid device key row skipped",
+        "Invalid revocation row skipped",
+    ] {
         logged(&identity, message).await;
     }
 }

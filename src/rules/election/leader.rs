@@ -54,7 +54,7 @@ pub(crate) async fn lead(
     work: impl Future<Output = Vec<OrganisationId>>,
 ) {
     metrics.leader.set(1.0);
-    metrics.terms.increment(1);
+    metrics.leaderships.increment(1);
     let mut work = std::pin::pin!(work);
     let in_flight = tokio::select! {
         in_flight = &mut work => in_flight,

@@ -657,10 +657,10 @@ impl Scheduler {
 
         let metrics = &self.access.metrics;
         if outcome.problem.is_some() {
-            metrics.reconcile_failures.increment(1);
+            metrics.resync_failures.increment(1);
         } else {
-            metrics.reconciled_at.set(self.clock.now().as_secs_f64());
-            metrics.reconcile_duration.record(took.as_secs_f64());
+            metrics.resynced_at.set(self.clock.now().as_secs_f64());
+            metrics.resync_duration.record(took.as_secs_f64());
             self.leader.reconciled_at = Some(self.now());
         }
         let store = self.reconciler.store.clone();
@@ -699,8 +699,8 @@ impl Scheduler {
         } = end;
         let kind = reconciled.outcome.kind();
         let metrics = &self.access.metrics;
-        metrics.activation(kind.name());
-        metrics.activation_duration.record(took.as_secs_f64());
+        metrics.reconciled(kind.name());
+        metrics.reconcile_duration.record(took.as_secs_f64());
         if let (Outcome::Applied, Some(at)) = (&reconciled.outcome, triggered_at) {
             metrics.lag.record(at.elapsed().as_secs_f64());
         }

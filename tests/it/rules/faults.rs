@@ -180,7 +180,7 @@ async fn a_locked_table_deletes_nothing() {
     let locker = fixture.identity.database.client().await;
     locker.batch_execute("begin; lock table alert_rule in access exclusive mode").await.unwrap();
     wait_until("a reading failed", SOON, async || {
-        fixture.identity.proxy.metric("mimir_tenant_proxy_rules_reconcile_failures_total").await
+        fixture.identity.proxy.metric("mimir_tenant_proxy_rules_full_resync_failures_total").await
             > 0.0
     })
     .await;
@@ -297,6 +297,6 @@ async fn without_format_query_broken_rules_hold_up_no_other() {
     let wanted = [("invalid", 2), ("live", 2)].map(|(state, count)| (state.to_owned(), count));
     wait_until("all are told", SOON, async || fixture.states(&org).await == wanted.clone().into())
         .await;
-    let failed = "mimir_tenant_proxy_rules_activations_total{outcome=\"failed\"}";
+    let failed = "mimir_tenant_proxy_rules_reconciles_total{outcome=\"failed\"}";
     assert_eq!(fixture.identity.proxy.metric(failed).await, 0.0);
 }

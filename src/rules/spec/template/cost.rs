@@ -263,7 +263,7 @@ impl<'t> Reader<'_, '_, 't> {
         for command in &pipeline.commands {
             last = Some(self.command(command, last, dot)?);
         }
-        last.ok_or_else(|| Fault::new(pipeline.at, "the action says nothing"))
+        last.ok_or_else(|| Fault::new(pipeline.at, "the action is empty"))
     }
 
     fn command(
@@ -273,7 +273,7 @@ impl<'t> Reader<'_, '_, 't> {
         dot: &Value,
     ) -> Result<Value, Fault> {
         let Some((first, rest)) = command.split_first() else {
-            return Err(Fault::new(0, "the action says nothing"));
+            return Err(Fault::new(0, "the action is empty"));
         };
         let mut arguments = Vec::with_capacity(rest.len() + 1);
         for operand in rest {

@@ -113,7 +113,7 @@ async fn main() {
     let took = left.elapsed();
     show("Alice, removed from A,", &alice).await;
     println!(
-        "\nA reads what its hub wrote, B and the unknown caller see nothing of it, and Alice was out in {took:?}."
+        "\nA reads what its hub wrote, B and the unknown caller see nothing of it, and Alice lost access within {took:?}."
     );
     if once {
         return;
