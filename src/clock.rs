@@ -60,5 +60,21 @@ pub fn rfc3339(time: OffsetDateTime) -> String {
 
 /// Reads a point in time (RFC 3339).
 pub fn parse_rfc3339(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
+    // In UTC: at the ends of the calendar an offset leads out of it, on which Postgres' driver panics.
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    time.checked_to_offset(time::UtcOffset::UTC).filter(|time| time.year() >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The driver of Postgres panics at a time whose UTC leaves the calendar.
+    #[test]
+    fn a_time_is_in_utc_and_inside_the_calendar() {
+        let time = parse_rfc3339("2026-12-31T23:59:59-01:00").unwrap();
+        assert_eq!((time.offset(), time.hour(), time.year()), (time::UtcOffset::UTC, 0, 2027));
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59-00:01"), None);
+        assert_eq!(parse_rfc3339("0000-01-01T00:00:00+00:01"), None);
+    }
 }

@@ -46,6 +46,8 @@ pub struct Directory<K, V> {
     failing: AtomicBool,
     /// The feed's epoch when it failed.
     failed_epoch: AtomicU64,
+    /// How often everything was expired.
+    expiries: AtomicU64,
     /// Until when nothing is tried, in milliseconds since the start.
     resting_until: AtomicU64,
     kind: &'static str,
@@ -93,6 +95,8 @@ pub struct Queue<K>(mpsc::UnboundedReceiver<K>);
 const UNWATCHED_TTL: Duration = Duration::from_millis(500);
 /// After a failure, the pause before the next attempt.
 const REST: Duration = Duration::from_millis(500);
+/// The epoch of an entry that has to be read again.
+const EXPIRED: u64 = u64::MAX;
 /// How long a request waits for a reading where a stale value can be used.
 const STALE_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that are read in one query.
@@ -133,6 +137,7 @@ where
             began: Instant::now(),
             failing: AtomicBool::new(false),
             failed_epoch: AtomicU64::new(0),
+            expiries: AtomicU64::new(0),
             resting_until: AtomicU64::new(0),
             kind,
             metrics,
@@ -234,13 +239,37 @@ where
     fn is_fresh(&self, entry: &Entry<V>, age: Duration) -> bool {
         let ttl = if entry.value.is_some() { self.policy.ttl } else { self.policy.absence_ttl };
         let ttl = if self.feed.is_connected() { ttl } else { ttl.min(UNWATCHED_TTL) };
-        entry.epoch == self.feed.epoch() && age < ttl
+        entry.epoch == self.epoch() && age < ttl
+    }
+
+    /// Entries of another epoch are read again. Both parts only grow, so their sum stays the same only
+    /// if both do.
+    fn epoch(&self) -> u64 {
+        self.feed.epoch() + self.expiries.load(Ordering::Relaxed)
     }
 
     fn is_resting(&self) -> bool {
         let until = Duration::from_millis(self.resting_until.load(Ordering::Relaxed));
         // When the `LISTEN` connection is back, so is the database.
         self.is_away() && self.began.elapsed() < until
+    }
+
+    /// Has a key read again. Unlike after [`Directory::invalidate`], its value still counts as stale
+    /// while the database is away.
+    pub fn expire(&self, key: &K) {
+        self.metrics.invalidations.increment(1);
+        self.flights.taint(key, || match self.remembered.get(key) {
+            Some(entry) if entry.value.is_some() => {
+                self.remembered.put(key.clone(), Entry { epoch: EXPIRED, ..entry });
+            }
+            _ => self.remembered.remove(key),
+        });
+    }
+
+    /// Has everything read again, likewise.
+    pub fn expire_all(&self) {
+        self.metrics.invalidations.increment(1);
+        self.expiries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Forgets a key that has changed.
@@ -270,14 +299,15 @@ where
                 () = cancelled.cancelled() => return,
                 count = asked.0.recv_many(&mut keys, MOST_AT_ONCE) => if count == 0 { return },
             }
-            let (epoch, read_at) = (self.feed.epoch(), self.began.elapsed());
+            let (epoch, feed_epoch) = (self.epoch(), self.feed.epoch());
+            let read_at = self.began.elapsed();
             self.flights.depart(&keys);
             let began = Instant::now();
             let outcome = read(keys.clone()).await;
             self.metrics.duration.record(began.elapsed().as_secs_f64());
             match outcome {
                 Ok(found) => self.land(keys, &found, read_at, epoch),
-                Err(error) => self.fail(&mut asked.0, &error, epoch),
+                Err(error) => self.fail(&mut asked.0, &error, feed_epoch),
             }
         }
     }

@@ -180,7 +180,7 @@ fn read_name(name: &str) -> Result<String, KeyError> {
     Ok(name.to_owned())
 }
 
-fn is_invisible_command(c: char) -> bool {
+pub(crate) fn is_invisible_command(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 

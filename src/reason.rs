@@ -117,7 +117,7 @@ pub enum Reason {
     Overloaded,
     /// All instances of Mimir have `upstream.max_in_flight` requests.
     UpstreamSaturated,
-    /// A request to `/admin` says something that cannot be done.
+    /// The head breaks a rule of HTTP (`Host`, `Transfer-Encoding`), or a request to `/admin` asks for something impossible.
     MalformedRequest,
     /// A request to `/admin` names something that does not exist.
     NotFound,

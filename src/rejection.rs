@@ -117,7 +117,7 @@ impl Audience {
     /// Judges by the path, which is known even when the route is not.
     pub fn of_path(path: &str) -> Self {
         let reads = ["/prometheus/", "/api/v1/user_", "/api/v1/status/", "/admin/"];
-        let reads = reads.iter().any(|prefix| path.starts_with(prefix));
+        let reads = path == "/admin" || reads.iter().any(|prefix| path.starts_with(prefix));
         if reads { Self::Reader } else { Self::Sender }
     }
 }

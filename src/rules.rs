@@ -113,6 +113,7 @@ pub use schedule::scheduler::RuleSync;
 pub use schedule::triggers::Triggers;
 pub use spec::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
 pub use spec::promql::warn as promql_warning;
+pub use spec::rows::excess_reason;
 pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};
 
 /// The label values of metrics.

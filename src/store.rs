@@ -83,7 +83,7 @@ pub enum StoreError {
     #[error("the database is not available: {0}")]
     Unavailable(String),
     /// An operator has to do something.
-    #[error("the database is not as it must be: {0}")]
+    #[error("the database cannot be used: {0}")]
     Unfit(String),
     /// A foreign key points to nothing.
     #[error("there is no such {0}")]

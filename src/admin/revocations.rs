@@ -9,6 +9,7 @@ use super::body::read_body;
 use super::{Admin, AdminError, Answer, recorded_name};
 use crate::authz::OperatorGrant;
 use crate::clock::{parse_rfc3339, rfc3339};
+use crate::key_management::is_invisible_command;
 use crate::store::{ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind};
 
 /// A revocation to add.
@@ -106,7 +107,7 @@ fn read_kind(request: &RevocationRequest) -> Result<RevocationKind, AdminError> 
     let problem = |text: &str| AdminError::Request(text.to_owned());
     let kind = RevocationKind::parse(&request.kind)
         .ok_or_else(|| problem("kind must be sub, session_id or jti"))?;
-    let is_text = |text: &str| !text.chars().any(char::is_control);
+    let is_text = |text: &str| !text.chars().any(is_invisible_command);
     if !(1..=LONGEST_VALUE).contains(&request.value.len()) || !is_text(&request.value) {
         return Err(problem("value must have 1 to 200 bytes, and no control characters"));
     }

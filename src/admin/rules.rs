@@ -217,11 +217,14 @@ pub(super) async fn request_and_wait(
 /// a sync.
 pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
     let query = uri.query().unwrap_or_default();
-    let mut is_dry = false;
+    let mut is_dry = None;
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if is_dry.is_some() {
+            return Err(AdminError::Request("dry_run is repeated; send it once".to_owned()));
+        }
         is_dry = match (&*key, &*value) {
-            ("dry_run", "true" | "1" | "") => true,
-            ("dry_run", "false" | "0") => false,
+            ("dry_run", "true" | "1" | "") => Some(true),
+            ("dry_run", "false" | "0") => Some(false),
             ("dry_run", _) => {
                 return Err(AdminError::Request("dry_run must be true or false".to_owned()));
             }
@@ -231,7 +234,7 @@ pub(super) fn is_dry_run(uri: &Uri) -> Result<bool, AdminError> {
             }
         };
     }
-    Ok(is_dry)
+    Ok(is_dry.unwrap_or(false))
 }
 
 impl From<PreviewError> for AdminError {
@@ -241,6 +244,23 @@ impl From<PreviewError> for AdminError {
             PreviewError::Tenant(_) => Self::Internal,
             PreviewError::Store(error) => Self::Store(error),
             PreviewError::Ruler(error) => Self::Ruler(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What could be read either way is refused: a dry run must not become a sync.
+    #[test]
+    fn a_dry_run_is_said_once_and_clearly() {
+        let read = |query: &str| is_dry_run(&format!("/admin/rules/sync{query}").parse().unwrap());
+        assert_eq!(read(""), Ok(false));
+        assert_eq!(read("?dry_run=true"), Ok(true));
+        assert_eq!(read("?dry_run=0"), Ok(false));
+        for wrong in ["?dry_run=true&dry_run=false", "?dry_run=maybe", "?dryrun=true"] {
+            assert!(matches!(read(wrong), Err(AdminError::Request(_))), "{wrong}");
         }
     }
 }

@@ -156,13 +156,13 @@ impl Database {
                 (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
                     if let Some(all) = &organisations {
-                        all.invalidate(&organisation);
+                        all.expire(&organisation);
                     }
                     trigger(triggers.as_deref(), |triggers| triggers.organisation(organisation));
                 }
                 (TableChange::AllAlertRules, _, _) => {
                     if let Some(all) = &organisations {
-                        all.invalidate_all();
+                        all.expire_all();
                     }
                     trigger(triggers.as_deref(), Triggers::everything);
                 }

@@ -74,7 +74,7 @@ pub enum CredentialFault {
     /// No `Authorization` header, but Supabase's `apikey`.
     #[error("an apikey does not identify a user; send Authorization: Bearer with an access token")]
     ApiKeyOnly,
-    #[error("more than one Authorization header; send one")]
+    #[error("more than one credential header; send one")]
     Several,
     /// A scheme other than `Bearer` and `Basic`.
     #[error("the Authorization scheme must be Bearer, or Basic for a device key")]

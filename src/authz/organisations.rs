@@ -59,13 +59,15 @@ impl Organisations {
         self.0.run(queue, read, cancelled).await;
     }
 
-    /// Drops one organisation: it may have been created or deleted.
-    pub fn invalidate(&self, organisation: &OrganisationId) {
-        self.0.invalidate(organisation);
+    /// Has one organisation read again: it may have been created or deleted, or only its rules have
+    /// changed. While the database is away, what was known of it counts: this guards the operator
+    /// against a typing mistake, and an outage must not cost the operator data.
+    pub fn expire(&self, organisation: &OrganisationId) {
+        self.0.expire(organisation);
     }
 
-    /// Drops all organisations.
-    pub fn invalidate_all(&self) {
-        self.0.invalidate_all();
+    /// Has all organisations read again.
+    pub fn expire_all(&self) {
+        self.0.expire_all();
     }
 }

@@ -54,6 +54,7 @@ pub fn check_config(file: Option<&Path>, environment: &Environment, args: &Check
             notes.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
             answers.push(match config.warnings.len() {
                 0 => "the configuration is valid".to_owned(),
+                1 => "the configuration is valid, with 1 warning".to_owned(),
                 count => format!("the configuration is valid, with {count} warnings"),
             });
             if args.strict && !config.warnings.is_empty() {

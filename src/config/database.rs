@@ -100,8 +100,8 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     let says_anything = section.says_anything();
     let url = section.secret("url");
     if url.is_empty() && says_anything && !section.is_faulty("url") {
-        let problem = "is empty, but [database] says more: losing it must not leave the decision to \
-                       claims alone; remove the section to do without a database";
+        let problem = "is empty: set it, or remove the section [database] to run without a database \
+                       (a lost password must not leave the decision to claims alone)";
         section.fault("url", problem.to_owned());
     }
     let address = if url.is_empty() { None } else { read_url(section, &url) };

@@ -348,7 +348,9 @@ fn wrong_limits_of_organisations_are_told_all_at_once() {
     let faults = read(&format!("{MINIMAL}{wrong}")).unwrap_err();
     assert_eq!(keys(&faults), ["limits.push_in_flight", "limits.organisations"]);
     let problem = &faults.0[1].problem;
-    for part in ["a|b", "acme.push_in_flihgt is unknown", "acme.query_in_flight must be", "twice"] {
+    for part in
+        ["a|b", "acme.push_in_flihgt is unknown", "acme.query_in_flight must be", "duplicate"]
+    {
         assert!(problem.contains(part), "{part}: {problem}");
     }
     for wrong in ["organisations = 5", "organisations = {acme = 5}"] {

@@ -217,6 +217,44 @@ async fn what_has_changed_is_not_used_while_the_database_is_away() {
     assert_eq!(scene.directory.find(&1).await.unwrap_err(), Unavailable);
 }
 
+// An organisation's entry expires whenever one of its rules changes: no outage that follows may cost
+// its operator data. What was absent is no value to go on with.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_read_again_and_used_while_the_database_is_away() {
+    for all in [false, true] {
+        let scene = scene();
+        scene.table.set(1, "there");
+        assert_eq!(scene.value(1).await, Some("there"));
+        assert_eq!(scene.value(2).await, None);
+        let expire = |key| {
+            if all { scene.directory.expire_all() } else { scene.directory.expire(&key) }
+        };
+        expire(1);
+        scene.table.set(1, "changed");
+        assert_eq!(scene.value(1).await, Some("changed"));
+        expire(1);
+        expire(2);
+        scene.table.away.store(true, Ordering::Relaxed);
+        assert_eq!(scene.value(1).await, Some("changed"));
+        assert_eq!(scene.directory.find(&2).await.unwrap_err(), Unavailable);
+        scene.table.away.store(false, Ordering::Relaxed);
+        scene.table.rows.lock().unwrap().remove(&1);
+        sleep(REST).await;
+        scene.directory.find(&1).await.unwrap();
+        settle_until_absent(&scene).await;
+    }
+}
+
+async fn settle_until_absent(scene: &Scene) {
+    for _ in 0..100 {
+        if scene.value(1).await.is_none() {
+            return;
+        }
+        sleep(REST).await;
+    }
+    panic!("an expired entry is never read again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_strangers_pushes_nobody_out() {
     let scene = scene();

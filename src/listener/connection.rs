@@ -1,6 +1,7 @@
 //! One downstream connection from its first byte to its end.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -179,6 +180,14 @@ where
     }
 }
 
+/// Whether the client broke the protocol. For HTTP/2 hyper only says that h2 ended the connection; h2
+/// says by whose decision.
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_parse()
+        || h2.is_some_and(|h2| h2.is_library() && h2.reason() != Some(h2::Reason::NO_ERROR))
+}
+
 /// Runs a connection until it ends, or its watch ends it.
 async fn watched(
     mut connection: Pin<&mut impl Retire>,
@@ -197,7 +206,7 @@ async fn watched(
         // The watch comes second, because it judges the state that the connection leaves.
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                let is_protocol_error = ended.is_err_and(|error| error.is_parse());
+                let is_protocol_error = ended.is_err_and(|error| is_protocol_error(&error));
                 return Poll::Ready(if is_protocol_error {
                     ConnectionEnd::ProtocolError
                 } else {

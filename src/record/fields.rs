@@ -67,7 +67,7 @@ mod tests {
             let _ = writeln!(page, "| `{name}` | {meaning} |");
         }
         page.push_str(
-            "\n## Audit\n\nOne line a request to `/admin` but `whoami`, whatever `log.filter` says: \
+            "\n## Audit\n\nOne line for each authenticated request to `/admin` except `whoami` and `openapi.json`, whatever `log.filter` says: \
              `message=\"Admin action\"`, `target=\"audit\"`, with `action`, `principal.kind`, \
              `principal.id`, `organisation.id`, `target.id`, `outcome`, `client.ip` and \
              `request.id`.\n",

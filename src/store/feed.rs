@@ -100,14 +100,19 @@ impl Feed {
                 () = cancelled.cancelled() => return,
                 listened = self.listen(&store, &on_change) => listened,
             };
-            if self.is_connected() {
+            let was_connected = self.is_connected();
+            if was_connected {
                 backoff.reset();
                 self.end();
                 on_change(TableChange::Anything);
             }
             if let Err(error) = listened {
                 self.note_away(matches!(error, StoreError::Unreachable(_)));
-                tracing::warn!(%error, "LISTEN connection lost");
+                if was_connected {
+                    tracing::warn!(%error, "LISTEN connection lost");
+                } else {
+                    tracing::warn!(%error, "LISTEN connection not established");
+                }
             }
             tokio::select! {
                 () = cancelled.cancelled() => return,

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
-use crate::rules::{Parsed, RuleDefaults, expression_fault, parse, promql_warning};
-use crate::store::Store;
+use crate::rules::{Parsed, RuleDefaults, excess_reason, expression_fault, parse, promql_warning};
+use crate::store::{Excess, Store};
 use crate::tenancy::OrganisationId;
 
 /// Check the rules of a file or of the database.
@@ -229,13 +229,19 @@ async fn of_database(
         }
         for organisation in batch {
             let of = snapshot.rows.remove(organisation).unwrap_or_default();
-            rows.extend(of.into_iter().map(|row| FileRow {
-                place: format!("organisation {organisation}, rule {}", row.id),
-                line: None,
-                row,
-                columns: Vec::new(),
-                faults: Vec::new(),
-                is_other: false,
+            rows.extend(of.into_iter().map(|row| {
+                FileRow {
+                    place: format!("organisation {organisation}, rule {}", row.id),
+                    line: None,
+                    columns: Vec::new(),
+                    // Its columns were not read.
+                    is_other: row.excess != Excess::None,
+                    faults: excess_reason(&row)
+                        .map(|problem| file::Fault { line: 0, problem })
+                        .into_iter()
+                        .collect(),
+                    row,
+                }
             }));
         }
     }
@@ -258,15 +264,22 @@ fn said(report: &Report, by_mimir: bool, as_json: bool) -> Said {
     if as_json {
         return Said { answer: to_json(report, invalid, by_mimir), note: None, exit_code };
     }
-    let judge = if by_mimir {
-        "expressions were checked by Mimir; templates are checked at the sync"
+    let judge = if report.unanswered > 0 {
+        "Mimir did not answer"
+    } else if by_mimir {
+        "expressions were checked by Mimir; Mimir parses templates only at the sync"
     } else {
         "expressions were checked by a local parser, which only warns; set upstream.urls to check them with Mimir"
     };
     let of_file = report.of(None, false).count();
     let of_file =
         if of_file > 0 { format!(", {of_file} faults outside of rules") } else { String::new() };
-    let note = format!("{} rules, {invalid} invalid{of_file}; {judge}", report.rules.len());
+    let unchecked = match report.unanswered {
+        0 => String::new(),
+        count => format!(", {count} not checked"),
+    };
+    let note =
+        format!("{} rules, {invalid} invalid{unchecked}{of_file}; {judge}", report.rules.len());
     Said { answer: report.lines().join("\n"), note: Some(note), exit_code }
 }
 

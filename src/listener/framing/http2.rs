@@ -90,8 +90,12 @@ impl Http2 {
     fn begin_frame(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.header;
         self.payload_left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        self.overhead += FRAME_HEADER_BYTES as u64;
         self.is_of_request = matches!(kind, DATA | HEADERS | CONTINUATION);
+        // A body in small pieces is a body; flow control bounds it.
+        let carries_data = kind == DATA && self.payload_left > 0;
+        if !carries_data {
+            self.overhead += FRAME_HEADER_BYTES as u64;
+        }
         if matches!(kind, HEADERS | CONTINUATION) {
             self.block = if flags & END_HEADERS == 0 { Block::Begun } else { Block::Ending };
         }
@@ -207,6 +211,13 @@ mod tests {
             framing.read(&frame(HEADERS, END_HEADERS, 30));
             framing.read(&frame(0x3, 0, 4));
             framing.sent(60);
+            assert!(!framing.is_flooded());
+        }
+        // A body in pieces of a few bytes.
+        let mut framing = Http2::new();
+        framing.read(PREFACE);
+        for _ in 0..200_000 {
+            framing.read(&frame(DATA, 0, 4));
             assert!(!framing.is_flooded());
         }
         // A PING every ten seconds for a day, beside nothing.

@@ -168,6 +168,8 @@ pub(crate) struct FullResync {
     /// The deletion that is held, and the rules that are part of it.
     hold: Option<GuardHeld>,
     held: RuleKeys,
+    /// Organisations of the hold whose rows came back.
+    recovered: HashSet<OrganisationId>,
     /// Another full resync has to follow, for these requests.
     requested: Option<Vec<Uuid>>,
     last: ResyncId,
@@ -222,6 +224,7 @@ impl FullResync {
             window: DeletionWindow::default(),
             hold,
             held,
+            recovered: HashSet::new(),
             requested: None,
             last: ResyncId::default(),
             run: None,
@@ -322,16 +325,38 @@ impl FullResync {
         if end.by.is_none() && !end.by_confirmation && end.removed > 0 {
             self.window.note(&end.organisation, end.removed, end.live, &self.guard);
         }
+        let ended = self.end_of_hold(&end);
         let deferred_by_trigger = end.by.is_none() && end.kind == OutcomeKind::Deferred;
         let mut commands = match &mut self.run {
             Some(run) => run.reconciled(end),
             None => Vec::new(),
         };
+        commands.extend(ended);
         if deferred_by_trigger {
             // The deletion waits for a full resync that begins after it was found.
             commands.extend(self.request(Vec::new()));
         }
         commands
+    }
+
+    /// Ends the hold once every organisation of it has its rules again. Otherwise it could be confirmed
+    /// later, for a deletion that its administrator has never seen.
+    fn end_of_hold(&mut self, end: &ReconcileEnd) -> Option<Command> {
+        self.hold.as_ref()?;
+        let held = self.held.get(&end.organisation)?;
+        let is_whole = matches!(end.kind, OutcomeKind::Unchanged | OutcomeKind::Applied);
+        if is_whole && !end.vanishing.meets(held) {
+            self.recovered.insert(end.organisation.clone());
+        } else {
+            self.recovered.remove(&end.organisation);
+        }
+        if self.held.keys().any(|organisation| !self.recovered.contains(organisation)) {
+            return None;
+        }
+        self.hold = None;
+        self.held.clear();
+        self.recovered.clear();
+        Some(Command::Hold { held: None, rules: Vec::new() })
     }
 
     /// Goes to the next phase once nothing is outstanding.
@@ -391,6 +416,7 @@ impl FullResync {
         // From here on deletions count from zero: these are judged.
         self.window = DeletionWindow::default();
         (self.hold, self.held) = (judged.held, judged.keys);
+        self.recovered.clear();
 
         // The hold first: an administrator has to find the rules of what the commands after it skip.
         let mut commands = vec![Command::Hold { held: self.hold.clone(), rules }];

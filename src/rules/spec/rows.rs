@@ -16,24 +16,28 @@ pub struct ParsedRows {
     pub crowded_out: Vec<(Uuid, String)>,
 }
 
+/// Why the columns of a row were not read; none if they were.
+pub fn excess_reason(row: &AlertRuleRow) -> Option<String> {
+    match row.excess {
+        Excess::None => None,
+        Excess::Row => Some(format!("the row is larger than {} KiB", MOST_ROW_BYTES >> 10)),
+        Excess::Organisation => Some(format!(
+            "the organisation's rules are larger than {} MiB together, and older ones come first",
+            MOST_ORGANISATION_BYTES >> 20
+        )),
+    }
+}
+
 pub fn parse_rows(rows: &[AlertRuleRow], defaults: &RuleDefaults) -> ParsedRows {
     let mut parsed = ParsedRows::default();
     for row in rows {
-        match row.excess {
-            Excess::None => {}
-            Excess::Row => {
-                let reason = format!("the row is larger than {} KiB", MOST_ROW_BYTES >> 10);
-                parsed.refused.push((row.id, reason));
-                continue;
-            }
-            Excess::Organisation => {
-                let most = MOST_ORGANISATION_BYTES >> 20;
-                let reason = format!(
-                    "the organisation's rules are larger than {most} MiB together, and older ones come first"
-                );
-                parsed.crowded_out.push((row.id, reason));
-                continue;
-            }
+        if let Some(reason) = excess_reason(row) {
+            let rows = match row.excess {
+                Excess::Organisation => &mut parsed.crowded_out,
+                Excess::None | Excess::Row => &mut parsed.refused,
+            };
+            rows.push((row.id, reason));
+            continue;
         }
         match parse(row, defaults) {
             Ok(Parsed::Enabled(rule)) => parsed.enabled.push(rule),

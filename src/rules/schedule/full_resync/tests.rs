@@ -625,3 +625,21 @@ fn a_database_without_organisations_purges_nobody() {
     assert_eq!(world.books.held.as_ref().map(HashSet::len), Some(6));
     assert!(world.current.is_none(), "and it ends");
 }
+
+// Seen: a truncated table was held, its rows came back, the old hold could still be confirmed, and the
+// next loss of the same rules then passed.
+#[test]
+fn a_hold_ends_when_all_its_organisations_have_their_rules_again() {
+    let mut world = World::new();
+    world.send(Event::Ready);
+    run_to_judging(&mut world, &MUCH_OF_ALL);
+    world.step(Step::Judge(true, 0, 0));
+    let held = world.books.held.clone().unwrap_or_default();
+    assert!(held.len() > 1, "{:#?}", world.log);
+    for organisation in &held {
+        assert!(world.books.held.is_some(), "ended before {organisation:?}: {:#?}", world.log);
+        world.answer(organisation.clone(), None, Answer::Unchanged, false);
+    }
+    assert!(world.books.held.is_none(), "{:#?}", world.log);
+    assert!(world.machine.watch(&org(0), 240).held.is_none());
+}
