@@ -27,10 +27,10 @@ pub struct Logging {
 const MAX_QUEUED: usize = 1024;
 
 /// Targets of libraries that write what the proxy logs or counts itself, and better. sqlx' pool logs
-/// every lost connection with a line of Postgres' source. h2 logs a warning for single frames of a
+/// every lost connection with a line of Postgres' source, and each slow one. h2 logs a warning for single frames of a
 /// client, which so could push out everybody's lines. The operator's filter comes later and can undo
 /// it.
-const QUIET: &str = "sqlx_core::pool=off,sqlx::pool=off,h2=error,hyper=error";
+const QUIET: &str = "sqlx_core::pool=off,sqlx=error,h2=error,hyper=error";
 
 impl Logging {
     /// Starts the writing thread and makes `tracing` use it.

@@ -277,6 +277,46 @@ async fn a_stream_without_credit_is_reset() {
     assert!(ended(&fixture, "write_timeout").await < 1.0);
 }
 
+// Seen: 30,000 PINGs with ACK made h2 log as many warnings, 4 MB, which pushed out other lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_frames_write_no_log_lines() {
+    let upstream = Upstream::start(ok).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let mut socket = connect(&fixture).await;
+    let before = fixture.proxy.process.log().lines().count();
+    socket.write_all(&frames::opening(1 << 16)).await.unwrap();
+    let acknowledged = frames::frame(6, 1, 0, &[0; 8]).repeat(2_000);
+    socket.write_all(&acknowledged).await.unwrap();
+    // It is alive, and has read all of them: a PING is answered.
+    socket.write_all(&frames::frame(6, 0, 0, b"12345678")).await.unwrap();
+    let mut answers = Vec::new();
+    while !answers.windows(8).any(|eight| eight == b"12345678") {
+        let mut buffer = [0; 1024];
+        let read = tokio::time::timeout(Duration::from_secs(5), socket.read(&mut buffer)).await;
+        let length = read.expect("a PING is answered").unwrap();
+        assert!(length > 0, "the connection has ended");
+        answers.extend_from_slice(&buffer[..length]);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = fixture.proxy.process.log();
+    assert!(log.lines().count() <= before + 1, "{log}");
+}
+
+// hyper only says that h2 ended the connection. RST_STREAM on an idle stream is an error of the
+// connection (RFC 9113, 5.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_http_2_connection_is_a_protocol_error() {
+    let upstream = Upstream::start(ok).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let mut socket = connect(&fixture).await;
+    socket.write_all(&frames::opening(1 << 16)).await.unwrap();
+    socket.write_all(&frames::frame(3, 0, 7, &[0, 0, 0, 8])).await.unwrap();
+    wait_until("it is counted", Duration::from_secs(3), async || {
+        ended(&fixture, "protocol_error").await == 1.0
+    })
+    .await;
+}
+
 // HTTP/1.0 ends a body by closing: half an answer must end by a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
