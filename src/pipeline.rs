@@ -96,7 +96,6 @@ impl Pipeline {
         let page = self.cors.page_of(request.headers());
         let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
-        let audience = Audience::of_path(request.uri().path());
         let wants_no_body = request.method() == Method::HEAD;
         let version = request.version();
         let mut response = match self.respond(&id, client, &page, request, &mut record).await {
@@ -116,6 +115,8 @@ impl Pipeline {
                 if let Some(detail) = rejection.detail() {
                     record.set_detail(detail);
                 }
+                let route = record.route().or_else(|| rejection.route());
+                let audience = Audience::of(route, record.path());
                 let mut answer = rejection.response(audience, &id);
                 if rejection.closes_connection() {
                     close_connection(version, &mut answer);

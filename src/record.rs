@@ -75,6 +75,14 @@ impl Record {
         self.facts.route = Some(route);
     }
 
+    pub fn route(&self) -> Option<&'static Route> {
+        self.facts.route
+    }
+
+    pub fn path(&self) -> &str {
+        self.facts.uri.path()
+    }
+
     pub fn set_principal(&mut self, principal: &Arc<Principal>) {
         self.facts.principal = Some(Arc::clone(principal));
     }

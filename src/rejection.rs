@@ -19,7 +19,7 @@ use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
 use crate::reason::{HasReason as _, Reason};
 use crate::request_body::BodyError;
-use crate::route::{RouteError, Surface};
+use crate::route::{self, Route, RouteError, Surface};
 
 /// Why a request gets an answer of ours instead of Mimir's.
 #[derive(Debug)]
@@ -114,11 +114,13 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Judges by the path, which is known even when the route is not.
-    pub fn of_path(path: &str) -> Self {
-        let reads = ["/prometheus/", "/api/v1/user_", "/api/v1/status/", "/admin/"];
-        let reads = path == "/admin" || reads.iter().any(|prefix| path.starts_with(prefix));
-        if reads { Self::Reader } else { Self::Sender }
+    /// Judges by the surface of the route. For a path without one, the routes that begin with the same
+    /// segment say who probably asks.
+    pub fn of(route: Option<&Route>, path: &str) -> Self {
+        match route.map(|route| route.surface).or_else(|| route::surface_near(path)) {
+            Some(Surface::Query | Surface::Rules | Surface::Admin) => Self::Reader,
+            Some(Surface::Push | Surface::Otlp) | None => Self::Sender,
+        }
     }
 }
 
@@ -192,6 +194,14 @@ fn status_of(reason: Reason) -> StatusCode {
 }
 
 impl Rejection {
+    /// The route that almost matched, of a request without one.
+    pub fn route(&self) -> Option<&'static Route> {
+        match self {
+            Self::Route(RouteError::Method(route) | RouteError::Name(route)) => Some(*route),
+            _ => None,
+        }
+    }
+
     /// See [`Reason`].
     pub fn reason(&self) -> Reason {
         match self {

@@ -201,6 +201,12 @@ fn is_host(host: &[u8]) -> bool {
     host.is_empty() || (!host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok())
 }
 
+/// The surface of the first route that begins with the same segment as a path.
+pub fn surface_near(path: &str) -> Option<Surface> {
+    let wanted = path.split('/').nth(1);
+    ROUTES.iter().find(|route| route.path.split('/').nth(1) == wanted).map(|route| route.surface)
+}
+
 /// Finds the route of a request.
 pub fn find(parts: &Parts) -> Result<&'static Route, RouteError> {
     let uri = &parts.uri;

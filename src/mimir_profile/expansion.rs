@@ -46,12 +46,20 @@ impl Variables {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
         };
-        let value = match self {
+        let unknown = || format!("{OPEN}{name}{CLOSE}");
+        let set = match self {
             Self::Known(values) => {
-                let set = values.get(name).map(String::as_str).filter(|value| !value.is_empty());
-                set.or(default).unwrap_or_default().to_owned()
+                Some(values.get(name).map_or("", String::as_str)).filter(|value| !value.is_empty())
             }
-            Self::Unknown => default.map_or_else(|| format!("{OPEN}{name}{CLOSE}"), str::to_owned),
+            Self::Unknown => None,
+        };
+        let value = match (set, default, self) {
+            (Some(value), _, _) => value.to_owned(),
+            // What was intended is not known, and the syntax has a finding of its own.
+            (None, Some(_), _) if of_the_shell(reference).is_some() => unknown(),
+            (None, Some(default), _) => default.to_owned(),
+            (None, None, Self::Known(_)) => String::new(),
+            (None, None, Self::Unknown) => unknown(),
         };
         value.replace('\n', "")
     }

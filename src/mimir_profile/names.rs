@@ -70,9 +70,7 @@ pub(super) fn backends(profile: &Profile) -> Vec<Finding> {
     let finding = |(key, known): (&str, &[&str])| {
         let text = profile.text(key)?;
         let is_redis = text == "redis" && key.contains("cache");
-        // `${NAME:-default}` of the shell leaves a dash, which has a finding of its own.
-        let is_shells = text.starts_with('-');
-        if known.contains(&text) || is_redis || is_shells || expansion::is_unknown(text) {
+        if known.contains(&text) || is_redis || expansion::is_unknown(text) {
             return None;
         }
         let right = match nearest(text, known.iter().copied()) {

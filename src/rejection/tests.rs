@@ -17,11 +17,11 @@ fn samples() -> Vec<Rejection> {
         Rejection::Route(RouteError::Path(None)),
         Rejection::Route(RouteError::Form),
         Rejection::Route(RouteError::Semicolon),
-        Rejection::Route(RouteError::Name(&crate::route::ROUTES[0])),
+        Rejection::Route(RouteError::Name(&route::ROUTES[0])),
         Rejection::Route(RouteError::Write),
         Rejection::Route(RouteError::Host),
         Rejection::Route(RouteError::TransferCoding),
-        Rejection::Route(RouteError::Method(&crate::route::ROUTES[0])),
+        Rejection::Route(RouteError::Method(&route::ROUTES[0])),
         Rejection::HeadTooLarge,
         Rejection::UnexpectedBody,
         Rejection::Body(BodyError::TooLarge { limit: 1 }),
@@ -202,7 +202,7 @@ fn a_405_says_what_is_allowed_and_nothing_else_does() {
         let is_405 = response.status() == StatusCode::METHOD_NOT_ALLOWED;
         assert_eq!(response.headers().contains_key("allow"), is_405, "{rejection:?}");
     }
-    let push = Rejection::Route(RouteError::Method(&crate::route::ROUTES[0]));
+    let push = Rejection::Route(RouteError::Method(&route::ROUTES[0]));
     assert_eq!(answer(&push, Audience::Sender).headers()["allow"], "POST");
 }
 

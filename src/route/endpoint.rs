@@ -82,7 +82,7 @@ endpoints! {
         /// Shows what a sync would change now.
         DiffRules = admin_get("/admin/organisations/{organisation}/rules/diff"),
         /// Syncs the organisation's rules now. With `?dry_run=true` it only shows what would change.
-        SyncRules = admin_post("/admin/organisations/{organisation}/rules/sync"),
+        SyncRules = admin_post_empty("/admin/organisations/{organisation}/rules/sync"),
         /// Shows the progress of a sync of the organisation's rules.
         SyncProgress = admin_get("/admin/organisations/{organisation}/rules/sync/{id}"),
         /// Confirms a deletion that the deletion guard holds back.
@@ -100,7 +100,7 @@ endpoints! {
         /// Shows the leader, the sync of each organisation and the deletions that are held back.
         RulesStatus = admin_get("/admin/rules/status"),
         /// Syncs the rules of all organisations now. With `?dry_run=true` it only shows what would change.
-        SyncAllRules = admin_post("/admin/rules/sync"),
+        SyncAllRules = admin_post_empty("/admin/rules/sync"),
         /// Shows the progress of a sync of all organisations' rules.
         SyncAllProgress = admin_get("/admin/rules/sync/{id}"),
         /// Confirms a deletion in many organisations that the deletion guard holds back.

@@ -64,6 +64,11 @@ pub(super) const fn admin_post(path: &'static str, access: Access) -> Route {
     Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Admin }
 }
 
+/// The same without a body: what it does is in the path and the query string.
+pub(super) const fn admin_post_empty(path: &'static str, access: Access) -> Route {
+    Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+}
+
 pub(super) const fn admin_delete(path: &'static str, access: Access) -> Route {
     Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
 }

@@ -4,6 +4,7 @@ pub(crate) mod full_resync;
 pub(crate) mod job;
 pub(crate) mod queue;
 pub(crate) mod reader;
+mod records;
 pub(crate) mod requests;
 pub(crate) mod scheduler;
 pub(crate) mod triggers;

@@ -371,9 +371,13 @@ fn upward(allowed: &[(&str, &[&str])]) -> Vec<String> {
 #[test]
 fn modules_import_only_what_stands_below_them() {
     let sources = sources();
-    let found = edges(&sources, "crate::", Source::module);
-    let mut wrong = differences(&found, EDGES);
-    wrong.extend(upward(EDGES));
+    assert_downward(&sources, "crate::", EDGES);
+}
+
+fn assert_downward(sources: &[Source], prefix: &str, allowed: &[(&str, &[&str])]) {
+    let found = edges(sources, prefix, Source::module);
+    let mut wrong = differences(&found, allowed);
+    wrong.extend(upward(allowed));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -385,10 +389,7 @@ fn folders_of_rules_import_only_what_stands_below_them() {
         let inside = source.path.strip_prefix("rules/").map(str::to_owned);
         inside.map(|inside| source.path = inside).is_some()
     });
-    let found = edges(&sources, "crate::rules::", Source::module);
-    let mut wrong = differences(&found, RULES_EDGES);
-    wrong.extend(upward(RULES_EDGES));
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_downward(&sources, "crate::rules::", RULES_EDGES);
 }
 
 #[test]

@@ -120,7 +120,7 @@ async fn report(
                         line: row.line_of(refusal.column),
                         rule,
                         of_group: refusal.column == "evaluation_interval",
-                        problem: refusal.to_string(),
+                        problem: refusal.named(row.name_of(refusal.column)),
                         is_warning: false,
                     });
                 }
@@ -234,6 +234,7 @@ async fn of_database(
                     place: format!("organisation {organisation}, rule {}", row.id),
                     line: None,
                     columns: Vec::new(),
+                    names: &[],
                     // Its columns were not read.
                     is_other: row.excess != Excess::None,
                     faults: excess_reason(&row)

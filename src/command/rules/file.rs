@@ -25,6 +25,8 @@ pub(super) struct FileRow {
     pub(super) row: AlertRuleRow,
     /// The lines of its columns.
     pub(super) columns: Vec<(&'static str, u64)>,
+    /// The names of its columns where the file has other ones.
+    pub(super) names: &'static [(&'static str, &'static str)],
     /// Faults of its form. The rest of it is checked regardless.
     pub(super) faults: Vec<Fault>,
     /// It is no alert, so nothing more is checked.
@@ -39,6 +41,11 @@ pub(super) struct Fault {
 }
 
 impl FileRow {
+    /// The name of a column in the file.
+    pub(super) fn name_of(&self, column: &'static str) -> &'static str {
+        self.names.iter().find(|(name, _)| *name == column).map_or(column, |(_, key)| *key)
+    }
+
     /// The line of a column, or of the rule if it does not have the column.
     pub(super) fn line_of(&self, column: &str) -> u64 {
         let own = self.columns.iter().find(|(name, _)| *name == column).map(|(_, line)| *line);
@@ -208,18 +215,12 @@ impl Reader<'_> {
             annotations: pairs(rule, &keys::RULE, "annotations"),
             ..self.empty_row()
         };
-        let names = [
-            ("name", "alert"),
-            ("expr", "expr"),
-            ("for_duration", "for"),
-            ("keep_firing_for", "keep_firing_for"),
-            ("labels", "labels"),
-            ("annotations", "annotations"),
-        ];
-        let mut columns = columns(rule, &keys::RULE, names.into_iter());
+        let of_rule = keys::RULE.known.iter().map(|key| (keys::column_of(key), *key));
+        let mut columns = columns(rule, &keys::RULE, of_rule);
         columns.extend(interval.map(|(_, line)| ("evaluation_interval", *line)));
         let line = Some(rule.line);
-        self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
+        let names = keys::OF_GROUPS;
+        self.read.rows.push(FileRow { place, line, row, columns, names, faults, is_other });
     }
 
     fn row(&mut self, rule: &Node) {
@@ -255,7 +256,8 @@ impl Reader<'_> {
         }
         let columns = columns(rule, &keys::ROW, keys::ROW.known.iter().map(|name| (*name, *name)));
         let line = Some(rule.line);
-        self.read.rows.push(FileRow { place, line, row, columns, faults, is_other });
+        let names = &[];
+        self.read.rows.push(FileRow { place, line, row, columns, names, faults, is_other });
     }
 
     /// Sets whose rule a row is; what is wrong with that.

@@ -127,4 +127,4 @@ fn alerting(group: &StoredGroup) -> impl Iterator<Item = &AlertingRule> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

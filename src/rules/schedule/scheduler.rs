@@ -5,11 +5,10 @@
 //! decides everything, so nothing has to be locked; the reconciles are tasks of their own ([`Job`]).
 //! What may be deleted from many tenants is decided by [`FullResync`], which the scheduler obeys.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,6 +18,7 @@ use super::full_resync::{Command, Event, FullResync, RETRY, ReconcileEnd, Resync
 use super::job::{Job, JobEnd, purge};
 use super::queue::{Turn, WorkQueue};
 use super::reader::{Read, TenantRead, start_reading};
+use super::records::{Records, log, outcome_of, whole_ms};
 use super::requests::Requests;
 use super::triggers::{PendingTriggers, Triggers, UnknownOrganisations};
 use crate::clock::Clock;
@@ -28,11 +28,9 @@ use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
 use crate::rules::reconcile::{Mode, Rows, WriteAccess};
-use crate::rules::status::outcome::{HeldDeletion, Outcome, OutcomeKind, SyncOutcome};
+use crate::rules::status::outcome::{Outcome, OutcomeKind};
 use crate::rules::status::writer::{Progress, StatusWriter, WriterContext};
-use crate::store::{
-    GuardHeld, GuardRow, HeldRule, LeaderRow, RuleState, StoreError, SyncRequest, SyncRow,
-};
+use crate::store::{StoreError, SyncRequest};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 
@@ -109,12 +107,9 @@ struct Scheduler {
     tasks: JoinSet<Done>,
     resync: FullResync,
     resync_io: ResyncIo,
-    /// What the status writer records of this leader.
-    leader: LeaderRow,
+    records: Records,
     unknown: UnknownOrganisations,
     requests: Requests,
-    /// Rules in each state, of all tenants.
-    totals: [usize; RuleState::ALL.len()],
 }
 
 /// What the scheduler needs to carry out the commands of the full resync.
@@ -163,7 +158,7 @@ impl Scheduler {
         writer: StatusWriter,
     ) -> Result<Self, StoreError> {
         let RuleSync { reconciler, triggers, clock, holder, .. } = sync;
-        let mut leader = reconciler.store.rule_leader().await?;
+        let leader = reconciler.store.rule_leader().await?;
         let syncs = reconciler.store.rule_syncs().await?;
         let held = match &leader.guard {
             Some(guard) => reconciler.store.guard_rows(guard.id.clone(), None).await?,
@@ -173,10 +168,6 @@ impl Scheduler {
             let keys = row.rules.into_iter().map(|rule| rule.key).collect();
             (row.organisation, Arc::new(keys))
         });
-        holder.clone_into(&mut leader.holder);
-        leader.since = Some(clock.utc());
-        writer.leader(leader.clone());
-
         let mut queue = WorkQueue::default();
         for sync in syncs {
             let organisation = sync.organisation.clone();
@@ -184,8 +175,11 @@ impl Scheduler {
         }
         let config = &reconciler.config;
         let (guard, interval) = (config.guard, config.reconcile_interval);
+        let resync = FullResync::new(guard, interval, leader.guard.clone(), held.collect());
+        let metrics = Arc::clone(&access.metrics);
         Ok(Self {
-            resync: FullResync::new(guard, interval, leader.guard.clone(), held.collect()),
+            resync,
+            records: Records::begin(writer.clone(), metrics, clock.clone(), leader, holder),
             reconciler: Arc::clone(reconciler),
             access,
             triggers: Arc::clone(triggers),
@@ -196,10 +190,8 @@ impl Scheduler {
             // Requested syncs are read first, so that the first full resync serves them. If they cannot
             // be read, it begins without them.
             resync_io: ResyncIo { next: Some(Instant::now() + RETRY), ..ResyncIo::default() },
-            leader,
             unknown: UnknownOrganisations::default(),
             requests: Requests::default(),
-            totals: [0; RuleState::ALL.len()],
         })
     }
 
@@ -230,14 +222,6 @@ impl Scheduler {
         }
         let running = self.queue.iter().filter(|(_, tenant)| tenant.is_running());
         running.map(|(organisation, _)| organisation.clone()).collect()
-    }
-
-    fn now(&self) -> OffsetDateTime {
-        self.clock.utc()
-    }
-
-    fn live(&self) -> usize {
-        self.totals[RuleState::Live as usize]
     }
 
     /// When there is something to do even if nothing happens.
@@ -413,7 +397,7 @@ impl Scheduler {
                 continue;
             }
             if let Some(organisation) = self.queue.next() {
-                let mode = Mode::Guarded(self.resync.watch(&organisation, self.live()));
+                let mode = Mode::Guarded(self.resync.watch(&organisation, self.records.live()));
                 self.start(organisation, None, mode, None, false);
             } else if !self.start_resync_job() {
                 return;
@@ -531,7 +515,7 @@ impl Scheduler {
                     Done::Confirmed(id, listed, store.confirmed_deletions().await)
                 });
             }
-            Command::Hold { held, rules } => self.hold(held, rules),
+            Command::Hold { held, rules } => self.records.hold(held, rules),
             Command::ReportProgress { requests, done, total } => {
                 for request in requests {
                     self.writer.progress(request, Progress { done, total, outcome: None });
@@ -571,8 +555,7 @@ impl Scheduler {
     /// The organisations that have been gone for longer than the grace period, with their live rules.
     /// Records which ones are gone at all.
     fn find_gone(&mut self, listed: &HashSet<OrganisationId>) -> Vec<(OrganisationId, usize)> {
-        let now = self.now();
-        let grace = self.reconciler.config.organisation_grace;
+        let oldest = self.clock.utc() - self.reconciler.config.organisation_grace;
         let missing = self.queue.iter().filter(|(organisation, tenant)| {
             !listed.contains(*organisation) && !tenant.is_running() && tenant.sync.is_some()
         });
@@ -580,46 +563,16 @@ impl Scheduler {
             missing.map(|(organisation, _)| organisation.clone()).collect();
         let mut gone = Vec::new();
         for organisation in missing {
-            let Some(sync) = &mut self.queue.get(&organisation).sync else { continue };
-            let is_new = sync.absent_since.is_none();
-            let since = *sync.absent_since.get_or_insert(now);
-            let live = sync.live;
-            if is_new {
+            let tenant = self.queue.get(&organisation);
+            if self.records.absent(tenant) {
                 tracing::info!(organisation.id = %organisation, "Organisation is gone; purging its rules after the grace period");
-                self.writer.sync(sync.clone());
             }
-            if since + grace <= now {
-                gone.push((organisation, live));
+            let Some(sync) = &tenant.sync else { continue };
+            if sync.absent_since.is_some_and(|since| since <= oldest) {
+                gone.push((organisation, sync.live));
             }
         }
         gone
-    }
-
-    fn hold(&mut self, held: Option<GuardHeld>, rules: Vec<(OrganisationId, Vec<HeldRule>)>) {
-        let is_held = held.is_some();
-        if held != self.leader.guard {
-            if let Some(held) = &held {
-                tracing::warn!(
-                    guard.id = held.id,
-                    reason = held.reason,
-                    "Deletion of alert rules held"
-                );
-                let row = |(organisation, rules)| GuardRow {
-                    id: held.id.clone(),
-                    organisation,
-                    is_overall: true,
-                    rules,
-                };
-                self.writer.guards(rules.into_iter().map(row).collect());
-            }
-            if id_of(held.as_ref()) != id_of(self.leader.guard.as_ref()) {
-                self.leader.guard_since = is_held.then(|| self.now());
-            }
-            self.leader.guard = held;
-            // Now and not at the end: an administrator has to find it in order to confirm it.
-            self.writer.leader(self.leader.clone());
-        }
-        self.access.metrics.overall_guard_held.set(f64::from(u8::from(is_held)));
     }
 
     fn on_purged(
@@ -633,7 +586,7 @@ impl Scheduler {
         match outcome {
             Ok(()) => {
                 tracing::info!(organisation.id = %organisation, "Rules of a deleted organisation purged");
-                self.recount(&organisation, [0; RuleState::ALL.len()]);
+                self.records.purged(self.queue.get(&organisation));
                 self.writer.forget(organisation.clone());
                 self.queue.forget(&organisation);
                 if again {
@@ -653,16 +606,7 @@ impl Scheduler {
         outcome.duration_ms = Some(whole_ms(took));
         self.resync_io.reader = None;
         self.resync_io.read.clear();
-        self.count_troubles();
-
-        let metrics = &self.access.metrics;
-        if outcome.problem.is_some() {
-            metrics.resync_failures.increment(1);
-        } else {
-            metrics.resynced_at.set(self.clock.now().as_secs_f64());
-            metrics.resync_duration.record(took.as_secs_f64());
-            self.leader.reconciled_at = Some(self.now());
-        }
+        self.records.count_troubles(&self.queue);
         let store = self.reconciler.store.clone();
         self.tasks.spawn(async move { Done::CleanedUp(store.forget_old_rule_notes().await) });
         // The notification of a request may have been lost.
@@ -675,8 +619,7 @@ impl Scheduler {
             duration_ms = whole_ms(took),
             "Full resync of alert rules finished"
         );
-        self.leader.reconcile = outcome.to_json();
-        self.writer.leader(self.leader.clone());
+        self.records.resync_ended(&outcome, took);
         for request in requests {
             let outcome = Some(outcome.clone());
             self.writer.progress(request, Progress { done, total, outcome });
@@ -714,7 +657,7 @@ impl Scheduler {
             vanishing: reconciled.vanishing.clone(),
             removed: reconciled.removed,
             by_confirmation: reconciled.by_confirmation,
-            live: self.live(),
+            live: self.records.live(),
         }));
 
         match &reconciled.outcome {
@@ -748,98 +691,25 @@ impl Scheduler {
 
     /// The organisation does not exist. Its rules stay for the grace period.
     fn on_absent(&mut self, organisation: &OrganisationId) {
-        let now = self.now();
         let tenant = self.queue.get(organisation);
         // Its rules may have moved to another organisation, with their statuses.
         tenant.forget_statuses();
-        let Some(sync) = &mut tenant.sync else {
+        if tenant.sync.is_some() {
+            self.records.absent(tenant);
+        } else if tenant.is_idle() {
             // It never existed.
-            if tenant.is_idle() {
-                self.queue.forget(organisation);
-            }
-            return;
-        };
-        if sync.absent_since.is_none() {
-            sync.absent_since = Some(now);
-            let sync = sync.clone();
-            self.writer.sync(sync);
+            self.queue.forget(organisation);
         }
     }
 
-    /// Records how the sync of an organisation stands, if that has changed.
     fn record(&mut self, organisation: &OrganisationId, reconciled: &Reconciled) {
-        let now = self.now();
         let tenant_id = self.reconciler.tenant_of(organisation);
         let tenant_id = tenant_id.map(|tenant| tenant.as_str().to_owned()).unwrap_or_default();
-        let is_done = matches!(reconciled.outcome, Outcome::Applied | Outcome::Unchanged);
-        if is_done {
-            let seconds = self.clock.now().as_secs_f64();
-            self.access.metrics.tenant_succeeded(&tenant_id, seconds);
-        }
-        if let Some(states) = reconciled.states {
-            self.recount(organisation, states);
-        }
-
         let tenant = self.queue.get(organisation);
-        let before = tenant.sync.clone();
-        let states = tenant.states;
-        let has_rules = states.iter().sum::<usize>() > 0;
-        if before.is_none() && !has_rules && matches!(reconciled.outcome, Outcome::Unchanged) {
-            // An organisation without rules needs no record.
-            return;
-        }
-        let mut sync = before.clone().unwrap_or_else(|| new_sync(organisation));
-        sync.tenant = tenant_id;
-        if reconciled.states.is_some() {
-            sync.live = states[RuleState::Live as usize];
-            sync.not_live = not_live(&states);
-        }
-        if let Some(limits) = reconciled.observed_limits {
-            sync.shown_rules_per_group = limits.rules_per_group;
-            sync.shown_groups = limits.groups;
-        }
-        sync.absent_since = None;
-        if reconciled.wrote {
-            sync.synced_at = Some(now);
-        }
-
-        // A failure says nothing about a deletion that is held: it stays held.
-        let (problem, guard) = match &reconciled.outcome {
-            Outcome::Failed(failure) => (failure.problem.clone(), sync.guard.clone()),
-            Outcome::Held(held) => (String::new(), Some(held.clone())),
-            _ => (reconciled.broken.clone().unwrap_or_default(), None),
-        };
-        if problem.is_empty() {
-            sync.problem_since = None;
-        } else {
-            sync.problem_since.get_or_insert(now);
-        }
-        sync.problem = problem;
-
-        if is_done && (sync.guard.is_some() || reconciled.by_confirmation) {
-            self.writer.end_confirmations(organisation.clone());
-        }
-        if guard != sync.guard {
-            if let Some(held) = &guard {
-                self.writer.guards(vec![GuardRow {
-                    id: held.id.clone(),
-                    organisation: organisation.clone(),
-                    is_overall: false,
-                    rules: reconciled.vanishing.rules(),
-                }]);
-            }
-            if id_of(guard.as_ref()) != id_of(sync.guard.as_ref()) {
-                sync.guard_since = guard.as_ref().map(|_| now);
-            }
-            sync.guard = guard;
-        }
-        if before.as_ref() != Some(&sync) {
-            tenant.sync = Some(sync.clone());
-            self.writer.sync(sync);
-        }
+        self.records.reconciled(organisation, tenant, tenant_id, reconciled);
         // In a full resync this would look at every tenant for each tenant.
         if !self.resync.is_running() {
-            self.count_troubles();
+            self.records.count_troubles(&self.queue);
         }
     }
 
@@ -859,28 +729,6 @@ impl Scheduler {
         }
         self.queue.wait_until(organisation, at);
     }
-
-    fn count_troubles(&self) {
-        let (mut failing, mut held) = (0_u32, 0_u32);
-        for sync in self.queue.iter().filter_map(|(_, tenant)| tenant.sync.as_ref()) {
-            failing += u32::from(!sync.problem.is_empty());
-            held += u32::from(sync.guard.is_some());
-        }
-        self.access.metrics.tenants_failing.set(f64::from(failing));
-        self.access.metrics.guards_held.set(f64::from(held));
-    }
-
-    /// Updates the number of rules in each state over all tenants.
-    fn recount(&mut self, organisation: &OrganisationId, states: [usize; RuleState::ALL.len()]) {
-        let before = std::mem::replace(&mut self.queue.get(organisation).states, states);
-        for state in RuleState::ALL {
-            let at = state as usize;
-            self.totals[at] = (self.totals[at] + states[at]).saturating_sub(before[at]);
-            if let Some(gauge) = self.access.metrics.rules_in(state.name()) {
-                gauge.set(f64::from(u32::try_from(self.totals[at]).unwrap_or(u32::MAX)));
-            }
-        }
-    }
 }
 
 /// What the reader says next, as long as few commands wait: rows wait in the database and not in memory.
@@ -888,83 +736,5 @@ async fn next_read(resync: &mut ResyncIo, most_waiting: usize) -> (ResyncId, Opt
     match &mut resync.reader {
         Some((id, reader)) if resync.waiting.len() < most_waiting => (*id, reader.recv().await),
         _ => std::future::pending().await,
-    }
-}
-
-fn new_sync(organisation: &OrganisationId) -> SyncRow {
-    SyncRow {
-        organisation: organisation.clone(),
-        tenant: String::new(),
-        live: 0,
-        not_live: 0,
-        synced_at: None,
-        problem: String::new(),
-        problem_since: None,
-        absent_since: None,
-        guard: None,
-        guard_since: None,
-        shown_rules_per_group: None,
-        shown_groups: None,
-    }
-}
-
-fn id_of(held: Option<&GuardHeld>) -> Option<&str> {
-    held.map(|held| held.id.as_str())
-}
-
-fn whole_ms(took: Duration) -> u64 {
-    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
-    let states_of =
-        [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
-    states_of.iter().map(|state| states[*state as usize]).sum()
-}
-
-fn log(organisation: &OrganisationId, reconciled: &Reconciled, took: Duration) {
-    let states = reconciled.states.unwrap_or_default();
-    match &reconciled.outcome {
-        Outcome::Applied => tracing::info!(
-            organisation.id = %organisation,
-            rules.live = states[RuleState::Live as usize],
-            rules.not_live = not_live(&states),
-            duration_ms = whole_ms(took),
-            "Alert rules synced"
-        ),
-        Outcome::Failed(failure) => tracing::warn!(
-            organisation.id = %organisation,
-            problem = failure.problem,
-            "Alert rules not synced; retrying"
-        ),
-        Outcome::Held(held) => tracing::warn!(
-            organisation.id = %organisation,
-            guard.id = held.id,
-            reason = held.reason,
-            "Deletion of alert rules held"
-        ),
-        Outcome::Unchanged | Outcome::Deferred | Outcome::LeaseLost => {}
-    }
-}
-
-/// The outcome for whoever requested the sync of one organisation.
-fn outcome_of(reconciled: &Reconciled, is_absent: bool) -> SyncOutcome {
-    let problem = match &reconciled.outcome {
-        _ if is_absent => Some("organisation not found"),
-        Outcome::Failed(failure) => Some(failure.reason),
-        Outcome::Held(held) => Some(held.reason.as_str()),
-        _ => None,
-    };
-    let states = reconciled.states.unwrap_or_default();
-    let rules = RuleState::ALL.map(|state| (state, states[state as usize]));
-    SyncOutcome {
-        outcomes: BTreeMap::from([(reconciled.outcome.kind(), 1)]),
-        problem: problem.map(ToOwned::to_owned),
-        guard: match &reconciled.outcome {
-            Outcome::Held(held) => Some(HeldDeletion::from(held)),
-            _ => None,
-        },
-        rules: Some(rules.into()),
-        ..SyncOutcome::default()
     }
 }

@@ -93,14 +93,19 @@ impl fmt::Display for Refusals {
 
 impl std::error::Error for Refusals {}
 
-/// As `expr: 2:7: holds …`.
+impl Refusal {
+    /// As `expr: 2:7: holds …`, with another name of the column.
+    pub fn named(&self, column: &str) -> String {
+        match self.position {
+            Some(Position { line, column: at }) => format!("{column}: {line}:{at}: {}", self.fault),
+            None => format!("{column}: {}", self.fault),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.column)?;
-        if let Some(Position { line, column }) = self.position {
-            write!(f, "{line}:{column}: ")?;
-        }
-        f.write_str(&self.fault)
+        f.write_str(&self.named(self.column))
     }
 }
 

@@ -103,6 +103,12 @@ async fn a_dry_run_says_what_a_sync_then_does() {
     assert_eq!(fixture.writes().await, before);
     assert_eq!(service.post(&path(&org, "/sync?dry_run=maybe"), "").await.status, 400);
     assert_eq!(service.post(&path(&org, "/sync?dryrun=true"), "").await.status, 400);
+    let twice = path(&org, "/sync?dry_run=true&dry_run=false");
+    assert_eq!(service.post(&twice, "").await.status, 400);
+    for sync in [path(&org, "/sync"), "/admin/rules/sync".to_owned()] {
+        let in_the_body = service.post(&sync, "{\"dry_run\": true}").await;
+        assert_eq!(in_the_body.status, 400, "{in_the_body:?}");
+    }
     assert_eq!(fixture.writes().await, before, "a word that is neither is no permission");
 
     let done = fixture.sync(&org).await;

@@ -103,6 +103,30 @@ async fn rows_that_come_back_end_the_hold() {
     assert_eq!(fixture.writes().await, before, "nothing had to be written");
 }
 
+// Seen: the hold of a truncated table could be confirmed after its rows had come back, until the next
+// full resync, and the next loss of the same rules then passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_has_ended_cannot_be_confirmed() {
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let orgs = [with_rules(&fixture, 4).await, with_rules(&fixture, 3).await];
+    fixture.sync_all().await;
+    fixture.sql("create table saved as table alert_rule; truncate alert_rule").await;
+    fixture.sync_all().await;
+    let guard = fixture.rule_status().await["guard"].clone();
+    assert!(!guard.is_null());
+    // Only the triggers of the rows tell of this.
+    fixture.sql("insert into alert_rule select * from saved").await;
+    wait_until("the hold has ended", SOON, async || fixture.rule_status().await["guard"].is_null())
+        .await;
+    let service = fixture.identity.service();
+    let refused = service.post("/admin/rules/guard/confirm", confirmation(&guard)).await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+    fixture.sql("truncate alert_rule").await;
+    fixture.sync_all().await;
+    assert_eq!(rules_in_mimir(&fixture, &orgs[0]).await, 4);
+    assert_eq!(rules_in_mimir(&fixture, &orgs[1]).await, 3);
+}
+
 // What somebody really deletes is deleted at once, the last rule too; but not very many at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_deleted_go_and_very_many_of_them_wait() {

@@ -52,6 +52,19 @@ pub(super) const ROW: Keys = Keys {
     ],
 };
 
+/// Columns that have another name in a file with groups.
+pub(super) const OF_GROUPS: &[(&str, &str)] = &[
+    ("name", "alert"),
+    ("for_duration", "for"),
+    ("rule_group", "name of the group"),
+    ("evaluation_interval", "interval"),
+];
+
+/// The column of a rule's key in a file with groups.
+pub(super) fn column_of(key: &'static str) -> &'static str {
+    OF_GROUPS.iter().find(|(_, name)| *name == key).map_or(key, |(column, _)| *column)
+}
+
 /// A file with groups.
 pub(super) const FILE: Keys = Keys {
     of: "the file",

@@ -6,7 +6,7 @@ use crate::mimir::ruler::RulerLimits;
 use crate::rules::plan::desired::desired;
 use crate::rules::plan::desired::tests::rule;
 
-pub(super) fn stored(group: &DesiredGroup) -> StoredGroup {
+pub(in crate::rules::plan) fn stored(group: &DesiredGroup) -> StoredGroup {
     let group = group.to_group();
     StoredGroup {
         name: group.name,

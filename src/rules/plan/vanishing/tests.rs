@@ -19,18 +19,7 @@ pub(in crate::rules) fn losing(deleted: usize, missing: usize, observed: usize) 
 
 fn stored(rules: Vec<AlertRule>) -> Vec<StoredGroup> {
     let groups = desired(rules, &RulerLimits::default(), 0).groups;
-    groups
-        .iter()
-        .map(|group| {
-            let group = group.to_group();
-            StoredGroup {
-                name: group.name,
-                interval: Some(group.interval),
-                rules: group.rules.into_iter().map(StoredRule::Alerting).collect(),
-                says_more: false,
-            }
-        })
-        .collect()
+    groups.iter().map(crate::rules::plan::diff::tests::stored).collect()
 }
 
 fn live(rules: &[AlertRule]) -> RuleStatuses {
