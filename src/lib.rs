@@ -18,7 +18,7 @@
 //! [`key_management`] creates, lists and revokes device keys, for [`admin`] and [`command`].
 //!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
-//! mapping of organisations to tenants.
+//! mapping of organisations to tenants. Of all copies only the leader does ([`election`]).
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
@@ -39,6 +39,7 @@ pub mod config;
 pub mod deadline;
 pub mod directory;
 pub mod edge;
+pub mod election;
 pub mod forward;
 mod http_client;
 pub mod internal;

@@ -19,7 +19,6 @@
 //!    |
 //! status      statuses and outcomes, and the writer that brings them to the database
 //!    |
-//! election    the leader, and the lease that every write asks for
 //! spec        pure: a row becomes a rule, or is refused with reasons for its author
 //! ```
 //!
@@ -54,9 +53,9 @@
 //! # Leader, lease, fencing
 //!
 //! Mimir's ruler has no transactions and no fencing tokens; the last write wins. So one copy of the proxy
-//! writes at a time: the one that holds an advisory lock in Postgres ([`election::leader`]). A leader that
+//! writes at a time: the one that holds an advisory lock in Postgres ([`crate::election::leader`]). A leader that
 //! is frozen keeps its connection, but not its session: Postgres ends a silent session after 4 seconds,
-//! and the lock with it. The leader's own lease ([`election::lease`]) is shorter, 2.5 seconds from the
+//! and the lock with it. The leader's own lease ([`crate::election::lease`]) is shorter, 2.5 seconds from the
 //! start of the last answered beat by its own clock, so it stops writing before another copy can start.
 //! What remains is a write that is on the wire when the lease ends; the organisations concerned are
 //! announced again, and the next leader reconciles them. See decision 11 for the alternatives.
@@ -91,12 +90,11 @@
 //! | A confirmation permits exactly the rules that were shown. | More rules may be lost meanwhile. | `Vanishing::is_within`. |
 //! | A rule that stays is always in some group. | A gap resets `for`, and may resolve an alert. | `reconcile::apply`. |
 //! | An invalid rule does not block the others of its group. | One author's mistake is not another's outage. | `reconcile::quarantine`. |
-//! | Only the leader writes, and only within its lease. | Two writers undo each other. | `election::lease::Lease::during`, in `reconcile::writer`. |
+//! | Only the leader writes, and only within its lease. | Two writers undo each other. | `Lease::during`, in `reconcile::writer`. |
 //! | After a change of the leader nothing is deleted by the old one's judgement. | What it read is out of date. | A new `FullResync`; answers carry a `ResyncId`. |
 //! | An organisation that is gone keeps its rules for a grace period. | It may come back. | `Scheduler::find_gone`; `schedule::job::purge` looks again. |
 //! | One tenant's load does not delay the others. | A mass edit is legitimate. | Rests and shares in `schedule::queue` and `Scheduler::start_jobs`; `AdminExecutor`. |
 
-mod election;
 pub mod plan;
 mod reconcile;
 mod schedule;

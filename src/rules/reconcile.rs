@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::election::lease::Lease;
 use crate::mimir::ruler::{RawListing, RulerError, RulerLimits};
-use crate::rules::election::lease::Lease;
 use crate::rules::plan::Plan;
 use crate::rules::plan::guard::{Verdict, judge};
 use crate::rules::plan::vanishing::{Entries, Entry, Vanishing, attribute};

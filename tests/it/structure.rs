@@ -31,7 +31,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "labels", "reason", "route", "version"]),
     ("directory", &["config", "store", "telemetry"]),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
-    ("rules", &["backoff", "clock", "config", "mimir", "store", "telemetry", "tenancy"]),
+    ("election", &["backoff", "store", "telemetry", "tenancy"]),
+    ("rules", &["clock", "config", "election", "mimir", "store", "telemetry", "tenancy"]),
     (
         "authn",
         &[
@@ -203,11 +204,10 @@ const EDGES: &[(&str, &[&str])] = &[
 /// The folders of `rules`, likewise.
 const RULES_EDGES: &[(&str, &[&str])] = &[
     ("spec", &[]),
-    ("election", &[]),
-    ("status", &["election"]),
+    ("status", &[]),
     ("plan", &["spec", "status"]),
-    ("reconcile", &["election", "plan", "spec", "status"]),
-    ("schedule", &["election", "plan", "reconcile", "status"]),
+    ("reconcile", &["plan", "spec", "status"]),
+    ("schedule", &["plan", "reconcile", "status"]),
 ];
 
 /// Names that may stand in one place only, and why.

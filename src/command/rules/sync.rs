@@ -65,6 +65,7 @@ pub(super) async fn sync_finished(
         clock: Clock::system(),
         metrics: Arc::new(RuleMetrics::unrecorded()),
         holder: format!("rules sync (process {})", std::process::id()),
+        beside: Vec::new(),
     };
     let leading = tokio::spawn(sync.run(cancelled.clone()));
     let finished = follow(reconciler, id).await;

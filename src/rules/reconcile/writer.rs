@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::election::lease::{Lease, LeaseLost};
 use crate::mimir::ruler::{RuleGroup, RulerClient, RulerError, next_delay};
-use crate::rules::election::lease::{Lease, LeaseLost};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::TenantId;
 

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,8 +23,9 @@ use super::records::{Records, log, outcome_of, whole_ms};
 use super::requests::Requests;
 use super::triggers::{PendingTriggers, Triggers, UnknownOrganisations};
 use crate::clock::Clock;
+use crate::election::LeaderTask;
+use crate::election::leader::{campaign, lead, pause};
 use crate::mimir::ruler::next_delay;
-use crate::rules::election::leader::{campaign, lead, pause};
 use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
@@ -43,6 +45,8 @@ pub struct RuleSync {
     pub metrics: Arc<RuleMetrics>,
     /// The name of this copy, for administrators.
     pub holder: String,
+    /// What this copy does beside the sync, whenever it is the leader.
+    pub beside: Vec<Arc<dyn LeaderTask>>,
 }
 
 /// How soon a failed read of requests or lookup of organisations is tried again.
@@ -77,6 +81,7 @@ impl RuleSync {
             metrics: Arc::clone(&self.metrics),
             lease: access.lease.clone(),
         };
+        let lease = access.lease.clone();
         let triggers = Arc::clone(&self.triggers);
         let (writer, writing) =
             StatusWriter::new(context, move |organisation| triggers.rule_moved(organisation));
@@ -89,8 +94,10 @@ impl RuleSync {
                 }
             }
         };
+        let beside = join_all(self.beside.iter().map(|task| task.run(lease.clone())));
         tokio::select! {
             in_flight = work => in_flight,
+            _ = async { beside.await; std::future::pending::<()>().await } => Vec::new(),
             // It ends with the lease. The scheduler sees that too, and says what is in flight.
             () = async { writing.await; std::future::pending().await } => Vec::new(),
         }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::outcome::SyncOutcome;
 use super::statuses::StatusChanges;
-use crate::rules::election::lease::Lease;
+use crate::election::lease::Lease;
 use crate::store::{GuardRow, LeaderRow, RuleStatusRow, Store, StoreError, SyncRow, Tombstones};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Cheap to clone. Once it is lost it is never held again.
 #[derive(Clone, Debug)]
-pub(crate) struct Lease {
+pub struct Lease {
     until: Arc<Mutex<Instant>>,
     lost: CancellationToken,
 }
