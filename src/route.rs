@@ -198,7 +198,22 @@ pub fn check_head(parts: &Parts) -> Result<(), RouteError> {
 
 /// Empty is one, too: a client may have no name for us (RFC 9110, 7.2).
 fn is_host(host: &[u8]) -> bool {
-    host.is_empty() || (!host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok())
+    if host.is_empty() || is_plain_host(host) {
+        return true;
+    }
+    !host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok()
+}
+
+/// Whether it is a name or an IPv4 address, perhaps with a port, as nearly all are: an `Authority`
+/// copies what it parses.
+fn is_plain_host(host: &[u8]) -> bool {
+    let port = host.iter().rposition(|byte| *byte == b':');
+    let (name, port) = port.map_or((host, &b"0"[..]), |at| (&host[..at], &host[at + 1..]));
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    !name.is_empty()
+        && name.iter().all(is_plain)
+        && !port.is_empty()
+        && port.iter().all(u8::is_ascii_digit)
 }
 
 /// The surface of the first route that begins with the same segment as a path.

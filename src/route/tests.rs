@@ -350,6 +350,12 @@ const LABEL: &str = "/prometheus/api/v1/label/";
 const RULES: &str = "/prometheus/config/v1/rules/";
 
 proptest! {
+    #[test]
+    fn every_plain_host_is_an_authority(host in "[a-zA-Z0-9.-]{0,12}(:[0-9:a]{0,6})?") {
+        let is_authority = http::uri::Authority::try_from(host.as_bytes()).is_ok();
+        prop_assert!(!is_plain_host(host.as_bytes()) || is_authority, "{}", host);
+    }
+
     // A real route's path, damaged at random: whatever still has a route is harmless.
     #[test]
     fn a_damaged_path_has_no_route_or_is_harmless(
