@@ -69,7 +69,6 @@ pub struct DeviceKeyView {
     pub last_used_at: Option<String>,
     /// When it was created (RFC 3339).
     pub created_at: Option<String>,
-    /// Who created it.
     pub created_by: String,
 }
 

@@ -1,4 +1,4 @@
-//! The attempts of one request: which instance gets it, and what comes next when one fails.
+//! The attempts of one request: which instance gets it, and what happens when one fails.
 
 use parking_lot::Mutex;
 use std::io;
@@ -27,10 +27,10 @@ use crate::labels::{InstanceFault, NoResend, Resend};
 use crate::request_body::{Pace, ReplayAllowance, RequestBody, Transfer};
 use crate::telemetry::Metrics;
 
-/// Kept connections that one request finds closed before it takes a new one.
+/// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
 
-/// What all requests of a worker share on their way to Mimir.
+/// What all requests of a worker share.
 pub(super) struct Upstream {
     pub(super) pool: Arc<Pool>,
     pub(super) budget: Mutex<Budget>,
@@ -39,12 +39,11 @@ pub(super) struct Upstream {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// One request on its way.
 pub(super) struct Attempts<'a> {
     upstream: &'a Upstream,
     grant: &'a Grant,
     id: &'a RequestId,
-    /// The client's own head, of which each resend makes another for Mimir.
+    /// The client's head, from which each attempt builds the one for Mimir.
     head: Parts,
     transfer: Option<Arc<Transfer>>,
     instances: Arc<InstanceList>,
@@ -56,14 +55,14 @@ pub(super) struct Attempts<'a> {
 /// How sending to one instance ended.
 enum Sent {
     Answered(Response<Incoming>, PooledConnection, InstanceVerdict),
-    /// Not a byte of the request was sent.
+    /// Nothing of the request was sent.
     Unsent(io::Error, Box<Request<RequestBody>>),
     Broken(Broken, hyper::Error),
     Failed(ForwardError),
 }
 
 impl<'a> Attempts<'a> {
-    /// Of a request to the tenant of a grant. Its body is kept if it may have to be sent again.
+    /// For a request to the tenants of a grant. The body is kept if it may have to be sent again.
     pub(super) fn new(
         upstream: &'a Upstream,
         instances: Arc<InstanceList>,
@@ -84,7 +83,7 @@ impl<'a> Attempts<'a> {
         (attempts, body)
     }
 
-    /// Runs until there is a response to pass on, or none can be had.
+    /// Runs until there is a response to forward, or no attempt is left.
     pub(super) async fn run(
         mut self,
         body: RequestBody,
@@ -93,7 +92,7 @@ impl<'a> Attempts<'a> {
         let mut request = self.outbound(body);
         loop {
             (slot, request) = match self.send(slot, request).await {
-                // Passed on, whatever it says, unless another instance may do better.
+                // Forwarded whatever its status, unless another instance may do better.
                 Sent::Answered(response, connection, verdict) => {
                     let unavailable = verdict == InstanceVerdict::Unavailable;
                     match unavailable.then(|| self.move_on(Broken::Unavailable)).flatten() {
@@ -101,17 +100,18 @@ impl<'a> Attempts<'a> {
                         None => return Ok((response, connection)),
                     }
                 }
-                // Nothing was done: it costs no budget and any request may go elsewhere.
+                // Nothing was done: another instance may be tried at no cost to the budget.
                 Sent::Unsent(error, unsent) => match self.enter() {
                     Ok(slot) => {
                         self.upstream.metrics.upstream_resent(Resend::Unreachable);
-                        // It was sent before to an instance that is gone now, and may be why.
+                        // It was sent before, to an instance that is gone now, perhaps because of
+                        // it.
                         self.repeats.moved |= self.repeats.renewed;
                         (slot, unsent)
                     }
                     Err(_) => return Err(ForwardError::Connect(error)),
                 },
-                // It may have been done.
+                // The instance may have done it.
                 Sent::Broken(how, error) => match self.move_on(how) {
                     Some(elsewhere) => elsewhere,
                     None => return Err(ForwardError::Broken(error)),
@@ -121,13 +121,13 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// A slot at an instance that has not been tried.
+    /// A slot at an instance that was not tried yet.
     fn enter(&mut self) -> Result<InstanceSlot, ForwardError> {
         let health = &self.upstream.config.health;
         let bounds =
             Bounds { max_in_flight: health.max_in_flight, panic_percent: health.panic_percent };
         let requester = Requester::of(self.grant.organisations());
-        // A trial can be lost to another worker.
+        // Another worker may be first to start a trial.
         for _ in 0..2 {
             let view = |at: usize| self.instances[at].candidate();
             let chosen = choose(self.instances.len(), view, &self.tried, bounds, &mut Random);
@@ -146,7 +146,7 @@ impl<'a> Attempts<'a> {
         Err(ForwardError::CircuitOpen)
     }
 
-    /// The request again, for another instance, if that is safe and there is one.
+    /// The request for another instance, if a resend is safe and there is one.
     fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, Box<Request<RequestBody>>)> {
         let metrics = &self.upstream.metrics;
         self.repeats.possible = self.is_possible();
@@ -190,7 +190,7 @@ impl<'a> Attempts<'a> {
         *request.method_mut() = self.head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         let uri = &self.head.uri;
-        // The target of HTTP/2 carries scheme and authority; Mimir gets the path and the query.
+        // The target in HTTP/2 has scheme and authority; Mimir gets path and query.
         *request.uri_mut() = if uri.scheme().is_some() {
             uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
         } else {
@@ -201,7 +201,7 @@ impl<'a> Attempts<'a> {
         request
     }
 
-    /// Sends to one instance, by a kept connection or a new one.
+    /// Sends to one instance, on a kept connection or a new one.
     async fn send(
         &mut self,
         mut slot: InstanceSlot,
@@ -224,13 +224,13 @@ impl<'a> Attempts<'a> {
             };
 
             // Send, and wait for a head. Every arm that does not return tries the same instance
-            // again by another connection.
+            // again on another connection.
             let timeout = config.response_timeout;
             match exchange(&mut connection, request, transfer, timeout).await {
                 Exchanged::Answered(response) => return self.judge(response, connection),
 
-                // Kept connections are closed at any time. A new one that is closed before a byte
-                // was sent is the instance's fault.
+                // Instances close kept connections at any time. If a new one is closed before
+                // anything was sent, the instance is at fault.
                 Exchanged::Unsent(unsent) if connection.is_reused => {
                     metrics.upstream_resends.increment(1);
                     resends += 1;
@@ -244,14 +244,14 @@ impl<'a> Attempts<'a> {
                     return Sent::Unsent(io::ErrorKind::ConnectionReset.into(), unsent);
                 }
 
-                // The request was on its way. If the connection had been closed before it came, the
-                // instance is asked again by a new one.
+                // The request was sent. If the connection had been closed before it arrived, it is
+                // sent to the same instance again on a new one.
                 Exchanged::Broken(error, after) => {
-                    // What came was no HTTP: the connection had not been closed before.
+                    // The response was not HTTP: the connection had not been closed before.
                     let was_closed = connection.is_reused && !error.is_parse();
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
-                        // An instance that waits for the rest of a body gives up in the end: its
+                        // An instance that waits for the rest of a body gives up in the end: the
                         // connection broke because of the client.
                         if transfer.is_none_or(|transfer| transfer.pace() != Pace::Awaited) {
                             connection.slot.failed(InstanceFault::Broken);
@@ -272,7 +272,7 @@ impl<'a> Attempts<'a> {
                     (slot, request) = (connection.slot, again);
                 }
 
-                // It may still be doing it: nothing is sent again.
+                // The instance may still be doing it: nothing is sent again.
                 Exchanged::Late => {
                     connection.slot.failed(InstanceFault::Timeout);
                     return Sent::Failed(ForwardError::Timeout);
@@ -296,7 +296,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Chance outside of tests.
+/// Randomness outside of tests.
 struct Random;
 
 impl Chance for Random {

@@ -1,4 +1,4 @@
-//! One worker's way to Mimir: a permit and a request go in, Mimir's response comes out.
+//! Sends one worker's requests to Mimir: takes a permit and a request, returns Mimir's response.
 
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -22,22 +22,22 @@ use crate::limits::Permit;
 use crate::request_body::{Pace, ReplayAllowance, RequestBody};
 use crate::telemetry::Metrics;
 
-/// One worker's way to Mimir.
+/// One worker's client of Mimir.
 pub struct Forwarder {
     instances: Arc<Instances>,
-    /// The instances for which the pool may hold connections.
+    /// The instances to which the pool may hold connections.
     pooled: Mutex<Arc<InstanceList>>,
     upstream: Upstream,
 }
 
-/// Mimir's response, and which instance gave it.
+/// Mimir's response, and the instance that sent it.
 pub struct Forwarded {
-    /// The response, its headers made fit for the client.
+    /// The response, with headers for the client.
     pub response: Response<ResponseBody>,
     pub address: SocketAddr,
 }
 
-/// How much of a refusal is read to find out what it is about.
+/// How much of a refusal is read to find its cause.
 const REFUSAL_BYTES: usize = 4 << 10;
 
 impl Forwarder {
@@ -50,7 +50,7 @@ impl Forwarder {
         Self { instances, pooled: Mutex::default(), upstream }
     }
 
-    /// Sends a request to the tenant of a permit's grant. Dropping the returned future cancels it
+    /// Sends a request to the tenants of a permit's grant. Dropping the returned future cancels it
     /// upstream; the permit is held until the response's body is dropped.
     pub async fn forward(
         &self,
@@ -65,7 +65,7 @@ impl Forwarder {
             Attempts::new(&self.upstream, instances, permit.grant(), id, request);
         let (response, connection) = attempts.run(body).await?;
         let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
-        // From here on nothing is sent again.
+        // From here on, nothing is sent again.
         if let Some(transfer) = transfer {
             transfer.forget();
         }
@@ -76,7 +76,7 @@ impl Forwarder {
         let mut forwarded = self.inbound(response, connection, permit, id);
         if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
-            // A text that breaks off says nothing, and a sender drops what it takes for refused.
+            // A truncated text says nothing, and a sender would drop its data on a refusal.
             if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
                 return Err(ForwardError::UploadTimedOut);
             }
@@ -84,7 +84,7 @@ impl Forwarder {
         Ok(forwarded)
     }
 
-    /// The instances there are now. Connections to those that are gone are closed.
+    /// The current instances. Connections to removed ones are closed.
     fn instances(&self) -> Arc<InstanceList> {
         let current = self.instances.current();
         let mut pooled = self.pooled.lock();
