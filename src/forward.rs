@@ -10,6 +10,7 @@
 //! [`verdict`], [`health`], [`evidence`], [`repeat`], [`budget`]. In the background, [`discovery`]
 //! finds instances and [`probe`] checks whether they are ready.
 
+mod alertmanager;
 mod attempts;
 mod body;
 mod budget;
@@ -31,6 +32,7 @@ mod probe;
 mod repeat;
 mod verdict;
 
+pub use alertmanager::AlertmanagerState;
 pub use body::ResponseBody;
 pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};

@@ -4,6 +4,7 @@ pub mod expression;
 pub mod form;
 mod headers;
 pub mod ruler;
+pub mod silence;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 

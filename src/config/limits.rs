@@ -51,6 +51,7 @@ pub struct OrganisationLimits {
     pub otlp: SurfaceLimits,
     pub query: SurfaceLimits,
     pub rules: SurfaceLimits,
+    pub alerts: SurfaceLimits,
 }
 
 /// The limits of one organisation on one surface.
@@ -73,7 +74,9 @@ impl Default for OrganisationLimits {
         // Half of what a copy accepts from Fly (fly.toml, hard_limit), a quarter of what an
         // instance of Mimir gets: devices with slow connections hold a slot for as long as their
         // body takes.
-        Self { push: of(500), otlp: of(500), query: of(128), rules: of(32) }
+        // Mimir refuses more than 8 concurrent reads of a tenant's Alertmanager
+        // (alertmanager.max-concurrent-get-requests-per-tenant); here they wait instead.
+        Self { push: of(500), otlp: of(500), query: of(128), rules: of(32), alerts: of(8) }
     }
 }
 
@@ -91,6 +94,7 @@ enum LimitedSurface {
     Otlp,
     Query,
     Rules,
+    Alerts,
 }
 
 /// A limit of one surface.
@@ -117,18 +121,21 @@ const KEYS: &[Key] = &[
     key("query_requests_per_second", LimitedSurface::Query, Limit::RequestsPerSecond),
     key("rules_in_flight", LimitedSurface::Rules, Limit::InFlight),
     key("rules_requests_per_second", LimitedSurface::Rules, Limit::RequestsPerSecond),
+    key("alerts_in_flight", LimitedSurface::Alerts, Limit::InFlight),
+    key("alerts_requests_per_second", LimitedSurface::Alerts, Limit::RequestsPerSecond),
 ];
 
 impl OrganisationLimits {
     /// Sets the limit of a key. Nothing here has a default arm, and every field is named: a new
     /// surface or limit does not compile until it is handled.
     fn set(&mut self, key: &Key, raw: Raw) -> Result<(), String> {
-        let Self { push, otlp, query, rules } = self;
+        let Self { push, otlp, query, rules, alerts } = self;
         let surface = match key.surface {
             LimitedSurface::Push => push,
             LimitedSurface::Otlp => otlp,
             LimitedSurface::Query => query,
             LimitedSurface::Rules => rules,
+            LimitedSurface::Alerts => alerts,
         };
         let SurfaceLimits { in_flight, requests_per_second, bytes_per_second } = surface;
         match key.limit {
@@ -287,6 +294,7 @@ mod tests {
                 "otlp" => &mut wanted.otlp,
                 "query" => &mut wanted.query,
                 "rules" => &mut wanted.rules,
+                "alerts" => &mut wanted.alerts,
                 other => panic!("{other} is no surface"),
             };
             match limit {

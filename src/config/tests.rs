@@ -235,7 +235,7 @@ fn roles_are_the_operators_to_name() {
     };
     assert_eq!(scopes("viewer"), "");
     assert_eq!(scopes("billing"), "rules:read");
-    assert_eq!(scopes("editor"), "metrics:read,metrics:write,rules:read");
+    assert_eq!(scopes("editor"), "metrics:read,metrics:write,rules:read,alerts:read,alerts:write");
     let wrong = read(&format!("{MINIMAL}\n[roles]\nviewer = [\"everything\"]"));
     assert_eq!(keys(&wrong.unwrap_err()), ["roles.viewer"]);
 }

@@ -4,10 +4,12 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, Uri, Version, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::budget::Budget;
 use super::choice::{Bounds, Chance, Chosen, NoChoice, Tried, choose};
@@ -19,13 +21,17 @@ use super::instance::InstanceSlot;
 use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
 use super::repeat::{Broken, Next, Repeats, is_stale, next};
-use super::verdict::{InstanceVerdict, judge};
+use super::verdict::{InstanceVerdict, is_about_own_reads, judge};
 use crate::authz::Grant;
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::labels::{InstanceFault, NoResend, Resend};
 use crate::request_body::{Pace, ReplayAllowance, RequestBody, Transfer};
+use crate::route::Surface;
 use crate::telemetry::Metrics;
+
+/// How much of a refusal is read to find its cause.
+pub(super) const REFUSAL_BYTES: usize = 4 << 10;
 
 /// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
@@ -52,9 +58,16 @@ pub(super) struct Attempts<'a> {
     freshness: Freshness,
 }
 
+/// An instance's response.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// What has been read of its body, and comes first.
+    pub(super) first: Option<Bytes>,
+}
+
 /// How sending to one instance ended.
 enum Sent {
-    Answered(Response<Incoming>, PooledConnection, InstanceVerdict),
+    Answered(Answer, PooledConnection, InstanceVerdict),
     /// Nothing of the request was sent.
     Unsent(io::Error, Box<Request<RequestBody>>),
     Broken(Broken, hyper::Error),
@@ -74,9 +87,9 @@ impl<'a> Attempts<'a> {
         let transfer = body.transfer();
         let repeatable = grant.route().is_repeatable();
         let (limit, allowance) = (upstream.config.retry.buffer_bytes, &upstream.allowance);
-        let keeps = |transfer: &Arc<Transfer>| repeatable && transfer.keep(limit, allowance);
-        let freshness =
-            if transfer.as_ref().is_none_or(keeps) { Freshness::Any } else { Freshness::Recent };
+        let keeps = |transfer: &Arc<Transfer>| transfer.keep(limit, allowance);
+        let can_repeat = repeatable && transfer.as_ref().is_none_or(keeps);
+        let freshness = if can_repeat { Freshness::Any } else { Freshness::Recent };
         let (tried, repeats) = Default::default();
         let attempts =
             Self { upstream, grant, id, head, transfer, instances, tried, repeats, freshness };
@@ -87,17 +100,17 @@ impl<'a> Attempts<'a> {
     pub(super) async fn run(
         mut self,
         body: RequestBody,
-    ) -> Result<(Response<Incoming>, PooledConnection), ForwardError> {
+    ) -> Result<(Answer, PooledConnection), ForwardError> {
         let mut slot = self.enter()?;
         let mut request = self.outbound(body);
         loop {
             (slot, request) = match self.send(slot, request).await {
                 // Forwarded whatever its status, unless another instance may do better.
-                Sent::Answered(response, connection, verdict) => {
+                Sent::Answered(answer, connection, verdict) => {
                     let unavailable = verdict == InstanceVerdict::Unavailable;
                     match unavailable.then(|| self.move_on(Broken::Unavailable)).flatten() {
                         Some(elsewhere) => elsewhere,
-                        None => return Ok((response, connection)),
+                        None => return Ok((answer, connection)),
                     }
                 }
                 // Nothing was done: another instance may be tried at no cost to the budget.
@@ -198,6 +211,10 @@ impl<'a> Attempts<'a> {
         };
         let (pass, tenants) = (&self.upstream.config.pass_headers, self.grant.tenants());
         *request.headers_mut() = headers::for_upstream(&self.head.headers, pass, self.id, tenants);
+        if self.grant.route().answers_configuration() {
+            // The answer is read here.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         request
     }
 
@@ -227,7 +244,15 @@ impl<'a> Attempts<'a> {
             // again on another connection.
             let timeout = config.response_timeout;
             match exchange(&mut connection, request, transfer, timeout).await {
-                Exchanged::Answered(response) => return self.judge(response, connection),
+                Exchanged::Answered(response) => {
+                    let surface = self.grant.route().surface;
+                    let verdict = judge(surface, response.status().as_u16(), response.headers());
+                    if surface == Surface::Alerts && verdict == InstanceVerdict::Unavailable {
+                        // Rare, and so kept out of the size of every other request's future.
+                        return Box::pin(self.judge_by_text(response, connection)).await;
+                    }
+                    return Self::note(Answer { response, first: None }, connection, verdict);
+                }
 
                 // Instances close kept connections at any time. If a new one is closed before
                 // anything was sent, the instance is at fault.
@@ -282,18 +307,58 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// What the head of a response says about the instance.
-    fn judge(&self, response: Response<Incoming>, mut connection: PooledConnection) -> Sent {
-        let surface = self.grant.route().surface;
-        let verdict = judge(surface, response.status().as_u16(), response.headers());
+    /// Judges a refusal of the Alertmanager: two that mean different things have the same head, and only
+    /// the text tells them apart.
+    async fn judge_by_text(
+        &self,
+        mut response: Response<Incoming>,
+        connection: PooledConnection,
+    ) -> Sent {
+        let reading = read_beginning(response.body_mut());
+        match timeout(self.upstream.config.response_timeout, reading).await {
+            Ok(Ok(text)) => {
+                let is_tenants = is_about_own_reads(&text);
+                let verdict = if is_tenants {
+                    InstanceVerdict::Neutral
+                } else {
+                    InstanceVerdict::Unavailable
+                };
+                Self::note(Answer { response, first: Some(text) }, connection, verdict)
+            }
+            Ok(Err(error)) => {
+                connection.slot.failed(InstanceFault::BrokenBody);
+                Sent::Broken(Broken::OnNew, error)
+            }
+            Err(_) => {
+                connection.slot.failed(InstanceFault::Timeout);
+                Sent::Failed(ForwardError::Timeout)
+            }
+        }
+    }
+
+    /// Notes what an answer says about the instance.
+    fn note(answer: Answer, mut connection: PooledConnection, verdict: InstanceVerdict) -> Sent {
         connection.slot.end_trial();
         connection.slot.instance.answered();
         connection.is_good = verdict == InstanceVerdict::Good;
         if matches!(verdict, InstanceVerdict::Faulty | InstanceVerdict::Unavailable) {
             connection.slot.failed(InstanceFault::ServerError);
         }
-        Sent::Answered(response, connection, verdict)
+        Sent::Answered(answer, connection, verdict)
     }
+}
+
+/// The beginning of a refusal, which is short.
+async fn read_beginning(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
+    let mut text = Vec::new();
+    while text.len() < REFUSAL_BYTES
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame?.into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    Ok(text.into())
 }
 
 /// Randomness outside of tests.

@@ -40,12 +40,13 @@ const SLOW_CLIENT: Duration = Duration::from_secs(1);
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
+        first: Option<Bytes>,
         connection: PooledConnection,
         hold: Hold,
         idle: Duration,
     ) -> Self {
         let mut body = Self {
-            first: None,
+            first,
             incoming,
             connection: Some(connection),
             _hold: hold,
@@ -63,7 +64,11 @@ impl ResponseBody {
 
     /// Reads the beginning of the body, up to about a limit, before the head is forwarded. The
     /// client still gets all of it.
-    pub(super) async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamError> {
+    ///
+    /// # Errors
+    /// If it breaks off or pauses for too long. The body must not be used then: the next poll would
+    /// look like a regular end.
+    pub async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamError> {
         let mut first = Vec::new();
         while first.len() < limit
             && let Some(frame) = self.frame().await
@@ -75,6 +80,26 @@ impl ResponseBody {
         self.given_at = None;
         let first = Bytes::from(first);
         Ok(self.first.insert(first))
+    }
+
+    /// Takes the whole body; none if it is larger than a limit, and then it is of no use any more.
+    pub(super) async fn take(&mut self, limit: usize) -> Result<Option<Bytes>, StreamError> {
+        let mut all = Vec::new();
+        while let Some(frame) = self.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                all.extend_from_slice(&data);
+            }
+            if all.len() > limit {
+                return Ok(None);
+            }
+        }
+        Ok(Some(all.into()))
+    }
+
+    /// Puts another body in the place of one that was taken.
+    pub(super) fn replace(&mut self, bytes: Bytes) {
+        self.given_at = None;
+        self.first = Some(bytes);
     }
 
     fn give_back(&mut self) {

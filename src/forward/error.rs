@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use super::alertmanager::AlertmanagerState;
 use crate::reason::{HasReason, Reason};
 use crate::request_body::BodyError;
 
@@ -29,6 +30,10 @@ pub enum ForwardError {
     /// The status cannot come from Mimir's write path: a balancer or a redirect in front of it, or
     /// a wrong address.
     Misdirected(u16),
+    /// The Alertmanager does nothing for this tenant now.
+    Alertmanager(AlertmanagerState),
+    /// An answer that must be rewritten cannot be read; why, for the log.
+    Unreadable(String),
 }
 
 /// Whether a connection failed because this process has no file descriptor, no port or no memory
@@ -55,6 +60,8 @@ impl HasReason for ForwardError {
             Self::Body(error) => error.reason(),
             Self::UploadTimedOut => Reason::BodySlowForUpstream,
             Self::Misdirected(_) => Reason::UpstreamMisdirected,
+            Self::Alertmanager(state) => state.reason(),
+            Self::Unreadable(_) => Reason::UpstreamUnreadable,
         }
     }
 }
@@ -73,9 +80,19 @@ impl fmt::Display for ForwardError {
             Self::UploadTimedOut => {
                 f.write_str("the body came too slowly for the metrics store; try again")
             }
-            Self::Misdirected(_) => {
+            Self::Misdirected(_) | Self::Unreadable(_) => {
                 f.write_str("the metrics store is temporarily unavailable; try again")
             }
+            Self::Alertmanager(state) => state.fmt(f),
+        }
+    }
+}
+
+impl From<StreamError> for ForwardError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Broken(error) => Self::Broken(error),
+            StreamError::Idle => Self::Timeout,
         }
     }
 }

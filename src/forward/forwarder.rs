@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::attempts::{Attempts, Upstream};
+use super::alertmanager;
+use super::attempts::{Answer, Attempts, REFUSAL_BYTES, Upstream};
 use super::body::ResponseBody;
 use super::budget::Budget;
 use super::error::ForwardError;
@@ -20,6 +20,7 @@ use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;
 use crate::request_body::{Pace, ReplayAllowance, RequestBody};
+use crate::route::Surface;
 use crate::telemetry::Metrics;
 
 /// One worker's client of Mimir.
@@ -36,9 +37,6 @@ pub struct Forwarded {
     pub response: Response<ResponseBody>,
     pub address: SocketAddr,
 }
-
-/// How much of a refusal is read to find its cause.
-const REFUSAL_BYTES: usize = 4 << 10;
 
 impl Forwarder {
     pub fn new(config: UpstreamConfig, instances: Arc<Instances>, metrics: Arc<Metrics>) -> Self {
@@ -63,17 +61,22 @@ impl Forwarder {
         let instances = self.instances();
         let (attempts, body) =
             Attempts::new(&self.upstream, instances, permit.grant(), id, request);
-        let (response, connection) = attempts.run(body).await?;
+        let (answer, connection) = attempts.run(body).await?;
         let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
         // From here on, nothing is sent again.
         if let Some(transfer) = transfer {
             transfer.forget();
         }
-        let status = response.status().as_u16();
-        if is_misdirected(permit.grant().route().surface, status) {
+        let status = answer.response.status().as_u16();
+        let route = permit.grant().route();
+        if is_misdirected(route.surface, status) {
             return Err(ForwardError::Misdirected(status));
         }
-        let mut forwarded = self.inbound(response, connection, permit, id);
+        let mut forwarded = self.inbound(answer, connection, permit, id);
+        if route.surface == Surface::Alerts {
+            // Rare, and so kept out of the size of every other request's future.
+            Box::pin(alertmanager::review(route, &mut forwarded.response)).await?;
+        }
         if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
             // A truncated text says nothing, and a sender would drop its data on a refusal.
@@ -98,7 +101,7 @@ impl Forwarder {
 
     fn inbound(
         &self,
-        response: Response<Incoming>,
+        Answer { response, first }: Answer,
         connection: PooledConnection,
         permit: Permit,
         id: &RequestId,
@@ -107,7 +110,7 @@ impl Forwarder {
         let (mut parts, incoming) = response.into_parts();
         headers::for_client(&mut parts.headers, id);
         let idle_timeout = self.upstream.config.idle_timeout;
-        let body = ResponseBody::new(incoming, connection, permit.into_hold(), idle_timeout);
+        let body = ResponseBody::new(incoming, first, connection, permit.into_hold(), idle_timeout);
         Forwarded { response: Response::from_parts(parts, body), address }
     }
 }

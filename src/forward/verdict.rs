@@ -5,7 +5,9 @@
 //! elsewhere. An instance that is starting or stopping answers 503 in plain text, and so does an
 //! overloaded one; a push that fails inside is 500 (by OTLP always 503). 501 is a request that the
 //! configuration does not allow, 504 a query that was too slow for a proxy in between, 529 a
-//! tenant's rate limit of Mimir 2.x. Only statuses that can be the instance's fault count against
+//! tenant's rate limit of Mimir 2.x. The Alertmanager's own errors are JSON too; a tenant with more
+//! concurrent reads than Mimir allows gets a 503 in plain text, which only its text tells from that
+//! of a starting instance. Only statuses that can be the instance's fault count against
 //! it, and only a 503 is worth a resend.
 
 use http::{HeaderMap, header};
@@ -31,13 +33,20 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Insta
     if status < 500 {
         return InstanceVerdict::Good;
     }
-    let is_of_query = matches!(surface, Surface::Query | Surface::Rules) && is_json(headers);
+    let has_own_errors = matches!(surface, Surface::Query | Surface::Rules | Surface::Alerts);
+    let is_of_query = has_own_errors && is_json(headers);
     match status {
         _ if is_of_query => InstanceVerdict::Neutral,
         503 => InstanceVerdict::Unavailable,
         500 | 502 => InstanceVerdict::Faulty,
         _ => InstanceVerdict::Neutral,
     }
+}
+
+/// Whether a refusal of the Alertmanager is about the tenant's own reads: of those it runs some at a
+/// time (`max_concurrent_get_requests_per_tenant`). Another instance would count them, too.
+pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
+    text.starts_with(b"Limit of concurrent GET requests reached")
 }
 
 /// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
@@ -121,6 +130,24 @@ mod tests {
         // A response to OTLP has the type of its request, which may be JSON.
         assert_eq!(verdict(Surface::Otlp, 503, "application/json"), InstanceVerdict::Unavailable);
         assert_eq!(verdict(Surface::Push, 500, plain), InstanceVerdict::Faulty);
+    }
+
+    // Mimir's Alertmanager: the tenant's faults and those of its requests are JSON.
+    #[test]
+    fn the_alertmanager_s_own_errors_say_nothing_of_the_instance() {
+        let of = |status, content_type| verdict(Surface::Alerts, status, content_type);
+        assert_eq!(of(500, "application/json"), InstanceVerdict::Neutral);
+        assert_eq!(of(500, "text/plain; charset=utf-8"), InstanceVerdict::Faulty);
+        assert_eq!(of(503, "text/plain; charset=utf-8"), InstanceVerdict::Unavailable);
+        for (text, is_own) in [
+            ("Limit of concurrent GET requests reached (1), try again later.\n", true),
+            ("Limit of concurrent GET requests reached (16), try again later.\n\n", true),
+            ("Alertmanager not ready\n", false),
+            ("", false),
+            ("a Limit of concurrent GET requests reached", false),
+        ] {
+            assert_eq!(is_about_own_reads(text.as_bytes()), is_own, "{text}");
+        }
     }
 
     const READ_TIMEOUT: &str = "read tcp 10.0.0.7:8080->10.0.0.9:51234: i/o timeout";

@@ -23,6 +23,7 @@ pub(super) struct Accounts {
     otlp: Account,
     query: Account,
     rules: Account,
+    alerts: Account,
 }
 
 /// Requests that may wait, for each slot.
@@ -75,6 +76,7 @@ impl Accounts {
             otlp: account(limits.otlp),
             query: account(limits.query),
             rules: account(limits.rules),
+            alerts: account(limits.alerts),
         }
     }
 
@@ -83,6 +85,7 @@ impl Accounts {
             Surface::Push => &self.push,
             Surface::Otlp => &self.otlp,
             Surface::Query => &self.query,
+            Surface::Alerts => &self.alerts,
             // Nothing of /admin is forwarded.
             Surface::Rules | Surface::Admin => &self.rules,
         }
@@ -108,8 +111,8 @@ impl Accounts {
     /// Whether nothing is charged: a new account would be the same.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();
-        let Self { holding: _, began: _, push, otlp, query, rules } = self;
-        [push, otlp, query, rules]
+        let Self { holding: _, began: _, push, otlp, query, rules, alerts } = self;
+        [push, otlp, query, rules, alerts]
             .into_iter()
             .flat_map(|account| [&account.requests, &account.bytes])
             .flatten()

@@ -170,7 +170,8 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
 fn target(path: &str) -> String {
     let path = path.replace("{label}", "job").replace("{name}", "none");
     let path = path.replace("{organisation}", ORG_A);
-    let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+    let id = "00000000-0000-4000-8000-000000000000";
+    let path = path.replace("{id}", id).replace("{silence}", id);
     let query = if path.contains("query") {
         "?query=up&start=1800000000&end=1800000060&step=15"
     } else {
@@ -270,6 +271,14 @@ fn the_route_table_is_complete() {
         ("GET", "/prometheus/config/v1/rules/{name}/{name}"),
         ("GET", "/api/v1/user_stats"),
         ("GET", "/api/v1/user_limits"),
+        ("GET", "/alertmanager/api/v2/alerts"),
+        ("GET", "/alertmanager/api/v2/alerts/groups"),
+        ("GET", "/alertmanager/api/v2/silences"),
+        ("POST", "/alertmanager/api/v2/silences"),
+        ("GET", "/alertmanager/api/v2/silence/{silence}"),
+        ("DELETE", "/alertmanager/api/v2/silence/{silence}"),
+        ("GET", "/alertmanager/api/v2/receivers"),
+        ("GET", "/alertmanager/api/v2/status"),
     ];
     let ours = ENDPOINTS.iter().map(|(method, path, _)| (*method, *path));
     let documented: BTreeSet<(&str, &str)> = of_mimir.into_iter().chain(ours).collect();

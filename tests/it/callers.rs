@@ -30,8 +30,18 @@ enum May {
     These { scopes: &'static [Scope], administers: bool, everything: bool },
 }
 
-const ALL: &[Scope] = &[Scope::MetricsRead, Scope::MetricsWrite, Scope::RulesRead];
-const READ: &[Scope] = &[Scope::MetricsRead, Scope::RulesRead];
+const ALL: &[Scope] = &[
+    Scope::MetricsRead,
+    Scope::MetricsWrite,
+    Scope::RulesRead,
+    Scope::AlertsRead,
+    Scope::AlertsWrite,
+];
+const READ: &[Scope] = &[Scope::MetricsRead, Scope::RulesRead, Scope::AlertsRead];
+/// All that a device may have: it silences nothing.
+const DEVICE: &[Scope] =
+    &[Scope::MetricsRead, Scope::MetricsWrite, Scope::RulesRead, Scope::AlertsRead];
+const DEVICE_SCOPES: &[&str] = &["metrics:write", "metrics:read", "rules:read", "alerts:read"];
 const WRITE: &[Scope] = &[Scope::MetricsWrite];
 
 fn may(scopes: &'static [Scope]) -> May {
@@ -65,17 +75,10 @@ async fn callers(identity: &IdentityFixture, a: &str, b: &str) -> Vec<Caller> {
     let claims = identity.issuer.token().organisation(&json!(a)).sign();
     add("claim without membership", base.clone().bearer(&claims), member_of_nothing());
     add("device", identity.device(a, &["metrics:write"]).await, may(WRITE));
-    add(
-        "device that does all it can",
-        identity.device(a, &["metrics:write", "metrics:read", "rules:read"]).await,
-        may(ALL),
-    );
+    add("device that does all it can", identity.device(a, DEVICE_SCOPES).await, may(DEVICE));
     add(
         "device of B",
-        identity
-            .device(b, &["metrics:write", "metrics:read", "rules:read"])
-            .await
-            .header("x-scope-orgid", a),
+        identity.device(b, DEVICE_SCOPES).await.header("x-scope-orgid", a),
         member_of_nothing(),
     );
     let key = identity.device_key(a, json!({"name": "lost"})).await;
@@ -145,7 +148,8 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
 fn target(path: &str, organisation: &str) -> String {
     let path = path.replace("{label}", "job").replace("{name}", "none");
     let path = path.replace("{organisation}", organisation);
-    let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+    let id = "00000000-0000-4000-8000-000000000000";
+    let path = path.replace("{id}", id).replace("{silence}", id);
     let query = "?query=up&start=1800000000&end=1800000060&step=15";
     if path.contains("query") { format!("{path}{query}") } else { path }
 }

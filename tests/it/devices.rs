@@ -428,7 +428,7 @@ async fn no_one_grants_more_than_they_have() {
     let writer = identity.client(&identity.member(&a, "writer").await);
     let owner = identity.client(&identity.member(&a, "owner").await);
     let service = identity.service();
-    let all = json!(["metrics:read", "metrics:write", "rules:read"]);
+    let all = json!(["metrics:read", "metrics:write", "rules:read", "alerts:read"]);
     for (client, scopes, status, lacks) in [
         (&keeper, json!(["metrics:read"]), 403, "metrics:read"),
         (&keeper, json!(["metrics:write"]), 403, "metrics:write"),
@@ -437,11 +437,13 @@ async fn no_one_grants_more_than_they_have() {
         (&writer, json!(null), 201, ""),
         (&writer, json!(["metrics:write"]), 201, ""),
         (&writer, json!(["metrics:write", "metrics:read"]), 403, "metrics:read"),
-        (&writer, all.clone(), 403, "metrics:read, rules:read"),
+        (&writer, all.clone(), 403, "metrics:read, rules:read, alerts:read"),
         (&service, json!(["metrics:read"]), 403, "metrics:read"),
         (&service, json!(["rules:read"]), 201, ""),
         (&owner, all, 201, ""),
         (&owner, json!(["admin"]), 400, "scopes must be"),
+        // A device silences nothing.
+        (&owner, json!(["alerts:read", "alerts:write"]), 400, "rules:read, alerts:read"),
     ] {
         let body = json!({"name": "hub", "scopes": scopes}).to_string();
         let answer = client.post(&path, body).await;

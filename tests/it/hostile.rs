@@ -103,6 +103,61 @@ async fn proxy_fixture() -> (Issuer, Upstream, Proxy, String) {
     (issuer, upstream, proxy, token)
 }
 
+// The same of the Alertmanager: its page, its configuration, its operators' paths, and every spelling that
+// could lead there. Mimir's own statuses are those of a tenant that it has not met.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_else_of_the_alertmanager_is_reachable() {
+    let mimir = Mimir::shared().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
+    let tricks = [
+        ("/multitenant_alertmanager/configs", 200, 404),
+        ("/multitenant_alertmanager/status", 200, 404),
+        ("/multitenant_alertmanager/ring", 200, 404),
+        ("/alertmanager", 301, 404),
+        ("/alertmanager/", 200, 404),
+        ("/alertmanager/-/healthy", 200, 404),
+        ("/alertmanager/-/reload", 404, 404),
+        ("/alertmanager/metrics", 404, 404),
+        ("/alertmanager/api/v1/alerts", 410, 404),
+        ("/alertmanager/api/v2/", 404, 404),
+        // Mimir answers this one with the configuration.
+        ("/alertmanager/api/v2/status/", 200, 404),
+        ("http://mimir/api/v1/alerts", 200, 404),
+        ("/alertmanager/../api/v1/alerts", 301, 404),
+        ("/alertmanager/api/v2/../../../api/v1/alerts", 301, 404),
+        ("/alertmanager//api/v2/status", 301, 404),
+        ("/alertmanager/api/v2/%73tatus", 404, 404),
+        ("/alertmanager%2Fapi%2Fv2%2Fstatus", 404, 404),
+        ("/Alertmanager/api/v2/status", 404, 404),
+        ("/alertmanager/api/v2/alerts;x", 404, 404),
+        ("/alertmanager/api/v2/silence/../status", 301, 404),
+        ("/alertmanager/api/v2/silence/%2e%2e/status", 404, 404),
+        // What stands where a silence's id belongs is no id.
+        ("/alertmanager/api/v2/silence/..", 301, 400),
+        ("/alertmanager/api/v2/silence/..%2fstatus", 422, 400),
+        ("HEAD /alertmanager/api/v2/status", 405, 405),
+        ("PUT /alertmanager/api/v2/silences", 404, 405),
+        ("DELETE /alertmanager/api/v2/silences", 404, 405),
+        ("POST /alertmanager/api/v2/silences/../alerts", 301, 405),
+        ("DELETE /api/v1/alerts", 200, 405),
+    ];
+    let tenant = format!("X-Scope-OrgID: {}\r\n", harness::fresh_organisation());
+    let mut differences = Vec::new();
+    for (target, at_mimir, here) in tricks {
+        let direct = raw_exchange(&mimir.url(), &request(target, &tenant)).await;
+        if status(&direct) != at_mimir {
+            differences.push((target, status(&direct)));
+        }
+        for credential in ["", token.as_str()] {
+            let answer = raw_exchange(&proxy.url(), &request(target, credential)).await;
+            assert_eq!(status(&answer), here, "{target}: {answer}");
+            assert!(answer.contains("x-request-id: "), "{answer}");
+        }
+    }
+    assert!(differences.is_empty(), "Mimir has changed its mind: {differences:?}");
+    assert!(upstream.heads().is_empty());
+}
+
 // CVE-2021-32813, CVE-2024-45410, CVE-2025-64484, CVE-2021-32777: on the wire.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_header_trick_changes_the_tenant() {

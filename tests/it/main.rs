@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod alerts;
 mod callers;
 mod check_config;
 mod database;

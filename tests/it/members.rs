@@ -178,7 +178,7 @@ async fn whoami_has_principal_organisations_roles_and_evidence() {
     assert_eq!(first["credential"], "verified for this request");
     let place = json!({
         "id": a, "tenant": format!("prod-{a}"), "role": "viewer", "is_default": false,
-        "scopes": ["metrics:read", "rules:read"], "source": "membership table",
+        "scopes": ["metrics:read", "rules:read", "alerts:read"], "source": "membership table",
     });
     assert_eq!(first["organisations"], json!([place]));
     // The notification of the membership may arrive after the first lookup, and cause another.

@@ -53,7 +53,7 @@ const BY_GET_AND_POST: [(&str, &str); 10] = [
     ("cardinality/active_native_histogram_metrics", "selector=reads_sample"),
 ];
 
-const BY_GET: [&str; 18] = [
+const BY_GET: [&str; 23] = [
     "/prometheus/api/v1/label/job/values",
     "/prometheus/api/v1/label/U__job_2e_x/values",
     "/prometheus/api/v1/label/k8s.pod.name/values",
@@ -71,6 +71,11 @@ const BY_GET: [&str; 18] = [
     "/prometheus/config/v1/rules",
     "/api/v1/user_stats",
     "/api/v1/user_limits",
+    "/alertmanager/api/v2/alerts",
+    "/alertmanager/api/v2/alerts/groups",
+    "/alertmanager/api/v2/alerts?filter=alertname%3D%22x%22&active=true",
+    "/alertmanager/api/v2/silences",
+    "/alertmanager/api/v2/receivers",
     "/prometheus/api/v1/query?query=reads_sample%7Bjob%3D%22reads%22%7D",
 ];
 

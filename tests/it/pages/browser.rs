@@ -113,6 +113,35 @@ async fn logged(proxy: &Proxy, path: &str, count: usize) -> Vec<(String, u64)> {
     proxy.access_log(path).iter().map(line).collect()
 }
 
+// Both are requests for which a browser asks first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_makes_and_ends_a_silence() {
+    let (site, mimir) = (Site::start().await, Mimir::shared().await);
+    let allowed = site.allowed();
+    let fixture = proxy_fixture(&mimir.url(), &[("cors.allowed_origins", allowed.as_str())]).await;
+    let (proxy, organisation) = (&fixture.proxy, harness::fresh_organisation());
+    let token = fixture.issuer.user_of(&organisation);
+    let to = |target: &str| with_token(proxy, target, &token, &organisation);
+    let silences = "/alertmanager/api/v2/silences";
+    let mut make = with(to(silences), "method", "POST");
+    make["init"]["headers"]["content-type"] = json!("application/json");
+    let silence = json!({
+        "matchers": [{"name": "hub", "value": "17", "isRegex": false, "isEqual": true}],
+        "startsAt": "2026-01-01T00:00:00.000Z", "endsAt": "2099-01-01T00:00:00.000Z",
+        "comment": "maintenance", "createdBy": "",
+    });
+    make["init"]["body"] = json!(silence.to_string());
+    let seen = site.visit("localhost", &[make, to(silences)]).await;
+    assert_eq!((&seen[0]["status"], &seen[1]["status"]), (&json!(200), &json!(200)), "{seen:#?}");
+    let made: Value = serde_json::from_str(seen[0]["text"].as_str().unwrap()).unwrap();
+    let id = made["silenceID"].as_str().unwrap();
+    assert!(seen[1]["text"].as_str().unwrap().contains(id), "{seen:#?}");
+    let one = format!("/alertmanager/api/v2/silence/{id}");
+    let seen = site.visit("localhost", &[with(to(&one), "method", "DELETE"), to(&one)]).await;
+    assert_eq!(seen[0]["status"], 200, "{seen:#?}");
+    assert!(seen[1]["text"].as_str().unwrap().contains("expired"), "{seen:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_an_allowed_origin_reads_answers_and_refusals() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);
