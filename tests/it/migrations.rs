@@ -88,7 +88,7 @@ async fn migrations_at_the_same_time_all_succeed() {
             let (code, text) = says(&run.unwrap());
             assert_eq!(code, Some(0), "{schema}, round {round}: {text}");
         }
-        assert_eq!(count(&database, &format!("{schema}.{NOTES}")).await, "3", "{schema}");
+        assert_eq!(count(&database, &format!("{schema}.{NOTES}")).await, "4", "{schema}");
         assert_eq!(count(&database, &format!("{schema}.revocation")).await, "0", "{schema}");
     }
 }
