@@ -15,6 +15,8 @@
 //!    |
 //! reconcile   one tenant: read, plan, ask the guard, write, report; and the preview of that
 //!    |
+//! health      whether Mimir evaluates what it has: reading, judging
+//!    |
 //! plan        pure: desired groups, the diff, which rules would be deleted, the deletion guard
 //!    |
 //! status      statuses and outcomes, and the writer that brings them to the database
@@ -95,21 +97,23 @@
 //! | An organisation that is gone keeps its rules for a grace period. | It may come back. | `Scheduler::find_gone`; `schedule::job::purge` looks again. |
 //! | One tenant's load does not delay the others. | A mass edit is legitimate. | Rests and shares in `schedule::queue` and `Scheduler::start_jobs`; `AdminExecutor`. |
 
+pub(crate) mod health;
 pub mod plan;
 mod reconcile;
 mod schedule;
 pub mod spec;
 mod status;
 
+pub use health::Reach;
 pub use plan::vanishing::{confirmation_text, name_some};
 pub use reconcile::expressions::fault_of as expression_fault;
 pub use reconcile::preview::{
-    AdminExecutor, GroupAction, GroupChange, Overloaded, Preview, PreviewError,
+    AdminExecutor, GroupAction, GroupChange, NotEvaluated, Overloaded, Preview, PreviewError,
 };
 pub use reconcile::reconciler::Reconciler;
 pub use schedule::scheduler::RuleSync;
 pub use schedule::triggers::Triggers;
-pub use spec::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
+pub use spec::alert_rule::{AlertRule, Parsed, ROW_ANNOTATION, RuleDefaults, parse, row_of};
 pub use spec::promql::warn as promql_warning;
 pub use spec::rows::excess_reason;
 pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};

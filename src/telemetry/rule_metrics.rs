@@ -12,6 +12,7 @@ pub struct RuleMetrics {
     reconciles: HashMap<&'static str, Counter>,
     pub reconcile_duration: Histogram,
     pub lag: Histogram,
+    health_reads: HashMap<&'static str, Counter>,
     pub group_sets: Counter,
     pub group_deletes: Counter,
     states: HashMap<&'static str, Gauge>,
@@ -50,6 +51,9 @@ impl RuleMetrics {
             reconciles: names.outcomes.iter().map(|name| (*name, reconciles(name))).collect(),
             reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
+            health_reads: ["read", "failed"]
+                .map(|outcome| (outcome, table::RULES_HEALTH_READS.counter([("outcome", outcome)])))
+                .into(),
             group_sets: write("set"),
             group_deletes: write("delete"),
             states: names.states.iter().map(|name| (*name, state(name))).collect(),
@@ -72,6 +76,7 @@ impl RuleMetrics {
             reconciles: HashMap::new(),
             reconcile_duration: Histogram::noop(),
             lag: Histogram::noop(),
+            health_reads: HashMap::new(),
             group_sets: Counter::noop(),
             group_deletes: Counter::noop(),
             states: HashMap::new(),
@@ -91,6 +96,13 @@ impl RuleMetrics {
     /// Counts a reconcile of one tenant.
     pub fn reconciled(&self, outcome: &'static str) {
         if let Some(counter) = self.reconciles.get(outcome) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a reading of how one tenant's rules are evaluated.
+    pub fn health_read(&self, outcome: &'static str) {
+        if let Some(counter) = self.health_reads.get(outcome) {
             counter.increment(1);
         }
     }

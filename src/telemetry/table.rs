@@ -221,10 +221,13 @@ metrics! {
         "Leadership moves all the time.";
     RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RULE_STATES]) },
         "Alert rules by state, over the organisations that this leader has reconciled.",
-        "Rules are not live.";
+        "`failing` or `stored` rises in many organisations at once: the ruler does not evaluate.";
+    RULES_HEALTH_READS = Counter "rules_health_reads_total" { outcome: Values::Names(&[&["read", "failed"]]) },
+        "Readings of how Mimir evaluates one tenant's rules.",
+        "`failed` rises: the rulers give no answer, and it is not known whether rules are evaluated.";
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
-        "Time from the notification of a change to its rules being live in Mimir.",
-        "Changes take long to become live.";
+        "Time from the notification of a change to its rules being stored in Mimir.",
+        "Changes take long to be stored.";
     RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
@@ -265,7 +268,8 @@ metrics! {
 const RULE_OUTCOMES: &[&str] =
     &["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
 /// The states of a rule; `store` has the enum, and a test holds them together.
-const RULE_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
+const RULE_STATES: &[&str] =
+    &["pending", "stored", "live", "failing", "invalid", "over_limit", "disabled", "error"];
 
 /// Gives the recorder the help text of every metric.
 pub(super) fn describe() {

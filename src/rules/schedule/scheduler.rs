@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::full_resync::{Command, Event, FullResync, RETRY, ReconcileEnd, ResyncEnd, ResyncId};
+use super::health::HealthEnd;
 use super::job::{Job, JobEnd, purge};
 use super::queue::{Turn, WorkQueue};
 use super::reader::{Read, TenantRead, start_reading};
@@ -26,6 +27,8 @@ use crate::clock::Clock;
 use crate::election::LeaderTask;
 use crate::election::leader::{campaign, lead, pause};
 use crate::mimir::ruler::next_delay;
+use crate::rules::health::Reach;
+use crate::rules::health::timetable::Timetable;
 use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
@@ -45,6 +48,8 @@ pub struct RuleSync {
     pub metrics: Arc<RuleMetrics>,
     /// The name of this copy, for administrators.
     pub holder: String,
+    /// Whether alerts reach a notification channel; none if nobody can tell.
+    pub reach: Option<Reach>,
     /// What this copy does beside the sync, whenever it is the leader.
     pub beside: Vec<Arc<dyn LeaderTask>>,
 }
@@ -104,17 +109,19 @@ impl RuleSync {
     }
 }
 
-struct Scheduler {
-    reconciler: Arc<Reconciler>,
-    access: WriteAccess,
+pub(super) struct Scheduler {
+    pub(super) reconciler: Arc<Reconciler>,
+    pub(super) access: WriteAccess,
     triggers: Arc<Triggers>,
-    clock: Clock,
-    writer: StatusWriter,
-    queue: WorkQueue,
-    tasks: JoinSet<Done>,
+    pub(super) clock: Clock,
+    pub(super) writer: StatusWriter,
+    pub(super) queue: WorkQueue,
+    pub(super) tasks: JoinSet<Done>,
+    pub(super) timetable: Timetable,
+    pub(super) reach: Option<Reach>,
     resync: FullResync,
     resync_io: ResyncIo,
-    records: Records,
+    pub(super) records: Records,
     unknown: UnknownOrganisations,
     requests: Requests,
 }
@@ -148,8 +155,9 @@ impl Waiting {
 type Confirmed = HashMap<OrganisationId, HashSet<String>>;
 
 /// What a task came to.
-enum Done {
+pub(super) enum Done {
     Reconciled(Box<JobEnd>),
+    Evaluated(Box<HealthEnd>),
     Requests(Result<Vec<SyncRequest>, StoreError>),
     Confirmed(ResyncId, Arc<HashSet<OrganisationId>>, Result<Confirmed, StoreError>),
     LookedUp(Vec<(OrganisationId, Instant)>, Result<HashSet<OrganisationId>, StoreError>),
@@ -164,7 +172,7 @@ impl Scheduler {
         access: WriteAccess,
         writer: StatusWriter,
     ) -> Result<Self, StoreError> {
-        let RuleSync { reconciler, triggers, clock, holder, .. } = sync;
+        let RuleSync { reconciler, triggers, clock, holder, reach, .. } = sync;
         let leader = reconciler.store.rule_leader().await?;
         let syncs = reconciler.store.rule_syncs().await?;
         let held = match &leader.guard {
@@ -194,6 +202,12 @@ impl Scheduler {
             writer,
             queue,
             tasks: JoinSet::new(),
+            timetable: Timetable::new(
+                config.health_interval,
+                config.health_requests_per_second,
+                Instant::now(),
+            ),
+            reach: reach.clone(),
             // Requested syncs are read first, so that the first full resync serves them. If they cannot
             // be read, it begins without them.
             resync_io: ResyncIo { next: Some(Instant::now() + RETRY), ..ResyncIo::default() },
@@ -232,15 +246,17 @@ impl Scheduler {
     }
 
     /// When there is something to do even if nothing happens.
-    fn next_time(&self) -> Instant {
+    fn next_time(&mut self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
         let due = self.queue.next_due().unwrap_or(far);
+        let due = self.timetable.next_time().map_or(due, |next| next.min(due));
         self.resync_io.next.map_or(due, |next| next.min(due))
     }
 
     fn on_time(&mut self) {
         let now = Instant::now();
         self.queue.fire_due(now);
+        self.start_readings();
         if self.resync_io.next.is_some_and(|next| now >= next) {
             self.resync_io.next = None;
             self.on_resync(Event::Due);
@@ -260,6 +276,7 @@ impl Scheduler {
     fn on_done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Reconciled(end)) => self.on_reconciled(*end),
+            Ok(Done::Evaluated(end)) => self.on_evaluated(*end),
             Ok(Done::Requests(read)) => self.on_requests(read),
             Ok(Done::Confirmed(id, listed, confirmed)) => {
                 let gone = self.find_gone(&listed);
@@ -404,7 +421,7 @@ impl Scheduler {
                 continue;
             }
             if let Some(organisation) = self.queue.next() {
-                let mode = Mode::Guarded(self.resync.watch(&organisation, self.records.live()));
+                let mode = Mode::Guarded(self.resync.watch(&organisation, self.records.in_mimir()));
                 self.start(organisation, None, mode, None, false);
             } else if !self.start_resync_job() {
                 return;
@@ -576,7 +593,7 @@ impl Scheduler {
             }
             let Some(sync) = &tenant.sync else { continue };
             if sync.absent_since.is_some_and(|since| since <= oldest) {
-                gone.push((organisation, sync.live));
+                gone.push((organisation, sync.in_mimir()));
             }
         }
         gone
@@ -594,6 +611,7 @@ impl Scheduler {
             Ok(()) => {
                 tracing::info!(organisation.id = %organisation, "Rules of a deleted organisation purged");
                 self.records.purged(self.queue.get(&organisation));
+                self.timetable.forget(&organisation);
                 self.writer.forget(organisation.clone());
                 self.queue.forget(&organisation);
                 if again {
@@ -664,7 +682,7 @@ impl Scheduler {
             vanishing: reconciled.vanishing.clone(),
             removed: reconciled.removed,
             by_confirmation: reconciled.by_confirmation,
-            live: self.records.live(),
+            live: self.records.in_mimir(),
         }));
 
         match &reconciled.outcome {
@@ -680,6 +698,7 @@ impl Scheduler {
                 } else {
                     log(&organisation, &reconciled, took);
                     self.record(&organisation, &reconciled);
+                    self.note_health(&organisation, &reconciled);
                     self.set_retry(&organisation, &reconciled);
                 }
                 let outcome = outcome_of(&reconciled, is_absent);
