@@ -103,7 +103,11 @@ impl RulesFixture {
     /// wait for one.
     pub(crate) async fn status(&self, rule: &str) -> (String, String) {
         let (state, reason) = self.health(rule).await;
-        if as_synced(&state) == "live" { ("live".to_owned(), String::new()) } else { (state, reason) }
+        if as_synced(&state) == "live" {
+            ("live".to_owned(), String::new())
+        } else {
+            (state, reason)
+        }
     }
 
     /// The state and reason of a rule.
@@ -123,7 +127,8 @@ impl RulesFixture {
         let mut states = BTreeMap::new();
         for row in rows {
             let state = as_synced(row[0].as_deref().unwrap()).to_owned();
-            *states.entry(state).or_default() += row[1].as_deref().unwrap().parse::<usize>().unwrap();
+            *states.entry(state).or_default() +=
+                row[1].as_deref().unwrap().parse::<usize>().unwrap();
         }
         states
     }
@@ -188,6 +193,11 @@ impl RulesFixture {
 /// A state without what is known of evaluation.
 fn as_synced(state: &str) -> &str {
     if ["stored", "live", "failing"].contains(&state) { "live" } else { state }
+}
+
+/// Of counted states, those of rules that Mimir has.
+fn in_mimir(states: &Value) -> u64 {
+    ["stored", "live", "failing"].iter().filter_map(|state| states[state].as_u64()).sum()
 }
 
 /// What a Mimir has in a namespace: the names of the alerts in each group.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::scheduler::{Done, Scheduler};
+use super::scheduler::Scheduler;
 use crate::mimir::ruler::{Evaluation, RulerError};
 use crate::rules::health::judge::{judge, unread};
 use crate::rules::health::read::{ReadError, Reading, Source, read, wanted};
@@ -78,14 +78,14 @@ impl Scheduler {
         }
         state.memory.is_read(now);
         let (reconciler, clock) = (Arc::clone(&self.reconciler), self.clock.clone());
-        self.tasks.spawn(async move {
+        self.readings.spawn(async move {
             let source = LiveSource {
                 reconciler: &reconciler,
                 organisation: &organisation,
                 tenant: &tenant,
             };
             let result = read(&source, &wanted, clock.utc()).await;
-            Done::Evaluated(Box::new(HealthEnd { organisation, read_at: now, result }))
+            HealthEnd { organisation, read_at: now, result }
         });
     }
 

@@ -116,7 +116,9 @@ pub(super) struct Scheduler {
     pub(super) clock: Clock,
     pub(super) writer: StatusWriter,
     pub(super) queue: WorkQueue,
-    pub(super) tasks: JoinSet<Done>,
+    tasks: JoinSet<Done>,
+    /// Nothing waits for these at the end: they write nothing.
+    pub(super) readings: JoinSet<HealthEnd>,
     pub(super) timetable: Timetable,
     pub(super) reach: Option<Reach>,
     resync: FullResync,
@@ -155,9 +157,8 @@ impl Waiting {
 type Confirmed = HashMap<OrganisationId, HashSet<String>>;
 
 /// What a task came to.
-pub(super) enum Done {
+enum Done {
     Reconciled(Box<JobEnd>),
-    Evaluated(Box<HealthEnd>),
     Requests(Result<Vec<SyncRequest>, StoreError>),
     Confirmed(ResyncId, Arc<HashSet<OrganisationId>>, Result<Confirmed, StoreError>),
     LookedUp(Vec<(OrganisationId, Instant)>, Result<HashSet<OrganisationId>, StoreError>),
@@ -202,6 +203,7 @@ impl Scheduler {
             writer,
             queue,
             tasks: JoinSet::new(),
+            readings: JoinSet::new(),
             timetable: Timetable::new(
                 config.health_interval,
                 config.health_requests_per_second,
@@ -236,6 +238,10 @@ impl Scheduler {
                     break;
                 }
                 Some(done) = self.tasks.join_next() => self.on_done(done),
+                Some(end) = self.readings.join_next() => match end {
+                    Ok(end) => self.on_evaluated(end),
+                    Err(error) => self.on_panic(&error),
+                },
                 triggers = self.triggers.taken() => self.on_triggers(triggers),
                 (id, read) = next_read(&mut self.resync_io, most_read) => self.on_read(id, read),
                 () = sleep_until(next) => self.on_time(),
@@ -276,7 +282,6 @@ impl Scheduler {
     fn on_done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Reconciled(end)) => self.on_reconciled(*end),
-            Ok(Done::Evaluated(end)) => self.on_evaluated(*end),
             Ok(Done::Requests(read)) => self.on_requests(read),
             Ok(Done::Confirmed(id, listed, confirmed)) => {
                 let gone = self.find_gone(&listed);
@@ -291,13 +296,15 @@ impl Scheduler {
             Ok(Done::CleanedUp(Err(error))) => {
                 tracing::warn!(%error, "Old records of rule syncs not deleted");
             }
-            Err(error) => {
-                // The state of its tenant is lost, which would block that tenant for ever. A new
-                // leadership starts from what is recorded.
-                tracing::error!(%error, "Reconcile panicked; giving up the leadership");
-                self.access.lease.give_up();
-            }
+            Err(error) => self.on_panic(&error),
         }
+    }
+
+    /// The state of its tenant is lost, which would block that tenant for ever. A new leadership starts from
+    /// what is recorded.
+    fn on_panic(&self, error: &JoinError) {
+        tracing::error!(%error, "Reconcile panicked; giving up the leadership");
+        self.access.lease.give_up();
     }
 }
 
