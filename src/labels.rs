@@ -135,8 +135,12 @@ pub enum OutcomeKind {
 pub enum RuleState {
     /// It will be written to Mimir, but is not yet.
     Pending,
-    /// Mimir evaluates it as it is.
+    /// Mimir has it as its row says, and has not been seen to evaluate it.
+    Stored,
+    /// Mimir has it as its row says, and its last evaluation was fine and recent.
     Live,
+    /// Mimir has it as its row says, and does not evaluate it, or without success.
+    Failing,
     /// It cannot be evaluated; its author has to change it.
     Invalid,
     /// The tenant's limits leave no room for it.
@@ -147,6 +151,14 @@ pub enum RuleState {
 }
 
 impl RuleState {
+    /// Whether Mimir has the rule exactly as its row says.
+    pub fn is_in_mimir(self) -> bool {
+        match self {
+            Self::Stored | Self::Live | Self::Failing => true,
+            Self::Pending | Self::Invalid | Self::OverLimit | Self::Disabled | Self::Error => false,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         self.into()
     }

@@ -15,6 +15,8 @@
 //!    |
 //! reconcile   one tenant: read, plan, ask the guard, write, report; and the preview of that
 //!    |
+//! health      whether Mimir evaluates what it has: reading, judging
+//!    |
 //! plan        pure: desired groups, the diff, which rules would be deleted, the deletion guard
 //!    |
 //! status      statuses and outcomes, and the writer that brings them to the database
@@ -72,8 +74,10 @@
 //!
 //! # Statuses
 //!
-//! Authors read in `alert_rule_status` what became of a rule. `live` means that Mimir evaluates it as the
-//! row says, and is derived from what Mimir has, not from what was planned ([`reconcile::report`]).
+//! Authors read in `alert_rule_status` what became of a rule. `stored`, `live` and `failing` mean that Mimir
+//! has it as the row says, and are derived from what Mimir has, not from what was planned
+//! ([`reconcile::report`]). Which of the three it is, the evaluation decides that Mimir reports ([`health`]):
+//! `live` means that this version was seen evaluated, and what cannot be read is no evidence of a failure.
 //! Statuses also remember the hashes of the versions that Mimir has: Mimir's rules have no IDs, so this
 //! is how a rule is recognised after its row was edited ([`plan::vanishing`]).
 //!
@@ -90,26 +94,30 @@
 //! | A confirmation permits exactly the rules that were shown. | More rules may be lost meanwhile. | `Vanishing::is_within`. |
 //! | A rule that stays is always in some group. | A gap resets `for`, and may resolve an alert. | `reconcile::apply`. |
 //! | An invalid rule does not block the others of its group. | One author's mistake is not another's outage. | `reconcile::quarantine`. |
+//! | A rule that Mimir cannot parse any more does not stop the others. | Mimir loads all rules of a tenant or none. | `health::judge`: a group that is not loaded is written again, and the ruler names the rule. |
+//! | What the rulers do not answer makes no rule `failing`. | It says nothing about any rule. | `health::judge::unread`. |
 //! | Only the leader writes, and only within its lease. | Two writers undo each other. | `Lease::during`, in `reconcile::writer`. |
 //! | After a change of the leader nothing is deleted by the old one's judgement. | What it read is out of date. | A new `FullResync`; answers carry a `ResyncId`. |
 //! | An organisation that is gone keeps its rules for a grace period. | It may come back. | `Scheduler::find_gone`; `schedule::job::purge` looks again. |
 //! | One tenant's load does not delay the others. | A mass edit is legitimate. | Rests and shares in `schedule::queue` and `Scheduler::start_jobs`; `AdminExecutor`. |
 
+pub(crate) mod health;
 pub mod plan;
 mod reconcile;
 mod schedule;
 pub mod spec;
 mod status;
 
+pub use health::Reach;
 pub use plan::vanishing::{confirmation_text, name_some};
 pub use reconcile::expressions::fault_of as expression_fault;
 pub use reconcile::preview::{
-    AdminExecutor, GroupAction, GroupChange, Overloaded, Preview, PreviewError,
+    AdminExecutor, GroupAction, GroupChange, NotEvaluated, Overloaded, Preview, PreviewError,
 };
 pub use reconcile::reconciler::Reconciler;
 pub use schedule::scheduler::RuleSync;
 pub use schedule::triggers::Triggers;
-pub use spec::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
+pub use spec::alert_rule::{AlertRule, Parsed, ROW_ANNOTATION, RuleDefaults, parse, row_of};
 pub use spec::promql::warn as promql_warning;
 pub use spec::rows::excess_reason;
 pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};

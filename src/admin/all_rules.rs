@@ -19,15 +19,19 @@ use crate::authz::OperatorGrant;
 use crate::clock::rfc3339;
 use crate::route::{AdminEndpoint, OperatorEndpoint};
 use crate::rules::{Reconciler, SyncOutcome};
-use crate::store::NewSyncRequest;
+use crate::store::{NewSyncRequest, SyncRow};
 
 /// The state of all organisations' rules.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
     leader: LeaderView,
-    /// Rules that are live, of all organisations.
+    /// Rules that Mimir has and has not been seen to evaluate, of all organisations.
+    stored: usize,
+    /// Rules that Mimir has and evaluates.
     live: usize,
-    /// Enabled rules that are not.
+    /// Rules that Mimir has and does not evaluate, or without success.
+    failing: usize,
+    /// Enabled rules that Mimir does not have.
     not_live: usize,
     /// When the last full resync ended (RFC 3339).
     full_resync_at: Option<String>,
@@ -111,8 +115,13 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
     let is_leading = store.is_led().await?;
     let mut syncs = store.rule_syncs().await?;
     let now = parts.now();
-    let (live, not_live) =
-        syncs.iter().fold((0, 0), |(live, not), sync| (live + sync.live, not + sync.not_live));
+    let sum = |of: fn(&SyncRow) -> usize| syncs.iter().map(of).sum();
+    let (stored, live, failing, not_live) = (
+        sum(|sync| sync.stored),
+        sum(|sync| sync.live),
+        sum(|sync| sync.failing),
+        sum(|sync| sync.not_live),
+    );
     // Organisations with a problem come first, so that the limit does not cut them off.
     syncs.sort_by_key(|sync| {
         let is_wrong = !sync.problem.is_empty() || sync.guard.is_some();
@@ -143,7 +152,9 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
             is_leading,
             since: leader.since.map(rfc3339),
         },
+        stored,
         live,
+        failing,
         not_live,
         full_resync_at: leader.resynced_at.map(rfc3339),
         full_resync: SyncOutcome::from_json(&leader.resync),

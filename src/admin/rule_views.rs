@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::clock::rfc3339;
+use crate::labels::RuleState;
 use crate::rules::{Preview, SyncOutcome};
 use crate::store::{HeldRule, SyncRequest, SyncRow};
 use crate::tenancy::OrganisationId;
@@ -30,14 +31,20 @@ pub(super) struct RuleView {
     pub(super) rule_group: Option<String>,
     pub(super) evaluation_interval: Option<String>,
     pub(super) expr: Option<String>,
-    /// `pending`, `live`, `invalid`, `over_limit`, `disabled` or `error`.
+    /// `pending`, `stored`, `live`, `failing`, `invalid`, `over_limit`, `disabled` or `error`.
     pub(super) state: String,
     /// Why it is not live, in words for its author.
     pub(super) reason: String,
-    /// What is live, if anything is.
+    /// The version that Mimir has, if it has any.
     pub(super) live_hash: Option<String>,
-    /// Since when (RFC 3339).
+    /// Since when Mimir has it (RFC 3339). The former name of `stored_since`.
     pub(super) live_since: Option<String>,
+    /// Since when Mimir has it (RFC 3339).
+    pub(super) stored_since: Option<String>,
+    /// The last evaluation of this version that is known of (RFC 3339). It may be some minutes behind.
+    pub(super) evaluated_at: Option<String>,
+    /// Whether its alerts reach a notification channel; `null` if that is not known.
+    pub(super) notifies: Option<bool>,
     /// What a parser of our own thinks of the expression. Mimir decides.
     pub(super) warning: Option<String>,
 }
@@ -45,9 +52,13 @@ pub(super) struct RuleView {
 /// How the sync of an organisation stands.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SyncView {
-    /// Rules that are live.
+    /// Rules that Mimir has and has not been seen to evaluate.
+    pub(super) stored: usize,
+    /// Rules that Mimir has and evaluates.
     pub(super) live: usize,
-    /// Enabled rules that are not.
+    /// Rules that Mimir has and does not evaluate, or without success.
+    pub(super) failing: usize,
+    /// Enabled rules that Mimir does not have.
     pub(super) not_live: usize,
     /// The last time that something was written to Mimir (RFC 3339).
     pub(super) synced_at: Option<String>,
@@ -104,6 +115,8 @@ pub(super) struct DiffView {
     pub(super) diff: String,
     /// Rules that cannot go live.
     pub(super) not_live: Vec<NotLiveView>,
+    /// Rules that Mimir has and does not evaluate: `stored` or `failing`.
+    pub(super) not_evaluated: Vec<NotLiveView>,
     /// Why the guard would hold the deletion back, if it would.
     pub(super) guard: Option<String>,
     /// What is to be confirmed then.
@@ -121,7 +134,7 @@ pub(super) struct ChangeView {
     pub(super) diff: String,
 }
 
-/// A rule that cannot go live, and why.
+/// A rule that is not live, and why.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NotLiveView {
     pub(super) id: Uuid,
@@ -163,12 +176,19 @@ impl DiffView {
     /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         2 * self.diff.len()
-            + 200 * (self.changes.len() + self.not_live.len() + self.vanishing.len() + 1)
+            + 200
+                * (self.changes.len()
+                    + self.not_live.len()
+                    + self.not_evaluated.len()
+                    + self.vanishing.len()
+                    + 1)
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether there is nothing to tell. A rule that was just written is nothing to tell.
     pub(super) fn is_nothing(&self) -> bool {
-        self.in_sync && self.not_live.is_empty() && self.guard.is_none()
+        let is_evaluated =
+            self.not_evaluated.iter().all(|rule| rule.state != RuleState::Failing.name());
+        self.in_sync && self.not_live.is_empty() && self.guard.is_none() && is_evaluated
     }
 }
 
@@ -208,7 +228,9 @@ pub(super) fn progress_view(request: &SyncRequest, poll: &str) -> SyncProgress {
 pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     SyncView {
+        stored: sync.map_or(0, |sync| sync.stored),
         live: sync.map_or(0, |sync| sync.live),
+        failing: sync.map_or(0, |sync| sync.failing),
         not_live: sync.map_or(0, |sync| sync.not_live),
         synced_at: sync.and_then(|sync| sync.synced_at).map(rfc3339),
         problem: sync.and_then(|sync| some(&sync.problem)),
@@ -247,6 +269,11 @@ pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> Dif
         state: "over_limit".to_owned(),
         reason: "the tenant's limit on rule groups leaves no room for it".to_owned(),
     });
+    let not_evaluated = preview.not_evaluated.iter().map(|rule| NotLiveView {
+        id: rule.id,
+        state: rule.state.name().to_owned(),
+        reason: rule.reason.clone(),
+    });
     DiffView {
         organisation: organisation.to_string(),
         tenant: preview.tenant.as_str().to_owned(),
@@ -261,6 +288,7 @@ pub(super) fn diff_view(organisation: &OrganisationId, preview: &Preview) -> Dif
             })
             .collect(),
         not_live: refused.chain(quarantined).chain(over).collect(),
+        not_evaluated: not_evaluated.collect(),
         guard: preview.guard.as_ref().map(|guard| guard.reason.clone()),
         guard_id: preview.guard.as_ref().map(|guard| guard.id.clone()),
         vanishing: preview.vanishing.iter().cloned().map(HeldRuleView::from).collect(),

@@ -108,6 +108,9 @@ async fn rule_views(
             reason: status.map_or_else(String::new, |status| status.reason.clone()),
             live_hash: status.and_then(|status| status.live_hash.clone()),
             live_since: status.and_then(|status| status.synced_at).map(rfc3339),
+            stored_since: status.and_then(|status| status.synced_at).map(rfc3339),
+            evaluated_at: status.and_then(|status| status.evaluated_at).map(rfc3339),
+            notifies: status.and_then(|status| status.notifies),
         }
     };
     Ok(rows.into_iter().map(view).collect())

@@ -57,6 +57,7 @@ impl Rules {
             clock: clock.clone(),
             metrics: Arc::new(RuleMetrics::register()),
             holder: holder(),
+            reach: None,
             beside: Vec::new(),
         };
         Ok(Self { admin_executor, triggers, sync, sync_runtime, admin_runtime })

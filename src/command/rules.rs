@@ -26,7 +26,7 @@ pub enum RulesCommand {
     /// Check the rules of a file or of the database. With `upstream.urls`, Mimir checks the expressions;
     /// without, a local parser only warns.
     Check(check::Check),
-    /// Show what a sync would change in Mimir.
+    /// Show what a sync would change in Mimir, and which rules Mimir has and does not evaluate.
     Diff(diff::Diff),
     /// Sync the rules to Mimir now.
     Sync(Of),

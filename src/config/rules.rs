@@ -28,6 +28,10 @@ pub struct RulesConfig {
     pub list_all_tenants: bool,
     /// Tenants that are reconciled concurrently.
     pub concurrency: usize,
+    /// How often it is read how Mimir evaluates each tenant's rules.
+    pub health_interval: Duration,
+    /// Readings per second, of all tenants together. The interval stretches if they are not enough.
+    pub health_requests_per_second: usize,
     /// The timeout of one request to Mimir.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
@@ -118,6 +122,10 @@ pub(super) fn read(
         webhook_secret,
         list_all_tenants: section.get("list_all_tenants", false, switch),
         concurrency: section.get("concurrency", 16, |raw| number(raw, 1, 1000)),
+        health_interval: section
+            .get("health_interval", 60 * second, |raw| duration(raw, second, day)),
+        health_requests_per_second: section
+            .get("health_requests_per_second", 10, |raw| number(raw, 1, 10_000)),
         request_timeout: section
             .get("request_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
         connect_timeout: upstream.map_or(2 * second, |upstream| upstream.connect_timeout),

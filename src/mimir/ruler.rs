@@ -12,6 +12,7 @@
 
 mod client;
 mod error;
+mod evaluation;
 mod limits;
 mod line_breaks;
 mod listing;
@@ -31,6 +32,7 @@ mod tests;
 pub use crate::prom_duration::PromDuration;
 pub use client::{Deleted, RulerClient};
 pub use error::RulerError;
+pub use evaluation::{EvaluatedGroup, EvaluatedRule, Evaluation, RuleHealth};
 pub use limits::RulerLimits;
 pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};

@@ -7,12 +7,15 @@ pub mod guard;
 pub(crate) mod overall;
 pub(crate) mod vanishing;
 
+use std::collections::HashSet;
+
 use aws_lc_rs::digest::{SHA256, digest};
+use uuid::Uuid;
 
 use crate::mimir::ruler::{Listed, RulerLimits, StoredGroup};
 use crate::rules::spec::alert_rule::AlertRule;
 use desired::{Desired, DesiredGroup, desired};
-use diff::{Diff, diff};
+use diff::{Diff, Write, diff};
 
 #[derive(Debug)]
 pub struct Plan {
@@ -68,6 +71,20 @@ impl Plan {
             observed: listed.ours.clone(),
             others: listed.others,
             diff,
+        }
+    }
+
+    /// Writes the groups of these rules, too.
+    pub(crate) fn write_again(&mut self, rules: &HashSet<Uuid>) {
+        if rules.is_empty() {
+            return;
+        }
+        let written: HashSet<usize> = self.diff.writes.iter().map(|(at, _)| *at).collect();
+        for (at, group) in self.groups.iter().enumerate() {
+            if !written.contains(&at) && group.members.iter().any(|rule| rules.contains(&rule.id)) {
+                self.diff.writes.push((at, Write::Update));
+                self.diff.unchanged = self.diff.unchanged.saturating_sub(1);
+            }
         }
     }
 

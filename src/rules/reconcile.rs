@@ -266,6 +266,7 @@ impl<W: World> Reconcile<'_, W> {
         self.state.in_sync = None;
         self.parsed = parse_rows(&rows.rules, &self.settings.defaults);
         self.state.quarantine.tidy(&self.parsed.enabled);
+        self.state.memory.note_rows(&self.parsed.enabled);
 
         // Each round plans, asks the guard, and applies. A refusal leads to another round, with the
         // refused rule in quarantine or the observed limit in the plan.
@@ -279,9 +280,13 @@ impl<W: World> Reconcile<'_, W> {
             match applied {
                 // Mimir accepted everything, so what it has is known without another listing. The next
                 // reconcile lists it and finds both in sync.
-                Applied::Whole => return Ok((Outcome::Applied, Some(plan))),
+                Applied::Whole => {
+                    self.state.written_again.clear();
+                    return Ok((Outcome::Applied, Some(plan)));
+                }
                 Applied::Again => listing = self.world.list().await?,
                 Applied::Stuck => {
+                    self.state.written_again.clear();
                     // Rules over the limit may fit as soon as it is raised, so this is not settled.
                     let is_whole = plan.diff.is_empty() && plan.over_limit.is_empty();
                     self.state.in_sync =
@@ -309,6 +314,7 @@ impl<W: World> Reconcile<'_, W> {
             reported: self.state.reported_limits(),
             observed: self.state.observed_limits(),
             listed: &listed,
+            written_again: &self.state.written_again,
         };
         let (plan, reported) = basis.plan(self.world, self.settings.limits).await?;
         if let Some(reported) = reported {

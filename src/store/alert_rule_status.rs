@@ -19,14 +19,18 @@ pub struct RuleStatusRow {
     pub state: RuleState,
     /// Why it is not live, in words for its author.
     pub reason: String,
-    /// What is live, if anything is.
+    /// The version that Mimir has, if it has any.
     pub live_hash: Option<String>,
     /// Other versions that Mimir has, or may have: a move of the rule was broken off.
     pub other_hashes: Vec<String>,
     /// The hash of what Mimir has refused, if it is that.
     pub refused_hash: Option<String>,
-    /// Since when it is live. The database sets it.
+    /// Since when Mimir has it. The database sets it.
     pub synced_at: Option<OffsetDateTime>,
+    /// The last evaluation of this version that is known of, in whole seconds. It may be some minutes behind.
+    pub evaluated_at: Option<OffsetDateTime>,
+    /// Whether its alerts reach a notification channel; none if that is not known.
+    pub notifies: Option<bool>,
 }
 
 /// Rows in one statement.
@@ -40,9 +44,10 @@ impl Store {
     ) -> Result<Vec<RuleStatusRow>, StoreError> {
         let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
         let sql = format!(
-            "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, {} \
+            "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, notifies, {}, {} \
              from {} as status where organisation_id = any($1)",
             moment::select("synced_at"),
+            moment::select("evaluated_at"),
             self.own("alert_rule_status")
         );
         self.fetch(statement(sql).bind(names), |rows| {
@@ -81,19 +86,21 @@ impl Store {
         &self,
         batch: &[RuleStatusRow],
     ) -> Result<Vec<OrganisationId>, StoreError> {
-        // What is live stays since when it is unless something else is.
+        // What Mimir has it has since then, until it has another version.
         let sql = format!(
-            "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
-                  as new(rule, organisation, state, reason, hash, refused, others)), \
+            "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::boolean[]) \
+                  as new(rule, organisation, state, reason, hash, refused, others, evaluated, notifies)), \
              before as (select distinct status.organisation_id from {table} as status join new \
                   on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
-             written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, synced_at) \
-             select rule, organisation, state, left(reason, 4000), hash, refused, others, case when hash is null then null else now() end \
+             written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, evaluated_at, notifies, synced_at) \
+             select rule, organisation, state, left(reason, 4000), hash, refused, others, evaluated, new.notifies, \
+                 case when hash is null then null else now() end \
              from new on conflict (rule_id) do update set \
                  organisation_id = excluded.organisation_id, state = excluded.state, \
                  reason = excluded.reason, rule_hash = excluded.rule_hash, \
                  refused_hash = excluded.refused_hash, \
-                 other_hashes = excluded.other_hashes, updated_at = now(), \
+                 other_hashes = excluded.other_hashes, evaluated_at = excluded.evaluated_at, \
+                 notifies = excluded.notifies, updated_at = now(), \
                  synced_at = case when kept.rule_hash is not distinct from excluded.rule_hash \
                              then kept.synced_at else excluded.synced_at end) \
              select organisation_id from before",
@@ -113,7 +120,9 @@ impl Store {
             .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
             .bind(hashes)
             .bind(refused)
-            .bind(others);
+            .bind(others)
+            .bind(batch.iter().map(|row| row.evaluated_at).collect::<Vec<_>>())
+            .bind(batch.iter().map(|row| row.notifies).collect::<Vec<_>>());
         self.fetch(query, |rows| {
             let names = rows.iter().filter_map(|row| row.try_get("organisation_id").ok());
             Ok(names.filter_map(|name| OrganisationId::parse(name).ok()).collect())
@@ -146,5 +155,7 @@ fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
         other_hashes: others.split_whitespace().map(str::to_owned).collect(),
         refused_hash: row.try_get("refused_hash")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
+        evaluated_at: moment::shown(row.try_get("evaluated_at")?),
+        notifies: row.try_get("notifies")?,
     }))
 }

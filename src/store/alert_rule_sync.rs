@@ -14,8 +14,13 @@ use crate::tenancy::OrganisationId;
 pub struct SyncRow {
     pub organisation: OrganisationId,
     pub tenant: String,
+    /// Rules that Mimir has and has not been seen to evaluate.
+    pub stored: usize,
+    /// Rules that Mimir has and evaluates.
     pub live: usize,
-    /// Enabled rules that are not.
+    /// Rules that Mimir has and does not evaluate, or without success.
+    pub failing: usize,
+    /// Enabled rules that Mimir does not have.
     pub not_live: usize,
     /// The last write to Mimir.
     pub synced_at: Option<OffsetDateTime>,
@@ -30,6 +35,13 @@ pub struct SyncRow {
     pub shown_rules_per_group: Option<usize>,
     /// The same, of groups.
     pub shown_groups: Option<usize>,
+}
+
+impl SyncRow {
+    /// The number of rules that Mimir has as their rows say.
+    pub fn in_mimir(&self) -> usize {
+        self.stored + self.live + self.failing
+    }
 }
 
 impl Store {
@@ -52,7 +64,7 @@ impl Store {
     async fn read_syncs(&self, only: Option<OrganisationId>) -> Result<Vec<SyncRow>, StoreError> {
         let times = ["synced_at", "problem_since", "absent_since", "guard_since"];
         let sql = format!(
-            "select organisation_id, tenant_id, live, not_live, problem, guard_id, guard_reason, \
+            "select organisation_id, tenant_id, stored, live, failing, not_live, problem, guard_id, guard_reason, \
              shown_rules_per_group, shown_groups, {} from {} as sync \
              where $1::text is null or organisation_id = $1 order by organisation_id",
             times.map(moment::select).join(", "),
@@ -70,12 +82,12 @@ impl Store {
         let sql = format!(
             "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
              problem_since, absent_since, guard_id, guard_reason, guard_since, \
-             shown_rules_per_group, shown_groups) \
+             shown_rules_per_group, shown_groups, stored, failing) \
              select * from unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::timestamptz[], \
              $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], \
-             $12::integer[], $13::integer[]) \
+             $12::integer[], $13::integer[], $14::integer[], $15::integer[]) \
              on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
-             live = excluded.live, not_live = excluded.not_live, synced_at = excluded.synced_at, \
+             stored = excluded.stored, live = excluded.live, failing = excluded.failing, not_live = excluded.not_live, synced_at = excluded.synced_at, \
              problem = excluded.problem, problem_since = excluded.problem_since, \
              absent_since = excluded.absent_since, guard_id = excluded.guard_id, \
              guard_reason = excluded.guard_reason, guard_since = excluded.guard_since, \
@@ -109,7 +121,9 @@ impl Store {
             .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
             .bind(time(|row| row.guard_since))
             .bind(limit(|row| row.shown_rules_per_group))
-            .bind(limit(|row| row.shown_groups));
+            .bind(limit(|row| row.shown_groups))
+            .bind(number(|row| row.stored))
+            .bind(number(|row| row.failing));
         self.execute(query).await
     }
 
@@ -155,7 +169,9 @@ fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
     Ok(Some(SyncRow {
         organisation,
         tenant: row.try_get("tenant_id")?,
+        stored: number("stored")?,
         live: number("live")?,
+        failing: number("failing")?,
         not_live: number("not_live")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
         problem: row.try_get("problem")?,

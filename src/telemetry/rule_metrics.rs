@@ -14,6 +14,7 @@ pub struct RuleMetrics {
     reconciles: [Counter; OutcomeKind::COUNT],
     pub reconcile_duration: Histogram,
     pub lag: Histogram,
+    health_reads: HashMap<&'static str, Counter>,
     pub group_sets: Counter,
     pub group_deletes: Counter,
     states: [Gauge; RuleState::COUNT],
@@ -47,6 +48,9 @@ impl RuleMetrics {
             reconciles: array::from_fn(|at| reconciles(OutcomeKind::VARIANTS[at])),
             reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
+            health_reads: ["read", "failed"]
+                .map(|outcome| (outcome, table::RULES_HEALTH_READS.counter([("outcome", outcome)])))
+                .into(),
             group_sets: write("set"),
             group_deletes: write("delete"),
             states: array::from_fn(|at| states(RuleState::VARIANTS[at])),
@@ -69,6 +73,7 @@ impl RuleMetrics {
             reconciles: array::from_fn(|_| Counter::noop()),
             reconcile_duration: Histogram::noop(),
             lag: Histogram::noop(),
+            health_reads: HashMap::new(),
             group_sets: Counter::noop(),
             group_deletes: Counter::noop(),
             states: array::from_fn(|_| Gauge::noop()),
@@ -88,6 +93,13 @@ impl RuleMetrics {
     /// Counts a reconcile of one tenant.
     pub fn reconciled(&self, outcome: OutcomeKind) {
         self.reconciles[outcome as usize].increment(1);
+    }
+
+    /// Counts a reading of how one tenant's rules are evaluated.
+    pub fn health_read(&self, outcome: &'static str) {
+        if let Some(counter) = self.health_reads.get(outcome) {
+            counter.increment(1);
+        }
     }
 
     /// Rules in a state, over all organisations that this leader has reconciled.

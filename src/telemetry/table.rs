@@ -223,10 +223,13 @@ metrics! {
         "Leadership moves all the time.";
     RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RuleState::VARIANTS]) },
         "Alert rules by state, over the organisations that this leader has reconciled.",
-        "Rules are not live.";
+        "`failing` or `stored` rises in many organisations at once: the ruler does not evaluate.";
+    RULES_HEALTH_READS = Counter "rules_health_reads_total" { outcome: Values::Names(&[&["read", "failed"]]) },
+        "Readings of how Mimir evaluates one tenant's rules.",
+        "`failed` rises: the rulers give no answer, and it is not known whether rules are evaluated.";
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
-        "Time from the notification of a change to its rules being live in Mimir.",
-        "Changes take long to become live.";
+        "Time from the notification of a change to its rules being stored in Mimir.",
+        "Changes take long to be stored.";
     RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";

@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::database::{listening, login, refused_within_a_second};
+use crate::documents::root;
 use crate::support::identity::{command, command_with, identity_fixture_without_migration};
 use crate::support::responses::ok;
 
@@ -22,6 +23,11 @@ const ROWS: &str = "
     insert into membership (user_id, organisation_id) values ('11111111-1111-4111-8111-111111111111', 'acme');
     insert into device_key (organisation_id, name, key_hash) values ('acme', 'hub', sha256('key'));
     insert into revocation (kind, value) values ('jti', 'x');";
+
+/// The number of migrations.
+fn steps() -> usize {
+    std::fs::read_dir(root().join("migrations")).unwrap().count()
+}
 
 pub(crate) fn says(output: &Output) -> (Option<i32>, String) {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
@@ -61,7 +67,10 @@ async fn count(database: &Database, table: &str) -> String {
 async fn a_second_migration_has_nothing_to_do() {
     let database = Postgres::shared().await.database("empty").await;
     let (code, text) = says(&command(&database, &["migrate"]));
-    assert_eq!((code, text.as_str()), (Some(0), "4 steps taken: the tables are up to date\n"));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), format!("{} steps taken: the tables are up to date\n", steps()).as_str())
+    );
     for table in TABLES.into_iter().chain([NOTES]) {
         count(&database, table).await;
     }
@@ -69,6 +78,29 @@ async fn a_second_migration_has_nothing_to_do() {
     let (code, text) = says(&command(&database, &["migrate"]));
     assert_eq!((code, text.as_str()), (Some(0), "nothing to do: the tables are up to date\n"));
     assert_eq!(shape(&database).await, before);
+}
+
+// Supabase Realtime brings what is in this publication to pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_of_rules_are_published_where_supabase_publishes() {
+    let database = Postgres::shared().await.database("published").await;
+    database.execute("create publication supabase_realtime").await;
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    let published = "pg_publication_tables where pubname = 'supabase_realtime' \
+                     and schemaname = 'public' and tablename = 'alert_rule_status'";
+    assert_eq!(count(&database, published).await, "1");
+    // A publication of all tables, and one whose owner is another role, are left as they are.
+    let all = Postgres::shared().await.database("published_all").await;
+    all.execute("create publication supabase_realtime for all tables").await;
+    let (code, text) = says(&command(&all, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    let other = Postgres::shared().await.database("published_other").await;
+    other.execute("create publication supabase_realtime").await;
+    let (_, url) = login(&other, "grant all on schema public to $role").await;
+    let (code, text) = says(&command_with(&other, &[("MTP__DATABASE__URL", &url)], &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(count(&other, published).await, "0");
 }
 
 // The second one waits, and accepts the tables of the first. Several rounds, because timing
@@ -88,7 +120,11 @@ async fn migrations_at_the_same_time_all_succeed() {
             let (code, text) = says(&run.unwrap());
             assert_eq!(code, Some(0), "{schema}, round {round}: {text}");
         }
-        assert_eq!(count(&database, &format!("{schema}.{NOTES}")).await, "4", "{schema}");
+        assert_eq!(
+            count(&database, &format!("{schema}.{NOTES}")).await,
+            steps().to_string(),
+            "{schema}"
+        );
         assert_eq!(count(&database, &format!("{schema}.revocation")).await, "0", "{schema}");
     }
 }

@@ -207,8 +207,9 @@ const RULES_EDGES: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("status", &[]),
     ("plan", &["spec", "status"]),
-    ("reconcile", &["plan", "spec", "status"]),
-    ("schedule", &["plan", "reconcile", "status"]),
+    ("health", &["plan", "spec", "status"]),
+    ("reconcile", &["health", "plan", "spec", "status"]),
+    ("schedule", &["health", "plan", "reconcile", "spec", "status"]),
 ];
 
 /// Names that may occur in one place only, and why.

@@ -10,16 +10,17 @@ use super::{
     unavailable,
 };
 use crate::config::RulesCommandConfig;
-use crate::rules::PreviewError;
+use crate::labels::RuleState;
+use crate::rules::{NotEvaluated, PreviewError};
 
-/// Show what a sync would change in Mimir.
+/// Show what a sync would change in Mimir, and which rules Mimir has and does not evaluate.
 #[derive(Args)]
 pub struct Diff {
     #[command(flatten)]
     of: Of,
 }
 
-/// The exit code is 1 if a sync would change anything.
+/// The exit code is 1 if a sync would change anything. Rules that fail do not count: no sync helps them.
 pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     let reconciler = reconciler(config)?;
     let mut organisations = match organisation(args.of.organisation.as_deref())? {
@@ -32,6 +33,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     organisations.sort();
     let (mut answer, mut views, mut differing) = (String::new(), Vec::<Value>::new(), 0);
     let (mut notes, mut unanswered, mut in_a_row) = (Vec::new(), 0, 0);
+    let mut not_evaluated = 0;
     let (compared, is_one) = (organisations.len(), args.of.organisation.is_some());
     for organisation in organisations {
         let preview = match reconciler.preview(&organisation).await {
@@ -55,10 +57,13 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
             }
         };
         in_a_row = 0;
-        if preview.is_in_sync() {
+        let is_failing = |rule: &&NotEvaluated| rule.state == RuleState::Failing;
+        let failing: Vec<&NotEvaluated> = preview.not_evaluated.iter().filter(is_failing).collect();
+        not_evaluated += failing.len();
+        if preview.is_in_sync() && failing.is_empty() {
             continue;
         }
-        differing += 1;
+        differing += usize::from(!preview.is_in_sync());
         let held = preview.guard.as_ref();
         if args.of.json {
             let changes: Vec<Value> = preview
@@ -72,6 +77,10 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
                 "guard": held.map(|held| &held.reason),
                 "guard_id": held.map(|held| &held.id),
                 "vanishing": preview.vanishing,
+                "failing": failing
+                    .iter()
+                    .map(|rule| json!({ "id": rule.id, "name": rule.name, "reason": rule.reason }))
+                    .collect::<Vec<Value>>(),
             }));
             continue;
         }
@@ -84,14 +93,35 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
                 held.reason, held.id
             );
         }
+        for rule in failing {
+            let _ = writeln!(
+                answer,
+                "# failing: {} ({}): {}",
+                rule.name,
+                rule.id,
+                one_line(&rule.reason)
+            );
+        }
         answer.push_str(&preview.diff());
     }
     if args.of.json {
         answer = json!({ "organisations": views }).to_string();
     }
     let unknown = if unanswered > 0 { format!(", {unanswered} unknown") } else { String::new() };
-    notes.push(format!("{compared} organisations, {differing} of them not in sync{unknown}"));
+    let failing = if not_evaluated > 0 {
+        format!("; {not_evaluated} rules are in Mimir and failing")
+    } else {
+        String::new()
+    };
+    notes.push(format!(
+        "{compared} organisations, {differing} of them not in sync{unknown}{failing}"
+    ));
     let exit_code = if unanswered > 0 { EXIT_UNAVAILABLE } else { u8::from(differing > 0) };
     let answer = answer.trim_end().to_owned();
     Ok(Said { answer, note: Some(notes.join("\n")), exit_code })
+}
+
+/// A reason may hold what a query printed; the output is a diff, line by line.
+fn one_line(reason: &str) -> String {
+    reason.replace(|c: char| c.is_control(), " ")
 }

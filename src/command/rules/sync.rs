@@ -66,6 +66,7 @@ pub(super) async fn sync_finished(
         clock: Clock::system(),
         metrics: Arc::new(RuleMetrics::unrecorded()),
         holder: format!("rules sync (process {})", std::process::id()),
+        reach: None,
         beside: Vec::new(),
     };
     let leading = tokio::spawn(sync.run(cancelled.clone()));
@@ -116,7 +117,13 @@ pub(super) fn said(request: &SyncRequest, as_json: bool) -> Said {
         .guard
         .as_ref()
         .map(|held| format!("{}; rules guard confirm {}", held.reason, held.id));
-    let not_live = [RuleState::Invalid, RuleState::OverLimit, RuleState::Error, RuleState::Pending];
+    let not_live = [
+        RuleState::Failing,
+        RuleState::Invalid,
+        RuleState::OverLimit,
+        RuleState::Error,
+        RuleState::Pending,
+    ];
     let is_good = outcome.problem.is_none()
         && guard.is_none()
         && outcome.count(OutcomeKind::Failed) == 0

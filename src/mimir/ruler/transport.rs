@@ -33,13 +33,20 @@ pub(super) struct Ask<'a> {
     pub(super) method: Method,
     /// The path, encoded.
     pub(super) path: String,
+    /// The query string, encoded.
+    pub(super) query: Option<String>,
     pub(super) tenant: Option<&'a TenantId>,
     pub(super) body: Option<(&'static str, String)>,
 }
 
 impl<'a> Ask<'a> {
     pub(super) fn new(method: Method, path: impl Into<String>, tenant: &'a TenantId) -> Self {
-        Self { method, path: path.into(), tenant: Some(tenant), body: None }
+        Self { method, path: path.into(), query: None, tenant: Some(tenant), body: None }
+    }
+
+    pub(super) fn asking(mut self, query: String) -> Self {
+        self.query = Some(query);
+        self
     }
 
     pub(super) fn with(mut self, content_type: &'static str, body: String) -> Self {
@@ -85,10 +92,9 @@ impl Transport {
         let first = self.preferred.load(Relaxed);
         let mut failure = None;
         for at in (0..self.urls.len()).map(|step| (first + step) % self.urls.len()) {
-            let mut request = self
-                .client
-                .request(ask.method.clone(), address(&self.urls[at], &ask.path)?)
-                .headers(headers.clone());
+            let mut url = address(&self.urls[at], &ask.path)?;
+            url.set_query(ask.query.as_deref());
+            let mut request = self.client.request(ask.method.clone(), url).headers(headers.clone());
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }

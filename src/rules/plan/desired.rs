@@ -30,11 +30,12 @@ pub struct Desired {
 }
 
 impl DesiredGroup {
+    /// The group as it is written to Mimir.
     pub fn to_group(&self) -> RuleGroup {
         RuleGroup {
             name: self.name.clone(),
             interval: self.interval,
-            rules: self.members.iter().map(|member| member.rule.clone()).collect(),
+            rules: self.members.iter().map(AlertRule::to_written).collect(),
         }
     }
 }

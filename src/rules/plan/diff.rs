@@ -104,18 +104,19 @@ fn is_same(
 }
 
 fn is_same_rule(
-    AlertRule { rule, .. }: &AlertRule,
+    member: &AlertRule,
     stored: &AlertingRule,
     same_expr: &dyn Fn(&str, &str) -> bool,
 ) -> bool {
     // Destructured, so that a new field cannot be forgotten here.
-    let AlertingRule { alert, expr, for_duration, keep_firing_for, labels, annotations } = rule;
+    let AlertingRule { alert, expr, for_duration, keep_firing_for, labels, annotations: _ } =
+        &member.rule;
     let (is, should) = (stored.expr.trim(), expr.trim());
     *alert == stored.alert
         && *for_duration == stored.for_duration
         && *keep_firing_for == stored.keep_firing_for
         && *labels == stored.labels
-        && *annotations == stored.annotations
+        && member.has_written(&stored.annotations)
         && (should == is || same_expr(should, is))
 }
 

@@ -20,7 +20,7 @@ use crate::rules::plan::Plan;
 use crate::rules::plan::desired::DesiredGroup;
 use crate::rules::plan::digest_text;
 use crate::rules::plan::guard::Removal;
-use crate::rules::spec::alert_rule::{AlertRule, content_hash, hash_in};
+use crate::rules::spec::alert_rule::{AlertRule, content_hash, hash_in, row_of};
 use crate::rules::spec::rows::ParsedRows;
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::{Confirmed, HeldRule, Tombstones};
@@ -295,21 +295,37 @@ impl<'a> Recognition<'a> {
             rules.sort_by_key(|rule| std::cmp::Reverse((rule.created, rule.id)));
         }
         let (plan, mut doubles) = (self.plan, Vec::new());
-        for (at, group) in plan.observed.iter().enumerate() {
-            for (index, rule) in alerting(group) {
-                if self.found[at][index].is_some() {
-                    continue;
-                }
-                let content = content_hash(group.interval.unwrap_or_default(), rule);
-                let Some(rules) = wanted.get_mut(&content) else { continue };
-                match rules.pop() {
-                    Some(rule) => {
-                        self.seen.insert(rule.id);
-                        let is_exact = !group.says_more && may_be_in(rule, &group.name);
-                        self.found[at][index] =
-                            Some(Entry { rule: Some(rule.id), stays: true, is_exact });
+        // Of rules with the same content each first finds the row that it names.
+        for by_row in [true, false] {
+            for (at, group) in plan.observed.iter().enumerate() {
+                for (index, stored) in alerting(group) {
+                    if self.found[at][index].is_some() {
+                        continue;
                     }
-                    None => doubles.push((at, index)),
+                    let named = row_of(&stored.annotations);
+                    if by_row && named.is_none() {
+                        continue;
+                    }
+                    let content = content_hash(group.interval.unwrap_or_default(), stored);
+                    let Some(rules) = wanted.get_mut(&content) else { continue };
+                    let rule = if by_row {
+                        let named = rules.iter().position(|rule| Some(rule.id) == named);
+                        named.map(|named| rules.remove(named))
+                    } else {
+                        rules.pop()
+                    };
+                    match rule {
+                        Some(rule) => {
+                            self.seen.insert(rule.id);
+                            let is_exact = !group.says_more
+                                && may_be_in(rule, &group.name)
+                                && rule.may_be_named_by(&stored.annotations);
+                            self.found[at][index] =
+                                Some(Entry { rule: Some(rule.id), stays: true, is_exact });
+                        }
+                        None if by_row => {}
+                        None => doubles.push((at, index)),
+                    }
                 }
             }
         }
@@ -410,7 +426,7 @@ impl<'a> Recognition<'a> {
         group.interval == Some(rule.interval)
             && !group.says_more
             && may_be_in(rule, &group.name)
-            && matches!(&group.rules[index], StoredRule::Alerting(stored) if *stored == rule.rule)
+            && matches!(&group.rules[index], StoredRule::Alerting(stored) if rule.is_said_by(stored))
     }
 
     /// The rest: a version of a rule of the same name, or a rule that is unknown to the database.

@@ -465,9 +465,17 @@ impl<W: World> Reconcile<'_, W> {
             rule.id = %rule.id,
             "Alert rule refused by Mimir"
         );
-        self.state.quarantine.put(rule.hash(), &reason);
+        let hash = rule.hash();
+        let known = self.state.statuses.as_ref().and_then(|known| known.get(&rule.id));
+        let was_taken = known.is_some_and(|known| known.live_hash.as_ref() == Some(&hash));
+        let reason = if was_taken { format!("{NOT_ANY_MORE}: {reason}") } else { reason };
+        self.state.quarantine.put(hash, &reason);
     }
 }
+
+/// The reason of a rule that is not at fault.
+const NOT_ANY_MORE: &str = "Mimir took the rule before and refuses it now, as after an upgrade or a change of \
+     its settings";
 
 fn ids(group: &DesiredGroup) -> HashSet<Uuid> {
     group.members.iter().map(|rule| rule.id).collect()

@@ -1,6 +1,10 @@
 //! Makes a plan, and asks Mimir what a plan has to know: whether two expressions are equal, and the
 //! tenant's limits.
 
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
 use super::expressions::same;
 use super::quarantine::Quarantine;
 use super::world::ReadsMimir;
@@ -29,6 +33,8 @@ pub(crate) struct Basis<'a> {
     /// The limits that refusals have shown.
     pub(crate) observed: RulerLimits,
     pub(crate) listed: &'a Listed,
+    /// Rules whose groups are written in any case.
+    pub(crate) written_again: &'a HashSet<Uuid>,
 }
 
 impl Basis<'_> {
@@ -62,10 +68,13 @@ impl Basis<'_> {
         let refused_because = |rule: &_| self.quarantine.reason_of(rule);
         let wanted = wanted(&self.parsed.enabled, &refused_because, limits, listed.others);
         let pairs = differing_exprs(&wanted.desired.groups, &listed.ours);
-        if pairs.is_empty() {
-            return Ok(Plan::new(wanted, listed, &|_, _| false));
-        }
-        let same = same(world, pairs).await?;
-        Ok(Plan::new(wanted, listed, &|one, other| same.are(one, other)))
+        let mut plan = if pairs.is_empty() {
+            Plan::new(wanted, listed, &|_, _| false)
+        } else {
+            let same = same(world, pairs).await?;
+            Plan::new(wanted, listed, &|one, other| same.are(one, other))
+        };
+        plan.write_again(self.written_again);
+        Ok(plan)
     }
 }

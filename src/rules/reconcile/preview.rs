@@ -1,6 +1,7 @@
 //! What a sync would change, without changing anything: for administrators and the command line, on
 //! any copy. [`AdminExecutor`] keeps that work away from the other threads.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use super::expressions::fault_of;
 use super::planning::Basis;
@@ -18,11 +20,13 @@ use super::reconciler::Reconciler;
 use super::tenant_state::recorded_limits;
 use super::world::TenantReader;
 use super::writer::ask;
+use crate::labels::RuleState;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
 use crate::rules::plan::Plan;
 use crate::rules::plan::diff::Write;
 use crate::rules::plan::guard::{Verdict, judge};
 use crate::rules::plan::vanishing::attribute;
+use crate::rules::spec::alert_rule::AlertRule;
 use crate::rules::spec::rows::{ParsedRows, parse_rows};
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::{GuardHeld, HeldRule, StoreError};
@@ -48,6 +52,17 @@ pub struct Preview {
     pub guard: Option<GuardHeld>,
     /// The rules that would be deleted.
     pub vanishing: Vec<HeldRule>,
+    /// The rules that Mimir has and does not evaluate, by their statuses.
+    pub not_evaluated: Vec<NotEvaluated>,
+}
+
+/// A rule that Mimir has and does not evaluate.
+#[derive(Clone, Debug)]
+pub struct NotEvaluated {
+    pub id: Uuid,
+    pub name: String,
+    pub state: RuleState,
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +122,7 @@ impl Reconciler {
             reported: None,
             observed,
             listed: &listed,
+            written_again: &HashSet::new(),
         };
         let (mut plan, reported) = basis.plan(&reader, limits).await?;
         if self.find_faults(&tenant, &plan, &mut quarantine).await {
@@ -116,6 +132,7 @@ impl Reconciler {
                 reported,
                 observed,
                 listed: &listed,
+                written_again: &HashSet::new(),
             };
             plan = basis.plan(&reader, limits).await?.0;
         }
@@ -129,7 +146,8 @@ impl Reconciler {
             Verdict::Pass => sync.and_then(|sync| sync.guard),
         };
         let vanishing = vanishing.rules();
-        Ok(Preview { tenant, parsed, plan, guard, vanishing })
+        let not_evaluated = not_evaluated(&parsed, &known);
+        Ok(Preview { tenant, parsed, plan, guard, vanishing, not_evaluated })
     }
 
     /// Puts rules with invalid expressions into quarantine, as a refusal would; returns whether there
@@ -153,6 +171,24 @@ impl Reconciler {
         }
         found
     }
+}
+
+/// Rules whose status says that Mimir has them, in this version, and does not evaluate them.
+fn not_evaluated(parsed: &ParsedRows, known: &RuleStatuses) -> Vec<NotEvaluated> {
+    let of = |rule: &AlertRule| {
+        let status = known.get(&rule.id)?;
+        let is_in_mimir = matches!(status.state, RuleState::Stored | RuleState::Failing)
+            && status.live_hash.as_ref() == Some(&rule.hash());
+        is_in_mimir.then(|| NotEvaluated {
+            id: rule.id,
+            name: rule.rule.alert.clone(),
+            state: status.state,
+            reason: status.reason.clone(),
+        })
+    };
+    let mut not_evaluated: Vec<NotEvaluated> = parsed.enabled.iter().filter_map(of).collect();
+    not_evaluated.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
+    not_evaluated
 }
 
 impl Preview {

@@ -1,8 +1,9 @@
 //! What a reconcile came to, and what follows from it for the status of each rule. Pure.
 //!
-//! A status says `live` if and only if Mimir evaluates the rule as its row says. So statuses are not
-//! made from what was planned but from what Mimir has ([`Presence`]), writes without an answer
-//! included. Only where Mimir could not be asked, the status from before stands in for it.
+//! A status says `stored`, `live` or `failing` if and only if Mimir has the rule as its row says. So
+//! statuses are not made from what was planned but from what Mimir has ([`Presence`]), writes without an
+//! answer included. Only where Mimir could not be asked, the status from before stands in for it. Which
+//! of the three it is, evaluation decides (`rules::health`); a new version begins as `stored`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,7 @@ use crate::rules::plan::vanishing::{Entries, Entry, Vanishing};
 use crate::rules::spec::alert_rule::AlertRule;
 use crate::rules::spec::rows::ParsedRows;
 use crate::rules::status::outcome::{Outcome, SyncFailure};
-use crate::rules::status::statuses::{RuleStatus, RuleStatuses, StatusChanges, change};
+use crate::rules::status::statuses::{RuleStatus, RuleStatuses, StatusChanges, change, count};
 use crate::store::{AlertRuleRow, Tombstones};
 use crate::tenancy::OrganisationId;
 
@@ -46,11 +47,7 @@ pub(crate) struct Reconciled {
 
 impl Reconciled {
     pub(crate) fn counted(statuses: &RuleStatuses) -> Self {
-        let mut states = [0; RuleState::COUNT];
-        for status in statuses.values() {
-            states[status.state as usize] += 1;
-        }
-        Self { states: Some(states), ..Self::default() }
+        Self { states: Some(count(statuses)), ..Self::default() }
     }
 
     /// The organisation's ID cannot be a tenant's, so none of its rules can be in Mimir.
@@ -61,10 +58,8 @@ impl Reconciled {
         failure: SyncFailure,
     ) -> Self {
         let known = known.get_or_insert_default();
-        let status = |row: &AlertRuleRow| {
-            let reason = failure.reason.to_owned();
-            (row.id, status_as(RuleState::Error, reason, None))
-        };
+        let status =
+            |row: &AlertRuleRow| (row.id, RuleStatus::new(RuleState::Error, failure.reason, None));
         let now = rows.iter().map(status).collect();
         let changes = change(organisation, known, now);
         Self { outcome: Outcome::Failed(failure), changes, ..Self::counted(known) }
@@ -156,12 +151,13 @@ impl Ending<'_> {
         live_hash(known, rule).filter(|_| is_there)
     }
 
-    /// Whether Mimir evaluates a rule as its row says; by the old status if it could not be asked.
-    fn is_live(&self, known: &RuleStatuses, rule: Uuid, hash: &str) -> bool {
-        match self.presence {
+    /// The status of a rule that Mimir has as its row says; by the old status if it could not be asked.
+    fn in_mimir(&self, known: &RuleStatuses, rule: Uuid, hash: &str) -> Option<RuleStatus> {
+        let is_there = match self.presence {
             Some(presence) => presence.is_exact(rule),
             None => live_hash(known, rule).as_deref() == Some(hash),
-        }
+        };
+        is_there.then(|| RuleStatus::in_mimir(known.get(&rule), hash.to_owned()))
     }
 
     /// The statuses of rows that are gone. They stay while Mimir has the rules: the deletion guard
@@ -242,36 +238,30 @@ fn done(
     // A rule that could not be deleted is still live.
     let mut now = ending.statuses_of_missing_rows(known);
     let still_live = |rule| ending.still_live(known, rule);
-    let of = |state, reason: &str, live_hash| status_as(state, reason.to_owned(), live_hash);
+    let of = |state, reason: &str, live_hash| RuleStatus::new(state, reason, live_hash);
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
         let hash = rule.hash();
-        let status = match ending.broken.get(&rule.id) {
-            _ if ending.is_live(known, rule.id, &hash) => of(RuleState::Live, "", Some(hash)),
-            Some(reason) => of(RuleState::Error, reason, still_live(rule.id)),
-            None => {
-                let reason = "another rule of its group could not be moved; the sync is retried automatically";
-                of(RuleState::Error, reason, still_live(rule.id))
-            }
-        };
+        let status = ending.in_mimir(known, rule.id, &hash).unwrap_or_else(|| {
+            let not_moved =
+                "another rule of its group could not be moved; the sync is retried automatically";
+            let reason = ending.broken.get(&rule.id).map_or(not_moved, String::as_str);
+            of(RuleState::Error, reason, still_live(rule.id))
+        });
         now.insert(rule.id, status);
     }
     // A rule over the limit may still be in Mimir, because its deletion is held or failed.
     for rule in &plan.over_limit {
         let hash = rule.hash();
-        let status = if ending.is_live(known, rule.id, &hash) {
-            of(RuleState::Live, "", Some(hash))
-        } else {
-            of(RuleState::OverLimit, &over_limit(plan), still_live(rule.id))
-        };
+        let status = ending
+            .in_mimir(known, rule.id, &hash)
+            .unwrap_or_else(|| of(RuleState::OverLimit, &over_limit(plan), still_live(rule.id)));
         now.insert(rule.id, status);
     }
     for (rule, reason) in &plan.quarantined {
         let hash = rule.hash();
-        let status = if ending.is_live(known, rule.id, &hash) {
-            of(RuleState::Live, "", Some(hash.clone()))
-        } else {
-            of(RuleState::Invalid, reason, still_live(rule.id))
-        };
+        let status = ending
+            .in_mimir(known, rule.id, &hash)
+            .unwrap_or_else(|| of(RuleState::Invalid, reason, still_live(rule.id)));
         now.insert(rule.id, RuleStatus { refused_hash: Some(hash), ..status });
     }
     for (rule, reason) in &parsed.refused {
@@ -312,41 +302,33 @@ fn unfinished(
     let still_live = |rule| ending.still_live(known, rule);
     for rule in &parsed.enabled {
         let hash = rule.hash();
-        let status = if ending.is_live(known, rule.id, &hash) {
-            status_as(RuleState::Live, String::new(), Some(hash))
-        } else {
+        let status = ending.in_mimir(known, rule.id, &hash).unwrap_or_else(|| {
             // The rule's own reason helps its author more than that of the whole sync.
             match ending.quarantine.reason(&hash) {
                 Some(own) => RuleStatus {
                     refused_hash: Some(hash.clone()),
-                    ..status_as(RuleState::Invalid, own.to_owned(), still_live(rule.id))
+                    ..RuleStatus::new(RuleState::Invalid, own, still_live(rule.id))
                 },
-                None => status_as(state, reason.to_owned(), still_live(rule.id)),
+                None => RuleStatus::new(state, reason, still_live(rule.id)),
             }
-        };
+        });
         now.insert(rule.id, status);
     }
     for (rule, reason) in &parsed.refused {
-        let (reason, live_hash) = (reason.clone(), still_live(*rule));
-        now.insert(*rule, status_as(RuleState::Invalid, reason, live_hash));
+        now.insert(*rule, RuleStatus::new(RuleState::Invalid, reason, still_live(*rule)));
     }
     for (rule, reason) in &parsed.crowded_out {
-        let (reason, live_hash) = (reason.clone(), still_live(*rule));
-        now.insert(*rule, status_as(RuleState::OverLimit, reason, live_hash));
+        now.insert(*rule, RuleStatus::new(RuleState::OverLimit, reason, still_live(*rule)));
     }
     for rule in &parsed.disabled {
         // Not `disabled`, because Mimir evaluates it until the plan can be carried out.
         let status = match still_live(*rule) {
-            Some(live) => status_as(state, reason.to_owned(), Some(live)),
-            None => status_as(RuleState::Disabled, String::new(), None),
+            Some(live) => RuleStatus::new(state, reason, Some(live)),
+            None => RuleStatus::new(RuleState::Disabled, "", None),
         };
         now.insert(*rule, status);
     }
     now
-}
-
-fn status_as(state: RuleState, reason: String, live_hash: Option<String>) -> RuleStatus {
-    RuleStatus { state, reason, live_hash, other_hashes: Vec::new(), refused_hash: None }
 }
 
 fn live_hash(known: &RuleStatuses, rule: Uuid) -> Option<String> {

@@ -1,14 +1,16 @@
 //! What the leader remembers of a tenant between two reconciles. It saves requests; losing it never
 //! makes a reconcile wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::quarantine::Quarantine;
 use crate::mimir::ruler::RulerLimits;
+use crate::rules::health::memory::Memory;
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::{AlertRuleRow, SyncRow};
 
@@ -23,6 +25,10 @@ pub(crate) struct TenantState {
     /// The rows and the listing that agreed when they were last compared.
     pub(crate) in_sync: Option<InSync>,
     pub(crate) quarantine: Quarantine,
+    /// How its rules are evaluated.
+    pub(crate) memory: Memory,
+    /// Rules whose groups are written although they are as they should be.
+    pub(crate) written_again: HashSet<Uuid>,
     hasher: RandomState,
 }
 
@@ -120,6 +126,12 @@ impl TenantState {
         for observed in self.observed.iter_mut().flatten() {
             observed.expires = Instant::now();
         }
+    }
+
+    /// Writes the groups of these rules in the next reconcile, even if they are as they should be.
+    pub(crate) fn write_again(&mut self, rules: Vec<Uuid>) {
+        self.written_again.extend(rules);
+        self.in_sync = None;
     }
 
     /// Statuses are read again before the next reconcile: another organisation may have taken over

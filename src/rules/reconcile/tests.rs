@@ -57,6 +57,70 @@ fn a_refused_rule_does_not_change_what_is_confirmed() {
     }
 }
 
+// Earlier versions wrote rules that name no row. Each group is written once more, and nothing is missing:
+// not even for a guard that holds any deletion.
+#[test]
+fn groups_of_an_earlier_version_are_edited_and_nothing_is_held() {
+    let strict = GuardConfig {
+        tenant_count: 1,
+        tenant_share: 0.0,
+        missing_count: 1,
+        missing_share: 0.0,
+        ..GuardConfig::default()
+    };
+    for has_statuses in [true, false] {
+        let mut org = Org::new(strict, limits(5));
+        (1..=12).for_each(|id| org.write(id, good(u8::try_from(id % 2).unwrap())));
+        assert_eq!(org.sync(), "applied");
+        org.unname();
+        if !has_statuses {
+            (1..=12).for_each(|id| org.lose_status(id));
+        }
+        org.restart();
+        let before = org.writes();
+        assert_eq!(org.full_resync(), "applied");
+        assert_eq!(org.writes() - before, 4, "each group once");
+        assert!(org.named().iter().all(Option::is_some));
+        assert_eq!(org.full_resync(), "unchanged");
+        org.check_statuses();
+        assert!(org.interrupted().is_empty());
+    }
+}
+
+#[test]
+fn a_rule_that_a_ruler_has_not_loaded_is_written_once_more() {
+    let mut org = with(6, 2, 20);
+    let before = org.writes();
+    assert_eq!(org.sync(), "unchanged");
+    org.write_again(1);
+    assert_eq!(org.sync(), "applied");
+    assert_eq!(org.writes() - before, 1, "its group, and no other");
+    assert_eq!(org.sync(), "unchanged");
+}
+
+// Mimir loads all rules of a tenant or none: one that an upgraded Mimir cannot parse stops the others. The
+// ruler says which one it is as soon as the group is written again.
+#[test]
+fn what_mimir_refuses_since_an_upgrade_leaves_the_others_alone() {
+    let mut org = with(6, 1, 20);
+    org.write(3, Row { version: 2, ..good(0) });
+    assert_eq!(org.sync(), "applied");
+    org.refuse_version(Some(2));
+    assert_eq!(org.sync(), "unchanged", "the stored text is the same");
+    org.write_again(1);
+    assert_eq!(org.sync(), "applied");
+    assert_eq!(org.status(3), Some(RuleState::Invalid));
+    assert!(org.reason_of(3).starts_with("Mimir took the rule before"), "{}", org.reason_of(3));
+    assert!(!org.names().contains("A3"));
+    assert_eq!((org.names().len(), org.status(1)), (5, Some(RuleState::Stored)));
+    org.check_statuses();
+    // Another upgrade: a requested sync, or an hour, brings it back.
+    org.refuse_version(None);
+    org.state.expire();
+    assert_eq!(org.sync(), "applied");
+    assert_eq!(org.status(3), Some(RuleState::Stored));
+}
+
 // While a deletion is held, Mimir evaluates a disabled rule: `disabled` would say that it does not.
 #[test]
 fn a_disabled_rule_is_pending_while_mimir_has_it() {
@@ -221,7 +285,7 @@ fn what_is_over_the_limit_is_live_until_its_deletion_is_confirmed() {
     org.check_statuses();
     org.lose_status(11);
     assert_eq!(org.full_resync(), "held");
-    assert_eq!(org.status(11), Some(RuleState::Live));
+    assert_eq!(org.status(11), Some(RuleState::Stored));
     org.check_statuses();
     org.confirm();
     assert_eq!(org.sync(), "applied");
@@ -237,6 +301,10 @@ enum Op {
     DropGroup(usize),
     LoseStatus(u32),
     ForgeStatus(u32),
+    /// Another copy, of an earlier version, wrote all groups.
+    Unname,
+    /// No ruler has loaded a rule.
+    WriteAgain(u32),
     Confirm,
     /// The n-th write from now on fails.
     Fail(usize, Fault),
@@ -276,6 +344,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0_usize..6).prop_map(Op::DropGroup),
         1 => id().prop_map(Op::LoseStatus),
         1 => (1_u32..20).prop_map(Op::ForgeStatus),
+        1 => Just(Op::Unname),
+        2 => (1_u32..14).prop_map(Op::WriteAgain),
         2 => Just(Op::Confirm),
         1 => (0_usize..4, fault).prop_map(|(at, fault)| Op::Fail(at, fault)),
         1 => Just(Op::Restart),
@@ -293,6 +363,8 @@ fn run(org: &mut Org, ops: Vec<Op>) {
             Op::DropGroup(at) => org.drop_group(at),
             Op::LoseStatus(id) => org.lose_status(id),
             Op::ForgeStatus(id) => org.forge_status(id),
+            Op::Unname => org.unname(),
+            Op::WriteAgain(id) => org.write_again(id),
             Op::Confirm => org.confirm(),
             Op::Fail(at, fault) => org.fail(at, fault),
             Op::Restart => org.restart(),

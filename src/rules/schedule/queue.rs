@@ -34,6 +34,7 @@ pub(crate) struct Tenant {
     /// Mimir asked for this rest, so a requested sync does not cut it short.
     must_rest: bool,
     last_start: Option<Instant>,
+    /// The end of the last reconcile, or of a later change of the statuses.
     last_end: Option<Instant>,
     /// A rule moved away during a reconcile: its state forgets the statuses afterwards.
     forgets_statuses: bool,
@@ -144,6 +145,24 @@ impl Tenant {
     pub(crate) fn keep_waiting(&mut self, requests: Vec<Uuid>, triggered_at: Option<Instant>) {
         self.requests.extend(requests);
         self.triggered_at = self.triggered_at.or(triggered_at);
+    }
+
+    /// The state, unless a reconcile has it.
+    pub(crate) fn state_at_rest(&mut self) -> Option<&mut TenantState> {
+        if self.is_running() { None } else { self.state.as_deref_mut() }
+    }
+
+    /// The state, unless a reconcile has it or may have changed it since then.
+    pub(crate) fn state_as_of(&mut self, read_at: Instant) -> Option<&mut TenantState> {
+        if self.last_end.is_some_and(|end| end >= read_at) {
+            return None;
+        }
+        self.state_at_rest()
+    }
+
+    /// The statuses changed without a reconcile: what was read from the table before is out of date.
+    pub(crate) fn note_change(&mut self) {
+        self.last_end = Some(Instant::now());
     }
 
     fn state(&mut self) -> &mut TenantState {

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::labels::RuleState;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::status::outcome::{HeldDeletion, Outcome, SyncOutcome};
+use crate::rules::status::statuses::in_mimir;
 use crate::rules::status::writer::StatusWriter;
 use crate::store::{GuardHeld, GuardRow, HeldRule, LeaderRow, SyncRow};
 use crate::telemetry::RuleMetrics;
@@ -40,9 +41,9 @@ impl Records {
         Self { writer, metrics, clock, leader, totals: [0; RuleState::COUNT] }
     }
 
-    /// The number of live rules.
-    pub(super) fn live(&self) -> usize {
-        self.totals[RuleState::Live as usize]
+    /// The number of rules that Mimir has.
+    pub(super) fn in_mimir(&self) -> usize {
+        in_mimir(&self.totals)
     }
 
     /// Records what is held from now on: nothing, or a deletion of many organisations with its rules.
@@ -134,8 +135,7 @@ impl Records {
         let mut sync = before.clone().unwrap_or_else(|| new_sync(organisation));
         sync.tenant = tenant_id;
         if reconciled.states.is_some() {
-            sync.live = states[RuleState::Live as usize];
-            sync.not_live = not_live(&states);
+            set_counts(&mut sync, &states);
         }
         if let Some(limits) = reconciled.observed_limits {
             sync.shown_rules_per_group = limits.rules_per_group;
@@ -182,6 +182,17 @@ impl Records {
         }
     }
 
+    /// Records how a tenant's rules are evaluated, if that has changed.
+    pub(super) fn evaluated(&mut self, tenant: &mut Tenant, states: [usize; RuleState::COUNT]) {
+        self.recount(tenant, states);
+        let Some(sync) = &mut tenant.sync else { return };
+        let before = sync.clone();
+        set_counts(sync, &states);
+        if before != *sync {
+            self.writer.sync(sync.clone());
+        }
+    }
+
     /// Counts the tenants with a problem, and those with a deletion that is held.
     pub(super) fn count_troubles(&self, queue: &WorkQueue) {
         let (mut failing, mut held) = (0_u32, 0_u32);
@@ -205,11 +216,20 @@ impl Records {
     }
 }
 
+fn set_counts(sync: &mut SyncRow, states: &[usize; RuleState::COUNT]) {
+    sync.stored = states[RuleState::Stored as usize];
+    sync.live = states[RuleState::Live as usize];
+    sync.failing = states[RuleState::Failing as usize];
+    sync.not_live = not_live(states);
+}
+
 fn new_sync(organisation: &OrganisationId) -> SyncRow {
     SyncRow {
         organisation: organisation.clone(),
         tenant: String::new(),
+        stored: 0,
         live: 0,
+        failing: 0,
         not_live: 0,
         synced_at: None,
         problem: String::new(),
@@ -242,7 +262,7 @@ pub(super) fn log(organisation: &OrganisationId, reconciled: &Reconciled, took: 
     match &reconciled.outcome {
         Outcome::Applied => tracing::info!(
             organisation.id = %organisation,
-            rules.live = states[RuleState::Live as usize],
+            rules.in_mimir = in_mimir(&states),
             rules.not_live = not_live(&states),
             duration_ms = whole_ms(took),
             "Alert rules synced"

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::full_resync::{Command, Event, FullResync, RETRY, ReconcileEnd, ResyncEnd, ResyncId};
+use super::health::HealthEnd;
 use super::job::{Job, JobEnd, purge};
 use super::queue::{Turn, WorkQueue};
 use super::reader::{Read, TenantRead, start_reading};
@@ -26,6 +27,8 @@ use crate::clock::Clock;
 use crate::election::LeaderTask;
 use crate::election::leader::{campaign, lead, pause};
 use crate::mimir::ruler::next_delay;
+use crate::rules::health::Reach;
+use crate::rules::health::timetable::Timetable;
 use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
@@ -45,6 +48,8 @@ pub struct RuleSync {
     pub metrics: Arc<RuleMetrics>,
     /// The name of this copy, for administrators.
     pub holder: String,
+    /// Whether alerts reach a notification channel; none if nobody can tell.
+    pub reach: Option<Reach>,
     /// What this copy does beside the sync, whenever it is the leader.
     pub beside: Vec<Arc<dyn LeaderTask>>,
 }
@@ -104,17 +109,21 @@ impl RuleSync {
     }
 }
 
-struct Scheduler {
-    reconciler: Arc<Reconciler>,
-    access: WriteAccess,
+pub(super) struct Scheduler {
+    pub(super) reconciler: Arc<Reconciler>,
+    pub(super) access: WriteAccess,
     triggers: Arc<Triggers>,
-    clock: Clock,
-    writer: StatusWriter,
-    queue: WorkQueue,
+    pub(super) clock: Clock,
+    pub(super) writer: StatusWriter,
+    pub(super) queue: WorkQueue,
     tasks: JoinSet<Done>,
+    /// Nothing waits for these at the end: they write nothing.
+    pub(super) readings: JoinSet<HealthEnd>,
+    pub(super) timetable: Timetable,
+    pub(super) reach: Option<Reach>,
     resync: FullResync,
     resync_io: ResyncIo,
-    records: Records,
+    pub(super) records: Records,
     unknown: UnknownOrganisations,
     requests: Requests,
 }
@@ -164,7 +173,7 @@ impl Scheduler {
         access: WriteAccess,
         writer: StatusWriter,
     ) -> Result<Self, StoreError> {
-        let RuleSync { reconciler, triggers, clock, holder, .. } = sync;
+        let RuleSync { reconciler, triggers, clock, holder, reach, .. } = sync;
         let leader = reconciler.store.rule_leader().await?;
         let syncs = reconciler.store.rule_syncs().await?;
         let held = match &leader.guard {
@@ -194,6 +203,13 @@ impl Scheduler {
             writer,
             queue,
             tasks: JoinSet::new(),
+            readings: JoinSet::new(),
+            timetable: Timetable::new(
+                config.health_interval,
+                config.health_requests_per_second,
+                Instant::now(),
+            ),
+            reach: reach.clone(),
             // Requested syncs are read first, so that the first full resync serves them. If they cannot
             // be read, it begins without them.
             resync_io: ResyncIo { next: Some(Instant::now() + RETRY), ..ResyncIo::default() },
@@ -222,6 +238,10 @@ impl Scheduler {
                     break;
                 }
                 Some(done) = self.tasks.join_next() => self.on_done(done),
+                Some(end) = self.readings.join_next() => match end {
+                    Ok(end) => self.on_evaluated(end),
+                    Err(error) => self.on_panic(&error),
+                },
                 triggers = self.triggers.taken() => self.on_triggers(triggers),
                 (id, read) = next_read(&mut self.resync_io, most_read) => self.on_read(id, read),
                 () = sleep_until(next) => self.on_time(),
@@ -232,15 +252,17 @@ impl Scheduler {
     }
 
     /// When there is something to do even if nothing happens.
-    fn next_time(&self) -> Instant {
+    fn next_time(&mut self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
         let due = self.queue.next_due().unwrap_or(far);
+        let due = self.timetable.next_time().map_or(due, |next| next.min(due));
         self.resync_io.next.map_or(due, |next| next.min(due))
     }
 
     fn on_time(&mut self) {
         let now = Instant::now();
         self.queue.fire_due(now);
+        self.start_readings();
         if self.resync_io.next.is_some_and(|next| now >= next) {
             self.resync_io.next = None;
             self.on_resync(Event::Due);
@@ -274,13 +296,15 @@ impl Scheduler {
             Ok(Done::CleanedUp(Err(error))) => {
                 tracing::warn!(%error, "Old records of rule syncs not deleted");
             }
-            Err(error) => {
-                // The state of its tenant is lost, which would block that tenant for ever. A new
-                // leadership starts from what is recorded.
-                tracing::error!(%error, "Reconcile panicked; giving up the leadership");
-                self.access.lease.give_up();
-            }
+            Err(error) => self.on_panic(&error),
         }
+    }
+
+    /// The state of its tenant is lost, which would block that tenant for ever. A new leadership starts from
+    /// what is recorded.
+    fn on_panic(&self, error: &JoinError) {
+        tracing::error!(%error, "Reconcile panicked; giving up the leadership");
+        self.access.lease.give_up();
     }
 }
 
@@ -404,7 +428,7 @@ impl Scheduler {
                 continue;
             }
             if let Some(organisation) = self.queue.next() {
-                let mode = Mode::Guarded(self.resync.watch(&organisation, self.records.live()));
+                let mode = Mode::Guarded(self.resync.watch(&organisation, self.records.in_mimir()));
                 self.start(organisation, None, mode, None, false);
             } else if !self.start_resync_job() {
                 return;
@@ -576,7 +600,7 @@ impl Scheduler {
             }
             let Some(sync) = &tenant.sync else { continue };
             if sync.absent_since.is_some_and(|since| since <= oldest) {
-                gone.push((organisation, sync.live));
+                gone.push((organisation, sync.in_mimir()));
             }
         }
         gone
@@ -594,6 +618,7 @@ impl Scheduler {
             Ok(()) => {
                 tracing::info!(organisation.id = %organisation, "Rules of a deleted organisation purged");
                 self.records.purged(self.queue.get(&organisation));
+                self.timetable.forget(&organisation);
                 self.writer.forget(organisation.clone());
                 self.queue.forget(&organisation);
                 if again {
@@ -664,7 +689,7 @@ impl Scheduler {
             vanishing: reconciled.vanishing.clone(),
             removed: reconciled.removed,
             by_confirmation: reconciled.by_confirmation,
-            live: self.records.live(),
+            live: self.records.in_mimir(),
         }));
 
         match &reconciled.outcome {
@@ -680,6 +705,7 @@ impl Scheduler {
                 } else {
                     log(&organisation, &reconciled, took);
                     self.record(&organisation, &reconciled);
+                    self.note_health(&organisation, &reconciled);
                     self.set_retry(&organisation, &reconciled);
                 }
                 let outcome = outcome_of(&reconciled, is_absent);

@@ -6,6 +6,7 @@
 //! `source_tenants`, has no place in [`AlertRule`] either.
 
 mod pairs;
+mod row_id;
 mod text;
 
 use aws_lc_rs::digest;
@@ -19,6 +20,7 @@ use crate::store::AlertRuleRow;
 pub use pairs::{
     MAX_ANNOTATION_BYTES, MAX_LABEL_BYTES, MAX_PAIR_NAME_BYTES, MAX_PAIRS, MAX_PAIRS_BYTES,
 };
+pub use row_id::{ROW_ANNOTATION, row_of};
 pub use text::{MAX_EXPR_BYTES, MAX_GROUP_BYTES, MAX_NAME_BYTES};
 
 /// The shortest interval between evaluations.
@@ -37,6 +39,7 @@ pub struct AlertRule {
     /// The row's `rule_group`.
     pub group: String,
     pub interval: PromDuration,
+    /// Without the annotation that names the row ([`AlertRule::to_written`]).
     pub rule: AlertingRule,
 }
 
@@ -123,7 +126,8 @@ pub(crate) fn hash_in(group: &str, interval: PromDuration, rule: &AlertingRule) 
     hash.finish()
 }
 
-/// The hash of a rule without its group.
+/// The hash of a rule without its group. The annotation that names the row does not count, so that a rule
+/// that an earlier version wrote without it is recognised.
 pub(crate) fn content_hash(interval: PromDuration, rule: &AlertingRule) -> String {
     let mut hash = Hash::new();
     hash.rule(interval, rule);
@@ -145,12 +149,16 @@ impl Hash {
         self.text(expr);
         self.number(for_duration.as_millis());
         self.number(keep_firing_for.as_millis());
-        for pairs in [labels, annotations] {
-            self.number(pairs.len() as u64);
-            for (name, value) in pairs {
-                self.text(name);
-                self.text(value);
-            }
+        self.pairs(labels.iter());
+        // Which row it was written from is not what the row says.
+        self.pairs(row_id::without_row(annotations));
+    }
+
+    fn pairs<'a>(&mut self, pairs: impl Iterator<Item = (&'a String, &'a String)> + Clone) {
+        self.number(pairs.clone().count() as u64);
+        for (name, value) in pairs {
+            self.text(name);
+            self.text(value);
         }
     }
 

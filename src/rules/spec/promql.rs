@@ -1,4 +1,4 @@
-//! Checks an expression with a local parser. It only warns, because it knows an older `PromQL` than Mimir
+//! Checks and compares expressions with a local parser. It only warns, because it knows an older `PromQL` than Mimir
 //! and refuses some expressions that Mimir accepts.
 //!
 //! The parser is recursive and quadratic (seen: 60 KB of parentheses overflow a thread's stack of 2 MiB,
@@ -15,6 +15,15 @@ pub fn warn(expr: &str) -> Option<String> {
         return None;
     }
     promql_parser::parser::parse(expr).err()
+}
+
+/// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be.
+pub(crate) fn are_same(one: &str, other: &str) -> bool {
+    if one.len().max(other.len()) > MAX_BYTES {
+        return false;
+    }
+    let parsed = (promql_parser::parser::parse(one), promql_parser::parser::parse(other));
+    matches!(parsed, (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]
@@ -43,6 +52,24 @@ mod tests {
             "absent(up{job=\"x\"}) or\n  vector(1)",
         ] {
             assert_eq!(warn(expr), None, "{expr}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_compared_by_what_they_mean() {
+        for (one, other) in [
+            ("sum(rate(a[60s])) by (job)>1", "sum by (job) (rate(a[1m])) > 1"),
+            ("up{job='x'} == 0 # down", "up{job=\"x\"} == 0"),
+        ] {
+            assert!(are_same(one, other), "{one}");
+        }
+        for (one, other) in [
+            ("up == 0", "up == 1"),
+            ("up == 0", "up != 0"),
+            ("sum by (job) (a)", "sum without (job) (a)"),
+            ("a[", "a["),
+        ] {
+            assert!(!are_same(one, other), "{one}");
         }
     }
 

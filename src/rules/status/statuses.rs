@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use strum::{EnumCount as _, VariantArray as _};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::labels::RuleState;
@@ -14,12 +16,72 @@ use crate::tenancy::OrganisationId;
 pub(crate) struct RuleStatus {
     pub(crate) state: RuleState,
     pub(crate) reason: String,
-    /// The version that Mimir evaluates, if any.
+    /// The version that Mimir has, if any.
     pub(crate) live_hash: Option<String>,
     /// Other versions that Mimir has, or may have, because a move was interrupted.
     pub(crate) other_hashes: Vec<String>,
     /// The version that Mimir refused, if the rule is in quarantine.
     pub(crate) refused_hash: Option<String>,
+    /// The last evaluation of the version that Mimir has, in whole seconds. None until it was seen.
+    pub(crate) evaluated_at: Option<OffsetDateTime>,
+    /// Whether its alerts reach a notification channel; none if that is not known.
+    pub(crate) notifies: Option<bool>,
+}
+
+/// Why a rule is not live that was just written.
+pub(crate) const NOT_YET: &str = "Mimir has the rule and has not evaluated it yet";
+
+impl RuleStatus {
+    pub(crate) fn new(
+        state: RuleState,
+        reason: impl Into<String>,
+        live_hash: Option<String>,
+    ) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            live_hash,
+            other_hashes: Vec::new(),
+            refused_hash: None,
+            evaluated_at: None,
+            notifies: None,
+        }
+    }
+
+    /// Mimir has this version. What was known of its evaluation stays true.
+    pub(crate) fn in_mimir(before: Option<&Self>, hash: String) -> Self {
+        let before = before.filter(|before| before.live_hash.as_ref() == Some(&hash));
+        let (evaluated_at, notifies) =
+            before.map_or((None, None), |before| (before.evaluated_at, before.notifies));
+        let kept = before.filter(|before| {
+            // An earlier version of the proxy called a rule live as soon as Mimir had it.
+            before.state.is_in_mimir()
+                && (before.state != RuleState::Live || evaluated_at.is_some())
+        });
+        let (state, reason) = kept.map_or_else(
+            || (RuleState::Stored, NOT_YET.to_owned()),
+            |kept| (kept.state, kept.reason.clone()),
+        );
+        Self { evaluated_at, notifies, ..Self::new(state, reason, Some(hash)) }
+    }
+}
+
+/// The number of statuses in each state.
+pub(crate) fn count(statuses: &RuleStatuses) -> [usize; RuleState::COUNT] {
+    let mut states = [0; RuleState::COUNT];
+    for status in statuses.values() {
+        states[status.state as usize] += 1;
+    }
+    states
+}
+
+/// Of the rules in each state, those that Mimir has as their rows say.
+pub(crate) fn in_mimir(states: &[usize; RuleState::COUNT]) -> usize {
+    RuleState::VARIANTS
+        .iter()
+        .filter(|state| state.is_in_mimir())
+        .map(|state| states[*state as usize])
+        .sum()
 }
 
 /// The statuses of one organisation's rules. Only the leader writes the table, so it need not read
@@ -34,8 +96,19 @@ pub(crate) struct StatusChanges {
 
 impl From<RuleStatusRow> for RuleStatus {
     fn from(row: RuleStatusRow) -> Self {
-        let RuleStatusRow { state, reason, live_hash, other_hashes, refused_hash, .. } = row;
-        Self { state, reason, live_hash, other_hashes, refused_hash }
+        let RuleStatusRow {
+            rule: _,
+            organisation: _,
+            state,
+            reason,
+            live_hash,
+            other_hashes,
+            refused_hash,
+            synced_at: _,
+            evaluated_at,
+            notifies,
+        } = row;
+        Self { state, reason, live_hash, other_hashes, refused_hash, evaluated_at, notifies }
     }
 }
 
@@ -57,6 +130,8 @@ pub(crate) fn change(
                 other_hashes: status.other_hashes.clone(),
                 refused_hash: status.refused_hash.clone(),
                 synced_at: None,
+                evaluated_at: status.evaluated_at,
+                notifies: status.notifies,
             });
         }
     }
@@ -70,16 +145,14 @@ pub(crate) fn change(
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use strum::{EnumCount as _, VariantArray as _};
 
     fn statuses() -> impl Strategy<Value = RuleStatuses> {
-        let status = (0..RuleState::COUNT, "[a-c]{0,1}", proptest::option::of("[a-b]"));
-        let status = status.prop_map(|(state, reason, live_hash)| RuleStatus {
-            state: RuleState::VARIANTS[state],
-            reason,
-            live_hash,
-            other_hashes: Vec::new(),
-            refused_hash: None,
+        let evaluated = proptest::option::of(0_i64..2);
+        let status = (0..RuleState::COUNT, "[a-c]{0,1}", proptest::option::of("[a-b]"), evaluated);
+        let status = status.prop_map(|(state, reason, live_hash, evaluated)| RuleStatus {
+            evaluated_at: evaluated.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok()),
+            notifies: evaluated.map(|at| at > 0),
+            ..RuleStatus::new(RuleState::VARIANTS[state], reason, live_hash)
         });
         proptest::collection::hash_map((0..8_u128).prop_map(Uuid::from_u128), status, 0..8)
     }

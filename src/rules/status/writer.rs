@@ -280,6 +280,8 @@ mod tests {
             other_hashes: Vec::new(),
             refused_hash: None,
             synced_at: None,
+            evaluated_at: None,
+            notifies: None,
         }
     }
 

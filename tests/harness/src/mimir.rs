@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ pub struct Mimir {
     process: Process,
     port: u16,
     directory: TempDir,
+    arguments: Vec<String>,
     /// Limits of single tenants, by tenant.
     overrides: Mutex<BTreeMap<String, String>>,
 }
@@ -45,21 +46,74 @@ impl Mimir {
         // Without runtime configuration Mimir does not serve /api/v1/user_limits.
         let runtime = directory.path().join("runtime.yaml");
         std::fs::write(&runtime, "overrides: {}\n").expect("runtime config");
-        let process = Process::start("mimir", &part("mimir"), directory.path(), |command| {
-            command
-                .args(ADVERTISERS.map(|name| format!("-{name}.instance-addr=127.0.0.1")))
-                .arg(format!("-config.file={}", config.display()))
-                .arg(format!("-runtime-config.file={}", runtime.display()))
-                .arg("-runtime-config.reload-period=200ms")
-                .arg(format!("-server.http-listen-port={port}"))
-                .arg(format!("-server.grpc-listen-port={grpc}"))
-                .args(arguments)
-                .current_dir(directory.path());
-        });
-        let mut mimir = Self { process, port, directory, overrides: Mutex::default() };
-        let url = format!("{}/ready", mimir.url());
-        mimir.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
+        let mut all: Vec<String> =
+            ADVERTISERS.map(|name| format!("-{name}.instance-addr=127.0.0.1")).into();
+        all.push(format!("-config.file={}", config.display()));
+        all.push(format!("-runtime-config.file={}", runtime.display()));
+        all.push("-runtime-config.reload-period=200ms".to_owned());
+        all.push(format!("-server.http-listen-port={port}"));
+        all.push(format!("-server.grpc-listen-port={grpc}"));
+        all.extend(arguments.iter().map(ToString::to_string));
+        let process = Self::process(&all, directory.path());
+        let mut mimir =
+            Self { process, port, directory, arguments: all, overrides: Mutex::default() };
+        mimir.wait_ready().await;
         mimir
+    }
+
+    fn process(arguments: &[String], directory: &Path) -> Process {
+        Process::start("mimir", &part("mimir"), directory, |command| {
+            command.args(arguments).current_dir(directory);
+        })
+    }
+
+    async fn wait_ready(&mut self) {
+        let url = format!("{}/ready", self.url());
+        self.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
+    }
+
+    /// Stops it as an operator does. Its storage stays.
+    pub fn stop(&mut self) {
+        self.process.signal("TERM");
+        assert!(self.process.wait(Duration::from_secs(60)).is_some(), "it does not stop");
+    }
+
+    /// Starts it again after [`stop`](Self::stop), on the same port and storage.
+    pub async fn start_again(&mut self) {
+        self.process = Self::process(&self.arguments, self.directory.path());
+        self.wait_ready().await;
+    }
+
+    /// Replaces a text of the stored rule groups by another one of the same length, while it is stopped: as an
+    /// earlier version left them that took what this one refuses. Returns how often.
+    pub fn replace_in_stored_rules(&self, before: &str, after: &str) -> usize {
+        assert_eq!(before.len(), after.len(), "lengths are part of what is stored");
+        let mut folders = vec![self.directory.path().join("rules")];
+        let mut replaced = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("stored rules").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let mut stored = std::fs::read(&path).expect("stored rules");
+                let places: Vec<usize> = stored
+                    .windows(before.len())
+                    .enumerate()
+                    .filter(|(_, window)| *window == before.as_bytes())
+                    .map(|(at, _)| at)
+                    .collect();
+                for at in &places {
+                    stored[*at..at + after.len()].copy_from_slice(after.as_bytes());
+                }
+                if !places.is_empty() {
+                    std::fs::write(&path, stored).expect("stored rules");
+                }
+                replaced += places.len();
+            }
+        }
+        replaced
     }
 
     /// Its address.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{RulesFixture, SOON, rules_fixture, write_group};
 use crate::support::identity::command_with;
 
-fn run(fixture: &RulesFixture, args: &[&str]) -> (i32, String, String) {
+pub(super) fn run(fixture: &RulesFixture, args: &[&str]) -> (i32, String, String) {
     let url = fixture.mimir.clone();
     let env = [("MTP__UPSTREAM__URLS", url.as_str())];
     let Output { status, stdout, stderr } = command_with(&fixture.identity.database, &env, args);

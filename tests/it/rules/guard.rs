@@ -414,11 +414,11 @@ async fn names_in_mimir(fixture: &RulesFixture, org: &str) -> std::collections::
     fixture.groups(org).await.into_values().flatten().collect()
 }
 
-/// The names of the rules whose status is live.
+/// The names of the rules that Mimir has by their statuses.
 async fn names_live(fixture: &RulesFixture, org: &str) -> std::collections::BTreeSet<String> {
     let sql = format!(
         "select name from alert_rule join alert_rule_status on rule_id = id \
-         where state = 'live' and alert_rule.organisation_id = '{org}'"
+         where state in ('stored', 'live', 'failing') and alert_rule.organisation_id = '{org}'"
     );
     let rows = fixture.identity.database.query(&sql).await;
     rows.into_iter().filter_map(|row| row[0].clone()).collect()

@@ -25,13 +25,7 @@ fn stored(rules: Vec<AlertRule>) -> Vec<StoredGroup> {
 fn live(rules: &[AlertRule]) -> RuleStatuses {
     let of = |rule: &AlertRule| {
         let live_hash = Some(rule.hash());
-        let live = RuleStatus {
-            state: RuleState::Live,
-            reason: String::new(),
-            live_hash,
-            other_hashes: Vec::new(),
-            refused_hash: None,
-        };
+        let live = RuleStatus::new(RuleState::Stored, "", live_hash);
         (rule.id, live)
     };
     rules.iter().map(of).collect()
@@ -169,4 +163,48 @@ fn a_group_that_was_written_over_is_put_back() {
     let beside = [rule(1, "a", 60), rule(7, "a", 60)];
     let now = [rule(1, "a", 60), rule(2, "a", 60)];
     assert_eq!(vanishing(&beside, &now, &live(&now), &[]).len(), 1);
+}
+
+/// The rows that the rules of the first group are taken for, and whether each is exact.
+fn recognised(observed: StoredGroup, now: &[AlertRule]) -> Vec<(Option<Uuid>, bool)> {
+    let name = observed.name.clone();
+    let listed = Listed { ours: vec![observed], others: 0, digest: [0; 32] };
+    let wanted = Wanted {
+        desired: desired(now.to_vec(), &RulerLimits::default(), 0),
+        quarantined: Vec::new(),
+    };
+    let plan = Plan::new(wanted, &listed, &|_, _| false);
+    let parsed = ParsedRows { enabled: now.to_vec(), ..ParsedRows::default() };
+    let attribution = attribute(&plan, &parsed, &live(now), &Tombstones::new());
+    attribution.entries[&name].iter().map(|entry| (entry.rule, entry.is_exact)).collect()
+}
+
+// Two rules of one content: their results are told apart by the row that each names, so each is found by it.
+#[test]
+fn of_equal_rules_each_is_found_by_the_row_that_it_names() {
+    let twins = [1, 2, 3].map(|id| {
+        let mut twin = rule(id, "a", 60);
+        twin.rule.alert = "twin".to_owned();
+        twin
+    });
+    let mut observed = stored(twins.to_vec()).remove(0);
+    observed.rules.swap(0, 2);
+    let found = recognised(observed.clone(), &twins);
+    assert_eq!(found, [2, 1, 0].map(|at: usize| (Some(twins[at].id), true)));
+    // The third row is new; the rule stands for it, and names a row that is gone.
+    let new = AlertRule { id: Uuid::from_u128(9), ..twins[0].clone() };
+    let found = recognised(observed, &[twins[1].clone(), twins[2].clone(), new.clone()]);
+    assert_eq!(found[2], (Some(new.id), false), "Mimir has it as another row's");
+}
+
+// As an earlier version wrote it: Mimir evaluates it as the row says.
+#[test]
+fn a_rule_that_names_no_row_is_as_its_row_says() {
+    let rows = [rule(1, "a", 60), rule(2, "a", 60)];
+    let mut observed = stored(rows.to_vec()).remove(0);
+    for stored in &mut observed.rules {
+        let StoredRule::Alerting(rule) = stored else { panic!("{stored:?}") };
+        rule.annotations.clear();
+    }
+    assert_eq!(recognised(observed, &rows), rows.map(|row| (Some(row.id), true)));
 }

@@ -14,7 +14,7 @@ use crate::rules::plan::digest_text;
 use crate::rules::plan::vanishing::may_be_in;
 use crate::rules::reconcile::world::ReadsMimir;
 use crate::rules::reconcile::writer::WriteError;
-use crate::rules::spec::alert_rule::{RuleDefaults, content_hash};
+use crate::rules::spec::alert_rule::{ROW_ANNOTATION, RuleDefaults, content_hash, row_of};
 use crate::rules::status::statuses::{RuleStatus, RuleStatuses};
 use crate::store::{Excess, StoreError};
 
@@ -58,9 +58,12 @@ struct Model {
     limits: RulerLimits,
     tells_limits: bool,
     fault: Option<(usize, Fault)>,
+    /// Mimir was upgraded: it refuses expressions of this version, which it took before.
+    refuses_version: Option<u8>,
     /// Alerts that must always be in some group.
     staying: BTreeSet<String>,
     interrupted: Vec<String>,
+    writes: usize,
 }
 
 struct Mimir(Mutex<Model>);
@@ -128,8 +131,13 @@ impl Model {
     }
 
     fn refusal(&self, group: &RuleGroup) -> Option<GroupRefusal> {
+        let is_refused_now = |rule: &AlertingRule| {
+            self.refuses_version.is_some_and(|version| rule.expr == format!("up == {version}"))
+        };
         let is_bad = |rule: &AlertingRule| {
-            rule.expr.starts_with("bad") || rule.annotations.values().any(|text| text == "{{")
+            rule.expr.starts_with("bad")
+                || is_refused_now(rule)
+                || rule.annotations.values().any(|text| text == "{{")
         };
         if let Some(index) = group.rules.iter().position(is_bad) {
             let alert = group.rules[index].alert.clone();
@@ -228,6 +236,7 @@ impl World for Mimir {
                 return Err(RulerError::Refused(refusal).into());
             }
             model.groups.insert(group.name.clone(), group.clone());
+            model.writes += 1;
             model.note_missing(&format!("set {}", group.name));
         }
         result
@@ -290,19 +299,48 @@ impl Org {
         name.map(|name| model.groups.remove(&name));
     }
 
+    /// As an earlier version of the proxy wrote the groups: no rule names its row.
+    pub(super) fn unname(&mut self) {
+        for rule in self.model().groups.values_mut().flat_map(|group| &mut group.rules) {
+            rule.annotations.remove(ROW_ANNOTATION);
+        }
+    }
+
+    pub(super) fn refuse_version(&mut self, version: Option<u8>) {
+        self.model().refuses_version = version;
+    }
+
+    /// No ruler has loaded a rule.
+    pub(super) fn write_again(&mut self, number: u32) {
+        self.state.write_again(vec![id(number)]);
+    }
+
+    /// The rows that the rules of a group name, in order.
+    pub(super) fn named(&self) -> Vec<Option<Uuid>> {
+        let model = self.model();
+        let rules = model.groups.values().flat_map(|group| &group.rules);
+        rules.map(|rule| row_of(&rule.annotations)).collect()
+    }
+
+    pub(super) fn reason_of(&self, number: u32) -> String {
+        self.model()
+            .statuses
+            .get(&id(number))
+            .map(|status| status.reason.clone())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn writes(&self) -> usize {
+        self.model().writes
+    }
+
     pub(super) fn lose_status(&mut self, number: u32) {
         self.model().statuses.remove(&id(number));
     }
 
     pub(super) fn forge_status(&mut self, number: u32) {
         let live_hash = Some("forged".to_owned());
-        let known = RuleStatus {
-            state: RuleState::Live,
-            reason: String::new(),
-            live_hash,
-            other_hashes: Vec::new(),
-            refused_hash: None,
-        };
+        let known = RuleStatus::new(RuleState::Live, "", live_hash);
         self.model().statuses.insert(id(number), known);
     }
 
@@ -452,7 +490,7 @@ impl Org {
         self.model().statuses.get(&id(number)).map(|status| status.state)
     }
 
-    /// A status says live if and only if Mimir evaluates the rule as its row says.
+    /// A status says that Mimir has the rule as its row says if and only if it does.
     pub(super) fn check_statuses(&self) {
         let model = self.model();
         for (number, row) in &self.rows {
@@ -460,12 +498,12 @@ impl Org {
             let is_there = parsed.enabled.first().is_some_and(|rule| {
                 model.groups.values().any(|group| {
                     group.interval == rule.interval
-                        && group.rules.contains(&rule.rule)
+                        && group.rules.iter().any(|stored| rule.is_said_by(stored))
                         && may_be_in(rule, &group.name)
                 })
             });
             let status = model.statuses.get(&id(*number));
-            let is_live = status.is_some_and(|status| status.state == RuleState::Live);
+            let is_live = status.is_some_and(|status| status.state.is_in_mimir());
             assert_eq!(is_live, is_there, "rule {number} {row:?}: {status:?} {:?}", model.shown());
         }
         for (rule, status) in &model.statuses {

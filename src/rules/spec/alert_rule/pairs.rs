@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::row_id::ROW_ANNOTATION;
 use super::text::{described, is_unprintable};
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::AlertingRule;
@@ -55,7 +56,9 @@ pub(super) fn labels(text: Option<&str>, faults: &mut Faults) -> BTreeMap<String
 }
 
 pub(super) fn annotations(text: Option<&str>, faults: &mut Faults) -> BTreeMap<String, String> {
-    read(&ANNOTATIONS, text.unwrap_or_default(), faults)
+    let mut annotations = read(&ANNOTATIONS, text.unwrap_or_default(), faults);
+    annotations.remove(ROW_ANNOTATION);
+    annotations
 }
 
 pub(super) fn check_together(rule: &AlertingRule, faults: &mut Faults) {

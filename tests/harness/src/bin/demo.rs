@@ -63,18 +63,18 @@ async fn main() {
                 ('{ORG_A}', 'Mistyped', 'sum((node_load1)', null, null, null)"
     ))
     .await;
-    wait_until("the rule is live", Duration::from_secs(30), async || {
-        let live = "select from alert_rule_status where state = 'live'";
+    wait_until("the rule is in Mimir", Duration::from_secs(30), async || {
+        let live = "select from alert_rule_status where state in ('stored', 'live')";
         database.query(live).await.len() == 1
     })
     .await;
-    let live_after = written.elapsed();
+    let stored_after = written.elapsed();
     wait_until("Alice sees it firing", Duration::from_secs(60), async || {
         alice.get(ALERTS).await.text.contains("\"state\":\"firing\"")
     })
     .await;
     let alert = alice.get(ALERTS).await.json()["data"]["alerts"][0].clone();
-    println!("\nAn alert rule of A's, live {live_after:?} after its row, fires for Alice:");
+    println!("\nAn alert rule of A's, in Mimir {stored_after:?} after its row, fires for Alice:");
     println!("  {} {}", alert["labels"], alert["annotations"]);
     let of_bob = bob.get(ALERTS).await.json();
     assert_eq!(of_bob["data"]["alerts"].as_array().map(Vec::len), Some(0), "Bob sees no alert");

@@ -17,9 +17,10 @@ async fn install(system: &System, organisation: &str) {
     );
     system.database.execute(&sql).await;
     let live = format!(
-        "select from alert_rule_status where organisation_id = '{organisation}' and state = 'live'"
+        "select from alert_rule_status where organisation_id = '{organisation}' \
+         and state in ('stored', 'live')"
     );
-    wait_until("the row is live in Mimir", Duration::from_secs(30), async || {
+    wait_until("the row is in Mimir", Duration::from_secs(30), async || {
         !system.database.query(&live).await.is_empty()
     })
     .await;
