@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::channels::document::Document;
 use crate::channels::reach::Reach;
-use crate::config::{ChannelsConfig, EmailRelay};
+use crate::config::{ChannelsConfig, DashboardUrl, EmailRelay};
 use crate::store::{Excess, MOST_CHANNEL_BYTES, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES};
 use crate::tenancy::OrganisationId;
 
@@ -34,7 +34,7 @@ use route::Route;
 #[derive(Clone, Debug)]
 pub struct Operator {
     /// Where links lead.
-    pub dashboard_url: Option<crate::config::DashboardUrl>,
+    pub dashboard_url: Option<DashboardUrl>,
     /// The relay of channels of kind `email`.
     pub email: Option<EmailRelay>,
     pub pagerduty_url: Option<Url>,

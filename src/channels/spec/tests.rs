@@ -204,7 +204,7 @@ fn what_is_wrong_with_a_channel_is_said_in_its_authors_words() {
 
 #[test]
 fn addresses_of_email_are_plain_ones() {
-    let relay = crate::config::EmailRelay {
+    let relay = EmailRelay {
         smarthost: "relay:25".to_owned(),
         from: "a@example.org".to_owned(),
         hello: None,
