@@ -140,6 +140,7 @@ begin
             stored jsonb := '{}';
             kept   jsonb := '{}';
             fresh  jsonb := '{}';
+            masks  jsonb := '{}';
             item   record;
         begin
             -- On a table of somebody else's it would write the secrets of any channel.
@@ -173,7 +174,10 @@ begin
                         using errcode = 'check_violation';
                 end if;
                 if item.value = '"<secret>"' then
-                    if stored ? item.key then
+                    if tg_op = 'INSERT' then
+                        -- A backup that is restored: the secrets themselves come after it.
+                        masks := masks || jsonb_build_object(item.key, item.value);
+                    elsif stored ? item.key then
                         kept := kept || jsonb_build_object(item.key, stored -> item.key);
                     end if;
                 elsif item.value not in ('null', '""') then
@@ -202,7 +206,8 @@ begin
                 insert into %1$I.notification_channel_secret (channel_id, secrets) values (new.id, kept)
                     on conflict (channel_id) do update set secrets = excluded.secrets;
             end if;
-            new.secrets := (select coalesce(jsonb_object_agg(key, '<secret>'), '{}') from jsonb_object_keys(kept) as key);
+            new.secrets := masks || (select coalesce(jsonb_object_agg(key, '<secret>'), '{}')
+                                     from jsonb_object_keys(kept) as key);
             return new;
         end
         $$

@@ -48,7 +48,7 @@ async fn channels_are_read_with_their_secrets_and_routes_with_every_column() {
     database
         .execute(&format!(
             "insert into notification_channel (id, organisation_id, name, kind, settings, secrets, is_default)
-             values ('{channel}', 'a', 'Ops', 'webhook', '{{\"max_alerts\": 3}}', '{{\"url\": \"https://x/hook\"}}', true);
+             values ('{channel}', 'a', 'Ops', 'webhook', '{{\"max_alerts\": 3}}', '{{\"url\": \"https://x/n33dle\"}}', true);
              insert into notification_route (id, organisation_id, channel_id, position, matchers, group_by, group_wait,
                  group_interval, repeat_interval, mute_times, continue_matching, enabled)
              values ('{route}', 'a', '{channel}', 7, '[\"a=b\"]', '[\"c\"]', '1s', '2s', '3h', '[{{\"years\": [2026]}}]',
@@ -64,10 +64,10 @@ async fn channels_are_read_with_their_secrets_and_routes_with_every_column() {
         (channel, Some("Ops"), Some("webhook"))
     );
     assert_eq!(read.settings.as_deref(), Some("{\"max_alerts\": 3}"));
-    assert_eq!(read.secrets.as_ref().unwrap().expose(), br#"{"url": "https://x/hook"}"#);
+    assert_eq!(read.secrets.as_ref().unwrap().expose(), br#"{"url": "https://x/n33dle"}"#);
     assert_eq!((read.enabled.as_deref(), read.is_default.as_deref()), (Some("true"), Some("true")));
     assert!(read.created_at_micros.is_some() && read.excess == Excess::None);
-    assert!(!format!("{rows:?}").contains("hook"));
+    assert!(!format!("{rows:?}").contains("n33dle"));
     let [read] = rows.routes.as_slice() else { panic!("{rows:?}") };
     let texts = [
         &read.position,
@@ -139,7 +139,7 @@ async fn channels_and_routes_can_be_an_operators_own() {
     database
         .execute(&format!(
             "create table own (id text, org text, kind text, settings text, secrets text);
-             insert into own values ('{id}', 'a', 'webhook', 'no json', '{{\"url\": \"https://x/hook\"}}'),
+             insert into own values ('{id}', 'a', 'webhook', 'no json', '{{\"url\": \"https://x/n33dle\"}}'),
                  (null, 'a', null, null, null), ('no-uuid', 'a', 'x', 'y', 'z'), ('{id}', null, 'x', 'y', 'z'),
                  ('{}', 'a|b', 'x', 'y', 'z'), ('{}', 'a', null, null, null)",
             Uuid::new_v4(),
@@ -159,7 +159,7 @@ async fn channels_and_routes_can_be_an_operators_own() {
     assert_eq!((rows.channels.len(), rows.routes.len()), (2, 2));
     let channel = rows.channels.iter().find(|row| row.id == id).unwrap();
     assert_eq!(channel.settings.as_deref(), Some("no json"));
-    assert_eq!(channel.secrets.as_ref().unwrap().expose(), br#"{"url": "https://x/hook"}"#);
+    assert_eq!(channel.secrets.as_ref().unwrap().expose(), br#"{"url": "https://x/n33dle"}"#);
     let route = rows.routes.iter().find(|row| row.id == id).unwrap();
     assert_eq!((route.channel.as_deref(), route.position.as_deref()), (Some("x"), Some("first")));
     let lacking =

@@ -234,6 +234,9 @@ async fn no_way_brings_a_secret_back() {
                 select organisation_id, kind, secrets from notification_channel returning id";
     for copied in project.done(project.editor, copy).await {
         assert_eq!(project.stored(&copied).await, json!(null));
+        let sql = format!("update notification_channel set name = 'copied' where id = '{copied}'");
+        project.done(project.editor, &sql).await;
+        assert_eq!(project.stored(&copied).await, json!(null));
         assert_eq!(project.masks(&copied).await, json!({}));
     }
     let sql = format!(
