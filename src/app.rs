@@ -206,7 +206,6 @@ impl Shared {
         }
     }
 
-    /// Starts background work.
     fn run_background(
         &self,
         config: &Config,

@@ -2,6 +2,7 @@
 //! and the one that counts, so that counters are arrays with as many places as there are variants:
 //! a new variant cannot go uncounted.
 
+use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
 /// Why a downstream connection ended.
@@ -83,4 +84,86 @@ pub enum LookupKind {
     DeviceKey,
     Session,
     Organisation,
+}
+
+/// What a reconcile of one tenant came to, without details. Also in the JSON of a sync's outcome.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum OutcomeKind {
+    Unchanged,
+    Applied,
+    Held,
+    Deferred,
+    Failed,
+    LeaseLost,
+}
+
+/// The status of a row of `alert_rule`, also in its table and in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum RuleState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir evaluates it as it is.
+    Live,
+    /// It cannot be evaluated; its author has to change it.
+    Invalid,
+    /// The tenant's limits leave no room for it.
+    OverLimit,
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+impl RuleState {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_json_and_metrics_agree() {
+        for kind in <OutcomeKind as VariantArray>::VARIANTS {
+            let name: &str = kind.into();
+            assert_eq!(serde_json::to_string(kind).unwrap(), format!("{name:?}"));
+        }
+        for state in <RuleState as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(state).unwrap(), format!("{:?}", state.name()));
+        }
+    }
 }

@@ -41,7 +41,7 @@ use crate::config::{DatabaseConfig, TablesRead};
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
-pub use alert_rule_status::{RuleState, RuleStatusRow};
+pub use alert_rule_status::RuleStatusRow;
 pub use alert_rule_sync::SyncRow;
 pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
-use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers, metric_names};
+use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
 
@@ -55,7 +55,7 @@ impl Rules {
             reconciler,
             triggers: Arc::clone(&triggers),
             clock: clock.clone(),
-            metrics: Arc::new(RuleMetrics::register(&metric_names())),
+            metrics: Arc::new(RuleMetrics::register()),
             holder: holder(),
             beside: Vec::new(),
         };

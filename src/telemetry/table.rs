@@ -13,7 +13,9 @@ use metrics::{
 };
 use strum::VariantNames as _;
 
-use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
+use crate::labels::{
+    ConnectionEnd, InstanceFault, LookupKind, NoResend, OutcomeKind, Resend, RuleState,
+};
 use crate::reason::Reason;
 use crate::route::Surface;
 
@@ -219,13 +221,13 @@ metrics! {
     RULES_LEADERSHIPS = Counter "rules_leaderships_total",
         "Times that this process became the leader.",
         "Leadership moves all the time.";
-    RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RULE_STATES]) },
+    RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RuleState::VARIANTS]) },
         "Alert rules by state, over the organisations that this leader has reconciled.",
         "Rules are not live.";
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
         "Time from the notification of a change to its rules being live in Mimir.",
         "Changes take long to become live.";
-    RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
+    RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
     RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
@@ -260,12 +262,6 @@ metrics! {
         "Log writes dropped because standard output was not read fast enough.",
         "Rises: standard output is not read fast enough.";
 }
-
-/// What becomes of a reconcile; `rules` has the enum, and a test holds them together.
-const RULE_OUTCOMES: &[&str] =
-    &["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
-/// The states of a rule; `store` has the enum, and a test holds them together.
-const RULE_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
 
 /// Gives the recorder the help text of every metric.
 pub(super) fn describe() {

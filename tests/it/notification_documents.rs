@@ -13,22 +13,10 @@ use mimir_tenant_proxy::config::{DashboardUrl, EmailRelay, Secret};
 use mimir_tenant_proxy::store::Excess;
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-/// A Mimir with its Alertmanager, which is not among `all`.
-async fn mimir() -> &'static Mimir {
-    static SHARED: OnceCell<Mimir> = OnceCell::const_new();
-    let arguments = [
-        "-target=all,alertmanager",
-        "-alertmanager.sharding-ring.replication-factor=1",
-        "-alertmanager.web.external-url=http://mimir.internal/alertmanager",
-    ];
-    SHARED.get_or_init(|| Mimir::start_with(&arguments)).await
-}
-
 async fn as_tenant() -> Client {
-    Client::new(&mimir().await.url()).header("x-scope-orgid", &harness::fresh_organisation())
+    Mimir::shared().await.as_tenant(&harness::fresh_organisation())
 }
 
 fn operator() -> Operator {

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
+use crate::labels::RuleState;
 use crate::rules::{OutcomeKind, Reconciler, RuleSync, SyncOutcome, Triggers};
-use crate::store::{NewSyncRequest, RuleState, StoreError, SyncRequest};
+use crate::store::{NewSyncRequest, StoreError, SyncRequest};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 

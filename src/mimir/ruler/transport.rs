@@ -1,4 +1,4 @@
-//! One exchange with Mimir: which instance, how long, how much, and what a failure is.
+//! One exchange with Mimir: instance, timeout, size limit, and the meaning of a failure.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::mimir::set_tenant;
 use crate::tenancy::TenantId;
 
-/// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
+/// The longest message of Mimir that is kept. It repeats a rule's name for each of its faults.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// Where Mimir is and how long it may take.
+/// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
 pub struct RulerConfig {
-    /// Mimir's instances, each of which knows everything. The next is asked when one is not there.
+    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
     pub urls: Vec<Url>,
     pub namespace: String,
-    /// How long one exchange may take from its first byte to its last.
+    /// The timeout of one exchange, from its first byte to its last.
     pub request_timeout: Duration,
-    /// How long an instance may take to let us in.
+    /// The timeout for connecting to an instance.
     pub connect_timeout: Duration,
 }
 
@@ -48,12 +48,11 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The instances and connections to them.
 #[derive(Debug)]
 pub(super) struct Transport {
     client: reqwest::Client,
     urls: Vec<Url>,
-    /// The instance that was there when last asked.
+    /// The last instance that was reachable.
     preferred: AtomicUsize,
     request_timeout: Duration,
 }
@@ -72,8 +71,8 @@ impl Transport {
         Ok(Self { client, urls, preferred: AtomicUsize::new(0), request_timeout })
     }
 
-    /// Asks one instance after the other until one is there. A request that may have reached Mimir
-    /// is not sent again.
+    /// Tries the instances in turn until one is reachable. A request that may have reached Mimir is
+    /// not sent again.
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, RulerError> {
         let mut headers = HeaderMap::new();
         if let Some((content_type, _)) = ask.body {
@@ -105,7 +104,7 @@ impl Transport {
         Err(failure.unwrap_or_else(|| RulerError::Unreachable("no address is known".to_owned())))
     }
 
-    /// An answer's body, at most so long.
+    /// An answer's body, up to a length.
     pub(super) async fn read(
         &self,
         mut response: reqwest::Response,
@@ -120,7 +119,6 @@ impl Transport {
         }
     }
 
-    /// The next piece of an answer's body.
     pub(super) async fn piece(
         &self,
         response: &mut reqwest::Response,
@@ -128,7 +126,7 @@ impl Transport {
         response.chunk().await.map_err(|error| self.failure(error))
     }
 
-    /// What an answer that is no success means, unless the caller knows better.
+    /// The meaning of an unsuccessful answer, unless the caller knows better.
     pub(super) async fn error(&self, response: reqwest::Response) -> RulerError {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         match self.message(response).await {
@@ -137,7 +135,7 @@ impl Transport {
         }
     }
 
-    /// What Mimir says in an answer that is no success. The rest of a long one is not read.
+    /// The message of an unsuccessful answer. The rest of a long one is not read.
     pub(super) async fn message(
         &self,
         mut response: reqwest::Response,
@@ -154,8 +152,8 @@ impl Transport {
     }
 }
 
-/// A path at an instance, byte for byte. What would be tidied up is not asked for: `..` could turn
-/// the deletion of a group into that of a namespace.
+/// The URL of a path at an instance, byte for byte. A path that normalisation would change is an
+/// error: `..` could turn the deletion of a group into that of a namespace.
 fn address(base: &Url, path: &str) -> Result<Url, RulerError> {
     let prefix = base.path().trim_end_matches('/');
     let whole = format!("{prefix}{path}");
@@ -168,7 +166,7 @@ fn address(base: &Url, path: &str) -> Result<Url, RulerError> {
     }
 }
 
-/// What a status means, but for those that mean something else to one method.
+/// The meaning of a status, except for those that mean something else to one method.
 pub(super) fn classify(
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -185,13 +183,13 @@ pub(super) fn classify(
     }
 }
 
-/// `Retry-After` in seconds. Mimir writes no dates.
+/// `Retry-After` in seconds. Mimir does not send dates.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The words of an error: the text itself, or what Prometheus' JSON wraps.
+/// The message of an error: the text itself, or the one in Prometheus' JSON.
 fn words(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Wrapped {

@@ -31,6 +31,7 @@ mod r2;
 mod redis;
 pub mod samples;
 mod scratch;
+pub mod showcase;
 mod upstream;
 mod user;
 
@@ -43,7 +44,7 @@ pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use memcached::Memcached;
 pub use mimir::Mimir;
 pub use minio::Minio;
-pub use monolith::{BUCKETS, Backing, Monolith};
+pub use monolith::{Backing, Monolith, RINGS};
 pub use parts::part;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
