@@ -86,7 +86,7 @@ impl Document {
     pub fn body(&self) -> String {
         let mut body = String::from("template_files:\n");
         for (name, text) in &self.templates {
-            body += &format!("  {}: {}\n", yaml::quoted(name), yaml::quoted(text));
+            body += &["  ", &yaml::quoted(name), ": ", &yaml::quoted(text), "\n"].concat();
         }
         body + "alertmanager_config: " + &yaml::quoted(&self.config) + "\n"
     }
@@ -182,7 +182,7 @@ impl Live {
         let mut head = format!("{MARKER}\n");
         for (what, ids) in [("channel", &self.channels), ("route", &self.routes)] {
             for id in ids {
-                head += &format!("# {what} {id}\n");
+                head += &["# ", what, " ", &id.to_string(), "\n"].concat();
             }
         }
         head

@@ -101,9 +101,9 @@ fn any_value(conditions: &[&Condition]) -> Answer {
     let is_nothing = |condition: &&Condition| {
         condition.operator == Operator::MatchesNot && EVERYTHING.contains(&condition.value.as_str())
     };
-    if conditions.iter().any(|condition| is_nothing(condition)) {
+    if conditions.iter().any(is_nothing) {
         Answer::Never
-    } else if conditions.iter().all(|condition| is_everything(condition)) {
+    } else if conditions.iter().all(is_everything) {
         Answer::Always
     } else {
         Answer::Perhaps

@@ -114,13 +114,14 @@ fn live_channels(
             Ok(Some(_)) if channels.len() >= operator.max_channels => {
                 (State::OverLimit, over_limit("channels", operator.max_channels))
             }
-            Ok(Some(channel)) => match left_out.get(&row.id) {
-                Some(words) => (State::Invalid, refused(words)),
-                None => {
+            Ok(Some(channel)) => {
+                if let Some(words) = left_out.get(&row.id) {
+                    (State::Invalid, refused(words))
+                } else {
                     channels.push(channel);
                     (State::Live, String::new())
                 }
-            },
+            }
         };
         states.insert(row.id, state);
     }

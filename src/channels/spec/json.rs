@@ -88,7 +88,7 @@ impl Settings {
             match &item {
                 Value::String(text) => match problem(trimmed(text), most_bytes) {
                     Some(problem) => {
-                        faults.add(self.place(key), format!("{} {problem}", quoted(text)))
+                        faults.add(self.place(key), format!("{} {problem}", quoted(text)));
                     }
                     None => texts.push(trimmed(text).to_owned()),
                 },

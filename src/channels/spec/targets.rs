@@ -96,7 +96,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !is_special
 }
 
-/// Only global unicast, 2000::/3, without what holds an IPv4 address or is no host's. That leaves out
+/// Only global unicast, `2000::/3`, without what holds an IPv4 address or is no host's. That leaves out
 /// unique local addresses (Fly.io's private network), link-local ones, and IPv4-mapped ones.
 /// <https://www.iana.org/assignments/iana-ipv6-special-registry>
 fn is_public_v6(ip: Ipv6Addr) -> bool {
