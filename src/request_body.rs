@@ -353,7 +353,7 @@ impl RequestBody {
         Ok(Self { transfer, ..Self::empty() })
     }
 
-    /// A body that takes the place of a client's, as long as it is.
+    /// A body of the proxy's own that replaces a client's.
     pub fn replaced(bytes: Bytes, limits: BodyLimits) -> Self {
         let hint = SizeHint::with_exact(bytes.len() as u64);
         let ahead = VecDeque::from([Frame::data(bytes)]);

@@ -62,7 +62,7 @@ pub enum Surface {
     Query,
     /// Rules, and the alerts that they evaluate to.
     Rules,
-    /// The Alertmanager: alerts that were sent to it, and silences.
+    /// The Alertmanager: alerts that it received, and silences.
     Alerts,
     /// What we answer ourselves.
     Admin,
@@ -93,7 +93,7 @@ pub enum BodyPolicy {
     Influx,
     /// Samples by OTLP.
     Otlp,
-    /// A silence in JSON, whose author is ours to say.
+    /// A silence in JSON; the proxy sets its author.
     Silence,
     /// JSON for us.
     Admin,
@@ -153,8 +153,8 @@ fn methods_of(route: &Route) -> Vec<&'static str> {
 impl Route {
     /// Whether doing a request twice is doing it once. Reads are, and so are pushes of samples with
     /// their own times, of which Mimir keeps one (and which every sender itself repeats after a
-    /// 5xx). A line of Influx without a time gets that of its arrival, so it is not. A silence that is
-    /// posted twice is two; one that is ended twice is ended, and Mimir says so twice.
+    /// 5xx). A line of Influx without a time gets that of its arrival, so it is not. Posting
+    /// a silence twice creates two; expiring one twice is harmless, and Mimir answers 200 both times.
     pub fn is_repeatable(&self) -> bool {
         match self.body {
             BodyPolicy::Empty | BodyPolicy::Form | BodyPolicy::RemoteRead => {
@@ -167,7 +167,8 @@ impl Route {
         }
     }
 
-    /// Whether Mimir's answer holds the tenant's Alertmanager configuration, which no caller sees.
+    /// Whether Mimir's answer contains the tenant's Alertmanager configuration, which no caller may
+    /// read.
     pub fn answers_configuration(&self) -> bool {
         self.path == table::ALERTMANAGER_STATUS
     }

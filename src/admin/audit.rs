@@ -1,5 +1,5 @@
-//! The audit log: one line for every request to `/admin`, with what became of it, and for each silence
-//! that is made, changed or ended. Requests that concern the caller alone have none.
+//! The audit log: one line for every request to `/admin`, with what became of it, and for each request
+//! that creates, changes or expires a silence. Requests that concern the caller alone have none.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -180,7 +180,7 @@ impl User {
         self.issued_at
     }
 
-    /// The address that the token names, for people to read: nothing is decided by it.
+    /// The e-mail address in the token, for display only: no decision depends on it.
     pub fn email(&self) -> Option<&str> {
         self.email.as_deref()
     }
@@ -191,8 +191,8 @@ impl User {
     }
 }
 
-/// Whether a text is an address that can be shown. The longest has 254 bytes (RFC 5321, 4.5.3.1.3).
-/// Supabase gives users without one an empty text.
+/// Whether a text is an e-mail address that is safe to display, of at most 254 bytes (RFC 5321,
+/// 4.5.3.1.3). In tokens of users without one, Supabase's claim is empty.
 fn is_email(text: &str) -> bool {
     let is_shown = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
     text.contains('@') && text.len() <= 254 && text.chars().all(is_shown)

@@ -1,9 +1,8 @@
-//! What Mimir's Alertmanager answers, on its way to the client.
+//! Answers of Mimir's Alertmanager that are not forwarded unchanged.
 //!
-//! Most of it passes as it is. A few refusals, in plain text and of statuses that say little, become
-//! words of ours with a reason of their own. And the tenant's configuration, which `/status` has in it,
-//! is taken out: Mimir masks what Alertmanager declares a secret, but not a token that stands in a
-//! header, a field or a text of a receiver.
+//! A few errors in plain text become JSON errors with reasons of their own. The tenant's configuration
+//! is removed from `/status`: Mimir masks the fields that Alertmanager declares as secrets, but not
+//! tokens in other fields of a receiver, such as headers and texts.
 
 use std::fmt;
 
@@ -18,14 +17,14 @@ use super::verdict::is_about_own_reads;
 use crate::reason::{HasReason, Reason};
 use crate::route::Route;
 
-/// Why the Alertmanager does nothing for a tenant now.
+/// Why the Alertmanager is unavailable to a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertmanagerState {
-    /// The tenant reads more at a time than Mimir allows it.
+    /// The tenant has more concurrent reads than Mimir allows.
     Busy,
-    /// A configuration is there and not loaded yet.
+    /// The configuration exists and is not loaded yet.
     Loading,
-    /// There is none, and no fallback.
+    /// No configuration, and no fallback.
     Unconfigured,
     /// Mimir runs without an Alertmanager.
     Absent,
@@ -35,8 +34,7 @@ pub enum AlertmanagerState {
 /// default. One that is made of rows has a few hundred KiB at most.
 const MOST_STATUS: usize = 1 << 20;
 
-/// What stands in the place of the configuration: a document that clients can read, as they expect, and
-/// that holds nothing of the tenant's.
+/// Replaces the configuration: a valid document, because Grafana and amtool parse it.
 const NO_CONFIGURATION: &str = "\
 # The configuration is not shown by mimir-tenant-proxy.
 route:
@@ -45,7 +43,7 @@ receivers:
 - name: not-shown
 ";
 
-/// Makes an answer fit for the client.
+/// Checks an answer before it is forwarded.
 pub(super) async fn review(
     route: &Route,
     response: &mut Response<ResponseBody>,
@@ -63,8 +61,8 @@ pub(super) async fn review(
     Ok(())
 }
 
-/// Whether a refusal may be about the Alertmanager as such. What it says of a request is JSON, or has
-/// no body at all, as that of a silence which does not exist.
+/// Whether an error may be about the Alertmanager itself. Errors about a request are JSON, or, for a
+/// silence that does not exist, have no body.
 fn may_be_a_state(status: u16, headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     matches!(status, 404 | 406 | 412 | 503)
@@ -94,7 +92,7 @@ async fn hide_configuration(response: &mut Response<ResponseBody>) -> Result<(),
     Ok(())
 }
 
-/// An answer of `/status` with what a client may see of it, and nothing that we do not know.
+/// The fields of a `/status` answer that are known to be harmless.
 fn without_configuration(answer: &[u8]) -> Option<String> {
     let Value::Object(mut answer) = serde_json::from_slice(answer).ok()? else { return None };
     let mut shown = Map::new();
@@ -103,7 +101,7 @@ fn without_configuration(answer: &[u8]) -> Option<String> {
             shown.insert(name.to_owned(), value);
         }
     }
-    // The peers are the operator's.
+    // Peers show the operator's addresses.
     let cluster = answer.get("cluster").and_then(|cluster| cluster.get("status"));
     let cluster = cluster.and_then(Value::as_str).unwrap_or("disabled");
     shown.insert("cluster".to_owned(), json!({ "peers": [], "status": cluster }));
@@ -142,8 +140,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // Seen on Mimir 3.1: http_headers.values, an e-mail's headers, details, titles and user names are
-    // in the clear.
+    // Mimir 3.1 does not mask http_headers.values, e-mail headers, details, titles and user names.
     #[test]
     fn nothing_of_the_configuration_is_in_the_status() {
         let original = "receivers:\n- webhook_configs:\n  - http_config: {http_headers: {X-Key: {values: [hunter2]}}}\n";
@@ -195,7 +192,7 @@ mod tests {
     }
 
     proptest! {
-        // Whatever Mimir's status becomes, the texts of a configuration are not in the answer.
+        // Fields that a later Mimir adds do not pass.
         #[test]
         fn no_field_that_we_do_not_know_passes(
             names in proptest::collection::vec("[a-zA-Z]{1,12}", 0..6),

@@ -61,11 +61,15 @@ pub(super) struct Attempts<'a> {
 /// An instance's response.
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
-    /// What has been read of its body, and comes first.
+    /// The part of the body that was already read.
     pub(super) first: Option<Bytes>,
 }
 
 /// How sending to one instance ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is answered, and a box would cost each of them"
+)]
 enum Sent {
     Answered(Answer, PooledConnection, InstanceVerdict),
     /// Nothing of the request was sent.
@@ -212,7 +216,7 @@ impl<'a> Attempts<'a> {
         let (pass, tenants) = (&self.upstream.config.pass_headers, self.grant.tenants());
         *request.headers_mut() = headers::for_upstream(&self.head.headers, pass, self.id, tenants);
         if self.grant.route().answers_configuration() {
-            // The answer is read here.
+            // The proxy parses the answer.
             request.headers_mut().remove(header::ACCEPT_ENCODING);
         }
         request
@@ -307,8 +311,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Judges a refusal of the Alertmanager: two that mean different things have the same head, and only
-    /// the text tells them apart.
+    /// Judges a 503 of the Alertmanager by its text: a tenant's own limit and an instance that is not
+    /// ready have the same head.
     async fn judge_by_text(
         &self,
         mut response: Response<Incoming>,
@@ -348,7 +352,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// The beginning of a refusal, which is short.
+/// The beginning of a body.
 async fn read_beginning(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
     let mut text = Vec::new();
     while text.len() < REFUSAL_BYTES

@@ -82,7 +82,7 @@ impl ResponseBody {
         Ok(self.first.insert(first))
     }
 
-    /// Takes the whole body; none if it is larger than a limit, and then it is of no use any more.
+    /// Reads the whole body. None if it is larger than a limit; the rest must not be used then.
     pub(super) async fn take(&mut self, limit: usize) -> Result<Option<Bytes>, StreamError> {
         let mut all = Vec::new();
         while let Some(frame) = self.frame().await {
@@ -96,7 +96,7 @@ impl ResponseBody {
         Ok(Some(all.into()))
     }
 
-    /// Puts another body in the place of one that was taken.
+    /// Replaces a body that was [taken](Self::take).
     pub(super) fn replace(&mut self, bytes: Bytes) {
         self.given_at = None;
         self.first = Some(bytes);

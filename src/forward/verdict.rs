@@ -43,8 +43,8 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Insta
     }
 }
 
-/// Whether a refusal of the Alertmanager is about the tenant's own reads: of those it runs some at a
-/// time (`max_concurrent_get_requests_per_tenant`). Another instance would count them, too.
+/// Whether a 503 of the Alertmanager means that the tenant has too many concurrent reads
+/// (`max_concurrent_get_requests_per_tenant`). A resend would only add to them.
 pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
     text.starts_with(b"Limit of concurrent GET requests reached")
 }

@@ -1,28 +1,28 @@
-//! A silence as Alertmanager's API takes it, with its author replaced. Pure.
+//! A silence of Alertmanager's API, with its author replaced. Pure.
 //!
-//! Go matches the names of JSON fields without regard to case, and takes the last of several: seen on
-//! Mimir 3.1, a `CREATEDBY` behind `createdBy` is the author. So what is sent on is what was parsed
-//! here, written again, and a name that only Go takes for a field's is refused.
+//! Go matches JSON field names case-insensitively, and the last match wins: on Mimir 3.1, `CREATEDBY`
+//! after `createdBy` sets the author. So the proxy parses and reserialises the body, and refuses names
+//! that only Go would take for a known field.
 
 use std::error::Error;
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// A silence that somebody wants to make or to change.
+/// A silence to be created or changed.
 #[derive(Debug)]
 pub struct Silence(Map<String, Value>);
 
-/// Why one cannot be passed on.
+/// Why a silence cannot be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SilenceFault {
-    /// The body is not of type JSON, or compressed, which Alertmanager cannot read.
+    /// The content type is not JSON, or the body is compressed, which Alertmanager cannot read.
     ContentType,
-    /// It is no JSON.
+    /// Not JSON.
     NotJson,
-    /// It is no object.
+    /// Not an object.
     NotAnObject,
-    /// A field's name is spelt in another case than the API's.
+    /// A field name differs from the API's only in case.
     Spelling(&'static str),
 }
 
@@ -36,7 +36,7 @@ impl Silence {
     /// Reads a body.
     ///
     /// # Errors
-    /// If it is no silence that can be passed on. What the silence says is Mimir's to judge.
+    /// If it cannot be forwarded. Mimir validates the contents.
     pub fn parse(body: &[u8]) -> Result<Self, SilenceFault> {
         let silence = serde_json::from_slice(body).map_err(|_| SilenceFault::NotJson)?;
         let Value::Object(fields) = silence else { return Err(SilenceFault::NotAnObject) };
@@ -50,7 +50,7 @@ impl Silence {
         Ok(Self(fields))
     }
 
-    /// When it ends, as it says.
+    /// The end time as written in the request.
     pub fn ends_at(&self) -> Option<&str> {
         self.0.get("endsAt").and_then(Value::as_str)
     }
@@ -62,7 +62,7 @@ impl Silence {
     }
 }
 
-/// Equal for all spellings that Go takes for the same name, among them `\u{17F}` for `s` and `\u{212A}`
+/// Equal for all names that Go treats as the same, including `\u{17F}` for `s` and `\u{212A}`
 /// for `k`.
 fn fold(name: &str) -> String {
     name.to_uppercase().to_lowercase()

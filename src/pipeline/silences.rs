@@ -1,4 +1,4 @@
-//! Requests that make, change or end a silence: who did it is ours to say, and is written down.
+//! Requests that create, change or expire a silence. The proxy sets the author and writes the audit log.
 
 use std::net::IpAddr;
 
@@ -83,10 +83,10 @@ impl Pipeline {
     }
 }
 
-/// No longer text is a time that Mimir takes.
+/// No time that Mimir accepts is longer.
 const LONGEST_TIME: usize = 64;
 
-/// The content type that Alertmanager takes. It reads no encoding.
+/// Alertmanager accepts JSON without an encoding.
 fn check_type(headers: &HeaderMap) -> Result<(), SilenceFault> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let is_json = match (types.next(), types.next()) {
@@ -101,8 +101,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), SilenceFault> {
     if is_json && is_plain { Ok(()) } else { Err(SilenceFault::ContentType) }
 }
 
-/// The name by which others see who silenced: a user's address, if the token has one, else the
-/// identifier. A device has no scope for it; were it given one, it would be known by its name.
+/// What others see as the author: a user's e-mail address if the token has one, else the user's
+/// identifier. Devices cannot have the scope; the match is complete anyway.
 fn author(principal: &Principal) -> String {
     match principal.identity() {
         Identity::User(user) => user.email().map_or_else(|| user.id().to_string(), str::to_owned),
@@ -111,7 +111,7 @@ fn author(principal: &Principal) -> String {
     }
 }
 
-/// The silence that Mimir made, from its answer, which the client gets all the same.
+/// The identifier of the silence in Mimir's answer. The client still gets the whole answer.
 async fn silence_of(response: &mut Response<ResponseBody>) -> Result<Option<String>, ForwardError> {
     if !response.status().is_success() {
         return Ok(None);

@@ -71,8 +71,8 @@ mod tests {
              `message=\"Admin action\"`, `target=\"audit\"`, with `action`, `principal.kind`, \
              `principal.id`, `organisation.id`, `target.id`, `outcome`, `client.ip` and \
              `request.id`.\n\n\
-             One line, too, for each request that makes, changes or ends a silence and was allowed to: \
-             `message=\"Silence\"`, the same fields, and `silence.ends_at` as the request says it. \
+             Also one line for each permitted request that creates, changes or expires a silence: \
+             `message=\"Silence\"`, the same fields, and `silence.ends_at` from the request. \
              `outcome` is `done`, `refused_by_mimir`, `client_gone` or a reason.\n",
         );
         check("docs/reference/log.md", &page);

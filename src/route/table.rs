@@ -55,18 +55,18 @@ const fn rules(path: &'static str) -> Route {
     route(GET, path, Surface::Rules, Scope::RulesRead, BodyPolicy::Empty)
 }
 
-/// A read of the Alertmanager. All its parameters are in the query string.
+/// A read of the Alertmanager, with all parameters in the query string.
 const fn alerts(path: &'static str) -> Route {
     route(GET, path, Surface::Alerts, Scope::AlertsRead, BodyPolicy::Empty)
 }
 
-/// Makes a silence, or changes one.
-const fn silence(path: &'static str) -> Route {
+/// Creates or changes a silence.
+const fn post_silence(path: &'static str) -> Route {
     route(POST, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Silence)
 }
 
-/// Ends a silence.
-const fn end_silence(path: &'static str) -> Route {
+/// Expires a silence.
+const fn expire_silence(path: &'static str) -> Route {
     route(DELETE, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Empty)
 }
 
@@ -111,7 +111,7 @@ const fn all_routes() -> [Route; MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len()] {
     all
 }
 
-/// Its answer has the tenant's Alertmanager configuration in it, and is rewritten.
+/// The answer contains the tenant's Alertmanager configuration and is rewritten.
 pub(super) const ALERTMANAGER_STATUS: &str = "/alertmanager/api/v2/status";
 
 const MIMIR_ROUTES: &[Route] = &[
@@ -147,9 +147,9 @@ const MIMIR_ROUTES: &[Route] = &[
     alerts("/alertmanager/api/v2/alerts"),
     alerts("/alertmanager/api/v2/alerts/groups"),
     alerts("/alertmanager/api/v2/silences"),
-    silence("/alertmanager/api/v2/silences"),
+    post_silence("/alertmanager/api/v2/silences"),
     alerts("/alertmanager/api/v2/silence/{silence}"),
-    end_silence("/alertmanager/api/v2/silence/{silence}"),
+    expire_silence("/alertmanager/api/v2/silence/{silence}"),
     alerts("/alertmanager/api/v2/receivers"),
     alerts(ALERTMANAGER_STATUS),
 ];

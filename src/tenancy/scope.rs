@@ -35,8 +35,8 @@ impl Scope {
         Self::AlertsWrite,
     ];
 
-    /// All that a device may ever have. A device administers nothing, and silences nothing: its key
-    /// lies on a disk that others can reach, and a silence would hide just that.
+    /// The scopes that a device key can have. Not `alerts:write`: whoever steals a device could
+    /// silence its alarm with its key.
     pub const DEVICE: [Self; 4] =
         [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead, Self::AlertsRead];
 

@@ -194,7 +194,7 @@ async fn whoami_has_principal_organisations_roles_and_evidence() {
     assert_eq!(device["organisations"][0]["source"], "device key");
     let service = identity.service().get("/admin/whoami").await.json();
     assert_eq!(service["principal"]["id"], "admin_key");
-    assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 4, "{service}");
+    assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 6, "{service}");
     let nobody = identity.client(&identity.person()).get("/admin/whoami").await.json();
     assert_eq!(nobody["organisations"], json!([]));
 }
