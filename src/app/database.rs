@@ -177,6 +177,8 @@ impl Database {
                         triggers.request();
                     }
                 }
+                // Channels are read again by the full resync until the engine takes these.
+                (TableChange::Channels(_) | TableChange::AllChannels, _, _) => {}
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),

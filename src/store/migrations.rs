@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         version: 1,
         name: "identity",
@@ -40,6 +40,20 @@ const STEPS: [Step; 5] = [
         name: "rule_health",
         sql: include_str!("../../migrations/0004_rule_health.sql"),
         tables: &[],
+    },
+    Step {
+        version: 5,
+        name: "notification",
+        sql: include_str!("../../migrations/0005_notification.sql"),
+        tables: &[
+            "notification_channel",
+            "notification_channel_secret",
+            "notification_route",
+            "notification_channel_status",
+            "notification_route_status",
+            "notification_tombstone",
+            "notification_sync",
+        ],
     },
     Step {
         version: 7,

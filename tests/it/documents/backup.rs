@@ -13,7 +13,16 @@ use crate::migrations::says;
 use crate::rules::{RulesFixture, SOON, confirmation, groups_of, rules_fixture_on};
 
 /// Tables in the dump.
-const TABLES: [&str; 5] = ["organisation", "membership", "device_key", "revocation", "alert_rule"];
+const TABLES: [&str; 8] = [
+    "organisation",
+    "membership",
+    "device_key",
+    "revocation",
+    "alert_rule",
+    "notification_channel",
+    "notification_channel_secret",
+    "notification_route",
+];
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
 /// The operator: a shell with the database's programs and ours, in a directory of its own.
@@ -154,6 +163,13 @@ async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
         (identity.member(&many, "owner").await, identity.member(&few, "viewer").await);
     let device = identity.device(&many, &["metrics:read"]).await;
     fixture.sql("insert into revocation (kind, value) values ('jti', 'x')").await;
+    let channel = format!(
+        "insert into notification_channel (organisation_id, kind, secrets) \
+         values ('{many}', 'webhook', '{{\"url\": \"https://then.example.org\"}}'); \
+         insert into notification_route (organisation_id, channel_id) \
+         select organisation_id, id from notification_channel"
+    );
+    fixture.sql(&channel).await;
     wait_in_mimir(&fixture, &many, 10).await;
     wait_in_mimir(&fixture, &few, 2).await;
     assert_eq!(device.get(QUERY).await.status, 200);
@@ -167,6 +183,8 @@ async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
     fixture
         .sql(&format!(
             "insert into organisation (id) values ('{new}'); delete from revocation; \
+             update notification_channel set secrets = '{{\"url\": \"https://now.example.org\"}}'; \
+             delete from notification_route; \
              update device_key set revoked_at = now(); delete from alert_rule where name = 'A1'; \
              update alert_rule set expr = 'up == 99' where name = 'A2'"
         ))
@@ -205,6 +223,12 @@ async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
     let said = operator.succeeds(&living, &restore);
     assert!(said.contains("nothing to do"), "{said}");
     assert_eq!(rows(&living).await, rows_then);
+    // Its secret is that of the backup, and stays when the row is written next.
+    fixture.sql("update notification_channel set name = name").await;
+    assert_eq!(
+        rows(&living).await["notification_channel_secret"],
+        rows_then["notification_channel_secret"]
+    );
     assert_eq!(operator.shape(&living), shape_then);
     wait_until("members are those of the backup", Duration::from_secs(5), async || {
         let mut statuses = Vec::new();
