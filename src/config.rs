@@ -4,6 +4,7 @@
 //! one: its key, what is wrong and what would be right. Nothing outside this module sees a raw
 //! value, and no stage gets more than its own section.
 
+mod alert_events;
 mod auth;
 mod cors;
 mod database;
@@ -23,6 +24,7 @@ mod values;
 
 use std::path::Path;
 
+pub use alert_events::AlertEventsConfig;
 pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
@@ -57,6 +59,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// `[rules]`: from rows in Postgres to Mimir's ruler.
     pub rules: RulesConfig,
+    /// `[alert_events]`: firing alerts and silent devices as rows.
+    pub alert_events: AlertEventsConfig,
     /// `[limits]`: the size of a request, and the limits of an organisation.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
@@ -97,7 +101,11 @@ impl Config {
         let (database, has_database) = document.section("database", database::read);
         let roles = document.section("roles", tenancy::read_roles);
         let upstream = document.section("upstream", upstream::read);
+        let rules = document
+            .section("rules", |section| rules::read(section, Some(&upstream), has_database));
         let mut config = Self {
+            alert_events: document
+                .section("alert_events", |section| alert_events::read(section, rules.enabled)),
             listen: document.section("listen", listen::read),
             auth: document.section("auth", |section| auth::read(section, has_database)),
             database,
@@ -106,8 +114,7 @@ impl Config {
                 ..document.section("tenancy", |section| tenancy::read(section, has_database))
             },
             cors: document.section("cors", cors::read),
-            rules: document
-                .section("rules", |section| rules::read(section, Some(&upstream), has_database)),
+            rules,
             upstream,
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
@@ -126,7 +133,12 @@ impl Config {
             let is_ours = self.tenancy.membership.reads_table() && queries.membership.is_none();
             is_ours || queries.organisation.is_some()
         });
-        TablesRead { sessions: self.auth.check_sessions, organisations, rules: self.rules.enabled }
+        TablesRead {
+            sessions: self.auth.check_sessions,
+            organisations,
+            rules: self.rules.enabled,
+            events: self.alert_events.enabled,
+        }
     }
 }
 

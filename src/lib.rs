@@ -20,6 +20,8 @@
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
 //! mapping of organisations to tenants. Of all copies only the leader does ([`election`]).
 //!
+//! The other way, [`alert_events`] brings alerts that fire from Mimir's ruler to the database.
+//!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
 //! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`clock`], [`deadline`]. Around them: [`config`],
@@ -28,6 +30,7 @@
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
 
 pub mod admin;
+pub mod alert_events;
 pub mod app;
 pub mod authn;
 pub mod authz;

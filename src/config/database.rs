@@ -52,6 +52,8 @@ pub struct TablesRead {
     pub organisations: bool,
     /// Alert rules and their organisations (`rules.enabled`).
     pub rules: bool,
+    /// Alert events, which are written (`alert_events.enabled`).
+    pub events: bool,
 }
 
 impl DatabaseConfig {

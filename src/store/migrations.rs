@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     Step {
         version: 1,
         name: "identity",
@@ -34,6 +34,12 @@ const STEPS: [Step; 4] = [
         name: "alert_rule_guard",
         sql: include_str!("../../migrations/0003_alert_rule_guard.sql"),
         tables: &["alert_rule_guard"],
+    },
+    Step {
+        version: 6,
+        name: "alert_event",
+        sql: include_str!("../../migrations/0006_alert_event.sql"),
+        tables: &["alert_event", "alert_event_start", "alert_event_watch"],
     },
     Step {
         version: 7,

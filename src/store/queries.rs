@@ -114,9 +114,13 @@ const LOOKUPS: [Wanted; 6] = [
         lookup: Lookup::Organisation,
         name: "organisation",
         columns: &[("organisation_id", "text")],
-        optional: &[],
+        optional: &[("device_silent_after", "text", "null")],
         parameter: None,
-        own: Own::Table("id as organisation_id", ""),
+        // As JSON: a table from before the column was added has it not.
+        own: Own::Table(
+            "id as organisation_id, to_jsonb(organisation) ->> 'device_silent_after' as device_silent_after",
+            "",
+        ),
     },
     // All texts: a value that cannot be read must not take its row with it, because a rule that is
     // not read is a rule that would be deleted.
@@ -201,6 +205,9 @@ pub(super) async fn check(
     if tables.rules {
         check_visible(connection, config, "alert_rule_status").await?;
     }
+    if tables.events {
+        check_visible(connection, config, "alert_event").await?;
+    }
     Ok(queries)
 }
 
@@ -214,9 +221,13 @@ async fn check_visible(
     let table = table(&config.schema, name);
     let row = sqlx::query(query).bind(&table).persistent(false).fetch_one(connection).await?;
     if !row.try_get::<bool, _>("is_there")? {
+        let or_yours = if LOOKUPS.iter().any(|wanted| wanted.name == name) {
+            format!(", or set database.{name}_query for tables of your own")
+        } else {
+            String::new()
+        };
         return Err(StoreError::Unfit(format!(
-            "there is no table {table}; create it with `mimir-tenant-proxy migrate`, or set \
-             database.{name}_query for tables of your own"
+            "there is no table {table}; create it with `mimir-tenant-proxy migrate`{or_yours}"
         )));
     }
     if row.try_get::<bool, _>("is_hidden")? {

@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::database::{listening, login, refused_within_a_second};
+use crate::documents::root;
 use crate::support::identity::{command, command_with, identity_fixture_without_migration};
 use crate::support::responses::ok;
 
@@ -45,10 +46,16 @@ async fn shape(database: &Database) -> Vec<String> {
     database.query(sql).await.into_iter().flatten().flatten().collect()
 }
 
-/// The rows of our tables.
+/// The rows of our tables, as the first migration has them.
 async fn rows(database: &Database) -> Vec<Vec<Option<String>>> {
-    let each = TABLES.map(|name| format!("select to_jsonb(t)::text from {name} as t"));
+    let each = TABLES
+        .map(|name| format!("select (to_jsonb(t) - 'device_silent_after')::text from {name} as t"));
     database.query(&each.join(" union all ")).await
+}
+
+/// How many steps there are: a file each.
+fn steps() -> usize {
+    std::fs::read_dir(root().join("migrations")).unwrap().count()
 }
 
 async fn count(database: &Database, table: &str) -> String {
@@ -61,7 +68,10 @@ async fn count(database: &Database, table: &str) -> String {
 async fn a_second_migration_has_nothing_to_do() {
     let database = Postgres::shared().await.database("empty").await;
     let (code, text) = says(&command(&database, &["migrate"]));
-    assert_eq!((code, text.as_str()), (Some(0), "4 steps taken: the tables are up to date\n"));
+    assert_eq!(
+        (code, text),
+        (Some(0), format!("{} steps taken: the tables are up to date\n", steps()))
+    );
     for table in TABLES.into_iter().chain([NOTES]) {
         count(&database, table).await;
     }
@@ -88,7 +98,8 @@ async fn migrations_at_the_same_time_all_succeed() {
             let (code, text) = says(&run.unwrap());
             assert_eq!(code, Some(0), "{schema}, round {round}: {text}");
         }
-        assert_eq!(count(&database, &format!("{schema}.{NOTES}")).await, "4", "{schema}");
+        let noted = count(&database, &format!("{schema}.{NOTES}")).await;
+        assert_eq!(noted, steps().to_string(), "{schema}");
         assert_eq!(count(&database, &format!("{schema}.revocation")).await, "0", "{schema}");
     }
 }

@@ -32,6 +32,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ("directory", &["config", "store", "telemetry"]),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
     ("election", &["backoff", "store", "telemetry", "tenancy"]),
+    (
+        "alert_events",
+        &[
+            "backoff",
+            "clock",
+            "config",
+            "election",
+            "labels",
+            "mimir",
+            "prom_duration",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
     ("rules", &["clock", "config", "election", "labels", "mimir", "store", "telemetry", "tenancy"]),
     (
         "authn",
@@ -141,7 +156,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "yaml",
         ],
     ),
-    ("internal", &["authn", "forward", "lifecycle", "limits", "store", "telemetry"]),
+    (
+        "internal",
+        &["alert_events", "authn", "forward", "lifecycle", "limits", "store", "telemetry"],
+    ),
     (
         "rejection",
         &[
@@ -181,12 +199,14 @@ const EDGES: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin",
+            "alert_events",
             "authn",
             "authz",
             "clock",
             "config",
             "directory",
             "edge",
+            "election",
             "forward",
             "internal",
             "lifecycle",
