@@ -1,6 +1,7 @@
 //! The composition root: the only module that knows all others. `serve` builds every part from
 //! its own section of the configuration, runs them, and takes them down in order.
 
+mod alert_events;
 mod database;
 mod rules;
 
@@ -29,6 +30,7 @@ use crate::rules::AdminExecutor;
 use crate::store::Feed;
 use crate::telemetry::{Logging, Metrics, install_recorder};
 
+use alert_events::Events;
 use database::Database;
 use rules::Rules;
 
@@ -76,10 +78,8 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(database) = &database {
             database.check().await?;
         }
-        let rules = match &config.database {
-            Some(database) if config.rules.enabled => Some(Rules::new(config, database, &clock)?),
-            _ => None,
-        };
+        let (rules, events) = rules_and_events(config, &clock)?;
+        let receiver = events.as_ref().map(Events::receiver);
         let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
         let shared =
             Shared::new(config, &logging, clock, database.as_ref(), admin_executor, metrics);
@@ -91,6 +91,9 @@ pub fn serve(config: &Config) -> io::Result<()> {
         }
         if let Some(rules) = rules {
             rules.run(&background, &cancelled)?;
+        }
+        if let Some(events) = events {
+            events.run(&background, &cancelled)?;
         }
         background.spawn({
             let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
@@ -109,6 +112,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             authenticator: Arc::clone(&shared.authenticator),
             limits: Arc::clone(&shared.limits),
             instances: Arc::clone(&shared.instances),
+            alert_events: receiver,
             metrics: Arc::clone(&shared.metrics),
             exposition,
             log: logging.sink.clone(),
@@ -157,6 +161,20 @@ pub fn serve(config: &Config) -> io::Result<()> {
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+/// What syncs rules and what takes in alerts, where they are switched on.
+fn rules_and_events(config: &Config, clock: &Clock) -> io::Result<(Option<Rules>, Option<Events>)> {
+    let Some(database) = config.database.as_ref().filter(|_| config.rules.enabled) else {
+        return Ok((None, None));
+    };
+    let mut rules = Rules::new(config, database, clock)?;
+    let events = if config.alert_events.enabled {
+        Some(Events::new(config, database, clock, &mut rules)?)
+    } else {
+        None
+    };
+    Ok((Some(rules), events))
 }
 
 impl Shared {

@@ -4,6 +4,7 @@
 //! one: its key, what is wrong and what would be right. Nothing outside this module sees a raw
 //! value, and no stage gets more than its own section.
 
+mod alert_events;
 mod auth;
 mod channels;
 mod cors;
@@ -24,6 +25,7 @@ mod values;
 
 use std::path::Path;
 
+pub use alert_events::AlertEventsConfig;
 pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
@@ -61,6 +63,8 @@ pub struct Config {
     pub rules: RulesConfig,
     /// `[channels]`: from rows in Postgres to Mimir's Alertmanager.
     pub channels: ChannelsConfig,
+    /// `[alert_events]`: firing alerts and silent devices as rows.
+    pub alert_events: AlertEventsConfig,
     /// `[limits]`: the size of a request, and the limits of an organisation.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
@@ -104,6 +108,8 @@ impl Config {
         let rules = document
             .section("rules", |section| rules::read(section, Some(&upstream), has_database));
         let mut config = Self {
+            alert_events: document
+                .section("alert_events", |section| alert_events::read(section, rules.enabled)),
             listen: document.section("listen", listen::read),
             auth: document.section("auth", |section| auth::read(section, has_database)),
             database,
@@ -137,6 +143,7 @@ impl Config {
             organisations,
             rules: self.rules.enabled,
             channels: self.channels.enabled,
+            events: self.alert_events.enabled,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The private port: `/live`, `/ready`, `/metrics`. Never to be reachable from outside.
+//! The private port: `/live`, `/ready`, `/metrics`, and where Mimir's ruler posts alerts. Never to be
+//! reachable from outside.
 //!
 //! Readiness says whether this process wants requests, and nothing about Supabase or Mimir: those
 //! are shared by all copies, and if their outage took every copy out of rotation, clients would
@@ -16,6 +17,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::alert_events::{self, Receiver};
 use crate::authn::{Authenticator, KeySource, Revocations};
 use crate::forward::Instances;
 use crate::lifecycle::Readiness;
@@ -34,6 +36,8 @@ pub struct Reported {
     pub authenticator: Arc<Authenticator>,
     pub limits: Arc<Limits>,
     pub instances: Arc<Instances>,
+    /// Takes in alerts; none where alert events are off.
+    pub alert_events: Option<Arc<Receiver>>,
     pub metrics: Arc<Metrics>,
     /// The metrics' text form.
     pub exposition: PrometheusHandle,
@@ -45,12 +49,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// The private port's routes.
 pub fn router(reported: Reported) -> Router {
+    let alerts = reported.alert_events.clone().map(alert_events::router);
     Router::new()
         .route("/live", get(async || "alive\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, LONGEST))
         .with_state(Arc::new(reported))
+        .merge(alerts.unwrap_or_default())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, LONGEST))
 }
 
 async fn ready(State(reported): State<Arc<Reported>>) -> Response {

@@ -86,6 +86,41 @@ pub enum LookupKind {
     Organisation,
 }
 
+/// What became of a message of the ruler's.
+#[derive(
+    Clone, Copy, Debug, EnumCount, Hash, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum AlertPost {
+    Accepted,
+    /// The secret is wrong or missing.
+    Unauthorised,
+    /// It, or one of its alerts, is none.
+    Malformed,
+    TooLarge,
+    UnknownOrganisation,
+    /// The buffer is full.
+    NoRoom,
+    /// Too many at once.
+    Busy,
+}
+
+/// Why an alert becomes no event.
+#[derive(
+    Clone, Copy, Debug, EnumCount, Hash, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum AlertDrop {
+    Malformed,
+    UnknownOrganisation,
+    /// The buffer is full.
+    NoRoom,
+    /// The organisation has as many open events as it may.
+    OverLimit,
+    /// The database refuses it.
+    Refused,
+}
+
 /// What a reconcile of one tenant came to, without details. Also in the JSON of a sync's outcome.
 #[derive(
     Clone,

@@ -21,6 +21,8 @@
 //! mapping of organisations to tenants. Of all copies only the leader does ([`election`]). [`channels`]
 //! brings notification channels and routes to Mimir's Alertmanager in the same way.
 //!
+//! The other way, [`alert_events`] brings alerts that fire from Mimir's ruler to the database.
+//!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
 //! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`clock`], [`deadline`]. Around them: [`config`],
@@ -29,6 +31,7 @@
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
 
 pub mod admin;
+pub mod alert_events;
 pub mod app;
 pub mod authn;
 pub mod authz;

@@ -7,6 +7,7 @@
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
 //! line in the log, and does not affect others.
 
+mod alert_events;
 mod alert_rule_guard;
 mod alert_rule_leader;
 mod alert_rule_requests;
@@ -38,6 +39,10 @@ use tokio::time::timeout;
 
 use crate::config::{DatabaseConfig, TablesRead};
 
+pub use alert_events::{
+    AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
+    LoadedAlerts, Millis, Pairs, SilenceChanges, SilenceLimits, StoredAlertEvent,
+};
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};

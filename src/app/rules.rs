@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
+use crate::election::LeaderTask;
 use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
 use crate::store::Store;
 use crate::telemetry::RuleMetrics;
@@ -61,6 +62,11 @@ impl Rules {
             beside: Vec::new(),
         };
         Ok(Self { admin_executor, triggers, sync, sync_runtime, admin_runtime })
+    }
+
+    /// Has the leader do this beside the sync.
+    pub(super) fn beside(&mut self, task: Arc<dyn LeaderTask>) {
+        self.sync.beside.push(task);
     }
 
     /// Starts to compete for the leadership, and syncs rules whenever this copy is the leader.

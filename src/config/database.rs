@@ -54,6 +54,8 @@ pub struct TablesRead {
     pub rules: bool,
     /// Notification channels and routes (`channels.enabled`).
     pub channels: bool,
+    /// Alert events, which are written (`alert_events.enabled`).
+    pub events: bool,
 }
 
 impl DatabaseConfig {

@@ -209,6 +209,33 @@ fn channels_are_written_where_the_rules_are_unless_said_otherwise() {
     assert_eq!(keys(&faults), ["channels.enabled"]);
 }
 
+// The secret stands in a URL, in a list that is separated by commas.
+#[test]
+fn alert_events_need_a_secret_that_can_stand_in_a_url_and_the_leader_of_rules() {
+    let events = |lines: &str, rules: &str| {
+        let database = "[database]\nurl = \"postgres://localhost/d\"";
+        let text = format!("{MINIMAL}\n{database}\n[rules]\n{rules}\n[alert_events]\n{lines}");
+        read(&text).map(|config| config.alert_events)
+    };
+    let on = "enabled = true\nsecret = \"0123456789-abcdef_~.\"";
+    let config = events(on, "enabled = true").unwrap();
+    assert_eq!((config.max_open, config.retention.as_secs()), (1000, 30 * 86_400));
+    assert!(!events("", "").unwrap().enabled);
+    assert_eq!(keys(&events(on, "").unwrap_err()), ["alert_events.enabled"]);
+    for wrong in ["", "short", "0123456789abcde,", "0123456789abcdef@", "0123456789 abcdef"] {
+        let faults = events(&format!("enabled = true\nsecret = {wrong:?}"), "enabled = true");
+        let faults = faults.unwrap_err();
+        assert_eq!(keys(&faults), ["alert_events.secret"], "{wrong}");
+        assert!(wrong.is_empty() || !faults.to_string().contains(wrong), "{faults}");
+    }
+    for (wrong, key) in [
+        ("max_open = 0", "alert_events.max_open"),
+        ("retention = \"1m\"", "alert_events.retention"),
+    ] {
+        assert_eq!(keys(&events(wrong, "").unwrap_err()), [key], "{wrong}");
+    }
+}
+
 fn with_database(lines: &str) -> Result<Config, Faults> {
     read(&format!("{MINIMAL}\n[database]\n{lines}"))
 }

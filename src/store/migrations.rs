@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step {
         version: 1,
         name: "identity",
@@ -54,6 +54,12 @@ const STEPS: [Step; 6] = [
             "notification_tombstone",
             "notification_sync",
         ],
+    },
+    Step {
+        version: 6,
+        name: "alert_event",
+        sql: include_str!("../../migrations/0006_alert_event.sql"),
+        tables: &["alert_event", "alert_event_start", "alert_event_watch"],
     },
     Step {
         version: 7,

@@ -118,9 +118,13 @@ const LOOKUPS: [Wanted; 8] = [
         lookup: Lookup::Organisation,
         name: "organisation",
         columns: &[("organisation_id", "text")],
-        optional: &[],
+        optional: &[("device_silent_after", "text", "null")],
         parameter: None,
-        own: Own::Table("id as organisation_id", ""),
+        // As JSON: a table from before the column was added has it not.
+        own: Own::Table(
+            "id as organisation_id, to_jsonb(organisation) ->> 'device_silent_after' as device_silent_after",
+            "",
+        ),
     },
     // All texts: a value that cannot be read must not take its row with it, because a rule that is
     // not read is a rule that would be deleted.
@@ -276,6 +280,9 @@ pub(super) async fn check(
     if tables.channels {
         check_visible(connection, config, "notification_channel_status").await?;
     }
+    if tables.events {
+        check_visible(connection, config, "alert_event").await?;
+    }
     Ok(queries)
 }
 
@@ -293,9 +300,13 @@ async fn check_visible(
             .into_iter()
             .find_map(|end| name.strip_suffix(end))
             .unwrap_or(name);
+        let or_yours = if LOOKUPS.iter().any(|wanted| wanted.name == name) {
+            format!(", or set database.{name}_query for tables of your own")
+        } else {
+            String::new()
+        };
         return Err(StoreError::Unfit(format!(
-            "there is no table {table}; create it with `mimir-tenant-proxy migrate`, or set \
-             database.{name}_query for tables of your own"
+            "there is no table {table}; create it with `mimir-tenant-proxy migrate`{or_yours}"
         )));
     }
     if row.try_get::<bool, _>("is_hidden")? {

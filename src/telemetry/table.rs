@@ -14,7 +14,8 @@ use metrics::{
 use strum::VariantNames as _;
 
 use crate::labels::{
-    ConnectionEnd, InstanceFault, LookupKind, NoResend, OutcomeKind, Resend, RuleState,
+    AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, OutcomeKind, Resend,
+    RuleState,
 };
 use crate::reason::Reason;
 use crate::route::Surface;
@@ -260,6 +261,34 @@ metrics! {
     RULES_TENANT_SUCCESS = Gauge "rules_tenant_success_timestamp_seconds" { tenant: Values::Open("the first 200 tenants, then `other`") } in Seconds,
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";
+
+    ALERT_EVENTS_POSTS = Counter "alert_events_posts_total" { outcome: Values::Names(&[AlertPost::VARIANTS]) },
+        "Messages that Mimir's ruler posted to the private port.",
+        "`accepted` does not rise while alerts fire: the ruler does not know the proxy. `unauthorised`: it has another secret.";
+    ALERT_EVENTS_RECEIVED = Counter "alert_events_received_total" { state: Values::Names(&[&["firing", "resolved"]]) },
+        "Alerts in these messages. The ruler repeats each every minute.",
+        "Does not rise while alerts fire.";
+    ALERT_EVENTS_WRITTEN = Counter "alert_events_written_total",
+        "Alerts whose reports were written to the database; reports of one alert that wait together count once.",
+        "Does not rise while `alert_events_received_total` does.";
+    ALERT_EVENTS_CHANGES = Counter "alert_events_changes_total" { kind: Values::Names(&[&["begun", "ended"]]) },
+        "Events that this copy has begun or ended.",
+        "An alert flaps: both rise fast.";
+    ALERT_EVENTS_DROPPED = Counter "alert_events_dropped_total" { reason: Values::Names(&[AlertDrop::VARIANTS]) },
+        "Alerts that became no event.",
+        "`over_limit`: an organisation has `alert_events.max_open` open events. `no_room`: the database is away for long, or an organisation floods.";
+    ALERT_EVENTS_PENDING = Gauge "alert_events_pending",
+        "Alerts that wait to be written.",
+        "Stays above 0: the database does not take them.";
+    ALERT_EVENTS_WRITE_FAILURES = Counter "alert_events_write_failures_total",
+        "Batches of alerts that could not be written; they are retried.",
+        "Rises: database writes fail.";
+    ALERT_EVENTS_LAG = Histogram "alert_events_lag_seconds" in Seconds,
+        "Time from an alert's firing, by the ruler's clock, to its row.",
+        "Rows come late: the ruler, or the database, is slow.";
+    ALERT_EVENTS_OPEN = Gauge "alert_events_open" { kind: Values::Names(&[&["alert", "device_silent"]]) },
+        "Open events of all organisations, on the leader; 0 elsewhere.",
+        "Rises suddenly: something common to many devices has happened.";
 
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total",
         "Log writes dropped because standard output was not read fast enough.",

@@ -112,6 +112,15 @@ impl TenantTemplate {
         }
         TenantId::from_bytes([&self.before, organisation.as_str(), &self.after].concat().into())
     }
+
+    /// The organisation whose tenant this is; none if the template makes it of no organisation.
+    pub fn organisation_of(&self, tenant: &TenantId) -> Option<OrganisationId> {
+        let name = tenant.as_str().strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        let organisation = OrganisationId::parse(name).ok()?;
+        // A UUID in capitals is a tenant of nobody's: tenants are made of lower-case ones.
+        let is_inverse = self.tenant_of(&organisation).is_ok_and(|made| made == *tenant);
+        is_inverse.then_some(organisation)
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +158,39 @@ mod tests {
         assert_eq!(template.tenant_of(&dots), Err(TenantIdError::Reserved));
     }
 
+    #[test]
+    fn a_tenant_that_the_template_does_not_make_is_of_no_organisation() {
+        let template = TenantTemplate::parse("prod-{organisation_id}.x").unwrap();
+        let organisation = |tenant: &str| {
+            template.organisation_of(&TenantId::parse(tenant).unwrap()).map(|of| of.to_string())
+        };
+        assert_eq!(organisation("prod-a.x"), Some("a".to_owned()));
+        let capitals = "prod-0A0A0A0A-0a0a-4a0a-8a0a-0a0a0a0a0a0a.x";
+        assert_eq!(organisation(&capitals.to_lowercase()).map(|of| of.len()), Some(36));
+        for other in ["prod-.x", "a", "prod-a", "a.x", "dev-a.x", "prod-.y", capitals] {
+            assert_eq!(organisation(other), None, "{other}");
+        }
+    }
+
     proptest! {
+        // Both ways: nobody's tenant is given to an organisation, and each organisation has its own.
+        #[test]
+        fn the_organisation_of_a_tenant_is_the_one_that_has_it(
+            text in "[a-zA-Z0-9!_.*'()-]{1,40}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+            before in "[a-z.-]{0,3}",
+            after in "[a-z.-]{0,3}",
+        ) {
+            let template = TenantTemplate::parse(&format!("{before}{PLACEHOLDER}{after}")).unwrap();
+            let organisation = OrganisationId::parse(&text).unwrap();
+            if let Ok(tenant) = template.tenant_of(&organisation) {
+                prop_assert_eq!(template.organisation_of(&tenant), Some(organisation));
+            }
+            if let Ok(tenant) = TenantId::parse(&text)
+                && let Some(of) = template.organisation_of(&tenant) {
+                prop_assert_eq!(template.tenant_of(&of), Ok(tenant));
+            }
+        }
+
         #[test]
         fn every_tenant_id_obeys_mimirs_rules(text in "\\PC{0,200}") {
             if let Ok(id) = TenantId::parse(&text) {

@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod alert_events;
 mod alerts;
 mod callers;
 mod check_config;

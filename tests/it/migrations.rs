@@ -51,12 +51,14 @@ async fn shape(database: &Database) -> Vec<String> {
     database.query(sql).await.into_iter().flatten().flatten().collect()
 }
 
-/// The rows of our tables.
+/// The rows of our tables, as the first migration has them.
 async fn rows(database: &Database) -> Vec<Vec<Option<String>>> {
-    let each = TABLES.map(|name| format!("select to_jsonb(t)::text from {name} as t"));
+    let each = TABLES
+        .map(|name| format!("select (to_jsonb(t) - 'device_silent_after')::text from {name} as t"));
     database.query(&each.join(" union all ")).await
 }
 
+/// How many steps there are: a file each.
 async fn count(database: &Database, table: &str) -> String {
     let rows = database.query(&format!("select count(*) from {table}")).await;
     rows[0][0].clone().unwrap()
@@ -68,8 +70,8 @@ async fn a_second_migration_has_nothing_to_do() {
     let database = Postgres::shared().await.database("empty").await;
     let (code, text) = says(&command(&database, &["migrate"]));
     assert_eq!(
-        (code, text.as_str()),
-        (Some(0), format!("{} steps taken: the tables are up to date\n", steps()).as_str())
+        (code, text),
+        (Some(0), format!("{} steps taken: the tables are up to date\n", steps()))
     );
     for table in TABLES.into_iter().chain([NOTES]) {
         count(&database, table).await;
@@ -120,11 +122,8 @@ async fn migrations_at_the_same_time_all_succeed() {
             let (code, text) = says(&run.unwrap());
             assert_eq!(code, Some(0), "{schema}, round {round}: {text}");
         }
-        assert_eq!(
-            count(&database, &format!("{schema}.{NOTES}")).await,
-            steps().to_string(),
-            "{schema}"
-        );
+        let noted = count(&database, &format!("{schema}.{NOTES}")).await;
+        assert_eq!(noted, steps().to_string(), "{schema}");
         assert_eq!(count(&database, &format!("{schema}.revocation")).await, "0", "{schema}");
     }
 }

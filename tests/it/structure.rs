@@ -33,6 +33,21 @@ const EDGES: &[(&str, &[&str])] = &[
     ("directory", &["config", "store", "telemetry"]),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
     ("election", &["backoff", "store", "telemetry", "tenancy"]),
+    (
+        "alert_events",
+        &[
+            "backoff",
+            "clock",
+            "config",
+            "election",
+            "labels",
+            "mimir",
+            "prom_duration",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
     ("rules", &["clock", "config", "election", "labels", "mimir", "store", "telemetry", "tenancy"]),
     (
         "authn",
@@ -142,7 +157,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "yaml",
         ],
     ),
-    ("internal", &["authn", "forward", "lifecycle", "limits", "store", "telemetry"]),
+    (
+        "internal",
+        &["alert_events", "authn", "forward", "lifecycle", "limits", "store", "telemetry"],
+    ),
     (
         "rejection",
         &[
@@ -182,12 +200,14 @@ const EDGES: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin",
+            "alert_events",
             "authn",
             "authz",
             "clock",
             "config",
             "directory",
             "edge",
+            "election",
             "forward",
             "internal",
             "lifecycle",

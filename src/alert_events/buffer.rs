@@ -1,0 +1,306 @@
+//! Reports that are not yet written. Those of one alert become one, however many come while Postgres is
+//! away, so the buffer grows with the number of alerts and not with the time.
+//!
+//! It is bounded in bytes, and shared as slots of requests are (decision 17): an organisation may hold as
+//! much as is still free. So one that floods it leaves room for all others, without a reservation.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::merge::{ReportedStart, Reports};
+use super::message::{Report, bytes};
+use crate::store::{AlertKey, Millis};
+use crate::tenancy::OrganisationId;
+
+/// Bytes that all reports together may take.
+pub(crate) const MOST_BYTES: usize = 64 << 20;
+/// What a report takes beside its texts.
+const LEAST_BYTES: usize = 256;
+/// Alerts of one organisation that are taken before another one's turn.
+const TURN: usize = 50;
+
+pub(crate) struct Buffer {
+    state: Mutex<State>,
+    /// Wakes the writer.
+    filled: Notify,
+    /// Alerts of one organisation.
+    most_alerts: usize,
+    most_bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    organisations: HashMap<OrganisationId, Pending>,
+    /// Organisations that have something to be taken, each once.
+    turns: VecDeque<OrganisationId>,
+    bytes: usize,
+}
+
+/// One organisation's.
+#[derive(Default)]
+struct Pending {
+    alerts: BTreeMap<String, BTreeMap<Millis, ReportedStart>>,
+    /// Also of what is being written.
+    bytes: usize,
+    being_written: usize,
+}
+
+/// What was taken, until it is written or given back.
+pub(crate) struct Batch {
+    pub(crate) reports: Vec<Reports>,
+}
+
+fn size(start: &ReportedStart) -> usize {
+    let texts = start
+        .payload
+        .as_ref()
+        .map_or(0, |(_, payload)| bytes(&payload.labels) + bytes(&payload.annotations));
+    LEAST_BYTES + texts
+}
+
+fn size_of(reports: &Reports) -> usize {
+    reports.starts.values().map(size).sum()
+}
+
+impl Buffer {
+    pub(crate) fn new(most_alerts: usize, most_bytes: usize) -> Self {
+        Self { state: Mutex::default(), filled: Notify::new(), most_alerts, most_bytes }
+    }
+
+    /// Takes in reports of an organisation. Returns for how many there was no room.
+    pub(crate) fn add(&self, organisation: &OrganisationId, reports: Vec<Report>) -> usize {
+        let mut refused = 0;
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let pending = state.organisations.entry(organisation.clone()).or_default();
+        let was_empty = pending.alerts.is_empty();
+        for report in reports {
+            let added = size(&report.reported);
+            let known = pending.alerts.get(&report.fingerprint);
+            let replaced = known.and_then(|starts| starts.get(&report.start)).map_or(0, size);
+            let free = self.most_bytes.saturating_sub(state.bytes);
+            // News of what is there anyway is taken in whatever the room, unless it is longer.
+            let is_full = added > replaced && pending.bytes + added - replaced > free;
+            let is_one_too_many =
+                known.is_none() && pending.alerts.len() + pending.being_written >= self.most_alerts;
+            if is_full || is_one_too_many {
+                refused += 1;
+                continue;
+            }
+            let starts = pending.alerts.entry(report.fingerprint).or_default();
+            let start = starts.entry(report.start).or_default();
+            start.join(report.reported);
+            let after = size(start);
+            pending.bytes = (pending.bytes + after).saturating_sub(replaced);
+            state.bytes = (state.bytes + after).saturating_sub(replaced);
+        }
+        if was_empty && !pending.alerts.is_empty() {
+            state.turns.push_back(organisation.clone());
+        }
+        if pending.alerts.is_empty() && pending.being_written == 0 {
+            state.organisations.remove(organisation);
+        }
+        self.filled.notify_one();
+        refused
+    }
+
+    /// Waits until there is something to be written.
+    pub(crate) async fn wait(&self) {
+        while self.state.lock().turns.is_empty() {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Takes some alerts, of each organisation in turn.
+    pub(crate) fn take(&self, most: usize) -> Batch {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut reports = Vec::new();
+        while reports.len() < most {
+            let Some(organisation) = state.turns.pop_front() else { break };
+            let Some(pending) = state.organisations.get_mut(&organisation) else { continue };
+            for _ in 0..TURN.min(most - reports.len()) {
+                let Some((fingerprint, starts)) = pending.alerts.pop_first() else { break };
+                pending.being_written += 1;
+                let key = AlertKey { organisation: organisation.clone(), fingerprint };
+                reports.push(Reports { key, starts });
+            }
+            if !pending.alerts.is_empty() {
+                state.turns.push_back(organisation);
+            }
+        }
+        Batch { reports }
+    }
+
+    /// These were written, or cannot be: the room that they took is free.
+    pub(crate) fn free(&self, sizes: &[(OrganisationId, usize)]) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        for (organisation, size) in sizes {
+            state.bytes = state.bytes.saturating_sub(*size);
+            if let Some(pending) = state.organisations.get_mut(organisation) {
+                pending.bytes = pending.bytes.saturating_sub(*size);
+                pending.being_written = pending.being_written.saturating_sub(1);
+                if pending.alerts.is_empty() && pending.being_written == 0 {
+                    state.organisations.remove(organisation);
+                }
+            }
+        }
+    }
+
+    /// These could not be written: they wait again, together with what came meanwhile.
+    pub(crate) fn give_back(&self, batch: Batch) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        for reports in batch.reports {
+            let taken = size_of(&reports);
+            let AlertKey { organisation, fingerprint } = reports.key;
+            let pending = state.organisations.entry(organisation.clone()).or_default();
+            if pending.alerts.is_empty() {
+                state.turns.push_back(organisation);
+            }
+            let starts = pending.alerts.entry(fingerprint).or_default();
+            let before = taken + starts.values().map(size).sum::<usize>();
+            for (at, start) in reports.starts {
+                starts.entry(at).or_default().join(start);
+            }
+            let after: usize = starts.values().map(size).sum();
+            pending.being_written = pending.being_written.saturating_sub(1);
+            pending.bytes = (pending.bytes + after).saturating_sub(before);
+            state.bytes = (state.bytes + after).saturating_sub(before);
+        }
+    }
+
+    /// Alerts that wait or are being written.
+    pub(crate) fn pending(&self) -> usize {
+        let state = self.state.lock();
+        state
+            .organisations
+            .values()
+            .map(|pending| pending.alerts.len() + pending.being_written)
+            .sum()
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+}
+
+impl Batch {
+    /// Whose room each of its alerts takes, and how much.
+    pub(crate) fn sizes(&self) -> Vec<(OrganisationId, usize)> {
+        let one = |reports: &Reports| (reports.key.organisation.clone(), size_of(reports));
+        self.reports.iter().map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert_events::message::read;
+    use proptest::prelude::*;
+
+    const NOW: Millis = 1_764_000_000_000;
+
+    fn organisation(name: &str) -> OrganisationId {
+        OrganisationId::parse(name).unwrap()
+    }
+
+    fn reports(alerts: std::ops::Range<usize>, length: usize) -> Vec<Report> {
+        let alert = |number: usize| {
+            serde_json::json!({"startsAt": "2025-11-24T16:00:00Z", "annotations": {"text": "x".repeat(length)},
+                               "labels": {"alertname": number.to_string()}})
+        };
+        let text = alerts.map(alert).collect::<serde_json::Value>().to_string();
+        read(text.as_bytes(), NOW).unwrap().reports
+    }
+
+    #[test]
+    fn reports_of_one_alert_become_one() {
+        let buffer = Buffer::new(100, MOST_BYTES);
+        for _ in 0..1000 {
+            assert_eq!(buffer.add(&organisation("a"), reports(0..3, 10)), 0);
+        }
+        assert_eq!(buffer.pending(), 3);
+        let batch = buffer.take(100);
+        assert_eq!(batch.reports.len(), 3);
+        buffer.free(&batch.sizes());
+        assert_eq!((buffer.pending(), buffer.bytes()), (0, 0));
+    }
+
+    // One that floods the buffer does not take the others' room.
+    #[test]
+    fn an_organisation_that_floods_leaves_room_for_others() {
+        let buffer = Buffer::new(1_000_000, 1 << 20);
+        let flood = organisation("flood");
+        assert!(buffer.add(&flood, reports(0..4000, 1000)) > 0);
+        assert!(buffer.bytes() <= 1 << 19, "half of it");
+        for name in ["a", "b", "c"] {
+            assert_eq!(buffer.add(&organisation(name), reports(0..20, 1000)), 0, "{name}");
+        }
+        // What fires already goes on, at the same length.
+        assert_eq!(buffer.add(&flood, reports(0..10, 1000)), 0);
+        assert_eq!(buffer.add(&flood, reports(0..10, 1001)), 10);
+        // Everybody has a turn.
+        let taken = buffer.take(150);
+        for name in ["a", "b", "c"] {
+            let key = |reports: &&Reports| reports.key.organisation == organisation(name);
+            assert_eq!(taken.reports.iter().filter(key).count(), 20, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_alerts_of_an_organisation_is_bounded() {
+        let buffer = Buffer::new(10, MOST_BYTES);
+        assert_eq!(buffer.add(&organisation("a"), reports(0..15, 1)), 5);
+        let batch = buffer.take(4);
+        assert_eq!(
+            buffer.add(&organisation("a"), reports(20..25, 1)),
+            5,
+            "also while it is written"
+        );
+        buffer.free(&batch.sizes());
+        assert_eq!(buffer.add(&organisation("a"), reports(20..25, 1)), 1);
+    }
+
+    proptest! {
+        // Whatever is taken, given back and added: nothing is lost, and all room is free in the end.
+        #[test]
+        fn nothing_is_lost_and_room_is_counted_right(steps in proptest::collection::vec((0..4_u8, 0..6_usize, 1..40_usize), 1..60)) {
+            let buffer = Buffer::new(1000, MOST_BYTES);
+            let mut added = std::collections::BTreeSet::new();
+            let mut written = std::collections::BTreeSet::new();
+            let mut taken = Vec::new();
+            for (step, alert, length) in steps {
+                let of = organisation(if alert % 2 == 0 { "even" } else { "odd" });
+                match step {
+                    0 | 1 => {
+                        prop_assert_eq!(buffer.add(&of, reports(alert..alert + 1, length)), 0);
+                        added.insert(reports(alert..alert + 1, 0)[0].fingerprint.clone());
+                    }
+                    2 => taken.push(buffer.take(alert + 1)),
+                    _ => if let Some(batch) = taken.pop() {
+                        if alert < 3 {
+                            buffer.give_back(batch);
+                        } else {
+                            buffer.free(&batch.sizes());
+                            written.extend(batch.reports.into_iter().map(|one| one.key.fingerprint));
+                        }
+                    }
+                }
+            }
+            for batch in taken {
+                buffer.give_back(batch);
+            }
+            let rest = buffer.take(usize::MAX);
+            buffer.free(&rest.sizes());
+            written.extend(rest.reports.into_iter().map(|one| one.key.fingerprint));
+            prop_assert_eq!(added, written);
+            prop_assert_eq!((buffer.pending(), buffer.bytes()), (0, 0));
+            prop_assert!(buffer.state.lock().organisations.is_empty());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the leader does about events: it ends those that are not reported any more,
+//! begins and ends those of silent devices, and deletes old ones.
+//!
+//! Silence means something only if a report could have arrived. So the leader notes in the database since
+//! when a leader has been watching without a break; while the database is away, or no copy leads,
+//! nothing is noted. What could not have been reported since then is not judged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::merge::{self, ReportedStart, Reports};
+use super::seldom::Seldom;
+use super::writer::whole;
+use crate::config::AlertEventsConfig;
+use crate::election::{LeaderTask, Lease};
+use crate::prom_duration::PromDuration;
+use crate::store::{
+    AlertKey, AlertStart, AlertWriteError, Millis, SilenceLimits, Store, StoreError,
+};
+use crate::telemetry::AlertEventMetrics;
+use crate::tenancy::OrganisationId;
+
+/// How often open events are judged.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How often devices are: that reads all organisations.
+const DEVICE_INTERVAL: Duration = Duration::from_secs(15);
+/// A longer break in watching is one in which reports may have been lost. A change of the leader takes
+/// seconds, a restart of the only copy a little longer.
+const BREAK: Duration = Duration::from_secs(60);
+/// An alert is given up so long after its time: clocks differ, and reports wait to be written.
+const GRACE: Duration = Duration::from_secs(15);
+/// Events that are given up in one transaction.
+const MOST_EXPIRED: i64 = 500;
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+/// Ended events of an organisation that are kept, as a multiple of the open ones that it may have.
+const ENDED_PER_OPEN: usize = 100;
+
+/// The leader's part.
+pub(crate) struct EventWatch {
+    pub(crate) store: Store,
+    pub(crate) config: AlertEventsConfig,
+    /// How late the last use of a key may be written (`database.last_used_interval`).
+    pub(crate) last_used_interval: Duration,
+    pub(crate) metrics: Arc<AlertEventMetrics>,
+    pub(crate) logged: Seldom<(OrganisationId, String)>,
+}
+
+impl LeaderTask for EventWatch {
+    fn run(&self, lease: Lease) -> BoxFuture<'_, ()> {
+        async move {
+            let _open = OpenGauges(&self.metrics);
+            let mut was_failing = false;
+            let mut next = Next { devices: Instant::now(), purge: Instant::now() };
+            loop {
+                // The lease first: a write that is begun is not begun without it, and dropped with it.
+                let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
+                match checked {
+                    Ok(()) => was_failing = false,
+                    Err(error) => {
+                        if !was_failing {
+                            tracing::warn!(%error, "Open alert events not checked");
+                        }
+                        was_failing = true;
+                    }
+                }
+                sleep(INTERVAL).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+/// When something is due again.
+struct Next {
+    devices: Instant,
+    purge: Instant,
+}
+
+/// Only the leader tells how many are open.
+struct OpenGauges<'a>(&'a AlertEventMetrics);
+
+impl Drop for OpenGauges<'_> {
+    fn drop(&mut self) {
+        self.0.open_alerts.set(0.0);
+        self.0.open_devices.set(0.0);
+    }
+}
+
+impl EventWatch {
+    async fn check(&self, next: &mut Next) -> Result<(), AlertWriteError> {
+        let watched_for = self.store.watch_alert_events(BREAK).await?;
+        self.expire(watched_for).await?;
+        if Instant::now() >= next.devices {
+            self.check_devices(watched_for).await?;
+            next.devices = Instant::now() + DEVICE_INTERVAL;
+        }
+        if Instant::now() >= next.purge {
+            let most = self.config.max_open.saturating_mul(ENDED_PER_OPEN);
+            let is_more = self.store.purge_alert_events(self.config.retention, most).await?;
+            if !is_more {
+                next.purge = Instant::now() + PURGE_INTERVAL;
+            }
+        }
+        let (alerts, devices) = self.store.open_alert_events().await?;
+        self.metrics.open_alerts.set(whole(usize::try_from(alerts).unwrap_or(usize::MAX)));
+        self.metrics.open_devices.set(whole(usize::try_from(devices).unwrap_or(usize::MAX)));
+        Ok(())
+    }
+
+    /// Gives up alerts whose time is over. That is a mark on what was reported last: if another copy
+    /// writes a later report meanwhile, the mark means nothing.
+    async fn expire(&self, watched_for: f64) -> Result<(), AlertWriteError> {
+        let overdue = self.store.overdue_alerts(GRACE, watched_for, MOST_EXPIRED).await?;
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        let reports = marks(overdue);
+        let (asked, max_open) = (merge::asked(&reports), self.config.max_open);
+        let decide = move |loaded| merge::decide(loaded, reports, max_open, Uuid::new_v4);
+        let written = self.store.update_alert_events(asked, decide).await?;
+        self.metrics.ended.increment(written.ended as u64);
+        if written.ended > 0 {
+            tracing::info!(events = written.ended, "Alert events expired");
+        }
+        Ok(())
+    }
+
+    async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {
+        let limits = self.store.silence_limits().await?;
+        let limits = self.read(limits);
+        let allowance = self.last_used_interval + BREAK;
+        let max_open = self.config.max_open;
+        let changes =
+            self.store.update_silent_devices(limits, allowance, watched_for, max_open).await?;
+        self.metrics.begun.increment(changes.begun);
+        self.metrics.ended.increment(changes.ended);
+        if changes.begun > 0 {
+            tracing::info!(devices = changes.begun, "Devices are silent");
+        }
+        Ok(())
+    }
+
+    /// Durations in seconds. One that is none watches nobody.
+    fn read(&self, limits: Vec<(OrganisationId, String)>) -> SilenceLimits {
+        let read = |(organisation, text): (OrganisationId, String)| {
+            match PromDuration::parse_unordered(text.trim()) {
+                Ok(after) if !after.is_zero() => {
+                    Some((organisation, Duration::from(after).as_secs_f64()))
+                }
+                _ => {
+                    if self.logged.is_due((organisation.clone(), text)) {
+                        tracing::warn!(organisation.id = %organisation, "device_silent_after is no duration");
+                    }
+                    None
+                }
+            }
+        };
+        limits.into_iter().filter_map(read).collect()
+    }
+}
+
+fn marks(overdue: Vec<(AlertKey, Millis, Millis)>) -> Vec<Reports> {
+    let mut by_key: BTreeMap<AlertKey, BTreeMap<Millis, ReportedStart>> = BTreeMap::new();
+    for (key, at, until) in overdue {
+        let start = AlertStart { expired_at: Some(until), ..AlertStart::default() };
+        let reported = ReportedStart { start, payload: None };
+        by_key.entry(key).or_default().insert(at, reported);
+    }
+    by_key.into_iter().map(|(key, starts)| Reports { key, starts }).collect()
+}

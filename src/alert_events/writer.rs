@@ -1,0 +1,220 @@
+//! From the buffer to the database, in batches. What cannot be written waits; only what the database
+//! refuses as such, or what belongs to no organisation, is dropped.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::buffer::{Batch, Buffer};
+use super::merge::{self, Reports, Written};
+use super::seldom::Seldom;
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::labels::AlertDrop;
+use crate::store::{AlertWriteError, Store, StoreError};
+use crate::telemetry::AlertEventMetrics;
+use crate::tenancy::OrganisationId;
+
+/// Alerts in one transaction.
+const MOST_IN_BATCH: usize = 500;
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// How long it is remembered that an organisation is there, and that it is not.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+const UNKNOWN_FOR: Duration = Duration::from_secs(300);
+/// How long the end of the process waits for what is still to be written.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+/// A later beginning is that of a report that healed something, not of one that took so long.
+const LATEST_LAG: i64 = 15 * 60_000;
+
+pub(crate) struct Writer {
+    pub(crate) buffer: Arc<Buffer>,
+    pub(crate) organisations: Arc<KnownOrganisations>,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<AlertEventMetrics>,
+    pub(crate) max_open: usize,
+    pub(crate) logged: Seldom<(AlertDrop, OrganisationId)>,
+}
+
+/// Which organisations there are, as far as was looked up.
+#[derive(Default)]
+pub(crate) struct KnownOrganisations(Mutex<HashMap<OrganisationId, (bool, Instant)>>);
+
+impl KnownOrganisations {
+    /// None if that has to be looked up.
+    pub(crate) fn is_known(&self, organisation: &OrganisationId) -> Option<bool> {
+        let known = self.0.lock();
+        known.get(organisation).filter(|(_, until)| Instant::now() < *until).map(|(is, _)| *is)
+    }
+
+    fn note(&self, asked: Vec<OrganisationId>, there: &HashSet<OrganisationId>) {
+        let now = Instant::now();
+        let mut known = self.0.lock();
+        known.retain(|_, (_, until)| now < *until);
+        for organisation in asked {
+            let is_known = there.contains(&organisation);
+            let until = now + if is_known { KNOWN_FOR } else { UNKNOWN_FOR };
+            known.insert(organisation, (is_known, until));
+        }
+    }
+}
+
+impl Writer {
+    /// Writes until it is cancelled, and then what is left if that goes quickly.
+    pub(crate) async fn run(self, cancelled: CancellationToken) {
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let mut most = MOST_IN_BATCH;
+        let mut was_away = false;
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => break,
+                () = self.buffer.wait() => {}
+            }
+            match self.write_some(&mut most).await {
+                Ok(()) => {
+                    backoff.reset();
+                    if was_away {
+                        tracing::info!("Alert events are written again");
+                    }
+                    was_away = false;
+                }
+                Err(error) => {
+                    self.metrics.write_failures.increment(1);
+                    // Once per outage, not at each attempt.
+                    if !was_away {
+                        tracing::warn!(%error, "Alert events cannot be written and are kept in memory");
+                    }
+                    was_away = true;
+                    tokio::select! {
+                        () = cancelled.cancelled() => break,
+                        () = sleep(backoff.next_wait()) => {}
+                    }
+                }
+            }
+        }
+        let last = timeout(LAST_WRITES, async {
+            while self.buffer.pending() > 0 && self.write_some(&mut most).await.is_ok() {}
+        });
+        let _ = last.await;
+        let left = self.buffer.pending();
+        if left > 0 {
+            tracing::warn!(
+                alerts = left,
+                "Alert events not written at the end; the ruler repeats them"
+            );
+        }
+    }
+
+    /// Writes one batch. If the database refuses it, the next one is smaller, until it is one alert,
+    /// which is dropped.
+    async fn write_some(&self, most: &mut usize) -> Result<(), StoreError> {
+        let batch = self.buffer.take(*most);
+        let sizes = batch.sizes();
+        let (reports, unknown) = match self.split(&batch).await {
+            Ok(split) => split,
+            Err(error) => {
+                self.buffer.give_back(batch);
+                return Err(error);
+            }
+        };
+        match self.write(reports).await {
+            Ok(written) => {
+                self.buffer.free(&sizes);
+                *most = MOST_IN_BATCH.min(*most * 2);
+                self.metrics.dropped(AlertDrop::UnknownOrganisation, unknown);
+                self.note(written);
+            }
+            Err(AlertWriteError::Store(error)) => {
+                self.buffer.give_back(batch);
+                return Err(error);
+            }
+            Err(AlertWriteError::Refused(problem)) if sizes.len() == 1 => {
+                self.buffer.free(&sizes);
+                let organisation = sizes.first().map(|(of, _)| of.to_string());
+                tracing::error!(
+                    problem,
+                    organisation.id = organisation,
+                    "Alert event dropped: the database refuses it"
+                );
+                self.metrics.dropped(AlertDrop::Refused, 1);
+            }
+            Err(AlertWriteError::Refused(_)) => {
+                *most = (sizes.len() / 2).max(1);
+                self.buffer.give_back(batch);
+            }
+        }
+        self.metrics.pending.set(whole(self.buffer.pending()));
+        Ok(())
+    }
+
+    /// The reports of organisations that there are, and how many others there are.
+    async fn split(&self, batch: &Batch) -> Result<(Vec<Reports>, u64), StoreError> {
+        let asked: HashSet<&OrganisationId> = batch
+            .reports
+            .iter()
+            .map(|reports| &reports.key.organisation)
+            .filter(|organisation| self.organisations.is_known(organisation).is_none())
+            .collect();
+        if !asked.is_empty() {
+            let asked: Vec<OrganisationId> = asked.into_iter().cloned().collect();
+            let there = self.store.organisations_among(asked.clone()).await?;
+            for organisation in asked.iter().filter(|organisation| !there.contains(*organisation)) {
+                if self.logged.is_due((AlertDrop::UnknownOrganisation, organisation.clone())) {
+                    tracing::info!(organisation.id = %organisation, "Alerts of an unknown organisation dropped");
+                }
+            }
+            self.organisations.note(asked, &there);
+        }
+        let is_there = |reports: &&Reports| {
+            self.organisations.is_known(&reports.key.organisation).unwrap_or(true)
+        };
+        let reports: Vec<Reports> = batch.reports.iter().filter(is_there).cloned().collect();
+        let unknown = batch.reports.len() - reports.len();
+        Ok((reports, unknown as u64))
+    }
+
+    async fn write(&self, reports: Vec<Reports>) -> Result<Written, AlertWriteError> {
+        if reports.is_empty() {
+            return Ok(Written::default());
+        }
+        let (asked, max_open) = (merge::asked(&reports), self.max_open);
+        let decide = move |loaded| merge::decide(loaded, reports, max_open, Uuid::new_v4);
+        self.store.update_alert_events(asked, decide).await
+    }
+
+    fn note(&self, written: Written) {
+        let Written { alerts, begun, ended, over_limit } = written;
+        self.metrics.written.increment(alerts as u64);
+        self.metrics.begun.increment(begun.len() as u64);
+        self.metrics.ended.increment(ended as u64);
+        self.metrics.dropped(AlertDrop::OverLimit, over_limit.len() as u64);
+        for organisation in over_limit {
+            if self.logged.is_due((AlertDrop::OverLimit, organisation.clone())) {
+                tracing::warn!(
+                    organisation.id = %organisation,
+                    alert_events.max_open = self.max_open,
+                    "Alerts dropped: the organisation has as many open events as it may"
+                );
+            }
+        }
+        let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
+        for (_, start) in begun {
+            let lag = now.saturating_sub(start);
+            if let Ok(lag) = u32::try_from(lag.max(0))
+                && i64::from(lag) <= LATEST_LAG
+            {
+                self.metrics.lag.record(f64::from(lag) / 1000.0);
+            }
+        }
+    }
+}
+
+pub(crate) fn whole(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}

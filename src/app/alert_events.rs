@@ -1,0 +1,76 @@
+//! Alert events have a thread: messages of any size are read there, and written with a connection of
+//! their own.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::rules::Rules;
+use crate::alert_events::{AlertEvents, Parts, Receiver};
+use crate::clock::Clock;
+use crate::config::{Config, DatabaseConfig};
+use crate::store::Store;
+use crate::telemetry::AlertEventMetrics;
+
+/// Connections: one to write, one for the leader.
+const CONNECTIONS: u32 = 2;
+
+/// Alert events and their thread.
+pub(super) struct Events {
+    events: AlertEvents,
+    runtime: Runtime,
+}
+
+impl Events {
+    pub(super) fn new(
+        config: &Config,
+        database: &DatabaseConfig,
+        clock: &Clock,
+        rules: &mut Rules,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let store = Store::for_rules(database, config.tables_read(), CONNECTIONS)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        drop(inside);
+        let events = AlertEvents::new(Parts {
+            config: config.alert_events.clone(),
+            store,
+            runtime: runtime.handle().clone(),
+            template: config.tenancy.template.clone(),
+            last_used_interval: database.last_used_interval,
+            clock: clock.clone(),
+            metrics: Arc::new(AlertEventMetrics::register()),
+        });
+        rules.beside(Arc::clone(&events.watch));
+        Ok(Self { events, runtime })
+    }
+
+    pub(super) fn receiver(&self) -> Arc<Receiver> {
+        Arc::clone(&self.events.receiver)
+    }
+
+    pub(super) fn run(
+        self,
+        background: &TaskTracker,
+        cancelled: &CancellationToken,
+    ) -> io::Result<()> {
+        let Self { events, runtime } = self;
+        let (ended, wait) = oneshot::channel::<()>();
+        // The process waits until what can be written is.
+        background.spawn(async move {
+            let _ = wait.await;
+        });
+        let stop = cancelled.clone();
+        std::thread::Builder::new().name("alert-events".to_owned()).spawn(move || {
+            runtime.block_on(events.run(stop));
+            drop(ended);
+            runtime.shutdown_background();
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,633 @@
+//! Events: alerts that fire and devices that are silent. What was reported of an alert is kept by its
+//! starts; the rows that people see are made of them above this module ([`Store::update_alert_events`]
+//! asks for that), in one transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Connection as _, PgConnection, Row as _};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::queries::{Lookup, Queries};
+use super::{PgQuery, Store, StoreError, connect, statement};
+use crate::tenancy::OrganisationId;
+
+/// Milliseconds since the epoch, as precise as Mimir's ruler is.
+pub type Millis = i64;
+
+/// Labels or annotations.
+pub type Pairs = BTreeMap<String, String>;
+
+/// One alert, through all its events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AlertKey {
+    pub organisation: OrganisationId,
+    /// Of the labels, as Alertmanager has it.
+    pub fingerprint: String,
+}
+
+/// All that was reported of an alert that began to fire at a time. Every field only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlertStart {
+    /// The latest time until which it was said to fire.
+    pub valid_until: Option<Millis>,
+    /// When it was last said to fire, by our clock.
+    pub firing_seen: Option<Millis>,
+    pub resolved_at: Option<Millis>,
+    /// When that was last said, by our clock.
+    pub resolved_seen: Option<Millis>,
+    /// The value of `valid_until` at which the leader gave it up.
+    pub expired_at: Option<Millis>,
+}
+
+/// Why an event is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndedBecause {
+    /// It was not reported any more.
+    Expired,
+    /// The rule says so.
+    Resolved,
+    /// The device reports again.
+    Reported,
+    /// The key was revoked or has expired, or nobody watches it any more.
+    Withdrawn,
+}
+
+/// A row of `alert_event` for an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertEventRow {
+    pub id: Uuid,
+    pub key: AlertKey,
+    pub rule: Option<Uuid>,
+    pub labels: Pairs,
+    pub annotations: Pairs,
+    pub started_at: Millis,
+    pub ended: Option<(Millis, EndedBecause)>,
+}
+
+/// An event and what it was made of, by the times at which the alert began to fire.
+#[derive(Clone, Debug)]
+pub struct StoredAlertEvent {
+    pub row: AlertEventRow,
+    pub starts: BTreeMap<Millis, AlertStart>,
+}
+
+/// An alert about which something new is to be written.
+#[derive(Clone, Debug)]
+pub struct AskedAlert {
+    pub key: AlertKey,
+    /// Events that ended before that are not read.
+    pub since: Millis,
+    /// Rules that are to be its rule, if they are the organisation's.
+    pub rules: Vec<Uuid>,
+}
+
+/// What there is of the alerts that were asked for.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedAlerts {
+    pub events: HashMap<AlertKey, Vec<StoredAlertEvent>>,
+    /// Open events of the organisations, of any kind.
+    pub open: HashMap<OrganisationId, usize>,
+    /// Of the rules asked for those that are the organisation's.
+    pub rules: HashSet<(OrganisationId, Uuid)>,
+}
+
+/// What is to be written. Rows are whole: there or not.
+#[derive(Clone, Debug, Default)]
+pub struct AlertChanges {
+    /// Events that are part of another one.
+    pub deleted: Vec<Uuid>,
+    pub ended: Vec<AlertEventRow>,
+    pub open: Vec<AlertEventRow>,
+    pub starts: Vec<(AlertKey, Uuid, Millis, AlertStart)>,
+    /// Starts that need not be remembered.
+    pub forgotten: Vec<(AlertKey, Millis)>,
+}
+
+/// Why nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AlertWriteError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The database takes something else, but not this.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
+}
+
+/// How long organisations' devices may be silent, in seconds.
+pub type SilenceLimits = Vec<(OrganisationId, f64)>;
+
+/// What one check of devices has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SilenceChanges {
+    pub begun: u64,
+    pub ended: u64,
+}
+
+impl EndedBecause {
+    pub const ALL: [Self; 4] = [Self::Expired, Self::Resolved, Self::Reported, Self::Withdrawn];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Resolved => "resolved",
+            Self::Reported => "reported",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|because| because.name() == name)
+    }
+}
+
+/// Serialises what is written about one organisation's alerts by several copies.
+const LOCK: &str = "mimir_tenant_proxy_alert_event";
+/// Rows that one statement deletes: a statement has `database.query_timeout`.
+const MOST_DELETED: u64 = 2000;
+
+impl Store {
+    /// Reads what there is of some alerts, lets `decide` say what is to be written, and writes it, all in
+    /// one transaction and one organisation at a time, whichever copies write.
+    pub async fn update_alert_events<T: Send + 'static>(
+        &self,
+        asked: Vec<AskedAlert>,
+        decide: impl FnOnce(LoadedAlerts) -> (AlertChanges, T) + Send + 'static,
+    ) -> Result<T, AlertWriteError> {
+        let store = self.clone();
+        let work = async move {
+            let config = &store.0.config;
+            let mut connection = connect::acquire(&store.0.side, config).await?;
+            let written = store.write_alert_events(&mut connection, asked, decide);
+            // All statements together, so that a lock that does not come holds up no more than one batch.
+            let limit = config.query_timeout + Duration::from_millis(500);
+            match timeout(limit, written).await {
+                Ok(Ok(done)) => Ok(Ok(done)),
+                Ok(Err(error)) => {
+                    // In the middle of a transaction.
+                    connection.close_on_drop();
+                    let refused = error.as_database_error().filter(|database| {
+                        // Data exceptions, and integrity: the same again would fail again.
+                        let code = database.code().unwrap_or_default();
+                        code.starts_with("22") || code.starts_with("23")
+                    });
+                    match refused {
+                        Some(database) => Ok(Err(database.message().to_owned())),
+                        None => Err(error.into()),
+                    }
+                }
+                Err(_) => {
+                    connection.close_on_drop();
+                    Err(StoreError::Unavailable(format!("no answer in {limit:?}")))
+                }
+            }
+        };
+        self.run(work).await?.map_err(AlertWriteError::Refused)
+    }
+
+    async fn write_alert_events<T>(
+        &self,
+        connection: &mut PgConnection,
+        asked: Vec<AskedAlert>,
+        decide: impl FnOnce(LoadedAlerts) -> (AlertChanges, T),
+    ) -> Result<T, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let organisations: Vec<String> = {
+            let all: HashSet<&str> =
+                asked.iter().map(|alert| alert.key.organisation.as_str()).collect();
+            all.into_iter().map(str::to_owned).collect()
+        };
+        // In one order, so that two copies do not wait for each other. Later statements see what the
+        // copy that held the lock has written.
+        let sql = "select pg_advisory_xact_lock(hashtext($2), number) from \
+                   (select distinct hashtext(name) as number from unnest($1::text[]) as name \
+                    order by number offset 0) as ordered";
+        let query = sqlx::query(sql).bind(organisations.clone()).bind(LOCK).persistent(false);
+        query.fetch_all(&mut *transaction).await?;
+        let mut loaded = LoadedAlerts::default();
+        self.load_events(&mut transaction, &asked, &mut loaded).await?;
+        self.load_counts(&mut transaction, organisations, &asked, &mut loaded).await?;
+        let (changes, done) = decide(loaded);
+        self.write_changes(&mut transaction, changes).await?;
+        transaction.commit().await?;
+        Ok(done)
+    }
+
+    async fn load_events(
+        &self,
+        connection: &mut PgConnection,
+        asked: &[AskedAlert],
+        loaded: &mut LoadedAlerts,
+    ) -> Result<(), sqlx::Error> {
+        let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
+        let sql = format!(
+            "select event.id, event.organisation_id, event.fingerprint, event.rule_id, event.labels::text as labels, \
+             event.annotations::text as annotations, {event_started}, {ended}, event.ended_because, \
+             {start_started}, {valid}, {firing}, {resolved}, {resolved_seen}, {expired} \
+             from unnest($1::text[], $2::text[], $3::float8[]) as asked(organisation, fingerprint, since) \
+             join {events} as event on event.organisation_id = asked.organisation \
+                 and event.fingerprint = asked.fingerprint \
+                 and (event.ended_at is null or event.ended_at >= to_timestamp(asked.since)) \
+             join {starts} as start on start.event_id = event.id \
+             where event.kind = 'alert'",
+            event_started = millis_of("event.started_at", "event_started_at"),
+            ended = millis_of("event.ended_at", "ended_at"),
+            start_started = millis_of("start.started_at", "start_started_at"),
+            valid = millis_of("start.valid_until", "valid_until"),
+            firing = millis_of("start.firing_seen_at", "firing_seen_at"),
+            resolved = millis_of("start.resolved_at", "resolved_at"),
+            resolved_seen = millis_of("start.resolved_seen_at", "resolved_seen_at"),
+            expired = millis_of("start.expired_at", "expired_at"),
+        );
+        let (organisations, fingerprints) = columns(asked.iter().map(|alert| &alert.key));
+        let since: Vec<f64> = asked.iter().map(|alert| seconds(alert.since)).collect();
+        let query = statement(sql).bind(organisations).bind(fingerprints).bind(since);
+        for row in &query.persistent(false).fetch_all(connection).await? {
+            let Some((event, at, start)) = read_start(row)? else { continue };
+            let events = loaded.events.entry(event.key.clone()).or_default();
+            match events.iter_mut().find(|stored| stored.row.id == event.id) {
+                Some(stored) => drop(stored.starts.insert(at, start)),
+                None => events
+                    .push(StoredAlertEvent { row: event, starts: BTreeMap::from([(at, start)]) }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_counts(
+        &self,
+        connection: &mut PgConnection,
+        organisations: Vec<String>,
+        asked: &[AskedAlert],
+        loaded: &mut LoadedAlerts,
+    ) -> Result<(), sqlx::Error> {
+        // The status is there for rules of an operator's own table, too; the row is there before it.
+        let of_rows = if self.0.config.queries.alert_rule.is_none() {
+            format!(" union select id, organisation_id from {}", self.own("alert_rule"))
+        } else {
+            String::new()
+        };
+        let sql = format!(
+            "select organisation_id, null::uuid as rule, count(*) as open from {} \
+             where state = 'firing' and organisation_id = any($1) group by organisation_id \
+             union all select known.organisation_id, known.rule_id, 0 from \
+             (select rule_id, organisation_id from {}{of_rows}) as known \
+             join (select distinct * from unnest($2::text[], $3::uuid[])) as asked(organisation, rule) \
+             on known.rule_id = asked.rule and known.organisation_id = asked.organisation",
+            self.own("alert_event"),
+            self.own("alert_rule_status"),
+        );
+        let rules = asked.iter().flat_map(|alert| {
+            alert.rules.iter().map(|rule| (alert.key.organisation.to_string(), *rule))
+        });
+        let (owners, rules): (Vec<String>, Vec<Uuid>) = rules.unzip();
+        let query = statement(sql).bind(organisations).bind(owners).bind(rules);
+        for row in &query.persistent(false).fetch_all(connection).await? {
+            let Ok(organisation) = OrganisationId::parse(row.try_get("organisation_id")?) else {
+                continue;
+            };
+            if let Some(rule) = row.try_get::<Option<Uuid>, _>("rule")? {
+                loaded.rules.insert((organisation, rule));
+            } else {
+                let open = usize::try_from(row.try_get::<i64, _>("open")?).unwrap_or(0);
+                loaded.open.insert(organisation, open);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_changes(
+        &self,
+        connection: &mut PgConnection,
+        changes: AlertChanges,
+    ) -> Result<(), sqlx::Error> {
+        let AlertChanges { deleted, ended, open, starts, forgotten } = changes;
+        // What goes or ends comes first: an alert is never open twice. With an event its starts go, and
+        // come again with the event that it is part of.
+        if !deleted.is_empty() {
+            let sql = format!("delete from {} where id = any($1)", self.own("alert_event"));
+            run(connection, statement(sql).bind(deleted)).await?;
+        }
+        for rows in [ended, open] {
+            if !rows.is_empty() {
+                run(connection, self.upsert_events(rows)).await?;
+            }
+        }
+        if !starts.is_empty() {
+            run(connection, self.upsert_starts(starts)).await?;
+        }
+        if !forgotten.is_empty() {
+            let sql = format!(
+                "delete from {} using unnest($1::text[], $2::text[], $3::float8[]) as gone(organisation, print, at) \
+                 where organisation_id = organisation and fingerprint = print and started_at = to_timestamp(at)",
+                self.own("alert_event_start")
+            );
+            let (organisations, fingerprints) = columns(forgotten.iter().map(|(key, _)| key));
+            let at: Vec<f64> = forgotten.iter().map(|(_, at)| seconds(*at)).collect();
+            run(connection, statement(sql).bind(organisations).bind(fingerprints).bind(at)).await?;
+        }
+        Ok(())
+    }
+
+    fn upsert_events(&self, rows: Vec<AlertEventRow>) -> PgQuery<'static> {
+        let sql = format!(
+            "insert into {} (id, organisation_id, kind, rule_id, fingerprint, labels, annotations, state, started_at, ended_at, ended_because) \
+             select id, organisation, 'alert', rule, print, labels::jsonb, annotations::jsonb, \
+                 case when ended is null then 'firing' else 'resolved' end, to_timestamp(started), to_timestamp(ended), because \
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::float8[], $8::float8[], $9::text[]) \
+                 as new(id, organisation, print, rule, labels, annotations, started, ended, because) \
+             on conflict (id) do update set rule_id = excluded.rule_id, annotations = excluded.annotations, \
+                 state = excluded.state, started_at = excluded.started_at, ended_at = excluded.ended_at, \
+                 ended_because = excluded.ended_because, updated_at = now()",
+            self.own("alert_event")
+        );
+        let (organisations, fingerprints) = columns(rows.iter().map(|row| &row.key));
+        let text = |pairs: &Pairs| serde_json::to_string(pairs).unwrap_or_default();
+        let ended = |row: &AlertEventRow| row.ended.map(|(at, _)| seconds(at));
+        let because = |row: &AlertEventRow| row.ended.map(|(_, because)| because.name().to_owned());
+        statement(sql)
+            .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+            .bind(organisations)
+            .bind(fingerprints)
+            .bind(rows.iter().map(|row| row.rule).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| text(&row.labels)).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| text(&row.annotations)).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| seconds(row.started_at)).collect::<Vec<_>>())
+            .bind(rows.iter().map(ended).collect::<Vec<_>>())
+            .bind(rows.iter().map(because).collect::<Vec<_>>())
+    }
+
+    fn upsert_starts(&self, starts: Vec<(AlertKey, Uuid, Millis, AlertStart)>) -> PgQuery<'static> {
+        let sql = format!(
+            "insert into {} (organisation_id, fingerprint, event_id, started_at, valid_until, firing_seen_at, resolved_at, resolved_seen_at, expired_at) \
+             select organisation, print, event, to_timestamp(at), to_timestamp(valid), to_timestamp(firing), \
+                 to_timestamp(resolved), to_timestamp(resolved_seen), to_timestamp(expired) \
+             from unnest($1::text[], $2::text[], $3::uuid[], $4::float8[], $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[]) \
+                 as new(organisation, print, event, at, valid, firing, resolved, resolved_seen, expired) \
+             on conflict (organisation_id, fingerprint, started_at) do update set event_id = excluded.event_id, \
+                 valid_until = excluded.valid_until, firing_seen_at = excluded.firing_seen_at, \
+                 resolved_at = excluded.resolved_at, resolved_seen_at = excluded.resolved_seen_at, \
+                 expired_at = excluded.expired_at",
+            self.own("alert_event_start")
+        );
+        let (organisations, fingerprints) = columns(starts.iter().map(|(key, ..)| key));
+        let column = |of: fn(&AlertStart) -> Option<Millis>| -> Vec<Option<f64>> {
+            starts.iter().map(|(_, _, _, start)| of(start).map(seconds)).collect()
+        };
+        statement(sql)
+            .bind(organisations)
+            .bind(fingerprints)
+            .bind(starts.iter().map(|(_, event, ..)| *event).collect::<Vec<_>>())
+            .bind(starts.iter().map(|(_, _, at, _)| seconds(*at)).collect::<Vec<_>>())
+            .bind(column(|start| start.valid_until))
+            .bind(column(|start| start.firing_seen))
+            .bind(column(|start| start.resolved_at))
+            .bind(column(|start| start.resolved_seen))
+            .bind(column(|start| start.expired_at))
+    }
+
+    /// Notes that a leader watches, and gives for how many seconds that has been so without a break of
+    /// more than `gap`.
+    pub async fn watch_alert_events(&self, gap: Duration) -> Result<f64, StoreError> {
+        let sql = format!(
+            "update {} set watched_at = now(), watching_since = case \
+                 when watched_at > now() - make_interval(secs => $1) then watching_since else now() end \
+             returning extract(epoch from now() - watching_since)::float8 as seconds",
+            self.own("alert_event_watch")
+        );
+        self.fetch(statement(sql).bind(gap.as_secs_f64()), |rows| {
+            let row = rows.first().ok_or_else(|| {
+                StoreError::Unfit("the row of alert_event_watch is missing".to_owned())
+            })?;
+            Ok(row.try_get("seconds")?)
+        })
+        .await
+    }
+
+    /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
+    /// given up. Only those that would have been reported again by now: a leader that has watched for
+    /// less than an alert's own time knows nothing yet.
+    pub async fn overdue_alerts(
+        &self,
+        grace: Duration,
+        watched_for: f64,
+        most: i64,
+    ) -> Result<Vec<(AlertKey, Millis, Millis)>, StoreError> {
+        let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
+        let sql = format!(
+            "with overdue as (select event.id from {events} as event join {starts} as start on start.event_id = event.id \
+                 where event.state = 'firing' and event.kind = 'alert' group by event.id \
+                 having max(start.valid_until) < now() - make_interval(secs => $1) \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 limit $3) \
+             select organisation_id, fingerprint, {}, {} from {starts} as start join overdue on overdue.id = start.event_id \
+             where start.valid_until is not null",
+            millis_of("start.started_at", "at"),
+            millis_of("start.valid_until", "until"),
+        );
+        let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for).bind(most);
+        self.fetch(query, |rows| {
+            let read = |row: &PgRow| -> Result<Option<(AlertKey, Millis, Millis)>, sqlx::Error> {
+                let Some(key) = read_key(row)? else { return Ok(None) };
+                Ok(millis(row, "at")?
+                    .zip(millis(row, "until")?)
+                    .map(|(at, until)| (key, at, until)))
+            };
+            rows.iter()
+                .filter_map(|row| read(row).transpose())
+                .collect::<Result<_, _>>()
+                .map_err(Into::into)
+        })
+        .await
+    }
+
+    /// How long the devices of organisations may be silent, as they have it (a duration).
+    pub async fn silence_limits(&self) -> Result<Vec<(OrganisationId, String)>, StoreError> {
+        let sql = |queries: &Queries| {
+            format!(
+                "select organisation_id, device_silent_after from ({}) as known \
+                 where device_silent_after is not null",
+                queries.of(Lookup::Organisation)
+            )
+        };
+        self.look_up(
+            sql,
+            |query| query,
+            |rows| {
+                let read = |row: &PgRow| -> Result<Option<(OrganisationId, String)>, sqlx::Error> {
+                    let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
+                    let after = row.try_get("device_silent_after")?;
+                    Ok(organisation.map(|organisation| (organisation, after)))
+                };
+                rows.iter()
+                    .filter_map(|row| read(row).transpose())
+                    .collect::<Result<_, _>>()
+                    .map_err(Into::into)
+            },
+        )
+        .await
+    }
+
+    /// Ends the events of devices that report again or are not watched any more, and begins those
+    /// of devices that are silent for too long. `allowance` is what the last use may be late by, and
+    /// nothing counts that was before the leader began to watch.
+    pub async fn update_silent_devices(
+        &self,
+        limits: SilenceLimits,
+        allowance: Duration,
+        watched_for: f64,
+        max_open: usize,
+    ) -> Result<SilenceChanges, StoreError> {
+        if self.0.config.queries.device_key.is_some() {
+            // When a key of an operator's own table was used is not known.
+            return Ok(SilenceChanges::default());
+        }
+        let (events, keys) = (self.own("alert_event"), self.table("device_key")?);
+        let (organisations, after): (Vec<String>, Vec<f64>) = limits
+            .into_iter()
+            .map(|(organisation, after)| (organisation.to_string(), after))
+            .unzip();
+        // A key after its grace can report nothing.
+        let usable = "key.revoked_at is null and (key.expires_at is null \
+                      or key.expires_at + make_interval(secs => key.grace_seconds) > now())";
+        let sql = format!(
+            "update {events} as event set state = 'resolved', updated_at = now(), \
+                 ended_at = case when judged.reports then judged.last_used_at else now() end, \
+                 ended_because = case when judged.reports then 'reported' else 'withdrawn' end \
+             from (select open.id, key.last_used_at, coalesce(key.last_used_at > open.started_at, false) as reports, \
+                       coalesce({usable}, false) and watched.organisation is not null as is_watched \
+                   from {events} as open left join {keys} as key \
+                       on key.id = open.device_key_id and key.organisation_id = open.organisation_id \
+                   left join unnest($1::text[]) as watched(organisation) on watched.organisation = open.organisation_id \
+                   where open.kind = 'device_silent' and open.state = 'firing') as judged \
+             where event.id = judged.id and (judged.reports or not judged.is_watched) returning 1 as one"
+        );
+        let query = statement(sql).bind(organisations.clone());
+        let ended = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
+        let sql = format!(
+            "insert into {events} (organisation_id, kind, device_key_id, fingerprint, labels, annotations, state, started_at) \
+             select organisation_id, 'device_silent', id, 'device_silent:' || id, labels, '{{}}', 'firing', last_used_at \
+             from (select key.organisation_id, key.id, key.last_used_at, jsonb_build_object('device', key.name) as labels, \
+                       row_number() over (partition by key.organisation_id order by key.last_used_at, key.id) \
+                       + (select count(*) from {events} as open where open.organisation_id = key.organisation_id and open.state = 'firing') as number \
+                   from unnest($1::text[], $2::float8[]) as watched(organisation, after) \
+                   join {keys} as key on key.organisation_id = watched.organisation \
+                   where {usable} and key.last_used_at is not null \
+                     and least(extract(epoch from now() - key.last_used_at)::float8, $4::float8) > watched.after + $3::float8 \
+                     and not exists (select from {events} as open where open.organisation_id = key.organisation_id \
+                                     and open.fingerprint = 'device_silent:' || key.id and open.state = 'firing')) as silent \
+             where number <= $5 on conflict do nothing returning 1 as one"
+        );
+        let query = statement(sql)
+            .bind(organisations)
+            .bind(after)
+            .bind(allowance.as_secs_f64())
+            .bind(watched_for)
+            .bind(i64::try_from(max_open).unwrap_or(i64::MAX));
+        let begun = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
+        Ok(SilenceChanges { begun, ended })
+    }
+
+    /// Deletes some events that ended longer ago than `retention`, or that are more than an organisation
+    /// may have. True if there may be more of them.
+    pub async fn purge_alert_events(
+        &self,
+        retention: Duration,
+        most: usize,
+    ) -> Result<bool, StoreError> {
+        let events = self.own("alert_event");
+        let sql = format!(
+            "delete from {events} where id in (select id from {events} where state = 'resolved' \
+             and ended_at < now() - make_interval(secs => $1) limit {MOST_DELETED}) returning 1 as one"
+        );
+        let query = statement(sql).bind(retention.as_secs_f64());
+        let old = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
+        let sql = format!(
+            "delete from {events} where id in (select id from (select id, \
+                 row_number() over (partition by organisation_id order by ended_at desc, id) as number \
+                 from {events} where state = 'resolved' and organisation_id in \
+                     (select organisation_id from {events} where state = 'resolved' \
+                      group by organisation_id having count(*) > $1 limit 10)) as ranked \
+                 where number > $1 limit {MOST_DELETED}) returning 1 as one"
+        );
+        let query = statement(sql).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let many = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
+        Ok(old == MOST_DELETED || many == MOST_DELETED)
+    }
+
+    /// Open events: of alerts, and of silent devices.
+    pub async fn open_alert_events(&self) -> Result<(u64, u64), StoreError> {
+        let sql = format!(
+            "select count(*) filter (where kind = 'alert') as alerts, \
+             count(*) filter (where kind = 'device_silent') as devices from {} where state = 'firing'",
+            self.own("alert_event")
+        );
+        self.fetch(statement(sql), |rows| {
+            let count = |column: &str| -> Result<u64, sqlx::Error> {
+                let count: Option<i64> = rows.first().map(|row| row.try_get(column)).transpose()?;
+                Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+            };
+            Ok((count("alerts")?, count("devices")?))
+        })
+        .await
+    }
+}
+
+async fn run(connection: &mut PgConnection, query: PgQuery<'static>) -> Result<(), sqlx::Error> {
+    query.persistent(false).execute(connection).await.map(drop)
+}
+
+fn columns<'a>(keys: impl Iterator<Item = &'a AlertKey>) -> (Vec<String>, Vec<String>) {
+    keys.map(|key| (key.organisation.to_string(), key.fingerprint.clone())).unzip()
+}
+
+/// Milliseconds of this era fit exactly, also as seconds that Postgres rounds to microseconds.
+#[expect(clippy::cast_precision_loss, reason = "within 2^53")]
+fn seconds(at: Millis) -> f64 {
+    at as f64 / 1000.0
+}
+
+fn millis_of(column: &str, name: &str) -> String {
+    format!("round(extract(epoch from {column}) * 1000)::float8 as {name}")
+}
+
+fn millis(row: &PgRow, column: &str) -> Result<Option<Millis>, sqlx::Error> {
+    let read: Option<f64> = row.try_get(column)?;
+    // An infinite time is none of ours.
+    #[expect(clippy::cast_possible_truncation, reason = "within 2^53")]
+    Ok(read.filter(|read| read.abs() < 9e15).map(|read| read as i64))
+}
+
+fn read_key(row: &PgRow) -> Result<Option<AlertKey>, sqlx::Error> {
+    let fingerprint: String = row.try_get("fingerprint")?;
+    let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
+    Ok(organisation.map(|organisation| AlertKey { organisation, fingerprint }))
+}
+
+fn read_start(row: &PgRow) -> Result<Option<(AlertEventRow, Millis, AlertStart)>, sqlx::Error> {
+    let Some(key) = read_key(row)? else { return Ok(None) };
+    let started = millis(row, "event_started_at")?.zip(millis(row, "start_started_at")?);
+    let Some((started_at, at)) = started else { return Ok(None) };
+    let because: Option<&str> = row.try_get("ended_because")?;
+    let pairs = |column: &str| -> Result<Pairs, sqlx::Error> {
+        Ok(serde_json::from_str(row.try_get(column)?).unwrap_or_default())
+    };
+    let event = AlertEventRow {
+        id: row.try_get("id")?,
+        key,
+        rule: row.try_get("rule_id")?,
+        labels: pairs("labels")?,
+        annotations: pairs("annotations")?,
+        started_at,
+        ended: millis(row, "ended_at")?.zip(because.and_then(EndedBecause::parse)),
+    };
+    let start = AlertStart {
+        valid_until: millis(row, "valid_until")?,
+        firing_seen: millis(row, "firing_seen_at")?,
+        resolved_at: millis(row, "resolved_at")?,
+        resolved_seen: millis(row, "resolved_seen_at")?,
+        expired_at: millis(row, "expired_at")?,
+    };
+    Ok(Some((event, at, start)))
+}

@@ -1,0 +1,244 @@
+//! Messages to the private port: forged, broken, too large, too many.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use harness::{Client, raw_exchange};
+use serde_json::{Value, json};
+
+use super::{Event, PATH, SECRET, SOON, events_fixture, firing, now, service};
+
+// Forged alerts: only who shows the secret is believed, and only on the private port.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_ruler_posts_alerts_and_only_to_the_private_port() {
+    let (fixture, upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    let proxy = &fixture.identity.proxy;
+    let body = json!([firing("Forged", "hub", now())]).to_string();
+    let private = Client::new(&proxy.internal_url()).header("x-scope-orgid", &organisation);
+    let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+    for wrong in [
+        String::new(),
+        basic("mimir:"),
+        basic("mimir:the-secret-of-the-rule"),
+        basic(&format!("{SECRET}:")),
+        basic(SECRET),
+        format!("Bearer {SECRET}"),
+        SECRET.to_owned(),
+    ] {
+        let client = private.clone().header("authorization", &wrong);
+        let answer = client.post(PATH, body.clone()).await;
+        assert_eq!(answer.status, 401, "{wrong}");
+        assert!(!answer.text.contains(SECRET));
+    }
+    assert_eq!(private.post(PATH, body.clone()).await.status, 401);
+    assert_eq!(fixture.metric("posts_total{outcome=\"unauthorised\"}").await, 8.0);
+
+    // The public port has no such route, whoever asks and whatever they show.
+    let editor = fixture.identity.member(&organisation, "editor").await;
+    let public = proxy.client().header("x-scope-orgid", &organisation);
+    let shown = public.clone().header("authorization", &basic(&format!("mimir:{SECRET}")));
+    for client in [shown, fixture.identity.client(&editor), service(proxy)] {
+        let answer = client.post(PATH, body.clone()).await;
+        assert!([401, 404, 405].contains(&answer.status.as_u16()), "{answer:?}");
+    }
+    let forwarded =
+        upstream.heads().into_iter().filter(|head| head.target.contains("alertmanager"));
+    assert_eq!(forwarded.count(), 0, "nothing came to Mimir");
+
+    // Other methods and paths of the API are not there.
+    let ruler = fixture.ruler(&organisation);
+    for (status, answer) in [
+        (405, ruler.get(PATH).await),
+        (404, ruler.post("/api/v1/alerts", body.clone()).await),
+        (404, ruler.post("/alertmanager/api/v2/silences", body.clone()).await),
+        (404, ruler.post(&format!("{PATH}/"), body.clone()).await),
+    ] {
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(fixture.events(&organisation).await, []);
+    assert_eq!(ruler.post(PATH, body).await.status, 200);
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("the true one is a row", &organisation, SOON, one).await;
+}
+
+// The ruler drops what is answered with anything but 2xx: an unknown tenant is no reason to alarm.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_of_no_organisation_are_counted_and_become_no_row() {
+    let template = ("tenancy.tenant_template", "\"prod-{organisation_id}\"");
+    let (fixture, _upstream) = events_fixture(&[template]).await;
+    let organisation = fixture.identity.organisation().await;
+    let alerts = [firing("Hot", "hub", now())];
+    let unknown = harness::fresh_organisation();
+    for tenant in [organisation.clone(), "dev-a".to_owned(), format!("prod-{unknown}")] {
+        for _ in 0..3 {
+            assert_eq!(fixture.post(&tenant, &alerts).await.status, 200);
+        }
+    }
+    harness::wait_until("they are dropped", SOON, async || {
+        fixture.dropped("unknown_organisation").await >= 7.0
+    })
+    .await;
+    assert_eq!(fixture.post(&format!("prod-{organisation}"), &alerts).await.status, 200);
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("the organisation's is a row", &organisation, SOON, one).await;
+    let sql = "select count(*) from alert_event";
+    assert_eq!(fixture.database().query(sql).await[0][0].as_deref(), Some("1"));
+    let log = fixture.identity.proxy.process.log();
+    let lines = log.matches("Alerts of a tenant without an organisation dropped").count();
+    assert_eq!(lines, 2, "once for each tenant");
+    assert_eq!(log.matches("Alerts of an unknown organisation dropped").count(), 1);
+
+    // No tenant, two, several in one.
+    let ruler = Client::new(&fixture.identity.proxy.internal_url());
+    let pair = BASE64_STANDARD.encode(format!("mimir:{SECRET}"));
+    let ruler = ruler.header("authorization", &format!("Basic {pair}"));
+    let two = ruler.clone().header("x-scope-orgid", "prod-a").header("x-scope-orgid", "prod-b");
+    let several = ruler.clone().header("x-scope-orgid", &format!("prod-{organisation}|prod-b"));
+    for client in [ruler, two, several] {
+        assert_eq!(client.post(PATH, json!(alerts).to_string()).await.status, 400);
+    }
+}
+
+// A ruler that is broken, or somebody who has the secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_and_huge_messages_harm_nobody() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    let ruler = fixture.ruler(&organisation);
+    for wrong in ["", "{}", "null", "[", "[{]", "\"x\"", "[[[[[[", "\u{0}"] {
+        assert_eq!(ruler.post(PATH, wrong).await.status, 400, "{wrong}");
+    }
+    let deep = "[".repeat(1 << 20);
+    assert_eq!(ruler.post(PATH, deep).await.status, 400);
+    let huge = format!("[{}]", " ".repeat(9 << 20));
+    assert_eq!(ruler.post(PATH, huge).await.status, 413);
+    let many = format!("[{}1]", "1,".repeat(3_000_000));
+    assert_eq!(ruler.post(PATH, many).await.status, 400);
+    // One that is none does not take the others with it.
+    let mixed = json!([{"labels": {}}, firing("Hot", "hub", now()), 7, {"startsAt": "x", "labels": {"alertname": "A"}}]);
+    let answer = ruler.post(PATH, mixed.to_string()).await;
+    assert_eq!(answer.status, 400);
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("the good one is a row", &organisation, SOON, one).await;
+    assert_eq!(fixture.dropped("malformed").await, 3.0);
+    // A body that does not end holds up nobody.
+    let pair = BASE64_STANDARD.encode(format!("mimir:{SECRET}"));
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Basic {pair}\r\nx-scope-orgid: {organisation}\r\n\
+         content-length: 1000\r\n\r\n["
+    );
+    let base = fixture.identity.proxy.internal_url();
+    let slow: Vec<_> = (0..20)
+        .map(|_| {
+            let (base, head) = (base.clone(), head.clone());
+            tokio::spawn(async move { raw_exchange(&base, head.as_bytes()).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let other = fixture.identity.organisation().await;
+    assert_eq!(fixture.post(&other, &[firing("Hot", "hub", now())]).await.status, 200);
+    for one in slow {
+        one.await.unwrap();
+    }
+}
+
+// What Postgres' types cannot hold, and what SQL could be made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn strange_texts_and_times_become_rows() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    let texts = [
+        "\u{0}",
+        "'; drop table alert_event; --",
+        "\\u0000",
+        "\u{1f525}\u{202e}",
+        "{}",
+        "\"",
+        "a\nb",
+        "\u{ffff}",
+    ];
+    let alerts: Vec<Value> = texts
+        .iter()
+        .map(|text| {
+            let mut alert = firing("Strange", text, now());
+            alert["annotations"] = json!({ *text: *text, "alert_rule_id": *text });
+            alert
+        })
+        .collect();
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let mut old = firing("Old", "hub", 946_684_800_001);
+    old["endsAt"] = json!("9999-12-31T23:59:59.999Z");
+    assert_eq!(fixture.post(&organisation, &[old]).await.status, 200);
+    let all = |events: &[Event]| events.len() == texts.len() + 1;
+    let events = fixture.wait_events("all are rows", &organisation, SOON, all).await;
+    assert_eq!(events[0].started, "2000-01-01T00:00:00.001Z");
+    assert!(
+        events
+            .iter()
+            .all(|event| event.rule.is_none() && event.annotations.get("alert_rule_id").is_none())
+    );
+    assert_eq!(fixture.dropped("refused").await, 0.0);
+}
+
+// One organisation that floods: others have their rows as soon as ever, its own are bounded, and what is
+// dropped is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_floods_harms_no_other() {
+    let (fixture, _upstream) = events_fixture(&[("alert_events.max_open", "100")]).await;
+    let (flood, other) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let alerts = |from: usize| -> Vec<Value> {
+        (from..from + 2000).map(|number| firing("Flood", &format!("hub-{number}"), now())).collect()
+    };
+    let mut statuses = std::collections::BTreeMap::new();
+    let mut lags = Vec::new();
+    for round in 0..5_usize {
+        let status = fixture.post(&flood, &alerts(round * 2000)).await.status.as_u16();
+        *statuses.entry(status).or_insert(0) += 1;
+        let began = std::time::Instant::now();
+        let name = format!("hub-{round}");
+        assert_eq!(fixture.post(&other, &[firing("Hot", &name, now())]).await.status, 200);
+        let there = |events: &[Event]| events.len() == round + 1;
+        fixture.wait_events("the other's is a row", &other, SOON, there).await;
+        lags.push(began.elapsed());
+    }
+    println!("10000 alerts: {statuses:?}; the other's rows after {lags:?}");
+    assert!(lags.iter().all(|lag| *lag < Duration::from_secs(5)), "{lags:?}");
+    let is_written = async || fixture.metric("pending").await == 0.0;
+    harness::wait_until("all is written", SOON, is_written).await;
+    assert_eq!(fixture.events(&flood).await.len(), 100);
+    let dropped = fixture.dropped("over_limit").await + fixture.dropped("no_room").await;
+    assert_eq!(dropped, 9900.0);
+    // What is open goes on, and what ends makes room.
+    let end = alerts(0).into_iter().map(|mut alert| {
+        alert["endsAt"] = alert["startsAt"].clone();
+        alert
+    });
+    let end: Vec<Value> = end.take(200).collect();
+    assert_eq!(fixture.post(&flood, &end).await.status, 200);
+    let ended =
+        |events: &[Event]| events.iter().filter(|event| event.ended.is_some()).count() >= 100;
+    fixture.wait_events("they end", &flood, SOON, ended).await;
+    assert_eq!(fixture.post(&flood, &[firing("Hot", "new", now())]).await.status, 200);
+    let is_new = |events: &[Event]| events.iter().any(|event| event.labels["device"] == "new");
+    fixture.wait_events("there is room", &flood, SOON, is_new).await;
+}
+
+// The copy gives nothing away about who writes rows that Postgres takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_the_database_refuses_is_dropped_alone() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    // As a constraint of an operator's would.
+    let sql = "alter table alert_event add check (labels ->> 'device' <> 'hub-13')";
+    fixture.database().execute(sql).await;
+    let alerts: Vec<Value> =
+        (0..50).map(|number| firing("Hot", &format!("hub-{number}"), now())).collect();
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let all = |events: &[Event]| events.len() == 49;
+    fixture.wait_events("all others are rows", &organisation, SOON, all).await;
+    harness::wait_until("one is dropped", SOON, async || fixture.dropped("refused").await == 1.0)
+        .await;
+}

@@ -1,0 +1,120 @@
+//! Who reads and writes events through Supabase's API.
+
+use harness::Postgres;
+use uuid::Uuid;
+
+use super::{Event, SOON, events_fixture, firing, now};
+use crate::support::identity::command;
+
+/// A cluster of its own and a database as Supabase has it: its roles, and its publication for Realtime.
+async fn supabase() -> (Postgres, harness::Database) {
+    let postgres = Postgres::start().await;
+    let database = postgres.database("events").await;
+    let sql = "create role anon nologin; create role authenticated nologin;
+               alter default privileges in schema public grant all on tables to anon, authenticated;
+               create publication supabase_realtime";
+    database.execute(sql).await;
+    (postgres, database)
+}
+
+// Realtime and PostgREST obey the policies of `authenticated`.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_read_their_organisations_events_and_nobody_writes_any() {
+    let (_postgres, database) = supabase().await;
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let fixture = super::events_fixture_on(database, &upstream.url(), &[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let mut people = Vec::new();
+    for role in ["owner", "admin", "editor", "viewer"] {
+        people.push(fixture.identity.member(&a, role).await.id);
+    }
+    let (stranger, nobody) = (fixture.identity.member(&b, "owner").await.id, Uuid::new_v4());
+    for organisation in [&a, &b] {
+        fixture.post(organisation, &[firing("Hot", organisation, now())]).await;
+        let one = |events: &[Event]| events.len() == 1;
+        fixture.wait_events("a row", organisation, SOON, one).await;
+    }
+    let sql = "select organisation_id from alert_event";
+    for person in &people {
+        assert_eq!(fixture.as_user(*person, sql).await, Ok(vec![a.clone()]));
+    }
+    assert_eq!(fixture.as_user(stranger, sql).await, Ok(vec![b.clone()]));
+    assert_eq!(fixture.as_user(nobody, sql).await, Ok(vec![]));
+    for sql in [
+        "update alert_event set state = 'resolved', ended_at = now(), ended_because = 'resolved'",
+        "delete from alert_event",
+        "truncate alert_event",
+        "insert into alert_event (organisation_id, kind, fingerprint, state, started_at) values ('x', 'alert', 'x', 'firing', now())",
+        "select * from alert_event_start",
+        "select * from alert_event_watch",
+        "delete from alert_event_start",
+        "update organisation set id = 'x'",
+        "update organisation set name = 'x'",
+    ] {
+        let refused = fixture.as_user(people[0], sql).await.unwrap_err();
+        assert!(refused.contains("permission denied"), "{sql}: {refused}");
+    }
+
+    // For how long a device may be silent is the administrators' to say.
+    let sql = format!(
+        "update organisation set device_silent_after = '15m' where id = '{a}' returning id"
+    );
+    for (person, may) in people.iter().zip([true, true, false, false]) {
+        let changed = fixture.as_user(*person, &sql).await.unwrap();
+        assert_eq!(changed.len(), usize::from(may));
+    }
+    assert_eq!(fixture.as_user(stranger, &sql).await, Ok(vec![]));
+    let wrong = sql.replace("15m", "soon");
+    assert!(fixture.as_user(people[0], &wrong).await.unwrap_err().contains("check constraint"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn realtime_gets_the_rows_that_people_see() {
+    let (_postgres, database) = supabase().await;
+    for _ in 0..2 {
+        let migrated = command(&database, &["migrate"]);
+        assert!(migrated.status.success(), "{migrated:?}");
+    }
+    let sql = "select tablename from pg_publication_tables where pubname = 'supabase_realtime' order by 1";
+    let tables: Vec<String> =
+        database.query(sql).await.into_iter().filter_map(|row| row[0].clone()).collect();
+    assert!(tables.contains(&"alert_event".to_owned()), "{tables:?}");
+    assert!(tables.contains(&"alert_rule_status".to_owned()), "{tables:?}");
+    assert!(!tables.iter().any(|table| table.starts_with("alert_event_")), "{tables:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_is_deleted_takes_its_events_along() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    for organisation in [&a, &b] {
+        fixture.post(organisation, &[firing("Hot", "hub", now())]).await;
+        let one = |events: &[Event]| events.len() == 1;
+        fixture.wait_events("a row", organisation, SOON, one).await;
+    }
+    fixture.database().execute(&format!("delete from organisation where id = '{a}'")).await;
+    assert_eq!(fixture.events(&a).await, []);
+    assert_eq!(fixture.events(&b).await.len(), 1);
+    let sql = "select count(*) from alert_event_start";
+    assert_eq!(fixture.database().query(sql).await[0][0].as_deref(), Some("1"));
+}
+
+// An alert of somebody's who writes another organisation's rule into an annotation.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_names_only_a_rule_of_its_organisation() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let sql = format!(
+        "insert into alert_rule (organisation_id, name, expr) values ('{a}', 'Hot', 'hot') returning id"
+    );
+    let rule = fixture.database().query(&sql).await[0][0].clone().unwrap();
+    let mut alert = firing("Hot", "hub", now());
+    alert["annotations"]["alert_rule_id"] = serde_json::json!(rule);
+    for (organisation, known) in [(&a, Some(rule.clone())), (&b, None)] {
+        assert_eq!(fixture.post(organisation, &[alert.clone()]).await.status, 200);
+        let one = |events: &[Event]| events.len() == 1;
+        let events = fixture.wait_events("a row", organisation, SOON, one).await;
+        assert_eq!(events[0].rule, known);
+        assert_eq!(events[0].annotations.as_object().unwrap().len(), 1);
+    }
+}

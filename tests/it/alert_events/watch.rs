@@ -1,0 +1,267 @@
+//! The leader's part: events that expire, silent devices, the deletion of old events.
+
+use std::time::Duration;
+
+use harness::{Client, Postgres, Upstream, wait_until};
+use serde_json::{Value, json};
+
+use super::{Event, EventsFixture, SOON, alert, events_fixture, events_fixture_on, firing, now};
+use crate::support::responses::ok;
+
+/// As if a leader had been watching for some seconds.
+async fn watching_for(fixture: &EventsFixture, seconds: u32) {
+    let sql = format!(
+        "update alert_event_watch set watching_since = now() - interval '{seconds} seconds', watched_at = now()"
+    );
+    fixture.database().execute(&sql).await;
+}
+
+async fn is_leading(fixture: &EventsFixture) {
+    let leads =
+        async || fixture.identity.proxy.metric("mimir_tenant_proxy_rules_leader").await == 1.0;
+    wait_until("it leads", SOON, leads).await;
+}
+
+/// How long the leader takes to see something: its interval, and what it adds for clocks.
+const SEEN: Duration = Duration::from_secs(40);
+
+// Decision 30: what is not reported any more has expired, and is revived by the next report.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_is_not_reported_any_more_expires_and_is_revived() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    let start = now();
+    let until = start + 4000;
+    assert_eq!(fixture.post(&organisation, &[alert("Hot", "hub", start, until)]).await.status, 200);
+    assert_eq!(fixture.post(&organisation, &[firing("Hot", "other", start)]).await.status, 200);
+    let expired =
+        |events: &[Event]| events.iter().any(|event| event.because.as_deref() == Some("expired"));
+    let events = fixture.wait_events("it expires", &organisation, SEEN, expired).await;
+    assert_eq!(events.len(), 2);
+    let event = events.iter().find(|event| event.ended.is_some()).unwrap();
+    assert_eq!(event.ended.as_deref(), Some(&*super::time(until)));
+    let open = "open{kind=\"alert\"}";
+    wait_until("one is open", SEEN, async || fixture.metric(open).await == 1.0).await;
+    assert_eq!(fixture.post(&organisation, &[firing("Hot", "hub", start)]).await.status, 200);
+    let revived = |events: &[Event]| events.iter().all(|event| event.ended.is_none());
+    let events = fixture.wait_events("it is revived", &organisation, SOON, revived).await;
+    assert_eq!(events.len(), 2, "the same one");
+}
+
+// After an outage of ours no alert was reported, and that means nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_expires_before_the_leader_has_watched_for_long_enough() {
+    let upstream = Upstream::start(ok).await;
+    let mut postgres = Postgres::start().await;
+    let database = postgres.database("events").await;
+    let fixture = events_fixture_on(database, &upstream.url(), &[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    let start = now();
+    // It holds for a minute; all that is missing is the repetition.
+    let body = [alert("Hot", "hub", start, start + 60_000)];
+    assert_eq!(fixture.post(&organisation, &body).await.status, 200);
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("a row", &organisation, SOON, one).await;
+    postgres.stop().await;
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    // Its time has passed while we were blind. What is reported meanwhile is not yet written.
+    assert_eq!(fixture.post(&organisation, &[firing("Hot", "other", start)]).await.status, 200);
+    postgres.start_again().await;
+    is_leading(&fixture).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(40) {
+        let events = fixture.events(&organisation).await;
+        assert!(events.iter().all(|event| event.ended.is_none()), "{events:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let expired = |events: &[Event]| {
+        let because = events.iter().filter_map(|event| event.because.as_deref());
+        events.len() == 2 && because.collect::<Vec<_>>() == ["expired"]
+    };
+    fixture.wait_events("it expires", &organisation, SOON, expired).await;
+}
+
+struct Device {
+    id: String,
+    client: Client,
+}
+
+impl Device {
+    async fn new(fixture: &EventsFixture, organisation: &str, name: &str) -> Self {
+        let body = json!({"name": name, "scopes": ["metrics:read"]});
+        let key: Value = fixture.identity.device_key(organisation, body).await;
+        let client = fixture.identity.proxy.client().bearer(key["key"].as_str().unwrap());
+        Self { id: key["id"].as_str().unwrap().to_owned(), client }
+    }
+
+    async fn report(&self) {
+        assert_eq!(self.client.get("/prometheus/api/v1/query?query=up").await.status, 200);
+    }
+
+    /// As if it had reported that many minutes ago for the last time.
+    async fn last_used(&self, fixture: &EventsFixture, minutes: u32) {
+        let id = &self.id;
+        let sql = format!(
+            "update device_key set last_used_at = now() - interval '{minutes} minutes' where id = '{id}'"
+        );
+        fixture.database().execute(&sql).await;
+    }
+}
+
+async fn silent_after(fixture: &EventsFixture, organisation: &str, after: Option<&str>) {
+    let after = after.map_or("null".to_owned(), |after| format!("'{after}'"));
+    let sql = format!(
+        "update organisation set device_silent_after = {after} where id = '{organisation}'"
+    );
+    fixture.database().execute(&sql).await;
+}
+
+/// Name of the device, and why the event ended.
+fn shown(events: &[Event]) -> Vec<(String, Option<String>)> {
+    let show = |event: &Event| {
+        assert_eq!(event.kind, "device_silent");
+        (event.labels["device"].as_str().unwrap().to_owned(), event.because.clone())
+    };
+    let mut shown: Vec<_> = events.iter().map(show).collect();
+    shown.sort();
+    shown
+}
+
+fn pairs(wanted: &[(&str, Option<&str>)]) -> Vec<(String, Option<String>)> {
+    let pair =
+        |(name, because): &(&str, Option<&str>)| ((*name).to_owned(), because.map(str::to_owned));
+    wanted.iter().map(pair).collect()
+}
+
+// Issue 13: a hub that went silent is an event until it reports again, its key is revoked, or
+// nobody watches it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_silent_is_an_event_until_it_reports_again() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let names = ["back", "fresh", "lost", "revoked"];
+    let mut devices = Vec::new();
+    for name in names {
+        devices.push(Device::new(&fixture, &a, name).await);
+    }
+    let unused = Device::new(&fixture, &a, "unused").await;
+    let other = Device::new(&fixture, &b, "other").await;
+    for (device, minutes) in devices.iter().zip([20, 10, 20, 20]) {
+        device.last_used(&fixture, minutes).await;
+    }
+    other.last_used(&fixture, 60).await;
+    silent_after(&fixture, &a, Some("10m")).await;
+    let wanted = pairs(&[("back", None), ("lost", None), ("revoked", None)]);
+    let is =
+        |wanted: Vec<(String, Option<String>)>| move |events: &[Event]| shown(events) == wanted;
+    // The use may have been written late, so ten minutes are not yet ten.
+    let events = fixture.wait_events("three are silent", &a, SEEN, is(wanted)).await;
+    assert_eq!(fixture.metric("open{kind=\"device_silent\"}").await, 3.0);
+    let sql = format!(
+        "select device_key_id, started_at = last_used_at from alert_event join device_key k on k.id = device_key_id
+         where alert_event.organisation_id = '{a}'"
+    );
+    for row in fixture.database().query(&sql).await {
+        assert!(devices.iter().any(|device| row[0].as_deref() == Some(&device.id)));
+        assert_eq!(row[1].as_deref(), Some("t"));
+    }
+    assert!(events.iter().all(|event| event.rule.is_none()));
+
+    devices[0].report().await;
+    devices[1].report().await;
+    let path = format!("/admin/organisations/{a}/device-keys/{}", devices[3].id);
+    let revoked = fixture.identity.service().send(http::Method::DELETE, &path, "").await;
+    assert!(revoked.status.is_success(), "{revoked:?}");
+    let wanted =
+        pairs(&[("back", Some("reported")), ("lost", None), ("revoked", Some("withdrawn"))]);
+    fixture.wait_events("two are over", &a, SEEN, is(wanted)).await;
+    devices[0].last_used(&fixture, 20).await;
+    let wanted = pairs(&[
+        ("back", None),
+        ("back", Some("reported")),
+        ("lost", None),
+        ("revoked", Some("withdrawn")),
+    ]);
+    fixture.wait_events("it is silent again", &a, SEEN, is(wanted)).await;
+    silent_after(&fixture, &a, None).await;
+    let wanted = pairs(&[
+        ("back", Some("reported")),
+        ("back", Some("withdrawn")),
+        ("lost", Some("withdrawn")),
+        ("revoked", Some("withdrawn")),
+    ]);
+    fixture.wait_events("nobody watches", &a, SEEN, is(wanted)).await;
+    assert_eq!(fixture.events(&b).await, [], "it has no such setting");
+    drop(unused);
+}
+
+// A device that could not reach us, or whose use we could not write, is not silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_device_is_silent_because_the_database_was_away_or_nobody_led() {
+    let upstream = Upstream::start(ok).await;
+    let mut postgres = Postgres::start().await;
+    let database = postgres.database("events").await;
+    let fixture = events_fixture_on(database, &upstream.url(), &[]).await;
+    let organisation = fixture.identity.organisation().await;
+    let device = Device::new(&fixture, &organisation, "hub").await;
+    is_leading(&fixture).await;
+    // Nobody has watched before.
+    device.last_used(&fixture, 600).await;
+    silent_after(&fixture, &organisation, Some("5s")).await;
+    let stays_quiet = async |seconds: u64| {
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(seconds) {
+            assert_eq!(fixture.events(&organisation).await, []);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    stays_quiet(30).await;
+    // It reports while the database is away; that is written after it.
+    device.report().await;
+    watching_for(&fixture, 3600).await;
+    postgres.stop().await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(75) {
+        device.report().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    postgres.start_again().await;
+    is_leading(&fixture).await;
+    stays_quiet(30).await;
+    let sql = "select watching_since > now() - interval '2 minutes' from alert_event_watch";
+    assert_eq!(fixture.database().query(sql).await[0][0].as_deref(), Some("t"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_and_those_beyond_the_bound_are_deleted() {
+    let settings = [("alert_events.max_open", "1"), ("alert_events.retention", "\"1h\"")];
+    let (fixture, upstream) = events_fixture(&settings).await;
+    let organisation = fixture.identity.organisation().await;
+    drop(fixture.identity.proxy);
+    let database = fixture.identity.database;
+    let sql = format!(
+        "insert into alert_event (organisation_id, kind, fingerprint, state, started_at, ended_at, ended_because)
+             select '{organisation}', 'alert', 'old' || n, 'resolved', now() - interval '1 day', now() - interval '2 hours', 'resolved'
+             from generate_series(1, 5000) as n;
+         insert into alert_event (organisation_id, kind, fingerprint, state, started_at, ended_at, ended_because)
+             select '{organisation}', 'alert', 'many' || n, 'resolved', now() - interval '1 day', now() - n * interval '1 second', 'resolved'
+             from generate_series(1, 150) as n;
+         insert into alert_event (organisation_id, kind, fingerprint, state, started_at)
+             values ('{organisation}', 'alert', 'open', 'firing', now() - interval '1 year')"
+    );
+    database.execute(&sql).await;
+    let fixture = events_fixture_on(database, &upstream.url(), &settings).await;
+    let sql = "select count(*), count(*) filter (where fingerprint like 'many%'), max(fingerprint) filter (where state = 'firing') from alert_event";
+    wait_until("they are deleted", SOON, async || {
+        fixture.database().query(sql).await[0][0].as_deref() == Some("101")
+    })
+    .await;
+    let row = &fixture.database().query(sql).await[0];
+    assert_eq!((row[1].as_deref(), row[2].as_deref()), (Some("100"), Some("open")));
+    let sql = "select 1 from alert_event where fingerprint = 'many1'";
+    assert_eq!(fixture.database().query(sql).await.len(), 1, "the last ones stay");
+}
