@@ -287,14 +287,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_key_writes_by_default_and_never_administers() {
+    fn a_device_key_writes_by_default_and_never_administers_or_silences() {
         let scopes = |names: &[&str]| {
             read_scopes(Some(&names.iter().map(ToString::to_string).collect::<Vec<_>>()))
         };
         let default = read_scopes(None).unwrap();
         assert_eq!(default.names().collect::<Vec<_>>(), ["metrics:write"]);
-        assert!(scopes(&["metrics:read", "rules:read"]).is_ok());
-        for wrong in [&["admin"][..], &["metrics:write", "admin"], &["everything"], &[]] {
+        assert!(scopes(&["metrics:read", "rules:read", "alerts:read"]).is_ok());
+        let wrong =
+            [&["admin"][..], &["metrics:write", "admin"], &["alerts:write"], &["everything"], &[]];
+        for wrong in wrong {
             assert!(matches!(scopes(wrong), Err(KeyError::Request(_))), "{wrong:?}");
         }
     }

@@ -270,9 +270,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_never_administers() {
-        let names = ["admin", "metrics:write", "metrics:everything"].map(str::to_owned);
-        assert_eq!(scopes(&names).names().collect::<Vec<_>>(), ["metrics:write"]);
+    fn a_device_never_administers_and_never_silences() {
+        let names = ["admin", "metrics:write", "alerts:write", "alerts:read", "metrics:everything"];
+        let scopes_of =
+            |names: &[&str]| scopes(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(scopes_of(&names).names().collect::<Vec<_>>(), ["metrics:write", "alerts:read"]);
         assert!(scopes(&["admin".to_owned()]).is_empty());
     }
 }
