@@ -1,12 +1,16 @@
 //! What this crate knows of Mimir's HTTP interface, and the only place that writes the tenant
 //! header.
 
+pub mod alertmanager;
 pub mod expression;
 pub mod form;
 mod headers;
 pub mod ruler;
+mod transport;
+pub(crate) mod yaml;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
+pub use transport::{ExchangeError, MimirConfig};
 
 use http::HeaderMap;
 

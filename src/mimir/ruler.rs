@@ -12,23 +12,20 @@
 mod client;
 mod error;
 mod limits;
-mod line_breaks;
 mod listing;
 mod model;
-mod node;
 mod path;
 mod quoting;
 mod refusal;
 mod retry;
 mod tenant_splitter;
-mod transport;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::prom_duration::PromDuration;
-pub use client::{Deleted, RulerClient};
+pub use client::{Deleted, RulerClient, RulerConfig};
 pub use error::RulerError;
 pub use limits::RulerLimits;
 pub use listing::{Listed, RawListing};
@@ -36,5 +33,4 @@ pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
 pub use path::{MAX_NAME_BYTES, is_addressable};
 pub use refusal::{GroupRefusal, read_refusal};
 pub use retry::{MAX_DELAY, next_delay};
-pub use transport::RulerConfig;
 pub use write::write_group;

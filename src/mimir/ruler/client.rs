@@ -1,18 +1,20 @@
 //! The calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use url::Url;
 
 use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
 use super::tenant_splitter::TenantSplitter;
-use super::transport::{Ask, Transport, retry_after};
 use super::{
-    GroupRefusal, Listed, RawListing, RuleGroup, RulerConfig, RulerError, RulerLimits,
+    GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits,
     read_refusal, write_group,
 };
+use crate::mimir::transport::{Ask, MimirConfig, Transport, retry_after};
 use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
@@ -34,6 +36,28 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
+/// Where the ruler is, how long it may take, and the namespace.
+#[derive(Clone, Debug)]
+pub struct RulerConfig {
+    /// Mimir's instances, each of which knows everything. The next is asked when one is not there.
+    pub urls: Vec<Url>,
+    pub namespace: String,
+    /// How long one exchange may take from its first byte to its last.
+    pub request_timeout: Duration,
+    /// How long an instance may take to let us in.
+    pub connect_timeout: Duration,
+}
+
+impl RulerConfig {
+    fn mimir(&self) -> MimirConfig {
+        MimirConfig {
+            urls: self.urls.clone(),
+            request_timeout: self.request_timeout,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
 /// What a deletion found. Object stores and file systems delete what is not there without a word, so
 /// of a group Mimir mostly says that it is done; of a namespace it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +76,7 @@ impl RulerClient {
                 "the namespace {namespace:?} cannot be part of a path; choose a plain, short name"
             ));
         }
-        let transport = Arc::new(Transport::new(config)?);
+        let transport = Arc::new(Transport::new(&config.mimir())?);
         Ok(Self { transport, namespace: config.namespace.as_str().into() })
     }
 
@@ -71,7 +95,7 @@ impl RulerClient {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         match status {
             StatusCode::OK => {
-                self.transport.read(response, MAX_LISTING_BYTES).await.map(RawListing::new)
+                Ok(RawListing::new(self.transport.read(response, MAX_LISTING_BYTES).await?))
             }
             StatusCode::NOT_FOUND => {
                 let message = self.transport.message(response).await?;
@@ -86,7 +110,7 @@ impl RulerClient {
                 let message = self.transport.message(response).await?;
                 Err(RulerError::Busy { status: status.as_u16(), retry_after, message })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -101,7 +125,7 @@ impl RulerClient {
         let ask = Ask { method: Method::GET, path: ALL_RULES.into(), tenant: None, body: None };
         let mut response = self.transport.send(ask).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.transport.error(response).await);
+            return Err(self.transport.error(response).await.into());
         }
         let mut tenants = TenantSplitter::default();
         while let Some(piece) = self.transport.piece(&mut response).await? {
@@ -145,7 +169,7 @@ impl RulerClient {
                     "the group is too long: {message}"
                 ))))
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -170,7 +194,7 @@ impl RulerClient {
                 }
                 Err(RulerError::Unexpected { status: status.as_u16(), message })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -200,7 +224,7 @@ impl RulerClient {
                 let (line, column) = position.unzip();
                 Err(RulerError::InvalidExpression { message, line, column })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -215,13 +239,13 @@ impl RulerClient {
                 RulerLimits::parse(&body).map(Some).map_err(RulerError::Unreadable)
             }
             StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
     /// Reads an answer that says nothing more, so that its connection can be used again.
     async fn finish(&self, response: reqwest::Response) -> Result<(), RulerError> {
-        self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)
+        Ok(self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)?)
     }
 }
 

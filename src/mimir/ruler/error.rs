@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::GroupRefusal;
+use crate::mimir::ExchangeError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
@@ -49,6 +50,24 @@ fn position(line: Option<usize>, column: Option<usize>) -> String {
     match (line, column) {
         (Some(line), Some(column)) => format!(", line {line}, column {column}"),
         _ => String::new(),
+    }
+}
+
+impl From<ExchangeError> for RulerError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Unreachable(problem) => Self::Unreachable(problem),
+            ExchangeError::Timeout(timeout) => Self::Timeout(timeout),
+            ExchangeError::Busy { status, retry_after, message } => {
+                Self::Busy { status, retry_after, message }
+            }
+            ExchangeError::Forbidden { status, message } => Self::Forbidden { status, message },
+            ExchangeError::Unexpected { status, message } => Self::Unexpected { status, message },
+            ExchangeError::Unreadable(problem) => Self::Unreadable(problem),
+            ExchangeError::Unaddressable(_) => {
+                Self::Refused(GroupRefusal::Other(error.to_string()))
+            }
+        }
     }
 }
 
