@@ -5,11 +5,13 @@ pub mod alertmanager;
 pub mod expression;
 pub mod form;
 mod headers;
+mod retry;
 pub mod ruler;
 mod transport;
 pub(crate) mod yaml;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
+pub use retry::{Attempts, MAX_DELAY, Retriable, next_delay};
 pub use transport::{ExchangeError, MimirConfig};
 
 use http::HeaderMap;

@@ -17,7 +17,6 @@ mod model;
 mod path;
 mod quoting;
 mod refusal;
-mod retry;
 mod tenant_splitter;
 mod write;
 
@@ -32,5 +31,5 @@ pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
 pub use path::{MAX_NAME_BYTES, is_addressable};
 pub use refusal::{GroupRefusal, read_refusal};
-pub use retry::{MAX_DELAY, next_delay};
+pub use super::retry::{MAX_DELAY, next_delay};
 pub use write::write_group;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::net::lookup_host;
 use url::{Host, Url};
 
-use super::set_tenant;
+use super::{Retriable, set_tenant};
 use crate::causes::causes;
 use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::tenancy::TenantId;
@@ -61,15 +61,24 @@ pub enum ExchangeError {
     Unaddressable(String),
 }
 
-impl ExchangeError {
-    /// How long Mimir asks to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
+impl Retriable for ExchangeError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Timeout(_) | Self::Busy { .. })
+    }
+
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
+}
 
+impl ExchangeError {
     /// The same with what the other side said replaced: a server may repeat what it was sent.
     #[must_use]
     pub fn with_words(self, replace: impl FnOnce(String) -> String) -> Self {

@@ -1,6 +1,8 @@
 //! What went wrong with the Alertmanager, by what can be done about it.
 
-use crate::mimir::ExchangeError;
+use std::time::Duration;
+
+use crate::mimir::{ExchangeError, Retriable};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AlertmanagerError {
@@ -24,6 +26,27 @@ pub enum AlertmanagerError {
     /// A configuration is stored and no instance has loaded it yet (406).
     #[error("the tenant's Alertmanager is not loaded yet")]
     NotLoaded,
+}
+
+impl Retriable for AlertmanagerError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Exchange(error) => error.is_transient(),
+            Self::NotLoaded => true,
+            Self::Refused(_) | Self::TooBig(_) | Self::NotEnabled | Self::NotConfigured => false,
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::Exchange(error) if error.is_slow())
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Exchange(error) => error.retry_after(),
+            _ => None,
+        }
+    }
 }
 
 const VALIDATION: &str = "error validating Alertmanager config: ";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::GroupRefusal;
-use crate::mimir::ExchangeError;
+use crate::mimir::{ExchangeError, Retriable};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
@@ -90,5 +90,19 @@ impl RulerError {
             Self::Busy { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+impl Retriable for RulerError {
+    fn is_transient(&self) -> bool {
+        self.is_transient()
+    }
+
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after()
     }
 }
