@@ -8,7 +8,6 @@ mod headers;
 mod retry;
 pub mod ruler;
 mod transport;
-pub(crate) mod yaml;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 pub use retry::{Attempts, MAX_DELAY, Retriable, next_delay};

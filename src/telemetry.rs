@@ -1,6 +1,7 @@
 //! What the process says about itself: log lines and metrics. The only place that names a metric.
 //! Nothing here ever steers what happens to a request.
 
+mod channel_metrics;
 mod logging;
 mod metrics;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod reference;
 mod rule_metrics;
 mod table;
 
+pub use channel_metrics::ChannelMetrics;
 pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
 pub use rule_metrics::{RuleMetricNames, RuleMetrics};

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use uuid::Uuid;
 
-use super::document::Live;
+use super::document::{Live, Observed};
 use super::spec::Rows;
 use crate::store::GuardHeld;
 
@@ -57,7 +57,7 @@ impl Missing {
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         GuardHeld {
-            id: short_digest(text.as_bytes()),
+            id: short(&hex::encode(digest(&SHA256, text.as_bytes()))),
             reason: format!(
                 "{} would be deleted, and the database has no record of their deletion",
                 parts.join(" and ")
@@ -67,19 +67,19 @@ impl Missing {
 }
 
 /// The hold of a document that somebody else wrote.
-pub(crate) fn foreign(text: &str, templates: usize) -> GuardHeld {
+pub(crate) fn foreign(observed: &Observed) -> GuardHeld {
     GuardHeld {
-        id: short_digest(format!("foreign {templates}\n{text}").as_bytes()),
+        id: short(&observed.digest()),
         reason: "Mimir has an Alertmanager configuration for this organisation that the proxy did \
                  not write, and it would be replaced"
             .to_owned(),
     }
 }
 
-/// The first half of a SHA-256's first half, in hexadecimal: as long as the IDs of rules' holds.
-pub(crate) fn short_digest(bytes: &[u8]) -> String {
-    const BYTES: usize = 8;
-    hex::encode(&digest(&SHA256, bytes).as_ref()[..BYTES])
+/// The beginning of a digest in hexadecimal: as long as the IDs of rules' holds.
+fn short(digest: &str) -> String {
+    const DIGITS: usize = 16;
+    digest.chars().take(DIGITS).collect()
 }
 
 #[cfg(test)]

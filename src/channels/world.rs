@@ -4,7 +4,7 @@
 use crate::election::lease::{Lease, LeaseLost};
 use crate::mimir::Attempts;
 use crate::mimir::alertmanager::{
-    AlertmanagerClient, AlertmanagerError, Checked, ConfigurationText, Redactor, Stored,
+    AlertmanagerClient, AlertmanagerError, Checked, ConfigurationBody, Redactor,
 };
 use crate::tenancy::TenantId;
 
@@ -16,19 +16,22 @@ pub(crate) enum WriteError {
     Mimir(AlertmanagerError),
 }
 
-pub(crate) trait World: Sync {
-    fn stored(&self) -> impl Future<Output = Result<Option<Stored>, AlertmanagerError>> + Send;
+/// What changes nothing.
+pub(crate) trait ReadsMimir: Sync {
+    fn stored(&self) -> impl Future<Output = Result<Option<ConfigurationBody>, AlertmanagerError>> + Send;
 
     /// Has a configuration checked and not stored.
     fn check(
         &self,
-        text: &ConfigurationText,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> impl Future<Output = Result<Checked, WriteError>> + Send;
+}
 
+pub(crate) trait World: ReadsMimir {
     fn set(
         &self,
-        text: &ConfigurationText,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
 
@@ -61,21 +64,44 @@ impl LiveWorld<'_> {
     }
 }
 
-impl World for LiveWorld<'_> {
-    async fn stored(&self) -> Result<Option<Stored>, AlertmanagerError> {
+/// The real Mimir, for previews.
+pub(crate) struct TenantReader<'a> {
+    pub(crate) client: &'a AlertmanagerClient,
+    pub(crate) tenant: &'a TenantId,
+}
+
+impl ReadsMimir for TenantReader<'_> {
+    async fn stored(&self) -> Result<Option<ConfigurationBody>, AlertmanagerError> {
         stored(self.client, self.tenant).await
     }
 
     async fn check(
         &self,
-        text: &ConfigurationText,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> Result<Checked, WriteError> {
-        self.write(|| self.client.check(self.tenant, text, redactor)).await
+        let checked = self.client.check(self.tenant, body, redactor).await;
+        checked.map_err(WriteError::Mimir)
+    }
+}
+
+impl ReadsMimir for LiveWorld<'_> {
+    async fn stored(&self) -> Result<Option<ConfigurationBody>, AlertmanagerError> {
+        stored(self.client, self.tenant).await
     }
 
-    async fn set(&self, text: &ConfigurationText, redactor: &Redactor) -> Result<(), WriteError> {
-        self.write(|| self.client.set(self.tenant, text, redactor)).await
+    async fn check(
+        &self,
+        body: &ConfigurationBody,
+        redactor: &Redactor,
+    ) -> Result<Checked, WriteError> {
+        self.write(|| self.client.check(self.tenant, body, redactor)).await
+    }
+}
+
+impl World for LiveWorld<'_> {
+    async fn set(&self, body: &ConfigurationBody, redactor: &Redactor) -> Result<(), WriteError> {
+        self.write(|| self.client.set(self.tenant, body, redactor)).await
     }
 
     async fn delete(&self) -> Result<(), WriteError> {
@@ -87,7 +113,7 @@ impl World for LiveWorld<'_> {
 pub(crate) async fn stored(
     client: &AlertmanagerClient,
     tenant: &TenantId,
-) -> Result<Option<Stored>, AlertmanagerError> {
+) -> Result<Option<ConfigurationBody>, AlertmanagerError> {
     let mut attempts = Attempts::default();
     loop {
         match client.configuration(tenant).await {

@@ -2,7 +2,7 @@
 //! and reads what became of notifications.
 //!
 //! A configuration holds secrets: webhook addresses, tokens, keys. So its text goes in and out as
-//! [`ConfigurationText`], which shows itself nowhere, and what Mimir says about it goes through a
+//! [`ConfigurationBody`], which shows itself nowhere, and what Mimir says about it goes through a
 //! [`Redactor`] before it becomes an error: Mimir's refusals quote parts of what they refuse.
 //!
 //! Two readings are kept apart with care: *no configuration* and *a configuration that could not be
@@ -15,7 +15,7 @@ mod error;
 mod redactor;
 
 pub use client::{AlertmanagerClient, Checked, TestAlert};
-pub use configuration::{ConfigurationText, Stored};
+pub use configuration::ConfigurationBody;
 pub use counters::{Counters, config_hash};
 pub use error::AlertmanagerError;
 pub use redactor::{Redactor, MASK};

@@ -12,8 +12,10 @@
 mod client;
 mod error;
 mod limits;
+mod line_breaks;
 mod listing;
 mod model;
+mod node;
 mod path;
 mod quoting;
 mod refusal;

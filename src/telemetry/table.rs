@@ -256,6 +256,37 @@ metrics! {
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";
 
+    CHANNELS_CHANNELS = Gauge "channels_channels" { state: Values::Names(&[CHANNEL_STATES]) },
+        "Notification channels by state, over the organisations that this leader has reconciled.",
+        "Channels are not live.";
+    CHANNELS_LAG = Histogram "channels_lag_seconds" in Seconds,
+        "Time from the notification of a change to its being stored in Mimir, which loads it within its poll interval.",
+        "Changes take long to become live.";
+    CHANNELS_RECONCILES = Counter "channels_reconciles_total" { outcome: Values::Names(&[CHANNEL_OUTCOMES]) },
+        "Reconciles of one organisation's channels, by outcome.",
+        "`failed`: Mimir or the database gave no answer, or Mimir refuses everything. `held`: a write waits for a confirmation.";
+    CHANNELS_RECONCILE_DURATION = Histogram "channels_reconcile_duration_seconds" in Seconds,
+        "Duration of one reconcile of one organisation's channels, the write included.",
+        "Mimir's Alertmanager or the database is slow.";
+    CHANNELS_WRITES = Counter "channels_writes_total",
+        "Alertmanager configurations written to Mimir, or deleted.",
+        "Rises while no row changes: something else writes them.";
+    CHANNELS_HELD = Gauge "channels_held",
+        "Organisations whose channels are not written until an administrator confirms it.",
+        "Above 0: confirm, or find out what removed the rows, or who else wrote the configuration.";
+    CHANNELS_FAILING = Gauge "channels_failing",
+        "Organisations whose last reconcile of channels failed; they are retried.",
+        "Above 0 for long.";
+    CHANNELS_FULL_RESYNC_AT = Gauge "channels_full_resync_timestamp_seconds" in Seconds,
+        "Time of the last full resync of channels, since the epoch; 0 if this process did none.",
+        "Older than `channels.reconcile_interval` on the leader.";
+    CHANNELS_FULL_RESYNC_FAILURES = Counter "channels_full_resync_failures_total",
+        "Full resyncs of channels that could not begin.",
+        "Rises: the database gives no answer.";
+    CHANNELS_TESTS = Counter "channels_tests_total" { outcome: Values::Names(&[CHANNEL_TESTS]) },
+        "Tests of channels that this process was asked for, by outcome.",
+        "`failed`: the channel's own service refused the notification.";
+
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total",
         "Log writes dropped because standard output was not read fast enough.",
         "Rises: standard output is not read fast enough.";
@@ -266,6 +297,11 @@ const RULE_OUTCOMES: &[&str] =
     &["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
 /// The states of a rule; `store` has the enum, and a test holds them together.
 const RULE_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
+
+/// The same of channels, which are never deferred; `channels` has the enums.
+const CHANNEL_OUTCOMES: &[&str] = &["unchanged", "applied", "held", "failed", "lease_lost"];
+const CHANNEL_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
+const CHANNEL_TESTS: &[&str] = &["delivered", "failed", "not_live", "not_loaded", "unknown"];
 
 /// Gives the recorder the help text of every metric.
 pub(super) fn describe() {

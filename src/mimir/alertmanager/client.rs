@@ -9,10 +9,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::configuration::{body, is_trial_passed, read, trial_body};
+use super::configuration::{is_trial_passed, trial};
 use super::counters::{Counters, PageReader};
 use super::error::read_refusal;
-use super::{AlertmanagerError, ConfigurationText, Redactor, Stored};
+use super::{AlertmanagerError, ConfigurationBody, Redactor};
 use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, Transport};
 use crate::mimir::ExchangeError;
 use crate::tenancy::TenantId;
@@ -69,16 +69,19 @@ impl AlertmanagerClient {
         Ok(Self { transport: Arc::new(Transport::new(config)?) })
     }
 
-    /// What Mimir has stored for a tenant; `None` if nothing.
+    /// What Mimir has stored for a tenant; `None` if nothing. It may be empty, too, as the fallback leaves
+    /// it.
     pub async fn configuration(
         &self,
         tenant: &TenantId,
-    ) -> Result<Option<Stored>, AlertmanagerError> {
+    ) -> Result<Option<ConfigurationBody>, AlertmanagerError> {
         let response = self.transport.send(Ask::new(Method::GET, CONFIGURATION, tenant)).await?;
         match response.status() {
             StatusCode::OK => {
                 let body = self.transport.read(response, MAX_CONFIGURATION_BYTES).await?;
-                Ok(read(&body).map_err(ExchangeError::Unreadable)?)
+                let text = String::from_utf8(body.into());
+                let text = text.map_err(|_| ExchangeError::Unreadable("it is no UTF-8".to_owned()));
+                Ok(Some(ConfigurationBody::new(text?)))
             }
             StatusCode::NOT_FOUND => {
                 let message = self.transport.message(response).await?;
@@ -97,10 +100,10 @@ impl AlertmanagerClient {
     pub async fn set(
         &self,
         tenant: &TenantId,
-        text: &ConfigurationText,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> Result<(), AlertmanagerError> {
-        self.post_configuration(tenant, body(text.expose()), redactor).await.map(drop)
+        self.post_configuration(tenant, body, redactor).await.map(drop)
     }
 
     /// Has Mimir check a configuration and store nothing. Its API has no dry run, so the request also
@@ -108,19 +111,22 @@ impl AlertmanagerClient {
     pub async fn check(
         &self,
         tenant: &TenantId,
-        text: &ConfigurationText,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> Result<Checked, AlertmanagerError> {
-        self.post_configuration(tenant, trial_body(text.expose()), redactor).await
+        // To store what is only to be tried would be worse than not to try it.
+        let Some(trial) = trial(body) else { return Ok(Checked::Valid) };
+        self.post_configuration(tenant, &trial, redactor).await
     }
 
     async fn post_configuration(
         &self,
         tenant: &TenantId,
-        body: String,
+        body: &ConfigurationBody,
         redactor: &Redactor,
     ) -> Result<Checked, AlertmanagerError> {
         let redact = |words: String| redactor.redact(&words);
+        let body = body.expose().to_owned();
         let ask = Ask::new(Method::POST, CONFIGURATION, tenant).with("application/yaml", body);
         let response = self.transport.send(ask).await?;
         match response.status() {

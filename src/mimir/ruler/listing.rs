@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 
-use crate::mimir::yaml::line_breaks::{Document, ends_with_old_break};
-use crate::mimir::yaml::node::{Node, Reader};
+use super::line_breaks::{Document, ends_with_old_break};
+use super::node::{Node, Reader};
 use super::{AlertingRule, PromDuration, RulerError, StoredGroup, StoredRule};
 
 /// All groups of a tenant, in all namespaces, as Mimir wrote them.

@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 
-use crate::mimir::yaml::line_breaks::{Document, ends_with_old_break, is_blank, lines};
-use crate::mimir::yaml::node::Reader;
+use super::line_breaks::{Document, ends_with_old_break, is_blank, lines};
+use super::node::Reader;
 use super::{RawListing, RulerError};
 use crate::tenancy::TenantId;
 

@@ -8,9 +8,9 @@
 //! compared with what Mimir gives back (docs/decisions/0013).
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::{AlertingRule, RuleGroup};
-use crate::mimir::yaml::quoted;
 
 /// The longest key that stands on the line of its value. YAML's limit is 1024 characters for all that
 /// precedes the colon; a longer key is announced by a question mark.
@@ -66,4 +66,30 @@ fn line(yaml: &mut String, key: &str, value: &str) {
     for part in [key, ": ", value, "\n"] {
         yaml.push_str(part);
     }
+}
+
+/// A text in double quotes.
+fn quoted(text: &str) -> String {
+    let mut yaml = String::with_capacity(text.len() + 2);
+    yaml.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => yaml.push_str("\\\""),
+            '\\' => yaml.push_str("\\\\"),
+            '\n' => yaml.push_str("\\n"),
+            '\t' => yaml.push_str("\\t"),
+            ' '..='~' => yaml.push(character),
+            _ => {
+                let code = u32::from(character);
+                // Writing to a string cannot fail.
+                let _ = match code {
+                    0..=0xff => write!(yaml, "\\x{code:02X}"),
+                    0x100..=0xffff => write!(yaml, "\\u{code:04X}"),
+                    _ => write!(yaml, "\\U{code:08X}"),
+                };
+            }
+        }
+    }
+    yaml.push('"');
+    yaml
 }

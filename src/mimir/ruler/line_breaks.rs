@@ -12,29 +12,29 @@ use granit_parser::{ScalarStyle, Span};
 const BREAKS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
 /// Whether a line ends with a break that only YAML 1.1 knows.
-pub(in crate::mimir) fn ends_with_old_break(line: &str) -> bool {
+pub(super) fn ends_with_old_break(line: &str) -> bool {
     line.ends_with(BREAKS)
 }
 
 /// Whether a line is nothing but its break.
-pub(in crate::mimir) fn is_blank(line: &str) -> bool {
+pub(super) fn is_blank(line: &str) -> bool {
     matches!(line, "\n" | "\u{2028}" | "\u{2029}")
 }
 
 /// Lines as YAML 1.1 counts them, with their breaks.
-pub(in crate::mimir) fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(['\n', BREAKS[0], BREAKS[1]])
 }
 
 /// A document for the parser, which remembers what its line breaks were.
-pub(in crate::mimir) struct Document<'a> {
+pub(super) struct Document<'a> {
     text: Cow<'a, str>,
     /// Those that were others, by their place in the text.
     replaced: Vec<(usize, char)>,
 }
 
 impl<'a> Document<'a> {
-    pub(in crate::mimir) fn new(original: &'a str) -> Self {
+    pub(super) fn new(original: &'a str) -> Self {
         if !original.contains(BREAKS) {
             return Self { text: Cow::Borrowed(original), replaced: Vec::new() };
         }
@@ -50,12 +50,12 @@ impl<'a> Document<'a> {
         Self { text: Cow::Owned(text), replaced }
     }
 
-    pub(in crate::mimir) fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 
     /// A scalar with the breaks that it was written with. `before` is where what precedes it ends.
-    pub(in crate::mimir) fn scalar(
+    pub(super) fn scalar(
         &self,
         value: Cow<'_, str>,
         style: ScalarStyle,
@@ -119,7 +119,7 @@ impl<'a> Document<'a> {
 mod tests {
     use bytes::Bytes;
 
-    use crate::mimir::ruler::{RawListing, StoredRule};
+    use super::super::{RawListing, StoredRule};
 
     // Bytes of a real Mimir. Between the breaks there is nothing but indentation.
     #[test]

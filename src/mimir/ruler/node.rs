@@ -6,7 +6,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
 use super::line_breaks::Document;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::mimir) enum Node {
+pub(super) enum Node {
     Text(String),
     /// Nothing: an empty value, `null`, `~`.
     Null,
@@ -19,7 +19,7 @@ pub(in crate::mimir) enum Node {
 
 /// Reads one document whose root is a mapping, key by key, so that what does not matter need not be
 /// kept.
-pub(in crate::mimir) struct Reader<'a> {
+pub(super) struct Reader<'a> {
     document: &'a Document<'a>,
     events: Parser<'a, StrInput<'a>>,
     /// Where the last two events ended.
@@ -28,7 +28,7 @@ pub(in crate::mimir) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Begins the document. Anything but a mapping is an error, above all nothing.
-    pub(in crate::mimir) fn open(document: &'a Document<'a>) -> Result<Self, String> {
+    pub(super) fn open(document: &'a Document<'a>) -> Result<Self, String> {
         let mut options = Options::default();
         options.set_emit_comments(false);
         let events = Parser::new_from_str_with_options(document.text(), options);
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next key of the mapping that is being read; `None` at its end.
-    pub(in crate::mimir) fn key(&mut self) -> Result<Option<String>, String> {
+    pub(super) fn key(&mut self) -> Result<Option<String>, String> {
         match self.event()? {
             (Event::MappingEnd, _) => Ok(None),
             (Event::Scalar(text, style, ..), span) => {
@@ -53,13 +53,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of the last key.
-    pub(in crate::mimir) fn value(&mut self) -> Result<Node, String> {
+    pub(super) fn value(&mut self) -> Result<Node, String> {
         let event = self.event()?;
         self.node(event)
     }
 
     /// Passes over the value of the last key; how many items it has, if it is a list.
-    pub(in crate::mimir) fn count_items(&mut self) -> Result<usize, String> {
+    pub(super) fn count_items(&mut self) -> Result<usize, String> {
         let (mut depth, mut items) = (0_usize, 0);
         let mut is_list = false;
         loop {
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Ends the document: nothing may follow.
-    pub(in crate::mimir) fn close(mut self) -> Result<(), String> {
+    pub(super) fn close(mut self) -> Result<(), String> {
         match [self.event()?.0, self.event()?.0] {
             [Event::DocumentEnd, Event::StreamEnd] => Ok(()),
             _ => Err("something follows the mapping".to_owned()),
