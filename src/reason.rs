@@ -129,6 +129,8 @@ pub enum Reason {
     DatabaseUnavailable,
     /// Mimir's ruler gives no answer to a request to `/admin`.
     RulerUnavailable,
+    /// Mimir's Alertmanager gave no usable answer to an administrator's request.
+    AlertmanagerUnavailable,
     /// A fault of the proxy itself in `/admin`.
     AdminBroken,
     /// No instance of Mimir is known.
@@ -228,6 +230,7 @@ impl Reason {
             Self::KeysUnavailable
             | Self::DatabaseUnavailable
             | Self::RulerUnavailable
+            | Self::AlertmanagerUnavailable
             | Self::AdminBroken
             | Self::UpstreamUnresolved
             | Self::UpstreamUnreachable

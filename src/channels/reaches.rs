@@ -35,7 +35,8 @@ impl Reaches {
         Self { known: Mutex::default(), triggers }
     }
 
-    /// Whether an alert with these labels would reach anybody; none while that is not known.
+    /// Whether an alert with these labels would reach anybody; none while that is not known. Labels with
+    /// templates, and those of the series, are not among them.
     pub fn notifies(
         &self,
         organisation: &OrganisationId,
@@ -43,7 +44,7 @@ impl Reaches {
     ) -> Option<bool> {
         let mut known = self.known.lock();
         if let Some(reach) = known.reaches.get(organisation) {
-            return reach.as_ref().map(|reach| reach.reaches(labels));
+            return reach.as_ref().and_then(|reach| reach.reaches(labels));
         }
         if known.asked.len() < MOST_ASKED && known.asked.insert(organisation.clone()) {
             drop(known);

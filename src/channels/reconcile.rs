@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::document::{Document, Live, Observed};
+use super::document::{Document, Live, Observed, diff_texts};
 use super::guard::{foreign, missing};
 use super::outcome::{Failure, Outcome};
 use super::reach::Reach;
@@ -388,15 +388,12 @@ pub(crate) async fn preview<W: ReadsMimir>(
         wanted = run.checked(wanted).await?;
     }
     let is_in_sync = found.is(wanted.document.as_ref());
-    let (before, after) = match (&found, &wanted.document) {
-        // A foreign document stays where there is nothing to be written over it, and is never shown.
-        (Found::Foreign(_) | Found::Nothing, None) => (String::new(), String::new()),
-        (Found::Foreign(_) | Found::Nothing, Some(document)) => {
-            (String::new(), document.redacted())
-        }
-        (Found::Ours(observed, _), None) => (observed.redacted(), String::new()),
-        (Found::Ours(observed, _), Some(document)) => document.compared(observed),
+    // A foreign document stays where there is nothing to be written over it, and is never shown.
+    let live = match &found {
+        Found::Ours(observed, _) => Some(observed),
+        Found::Nothing | Found::Foreign(_) => None,
     };
+    let (before, after) = diff_texts(live, wanted.document.as_ref());
     let is_foreign = found.is_foreign();
     let Desired { channels, routes, .. } = wanted;
     Ok(Preview { before, after, is_in_sync, is_foreign, guard, channels, routes })

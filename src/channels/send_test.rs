@@ -49,6 +49,22 @@ pub enum TestOutcome {
     Unknown,
 }
 
+impl TestOutcome {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Delivered, Self::Failed, Self::NotLive, Self::NotLoaded, Self::Unknown];
+
+    /// The name in JSON and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::NotLive => "not_live",
+            Self::NotLoaded => "not_loaded",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Makes each test a group of its own, so that none waits for another's interval.
 const TEST_ID_LABEL: &str = "mimir_tenant_proxy_test_id";
 /// How long Mimir may take to load the channel: it looks every 15 seconds by default.
