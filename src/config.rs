@@ -5,6 +5,7 @@
 //! raw value, and no stage takes more than its own section.
 
 mod auth;
+mod channels;
 mod cors;
 mod database;
 mod environment;
@@ -26,6 +27,7 @@ use std::path::Path;
 pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
+pub use channels::{ChannelsConfig, DashboardUrl, EmailRelay};
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig, TablesRead};
 pub use environment::Environment;
@@ -57,6 +59,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// `[rules]`: from rows in Postgres to Mimir's ruler.
     pub rules: RulesConfig,
+    /// `[channels]`: from rows in Postgres to Mimir's Alertmanager.
+    pub channels: ChannelsConfig,
     /// `[limits]`: how much a request may carry, and an organisation ask for.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
@@ -97,6 +101,8 @@ impl Config {
         let (database, has_database) = document.section("database", database::read);
         let roles = document.section("roles", tenancy::read_roles);
         let upstream = document.section("upstream", upstream::read);
+        let rules = document
+            .section("rules", |section| rules::read(section, Some(&upstream), has_database));
         let mut config = Self {
             listen: document.section("listen", listen::read),
             auth: document.section("auth", |section| auth::read(section, has_database)),
@@ -106,8 +112,8 @@ impl Config {
                 ..document.section("tenancy", |section| tenancy::read(section, has_database))
             },
             cors: document.section("cors", cors::read),
-            rules: document
-                .section("rules", |section| rules::read(section, Some(&upstream), has_database)),
+            channels: document.section("channels", |section| channels::read(section, &rules)),
+            rules,
             upstream,
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
@@ -126,7 +132,12 @@ impl Config {
             let is_ours = self.tenancy.membership.reads_table() && queries.membership.is_none();
             is_ours || queries.organisation.is_some()
         });
-        TablesRead { sessions: self.auth.check_sessions, organisations, rules: self.rules.enabled }
+        TablesRead {
+            sessions: self.auth.check_sessions,
+            organisations,
+            rules: self.rules.enabled,
+            channels: self.channels.enabled,
+        }
     }
 }
 
@@ -155,6 +166,8 @@ pub struct RulesCommandConfig {
     pub tenancy: TenancyConfig,
     /// `[rules]`, switched on; without addresses if there is no `[upstream]`.
     pub rules: RulesConfig,
+    /// `[channels]`.
+    pub channels: ChannelsConfig,
 }
 
 impl RulesCommandConfig {
@@ -169,8 +182,9 @@ impl RulesCommandConfig {
             document.section("rules", |section| rules::read(section, upstream.as_ref(), true));
         rules.enabled = true;
         rules.expressions = document.section("limits", limits::read).expressions;
+        let channels = document.section("channels", |section| channels::read(section, &rules));
         document.finish_section()?;
-        Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules })
+        Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules, channels })
     }
 }
 

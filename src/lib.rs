@@ -18,7 +18,8 @@
 //! [`key_management`] creates, lists and revokes device keys, for [`admin`] and [`command`].
 //!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
-//! mapping of organisations to tenants. Of all copies only the leader does ([`election`]).
+//! mapping of organisations to tenants. Of all copies only the leader does ([`election`]). [`channels`]
+//! brings notification channels and routes to Mimir's Alertmanager in the same way.
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
@@ -33,6 +34,7 @@ pub mod authn;
 pub mod authz;
 mod backoff;
 mod causes;
+pub mod channels;
 pub mod clock;
 pub mod command;
 pub mod config;

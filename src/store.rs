@@ -20,6 +20,9 @@ mod leadership;
 mod memberships;
 mod migrations;
 mod moment;
+mod notification_channels;
+mod notification_status;
+mod notification_sync;
 mod organisations;
 mod queries;
 mod revocations;
@@ -49,6 +52,12 @@ pub use feed::{Feed, TableChange};
 pub use leadership::Leadership;
 pub use memberships::RolesInUse;
 pub use migrations::{Migrated, migrate};
+pub use notification_channels::{
+    ChannelRow, MOST_CHANNEL_BYTES, MOST_CHANNELS, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES,
+    MOST_ROUTES, NotificationRows, NotificationSnapshot, RouteRow,
+};
+pub use notification_status::{NotificationKind, NotificationState, NotificationStatusRow};
+pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,
 };

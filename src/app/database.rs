@@ -169,6 +169,8 @@ impl Database {
                 (TableChange::AlertRuleRequest, _, _) => {
                     trigger(triggers.as_deref(), Triggers::request);
                 }
+                // Channels are read again by the full resync until the engine takes these.
+                (TableChange::Channels(_) | TableChange::AllChannels, _, _) => {}
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),

@@ -52,6 +52,8 @@ pub struct TablesRead {
     pub organisations: bool,
     /// Alert rules and their organisations (`rules.enabled`).
     pub rules: bool,
+    /// Notification channels and routes (`channels.enabled`).
+    pub channels: bool,
 }
 
 impl DatabaseConfig {
@@ -90,6 +92,11 @@ pub struct QueriesConfig {
     pub organisation: Option<String>,
     /// Of `$1 text[]`, organisations: their rules, a column for each of `alert_rule`.
     pub alert_rule: Option<String>,
+    /// Of `$1 text[]`, organisations: their channels, a column for each of `notification_channel`,
+    /// `secrets` with the secrets themselves.
+    pub notification_channel: Option<String>,
+    /// Of `$1 text[]`, organisations: their routes, a column for each of `notification_route`.
+    pub notification_route: Option<String>,
 }
 
 /// Supabase's transaction pooler. Others are found by what they do.
@@ -119,6 +126,8 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
             session: query(section, "session_query", Some("uuid[]")),
             organisation: query(section, "organisation_query", None),
             alert_rule: query(section, "alert_rule_query", Some("text[]")),
+            notification_channel: query(section, "notification_channel_query", Some("text[]")),
+            notification_route: query(section, "notification_route_query", Some("text[]")),
         },
         max_connections: section.get("max_connections", 4, |raw| {
             number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))

@@ -198,8 +198,16 @@ pub(super) fn organisations_in(rows: &[PgRow]) -> HashSet<OrganisationId> {
     rows.iter().filter_map(organisation_of).collect()
 }
 
+pub(super) fn excess_of(row: &PgRow) -> Result<Excess, String> {
+    Ok(match row.try_get::<i32, _>("excess").map_err(|error| error.to_string())? {
+        0 => Excess::None,
+        1 => Excess::Row,
+        _ => Excess::Organisation,
+    })
+}
+
 /// An identifier that no tenant can have is ignored.
-fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
+pub(super) fn organisation_of(row: &PgRow) -> Option<OrganisationId> {
     let name: Option<&str> = row.try_get("organisation_id").ok()?;
     OrganisationId::parse(name?).ok()
 }
@@ -214,11 +222,7 @@ fn read(row: &PgRow) -> Result<AlertRuleRow, String> {
     let organisation =
         OrganisationId::parse(&organisation).map_err(|error| format!("rule {id}: {error}"))?;
     let created: Option<f64> = row.try_get("created_at").map_err(|error| error.to_string())?;
-    let excess = match row.try_get::<i32, _>("excess").map_err(|error| error.to_string())? {
-        0 => Excess::None,
-        1 => Excess::Row,
-        _ => Excess::Organisation,
-    };
+    let excess = excess_of(row)?;
     #[expect(clippy::cast_possible_truncation, reason = "saturates, which keeps the order")]
     let created_at_micros = created.map(|seconds| (seconds * 1e6) as i64);
     Ok(AlertRuleRow {

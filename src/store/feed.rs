@@ -34,6 +34,9 @@ pub enum TableChange {
     AlertRules(OrganisationId),
     AllAlertRules,
     AlertRuleRequest,
+    /// One organisation's notification channels or routes.
+    Channels(OrganisationId),
+    AllChannels,
 }
 
 #[derive(Debug, Default)]
@@ -263,6 +266,9 @@ fn parse(payload: &str) -> Option<TableChange> {
             OrganisationId::parse(key).map_or(TableChange::AllAlertRules, TableChange::AlertRules)
         }
         ("alert_rule_request", _) => TableChange::AlertRuleRequest,
+        ("notification_channel", key) => {
+            OrganisationId::parse(key).map_or(TableChange::AllChannels, TableChange::Channels)
+        }
         _ => return None,
     })
 }
@@ -297,7 +303,9 @@ mod tests {
         assert_eq!(parse("membership x"), Some(TableChange::Memberships));
         assert_eq!(parse("session x"), Some(TableChange::Sessions));
         let acme = OrganisationId::parse("acme").unwrap();
-        assert_eq!(parse("alert_rule acme"), Some(TableChange::AlertRules(acme)));
+        assert_eq!(parse("alert_rule acme"), Some(TableChange::AlertRules(acme.clone())));
+        assert_eq!(parse("notification_channel acme"), Some(TableChange::Channels(acme)));
+        assert_eq!(parse("notification_channel"), Some(TableChange::AllChannels));
         for unnamed in ["alert_rule", "alert_rule a b", "alert_rule ä"] {
             assert_eq!(parse(unnamed), Some(TableChange::AllAlertRules), "{unnamed:?}");
         }

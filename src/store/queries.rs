@@ -22,6 +22,8 @@ pub(super) enum Lookup {
     Session,
     Organisation,
     AlertRule,
+    NotificationChannel,
+    NotificationRoute,
 }
 
 /// The look-ups as they are sent, in the order of [`Lookup`].
@@ -49,6 +51,8 @@ enum Own {
     /// These columns of the table of the same name, where this condition holds.
     Table(&'static str, &'static str),
     Sql(&'static str),
+    /// Of these tables of ours, in this schema.
+    Join(&'static [&'static str], fn(&str) -> String),
 }
 
 /// What a look-up is asked with.
@@ -59,7 +63,7 @@ enum Parameter {
 }
 
 /// In the order of [`Lookup`], which a test compares.
-const LOOKUPS: [Wanted; 6] = [
+const LOOKUPS: [Wanted; 8] = [
     Wanted {
         lookup: Lookup::Membership,
         name: "membership",
@@ -141,7 +145,66 @@ const LOOKUPS: [Wanted; 6] = [
             "where organisation_id = any($1)",
         ),
     },
+    // All texts here, too, for the same reason.
+    Wanted {
+        lookup: Lookup::NotificationChannel,
+        name: "notification_channel",
+        columns: &[
+            ("id", "text"),
+            ("organisation_id", "text"),
+            ("kind", "text"),
+            ("settings", "text"),
+            ("secrets", "text"),
+        ],
+        optional: &[
+            ("name", "text", "null"),
+            ("enabled", "text", "null"),
+            ("is_default", "text", "null"),
+            ("created_at", "timestamptz", "null"),
+        ],
+        parameter: Some(Parameter::Texts),
+        own: Own::Join(&["notification_channel", "notification_channel_secret"], own_channels),
+    },
+    Wanted {
+        lookup: Lookup::NotificationRoute,
+        name: "notification_route",
+        columns: &[
+            ("id", "text"),
+            ("organisation_id", "text"),
+            ("channel_id", "text"),
+            ("matchers", "text"),
+        ],
+        optional: &[
+            ("position", "text", "null"),
+            ("group_by", "text", "null"),
+            ("group_wait", "text", "null"),
+            ("group_interval", "text", "null"),
+            ("repeat_interval", "text", "null"),
+            ("mute_times", "text", "null"),
+            ("continue_matching", "text", "null"),
+            ("enabled", "text", "null"),
+            ("created_at", "timestamptz", "null"),
+        ],
+        parameter: Some(Parameter::Texts),
+        own: Own::Table(
+            "id, organisation_id, channel_id, position, matchers, group_by, group_wait, \
+             group_interval, repeat_interval, mute_times, continue_matching, enabled, created_at",
+            "where organisation_id = any($1)",
+        ),
+    },
 ];
+
+/// Channels with their secrets, which stand in a table of their own.
+fn own_channels(schema: &str) -> String {
+    format!(
+        "select id, channel.organisation_id, name, kind, settings, secret.secrets, enabled, \
+         is_default, channel.created_at from {} as channel \
+         left join {} as secret on secret.channel_id = channel.id \
+         where channel.organisation_id = any($1)",
+        table(schema, "notification_channel"),
+        table(schema, "notification_channel_secret")
+    )
+}
 
 impl Lookup {
     /// The operator's query in its place.
@@ -153,6 +216,8 @@ impl Lookup {
             Self::Session => given.session.as_ref(),
             Self::Organisation => given.organisation.as_ref(),
             Self::AlertRule => given.alert_rule.as_ref(),
+            Self::NotificationChannel => given.notification_channel.as_ref(),
+            Self::NotificationRoute => given.notification_route.as_ref(),
         }
     }
 
@@ -160,8 +225,9 @@ impl Lookup {
         match self {
             Self::Membership | Self::DeviceKey | Self::Revocation => true,
             Self::Session => tables.sessions,
-            Self::Organisation => tables.organisations || tables.rules,
+            Self::Organisation => tables.organisations || tables.rules || tables.channels,
             Self::AlertRule => tables.rules,
+            Self::NotificationChannel | Self::NotificationRoute => tables.channels,
         }
     }
 }
@@ -195,11 +261,20 @@ pub(super) async fn check(
                 let table = table(&config.schema, wanted.name);
                 format!("select {columns} from {table} {condition}")
             }
+            (None, Own::Join(names, query)) => {
+                for name in names.iter().filter(|_| is_read) {
+                    check_visible(connection, config, name).await?;
+                }
+                query(&config.schema)
+            }
         };
         queries.0[at] = if is_read { wrap(connection, wanted, &query).await? } else { query };
     }
     if tables.rules {
         check_visible(connection, config, "alert_rule_status").await?;
+    }
+    if tables.channels {
+        check_visible(connection, config, "notification_channel_status").await?;
     }
     Ok(queries)
 }
@@ -214,6 +289,10 @@ async fn check_visible(
     let table = table(&config.schema, name);
     let row = sqlx::query(query).bind(&table).persistent(false).fetch_one(connection).await?;
     if !row.try_get::<bool, _>("is_there")? {
+        let name = ["_secret", "_status"]
+            .into_iter()
+            .find_map(|end| name.strip_suffix(end))
+            .unwrap_or(name);
         return Err(StoreError::Unfit(format!(
             "there is no table {table}; create it with `mimir-tenant-proxy migrate`, or set \
              database.{name}_query for tables of your own"

@@ -1,0 +1,196 @@
+//! The status of each channel and route. Only the leader writes it; the organisation's members read it.
+
+use serde::Serialize;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, moment, statement};
+use crate::tenancy::OrganisationId;
+
+/// What a status is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationKind {
+    Channel,
+    Route,
+}
+
+/// What has become of a channel or a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir has it as it is.
+    Live,
+    /// It cannot be used; its author has to change it.
+    Invalid,
+    /// The organisation has too many.
+    OverLimit,
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotificationStatusRow {
+    pub kind: NotificationKind,
+    pub id: Uuid,
+    pub organisation: OrganisationId,
+    pub state: NotificationState,
+    /// Why it is not live, in words for its author. It never holds a secret.
+    pub reason: String,
+    /// When it was last written to Mimir. Given only where it was written now; else the database keeps
+    /// what it has, as long as the state stays live.
+    pub synced_at: Option<OffsetDateTime>,
+}
+
+/// Rows in one statement.
+const BATCH: usize = 1000;
+
+impl NotificationKind {
+    pub const ALL: [Self; 2] = [Self::Channel, Self::Route];
+
+    /// The name in `notification_tombstone` and everywhere else.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Route => "route",
+        }
+    }
+
+    fn table(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Channel => ("notification_channel_status", "channel_id"),
+            Self::Route => ("notification_route_status", "route_id"),
+        }
+    }
+}
+
+impl NotificationState {
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
+
+    /// The name in the table and everywhere else.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Live => "live",
+            Self::Invalid => "invalid",
+            Self::OverLimit => "over_limit",
+            Self::Disabled => "disabled",
+            Self::Error => "error",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+impl Store {
+    /// The statuses of some organisations' channels and routes.
+    pub async fn notification_statuses_of(
+        &self,
+        organisations: Vec<OrganisationId>,
+    ) -> Result<Vec<NotificationStatusRow>, StoreError> {
+        let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+        let selects = NotificationKind::ALL.map(|kind| {
+            let (table, id) = kind.table();
+            format!(
+                "select '{}' as kind, {id} as id, organisation_id, state, reason, {} from {} \
+                 where organisation_id = any($1)",
+                kind.name(),
+                moment::select("synced_at"),
+                self.own(table)
+            )
+        });
+        let sql = selects.join(" union all ");
+        self.fetch(statement(sql).bind(names), |rows| {
+            Ok(rows.iter().filter_map(|row| read_status(row).ok().flatten()).collect())
+        })
+        .await
+    }
+
+    /// Writes statuses, and forgets those of rows that are gone.
+    pub async fn write_notification_statuses(
+        &self,
+        written: Vec<NotificationStatusRow>,
+        gone: Vec<(NotificationKind, OrganisationId, Uuid)>,
+    ) -> Result<(), StoreError> {
+        for kind in NotificationKind::ALL {
+            let rows: Vec<&NotificationStatusRow> =
+                written.iter().filter(|row| row.kind == kind).collect();
+            for batch in rows.chunks(BATCH) {
+                self.write_notification_batch(kind, batch).await?;
+            }
+            let gone: (Vec<String>, Vec<Uuid>) = gone
+                .iter()
+                .filter(|(of, ..)| *of == kind)
+                .map(|(_, organisation, id)| (organisation.to_string(), *id))
+                .unzip();
+            if gone.0.is_empty() {
+                continue;
+            }
+            let (table, id) = kind.table();
+            // A row that moved is another organisation's by now.
+            let sql = format!(
+                "delete from {} using unnest($1::text[], $2::uuid[]) as gone(organisation, row) \
+                 where organisation_id = organisation and {id} = row",
+                self.own(table)
+            );
+            self.execute(statement(sql).bind(gone.0).bind(gone.1)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_notification_batch(
+        &self,
+        kind: NotificationKind,
+        batch: &[&NotificationStatusRow],
+    ) -> Result<(), StoreError> {
+        let (table, id) = kind.table();
+        let sql = format!(
+            "insert into {} as kept ({id}, organisation_id, state, reason, synced_at) \
+             select row, organisation, state, left(reason, 4000), at from \
+             unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) \
+                 as new(row, organisation, state, reason, at) \
+             on conflict ({id}) do update set organisation_id = excluded.organisation_id, \
+                 state = excluded.state, reason = excluded.reason, updated_at = now(), \
+                 synced_at = case when excluded.state = 'live' \
+                     then coalesce(excluded.synced_at, kept.synced_at) end",
+            self.own(table)
+        );
+        let column = |of: fn(&NotificationStatusRow) -> String| -> Vec<String> {
+            batch.iter().map(|row| of(row)).collect()
+        };
+        let query = statement(sql)
+            .bind(batch.iter().map(|row| row.id).collect::<Vec<Uuid>>())
+            .bind(column(|row| row.organisation.to_string()))
+            .bind(column(|row| row.state.name().to_owned()))
+            // Postgres takes no NUL in a text.
+            .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
+            .bind(batch.iter().map(|row| row.synced_at).collect::<Vec<Option<OffsetDateTime>>>());
+        self.execute(query).await
+    }
+}
+
+fn read_status(row: &PgRow) -> Result<Option<NotificationStatusRow>, sqlx::Error> {
+    let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
+    let state = NotificationState::parse(row.try_get("state")?);
+    let (Some(organisation), Some(state)) = (organisation, state) else { return Ok(None) };
+    let kind = match row.try_get("kind")? {
+        "channel" => NotificationKind::Channel,
+        _ => NotificationKind::Route,
+    };
+    Ok(Some(NotificationStatusRow {
+        kind,
+        id: row.try_get("id")?,
+        organisation,
+        state,
+        reason: row.try_get("reason")?,
+        synced_at: moment::shown(row.try_get("synced_at")?),
+    }))
+}
