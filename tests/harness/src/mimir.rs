@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::client::Client;
 use crate::parts::part;
 use crate::process::{Process, free_port, wait_until};
 
@@ -28,17 +29,18 @@ impl Mimir {
         SHARED.get_or_init(Self::start).await
     }
 
-    /// Starts a Mimir and waits until it takes writes.
+    /// Starts a Mimir with all its components and waits until it takes writes. Its ruler sends alerts
+    /// to its own Alertmanager.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// The same, with more arguments.
+    /// The same, with more arguments. `-target=all` leaves the Alertmanager out.
     pub async fn start_with(arguments: &[&str]) -> Self {
         let directory = TempDir::with_prefix("mimir-").expect("directory");
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
-        std::fs::write(&config, configuration(directory.path().to_path_buf(), gossip))
+        std::fs::write(&config, configuration(directory.path().to_path_buf(), port, gossip))
             .expect("config");
         // Without runtime configuration Mimir does not serve /api/v1/user_limits.
         let runtime = directory.path().join("runtime.yaml");
@@ -88,6 +90,40 @@ impl Mimir {
         .await;
     }
 
+    /// A client that is a tenant, past any proxy.
+    pub fn as_tenant(&self, tenant: &str) -> Client {
+        Client::new(&self.url()).header("x-scope-orgid", tenant)
+    }
+
+    /// Where its ruler sends alerts: its own Alertmanager, for `ruler_alertmanager_client_config`.
+    pub fn alertmanager_url(&self) -> String {
+        format!("{}/alertmanager", self.url())
+    }
+
+    /// Gives a tenant this Alertmanager configuration (YAML), in place of what it has, and waits
+    /// until it is loaded.
+    pub async fn configure_alertmanager(&self, tenant: &str, configuration: &str) {
+        let client = self.as_tenant(tenant);
+        let document = serde_json::json!({ "alertmanager_config": configuration });
+        let before =
+            (self.alertmanager_hash(tenant).await, client.get("/api/v1/alerts").await.text);
+        let stored = client.post("/api/v1/alerts", document.to_string()).await;
+        assert_eq!(stored.status, 201, "{stored:?}");
+        let is_same = client.get("/api/v1/alerts").await.text == before.1;
+        wait_until("the Alertmanager has loaded it", Duration::from_secs(20), async || {
+            let now = self.alertmanager_hash(tenant).await;
+            now.is_some() && (is_same || now != before.0)
+        })
+        .await;
+    }
+
+    /// The hash of what a tenant's Alertmanager has loaded; none if it has not been started.
+    async fn alertmanager_hash(&self, tenant: &str) -> Option<String> {
+        let series = format!("cortex_alertmanager_config_hash{{user=\"{tenant}\"}} ");
+        let text = Client::new(&self.url()).get("/metrics").await.text;
+        text.lines().find_map(|line| line.strip_prefix(&series)).map(str::to_owned)
+    }
+
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -113,11 +149,11 @@ const ADVERTISERS: [&str; 10] = [
     "store-gateway.sharding-ring",
 ];
 
-fn configuration(directory: PathBuf, gossip: u16) -> String {
+fn configuration(directory: PathBuf, port: u16, gossip: u16) -> String {
     let directory = directory.display();
     format!(
         r#"
-target: all
+target: all,alertmanager
 multitenancy_enabled: true
 server:
   http_listen_address: 127.0.0.1
@@ -142,7 +178,11 @@ ruler:
   # By default a new rule's first result takes more than a minute.
   inbound_sync_queue_poll_interval: 1s
   outbound_sync_queue_poll_interval: 1s
-alertmanager: {{data_dir: "{directory}/alertmanager"}}
+alertmanager:
+  data_dir: "{directory}/alertmanager"
+  # By default a new configuration is loaded after up to 15 seconds.
+  poll_interval: 1s
+  sharding_ring: {{replication_factor: 1}}
 compactor: {{data_dir: "{directory}/compactor"}}
 activity_tracker: {{filepath: ""}}
 usage_stats: {{enabled: false}}
@@ -152,6 +192,8 @@ ingester:
 distributor: {{influx_endpoint_enabled: true}}
 store_gateway: {{sharding_ring: {{replication_factor: 1}}}}
 limits:
+  ruler_alertmanager_client_config:
+    alertmanager_url: "http://127.0.0.1:{port}/alertmanager"
   ruler_evaluation_delay_duration: 0s
   cardinality_analysis_enabled: true
   max_global_exemplars_per_user: 1000
