@@ -29,14 +29,13 @@ use uuid::Uuid;
 
 use crate::authn::{Principal, Proof};
 use crate::authz::{AdminGrant, Authorizer};
-use crate::channels::ChannelReconciler;
+use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
 use crate::route::{
     CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
 };
 use crate::rules::{AdminExecutor, Reconciler};
 use crate::store::Store;
-use crate::telemetry::ChannelMetrics;
 
 pub use answer::Answer;
 pub use audit::Action;
@@ -49,12 +48,6 @@ pub struct Admin {
     channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
-}
-
-/// What serves administrators of notification channels.
-pub struct ChannelAdmin {
-    pub executor: Arc<AdminExecutor<ChannelReconciler>>,
-    pub metrics: Arc<ChannelMetrics>,
 }
 
 /// What an endpoint may use of a request. No header of the client's gets here.

@@ -19,5 +19,36 @@
 //!   same bytes, so that whether something is to be written is a comparison.
 
 pub mod document;
+mod guard;
+mod outcome;
 pub mod reach;
+mod reaches;
+mod reconcile;
+mod reconciler;
+mod schedule;
+mod send_test;
+mod sift;
 pub mod spec;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use reaches::Reaches;
+pub use reconcile::States;
+pub use reconciler::{ChannelAdmin, ChannelError, ChannelPreview, ChannelReconciler};
+pub use schedule::ChannelSync;
+pub use send_test::{TestOutcome, TestReport};
+
+use crate::rules::OutcomeKind;
+use crate::telemetry::{ChannelMetrics, RuleMetricNames};
+
+/// The metrics of this module, registered.
+pub fn register_metrics() -> ChannelMetrics {
+    let outcomes = OutcomeKind::ALL.into_iter().filter(|kind| *kind != OutcomeKind::Deferred);
+    let names = RuleMetricNames {
+        outcomes: outcomes.map(OutcomeKind::name).collect(),
+        states: spec::State::ALL.map(spec::State::name).to_vec(),
+    };
+    ChannelMetrics::register(&names, &TestOutcome::ALL.map(TestOutcome::name))
+}

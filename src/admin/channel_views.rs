@@ -221,10 +221,7 @@ pub(super) fn counts(
     counts
 }
 
-pub(super) fn diff_view(
-    organisation: &OrganisationId,
-    preview: ChannelPreview,
-) -> ChannelDiffView {
+pub(super) fn diff_view(organisation: &OrganisationId, preview: ChannelPreview) -> ChannelDiffView {
     let not_live = |what: &'static str, states: &States| {
         let is_wrong = |state: NotificationState| {
             !matches!(state, NotificationState::Live | NotificationState::Disabled)

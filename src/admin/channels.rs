@@ -3,7 +3,6 @@
 //! operator's look at all of them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -17,8 +16,7 @@ use super::channel_views::{
 use super::rules::Confirmation;
 use super::{Admin, AdminError, Answer, recorded_name};
 use crate::authz::{OperatorGrant, OrganisationGrant};
-use crate::channels::{ChannelError, ChannelReconciler};
-use crate::mimir::alertmanager::AlertmanagerError;
+use crate::channels::ChannelError;
 use crate::store::{NotificationConfirmed, NotificationKind, Store};
 use crate::tenancy::OrganisationId;
 
@@ -33,7 +31,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
     let organisation = grant.organisation();
-    let store = parts.channels()?.executor.reconciler().store();
+    let store = parts.channels()?.store();
     let asked = vec![organisation.clone()];
     let mut snapshot = store.notification_channels_of(asked.clone()).await?;
     if !snapshot.existing.contains(organisation) {
@@ -70,16 +68,13 @@ pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Ans
 }
 
 pub(super) async fn diff(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
-    let organisation = grant.organisation().clone();
-    let preview = parts.channels()?.executor.run(async move |engine: Arc<ChannelReconciler>| {
-        let preview = engine.preview(&organisation).await?;
-        Ok::<_, AdminError>(diff_view(&organisation, preview))
-    });
-    Ok(Answer::of(&preview.await??))
+    let organisation = grant.organisation();
+    let preview = parts.channels()?.preview(organisation.clone()).await??;
+    Ok(Answer::of(&diff_view(organisation, preview)))
 }
 
 pub(super) async fn sync(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
-    let store = parts.channels()?.executor.reconciler().store();
+    let store = parts.channels()?.store();
     let organisation = grant.organisation();
     // The sync of a mistyped organisation would seem to succeed.
     if !store.existing_organisations(vec![organisation.clone()]).await?.contains(organisation) {
@@ -123,14 +118,8 @@ pub(super) async fn test(
     grant: &OrganisationGrant,
     channel: Uuid,
 ) -> Result<Answer, AdminError> {
-    let organisation = grant.organisation().clone();
-    let channels = parts.channels()?;
-    let clock = parts.clock.clone();
-    let report = channels.executor.run(async move |engine: Arc<ChannelReconciler>| {
-        engine.send_test(&organisation, channel, &clock).await
-    });
-    let report = report.await??;
-    channels.metrics.tested(report.outcome.name());
+    let (organisation, clock) = (grant.organisation().clone(), parts.clock.clone());
+    let report = parts.channels()?.send_test(organisation, channel, clock).await??;
     Ok(Answer::of(&report).about(format!("channel {channel}")))
 }
 
@@ -139,14 +128,15 @@ pub(super) async fn confirm(
     grant: &OrganisationGrant,
     body: &[u8],
 ) -> Result<Answer, AdminError> {
-    let store = parts.channels()?.executor.reconciler().store();
+    let store = parts.channels()?.store();
     let organisation = grant.organisation();
     let Confirmation { guard } = read_body(body)?;
     if guard.len() != GUARD_DIGITS || !guard.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(AdminError::Missing("write on hold"));
     }
     let by = recorded_name(grant.principal());
-    let confirmed = store.confirm_notification_guard(organisation.clone(), guard.clone(), by.clone());
+    let confirmed =
+        store.confirm_notification_guard(organisation.clone(), guard.clone(), by.clone());
     match confirmed.await? {
         NotificationConfirmed::Noted => {}
         NotificationConfirmed::Nothing => return Err(AdminError::Missing("write on hold")),
@@ -161,7 +151,7 @@ pub(super) async fn confirm(
 }
 
 pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, AdminError> {
-    let store = parts.channels()?.executor.reconciler().store();
+    let store = parts.channels()?.store();
     let mut syncs = store.notification_syncs().await?;
     // Organisations with a problem come first, so that the limit does not cut them off.
     syncs.sort_by_key(|sync| {
@@ -183,8 +173,8 @@ impl From<ChannelError> for AdminError {
             ChannelError::Missing(what) => Self::Missing(what),
             ChannelError::Tenant(_) => Self::Internal,
             ChannelError::Store(error) => Self::Store(error),
-            ChannelError::Mimir(AlertmanagerError::NotEnabled) => Self::NoAlertmanager,
-            ChannelError::Mimir(error) => Self::Alertmanager(error.to_string()),
+            ChannelError::NoAlertmanager => Self::NoAlertmanager,
+            ChannelError::Mimir(problem) => Self::Alertmanager(problem),
         }
     }
 }

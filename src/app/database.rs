@@ -113,10 +113,12 @@ impl Database {
         }
     }
 
-    /// Starts reading, listening and writing. Triggers of alert rules go to the sync, if this copy has one.
+    /// Starts reading, listening and writing. Triggers of alert rules and of channels go to their sync, if
+    /// this copy has one.
     pub(super) fn run(
         self,
         triggers: Option<Arc<Triggers>>,
+        channels: Option<Arc<Triggers>>,
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) {
@@ -152,6 +154,7 @@ impl Database {
                 (TableChange::Anything, _, _) => {
                     revocations.refresh();
                     trigger(triggers.as_deref(), Triggers::everything);
+                    trigger(channels.as_deref(), Triggers::everything);
                 }
                 (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
@@ -169,8 +172,12 @@ impl Database {
                 (TableChange::AlertRuleRequest, _, _) => {
                     trigger(triggers.as_deref(), Triggers::request);
                 }
-                // Channels are read again by the full resync until the engine takes these.
-                (TableChange::Channels(_) | TableChange::AllChannels, _, _) => {}
+                (TableChange::Channels(organisation), _, _) => {
+                    trigger(channels.as_deref(), |triggers| triggers.organisation(organisation));
+                }
+                (TableChange::AllChannels, _, _) => {
+                    trigger(channels.as_deref(), Triggers::everything);
+                }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),

@@ -27,7 +27,8 @@ pub(crate) fn missing(live: &Live, rows: &Rows) -> Missing {
     let channels: BTreeSet<Uuid> = rows.channels.iter().map(|row| row.id).collect();
     let routes: BTreeSet<Uuid> = rows.routes.iter().map(|row| row.id).collect();
     let is_lost = |id: &&Uuid| !channels.contains(id) && !rows.channel_tombstones.contains_key(id);
-    let is_lost_route = |id: &&Uuid| !routes.contains(id) && !rows.route_tombstones.contains_key(id);
+    let is_lost_route =
+        |id: &&Uuid| !routes.contains(id) && !rows.route_tombstones.contains_key(id);
     Missing {
         channels: live.channels.iter().filter(is_lost).copied().collect(),
         routes: live.routes.iter().filter(is_lost_route).copied().collect(),
@@ -159,8 +160,7 @@ mod tests {
     #[test]
     fn a_hold_says_what_would_go() {
         let id = |number| Uuid::from_u128(number);
-        let live =
-            Live { channels: [id(1), id(2)].into(), routes: [id(3), id(4), id(5)].into() };
+        let live = Live { channels: [id(1), id(2)].into(), routes: [id(3), id(4), id(5)].into() };
         let held = Missing { channels: [id(1)].into(), routes: [id(3), id(4)].into() }.held(&live);
         assert_eq!(
             held.reason,

@@ -25,9 +25,7 @@ use super::sift::Sift;
 use super::spec::{Desired, Operator, Rows, State, desired};
 use super::world::{ReadsMimir, World, WriteError};
 use crate::mimir::ExchangeError;
-use crate::mimir::alertmanager::{
-    AlertmanagerError, Checked, ConfigurationBody, Redactor,
-};
+use crate::mimir::alertmanager::{AlertmanagerError, Checked, ConfigurationBody, Redactor};
 use crate::store::{GuardHeld, NotificationKind, NotificationStatusRow};
 use crate::tenancy::OrganisationId;
 
@@ -50,7 +48,7 @@ pub(crate) struct Given<'a> {
 }
 
 /// What became of channels or routes, by their IDs.
-pub(crate) type States = BTreeMap<Uuid, (State, String)>;
+pub type States = BTreeMap<Uuid, (State, String)>;
 
 #[derive(Debug)]
 pub(crate) struct Reconciled {
@@ -92,6 +90,10 @@ enum Found {
 impl Found {
     fn read(stored: Option<ConfigurationBody>) -> Result<Self, AlertmanagerError> {
         let Some(stored) = stored else { return Ok(Self::Nothing) };
+        // Mimir's YAML always ends so. Half of a document would be missing in the other half.
+        if !stored.expose().ends_with('\n') {
+            return Err(ExchangeError::Unreadable("it is cut off".to_owned()).into());
+        }
         // The reason of a failure repeats nothing of it.
         let observed = Observed::parse(stored.expose()).map_err(ExchangeError::Unreadable)?;
         Ok(match observed.live() {
@@ -171,8 +173,7 @@ pub(crate) async fn reconcile<W: World>(
     if is_done {
         if wrote {
             let live = live_of(&reconciled.channels).into_iter().chain(live_of(&reconciled.routes));
-            reconciled.renewed =
-                live.filter(|id| !memory.is_as_written(given.rows, *id)).collect();
+            reconciled.renewed = live.filter(|id| !memory.is_as_written(given.rows, *id)).collect();
         }
         memory.remember(given.rows);
     } else {
@@ -204,11 +205,7 @@ impl Reconciled {
 }
 
 impl<W: World> Reconcile<'_, W> {
-    async fn run(
-        &mut self,
-        wanted: &mut Desired,
-        is_foreign: &mut bool,
-    ) -> Result<Outcome, Stop> {
+    async fn run(&mut self, wanted: &mut Desired, is_foreign: &mut bool) -> Result<Outcome, Stop> {
         let found = Found::read(self.world.stored().await?)?;
         *is_foreign = found.is_foreign();
         if let Some(held) = held(&found, self.given, wanted.document.as_ref()) {
@@ -244,11 +241,7 @@ impl<W: World> Reconcile<'_, W> {
     }
 
     /// The one write.
-    async fn put(
-        &mut self,
-        found: &Found,
-        document: Option<&Document>,
-    ) -> Result<(), WriteError> {
+    async fn put(&mut self, found: &Found, document: Option<&Document>) -> Result<(), WriteError> {
         match document {
             Some(document) => self.world.set(&body_of(document), &self.redactor).await?,
             None if self.is_dirty || matches!(found, Found::Ours(..)) => {
@@ -360,11 +353,10 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
 
 /// What has to be confirmed first, and was not.
 fn held(found: &Found, given: &Given<'_>, wanted: Option<&Document>) -> Option<GuardHeld> {
-    let held = match observed {
-        Observed::Nothing => None,
-        // Without channels of its own an organisation keeps what somebody else wrote for it.
-        Observed::Foreign(held) => wanted.is_some().then(|| held.clone()),
-        Observed::Ours { live, .. } => {
+    let held = match found {
+        Found::Nothing => None,
+        Found::Foreign(observed) => wanted.is_some().then(|| foreign(observed)),
+        Found::Ours(_, live) => {
             let missing = missing(live, given.rows);
             (!missing.is_empty()).then(|| missing.held(live))
         }
@@ -424,12 +416,7 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
 }
 
 /// The states if the document was not written: what Mimir had it still has.
-fn unsettle(
-    reconciled: &mut Reconciled,
-    given: &Given<'_>,
-    memory: &Memory,
-    was_written: bool,
-) {
+fn unsettle(reconciled: &mut Reconciled, given: &Given<'_>, memory: &Memory, was_written: bool) {
     let (state, reason) = match &reconciled.outcome {
         Outcome::Held(held) => {
             let reason = format!("waits for an administrator's confirmation: {}", held.reason);
@@ -440,11 +427,8 @@ fn unsettle(
         }
         Outcome::Unchanged | Outcome::Applied | Outcome::LeaseLost => return,
     };
-    let was_live: HashMap<(NotificationKind, Uuid), bool> = given
-        .statuses
-        .iter()
-        .map(|row| ((row.kind, row.id), row.state == State::Live))
-        .collect();
+    let was_live: HashMap<(NotificationKind, Uuid), bool> =
+        given.statuses.iter().map(|row| ((row.kind, row.id), row.state == State::Live)).collect();
     let parts = [
         (NotificationKind::Channel, &mut reconciled.channels),
         (NotificationKind::Route, &mut reconciled.routes),

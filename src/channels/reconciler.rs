@@ -3,20 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use similar::TextDiff;
 use uuid::Uuid;
 
 use super::reconcile::{Given, Preview, preview};
+use super::send_test::TestReport;
 use super::spec::{Operator, Rows, State};
 use super::world::TenantReader;
+use crate::clock::Clock;
 use crate::config::{ChannelsConfig, RulesConfig};
 use crate::mimir::MimirConfig;
 use crate::mimir::alertmanager::{AlertmanagerClient, AlertmanagerError};
-use crate::store::{
-    GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError,
-};
+use crate::rules::{AdminExecutor, Overloaded};
+use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError};
+use crate::telemetry::ChannelMetrics;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
 
 pub struct ChannelReconciler {
@@ -59,7 +62,55 @@ pub enum ChannelError {
     /// The organisation's ID cannot be a tenant's.
     Tenant(String),
     Store(StoreError),
-    Mimir(AlertmanagerError),
+    /// Mimir runs no Alertmanager.
+    NoAlertmanager,
+    /// Mimir's Alertmanager gave no usable answer, in words for operators.
+    Mimir(String),
+}
+
+/// What serves administrators of channels, on a thread of its own.
+pub struct ChannelAdmin {
+    executor: AdminExecutor<ChannelReconciler>,
+    metrics: Arc<ChannelMetrics>,
+}
+
+impl ChannelAdmin {
+    pub fn new(executor: AdminExecutor<ChannelReconciler>, metrics: Arc<ChannelMetrics>) -> Self {
+        Self { executor, metrics }
+    }
+
+    /// For what the database alone answers.
+    pub fn store(&self) -> &Store {
+        self.executor.reconciler().store()
+    }
+
+    /// What a sync would do.
+    pub async fn preview(
+        &self,
+        organisation: OrganisationId,
+    ) -> Result<Result<ChannelPreview, ChannelError>, Overloaded> {
+        let run = self
+            .executor
+            .run(async move |engine: Arc<ChannelReconciler>| engine.preview(&organisation).await);
+        run.await
+    }
+
+    /// Sends a test to a channel and follows it.
+    pub async fn send_test(
+        &self,
+        organisation: OrganisationId,
+        channel: Uuid,
+        clock: Clock,
+    ) -> Result<Result<TestReport, ChannelError>, Overloaded> {
+        let run = self.executor.run(async move |engine: Arc<ChannelReconciler>| {
+            engine.send_test(&organisation, channel, &clock).await
+        });
+        let report = run.await?;
+        if let Ok(report) = &report {
+            self.metrics.tested(report.outcome.name());
+        }
+        Ok(report)
+    }
 }
 
 impl ChannelReconciler {
@@ -153,7 +204,10 @@ impl From<StoreError> for ChannelError {
 
 impl From<AlertmanagerError> for ChannelError {
     fn from(error: AlertmanagerError) -> Self {
-        Self::Mimir(error)
+        match error {
+            AlertmanagerError::NotEnabled => Self::NoAlertmanager,
+            error => Self::Mimir(error.to_string()),
+        }
     }
 }
 
@@ -163,7 +217,8 @@ impl fmt::Display for ChannelError {
             Self::Missing(what) => write!(f, "{what} not found"),
             Self::Tenant(problem) => write!(f, "the organisation has no tenant: {problem}"),
             Self::Store(error) => error.fmt(f),
-            Self::Mimir(error) => error.fmt(f),
+            Self::NoAlertmanager => AlertmanagerError::NotEnabled.fmt(f),
+            Self::Mimir(error) => f.write_str(error),
         }
     }
 }

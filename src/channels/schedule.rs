@@ -22,7 +22,7 @@ use super::reaches::Reaches;
 use super::reconciler::ChannelReconciler;
 use super::spec::State;
 use crate::clock::Clock;
-use crate::election::{Lease, LeaderTask};
+use crate::election::{LeaderTask, Lease};
 use crate::mimir::next_delay;
 use crate::rules::Triggers;
 use crate::store::StoreError;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::document::{Observed, TEST_LABEL};
 use super::reconciler::{ChannelError, ChannelReconciler, Read};
 use super::spec::State;
+use super::spec::channel::parse;
 use super::world::stored;
 use crate::clock::Clock;
 use crate::mimir::Retriable as _;
@@ -121,35 +122,37 @@ impl ChannelReconciler {
         // What Mimir has stored, and what its instances have loaded of that.
         let found = stored(&self.client, &tenant).await?;
         let found = found.and_then(|found| Observed::parse(found.expose()).ok());
-        let is_there = |found: &Observed| {
-            found.live().is_some_and(|live| live.channels.contains(&channel))
-        };
+        let is_there =
+            |found: &Observed| found.live().is_some_and(|live| live.channels.contains(&channel));
         let Some(found) = found.filter(is_there) else {
             return Ok((
                 TestOutcome::NotLive,
                 "Mimir does not have the channel any more; the sync will repair that".to_owned(),
             ));
         };
-        let Some(integration) = super::spec::integration(row) else {
-            return Ok((TestOutcome::NotLive, "the channel's kind is unknown".to_owned()));
+        let Ok(Some(parsed)) = parse(row, &self.operator) else {
+            let reason = "the channel was changed; the sync has not seen that yet";
+            return Ok((TestOutcome::NotLive, reason.to_owned()));
         };
+        let integration = parsed.kind.integration();
         let wanted = config_hash(found.config());
-        let before = loop_until(LOAD_TIMEOUT, async || {
+        let mut polling = Polling::new(LOAD_TIMEOUT);
+        let before = loop {
             let counters = self.client.counters(&tenant, integration).await;
-            if counters.is_loaded(wanted) { Ok(counters) } else { Err(counters) }
-        });
-        let before = match before.await {
-            Ok(before) => before,
-            Err(counters) if counters.loaded.is_empty() && counters.unanswered > 0 => {
+            if counters.is_loaded(wanted) {
+                break counters;
+            }
+            if polling.goes_on().await {
+                continue;
+            }
+            if counters.loaded.is_empty() && counters.unanswered > 0 {
                 let reason = "Mimir's metrics cannot be read, so it is not known whether it has \
                               loaded the channel; nothing was sent";
                 return Ok((TestOutcome::Unknown, reason.to_owned()));
             }
-            Err(_) => {
-                let reason =
-                    "Mimir has stored the channel and not loaded it yet; nothing was sent, try again";
-                return Ok((TestOutcome::NotLoaded, reason.to_owned()));
-            }
+            let reason =
+                "Mimir has stored the channel and not loaded it yet; nothing was sent, try again";
+            return Ok((TestOutcome::NotLoaded, reason.to_owned()));
         };
 
         let name = row.name.as_deref().unwrap_or_default();
@@ -157,20 +160,25 @@ impl ChannelReconciler {
         match self.client.post_alert(&tenant, &alert).await {
             Ok(()) => {}
             Err(error @ (AlertmanagerError::NotConfigured | AlertmanagerError::NotLoaded)) => {
-                return Ok((TestOutcome::NotLoaded, format!("{error}; nothing was sent, try again")));
+                return Ok((
+                    TestOutcome::NotLoaded,
+                    format!("{error}; nothing was sent, try again"),
+                ));
             }
             // It may have been sent.
             Err(error) if !error.is_transient() => return Err(error.into()),
             Err(error) => tracing::info!(%error, "Test alert not acknowledged"),
         }
-        let sent = loop_until(SEND_TIMEOUT, async || {
+        let mut polling = Polling::new(SEND_TIMEOUT);
+        loop {
             let after = self.client.counters(&tenant, integration).await;
-            judge(&before, &after).ok_or(after)
-        });
-        Ok(match sent.await {
-            Ok(outcome) => outcome,
-            Err(after) => judge_late(&before, &after),
-        })
+            if let Some(outcome) = judge(&before, &after) {
+                return Ok(outcome);
+            }
+            if !polling.goes_on().await {
+                return Ok(judge_late(&before, &after));
+            }
+        }
     }
 }
 
@@ -193,25 +201,33 @@ fn test_alert(channel: Uuid, test: Uuid, name: &str, clock: &Clock) -> TestAlert
     ]);
     let annotations = pairs(&[
         ("summary", format!("This is a test of the notification channel {name:?}.")),
-        ("description", "Somebody sent it to see whether it arrives. No alert is firing.".to_owned()),
+        (
+            "description",
+            "Somebody sent it to see whether it arrives. No alert is firing.".to_owned(),
+        ),
     ]);
     TestAlert { labels, annotations, starts_at: now, ends_at: now + LASTS }
 }
 
-/// Asks again and again, less and less often, until the answer is a good one or the time is over.
-async fn loop_until<T, E>(
-    timeout: Duration,
-    mut ask: impl AsyncFnMut() -> Result<T, E>,
-) -> Result<T, E> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match ask().await {
-            Ok(good) => return Ok(good),
-            Err(last) if Instant::now() >= deadline => return Err(last),
-            Err(_) => sleep(pause).await,
+/// Asks again and again, less and less often, until the time is over.
+struct Polling {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Polling {
+    fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next time; returns whether there is one.
+    async fn goes_on(&mut self) -> bool {
+        if Instant::now() >= self.deadline {
+            return false;
         }
-        pause = (pause * 2).min(LAST_PAUSE);
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        true
     }
 }
 
@@ -296,7 +312,8 @@ fn judge_late(before: &Counters, after: &Counters) -> (TestOutcome, String) {
 
 /// Mimir's classes of reasons in words (Alertmanager's `notify.Reason`).
 fn given_up(reasons: &[String]) -> String {
-    let words = |reason: &String| match reason.as_str() {
+    let words = |reason: &String| {
+        match reason.as_str() {
         "clientError" => {
             "the channel's service refused it (an answer of 4xx): its address, token or key is wrong"
                 .to_owned()
@@ -308,6 +325,7 @@ fn given_up(reasons: &[String]) -> String {
         "contextCanceled" => "Alertmanager loaded another configuration meanwhile".to_owned(),
         "other" => "the channel's service cannot be reached, or its address is not allowed".to_owned(),
         other => format!("Alertmanager gave up: {other}"),
+    }
     };
     let all: Vec<String> = reasons.iter().map(words).collect();
     all.join("; ")
@@ -319,7 +337,12 @@ mod tests {
 
     use super::*;
 
-    fn counters(begun: u32, requests: u32, requests_failed: u32, failed: &[(&str, u32)]) -> Counters {
+    fn counters(
+        begun: u32,
+        requests: u32,
+        requests_failed: u32,
+        failed: &[(&str, u32)],
+    ) -> Counters {
         let failed = failed.iter().map(|(reason, count)| ((*reason).to_owned(), f64::from(*count)));
         Counters {
             notifications: begun.into(),

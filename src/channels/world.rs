@@ -18,7 +18,9 @@ pub(crate) enum WriteError {
 
 /// What changes nothing.
 pub(crate) trait ReadsMimir: Sync {
-    fn stored(&self) -> impl Future<Output = Result<Option<ConfigurationBody>, AlertmanagerError>> + Send;
+    fn stored(
+        &self,
+    ) -> impl Future<Output = Result<Option<ConfigurationBody>, AlertmanagerError>> + Send;
 
     /// Has a configuration checked and not stored.
     fn check(

@@ -18,4 +18,4 @@ pub use client::{AlertmanagerClient, Checked, TestAlert};
 pub use configuration::ConfigurationBody;
 pub use counters::{Counters, config_hash};
 pub use error::AlertmanagerError;
-pub use redactor::{Redactor, MASK};
+pub use redactor::{MASK, Redactor};

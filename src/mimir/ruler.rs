@@ -25,6 +25,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use super::retry::{MAX_DELAY, next_delay};
 pub use crate::prom_duration::PromDuration;
 pub use client::{Deleted, RulerClient, RulerConfig};
 pub use error::RulerError;
@@ -33,5 +34,4 @@ pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
 pub use path::{MAX_NAME_BYTES, is_addressable};
 pub use refusal::{GroupRefusal, read_refusal};
-pub use super::retry::{MAX_DELAY, next_delay};
 pub use write::write_group;

@@ -284,11 +284,7 @@ fn address(base: &Url, path: &str) -> Result<Url, ExchangeError> {
     let whole = format!("{prefix}{path}");
     let mut url = base.clone();
     url.set_path(&whole);
-    if url.path() == whole {
-        Ok(url)
-    } else {
-        Err(ExchangeError::Unaddressable(path.to_owned()))
-    }
+    if url.path() == whole { Ok(url) } else { Err(ExchangeError::Unaddressable(path.to_owned())) }
 }
 
 /// What a status means, but for those that mean something else to one method.

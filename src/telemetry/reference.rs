@@ -105,6 +105,7 @@ fn every_metric_has_the_labels_of_the_table() {
         }
         let rules = RuleMetrics::register(&crate::rules::metric_names());
         rules.tenant_succeeded("org-a", 1.0);
+        let _channels = crate::channels::register_metrics();
     });
     let text = handle.render();
     for metric in METRICS.iter().filter(|metric| metric.kind != Kind::Histogram) {

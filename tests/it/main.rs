@@ -15,6 +15,8 @@
 mod access;
 /// The access matrix of people, devices and services.
 mod callers;
+/// Notification channels and routes: from a row to a notification.
+mod channels;
 /// `check-config --connect`: a dry start.
 mod check_config;
 /// The database as it is found: poolers, TLS, rights, queries.

@@ -17,7 +17,7 @@ mod life;
 /// The tenant's limits, and rules that Mimir will not take.
 mod limits;
 /// A way to Mimir that can be disturbed, and keeps what was written by it.
-mod relay;
+pub(crate) mod relay;
 /// Who may read and write rows and statuses through Supabase's API.
 mod rows;
 

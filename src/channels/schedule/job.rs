@@ -18,9 +18,7 @@ use crate::channels::spec::State;
 use crate::channels::world::LiveWorld;
 use crate::clock::Clock;
 use crate::election::Lease;
-use crate::store::{
-    NotificationKind, NotificationStatusRow, NotificationSyncRow, StoreError,
-};
+use crate::store::{NotificationKind, NotificationStatusRow, NotificationSyncRow, StoreError};
 use crate::tenancy::OrganisationId;
 
 pub(super) struct Job {
@@ -233,11 +231,8 @@ impl Work<'_> {
             _ if reconciled.is_foreign => (String::new(), None, SyncState::Foreign),
             _ => (String::new(), None, SyncState::None),
         };
-        sync.problem_since = if problem.is_empty() {
-            None
-        } else {
-            sync.problem_since.or(Some(now))
-        };
+        sync.problem_since =
+            if problem.is_empty() { None } else { sync.problem_since.or(Some(now)) };
         sync.problem = problem;
         state.name().clone_into(&mut sync.state);
         let id = |held: &Option<crate::store::GuardHeld>| held.as_ref().map(|held| held.id.clone());

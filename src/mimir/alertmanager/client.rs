@@ -13,8 +13,8 @@ use super::configuration::{is_trial_passed, trial};
 use super::counters::{Counters, PageReader};
 use super::error::read_refusal;
 use super::{AlertmanagerError, ConfigurationBody, Redactor};
-use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, Transport};
 use crate::mimir::ExchangeError;
+use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, Transport};
 use crate::tenancy::TenantId;
 
 /// The configuration of one tenant, with its secrets. Users never get here.

@@ -54,7 +54,8 @@ impl Redactor {
         }
         needles.retain(|needle| needle.chars().count() >= SHORTEST);
         pieces.retain(|piece| piece.chars().count() >= SHORTEST && !COMMON.contains(piece));
-        let escaped: Vec<String> = needles.iter().map(|text| text.escape_debug().to_string()).collect();
+        let escaped: Vec<String> =
+            needles.iter().map(|text| text.escape_debug().to_string()).collect();
         needles.extend(escaped);
         let mut needles: Vec<String> = needles.into_iter().collect();
         needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
@@ -131,13 +132,17 @@ mod tests {
             r#"unsupported scheme for "https://hooks.example.com/services/T0/B0/abcdefgh" (token xoxb-1234567890)"#,
         );
         assert_eq!(told, r#"unsupported scheme for "<secret>" (token <secret>)"#);
-        assert_eq!(redactor.redact("dial hooks.example.com: refused"), "dial hooks.example.com: refused");
+        assert_eq!(
+            redactor.redact("dial hooks.example.com: refused"),
+            "dial hooks.example.com: refused"
+        );
     }
 
     // gopkg.in/yaml.v3 quotes the first seven letters of what it cannot read.
     #[test]
     fn a_text_with_a_part_of_a_secret_is_not_shown() {
-        let redactor = Redactor::new(["xoxb-1234567890", "https://e.example/p%61th-of-it?key=value"]);
+        let redactor =
+            Redactor::new(["xoxb-1234567890", "https://e.example/p%61th-of-it?key=value"]);
         for text in [
             "cannot unmarshal !!str `xoxb-12...` into int",
             "cannot unmarshal !!str `XOXB-12...` into int",

@@ -11,8 +11,7 @@ use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
 use super::tenant_splitter::TenantSplitter;
 use super::{
-    GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits,
-    read_refusal, write_group,
+    GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits, read_refusal, write_group,
 };
 use crate::mimir::transport::{Ask, MimirConfig, Transport, retry_after};
 use crate::tenancy::TenantId;

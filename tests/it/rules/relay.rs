@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     WritesAfter(usize, u16),
     /// Only writes of this tenant get this answer.
     Tenant(String, u16),
+    /// Every write gets this answer, which repeats what was written.
+    Echo(u16),
     /// Everything takes so much longer.
     Slow(Duration),
     /// A listing is cut off in the middle.
@@ -98,8 +100,11 @@ async fn pass(
 ) -> Response<Body> {
     let body = request.body.unwrap().collect().await.unwrap().to_bytes();
     let tenant = request.headers.get("x-scope-orgid").map_or("", |value| value.to_str().unwrap());
-    let is_write = request.target.starts_with("/prometheus/config/") && request.method != "GET";
-    let is_listing = request.target == "/prometheus/config/v1/rules";
+    // The Alertmanager's configuration is written by its own path.
+    let is_configuration = request.target == "/api/v1/alerts";
+    let is_write = (request.target.starts_with("/prometheus/config/") || is_configuration)
+        && request.method != "GET";
+    let is_listing = request.target == "/prometheus/config/v1/rules" || is_configuration;
     let fault = state.lock().unwrap().fault.clone();
     let passed = state.lock().unwrap().passed_since;
     let refused = match &fault {
@@ -120,6 +125,11 @@ async fn pass(
             answer = answer.header("retry-after", after);
         }
         return answer.body(full("the relay says no")).unwrap();
+    }
+    if let Fault::Echo(status) = &fault
+        && is_write
+    {
+        return Response::builder().status(*status).body(full(body)).unwrap();
     }
     if is_write {
         let mut state = state.lock().unwrap();
