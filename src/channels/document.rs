@@ -22,9 +22,9 @@ use std::fmt;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use crate::channels::spec::Operator;
 use crate::channels::spec::channel::Channel;
 use crate::channels::spec::route::Route;
+use crate::channels::spec::{Operator, SecretText};
 use crate::tenancy::OrganisationId;
 use crate::yaml::{Kind, Node as Parsed};
 
@@ -42,6 +42,7 @@ pub struct Document {
     /// Template files by name.
     templates: BTreeMap<String, String>,
     live: Live,
+    secrets: Vec<SecretText>,
 }
 
 /// What Mimir has: the answer to GET `/api/v1/alerts`. It holds secrets, perhaps somebody else's.
@@ -77,7 +78,8 @@ impl Document {
         entries.push(("receivers", receivers::write(channels, dashboard.as_deref())));
         entries.push(("time_intervals", tree::time_intervals(routes)));
         entries.push(("templates", yaml::Node::texts(templates.keys())));
-        Self { config: live.head() + &yaml::write(&entries), templates, live }
+        let secrets = channels.iter().flat_map(|channel| channel.kind.secrets()).cloned().collect();
+        Self { config: live.head() + &yaml::write(&entries), templates, live, secrets }
     }
 
     /// The body for POST `/api/v1/alerts`, with all secrets. To be written to Mimir, and nowhere else.
@@ -92,6 +94,12 @@ impl Document {
     /// The configuration with `<secret>` in place of what is one.
     pub fn redacted(&self) -> String {
         redaction::redacted(&self.config)
+    }
+
+    /// A text without the document's secrets, for what others say of it: Mimir quotes what it refuses.
+    pub fn scrubbed(&self, text: &str) -> String {
+        let secrets = self.secrets.iter().map(SecretText::expose);
+        redaction::scrubbed(text, secrets)
     }
 
     /// What is live once it is written.

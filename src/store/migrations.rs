@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 3] = [
+const STEPS: [Step; 4] = [
     Step {
         version: 1,
         name: "identity",
@@ -34,6 +34,20 @@ const STEPS: [Step; 3] = [
         name: "alert_rule_guard",
         sql: include_str!("../../migrations/0003_alert_rule_guard.sql"),
         tables: &["alert_rule_guard"],
+    },
+    Step {
+        version: 5,
+        name: "notification",
+        sql: include_str!("../../migrations/0005_notification.sql"),
+        tables: &[
+            "notification_channel",
+            "notification_channel_secret",
+            "notification_route",
+            "notification_channel_status",
+            "notification_route_status",
+            "notification_tombstone",
+            "notification_sync",
+        ],
     },
 ];
 

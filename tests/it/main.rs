@@ -51,6 +51,8 @@ mod memory;
 mod migrations;
 /// Metrics as alerts read them, and the alerts that we ship.
 mod monitoring;
+/// The tables of channels and routes behind Supabase's API.
+mod notification_tables;
 /// Commands, signals, logs, metrics.
 mod operations;
 /// The database goes away and comes back.

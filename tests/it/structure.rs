@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
     ("store", &["backoff", "config", "tenancy"]),
     ("telemetry", &["config", "labels", "reason", "route", "version"]),
+    ("channels", &["config", "prom_duration", "spelling", "store", "tenancy", "yaml"]),
     ("directory", &["config", "store", "telemetry"]),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
     ("election", &["backoff", "store", "telemetry", "tenancy"]),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::MARKER;
-use super::yaml::SECRET_KEYS;
+use super::yaml::{SECRET_KEYS, quoted};
 
 const SECRET: &str = "\"<secret>\"";
 const NEW: &str = "\"<new secret>\"";
@@ -39,6 +39,30 @@ fn shown(config: &str, secret: &dyn Fn(&str) -> &'static str) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A text with `<secret>` in place of each secret, in whatever quotes, and of what of an address is secret.
+pub(super) fn scrubbed<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
+    /// What is shorter is a word rather than a secret.
+    const SHORTEST: usize = 4;
+    let mut forms = BTreeSet::new();
+    for secret in secrets {
+        let path =
+            url::Url::parse(secret).ok().map(|url| url[url::Position::BeforePath..].to_owned());
+        for form in [Some(secret.to_owned()), path].into_iter().flatten() {
+            // As YAML, JSON and Go quote it, and as a part of an address.
+            let quoted = quoted(&form);
+            forms.insert(quoted.trim_matches('"').to_owned());
+            let encoded =
+                percent_encoding::utf8_percent_encode(&form, percent_encoding::NON_ALPHANUMERIC);
+            forms.insert(encoded.to_string());
+            forms.insert(form);
+        }
+    }
+    let mut forms: Vec<String> = forms.into_iter().filter(|form| form.len() >= SHORTEST).collect();
+    // The longest first, lest a part of it is replaced and the rest stays.
+    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    forms.iter().fold(text.to_owned(), |text, form| text.replace(form, "<secret>"))
 }
 
 fn secrets(config: &str) -> BTreeSet<&str> {

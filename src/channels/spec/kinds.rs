@@ -139,6 +139,28 @@ pub enum TeamsFormat {
     Connector,
 }
 
+impl Kind {
+    /// All secrets of a channel.
+    pub fn secrets(&self) -> Vec<&SecretText> {
+        match self {
+            Self::Webhook(Webhook { url, authorization, max_alerts: _ }) => match authorization {
+                None => vec![url],
+                Some(Authorization::Bearer(secret)) => vec![url, secret],
+                Some(Authorization::Basic { username: _, password }) => vec![url, password],
+            },
+            Self::Email(Email { to: _, relay: _ }) => Vec::new(),
+            Self::Slack(slack) => match &slack.access {
+                SlackAccess::Webhook(secret) | SlackAccess::Token(secret) => vec![secret],
+            },
+            Self::PagerDuty(pagerduty) => vec![&pagerduty.routing_key],
+            Self::Opsgenie(opsgenie) => vec![&opsgenie.api_key],
+            Self::Telegram(telegram) => vec![&telegram.bot_token],
+            Self::Discord(url) => vec![url],
+            Self::MsTeams(teams) => vec![&teams.url],
+        }
+    }
+}
+
 /// The names in the column `kind`.
 pub const NAMES: [&str; 8] =
     ["webhook", "email", "slack", "pagerduty", "opsgenie", "telegram", "discord", "msteams"];

@@ -264,7 +264,7 @@ mod tests {
 
     fn problem(text: &str) -> Result<Vec<TimeInterval>, String> {
         let mut faults = Collector::default();
-        let read = super::read(Some(text), &mut faults);
+        let read = read(Some(text), &mut faults);
         faults.none_or(Some(read)).map_err(|faults| faults.to_string())
     }
 

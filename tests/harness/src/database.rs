@@ -17,6 +17,15 @@ pub struct Database {
     socket: PathBuf,
 }
 
+/// How a server refuses a statement.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The SQLSTATE; empty if the server has none.
+    pub code: String,
+    /// Everything that it says: message, detail, hint, context.
+    pub text: String,
+}
+
 impl Database {
     pub(crate) fn new(
         name: &str,
@@ -64,6 +73,31 @@ impl Database {
             _ => None,
         });
         rows.map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect()
+    }
+
+    /// The same in a session that begins with other statements, such as `set role`; or how the server
+    /// refuses it.
+    ///
+    /// # Panics
+    /// If the session cannot begin so.
+    pub async fn try_query(
+        &self,
+        session: &str,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, Refusal> {
+        let client = self.client().await;
+        client.batch_execute(session).await.unwrap_or_else(|e| panic!("{e:?}: {session}"));
+        let messages = client.simple_query(sql).await.map_err(|error| Refusal {
+            code: error.code().map(|code| code.code().to_owned()).unwrap_or_default(),
+            text: format!("{error:?}"),
+        })?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(rows
+            .map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+            .collect())
     }
 
     /// A connection of its own, for transactions, locks and statements that fail. It ends when it is

@@ -38,7 +38,7 @@ pub use chaos::{ChaosProxy, Weather};
 pub use chromium::Chromium;
 pub use client::{Answer, Client, raw_exchange};
 pub use consul::{Consul, RingMember};
-pub use database::Database;
+pub use database::{Database, Refusal};
 pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use memcached::Memcached;
 pub use mimir::Mimir;
