@@ -75,6 +75,11 @@ impl Reaches {
         self.known.lock().asked.iter().cloned().collect()
     }
 
+    /// Whether rules were asked for of an organisation.
+    pub(super) fn is_asked(&self, organisation: &OrganisationId) -> bool {
+        self.known.lock().asked.contains(organisation)
+    }
+
     /// A leadership begins or ends: another copy may have changed everything.
     pub(super) fn clear(&self) {
         *self.known.lock() = Known::default();

@@ -286,7 +286,7 @@ impl<'a> Scheduler<'a> {
         }
         if is_over {
             self.queue.forget(&organisation);
-            if !self.sync.reaches.asked().contains(&organisation) {
+            if !self.sync.reaches.is_asked(&organisation) {
                 self.sync.reaches.forget(&organisation);
             }
         }

@@ -1,12 +1,13 @@
 //! Listing, comparing, syncing and testing channels: `/admin` and the command line, whose exit codes
 //! pipelines read.
 
-use harness::{Mimir, wait_until};
-use http::Method;
+use harness::{Mimir, Upstream, wait_until};
+use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::{ChannelsFixture, Hook, SOON, channels_fixture};
 use crate::support::identity::command_with;
+use crate::support::responses::full;
 
 fn path(org: &str, rest: &str) -> String {
     format!("/admin/organisations/{org}/channels{rest}")
@@ -135,6 +136,27 @@ async fn a_test_says_what_became_of_it() {
     let metric =
         |outcome| format!("mimir_tenant_proxy_channels_tests_total{{outcome=\"{outcome}\"}}");
     assert_eq!(fixture.identity.proxy.metric(&metric("delivered")).await, 2.0);
+}
+
+// Each instance counts for itself: one that does not serve the tenant has nothing to say, and one that is
+// away does not spoil the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_reads_the_counters_of_every_instance() {
+    let mimir = Mimir::shared().await.url();
+    let idle = Upstream::start(async |_| {
+        Response::new(full("cortex_alertmanager_config_hash{user=\"somebody\"} 1\n"))
+    });
+    let idle = idle.await;
+    let dead = harness::free_port();
+    let urls = format!("[{mimir:?}, {:?}, \"http://127.0.0.1:{dead}\"]", idle.url());
+    let fixture = channels_fixture(&[("channels.urls", &urls)]).await;
+    let org = fixture.identity.organisation().await;
+    let hook = Hook::start().await;
+    let channel = fixture.webhook(&org, &hook.url("tested")).await;
+    fixture.wait_channel(&channel, "live").await;
+    let report = fixture.test(&org, &channel).await;
+    assert_eq!(report["outcome"], "delivered", "{report}");
+    assert!(idle.heads().iter().any(|head| head.target == "/metrics"));
 }
 
 fn settings(fixture: &ChannelsFixture) -> [(&'static str, String); 6] {
