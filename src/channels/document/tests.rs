@@ -347,8 +347,8 @@ proptest! {
         routes in (any_route(11), any_route(12), any_route(13)),
     ) {
         let rows = Rows {
-            channels: channels.into(),
-            routes: routes.into(),
+            channels: <[ChannelRow; 3]>::from(channels).into(),
+            routes: <[RouteRow; 3]>::from(routes).into(),
             ..Rows::default()
         };
         let desired = desired(&rows, &operator(), &acme(), &BTreeMap::new());
@@ -402,7 +402,8 @@ proptest! {
         let redacted = document.redacted();
         prop_assert!(!redacted.contains(NEEDLE), "{}", redacted);
         prop_assert!(!redacted.contains("# (not shown)"), "{}", redacted);
-        prop_assert!(!format!("{desired:?}").contains(NEEDLE));
+        let debugged = format!("{desired:?}");
+        prop_assert!(!debugged.contains(NEEDLE));
         prop_assert!(!document.scrubbed(&document.config).contains(NEEDLE));
     }
 
