@@ -26,6 +26,9 @@ pub(crate) enum Fault {
     Tenant(String, u16),
     /// Every write gets this answer, which repeats what was written.
     Echo(u16),
+    /// A configuration of the Alertmanager with one of these texts is refused as Mimir does it, in words
+    /// that repeat what stands around the text.
+    Refuses(&'static [&'static str]),
     /// Everything takes so much longer.
     Slow(Duration),
     /// A listing is cut off in the middle.
@@ -125,6 +128,18 @@ async fn pass(
             answer = answer.header("retry-after", after);
         }
         return answer.body(full("the relay says no")).unwrap();
+    }
+    if let Fault::Refuses(texts) = &fault
+        && is_write
+        && is_configuration
+    {
+        let whole = String::from_utf8_lossy(&body).into_owned();
+        if let Some(at) = texts.iter().find_map(|text| whole.find(text)) {
+            let words = &whole[at.saturating_sub(60)..(at + 60).min(whole.len())];
+            let words =
+                format!("error validating Alertmanager config: parse {words:?}: invalid URL");
+            return Response::builder().status(400).body(full(words)).unwrap();
+        }
     }
     if let Fault::Echo(status) = &fault
         && is_write
