@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::channels::document::Document;
 use crate::channels::reach::Reach;
-use crate::config::{ChannelsConfig, EmailRelay};
-use crate::store::{Excess, MOST_NOTIFICATION_BYTES};
+use crate::config::{ChannelsConfig, DashboardUrl, EmailRelay};
+use crate::store::{Excess, MOST_CHANNEL_BYTES, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES};
 use crate::tenancy::OrganisationId;
 
 pub use crate::store::{
@@ -34,7 +34,7 @@ use route::Route;
 #[derive(Clone, Debug)]
 pub struct Operator {
     /// Where links lead.
-    pub dashboard_url: Option<crate::config::DashboardUrl>,
+    pub dashboard_url: Option<DashboardUrl>,
     /// The relay of channels of kind `email`.
     pub email: Option<EmailRelay>,
     pub pagerduty_url: Option<Url>,
@@ -104,8 +104,11 @@ fn live_channels(
     sorted.sort_by_key(|row| (row.created_at_micros.unwrap_or(i64::MIN), row.id));
     let mut channels: Vec<Channel> = Vec::new();
     for row in sorted {
+        if states.contains_key(&row.id) {
+            continue; // an operator's query gave it twice
+        }
         let state = match channel::parse(row, operator) {
-            _ if row.excess != Excess::None => too_large(row.excess, channel::too_large()),
+            _ if row.excess != Excess::None => too_large(row.excess, MOST_CHANNEL_BYTES),
             Err(faults) => (State::Invalid, faults.to_string()),
             Ok(None) => (State::Disabled, String::new()),
             Ok(Some(_)) if channels.len() >= operator.max_channels => {
@@ -113,7 +116,6 @@ fn live_channels(
             }
             Ok(Some(channel)) => match left_out.get(&row.id) {
                 Some(words) => (State::Invalid, refused(words)),
-                None if states.contains_key(&row.id) => continue, // a query gave it twice
                 None => {
                     channels.push(channel);
                     (State::Live, String::new())
@@ -138,8 +140,11 @@ fn live_routes(
     sorted.sort_by_key(|row| (row.created_at_micros.unwrap_or(i64::MIN), row.id));
     let mut routes: Vec<Route> = Vec::new();
     for row in sorted {
+        if states.contains_key(&row.id) {
+            continue;
+        }
         let state = match route::parse(row) {
-            _ if row.excess != Excess::None => too_large(row.excess, route::too_large()),
+            _ if row.excess != Excess::None => too_large(row.excess, MOST_ROUTE_BYTES),
             Err(faults) => (State::Invalid, faults.to_string()),
             Ok(None) => (State::Disabled, String::new()),
             Ok(Some(_)) if routes.len() >= operator.max_routes => {
@@ -148,13 +153,10 @@ fn live_routes(
             Ok(Some(route)) => match (left_out.get(&row.id), route.channel) {
                 (Some(words), _) => (State::Invalid, refused(words)),
                 (None, id) if channels.iter().any(|channel| channel.id == id) => {
-                    if states.contains_key(&row.id) {
-                        continue; // a query gave it twice
-                    }
                     routes.push(route);
                     (State::Live, String::new())
                 }
-                (None, id) => (State::Invalid, without_channel(channel_states.get(&id))),
+                (None, id) => without_channel(channel_states.get(&id)),
             },
         };
         states.insert(row.id, state);
@@ -186,15 +188,19 @@ fn refused(words: &str) -> String {
     format!("Mimir's Alertmanager refuses it: {words}")
 }
 
-/// Why a route whose channel is not live is left out. Its alerts go on to later routes and the default.
-fn without_channel(state: Option<&(State, String)>) -> String {
-    let why = match state.map(|(state, _)| state) {
-        None => "there is no such channel",
-        Some(State::Disabled) => "the channel is disabled",
-        Some(State::OverLimit) => "the channel is over the organisation's limit",
-        Some(_) => "the channel is invalid",
+/// The state of a route whose channel is not live: its alerts go on to later routes and the default channels.
+fn without_channel(channel: Option<&(State, String)>) -> (State, String) {
+    let (state, why) = match channel.map(|(state, _)| *state) {
+        None => (State::Invalid, "there is no such channel"),
+        Some(State::Disabled) => (State::Disabled, "the channel is disabled"),
+        Some(State::OverLimit) => {
+            (State::OverLimit, "the channel is over the organisation's limit")
+        }
+        Some(_) => (State::Invalid, "the channel is invalid"),
     };
-    format!(
-        "channel_id: {why}; until it is live, later routes and the default channels get these alerts"
-    )
+    let rest = "until it is live, later routes and the default channels get these alerts";
+    (state, format!("channel_id: {why}; {rest}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,7 @@ impl DashboardUrl {
                 "{wanted}: it may hold {PLACEHOLDER} once, and no other braces or quotes"
             ));
         }
-        let sample = [before, "sample", after.unwrap_or_default()].concat();
+        let sample = after.map_or(before.to_owned(), |after| [before, "sample", after].concat());
         let url = Url::parse(&sample).map_err(|error| format!("{wanted}: {error}"))?;
         // The placeholder may not stand in the host: an organisation's name would choose whose page it is.
         let host_is_fixed = Url::parse(before).is_ok_and(|fixed| fixed.host() == url.host());

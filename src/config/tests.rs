@@ -175,6 +175,40 @@ fn rules_are_written_where_mimir_is_unless_another_ruler_is_named() {
     }
 }
 
+#[test]
+fn channels_are_written_where_the_rules_are_unless_said_otherwise() {
+    let rules = "[rules]\nenabled = true\nurls = [\"http://ruler.internal:8080\"]";
+    let url = "url = \"postgres://localhost/d\"";
+    let read = |lines: &str| with_database(&format!("{url}\n{rules}\n[channels]\n{lines}"));
+    let channels = read("enabled = true").unwrap().channels;
+    assert_eq!(channels.urls[0].as_str(), "http://ruler.internal:8080/");
+    assert!(channels.email.is_none() && channels.dashboard_url.is_none());
+    assert_eq!((channels.max_channels, channels.max_routes), (100, 200));
+    let channels = read(
+        "email_smarthost = \"relay:25\"\nemail_from = \"a@example.org\"\npagerduty_url = \"https://e.example/v2\"",
+    );
+    let channels = channels.unwrap().channels;
+    assert_eq!(channels.email.unwrap().smarthost, "relay:25");
+    assert_eq!(channels.pagerduty_url.unwrap().as_str(), "https://e.example/v2");
+    for (lines, key) in [
+        ("email_smarthost = \"relay\"", "channels.email_smarthost"),
+        ("email_smarthost = \"relay:25\"", "channels.email_from"),
+        ("email_from = \"a@example.org\"", "channels.email_from"),
+        ("email_require_tls = true", "channels.email_require_tls"),
+        ("dashboard_url = \"https://{organisation_id}.example.org\"", "channels.dashboard_url"),
+        ("telegram_url = \"https://u:p@example.org\"", "channels.telegram_url"),
+        ("urls = []", "channels.urls"),
+        ("urls = [\"http://mimir/alertmanager\"]", "channels.urls"),
+        ("reconcile_interval = \"0s\"", "channels.reconcile_interval"),
+        ("max_channels = 0", "channels.max_channels"),
+        ("dashbord_url = \"\"", "channels.dashbord_url"),
+    ] {
+        assert_eq!(keys(&read(lines).unwrap_err()), [key], "{lines}");
+    }
+    let faults = with_database(&format!("{url}\n[channels]\nenabled = true")).unwrap_err();
+    assert_eq!(keys(&faults), ["channels.enabled"]);
+}
+
 fn with_database(lines: &str) -> Result<Config, Faults> {
     read(&format!("{MINIMAL}\n[database]\n{lines}"))
 }

@@ -51,6 +51,10 @@ mod memory;
 mod migrations;
 /// Metrics as alerts read them, and the alerts that we ship.
 mod monitoring;
+/// Documents of channels and routes, as both Mimirs take them.
+mod notification_documents;
+/// Channels and routes as they are read, and statuses as they are written.
+mod notification_rows;
 /// The tables of channels and routes behind Supabase's API.
 mod notification_tables;
 /// Commands, signals, logs, metrics.

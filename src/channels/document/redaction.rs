@@ -1,5 +1,6 @@
-//! What of a document may be shown. Every value of ours stands on one line behind its key, so a line that
-//! does not look so is not shown: the document may have been changed by hand.
+//! What of a document may be shown. Every value of ours stands on one line behind its key. The document may
+//! have been changed by hand: a line that does not look so, or whose key we do not write, is not shown, and
+//! nothing below it.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +28,9 @@ pub(super) fn redacted_pair(live: &str, desired: &str) -> (String, String) {
 
 fn shown(config: &str, secret: &dyn Fn(&str) -> &'static str) -> String {
     let mut text = String::with_capacity(config.len());
-    for line in config.lines() {
-        match Line::of(line) {
-            Line::Plain => text.push_str(line),
+    for line in lines(config) {
+        match line {
+            Line::Plain(line) => text.push_str(line),
             Line::Secret { before, value } => {
                 text.push_str(before);
                 text.push_str(secret(value));
@@ -39,6 +40,22 @@ fn shown(config: &str, secret: &dyn Fn(&str) -> &'static str) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The lines of a document, each with what it is. What stands below a strange line is strange.
+fn lines(config: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut below = None;
+    config.lines().map(move |line| {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let is_item = line[indent..].starts_with('-');
+        // The items of a list may stand below its key without an indentation.
+        if below.is_some_and(|above| indent > above || (indent == above && is_item)) {
+            return Line::Strange;
+        }
+        let read = Line::of(line);
+        below = matches!(read, Line::Strange).then_some(indent);
+        read
+    })
 }
 
 /// A text with `<secret>` in place of each secret, in whatever quotes, and of what of an address is secret.
@@ -66,16 +83,16 @@ pub(super) fn scrubbed<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -
 }
 
 fn secrets(config: &str) -> BTreeSet<&str> {
-    let secret = |line| match Line::of(line) {
+    let secret = |line| match line {
         Line::Secret { value, .. } => Some(value),
-        _ => None,
+        Line::Plain(_) | Line::Strange => None,
     };
-    config.lines().filter_map(secret).collect()
+    lines(config).filter_map(secret).collect()
 }
 
 enum Line<'a> {
     /// Holds no secret.
-    Plain,
+    Plain(&'a str),
     Secret {
         before: &'a str,
         value: &'a str,
@@ -87,26 +104,107 @@ enum Line<'a> {
 impl<'a> Line<'a> {
     fn of(line: &'a str) -> Self {
         if line.starts_with('#') {
-            return if is_head(line) { Self::Plain } else { Self::Strange };
+            return if is_head(line) { Self::Plain(line) } else { Self::Strange };
         }
         let rest = line.trim_start_matches(' ');
         let rest = rest.strip_prefix("- ").unwrap_or(rest);
         if is_value(rest) {
-            return Self::Plain;
+            return Self::Plain(line);
         }
         let Some((key, value)) = rest.split_once(':') else { return Self::Strange };
-        let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let is_secret = SECRET_KEYS.contains(&key);
         let value = value.strip_prefix(' ').unwrap_or(value);
-        if !is_key || !(value.is_empty() || is_value(value)) {
+        let is_ours = is_secret || SHOWN_KEYS.contains(&key);
+        if !is_ours || (is_secret && value.is_empty()) || !(value.is_empty() || is_value(value)) {
             return Self::Strange;
         }
-        if SECRET_KEYS.contains(&key) && !value.is_empty() {
+        if is_secret {
             let before = &line[..line.len() - value.len()];
             return Self::Secret { before, value };
         }
-        Self::Plain
+        Self::Plain(line)
     }
 }
+
+/// All other keys that we write; a test sees that none is missing.
+const SHOWN_KEYS: [&str; 76] = [
+    "global",
+    "http_config",
+    "follow_redirects",
+    "route",
+    "receiver",
+    "group_by",
+    "group_wait",
+    "group_interval",
+    "repeat_interval",
+    "routes",
+    "matchers",
+    "mute_time_intervals",
+    "continue",
+    "receivers",
+    "name",
+    "webhook_configs",
+    "email_configs",
+    "slack_configs",
+    "pagerduty_configs",
+    "opsgenie_configs",
+    "telegram_configs",
+    "discord_configs",
+    "msteams_configs",
+    "msteamsv2_configs",
+    "send_resolved",
+    "max_alerts",
+    "authorization",
+    "basic_auth",
+    "username",
+    "to",
+    "from",
+    "smarthost",
+    "require_tls",
+    "hello",
+    "headers",
+    "Subject",
+    "html",
+    "text",
+    "channel",
+    "icon_emoji",
+    "title",
+    "title_link",
+    "fallback",
+    "severity",
+    "class",
+    "component",
+    "group",
+    "client",
+    "client_url",
+    "details",
+    "firing",
+    "resolved",
+    "num_firing",
+    "num_resolved",
+    "priority",
+    "tags",
+    "responders",
+    "type",
+    "id",
+    "description",
+    "chat_id",
+    "message_thread_id",
+    "disable_notifications",
+    "parse_mode",
+    "message",
+    "summary",
+    "time_intervals",
+    "times",
+    "start_time",
+    "end_time",
+    "weekdays",
+    "days_of_month",
+    "months",
+    "years",
+    "location",
+    "templates",
+];
 
 fn is_head(line: &str) -> bool {
     let is_id = |id: &str| uuid::Uuid::try_parse(id).is_ok();

@@ -8,7 +8,7 @@ use super::json::{Secrets, Settings};
 use super::kinds::{self, Kind};
 use super::text::{switch, trimmed};
 use crate::spelling::nearest;
-use crate::store::{ChannelRow, MOST_CHANNEL_BYTES};
+use crate::store::ChannelRow;
 
 /// A channel that may be written to Mimir.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +65,4 @@ pub fn parse(row: &ChannelRow, operator: &Operator) -> Result<Option<Channel>, F
     let channel = read
         .map(|(kind, send_resolved)| Some(Channel { id: *id, is_default, send_resolved, kind }));
     faults.none_or(channel)
-}
-
-/// The size above which a row is not read.
-pub(super) const fn too_large() -> usize {
-    MOST_CHANNEL_BYTES
 }

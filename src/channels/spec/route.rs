@@ -9,7 +9,7 @@ use super::matcher::{self, Matcher};
 use super::mute_times::{self, TimeInterval};
 use super::text::{duration, problem, switch, trimmed};
 use crate::prom_duration::PromDuration;
-use crate::store::{MOST_ROUTE_BYTES, RouteRow};
+use crate::store::RouteRow;
 
 /// A route that may be written to Mimir, if its channel is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,11 +117,6 @@ pub fn parse(row: &RouteRow) -> Result<Option<Route>, Faults> {
         ),
     };
     faults.none_or(Some(Some(route)))
-}
-
-/// The size above which a row is not read.
-pub(super) const fn too_large() -> usize {
-    MOST_ROUTE_BYTES
 }
 
 fn read_position(text: Option<&str>, faults: &mut Collector) -> i64 {
