@@ -166,6 +166,13 @@ impl ChannelsFixture {
         .await;
     }
 
+    /// Somebody writes a configuration into Mimir by hand.
+    pub(crate) async fn write_by_hand(&self, organisation: &str, configuration: &str) {
+        let body = json!({ "alertmanager_config": configuration }).to_string();
+        let answer = self.tenant(organisation).post("/api/v1/alerts", body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+
     /// An administrator syncs the channels and waits for the end.
     pub(crate) async fn sync(&self, organisation: &str) -> Value {
         let path = format!("/admin/organisations/{organisation}/channels/sync");

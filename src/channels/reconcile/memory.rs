@@ -33,6 +33,9 @@ struct Quarantined {
 /// After this time what was refused is tried again: Mimir may have been upgraded, or its limits raised.
 const QUARANTINE: Duration = Duration::from_secs(3600);
 
+/// Of what Mimir says about a refusal, so many characters are kept.
+const LONGEST_WORDS: usize = 1000;
+
 impl Memory {
     /// Somebody asks for a sync: everything is tried again.
     pub(crate) fn expire(&mut self) {
@@ -64,6 +67,7 @@ impl Memory {
         let now = self.digests(rows);
         for (id, words) in refused {
             let row = now.get(&id).copied().unwrap_or_default();
+            let words = words.chars().take(LONGEST_WORDS).collect();
             self.quarantine.insert(id, Quarantined { row, words, since: Instant::now() });
         }
     }

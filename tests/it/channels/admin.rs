@@ -144,7 +144,7 @@ async fn a_test_says_what_became_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_reads_the_counters_of_every_instance() {
     let mimir = Mimir::shared().await.url();
-    let idle = Upstream::start(async |_| {
+    let idle = Upstream::start(|_| async {
         Response::new(full("cortex_alertmanager_config_hash{user=\"somebody\"} 1\n"))
     });
     let idle = idle.await;

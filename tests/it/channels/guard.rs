@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use harness::{Mimir, Postgres, wait_until};
+use http::Method;
 use serde_json::Value;
 
 use super::{ChannelsFixture, MARKER, SOON, channels_fixture, channels_fixture_on, confirmation};
@@ -214,9 +215,10 @@ async fn what_was_changed_by_hand_is_repaired() {
     two_channels(&fixture, &org).await;
     let right = fixture.document(&org).await;
     let edited = right.replace("hooks.example.com/one", "elsewhere.example.com/one");
-    Mimir::shared().await.configure_alertmanager(&org, &edited).await;
+    fixture.write_by_hand(&org, &edited).await;
     wait_until("it is repaired", SOON, async || fixture.document(&org).await == right).await;
-    assert_eq!(fixture.tenant(&org).delete("/api/v1/alerts").await.status, 200);
+    let deleted = fixture.tenant(&org).send(Method::DELETE, "/api/v1/alerts", "").await;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
     wait_until("it is written again", SOON, async || fixture.document(&org).await == right).await;
 }
 

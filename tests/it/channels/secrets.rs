@@ -109,7 +109,7 @@ async fn no_secret_is_in_any_log_diff_status_error_answer_metric_or_audit_line()
     see("well", &mut seen).await;
     // The document was changed by hand; secrets were changed.
     let edited = stored.replace(SECRET, "s3cr3t-z9k2-by-hand");
-    Mimir::shared().await.configure_alertmanager(&org, &edited).await;
+    fixture.write_by_hand(&org, &edited).await;
     seen.push(("edited".to_owned(), service.get(&format!("{all}/diff")).await.text));
     see("edited", &mut seen).await;
     // Something between us and Mimir repeats what it was sent.
