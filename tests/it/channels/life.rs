@@ -135,10 +135,10 @@ async fn of_a_hundred_channels_seven_are_broken_and_ninety_three_live() {
         broken.push(fixture.channel(&org, kind, &settings, &secrets).await);
     }
     // A route that only Mimir can refuse, and one to a broken channel.
-    let good = fixture.identity.database.query(&format!(
+    let sql = format!(
         "select id from notification_channel where organisation_id = '{org}' and name = 'hook 1'"
-    ));
-    let good = good.await[0][0].clone().unwrap();
+    );
+    let good = fixture.identity.database.query(&sql).await[0][0].clone().unwrap();
     let routes = [
         fixture.route(&org, &good, &["severity=\"critical\""]).await,
         fixture.route(&org, &good, &["site=~\"(?R)b\""]).await,
