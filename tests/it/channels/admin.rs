@@ -61,7 +61,10 @@ async fn a_diff_says_what_a_sync_then_does() {
     let before = fixture.document(&org).await;
     // Nobody is told of this.
     fixture
-        .sql("alter table notification_channel disable trigger notification_channel_changed")
+        .sql(
+            "alter table notification_channel disable trigger notification_channel_changed; \
+             alter table notification_route disable trigger notification_route_changed",
+        )
         .await;
     let two = fixture.webhook(&org, "https://hooks.example.com/two").await;
     let broken = fixture.webhook(&org, "https://hooks.example.com/three").await;
@@ -76,8 +79,8 @@ async fn a_diff_says_what_a_sync_then_does() {
     assert_eq!(fixture.document(&org).await, before);
     let done = fixture.sync(&org).await;
     assert_eq!(
-        (&done["channels"]["live"], &done["channels"]["invalid"]),
-        (&json!(2), &json!(1)),
+        (&done["channels"]["live"], &done["routes"]["invalid"]),
+        (&json!(3), &json!(1)),
         "{done}"
     );
     assert!(fixture.document(&org).await.contains(&two));
@@ -167,8 +170,8 @@ fn settings(fixture: &ChannelsFixture) -> [(&'static str, String); 6] {
         ("MTP__CHANNELS__ENABLED", "true".to_owned()),
         ("MTP__RULES__ENABLED", "true".to_owned()),
         ("MTP__CHANNELS__ALLOW_PRIVATE_TARGETS", "true".to_owned()),
-        ("MTP__DATABASE__CONNECT_TIMEOUT", "\"5s\"".to_owned()),
-        ("MTP__RULES__RECONCILE_INTERVAL", "\"1h\"".to_owned()),
+        ("MTP__DATABASE__CONNECT_TIMEOUT", "5s".to_owned()),
+        ("MTP__RULES__RECONCILE_INTERVAL", "1h".to_owned()),
     ]
 }
 
