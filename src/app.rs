@@ -217,7 +217,6 @@ impl Shared {
         }
     }
 
-    /// Starts background work.
     fn run_background(
         &self,
         config: &Config,

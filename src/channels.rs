@@ -82,17 +82,4 @@ pub use reaches::Reaches;
 pub use reconcile::States;
 pub use reconciler::{ChannelAdmin, ChannelError, ChannelPreview, ChannelReconciler};
 pub use schedule::ChannelSync;
-pub use send_test::{TestOutcome, TestReport};
-
-use crate::rules::OutcomeKind;
-use crate::telemetry::{ChannelMetrics, RuleMetricNames};
-
-/// The metrics of this module, registered.
-pub fn register_metrics() -> ChannelMetrics {
-    let outcomes = OutcomeKind::ALL.into_iter().filter(|kind| *kind != OutcomeKind::Deferred);
-    let names = RuleMetricNames {
-        outcomes: outcomes.map(OutcomeKind::name).collect(),
-        states: spec::State::ALL.map(spec::State::name).to_vec(),
-    };
-    ChannelMetrics::register(&names, &TestOutcome::ALL.map(TestOutcome::name))
-}
+pub use send_test::TestReport;

@@ -1,8 +1,8 @@
-//! Configuration: TOML and environment -> validated domain types, one section a file.
+//! Configuration: TOML and environment are parsed into validated types, one section per file.
 //!
-//! Every fault is collected before any is reported, so that one run of `check-config` shows them
-//! all: with the key, what is wrong and what would be right. Nothing outside this module sees a
-//! raw value, and no stage takes more than its own section.
+//! All faults are collected before any is reported, so that one run of `check-config` shows every
+//! one: its key, what is wrong and what would be right. Nothing outside this module sees a raw
+//! value, and no stage gets more than its own section.
 
 mod auth;
 mod channels;
@@ -49,11 +49,11 @@ pub struct Config {
     pub listen: ListenConfig,
     /// `[auth]`: which tokens are accepted.
     pub auth: AuthConfig,
-    /// `[database]`: memberships, device keys, revocations; none if claims alone decide.
+    /// `[database]`: memberships, device keys, revocations; `None` if tokens alone decide.
     pub database: Option<DatabaseConfig>,
-    /// `[tenancy]` and `[roles]`: from organisation to tenant, and who may do what.
+    /// `[tenancy]` and `[roles]`: the tenant of an organisation, and the scopes of a role.
     pub tenancy: TenancyConfig,
-    /// `[cors]`: which web pages may read our answers.
+    /// `[cors]`: which web pages may read the responses.
     pub cors: CorsConfig,
     /// `[upstream]`: where Mimir is.
     pub upstream: UpstreamConfig,
@@ -61,41 +61,41 @@ pub struct Config {
     pub rules: RulesConfig,
     /// `[channels]`: from rows in Postgres to Mimir's Alertmanager.
     pub channels: ChannelsConfig,
-    /// `[limits]`: how much a request may carry, and an organisation ask for.
+    /// `[limits]`: the size of a request, and the limits of an organisation.
     pub limits: LimitsConfig,
     /// `[shutdown]`: how the process ends.
     pub shutdown: ShutdownConfig,
-    /// `[log]`: what is written, and how.
+    /// `[log]`: what is logged, and the format.
     pub log: LogConfig,
-    /// What may be meant and mostly is not, such as an issuer in an unusual form.
+    /// What is valid but probably a mistake, such as an issuer in an unusual form.
     pub warnings: Vec<Fault>,
 }
 
-/// One thing that is wrong with the configuration.
+/// A fault in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{key}: {problem}", in_line(*.line))]
 pub struct Fault {
     /// The key, such as `auth.issuer`, or the environment variable that set it.
     pub key: String,
-    /// The line of the file that says so, or of the section that lacks it; none if it is not of the
-    /// file.
+    /// The line of the file with the key, or of the section that lacks it; `None` if it is not from
+    /// the file.
     pub line: Option<usize>,
     /// What is wrong and what would be right.
     pub problem: String,
 }
 
-/// Everything that is wrong with the configuration; never empty.
+/// All faults of the configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.0))]
 pub struct Faults(pub Vec<Fault>);
 
 impl Config {
-    /// Reads a file (if any) with the environment laid over it.
+    /// Reads a file (if any), overridden by the environment.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
         Self::read(&read_file(file)?, environment)
     }
 
-    /// Reads TOML text with the environment laid over it.
+    /// Reads TOML text, overridden by the environment.
     pub fn read(text: &str, environment: &Environment) -> Result<Self, Faults> {
         let mut document = Document::parse(text, environment);
         let (database, has_database) = document.section("database", database::read);
@@ -125,7 +125,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What several sections together say of the tables to be read.
+    /// The tables to be read, which follow from several sections.
     pub fn tables_read(&self) -> TablesRead {
         let queries = self.database.as_ref().map(|database| &database.queries);
         let organisations = queries.is_some_and(|queries| {
@@ -157,14 +157,14 @@ impl DatabaseConfig {
     }
 }
 
-/// What the commands on alert rules need of the configuration.
+/// The sections that the commands on alert rules need.
 #[derive(Clone, Debug)]
 pub struct RulesCommandConfig {
-    /// `[database]`; none if its address is not given.
+    /// `[database]`; `None` without an address.
     pub database: Option<DatabaseConfig>,
     /// `[tenancy]`.
     pub tenancy: TenancyConfig,
-    /// `[rules]`, switched on; without addresses if there is no `[upstream]`.
+    /// `[rules]`, enabled; without addresses if there is no `[upstream]`.
     pub rules: RulesConfig,
     /// `[channels]`.
     pub channels: ChannelsConfig,

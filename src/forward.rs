@@ -1,15 +1,16 @@
-//! A [`Permit`](crate::limits::Permit) and a request -> Mimir's response. Nothing else in the crate
-//! talks to Mimir on behalf of a client, and nothing here can be called without a permit.
+//! Makes Mimir's response from a [`Permit`](crate::limits::Permit) and a request. Nothing else in
+//! the crate sends clients' requests to Mimir, and nothing here can be called without a permit.
 //!
-//! Both bodies stream, piece by piece, with backpressure: what one side does not take the other
-//! is not asked for. Each worker has a [`Forwarder`] of its own with connections of its own; what
-//! is known of instances ([`Instances`]) is shared by all.
+//! Both bodies stream with backpressure: a piece is read only when the other side can take it. Each
+//! worker has a [`Forwarder`] and connections of its own; the state of instances ([`Instances`]) is
+//! shared.
 //!
-//! Top to bottom: [`forwarder`] -> [`attempts`] (which instance, and what when one fails) ->
-//! [`exchange`] (one request on one connection) -> [`pool`]. The decisions are pure: [`choice`],
-//! [`verdict`], [`health`], [`evidence`], [`repeat`], [`budget`]. Beside the requests,
-//! [`discovery`] finds instances and [`probe`] asks them whether they are ready.
+//! From top to bottom: [`forwarder`], [`attempts`] (which instance, and what to do when one fails),
+//! [`exchange`] (one request on one connection), [`pool`]. The decisions are pure: [`choice`],
+//! [`verdict`], [`health`], [`evidence`], [`repeat`], [`budget`]. In the background, [`discovery`]
+//! finds instances and [`probe`] checks whether they are ready.
 
+mod alertmanager;
 mod attempts;
 mod body;
 mod budget;
@@ -31,6 +32,7 @@ mod probe;
 mod repeat;
 mod verdict;
 
+pub use alertmanager::AlertmanagerState;
 pub use body::ResponseBody;
 pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};

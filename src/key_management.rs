@@ -20,7 +20,8 @@ use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 pub struct DeviceKeyRequest {
     /// A name for the device, of 1 to 200 characters.
     pub name: String,
-    /// One or more of `metrics:write`, `metrics:read`, `rules:read`; `metrics:write` if omitted.
+    /// One or more of `metrics:write`, `metrics:read`, `rules:read`, `alerts:read`; `metrics:write` if
+    /// omitted.
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
     /// When it expires (RFC 3339); never if omitted.
@@ -54,7 +55,7 @@ pub struct DeviceKeyView {
     pub name: String,
     /// The key's first characters.
     pub key_hint: String,
-    /// Some of `metrics:write`, `metrics:read`, `rules:read`.
+    /// Some of `metrics:write`, `metrics:read`, `rules:read`, `alerts:read`.
     #[schema(value_type = Vec<String>)]
     pub scopes: Vec<&'static str>,
     /// Whether the key is accepted.
@@ -69,7 +70,6 @@ pub struct DeviceKeyView {
     pub last_used_at: Option<String>,
     /// When it was created (RFC 3339).
     pub created_at: Option<String>,
-    /// Who created it.
     pub created_by: String,
 }
 
@@ -187,10 +187,10 @@ pub(crate) fn is_invisible_command(c: char) -> bool {
 fn read_scopes(names: Option<&[String]>) -> Result<Scopes, KeyError> {
     let Some(names) = names else { return Ok([Scope::MetricsWrite].into_iter().collect()) };
     let scopes = Scopes::parse(names.iter().map(String::as_str)).ok();
-    // A device administers nothing.
-    let scopes = scopes.filter(|scopes| !scopes.is_empty() && !scopes.contains(Scope::Admin));
+    let allowed: Scopes = Scope::DEVICE.into_iter().collect();
+    let scopes = scopes.filter(|scopes| !scopes.is_empty() && scopes.without(allowed).is_empty());
     scopes.ok_or_else(|| {
-        let allowed: Vec<&str> = Scope::DATA.iter().map(|scope| scope.name()).collect();
+        let allowed: Vec<&str> = allowed.names().collect();
         KeyError::Request(format!("scopes must be one or more of {}", allowed.join(", ")))
     })
 }

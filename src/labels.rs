@@ -2,7 +2,9 @@
 //! and the one that counts, so that counters are arrays with as many places as there are variants:
 //! a new variant cannot go uncounted.
 
+use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
+use utoipa::ToSchema;
 
 /// Why a downstream connection ended.
 #[derive(
@@ -83,4 +85,168 @@ pub enum LookupKind {
     DeviceKey,
     Session,
     Organisation,
+}
+
+/// What a reconcile of one tenant came to, without details. Also in the JSON of a sync's outcome.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum OutcomeKind {
+    Unchanged,
+    Applied,
+    Held,
+    Deferred,
+    Failed,
+    LeaseLost,
+}
+
+/// The status of a row of `alert_rule`, also in its table and in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum RuleState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir evaluates it as it is.
+    Live,
+    /// It cannot be evaluated; its author has to change it.
+    Invalid,
+    /// The tenant's limits leave no room for it.
+    OverLimit,
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+impl RuleState {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// The status of a row of `notification_channel` or `notification_route`, also in its table and in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum NotificationState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir has it as it is.
+    Live,
+    /// It cannot be used; its author has to change it.
+    Invalid,
+    /// The organisation has too many.
+    OverLimit,
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+impl NotificationState {
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
+
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What became of a test of a notification channel, also in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    EnumCount,
+    IntoStaticStr,
+    ToSchema,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum TestOutcome {
+    /// The channel's service has accepted it.
+    Delivered,
+    /// It was sent and not accepted.
+    Failed,
+    /// The channel is not live, so nothing was sent.
+    NotLive,
+    /// Mimir has not loaded the channel yet, so nothing was sent.
+    NotLoaded,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl TestOutcome {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_json_and_metrics_agree() {
+        for kind in <OutcomeKind as VariantArray>::VARIANTS {
+            let name: &str = kind.into();
+            assert_eq!(serde_json::to_string(kind).unwrap(), format!("{name:?}"));
+        }
+        for state in <RuleState as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(state).unwrap(), format!("{:?}", state.name()));
+        }
+        for state in <NotificationState as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(state).unwrap(), format!("{:?}", state.name()));
+        }
+        for outcome in <TestOutcome as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(outcome).unwrap(), format!("{:?}", outcome.name()));
+        }
+    }
 }

@@ -1,9 +1,9 @@
-//! Now: a [`Grant`] -> a [`Permit`], if the organisation is within its limits. Forwarding takes a
-//! permit, which is held until the response has ended.
+//! Makes a [`Permit`] from a [`Grant`], if the organisation is within its limits. Forwarding takes
+//! a permit, which is held until the response has ended.
 //!
 //! Each organisation has an account on each surface: requests in flight, requests per second, bytes
-//! per second. A request waits a little, without its body being read, before it is refused. Limits
-//! are those of one copy: copies of the proxy do not know of one another.
+//! per second. A request waits for a short time, and its body is not read meanwhile, before it is
+//! refused. The limits are those of one copy: copies of the proxy do not coordinate.
 
 mod account;
 mod rate;
@@ -36,7 +36,7 @@ pub struct Limits {
     config: OrganisationsConfig,
     /// Slots for all organisations together.
     shares: Arc<Shares>,
-    /// Requests that wait for a slot of their own organisation's.
+    /// Requests that wait for a slot of their own organisation.
     queue: Queue,
     /// Requests that wait before they ask for a permit.
     unproven: AtomicUsize,
@@ -45,13 +45,13 @@ pub struct Limits {
     metrics: Arc<Metrics>,
 }
 
-/// Permission to go on now.
+/// Proof that the request may be forwarded.
 pub struct Permit {
     grant: Grant,
     hold: Hold,
 }
 
-/// What a permit holds until the response has ended. Dropped, it makes room for another request.
+/// What a permit holds until the response has ended. Dropping it frees the slots.
 pub struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Box<Held>);
 
 struct Held {
@@ -64,17 +64,17 @@ struct Held {
 /// Which limit is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitError {
-    /// Requests of the organisation a second.
+    /// Requests per second of the organisation.
     Requests {
-        /// When there is room again.
+        /// When the next request fits.
         retry_after: Duration,
     },
-    /// Bytes of the organisation a second.
+    /// Bytes per second of the organisation.
     Bytes {
-        /// When there is room again.
+        /// When the next request fits.
         retry_after: Duration,
     },
-    /// Requests of the organisation that are in flight.
+    /// Requests in flight of the organisation.
     InFlight { surface: Surface },
     /// The organisation's share of all requests in flight.
     Share,
@@ -82,14 +82,14 @@ pub enum LimitError {
     All,
 }
 
-/// With fewer accounts than this, idle ones are not looked for.
+/// With fewer accounts than this, idle ones are not removed.
 const FEW: usize = 1024;
 
-/// Anything shorter is the work itself, not a wait.
+/// A shorter wait is not recorded: it is the time of the work itself.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Limits {
-    /// Limits as they are configured, and how many requests upstream takes at the moment.
+    /// The configured limits, and how many requests the instances accept at the moment.
     pub fn new(
         config: OrganisationsConfig,
         upstream_slots: impl Fn() -> usize + Send + Sync + 'static,
@@ -112,8 +112,8 @@ impl Limits {
         self.shares.taken()
     }
 
-    /// Runs a step that comes before a permit, such as authentication. Most do not wait. Those that do
-    /// are bounded in number, because what their clients send meanwhile is in our memory.
+    /// Runs a step that comes before a permit, such as authentication. Most do not wait. The number
+    /// of those that wait is bounded, because what their clients send meanwhile takes our memory.
     pub async fn before_permit<T>(&self, step: impl Future<Output = T>) -> Result<T, LimitError> {
         let mut step = pin!(step);
         let at_once = poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await;
@@ -125,7 +125,7 @@ impl Limits {
         Ok(step.await)
     }
 
-    /// Lets a request in, perhaps after a wait. The bytes of its body are counted in `received`.
+    /// Admits a request, perhaps after a wait. The bytes of its body are counted in `received`.
     pub async fn admit(
         &self,
         grant: Grant,
@@ -140,7 +140,7 @@ impl Limits {
         let (first, others) = match grant.organisations() {
             [one] => (slot(one, received).await?, Vec::new()),
             several => {
-                // In one order, so that no two requests wait for each other's slots.
+                // Always in the same order, so that no two requests wait for each other's slots.
                 let mut several: Vec<&OrganisationId> = several.iter().collect();
                 several.sort();
                 let mut slots = Vec::with_capacity(several.len());
@@ -190,7 +190,6 @@ impl Permit {
         &self.grant
     }
 
-    /// What is to be kept until the answer has ended.
     pub fn into_hold(self) -> Hold {
         self.hold
     }

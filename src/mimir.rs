@@ -1,5 +1,4 @@
-//! What this crate knows of Mimir's HTTP interface, and the only place that writes the tenant
-//! header.
+//! Mimir's HTTP interface as this crate knows it, and the only place that writes the tenant header.
 
 pub mod alertmanager;
 pub mod expression;
@@ -7,6 +6,7 @@ pub mod form;
 mod headers;
 mod retry;
 pub mod ruler;
+pub mod silence;
 mod transport;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
@@ -17,8 +17,9 @@ use http::HeaderMap;
 
 use crate::tenancy::TenantHeader;
 
-/// Names the tenant of a request. Goes in last, over whatever the map held, so that neither a
-/// client's spelling nor a `Connection` header can touch it (CVE-2021-32813, CVE-2024-45410).
+/// Sets the tenant of a request. It goes in last and replaces whatever the map held, so that
+/// neither a client's spelling nor a `Connection` header can affect it (CVE-2021-32813,
+/// CVE-2024-45410).
 pub fn set_tenant(headers: &mut HeaderMap, tenants: &TenantHeader) {
     headers.insert(TENANT_HEADER, tenants.header_value());
 }

@@ -8,6 +8,7 @@
 //! wrong becomes a [`Rejection`], and whatever happens ends in the request's [`Record`].
 
 mod answer_body;
+mod silences;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,12 +33,15 @@ use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
 use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, Surface};
 use crate::telemetry::Metrics;
-use crate::tenancy::OrganisationId;
+use crate::tenancy::{OrganisationId, Scope};
+use silences::SilenceChange;
 
 pub use answer_body::AnswerBody;
 
 /// What an administrator may send: a few fields of JSON.
 const ADMIN_BODY_BYTES: u64 = 64 << 10;
+/// What a silence may be: a few matchers and a comment.
+const SILENCE_BODY_BYTES: u64 = 64 << 10;
 /// What a webhook may send: a rule before and after its change.
 const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
 
@@ -193,6 +197,10 @@ impl Pipeline {
         }
 
         let request = Request::from_parts(parts, body);
+        if scope == Scope::AlertsWrite {
+            let change = SilenceChange { id, client, route, permit };
+            return Box::pin(self.change_silence(change, request)).await.map(Served::Upstream);
+        }
         Ok(Served::Upstream(self.forwarder.forward(permit, id, request).await?))
     }
 
@@ -302,6 +310,7 @@ impl Pipeline {
             BodyPolicy::Form | BodyPolicy::RemoteRead => self.body_config.query_body_bytes,
             BodyPolicy::Push | BodyPolicy::Influx => self.body_config.push_body_bytes,
             BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
+            BodyPolicy::Silence => SILENCE_BODY_BYTES,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
             BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,
         };

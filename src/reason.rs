@@ -47,8 +47,11 @@ pub enum Reason {
     BodyMalformed,
     /// The body came too slowly for Mimir, which gave up reading it.
     BodySlowForUpstream,
-    /// Parameters in a body that is not `application/x-www-form-urlencoded`.
+    /// Parameters in a body that is not `application/x-www-form-urlencoded`, or a silence that is not
+    /// `application/json`.
     UnsupportedContentType,
+    /// A silence that is not the JSON of Alertmanager's API.
+    MalformedSilence,
     /// An expression exceeds a limit (`limits.expression_…`).
     ExpressionLimit,
     /// No credential.
@@ -133,6 +136,14 @@ pub enum Reason {
     AlertmanagerUnavailable,
     /// A fault of the proxy itself in `/admin`.
     AdminBroken,
+    /// The organisation has as many reads of its Alertmanager in flight as Mimir runs for one tenant.
+    AlertmanagerBusy,
+    /// Mimir has the organisation's Alertmanager configuration and has not loaded it yet.
+    AlertmanagerLoading,
+    /// The organisation has no Alertmanager configuration, and Mimir has no fallback.
+    AlertmanagerUnconfigured,
+    /// Mimir runs without an Alertmanager.
+    AlertmanagerAbsent,
     /// No instance of Mimir is known.
     UpstreamUnresolved,
     /// No instance of Mimir could be connected to.
@@ -145,6 +156,8 @@ pub enum Reason {
     UpstreamBroken,
     /// The status is none of Mimir's: something else answers at the address.
     UpstreamMisdirected,
+    /// An answer of Mimir's that must be rewritten cannot be read, or is too large.
+    UpstreamUnreadable,
     /// The connection to Mimir broke in the middle of a response.
     UpstreamBrokenBody,
     /// Mimir paused for too long in the middle of a response.
@@ -190,6 +203,7 @@ impl Reason {
             | Self::BodyMalformed
             | Self::BodySlowForUpstream
             | Self::UnsupportedContentType
+            | Self::MalformedSilence
             | Self::ExpressionLimit
             | Self::NoCredential
             | Self::MalformedCredential
@@ -226,7 +240,11 @@ impl Reason {
             | Self::UpstreamSaturated
             | Self::MalformedRequest
             | Self::NotFound
-            | Self::Conflict => Class::Rejected,
+            | Self::Conflict
+            | Self::AlertmanagerBusy
+            | Self::AlertmanagerLoading
+            | Self::AlertmanagerUnconfigured
+            | Self::AlertmanagerAbsent => Class::Rejected,
             Self::KeysUnavailable
             | Self::DatabaseUnavailable
             | Self::RulerUnavailable
@@ -238,6 +256,7 @@ impl Reason {
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
             | Self::UpstreamMisdirected
+            | Self::UpstreamUnreadable
             | Self::UpstreamBrokenBody
             | Self::UpstreamIdleBody => Class::Failed,
         }

@@ -10,7 +10,6 @@ mod access_log;
 mod facts;
 mod fields;
 mod observed_body;
-mod outcome;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,9 +26,9 @@ use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
 pub use access_log::AccessLog;
 use facts::Facts;
+pub use facts::RequestOutcome;
 pub use fields::{FIELDS, Field};
 pub use observed_body::ObservedBody;
-pub use outcome::RequestOutcome;
 
 /// The facts of one request, and where they go.
 pub struct Record {
@@ -127,7 +126,6 @@ impl Record {
         self.facts.detail = Some(detail);
     }
 
-    /// How the request ended.
     pub fn set_outcome(&mut self, outcome: RequestOutcome) {
         self.facts.outcome = outcome;
     }

@@ -17,6 +17,7 @@ use crate::edge::{REQUEST_ID, RequestId};
 use crate::forward::ForwardError;
 use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
+use crate::mimir::silence::SilenceFault;
 use crate::reason::{HasReason as _, Reason};
 use crate::request_body::BodyError;
 use crate::route::{self, Route, RouteError, Surface};
@@ -38,6 +39,8 @@ pub enum Rejection {
     ContentType,
     /// An expression in the query string costs Mimir too much.
     Expression(FormExcess),
+    /// A silence that cannot be passed on.
+    Silence(SilenceFault),
     /// Not authenticated.
     Credential(Refusal),
     /// Not authorised, with what `X-Scope-OrgID` asked for, which is for the log.
@@ -64,6 +67,12 @@ impl From<BodyError> for Rejection {
 impl From<FormExcess> for Rejection {
     fn from(excess: FormExcess) -> Self {
         Self::Expression(excess)
+    }
+}
+
+impl From<SilenceFault> for Rejection {
+    fn from(fault: SilenceFault) -> Self {
+        Self::Silence(fault)
     }
 }
 
@@ -109,6 +118,9 @@ fn whole_seconds(after: Duration) -> u64 {
 pub enum Audience {
     /// A Prometheus API client, or an administrator's: JSON.
     Reader,
+    /// A client of Alertmanager's API: the same, but for a 400, which is a JSON text there. amtool shows
+    /// nothing of another.
+    Alertmanager,
     /// A sender: plain text.
     Sender,
 }
@@ -119,6 +131,7 @@ impl Audience {
     pub fn of(route: Option<&Route>, path: &str) -> Self {
         match route.map(|route| route.surface).or_else(|| route::surface_near(path)) {
             Some(Surface::Query | Surface::Rules | Surface::Admin) => Self::Reader,
+            Some(Surface::Alerts) => Self::Alertmanager,
             Some(Surface::Push | Surface::Otlp) | None => Self::Sender,
         }
     }
@@ -127,7 +140,13 @@ impl Audience {
 /// The status that goes with a reason.
 fn status_of(reason: Reason) -> StatusCode {
     match reason {
-        Reason::MalformedTarget | Reason::NoRoute | Reason::NotFound => StatusCode::NOT_FOUND,
+        Reason::MalformedTarget
+        | Reason::NoRoute
+        | Reason::NotFound
+        | Reason::AlertmanagerAbsent => StatusCode::NOT_FOUND,
+        // Those of Mimir.
+        Reason::AlertmanagerLoading => StatusCode::NOT_ACCEPTABLE,
+        Reason::AlertmanagerUnconfigured => StatusCode::PRECONDITION_FAILED,
         // RFC 9110, 15.5.6. mimirtool takes a 404 in answer to DELETE for "it is gone already".
         Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -136,6 +155,7 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::UnexpectedBody
         | Reason::BodyMalformed
         | Reason::ExpressionLimit
+        | Reason::MalformedSilence
         | Reason::MalformedSelector
         | Reason::NoSelector
         | Reason::MalformedRequest => StatusCode::BAD_REQUEST,
@@ -185,12 +205,14 @@ fn status_of(reason: Reason) -> StatusCode {
         | Reason::UpstreamUnresolved
         | Reason::UpstreamUnreachable
         | Reason::UpstreamCircuitOpen
+        | Reason::AlertmanagerBusy
         | Reason::UpstreamBroken
         | Reason::UpstreamMisdirected => StatusCode::SERVICE_UNAVAILABLE,
         Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::AdminBroken => StatusCode::INTERNAL_SERVER_ERROR,
         // The head of Mimir's response has been passed on when these happen.
         Reason::UpstreamBrokenBody | Reason::UpstreamIdleBody => StatusCode::BAD_GATEWAY,
+        Reason::UpstreamUnreadable => StatusCode::BAD_GATEWAY,
     }
 }
 
@@ -213,6 +235,8 @@ impl Rejection {
             Self::Body(error) => error.reason(),
             Self::ContentType => Reason::UnsupportedContentType,
             Self::Expression(_) => Reason::ExpressionLimit,
+            Self::Silence(SilenceFault::ContentType) => Reason::UnsupportedContentType,
+            Self::Silence(_) => Reason::MalformedSilence,
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
             Self::Limited(error) => error.reason(),
@@ -230,7 +254,9 @@ impl Rejection {
             // outage, is nothing that one of them could help. A reader can.
             Self::Limited(LimitError::InFlight { surface }) => match surface {
                 Surface::Push | Surface::Otlp => StatusCode::SERVICE_UNAVAILABLE,
-                Surface::Query | Surface::Rules | Surface::Admin => StatusCode::TOO_MANY_REQUESTS,
+                Surface::Query | Surface::Rules | Surface::Alerts | Surface::Admin => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
             },
             other => status_of(other.reason()),
         }
@@ -263,6 +289,7 @@ impl Rejection {
                 "parameters in a body must be application/x-www-form-urlencoded".to_owned()
             }
             Self::Expression(excess) => excess.to_string(),
+            Self::Silence(fault) => fault.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
             Self::Limited(error) => error.to_string(),
@@ -279,6 +306,7 @@ impl Rejection {
                 "upstream answered {status}, which is none of Mimir's answers to a push"
             )),
             Self::Failed(ForwardError::Broken(error)) => Some(format!("{error:?}")),
+            Self::Failed(ForwardError::Unreadable(problem)) => Some(problem.clone()),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
             Self::Admin(AdminError::Ruler(problem) | AdminError::Alertmanager(problem)) => {
                 Some(problem.clone())
@@ -323,6 +351,7 @@ impl Rejection {
             StatusCode::GATEWAY_TIMEOUT => "timeout",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
             StatusCode::INTERNAL_SERVER_ERROR => "internal",
+            StatusCode::BAD_GATEWAY => "unavailable",
             _ => "bad_data",
         }
     }
@@ -331,7 +360,10 @@ impl Rejection {
         let message = self.message();
         let (content_type, text) = match audience {
             Audience::Sender => ("text/plain; charset=utf-8", format!("{message}\n")),
-            Audience::Reader => {
+            Audience::Alertmanager if self.status() == StatusCode::BAD_REQUEST => {
+                ("application/json", serde_json::Value::from(message).to_string())
+            }
+            Audience::Reader | Audience::Alertmanager => {
                 let body = serde_json::json!({
                     "status": "error", "errorType": self.error_type(), "error": message,
                 });

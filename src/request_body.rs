@@ -130,19 +130,29 @@ struct Source {
 
 impl Transfer {
     fn new(body: ClientBody, limits: BodyLimits) -> Self {
+        let hint = body.size_hint();
+        Self::of(Some(body), VecDeque::new(), hint, limits)
+    }
+
+    fn of(
+        client: Option<ClientBody>,
+        ahead: VecDeque<Frame<Bytes>>,
+        hint: SizeHint,
+        limits: BodyLimits,
+    ) -> Self {
         Self {
             started: Instant::now(),
             limits,
-            hint: body.size_hint(),
+            hint,
             received: ReceivedBytes::default(),
             last_piece: AtomicU64::new(0),
             fault: OnceLock::new(),
             complete: AtomicBool::new(false),
             turn: AtomicU32::new(0),
             source: Mutex::new(Source {
-                client: Some(body),
+                client,
                 kept: None,
-                ahead: VecDeque::new(),
+                ahead,
                 form: None,
                 timer: Deadline::default(),
                 waiting_since: None,
@@ -341,6 +351,13 @@ impl RequestBody {
         let has_bytes = !body.is_end_stream();
         let transfer = has_bytes.then(|| Arc::new(Transfer::new(body, limits)));
         Ok(Self { transfer, ..Self::empty() })
+    }
+
+    /// A body of the proxy's own that replaces a client's.
+    pub fn replaced(bytes: Bytes, limits: BodyLimits) -> Self {
+        let hint = SizeHint::with_exact(bytes.len() as u64);
+        let ahead = VecDeque::from([Frame::data(bytes)]);
+        Self { transfer: Some(Arc::new(Transfer::of(None, ahead, hint, limits))), ..Self::empty() }
     }
 
     /// A body without bytes.

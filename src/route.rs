@@ -29,7 +29,7 @@ pub struct Route {
     /// The methods that it takes.
     pub methods: &'static [Method],
     /// The path, with a segment in braces for each that varies: `{label}`, `{name}`,
-    /// `{organisation}`, `{id}`.
+    /// `{organisation}`, `{id}`, `{silence}`.
     pub path: &'static str,
     /// Which part of the product it belongs to.
     pub surface: Surface,
@@ -60,8 +60,10 @@ pub enum Surface {
     Otlp,
     /// `PromQL` and metadata.
     Query,
-    /// Rules and alerts.
+    /// Rules, and the alerts that they evaluate to.
     Rules,
+    /// The Alertmanager: alerts that it received, and silences.
+    Alerts,
     /// What we answer ourselves.
     Admin,
 }
@@ -91,6 +93,8 @@ pub enum BodyPolicy {
     Influx,
     /// Samples by OTLP.
     Otlp,
+    /// A silence in JSON; the proxy sets its author.
+    Silence,
     /// JSON for us.
     Admin,
     /// A row before and after its change, in JSON.
@@ -149,15 +153,29 @@ fn methods_of(route: &Route) -> Vec<&'static str> {
 impl Route {
     /// Whether doing a request twice is doing it once. Reads are, and so are pushes of samples with
     /// their own times, of which Mimir keeps one (and which every sender itself repeats after a
-    /// 5xx). A line of Influx without a time gets that of its arrival, so it is not.
+    /// 5xx). A line of Influx without a time gets that of its arrival, so it is not. Posting
+    /// a silence twice creates two; expiring one twice is harmless, and Mimir answers 200 both times.
     pub fn is_repeatable(&self) -> bool {
         match self.body {
             BodyPolicy::Empty | BodyPolicy::Form | BodyPolicy::RemoteRead => {
                 self.surface != Surface::Admin
             }
             BodyPolicy::Push | BodyPolicy::Otlp => true,
-            BodyPolicy::Influx | BodyPolicy::Admin | BodyPolicy::Webhook => false,
+            BodyPolicy::Influx | BodyPolicy::Silence | BodyPolicy::Admin | BodyPolicy::Webhook => {
+                false
+            }
         }
+    }
+
+    /// Whether Mimir's answer contains the tenant's Alertmanager configuration, which no caller may
+    /// read.
+    pub fn answers_configuration(&self) -> bool {
+        self.path == table::ALERTMANAGER_STATUS
+    }
+
+    /// The silence that a path of this route names.
+    pub fn silence_in<'a>(&self, path: &'a str) -> Option<&'a str> {
+        self.segment_in("{silence}", path)
     }
 
     /// The organisation that a path of this route names.
@@ -198,7 +216,22 @@ pub fn check_head(parts: &Parts) -> Result<(), RouteError> {
 
 /// Empty is one, too: a client may have no name for us (RFC 9110, 7.2).
 fn is_host(host: &[u8]) -> bool {
-    host.is_empty() || (!host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok())
+    if host.is_empty() || is_plain_host(host) {
+        return true;
+    }
+    !host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok()
+}
+
+/// Whether it is a name or an IPv4 address, perhaps with a port, as nearly all are: an `Authority`
+/// copies what it parses.
+fn is_plain_host(host: &[u8]) -> bool {
+    let port = host.iter().rposition(|byte| *byte == b':');
+    let (name, port) = port.map_or((host, &b"0"[..]), |at| (&host[..at], &host[at + 1..]));
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    !name.is_empty()
+        && name.iter().all(is_plain)
+        && !port.is_empty()
+        && port.iter().all(u8::is_ascii_digit)
 }
 
 /// The surface of the first route that begins with the same segment as a path.
@@ -288,6 +321,9 @@ impl fmt::Display for RouteError {
                 "the label name in the path must be percent-encoded UTF-8 without slash, backslash \
                  and NUL; every other name has an escaped form, such as U__a_2f_b for a/b",
             ),
+            Self::Name(route) if route.path.contains("{silence}") => {
+                f.write_str("a silence is named by its id, a UUID, which ends the path")
+            }
             Self::Name(_) => f.write_str(
                 "a name in the path must be percent-encoded UTF-8 without backslash, NUL and parts \
                  that are empty, '.' or '..'",

@@ -113,11 +113,3 @@ pub use spec::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
 pub use spec::promql::warn as promql_warning;
 pub use spec::rows::excess_reason;
 pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};
-
-/// The label values of metrics.
-pub fn metric_names() -> crate::telemetry::RuleMetricNames {
-    crate::telemetry::RuleMetricNames {
-        outcomes: OutcomeKind::ALL.map(OutcomeKind::name).to_vec(),
-        states: crate::store::RuleState::ALL.map(crate::store::RuleState::name).to_vec(),
-    }
-}

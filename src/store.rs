@@ -38,10 +38,11 @@ use tokio::time::timeout;
 
 use crate::config::{DatabaseConfig, TablesRead};
 
+pub use crate::labels::NotificationState;
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
-pub use alert_rule_status::{RuleState, RuleStatusRow};
+pub use alert_rule_status::RuleStatusRow;
 pub use alert_rule_sync::SyncRow;
 pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
@@ -56,7 +57,7 @@ pub use notification_channels::{
     ChannelRow, MOST_CHANNEL_BYTES, MOST_CHANNELS, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES,
     MOST_ROUTES, NotificationRows, NotificationSnapshot, RouteRow,
 };
-pub use notification_status::{NotificationKind, NotificationState, NotificationStatusRow};
+pub use notification_status::{NotificationKind, NotificationStatusRow};
 pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,

@@ -12,5 +12,5 @@ mod table;
 pub use channel_metrics::ChannelMetrics;
 pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
-pub use rule_metrics::{RuleMetricNames, RuleMetrics};
+pub use rule_metrics::RuleMetrics;
 pub use table::{Kind, Label, METRICS, Metric, Values};

@@ -30,11 +30,11 @@ pub(super) struct Status {
     /// Enabled rules that are not.
     not_live: usize,
     /// When the last full resync ended (RFC 3339).
-    reconciled_at: Option<String>,
-    /// What came of it; empty before the first one.
+    full_resync_at: Option<String>,
+    /// Its outcome; empty before the first one.
     #[serde(serialize_with = "outcome_or_empty")]
     #[schema(value_type = SyncOutcome)]
-    reconcile: Option<SyncOutcome>,
+    full_resync: Option<SyncOutcome>,
     /// A deletion in many organisations that waits for a confirmation.
     guard: Option<GuardView>,
     /// Organisations that ever had rules in Mimir; those with a problem first.
@@ -70,7 +70,7 @@ pub(super) struct OrganisationView {
 #[derive(Serialize, ToSchema)]
 pub(super) struct AllDiffs {
     /// Organisations that were compared.
-    looked_at: usize,
+    compared: usize,
     /// Those that would change, or have rules that cannot go live.
     organisations: Vec<DiffView>,
     /// Those that could not be compared, and why.
@@ -79,7 +79,7 @@ pub(super) struct AllDiffs {
     complete: bool,
 }
 
-/// An organisation that could not be looked at.
+/// An organisation that could not be compared.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProblemView {
     organisation: String,
@@ -127,7 +127,7 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
         let lag = wrong_since.map_or(0, |since| (now - since).whole_seconds().max(0));
         let last_success = match wrong_since {
             Some(_) => sync.synced_at,
-            None => leader.reconciled_at.max(sync.synced_at),
+            None => leader.resynced_at.max(sync.synced_at),
         };
         OrganisationView {
             organisation: sync.organisation.to_string(),
@@ -145,8 +145,8 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
         },
         live,
         not_live,
-        reconciled_at: leader.reconciled_at.map(rfc3339),
-        reconcile: SyncOutcome::from_json(&leader.reconcile),
+        full_resync_at: leader.resynced_at.map(rfc3339),
+        full_resync: SyncOutcome::from_json(&leader.resync),
         guard: leader
             .guard
             .as_ref()
@@ -178,14 +178,14 @@ async fn preview_all(engine: Arc<Reconciler>) -> Result<AllDiffs, AdminError> {
     let mut organisations: Vec<_> = engine.store().organisations().await?.into_iter().collect();
     organisations.sort();
     let mut all =
-        AllDiffs { looked_at: 0, organisations: Vec::new(), problems: Vec::new(), complete: false };
+        AllDiffs { compared: 0, organisations: Vec::new(), problems: Vec::new(), complete: false };
     let deadline = Instant::now() + LONGEST_PREVIEW;
     let mut bytes = 0;
     for organisation in organisations {
         if Instant::now() >= deadline || bytes >= MOST_BYTES {
             return Ok(all);
         }
-        all.looked_at += 1;
+        all.compared += 1;
         match engine.preview(&organisation).await {
             Ok(preview) => {
                 let view = diff_view(&organisation, &preview);

@@ -1,5 +1,5 @@
-//! The audit log: one line for every request to `/admin`, with what became of it. Requests that concern
-//! the caller alone have none.
+//! The audit log: one line for every request to `/admin`, with what became of it, and for each request
+//! that creates, changes or expires a silence. Requests that concern the caller alone have none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use http::Method;
 use crate::authn::Principal;
 use crate::edge::RequestId;
 use crate::reason::Reason;
-use crate::route::{Access, AdminEndpoint, Route};
+use crate::route::{Access, AdminEndpoint, Route, Surface};
 use crate::tenancy::OrganisationId;
 
-/// A request to `/admin`. Its line is written when it is dropped, so that a request that is cancelled
+/// A request to `/admin`, or one that changes a silence. Its line is written when it is dropped, so that a request that is cancelled
 /// has one, too.
 pub struct Action {
     id: RequestId,
@@ -22,6 +22,7 @@ pub struct Action {
     route: &'static Route,
     organisation: Option<OrganisationId>,
     target: Option<String>,
+    ends_at: Option<String>,
     outcome: &'static str,
 }
 
@@ -43,6 +44,7 @@ impl Action {
             route,
             organisation,
             target: None,
+            ends_at: None,
             // Until it is set. What was sent to the database goes on without the client, so it may
             // have been done.
             outcome: "client_gone",
@@ -55,9 +57,38 @@ impl Action {
         self.outcome = "done";
     }
 
+    /// When a silence ends.
+    pub fn set_end(&mut self, ends_at: Option<String>) {
+        self.ends_at = ends_at;
+    }
+
+    /// Mimir refused it.
+    pub fn refused_by_mimir(&mut self) {
+        self.outcome = "refused_by_mimir";
+    }
+
     /// It was refused or failed.
     pub fn refused(&mut self, reason: Reason) {
         self.outcome = reason.name();
+    }
+}
+
+impl Action {
+    fn write_silence(&self, what: &str) {
+        tracing::event!(
+            target: "audit",
+            tracing::Level::INFO,
+            request.id = self.id.as_str(),
+            client.ip = %self.client,
+            principal.kind = self.principal.kind(),
+            principal.id = %self.principal.id(),
+            action = what,
+            organisation.id = self.organisation.as_ref().map(OrganisationId::as_str),
+            target.id = self.target.as_deref(),
+            silence.ends_at = self.ends_at.as_deref(),
+            outcome = self.outcome,
+            "Silence"
+        );
     }
 }
 
@@ -68,6 +99,9 @@ impl Drop for Action {
             return;
         }
         let what = format!("{} {}", self.method, self.route.path);
+        if self.route.surface == Surface::Alerts {
+            return self.write_silence(&what);
+        }
         tracing::event!(
             target: "audit",
             tracing::Level::INFO,

@@ -91,12 +91,12 @@ async fn rule_views(
     let statuses = engine.store().rule_statuses_of(asked).await?;
     let statuses: HashMap<Uuid, RuleStatusRow> =
         statuses.into_iter().map(|status| (status.rule, status)).collect();
-    let mut looked_at = 0;
+    let mut bytes = 0;
     let view = |row: AlertRuleRow| {
         let status = statuses.get(&row.id);
         let expr = row.expr.as_deref().unwrap_or_default();
-        looked_at += expr.len();
-        let warning = if looked_at <= MOST_WARNED_BYTES { promql_warning(expr) } else { None };
+        bytes += expr.len();
+        let warning = if bytes <= MOST_WARNED_BYTES { promql_warning(expr) } else { None };
         RuleView {
             id: row.id,
             warning: warning.filter(|_| !expr.is_empty()),

@@ -153,30 +153,44 @@ impl Database {
                 // What was read before is read again by its epoch; revocations have none.
                 (TableChange::Anything, _, _) => {
                     revocations.refresh();
-                    trigger(triggers.as_deref(), Triggers::everything);
-                    trigger(channels.as_deref(), Triggers::everything);
+                    if let Some(triggers) = &triggers {
+                        triggers.everything();
+                    }
+                    if let Some(channels) = &channels {
+                        channels.everything();
+                    }
                 }
                 (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
                     if let Some(all) = &organisations {
                         all.expire(&organisation);
                     }
-                    trigger(triggers.as_deref(), |triggers| triggers.organisation(organisation));
+                    if let Some(triggers) = &triggers {
+                        triggers.organisation(organisation);
+                    }
                 }
                 (TableChange::AllAlertRules, _, _) => {
                     if let Some(all) = &organisations {
                         all.expire_all();
                     }
-                    trigger(triggers.as_deref(), Triggers::everything);
+                    if let Some(triggers) = &triggers {
+                        triggers.everything();
+                    }
                 }
                 (TableChange::AlertRuleRequest, _, _) => {
-                    trigger(triggers.as_deref(), Triggers::request);
+                    if let Some(triggers) = &triggers {
+                        triggers.request();
+                    }
                 }
                 (TableChange::Channels(organisation), _, _) => {
-                    trigger(channels.as_deref(), |triggers| triggers.organisation(organisation));
+                    if let Some(channels) = &channels {
+                        channels.organisation(organisation);
+                    }
                 }
                 (TableChange::AllChannels, _, _) => {
-                    trigger(channels.as_deref(), Triggers::everything);
+                    if let Some(channels) = &channels {
+                        channels.everything();
+                    }
                 }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
@@ -191,12 +205,6 @@ impl Database {
             };
             feed.run(store, on_change, cancelled).await;
         });
-    }
-}
-
-fn trigger(triggers: Option<&Triggers>, give: impl FnOnce(&Triggers)) {
-    if let Some(triggers) = triggers {
-        give(triggers);
     }
 }
 

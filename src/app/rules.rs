@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches, register_metrics};
+use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::election::LeaderTask;
-use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers, metric_names};
+use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
 use crate::store::Store;
-use crate::telemetry::RuleMetrics;
+use crate::telemetry::{ChannelMetrics, RuleMetrics};
 
 /// Connections of the thread that writes rules, beside the session that holds the leader's lock.
 const WRITER_CONNECTIONS: u32 = 3;
@@ -74,7 +74,7 @@ impl Rules {
             reconciler,
             triggers: Arc::clone(&triggers),
             clock: clock.clone(),
-            metrics: Arc::new(RuleMetrics::register(&metric_names())),
+            metrics: Arc::new(RuleMetrics::register()),
             holder: holder(),
             beside,
         };
@@ -124,7 +124,7 @@ fn channels(
         Ok::<_, io::Error>(Arc::new(made))
     };
     let triggers: Arc<Triggers> = Arc::default();
-    let metrics = Arc::new(register_metrics());
+    let metrics = Arc::new(ChannelMetrics::register());
     let handle = for_admin.0.handle().clone();
     let executor = AdminExecutor::new(make(for_admin)?, handle);
     let admin = ChannelAdmin::new(executor, Arc::clone(&metrics));

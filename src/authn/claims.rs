@@ -92,7 +92,8 @@ impl Claims {
         );
         let issued = self.time("iat")?;
         let (session, token_id) = (self.optional("session_id")?, self.optional("jti")?);
-        let user = User::new(user, session, token_id, issued, claimed);
+        let email = self.0.get("email").and_then(Value::as_str);
+        let user = User::new(user, session, token_id, issued, email, claimed);
         Ok((Principal::user(user), expires))
     }
 

@@ -25,6 +25,7 @@ pub struct User {
     session: Option<Box<str>>,
     token_id: Option<Box<str>>,
     issued_at: Option<i64>,
+    email: Option<Box<str>>,
     claimed: Claimed,
 }
 
@@ -120,7 +121,7 @@ impl Principal {
             ClaimedOrganisations::Missing => 0,
             ClaimedOrganisations::Unreadable(text) => text.len(),
         };
-        let texts = [&user.session, &user.token_id];
+        let texts = [&user.session, &user.token_id, &user.email];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         size_of::<Self>() + listed + texts
     }
@@ -147,6 +148,7 @@ impl User {
         session: Option<&str>,
         token_id: Option<&str>,
         issued_at: Option<i64>,
+        email: Option<&str>,
         claimed: Claimed,
     ) -> Self {
         Self {
@@ -154,6 +156,7 @@ impl User {
             session: session.map(Into::into),
             token_id: token_id.map(Into::into),
             issued_at,
+            email: email.filter(|email| is_email(email)).map(Into::into),
             claimed,
         }
     }
@@ -177,10 +180,22 @@ impl User {
         self.issued_at
     }
 
+    /// The e-mail address in the token, for display only: no decision depends on it.
+    pub fn email(&self) -> Option<&str> {
+        self.email.as_deref()
+    }
+
     /// What the token says of organisations.
     pub fn claimed(&self) -> &Claimed {
         &self.claimed
     }
+}
+
+/// Whether a text is an e-mail address that is safe to display, of at most 254 bytes (RFC 5321,
+/// 4.5.3.1.3). In tokens of users without one, Supabase's claim is empty.
+fn is_email(text: &str) -> bool {
+    let is_shown = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
+    text.contains('@') && text.len() <= 254 && text.chars().all(is_shown)
 }
 
 impl Device {
@@ -334,6 +349,7 @@ pub(crate) mod samples {
     pub(crate) const SESSION: &str = "5e551011-0000-4000-8000-000000000001";
     pub(crate) const TOKEN_ID: &str = "token-1";
     pub(crate) const ISSUED_AT: i64 = 1_700_000_000;
+    pub(crate) const EMAIL: &str = "alice@example.com";
 
     pub(crate) fn ids(names: &[&str]) -> Vec<OrganisationId> {
         names.iter().map(|name| OrganisationId::parse(name).unwrap()).collect()
@@ -346,7 +362,7 @@ pub(crate) mod samples {
     pub(crate) fn user_of(organisations: ClaimedOrganisations) -> User {
         let claimed = Claimed { organisations, default: None, role: ClaimedRole::Unasked };
         let id = UserId(Uuid::from_u128(7));
-        User::new(id, Some(SESSION), Some(TOKEN_ID), Some(ISSUED_AT), claimed)
+        User::new(id, Some(SESSION), Some(TOKEN_ID), Some(ISSUED_AT), Some(EMAIL), claimed)
     }
 
     pub(crate) fn with_default(mut user: User, name: &str) -> User {
@@ -416,6 +432,25 @@ mod tests {
         ] {
             let read = read(json!({"app_metadata": {"org_id": id}}), path);
             assert!(matches!(read, ClaimedOrganisations::Unreadable(_)), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_shown_as_an_address_is_one() {
+        let long = format!("{}@example.com", "a".repeat(250));
+        for (text, shown) in [
+            ("alice@example.com", true),
+            ("zoë@exämple.com", true),
+            ("", false),
+            ("+15551234567", false),
+            ("alice @example.com", false),
+            ("alice@example.com\n", false),
+            ("\u{202E}moc.elpmaxe@ecila", false),
+            (&long, false),
+        ] {
+            let (id, claimed) = (samples::user().id, samples::user().claimed);
+            let user = User::new(id, None, None, None, Some(text), claimed);
+            assert_eq!(user.email().is_some(), shown, "{text:?}");
         }
     }
 

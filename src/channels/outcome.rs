@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::labels::OutcomeKind;
 use crate::mimir::Retriable as _;
 use crate::mimir::alertmanager::AlertmanagerError;
-use crate::rules::OutcomeKind;
 use crate::store::{GuardHeld, StoreError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]

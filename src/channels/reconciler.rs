@@ -107,7 +107,7 @@ impl ChannelAdmin {
         });
         let report = run.await?;
         if let Ok(report) = &report {
-            self.metrics.tested(report.outcome.name());
+            self.metrics.tested(report.outcome);
         }
         Ok(report)
     }

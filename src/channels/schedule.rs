@@ -249,7 +249,7 @@ impl<'a> Scheduler<'a> {
         let JobEnd { organisation, outcome, memory, states, took, reach, is_over, triggered_at } =
             end;
         let metrics = &self.sync.metrics;
-        metrics.reconciled(outcome.kind().name());
+        metrics.reconciled(outcome.kind());
         metrics.reconcile_duration.record(took.as_secs_f64());
         if let (Outcome::Applied, Some(at)) = (&outcome, triggered_at) {
             metrics.lag.record(at.elapsed().as_secs_f64());
@@ -320,9 +320,7 @@ impl<'a> Scheduler<'a> {
         metrics.failing.set(f64::from(failing));
         metrics.held.set(f64::from(held));
         for (state, total) in State::ALL.into_iter().zip(totals) {
-            if let Some(gauge) = metrics.channels_in(state.name()) {
-                gauge.set(f64::from(u32::try_from(total).unwrap_or(u32::MAX)));
-            }
+            metrics.channels_in(state).set(f64::from(u32::try_from(total).unwrap_or(u32::MAX)));
         }
     }
 }

@@ -19,6 +19,7 @@ use super::spec::State;
 use super::spec::channel::parse;
 use super::world::stored;
 use crate::clock::Clock;
+use crate::labels::TestOutcome;
 use crate::mimir::Retriable as _;
 use crate::mimir::alertmanager::{AlertmanagerError, Counters, TestAlert, config_hash};
 use crate::store::NotificationKind;
@@ -33,37 +34,6 @@ pub struct TestReport {
     /// The identifier in the label `mimir_tenant_proxy_test_id` of the alert that was sent, if one was.
     pub test: Option<Uuid>,
     pub took_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TestOutcome {
-    /// The channel's service has accepted it.
-    Delivered,
-    /// It was sent and not accepted.
-    Failed,
-    /// The channel is not live, so nothing was sent.
-    NotLive,
-    /// Mimir has not loaded the channel yet, so nothing was sent.
-    NotLoaded,
-    /// It cannot be said.
-    Unknown,
-}
-
-impl TestOutcome {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Delivered, Self::Failed, Self::NotLive, Self::NotLoaded, Self::Unknown];
-
-    /// The name in JSON and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-            Self::NotLive => "not_live",
-            Self::NotLoaded => "not_loaded",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// Makes each test a group of its own, so that none waits for another's interval.

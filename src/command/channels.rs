@@ -17,17 +17,13 @@ use uuid::Uuid;
 use super::rules::sync::{BY, lead_meanwhile};
 use super::rules::{MOST_UNANSWERED, no_such, organisation, reconciler, usage_error};
 use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
-use crate::channels::{
-    ChannelError, ChannelReconciler, ChannelSync, Reaches, TestOutcome, TestReport,
-};
+use crate::channels::{ChannelError, ChannelReconciler, ChannelSync, Reaches, TestReport};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
 use crate::election::LeaderTask;
+use crate::labels::{NotificationState, TestOutcome};
 use crate::rules::{Reconciler, Triggers};
-use crate::store::{
-    NotificationConfirmed, NotificationState, NotificationStatusRow, NotificationSyncRow,
-    StoreError,
-};
+use crate::store::{NotificationConfirmed, NotificationStatusRow, NotificationSyncRow, StoreError};
 use crate::telemetry::ChannelMetrics;
 use crate::tenancy::OrganisationId;
 

@@ -40,7 +40,7 @@ pub struct Create {
     /// A name for the device.
     #[arg(long)]
     name: String,
-    /// Its scopes: metrics:write, metrics:read, rules:read.
+    /// Its scopes: metrics:write, metrics:read, rules:read, alerts:read.
     #[arg(long, value_delimiter = ',', default_value = "metrics:write")]
     scopes: Vec<String>,
     /// When it expires, such as 90d; never if omitted.

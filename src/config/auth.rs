@@ -11,54 +11,54 @@ use super::values::{GIB, MIB, Secret, duration, list, size, switch, text, url};
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
     pub tokens: TokenPolicy,
-    /// Where the public keys come from; none if only HS256 is used.
+    /// Where the public keys are published; `None` if only HS256 is used.
     pub key_set: Option<KeySetConfig>,
-    /// The legacy shared secrets, any of which verifies HS256: more than one while they are
-    /// exchanged; none refuses HS256.
+    /// The legacy shared secrets, any of which verifies HS256: several during a rotation, none to
+    /// reject HS256.
     pub hs256_secrets: Vec<Secret>,
     /// Memory for verified tokens.
     pub token_cache_bytes: u64,
-    /// Keys of services, any of which will do: more than one while they are exchanged.
+    /// Keys of services, any of which is accepted: several during a rotation.
     pub admin_keys: Vec<Secret>,
-    /// Whether a token's session must still be there.
+    /// Whether a token's session must still exist.
     pub check_sessions: bool,
 }
 
-/// What the claims of a user's token must say.
+/// What the claims of a user's token must contain.
 #[derive(Clone, Debug)]
 pub struct TokenPolicy {
     /// `iss`, compared exactly.
     pub issuer: String,
-    /// What `aud` must be, or hold.
+    /// A value that `aud` must be or contain.
     pub audience: String,
     /// The values of `role` that a user's token may have.
     pub user_roles: Vec<String>,
-    /// The claim that names the organisation: looked up whole first, then by its dots.
+    /// The claim that names the organisation: looked up as one name first, then as a dotted path.
     pub organisation_claim: String,
     pub organisation_form: OrganisationForm,
-    /// The claim that names the organisation that is meant when none is named.
+    /// The claim that names the organisation of a request without a selector.
     pub default_organisation_claim: Option<String>,
-    /// The claim that names the user's role in the organisations that the token names.
+    /// The claim that names the user's role in the token's organisations.
     pub role_claim: Option<String>,
-    /// Whether the project's `service_role` key is let in, as a service.
+    /// Whether the project's `service_role` key is accepted, as a service.
     pub service_role: ServiceRole,
     /// Allowed difference between the issuer's clock and ours.
     pub leeway: Duration,
-    /// Whether anonymous users (`is_anonymous`) are let in.
+    /// Whether anonymous users (`is_anonymous`) are accepted.
     pub allow_anonymous: bool,
     /// Which OAuth clients (`client_id`) may act for a user.
     pub oauth_clients: OauthClients,
 }
 
-/// How the organisation claim names organisations.
+/// The form in which the organisation claim names organisations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrganisationForm {
-    /// As a text, or a list of texts.
+    /// A text, or a list of texts.
     Texts,
-    /// As the keys of an object, whatever their values; a key with the value `false` or `null`
-    /// names nothing.
+    /// The keys of an object, whatever their values; a key with the value `false` or `null` does
+    /// not count.
     Keys,
-    /// As one field of each object in a list.
+    /// One field of each object in a list.
     Objects {
         /// The field that holds the identifier.
         field: String,
@@ -68,32 +68,32 @@ pub enum OrganisationForm {
 /// Which OAuth clients may act for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OauthClients {
-    /// Any client that the issuer knows, written `["*"]`.
+    /// Any client that the issuer has registered, written `["*"]`.
     Any,
-    /// These only; none by default.
+    /// Only these; none by default.
     Listed(Vec<String>),
 }
 
-/// Whether the project's `service_role` key is let in, as a service that reaches everything.
+/// Whether the project's `service_role` key is accepted, as a service with access to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceRole {
-    /// It is; it must then be kept like a root password.
+    /// It is accepted, and must be protected like a root password.
     Allowed,
-    /// It is refused like the `anon` key.
+    /// It is rejected like the `anon` key.
     Refused,
 }
 
-/// Where the issuer publishes its keys and how long they are trusted.
+/// Where the issuer publishes its keys, and how long they are trusted.
 #[derive(Clone, Debug)]
 pub struct KeySetConfig {
     pub url: Url,
-    /// How often the set is fetched: how long a removed key may still work.
+    /// How often the set is fetched, and so how long a removed key may still work.
     pub refresh_interval: Duration,
     /// How long the set is trusted while it cannot be fetched.
     pub max_age: Duration,
-    /// The shortest time between two fetches that unknown key IDs cause.
+    /// The shortest time between two fetches that unknown key IDs trigger.
     pub cool_down: Duration,
-    /// How long one fetch may take.
+    /// The timeout of one fetch.
     pub fetch_timeout: Duration,
 }
 
@@ -151,10 +151,11 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
     }
 }
 
-/// What Supabase Auth's issuers end with.
+/// The end of every issuer of Supabase Auth.
 const ISSUER_PATH: &str = "/auth/v1";
 
-/// An issuer is compared letter by letter with `iss`: what is nearly right refuses everybody.
+/// An issuer is compared with `iss` character by character: a slightly different one rejects every
+/// token.
 fn issuer_text(raw: Raw) -> Result<String, String> {
     let issuer = text(raw)?;
     let address = url(Raw::Text(issuer.clone()), "https://<ref>.supabase.co/auth/v1")?;
@@ -186,7 +187,7 @@ fn issuer_text(raw: Raw) -> Result<String, String> {
     Ok(issuer)
 }
 
-/// Why an issuer is not one of Supabase Auth's, which may be meant where it stands elsewhere.
+/// Why an issuer is not one of Supabase Auth's, although it looks like one.
 fn unusual_issuer(issuer: &str) -> Option<String> {
     let why = if issuer.ends_with('/') {
         "ends in a slash"
@@ -201,7 +202,7 @@ fn unusual_issuer(issuer: &str) -> Option<String> {
     ))
 }
 
-/// One secret, or several while they are exchanged.
+/// One secret, or several during a rotation.
 fn read_hs256_secrets(section: &mut Section<'_>) -> Vec<Secret> {
     let secrets = section.secrets("hs256_secret", shared_secrets::read, shared_secrets::of_text);
     if let Some(short) =
@@ -231,7 +232,7 @@ fn read_hs256_secrets(section: &mut Section<'_>) -> Vec<Secret> {
     secrets.into_iter().filter(|one| !one.is_empty()).collect()
 }
 
-/// Whether a text is one that could be a secret, with something beside it.
+/// Whether a text has the length of a secret, with something beside it.
 fn is_beside_a_secret(secret: &Secret) -> bool {
     let parts: Vec<usize> = secret
         .expose()
@@ -243,7 +244,7 @@ fn is_beside_a_secret(secret: &Secret) -> bool {
     long > 0 && long < parts.len()
 }
 
-/// Roles that a project's API keys have, and Postgres' own: no person has them.
+/// The roles of a project's API keys, and those of Postgres: no user has them.
 const NEVER_USERS: [&str; 5] =
     ["anon", "service_role", "supabase_admin", "supabase_auth_admin", "postgres"];
 
@@ -301,9 +302,9 @@ fn read_key_set(
         );
         section.fault("jwks_url", problem);
     }
-    // All keys are read, with or without an address: a wrong one is a fault in any case.
+    // All keys are parsed, with or without an address: a wrong value is always a fault.
     let (shortest, day) = (second / 10, 86_400 * second);
-    // Supabase's own edge keeps the set for 10 minutes; older than that is never fresher.
+    // Supabase's edge caches the set for 10 minutes, so fetching more often gains nothing.
     let refresh_interval = section
         .get("jwks_refresh_interval", 300 * second, |raw| duration(raw, shortest, 600 * second));
     let max_age = section.get("jwks_max_age", day, |raw| duration(raw, shortest, 30 * day));
@@ -334,7 +335,7 @@ fn non_empty(raw: Raw) -> Result<String, String> {
     )
 }
 
-/// Keys are separated by white space, so that a new one can be added before the old one goes.
+/// Keys are separated by white space, so that a new one can be added before the old one is removed.
 fn read_admin_keys(section: &mut Section<'_>) -> Vec<Secret> {
     let all = section.secret("admin_key");
     let Ok(text) = std::str::from_utf8(all.expose()) else {

@@ -8,23 +8,23 @@ use url::Url;
 use super::reader::Section;
 use super::values::duration;
 
-/// Which web pages may read our answers.
+/// Which web pages may read the responses.
 #[derive(Clone, Debug, Default)]
 pub struct CorsConfig {
-    /// Their origins; none switches CORS off.
+    /// Their origins; an empty list disables CORS.
     pub allowed_origins: Vec<OriginPattern>,
-    /// Headers that a page may send, beyond the standard ones.
+    /// Headers that a page may send, besides the standard ones.
     pub allowed_headers: Vec<HeaderName>,
-    /// How long a browser may keep the answer to a preflight.
+    /// How long a browser may cache the response to a preflight.
     pub max_age: Duration,
 }
 
-/// One origin, or all whose host differs in its first label only.
+/// One origin, or all origins that differ in the first label of their host only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginPattern {
     /// `https://app.example.com`
     Exact(String),
-    /// `https://*.project.pages.dev`: what stands before and after the one label.
+    /// `https://*.project.pages.dev`, as the texts before and after the label.
     OneLabel {
         /// The scheme, `https://`.
         before: String,
@@ -34,7 +34,7 @@ pub enum OriginPattern {
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> CorsConfig {
-    // Chromium keeps it for no longer than this (net::kPreflightCacheMaxAge…: two hours).
+    // Chromium caches it for no longer than this (net::kPreflightCacheMaxAge…: two hours).
     let two_hours = Duration::from_secs(7200);
     CorsConfig {
         allowed_origins: section
@@ -68,7 +68,7 @@ fn read_origin(text: &str) -> Result<OriginPattern, String> {
         return Err(wanted("is neither http nor https"));
     }
     let Some(rest) = rest else { return Ok(OriginPattern::Exact(sample)) };
-    // One label before a bare suffix (`https://*.dev`) would be anybody's.
+    // One label before a public suffix (`https://*.dev`) would match anybody's site.
     if !rest.contains('.') {
         return Err(wanted("would let in a whole top-level domain"));
     }
@@ -83,7 +83,7 @@ fn read_header(name: String) -> Result<HeaderName, String> {
 }
 
 impl OriginPattern {
-    /// Whether an `Origin` header's value is meant. Compared byte by byte: browsers send origins in
+    /// Whether an `Origin` header's value matches. Compared byte by byte: browsers send origins in
     /// one form only.
     pub fn matches(&self, origin: &str) -> bool {
         match self {
@@ -96,7 +96,7 @@ impl OriginPattern {
     }
 }
 
-/// One label of a host's name (RFC 1123), so that a wildcard never reaches across a dot.
+/// One label of a host name (RFC 1123), so that a wildcard never matches a dot.
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text

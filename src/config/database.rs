@@ -10,45 +10,45 @@ use super::reader::{Raw, Section};
 use super::sql;
 use super::values::{Secret, duration, number, text, unwritten};
 
-/// Where memberships, device keys and revocations stand, and how long what was read is used.
+/// Where memberships, device keys and revocations are stored, and how long they are cached.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`.
     pub url: Secret,
-    /// How the server proves who it is.
+    /// How the server is authenticated.
     pub tls: DatabaseTls,
     /// The schema of our tables, a plain identifier.
     pub schema: String,
-    /// Queries in place of those on our tables.
+    /// Queries that replace those on our tables.
     pub queries: QueriesConfig,
-    /// Connections for look-ups. What else there is stands in `docs/operations/scaling.md`.
+    /// Connections for lookups. `docs/operations/scaling.md` lists the others.
     pub max_connections: u32,
-    /// How long making a connection may take.
+    /// The timeout for connecting.
     pub connect_timeout: Duration,
-    /// How long one query may take.
+    /// The timeout of one query.
     pub query_timeout: Duration,
-    /// How long what was read is fresh. Where triggers announce changes, changes apply sooner; this
-    /// is for tables without triggers.
+    /// How long a cached row is fresh. Where triggers notify us of changes, changes apply sooner;
+    /// this is for tables without triggers.
     pub cache_ttl: Duration,
-    /// How long it is remembered that something is not there.
+    /// How long the absence of a row is cached.
     pub absence_ttl: Duration,
-    /// How long what was read is used while the database is away.
+    /// How long stale rows are used while the database is unavailable.
     pub stale_max_age: Duration,
-    /// People and devices that are remembered.
+    /// The number of cached users and devices.
     pub cache_entries: u64,
     /// How often the last use of device keys is written.
     pub last_used_interval: Duration,
-    /// How long a session counts as alive after it was checked.
+    /// How long a session is considered alive after a check.
     pub session_ttl: Duration,
 }
 
-/// Which tables are read, beyond memberships, device keys and revocations.
+/// Which tables are read, besides memberships, device keys and revocations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TablesRead {
     /// `auth.sessions` (`auth.check_sessions`).
     pub sessions: bool,
-    /// A table of every organisation that exists: ours, where memberships are read from ours, or
-    /// one that `database.organisation_query` names.
+    /// A table of every organisation: ours, where memberships are read from ours, or the one that
+    /// `database.organisation_query` names.
     pub organisations: bool,
     /// Alert rules and their organisations (`rules.enabled`).
     pub rules: bool,
@@ -57,7 +57,7 @@ pub struct TablesRead {
 }
 
 impl DatabaseConfig {
-    /// Host and port, without user and password, for people.
+    /// Host and port, without user and password, for messages.
     pub fn place(&self) -> String {
         let text = std::str::from_utf8(self.url.expose()).unwrap_or_default();
         let Ok(url) = Url::parse(text) else { return "database.url".to_owned() };
@@ -68,29 +68,30 @@ impl DatabaseConfig {
     }
 }
 
-/// How the database proves who it is.
+/// How the database server is authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseTls {
     /// By a certificate for its name, from an authority in this file, or from a public one.
     VerifyFull(Option<PathBuf>),
-    /// Not at all: on this machine, or on a network that is trusted.
+    /// Not at all: on the same machine, or on a trusted network.
     Off,
 }
 
-/// The operator's own queries; those on our tables where none is given.
+/// The operator's own queries; those on our tables if there are none.
 #[derive(Clone, Debug, Default)]
 pub struct QueriesConfig {
-    /// Of `$1 uuid[]`: `user_id uuid`, `organisation_id`, `role text`, and if there `is_default bool`.
+    /// With `$1 uuid[]`: `user_id uuid`, `organisation_id`, `role text`, and optionally `is_default
+    /// bool`.
     pub membership: Option<String>,
-    /// Of `$1 bytea[]`: `key_hash`, `id uuid`, `organisation_id`, `name`, `scopes text[]`,
+    /// With `$1 bytea[]`: `key_hash`, `id uuid`, `organisation_id`, `name`, `scopes text[]`,
     /// `expires_at`, `grace_seconds`, `revoked_at`.
     pub device_key: Option<String>,
     pub revocation: Option<String>,
-    /// Of `$1 uuid[]`: `id uuid` of the sessions that go on.
+    /// With `$1 uuid[]`: `id uuid` of the sessions that exist.
     pub session: Option<String>,
-    /// Of nothing: `organisation_id`, every organisation that there is.
+    /// Without a parameter: `organisation_id` of every organisation.
     pub organisation: Option<String>,
-    /// Of `$1 text[]`, organisations: their rules, a column for each of `alert_rule`.
+    /// With `$1 text[]`, organisations: their rules, with the columns of `alert_rule`.
     pub alert_rule: Option<String>,
     /// Of `$1 text[]`, organisations: their channels, a column for each of `notification_channel`,
     /// `secrets` with the secrets themselves.
@@ -99,10 +100,10 @@ pub struct QueriesConfig {
     pub notification_route: Option<String>,
 }
 
-/// Supabase's transaction pooler. Others are found by what they do.
+/// Supabase's transaction pooler. Others are recognised by their behaviour.
 const TRANSACTION_POOLER_PORT: u16 = 6543;
 
-/// Reads it, and says whether there is to be one: also if its address is wrong.
+/// Reads it, and whether there is a database: also if its address is wrong.
 pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) {
     let says_anything = section.says_anything();
     let url = section.secret("url");
@@ -150,7 +151,7 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     ((!url.is_empty()).then_some(config), is_wanted)
 }
 
-/// A query of the operator's that gets one parameter of a type, or none.
+/// A query of the operator's with one parameter of a type, or none.
 fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) -> Option<String> {
     let query = section.get(key, String::new(), text);
     if query.trim().is_empty() {
@@ -162,7 +163,7 @@ fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) 
     Some(query)
 }
 
-/// Reads the address only to judge it. What is said of it never repeats it: it holds a password.
+/// Parses the address only to check it. Messages never repeat it: it contains a password.
 fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
     let wanted = "must be an address such as postgres://user:password@host:5432/database";
     let encoded = "special characters of a password are written %40 for @, %2F for /, %3A for :, \
@@ -212,7 +213,7 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
     for (parameter, _) in url.query_pairs() {
         let is_known = PARAMETERS.contains(&&*parameter) || parameter.starts_with("ssl");
         if !is_known && !parameter.starts_with("options[") {
-            // The driver leaves aside what it does not know.
+            // The driver ignores unknown parameters.
             section
                 .warn("url", format!("has a parameter that has no effect: {}", known(&parameter)));
         }
@@ -225,7 +226,7 @@ fn read_url(section: &mut Section<'_>, secret: &Secret) -> Option<Url> {
     Some(url)
 }
 
-/// What the driver (sqlx) reads of an address' parameters; beside those of TLS.
+/// The parameters of an address that the driver (sqlx) reads, besides those of TLS.
 const PARAMETERS: [&str; 9] = [
     "application_name",
     "dbname",
@@ -238,16 +239,16 @@ const PARAMETERS: [&str; 9] = [
     "user",
 ];
 
-/// A parameter's name, if it is a plain word; another may be the rest of a password.
+/// A parameter's name, if it is a plain word; anything else may be the rest of a password.
 fn known(parameter: &str) -> &str {
     let is_word = parameter.len() <= 40
         && parameter.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte));
     if is_word { parameter } else { "(not a plain name)" }
 }
 
-/// What a password leaves behind in an address if it is not percent-encoded. A parser ends user and
-/// password at the first `/`, `?` or `#`, whatever stands behind it: `postgres://u:2024#x@host/d` is
-/// the host `u`, port 2024.
+/// Traces of a password that is not percent-encoded. A parser ends user and password at the first
+/// `/`, `?` or `#`, whatever follows: `postgres://u:2024#x@host/d` has the host `u` and the port
+/// 2024.
 fn unescaped(text: &str) -> Option<&'static str> {
     let (_, rest) = text.split_once("://")?;
     if rest.contains('#') {
@@ -291,14 +292,14 @@ fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
     if verify { DatabaseTls::VerifyFull(ca_file) } else { DatabaseTls::Off }
 }
 
-/// Whether a host is this machine: nothing, the directory of a socket, or a loopback address.
+/// Whether a host is this machine: empty, the directory of a socket, or a loopback address.
 fn is_here(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     let is_socket = host.is_empty() || host.starts_with("%2F") || host.starts_with("%2f");
     is_socket || host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// A plain SQL identifier: it is written into queries.
+/// A plain SQL identifier, because it becomes part of queries.
 fn identifier(raw: Raw) -> Result<String, String> {
     let name = text(raw)?;
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
@@ -316,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_is_not_percent_encoded_is_found_by_what_it_leaves_behind() {
+    fn an_unencoded_password_is_detected() {
         for wrong in ["2024#x", "a/b", "a?b", "a@b", "a:b", "12/b", "#", "a@b/c"] {
             assert!(unescaped(&format!("postgres://u:{wrong}@h:5432/d")).is_some(), "{wrong}");
         }

@@ -1,26 +1,26 @@
 //! The environment's part of the configuration: `MTP__SECTION__KEY`, and for secrets also
-//! `MTP__SECTION__KEY_FILE`, a file that holds the value (as secrets are mounted).
+//! `MTP__SECTION__KEY_FILE`, a file that contains the value (as secrets are mounted).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 const PREFIX: &str = "MTP__";
 
-/// Prefixes of variables that may be meant for us.
+/// Prefixes of variables that may be ours.
 const MEANT: &str = "MTP_";
 
-/// Variables that begin so and are read by others: the command line, and the tests.
+/// Variables with our prefix that others read: the command line, and the tests.
 const OF_OTHERS: [&str; 5] = ["MTP_CONFIG", "MTP_BINARY", "MTP_PARTS", "MTP_ROUNDS", "MTP_COMMIT"];
 
-/// The variables that concern us, taken once.
+/// Our variables, read once.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     by_key: BTreeMap<(String, String), String>,
-    /// Variables that look like ours and name no section and key.
+    /// Variables that look like ours but name no section and key.
     strange: BTreeSet<String>,
 }
 
 impl Environment {
-    /// Takes our variables from the process environment.
+    /// Reads our variables from the process environment.
     pub fn of_process() -> Self {
         Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
             // A value that is not UTF-8 becomes a fault of its key, not a panic.
@@ -28,7 +28,7 @@ impl Environment {
         }))
     }
 
-    /// Takes our variables out of a list.
+    /// Picks our variables from a list.
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut environment = Self::default();
         for (name, value) in vars {
@@ -55,7 +55,7 @@ impl Environment {
         self.strange.iter().map(String::as_str)
     }
 
-    /// All variables of the process, ours or not, for files of others that speak of them.
+    /// All variables of the process, for other programs' files that refer to them.
     pub fn everything() -> BTreeMap<String, String> {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
@@ -70,7 +70,7 @@ impl Environment {
             .collect()
     }
 
-    /// The names of all sections that a variable speaks of.
+    /// The names of all sections with a variable.
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
         self.by_key.keys().map(|(section, _)| section.as_str())
     }
@@ -81,9 +81,8 @@ impl Environment {
     }
 }
 
-/// Whether a variable seems to be meant for us. Kubernetes sets variables of its own for
-/// each service in reach, such as `MTP_SERVICE_HOST` and `MTP_PORT_8080_TCP` for one that is called
-/// `mtp` or `mtp-…`.
+/// Whether a variable is probably meant for us. Kubernetes sets variables for every service in the
+/// namespace, such as `MTP_SERVICE_HOST` and `MTP_PORT_8080_TCP` for one called `mtp` or `mtp-…`.
 fn seems_meant(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let is_of_kubernetes = !upper.starts_with(PREFIX)
@@ -92,7 +91,7 @@ fn seems_meant(name: &str) -> bool {
     upper.starts_with(MEANT) && !OF_OTHERS.contains(&upper.as_str()) && !is_of_kubernetes
 }
 
-/// A variable's name without what is easily mistaken in it: case and the number of underscores.
+/// A variable's name without what is easily mistyped: case and the number of underscores.
 pub(super) fn folded(name: &str) -> String {
     let parts = name.split('_').filter(|part| !part.is_empty());
     parts.map(str::to_ascii_uppercase).collect::<Vec<_>>().join("_")

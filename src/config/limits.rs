@@ -11,10 +11,10 @@ use super::values::{GIB, KIB, MIB, duration, number, size};
 use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
 
-/// How large and how slow a request's body may be, and how much an organisation may ask for.
+/// The limits of a request's body, and those of an organisation.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
-    /// The body of a remote write or influx push, compressed.
+    /// The body of a remote write or Influx push, compressed.
     pub push_body_bytes: u64,
     /// The body of an OTLP export, compressed.
     pub otlp_body_bytes: u64,
@@ -24,17 +24,17 @@ pub struct LimitsConfig {
     pub body_idle_timeout: Duration,
     /// How long a whole body may take.
     pub body_timeout: Duration,
-    /// What an expression may be, in a query and in an alert rule.
+    /// Limits for expressions in queries and alert rules.
     pub expressions: ExpressionLimits,
     pub organisations: OrganisationsConfig,
 }
 
-/// What organisations may ask for, each by itself and all together, on one copy of the proxy.
+/// The limits of organisations, each by itself and all together, on one copy of the proxy.
 #[derive(Clone, Debug)]
 pub struct OrganisationsConfig {
     /// Requests in flight, of all organisations.
     pub in_flight: usize,
-    /// The share of it that one organisation may hold, in percent.
+    /// The share of these that one organisation may hold, in percent.
     pub organisation_percent: usize,
     /// How long a request waits for a slot or for its rate.
     pub max_wait: Duration,
@@ -44,22 +44,23 @@ pub struct OrganisationsConfig {
     pub overrides: HashMap<OrganisationId, OrganisationLimits>,
 }
 
-/// What one organisation may ask for, by surface.
+/// The limits of one organisation, by surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrganisationLimits {
     pub push: SurfaceLimits,
     pub otlp: SurfaceLimits,
     pub query: SurfaceLimits,
     pub rules: SurfaceLimits,
+    pub alerts: SurfaceLimits,
 }
 
-/// What one organisation may ask for of one surface.
+/// The limits of one organisation on one surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SurfaceLimits {
     pub in_flight: usize,
-    /// Requests a second; no limit if none.
+    /// Requests per second; `None` means no limit.
     pub requests_per_second: Option<NonZeroU64>,
-    /// Bytes of request bodies a second; no limit if none.
+    /// Bytes of request bodies per second; `None` means no limit.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
@@ -70,26 +71,30 @@ impl Default for OrganisationLimits {
             requests_per_second: None,
             bytes_per_second: None,
         };
-        // Half of what a copy takes from Fly (fly.toml, hard_limit), a quarter of what an instance of
-        // Mimir gets: devices on thin lines hold a slot for as long as their body takes.
-        Self { push: of(500), otlp: of(500), query: of(128), rules: of(32) }
+        // Half of what a copy accepts from Fly (fly.toml, hard_limit), a quarter of what an
+        // instance of Mimir gets: devices with slow connections hold a slot for as long as their
+        // body takes.
+        // Mimir refuses more than 8 concurrent reads of a tenant's Alertmanager
+        // (alertmanager.max-concurrent-get-requests-per-tenant); here they wait instead.
+        Self { push: of(500), otlp: of(500), query: of(128), rules: of(32), alerts: of(8) }
     }
 }
 
-/// A key of `[limits]` and of its `organisations`, and which limit it sets.
+/// A key of `[limits]` and of its `organisations`, and the limit that it sets.
 struct Key {
     name: &'static str,
     surface: LimitedSurface,
     limit: Limit,
 }
 
-/// A surface that has limits of its own.
+/// A surface with limits of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LimitedSurface {
     Push,
     Otlp,
     Query,
     Rules,
+    Alerts,
 }
 
 /// A limit of one surface.
@@ -104,7 +109,7 @@ const fn key(name: &'static str, surface: LimitedSurface, limit: Limit) -> Key {
     Key { name, surface, limit }
 }
 
-/// Bytes are limited where they are many.
+/// Bytes are limited only on surfaces with large bodies.
 const KEYS: &[Key] = &[
     key("push_in_flight", LimitedSurface::Push, Limit::InFlight),
     key("push_requests_per_second", LimitedSurface::Push, Limit::RequestsPerSecond),
@@ -116,18 +121,21 @@ const KEYS: &[Key] = &[
     key("query_requests_per_second", LimitedSurface::Query, Limit::RequestsPerSecond),
     key("rules_in_flight", LimitedSurface::Rules, Limit::InFlight),
     key("rules_requests_per_second", LimitedSurface::Rules, Limit::RequestsPerSecond),
+    key("alerts_in_flight", LimitedSurface::Alerts, Limit::InFlight),
+    key("alerts_requests_per_second", LimitedSurface::Alerts, Limit::RequestsPerSecond),
 ];
 
 impl OrganisationLimits {
     /// Sets the limit of a key. Nothing here has a default arm, and every field is named: a new
     /// surface or limit does not compile until it is handled.
     fn set(&mut self, key: &Key, raw: Raw) -> Result<(), String> {
-        let Self { push, otlp, query, rules } = self;
+        let Self { push, otlp, query, rules, alerts } = self;
         let surface = match key.surface {
             LimitedSurface::Push => push,
             LimitedSurface::Otlp => otlp,
             LimitedSurface::Query => query,
             LimitedSurface::Rules => rules,
+            LimitedSurface::Alerts => alerts,
         };
         let SurfaceLimits { in_flight, requests_per_second, bytes_per_second } = surface;
         match key.limit {
@@ -198,8 +206,8 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     }
     OrganisationsConfig {
         in_flight: section.get("in_flight", 4096, |raw| number(raw, 1, MOST_IN_FLIGHT)),
-        // A bit more than one organisation may have on all surfaces together, where the places are
-        // those of one instance of Mimir (upstream.max_in_flight).
+        // A little more than one organisation may have on all surfaces together, if there is one
+        // instance of Mimir (upstream.max_in_flight).
         organisation_percent: section.get("organisation_percent", 33, |raw| number(raw, 1, 100)),
         max_wait: section
             .get("max_wait", 2 * second, |raw| duration(raw, Duration::ZERO, 60 * second)),
@@ -209,7 +217,7 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     }
 }
 
-/// Organisations that may more or less than each.
+/// Organisations with limits of their own.
 fn overrides(
     raw: Raw,
     each: OrganisationLimits,
@@ -273,7 +281,7 @@ fn one_override(
 mod tests {
     use super::*;
 
-    // A key that sets another's limit would be a limit that nobody has set.
+    // A key that sets the wrong limit sets one that the operator did not ask for.
     #[test]
     fn every_key_sets_the_limit_that_it_names_and_no_other() {
         for key in KEYS {
@@ -286,6 +294,7 @@ mod tests {
                 "otlp" => &mut wanted.otlp,
                 "query" => &mut wanted.query,
                 "rules" => &mut wanted.rules,
+                "alerts" => &mut wanted.alerts,
                 other => panic!("{other} is no surface"),
             };
             match limit {

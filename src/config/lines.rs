@@ -1,10 +1,10 @@
-//! On which line of the file each key stands.
+//! The line of each key in the file.
 
 use std::collections::HashMap;
 
 use toml::de::{DeTable, DeValue};
 
-/// The lines of keys, by their dotted path, and of the items of lists, by path and place.
+/// The lines of keys, by dotted path, and of list items, by path and index.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     keys: HashMap<String, usize>,
@@ -12,7 +12,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes them from a table that was parsed out of this text.
+    /// From a table that was parsed from this text.
     pub(super) fn of(text: &str, table: &DeTable<'_>) -> Self {
         let mut lines = Self::default();
         lines.add(&Starts::of(text), "", table);
@@ -37,7 +37,7 @@ impl Lines {
         }
     }
 
-    /// The line of a key; that of the innermost section that is there, if the key itself is not.
+    /// The line of a key, or of the innermost section that exists, if the key does not.
     pub(super) fn line(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
@@ -48,13 +48,13 @@ impl Lines {
         }
     }
 
-    /// The line of an item of a list.
+    /// The line of a list item.
     pub(super) fn item(&self, path: &str, place: usize) -> Option<usize> {
         self.items.get(&(path.to_owned(), place)).copied().or_else(|| self.line(path))
     }
 }
 
-/// Where lines begin.
+/// The offsets at which lines begin.
 pub(super) struct Starts(Vec<usize>);
 
 impl Starts {
@@ -62,7 +62,7 @@ impl Starts {
         Self(text.match_indices('\n').map(|(at, _)| at + 1).collect())
     }
 
-    /// The number of the line, from 1, that a byte is on.
+    /// The number of the line, from 1, that contains a byte.
     pub(super) fn line(&self, at: usize) -> usize {
         self.0.partition_point(|start| *start <= at) + 1
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_items_know_their_lines() {
+    fn lines_of_keys_and_items_are_found() {
         let text = "a = 1\n[b]\nc = [\n  1,\n\n  2]\n[b.d]\n'x.y' = 3\n";
         let table = DeTable::parse(text).unwrap();
         let lines = Lines::of(text, table.get_ref());

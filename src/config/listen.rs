@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::reader::{Raw, Section};
 use super::values::{KIB, MIB, duration, number, size, text};
 
-/// Sockets, worker threads and what a connection may cost before it has said anything.
+/// Sockets, worker threads and the limits of a connection before a request.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
     /// The public port: Mimir's own paths.
@@ -19,15 +19,16 @@ pub struct ListenConfig {
     pub workers: usize,
     /// Open downstream connections; further ones wait in the kernel's queue.
     pub max_connections: usize,
-    /// How long a client may take to its first byte, and a head from its first byte to its last.
+    /// The time until a client's first byte, and for a head from its first byte to its last.
     pub header_timeout: Duration,
     /// How long a connection may be open without a request.
     pub idle_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may not read its response.
     pub write_timeout: Duration,
-    /// The size of a request's head, 431 above it.
+    /// The largest head of a request; above it the answer is 431.
     pub max_header_bytes: usize,
-    /// The header in which a trusted proxy in front names the client, such as `Fly-Client-IP`.
+    /// The header in which a trusted proxy in front sends the client's address, such as
+    /// `Fly-Client-IP`.
     pub client_ip_header: Option<HeaderName>,
 }
 
@@ -61,7 +62,7 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
     }
 }
 
-/// Whether two sockets cannot both be bound. Port 0 is any that is free.
+/// Whether two sockets cannot both be bound. Port 0 means any free port.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (any || one.ip() == other.ip())

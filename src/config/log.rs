@@ -3,20 +3,18 @@
 use super::reader::Section;
 use super::values::{switch, text};
 
-/// What is logged, and in which form.
+/// What is logged, and the format.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// One JSON object a line, or text for people.
     pub format: LogFormat,
     /// A level (`info`) or a filter of `tracing-subscriber` (`info,mimir_tenant_proxy=debug`).
     pub filter: String,
     pub access: bool,
 }
 
-/// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Text for people.
     Pretty,

@@ -1,8 +1,8 @@
-//! Reading with all faults collected: a [`Document`] hands out one [`Section`] after the other,
-//! a section hands out one key after the other, and a key that was not read is a fault.
+//! Reads values and collects all faults: a [`Document`] returns sections, a section returns keys,
+//! and a key that is never read is a fault.
 //!
 //! Not figment or serde: they stop at the first error, and `check-config` reports all of them, with
-//! line numbers, unknown keys, `_FILE` variables and what an unset key would follow from.
+//! line numbers, unknown keys, `_FILE` variables and what depends on an unset key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::spelling::nearest;
 pub(super) struct Document<'a> {
     root: Table,
     lines: Lines,
-    /// Whether the file is TOML. If it is not, what it lacks is not known.
+    /// Whether the file is valid TOML. If not, missing keys are not faults.
     is_toml: bool,
     environment: &'a Environment,
     faults: Vec<Fault>,
@@ -26,7 +26,7 @@ pub(super) struct Document<'a> {
     known: Vec<(&'static str, Vec<String>)>,
 }
 
-/// The key of what is wrong with the file as a whole.
+/// The key of a fault of the file as a whole.
 const FILE: &str = "configuration file";
 
 impl<'a> Document<'a> {
@@ -39,13 +39,13 @@ impl<'a> Document<'a> {
             problem: format!("not TOML: {}", error.message().replace('\n', ", ")),
         });
         let mut faults: Vec<Fault> = broken.collect();
-        // What a parser says further of a line that it has given up is noise.
+        // After the first error in a line, the parser's further ones are noise.
         faults.dedup_by_key(|fault| fault.line);
         let mut root = Table::new();
         if faults.is_empty() {
             match text.parse() {
                 Ok(table) => root = table,
-                // A value that is written well and cannot be, such as a number that is too large.
+                // A value that is well formed but impossible, such as a number that is too large.
                 Err(error) => faults.push(Fault {
                     key: FILE.to_owned(),
                     line: error.span().map(|span| starts.line(span.start)),
@@ -96,7 +96,7 @@ impl<'a> Document<'a> {
         value
     }
 
-    /// Reads a section only if there is something in it.
+    /// Reads a section only if it has any key.
     pub(super) fn section_if_any<T>(
         &mut self,
         name: &'static str,
@@ -110,9 +110,9 @@ impl<'a> Document<'a> {
         value.filter(|_| is_there)
     }
 
-    /// Ends the reading of some sections, whatever stands in others.
+    /// Ends the reading of some sections and ignores the others.
     pub(super) fn finish_section(mut self) -> Result<(), Faults> {
-        // Only those that are known to be meant for these sections.
+        // Only variables that are known to be meant for these sections.
         for name in self.environment.strange() {
             if let Some(meant) = self.exactly_meant(name) {
                 self.faults.push(unread(name, Some(meant)));
@@ -121,7 +121,7 @@ impl<'a> Document<'a> {
         self.outcome().map(drop)
     }
 
-    /// Ends the reading of all: the warnings, if nothing is wrong.
+    /// Ends the reading of all sections: the warnings, if there are no faults.
     pub(super) fn finish(mut self) -> Result<Vec<Fault>, Faults> {
         let names: Vec<&str> = self.known.iter().map(|(name, _)| *name).collect();
         let known = names.join(", ");
@@ -148,7 +148,7 @@ impl<'a> Document<'a> {
         self.outcome()
     }
 
-    /// The variable that differs from a name by its underscores and case only.
+    /// A variable that differs from a name only by underscores and case.
     fn exactly_meant(&self, name: &str) -> Option<String> {
         let name = folded(name);
         self.variables().find(|variable| {
@@ -173,7 +173,7 @@ impl<'a> Document<'a> {
 
     fn outcome(mut self) -> Result<Vec<Fault>, Faults> {
         if !self.is_toml {
-            // What follows from what could not be read is no fault of its own.
+            // Missing keys of what could not be parsed are not faults.
             self.faults.retain(|fault| fault.key == FILE || fault.key.starts_with("MTP_"));
         }
         if self.faults.is_empty() { Ok(self.warnings) } else { Err(Faults(self.faults)) }
@@ -194,30 +194,29 @@ fn unread(name: &str, meant: Option<String>) -> Fault {
 pub(super) struct Section<'a> {
     name: &'static str,
     table: Table,
-    /// Whether what the file says of it can be read at all.
+    /// Whether its part of the file can be read at all.
     is_readable: bool,
     lines: &'a Lines,
     environment: BTreeMap<String, String>,
-    /// Keys that the environment has set, and the variable.
+    /// Keys that the environment has set, and the variables.
     from_environment: BTreeMap<String, String>,
     known: Vec<String>,
-    /// Keys that are there.
+    /// Keys that exist.
     said: BTreeSet<String>,
-    /// Keys that are wrong: what follows from their absence is no fault.
+    /// Keys with faults: what depends on them is not reported as missing.
     faulty: BTreeSet<String>,
     faults: &'a mut Vec<Fault>,
     warnings: &'a mut Vec<Fault>,
 }
 
-/// A raw value: a TOML value with its type, or a text that says it, from the environment or from
-/// within a value.
+/// A raw value: a TOML value with its type, or a text, from the environment or from within a value.
 pub(super) enum Raw {
     Toml(Value),
     Text(String),
 }
 
 impl Section<'_> {
-    /// Reads one key: absent gives the default, wrong gives the default and a fault.
+    /// Reads one key: the default if it is absent, the default and a fault if it is wrong.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -227,13 +226,13 @@ impl Section<'_> {
         self.get_named(key, default, parse)
     }
 
-    /// Whether any key stands in this section with something in it.
+    /// Whether this section has any key that is not empty.
     pub(super) fn says_anything(&self) -> bool {
         let is_text = |value: &Value| value.as_str().is_none_or(|text| !text.is_empty());
         self.table.values().any(is_text) || self.environment.values().any(|text| !text.is_empty())
     }
 
-    /// The names of the keys that stand in this section, for one whose keys are the operator's.
+    /// The names of the keys in this section, for one whose keys the operator chooses.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.table.keys().chain(self.environment.keys()).cloned().collect();
@@ -242,7 +241,7 @@ impl Section<'_> {
         names
     }
 
-    /// As [`Section::get`], for a key whose name is not known beforehand.
+    /// As [`Section::get`], for a key whose name is not known in advance.
     pub(super) fn get_named<T>(
         &mut self,
         key: &str,
@@ -256,8 +255,8 @@ impl Section<'_> {
         })
     }
 
-    /// Reads a list, each item by itself, so that one that is wrong hides no other. The list is the
-    /// default if any is.
+    /// Reads a list item by item, so that one fault hides no other. With any fault, the list is the
+    /// default.
     pub(super) fn get_list<T>(
         &mut self,
         key: &str,
@@ -276,7 +275,7 @@ impl Section<'_> {
         for (place, item) in items.into_iter().enumerate() {
             match parse(item) {
                 Ok(item) => read.push(item),
-                // An item is not repeated here: it may hold a secret.
+                // An item is not repeated in messages: it may contain a secret.
                 Err(problem) if count > 1 => {
                     self.wrong(key, Some(place), format!("item {}: {problem}", place + 1));
                 }
@@ -297,7 +296,7 @@ impl Section<'_> {
         Some(Raw::Text(text))
     }
 
-    /// Notes what is wrong with the value of a key, named as it was set.
+    /// Records a fault of a key's value, by the name under which it was set.
     fn wrong(&mut self, key: &str, place: Option<usize>, problem: String) {
         self.faulty.insert(key.to_owned());
         let path = format!("{}.{key}", self.name);
@@ -313,12 +312,11 @@ impl Section<'_> {
         self.faults.push(fault);
     }
 
-    /// Whether a key's value is wrong, and has been told of.
+    /// Whether a key's value has a fault that was reported.
     pub(super) fn is_faulty(&self, key: &str) -> bool {
         self.faulty.contains(key)
     }
 
-    /// Reads one key that must be there.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
@@ -332,7 +330,7 @@ impl Section<'_> {
         value
     }
 
-    /// As [`Section::get_list`], for a list that must be there and hold something.
+    /// As [`Section::get_list`], for a list that must exist and not be empty.
     pub(super) fn require_list<T>(
         &mut self,
         key: &'static str,
@@ -347,12 +345,12 @@ impl Section<'_> {
         items
     }
 
-    /// Whether a key that was read was there.
+    /// Whether a key that was read existed.
     pub(super) fn says(&self, key: &str) -> bool {
         self.said.contains(key)
     }
 
-    /// Reads a secret, which may also stand in a file that `MTP__SECTION__KEY_FILE` names.
+    /// Reads a secret, which may also be in a file that `MTP__SECTION__KEY_FILE` names.
     pub(super) fn secret(&mut self, key: &'static str) -> Secret {
         let from_file = self.secret_file(key).map(|text| Secret::new(&text));
         let direct = self
@@ -360,7 +358,7 @@ impl Section<'_> {
         from_file.unwrap_or(direct)
     }
 
-    /// As [`Section::secret`], for a key that may hold several: `parse` reads the value, `split` the
+    /// As [`Section::secret`], for a key with several secrets: `parse` reads the value, `split` the
     /// text of a file.
     pub(super) fn secrets(
         &mut self,
@@ -394,7 +392,7 @@ impl Section<'_> {
                     self.from_environment.insert(key.to_owned(), name);
                     self.known.push(key.to_owned());
                     self.table.remove(key);
-                    // An editor's final line break is not part of a secret.
+                    // A final line break, as editors add it, is not part of a secret.
                     return Some(text.trim_end_matches(['\r', '\n']).to_owned());
                 }
                 Err(error) => format!("cannot be read: {error}"),
@@ -405,14 +403,14 @@ impl Section<'_> {
         None
     }
 
-    /// Notes a fault that spans keys, or that a parser cannot know of.
+    /// Records a fault that spans keys, or that a parser cannot find.
     pub(super) fn fault(&mut self, key: &str, problem: String) {
         let fault = self.about(key, problem);
         self.faulty.insert(key.to_owned());
         self.faults.push(fault);
     }
 
-    /// Notes what may be meant and mostly is not.
+    /// Records what is valid but probably a mistake.
     pub(super) fn warn(&mut self, key: &str, problem: String) {
         let warning = self.about(key, problem);
         self.warnings.push(warning);
@@ -458,7 +456,7 @@ impl Section<'_> {
     }
 }
 
-/// What kind of value this is, in the words of the file.
+/// The type of a value, in the words of the file.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a text",

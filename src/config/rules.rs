@@ -10,46 +10,46 @@ use super::values::{Secret, duration, number, switch, text, url};
 use crate::mimir::expression::ExpressionLimits;
 use crate::prom_duration::PromDuration;
 
-/// How alert rules get from Postgres to Mimir's ruler.
+/// How alert rules are synced from Postgres to Mimir's ruler.
 #[derive(Clone, Debug)]
 pub struct RulesConfig {
-    /// Whether this process takes part in writing them.
+    /// Whether this copy takes part in it.
     pub enabled: bool,
-    /// The namespace that is ours, and the only one that is touched.
+    /// The namespace of the proxy, the only one that it writes.
     pub namespace: String,
-    /// Where the ruler's configuration interface is.
+    /// The addresses of the ruler's configuration API.
     pub urls: Vec<Url>,
-    /// How often a full resync runs, whether or not changes were announced.
+    /// The interval of full resyncs, which do not depend on notifications.
     pub reconcile_interval: Duration,
-    /// What Supabase's webhook has to show; without one webhooks are refused.
+    /// The secret that Supabase's webhook must send; without one, webhooks are rejected.
     pub webhook_secret: Secret,
-    /// Whether a full resync asks Mimir for all tenants' groups in one exchange
+    /// Whether a full resync requests all tenants' groups from Mimir in one exchange
     /// (`/ruler/rule_groups`, which is for operators).
     pub list_all_tenants: bool,
     /// Tenants that are reconciled concurrently.
     pub concurrency: usize,
-    /// How long one request to Mimir may take.
+    /// The timeout of one request to Mimir.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
-    /// For a row that names no interval.
+    /// For a row without an interval.
     pub evaluation_interval: PromDuration,
-    /// The ruler's limit on rules in a group where Mimir does not tell; none if there is none.
+    /// The ruler's limit of rules in a group, if Mimir does not report it; `None` for no limit.
     pub max_rules_per_group: Option<usize>,
-    /// The ruler's limit on groups of a tenant where Mimir does not tell; none if there is none.
+    /// The ruler's limit of groups of a tenant, if Mimir does not report it; `None` for no limit.
     pub max_groups: Option<usize>,
-    /// How long the namespace of an organisation that is gone is kept.
+    /// How long the rules of an organisation that is gone are kept.
     pub organisation_grace: Duration,
-    /// What an expression may be: `[limits]` says it, for queries as well.
+    /// Limits for expressions, from `[limits]`, which also apply to queries.
     pub expressions: ExpressionLimits,
-    /// When a deletion is held back.
+    /// When a deletion is held.
     pub guard: GuardConfig,
 }
 
-/// From what size on a deletion waits for an administrator's confirmation: both the count and the
+/// The size from which a deletion waits for an administrator's confirmation: both the count and the
 /// share must be reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardConfig {
-    /// Rules of one tenant that vanish, for whatever reason.
+    /// Rules of one tenant that would be deleted, for any reason.
     pub tenant_count: usize,
     /// Their share, 0 to 1.
     pub tenant_share: f64,
@@ -57,7 +57,7 @@ pub struct GuardConfig {
     pub missing_count: usize,
     /// Their share, 0 to 1.
     pub missing_share: f64,
-    /// Rules of all tenants that vanish in one full resync.
+    /// Rules of all tenants that would be deleted in one full resync.
     pub overall_count: usize,
     /// Their share, 0 to 1.
     pub overall_share: f64,
@@ -78,7 +78,7 @@ impl Default for GuardConfig {
 
 /// The shortest interval that makes sense: a full resync reads everything.
 const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
-/// What a webhook's secret must have at least: it cannot be guessed then.
+/// The minimum length of a webhook's secret, so that it cannot be guessed.
 const SHORTEST_SECRET: usize = 16;
 
 pub(super) fn read(
@@ -155,7 +155,7 @@ fn ruler_url(address: String) -> Result<Url, String> {
     Ok(read)
 }
 
-/// A namespace is a segment of a path and, in Mimir's rulers, the name of a file.
+/// A namespace is a path segment and, in Mimir's rulers, a file name.
 fn namespace(raw: Raw) -> Result<String, String> {
     const LONGEST: usize = 128;
     let name = text(raw)?;

@@ -1,10 +1,10 @@
-//! `auth.hs256_secret`: one secret or several, in the shapes in which a file or the environment has
-//! them.
+//! `auth.hs256_secret`: one secret or several, in the forms that a file or the environment can
+//! have.
 //!
-//! A secret that is read otherwise than it was meant refuses every token, and looks valid until then.
-//! What has the shape of a list, or of a secret in quotation marks, is therefore read as such or
-//! refused. A secret that really has such a shape is written as a list of one, whose items are taken as
-//! they are.
+//! A secret that is parsed differently than it was meant rejects every token, and looks valid until
+//! then. So a text that looks like a list, or like a secret in quotation marks, is parsed as such
+//! or rejected. A secret that really looks like that is written as a list of one, whose items are
+//! taken literally.
 
 use toml::Value;
 
@@ -22,7 +22,7 @@ pub(super) fn read(raw: Raw) -> Result<Vec<String>, String> {
     }
 }
 
-/// Reads a text: a list as the file has it, secrets separated by commas or white space, or one secret.
+/// Parses a text: a list as in the file, secrets separated by commas or white space, or one secret.
 /// A passphrase of short words is one secret.
 pub(super) fn of_text(text: &str) -> Result<Vec<String>, String> {
     let text = text.trim();
@@ -52,12 +52,12 @@ pub(super) fn of_text(text: &str) -> Result<Vec<String>, String> {
     if long < 2 {
         return Ok(vec![text.to_owned()]);
     }
-    // One secret with a comma or a space in it has the same shape: the whole is tried, too.
+    // One secret with a comma or a space in it looks the same, so the whole text is tried, too.
     let whole = std::iter::once(text).filter(|_| long == parts.len());
     Ok(parts.iter().copied().chain(whole).map(str::to_owned).collect())
 }
 
-/// The items of a list, each a secret as it is but for white space around it.
+/// The items of a list, each taken literally except for white space around it.
 fn of_list(items: Vec<String>) -> Result<Vec<String>, String> {
     let read = |item: String| {
         let long = parts(&item).filter(|part| part.len() >= MIN_SECRET_BYTES).count();
@@ -73,8 +73,8 @@ fn of_list(items: Vec<String>) -> Result<Vec<String>, String> {
     items.into_iter().map(read).collect()
 }
 
-/// Whether a secret of sufficient length stands beside something after a comma, which may be another
-/// one that is too short, or a part of one secret.
+/// Whether a secret of sufficient length has something after a comma, which may be another secret
+/// that is too short, or a part of one secret.
 pub(super) fn may_be_several(secret: &str) -> bool {
     let parts = || secret.split(',').map(str::trim);
     parts().count() > 1 && parts().any(|part| part.len() >= MIN_SECRET_BYTES)
@@ -99,9 +99,9 @@ mod tests {
     const NEW: &str = "a-new-secret-of-more-than-32-bytes!";
     const OLD: &str = "an-old-secret-of-more-than-32-bytes";
 
-    // Each shape was seen to pass check-config and then to refuse every token.
+    // Each of these passed check-config and then rejected every token.
     #[test]
-    fn a_shape_that_is_plainly_meant_otherwise_is_read_as_meant_or_refused() {
+    fn a_misformatted_secret_is_parsed_as_meant_or_refused() {
         for text in [
             format!("{NEW},{OLD}"),
             format!("{NEW}, {OLD}"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn one_secret_stays_one_whatever_it_holds() {
+    fn one_secret_stays_one_whatever_it_contains() {
         let phrase = "a legacy secret of more than thirty-two bytes";
         let bracket = "[bKd9s8f7s9d8f7s9d8f7s9d8f7s9d8f7s";
         let quote = "bKd9s8f7s9d8f7s9d8f7s9d8f7s9d8f7s'";

@@ -8,10 +8,10 @@ use super::values::duration;
 /// How the process ends after SIGTERM or SIGINT.
 #[derive(Clone, Debug)]
 pub struct ShutdownConfig {
-    /// How long new requests are still served after readiness has begun to fail, so that whatever
-    /// balances the load can notice.
+    /// How long new requests are served after `/ready` has begun to fail, so that load balancers
+    /// can notice.
     pub drain_delay: Duration,
-    /// How long requests in flight may take to end after that.
+    /// How long requests in flight may take after that.
     pub drain_timeout: Duration,
 }
 

@@ -1,7 +1,7 @@
-//! What can be said of an operator's query without a database: its parameters, and that it is one
-//! query. What it gives is seen when it is prepared.
+//! Checks an operator's query without a database: its parameters, and that it is a single query.
+//! The columns that it returns are checked when it is prepared.
 
-/// Says what is wrong with a query that gets one parameter of a type, or none.
+/// Returns what is wrong with a query with one parameter of a type, or none.
 pub(super) fn check(query: &str, parameter: Option<&str>) -> Result<(), String> {
     let found = Found::of(query);
     if found.is_open {
@@ -31,14 +31,14 @@ pub(super) fn check(query: &str, parameter: Option<&str>) -> Result<(), String> 
     }
 }
 
-/// What stands in a query outside of its quotes and comments.
+/// The contents of a query outside of quotes and comments.
 #[derive(Default)]
 struct Found<'a> {
     first: &'a str,
     parameters: Vec<u32>,
-    /// Something stands behind a `;`.
+    /// Something follows a `;`.
     goes_on: bool,
-    /// A quote or comment has no end.
+    /// A quote or comment is not closed.
     is_open: bool,
 }
 
@@ -118,7 +118,7 @@ fn comment(rest: &str) -> Comment {
     Comment::IsOpen
 }
 
-/// The length of a token, and the number of the parameter that it is; none if it does not end.
+/// The length of a token, and the number of the parameter that it is; `None` if it does not end.
 fn token(rest: &str) -> Option<(usize, Option<u32>)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let first = rest.chars().next()?;
@@ -142,7 +142,7 @@ fn token(rest: &str) -> Option<(usize, Option<u32>)> {
                 }
             }
         }
-        // A word may hold dollars, which are no parameters then.
+        // A word may contain dollars, which are not parameters.
         c if c.is_alphabetic() || c == '_' => {
             plain(rest.find(|c| !is_word(c)).unwrap_or(rest.len()))
         }
@@ -150,7 +150,7 @@ fn token(rest: &str) -> Option<(usize, Option<u32>)> {
     }
 }
 
-/// How long a quoted text is that begins here. A doubled quote does not end it.
+/// The length of a quoted text that begins here. A doubled quote does not end it.
 fn quoted(rest: &str, quote: char, escapes: bool) -> Option<usize> {
     let mut letters = rest.char_indices().skip(1).peekable();
     while let Some((at, letter)) = letters.next() {

@@ -4,35 +4,35 @@ use super::reader::Section;
 use super::values::{number, switch, text};
 use crate::tenancy::{Role, RoleMap, Scope, Scopes, TenantTemplate};
 
-/// From person to organisation to tenant, and what a caller may do there.
+/// The tenant of an organisation, and the scopes of callers.
 #[derive(Clone, Debug)]
 pub struct TenancyConfig {
-    /// The name of an organisation's tenant.
+    /// The template of tenant IDs.
     pub template: TenantTemplate,
-    /// What decides which organisations a user is in.
+    /// What decides which organisations a user belongs to.
     pub membership: MembershipPolicy,
     pub roles: RoleMap,
-    /// What a user may do in an organisation that the token names, where no role is known.
+    /// The scopes of a user in an organisation that the token names, if there is no role.
     pub user_scopes: Scopes,
-    /// What a service may do, in every organisation.
+    /// The scopes of a service, in every organisation.
     pub service_scopes: Scopes,
-    /// How many organisations one read may ask for at once; none if federated reads are off.
+    /// The most organisations in one read; `None` if federated reads are disabled.
     pub federation: Option<usize>,
 }
 
-/// What decides which organisations a user is in.
+/// What decides which organisations a user belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipPolicy {
     /// The token alone.
     Claims,
     /// The membership table alone.
     Table,
-    /// Only what both say; the role is the table's.
+    /// Both must agree; the role is the table's.
     ClaimsAndTable,
 }
 
 impl MembershipPolicy {
-    /// Whether the table counts.
+    /// Whether the table is used.
     pub fn reads_table(self) -> bool {
         self != Self::Claims
     }
@@ -75,7 +75,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> TenancyConf
     }
 }
 
-/// Reads `[roles]`: any name, and what it may do. The four default roles are there already.
+/// Reads `[roles]`: names and their scopes. The four default roles always exist.
 pub(super) fn read_roles(section: &mut Section<'_>) -> RoleMap {
     let mut roles = RoleMap::default();
     for name in section.names() {

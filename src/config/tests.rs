@@ -78,7 +78,7 @@ fn all_faults_are_reported_in_one_run() {
 }
 
 #[test]
-fn the_environment_goes_over_the_file() {
+fn the_environment_overrides_the_file() {
     let environment = environment(&[
         ("MTP__UPSTREAM__URLS", "http://a:1, http://b:2"),
         ("MTP__AUTH__ALLOW_ANONYMOUS", "true"),
@@ -105,7 +105,7 @@ fn unknown_variables_are_faults() {
 }
 
 #[test]
-fn a_secret_may_stand_in_a_file_and_never_prints() {
+fn a_secret_may_come_from_a_file_and_is_never_printed() {
     let file = std::env::temp_dir().join(format!("mtp-secret-{}", std::process::id()));
     let secret = "a-secret-of-more-than-thirty-two-bytes";
     std::fs::write(&file, format!("{secret}\n")).unwrap();
@@ -120,7 +120,7 @@ fn a_secret_may_stand_in_a_file_and_never_prints() {
 }
 
 #[test]
-fn a_key_set_over_plain_http_must_be_asked_for() {
+fn a_key_set_over_plain_http_must_be_allowed() {
     let with = |line: &str| read(&MINIMAL.replace("[auth]", &format!("[auth]\n{line}")));
     let far = "jwks_url = \"http://kong:8000/jwks\"";
     assert_eq!(keys(&with(far).unwrap_err()), ["auth.jwks_url"]);
@@ -131,7 +131,7 @@ fn a_key_set_over_plain_http_must_be_asked_for() {
 
 // A setting that is silently ignored is worse than none.
 #[test]
-fn what_needs_a_database_may_only_be_off_without_one() {
+fn settings_that_need_a_database_are_faults_without_one() {
     let with = |section: &str| read(&format!("{MINIMAL}\n{section}"));
     for off in [
         "[database]\nurl = \"\"",
@@ -214,7 +214,7 @@ fn with_database(lines: &str) -> Result<Config, Faults> {
 }
 
 #[test]
-fn a_database_far_away_proves_who_it_is() {
+fn a_remote_database_must_be_authenticated() {
     let tls = |lines: &str| with_database(lines).unwrap().database.unwrap().tls;
     let far = "url = \"postgres://u:secret@db.ref.supabase.co:5432/postgres\"";
     assert_eq!(tls(far), DatabaseTls::VerifyFull(None));
@@ -227,7 +227,7 @@ fn a_database_far_away_proves_who_it_is() {
 }
 
 #[test]
-fn a_database_that_cannot_serve_is_refused_and_its_password_is_not_repeated() {
+fn an_unusable_database_is_a_fault_and_its_password_is_not_printed() {
     for (lines, key) in [
         ("url = \"postgres://u:secret@pooler.supabase.com:6543/postgres\"", "database.url"),
         ("url = \"postgres://u:secret@h:5432/d?sslmode=disable\"", "database.url"),
@@ -269,7 +269,7 @@ fn roles_are_the_operators_to_name() {
     };
     assert_eq!(scopes("viewer"), "");
     assert_eq!(scopes("billing"), "rules:read");
-    assert_eq!(scopes("editor"), "metrics:read,metrics:write,rules:read");
+    assert_eq!(scopes("editor"), "metrics:read,metrics:write,rules:read,alerts:read,alerts:write");
     let wrong = read(&format!("{MINIMAL}\n[roles]\nviewer = [\"everything\"]"));
     assert_eq!(keys(&wrong.unwrap_err()), ["roles.viewer"]);
 }
@@ -287,7 +287,7 @@ fn admin_keys_are_long_and_there_may_be_two() {
 }
 
 #[test]
-fn text_that_is_no_toml_is_a_fault_with_its_line() {
+fn invalid_toml_is_a_fault_with_its_line() {
     let faults = read("[auth]\nissuer = = 1").unwrap_err();
     assert!(faults.to_string().starts_with("line 2: "), "{faults}");
     assert_eq!(faults.0.len(), 1, "one mistake on one line: {faults}");
@@ -298,7 +298,7 @@ fn with_upstream(lines: &str) -> Result<Config, Faults> {
 }
 
 #[test]
-fn instances_are_named_or_asked_for_from_consul() {
+fn instances_come_from_names_or_consul() {
     let consul = "consul_url = \"http://127.0.0.1:8500\"\nconsul_service = \"mimir\"";
     let asked = with_upstream(consul).unwrap().upstream;
     assert!(asked.upstreams.is_empty());
@@ -312,7 +312,7 @@ fn instances_are_named_or_asked_for_from_consul() {
         ("urls = [\"http://a:1\"]\nconsul_service = \"mimir\"", vec!["upstream.consul_service"]),
         ("urls = [\"http://a:1\"]\nconsul_token = \"x\"", vec!["upstream.consul_token"]),
         ("consul_url = \"http://127.0.0.1:8500\"", vec!["upstream.consul_service"]),
-        // Fly's FLY_CONSUL_URL as it is: the token belongs elsewhere.
+        // Fly's FLY_CONSUL_URL as it is: the token has a key of its own.
         (
             "urls = [\"http://a:1\"]\nconsul_url = \"https://:token@consul.fly.io/prefix\"\nconsul_service = \"mimir\"",
             vec!["upstream.consul_url"],
@@ -348,14 +348,14 @@ fn bounds_of_upstreams_fit_each_other() {
 }
 
 #[test]
-fn limits_of_one_organisation_are_those_of_all_but_for_what_is_said() {
+fn limits_of_one_organisation_override_the_general_ones() {
     let id = "0A0A0A0A-0a0a-4a0a-8a0a-0a0a0a0a0a0a";
     let limits = format!(
         "[limits]\npush_requests_per_second = 5\nmax_wait = \"0ms\"\n\
          [limits.organisations.{id}]\npush_in_flight = 7\notlp_bytes_per_second = \"1MiB\"\n"
     );
     let config = read(&format!("{MINIMAL}{limits}")).unwrap().limits.organisations;
-    // UUIDs have one spelling.
+    // UUIDs are normalised.
     let own = config.overrides[&OrganisationId::parse(&id.to_lowercase()).unwrap()];
     assert_eq!((own.push.in_flight, config.each.push.in_flight), (7, 500));
     assert_eq!(own.push.requests_per_second.unwrap().get(), 5);
@@ -368,7 +368,7 @@ fn limits_of_one_organisation_are_those_of_all_but_for_what_is_said() {
 }
 
 #[test]
-fn wrong_limits_of_organisations_are_told_all_at_once() {
+fn all_wrong_limits_of_organisations_are_reported() {
     let wrong = r#"
         [limits]
         push_in_flight = 0
@@ -401,15 +401,15 @@ fn with_auth(lines: &str) -> Result<Config, Faults> {
     read(&format!("[auth]\n{lines}\n[upstream]\nurls = [\"http://m:8080\"]"))
 }
 
-// What follows from a file that could not be read is no fault of its own.
+// What depends on a file that could not be parsed is not reported.
 #[test]
-fn text_that_is_no_toml_has_no_false_faults_beside_it() {
+fn invalid_toml_causes_no_further_faults() {
     let text = "[auth]\nissuer = \"https://a.supabase.co/auth/v1\"\n[listen\nworkers = 1\n\n[log]\nformat = json\n";
     let broken = read(text).unwrap_err();
     let lines: Vec<Option<usize>> = broken.0.iter().map(|fault| fault.line).collect();
     assert!(broken.0.iter().all(|fault| fault.problem.starts_with("not TOML")), "{broken}");
     assert!(lines.contains(&Some(3)) && lines.contains(&Some(7)), "both are told: {broken}");
-    // What the environment has wrong is true all the same.
+    // Faults of the environment are still reported.
     let broken = Config::read(
         "[auth",
         &environment(&[("MTP__LISTEN__WORKERS", "many"), ("MTP__CORS__ORIGINS", "x")]),
@@ -461,7 +461,7 @@ fn every_item_of_a_list_is_judged() {
     assert_eq!(keys(&faults), ["MTP__CORS__ALLOWED_ORIGINS"; 2]);
 }
 
-// Set and not read is worse than not set.
+// A variable that is set and not read is worse than none.
 #[test]
 fn a_variable_that_looks_like_ours_and_sets_nothing_is_a_fault() {
     let found = |name: &str| {
@@ -485,7 +485,8 @@ fn a_variable_that_looks_like_ours_and_sets_nothing_is_a_fault() {
         let problem = found(name).unwrap_or_default();
         assert!(problem.contains(meant), "{name}: {problem}");
     }
-    // The command line's, the tests', and those that Kubernetes makes for a service called `mtp`.
+    // Those of the command line and the tests, and those that Kubernetes sets for a service called
+    // `mtp`.
     for name in [
         "MTP_CONFIG",
         "MTP_BINARY",
@@ -500,9 +501,9 @@ fn a_variable_that_looks_like_ours_and_sets_nothing_is_a_fault() {
     assert!(of_database.unwrap_err().to_string().contains("did you mean MTP__DATABASE__URL?"));
 }
 
-// Compared letter by letter with iss: what is nearly right refuses everybody.
+// Compared with iss character by character: a slightly different issuer rejects every token.
 #[test]
-fn an_issuer_is_as_tokens_say_it() {
+fn an_issuer_must_be_spelled_as_in_tokens() {
     let issuer = |text: &str| with_auth(&format!("issuer = {text:?}"));
     for wrong in [
         "https://ref.supabase.co/auth/v1/",
@@ -534,7 +535,7 @@ fn an_issuer_is_as_tokens_say_it() {
 
 // `postgres://postgres:2024#Spring@host` is the host `postgres`, port 2024, for every parser.
 #[test]
-fn a_password_that_is_not_percent_encoded_is_told_and_not_repeated() {
+fn an_unencoded_password_is_reported_and_not_printed() {
     for password in [
         "2024#Secret",
         "Secret@x",
@@ -580,7 +581,7 @@ fn a_password_that_is_not_percent_encoded_is_told_and_not_repeated() {
     }
 }
 
-// What could not be read leads to no further faults.
+// A value that could not be parsed causes one fault only.
 #[test]
 fn a_wrong_value_is_one_fault() {
     let url = "url = \"postgres://u:a@b@h/d\"";
@@ -619,9 +620,9 @@ fn queries_have_the_parameters_that_they_get() {
     }
 }
 
-// The second could not be bound, which `serve` would say only when it starts.
+// The second could not be bound, which `serve` would report only when it starts.
 #[test]
-fn both_ports_cannot_be_one() {
+fn the_two_ports_must_differ() {
     let with = |public: &str, internal: &str| {
         read(&format!("{MINIMAL}\n[listen]\naddress = {public:?}\ninternal_address = {internal:?}"))
     };
@@ -636,7 +637,7 @@ fn both_ports_cannot_be_one() {
     assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
 }
 
-// Rotation: tokens of the old secret are good until they have expired.
+// Rotation: tokens of the old secret are valid until they expire.
 #[test]
 fn several_shared_secrets_are_a_list_or_separated_by_white_space() {
     let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");
@@ -650,7 +651,7 @@ fn several_shared_secrets_are_a_list_or_separated_by_white_space() {
     let both = format!("{new} {old}");
     let read = secrets(&format!("{both:?}")).unwrap();
     assert!([new, old].iter().all(|one| read.iter().any(|secret| secret == one)), "{read:?}");
-    // A passphrase is one secret, and nothing is none.
+    // A passphrase is one secret; an empty list is none.
     let phrase = "a legacy secret of more than thirty-two bytes";
     assert_eq!(secrets(&format!("{phrase:?}")).unwrap(), [phrase]);
     assert_eq!(secrets("\"\"").unwrap(), [""; 0]);
@@ -708,9 +709,9 @@ fn organisations_of_a_token_have_one_of_three_forms() {
     assert_eq!(keys(&faults), ["auth.organisation_claim_form"]);
 }
 
-// Seen: each passed check-config and then refused every token.
+// Each of these passed check-config and then rejected every token.
 #[test]
-fn a_shared_secret_is_never_silently_another() {
+fn a_shared_secret_is_never_silently_misparsed() {
     let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");
     let file = std::env::temp_dir().join(format!("shared-secret-{}", std::process::id()));
     let path = file.to_str().unwrap().to_owned();
@@ -752,7 +753,7 @@ fn a_shared_secret_is_never_silently_another() {
 }
 
 #[test]
-fn a_parameter_or_a_user_that_the_driver_does_not_see_is_a_warning() {
+fn a_parameter_or_a_user_that_the_driver_ignores_is_a_warning() {
     let warnings = |url: &str| {
         let text = format!("{MINIMAL}\n[database]\nurl = {url:?}\n");
         let config = Config::read(&text, &Environment::default()).unwrap();

@@ -1,64 +1,96 @@
 //! `[upstream]`
 
-mod consul;
-mod health;
-
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use url::{Position, Url};
 
 use super::reader::{Raw, Section};
-use super::values::{KIB, MIB, duration, number, size, url};
+use super::values::{KIB, MIB, Secret, duration, number, parse_duration, size, text, url};
 
-pub use consul::ConsulConfig;
-pub use health::HealthConfig;
-
-/// Where Mimir is and how long it may take.
+/// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
-    /// The addresses, in the order in which they were written; empty only if Consul is asked.
+    /// The addresses in the order of the file; empty only if Consul is used.
     pub upstreams: Vec<Upstream>,
-    /// Consul's catalogue, if it is asked.
+    /// Consul's catalogue, if it is used.
     pub consul: Option<ConsulConfig>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
-    /// How long connecting to one instance may take.
+    /// The timeout for connecting to one instance.
     pub connect_timeout: Duration,
-    /// How long what was sent may be unacknowledged, or the other side take nothing (TCP).
+    /// How long sent data may be unacknowledged, or the receive window closed (TCP).
     pub ack_timeout: Duration,
-    /// How long an instance may take from the last piece of the request to the head of its response.
+    /// The time from the last piece of a request to the head of its response.
     pub response_timeout: Duration,
     /// How long a response's body may pause between two pieces.
     pub idle_timeout: Duration,
-    /// Idle connections kept for each instance by each worker.
+    /// Idle connections that each worker keeps to each instance.
     pub max_idle_connections: usize,
-    /// Headers of the client that pass beyond those of the protocols themselves.
+    /// Headers of the client that pass, besides those of the protocols.
     pub pass_headers: Vec<HeaderName>,
     pub health: HealthConfig,
-    /// What is sent a second time.
+    /// What is sent again.
     pub retry: RetryConfig,
 }
 
-/// One address of Mimir; its name may resolve to many instances.
+/// One address of Mimir; its name may resolve to several instances.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// A name or an IP address.
     pub host: String,
     pub port: u16,
-    /// What the `Host` header says.
+    /// The value of the `Host` header.
     pub authority: HeaderValue,
 }
 
-/// How much is kept of requests and how many are repeated.
+/// Consul's catalogue as the source of instances.
+#[derive(Clone, Debug)]
+pub struct ConsulConfig {
+    pub url: Url,
+    pub service: String,
+    /// A tag that its instances must have.
+    pub tag: Option<String>,
+    /// An ACL token with `service:read` and `node:read`.
+    pub token: Secret,
+}
+
+/// When an instance is ejected, for how long, and its limit of requests.
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    /// Requests in flight at one instance, of all workers together.
+    pub max_in_flight: u32,
+    /// The interval of probes (`/ready`); zero disables them.
+    pub ready_interval: Duration,
+    /// The timeout for connecting, and again for the response.
+    pub ready_timeout: Duration,
+    /// Consecutive failures that eject an instance.
+    pub eject_after: u32,
+    /// The duration of the first ejection, which doubles with each further one.
+    pub eject_min: Duration,
+    pub eject_max: Duration,
+    /// If fewer than this percentage of all instances are in use, ejections do not count.
+    pub panic_percent: usize,
+    /// How long a returning instance takes to reach its full share; zero for none.
+    pub slow_start: Duration,
+}
+
+impl HealthConfig {
+    pub fn probes(&self) -> bool {
+        !self.ready_interval.is_zero()
+    }
+}
+
+/// The replay buffers and the retry budget.
 #[derive(Clone, Debug)]
 pub struct RetryConfig {
-    /// Repeats for each hundred requests.
+    /// Resends per hundred requests.
     pub percent: usize,
-    /// Repeats that each worker can save up; one comes back each second.
+    /// Resends that each worker can save up; one is added each second.
     pub reserve: usize,
-    /// The largest body that is kept so that it can be sent again.
+    /// The largest body that is kept for a resend.
     pub buffer_bytes: usize,
-    /// What all bodies of one worker that are kept may take together.
+    /// The size of all kept bodies of one worker.
     pub buffer_total_bytes: usize,
 }
 
@@ -67,7 +99,7 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     let tenth = second / 10;
     let hour = 3600 * second;
     let wanted = "one or more addresses of Mimir, such as [\"http://mimir.internal:8080\"]";
-    let consul = consul::read(section);
+    let consul = read_consul(section);
     let upstreams = if consul.is_some() {
         section.get_list("urls", Vec::new(), upstream)
     } else {
@@ -81,15 +113,72 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
         connect_timeout: section
             .get("connect_timeout", 2 * second, |raw| duration(raw, tenth, hour)),
         ack_timeout: section.get("ack_timeout", 30 * second, |raw| duration(raw, tenth, hour)),
-        // Mimir gives up on a query itself after 2 minutes (querier.timeout).
+        // Mimir itself ends a query after 2 minutes (querier.timeout).
         response_timeout: section
             .get("response_timeout", 150 * second, |raw| duration(raw, tenth, hour)),
         idle_timeout: section.get("idle_timeout", 60 * second, |raw| duration(raw, tenth, hour)),
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
         pass_headers: section.get_list("pass_headers", Vec::new(), pass_header),
-        health: health::read(section),
+        health: read_health(section),
         retry: read_retry(section),
     }
+}
+
+/// Reads the keys of Consul; `None` if none is set.
+fn read_consul(section: &mut Section<'_>) -> Option<ConsulConfig> {
+    let wanted = |problem: String| {
+        format!("{problem}; the token belongs into upstream.consul_token, a prefix of keys nowhere")
+    };
+    let mut is_asked = false;
+    let address = section.get("consul_url", None, |raw| {
+        let text = text(raw)?;
+        let is_empty = text.is_empty();
+        is_asked = !is_empty;
+        let parse =
+            || url(Raw::Text(text), "http://consul.internal:8500").map(Some).map_err(wanted);
+        if is_empty { Ok(None) } else { parse() }
+    });
+    let service = section.get("consul_service", String::new(), text);
+    let tag = section.get("consul_tag", String::new(), text);
+    let token = section.secret("consul_token");
+    let Some(url) = address else {
+        let is_set = |key: &'static str, set: bool| set.then_some(key);
+        let first = is_set("consul_service", !service.is_empty())
+            .or(is_set("consul_tag", !tag.is_empty()))
+            .or(is_set("consul_token", !token.is_empty()));
+        if let Some(key) = first.filter(|_| !is_asked) {
+            section.fault(key, "has no effect without upstream.consul_url".to_owned());
+        }
+        return None;
+    };
+    if service.is_empty() {
+        let problem = "is missing: the name of Mimir's service in Consul's catalogue";
+        section.fault("consul_service", problem.to_owned());
+    }
+    if HeaderValue::from_bytes(token.expose()).is_err() {
+        section.fault("consul_token", "must be a token without line breaks".to_owned());
+    }
+    Some(ConsulConfig { url, service, tag: Some(tag).filter(|tag| !tag.is_empty()), token })
+}
+
+fn read_health(section: &mut Section<'_>) -> HealthConfig {
+    let second = Duration::from_secs(1);
+    let (tenth, hour) = (second / 10, 3600 * second);
+    let config = HealthConfig {
+        // Mimir's own limit (distributor.instance-limits.max-inflight-push-requests).
+        max_in_flight: section.get("max_in_flight", 2000, |raw| whole(raw, 1, 1_000_000)),
+        ready_interval: section.get("ready_interval", 5 * second, |raw| off_or(raw, tenth, hour)),
+        ready_timeout: section.get("ready_timeout", 2 * second, |raw| duration(raw, tenth, hour)),
+        eject_after: section.get("eject_after", 3, |raw| whole(raw, 1, 1000)),
+        eject_min: section.get("eject_min", 2 * second, |raw| duration(raw, tenth, hour)),
+        eject_max: section.get("eject_max", 60 * second, |raw| duration(raw, tenth, hour)),
+        panic_percent: section.get("panic_percent", 50, |raw| number(raw, 0, 100)),
+        slow_start: section.get("slow_start", 10 * second, |raw| off_or(raw, tenth, hour)),
+    };
+    if config.eject_max < config.eject_min {
+        section.fault("eject_max", "must not be shorter than upstream.eject_min".to_owned());
+    }
+    config
 }
 
 fn read_retry(section: &mut Section<'_>) -> RetryConfig {
@@ -121,7 +210,7 @@ fn upstream(text: String) -> Result<Upstream, String> {
     }
     let host = address.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = address.port_or_known_default().unwrap_or(80);
-    let authority = &address[url::Position::BeforeHost..url::Position::AfterPort];
+    let authority = &address[Position::BeforeHost..Position::AfterPort];
     let authority =
         HeaderValue::from_str(authority).map_err(|error| format!("'{text}': {error}"))?;
     Ok(Upstream { host, port, authority })
@@ -135,4 +224,17 @@ fn pass_header(name: String) -> Result<HeaderName, String> {
         ));
     }
     Ok(header)
+}
+
+fn whole(raw: Raw, min: usize, max: usize) -> Result<u32, String> {
+    number(raw, min, max).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// A duration, or `0s` for none.
+fn off_or(raw: Raw, min: Duration, max: Duration) -> Result<Duration, String> {
+    let text = text(raw)?;
+    if parse_duration(&text).is_some_and(|duration| duration.is_zero()) {
+        return Ok(Duration::ZERO);
+    }
+    duration(Raw::Text(text), min, max).map_err(|problem| format!("{problem}, or \"0s\""))
 }

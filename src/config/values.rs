@@ -1,4 +1,4 @@
-//! The kinds of value that keys hold: text, switch, number, duration, size, list, secret.
+//! The types of values: text, switch, number, duration, size, list, secret.
 
 use std::fmt;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
     if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
 
-/// A list of strings; in the environment written as in the file, or separated by commas.
+/// A list of strings; in the environment as in the file, or separated by commas.
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
         Raw::Text(text) if text.trim_start().starts_with('[') => {
@@ -94,7 +94,7 @@ pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duratio
     if (min..=max).contains(&duration) { Ok(duration) } else { Err(wanted()) }
 }
 
-/// A bound as one would write it: in the largest unit that it is a whole number of.
+/// A bound in the largest unit of which it is a whole number.
 fn show_duration(duration: Duration) -> String {
     const UNITS: [(u128, &str); 4] =
         [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
@@ -107,7 +107,7 @@ fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// Reads a duration such as `90d` or `1h30m`: Prometheus' grammar, in any order.
+/// Parses a duration such as `90d` or `1h30m`: Prometheus' grammar, in any order.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     PromDuration::parse_unordered(text).ok().map(Duration::from)
 }
@@ -152,14 +152,14 @@ fn show(bytes: u64) -> String {
 }
 
 /// An `http` or `https` address without credentials, query or fragment, such as the example of its
-/// key. Errors never repeat it: it may hold a secret.
+/// key. Messages never repeat it: it may contain a secret.
 pub(super) fn url(raw: Raw, example: &str) -> Result<url::Url, String> {
     let text = text(raw)?;
     let wanted = format!("must be an address such as \"{example}\"");
     if let Some((problem, _)) = unwritten(&text) {
         return Err(format!("{wanted}: it {problem}"));
     }
-    // Before it is parsed: with `/`, `?` or `#` in a password the parser takes the user for the host.
+    // Before parsing: with `/`, `?` or `#` in a password the parser takes the user for the host.
     if text.contains('@') {
         return Err(format!("{wanted}: credentials do not belong into it"));
     }
@@ -173,9 +173,9 @@ pub(super) fn url(raw: Raw, example: &str) -> Result<url::Url, String> {
     Ok(url)
 }
 
-/// Why a text is not an address as it is to be written; parsers mend such a thing in silence, or
-/// take something else for the host. The text is never repeated. Beside it stands what
-/// holds for a password in it.
+/// Why a text is not an address in the expected form. Parsers silently repair such texts, or take
+/// something else for the host. Messages never repeat the text. Returned beside it is the rule for
+/// passwords in it.
 pub(super) fn unwritten(text: &str) -> Option<(&'static str, &'static str)> {
     let is_placeholder = |open: char, close: char| {
         text.split_once(open).is_some_and(|(_, rest)| {
@@ -218,9 +218,9 @@ mod tests {
         }
     }
 
-    // Seen: every bad address of Mimir was told to be like Supabase's, with words about a password.
+    // Every bad address of Mimir used to be compared with Supabase's, with advice about a password.
     #[test]
-    fn an_address_is_told_by_the_example_of_its_own_key() {
+    fn a_bad_address_is_reported_with_the_example_of_its_own_key() {
         for wrong in ["http://", "http://m:99999", "http://u:p@m", "m:8080", "", "http://m x"] {
             let example = "http://mimir.internal:8080";
             let problem = url(Raw::Text(wrong.to_owned()), example).unwrap_err();
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    // WHATWG's parser takes the user for the host, drops line breaks and turns backslashes.
+    // WHATWG's parser takes the user for the host, drops line breaks and turns backslashes around.
     #[test]
     fn addresses_with_secrets_are_refused_and_not_repeated() {
         for text in [

@@ -5,8 +5,6 @@
 //! answer, refusals too, gets the headers without which the page could not read it. An origin is
 //! never repeated to a page that is not allowed.
 
-use std::time::Duration;
-
 use crate::config::CorsConfig;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -49,7 +47,7 @@ impl Cors {
             names.push_str(name.as_str());
         }
         let allowed_headers = HeaderValue::try_from(names);
-        let max_age = HeaderValue::from(seconds(config.max_age));
+        let max_age = HeaderValue::from(config.max_age.as_secs());
         let by_default = HeaderValue::from_static(ALLOWED_HEADERS);
         Self { config, allowed_headers: allowed_headers.unwrap_or(by_default), max_age }
     }
@@ -107,14 +105,11 @@ impl Cors {
     }
 }
 
-fn seconds(duration: Duration) -> u64 {
-    duration.as_secs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::OriginPattern;
+    use std::time::Duration;
 
     const APP: &str = "https://app.example.com";
 

@@ -1,13 +1,15 @@
-//! The attempts of one request: which instance gets it, and what comes next when one fails.
+//! The attempts of one request: which instance gets it, and what happens when one fails.
 
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, Uri, Version, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::budget::Budget;
 use super::choice::{Bounds, Chance, Chosen, NoChoice, Tried, choose};
@@ -19,18 +21,22 @@ use super::instance::InstanceSlot;
 use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
 use super::repeat::{Broken, Next, Repeats, is_stale, next};
-use super::verdict::{InstanceVerdict, judge};
+use super::verdict::{InstanceVerdict, is_about_own_reads, judge};
 use crate::authz::Grant;
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::labels::{InstanceFault, NoResend, Resend};
 use crate::request_body::{Pace, ReplayAllowance, RequestBody, Transfer};
+use crate::route::Surface;
 use crate::telemetry::Metrics;
 
-/// Kept connections that one request finds closed before it takes a new one.
+/// How much of a refusal is read to find its cause.
+pub(super) const REFUSAL_BYTES: usize = 4 << 10;
+
+/// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
 
-/// What all requests of a worker share on their way to Mimir.
+/// What all requests of a worker share.
 pub(super) struct Upstream {
     pub(super) pool: Arc<Pool>,
     pub(super) budget: Mutex<Budget>,
@@ -39,12 +45,11 @@ pub(super) struct Upstream {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// One request on its way.
 pub(super) struct Attempts<'a> {
     upstream: &'a Upstream,
     grant: &'a Grant,
     id: &'a RequestId,
-    /// The client's own head, of which each resend makes another for Mimir.
+    /// The client's head, from which each attempt builds the one for Mimir.
     head: Parts,
     transfer: Option<Arc<Transfer>>,
     instances: Arc<InstanceList>,
@@ -53,17 +58,28 @@ pub(super) struct Attempts<'a> {
     freshness: Freshness,
 }
 
+/// An instance's response.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// The part of the body that was already read.
+    pub(super) first: Option<Bytes>,
+}
+
 /// How sending to one instance ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is answered, and a box would cost each of them"
+)]
 enum Sent {
-    Answered(Response<Incoming>, PooledConnection, InstanceVerdict),
-    /// Not a byte of the request was sent.
+    Answered(Answer, PooledConnection, InstanceVerdict),
+    /// Nothing of the request was sent.
     Unsent(io::Error, Box<Request<RequestBody>>),
     Broken(Broken, hyper::Error),
     Failed(ForwardError),
 }
 
 impl<'a> Attempts<'a> {
-    /// Of a request to the tenant of a grant. Its body is kept if it may have to be sent again.
+    /// For a request to the tenants of a grant. The body is kept if it may have to be sent again.
     pub(super) fn new(
         upstream: &'a Upstream,
         instances: Arc<InstanceList>,
@@ -75,43 +91,44 @@ impl<'a> Attempts<'a> {
         let transfer = body.transfer();
         let repeatable = grant.route().is_repeatable();
         let (limit, allowance) = (upstream.config.retry.buffer_bytes, &upstream.allowance);
-        let keeps = |transfer: &Arc<Transfer>| repeatable && transfer.keep(limit, allowance);
-        let freshness =
-            if transfer.as_ref().is_none_or(keeps) { Freshness::Any } else { Freshness::Recent };
+        let keeps = |transfer: &Arc<Transfer>| transfer.keep(limit, allowance);
+        let can_repeat = repeatable && transfer.as_ref().is_none_or(keeps);
+        let freshness = if can_repeat { Freshness::Any } else { Freshness::Recent };
         let (tried, repeats) = Default::default();
         let attempts =
             Self { upstream, grant, id, head, transfer, instances, tried, repeats, freshness };
         (attempts, body)
     }
 
-    /// Runs until there is a response to pass on, or none can be had.
+    /// Runs until there is a response to forward, or no attempt is left.
     pub(super) async fn run(
         mut self,
         body: RequestBody,
-    ) -> Result<(Response<Incoming>, PooledConnection), ForwardError> {
+    ) -> Result<(Answer, PooledConnection), ForwardError> {
         let mut slot = self.enter()?;
         let mut request = self.outbound(body);
         loop {
             (slot, request) = match self.send(slot, request).await {
-                // Passed on, whatever it says, unless another instance may do better.
-                Sent::Answered(response, connection, verdict) => {
+                // Forwarded whatever its status, unless another instance may do better.
+                Sent::Answered(answer, connection, verdict) => {
                     let unavailable = verdict == InstanceVerdict::Unavailable;
                     match unavailable.then(|| self.move_on(Broken::Unavailable)).flatten() {
                         Some(elsewhere) => elsewhere,
-                        None => return Ok((response, connection)),
+                        None => return Ok((answer, connection)),
                     }
                 }
-                // Nothing was done: it costs no budget and any request may go elsewhere.
+                // Nothing was done: another instance may be tried at no cost to the budget.
                 Sent::Unsent(error, unsent) => match self.enter() {
                     Ok(slot) => {
                         self.upstream.metrics.upstream_resent(Resend::Unreachable);
-                        // It was sent before to an instance that is gone now, and may be why.
+                        // It was sent before, to an instance that is gone now, perhaps because of
+                        // it.
                         self.repeats.moved |= self.repeats.renewed;
                         (slot, unsent)
                     }
                     Err(_) => return Err(ForwardError::Connect(error)),
                 },
-                // It may have been done.
+                // The instance may have done it.
                 Sent::Broken(how, error) => match self.move_on(how) {
                     Some(elsewhere) => elsewhere,
                     None => return Err(ForwardError::Broken(error)),
@@ -121,13 +138,13 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// A slot at an instance that has not been tried.
+    /// A slot at an instance that was not tried yet.
     fn enter(&mut self) -> Result<InstanceSlot, ForwardError> {
         let health = &self.upstream.config.health;
         let bounds =
             Bounds { max_in_flight: health.max_in_flight, panic_percent: health.panic_percent };
         let requester = Requester::of(self.grant.organisations());
-        // A trial can be lost to another worker.
+        // Another worker may be first to start a trial.
         for _ in 0..2 {
             let view = |at: usize| self.instances[at].candidate();
             let chosen = choose(self.instances.len(), view, &self.tried, bounds, &mut Random);
@@ -146,7 +163,7 @@ impl<'a> Attempts<'a> {
         Err(ForwardError::CircuitOpen)
     }
 
-    /// The request again, for another instance, if that is safe and there is one.
+    /// The request for another instance, if a resend is safe and there is one.
     fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, Box<Request<RequestBody>>)> {
         let metrics = &self.upstream.metrics;
         self.repeats.possible = self.is_possible();
@@ -190,7 +207,7 @@ impl<'a> Attempts<'a> {
         *request.method_mut() = self.head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         let uri = &self.head.uri;
-        // The target of HTTP/2 carries scheme and authority; Mimir gets the path and the query.
+        // The target in HTTP/2 has scheme and authority; Mimir gets path and query.
         *request.uri_mut() = if uri.scheme().is_some() {
             uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
         } else {
@@ -198,10 +215,14 @@ impl<'a> Attempts<'a> {
         };
         let (pass, tenants) = (&self.upstream.config.pass_headers, self.grant.tenants());
         *request.headers_mut() = headers::for_upstream(&self.head.headers, pass, self.id, tenants);
+        if self.grant.route().answers_configuration() {
+            // The proxy parses the answer.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         request
     }
 
-    /// Sends to one instance, by a kept connection or a new one.
+    /// Sends to one instance, on a kept connection or a new one.
     async fn send(
         &mut self,
         mut slot: InstanceSlot,
@@ -224,13 +245,21 @@ impl<'a> Attempts<'a> {
             };
 
             // Send, and wait for a head. Every arm that does not return tries the same instance
-            // again by another connection.
+            // again on another connection.
             let timeout = config.response_timeout;
             match exchange(&mut connection, request, transfer, timeout).await {
-                Exchanged::Answered(response) => return self.judge(response, connection),
+                Exchanged::Answered(response) => {
+                    let surface = self.grant.route().surface;
+                    let verdict = judge(surface, response.status().as_u16(), response.headers());
+                    if surface == Surface::Alerts && verdict == InstanceVerdict::Unavailable {
+                        // Rare, and so kept out of the size of every other request's future.
+                        return Box::pin(self.judge_by_text(response, connection)).await;
+                    }
+                    return Self::note(Answer { response, first: None }, connection, verdict);
+                }
 
-                // Kept connections are closed at any time. A new one that is closed before a byte
-                // was sent is the instance's fault.
+                // Instances close kept connections at any time. If a new one is closed before
+                // anything was sent, the instance is at fault.
                 Exchanged::Unsent(unsent) if connection.is_reused => {
                     metrics.upstream_resends.increment(1);
                     resends += 1;
@@ -244,14 +273,14 @@ impl<'a> Attempts<'a> {
                     return Sent::Unsent(io::ErrorKind::ConnectionReset.into(), unsent);
                 }
 
-                // The request was on its way. If the connection had been closed before it came, the
-                // instance is asked again by a new one.
+                // The request was sent. If the connection had been closed before it arrived, it is
+                // sent to the same instance again on a new one.
                 Exchanged::Broken(error, after) => {
-                    // What came was no HTTP: the connection had not been closed before.
+                    // The response was not HTTP: the connection had not been closed before.
                     let was_closed = connection.is_reused && !error.is_parse();
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
-                        // An instance that waits for the rest of a body gives up in the end: its
+                        // An instance that waits for the rest of a body gives up in the end: the
                         // connection broke because of the client.
                         if transfer.is_none_or(|transfer| transfer.pace() != Pace::Awaited) {
                             connection.slot.failed(InstanceFault::Broken);
@@ -272,7 +301,7 @@ impl<'a> Attempts<'a> {
                     (slot, request) = (connection.slot, again);
                 }
 
-                // It may still be doing it: nothing is sent again.
+                // The instance may still be doing it: nothing is sent again.
                 Exchanged::Late => {
                     connection.slot.failed(InstanceFault::Timeout);
                     return Sent::Failed(ForwardError::Timeout);
@@ -282,21 +311,61 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// What the head of a response says about the instance.
-    fn judge(&self, response: Response<Incoming>, mut connection: PooledConnection) -> Sent {
-        let surface = self.grant.route().surface;
-        let verdict = judge(surface, response.status().as_u16(), response.headers());
+    /// Judges a 503 of the Alertmanager by its text: a tenant's own limit and an instance that is not
+    /// ready have the same head.
+    async fn judge_by_text(
+        &self,
+        mut response: Response<Incoming>,
+        connection: PooledConnection,
+    ) -> Sent {
+        let reading = read_beginning(response.body_mut());
+        match timeout(self.upstream.config.response_timeout, reading).await {
+            Ok(Ok(text)) => {
+                let is_tenants = is_about_own_reads(&text);
+                let verdict = if is_tenants {
+                    InstanceVerdict::Neutral
+                } else {
+                    InstanceVerdict::Unavailable
+                };
+                Self::note(Answer { response, first: Some(text) }, connection, verdict)
+            }
+            Ok(Err(error)) => {
+                connection.slot.failed(InstanceFault::BrokenBody);
+                Sent::Broken(Broken::OnNew, error)
+            }
+            Err(_) => {
+                connection.slot.failed(InstanceFault::Timeout);
+                Sent::Failed(ForwardError::Timeout)
+            }
+        }
+    }
+
+    /// Notes what an answer says about the instance.
+    fn note(answer: Answer, mut connection: PooledConnection, verdict: InstanceVerdict) -> Sent {
         connection.slot.end_trial();
         connection.slot.instance.answered();
         connection.is_good = verdict == InstanceVerdict::Good;
         if matches!(verdict, InstanceVerdict::Faulty | InstanceVerdict::Unavailable) {
             connection.slot.failed(InstanceFault::ServerError);
         }
-        Sent::Answered(response, connection, verdict)
+        Sent::Answered(answer, connection, verdict)
     }
 }
 
-/// Chance outside of tests.
+/// The beginning of a body.
+async fn read_beginning(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
+    let mut text = Vec::new();
+    while text.len() < REFUSAL_BYTES
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame?.into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    Ok(text.into())
+}
+
+/// Randomness outside of tests.
 struct Random;
 
 impl Chance for Random {

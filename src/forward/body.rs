@@ -1,4 +1,4 @@
-//! Mimir's response body on its way to the client, with the connection that it comes by.
+//! The body of Mimir's response on its way to the client, and its connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,10 +16,10 @@ use crate::deadline::Deadline;
 use crate::labels::InstanceFault;
 use crate::limits::Hold;
 
-/// A response's body. When it has ended well its connection goes back to the pool; dropped
-/// before, it takes the connection with it, and thereby cancels what Mimir is doing.
+/// A response's body. After a complete body the connection returns to the pool; dropping it earlier
+/// closes the connection, which cancels the request in Mimir.
 pub struct ResponseBody {
-    /// What was read before the head was passed on, and comes first.
+    /// The beginning that was read before the head was forwarded.
     first: Option<Bytes>,
     incoming: Incoming,
     connection: Option<PooledConnection>,
@@ -27,25 +27,26 @@ pub struct ResponseBody {
     idle: Duration,
     timer: Deadline,
     waiting_since: Option<Instant>,
-    /// When the client was given a piece; it asks for the next when it has room.
+    /// When the client was given a piece. It asks for the next one when it has room.
     given_at: Option<Instant>,
-    /// How long the client took between pieces, in all.
+    /// The total time that the client took between pieces.
     held_up: Duration,
 }
 
-/// A body that its client held up for so long may have been ended because of that: Mimir gives up
-/// writing after a while. That says nothing against Mimir.
+/// If the client delayed a body for this long, its failure may be a consequence: Mimir gives up
+/// writing after a while. So it does not count against Mimir.
 const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
+        first: Option<Bytes>,
         connection: PooledConnection,
         hold: Hold,
         idle: Duration,
     ) -> Self {
         let mut body = Self {
-            first: None,
+            first,
             incoming,
             connection: Some(connection),
             _hold: hold,
@@ -61,9 +62,13 @@ impl ResponseBody {
         body
     }
 
-    /// Reads the beginning of the body, up to about a limit, before the head is passed on. The
-    /// client gets what was read all the same.
-    pub(super) async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamError> {
+    /// Reads the beginning of the body, up to about a limit, before the head is forwarded. The
+    /// client still gets all of it.
+    ///
+    /// # Errors
+    /// If it breaks off or pauses for too long. The body must not be used then: the next poll would
+    /// look like a regular end.
+    pub async fn peek(&mut self, limit: usize) -> Result<&[u8], StreamError> {
         let mut first = Vec::new();
         while first.len() < limit
             && let Some(frame) = self.frame().await
@@ -77,13 +82,33 @@ impl ResponseBody {
         Ok(self.first.insert(first))
     }
 
+    /// Reads the whole body. None if it is larger than a limit; the rest must not be used then.
+    pub(super) async fn take(&mut self, limit: usize) -> Result<Option<Bytes>, StreamError> {
+        let mut all = Vec::new();
+        while let Some(frame) = self.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                all.extend_from_slice(&data);
+            }
+            if all.len() > limit {
+                return Ok(None);
+            }
+        }
+        Ok(Some(all.into()))
+    }
+
+    /// Replaces a body that was [taken](Self::take).
+    pub(super) fn replace(&mut self, bytes: Bytes) {
+        self.given_at = None;
+        self.first = Some(bytes);
+    }
+
     fn give_back(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
     }
 
-    /// The instance did not do what it began.
+    /// The instance did not complete its response.
     fn break_off(&mut self) {
         if let Some(connection) = self.connection.take()
             && self.held_up < SLOW_CLIENT

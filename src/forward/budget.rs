@@ -1,17 +1,16 @@
-//! How many requests may be sent a second time: a share of all, and a few.
+//! The retry budget: resends are bounded by a share of all requests and a small reserve.
 //!
-//! Without it a Mimir that fails everything under load gets twice the load. The share is of the
-//! requests that there were; the reserve fills with time, so that a proxy with little to do may
-//! still try again.
+//! Without it, an overloaded Mimir that fails everything would get twice the load. The reserve
+//! fills with time, so that a proxy with few requests can resend some.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket that each request puts a part of a token into and each repeat takes a token from.
+/// A token bucket: each request adds a part of a token, and each resend takes a token.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// In hundredths of a repeat.
+    /// In hundredths of a resend.
     balance: u64,
     percent: u64,
     most: u64,
@@ -19,22 +18,22 @@ pub(super) struct Budget {
 }
 
 const REPEAT: u64 = 100;
-/// A repeat comes back by itself in this time.
+/// The reserve grows by one resend in this time.
 const REFILL: Duration = Duration::from_secs(1);
 
 impl Budget {
-    /// With a share of requests in hundredths, and as many repeats that can be saved up.
+    /// The share is in hundredths of all requests, the reserve in resends.
     pub(super) fn new(percent: usize, reserve: usize, now: Instant) -> Self {
         let most = (reserve as u64).saturating_mul(REPEAT);
         Self { balance: most, percent: percent as u64, most, filled: now }
     }
 
-    /// A request came.
+    /// Counts a request.
     pub(super) fn deposit(&mut self) {
         self.balance = (self.balance + self.percent).min(self.most);
     }
 
-    /// Whether one may be repeated.
+    /// Takes a resend, if there is one.
     pub(super) fn withdraw(&mut self, now: Instant) -> bool {
         let intervals = now.duration_since(self.filled).as_secs() / REFILL.as_secs();
         if intervals > 0 {
@@ -59,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn repeats_are_never_more_than_the_share_the_reserve_and_the_time_allow(
+        fn resends_never_exceed_the_share_and_the_reserve(
             percent in 0usize..100,
             reserve in 0usize..50,
             steps in proptest::collection::vec((0u64..3000, 0usize..20, 0usize..20), 0..60),
@@ -80,7 +79,7 @@ mod tests {
         }
 
         #[test]
-        fn a_reserve_comes_back_with_time(reserve in 1usize..50) {
+        fn the_reserve_fills_with_time(reserve in 1usize..50) {
             let start = Instant::now();
             let mut budget = Budget::new(0, reserve, start);
             let spend = |budget: &mut Budget, now| (0..100).filter(|_| budget.withdraw(now)).count();

@@ -1,59 +1,58 @@
-//! Which instance gets a request: the less loaded of two that are drawn at random. A pure
-//! function of what is known.
+//! Which instance gets a request: the less loaded of two random ones. A pure function.
 //!
-//! Two drawn at random spread load nearly as well as comparing all, and independent copies of the
-//! proxy do not all pick the same one. Ejected instances get no requests, unless so few others are
-//! left that these would be overloaded: then ejections do not count (panic threshold). Instances
-//! that cannot be connected to are never counted back in, because they would take no load off the
-//! others. If there are no others, the circuit is open and one request at a time tries each.
+//! Two random choices spread load nearly as well as comparing all, and independent copies of the
+//! proxy do not all choose the same instance. Ejected instances get no requests, unless so few
+//! others are left that these would be overloaded: then ejections do not count (panic threshold).
+//! Unreachable instances stay excluded even then, because they would take no load off the others.
+//! If all are unreachable, the circuit is open, and one request at a time tries each.
 
 use super::health::Share;
 
-/// What is known of one instance.
+/// The state of one instance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// Requests that it has, of all workers.
+    /// Requests in flight, of all workers.
     pub(super) in_flight: u32,
-    /// What it is to get; never [`Share::Due`].
+    /// Its share of requests; never [`Share::Due`].
     pub(super) share: Share,
-    /// Whether a request is trying it although it cannot be connected to.
+    /// Whether a trial request to this unreachable instance is in flight.
     pub(super) on_trial: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// The most requests that an instance may have.
+    /// The most requests in flight at one instance.
     pub(super) max_in_flight: u32,
-    /// The part of all instances, in hundredths, below which ejections do not count.
+    /// The percentage of all instances below which ejections do not count.
     pub(super) panic_percent: usize,
 }
 
-/// An instance to send to.
+/// The instance to send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
     Normal(usize),
-    /// This one, which probably cannot be reached; no other request tries it meanwhile.
+    /// A trial request to this unreachable instance; no other request tries it meanwhile.
     Trial(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoChoice {
-    /// None is known, or all have been tried.
+    /// No instance is known, or all have been tried.
     None,
-    /// None can be connected to, and each has a trial in flight.
+    /// All are unreachable, and each has a trial in flight.
     Open,
-    /// All have as many requests as they may.
+    /// All are at their limit of requests.
     Full,
 }
 
-/// Instances that one request has tried.
+/// The instances that one request has tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
     indices: [usize; MAX_TRIED],
     count: usize,
 }
 
-/// Instances that one request tries, at most.
+/// The most instances that one request tries.
 pub(super) const MAX_TRIED: usize = 3;
 
 impl Tried {
@@ -64,7 +63,6 @@ impl Tried {
         }
     }
 
-    /// Whether no more may be tried.
     pub(super) fn is_full(&self) -> bool {
         self.count == MAX_TRIED
     }
@@ -76,13 +74,13 @@ impl Tried {
 
 /// A source of random numbers.
 pub(super) trait Chance {
-    /// A whole number below a bound that is not 0.
+    /// An integer below a bound that is not 0.
     fn below(&mut self, bound: usize) -> usize;
     /// A fraction from 0 to 1.
     fn fraction(&mut self) -> f64;
 }
 
-/// Chooses among `count` instances.
+/// Chooses one of `count` instances.
 pub(super) fn choose(
     count: usize,
     view: impl Fn(usize) -> Candidate,
@@ -102,7 +100,7 @@ pub(super) fn choose(
     field.choose(bounds)
 }
 
-/// The usual case: the two that are drawn are healthy.
+/// The usual case: both random choices are healthy.
 fn choose_quickly(
     count: usize,
     view: &impl Fn(usize) -> Candidate,
@@ -145,7 +143,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
         let panic = used * 100 < bounds.panic_percent * self.count;
         let admits = |share| is_used(share) || (panic && share == Share::Ejected);
         match self.draw(admits, bounds) {
-            // All that are in use have been tried: better an ejected one than none.
+            // All that are in use have been tried: an ejected one is better than none.
             Err(NoChoice::None) => match self.draw(|share| share == Share::Ejected, bounds) {
                 Err(NoChoice::None) => self.trial(),
                 other => other,
@@ -154,7 +152,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
         }
     }
 
-    /// The less loaded of two, each drawn as often as its share says.
+    /// The less loaded of two random ones, each drawn in proportion to its share.
     fn draw(&mut self, admits: impl Fn(Share) -> bool, bounds: Bounds) -> Result<Chosen, NoChoice> {
         let is_member =
             |field: &Self, at: usize| !field.tried.contains(at) && admits((field.view)(at).share);
@@ -181,7 +179,7 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
     }
 
     fn draw_one(&mut self, members: usize, is_member: &impl Fn(&Self, usize) -> bool) -> usize {
-        // One with a small share is skipped, but not for ever: it may be the only one.
+        // One with a small share is skipped a few times at most: it may be the only one.
         const DRAWS: usize = 8;
         let mut drawn = 0;
         for _ in 0..DRAWS {

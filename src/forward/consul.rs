@@ -1,8 +1,8 @@
-//! Consul's catalogue as a source of instances: those of one service whose checks pass.
+//! Consul's catalogue as a source of instances: the instances of one service whose checks pass.
 //!
-//! A blocking query (`index`, `wait`) is answered when something has changed, so that a change is
-//! known immediately and nothing is asked in vain. `stale` lets any server answer, also while there is
-//! no leader: an address that is a moment too old does no harm here.
+//! A blocking query (`index`, `wait`) returns when something has changed, so changes are known
+//! immediately without polling. `stale` lets any server answer, even without a leader: a slightly
+//! outdated address does no harm here.
 //!
 //! No client crate: this is one request with two parameters, and the crates for Consul bring an
 //! HTTP client of their own.
@@ -48,11 +48,11 @@ struct Service {
     port: u16,
 }
 
-/// How long Consul may wait for a change; it adds up to a sixteenth by itself.
+/// How long Consul may wait for a change; it adds up to a sixteenth.
 const WAIT: Duration = Duration::from_secs(60);
-/// How much longer its answer may take.
+/// The time beyond that after which a response is overdue.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest answer that is read: some thousand instances.
+/// The longest response that is read: some thousand instances.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 impl Catalogue {
@@ -68,8 +68,8 @@ impl Catalogue {
         Ok(Self { client, config, token })
     }
 
-    /// Reads the catalogue, waiting for a change after an index if one is given. Gives the
-    /// instances and the index to wait after.
+    /// Reads the catalogue; with an index, waits for a change after it. Returns the instances and
+    /// the next index.
     pub(super) async fn read(
         &self,
         index: Option<u64>,
@@ -111,7 +111,7 @@ impl Catalogue {
         let document = document.map_err(|error| causes(&error))?;
         let entries = serde_json::from_slice(&document)
             .map_err(|error| format!("no list of instances: {error}"))?;
-        // 0 is no index to wait after.
+        // 0 is not an index to wait after.
         Ok((entries, index.filter(|index| *index > 0)))
     }
 

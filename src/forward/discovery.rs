@@ -1,9 +1,9 @@
-//! Where instances are found: what the configured names resolve to, resolved again at every
-//! interval, because machines come and go behind a name (Fly.io lists only those that run), and
-//! Consul's catalogue, if it is configured.
+//! Finds instances: the configured names are resolved at every interval, because machines come and
+//! go behind a name (Fly.io lists only those that run), and Consul's catalogue is read, if it is
+//! configured.
 //!
-//! A lookup that fails or finds nothing changes nothing: the known instances stay, and their health
-//! says which of them are of use.
+//! A failed or empty lookup changes nothing: the known instances stay, and their health decides
+//! which of them are used.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::lookup::lookup;
 use crate::backoff::{Backoff, spread};
 use crate::config::{Upstream, UpstreamConfig};
 
-/// The source that Consul's catalogue is; names have the numbers of their places in the list.
+/// The number of Consul's catalogue as a source; names have their index in the configuration.
 const CONSUL: SourceId = SourceId::MAX;
 
 /// Looks everything up once, concurrently.
@@ -41,7 +41,7 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
     while lookups.join_next().await.is_some() {}
 }
 
-/// Looks everything up again and again until it is cancelled.
+/// Looks everything up at every interval until it is cancelled.
 pub async fn resolve_forever(
     instances: Arc<Instances>,
     config: UpstreamConfig,
@@ -92,10 +92,10 @@ fn adopt(instances: &Instances, found: Vec<(SocketAddr, HeaderValue)>) {
     }
 }
 
-/// How long to wait after Consul has failed, at first and at most.
+/// The first and the longest delay after Consul has failed.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// The least time between two reads, however often the catalogue changes.
+/// The shortest time between two reads, however often the catalogue changes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for each change of the catalogue, for ever.
@@ -106,7 +106,7 @@ async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Durat
             Ok((found, next)) => {
                 adopt(&instances, found);
                 backoff.reset();
-                // An index that went back is of another catalogue (a restored one).
+                // An index that went back belongs to another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);
                 index = next.filter(|_| goes_on);
                 // Without an index Consul does not wait for a change.

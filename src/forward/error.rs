@@ -1,38 +1,43 @@
-//! What can go wrong on the way to Mimir and back.
+//! Errors on the way to Mimir and back.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
+use super::alertmanager::AlertmanagerState;
 use crate::reason::{HasReason, Reason};
 use crate::request_body::BodyError;
 
-/// Why there is no response of Mimir's to pass on.
+/// Why there is no response of Mimir to forward.
 #[derive(Debug)]
 pub enum ForwardError {
     /// No instance is known: no upstream name resolves to an address.
     NoInstance,
     /// No instance could be connected to.
     Connect(io::Error),
-    /// Circuit open: recent connection attempts failed and a trial request is in flight.
+    /// The circuit is open: recent connection attempts failed and a trial request is in flight.
     CircuitOpen,
     /// All instances have `upstream.max_in_flight` requests.
     Saturated,
-    /// An instance took too long to begin its response.
+    /// An instance did not begin its response in time.
     Timeout,
     /// The connection broke before the head of a response.
     Broken(hyper::Error),
-    /// The request's own body failed.
+    /// The client's body failed.
     Body(BodyError),
-    /// An instance gave up reading the request's body, which came too slowly for it.
+    /// An instance gave up reading the client's body, because it was too slow.
     UploadTimedOut,
-    /// By its status, what answered is not Mimir's write path: a balancer or a redirect in front of
-    /// it, or a wrong address.
+    /// The status cannot come from Mimir's write path: a balancer or a redirect in front of it, or
+    /// a wrong address.
     Misdirected(u16),
+    /// The Alertmanager does nothing for this tenant now.
+    Alertmanager(AlertmanagerState),
+    /// An answer that must be rewritten cannot be read; why, for the log.
+    Unreadable(String),
 }
 
-/// Whether a connection could not be made because of this process: it has no file descriptor, no
-/// port or no memory left. That says nothing about the instance.
+/// Whether a connection failed because this process has no file descriptor, no port or no memory
+/// left. It says nothing about the instance.
 pub(super) fn is_ours(error: &io::Error) -> bool {
     const ENOMEM: i32 = 12;
     const ENFILE: i32 = 23;
@@ -55,11 +60,13 @@ impl HasReason for ForwardError {
             Self::Body(error) => error.reason(),
             Self::UploadTimedOut => Reason::BodySlowForUpstream,
             Self::Misdirected(_) => Reason::UpstreamMisdirected,
+            Self::Alertmanager(state) => state.reason(),
+            Self::Unreadable(_) => Reason::UpstreamUnreadable,
         }
     }
 }
 
-/// Text for the client, which learns nothing of Mimir's addresses.
+/// The text for the client, which does not contain Mimir's addresses.
 impl fmt::Display for ForwardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,18 +80,28 @@ impl fmt::Display for ForwardError {
             Self::UploadTimedOut => {
                 f.write_str("the body came too slowly for the metrics store; try again")
             }
-            Self::Misdirected(_) => {
+            Self::Misdirected(_) | Self::Unreadable(_) => {
                 f.write_str("the metrics store is temporarily unavailable; try again")
             }
+            Self::Alertmanager(state) => state.fmt(f),
         }
     }
 }
 
-/// What can break once the head of a response has been passed on. The client's stream then ends
-/// as an error and never as a short success.
+impl From<StreamError> for ForwardError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Broken(error) => Self::Broken(error),
+            StreamError::Idle => Self::Timeout,
+        }
+    }
+}
+
+/// Failures after the head of a response has been forwarded. The client's stream then ends with an
+/// error and never as a short success.
 #[derive(Debug)]
 pub enum StreamError {
-    /// The instance broke off.
+    /// The instance broke off its response.
     Broken(hyper::Error),
     /// The instance paused for too long.
     Idle,

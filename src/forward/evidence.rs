@@ -1,34 +1,34 @@
 //! Evidence against an instance: failed requests, and whose they were. Pure.
 //!
-//! A connection that cannot be made is the instance's alone. A status, an answer that breaks off
-//! and one that never begins can all be the doing of one organisation's own requests: a remote read
-//! that Mimir answers with 500, a query that runs for longer than we wait. If they counted like any
-//! other failure, one organisation could have instances ejected that serve everybody else. So they
-//! count only if the requests of several organisations show the same, and of each only a part.
+//! A failed connection is the instance's fault alone. A status, a truncated response and a missing
+//! response can all be caused by one organisation's requests: a remote read that Mimir answers with
+//! 500, a query that exceeds our timeout. If they counted like other failures, one organisation
+//! could have instances ejected that serve all. So they count only if the requests of several
+//! organisations fail in the same way, and only a part of each.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::tenancy::OrganisationId;
 
-/// Whose request failed: an organisation, in a number.
+/// Whose request failed: a hash of the organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Requester(u64);
 
-/// Failures in a row.
+/// Consecutive failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Evidence {
-    /// Those that no request can cause.
+    /// Failures that no request can cause.
     certain: u32,
-    /// Those that a request can cause, by organisation.
+    /// Failures that a request can cause, by organisation.
     by: Vec<(Requester, u32)>,
 }
 
-/// Organisations that are remembered: more than one is what matters.
+/// The number of organisations that are remembered. Two are enough.
 const MOST_REQUESTERS: usize = 16;
 
 impl Requester {
-    /// All federated reads are one: who names several organisations could otherwise pass for
-    /// many.
+    /// All federated reads count as one requester: a caller could otherwise pass for many by naming
+    /// several organisations.
     pub(super) fn of(organisations: &[OrganisationId]) -> Self {
         let mut hasher = DefaultHasher::new();
         match organisations {
@@ -40,12 +40,12 @@ impl Requester {
 }
 
 impl Evidence {
-    /// A failure that no request can cause.
+    /// Records a failure that no request can cause.
     pub(super) fn add_certain(&mut self) {
         self.certain = self.certain.saturating_add(1);
     }
 
-    /// A failure that a request of one organisation may have caused.
+    /// Records a failure that a request of one organisation may have caused.
     pub(super) fn add(&mut self, requester: Requester) {
         if let Some((_, count)) = self.by.iter_mut().find(|(known, _)| *known == requester) {
             *count = count.saturating_add(1);
@@ -54,8 +54,8 @@ impl Evidence {
         }
     }
 
-    /// Whether it is enough: as many failures as the policy wants, of which one organisation can
-    /// contribute half at most, and so never all.
+    /// Whether it is enough: as many failures as the policy requires, of which one organisation
+    /// contributes at most half, and so never all.
     pub(super) fn suffices(&self, wanted: u32) -> bool {
         if self.certain >= wanted {
             return true;
@@ -66,12 +66,11 @@ impl Evidence {
         self.by.iter().map(|(_, count)| *count).fold(self.certain, sum) >= wanted
     }
 
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.certain == 0 && self.by.is_empty()
     }
 
-    /// Something went well.
+    /// A request succeeded.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -87,9 +86,9 @@ mod tests {
     }
 
     proptest! {
-        // However much one organisation's own requests fail, it is never enough.
+        // Failures of a single organisation are never enough, however many.
         #[test]
-        fn one_organisation_is_never_enough(failures in 0u32..10_000, wanted in 1u32..1000) {
+        fn failures_of_one_organisation_are_never_enough(failures in 0u32..10_000, wanted in 1u32..1000) {
             let mut evidence = Evidence::default();
             for _ in 0..failures {
                 evidence.add(requester(1));
@@ -98,9 +97,9 @@ mod tests {
             prop_assert_eq!(evidence.is_empty(), failures == 0);
         }
 
-        // What fails everybody's requests is found out after as many as the policy wants of each.
+        // Failures of all organisations are detected after as many as the policy requires of each.
         #[test]
-        fn several_organisations_are_enough(organisations in 2u8..40, wanted in 1u32..50) {
+        fn failures_of_several_organisations_are_enough(organisations in 2u8..40, wanted in 1u32..50) {
             let mut evidence = Evidence::default();
             for _ in 0..wanted {
                 for number in 0..organisations {
@@ -110,7 +109,7 @@ mod tests {
             prop_assert!(evidence.suffices(wanted));
         }
 
-        // It is the number of failures that the policy wants, not more, if they are spread.
+        // If they are spread over many organisations, exactly the required number is enough.
         #[test]
         fn spread_failures_count_one_by_one(wanted in 2u32..16) {
             let mut evidence = Evidence::default();
@@ -122,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn what_no_request_can_cause_counts_by_itself(wanted in 1u32..1000) {
+        fn failures_that_no_request_can_cause_count_without_others(wanted in 1u32..1000) {
             let mut evidence = Evidence::default();
             for _ in 0..wanted {
                 prop_assert!(!evidence.suffices(wanted));
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_federated_caller_is_one_requester() {
+    fn federated_reads_are_one_requester() {
         let of = |names: &[&str]| {
             let names = names.iter().map(|name| OrganisationId::parse(name).unwrap());
             Requester::of(&names.collect::<Vec<_>>())

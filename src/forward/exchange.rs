@@ -14,7 +14,7 @@ use crate::request_body::{BodyError, RequestBody, Transfer};
 /// How an exchange ended.
 pub(super) enum Exchanged {
     Answered(Response<Incoming>),
-    /// Not a byte was sent: the connection had been closed.
+    /// Nothing was sent: the connection had been closed.
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke this long after the request was begun.
     Broken(hyper::Error, Duration),
@@ -24,7 +24,7 @@ pub(super) enum Exchanged {
     BodyFailed(BodyError),
 }
 
-/// Sends a request by a connection and waits for the head of its response.
+/// Sends a request on a connection and waits for the head of its response.
 pub(super) async fn exchange(
     connection: &mut PooledConnection,
     request: Box<Request<RequestBody>>,
@@ -46,8 +46,8 @@ pub(super) async fn exchange(
     }
 }
 
-/// Waits for the head of a response, up to a timeout since the last piece of the body: while a
-/// client is still sending, Mimir is not late.
+/// Waits for the head of a response, with a timeout since the last piece of the request's body:
+/// while the client is still sending, Mimir is not late.
 async fn before_deadline<T>(
     send: impl Future<Output = T>,
     begun: Instant,

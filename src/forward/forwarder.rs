@@ -1,14 +1,14 @@
-//! One worker's way to Mimir: a permit and a request go in, Mimir's response comes out.
+//! Sends one worker's requests to Mimir: takes a permit and a request, returns Mimir's response.
 
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::attempts::{Attempts, Upstream};
+use super::alertmanager;
+use super::attempts::{Answer, Attempts, REFUSAL_BYTES, Upstream};
 use super::body::ResponseBody;
 use super::budget::Budget;
 use super::error::ForwardError;
@@ -20,25 +20,23 @@ use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;
 use crate::request_body::{Pace, ReplayAllowance, RequestBody};
+use crate::route::Surface;
 use crate::telemetry::Metrics;
 
-/// One worker's way to Mimir.
+/// One worker's client of Mimir.
 pub struct Forwarder {
     instances: Arc<Instances>,
-    /// The instances for which the pool may hold connections.
+    /// The instances to which the pool may hold connections.
     pooled: Mutex<Arc<InstanceList>>,
     upstream: Upstream,
 }
 
-/// Mimir's response, and which instance gave it.
+/// Mimir's response, and the instance that sent it.
 pub struct Forwarded {
-    /// The response, its headers made fit for the client.
+    /// The response, with headers for the client.
     pub response: Response<ResponseBody>,
     pub address: SocketAddr,
 }
-
-/// How much of a refusal is read to find out what it is about.
-const REFUSAL_BYTES: usize = 4 << 10;
 
 impl Forwarder {
     pub fn new(config: UpstreamConfig, instances: Arc<Instances>, metrics: Arc<Metrics>) -> Self {
@@ -50,7 +48,7 @@ impl Forwarder {
         Self { instances, pooled: Mutex::default(), upstream }
     }
 
-    /// Sends a request to the tenant of a permit's grant. Dropping the returned future cancels it
+    /// Sends a request to the tenants of a permit's grant. Dropping the returned future cancels it
     /// upstream; the permit is held until the response's body is dropped.
     pub async fn forward(
         &self,
@@ -63,20 +61,25 @@ impl Forwarder {
         let instances = self.instances();
         let (attempts, body) =
             Attempts::new(&self.upstream, instances, permit.grant(), id, request);
-        let (response, connection) = attempts.run(body).await?;
+        let (answer, connection) = attempts.run(body).await?;
         let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
-        // From here on nothing is sent again.
+        // From here on, nothing is sent again.
         if let Some(transfer) = transfer {
             transfer.forget();
         }
-        let status = response.status().as_u16();
-        if is_misdirected(permit.grant().route().surface, status) {
+        let status = answer.response.status().as_u16();
+        let route = permit.grant().route();
+        if is_misdirected(route.surface, status) {
             return Err(ForwardError::Misdirected(status));
         }
-        let mut forwarded = self.inbound(response, connection, permit, id);
+        let mut forwarded = self.inbound(answer, connection, permit, id);
+        if route.surface == Surface::Alerts {
+            // Rare, and so kept out of the size of every other request's future.
+            Box::pin(alertmanager::review(route, &mut forwarded.response)).await?;
+        }
         if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
-            // A text that breaks off says nothing, and a sender drops what it takes for refused.
+            // A truncated text says nothing, and a sender would drop its data on a refusal.
             if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
                 return Err(ForwardError::UploadTimedOut);
             }
@@ -84,7 +87,7 @@ impl Forwarder {
         Ok(forwarded)
     }
 
-    /// The instances there are now. Connections to those that are gone are closed.
+    /// The current instances. Connections to removed ones are closed.
     fn instances(&self) -> Arc<InstanceList> {
         let current = self.instances.current();
         let mut pooled = self.pooled.lock();
@@ -98,7 +101,7 @@ impl Forwarder {
 
     fn inbound(
         &self,
-        response: Response<Incoming>,
+        Answer { response, first }: Answer,
         connection: PooledConnection,
         permit: Permit,
         id: &RequestId,
@@ -107,7 +110,7 @@ impl Forwarder {
         let (mut parts, incoming) = response.into_parts();
         headers::for_client(&mut parts.headers, id);
         let idle_timeout = self.upstream.config.idle_timeout;
-        let body = ResponseBody::new(incoming, connection, permit.into_hold(), idle_timeout);
+        let body = ResponseBody::new(incoming, first, connection, permit.into_hold(), idle_timeout);
         Forwarded { response: Response::from_parts(parts, body), address }
     }
 }

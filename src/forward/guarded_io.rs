@@ -1,11 +1,11 @@
 //! A socket to Mimir that is checked once more before a kept connection is reused.
 //!
-//! Bytes that come on a connection without a request belong to no request: a second answer
-//! to the last one, or one that came too late. HTTP/1.1 has no numbers on answers, so the next user
-//! of the connection, who may be of another organisation, would get it. hyper closes an idle
-//! connection when it sees bytes on it, but it sees them only when the runtime has asked the kernel,
-//! which a busy worker does some tasks later: the request may be written by then. So the kernel is
-//! asked here, right before the first byte of the next request is written.
+//! Bytes that arrive on a connection without a request belong to no request: a second response to
+//! the last one, or a late one. HTTP/1.1 does not number responses, so the next user of the
+//! connection, perhaps of another organisation, would get them. hyper closes an idle connection
+//! when it sees bytes on it, but only after the runtime has polled the kernel, which a busy worker
+//! does some tasks later: the request may be written by then. So the kernel is asked here, right
+//! before the first byte of the next request is written.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,12 +25,12 @@ pub(super) struct GuardedIo {
     reused: ReusedFlag,
 }
 
-/// Whether what is written next is another request; set by the pool.
+/// Whether the next write begins another request; set by the pool.
 #[derive(Clone, Default)]
 pub(super) struct ReusedFlag(Arc<AtomicBool>);
 
 impl ReusedFlag {
-    /// The connection is used again.
+    /// The connection is reused.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -41,7 +41,8 @@ impl GuardedIo {
         Self { socket: TokioIo::new(socket), reused }
     }
 
-    /// Before anything is written: an error if the connection is used again and is not silent.
+    /// Checks the socket before the first write of a reused connection; an error if bytes have
+    /// arrived.
     fn check(&self) -> io::Result<()> {
         if !self.reused.0.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -122,8 +123,8 @@ mod tests {
         Request::new(Empty::new())
     }
 
-    /// Sends a request to an upstream that answers when it is asked, from the same thread, so that
-    /// the order of events is that of the lines here.
+    /// Sends a request to an upstream that answers on the same thread, so that events happen in the
+    /// order of the lines here.
     async fn second_answer(
         unsolicited: &[u8],
         is_guarded: bool,
@@ -150,7 +151,7 @@ mod tests {
         if is_guarded {
             reused.set();
         }
-        // Nothing is awaited from here to the request: the runtime cannot know of these bytes.
+        // Nothing is awaited from here to the request: the runtime cannot see these bytes.
         upstream.write_all(unsolicited).unwrap();
         let second = sender.send_request(request());
         let serve = async {
@@ -165,14 +166,14 @@ mod tests {
         Ok(second?.status())
     }
 
-    // RFC 9112, 9.2 (security considerations: response smuggling): what was not asked for is nobody's
-    // answer.
+    // RFC 9112, 9.2 (security considerations: response smuggling): an unsolicited response belongs
+    // to no request.
     #[tokio::test]
     async fn an_unsolicited_answer_goes_to_no_request() {
         assert_eq!(second_answer(b"", true).await.unwrap(), StatusCode::OK);
         assert!(second_answer(UNSOLICITED, true).await.is_err());
         assert!(second_answer(b"x", true).await.is_err());
-        // What this is for: by itself hyper gives the next request the answer.
+        // Without the guard, hyper gives the next request this response.
         let by_itself = second_answer(UNSOLICITED, false).await.unwrap();
         assert_eq!(by_itself, StatusCode::NON_AUTHORITATIVE_INFORMATION);
     }

@@ -1,4 +1,5 @@
-//! Headers on their way through: hop-by-hop first, then the client's, ours last.
+//! Headers on their way through: hop-by-hop headers go first, then the client's are filtered, then
+//! ours are added.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -9,8 +10,8 @@ use crate::tenancy::TenantHeader;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The headers that Mimir gets. The order is the point: what `Connection` names is gone before
-/// ours are written, so that no client can have ours removed.
+/// The headers for Mimir. The order matters: headers that `Connection` names are removed before
+/// ours are added, so that no client can have ours removed.
 pub(super) fn for_upstream(
     client: &HeaderMap,
     pass: &[HeaderName],
@@ -35,7 +36,7 @@ pub(super) fn for_upstream(
     headers
 }
 
-/// Takes from Mimir's response what belongs to our connection to it, and names the request.
+/// Removes what belongs to our connection to Mimir from its response, and adds the request's ID.
 pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> =
@@ -53,7 +54,7 @@ pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
     ] {
         headers.remove(name);
     }
-    // Which page may read an answer is ours to say; Prometheus' API repeats any origin.
+    // Which page may read a response is our decision; Prometheus' API repeats any origin.
     let leave: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("access-control-"))
@@ -74,7 +75,7 @@ fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
     connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(name.as_str()))
 }
 
-/// The trailers that a client announces (RFC 9110, 6.6.2), without those that it may not send.
+/// The trailers that a client announces (RFC 9110, 6.6.2), without those that are not permitted.
 fn announced_trailers(client: &HeaderMap) -> Option<HeaderValue> {
     let value = client.get(header::TRAILER)?.to_str().ok()?;
     let allowed = |name: &&str| {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_protocols_need_passes() {
+    fn headers_that_protocols_need_pass() {
         let names = [
             "content-type",
             "content-encoding",
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_connection_is_its_own() {
+    fn headers_of_mimirs_connection_do_not_reach_the_client() {
         let mut headers = map(&[
             ("connection", "close, x-hop"),
             ("x-hop", "1"),
@@ -197,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_client_sends_there_is_one_tenant_and_it_is_ours(
+        fn there_is_always_exactly_one_tenant_header_and_it_is_ours(
             headers in proptest::collection::vec(("[xX][-_.][sS]cope[-_.][oO]rg[iI][dD]|connection|te|trailer|[a-z-]{1,20}", "[ -~]{0,30}"), 0..12),
         ) {
             let client: HeaderMap = headers.iter().filter_map(|(name, value)| {

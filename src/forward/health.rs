@@ -1,10 +1,10 @@
-//! Whether an instance is to be used: a pure state machine fed with evidence.
+//! Whether an instance is used: a pure state machine that is fed with evidence.
 //!
-//! Only what an instance did by itself counts: a client that went away, a body that came slowly and
-//! a tenant's 4xx never get here (`VictoriaMetrics#10318`, `#11272`), and what
-//! a tenant's own request can provoke needs others that show the same ([`Evidence`]). Several
-//! failures in a row eject an instance for a time that doubles with each ejection; where instances
-//! are probed, one must also be seen ready before it returns, and then it gets its share slowly.
+//! Only an instance's own faults count: a disconnected client, a slow body and a tenant's 4xx never
+//! get here (`VictoriaMetrics#10318`, `#11272`), and failures that a request can cause count only
+//! together with those of others ([`Evidence`]). Several consecutive failures eject an instance for
+//! a time that doubles with each ejection. If instances are probed, an ejected one must also be
+//! ready before it returns; then its share grows slowly.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::backoff::{self, Jitter};
 use crate::config::HealthConfig;
 use crate::labels::InstanceFault;
 
-/// Milliseconds since the process began to look at instances.
+/// Milliseconds since the process began to watch instances.
 pub(super) type Millis = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ enum Phase {
     Ejected {
         until: Millis,
         why: InstanceFault,
-        /// Whether it was connected to when that was last tried.
+        /// Whether the last connection attempt succeeded.
         reachable: bool,
         /// Whether a probe has found it ready since.
         vouched: bool,
@@ -49,26 +49,26 @@ enum Phase {
     },
 }
 
-/// Failed probes in a row that eject an instance.
+/// Consecutive failed probes that eject an instance.
 const PROBES: u32 = 2;
 
-/// What is known of one instance.
+/// The state of one instance.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Health {
     phase: Phase,
-    /// Failures in a row without the head of an answer.
+    /// Consecutive failures before the head of a response.
     silent: Evidence,
-    /// Failures in a row after the head of an answer.
+    /// Consecutive failures after the head of a response.
     faulty: Evidence,
-    /// Failed probes in a row.
+    /// Consecutive failed probes.
     unready: u32,
-    /// Recent ejections, each of which doubles the next.
+    /// Recent ejections, each of which doubles the next one.
     ejections: u32,
     returned: Millis,
 }
 
 impl Health {
-    /// Of an instance that joins others: ejected until it has been seen ready.
+    /// A new instance: ejected until it is ready.
     pub(super) fn of_newcomer(now: Millis, policy: &HealthConfig) -> Self {
         let phase = if policy.probes() {
             Phase::Ejected { until: now, why: InstanceFault::New, reachable: true, vouched: false }
@@ -78,8 +78,8 @@ impl Health {
         Self { phase, ..Self::default() }
     }
 
-    /// A request of one organisation's failed. `shared` says that others fail the same way, so that a status proves
-    /// nothing about this one; `jitter` is from 0 to 1.
+    /// A request of one organisation failed. `shared` says that other instances fail in the same
+    /// way, so that a status is no evidence against this one; `jitter` is from 0 to 1.
     pub(super) fn failed(
         &mut self,
         fault: InstanceFault,
@@ -90,7 +90,7 @@ impl Health {
         jitter: f64,
     ) -> Option<Change> {
         if let Phase::Ejected { reachable, .. } = &mut self.phase {
-            // Requests in flight fail too, and show nothing new but this.
+            // Requests in flight fail, too. All that is new is whether it can be reached.
             *reachable &= fault != InstanceFault::Unreachable;
             return None;
         }
@@ -130,7 +130,7 @@ impl Health {
         Change::Ejected(why, wait)
     }
 
-    /// The head of an answer came: it can be reached.
+    /// The head of a response arrived: the instance is reachable.
     pub(super) fn answered(&mut self, now: Millis) -> Option<Change> {
         self.silent.clear();
         match self.phase {
@@ -139,7 +139,7 @@ impl Health {
         }
     }
 
-    /// An exchange ended well.
+    /// An exchange succeeded.
     pub(super) fn completed(&mut self) {
         self.silent.clear();
         self.faulty.clear();
@@ -150,7 +150,7 @@ impl Health {
         self.unready = 0;
     }
 
-    /// A probe came back.
+    /// A probe ended.
     pub(super) fn probed(
         &mut self,
         found: Probed,
@@ -176,7 +176,7 @@ impl Health {
         is_due.then(|| self.come_back(now))
     }
 
-    /// What time alone changes.
+    /// Applies changes that depend on time only.
     pub(super) fn settle(&mut self, now: Millis, policy: &HealthConfig) -> Option<Change> {
         match self.phase {
             Phase::Ejected { until, vouched, .. }
@@ -231,7 +231,7 @@ impl Health {
     }
 }
 
-/// Whether a request can be such that every instance would do the same with it.
+/// Whether a request can cause this failure at every instance.
 fn can_be_provoked(fault: InstanceFault) -> bool {
     match fault {
         InstanceFault::Timeout | InstanceFault::BrokenBody | InstanceFault::ServerError => true,
@@ -242,8 +242,8 @@ fn can_be_provoked(fault: InstanceFault) -> bool {
     }
 }
 
-/// How long an ejection lasts: doubling, bounded, and spread so that instances that went away
-/// together do not come back together.
+/// The duration of an ejection: doubling, bounded, and jittered, so that instances that failed
+/// together do not return together.
 fn back_off(ejections: u32, policy: &HealthConfig, jitter: f64) -> Duration {
     let wait = backoff::ceiling(policy.eject_min, policy.eject_max, ejections);
     Jitter::Spread.apply(wait, jitter)
@@ -253,8 +253,8 @@ pub(super) fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A [`Health`] in one word, which a request reads without a lock: 0 is an instance without a
-/// fault, as nearly all are nearly always.
+/// A [`Health`] in one word, which a request reads without a lock. 0 is an instance without a
+/// fault, as nearly all are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HealthWord(pub(super) u64);
 
@@ -267,13 +267,13 @@ pub(super) enum Share {
     Part(f64),
     /// None.
     Ejected,
-    /// None, and nothing would come of it: it cannot be connected to.
+    /// None, and a request would fail: it is unreachable.
     Unreachable,
-    /// Time has changed what is written here: [`Health::settle`] is to be called.
+    /// The word is outdated: call [`Health::settle`].
     Due,
 }
 
-/// The part of its share that an instance begins with.
+/// The part of its share that a returning instance begins with.
 const FIRST_PART: f64 = 0.1;
 
 impl HealthWord {
@@ -300,22 +300,22 @@ impl HealthWord {
         }
     }
 
-    /// Whether there is nothing to say about it.
+    /// Whether there is no fault.
     pub(super) fn is_plain(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether a success has something to clear.
+    /// Whether a success has something to reset.
     pub(super) fn is_troubled(self) -> bool {
         self.0 & Self::TROUBLED != 0
     }
 
-    /// Whether its last answers were bad.
+    /// Whether its last responses were failures.
     pub(super) fn is_faulty(self) -> bool {
         self.0 & Self::FAULTY != 0
     }
 
-    /// Whether it is ejected because it cannot be connected to.
+    /// Whether it is ejected as unreachable.
     pub(super) fn is_unreachable(self) -> bool {
         self.0 & Self::PHASE == Self::UNREACHABLE
     }

@@ -1,5 +1,5 @@
-//! One instance of Mimir, as all workers share it: how many requests it has and whether it is to
-//! be used. A request that meets nothing unusual takes no lock.
+//! One instance of Mimir, shared by all workers: its number of requests and its health. A request
+//! without failures takes no lock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::config::HealthConfig;
 use crate::labels::InstanceFault;
 use crate::telemetry::Metrics;
 
-/// What all instances are watched by.
+/// What watches all instances.
 pub(super) struct Watch {
     pub(super) config: HealthConfig,
     pub(super) metrics: Arc<Metrics>,
     epoch: Instant,
-    /// Instances there are, and those whose last answers were bad.
+    /// The number of instances, and of those whose last responses were failures.
     all: AtomicUsize,
     faulty: AtomicUsize,
 }
@@ -36,7 +36,7 @@ impl Watch {
         millis(self.epoch.elapsed())
     }
 
-    /// Whether half of the others fail as this one does, or there are none to compare it with.
+    /// Whether half of the others fail in the same way, or there are none to compare with.
     fn is_shared(&self, this_is_faulty: bool) -> bool {
         let others = self.all.load(Ordering::Relaxed).saturating_sub(1);
         let faulty = self.faulty.load(Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl Watch {
 
 pub(super) struct Instance {
     pub(super) address: SocketAddr,
-    /// What its `Host` header says: the name, not the address.
+    /// The value of its `Host` header: the name, not the address.
     pub(super) authority: HeaderValue,
     in_flight: AtomicU32,
     requests: AtomicU64,
@@ -64,7 +64,7 @@ pub(super) struct Instance {
     watch: Arc<Watch>,
 }
 
-/// A place at an instance, for as long as a request has to do with it.
+/// A slot at an instance, held while a request uses it.
 pub(super) struct InstanceSlot {
     pub(super) instance: Arc<Instance>,
     requester: Requester,
@@ -72,7 +72,7 @@ pub(super) struct InstanceSlot {
 }
 
 impl Instance {
-    /// One that has been there from the start, or one that has joined others.
+    /// An instance that was there at the start, or one that was added.
     pub(super) fn new(
         address: SocketAddr,
         authority: HeaderValue,
@@ -103,7 +103,7 @@ impl Instance {
         HealthWord(self.word.load(Ordering::Relaxed))
     }
 
-    /// What a choice needs to know.
+    /// The input for a choice.
     pub(super) fn candidate(&self) -> Candidate {
         let word = self.word();
         let share = if word.is_plain() { Share::Whole } else { self.share_now() };
@@ -128,7 +128,7 @@ impl Instance {
         }
     }
 
-    /// Takes a place; none if this is a trial and another is under way.
+    /// Takes a slot; `None` if this is a trial and another one is in flight.
     pub(super) fn enter(
         self: &Arc<Self>,
         requester: Requester,
@@ -177,7 +177,7 @@ impl Instance {
         });
     }
 
-    /// It began an answer.
+    /// A response began.
     pub(super) fn answered(&self) {
         let word = self.word();
         if word.is_troubled() || word.is_unreachable() {
@@ -186,7 +186,7 @@ impl Instance {
         }
     }
 
-    /// It did all of what it was asked to.
+    /// The exchange succeeded.
     pub(super) fn completed(&self) {
         if self.word().is_troubled() {
             self.update(|health| {
@@ -201,7 +201,6 @@ impl Instance {
         self.update(|health| health.probed(found, now, &self.watch.config, jitter));
     }
 
-    /// Whether it is ejected now.
     pub(super) fn is_ejected(&self) -> bool {
         matches!(self.candidate().share, Share::Ejected | Share::Unreachable)
     }
@@ -214,7 +213,7 @@ impl Instance {
         self.health.lock().ejected()
     }
 
-    /// Requests that it has, and those that it had.
+    /// Requests in flight, and requests so far.
     pub(super) fn counts(&self) -> (u32, u64) {
         (self.in_flight.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed))
     }
@@ -228,12 +227,12 @@ impl Drop for Instance {
 }
 
 impl InstanceSlot {
-    /// The instance failed the request, as far as can be seen by its own fault.
+    /// The request failed, as far as known by the instance's fault.
     pub(super) fn failed(&self, fault: InstanceFault) {
         self.instance.failed(fault, self.requester);
     }
 
-    /// The trial, if it is one, is over: others may try.
+    /// Ends the trial, if it is one: others may try.
     pub(super) fn end_trial(&mut self) {
         if std::mem::take(&mut self.is_trial) {
             self.instance.on_trial.store(false, Ordering::Relaxed);

@@ -1,5 +1,4 @@
-//! All instances of Mimir that are known, shared by all workers. Where they are known from is the
-//! business of [`discovery`](super::discovery).
+//! All known instances of Mimir, shared by all workers. [`discovery`](super::discovery) finds them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -18,10 +17,10 @@ use crate::telemetry::Metrics;
 /// The instances at one time, in the order of their addresses.
 pub(super) type InstanceList = Vec<Arc<Instance>>;
 
-/// Where something was found: a number for each source.
+/// The source of an instance: a number for each.
 pub(super) type SourceId = usize;
 
-/// All instances known now.
+/// All instances that are known now.
 pub struct Instances {
     current: ArcSwap<InstanceList>,
     found: Mutex<Found>,
@@ -63,8 +62,8 @@ impl Instances {
         self.len() == 0
     }
 
-    /// How many requests all instances that are not ejected take together. If all are, all
-    /// count: they are what is tried.
+    /// How many requests all instances accept together, without the ejected ones. If all are
+    /// ejected, all count, because they are tried.
     pub fn places(&self) -> usize {
         let instances = self.current.load();
         let used = instances.iter().filter(|instance| !instance.is_ejected()).count();
@@ -81,7 +80,7 @@ impl Instances {
         self.current.load().iter().map(state).collect()
     }
 
-    /// Writes what is known of each into the metrics.
+    /// Writes the state of each into the metrics.
     pub fn report(&self) {
         let instances = self.current.load();
         let metrics = &self.watch.metrics;
@@ -94,11 +93,11 @@ impl Instances {
         metrics.report_upstream_instances(facts);
     }
 
-    /// Takes over what one source has found, which is never nothing: whoever finds nothing has
-    /// found out nothing. Instances that are still there keep what is known of them.
+    /// Takes over the instances that one source has found; never an empty list, because an empty
+    /// lookup counts as failed. Instances that are still there keep their state.
     pub(super) fn publish(&self, source: SourceId, addresses: Vec<(SocketAddr, HeaderValue)>) {
         let mut found = self.found.lock();
-        // What a source finds first has been there all the time.
+        // Instances in the first result of a source are not new.
         let joins = found.by_source.insert(source, addresses).is_some();
         let mut all: BTreeMap<SocketAddr, &HeaderValue> = BTreeMap::new();
         for (address, authority) in found.by_source.values().flatten() {

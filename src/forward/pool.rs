@@ -1,10 +1,10 @@
-//! One worker's connections to Mimir: HTTP/1.1, kept after use, the last used first.
+//! One worker's connections to Mimir: HTTP/1.1, kept after use, last in, first out.
 //!
-//! HTTP/1.1 and not HTTP/2 on purpose: each request in flight has a connection of its own, so one
-//! stalled stream holds up no other, and cancelling one is closing one.
+//! HTTP/1.1 and not HTTP/2 on purpose: each request in flight has a connection of its own, so a
+//! stalled stream blocks no other, and a request is cancelled by closing its connection.
 //!
-//! No pool crate: hyper-util's cannot be asked for a connection that has just been used, which a
-//! request that must not be sent twice needs, nor drop those of one instance.
+//! No pool crate: hyper-util's cannot select a recently used connection, which a request that must
+//! not be sent twice needs, nor drop those to one instance.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,7 +32,7 @@ pub(super) struct Pool {
     metrics: Arc<Metrics>,
 }
 
-/// A connection, and the flag that tells its socket that it is reused.
+/// A connection, and the flag that marks its socket as reused.
 pub(super) struct Link {
     pub(super) sender: SendRequest<RequestBody>,
     reused: ReusedFlag,
@@ -43,12 +43,12 @@ struct IdleConnection {
     since: Instant,
 }
 
-/// Mimir closes a connection that was idle for two minutes; one that is about to be closed is a
-/// request that may have to be refused.
+/// Mimir closes connections that were idle for two minutes. If one is about to be closed, its next
+/// request may fail.
 const KEEP: Duration = Duration::from_secs(60);
 
 /// A streamed body is read in pieces of at most this size, which bounds the memory of a stream.
-/// Larger pieces were measured not to be faster (docs/performance.md).
+/// Larger pieces were not faster when measured (docs/performance.md).
 const MAX_PIECE_BYTES: usize = 128 << 10;
 
 /// A connection in use.
@@ -57,7 +57,7 @@ pub(super) struct PooledConnection {
     pub(super) slot: InstanceSlot,
     /// Whether it has carried a request before.
     pub(super) is_reused: bool,
-    /// Whether the answer speaks for the instance.
+    /// Whether the response says something about the instance.
     pub(super) is_good: bool,
     transfer: Option<Arc<Transfer>>,
     pool: Arc<Pool>,
@@ -70,15 +70,15 @@ pub(super) enum Freshness {
     Any,
     /// Within [`RECENT`]: the request could not be sent again if the connection had been closed.
     Recent,
-    /// None: a new one.
+    /// Always a new one.
     New,
 }
 
 const RECENT: Duration = Duration::from_secs(1);
 
 impl PooledConnection {
-    /// The exchange is over. Keeps the connection for another request, unless its last one is still
-    /// being sent: a response that came early does not end its request.
+    /// Ends the exchange. Keeps the connection, unless the request is still being sent: an early
+    /// response does not end its request.
     pub(super) fn give_back(self) {
         if self.is_good {
             self.slot.instance.completed();
@@ -101,7 +101,7 @@ impl Pool {
         }
     }
 
-    /// A connection to an instance, kept or new.
+    /// Gets a connection to an instance, kept or new.
     pub(super) async fn take(
         self: &Arc<Self>,
         slot: InstanceSlot,
@@ -118,7 +118,7 @@ impl Pool {
             pool: Arc::clone(self),
         };
         while let Some(mut link) = self.take_kept(address, freshness) {
-            // One that is still busy with its last request is as good as gone.
+            // One that is still busy with its last request cannot be used.
             if let Ok(Ok(())) = timeout(self.connect_timeout, link.sender.ready()).await {
                 link.reused.set();
                 return Ok(pooled(link, slot, true));
@@ -142,8 +142,8 @@ impl Pool {
     async fn try_connect(&self, address: SocketAddr) -> io::Result<Link> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        // A machine that vanished sends no reset: without this it is waited for until the answer
-        // would be due.
+        // A machine that disappeared sends no reset: without this, its response is awaited until
+        // the timeout.
         SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
         let reused = ReusedFlag::default();
         let (sender, connection) = Builder::new()
@@ -151,7 +151,7 @@ impl Pool {
             .handshake(GuardedIo::new(stream, reused.clone()))
             .await
             .map_err(io::Error::other)?;
-        // The error that ends a connection also reaches the request that it carries.
+        // The error that ends a connection also reaches the request on it.
         tokio::spawn(connection);
         Ok(Link { sender, reused })
     }
@@ -178,8 +178,8 @@ impl Pool {
         None
     }
 
-    /// Closes what is kept for an instance: one of its connections had been closed by its side,
-    /// and those that were kept before it probably have been as well.
+    /// Closes kept connections to an instance: it has closed one of them, and probably all that
+    /// were kept before.
     pub(super) fn discard(&self, address: SocketAddr) {
         let mut idle = self.idle.lock();
         idle.remove(&address);
@@ -193,7 +193,7 @@ impl Pool {
         }
     }
 
-    /// Closes what is kept for instances that are no longer there.
+    /// Closes kept connections to removed instances.
     pub(super) fn retain(&self, addresses: impl Fn(&SocketAddr) -> bool) {
         let mut idle = self.idle.lock();
         idle.retain(|address, _| addresses(address));

@@ -1,5 +1,5 @@
-//! Asking instances whether they are ready: `GET /ready`, which Mimir answers with 503 while it
-//! starts and from the moment that it is told to stop.
+//! Probes: `GET /ready`, which Mimir answers with 503 while it starts and from the moment that it
+//! is told to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub(super) async fn run(instance: Arc<Instance>, config: HealthConfig) {
     }
 }
 
-/// Jittered, because all copies of the proxy probe all instances. An ejected instance is probed more
-/// often, so that it is not ejected for longer than it must be.
+/// Jittered, because all copies of the proxy probe all instances. An ejected instance is probed
+/// more often, so that it returns soon.
 fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
     let interval = config.ready_interval;
     let often = interval.min(Duration::from_secs(1).max(interval / 5));
@@ -38,7 +38,7 @@ fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
     spread(pause)
 }
 
-/// What an instance says; nothing if we could not ask.
+/// Whether an instance is ready; `None` if it could not be asked.
 async fn probe(instance: &Instance, ready_timeout: Duration) -> Option<Probed> {
     let stream = match timeout(ready_timeout, TcpStream::connect(instance.address)).await {
         Ok(Ok(stream)) => stream,
@@ -46,7 +46,7 @@ async fn probe(instance: &Instance, ready_timeout: Duration) -> Option<Probed> {
         _ => return Some(Probed::Unreachable),
     };
     match timeout(ready_timeout, ask(instance, stream)).await {
-        // What has no such page is not Mimir itself, and alive.
+        // Something without this page is not Mimir itself, but it works.
         Ok(Ok(status)) if status < 500 => Some(Probed::Ready),
         _ => Some(Probed::NotReady),
     }

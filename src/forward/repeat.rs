@@ -1,49 +1,51 @@
-//! Whether a request that failed is sent again. Pure.
+//! Whether a failed request is sent again. Pure.
 //!
-//! A request that was never sent may go anywhere. One that may have been done is resent only if the
-//! route is [repeatable](crate::route::Route::is_repeatable), and at one other instance only: if it
-//! is what kills instances, it must not kill all of them. Nothing is resent once the head of a
-//! response has been passed on.
+//! A request that was never sent may go to any instance. One that may have been executed is resent
+//! only if the route is [repeatable](crate::route::Route::is_repeatable), and to one other instance
+//! only: a request that kills instances must not kill all of them. Nothing is resent once the head
+//! of a response has been forwarded.
 
 use std::time::Duration;
 
 /// How a request that was sent failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// Its connection was a kept one, and closed this long after it was sent.
+    /// On a kept connection, which closed this long after it was sent.
     OnKept(Duration),
-    /// Its connection was a new one.
+    /// On a new connection.
     OnNew,
-    /// The instance answered that it does nothing now.
+    /// The instance answered 503: it has not executed it.
     Unavailable,
 }
 
-/// What has been done about it so far, and what could be.
+/// The attempts so far, and what is possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Repeats {
-    /// It may be done twice, and its body is there to be sent again.
+    /// The request is repeatable, and its body was kept.
     pub(super) possible: bool,
-    /// It has been sent to the same instance again, because a kept connection had been closed.
+    /// It was sent to the same instance again, because a kept connection had been closed.
     pub(super) renewed: bool,
-    /// It has been sent to another instance.
+    /// It was sent to another instance.
     pub(super) moved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// To the same instance by a new connection: it had closed the old one before our request came.
+    /// To the same instance on a new connection: it had closed the old one before the request
+    /// arrived.
     Renew,
     /// To another instance, if the budget allows it.
     Move,
-    /// The failure is the answer.
+    /// Not at all: the failure is the response.
     GiveUp,
 }
 
-/// How soon after a request a connection closes that had been closed before it: a way there and
-/// back. Later it was the request, or the end of the instance, that closed it.
+/// If a connection closes within this time after a request was sent, it had been closed before the
+/// request arrived: one round trip. Later, the request or the end of the instance closed it.
 pub(super) const STALE: Duration = Duration::from_secs(1);
 
-/// Whether the connection had been closed before the request came: no fault of the instance.
+/// Whether the connection had been closed before the request arrived, which is not a fault of the
+/// instance.
 pub(super) fn is_stale(broken: Broken) -> bool {
     matches!(broken, Broken::OnKept(after) if after < STALE)
 }
@@ -75,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_may_not_be_done_twice_is_not(broken in broken(), renewed: bool, moved: bool) {
+        fn a_request_that_is_not_repeatable_is_not_resent(broken in broken(), renewed: bool, moved: bool) {
             let so_far = Repeats { possible: false, renewed, moved };
             prop_assert_eq!(next(broken, so_far), Next::GiveUp);
         }

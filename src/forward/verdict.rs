@@ -1,37 +1,40 @@
-//! Whose fault a status of Mimir's is. Pure.
+//! Who is at fault for a status of Mimir. Pure.
 //!
-//! Mimir's 5xx mean different things. A query that takes too long is 503, and one that fails
-//! inside is 500, both as JSON with an `errorType`: they say something of the query and would be
-//! the same elsewhere. An instance that is starting or stopping answers 503 in plain text, as does
-//! one that has too much to do; a push that fails inside is 500 (by OTLP always 503). 501 is a
-//! request that the configuration does not allow, 504 a query that was too slow for a proxy in
-//! between, 529 a tenant's rate limit of Mimir 2.x. Only what can be the instance's fault counts
-//! against it, and only 503 is worth asking another instance.
+//! Mimir's 5xx have different meanings. A query that takes too long is 503, and one that fails
+//! inside is 500, both as JSON with an `errorType`: they are about the query and would be the same
+//! elsewhere. An instance that is starting or stopping answers 503 in plain text, and so does an
+//! overloaded one; a push that fails inside is 500 (by OTLP always 503). 501 is a request that the
+//! configuration does not allow, 504 a query that was too slow for a proxy in between, 529 a
+//! tenant's rate limit of Mimir 2.x. The Alertmanager's own errors are JSON too; a tenant with more
+//! concurrent reads than Mimir allows gets a 503 in plain text, which only its text tells from that
+//! of a starting instance. Only statuses that can be the instance's fault count against
+//! it, and only a 503 is worth a resend.
 
 use http::{HeaderMap, header};
 
 use crate::request_body::Pace;
 use crate::route::Surface;
 
-/// What a status says of the instance that gave it.
+/// What a status says about its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InstanceVerdict {
-    /// It works; the answer may still be a refusal of the tenant's request.
+    /// It works; the response may still be a refusal of the tenant's request.
     Good,
     /// Nothing.
     Neutral,
     /// It is at fault.
     Faulty,
-    /// It is at fault and did not do what was asked: another may.
+    /// It is at fault and has not executed the request: another may.
     Unavailable,
 }
 
-/// Judges the head of an answer.
+/// Judges the head of a response.
 pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> InstanceVerdict {
     if status < 500 {
         return InstanceVerdict::Good;
     }
-    let is_of_query = matches!(surface, Surface::Query | Surface::Rules) && is_json(headers);
+    let has_own_errors = matches!(surface, Surface::Query | Surface::Rules | Surface::Alerts);
+    let is_of_query = has_own_errors && is_json(headers);
     match status {
         _ if is_of_query => InstanceVerdict::Neutral,
         503 => InstanceVerdict::Unavailable,
@@ -40,29 +43,35 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Insta
     }
 }
 
+/// Whether a 503 of the Alertmanager means that the tenant has too many concurrent reads
+/// (`max_concurrent_get_requests_per_tenant`). A resend would only add to them.
+pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
+    text.starts_with(b"Limit of concurrent GET requests reached")
+}
+
 /// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
 ///
-/// Mimir answers what it could not read within `server.http-read-timeout` with 400, which every
-/// sender takes for a final refusal; 408 is what balancers say. A refusal that comes although
-/// nothing was slow (413, 429, a 400 for what is in the body) is the tenant's.
-/// It says so even where nothing of ours was slow: Mimir itself may have stood still.
+/// Mimir answers 400 if it could not read a body within `server.http-read-timeout`, which every
+/// sender takes for a final refusal; balancers answer 408. A refusal without a slow upload (413,
+/// 429, a 400 for the contents of the body) is the tenant's. It is checked even if nothing was slow
+/// here: Mimir itself may have paused.
 pub(super) fn may_be_about_a_slow_upload(status: u16, pace: Pace) -> bool {
     matches!(status, 400 | 408) || (pace != Pace::Quick && (400..500).contains(&status))
 }
 
-/// Whether a status is none that Mimir gives to a push that it was asked to take: it comes from
-/// something in front of Mimir, such as a balancer without a back end or a redirect to https, or from
-/// a wrong address. The operator is to blame for that, and a stock sender drops on each of them.
+/// Whether Mimir never answers a push with this status: it comes from something in front of Mimir,
+/// such as a balancer without a back end or a redirect to https, or from a wrong address. It is the
+/// operator's to fix, and stock senders drop their data on each of them.
 pub(super) fn is_misdirected(surface: Surface, status: u16) -> bool {
-    // Nothing was to be switched over to: the request's `Upgrade` does not pass.
+    // The request's `Upgrade` does not pass, so there was nothing to switch to.
     let is_push = matches!(surface, Surface::Push | Surface::Otlp);
     status == 101 || (is_push && matches!(status, 300..=399 | 401 | 403 | 404 | 405 | 407))
 }
 
 /// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
-/// that of Go's `net.OpError`, inside of whatever Mimir makes of it (plain text, JSON or protobuf);
-/// for Influx Mimir says nothing at all. Where nothing was slow here it must be what the text begins
-/// with, because what a tenant has sent stands further behind in other refusals.
+/// that of Go's `net.OpError`, inside of whatever Mimir wraps it in (plain text, JSON or protobuf);
+/// for Influx, Mimir gives no text at all. If nothing was slow here, the text must begin with it,
+/// because other refusals quote the tenant's data further on.
 pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8], pace: Pace) -> bool {
     if status == 408 || (status == 400 && text.is_empty() && pace == Pace::Awaited) {
         return true;
@@ -77,10 +86,10 @@ pub(super) fn is_about_a_slow_upload(status: u16, text: &[u8], pace: Pace) -> bo
     after(text, b"read tcp ").is_some_and(|rest| after(rest, b": i/o timeout").is_some())
 }
 
-/// What stands before Mimir's text: `{"code":400,"message":"`, or protobuf's tags and lengths.
+/// The prefix of Mimir's text: `{"code":400,"message":"`, or protobuf's tags and lengths.
 const LONGEST_WRAPPING: usize = 24;
 
-/// What follows some words in a text.
+/// What follows a phrase in a text.
 fn after<'a>(text: &'a [u8], words: &[u8]) -> Option<&'a [u8]> {
     text.get(position(text, words)? + words.len()..)
 }
@@ -106,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_fails_says_nothing_of_the_instance() {
+    fn a_failing_query_says_nothing_about_the_instance() {
         for status in [500, 503, 504] {
             let of_query = verdict(Surface::Query, status, "application/json; charset=utf-8");
             assert_eq!(of_query, InstanceVerdict::Neutral);
@@ -114,13 +123,31 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_is_not_there_yet_is_unavailable() {
+    fn a_starting_instance_is_unavailable() {
         let plain = "text/plain; charset=utf-8";
         assert_eq!(verdict(Surface::Query, 503, plain), InstanceVerdict::Unavailable);
         assert_eq!(verdict(Surface::Push, 503, plain), InstanceVerdict::Unavailable);
-        // An answer to OTLP has the type of its request, which may be JSON.
+        // A response to OTLP has the type of its request, which may be JSON.
         assert_eq!(verdict(Surface::Otlp, 503, "application/json"), InstanceVerdict::Unavailable);
         assert_eq!(verdict(Surface::Push, 500, plain), InstanceVerdict::Faulty);
+    }
+
+    // Mimir's Alertmanager: the tenant's faults and those of its requests are JSON.
+    #[test]
+    fn the_alertmanager_s_own_errors_say_nothing_of_the_instance() {
+        let of = |status, content_type| verdict(Surface::Alerts, status, content_type);
+        assert_eq!(of(500, "application/json"), InstanceVerdict::Neutral);
+        assert_eq!(of(500, "text/plain; charset=utf-8"), InstanceVerdict::Faulty);
+        assert_eq!(of(503, "text/plain; charset=utf-8"), InstanceVerdict::Unavailable);
+        for (text, is_own) in [
+            ("Limit of concurrent GET requests reached (1), try again later.\n", true),
+            ("Limit of concurrent GET requests reached (16), try again later.\n\n", true),
+            ("Alertmanager not ready\n", false),
+            ("", false),
+            ("a Limit of concurrent GET requests reached", false),
+        ] {
+            assert_eq!(is_about_own_reads(text.as_bytes()), is_own, "{text}");
+        }
     }
 
     const READ_TIMEOUT: &str = "read tcp 10.0.0.7:8080->10.0.0.9:51234: i/o timeout";
@@ -134,7 +161,7 @@ mod tests {
         for text in [&plain, &otlp] {
             assert!(is_about_a_slow_upload(400, text.as_bytes(), Pace::Quick), "{text}");
         }
-        // What a tenant has sent is in the texts of other refusals.
+        // Other refusals quote the tenant's data.
         let tenants =
             format!("received a series with an invalid label: 'read body: {READ_TIMEOUT}'");
         assert!(!is_about_a_slow_upload(400, tenants.as_bytes(), Pace::Quick));
@@ -153,9 +180,9 @@ mod tests {
         }
     }
 
-    // https redirects, a balancer's default back end, Mimir's own 401 without a tenant.
+    // Redirects to https, a balancer's default back end, Mimir's own 401 without a tenant.
     #[test]
-    fn what_mimir_never_says_to_a_push_is_misdirected() {
+    fn a_status_that_mimir_never_gives_to_a_push_is_misdirected() {
         for surface in Surface::ALL.iter().copied() {
             let is_push = matches!(surface, Surface::Push | Surface::Otlp);
             for status in [301, 302, 307, 308, 401, 403, 404, 405, 407] {
@@ -173,9 +200,9 @@ mod tests {
     }
 
     proptest! {
-        // What Mimir refuses for its contents, its size or its rate is passed on.
+        // Refusals for contents, size or rate are forwarded.
         #[test]
-        fn a_refusal_for_another_reason_is_passed_on(
+        fn a_refusal_for_another_reason_is_forwarded(
             status in 400u16..500,
             text in "(received a series whose|the request has been rejected|err-mimir|read tcp |i/o timeout)[ a-z\"{}=]{0,40}",
             pace in pace(),
@@ -187,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_refusal_is_passed_on(
+        fn only_a_4xx_is_about_a_slow_upload(
             status in (100u16..400).prop_union(500u16..600),
             pace in pace(),
         ) {
@@ -196,7 +223,7 @@ mod tests {
 
         // A tenant's 4xx, whatever it is, is the tenant's.
         #[test]
-        fn what_a_tenant_does_wrong_is_never_held_against_an_instance(
+        fn a_tenants_fault_never_counts_against_an_instance(
             status in (200u16..500).prop_union(529u16..530),
             surface in proptest::sample::select(Surface::ALL.to_vec()),
         ) {

@@ -15,21 +15,22 @@ use crate::request_body::ReceivedBytes;
 use crate::route::Surface;
 
 pub(super) struct Accounts {
-    /// Its part of the slots of all.
+    /// Its part of the slots for all organisations.
     pub(super) holding: Arc<Holding>,
-    /// What times are counted from.
+    /// The beginning of time for the rates.
     began: Instant,
     push: Account,
     otlp: Account,
     query: Account,
     rules: Account,
+    alerts: Account,
 }
 
-/// Per slot, so many requests may wait for one.
+/// Requests that may wait, for each slot.
 const WAITING: usize = 4;
 
-/// The requests of all organisations that wait for a slot of their own organisation's. What each
-/// has sent of its body already is in our memory, so they are bounded.
+/// The requests of all organisations that wait for a slot of their own organisation. What they have
+/// sent of their bodies is in our memory, so their number is bounded.
 pub(super) struct Queue {
     waiting: AtomicUsize,
     most: usize,
@@ -50,11 +51,11 @@ struct Account {
     bytes: Option<Rate>,
 }
 
-/// A slot of an organisation: given back, and what the request carried charged, when it is dropped.
+/// A slot of an organisation. Dropping it frees the slot and charges the bytes of the request.
 pub(super) struct Slot {
     accounts: Arc<Accounts>,
     surface: Surface,
-    /// What its body has brought so far.
+    /// Bytes of its body so far.
     received: Option<ReceivedBytes>,
     _in_flight: OwnedSemaphorePermit,
 }
@@ -75,6 +76,7 @@ impl Accounts {
             otlp: account(limits.otlp),
             query: account(limits.query),
             rules: account(limits.rules),
+            alerts: account(limits.alerts),
         }
     }
 
@@ -83,12 +85,13 @@ impl Accounts {
             Surface::Push => &self.push,
             Surface::Otlp => &self.otlp,
             Surface::Query => &self.query,
+            Surface::Alerts => &self.alerts,
             // Nothing of /admin is forwarded.
             Surface::Rules | Surface::Admin => &self.rules,
         }
     }
 
-    /// A slot for a request, as soon as there is one.
+    /// Waits for a slot for a request.
     pub(super) async fn slot(
         self: Arc<Self>,
         surface: Surface,
@@ -105,11 +108,11 @@ impl Accounts {
         Ok(slot)
     }
 
-    /// Whether nothing is owed: a new account would be the same.
+    /// Whether nothing is charged: a new account would be the same.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();
-        let Self { holding: _, began: _, push, otlp, query, rules } = self;
-        [push, otlp, query, rules]
+        let Self { holding: _, began: _, push, otlp, query, rules, alerts } = self;
+        [push, otlp, query, rules, alerts]
             .into_iter()
             .flat_map(|account| [&account.requests, &account.bytes])
             .flatten()
@@ -149,7 +152,7 @@ impl Account {
 }
 
 impl Slot {
-    /// What its organisation has of the slots of all.
+    /// What the organisation holds of the slots for all.
     pub(super) fn holding(&self) -> Arc<Holding> {
         Arc::clone(&self.accounts.holding)
     }
@@ -164,11 +167,10 @@ impl Drop for Slot {
     }
 }
 
-/// A request that waits.
 pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    /// None if too many wait already.
+    /// `None` if too many are waiting already.
     pub(super) fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
         let waiting = Self(count);
         (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
@@ -272,7 +274,7 @@ mod tests {
         assert!(query.is_ok());
     }
 
-    // Many organisations that each have a few waiting must not fill the memory together.
+    // Many organisations with a few waiting requests each must not fill the memory together.
     #[tokio::test(start_paused = true)]
     async fn only_so_many_of_all_organisations_wait() {
         let queue = Queue::new(3);

@@ -1,32 +1,32 @@
-//! A rate with a burst, as the generic cell rate algorithm keeps it (ITU-T I.371): one number, the
-//! *theoretical arrival time*, up to which everything that has come so far is paid for.
+//! A rate with a burst, by the generic cell rate algorithm (ITU-T I.371): one number, the
+//! *theoretical arrival time*, which every unit moves forward by its interval.
 //!
-//! Not the `governor` crate: a body's size is known only when it has ended, so a cell must be able
-//! to go into debt and others to wait for it, and governor refuses or admits before.
+//! Not the `governor` crate: the size of a body is known only when it has ended, so it is charged
+//! afterwards and later requests wait for it. `governor` only admits or refuses beforehand.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// So much a second. Times are counted from a beginning that the caller chooses.
+/// Units per second. Times are counted from a beginning that the caller chooses.
 #[derive(Debug)]
 pub(super) struct Rate {
     per_second: NonZeroU64,
     burst: u64,
-    /// In nanoseconds; later than now by what is owed.
+    /// The theoretical arrival time in nanoseconds. If it is in the future, that much is owed.
     paid_until: AtomicU64,
 }
 
 impl Rate {
-    /// A rate, of which so much time is saved up while it is not used.
+    /// A rate that saves up to `burst` of unused time.
     pub(super) fn new(per_second: NonZeroU64, burst: Duration) -> Self {
-        // One at a time always fits.
+        // A single unit always fits.
         let one = cost(1, per_second);
         Self { per_second, burst: nanos(burst).max(one), paid_until: AtomicU64::new(0) }
     }
 
-    /// Takes units, to be used after the time that it gives. If that is longer than the caller would
-    /// wait, nothing is taken and the time is the error.
+    /// Takes units and returns how long to wait before they may be used. If that is longer than
+    /// `max_wait`, nothing is taken, and the error is the wait.
     pub(super) fn take(
         &self,
         now: Duration,
@@ -46,7 +46,7 @@ impl Rate {
         result
     }
 
-    /// Charges for units that have been used already.
+    /// Charges units that were used already.
     pub(super) fn charge(&self, now: Duration, units: u64) {
         let (now, cost) = (nanos(now), cost(units, self.per_second));
         let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_has_a_turn_of_its_own() {
+    fn each_waiting_request_has_its_own_turn() {
         let (rate, none) = (rate(10, Duration::from_millis(100)), Duration::ZERO);
         let ms = Duration::from_millis;
         assert_eq!(rate.take(none, 1, none), Ok(none));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_afterwards_is_owed() {
+    fn later_charges_delay_the_next_request() {
         let (rate, none) = (rate(1000, Duration::from_secs(1)), Duration::ZERO);
         assert_eq!(rate.take(none, 0, none), Ok(none));
         rate.charge(none, 5000);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     proptest! {
-        // Over any stretch of time no more passes than the rate gives and a burst.
+        // In any period, no more passes than the rate and one burst.
         #[test]
         fn never_more_than_the_rate_and_a_burst(
             per_second in 1_u32..2000,

@@ -1,14 +1,14 @@
-//! Slots for all organisations together, of which none takes more than its share.
+//! Slots for all organisations together. No organisation takes more than its share.
 //!
-//! The rule is that of dynamic thresholds for shared buffers (Choudhury and Hahne, 1998): an
-//! organisation may take another slot as long as it holds less than a certain multiple of what is
-//! *free*. Alone it gets the configured part of all; with every other one that fills its share the
-//! share becomes smaller, and something always stays free for the next one that comes. Nothing needs
-//! to be known of who is active, and nothing is taken from anybody.
+//! The rule is dynamic thresholds for shared buffers (Choudhury and Hahne, 1998): an organisation
+//! may take another slot while it holds less than a certain multiple of the *free* slots. Alone it
+//! gets the configured part of all; the share shrinks with every other organisation that fills its
+//! own, and some slots always stay free for a newcomer. The rule needs no list of active
+//! organisations, and no slot is taken back.
 //!
-//! Who is over the share waits, until the deadline, in the order of arrival within an organisation
-//! and in turns between organisations. While anybody waits all go through the queue, so that a
-//! newcomer cannot take the slot that another request has waited for.
+//! A request over the share waits until its deadline, in order of arrival within an organisation
+//! and round-robin between organisations. While any request waits, all go through the queue, so
+//! that a newcomer cannot take the slot that another request has waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug, Default)]
 pub(super) struct Holding(AtomicUsize);
 
-/// The organisations that one request is for: one, or several of a federated read.
+/// The organisations of one request: one, or several of a federated read.
 #[derive(Clone)]
 pub(super) struct Holders {
     pub(super) first: Arc<Holding>,
     pub(super) others: Vec<Arc<Holding>>,
 }
 
-/// How many requests the upstream instances take together at the moment.
+/// How many requests the upstream instances accept together at the moment.
 pub(super) type Capacity = Box<dyn Fn() -> usize + Send + Sync>;
 
 pub(super) struct Shares {
@@ -37,32 +37,32 @@ pub(super) struct Shares {
     upstream: Capacity,
     percent: usize,
     taken: AtomicUsize,
-    /// As many as there are in the queue, to be read without its lock.
+    /// The length of the queue, to be read without its lock.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
 }
 
-/// A slot: given back when it is dropped.
+/// A slot. Dropping it frees it.
 pub(super) struct Share {
     holders: Holders,
-    /// None once it has been given back.
+    /// `None` once it was freed.
     shares: Option<Arc<Shares>>,
 }
 
-/// Why there is no slot.
+/// Why no slot was available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoShare {
     /// The organisation holds its share.
     Own,
-    /// All are taken.
+    /// All slots are taken.
     All,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Those who wait, by organisation.
+    /// Waiting requests by organisation.
     lines: HashMap<usize, VecDeque<Waiter>>,
-    /// Whose turn is next.
+    /// The organisations in turn.
     turns: VecDeque<usize>,
     next_id: u64,
 }
@@ -73,22 +73,22 @@ struct Waiter {
     hand_over: oneshot::Sender<Share>,
 }
 
-/// Organisations that are asked in turn when a slot becomes free. With more than that the others
-/// are asked at the next one.
+/// Organisations that are tried in turn when a slot is freed. The others are tried when the next
+/// one is freed.
 const ASKED: usize = 16;
 
-/// As many may wait as there are slots, and so many at least.
+/// As many requests may wait as there are slots, but at least this many.
 const FEWEST_WAITING: usize = 64;
 
-/// Whether an organisation that holds some slots may take another one.
+/// Whether an organisation that holds `held` slots may take another one.
 fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
     let free = capacity.saturating_sub(taken) as u128;
-    // held < free * p / (1 - p), so that alone it comes to p of all.
+    // held < free * p / (1 - p): an organisation alone gets the fraction p of all.
     free > 0 && (held as u128) * (100 - percent as u128) < free * percent as u128
 }
 
 impl Shares {
-    /// So many slots at most, of which one organisation alone gets a part, in hundredths.
+    /// At most this many slots, of which one organisation alone gets a percentage.
     pub(super) fn new(most: usize, percent: usize, upstream: Capacity) -> Self {
         Self {
             most,
@@ -100,12 +100,11 @@ impl Shares {
         }
     }
 
-    /// Slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(SeqCst)
     }
 
-    /// A slot, as soon as there is one for this organisation.
+    /// Waits for a slot for this organisation.
     pub(super) async fn enter(
         self: &Arc<Self>,
         holders: Holders,
@@ -129,7 +128,8 @@ impl Shares {
     }
 
     fn try_enter(self: &Arc<Self>, holders: &Holders) -> Option<Share> {
-        // Counted before it is asked whether it may be, so that two at a time are not both the last.
+        // Counted before it is checked, so that two concurrent requests do not both take the last
+        // slot.
         let held = holders.all().map(|holding| holding.0.fetch_add(1, SeqCst)).max().unwrap_or(0);
         let capacity = self.capacity();
         let enter = |taken| admits(capacity, taken, held, self.percent).then_some(taken + 1);
@@ -140,7 +140,7 @@ impl Shares {
         Some(Share { holders: holders.clone(), shares: Some(Arc::clone(self)) })
     }
 
-    /// None if too many wait already.
+    /// `None` if too many are waiting already.
     fn stand_in_line(self: &Arc<Self>, holders: Holders) -> Option<InLine> {
         let mut queue = self.queue();
         if self.waiting.load(SeqCst) >= self.most.max(FEWEST_WAITING) {
@@ -156,7 +156,7 @@ impl Shares {
         Some(InLine { shares: Arc::clone(self), line, id, handed })
     }
 
-    /// Hands out what is free to those who wait, each organisation in its turn.
+    /// Gives free slots to waiting requests, round-robin between organisations.
     fn serve(self: &Arc<Self>, queue: &mut Queue) {
         let mut refused = 0;
         while refused < ASKED.min(queue.turns.len()) && self.taken() < self.capacity() {
@@ -169,7 +169,7 @@ impl Shares {
                     refused = 0;
                     let Some(waiter) = queue.pop(line, 0) else { return };
                     self.waiting.fetch_sub(1, SeqCst);
-                    // One that has just given up: it is still in the queue, which is ours.
+                    // It has just given up, but is still in the queue, which we hold locked.
                     if let Err(share) = waiter.hand_over.send(share) {
                         share.give_back_silently();
                     }
@@ -200,7 +200,7 @@ impl Queue {
         waiters.push_back(waiter);
     }
 
-    /// Takes one out of its line, and the line away if it was the last.
+    /// Removes a request from its organisation's queue, and the queue if it was the last.
     fn pop(&mut self, line: usize, at: usize) -> Option<Waiter> {
         let waiters = self.lines.get_mut(&line)?;
         let waiter = waiters.remove(at)?;
@@ -223,7 +223,7 @@ impl Holders {
         std::iter::once(&*self.first).chain(self.others.iter().map(|other| &**other))
     }
 
-    /// The line that it waits in: a number that no other organisation has as long as we exist.
+    /// The key of its organisation's queue, unique while the request exists.
     fn line(&self) -> usize {
         Arc::as_ptr(&self.first).addr()
     }
@@ -247,8 +247,8 @@ impl Drop for Share {
     }
 }
 
-/// A request that waits. Dropped, it leaves the queue, and a slot that was just handed to it goes
-/// to the next.
+/// A request that waits. Dropping it removes it from the queue, and passes a slot that it was just
+/// given on to the next.
 struct InLine {
     shares: Arc<Shares>,
     line: usize,

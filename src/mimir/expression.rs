@@ -1,18 +1,18 @@
-//! What a `PromQL` expression may ask of Mimir's parser and planner.
+//! Limits for `PromQL` expressions, checked before Mimir parses and plans them.
 //!
-//! Mimir spends more than linear time on expressions that are deep or have many operators, and nothing
-//! in it bounds that. Seen, in seconds of one core: 20,000 nested parentheses 7, 2,000 nested calls 90,
-//! 20,000 signs 7, 1,000 `or` 17 (500: 3, 300: 0.7), 10,000 `+1` 4; and what is inside so many calls
-//! costs again for each of them: 390 `or` in 90 times `abs` 6. Matchers, plain regular expressions,
-//! arguments and grouping labels cost linear time (20,000 of them 0.2 to 0.6), so their length is
-//! bound enough. A few bytes that stand for much are counted by what they stand for: counted
-//! repetitions in patterns (7 KB: 200 MB), points of subqueries (`[5h:1ms]`: 280 MB), and texts that
-//! `label_replace` and `label_join` multiply (565 bytes: a label of more than 16 MiB, on which Mimir
-//! ends itself). Expressions are measured before Mimir gets them, as rules and as queries.
+//! Mimir takes more than linear time for expressions that are deep or have many operators, and has
+//! no limit of its own. Measured, in seconds of one core: 20,000 nested parentheses 7, 2,000 nested
+//! calls 90, 20,000 signs 7, 1,000 `or` 17 (500: 3, 300: 0.7), 10,000 `+1` 4. Nested calls multiply
+//! the cost of their argument: 390 `or` in 90 times `abs` 6. Matchers, plain regular expressions,
+//! arguments and grouping labels take linear time (20,000 of them 0.2 to 0.6), so a limit on their
+//! length is enough. A few bytes that expand are counted by what they expand to: counted
+//! repetitions in patterns (7 KB: 200 MB), points of subqueries (`[5h:1ms]`: 280 MB), and texts
+//! that `label_replace` and `label_join` multiply (565 bytes: a label of more than 16 MiB, at which
+//! Mimir exits). Queries and rules are both checked.
 //!
-//! This is no parser. [`Scanner`] reads bytes once, from left to right, and keeps counts. Where an
-//! expression is malformed it may count too much, never too little: Prometheus' lexer ends at its
-//! first error, and whatever it has read until then has been counted here.
+//! This is not a parser. [`Scanner`] reads bytes once, from left to right, and keeps counts. In a
+//! malformed expression it may count too much, but never too little: Prometheus' lexer stops at its
+//! first error, and everything before that has been counted here.
 
 mod bound;
 mod pattern;
@@ -25,39 +25,40 @@ pub use bound::most_series;
 pub use pattern::Pattern;
 pub use scanner::Scanner;
 
-/// What a label's value may be, by Mimir's default limit.
+/// The length of a label value, by Mimir's default limit.
 const LABEL: u64 = 2_048;
 
-/// What counted repetitions may add to all patterns of a request. Mimir needs up to 325 bytes for one.
+/// The most that counted repetitions may add to all patterns of a request. Mimir takes up to 325
+/// bytes for each.
 const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
 
-/// What an expression may be at most. The defaults leave room for what people and generators write
-/// and stay far below what costs Mimir a second.
+/// Limits for one expression. The defaults allow what people and generators write, and stay far
+/// below what takes Mimir a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpressionLimits {
     pub bytes: usize,
-    /// Parentheses, brackets, braces and signs inside one another.
+    /// Nesting of parentheses, brackets, braces and signs.
     pub depth: usize,
     pub subqueries: usize,
     /// Operators, signs included.
     pub operators: usize,
-    /// Names, numbers and texts, each counted as often as there are parentheses around it.
+    /// Names, numbers and texts, each counted once for every parenthesis around it.
     pub nested_terms: usize,
-    /// Points of its subqueries, range by step; those inside one another multiply.
+    /// Points of its subqueries: range divided by step, multiplied where they nest.
     pub subquery_points: usize,
-    /// What `label_replace` and `label_join` may write to one series, values that are overwritten
+    /// Bytes that `label_replace` and `label_join` may write to one series, overwritten values
     /// included, and the longest value that `absent` may make a label of.
     pub label_bytes: usize,
 }
 
 impl ExpressionLimits {
-    /// The largest [`ExpressionLimits::depth`]: a scanner has room for no more.
+    /// The largest [`ExpressionLimits::depth`]: a scanner has no room for more.
     pub const MOST_DEPTH: usize = 250;
     /// The largest [`ExpressionLimits::subqueries`].
     pub const MOST_SUBQUERIES: usize = 50;
 
-    /// The same for an alert rule and for queries in its templates, which print labels and take them to
-    /// be no longer than samples' are.
+    /// The limits for alert rules and for queries in their templates, which print labels and assume
+    /// that these are no longer than those of samples.
     pub fn in_rules(&self) -> Self {
         Self { label_bytes: self.label_bytes.min(16 << 10), ..*self }
     }
@@ -77,18 +78,18 @@ impl Default for ExpressionLimits {
     }
 }
 
-/// What of an expression is too much.
+/// What an expression has too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     Bytes,
     Depth,
     Subqueries,
     Operators,
-    /// What stands in parentheses, times their depth.
+    /// Terms in parentheses, times their depth.
     NestedTerms,
-    /// The points of its subqueries, or how fine one is.
+    /// Points of subqueries, in their ranges or in a day.
     SubqueryPoints,
-    /// What it writes to labels.
+    /// Bytes written to labels.
     LabelBytes,
     /// Counted repetitions.
     Patterns,
@@ -97,14 +98,13 @@ pub enum Measure {
 /// A limit that an expression exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
-    /// What there is too much of.
     pub measure: Measure,
     pub most: usize,
-    /// How many bytes of the expression were read when that was clear.
+    /// The number of bytes read when the limit was exceeded.
     pub at: usize,
 }
 
-/// Measures a whole expression, in time linear in its length.
+/// Checks a whole expression, in time linear in its length.
 pub fn check(expr: &str, limits: &ExpressionLimits) -> Result<(), Excess> {
     let mut scanner = Scanner::new(limits);
     expr.bytes().try_for_each(|byte| scanner.push(byte))?;
@@ -126,8 +126,8 @@ impl Measure {
     }
 }
 
-/// As `nests parentheses, braces or signs more than 100 deep (limits.expression_depth)`: reads on
-/// after what names the expression.
+/// As `nests parentheses, braces or signs more than 100 deep (limits.expression_depth)`: continues
+/// a sentence that begins with the name of the expression.
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let most = self.most;

@@ -1,26 +1,25 @@
 //! Expressions in a form: in a query string or a body of `application/x-www-form-urlencoded`.
 //!
-//! A form is read as Mimir reads it (Go's `net/url.ParseQuery`): pairs between `&`, the first `=`
-//! parts name and value, `+` is a space, `%XX` a byte. Go leaves a pair with a malformed escape or a
-//! `;` out; here such a pair is measured all the same, with what is malformed as it stands, so that
-//! everything that Mimir may take has been seen. Of several values with one name each is measured.
+//! A form is read as Mimir reads it (Go's `net/url.ParseQuery`): pairs between `&`; the first `=`
+//! separates name and value; `+` is a space, `%XX` a byte. Go skips a pair with a malformed escape
+//! or a `;`; here it is checked too, with the malformed part taken literally, so that everything
+//! that Mimir may parse is checked. If a name occurs several times, each value is checked.
 
 use http::{HeaderMap, header};
 
 use super::expression::{Excess, ExpressionLimits, Scanner};
 
-/// The parameters that Mimir parses as `PromQL`: `query` and `match[]` of Prometheus' interface,
-/// `selector` of the cardinality interface.
+/// The parameters that Mimir parses as `PromQL`: `query` and `match[]` of Prometheus' API,
+/// `selector` of the cardinality API.
 const PARAMETERS: [&str; 3] = ["query", "match[]", "selector"];
 
-/// The longest of them; a longer name is none of them.
+/// The length of the longest parameter name.
 const NAME: usize = 8;
 
-/// A parameter's expression that is too much.
+/// The excess in one parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormExcess {
     pub parameter: &'static str,
-    /// What is too much of it.
     pub excess: Excess,
 }
 
@@ -32,7 +31,7 @@ enum Part {
     Other,
 }
 
-/// How far an escape has come.
+/// The state of a percent escape.
 #[derive(Clone, Copy, Debug)]
 enum Escape {
     None,
@@ -41,7 +40,7 @@ enum Escape {
     Digit(u8, u8),
 }
 
-/// Reads a form piece by piece, without keeping any of it.
+/// Reads a form piece by piece and keeps nothing of it.
 pub struct FormScanner {
     expression: Scanner,
     part: Part,
@@ -50,7 +49,7 @@ pub struct FormScanner {
     name_bytes: usize,
 }
 
-/// Measures all expressions of a whole query string.
+/// Checks all expressions of a query string.
 pub fn check_query(query: &str, limits: &ExpressionLimits) -> Result<(), FormExcess> {
     if query.is_empty() {
         return Ok(());
@@ -60,10 +59,10 @@ pub fn check_query(query: &str, limits: &ExpressionLimits) -> Result<(), FormExc
     scanner.end()
 }
 
-/// Whether a body in the content type of these headers holds no parameters but those of a form. Mimir
-/// takes parameters from `multipart/form-data`, too, and reads a content type with Unicode's rules for
-/// case and white space and the first of several; what is not plainly one thing is refused. In any
-/// other content type Mimir takes no parameters, and reading it as a form does no harm.
+/// Whether a body with the content type of these headers has no parameters outside of a form. Mimir
+/// also reads parameters from `multipart/form-data`, folds case and white space of the content type
+/// by Unicode's rules, and takes the first of several headers; anything ambiguous is refused. With
+/// any other content type Mimir reads no parameters, and checking the body as a form does no harm.
 pub fn is_readable(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (first, second) = (types.next(), types.next());
@@ -75,7 +74,6 @@ pub fn is_readable(headers: &HeaderMap) -> bool {
 }
 
 impl FormScanner {
-    /// At the beginning of a form.
     pub fn new(limits: &ExpressionLimits) -> Self {
         Self {
             expression: Scanner::new(limits),
@@ -125,7 +123,7 @@ impl FormScanner {
         }
     }
 
-    /// A `%` that escapes nothing stands for itself, and what comes after it, too.
+    /// A `%` without two digits is literal, and so is what follows it.
     fn literally(&mut self, byte: u8) -> Result<(), FormExcess> {
         self.end_escape()?;
         self.byte(byte)
@@ -233,7 +231,7 @@ mod tests {
             ("&&query=(((", "query"),
             ("query==(((", "query"),
             ("query=+-(+-", "query"),
-            // What Go leaves out is measured, too: no reading of it may differ.
+            // What Go skips is checked, too: no reading may differ.
             ("query=((%(", "query"),
             ("query=%zz(((", "query"),
             ("query=(((%2", "query"),
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_mimir_does_not_parse_is_not_measured() {
+    fn parameters_that_mimir_does_not_parse_are_not_checked() {
         for form in [
             "",
             "(((",
@@ -265,7 +263,7 @@ mod tests {
         }
     }
 
-    // One request compiles the patterns of all of them.
+    // One request compiles the patterns of all parameters.
     #[test]
     fn patterns_of_several_parameters_add_up() {
         let form = vec!["match[]={a=~\".{1000}\"}"; 40].join("&");
@@ -282,9 +280,9 @@ mod tests {
         );
     }
 
-    // Go's `strings.ToLower` makes an `i` of `İ`, and `net/http` reads the first of several.
+    // Go's `strings.ToLower` maps `İ` to `i`, and `net/http` takes the first of several headers.
     #[test]
-    fn a_content_type_that_may_be_read_in_two_ways_is_not_read() {
+    fn an_ambiguous_content_type_is_refused() {
         let readable = |types: &[&str]| {
             let value = |text: &&str| http::HeaderValue::from_bytes(text.as_bytes()).unwrap();
             is_readable(&types.iter().map(|text| (header::CONTENT_TYPE, value(text))).collect())
@@ -315,9 +313,9 @@ mod tests {
             prop_assert_eq!(whole, in_pieces);
         }
 
-        // `url::form_urlencoded` reads a form as Go does but for what Go leaves out.
+        // `url::form_urlencoded` reads a form as Go does, except for the pairs that Go skips.
         #[test]
-        fn every_value_that_a_reader_of_forms_sees_is_measured(
+        fn every_value_that_a_form_parser_returns_is_checked(
             pairs in proptest::collection::vec(("(query|match\\[\\]|selector|time|x)", "[(a %+&=;\"]{0,8}"), 0..6),
         ) {
             let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();

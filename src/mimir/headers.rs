@@ -1,17 +1,17 @@
-//! Which of a client's headers Mimir may see.
+//! Which of a client's headers are forwarded to Mimir.
 //!
-//! A list of what passes, not of what is stripped: Mimir grows steering headers with every
-//! release (`X-Mimir-Force-Prometheus-Engine`, `X-Mimir-Chunk-Info-Logger` and others that no
-//! list of ours named), and one that we do not know must not pass. An operator can add names with
+//! A list of headers that pass, not of those that are removed: new releases of Mimir add headers
+//! that change its behaviour (`X-Mimir-Force-Prometheus-Engine`, `X-Mimir-Chunk-Info-Logger` and
+//! others that we had not listed), and an unknown one must not pass. An operator can add names with
 //! `upstream.pass_headers`, except those of [`is_never_forwarded`].
 
 use http::{HeaderName, header};
 
-/// Mimir's tenant header. Of two, Mimir takes the first and says nothing.
+/// Mimir's tenant header. If it occurs twice, Mimir silently takes the first.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("x-scope-orgid");
 
 /// Whether a client's header passes by default: what the protocols themselves need, and W3C trace
-/// context. Hop-by-hop headers never get here.
+/// context. Hop-by-hop headers were removed before.
 pub fn passes(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -31,9 +31,9 @@ pub fn passes(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a header must not reach Mimir whatever the operator says: credentials, whatever names
-/// a tenant or steers Mimir, and whatever belongs to one connection only. Spelling variants count
-/// as the name itself: a server behind us may treat `_` and `-` alike (CVE-2025-64484).
+/// Whether a header must not reach Mimir, even if the operator lists it: credentials, headers that
+/// name a tenant or change Mimir's behaviour, and those of a single connection. Spelling variants
+/// count as the name itself: a server behind us may treat `_` and `-` alike (CVE-2025-64484).
 pub fn is_never_forwarded(name: &HeaderName) -> bool {
     if [header::AUTHORIZATION, header::COOKIE, header::HOST, header::EXPECT].contains(name) {
         return true;
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_is_never_what_must_not(name in "[a-z][a-z0-9_.-]{0,40}") {
+        fn a_header_that_passes_is_never_a_forbidden_one(name in "[a-z][a-z0-9_.-]{0,40}") {
             let name: HeaderName = name.parse().unwrap();
             prop_assert!(!(passes(&name) && is_never_forwarded(&name)));
         }

@@ -1,5 +1,5 @@
-//! How long to wait before the next attempt: exponential with full jitter, so that many tenants that
-//! failed together do not come back together, and never sooner than Mimir asked.
+//! How long to wait before the next attempt: exponential with full jitter, so that many tenants
+//! that failed together do not retry together, and never sooner than Mimir asked.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::backoff::{self, Jitter};
 /// The ceiling of the first wait.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// The longest wait. Mimir may ask for longer, but a rule that waits for minutes is a fault of its
-/// own, and one more request a minute does no harm.
+/// The longest wait, also if Mimir asks for longer: a rule that is late by minutes is a problem in
+/// itself, and one more request per minute does no harm.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// The wait after failed attempt `attempt` (the first is 0). `random` is in `0..1`; anything else
 /// counts as the nearest bound. At least `retry_after`, at most [`MAX_DELAY`].
 pub fn next_delay(attempt: u32, retry_after: Option<Duration>, random: f64) -> Duration {
     let jittered = Jitter::Full.apply(backoff::ceiling(FIRST, MAX_DELAY, attempt), random);
-    // Those who were all told the same second are spread over what follows it.
+    // Tenants that were told the same delay are spread over the time after it.
     let asked = retry_after.map_or(Duration::ZERO, |asked| asked.saturating_add(jittered));
     jittered.max(asked).min(MAX_DELAY)
 }
@@ -67,7 +67,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_delay_is_at_least_what_was_asked_and_at_most_the_cap(
+        fn a_delay_is_between_retry_after_and_the_cap(
             attempt in 0..u32::MAX, asked in proptest::option::of(0..200_000_u64), random in 0.0..1.0,
         ) {
             let asked = asked.map(Duration::from_millis);
@@ -82,13 +82,13 @@ mod tests {
         }
 
         #[test]
-        fn any_number_will_do_for_chance(attempt in 0..50_u32, random in proptest::num::f64::ANY) {
+        fn any_random_number_is_accepted(attempt in 0..50_u32, random in proptest::num::f64::ANY) {
             prop_assert!(next_delay(attempt, None, random) <= MAX_DELAY);
         }
     }
 
     #[test]
-    fn waits_double_and_are_spread_over_all_of_their_range() {
+    fn delays_double_and_use_their_whole_range() {
         let ceiling = |attempt| next_delay(attempt, None, 1.0).as_millis();
         assert_eq!([0, 1, 2, 3].map(ceiling), [200, 400, 800, 1600]);
         assert_eq!(next_delay(5, None, 0.0), Duration::ZERO);

@@ -1,13 +1,14 @@
-//! Mimir's ruler: what a rule group is on the wire, and the client that reads and writes groups of
-//! one tenant.
+//! Mimir's ruler: the wire format of rule groups, and the client that reads and writes the groups
+//! of one tenant.
 //!
-//! [`RulerClient`] does one exchange a call and retries nothing: a [`RulerError`] says what may help,
-//! [`next_delay`] how long to wait. Two readings are kept apart with care: *no rules* and *rules that
-//! could not be read*. Only a whole, well-formed answer is ever the first; deletions
-//! may rely on it.
+//! Each call of [`RulerClient`] is one exchange without retries: a [`RulerError`] says what may
+//! help, [`next_delay`] how long to wait. *No rules* and *rules that could not be read* are never
+//! confused: only a complete, well-formed answer means that there are no rules, and deletions rely
+//! on it.
 //!
-//! What we write, we write exactly ([`write_group`]); what Mimir has, others may have written, so it
-//! is read with tolerance ([`RawListing`]): what we do not understand is marked, never dropped.
+//! Groups that we write have one exact form ([`write_group`]). Others may have written the groups
+//! that Mimir has, so reading is tolerant ([`RawListing`]): what we do not know is marked, never
+//! dropped.
 
 mod client;
 mod error;

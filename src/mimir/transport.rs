@@ -1,5 +1,5 @@
-//! One exchange with Mimir: which instance, how long, how much, and what a failure is. The ruler's
-//! client and the Alertmanager's share it.
+//! One exchange with Mimir: instance, timeout, size limit, and the meaning of a failure. The clients of
+//! the ruler and of the Alertmanager share it.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::causes::causes;
 use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::tenancy::TenantId;
 
-/// The longest message of Mimir's that is kept. It repeats a rule's name for each of its faults.
+/// The longest message of Mimir that is kept. It repeats a rule's name for each of its faults.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// Where Mimir is and how long it may take.
+/// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
 pub struct MimirConfig {
-    /// Mimir's instances, each of which knows everything. The next is asked when one is not there.
+    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
     pub urls: Vec<Url>,
-    /// How long one exchange may take from its first byte to its last.
+    /// The timeout of one exchange, from its first byte to its last.
     pub request_timeout: Duration,
-    /// How long an instance may take to let us in.
+    /// The timeout for connecting to an instance.
     pub connect_timeout: Duration,
 }
 
@@ -116,12 +116,11 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The instances and connections to them.
 #[derive(Debug)]
 pub(super) struct Transport {
     client: reqwest::Client,
     urls: Vec<Url>,
-    /// The instance that was there when last asked.
+    /// The last instance that was reachable.
     preferred: AtomicUsize,
     request_timeout: Duration,
 }
@@ -140,8 +139,8 @@ impl Transport {
         Ok(Self { client, urls, preferred: AtomicUsize::new(0), request_timeout })
     }
 
-    /// Asks one instance after the other until one is there. A request that may have reached Mimir
-    /// is not sent again.
+    /// Tries the instances in turn until one is reachable. A request that may have reached Mimir is
+    /// not sent again.
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, ExchangeError> {
         let headers = headers_of(&ask);
         let body = ask.body.map(|(_, body)| Bytes::from(body));
@@ -209,7 +208,7 @@ impl Transport {
         all
     }
 
-    /// An answer's body, at most so long.
+    /// An answer's body, up to a length.
     pub(super) async fn read(
         &self,
         mut response: reqwest::Response,
@@ -224,7 +223,6 @@ impl Transport {
         }
     }
 
-    /// The next piece of an answer's body.
     pub(super) async fn piece(
         &self,
         response: &mut reqwest::Response,
@@ -232,7 +230,7 @@ impl Transport {
         response.chunk().await.map_err(|error| self.failure(error))
     }
 
-    /// What an answer that is no success means, unless the caller knows better.
+    /// The meaning of an unsuccessful answer, unless the caller knows better.
     pub(super) async fn error(&self, response: reqwest::Response) -> ExchangeError {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         match self.message(response).await {
@@ -241,7 +239,7 @@ impl Transport {
         }
     }
 
-    /// What Mimir says in an answer that is no success. The rest of a long one is not read.
+    /// The message of an unsuccessful answer. The rest of a long one is not read.
     pub(super) async fn message(
         &self,
         mut response: reqwest::Response,
@@ -277,8 +275,8 @@ fn headers_of(ask: &Ask<'_>) -> HeaderMap {
     headers
 }
 
-/// A path at an instance, byte for byte. What would be tidied up is not asked for: `..` could turn
-/// the deletion of a group into that of a namespace.
+/// The URL of a path at an instance, byte for byte. A path that normalisation would change is an
+/// error: `..` could turn the deletion of a group into that of a namespace.
 fn address(base: &Url, path: &str) -> Result<Url, ExchangeError> {
     let prefix = base.path().trim_end_matches('/');
     let whole = format!("{prefix}{path}");
@@ -287,7 +285,7 @@ fn address(base: &Url, path: &str) -> Result<Url, ExchangeError> {
     if url.path() == whole { Ok(url) } else { Err(ExchangeError::Unaddressable(path.to_owned())) }
 }
 
-/// What a status means, but for those that mean something else to one method.
+/// The meaning of a status, except for those that mean something else to one method.
 pub(super) fn classify(
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -304,13 +302,13 @@ pub(super) fn classify(
     }
 }
 
-/// `Retry-After` in seconds. Mimir writes no dates.
+/// `Retry-After` in seconds. Mimir does not send dates.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The words of an error: the text itself, or what Prometheus' JSON wraps.
+/// The message of an error: the text itself, or the one in Prometheus' JSON.
 fn words(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Wrapped {

@@ -1,5 +1,5 @@
-//! The facts of one request, as they are known so far. Plain data: [`super::Record`] fills it in,
-//! the access log writes it down.
+//! The facts of one request, as they are known so far, and how it ended. Plain data:
+//! [`super::Record`] fills it in, the access log writes it down.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use http::{Method, Uri, Version};
 
-use super::RequestOutcome;
 use crate::authn::{Known, Principal};
 use crate::authz::Grant;
 use crate::edge::RequestId;
+use crate::reason::{Class, Reason};
 use crate::request_body::ReceivedBytes;
 use crate::route::Route;
 use crate::tenancy::OrganisationId;
@@ -44,5 +44,42 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn received_bytes(&self) -> u64 {
         self.received.as_ref().map_or(0, ReceivedBytes::get)
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// Mimir's response was passed on.
+    Forwarded,
+    /// The proxy answered by itself.
+    Answered,
+    /// Rejected or failed, as the reason says.
+    Unserved(Reason),
+    /// The client went away before the end.
+    Cancelled,
+}
+
+impl RequestOutcome {
+    /// The label of metrics and the field of the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Answered => "answered",
+            Self::Unserved(reason) => reason.class().into(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub(super) fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Unserved(reason) => Some(reason),
+            Self::Forwarded | Self::Answered | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether somebody should look.
+    pub(super) fn is_failure(self) -> bool {
+        self.reason().is_some_and(|reason| reason.class() == Class::Failed)
     }
 }

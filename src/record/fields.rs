@@ -70,7 +70,10 @@ mod tests {
             "\n## Audit\n\nOne line for each authenticated request to `/admin` except `whoami` and `openapi.json`, whatever `log.filter` says: \
              `message=\"Admin action\"`, `target=\"audit\"`, with `action`, `principal.kind`, \
              `principal.id`, `organisation.id`, `target.id`, `outcome`, `client.ip` and \
-             `request.id`.\n",
+             `request.id`.\n\n\
+             Also one line for each permitted request that creates, changes or expires a silence: \
+             `message=\"Silence\"`, the same fields, and `silence.ends_at` from the request. \
+             `outcome` is `done`, `refused_by_mimir`, `client_gone` or a reason.\n",
         );
         check("docs/reference/log.md", &page);
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::authn::{CredentialFault, Times, TokenFault};
 use crate::authn::{DeviceKeyFault, RevokedUser};
 use crate::authz::SelectorFault;
+use crate::forward::AlertmanagerState;
 use crate::reason::Class;
 use crate::store::StoreError;
 use crate::tenancy::{DeviceId, UserId};
@@ -32,6 +33,13 @@ fn samples() -> Vec<Rejection> {
         ForwardError::Body(BodyError::Incomplete).into(),
         Rejection::Failed(ForwardError::UploadTimedOut),
         Rejection::Failed(ForwardError::Misdirected(301)),
+        Rejection::Failed(ForwardError::Unreadable("10.0.0.7 says x".to_owned())),
+        Rejection::Failed(ForwardError::Alertmanager(AlertmanagerState::Busy)),
+        Rejection::Failed(ForwardError::Alertmanager(AlertmanagerState::Loading)),
+        Rejection::Failed(ForwardError::Alertmanager(AlertmanagerState::Unconfigured)),
+        Rejection::Failed(ForwardError::Alertmanager(AlertmanagerState::Absent)),
+        Rejection::Silence(SilenceFault::NotJson),
+        Rejection::Silence(SilenceFault::ContentType),
         Rejection::Limited(LimitError::All),
         Rejection::Limited(LimitError::InFlight { surface: Surface::Push }),
         Rejection::Limited(LimitError::InFlight { surface: Surface::Query }),
@@ -141,6 +149,7 @@ fn a_limit_and_a_slow_body_are_rejections_and_every_other_5xx_is_a_failure() {
         Reason::BodyIncomplete,
         Reason::BodySlowForUpstream,
         Reason::KeyPending,
+        Reason::AlertmanagerBusy,
     ];
     for reason in Reason::VARIANTS {
         let is_5xx = status_of(*reason).is_server_error();
@@ -161,6 +170,10 @@ fn readers_get_json_and_senders_plain_text() {
         assert_eq!(json["status"], "error");
         let plain = text(answer(&rejection, Audience::Sender));
         assert_eq!(plain.trim_end(), json["error"].as_str().unwrap());
+        let response = answer(&rejection, Audience::Alertmanager);
+        let is_text = response.status() == StatusCode::BAD_REQUEST;
+        let of_alertmanager: serde_json::Value = serde_json::from_str(&text(response)).unwrap();
+        assert_eq!(of_alertmanager, if is_text { json["error"].clone() } else { json });
     }
 }
 

@@ -18,7 +18,11 @@ const OTLP_METRICS_ONLY: Hint =
 const PRIVATE: Hint = Hint::Words("health and metrics of the proxy are on its private port");
 const ADMIN: Hint = Hint::Words("the admin API is described at /admin/openapi.json");
 const ALERTMANAGER: Hint = Hint::Words(
-    "the Alertmanager and its configuration are not served; use Mimir's own address for them",
+    "of the Alertmanager only alerts and silences are served: /alertmanager/api/v2/alerts, \
+     /alertmanager/api/v2/silences; its address for clients ends in /alertmanager",
+);
+const ALERTMANAGER_CONFIGURATION: Hint = Hint::Words(
+    "the Alertmanager's configuration is not served; channels and routes are rows of the database",
 );
 const OTHER_PROTOCOL: Hint = Hint::Words(
     "only metrics by remote write, OTLP and Influx line protocol are taken: /api/v1/push, \
@@ -83,22 +87,23 @@ const ELSEWHERE: [(&str, Hint); 54] = [
     ("/-/ready", PRIVATE),
     ("/-/healthy", PRIVATE),
     // Not served.
-    ("/api/v1/alerts", ALERTMANAGER),
-    ("/api/prom/configs/alertmanager", ALERTMANAGER),
+    ("/api/v1/alerts", ALERTMANAGER_CONFIGURATION),
+    ("/api/prom/configs/alertmanager", ALERTMANAGER_CONFIGURATION),
     ("/api/put", OTHER_PROTOCOL),
     ("/api/v2/series", OTHER_PROTOCOL),
     ("/api/v1/import", OTHER_PROTOCOL),
 ];
 
 /// Whole trees of paths that are not served.
-const TREES: [(&str, Hint); 7] = [
+const TREES: [(&str, Hint); 8] = [
     ("/graphite", OTHER_PROTOCOL),
     ("/opentsdb", OTHER_PROTOCOL),
     ("/datadog", OTHER_PROTOCOL),
     ("/loki", OTLP_METRICS_ONLY),
     ("/tempo", OTLP_METRICS_ONLY),
     ("/alertmanager", ALERTMANAGER),
-    ("/api/v1/grafana", ALERTMANAGER),
+    ("/multitenant_alertmanager", ALERTMANAGER_CONFIGURATION),
+    ("/api/v1/grafana", ALERTMANAGER_CONFIGURATION),
 ];
 
 /// Prefixes that are one too many, or in the place of ours.
@@ -140,11 +145,19 @@ pub(super) fn hint(path: &str) -> Option<Hint> {
     let stripped = PREFIXES.iter().filter_map(|prefix| tidy.strip_prefix(prefix));
     let rests: Vec<&str> = std::iter::once(tidy.as_str()).chain(stripped).collect();
     let mut candidates = rests.iter().flat_map(|rest| {
-        ["", "/prometheus", "/prometheus/api/v1", "/api/v1", "/prometheus/config/v1"]
-            .into_iter()
-            .map(move |prefix| format!("{prefix}{rest}"))
+        [
+            "",
+            "/prometheus",
+            "/prometheus/api/v1",
+            "/api/v1",
+            "/prometheus/config/v1",
+            "/alertmanager",
+        ]
+        .into_iter()
+        .map(move |prefix| format!("{prefix}{rest}"))
     });
-    elsewhere(&tidy)
+    route(&tidy)
+        .or_else(|| elsewhere(&tidy))
         .or_else(|| candidates.find_map(|candidate| route(&candidate)))
         .or_else(|| rests.iter().find_map(|rest| elsewhere(rest)))
         .or_else(|| behind_another(&tidy))
@@ -245,6 +258,16 @@ mod tests {
             ("/prometheus/api/v1/user_stats", "/api/v1/user_stats"),
             ("/user_limits", "/api/v1/user_limits"),
             ("/admin/whoami/", "/admin/whoami"),
+            // An Alertmanager's address without the prefix, and with a prefix too many.
+            ("/api/v2/silences", "/alertmanager/api/v2/silences"),
+            ("/api/v2/alerts/groups", "/alertmanager/api/v2/alerts/groups"),
+            ("/prometheus/api/v2/alerts", "/alertmanager/api/v2/alerts"),
+            ("/api/prom/alertmanager/api/v2/status", "/alertmanager/api/v2/status"),
+            ("/alertmanager/api/v2/silences/", "/alertmanager/api/v2/silences"),
+            (
+                "/api/v2/silence/00000000-0000-4000-8000-000000000000",
+                "/alertmanager/api/v2/silence/{silence}",
+            ),
             // Legacy routes of rules (mimirtool --use-legacy-routes), and an address that ends in
             // /prometheus.
             ("/api/v1/rules/ns", "/prometheus/config/v1/rules/{name}"),
@@ -283,8 +306,11 @@ mod tests {
             ("/graphite/metrics", OTHER_PROTOCOL),
             ("/datadog/api/v1/series", OTHER_PROTOCOL),
             ("/loki/api/v1/push", OTLP_METRICS_ONLY),
-            ("/api/v1/alerts", ALERTMANAGER),
-            ("/alertmanager/api/v2/silences", ALERTMANAGER),
+            ("/api/v1/alerts", ALERTMANAGER_CONFIGURATION),
+            ("/alertmanager", ALERTMANAGER),
+            ("/alertmanager/api/v1/silences", ALERTMANAGER),
+            ("/alertmanager/-/reload", ALERTMANAGER),
+            ("/multitenant_alertmanager/configs", ALERTMANAGER_CONFIGURATION),
         ] {
             assert_eq!(hint(asked), Some(words), "{asked}");
         }

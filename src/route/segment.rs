@@ -12,7 +12,7 @@ pub(super) enum Match {
 }
 
 /// Compares a raw path with a route's. `{organisation}` stands for an organisation, `{id}` for a
-/// UUID, `{label}` for a label name and `{name}` for another, each a segment of UTF-8, raw or
+/// UUID, `{silence}` for one too, `{label}` for a label name and `{name}` for another, each a segment of UTF-8, raw or
 /// percent-encoded. In a `{name}` `%2F` is a slash of the name (a rule namespace is often a file's
 /// path); Mimir finds no label that way, but by the escaped form, `U__…`, which exists for every name.
 pub(super) fn compare(route: &str, path: &str) -> Match {
@@ -26,11 +26,13 @@ pub(super) fn compare(route: &str, path: &str) -> Match {
     loop {
         let matched = match (wanted.next(), given.next()) {
             (None, None) => return result,
-            (Some("{label}" | "{name}"), Some("")) => Match::No,
+            (Some("{label}" | "{name}" | "{silence}"), Some("")) => Match::No,
             (Some("{label}"), Some(segment)) => name(segment, false),
             (Some("{name}"), Some(segment)) => name(segment, true),
             (Some("{organisation}"), Some(segment)) => on(OrganisationId::parse(segment).is_ok()),
             (Some("{id}"), Some(segment)) => on(is_uuid(segment)),
+            (Some("{silence}"), Some(segment)) if !is_uuid(segment) => Match::Unreadable,
+            (Some("{silence}"), Some(_)) => Match::Yes,
             (Some(literal), Some(segment)) => on(literal == segment),
             _ => Match::No,
         };

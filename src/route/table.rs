@@ -1,7 +1,8 @@
 //! The table of routes: every path of Mimir that a user may see. Our own are in [`super::endpoint`].
 //!
-//! Left out on purpose: everything of Mimir's operators (`/config`, `/metrics`, `/*/ring`, …),
-//! rule and Alertmanager configuration writes, and `DELETE` on `series`.
+//! Left out on purpose: everything of Mimir's operators (`/config`, `/metrics`, `/*/ring`, …), writes of
+//! rules, the Alertmanager's configuration (it has secrets) and its page, alerts posted by callers
+//! (which would be forged), and `DELETE` on `series`.
 
 use http::Method;
 
@@ -54,6 +55,21 @@ const fn rules(path: &'static str) -> Route {
     route(GET, path, Surface::Rules, Scope::RulesRead, BodyPolicy::Empty)
 }
 
+/// A read of the Alertmanager, with all parameters in the query string.
+const fn alerts(path: &'static str) -> Route {
+    route(GET, path, Surface::Alerts, Scope::AlertsRead, BodyPolicy::Empty)
+}
+
+/// Creates or changes a silence.
+const fn post_silence(path: &'static str) -> Route {
+    route(POST, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Silence)
+}
+
+/// Expires a silence.
+const fn expire_silence(path: &'static str) -> Route {
+    route(DELETE, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Empty)
+}
+
 /// A read of our own.
 pub(super) const fn admin_get(path: &'static str, access: Access) -> Route {
     Route { methods: GET, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
@@ -95,6 +111,9 @@ const fn all_routes() -> [Route; MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len()] {
     all
 }
 
+/// The answer contains the tenant's Alertmanager configuration and is rewritten.
+pub(super) const ALERTMANAGER_STATUS: &str = "/alertmanager/api/v2/status";
+
 const MIMIR_ROUTES: &[Route] = &[
     push("/api/v1/push"),
     otlp("/otlp/v1/metrics"),
@@ -125,4 +144,12 @@ const MIMIR_ROUTES: &[Route] = &[
     get("/api/v1/user_limits"),
     get("/api/v1/user_stats"),
     influx("/api/v1/push/influx/write"),
+    alerts("/alertmanager/api/v2/alerts"),
+    alerts("/alertmanager/api/v2/alerts/groups"),
+    alerts("/alertmanager/api/v2/silences"),
+    post_silence("/alertmanager/api/v2/silences"),
+    alerts("/alertmanager/api/v2/silence/{silence}"),
+    expire_silence("/alertmanager/api/v2/silence/{silence}"),
+    alerts("/alertmanager/api/v2/receivers"),
+    alerts(ALERTMANAGER_STATUS),
 ];

@@ -61,11 +61,12 @@ fn every_route_is_found_by_its_own_path() {
     for route in ROUTES {
         let path = route.path.replace("{label}", "job").replace("{name}", "team%2Frules");
         let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
+        let path = path.replace("{silence}", ID);
         for method in route.methods {
             assert_eq!(outcome(method, &path, Some("query=up")), Ok(route.path));
         }
         assert!(matches!(find_path(&Method::PUT, &path, None), Err(RouteError::Method(_))));
-        let deletes = route.surface == Surface::Admin;
+        let deletes = route.surface == Surface::Admin || route.path.ends_with("{silence}");
         assert!(deletes || find_path(&Method::DELETE, &path, None).is_err());
     }
 }
@@ -87,6 +88,25 @@ fn operator_paths_have_no_route() {
         "/memberlist",
         "/config",
         "/multitenant_alertmanager/configs",
+        "/multitenant_alertmanager/status",
+        "/multitenant_alertmanager/ring",
+        "/multitenant_alertmanager/delete_tenant_config",
+        "/alertmanager",
+        "/alertmanager/",
+        "/alertmanager/metrics",
+        "/alertmanager/-/reload",
+        "/alertmanager/-/healthy",
+        "/alertmanager/debug/pprof/",
+        "/alertmanager/script.js",
+        "/alertmanager/api/v1/alerts",
+        "/alertmanager/api/v1/silences",
+        "/alertmanager/api/v1/status/buildinfo",
+        "/alertmanager/api/v2",
+        "/alertmanager/api/v2/",
+        "/alertmanager/api/v2/silence",
+        "/alertmanager/api/v2/silence/",
+        "/alertmanager/api/v2/config",
+        "/api/v1/grafana/config",
         "/runtime_config",
         "/services",
         "/metrics",
@@ -183,6 +203,27 @@ fn a_label_that_is_no_name_is_a_fault_of_the_request() {
     }
 }
 
+// Alertmanager's own are UUIDs, and no other name is worth a question.
+#[test]
+fn a_silence_is_named_by_its_id_and_by_nothing_else() {
+    let path = |name: &str| format!("/alertmanager/api/v2/silence/{name}");
+    for method in [Method::GET, Method::DELETE] {
+        let route = find_path(&method, &path(ID), None).unwrap();
+        assert_eq!(route.silence_in(&path(ID)), Some(ID));
+        for name in ["..", ".", "%2e%2e", "1", "00000000000040008000000000000000", "a%2Fb", "a b"] {
+            let unroutable = find_path(&method, &path(name), None).unwrap_err();
+            assert!(matches!(unroutable, RouteError::Name(_)), "{name}: {unroutable:?}");
+            assert!(unroutable.to_string().contains("UUID"), "{unroutable}");
+        }
+        for name in ["", "../alerts", &format!("{ID}/"), &format!("{ID}/x")] {
+            assert!(find_path(&method, &path(name), None).is_err(), "{name}");
+        }
+    }
+    // Alerts come from the ruler alone.
+    let forged = find_path(&Method::POST, "/alertmanager/api/v2/alerts", None).unwrap_err();
+    assert_eq!(forged.allowed().as_deref(), Some("GET"));
+}
+
 #[test]
 fn rule_names_are_percent_encoded_segments() {
     let rules = |name: &str| find_path(&Method::GET, &format!("{RULES}{name}"), None);
@@ -255,6 +296,7 @@ fn another_method_is_told_which_ones_a_path_takes() {
     for route in ROUTES {
         let path = route.path.replace("{label}", "job").replace("{name}", "rules");
         let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
+        let path = path.replace("{silence}", ID);
         for method in [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE] {
             let unroutable = find_path(&method, &path, None).unwrap_err();
             let allowed = unroutable.allowed().unwrap();
@@ -350,6 +392,12 @@ const LABEL: &str = "/prometheus/api/v1/label/";
 const RULES: &str = "/prometheus/config/v1/rules/";
 
 proptest! {
+    #[test]
+    fn every_plain_host_is_an_authority(host in "[a-zA-Z0-9.-]{0,12}(:[0-9:a]{0,6})?") {
+        let is_authority = http::uri::Authority::try_from(host.as_bytes()).is_ok();
+        prop_assert!(!is_plain_host(host.as_bytes()) || is_authority, "{}", host);
+    }
+
     // A real route's path, damaged at random: whatever still has a route is harmless.
     #[test]
     fn a_damaged_path_has_no_route_or_is_harmless(
@@ -391,5 +439,7 @@ fn all_reads_and_all_pushes_with_times_may_be_done_twice() {
     let forwarded = ROUTES.iter().filter(|route| matches!(route.access, Access::Tenant(_)));
     let not: Vec<&str> =
         forwarded.filter(|route| !route.is_repeatable()).map(|route| route.path).collect();
-    assert_eq!(not, ["/api/v1/push/influx/write"]);
+    assert_eq!(not, ["/api/v1/push/influx/write", "/alertmanager/api/v2/silences"]);
+    let ends = find_path(&Method::DELETE, &format!("/alertmanager/api/v2/silence/{ID}"), None);
+    assert!(ends.unwrap().is_repeatable());
 }

@@ -45,7 +45,7 @@ use reconciler::Reconciler;
 use report::{Ending, Presence, Reconciled, report};
 use tenant_state::{InSync, TenantState};
 use world::{LiveWorld, TenantReader, World};
-use writer::WriteError;
+use writer::{WriteError, Writer};
 
 /// Members are not told how many rules other organisations would lose.
 const PART_OF_MORE: &str =
@@ -148,7 +148,8 @@ pub(crate) async fn reconcile(
     };
     let WriteAccess { lease, metrics } = access;
     let reader = TenantReader { reconciler, tenant: &tenant };
-    let world = LiveWorld { reader, organisation, lease, metrics };
+    let writer = Writer { client: &reconciler.client, lease, metrics };
+    let world = LiveWorld { reader, organisation, writer };
     reconcile_in(&world, &reconciler.settings(), organisation, rows, state, mode).await
 }
 

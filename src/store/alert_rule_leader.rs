@@ -12,9 +12,10 @@ use super::{Store, StoreError, moment, statement};
 pub struct LeaderRow {
     pub holder: String,
     pub since: Option<OffsetDateTime>,
-    /// When everything was last looked at.
-    pub reconciled_at: Option<OffsetDateTime>,
-    pub reconcile: String,
+    /// When the last full resync ended. Its column is `reconciled_at`.
+    pub resynced_at: Option<OffsetDateTime>,
+    /// The outcome of the last full resync, as JSON. Its column is `reconcile`.
+    pub resync: String,
     /// A deletion in many organisations that waits.
     pub guard: Option<GuardHeld>,
     pub guard_since: Option<OffsetDateTime>,
@@ -52,8 +53,8 @@ impl Store {
         let query = statement(sql)
             .bind(leader.holder)
             .bind(leader.since)
-            .bind(leader.reconciled_at)
-            .bind(if leader.reconcile.is_empty() { "{}".to_owned() } else { leader.reconcile })
+            .bind(leader.resynced_at)
+            .bind(if leader.resync.is_empty() { "{}".to_owned() } else { leader.resync })
             .bind(guard)
             .bind(reason)
             .bind(leader.guard_since);
@@ -65,8 +66,8 @@ fn read_leader(row: &PgRow) -> Result<LeaderRow, sqlx::Error> {
     Ok(LeaderRow {
         holder: row.try_get("holder")?,
         since: moment::shown(row.try_get("since")?),
-        reconciled_at: moment::shown(row.try_get("reconciled_at")?),
-        reconcile: row.try_get("reconcile")?,
+        resynced_at: moment::shown(row.try_get("reconciled_at")?),
+        resync: row.try_get("reconcile")?,
         guard: read_guard(row)?,
         guard_since: moment::shown(row.try_get("guard_since")?),
     })

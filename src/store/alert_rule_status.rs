@@ -2,31 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use strum::VariantArray as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Store, StoreError, moment, statement};
+use crate::labels::RuleState;
 use crate::tenancy::OrganisationId;
-
-/// What has become of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RuleState {
-    /// It will be written to Mimir, but is not yet.
-    Pending,
-    /// Mimir evaluates it as it is.
-    Live,
-    /// It cannot be evaluated; its author has to change it.
-    Invalid,
-    /// The tenant's limits leave no room for it.
-    OverLimit,
-    Disabled,
-    /// It could not be written, and that is not its author's fault.
-    Error,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleStatusRow {
@@ -47,27 +31,6 @@ pub struct RuleStatusRow {
 
 /// Rows in one statement.
 const BATCH: usize = 1000;
-
-impl RuleState {
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
-
-    /// The name in the table and everywhere else.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Live => "live",
-            Self::Invalid => "invalid",
-            Self::OverLimit => "over_limit",
-            Self::Disabled => "disabled",
-            Self::Error => "error",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
 
 impl Store {
     /// The statuses of some organisations' rules.
@@ -170,7 +133,8 @@ impl Store {
 
 fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
     let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
-    let state = RuleState::parse(row.try_get("state")?);
+    let name: &str = row.try_get("state")?;
+    let state = RuleState::VARIANTS.iter().copied().find(|state| state.name() == name);
     let (Some(organisation), Some(state)) = (organisation, state) else { return Ok(None) };
     let others: &str = row.try_get("other_hashes")?;
     Ok(Some(RuleStatusRow {

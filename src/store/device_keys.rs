@@ -216,11 +216,11 @@ fn precise(seconds: i64) -> f64 {
     seconds as f64
 }
 
-/// What a device may do by the names in its row. A name that is none is left out, and so is
-/// `admin`: a device administers nothing, whatever its row says.
+/// What a device may do by the names in its row. A name that is none is left out, and so are `admin`
+/// and `alerts:write`: a device administers and silences nothing, whatever its row says.
 fn scopes(names: &[String]) -> Scopes {
     let known = names.iter().filter_map(|name| Scopes::parse_one(name).ok());
-    known.collect::<Scopes>().intersection(Scope::DATA.into_iter().collect())
+    known.collect::<Scopes>().intersection(Scope::DEVICE.into_iter().collect())
 }
 
 fn read_hash(row: &PgRow) -> Option<KeyHash> {

@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     Step {
         version: 1,
         name: "identity",
@@ -48,6 +48,12 @@ const STEPS: [Step; 4] = [
             "notification_tombstone",
             "notification_sync",
         ],
+    },
+    Step {
+        version: 7,
+        name: "device_key_alerts",
+        sql: include_str!("../../migrations/0007_device_key_alerts.sql"),
+        tables: &[],
     },
 ];
 

@@ -1,11 +1,11 @@
 //! Handles to all metrics, made once: counting a request looks nothing up by a text, and what is
 //! counted by an enum is an array with as many places as the enum has variants.
 
-mod late;
 mod upstreams;
 
 use std::array;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -16,7 +16,6 @@ use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
 use crate::reason::Reason;
 use crate::route::Surface;
 use crate::version;
-use late::LateGauge;
 use upstreams::UpstreamsByInstance;
 
 /// Handles to all metrics but those of [alert rules](super::RuleMetrics).
@@ -93,6 +92,24 @@ impl DirectoryMetrics {
             entries: table::DIRECTORY_ENTRIES.gauge([kind]),
             duration: table::DIRECTORY_READ_DURATION.histogram([kind]),
         }
+    }
+}
+
+/// A gauge that is registered when it is first set, for features that may not be configured: an age
+/// of 0 or -1 without a database would look like one of a database.
+pub struct LateGauge {
+    metric: Metric,
+    gauge: OnceLock<Gauge>,
+}
+
+impl LateGauge {
+    pub(super) fn new(metric: Metric) -> Self {
+        Self { metric, gauge: OnceLock::new() }
+    }
+
+    /// Sets the gauge; it is exposed from then on.
+    pub fn set(&self, value: f64) {
+        self.gauge.get_or_init(|| self.metric.gauge(PLAIN)).set(value);
     }
 }
 

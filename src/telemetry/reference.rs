@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use strum::{EnumMessage as _, VariantArray};
 
 use super::table::{self, Kind, Label, METRICS, Metric, Values};
-use super::{Metrics, RuleMetrics};
+use super::{ChannelMetrics, Metrics, RuleMetrics};
 use crate::labels::LookupKind;
 use crate::reason::{Class, Reason};
 use crate::reference::check;
@@ -103,9 +103,9 @@ fn every_metric_has_the_labels_of_the_table() {
         ] {
             late.set(1.0);
         }
-        let rules = RuleMetrics::register(&crate::rules::metric_names());
+        let rules = RuleMetrics::register();
         rules.tenant_succeeded("org-a", 1.0);
-        let _channels = crate::channels::register_metrics();
+        let _channels = ChannelMetrics::register();
     });
     let text = handle.render();
     for metric in METRICS.iter().filter(|metric| metric.kind != Kind::Histogram) {

@@ -1,20 +1,22 @@
 //! Metrics of the sync of alert rules, registered only where it is switched on.
 
+use std::array;
 use std::collections::HashMap;
 
 use metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
+use strum::{EnumCount as _, VariantArray as _};
 
 use super::table::{self, PLAIN};
+use crate::labels::{OutcomeKind, RuleState};
 
-/// Handles to them.
 pub struct RuleMetrics {
-    reconciles: HashMap<&'static str, Counter>,
+    reconciles: [Counter; OutcomeKind::COUNT],
     pub reconcile_duration: Histogram,
     pub lag: Histogram,
     pub group_sets: Counter,
     pub group_deletes: Counter,
-    states: HashMap<&'static str, Gauge>,
+    states: [Gauge; RuleState::COUNT],
     /// Organisations with a deletion that waits for a confirmation.
     pub guards_held: Gauge,
     /// Whether a deletion in many organisations waits for one.
@@ -29,30 +31,25 @@ pub struct RuleMetrics {
     tenants: Mutex<HashMap<String, Gauge>>,
 }
 
-/// Label values that `rules` and `store` know.
-pub struct RuleMetricNames {
-    pub outcomes: Vec<&'static str>,
-    pub states: Vec<&'static str>,
-}
-
 /// Tenants that have a series of their own: the first ones. Further ones share `other`.
 const MOST_TENANTS: usize = 200;
 
 impl RuleMetrics {
     /// Registers everything with the installed recorder.
-    pub fn register(names: &RuleMetricNames) -> Self {
-        let reconciles =
-            |outcome: &'static str| table::RULES_RECONCILES.counter([("outcome", outcome)]);
-        let state = |state: &'static str| table::RULES_RULES.gauge([("state", state)]);
+    pub fn register() -> Self {
+        let reconciles = |outcome: OutcomeKind| {
+            table::RULES_RECONCILES.counter([("outcome", <&str>::from(outcome))])
+        };
+        let states = |state: RuleState| table::RULES_RULES.gauge([("state", state.name())]);
         let write = |kind: &'static str| table::RULES_GROUP_WRITES.counter([("kind", kind)]);
         let held = |scope: &'static str| table::RULES_GUARDS_HELD.gauge([("scope", scope)]);
         Self {
-            reconciles: names.outcomes.iter().map(|name| (*name, reconciles(name))).collect(),
+            reconciles: array::from_fn(|at| reconciles(OutcomeKind::VARIANTS[at])),
             reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
             group_sets: write("set"),
             group_deletes: write("delete"),
-            states: names.states.iter().map(|name| (*name, state(name))).collect(),
+            states: array::from_fn(|at| states(RuleState::VARIANTS[at])),
             guards_held: held("tenant"),
             overall_guard_held: held("overall"),
             leader: table::RULES_LEADER.gauge(PLAIN),
@@ -69,12 +66,12 @@ impl RuleMetrics {
     /// Handles that record nothing, for a process without a recorder.
     pub fn unrecorded() -> Self {
         Self {
-            reconciles: HashMap::new(),
+            reconciles: array::from_fn(|_| Counter::noop()),
             reconcile_duration: Histogram::noop(),
             lag: Histogram::noop(),
             group_sets: Counter::noop(),
             group_deletes: Counter::noop(),
-            states: HashMap::new(),
+            states: array::from_fn(|_| Gauge::noop()),
             guards_held: Gauge::noop(),
             overall_guard_held: Gauge::noop(),
             leader: Gauge::noop(),
@@ -89,15 +86,13 @@ impl RuleMetrics {
     }
 
     /// Counts a reconcile of one tenant.
-    pub fn reconciled(&self, outcome: &'static str) {
-        if let Some(counter) = self.reconciles.get(outcome) {
-            counter.increment(1);
-        }
+    pub fn reconciled(&self, outcome: OutcomeKind) {
+        self.reconciles[outcome as usize].increment(1);
     }
 
     /// Rules in a state, over all organisations that this leader has reconciled.
-    pub fn rules_in(&self, state: &'static str) -> Option<&Gauge> {
-        self.states.get(state)
+    pub fn rules_in(&self, state: RuleState) -> &Gauge {
+        &self.states[state as usize]
     }
 
     /// Notes a successful reconcile of a tenant.

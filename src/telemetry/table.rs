@@ -13,7 +13,10 @@ use metrics::{
 };
 use strum::VariantNames as _;
 
-use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
+use crate::labels::{
+    ConnectionEnd, InstanceFault, LookupKind, NoResend, NotificationState, OutcomeKind, Resend,
+    RuleState, TestOutcome,
+};
 use crate::reason::Reason;
 use crate::route::Surface;
 
@@ -219,13 +222,13 @@ metrics! {
     RULES_LEADERSHIPS = Counter "rules_leaderships_total",
         "Times that this process became the leader.",
         "Leadership moves all the time.";
-    RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RULE_STATES]) },
+    RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RuleState::VARIANTS]) },
         "Alert rules by state, over the organisations that this leader has reconciled.",
         "Rules are not live.";
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
         "Time from the notification of a change to its rules being live in Mimir.",
         "Changes take long to become live.";
-    RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[RULE_OUTCOMES]) },
+    RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
     RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
@@ -256,13 +259,13 @@ metrics! {
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";
 
-    CHANNELS_CHANNELS = Gauge "channels_channels" { state: Values::Names(&[CHANNEL_STATES]) },
+    CHANNELS_CHANNELS = Gauge "channels_channels" { state: Values::Names(&[NotificationState::VARIANTS]) },
         "Notification channels by state, over the organisations that this leader has reconciled.",
         "Channels are not live.";
     CHANNELS_LAG = Histogram "channels_lag_seconds" in Seconds,
         "Time from the notification of a change to its being stored in Mimir, which loads it within its poll interval.",
         "Changes take long to become live.";
-    CHANNELS_RECONCILES = Counter "channels_reconciles_total" { outcome: Values::Names(&[CHANNEL_OUTCOMES]) },
+    CHANNELS_RECONCILES = Counter "channels_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
         "Reconciles of one organisation's channels, by outcome.",
         "`failed`: Mimir or the database gave no answer, or Mimir refuses everything. `held`: a write waits for a confirmation.";
     CHANNELS_RECONCILE_DURATION = Histogram "channels_reconcile_duration_seconds" in Seconds,
@@ -283,7 +286,7 @@ metrics! {
     CHANNELS_FULL_RESYNC_FAILURES = Counter "channels_full_resync_failures_total",
         "Full resyncs of channels that could not begin.",
         "Rises: the database gives no answer.";
-    CHANNELS_TESTS = Counter "channels_tests_total" { outcome: Values::Names(&[CHANNEL_TESTS]) },
+    CHANNELS_TESTS = Counter "channels_tests_total" { outcome: Values::Names(&[TestOutcome::VARIANTS]) },
         "Tests of channels that this process was asked for, by outcome.",
         "`failed`: the channel's own service refused the notification.";
 
@@ -291,17 +294,6 @@ metrics! {
         "Log writes dropped because standard output was not read fast enough.",
         "Rises: standard output is not read fast enough.";
 }
-
-/// What becomes of a reconcile; `rules` has the enum, and a test holds them together.
-const RULE_OUTCOMES: &[&str] =
-    &["unchanged", "applied", "held", "deferred", "failed", "lease_lost"];
-/// The states of a rule; `store` has the enum, and a test holds them together.
-const RULE_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
-
-/// The same of channels, which are never deferred; `channels` has the enums.
-const CHANNEL_OUTCOMES: &[&str] = &["unchanged", "applied", "held", "failed", "lease_lost"];
-const CHANNEL_STATES: &[&str] = &["pending", "live", "invalid", "over_limit", "disabled", "error"];
-const CHANNEL_TESTS: &[&str] = &["delivered", "failed", "not_live", "not_loaded", "unknown"];
 
 /// Gives the recorder the help text of every metric.
 pub(super) fn describe() {

@@ -57,7 +57,8 @@ impl Default for RoleMap {
     fn default() -> Self {
         let everything: Scopes = Scope::ALL.into_iter().collect();
         let telemetry: Scopes = Scope::DATA.into_iter().collect();
-        let reading: Scopes = [Scope::MetricsRead, Scope::RulesRead].into_iter().collect();
+        let reading = [Scope::MetricsRead, Scope::RulesRead, Scope::AlertsRead];
+        let reading: Scopes = reading.into_iter().collect();
         let roles = [
             ("owner", everything),
             ("admin", everything),
@@ -83,7 +84,9 @@ mod tests {
             ("viewer", false, false),
         ] {
             assert!(may(role, Scope::MetricsRead) && may(role, Scope::RulesRead), "{role}");
+            assert!(may(role, Scope::AlertsRead), "{role}");
             assert_eq!(may(role, Scope::MetricsWrite), writes, "{role}");
+            assert_eq!(may(role, Scope::AlertsWrite), writes, "{role}");
             assert_eq!(may(role, Scope::Admin), administers, "{role}");
         }
     }

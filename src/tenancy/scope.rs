@@ -7,17 +7,38 @@ pub enum Scope {
     MetricsRead,
     MetricsWrite,
     RulesRead,
+    /// Read alerts and silences of the Alertmanager.
+    AlertsRead,
+    /// Silence alerts.
+    AlertsWrite,
     /// Manage the organisation: its device keys and its rules.
     Admin,
 }
 
 impl Scope {
     /// Every scope, in the order in which they are written down.
-    pub const ALL: [Self; 4] =
-        [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead, Self::Admin];
+    pub const ALL: [Self; 6] = [
+        Self::MetricsRead,
+        Self::MetricsWrite,
+        Self::RulesRead,
+        Self::AlertsRead,
+        Self::AlertsWrite,
+        Self::Admin,
+    ];
 
-    /// The scopes on telemetry: all that a device may ever have. A device administers nothing.
-    pub const DATA: [Self; 3] = [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead];
+    /// The scopes on telemetry: all but to administer.
+    pub const DATA: [Self; 5] = [
+        Self::MetricsRead,
+        Self::MetricsWrite,
+        Self::RulesRead,
+        Self::AlertsRead,
+        Self::AlertsWrite,
+    ];
+
+    /// The scopes that a device key can have. Not `alerts:write`: whoever steals a device could
+    /// silence its alarm with its key.
+    pub const DEVICE: [Self; 4] =
+        [Self::MetricsRead, Self::MetricsWrite, Self::RulesRead, Self::AlertsRead];
 
     /// The name in configuration, logs and answers.
     pub fn name(self) -> &'static str {
@@ -25,6 +46,8 @@ impl Scope {
             Self::MetricsRead => "metrics:read",
             Self::MetricsWrite => "metrics:write",
             Self::RulesRead => "rules:read",
+            Self::AlertsRead => "alerts:read",
+            Self::AlertsWrite => "alerts:write",
             Self::Admin => "admin",
         }
     }

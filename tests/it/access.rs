@@ -12,7 +12,7 @@ use serde_json::json;
 
 const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
 
-/// A kind of caller, how it asks, and what it must get: a status, or Mimir's own answer.
+/// A kind of caller, its request, and the expected result: a status, or Mimir's response.
 struct Caller {
     kind: &'static str,
     client: Client,
@@ -106,21 +106,20 @@ fn callers(base: &Client, issuer: &Issuer) -> Vec<Caller> {
     ]
 }
 
-/// Who may use an endpoint of `/admin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MayUse {
-    /// Every caller with a credential of its own.
+    /// Every authenticated caller.
     EveryKnownCaller,
-    /// Administrators of the organisation in the path, and the operator's services.
+    /// Administrators of the organisation in the path, and services.
     Administrators,
-    /// The operator's services.
+    /// Services.
     Services,
-    /// Whoever has the webhooks' secret.
+    /// Callers with the webhooks' secret.
     Webhooks,
 }
 
-/// Every endpoint of `/admin` and who may use it, written down a second time on purpose: a word that
-/// is wrong in the route table is not wrong here, too.
+/// Every endpoint of `/admin` and who may use it. Written a second time on purpose: a mistake in
+/// the route table must not be copied here.
 const ENDPOINTS: &[(&str, &str, MayUse)] = {
     use MayUse::{Administrators, EveryKnownCaller, Services, Webhooks};
     &[
@@ -152,19 +151,19 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
     ]
 };
 
-/// Who may use an endpoint of the route table. One without a case here fails the test that asks.
+/// Who may use an endpoint of the route table. One that is missing here fails the test.
 pub(crate) fn may_use(method: &Method, path: &str) -> MayUse {
     let case = ENDPOINTS.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
     case.unwrap_or_else(|| panic!("{method} {path} has no case in ENDPOINTS")).2
 }
 
-/// The status that a caller must get; none where it is Mimir's to say, or a 2xx of ours.
+/// The status that a caller must get; `None` if Mimir decides it, or for our own 2xx.
 fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
     let is_known = caller.refused != Some(401);
     match route.access {
         Access::Tenant(_) => caller.refused,
         Access::Admin(_) => match may_use(method, route.path) {
-            // The selector has no say.
+            // The selector does not matter.
             MayUse::EveryKnownCaller => (!is_known).then_some(401),
             // No webhook secret is configured.
             MayUse::Webhooks => Some(401),
@@ -177,7 +176,8 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
 fn target(path: &str) -> String {
     let path = path.replace("{label}", "job").replace("{name}", "none");
     let path = path.replace("{organisation}", ORG_A);
-    let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+    let id = "00000000-0000-4000-8000-000000000000";
+    let path = path.replace("{id}", id).replace("{silence}", id);
     let query = if path.contains("query") {
         "?query=up&start=1800000000&end=1800000060&step=15"
     } else {
@@ -186,8 +186,8 @@ fn target(path: &str) -> String {
     format!("{path}{query}")
 }
 
-// Deny by default, seen from outside: for every route and every kind of caller the status is as
-// it must be, and what is granted is answered by Mimir.
+// Deny by default, seen from outside: for every route and every kind of caller the status is the
+// expected one, and Mimir answers what is granted.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_refuses_every_wrong_caller() {
     let mimir = Mimir::shared().await;
@@ -219,7 +219,7 @@ async fn every_route_refuses_every_wrong_caller() {
                             "{about}"
                         );
                     }
-                    // Mimir has its own opinion of an empty push or an absent rule group.
+                    // Mimir may reject an empty push or a missing rule group.
                     None => {
                         assert!(![401, 403, 502, 503].contains(&answer.status.as_u16()), "{about}");
                     }
@@ -230,13 +230,13 @@ async fn every_route_refuses_every_wrong_caller() {
     }
     let combinations: usize = ROUTES.iter().map(|route| route.methods.len() * callers.len()).sum();
     assert_eq!(walked.len(), combinations);
-    // A caller that is let in must really reach Mimir, else the None above shows nothing.
+    // A caller with access must really reach Mimir; otherwise the None above would prove nothing.
     let failed = proxy.metric("mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"forwarded\",reason=\"2xx\"}").await;
     assert!(failed > 10.0, "{failed}");
 }
 
-// The table is the product's surface: a path of Mimir's that users have must be in it. The list
-// is written down a second time here on purpose, from Mimir's documentation of its HTTP API.
+// A path of Mimir's that users need must be in the table. The list is written a second time on
+// purpose, from Mimir's documentation of its HTTP API.
 #[test]
 fn the_route_table_is_complete() {
     let of_mimir = [
@@ -277,6 +277,14 @@ fn the_route_table_is_complete() {
         ("GET", "/prometheus/config/v1/rules/{name}/{name}"),
         ("GET", "/api/v1/user_stats"),
         ("GET", "/api/v1/user_limits"),
+        ("GET", "/alertmanager/api/v2/alerts"),
+        ("GET", "/alertmanager/api/v2/alerts/groups"),
+        ("GET", "/alertmanager/api/v2/silences"),
+        ("POST", "/alertmanager/api/v2/silences"),
+        ("GET", "/alertmanager/api/v2/silence/{silence}"),
+        ("DELETE", "/alertmanager/api/v2/silence/{silence}"),
+        ("GET", "/alertmanager/api/v2/receivers"),
+        ("GET", "/alertmanager/api/v2/status"),
     ];
     let ours = ENDPOINTS.iter().map(|(method, path, _)| (*method, *path));
     let documented: BTreeSet<(&str, &str)> = of_mimir.into_iter().chain(ours).collect();
@@ -289,7 +297,7 @@ fn the_route_table_is_complete() {
     assert_eq!(served, documented);
 }
 
-// A stranger must not learn which organisations exist.
+// An unknown caller must not learn which organisations exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn non_member_and_unknown_organisation_are_indistinguishable() {
     let mimir = Mimir::shared().await;
@@ -313,7 +321,7 @@ async fn non_member_and_unknown_organisation_are_indistinguishable() {
     assert_eq!(answers[0].0, 403);
 }
 
-// Scopes are the operator's: here users only read.
+// The operator chooses the scopes: here users only read.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_have_the_scopes_that_the_operator_gives_them() {
     let mimir = Mimir::shared().await;
@@ -330,10 +338,10 @@ async fn users_have_the_scopes_that_the_operator_gives_them() {
     }
 }
 
-// RFC 9110, 15.5.6: another method on a known path is a 405 with every method that it takes, for
-// whoever asks and before anything else, on every path.
+// RFC 9110, 15.5.6: another method on a known path is a 405 that lists the accepted methods, for
+// every caller and before any other check, on every path.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
+async fn every_other_method_is_a_405_that_lists_the_accepted_ones() {
     let upstream = Upstream::start(crate::support::responses::ok).await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
@@ -359,9 +367,10 @@ async fn every_other_method_is_a_405_that_says_which_ones_there_are() {
     assert_eq!(upstream.heads().len(), 0);
 }
 
-// What is often asked for instead is named, to strangers too, and nothing of theirs is repeated.
+// Common mistakes get a hint, also for unknown callers, and the response repeats nothing of the
+// request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_near_miss_is_told_the_right_path() {
+async fn a_near_miss_gets_a_hint_with_the_right_path() {
     let upstream = Upstream::start(crate::support::responses::ok).await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;

@@ -1,5 +1,5 @@
-//! The access matrix of people, devices and services: every route, every kind of caller, on a real
-//! database.
+//! The access matrix of users, devices and services: every route and every kind of caller, on a
+//! real database.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::identity::{IdentityFixture, identity_fixture};
 
 const SECRET: &[u8] = b"a legacy secret of more than thirty-two bytes";
 
-/// A kind of caller, and what it must get.
+/// A kind of caller, and its expected access.
 struct Caller {
     kind: &'static str,
     client: Client,
@@ -26,12 +26,22 @@ struct Caller {
 enum May {
     /// Nothing: this status everywhere.
     Nothing(u16),
-    /// These things in the organisation, and whether it may administer it, or all.
+    /// These scopes in the organisation, and whether it may administer it, or all.
     These { scopes: &'static [Scope], administers: bool, everything: bool },
 }
 
-const ALL: &[Scope] = &[Scope::MetricsRead, Scope::MetricsWrite, Scope::RulesRead];
-const READ: &[Scope] = &[Scope::MetricsRead, Scope::RulesRead];
+const ALL: &[Scope] = &[
+    Scope::MetricsRead,
+    Scope::MetricsWrite,
+    Scope::RulesRead,
+    Scope::AlertsRead,
+    Scope::AlertsWrite,
+];
+const READ: &[Scope] = &[Scope::MetricsRead, Scope::RulesRead, Scope::AlertsRead];
+/// All that a device may have: it silences nothing.
+const DEVICE: &[Scope] =
+    &[Scope::MetricsRead, Scope::MetricsWrite, Scope::RulesRead, Scope::AlertsRead];
+const DEVICE_SCOPES: &[&str] = &["metrics:write", "metrics:read", "rules:read", "alerts:read"];
 const WRITE: &[Scope] = &[Scope::MetricsWrite];
 
 fn may(scopes: &'static [Scope]) -> May {
@@ -65,17 +75,10 @@ async fn callers(identity: &IdentityFixture, a: &str, b: &str) -> Vec<Caller> {
     let claims = identity.issuer.token().organisation(&json!(a)).sign();
     add("claim without membership", base.clone().bearer(&claims), member_of_nothing());
     add("device", identity.device(a, &["metrics:write"]).await, may(WRITE));
-    add(
-        "device that does all it can",
-        identity.device(a, &["metrics:write", "metrics:read", "rules:read"]).await,
-        may(ALL),
-    );
+    add("device that does all it can", identity.device(a, DEVICE_SCOPES).await, may(DEVICE));
     add(
         "device of B",
-        identity
-            .device(b, &["metrics:write", "metrics:read", "rules:read"])
-            .await
-            .header("x-scope-orgid", a),
+        identity.device(b, DEVICE_SCOPES).await.header("x-scope-orgid", a),
         member_of_nothing(),
     );
     let key = identity.device_key(a, json!({"name": "lost"})).await;
@@ -108,12 +111,12 @@ async fn callers(identity: &IdentityFixture, a: &str, b: &str) -> Vec<Caller> {
     callers
 }
 
-/// A key of the right form that nobody has.
+/// A key of the right form that does not exist.
 fn unknown_key() -> String {
     mimir_tenant_proxy::authn::NewKey::generate().unwrap().expose().to_owned()
 }
 
-/// Who may use an endpoint of `/admin`; none for what is forwarded to Mimir.
+/// Who may use an endpoint of `/admin`; `None` for what is forwarded to Mimir.
 fn endpoint(method: &Method, route: &Route) -> Option<MayUse> {
     match route.access {
         Access::Tenant(_) => None,
@@ -121,7 +124,7 @@ fn endpoint(method: &Method, route: &Route) -> Option<MayUse> {
     }
 }
 
-/// The status that a caller must get; none where it is Mimir's to say, or `/admin`'s 2xx.
+/// The status that a caller must get; `None` if Mimir decides it, or for a 2xx of `/admin`.
 fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
     if endpoint(method, route) == Some(MayUse::Webhooks) {
         // None of these callers has the webhooks' secret.
@@ -145,27 +148,28 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
 fn target(path: &str, organisation: &str) -> String {
     let path = path.replace("{label}", "job").replace("{name}", "none");
     let path = path.replace("{organisation}", organisation);
-    let path = path.replace("{id}", "00000000-0000-4000-8000-000000000000");
+    let id = "00000000-0000-4000-8000-000000000000";
+    let path = path.replace("{id}", id).replace("{silence}", id);
     let query = "?query=up&start=1800000000&end=1800000060&step=15";
     if path.contains("query") { format!("{path}{query}") } else { path }
 }
 
-// Deny by default, for everybody who can have a credential.
+// Deny by default, for every kind of credential.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else() {
+async fn every_route_grants_each_kind_of_caller_its_own_access_and_no_more() {
     let mimir = Mimir::shared().await;
     let secret = format!("{:?}", std::str::from_utf8(SECRET).unwrap());
     let settings = [
         ("auth.hs256_secret", secret.as_str()),
         ("auth.allow_service_role", "true"),
         ("rules.enabled", "true"),
-        // The audit is written whatever the log leaves out.
+        // The audit log does not depend on the log filter.
         ("log.filter", "\"error\""),
     ];
     let identity = identity_fixture(&mimir.url(), &settings).await;
     let (a, b) = (identity.organisation().await, identity.organisation().await);
     let callers = callers(&identity, &a, &b).await;
-    // What was revoked a moment ago is so everywhere within a second.
+    // A revocation takes effect everywhere within a second.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut walked = BTreeSet::new();
     let mut asked_of_admin = 0;
@@ -182,7 +186,7 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
                     let refusals = [401, 403, 502, 503];
                     assert!(!refusals.contains(&answer.status.as_u16()), "{about}");
                     assert!(!answer.text.contains("no such path"), "{about}");
-                    // Nothing of the organisation's neighbour is ever in an answer.
+                    // No response has anything of another organisation.
                     let is_own = endpoint(method, route) == Some(MayUse::EveryKnownCaller);
                     assert!(is_own || !answer.text.contains(&b), "{about}");
                 }
@@ -198,7 +202,7 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
     }
     let combinations: usize = ROUTES.iter().map(|route| route.methods.len() * callers.len()).sum();
     assert_eq!(walked.len(), combinations);
-    // Everything that a known caller asked of /admin is in the audit, what was refused too.
+    // Every authenticated request to /admin is in the audit log, rejected ones included.
     wait_until("every request is in the audit", Duration::from_secs(5), async || {
         identity.audit().len() - audited_before >= asked_of_admin
     })
@@ -218,7 +222,8 @@ async fn every_route_grants_each_kind_of_caller_what_is_theirs_and_nothing_else(
     }
 }
 
-// The organisation is the path's, whatever the selector says: an admin of A cannot reach B by it.
+// The path names the organisation, whatever the selector says: an administrator of A cannot reach B
+// by it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_of_one_organisation_reaches_no_other() {
     let mimir = Mimir::shared().await;
@@ -238,7 +243,7 @@ async fn an_admin_of_one_organisation_reaches_no_other() {
         assert_eq!(made.status, 403);
         let revoked = client.send(Method::DELETE, &format!("{foreign}/{id}"), "").await;
         assert_eq!(revoked.status, 403);
-        // A key of B's by the path of A.
+        // A key of B by the path of A.
         let by_own = format!("/admin/organisations/{a}/device-keys/{id}");
         assert_eq!(client.get(&by_own).await.status, 404);
         assert_eq!(client.send(Method::DELETE, &by_own, "").await.status, 404);

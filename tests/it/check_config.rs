@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use crate::support::identity::command;
 use crate::support::responses::{Body, full, ok};
 
-/// Exit code and what is said on both streams.
+/// The exit code and the output of both streams.
 fn connect(lines: &str) -> (i32, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("proxy.toml");
@@ -66,7 +66,7 @@ async fn connect_asks_key_set_database_and_mimir_and_names_roles_that_may_do_not
     for words in ["ready", "keeps tenants apart", "Grafana Mimir "] {
         assert!(of_mimir.contains(words), "{of_mimir}");
     }
-    // Nothing is written: no tenant comes of it.
+    // Nothing is written: no tenant is created.
     let none = reqwest::Client::new()
         .get(format!("{}/prometheus/config/v1/rules", mimir.url()))
         .header("x-scope-orgid", "mimir-tenant-proxy-check")
@@ -76,9 +76,9 @@ async fn connect_asks_key_set_database_and_mimir_and_names_roles_that_may_do_not
     assert_eq!(none.text().await.unwrap().trim(), "{}");
 }
 
-// 69 (EX_UNAVAILABLE): to come again may help. The others are told all the same.
+// 69 (EX_UNAVAILABLE): a retry may help. Other faults are reported all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_away_is_told_apart_from_what_is_wrong() {
+async fn unavailable_is_distinguished_from_wrong() {
     let issuer = Issuer::start().await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let port = free_port();
@@ -92,7 +92,8 @@ async fn what_is_away_is_told_apart_from_what_is_wrong() {
     assert!(line(&said, "AWAY    mimir").contains("refused"), "{said}");
     assert!(!said.contains("secret-word"), "{said}");
 
-    // Frozen: connections are taken and nothing is said. Broken: they end at once.
+    // Frozen: connections are accepted and nothing is answered. Broken: connections end
+    // immediately.
     let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let broken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = [&frozen, &broken].map(|one| one.local_addr().unwrap());
@@ -152,9 +153,9 @@ async fn another(request: Received) -> Response<Body> {
     answer
 }
 
-// One that answers without the header answers everybody with everything.
+// An upstream that answers without the tenant header serves everyone everything.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_keeps_no_tenants_apart_is_found() {
+async fn an_upstream_without_multitenancy_is_found() {
     let issuer = Issuer::start().await;
     let open = Mimir::start_with(&["-auth.multitenancy-enabled=false"]).await;
     let (code, said) = connect(&configuration(&issuer.url(), &open.url(), ""));

@@ -1,6 +1,6 @@
-//! The database as it is found: behind a pooler, behind TLS, without tables, with queries and rights
-//! that are wrong. One that is away is waited for; one that is not as it must be is a fault
-//! of the configuration (exit 64), because it would refuse members and lose what devices send.
+//! Databases as operators have them: behind a pooler, behind TLS, without tables, with wrong
+//! queries and privileges. An unavailable one is waited for. An unsuitable one is a fault of the
+//! configuration (exit 64), because it would reject members and lose the data of devices.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
-/// Waits until changes are heard of.
+/// Waits until notifications arrive.
 pub(crate) async fn listening(identity: &IdentityFixture) {
     wait_until("changes are heard of", Duration::from_secs(10), async || {
         identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
@@ -23,7 +23,7 @@ pub(crate) async fn listening(identity: &IdentityFixture) {
     .await;
 }
 
-/// Somebody who is let in is refused within a second of a change.
+/// A removed member is rejected within a second.
 pub(crate) async fn refused_within_a_second(
     identity: &IdentityFixture,
     change: &str,
@@ -36,8 +36,8 @@ pub(crate) async fn refused_within_a_second(
         .await;
 }
 
-// 29 were possible where the documentation spoke of 5. Locks hold every statement up until its
-// time-out, so that all pools fill.
+// 29 connections were possible where the documentation said 5. Locks block every statement until
+// its timeout, so that all pools fill.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_stay_within_the_documented_number() {
     const LOOKUPS: i64 = 2;
@@ -55,7 +55,7 @@ async fn connections_stay_within_the_documented_number() {
     })
     .await;
     let org = identity.organisation().await;
-    // Made before the locks, by a service that has to look the organisation up.
+    // Created before the locks, by a service whose organisation must be looked up.
     let device = identity.device(&org, &["metrics:read"]).await;
     let locks = identity.database.client().await;
     let lock = "begin; lock table membership, device_key, alert_rule, \
@@ -87,11 +87,11 @@ async fn connections_stay_within_the_documented_number() {
     asking.abort_all();
     println!("{most} connections");
     assert!(most <= LOOKUPS + BESIDE_WITH_RULES, "{most}");
-    // Every pool was in use: look-ups, the side, both threads of the rules, the feed, the leader.
+    // Every pool was in use: lookups, administration, both threads of the rules, the feed, the leader.
     assert!(most >= LOOKUPS + 6, "{most}");
 }
 
-/// What `serve` says and its exit code, 124 if it has to be ended because it serves.
+/// The output of `serve` and its exit code; 124 if it serves and has to be stopped.
 fn serve(url: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = Command::new("timeout")
         .arg("12")
@@ -116,7 +116,7 @@ pub(crate) async fn migrated(name: &str) -> Database {
     database
 }
 
-/// A login role of the test's own, and the database's address as it.
+/// A login role of the test, and the database's URL for it.
 pub(crate) async fn login(database: &Database, rights: &str) -> (String, String) {
     let role = format!("proxy_{}", Uuid::new_v4().simple());
     database
@@ -126,8 +126,8 @@ pub(crate) async fn login(database: &Database, rights: &str) -> (String, String)
     (role, url)
 }
 
-// A transaction pooler takes LISTEN and delivers nothing: a removed member would be let in for as
-// long as memberships are remembered. https://www.pgbouncer.org/features.html
+// A transaction pooler accepts LISTEN and delivers nothing: a removed member would keep access for
+// as long as memberships are cached. https://www.pgbouncer.org/features.html
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_pooler_is_refused_at_the_start() {
     let database = migrated("pooled").await;
@@ -138,7 +138,7 @@ async fn a_transaction_pooler_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_way_of_a_session_pooler_changes_are_heard_of() {
+async fn notifications_arrive_through_a_session_pooler() {
     let database = migrated("pooled").await;
     let bouncer = PgBouncer::session(Postgres::shared().await).await;
     let (url, upstream) = (bouncer.url(&database), Upstream::start(ok).await);
@@ -150,8 +150,8 @@ async fn by_way_of_a_session_pooler_changes_are_heard_of() {
     refused_within_a_second(&identity, &removal, &identity.client(&person), 403).await;
 }
 
-// Rights and hashes of keys come from the database: it must be the right one. One whose certificate
-// is wrong is as one that is away, whose callers are ours to blame.
+// Privileges and hashes of keys come from the database, so it must be authenticated. A database
+// with a wrong certificate counts as unavailable: callers get 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_database_with_the_right_certificate_is_read() {
     let postgres = Postgres::start_with_tls().await;
@@ -164,7 +164,7 @@ async fn only_a_database_with_the_right_certificate_is_read() {
     assert!(output.status.success(), "{output:?}");
     let quoted = |text: &str| format!("{text:?}");
     let full = quoted("verify-full");
-    // Whom the database does not let in has to change something.
+    // A database that denies access is the operator's to fix.
     let (code, text) = serve(&database.url(), &[("MTP__DATABASE__TLS", "off")]);
     assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("no encryption"), "{text}");
@@ -209,15 +209,15 @@ async fn without_tables_the_start_is_refused_and_migrate_is_named() {
     let (code, text) = serve(&database.url(), &[]);
     assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("migrate") && text.contains("membership"), "{text}");
-    // Those of another schema are not meant.
+    // Tables in another schema do not count.
     assert!(command(&database, &["migrate"]).status.success());
     let (code, text) = serve(&database.url(), &[("MTP__DATABASE__SCHEMA", "elsewhere")]);
     assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("migrate") && text.contains("elsewhere"), "{text}");
 }
 
-// To a role that row-level security applies to every table looks empty: all members would be
-// strangers, and devices would be told 401 and throw away their data.
+// Row-level security makes every table look empty to such a role: all members would be rejected,
+// and devices would get 401 and drop their data.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_rows_are_hidden_from_is_refused_at_the_start() {
     let database = migrated("hidden").await;
@@ -237,7 +237,7 @@ async fn a_role_that_rows_are_hidden_from_is_refused_at_the_start() {
     assert_eq!(device.get(QUERY).await.status, 200);
 }
 
-// Postgres looks at rights when a query runs, not when it is prepared.
+// Postgres checks privileges when a query runs, not when it is prepared.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_read_the_tables_is_refused_at_the_start() {
     let database = migrated("denied").await;
@@ -248,8 +248,8 @@ async fn a_role_that_may_not_read_the_tables_is_refused_at_the_start() {
     assert!(text.contains("permission denied for table"), "{text}");
 }
 
-// What the operator wrote is tried before anybody depends on it, and the complaint says where to
-// look and what is missing.
+// The operator's queries are tried at the start, and the error says which one is wrong and what is
+// missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_does_not_fit_is_refused_at_the_start() {
     let database = migrated("queries").await;
@@ -290,7 +290,7 @@ async fn a_query_that_does_not_fit_is_refused_at_the_start() {
     assert!(accepted.is_empty(), "{accepted:#?}");
 }
 
-// As it stands in an editor: with comments, a semicolon, more columns, in any order.
+// As copied from an editor: with comments, a semicolon, extra columns, in any order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_may_have_what_queries_usually_have() {
     let upstream = Upstream::start(ok).await;
@@ -308,7 +308,7 @@ async fn a_query_may_have_what_queries_usually_have() {
     }
 }
 
-// Rows that are hidden from us would make strangers of members; in tables of the operator's own too.
+// Rows that are hidden from us would lock members out, also those of the operator's own tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_table_whose_rows_are_hidden_is_refused_at_the_start() {
     let database = migrated("hidden_own").await;

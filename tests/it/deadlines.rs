@@ -1,3 +1,5 @@
+//! Deadlines: slow clients, idle connections, the end of the process.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,13 +15,9 @@ use tokio::net::TcpStream;
 use crate::support::responses::ok;
 use crate::support::single::{MIB, ProxyFixture, QUERY, count, pieces, proxy_fixture};
 
-/// The end of the process.
 mod drain;
-/// HTTP/2 by hand.
 mod frames;
-/// Clients that half-close, and clients that go away.
 mod leaving;
-/// Every way to be silent.
 mod table;
 
 async fn connect(fixture: &ProxyFixture) -> TcpStream {
@@ -31,8 +29,8 @@ async fn ended(fixture: &ProxyFixture, reason: &str) -> f64 {
     fixture.proxy.metric(&series).await
 }
 
-// DESIGN: a head that is too slow just closes (a 408 would make stock senders drop what they send
-// next on the connection), and so does an idle connection.
+// A slow head only closes the connection (after a 408, stock senders drop what they send next on
+// it), and so does an idle connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
     let upstream = Upstream::start(ok).await;
@@ -49,7 +47,7 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
     assert_eq!(answer, "");
     let idle = raw_exchange(&fixture.proxy.url(), b"").await;
     assert_eq!(idle, "");
-    // A kept connection: one request, a pause within the idle time, a second one, then the end.
+    // A kept connection: one request, a pause within the idle timeout, a second one, then the end.
     let mut socket = connect(&fixture).await;
     let mut buffer = [0; 4096];
     for _ in 0..2 {
@@ -58,7 +56,7 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
         assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // Half a head after whole requests is a slow head too.
+    // Half a head after whole requests is a slow head, too.
     socket.write_all(b"GET /half").await.unwrap();
     let began = Instant::now();
     assert_eq!(socket.read(&mut buffer).await.unwrap(), 0);
@@ -69,8 +67,8 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
     .await;
 }
 
-// RFC 9112, 2.2: an empty line between requests is ignored; it is no head that comes slowly, and
-// the request after it is served.
+// RFC 9112, 2.2: an empty line between requests is ignored; it does not begin a head, and the next
+// request is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_lines_between_requests_are_ignored() {
     let upstream = Upstream::start(count).await;
@@ -79,7 +77,7 @@ async fn empty_lines_between_requests_are_ignored() {
     let push = fixture.head("POST /api/v1/push", "Content-Length: 4\r\n") + "body";
     let mut buffer = [0; 4096];
     for breaks in ["", "\r\n", "\n", "\r\n\r\n"] {
-        // Some clients send them with the body, some a while later.
+        // Some clients send them with the body, some later.
         socket.write_all(push.as_bytes()).await.unwrap();
         socket.write_all(breaks.as_bytes()).await.unwrap();
         let length = socket.read(&mut buffer).await.unwrap();
@@ -91,9 +89,9 @@ async fn empty_lines_between_requests_are_ignored() {
     assert_eq!(upstream.heads().len(), 4);
 }
 
-// Connections without a credential that read nothing give their places back.
+// Unauthenticated connections that do not read lose their slots.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_do_not_read_do_not_keep_others_out() {
+async fn clients_that_do_not_read_do_not_exhaust_connections() {
     let upstream = Upstream::start(ok).await;
     let fixture = proxy_fixture(
         &upstream.url(),
@@ -116,7 +114,7 @@ async fn clients_that_do_not_read_do_not_keep_others_out() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-// Slow read: a client that asks for much and reads nothing must not hold a connection of Mimir's.
+// Slow read: a client that requests much and reads nothing must not hold a connection to Mimir.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_cut_off() {
     let upstream = Upstream::start(|_| async {
@@ -133,7 +131,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
         fixture.proxy.metric(ended).await == 1.0
     })
     .await;
-    // A reader that is merely slow gets everything.
+    // A slow reader gets everything.
     let answer = fixture.client().open(Method::GET, QUERY, "").await;
     let mut body = answer.bytes_stream();
     let mut received = 0;
@@ -146,8 +144,8 @@ async fn a_client_that_does_not_read_is_cut_off() {
     assert_eq!(received, 256 * MIB);
 }
 
-// HTTP/2 has frames between requests (PING, SETTINGS): they begin no head, and the connection
-// lives as long as its idle time.
+// HTTP/2 has frames between requests (PING, SETTINGS): they do not begin a head, and the connection
+// lives until its idle timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_between_requests_begin_no_head() {
     let upstream = Upstream::start(ok).await;
@@ -169,7 +167,7 @@ async fn frames_between_requests_begin_no_head() {
     assert_eq!(pongs, 3);
 }
 
-// CVE-2019-9512 and its kind. The client reads all answers, so no other deadline ends it.
+// CVE-2019-9512 and similar. The client reads all answers, so no other deadline ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_pings_ends_its_connection() {
     let upstream = Upstream::start(ok).await;
@@ -195,7 +193,7 @@ async fn a_flood_of_pings_ends_its_connection() {
     .await;
 }
 
-// A long query must not be taken for an idle connection.
+// A long query is not an idle connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_keeps_its_connection() {
     let upstream = Upstream::start(|request: Received| async move {
@@ -213,7 +211,7 @@ async fn a_request_in_flight_keeps_its_connection() {
     assert_eq!(h2c.get(QUERY).await.status, 200);
 }
 
-// hyper asks the socket no more once an answer is written: only our own timer ends what is idle.
+// hyper does not poll the socket after a response: only our own timer ends an idle connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_idle_after_a_request_ends() {
     let upstream = Upstream::start(ok).await;
@@ -235,9 +233,9 @@ async fn a_connection_that_is_idle_after_a_request_ends() {
     .await;
 }
 
-// The body of a refused request that comes after its refusal is no head.
+// The body of a rejected request that arrives after the response is not a head.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_after_its_refusal_is_no_slow_head() {
+async fn a_body_after_its_rejection_is_not_a_slow_head() {
     let upstream = Upstream::start(ok).await;
     let fixture = proxy_fixture(&upstream.url(), &[("listen.header_timeout", "\"300ms\"")]).await;
     let mut socket = connect(&fixture).await;
@@ -258,8 +256,8 @@ async fn a_body_after_its_refusal_is_no_slow_head() {
     );
 }
 
-// HTTP/2 without credit: the socket takes bytes, the stream does not, and needs no token for it. The
-// stream alone is reset.
+// HTTP/2 without flow-control credit: the socket accepts bytes, the stream does not, and the client
+// needs no token. Only the stream is reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_credit_is_reset() {
     let upstream = Upstream::start(ok).await;
@@ -277,7 +275,8 @@ async fn a_stream_without_credit_is_reset() {
     assert!(ended(&fixture, "write_timeout").await < 1.0);
 }
 
-// Seen: 30,000 PINGs with ACK made h2 log as many warnings, 4 MB, which pushed out other lines.
+// Before, 30,000 PING acknowledgements made h2 log as many warnings, 4 MB, which pushed out other
+// lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_frames_write_no_log_lines() {
     let upstream = Upstream::start(ok).await;
@@ -287,7 +286,7 @@ async fn a_clients_frames_write_no_log_lines() {
     socket.write_all(&frames::opening(1 << 16)).await.unwrap();
     let acknowledged = frames::frame(6, 1, 0, &[0; 8]).repeat(2_000);
     socket.write_all(&acknowledged).await.unwrap();
-    // It is alive, and has read all of them: a PING is answered.
+    // The connection is alive and has read all of them: it answers a PING.
     socket.write_all(&frames::frame(6, 0, 0, b"12345678")).await.unwrap();
     let mut answers = Vec::new();
     while !answers.windows(8).any(|eight| eight == b"12345678") {
@@ -302,8 +301,8 @@ async fn a_clients_frames_write_no_log_lines() {
     assert!(log.lines().count() <= before + 1, "{log}");
 }
 
-// hyper only says that h2 ended the connection. RST_STREAM on an idle stream is an error of the
-// connection (RFC 9113, 5.1).
+// hyper only reports that h2 ended the connection. RST_STREAM on an idle stream is a connection
+// error (RFC 9113, 5.1).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_http_2_connection_is_a_protocol_error() {
     let upstream = Upstream::start(ok).await;
@@ -317,7 +316,7 @@ async fn a_broken_http_2_connection_is_a_protocol_error() {
     .await;
 }
 
-// HTTP/1.0 ends a body by closing: half an answer must end by a reset.
+// HTTP/1.0 ends a body by closing: a truncated response must end with a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
     let upstream = harness::RawUpstream::start(|mut socket| async move {
@@ -336,7 +335,7 @@ async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
     assert!(end.is_err(), "a clean end after {}", String::from_utf8_lossy(&answer));
 }
 
-// What is cut off at the end of a drain has its line too.
+// Requests that are cut off at the end of a drain are logged, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_cut_off_are_logged() {
     for second_signal in [false, true] {
@@ -374,7 +373,7 @@ async fn requests_that_are_cut_off_are_logged() {
 }
 
 // RFC 9113, 6.9.2: a stream has 64 KiB until the client has read our settings. However much it has
-// sent by then, there is credit for it to go on.
+// sent by then, it gets credit to continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_before_it_reads_our_settings_can_go_on() {
     use frames::{DATA, Frames, HEADERS, frame, open_head, opening};
@@ -389,7 +388,7 @@ async fn a_client_that_sends_before_it_reads_our_settings_can_go_on() {
         for piece in vec![0; early].chunks(16_384) {
             client.send(&frame(DATA, 0, 1, piece)).await.unwrap();
         }
-        // Time for all of it to be taken.
+        // Time for all of it to be read.
         tokio::time::sleep(Duration::from_millis(100)).await;
         client.send(&frame(SETTINGS, 1, 0, &[])).await.unwrap();
         let mut window = -i64::try_from(early).unwrap();

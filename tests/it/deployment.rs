@@ -1,4 +1,4 @@
-//! What is deployed: the samples for Fly.io agree with the programs that they start.
+//! Deployment: the samples for Fly.io agree with the programs that they start.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,9 +6,7 @@ use std::time::Duration;
 use mimir_tenant_proxy::config::{Config, Environment};
 use toml::{Table, Value};
 
-/// The file tree that is the image.
 mod image;
-/// Mimir's profiles on real parts.
 mod profiles;
 
 fn repository(path: &str) -> std::path::PathBuf {
@@ -19,7 +17,7 @@ fn sample(path: &str) -> Table {
     std::fs::read_to_string(repository(path)).unwrap().parse().unwrap()
 }
 
-/// A time as Fly writes it.
+/// A duration in Fly's format.
 fn seconds(value: &Value) -> u64 {
     value.as_str().unwrap().strip_suffix('s').unwrap().parse().unwrap()
 }
@@ -29,7 +27,7 @@ fn environment(sample: &Table) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
 }
 
-// Fly's longest kill_timeout is 300 s, and what is in flight then is cut off.
+// Fly's longest kill_timeout is 300 s; requests in flight are cut off after it.
 #[test]
 fn the_kill_timeouts_cover_the_drains() {
     let fly = sample("fly.toml");
@@ -37,7 +35,7 @@ fn the_kill_timeouts_cover_the_drains() {
     environment.retain(|(name, _)| name != "MTP__AUTH__ISSUER"); // a project has to be put in
     environment
         .push(("MTP__AUTH__ISSUER".to_owned(), "https://project.supabase.co/auth/v1".to_owned()));
-    // A secret of the app's.
+    // It is a secret of the app.
     let database = "postgres://postgres:word@db.project.supabase.co:5432/postgres";
     environment.push(("MTP__DATABASE__URL".to_owned(), database.to_owned()));
     let config = Config::load(None, &Environment::from_vars(environment)).unwrap();
@@ -52,7 +50,7 @@ fn the_kill_timeouts_cover_the_drains() {
     }
 }
 
-// Mimir and memcached ask nobody who he is, and the proxy's private port tells everybody everything.
+// Mimir and memcached have no authentication, and neither has the proxy's private port.
 #[test]
 fn nothing_but_the_proxys_public_port_is_a_service() {
     for file in ["config/fly/mimir.toml", "config/fly/memcached.toml"] {
@@ -68,7 +66,7 @@ fn nothing_but_the_proxys_public_port_is_a_service() {
     assert_eq!(fly["checks"]["ready"]["port"].as_integer(), Some(9090));
 }
 
-// Memcached refuses an item above its -I, each time, and Mimir counts a failure each time.
+// Memcached rejects an item larger than its -I, and Mimir counts a failure each time.
 #[test]
 fn memcached_takes_the_largest_item_that_mimir_sends() {
     let memcached = sample("config/fly/memcached.toml");

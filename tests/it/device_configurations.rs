@@ -1,5 +1,5 @@
-//! What docs/operations/devices.md tells hubs to run: each configuration is read by the program that
-//! it is for, and the program is seen to refuse a wrong one, else its word would mean nothing.
+//! The configurations in docs/operations/devices.md: each is parsed by its program, and the program
+//! is also seen to reject a wrong one, so that its acceptance means something.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -14,14 +14,14 @@ use crate::documents::root;
 
 const DOCUMENT: &str = include_str!("../../docs/operations/devices.md");
 
-/// The piece of code that holds a text.
+/// The code block that contains a text.
 fn documented(text: &str) -> String {
     let mut pieces = DOCUMENT.split("```").skip(1).step_by(2);
     let piece = pieces.find(|piece| piece.contains(text)).unwrap();
     piece.split_once('\n').unwrap().1.to_owned()
 }
 
-/// A configuration with the paths of a device put into a directory of the test's.
+/// A configuration with its paths moved to the test's directory.
 struct Hub(TempDir);
 
 impl Hub {
@@ -54,7 +54,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(part(program)).args(arguments).env("DEVICE_KEY", "mtpd_0").output().unwrap()
 }
 
-/// A checker takes one text and refuses the other.
+/// A checker accepts one text and rejects the other.
 fn takes_and_refuses(check: impl Fn(&str) -> Output, good: &str, bad: &str) {
     assert_ne!(good, bad);
     let taken = check(good);
@@ -68,7 +68,7 @@ async fn prometheus_reads_its_configuration() {
     let hub = Hub::new();
     let check = |text: &str| run("promtool", &["check", "config", &hub.place("p.yml", text)]);
     takes_and_refuses(check, &text, &text.replace("max_shards", "most_shards"));
-    // Prometheus 3 has its own idea of what it reads.
+    // Prometheus 3 validates more than its own file.
     let (config, port) = (hub.place("p3.yml", &text), free_port());
     let mut prometheus =
         Process::start("prometheus", &part("prometheus3"), hub.path(), |command| {
@@ -79,7 +79,7 @@ async fn prometheus_reads_its_configuration() {
         });
     let url = format!("http://127.0.0.1:{port}/-/ready");
     prometheus.wait_ready(&url, "eady", Duration::from_secs(30)).await;
-    // And the agent's flag is known.
+    // And the agent's flag exists.
     let agent = ["--agent", "--storage.agent.retention.max-time=24h", "--help"];
     assert!(run("prometheus3", &agent).status.success());
 }
@@ -139,7 +139,7 @@ int main(int argc, char **argv) {
     program
 }
 
-/// What the program writes: sensors with values and times in milliseconds.
+/// The program's input: sensors with values and times in milliseconds.
 fn body(program: &Path, metric: &str, sensors: &[(&str, f64, i64)]) -> Vec<u8> {
     let mut command = Command::new(program);
     command.arg(metric);
@@ -158,10 +158,10 @@ fn device(client: Client) -> Client {
         .header("x-prometheus-remote-write-version", "0.1.0")
 }
 
-// The page's C code, compiled, writes what Mimir reads: negative values, several series, more than
-// one piece of Snappy.
+// The page's C code, compiled, writes what Mimir accepts: negative values, several series, more
+// than one block of Snappy.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_esp32_writes_by_hand_is_read_back() {
+async fn samples_of_an_esp32_are_read_back() {
     let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
     let client = proxy.client().bearer(&issuer.user_of(&fresh_organisation()));
@@ -182,7 +182,8 @@ async fn what_an_esp32_writes_by_hand_is_read_back() {
     }
 }
 
-/// Writes samples of so many minutes ago, each by a hub of its own, and gives the statuses.
+/// Writes samples that are some minutes old, each from a device of its own, and returns the
+/// statuses.
 async fn write_late(mimir: &Mimir, minutes: &[i64]) -> (Client, Vec<u16>) {
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
@@ -200,18 +201,18 @@ async fn write_late(mimir: &Mimir, minutes: &[i64]) -> (Client, Vec<u16>) {
     (reader.header("x-scope-orgid", &organisation), statuses)
 }
 
-// What the page says of samples that come late: an hour before the tenant's newest, not its own
-// series' newest. A hub that was away for longer needs limits.out_of_order_time_window.
+// Late samples, as the page says: an hour before the tenant's newest sample, not that of their own
+// series. A device that was offline for longer needs limits.out_of_order_time_window.
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_older_than_an_hour_before_the_tenants_newest_are_refused() {
     let (_, statuses) = write_late(Mimir::shared().await, &[0, 55, 65]).await;
     assert_eq!(statuses, [200, 200, 400]);
 }
 
-// With the window of our profiles a hub that was away for days loses nothing, and what it sends is
-// there at once.
+// With the window of our profiles, a device that was offline for days loses nothing, and its
+// samples can be queried immediately.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_profiles_window_days_are_made_up_for() {
+async fn with_the_profiles_window_samples_of_days_are_accepted() {
     let of = |profile: &str| {
         let text = std::fs::read_to_string(root().join("config/mimir").join(profile)).unwrap();
         ["out_of_order_time_window:", "query_ingesters_within:"].map(|key| {

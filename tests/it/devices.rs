@@ -1,5 +1,4 @@
-//! Devices: keys as bearer tokens and passwords, their life, and what a fleet of them must never
-//! suffer.
+//! Devices: keys as bearer tokens and passwords, their life cycle, and the protection of a fleet.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +43,7 @@ async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
         [bearer, basic(&identity, "", key_of(&made)), basic(&identity, "hub-1", key_of(&made))]
     {
         assert_eq!(push(&client, "device_metric").await.status, 200);
-        // Writing only, unless more is said.
+        // Only writing, by default.
         let read = client.get("/prometheus/api/v1/query?query=up").await;
         assert_eq!(read.status, 403, "{read:?}");
     }
@@ -52,7 +51,7 @@ async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
     assert_eq!(lines[0]["principal.kind"], "device");
     assert_eq!(lines[0]["principal.id"], made["id"]);
     assert_eq!(lines[0]["tenant.id"], a.as_str());
-    // The key itself is nowhere: not in the log, not in the database, not in a list.
+    // The key itself is stored nowhere: not in the log, not in the database, not in a list.
     assert!(!identity.proxy.process.log().contains(key_of(&made)));
     let rows = identity.database.query("select * from device_key").await;
     assert!(!format!("{rows:?}").contains(key_of(&made)));
@@ -63,7 +62,7 @@ async fn a_key_is_a_bearer_token_and_a_password_of_any_user() {
     );
 }
 
-// What a sender's owner is told when the key is not good; always 401, and never a guess.
+// What the owner of a device reads if its key is rejected; always 401.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_key_says_why_to_its_owner() {
     let mimir = Mimir::shared().await;
@@ -162,7 +161,7 @@ async fn the_last_use_is_written_in_batches() {
     })
     .await;
     assert!(identity.service().get(&path(&unused)).await.json()["last_used_at"].is_null());
-    // It is no change that anybody has to hear of.
+    // It does not cause a notification.
     let invalidations = "mimir_tenant_proxy_directory_invalidations_total{kind=\"device_key\"}";
     let heard = identity.proxy.metric(invalidations).await;
     assert!(heard <= 2.0, "{heard}");
@@ -207,7 +206,7 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     assert_eq!(listed["device_keys"][0]["id"], made["id"]);
     let one = format!("{path}/{}", made["id"].as_str().unwrap());
     assert_eq!(admin.send(Method::DELETE, &one, "").await.status, 200);
-    // Again is no fault, and the time stays.
+    // Revoking it again is not an error, and the time does not change.
     let revoked_at = admin.get(&one).await.json()["revoked_at"].clone();
     assert_eq!(admin.send(Method::DELETE, &one, "").await.json()["revoked_at"], revoked_at);
     let nobodys = format!("/admin/organisations/{}/device-keys", harness::fresh_organisation());
@@ -220,9 +219,9 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     .await;
 }
 
-// What was sent to the database goes on when the client hangs up, and so it is in the audit.
+// The database statement continues when the client disconnects, and is in the audit log.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_who_hangs_up_is_in_the_audit_all_the_same() {
+async fn an_admin_request_whose_client_disconnects_is_in_the_audit_log() {
     let mimir = Mimir::shared().await;
     let identity = identity_fixture(&mimir.url(), &[]).await;
     let a = identity.organisation().await;
@@ -243,7 +242,7 @@ async fn an_admin_who_hangs_up_is_in_the_audit_all_the_same() {
     locker.batch_execute("rollback").await.unwrap();
 }
 
-// By claims alone our table knows no organisation; the member's own word is enough.
+// With tokens alone, our table has no organisations; the member's claim is enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_by_claim_makes_keys_for_their_organisation() {
     let mimir = Mimir::shared().await;
@@ -309,10 +308,10 @@ async fn the_command_line_makes_lists_and_revokes_keys() {
     }
 }
 
-// Many hubs share one address (CGNAT, a site's router). Somebody there who guesses keys is slowed
-// down; a hub that is known notices nothing, and a new one gets through.
+// Many devices share one address (CGNAT, a site's router). A caller there that guesses keys is
+// slowed down; known devices are not affected, and a new one gets through.
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
+async fn guessing_delays_the_guesser_and_no_other() {
     let mimir = Mimir::shared().await;
     let identity = identity_fixture(&mimir.url(), &[]).await;
     let a = identity.organisation().await;
@@ -352,13 +351,13 @@ async fn guessing_slows_down_the_guesser_and_locks_nobody_out() {
         guesses += guesser.await.unwrap();
     }
     println!("{guesses} guesses");
-    // 50 at a time, each held back for a second after the first few: far fewer than a free guesser's.
+    // 50 concurrently, each delayed by a second after the first few: far fewer than without delays.
     assert!(guesses < 2000, "{guesses}");
     assert!(identity.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
 }
 
-// A stock sender drops what is answered with a 401. So a key is exchanged with both of them good
-// for a while, and not one sample is lost.
+// A stock sender drops its data on a 401. So during a rotation both keys are valid for a while, and
+// no sample is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
     let mimir = Mimir::shared().await;
@@ -397,7 +396,7 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
         count().await >= at_the_exchange + 5
     })
     .await;
-    // Every sample that was scraped is there, or comes within a few seconds.
+    // Every sample that was scraped is stored, or arrives within a few seconds.
     let wanted = scraped().await;
     wait_until("every sample is there", Duration::from_secs(20), async || count().await >= wanted)
         .await;
@@ -413,9 +412,9 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
     assert!(refused.iter().all(|line| line["outcome"] == "forwarded"), "{refused:#?}");
 }
 
-// A role that only administers must not make itself a key that reads.
+// A role that only administers must not create a key that reads.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_grants_more_than_they_have() {
+async fn no_one_grants_more_than_they_have() {
     let upstream = harness::Upstream::start(crate::support::responses::ok).await;
     let settings = [
         ("roles.keeper", "[\"admin\"]"),
@@ -429,30 +428,32 @@ async fn nobody_grants_more_than_they_have() {
     let writer = identity.client(&identity.member(&a, "writer").await);
     let owner = identity.client(&identity.member(&a, "owner").await);
     let service = identity.service();
-    let all = json!(["metrics:read", "metrics:write", "rules:read"]);
+    let all = json!(["metrics:read", "metrics:write", "rules:read", "alerts:read"]);
     for (client, scopes, status, lacks) in [
         (&keeper, json!(["metrics:read"]), 403, "metrics:read"),
         (&keeper, json!(["metrics:write"]), 403, "metrics:write"),
-        // What is granted when nothing is said.
+        // The default scopes.
         (&keeper, json!(null), 403, "metrics:write"),
         (&writer, json!(null), 201, ""),
         (&writer, json!(["metrics:write"]), 201, ""),
         (&writer, json!(["metrics:write", "metrics:read"]), 403, "metrics:read"),
-        (&writer, all.clone(), 403, "metrics:read, rules:read"),
+        (&writer, all.clone(), 403, "metrics:read, rules:read, alerts:read"),
         (&service, json!(["metrics:read"]), 403, "metrics:read"),
         (&service, json!(["rules:read"]), 201, ""),
         (&owner, all, 201, ""),
         (&owner, json!(["admin"]), 400, "scopes must be"),
+        // A device silences nothing.
+        (&owner, json!(["alerts:read", "alerts:write"]), 400, "rules:read, alerts:read"),
     ] {
         let body = json!({"name": "hub", "scopes": scopes}).to_string();
         let answer = client.post(&path, body).await;
         assert_eq!(answer.status, status, "{scopes}: {answer:?}");
         assert!(answer.text.contains(lacks), "{scopes}: {answer:?}");
     }
-    // Nothing was made by those who were refused.
+    // The rejected requests created nothing.
     let listed = owner.get(&path).await.json();
     assert_eq!(listed["device_keys"].as_array().unwrap().len(), 4);
-    // The command line is the operator's.
+    // The command line is for operators.
     let made = command(
         &identity.database,
         &["device-key", "create", "--organisation", &a, "--name", "x", "--scopes", "metrics:read"],
@@ -460,9 +461,9 @@ async fn nobody_grants_more_than_they_have() {
     assert!(made.status.success(), "{made:?}");
 }
 
-// curl --anyauth, and small senders, show a password only where they are asked for one.
+// curl --anyauth and small senders send a password only after a challenge.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_without_a_credential_is_asked_for_a_password_too() {
+async fn a_device_without_a_credential_gets_a_basic_challenge_too() {
     let upstream = harness::Upstream::start(crate::support::responses::ok).await;
     let identity = identity_fixture(&upstream.url(), &[]).await;
     let a = identity.organisation().await;

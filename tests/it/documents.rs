@@ -1,5 +1,5 @@
-//! Every piece of the documentation and every sample that a program can read is read by one, and every
-//! link leads somewhere.
+//! Every code block of the documentation and every sample is parsed by a program that reads its
+//! format, and every link has a target.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,15 +9,10 @@ use mimir_tenant_proxy::config::{Config, Environment};
 
 use crate::support::identity::command_with;
 
-/// Backup and restore, as their page says.
 mod backup;
-/// The tokens that Supabase's hook makes.
 mod hook;
-/// Links and the headings that they lead to.
 mod links;
-/// Tests that documents name.
 mod named_tests;
-/// Words of the glossary.
 mod words;
 
 pub(crate) fn root() -> &'static Path {
@@ -44,7 +39,6 @@ fn files_of(directories: &[&str], ends: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// Every document.
 pub(crate) fn documents() -> Vec<PathBuf> {
     let mut found = files_of(&["docs", "config"], &["md"]);
     let at_the_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"];
@@ -52,7 +46,7 @@ pub(crate) fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// A piece of code: the document, the line of its fence, its language and its text.
+/// A code block: the document, the line of its fence, its language and its text.
 pub(crate) struct Piece {
     place: String,
     language: String,
@@ -93,12 +87,12 @@ fn is_yaml(text: &str) -> Result<(), String> {
     serde_saphyr::from_multiple::<serde_json::Value>(text).map(drop).map_err(|e| e.to_string())
 }
 
-// A language that nobody reads here is one that can be wrong.
+// A language without a reader here may be wrong.
 #[test]
 fn every_language_of_the_documentation_has_a_reader() {
     let read = ["yaml", "toml", "json", "sql", "js", "promql"];
-    // The page of devices has tests of its own. Alloy's language has no reader here. A block without a
-    // language is shell or output.
+    // The devices page has tests of its own. There is no reader for Alloy's language. A block
+    // without a language is shell or output.
     let elsewhere = ["c", "sh", "alloy", ""];
     for document in documents() {
         for piece in pieces_of(&document) {
@@ -125,7 +119,7 @@ fn every_yaml_and_json_of_the_documentation_can_be_read() {
     assert!(yaml.len() >= 5, "{} pieces of YAML", yaml.len());
 }
 
-/// What stands for something that the reader puts in.
+/// A placeholder for the reader's value.
 fn filled(text: &str) -> String {
     let names = [
         ("<ref>", "abcdefghijklmnopqrst"),
@@ -136,8 +130,8 @@ fn filled(text: &str) -> String {
     names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
-// Ours are read by our own code, as a whole configuration with what they leave out. One that is for
-// another program says so in its first line: `# fly.toml`.
+// Ours are parsed by our own code, completed to a whole configuration. One for another program says
+// so in its first line: `# fly.toml`.
 #[test]
 fn every_toml_of_the_documentation_is_a_configuration() {
     let (mut ours, mut others) = (0, 0);
@@ -150,7 +144,7 @@ fn every_toml_of_the_documentation_is_a_configuration() {
             continue;
         }
         ours += 1;
-        // What a configuration needs and the piece does not speak of.
+        // The required keys that the block leaves out.
         let mut missing = Vec::new();
         for (section, key, value) in [
             ("auth", "issuer", "https://abcdefghijklmnopqrst.supabase.co/auth/v1"),
@@ -174,7 +168,7 @@ fn every_toml_of_the_documentation_is_a_configuration() {
     assert!(ours >= 4 && others >= 2, "{ours} of ours, {others} of others");
 }
 
-/// With an authority's file that is there.
+/// With the file of a certificate authority that exists.
 fn with_authority(text: &str) -> String {
     let here = root().join("Cargo.toml").display().to_string();
     let lines = text.lines().map(|line| {
@@ -222,7 +216,7 @@ fn every_expression_of_the_documentation_is_read_by_promtool() {
     }
 }
 
-// Samples and workflows; that they are right is shown where they are used.
+// Samples and workflows; other tests show that they work.
 #[test]
 fn every_sample_file_can_be_read() {
     let mut files = files_of(&["config", ".github"], &["yaml", "yml", "toml", "json"]);
@@ -241,8 +235,8 @@ fn every_sample_file_can_be_read() {
     assert!(files.len() >= 3, "{files:?}");
 }
 
-/// What Supabase has before we come, as far as the documentation speaks of it, and an operator's own
-/// tables. What is Supabase's own has here only its form.
+/// Supabase's own tables, as far as the documentation refers to them, and an operator's own tables.
+/// Only their form is Supabase's.
 const SUPABASE: &str = "
     create role anon nologin; create role authenticated nologin; create role supabase_auth_admin nologin;
     create schema auth;
@@ -257,8 +251,8 @@ const SUPABASE: &str = "
     create table public.organizations (id uuid primary key);
     create table public.organization_members (user_id uuid, organization_id uuid, role text);";
 
-/// A cluster of its own, since roles belong to the cluster, with a database of Supabase's form that is
-/// migrated.
+/// A cluster of its own, since roles are global to a cluster, with a database of Supabase's form
+/// that is migrated.
 pub(crate) async fn supabase() -> (Postgres, harness::Database) {
     let cluster = Postgres::start().await;
     let database = cluster.database("supabase").await;
@@ -267,12 +261,12 @@ pub(crate) async fn supabase() -> (Postgres, harness::Database) {
         let migrated = command_with(&database, &[("MTP__DATABASE__SCHEMA", schema)], &["migrate"]);
         assert!(migrated.status.success(), "{migrated:?}");
     }
-    // Of a later migration.
+    // From a later migration.
     database.execute("create table if not exists public.alert_rule (id uuid)").await;
     (cluster, database)
 }
 
-/// Runs every SQL of a document, in its order.
+/// Runs all SQL of a document, in order.
 pub(crate) async fn run_sql_of(document: &Path, database: &harness::Database) -> usize {
     let pieces = pieces_of(document).into_iter().filter(|piece| piece.language == "sql");
     let mut count = 0;
@@ -292,7 +286,7 @@ async fn every_sql_of_the_documentation_runs() {
         if pieces_of(&document).iter().any(|piece| piece.language == "sql") {
             let (_cluster, database) = supabase().await;
             if !document.ends_with("docs/operations/supabase.md") {
-                // It makes the first organisation, of which the others speak.
+                // It creates the first organisation, which the others refer to.
                 database.execute("insert into public.organisation (id) values ('acme')").await;
             }
             count += run_sql_of(&document, &database).await;
@@ -301,7 +295,7 @@ async fn every_sql_of_the_documentation_runs() {
     assert!(count >= 6, "{count} pieces of SQL");
 }
 
-// The tables of the page are what the script prints.
+// The tables of the page are the script's output.
 #[test]
 fn the_tables_of_costs_are_those_of_the_script() {
     let page = std::fs::read_to_string(root().join("docs/operations/cost.md")).unwrap();
@@ -319,7 +313,7 @@ fn the_tables_of_costs_are_those_of_the_script() {
     assert_eq!(storage, "| storage | $15.86 |");
 }
 
-// A number that nothing holds is soon wrong.
+// A number without a test is soon wrong.
 #[test]
 fn documents_say_how_many_traps_there_are() {
     let traps = files_of(&["tests/traps"], &["yaml"]).len();

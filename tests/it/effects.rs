@@ -1,4 +1,4 @@
-//! How soon a change in the database takes effect, while a thousand requests a second run.
+//! How soon a change in the database takes effect, during a load of a thousand requests per second.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,15 +16,15 @@ use crate::support::responses::ok;
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const RATE: u32 = 1000;
 const ROUNDS: usize = 25;
-/// A change takes effect within this, measured from its commit.
+/// The longest time from the commit of a change to its effect.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// A steady load, and what came of it.
+/// A steady load and its results.
 #[derive(Default)]
 struct Load {
     sent: AtomicUsize,
     failed: AtomicUsize,
-    /// What the first that failed was answered.
+    /// The response of the first failed request.
     first_failure: OnceLock<String>,
 }
 
@@ -54,7 +54,7 @@ fn start_load(clients: Vec<Client>, stop: &CancellationToken, tasks: &TaskTracke
     load
 }
 
-/// How long it takes from now until a caller gets a status.
+/// The time until a caller gets a status.
 async fn until(client: &Client, status: u16) -> Duration {
     let began = Instant::now();
     while client.get(QUERY).await.status.as_u16() != status {
@@ -69,8 +69,7 @@ fn p99(mut times: Vec<Duration>) -> Duration {
     times[(times.len() * 99).div_ceil(100) - 1]
 }
 
-// "Lose access the same minute" is what people expect of others' products; here it is a second, and
-// nobody else notices anything.
+// Comparable products promise "the same minute"; here it is a second, and no other request fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_takes_effect_within_a_second_under_load() {
     let upstream = Upstream::start(ok).await;
@@ -126,7 +125,7 @@ async fn a_change_takes_effect_within_a_second_under_load() {
         assert!(p99 < WITHIN, "{what}: {p99:?}");
     }
     assert_eq!(failed, 0, "{:?}", load.first_failure.get());
-    // The load was really there.
+    // The load really ran.
     let rate = f64::from(u32::try_from(sent).unwrap()) / lasted.as_secs_f64();
     assert!(rate > 0.5 * f64::from(RATE), "{rate} requests a second");
 }

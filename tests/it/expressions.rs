@@ -1,4 +1,4 @@
-//! Expressions that would burn Mimir's cores: refused on every way by which a query comes, and ordinary
+//! Expressions that would overload Mimir are rejected on every path that accepts a query; ordinary
 //! ones are not.
 
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ async fn before_a_witness() -> (ProxyFixture, Upstream) {
     (proxy_fixture(&upstream.url(), &[]).await, upstream)
 }
 
-/// Queries that have reached an upstream.
+/// Queries that reached the upstream.
 fn queries(upstream: &Upstream) -> usize {
     upstream.heads().iter().filter(|head| head.target.starts_with("/prometheus")).count()
 }
@@ -48,7 +48,7 @@ fn assert_refused(answer: &harness::Answer, parameter: &str, key: &str, about: &
     assert!(said.contains(parameter) && said.contains(key), "{about}: {said}");
 }
 
-/// Every path that takes an expression, and in which parameter.
+/// Every path that accepts an expression, with the parameter.
 const PATHS: [(&str, &str); 12] = [
     ("query", "query"),
     ("query_range", "query"),
@@ -64,9 +64,9 @@ const PATHS: [(&str, &str); 12] = [
     ("cardinality/active_native_histogram_metrics", "selector"),
 ];
 
-// The kinds were seen to cost a real Mimir seconds to minutes of a core; none of them gets there.
+// Each kind took a real Mimir between seconds and minutes of a core; none of them reaches it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_much_for_mimir_never_reaches_it() {
+async fn expensive_expressions_never_reach_mimir() {
     let (fixture, upstream) = before_a_witness().await;
     let client = fixture.client();
     let kinds = [
@@ -107,12 +107,12 @@ async fn what_is_too_much_for_mimir_never_reaches_it() {
             ] {
                 assert_refused(&client.post_form(&path, &form).await, parameter, key, &path);
             }
-            // In the query string of a POST, whatever its body says.
+            // In the query string of a POST, whatever its body contains.
             let target = format!("{path}?{parameter}=up&{pair}");
             assert_refused(&client.post_form(&target, "query=up").await, parameter, key, &path);
         }
     }
-    // However deep: the length of what comes first is no way around.
+    // However deep: a long beginning does not help.
     let deep = format!("query={}", nested("(", "1", ")", 60_000));
     assert_refused(
         &client.post_form("/prometheus/api/v1/query", &deep).await,
@@ -123,10 +123,10 @@ async fn what_is_too_much_for_mimir_never_reaches_it() {
     assert_eq!(queries(&upstream), 0, "nothing has reached Mimir");
 }
 
-// What is longer than is read ahead passes while it is measured, and never as a whole: Mimir reads a
-// form to its end before it reads anything of it.
+// A body that is longer than what is read ahead is forwarded while it is checked, but never
+// completely: Mimir reads a form to its end before it parses it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_form_is_measured_to_its_end() {
+async fn a_long_form_is_checked_to_its_end() {
     let (fixture, upstream) = before_a_witness().await;
     let form = format!("x={}&query={}", "y".repeat(300_000), nested("(", "1", ")", 101));
     let answer = fixture.client().post_form("/prometheus/api/v1/query", &form).await;
@@ -137,9 +137,10 @@ async fn a_long_form_is_measured_to_its_end() {
     assert!(queries(&upstream) >= 1);
 }
 
-// Mimir takes parameters of multipart/form-data as well, and of types that only look different.
+// Mimir also reads parameters of multipart/form-data, and of content types that only look
+// different.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_may_be_read_in_another_way_is_refused() {
+async fn a_body_with_an_ambiguous_content_type_is_rejected() {
     let (fixture, upstream) = before_a_witness().await;
     let path = "/prometheus/api/v1/query_exemplars";
     let body = format!(
@@ -155,7 +156,7 @@ async fn a_body_that_may_be_read_in_another_way_is_refused() {
         assert_eq!(answer.status, 415, "{kind}: {answer:?}");
         assert!(answer.text.contains(FORM), "{answer:?}");
     }
-    // In whatever other type it comes it is measured as a form: that can only be too much.
+    // With any other content type it is checked as a form, which can only reject too much.
     for kind in
         ["text/plain", "application/json", "APPLICATION/x-www-FORM-urlencoded; charset=utf-16"]
     {
@@ -166,7 +167,7 @@ async fn a_body_that_may_be_read_in_another_way_is_refused() {
     assert_eq!(queries(&upstream), 0);
 }
 
-// Bytes are forwarded as they came, in however many pieces.
+// Bytes are forwarded unchanged, in however many pieces.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ordinary_form_arrives_unchanged() {
     let (sent, mut received) = tokio::sync::mpsc::unbounded_channel();
@@ -204,10 +205,10 @@ async fn an_ordinary_form_arrives_unchanged() {
     }
 }
 
-// Expressions in the style of large dashboards, at the edge of what is written: Mimir answers all of
-// them, and none is refused by us.
+// Expressions in the style of large dashboards, of the largest size that people write: Mimir
+// answers all of them, and we reject none.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_dashboards_ask_is_answered() {
+async fn queries_of_dashboards_are_answered() {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
@@ -231,9 +232,9 @@ async fn what_dashboards_ask_is_answered() {
     }
 }
 
-// The operator's to set; and one who needs more says so in one line.
+// The limits are configurable, for expressions that need more.
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_of_expressions_are_the_operators() {
+async fn limits_of_expressions_are_configurable() {
     let upstream = Upstream::start(ok).await;
     let settings = [("limits.expression_depth", "3"), ("limits.expression_bytes", "\"1KiB\"")];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;

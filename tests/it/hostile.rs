@@ -1,30 +1,32 @@
+//! Hostile requests: how they are rejected, and what Mimir would have done.
+
 use harness::{Client, Issuer, Mimir, ORG_A, ORG_B, Proxy, ProxyOptions, Upstream, raw_exchange};
 
 use crate::support::responses::ok;
 
-/// The status in a raw answer.
+/// The status of a raw response.
 fn status(answer: &str) -> u16 {
     let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     code.and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
-/// A raw request that asks to close after it.
+/// A raw request with `Connection: close`.
 fn request(target: &str, headers: &str) -> Vec<u8> {
     let (method, target) = target.split_once(' ').unwrap_or(("GET", target));
     format!("{method} {target} HTTP/1.1\r\nHost: mimir\r\nConnection: close\r\n{headers}\r\n")
         .into_bytes()
 }
 
-// CVE-2019-9901, CVE-2021-29492: what a path trick would have done at Mimir itself (with its
-// tenant header, as a lenient proxy would have sent it), and what it does here. Nothing is
-// forwarded, and nobody is asked for a credential first.
+// CVE-2019-9901, CVE-2021-29492: what a path trick would do at Mimir itself (with its tenant
+// header, as a lenient proxy would send it), and what it does here. Nothing is forwarded, and the
+// checks precede authentication.
 #[tokio::test(flavor = "multi_thread")]
-async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
+async fn path_tricks_are_rejected_and_mimir_follows_some() {
     let mimir = Mimir::shared().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
     let token = issuer.user_of(ORG_A);
-    // The status is what Mimir answers to the same bytes.
+    // The status is Mimir's for the same bytes.
     let tricks = [
         ("/prometheus/api/v1/../../../config", 301),
         ("/prometheus/api/v1/query/../../../../config", 301),
@@ -61,7 +63,7 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
         }
         for credential in [String::new(), format!("Authorization: Bearer {token}\r\n")] {
             let answer = raw_exchange(&proxy.url(), &request(target, &credential)).await;
-            // A path that others have, too, only not this method of it.
+            // A path that has other methods, too.
             let refused = if target.starts_with("DELETE ") { 405 } else { 404 };
             assert_eq!(status(&answer), refused, "{target}: {answer}");
             assert!(answer.contains("x-request-id: "), "{answer}");
@@ -71,8 +73,8 @@ async fn path_tricks_get_nowhere_and_mimir_would_have_followed_some() {
     assert!(upstream.heads().is_empty());
 }
 
-// Readers disagree about ';': older Go split there, newer drops the parameter, and this Mimir
-// refuses the request, but only where it parses the query string itself.
+// Parsers disagree about ';': older Go split there, newer Go drops the parameter, and this Mimir
+// rejects the request, but only where it parses the query string itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn semicolons_in_a_query_string_are_refused_because_readers_disagree() {
     let mimir = Mimir::shared().await;
@@ -101,7 +103,62 @@ async fn proxy_fixture() -> (Issuer, Upstream, Proxy, String) {
     (issuer, upstream, proxy, token)
 }
 
-// CVE-2021-32813, CVE-2024-45410, CVE-2025-64484, CVE-2021-32777: at the wire.
+// The same of the Alertmanager: its page, its configuration, its operators' paths, and every spelling that
+// could lead there. Mimir's own statuses are those of a tenant that it has not met.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_else_of_the_alertmanager_is_reachable() {
+    let mimir = Mimir::shared().await;
+    let (_issuer, upstream, proxy, token) = proxy_fixture().await;
+    let tricks = [
+        ("/multitenant_alertmanager/configs", 200, 404),
+        ("/multitenant_alertmanager/status", 200, 404),
+        ("/multitenant_alertmanager/ring", 200, 404),
+        ("/alertmanager", 301, 404),
+        ("/alertmanager/", 200, 404),
+        ("/alertmanager/-/healthy", 200, 404),
+        ("/alertmanager/-/reload", 404, 404),
+        ("/alertmanager/metrics", 404, 404),
+        ("/alertmanager/api/v1/alerts", 410, 404),
+        ("/alertmanager/api/v2/", 404, 404),
+        // Mimir answers this one with the configuration.
+        ("/alertmanager/api/v2/status/", 200, 404),
+        ("http://mimir/api/v1/alerts", 200, 404),
+        ("/alertmanager/../api/v1/alerts", 301, 404),
+        ("/alertmanager/api/v2/../../../api/v1/alerts", 301, 404),
+        ("/alertmanager//api/v2/status", 301, 404),
+        ("/alertmanager/api/v2/%73tatus", 404, 404),
+        ("/alertmanager%2Fapi%2Fv2%2Fstatus", 404, 404),
+        ("/Alertmanager/api/v2/status", 404, 404),
+        ("/alertmanager/api/v2/alerts;x", 404, 404),
+        ("/alertmanager/api/v2/silence/../status", 301, 404),
+        ("/alertmanager/api/v2/silence/%2e%2e/status", 404, 404),
+        // What stands where a silence's id belongs is no id.
+        ("/alertmanager/api/v2/silence/..", 301, 400),
+        ("/alertmanager/api/v2/silence/..%2fstatus", 422, 400),
+        ("HEAD /alertmanager/api/v2/status", 405, 405),
+        ("PUT /alertmanager/api/v2/silences", 404, 405),
+        ("DELETE /alertmanager/api/v2/silences", 404, 405),
+        ("POST /alertmanager/api/v2/silences/../alerts", 301, 405),
+        ("DELETE /api/v1/alerts", 200, 405),
+    ];
+    let tenant = format!("X-Scope-OrgID: {}\r\n", harness::fresh_organisation());
+    let mut differences = Vec::new();
+    for (target, at_mimir, here) in tricks {
+        let direct = raw_exchange(&mimir.url(), &request(target, &tenant)).await;
+        if status(&direct) != at_mimir {
+            differences.push((target, status(&direct)));
+        }
+        for credential in ["", token.as_str()] {
+            let answer = raw_exchange(&proxy.url(), &request(target, credential)).await;
+            assert_eq!(status(&answer), here, "{target}: {answer}");
+            assert!(answer.contains("x-request-id: "), "{answer}");
+        }
+    }
+    assert!(differences.is_empty(), "Mimir has changed its mind: {differences:?}");
+    assert!(upstream.heads().is_empty());
+}
+
+// CVE-2021-32813, CVE-2024-45410, CVE-2025-64484, CVE-2021-32777: on the wire.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_header_trick_changes_the_tenant() {
     let (_issuer, upstream, proxy, token) = proxy_fixture().await;
@@ -134,7 +191,7 @@ async fn no_header_trick_changes_the_tenant() {
         );
     }
     assert_eq!(upstream.heads().len(), tricks.len());
-    // Several selectors, or one that lies, are refused and not forwarded.
+    // Several selectors, or an unauthorised one, are rejected and not forwarded.
     for (trick, refused) in [
         (format!("X-Scope-OrgID: {ORG_A}\r\nX-Scope-OrgID: {ORG_B}\r\n"), 400),
         (format!("x-scope-orgid: {ORG_B}\r\n"), 403),
@@ -149,8 +206,8 @@ async fn no_header_trick_changes_the_tenant() {
     assert_eq!(upstream.heads().len(), tricks.len());
 }
 
-// CVE-2026-2833, CVE-2026-2835: what one side takes for the end of a message the other must too.
-// Whatever is not refused arrives as exactly one request with one framing.
+// CVE-2026-2833, CVE-2026-2835: both sides must agree on the end of a message. A request that is
+// not rejected arrives as exactly one request with one framing.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_second_request_is_smuggled() {
     let (_issuer, upstream, proxy, token) = proxy_fixture().await;
@@ -162,7 +219,7 @@ async fn no_second_request_is_smuggled() {
         (format!("Transfer-Encoding: chunked\r\nContent-Length: {}\r\n", chunked.len()), chunked.clone(), &[200]),
         ("Transfer-Encoding: chunked, identity\r\n".to_owned(), chunked.clone(), &[400]),
         ("Transfer-Encoding: xchunked\r\n".to_owned(), chunked.clone(), &[400]),
-        // Only the framing would be undone, and the coding lost (RFC 9112, 6.1 and 7).
+        // Only the framing would be removed, and the coding lost (RFC 9112, 6.1 and 7).
         ("Transfer-Encoding: gzip, chunked\r\n".to_owned(), chunked.clone(), &[400]),
         ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone(), &[400]),
         ("Transfer-Encoding: chunked, chunked\r\n".to_owned(), chunked.clone(), &[400]),
@@ -175,7 +232,7 @@ async fn no_second_request_is_smuggled() {
         ("Content-Length: 0x5\r\n".to_owned(), inner.to_owned(), &[400]),
         ("X: a\r\n folded: b\r\nContent-Length: 0\r\n".to_owned(), String::new(), &[400]),
         ("X: a\0b\r\nContent-Length: 0\r\n".to_owned(), String::new(), &[400]),
-        // h2c by Upgrade is not spoken: the request is served as what it is.
+        // h2c by Upgrade is not supported: the request is served as HTTP/1.1.
         ("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n".to_owned(), String::new(), &[200]),
     ] {
         let before = upstream.heads().len();
@@ -195,7 +252,7 @@ async fn no_second_request_is_smuggled() {
     }
 }
 
-// RFC 9112, 3.2: what is behind such a head is not read as a request.
+// RFC 9112, 3.2: what follows such a head is not parsed as a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_a_host_is_refused_and_its_connection_closed() {
     let (_issuer, upstream, proxy, token) = proxy_fixture().await;
@@ -254,9 +311,9 @@ async fn an_oversized_head_is_a_431() {
     assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status == 431));
 }
 
-// Nothing that a client writes may break a line of the log.
+// A client's text cannot break a line of the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn log_lines_hold_whatever_is_asked() {
+async fn log_lines_stay_intact_whatever_a_request_contains() {
     let (_issuer, _upstream, proxy, _token) = proxy_fixture().await;
     let path = "/a\"b\\c{\"level\":\"ERROR\"}";
     let answer = raw_exchange(&proxy.url(), &request(path, "X-Request-Id: a\"b\r\n")).await;

@@ -1,10 +1,12 @@
+//! Organisations never mix.
+
 use std::time::Duration;
 
 use harness::{Client, Issuer, Mimir, ProxyOptions, fresh_organisation, samples, wait_until};
 
-// The reason that this product exists. Many organisations write and read at the same time over a
-// handful of shared connections (HTTP/1.1 kept alive, and one HTTP/2 connection), to one Mimir
-// by pooled connections; each sees its own value and never another's.
+// The purpose of this product. Many organisations write and read concurrently over a few shared
+// connections (HTTP/1.1 with keep-alive, and one HTTP/2 connection), to one Mimir over pooled
+// connections; each sees its own value and never another's.
 #[tokio::test(flavor = "multi_thread")]
 async fn organisations_never_mix_on_shared_connections() {
     const ORGANISATIONS: usize = 12;

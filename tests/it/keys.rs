@@ -1,3 +1,5 @@
+//! The issuer's key set: rotation, outages, floods.
+
 use std::time::Duration;
 
 use harness::{
@@ -15,7 +17,7 @@ struct ProxyFixture {
     proxy: Proxy,
 }
 
-/// A proxy whose clocks for the key set run fast.
+/// A proxy with short intervals for the key set.
 async fn proxy_fixture(settings: &[(&str, &str)]) -> ProxyFixture {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = start(&issuer, &upstream, settings).await;
@@ -35,8 +37,8 @@ impl ProxyFixture {
     }
 }
 
-// Rotation as Supabase does it: a new key is published, and soon tokens are signed by it. The
-// first such token is let in at once: the unknown kid has the set fetched anew.
+// Rotation as Supabase does it: a new key is published, and soon tokens are signed with it. The
+// first such token is accepted immediately: its unknown kid triggers a fetch of the set.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_is_found_by_its_first_token() {
     let fixture = proxy_fixture(&[]).await;
@@ -49,7 +51,8 @@ async fn a_new_key_is_found_by_its_first_token() {
     assert_eq!(fixture.issuer.fetches(), 2, "thirty requests share one fetch");
 }
 
-// A withdrawn key stops within the refresh interval, and so do cached tokens of it.
+// A withdrawn key stops working within the refresh interval, and so do cached tokens signed with
+// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_key_stops_working_also_for_cached_tokens() {
     let fixture = proxy_fixture(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
@@ -62,7 +65,7 @@ async fn a_removed_key_stops_working_also_for_cached_tokens() {
     })
     .await;
     assert_eq!(fixture.query(&new).await.status, 200);
-    // The same key published again under the same name is good again.
+    // The same key, published again under the same name, is valid again.
     fixture.issuer.publish(&[&new, &fixture.issuer.key]);
     wait_until("the key is back", Duration::from_secs(3), async || {
         client.get(QUERY).await.status == 200
@@ -70,7 +73,7 @@ async fn a_removed_key_stops_working_also_for_cached_tokens() {
     .await;
 }
 
-// A key that changes under the same name is another key.
+// A key that changes under the same name is a new key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_key_of_the_same_name_retires_the_old_one() {
     let fixture = proxy_fixture(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
@@ -85,7 +88,7 @@ async fn a_replaced_key_of_the_same_name_retires_the_old_one() {
     assert_eq!(fixture.query(&replaced).await.status, 200);
 }
 
-// VictoriaMetrics#10663: one key that cannot be used broke the whole set.
+// VictoriaMetrics#10663: one unusable key broke the whole set.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_key_does_not_spoil_the_set() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -114,7 +117,7 @@ async fn one_bad_key_does_not_spoil_the_set() {
     assert_eq!(fixture.query(&symmetric).await.status, 401);
 }
 
-// FIELD: observatorium refetches unthrottled; others let one address starve rotation.
+// observatorium fetches again without a limit; others let one address block a rotation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
     let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"2s\"")]).await;
@@ -126,7 +129,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
             let keys: Vec<_> = (0..10).map(unknown).collect();
             let answers =
                 futures_util::future::join_all(keys.iter().map(|key| fixture.query(key))).await;
-            // While nobody can know whether a key is a new one it is no 401.
+            // While it is unknown whether a key is new, the answer is not a 401.
             let is_right = |answer: &Answer| match answer.status.as_u16() {
                 401 => true,
                 503 => !answer.header("retry-after").is_empty(),
@@ -143,7 +146,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
         "{} fetches, {allowed} allowed",
         fixture.issuer.fetches()
     );
-    // Rotation is not starved by the flood: the new key is known after one cool-down.
+    // The flood does not block a rotation: the new key is known after one cool-down.
     let new = SigningKey::generate("key-2", Algorithm::ES256);
     fixture.issuer.publish(&[&fixture.issuer.key, &new]);
     wait_until("the new key is known", Duration::from_secs(5), async || {
@@ -155,7 +158,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch_a_cool_down() {
     .await;
 }
 
-// An empty key set (a project on HS256 has one) is a set like any other.
+// An empty key set is valid; a project on HS256 has one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_key_set_does_not_get_round_the_cool_down() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -167,7 +170,7 @@ async fn an_empty_key_set_does_not_get_round_the_cool_down() {
     };
     wait_until("the first fetch", Duration::from_secs(5), async || fixture.issuer.fetches() == 1)
         .await;
-    // The first has the set fetched, and is told what it says; later ones may be of a new key.
+    // The first request triggers a fetch and gets its result; later ones may have a newer key.
     assert_eq!(fixture.query(&fixture.issuer.key).await.status, 401);
     for _ in 0..50 {
         assert_eq!(fixture.query(&fixture.issuer.key).await.status, 503);
@@ -175,7 +178,7 @@ async fn an_empty_key_set_does_not_get_round_the_cool_down() {
     assert_eq!(fixture.issuer.fetches(), 2);
 }
 
-// One forgotten device with an old token must not cause a fetch for ever.
+// One forgotten device with an old token must not cause fetches for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {
     let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"100ms\"")]).await;
@@ -188,7 +191,7 @@ async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {
     assert_eq!(fixture.issuer.fetches(), 2);
 }
 
-// FIELD, attack 14: a 401 while the keys cannot be had is lost telemetry.
+// A 401 while the key set is unavailable loses telemetry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_outage_is_a_503_and_never_a_401() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -200,15 +203,15 @@ async fn a_key_outage_is_a_503_and_never_a_401() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
     }
-    // A credential that no key could make good is still a 401.
+    // A credential that no key could verify is still a 401.
     assert_eq!(fixture.proxy.client().bearer("garbage").get(QUERY).await.status, 401);
-    // And it heals by itself.
+    // It recovers by itself.
     fixture.issuer.answer_with(200);
     wait_until("the keys are back", Duration::from_secs(10), async || {
         fixture.query(&fixture.issuer.key).await.status == 200
     })
     .await;
-    // In the next outage what is known goes on, and what is unknown is ours to blame.
+    // In the next outage known tokens continue to work, and unknown ones get 503.
     for (status, document) in [(500, None), (200, Some(&b"<html>gateway</html>"[..])), (302, None)]
     {
         fixture.issuer.answer_with(status);
@@ -227,7 +230,7 @@ async fn a_key_outage_is_a_503_and_never_a_401() {
     assert!(fixture.proxy.metric("mimir_tenant_proxy_key_set_age_seconds").await > 3.0);
 }
 
-// Keys are kept through an outage up to a configured age, and not for ever: also cached tokens.
+// Keys are kept through an outage up to a configured age, also for cached tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_too_old_are_no_longer_trusted() {
     let settings = [("auth.jwks_refresh_interval", "\"500ms\""), ("auth.jwks_max_age", "\"2s\"")];
@@ -249,7 +252,7 @@ async fn keys_that_are_too_old_are_no_longer_trusted() {
     .await;
 }
 
-// A slow issuer holds up nobody whose key is known, and a document without end is not read.
+// A slow issuer delays no caller whose key is known, and an endless document is not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_or_endless_issuer_is_an_outage() {
     let fixture = proxy_fixture(&[("auth.jwks_fetch_timeout", "\"500ms\"")]).await;
@@ -272,11 +275,11 @@ async fn a_slow_or_endless_issuer_is_an_outage() {
     assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
 }
 
-// A key that is published within the cool-down that a stranger's unknown key began: nobody can know
-// yet, so its first pushes are told to come again, and they are let in soon, whatever the stranger
-// goes on to send. docs/decisions/0004.
+// A key is published during the cool-down that an unknown caller's key began. It cannot be known
+// yet, so its first pushes get 503, and they are accepted soon, whatever the unknown caller sends
+// meanwhile. docs/decisions/0004.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_within_a_strangers_cool_down_loses_nothing() {
+async fn a_new_key_within_an_unknown_callers_cool_down_loses_nothing() {
     let fixture = proxy_fixture(&[("auth.jwks_cool_down", "\"2s\"")]).await;
     let stranger = SigningKey::generate("x", Algorithm::ES256);
     assert_eq!(fixture.query(&stranger.clone().named("first")).await.status, 401);
@@ -299,7 +302,7 @@ async fn a_new_key_within_a_strangers_cool_down_loses_nothing() {
         assert!(began.elapsed() < Duration::from_secs(4), "one cool-down and one fetch");
     }
     println!("let in after {:?}, beside {number} strangers", began.elapsed());
-    // Whoever asks only once is looked for all the same: it is there when it comes back.
+    // A single request is enough to trigger the fetch: the key is there for the retry.
     let third = SigningKey::generate("key-3", Algorithm::ES256);
     fixture.issuer.publish(&[&fixture.issuer.key, &third]);
     assert_eq!(fixture.query(&third).await.status, 503);
@@ -309,8 +312,8 @@ async fn a_new_key_within_a_strangers_cool_down_loses_nothing() {
     assert_eq!(fixture.issuer.fetches(), fetches);
 }
 
-// RFC 7517, 4.2: `use` is optional. RFC 7518, 6.3.1: no leading zeros, which DER has and some issuers
-// copy. What cannot be used is named, with its reason.
+// RFC 7517, 4.2: `use` is optional. RFC 7518, 6.3.1: no leading zeros, which DER has and some
+// issuers copy. Unusable keys are logged with the reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_set_is_read_as_other_issuers_write_it() {
     use base64::Engine as _;
@@ -337,7 +340,7 @@ async fn a_key_set_is_read_as_other_issuers_write_it() {
     let reason = "its key_ops do not hold";
     wait_until("the reason is in the log", Duration::from_secs(3), async || log().contains(reason))
         .await;
-    // Fewer than before, and then none.
+    // Fewer keys than before, and then none.
     let lines = |message: &str| log().lines().filter(|line| line.contains(message)).count();
     fixture.issuer.publish_document(json!({ "keys": &keys[1..] }).to_string().as_bytes());
     wait_until("fewer", Duration::from_secs(3), async || lines("fewer usable keys") > 0).await;
@@ -349,7 +352,7 @@ async fn a_key_set_is_read_as_other_issuers_write_it() {
     assert!(none.contains(reason), "{none}");
 }
 
-// Rotation of the legacy secret: tokens of both are good meanwhile.
+// Rotation of the legacy secret: tokens of both are valid meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_any_of_several_shared_secrets_are_good() {
     let (new, old) = ("a-new-secret-of-more-than-32-bytes!", "an-old-secret-of-more-than-32-bytes");

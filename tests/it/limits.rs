@@ -1,5 +1,5 @@
-//! What one organisation may have at once: whoever is over it waits or is refused, and nobody else
-//! notices.
+//! Limits of one organisation: requests above them wait or are rejected, and other organisations
+//! are not affected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,9 +58,9 @@ async fn wait_in_flight(fixture: &ProxyFixture, wanted: f64) {
     .await;
 }
 
-// Reads: a 429 as Mimir's own. What others have is not touched by it, nor other surfaces.
+// Reads: a 429 like Mimir's own. Other organisations and surfaces are not affected.
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_over_the_limit_are_refused_and_others_notice_nothing() {
+async fn reads_over_the_limit_are_rejected_and_others_are_not_affected() {
     let (upstream, gate) = gated().await;
     let settings = [("limits.query_in_flight", "2"), ("limits.max_wait", "\"100ms\"")];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
@@ -91,10 +91,10 @@ async fn reads_over_the_limit_are_refused_and_others_notice_nothing() {
     wait_in_flight(&fixture, 0.0).await;
 }
 
-// Writes: a stock sender drops what meets a 429. That many of its organisation's devices come at once
-// is nothing that one of them could help.
+// Writes: a stock sender drops its data on a 429, and no single device could avoid it when many of
+// its organisation write at the same time.
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_over_the_limit_are_told_to_come_again() {
+async fn writes_over_the_limit_get_503() {
     let (upstream, gate) = gated().await;
     let settings = [
         ("limits.push_in_flight", "1"),
@@ -120,9 +120,9 @@ async fn writes_over_the_limit_are_told_to_come_again() {
     assert_eq!(a.post(PUSH, "x").await.status, 200);
 }
 
-// With a little patience nobody is refused: requests wait in the order in which they came.
+// With a short wait no request is rejected: requests wait in order of arrival.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_can_wait_has_a_turn() {
+async fn requests_that_can_wait_are_served_in_order() {
     let upstream = Upstream::start(|request: Received| async move {
         tokio::time::sleep(Duration::from_millis(20)).await;
         ok(request).await
@@ -132,7 +132,7 @@ async fn whoever_can_wait_has_a_turn() {
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
     let a = of(&fixture, ORG_A);
     let mut tasks = JoinSet::new();
-    // Four times as many may wait as have a place.
+    // Four times as many may wait as have a slot.
     for _ in 0..50 {
         send(&mut tasks, &a, &Method::POST, PUSH);
     }
@@ -143,9 +143,9 @@ async fn whoever_can_wait_has_a_turn() {
     assert!(waits >= 1.0, "{waits} waited");
 }
 
-// A place is held until the last byte of the answer, and given back however the request ends.
+// A slot is held until the last byte of the response, and freed however the request ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
+async fn a_slot_is_held_as_long_as_the_response_and_always_freed() {
     let upstream = Upstream::start(|request: Received| async move {
         if request.method == "GET" {
             let frames = pieces(256, MIB).map(|piece| piece.map(Frame::data));
@@ -164,10 +164,10 @@ async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
     assert_eq!(a.get(QUERY).await.status, 429);
     let mut body = answer.bytes_stream();
     assert!(body.next().await.unwrap().is_ok());
-    // The client goes away in the middle.
+    // The client disconnects in the middle.
     drop(body);
     wait_in_flight(&fixture, 0.0).await;
-    // Clients that go away before there is an answer, while others wait behind them.
+    // Clients that disconnect before there is a response, while others wait behind them.
     let impatient = (0..200).map(|_| {
         let client = a.clone();
         async move {
@@ -182,7 +182,7 @@ async fn a_place_is_held_as_long_as_the_answer_and_always_given_back() {
     wait_in_flight(&fixture, 0.0).await;
 }
 
-// What the operator sets for all, and for one: requests and bytes a second.
+// Requests and bytes per second, set for all organisations and for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_are_kept_and_one_organisation_may_have_others() {
     let upstream = Upstream::start(ok).await;
@@ -214,7 +214,7 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
     for _ in 0..50 {
         assert_eq!(b.post(PUSH, "x").await.status, 200, "another one's are not counted");
     }
-    // Bytes: whatever came is charged when it has come, so that one large body passes.
+    // Bytes are charged after they were received, so one large body passes.
     assert_eq!(a.post(OTLP, vec![b'x'; 8000]).await.status, 200);
     let refused = a.post(OTLP, "x").await;
     assert_eq!(refused.status, 429, "{refused:?}");
@@ -229,9 +229,9 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
     assert_eq!(fixture.proxy.metric(&reason("byte_rate")).await, 1.0);
 }
 
-// All together: ours to blame.
+// The limit of all organisations together is a 503.
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_of_all_is_a_503() {
+async fn the_limit_of_all_organisations_is_a_503() {
     let (upstream, gate) = gated().await;
     let settings = [("limits.in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
@@ -245,10 +245,10 @@ async fn too_much_of_all_is_a_503() {
     assert_eq!(of(&fixture, ORG_B).get(QUERY).await.status, 200);
 }
 
-// 2,256 sockets with a head and one byte, of two organisations, took every place that upstream has;
-// everybody else got 503.
+// 2,256 sockets of two organisations, each with a head and one byte, took every slot; all others
+// got 503.
 #[tokio::test(flavor = "multi_thread")]
-async fn organisations_that_take_all_they_get_leave_places_for_others() {
+async fn greedy_organisations_leave_slots_for_others() {
     let upstream = Upstream::start(ok).await;
     let settings = [("upstream.max_in_flight", "60"), ("limits.max_wait", "\"100ms\"")];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
@@ -272,12 +272,12 @@ async fn organisations_that_take_all_they_get_leave_places_for_others() {
     let held = in_flight(&fixture).await;
     println!("two organisations hold {held} of 60 places");
     assert!((25.0..=40.0).contains(&held), "{held}");
-    // A third one has places, for more than one request at a time.
+    // A third organisation gets slots, for several concurrent requests.
     let third = of(&fixture, "third");
     let answers = (0..6).map(|_| third.post(PUSH, "x"));
     let answers = futures_util::future::join_all(answers).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    // The two are told to come again, and why.
+    // The two get 503 with the reason.
     let refused = of(&fixture, ORG_A).post(PUSH, "x").await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(
@@ -286,13 +286,13 @@ async fn organisations_that_take_all_they_get_leave_places_for_others() {
     );
     let reason = "mimir_tenant_proxy_requests_total{surface=\"push\",outcome=\"rejected\",reason=\"organisation_share\"}";
     assert!(fixture.proxy.metric(reason).await > 50.0);
-    // What they held comes back.
+    // Their slots are freed.
     drop(sockets);
     wait_in_flight(&fixture, 0.0).await;
     assert_eq!(of(&fixture, ORG_A).post(PUSH, "x").await.status, 200);
 }
 
-// A federated read has a place with each organisation that it names.
+// A federated read takes a slot of each organisation that it names.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_federated_read_counts_for_each() {
     let (upstream, gate) = gated().await;
@@ -319,7 +319,7 @@ async fn a_federated_read_counts_for_each() {
     assert_eq!(service.header("x-scope-orgid", &b).get(QUERY).await.status, 200);
 }
 
-// A stock sender meets a place that is nearly always taken, and loses nothing.
+// A stock sender whose slot is nearly always taken loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stock_sender_over_the_limit_loses_nothing() {
     let mimir = Mimir::shared().await;

@@ -1,4 +1,4 @@
-//! People and their organisations: policies, roles, several organisations, federated reads.
+//! Users and their organisations: policies, roles, several organisations, federated reads.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::identity::{IdentityFixture, identity_fixture, push};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=";
 
-/// The values of a metric's label, sorted, as a query sees them.
+/// The values of a label, sorted, from a query.
 async fn tenants_of(client: &Client, metric: &str) -> Vec<String> {
     let answer = client.get(&format!("{QUERY}{metric}")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -22,7 +22,7 @@ async fn tenants_of(client: &Client, metric: &str) -> Vec<String> {
     tenants
 }
 
-// What one organisation's member writes, only its members read.
+// Only its members read what a member of an organisation writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_the_table_write_and_read_their_own_organisation() {
     let mimir = Mimir::shared().await;
@@ -41,10 +41,10 @@ async fn members_of_the_table_write_and_read_their_own_organisation() {
     assert_eq!(tenants_of(&there, "members_metric").await.len(), 1);
 }
 
-// A claim of another organisation is no membership where the table decides; where both are asked,
-// both have to say so.
+// Where the table decides, a claim of another organisation gives no access; where both decide, they
+// must agree.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_says_whose_word_counts() {
+async fn a_policy_decides_between_token_and_table() {
     let mimir = Mimir::shared().await;
     for (policy, by_claim, by_table, by_both) in
         [("claims", 200, 403, 200), ("table", 403, 200, 200), ("claims_and_table", 403, 403, 200)]
@@ -114,7 +114,7 @@ async fn a_default_may_come_by_claim() {
     }
 }
 
-// A Mimir of its own, because federation is switched on for the whole of it.
+// A Mimir of its own, because federation is enabled for all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
     let mimir = Mimir::start_with(&["-tenant-federation.enabled=true"]).await;
@@ -140,13 +140,13 @@ async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
         tenants_of(&select(&both), "federated_metric").await == wanted
     })
     .await;
-    // Whatever the order, Mimir sees one spelling.
+    // In any order, Mimir gets one spelling.
     assert_eq!(tenants_of(&select(&format!("{b}|{a}|{b}")), "federated_metric").await, wanted);
     let canonical = wanted.join("|");
     let lines = identity.log_of("/prometheus/api/v1/query").await;
     let federated = lines.iter().filter_map(|line| line["tenant.id"].as_str());
     assert!(federated.filter(|tenants| tenants.contains('|')).all(|tenants| tenants == canonical));
-    // One that is not theirs spoils it all, and so does one that nobody has.
+    // One foreign or unknown organisation makes the request fail.
     for names in [format!("{a}|{c}"), format!("{a}|no-such-organisation"), format!("{a}|b c")] {
         let answer = select(&names).get(&format!("{QUERY}federated_metric")).await;
         assert_eq!(answer.status, 403, "{names}: {answer:?}");
@@ -165,7 +165,7 @@ async fn a_federated_read_sees_all_that_it_names_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoami_says_who_where_as_what_and_how_we_know() {
+async fn whoami_has_principal_organisations_roles_and_evidence() {
     let mimir = Mimir::shared().await;
     let settings = [("tenancy.tenant_template", "\"prod-{organisation_id}\"")];
     let identity = identity_fixture(&mimir.url(), &settings).await;
@@ -178,10 +178,10 @@ async fn whoami_says_who_where_as_what_and_how_we_know() {
     assert_eq!(first["credential"], "verified for this request");
     let place = json!({
         "id": a, "tenant": format!("prod-{a}"), "role": "viewer", "is_default": false,
-        "scopes": ["metrics:read", "rules:read"], "source": "membership table",
+        "scopes": ["metrics:read", "rules:read", "alerts:read"], "source": "membership table",
     });
     assert_eq!(first["organisations"], json!([place]));
-    // The news of the membership itself may come after the first look-up, and cause another.
+    // The notification of the membership may arrive after the first lookup, and cause another.
     wait_until("it is remembered", Duration::from_secs(2), async || {
         let again = identity.client(&person).get("/admin/whoami").await.json();
         assert_eq!(again["credential"], "cached: verified before");
@@ -194,14 +194,14 @@ async fn whoami_says_who_where_as_what_and_how_we_know() {
     assert_eq!(device["organisations"][0]["source"], "device key");
     let service = identity.service().get("/admin/whoami").await.json();
     assert_eq!(service["principal"]["id"], "admin_key");
-    assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 4, "{service}");
+    assert!(service["every_organisation"]["scopes"].as_array().unwrap().len() == 6, "{service}");
     let nobody = identity.client(&identity.person()).get("/admin/whoami").await.json();
     assert_eq!(nobody["organisations"], json!([]));
 }
 
-// The operator names the roles; one that was taken everything may do nothing.
+// The operator names the roles; a role without scopes permits nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_are_the_operators() {
+async fn operators_name_the_roles() {
     let mimir = Mimir::shared().await;
     let settings = [
         ("roles.viewer", "[]"),
@@ -252,7 +252,7 @@ async fn explain_token_says_what_the_table_says() {
     assert!(!passes && text.contains("mistyped"), "{text}");
 }
 
-/// What `explain-token` says with the configuration of a running proxy.
+/// The output of `explain-token` with the configuration of a running proxy.
 fn explain(identity: &IdentityFixture, token: &str) -> (bool, String) {
     let output = std::process::Command::new(harness::Proxy::binary())
         .arg("--config")
@@ -264,7 +264,7 @@ fn explain(identity: &IdentityFixture, token: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What `explain-token` says, with more arguments.
+/// The output of `explain-token`, with more arguments.
 fn explain_with(identity: &IdentityFixture, token: &str, more: &[&str]) -> (i32, String) {
     let output = std::process::Command::new(harness::Proxy::binary())
         .arg("--config")
@@ -319,7 +319,7 @@ async fn explain_token_tries_an_organisation_and_a_path() {
     assert!(code == 0 && text.contains("left aside"), "{text}");
 }
 
-// An outage is not the token's fault.
+// An outage is not a fault of the token.
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
     let mut postgres = harness::Postgres::start().await;
@@ -335,19 +335,19 @@ async fn explain_token_says_unavailable_in_an_outage_of_the_database() {
         let (code, text) = explain_with(&identity, credential, &[]);
         assert_eq!(code, 75, "{text}");
         assert!(text.contains("unavailable") && !text.contains("does not pass"), "{text}");
-        // The real cause, not the pool's patience.
+        // The real cause, not the pool's timeout.
         assert!(text.contains("refused") && !text.contains("timed out"), "{text}");
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
-    // What is wrong anyway stays wrong.
+    // A wrong token is still reported as wrong.
     let expired = identity.issuer.token().expires_in(-600).sign();
     let (code, text) = explain_with(&identity, &expired, &[]);
     assert!(code == 1 && text.contains("does not pass"), "{text}");
 }
 
-// A mistyped organisation would make a new tenant, and every push would be a 200.
+// A mistyped organisation would create a new tenant, and every push would get 200.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_reaches_the_organisations_that_there_are() {
+async fn a_service_reaches_existing_organisations_only() {
     let upstream = harness::Upstream::start(crate::support::responses::ok).await;
     let identity = identity_fixture(&upstream.url(), &[]).await;
     let a = identity.organisation().await;
@@ -361,7 +361,7 @@ async fn a_service_reaches_the_organisations_that_there_are() {
         identity.client(&identity.member(&a, "owner").await).header("x-scope-orgid", "acmee");
     assert_eq!(push(&stranger, "up").await.text, unknown.text);
     assert_eq!(upstream.heads().len(), before);
-    // One that is made is known at once, and one that is gone, too.
+    // A new one is known immediately, and so is the removal of one.
     identity.database.execute("insert into organisation (id) values ('acmee')").await;
     wait_until("it is known", Duration::from_secs(2), async || {
         push(&service("acmee"), "up").await.status == 200
@@ -372,15 +372,15 @@ async fn a_service_reaches_the_organisations_that_there_are() {
         push(&service("acmee"), "up").await.status == 403
     })
     .await;
-    // With tokens alone to decide nobody knows all organisations.
+    // With tokens alone, the existing organisations are unknown.
     let claims = [("tenancy.membership", "\"claims\"")];
     let identity = identity_fixture(&upstream.url(), &claims).await;
     assert_eq!(push(&identity.service().header("x-scope-orgid", "any"), "up").await.status, 200);
 }
 
-// Whose credential it was and which organisation was asked for are in the log where they are certain.
+// The caller and the requested organisation are logged where they are certain.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_who_was_refused_and_what_they_asked_for() {
+async fn the_log_has_the_rejected_caller_and_the_requested_organisation() {
     let upstream = harness::Upstream::start(crate::support::responses::ok).await;
     let identity = identity_fixture(&upstream.url(), &[]).await;
     let a = identity.organisation().await;
@@ -403,7 +403,7 @@ async fn the_log_says_who_was_refused_and_what_they_asked_for() {
         assert_eq!(line["principal.kind"], "user");
         assert!(line["detail"].as_str().unwrap().contains(shows), "{line}");
     }
-    // Nobody knows whose a token is whose signature does not fit.
+    // Without a valid signature the user is unknown.
     let (status, line) = get(&token().with_signature("AAAA"), "forged").await;
     assert!(status == 401 && line["principal.id"].is_null(), "{line}");
     let (status, line) = get(&person.token, "two").await;
@@ -413,7 +413,7 @@ async fn the_log_says_who_was_refused_and_what_they_asked_for() {
     let line = identity.log_of(&path("one")).await.remove(0);
     assert_eq!(line["organisation.asked"], "org-b");
     assert_eq!(line["principal.id"], id);
-    // A revoked token and a revoked device key are known ones.
+    // The owners of a revoked token and a revoked device key are known.
     let body = json!({"kind": "sub", "value": id});
     assert_eq!(identity.service().post("/admin/revocations", body.to_string()).await.status, 201);
     let (status, line) = get(&person.token, "revoked").await;

@@ -1,4 +1,4 @@
-//! What requests that wait for something, and those of strangers, keep in memory.
+//! The memory of requests that wait, and of those of unknown callers.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use crate::support::identity::identity_fixture;
 use crate::support::single::{PUSH, ProxyFixture, proxy_fixture};
 
-/// Streams of one connection: nearly all that it may have.
+/// Streams of one connection: nearly as many as permitted.
 const STREAMS: usize = 120;
 const MIB: u64 = 1 << 20;
 
-/// Sends pushes over some HTTP/2 connections, each with as many streams as it may have, again and
-/// again for a while, as much of each body as is taken.
+/// Sends pushes over some HTTP/2 connections for a while, each with as many streams as permitted,
+/// and as much of each body as is accepted.
 async fn flood(clients: Vec<Client>, time: Duration) {
     let until = Instant::now() + time;
     let mut senders = JoinSet::new();
@@ -33,14 +33,14 @@ async fn flood(clients: Vec<Client>, time: Duration) {
     senders.join_all().await;
 }
 
-// Refusals of unknown device keys are held back, and each stream that waits keeps what it has sent:
-// with 128 KiB a stream 7 connections of one address took 121 MiB.
+// Rejections of unknown device keys are delayed, and each waiting stream keeps what it has sent:
+// with 128 KiB per stream, 7 connections of one address took 121 MiB.
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_take_little_memory() {
+async fn unknown_callers_take_little_memory() {
     let upstream = Upstream::start(crate::support::responses::ok).await;
     let settings = [("listen.client_ip_header", "\"fly-client-ip\"")];
     let identity = identity_fixture(&upstream.url(), &settings).await;
-    // A key of the right form that this proxy's database does not know.
+    // A key of the right form that the database does not have.
     let elsewhere = identity_fixture(&upstream.url(), &[]).await;
     let organisation = elsewhere.organisation().await;
     let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
@@ -48,7 +48,7 @@ async fn strangers_take_little_memory() {
     let client = |address: &str| {
         Client::h2c(&identity.proxy.url()).bearer(key).header("fly-client-ip", address)
     };
-    // Warm: one round of everything.
+    // Warm up: one round of everything.
     flood(vec![client("10.0.0.1")], Duration::from_secs(1)).await;
     for addresses in [1, 3] {
         let before = identity.proxy.process.peak_memory();
@@ -66,9 +66,9 @@ fn of(fixture: &ProxyFixture) -> Client {
     Client::h2c(&fixture.proxy.url()).bearer(&fixture.issuer.user_of(ORG_A))
 }
 
-// The same with a good token in the queue for a place: 285 MiB.
+// The same with valid tokens that wait for a slot: 285 MiB.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_wait_for_a_place_take_little_memory() {
+async fn requests_that_wait_for_a_slot_take_little_memory() {
     let upstream = Upstream::start(|_| std::future::pending()).await;
     let fixture = proxy_fixture(&upstream.url(), &[("limits.max_wait", "\"60s\"")]).await;
     flood(vec![of(&fixture)], Duration::from_secs(1)).await;

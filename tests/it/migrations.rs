@@ -1,4 +1,5 @@
-//! `migrate`: tables made, adopted or refused, in a schema of their own, and behind Supabase's API.
+//! `migrate`: tables created, adopted or refused, in a schema of their own, and behind Supabase's
+//! API.
 
 use std::process::Output;
 
@@ -15,7 +16,7 @@ const IDENTITY: &str = include_str!("../../migrations/0001_identity.sql");
 const NOTES: &str = "mimir_tenant_proxy_migration";
 const TABLES: [&str; 4] = ["organisation", "membership", "device_key", "revocation"];
 
-/// Somebody in an organisation with a device, by our tables in the first schema of the search path.
+/// A user in an organisation with a device, in our tables in the first schema of the search path.
 const ROWS: &str = "
     insert into organisation (id, name) values ('acme', 'Acme');
     insert into membership (user_id, organisation_id) values ('11111111-1111-4111-8111-111111111111', 'acme');
@@ -27,7 +28,7 @@ pub(crate) fn says(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-/// All that somebody has made in a database, without the rows.
+/// All objects of a database, without rows.
 async fn shape(database: &Database) -> Vec<String> {
     let sql = "
         with made as (select oid, nspname || '.' as schema from pg_namespace
@@ -70,8 +71,8 @@ async fn a_second_migration_has_nothing_to_do() {
     assert_eq!(shape(&database).await, before);
 }
 
-// Whoever comes second waits, and finds the tables made by the first to be ours. Several rounds:
-// it matters who looks at which moment.
+// The second one waits, and accepts the tables of the first. Several rounds, because timing
+// matters.
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_at_the_same_time_all_succeed() {
     for round in 0..8 {
@@ -92,9 +93,9 @@ async fn migrations_at_the_same_time_all_succeed() {
     }
 }
 
-// Who may not make schemas in a database can be given one.
+// A role that may not create schemas can be given one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_is_there_is_used_by_whoever_may_make_tables_in_it() {
+async fn an_existing_schema_is_used_by_a_role_that_may_create_tables_in_it() {
     let database = Postgres::shared().await.database("given").await;
     let rights = "create schema mimir; grant all on schema mimir to $role";
     let (_, url) = login(&database, rights).await;
@@ -104,9 +105,9 @@ async fn a_schema_that_is_there_is_used_by_whoever_may_make_tables_in_it() {
     assert_eq!(count(&database, "mimir.membership").await, "0");
 }
 
-// A name such as `membership` may well be taken: somebody else's table is never touched.
+// A name such as `membership` may be taken: someone else's table is never changed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strangers_table_is_named_and_left_alone() {
+async fn another_table_with_our_name_is_reported_and_not_changed() {
     let database = Postgres::shared().await.database("stranger").await;
     let sql =
         "create table membership (card text, colour int); insert into membership values ('a', 1)";
@@ -129,9 +130,9 @@ async fn a_strangers_table_is_named_and_left_alone() {
     assert_eq!(count(&database, "membership where card = 'a' and colour = 1").await, "1");
 }
 
-// Supabase's own tool may have run our file; then the notes are missing, but nothing else.
+// Supabase's own tool may have run our file; then only the record of it is missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_made_by_other_means_are_adopted_on_request_only() {
+async fn tables_created_by_other_tools_are_adopted_on_request_only() {
     let database = Postgres::shared().await.database("adopted").await;
     database.execute(IDENTITY).await;
     database.execute(ROWS).await;
@@ -145,7 +146,7 @@ async fn tables_made_by_other_means_are_adopted_on_request_only() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("adopted"), "{text}");
     assert_eq!(rows(&database).await, rows_before);
-    // The same as if `migrate` had made them, the notes included.
+    // The same as if `migrate` had created them, the record included.
     let ours = Postgres::shared().await.database("ours").await;
     assert!(command(&ours, &["migrate"]).status.success());
     assert_eq!(shape(&database).await, shape(&ours).await);
@@ -156,8 +157,8 @@ async fn tables_made_by_other_means_are_adopted_on_request_only() {
     }
 }
 
-// What is adopted is trusted from then on: without a trigger changes would go unheard, without
-// row-level security Supabase's API would show every row to everybody.
+// Adopted tables are trusted from then on: without a trigger, changes would not be notified;
+// without row-level security, Supabase's API would show every row to everyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_lack_something_are_not_adopted() {
     let mut accepted = Vec::new();
@@ -188,7 +189,7 @@ async fn tables_that_lack_something_are_not_adopted() {
     assert!(accepted.is_empty(), "{accepted:#?}");
 }
 
-// Where the names are taken, ours have a schema of their own.
+// If the names are taken, ours get a schema of their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tables_can_have_a_schema_of_their_own() {
     let database = Postgres::shared().await.database("schema").await;
@@ -226,8 +227,8 @@ async fn the_tables_can_have_a_schema_of_their_own() {
     refused_within_a_second(&identity, "delete from mimir.organisation", &device, 401).await;
 }
 
-/// The first column of what a role sees that comes through Supabase's API with a token, or the
-/// SQLSTATE of the refusal.
+/// The first column that a role sees through Supabase's API with a token, or the SQLSTATE of the
+/// error.
 async fn seen(
     database: &Database,
     role: &str,
@@ -243,13 +244,13 @@ async fn seen(
     Ok(seen)
 }
 
-// Supabase grants its API's roles everything on new tables of `public`: only row-level security and
-// what is revoked stands before the rows.
+// Supabase grants its API roles all privileges on new tables of `public`: only row-level security
+// and our revocations protect the rows.
 // https://supabase.com/docs/guides/database/postgres/row-level-security
 #[tokio::test(flavor = "multi_thread")]
-async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
+async fn through_supabases_api_users_read_their_own_rows_and_write_none() {
     const DENIED: &str = "42501";
-    // Roles belong to the cluster.
+    // Roles are global to a cluster.
     let postgres = Postgres::start().await;
     let database = postgres.database("supabase").await;
     database
@@ -329,7 +330,7 @@ async fn through_supabases_api_everybody_reads_their_own_and_nobody_writes() {
         }
     }
     assert!(allowed.is_empty(), "{allowed:#?}");
-    // The owner, as whom the proxy comes, is not subject to it.
+    // The owner, the proxy's role, is not subject to it.
     assert_eq!(identity.client(&admin).get(QUERY).await.status, 200);
     assert_eq!(count(database, "device_key").await, "2");
 }

@@ -27,7 +27,7 @@ fn promtool(arguments: &[&str]) -> String {
     said
 }
 
-// An alert that was never seen to fire may never fire.
+// An alert without a test may never fire.
 #[test]
 fn every_alert_fires_in_a_test_of_promtools() {
     promtool(&["check", "rules", "alerts.yaml"]);
@@ -56,7 +56,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
     names.filter(|name| name.len() > "mimir_tenant_proxy_".len()).collect()
 }
 
-// Those about rules are tried where rules are synced.
+// Those about rules are checked where rules are synced.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_read_metrics_that_exist() {
     let upstream = Upstream::start(ok).await;
@@ -76,9 +76,9 @@ async fn alerts_read_metrics_that_exist() {
     assert!(checked >= 12, "{checked}");
 }
 
-// A gauge at 0 for want of a database looks like a database that is lost.
+// A gauge at 0 without a database looks like a lost database.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_configured_has_no_gauge() {
+async fn features_that_are_not_configured_have_no_gauge() {
     let upstream = Upstream::start(ok).await;
     let secret = [
         ("auth.jwks_url", "\"\""),

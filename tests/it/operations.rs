@@ -1,3 +1,5 @@
+//! Commands, signals, logs and metrics.
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -57,9 +59,9 @@ fn check_config_reports_all_faults_and_exits_64() {
     assert_eq!(served.status.code(), Some(64), "serve refuses it too");
 }
 
-// Seen: `rules guard list | head -1` ended with a panic and 101.
+// Before, `rules guard list | head -1` ended with a panic and 101.
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/proxy.toml");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -70,7 +72,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(output.status.success() && !said.contains("panicked"), "{:?} {said}", output.status);
 }
 
-// Seen: 1, which says that the token does not pass.
+// Before, the exit code was 1, which means that the token is rejected.
 #[test]
 fn a_key_set_that_cannot_be_read_is_no_verdict_on_the_token() {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/proxy.toml");
@@ -83,7 +85,7 @@ fn a_key_set_that_cannot_be_read_is_no_verdict_on_the_token() {
     }
 }
 
-// The samples that we ship are read by the same code.
+// The samples that we ship are parsed by the same code.
 #[test]
 fn the_sample_configurations_are_valid() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -169,7 +171,7 @@ async fn a_signal_drains_and_exits_0() {
     }
 }
 
-// What does not end in time is cut off, and the process ends all the same.
+// Requests that do not end in time are cut off, and the process ends all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_has_an_end() {
     let issuer = Issuer::start().await;
@@ -190,7 +192,7 @@ async fn draining_has_an_end() {
     assert!(request.await.unwrap().is_err());
 }
 
-// One line a request with what an operator looks for, and never a token.
+// One line per request with what an operator needs, and never a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_is_one_line_without_secrets() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -241,7 +243,7 @@ async fn each_request_is_one_line_without_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_has_a_form_for_people() {
+async fn the_log_has_a_text_format() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
         .set("log.format", "\"pretty\"")
@@ -256,9 +258,9 @@ async fn the_log_has_a_form_for_people() {
     .await;
 }
 
-// Behind Fly.io's proxy the peer is Fly's; the header counts only when the operator says so.
+// Behind Fly.io's proxy the peer is Fly's; the header is only used if it is configured.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clients_address_is_believed_only_when_told_so() {
+async fn the_clients_address_is_taken_from_a_header_only_if_configured() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let options = ProxyOptions::new(&issuer.url(), &upstream.url());
     for (options, expected) in [
@@ -275,7 +277,7 @@ async fn the_clients_address_is_believed_only_when_told_so() {
     }
 }
 
-// Every series is there from the start, and counts what happens.
+// Every series exists from the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_by_surface_outcome_and_reason() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -320,7 +322,7 @@ async fn explain_token_says_where_a_token_fails() {
     std::fs::write(&file, json!({"keys": [issuer.key.public]}).to_string()).unwrap();
     let offline = ["explain-token", "--config", config, "--key-set", file.to_str().unwrap()];
     let good = issuer.token().organisation(&json!(ORG_A));
-    // The proxy's own fetch goes on beside its start.
+    // The proxy's own fetch continues during its start.
     wait_until("the proxy has its keys", Duration::from_secs(5), async || issuer.fetches() > 0)
         .await;
     let fetches = issuer.fetches();
@@ -349,7 +351,7 @@ async fn explain_token_says_where_a_token_fails() {
     assert_eq!(issuer.fetches(), fetches + 1);
 }
 
-// A proxy that starts before the issuer is there serves as soon as it is.
+// A proxy that starts before the issuer serves as soon as the issuer does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_is_not_needed_to_start() {
     let upstream = Upstream::start(ok).await;

@@ -1,4 +1,4 @@
-//! The database goes away and comes back.
+//! The database becomes unavailable and recovers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ async fn status(client: &Client) -> u16 {
     client.get(QUERY).await.status.as_u16()
 }
 
-/// A load of several callers, each with the statuses that it got.
+/// A load of several callers, each with its statuses.
 struct Load {
     stop: CancellationToken,
     callers: Vec<tokio::task::JoinHandle<BTreeMap<u16, usize>>>,
@@ -56,8 +56,8 @@ impl Load {
     }
 }
 
-/// Waits until a member is remembered. The news of the membership itself may come after the first
-/// look-up; what is known to have changed is not used while the database is away.
+/// Waits until a member is cached. The notification of the membership may arrive after the first
+/// lookup, and an entry that is known to be outdated is not used while the database is unavailable.
 async fn remembered(client: &Client) {
     wait_until("the member is remembered", Duration::from_secs(5), async || {
         let answer = client.get("/admin/whoami").await;
@@ -74,10 +74,10 @@ async fn upstream() -> Upstream {
     Upstream::start(ok).await
 }
 
-// Members and devices that are known go on; whoever is not known is told to come again, and nobody
-// is refused: a sender drops what is answered with a 401.
+// Cached members and devices continue; unknown callers get 503, and no caller gets a 401: senders
+// drop their data on it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
+async fn a_minute_without_the_database_does_not_affect_cached_callers() {
     let mut postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("outage").await;
@@ -112,7 +112,7 @@ async fn a_minute_without_the_database_is_not_noticed_by_those_who_are_known() {
         assert_eq!(admin.status, 503, "{admin:?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // Nobody waits for an answer that is no.
+    // No failing request waits.
     println!("slowest refusal: {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let stale = "mimir_tenant_proxy_directory_lookups_total{kind=\"membership\",outcome=\"stale\"}";
@@ -154,10 +154,10 @@ async fn known_again(identity: &IdentityFixture, organisation: &str) {
         .await;
 }
 
-// The first request after the database has gone waits for nothing either, known or not, whatever is
-// looked up; and the log names the real cause.
+// Not even the first request of an outage waits, cached or not, whatever is looked up; and the log
+// names the real cause.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_request_of_an_outage_goes_on_at_once() {
+async fn the_first_request_of_an_outage_does_not_wait() {
     let mut postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("first").await;
@@ -182,7 +182,7 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
     let unknown_key = NewKey::generate().unwrap();
     let strangers =
         [identity.client(&identity.person()), identity.proxy.client().bearer(unknown_key.expose())];
-    // At once, and again when it has shown to be away for a while.
+    // Logged at once, and again when the database has been unavailable for a while.
     for round in 0..2 {
         for (client, wanted) in
             known.iter().map(|known| (known, 200)).chain(strangers.iter().map(|one| (one, 503)))
@@ -200,7 +200,7 @@ async fn the_first_request_of_an_outage_goes_on_at_once() {
     assert!(!log.contains("pool timed out") && !log.contains("at line"), "{log}");
 }
 
-// What changes while nobody listens is read again afterwards, by itself.
+// A change without a notification is read after reconnecting.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_while_the_connection_is_lost_is_found_afterwards() {
     let postgres = Postgres::start().await;
@@ -221,9 +221,9 @@ async fn a_change_while_the_connection_is_lost_is_found_afterwards() {
     }
 }
 
-// The worst of all: the network swallows everything, and silence looks like "nothing has changed".
+// The worst case: the network drops everything, and silence looks like "no changes".
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_dies_without_a_word_is_noticed() {
+async fn a_silently_broken_database_connection_is_noticed() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("silent").await;
@@ -244,7 +244,7 @@ async fn a_connection_that_dies_without_a_word_is_noticed() {
         identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 0.0
     })
     .await;
-    // Known people go on meanwhile.
+    // Cached users continue meanwhile.
     assert_eq!(status(&client).await, 200);
     identity.leave(&person, &a).await;
     chaos.calm();
@@ -252,10 +252,10 @@ async fn a_connection_that_dies_without_a_word_is_noticed() {
         .await;
 }
 
-// From another continent the first look at the queries takes seconds. Given up each time, it would
-// never be done.
+// From another continent the first preparation of the queries takes seconds. If it were given up
+// each time, it would never succeed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_far_away_serves_all_the_same() {
+async fn a_distant_database_works() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("far").await;
@@ -274,9 +274,9 @@ async fn a_database_far_away_serves_all_the_same() {
         .await;
 }
 
-// A table that is locked is a database that is away: whoever is known goes on.
+// A locked table is an unavailable database: cached callers continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_table_holds_up_nobody_who_is_known() {
+async fn a_locked_table_delays_no_cached_caller() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let settings = [
@@ -311,10 +311,10 @@ async fn a_locked_table_holds_up_nobody_who_is_known() {
     .await;
 }
 
-// The database ends what takes too long, so that a lock on one table does not use up the connections
-// that others need.
+// The database cancels long statements, so that a lock on one table does not use up the connections
+// for the others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_table_holds_up_nobody_who_needs_another() {
+async fn a_locked_table_delays_no_lookup_of_another() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let identity =
@@ -325,7 +325,7 @@ async fn a_locked_table_holds_up_nobody_who_needs_another() {
     remembered(&known).await;
     let locker = identity.database.client().await;
     locker.batch_execute("begin; lock table membership in access exclusive mode").await.unwrap();
-    // Strangers keep somebody waiting for the table all the time.
+    // Unknown callers keep the lookup of the table busy all the time.
     let stop = CancellationToken::new();
     let strangers = (0..8).map(|_| {
         let (client, stop) = (identity.client(&identity.person()), stop.clone());
@@ -352,10 +352,10 @@ async fn a_locked_table_holds_up_nobody_who_needs_another() {
     locker.batch_execute("rollback").await.unwrap();
 }
 
-// Changes cannot be heard of, because the role may have no more connections; what is read still can
-// be. A revocation must not wait for the next minute.
+// Notifications do not arrive, because the role has reached its connection limit; reads still work.
+// A revocation must not wait for the next minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_strikes_soon_while_nobody_listens() {
+async fn a_revocation_takes_effect_soon_without_notifications() {
     let postgres = Postgres::start().await;
     let upstream = upstream().await;
     let database = postgres.database("unheard").await;
@@ -376,7 +376,7 @@ async fn a_revocation_strikes_soon_while_nobody_listens() {
     let count = identity.database.query(&format!("select count(*) - 1 {ours}")).await;
     let limit = count[0][0].clone().unwrap();
     identity.database.execute(&format!("alter role limited connection limit {limit}")).await;
-    // The one that listens asks for nothing but signs of life.
+    // The listening connection only sends keep-alive queries.
     let killed = identity
         .database
         .query(&format!(
@@ -396,7 +396,7 @@ async fn a_revocation_strikes_soon_while_nobody_listens() {
     assert_eq!(status(&identity.client(&identity.member(&a, "viewer").await)).await, 200);
 }
 
-// Without a database at the start the proxy starts, tells everybody to come again, and heals.
+// A proxy that starts without its database answers 503, and recovers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_starts_without_its_database_heals_by_itself() {
     let mut postgres = Postgres::start().await;
@@ -416,7 +416,7 @@ async fn a_proxy_that_starts_without_its_database_heals_by_itself() {
     for client in [&user, &device] {
         assert_eq!(status(client).await, 503);
     }
-    // A mistyped name would make a new tenant, and nobody can say yet whether it is one.
+    // A mistyped name would create a new tenant, and whether it exists is unknown.
     let service = identity.service().header("x-scope-orgid", &a);
     assert_eq!(status(&service).await, 503);
     postgres.start_again().await;

@@ -1,4 +1,4 @@
-//! Tables of the operator's own beside ours, by the very text of docs/identity.md.
+//! Tables of the operator's own beside ours, with the SQL of docs/identity.md.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::support::responses::ok;
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const DOCUMENT: &str = include_str!("../../docs/identity.md");
 
-/// The piece of code in the documentation that holds a text.
+/// The code block of the documentation that contains a text.
 pub(crate) fn documented(text: &str) -> &'static str {
     let mut pieces = DOCUMENT.split("```").skip(1).step_by(2);
     let piece = pieces.find(|piece| piece.contains(text)).unwrap();
-    // The first line names the language.
+    // The first line is the language.
     piece.split_once('\n').unwrap().1
 }
 
-/// An operator's own tables, as a project on Supabase may have them.
+/// An operator's own tables, as in a Supabase project.
 const OPERATORS_OWN: &str = "
     create type public.org_role as enum ('admin', 'member');
     create table public.organizations (id uuid primary key);
@@ -49,9 +49,9 @@ async fn beside_an_operators_own_tables(upstream: &str) -> IdentityFixture {
     identity
 }
 
-// Who has organisations already keeps them where they are: one query reads them, one trigger tells
-// of their changes, another one makes them known to the table of devices. What writes to them is
-// often somebody with no rights on our schema.
+// Operators with organisations of their own keep their tables: one query reads them, one trigger
+// notifies us of changes, another one adds them to our table, which device keys refer to. The role
+// that writes to them often has no privileges on our schema.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_own_tables_serve_as_ours_do() {
     let upstream = Upstream::start(ok).await;

@@ -1,7 +1,6 @@
-//! Which web pages may read our answers (<https://fetch.spec.whatwg.org/#http-cors-protocol>), as
-//! any client sees it.
+//! Which web pages may read our responses (<https://fetch.spec.whatwg.org/#http-cors-protocol>), as
+//! seen by any client.
 
-/// The same, as a browser sees it.
 mod browser;
 
 use std::time::Duration;
@@ -20,7 +19,7 @@ const DEPLOYED: &str = "https://abc123.project.pages.dev";
 const ON: (&str, &str) =
     ("cors.allowed_origins", "[\"https://app.example.com\", \"https://*.project.pages.dev\"]");
 
-/// Origins that are not allowed, however near they come.
+/// Origins that are not allowed, however similar.
 const STRANGERS: [&str; 14] = [
     "https://a.b.project.pages.dev",
     "https://evil.pages.dev",
@@ -38,13 +37,13 @@ const STRANGERS: [&str; 14] = [
     "null",
 ];
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn dead_url() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// What a browser asks before a page's request with a token.
+/// A browser's preflight for a page's request with a token.
 fn asking(client: Client, origin: &str) -> Client {
     let client = client.header("origin", origin).header("access-control-request-method", "GET");
     client.header("access-control-request-headers", "authorization,x-scope-orgid")
@@ -68,18 +67,19 @@ fn assert_says_nothing_of_pages(answer: &Answer, about: &str) {
     assert!(said.is_none(), "{about}: {answer:?}");
 }
 
-/// A page that is not allowed is told nothing, and caches are told that this holds for it only.
+/// A page that is not allowed gets no CORS headers, and caches are told that this depends on the
+/// origin.
 fn assert_strange(answer: &Answer, origin: &str, about: &str) {
     assert_says_nothing_of_pages(answer, about);
     assert_words(answer, "vary", &["origin"]);
     let mut headers = answer.headers.values();
     let host = origin.split_once("://").map_or(origin, |(_, host)| host);
     assert!(!headers.any(|value| value.to_str().unwrap().contains(host)), "{about}: {answer:?}");
-    // JSON has its own null.
+    // JSON has a null of its own.
     assert!(host == "null" || !answer.text.contains(host), "{about}: {answer:?}");
 }
 
-/// An answer of each kind to a page, by whoever makes it: Mimir, each stage of ours, `/admin`.
+/// A response of each origin: Mimir, each stage of ours, `/admin`.
 async fn each_kind(
     fixture: &ProxyFixture,
     dead: &ProxyFixture,
@@ -131,8 +131,8 @@ async fn scenes() -> (ProxyFixture, ProxyFixture) {
     (proxy_fixture(&mimir.url(), &[ON, small]).await, proxy_fixture(&dead_url(), &[ON]).await)
 }
 
-// "Preflights carry no credentials", and must not cost more than an answer: here neither the
-// issuer nor Mimir could be asked.
+// Preflights carry no credentials and must be cheap: here neither the issuer nor Mimir is
+// reachable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_is_answered_without_credential_issuer_or_mimir() {
     let issuer = Issuer::start().await;
@@ -158,7 +158,7 @@ async fn a_preflight_is_answered_without_credential_issuer_or_mimir() {
                 let asked = ["access-control-request-method", "access-control-request-headers"];
                 assert_words(&answer, "vary", &["origin"]);
                 assert_words(&answer, "vary", &asked);
-                // A page may send a token, but never the browser's own cookies.
+                // A page may send a token, but never the browser's cookies.
                 assert!(!answer.headers.contains_key("access-control-allow-credentials"));
                 assert!(!answer.header("x-request-id").is_empty());
                 assert!(answer.body.is_empty());
@@ -185,7 +185,7 @@ async fn a_preflight_is_answered_without_credential_issuer_or_mimir() {
     }
 }
 
-// A page's own headers, and how long a browser may remember.
+// Additional headers, and how long a browser may cache a preflight.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_adds_headers_and_sets_the_age() {
     let (names, age) = (("cors.allowed_headers", "[\"x-dashboard\"]"), ("cors.max_age", "\"10m\""));
@@ -196,7 +196,7 @@ async fn an_operator_adds_headers_and_sets_the_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_learns_nothing_from_a_preflight() {
+async fn a_page_that_is_not_allowed_gets_no_headers_for_a_preflight() {
     let upstream = Upstream::start(ok).await;
     let fixture = proxy_fixture(&upstream.url(), &[ON]).await;
     for origin in STRANGERS {
@@ -207,7 +207,7 @@ async fn a_stranger_learns_nothing_from_a_preflight() {
             assert_strange(&answer, origin, origin);
         }
     }
-    // Of two origins none is believed.
+    // Of two origins neither is accepted.
     for (one, other) in [(APP, STRANGERS[0]), (STRANGERS[0], APP), (APP, APP)] {
         let client = asking(fixture.proxy.client(), one).header("origin", other);
         let answer = client.send(Method::OPTIONS, QUERY, "").await;
@@ -217,7 +217,7 @@ async fn a_stranger_learns_nothing_from_a_preflight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_gets_answers_that_its_browser_keeps_from_it() {
+async fn a_page_that_is_not_allowed_cannot_read_responses() {
     let (fixture, dead) = scenes().await;
     for origin in STRANGERS {
         for (about, answer) in each_kind(&fixture, &dead, origin).await {
@@ -226,7 +226,7 @@ async fn a_stranger_gets_answers_that_its_browser_keeps_from_it() {
     }
 }
 
-// Without these a page cannot tell an expired token from a broken network.
+// Without these headers a page cannot tell an expired token from a broken network.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_answer_is_readable_for_an_allowed_page() {
     let (fixture, dead) = scenes().await;
@@ -244,9 +244,9 @@ async fn every_kind_of_answer_is_readable_for_an_allowed_page() {
     }
 }
 
-// A cache must not give a page the answer that somebody else got.
+// A cache must not give a page the response for another one.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_to_no_page_varies_by_origin_too() {
+async fn a_response_without_an_origin_varies_by_origin_too() {
     let (fixture, _) = scenes().await;
     for client in [fixture.client(), fixture.proxy.client()] {
         let answer = client.get(QUERY).await;
@@ -255,14 +255,14 @@ async fn an_answer_to_no_page_varies_by_origin_too() {
     }
 }
 
-// Prometheus' API, which Mimir serves, repeats any origin on some paths; who may read is ours to
-// say.
+// Prometheus' API, which Mimir serves, repeats any origin on some paths; which page may read is our
+// decision.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_mimir_says_of_pages_is_never_passed_on() {
+async fn cors_headers_of_mimir_are_never_forwarded() {
     let mimir = Mimir::shared().await;
     let direct = Client::new(&mimir.url()).header("x-scope-orgid", ORG_A);
     let direct = direct.header("origin", STRANGERS[0]);
-    // Even if an operator lets Mimir know the origin.
+    // Even if an operator forwards the origin to Mimir.
     let pass = ("upstream.pass_headers", "[\"origin\"]");
     let off = proxy_fixture(&mimir.url(), &[pass]).await;
     let on = proxy_fixture(&mimir.url(), &[pass, ON]).await;
@@ -286,7 +286,7 @@ async fn what_mimir_says_of_pages_is_never_passed_on() {
     assert!(repeated.contains(&"/prometheus/api/v1/format_query"), "{repeated:?}");
 }
 
-/// Lets everybody read everything.
+/// Allows every page to read everything.
 async fn lax(request: Received) -> Response<Body> {
     let mut response = ok(request).await;
     for (name, value) in [
@@ -305,7 +305,7 @@ async fn lax(request: Received) -> Response<Body> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstreams_own_leave_is_taken_back() {
+async fn cors_headers_of_an_upstream_are_removed() {
     let upstream = Upstream::start(lax).await;
     let off = proxy_fixture(&upstream.url(), &[]).await;
     let on = proxy_fixture(&upstream.url(), &[ON]).await;
@@ -334,9 +334,9 @@ async fn an_upstreams_own_leave_is_taken_back() {
     assert_words(&answer, "vary", &["accept-encoding", "origin"]);
 }
 
-// OPTIONS is a method like any other that no route takes, unless a browser asks.
+// Without a preflight's headers, OPTIONS is a method that no route has.
 #[tokio::test(flavor = "multi_thread")]
-async fn options_that_ask_nothing_are_a_405() {
+async fn options_without_a_preflight_is_a_405() {
     let upstream = Upstream::start(|_| async { Response::new(full("")) }).await;
     let (on, off) =
         (proxy_fixture(&upstream.url(), &[ON]).await, proxy_fixture(&upstream.url(), &[]).await);
@@ -353,7 +353,7 @@ async fn options_that_ask_nothing_are_a_405() {
     for fixture in [off, empty] {
         for origin in [APP, STRANGERS[0]] {
             for client in [fixture.proxy.client(), fixture.client()] {
-                // No page is allowed: a preflight is refused as any stranger's is.
+                // No page is allowed: a preflight is refused like that of any other page.
                 let answer = asking(client, origin).send(Method::OPTIONS, QUERY, "").await;
                 assert_eq!(answer.status, 403, "{answer:?}");
                 assert_says_nothing_of_pages(&answer, "CORS is off");

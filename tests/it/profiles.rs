@@ -1,4 +1,4 @@
-//! `check-config --mimir`: each trap has a file of its own, which says what is found in it and where.
+//! `check-config --mimir`: each trap has a file of its own, which states what is found and where.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ fn yaml_files(name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What `check-config` does: its exit code, what it finds and what it says in the end.
+/// The exit code of `check-config`, its findings and its last line.
 fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(Proxy::binary());
     command.arg("check-config").args(arguments).envs(environment.iter().copied());
@@ -28,7 +28,8 @@ fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, St
     (output.status.code().unwrap(), text(output.stderr), text(output.stdout))
 }
 
-/// The first lines of a trap: `# Finds: <severity> <check> line <n> <key>`, `# Checked with: <what>`.
+/// The first lines of a trap: `# Finds: <severity> <check> line <n> <key>`, `# Checked with:
+/// <what>`.
 struct Trap {
     severity: String,
     check: String,
@@ -45,7 +46,7 @@ fn read(file: &Path) -> Trap {
     let arguments = word("# Checked with: ").map(|with| match with.split_once(' ') {
         Some(("mimir", version)) => vec!["--mimir-version".to_owned(), version.to_owned()],
         Some(("instances", count)) => vec!["--mimir-instances".to_owned(), count.to_owned()],
-        // Our own configuration beside it.
+        // The proxy's own configuration beside it.
         _ => {
             let ours = directory(&format!("tests/traps/{with}.toml"));
             assert!(ours.exists(), "{}", ours.display());
@@ -73,7 +74,7 @@ fn each_trap_is_found_where_it_is_and_nothing_else_is() {
         assert_eq!(code, if is_error { 64 } else { 0 }, "{}\n{found}", file.display());
         assert_eq!(found.lines().count(), 1, "{}\n{found}", file.display());
         let key = if trap.key.is_empty() { String::new() } else { format!("{}: ", trap.key) };
-        // Line 0 is that of what is nowhere in the file.
+        // Line 0 is for what is missing from the file.
         let line = if trap.line == "0" { String::new() } else { format!("line {}: ", trap.line) };
         let place = format!("{}: {line}{}: {key}", file.display(), trap.severity);
         assert!(found.starts_with(&place), "{found}\nbegins not with\n{place}");
@@ -86,7 +87,7 @@ fn each_trap_is_found_where_it_is_and_nothing_else_is() {
     assert!(traps.len() >= 60, "{} traps", traps.len());
 }
 
-/// What the variables of the traps stand for where Mimir itself reads them.
+/// The variables of the traps, for the real Mimir.
 const VARIABLES: [(&str, &str); 10] = [
     ("FLY_ALLOC_ID", "a"),
     ("FLY_APP_NAME", "b"),
@@ -100,9 +101,9 @@ const VARIABLES: [(&str, &str); 10] = [
     ("REDIS_PASSWORD", "p"),
 ];
 
-// Where a finding says that Mimir does not start, the real one is asked.
+// Where a finding says that Mimir does not start, the real one is started.
 #[test]
-fn mimir_does_not_start_with_what_is_said_to_stop_it() {
+fn mimir_does_not_start_where_a_finding_says_so() {
     let mut refused = 0;
     for file in yaml_files("tests/traps") {
         let trap = read(&file);
@@ -116,7 +117,7 @@ fn mimir_does_not_start_with_what_is_said_to_stop_it() {
         let mut mimir = Process::start("mimir", &part("mimir"), directory.path(), |command| {
             command.current_dir(directory.path()).envs(VARIABLES);
             command.arg(format!("-config.file={}", file.display())).arg("-config.expand-env=true");
-            // Of no address of the file is it to fail, unless that is what the trap is about.
+            // No address of the file should make it fail, unless the trap is about addresses.
             if !trap.key.contains("listen_address") {
                 command.arg("-server.http-listen-address=127.0.0.1");
                 command.arg("-server.grpc-listen-address=127.0.0.1");
@@ -136,7 +137,7 @@ fn mimir_does_not_start_with_what_is_said_to_stop_it() {
     assert!(refused >= 12, "{refused} were refused");
 }
 
-// A check that no trap shows is a check that nobody has seen.
+// Every check is shown by a trap.
 #[test]
 fn every_check_has_a_trap() {
     let shown: Vec<String> =
@@ -145,8 +146,8 @@ fn every_check_has_a_trap() {
     for file in std::fs::read_dir(directory("src/mimir_profile")).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
         let source = source.split("#[cfg(test)]").next().unwrap();
-        // The name of a check is the only kind of text in these files that has a dash and nothing
-        // but lower-case letters and digits beside it.
+        // Names of checks are the only texts in these files with only lower-case letters, digits
+        // and a dash.
         for name in source.split('"').skip(1).step_by(2) {
             let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             let is_check = name.contains('-')
@@ -163,13 +164,13 @@ fn every_check_has_a_trap() {
     assert!(checks >= 20, "{checks} names of checks found in the sources");
 }
 
-// The profiles that we ship, as they are and with the numbers that they are for.
+// The profiles that we ship, as they are and with the sizes for which they are made.
 #[test]
 fn our_own_profiles_have_no_trap() {
     let profiles = yaml_files("config/mimir");
     let is_profile = |file: &&PathBuf| {
         let text = std::fs::read_to_string(file).unwrap();
-        // The others there are overrides, which are no profile.
+        // The other files are overrides, not profiles.
         text.lines().any(|line| line.starts_with("blocks_storage:"))
     };
     let profiles: Vec<&PathBuf> = profiles.iter().filter(is_profile).collect();
@@ -212,9 +213,9 @@ fn both_configurations_are_checked_in_one_run() {
     assert!(found.contains("/nowhere.yaml: cannot be read"), "{found}");
 }
 
-// As Mimir does with -config.expand-env=true: what is set, else the default, else nothing.
+// As Mimir does with -config.expand-env=true: the variable, else the default, else empty.
 #[test]
-fn variables_come_from_the_environment_if_that_is_asked_for() {
+fn variables_come_from_the_environment_if_requested() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("mimir.yaml");
     let listeners = "{http_listen_address: 10.0.0.1, grpc_listen_address: 10.0.0.1}";

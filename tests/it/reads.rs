@@ -1,3 +1,5 @@
+//! Every read of Mimir, by GET and POST.
+
 use std::time::Duration;
 
 use harness::{
@@ -11,7 +13,7 @@ struct ProxyFixture {
     issuer: Issuer,
 }
 
-/// An organisation with one series, seen through the proxy and at Mimir itself.
+/// An organisation with one series, through the proxy and at Mimir itself.
 async fn proxy_fixture() -> ProxyFixture {
     let mimir = Mimir::shared().await;
     let issuer = Issuer::start().await;
@@ -51,7 +53,7 @@ const BY_GET_AND_POST: [(&str, &str); 10] = [
     ("cardinality/active_native_histogram_metrics", "selector=reads_sample"),
 ];
 
-const BY_GET: [&str; 18] = [
+const BY_GET: [&str; 23] = [
     "/prometheus/api/v1/label/job/values",
     "/prometheus/api/v1/label/U__job_2e_x/values",
     "/prometheus/api/v1/label/k8s.pod.name/values",
@@ -69,10 +71,15 @@ const BY_GET: [&str; 18] = [
     "/prometheus/config/v1/rules",
     "/api/v1/user_stats",
     "/api/v1/user_limits",
+    "/alertmanager/api/v2/alerts",
+    "/alertmanager/api/v2/alerts/groups",
+    "/alertmanager/api/v2/alerts?filter=alertname%3D%22x%22&active=true",
+    "/alertmanager/api/v2/silences",
+    "/alertmanager/api/v2/receivers",
     "/prometheus/api/v1/query?query=reads_sample%7Bjob%3D%22reads%22%7D",
 ];
 
-// What the proxy gives is what Mimir gives: status, type and body.
+// The proxy's response is Mimir's: status, type and body.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_read_answers_as_mimir_does() {
     let fixture = proxy_fixture().await;
@@ -99,7 +106,7 @@ async fn every_read_answers_as_mimir_does() {
     }
 }
 
-/// Equal but for the time at which a query was evaluated.
+/// Equal except for the evaluation time of a query.
 #[track_caller]
 fn assert_same(through: &str, direct: &str, about: &str) {
     let timeless = |text: &str| -> String {
@@ -131,7 +138,7 @@ async fn remote_read_answers_with_samples() {
     assert_eq!(samples::remote_read_values(&answer.body), [42.0]);
 }
 
-// The rules that a tenant has are read; Mimir's percent-encoding goes through as it is.
+// A tenant's rules can be read; Mimir's percent-encoding is forwarded unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_configuration_is_read_and_never_written() {
     let fixture = proxy_fixture().await;
@@ -161,7 +168,7 @@ async fn rule_configuration_is_read_and_never_written() {
     }
 }
 
-// Grafana asks for gzip; the body goes through as Mimir compressed it.
+// Grafana requests gzip; the body is forwarded as Mimir compressed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_answers_go_through_untouched() {
     let fixture = proxy_fixture().await;
@@ -197,8 +204,8 @@ async fn http_2_without_tls_is_spoken() {
     .await;
 }
 
-// UTF-8 label names: what Mimir answers to each spelling is what the caller gets. (This Mimir takes no
-// samples with such labels unless `name_validation_scheme` says so, but it is asked all the same.)
+// UTF-8 label names: the caller gets Mimir's response to each spelling. (This Mimir accepts no
+// samples with such labels without `name_validation_scheme`, but answers queries for them.)
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
     let fixture = proxy_fixture().await;
@@ -223,7 +230,7 @@ async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
         assert_eq!(direct.status, status, "{name}: {direct:?}");
         assert_eq!((through.status, &through.text), (direct.status, &direct.text), "{name}");
     }
-    // A slash is another path to Mimir (404), and the fault of whoever wrote the request.
+    // A slash makes it another path at Mimir (404), which is the caller's mistake.
     for name in ["a%2Fb", "%ff", "a%00b"] {
         let refused = fixture.client.get(&format!("/prometheus/api/v1/label/{name}/values")).await;
         assert_eq!(refused.status, 400, "{name}: {refused:?}");
@@ -234,9 +241,9 @@ async fn values_of_utf8_labels_are_asked_for_by_every_spelling() {
     }
 }
 
-// mimirtool takes a 404 for "it is gone already" and says nothing: a 405 it shows.
+// mimirtool silently takes a 404 for success; it reports a 405.
 #[tokio::test(flavor = "multi_thread")]
-async fn mimirtool_is_told_that_rules_are_not_deleted_here() {
+async fn mimirtool_reports_that_rules_cannot_be_deleted_here() {
     let fixture = proxy_fixture().await;
     let organisation = fresh_organisation();
     let token = fixture.issuer.user_of(&organisation);

@@ -1,4 +1,4 @@
-//! Tokens revoked before they expire, cached ones too.
+//! Tokens that are revoked before they expire, cached ones too.
 
 use std::time::Duration;
 
@@ -22,16 +22,16 @@ async fn revoke(identity: &IdentityFixture, body: serde_json::Value) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-// A cached token is as good as a new one: withdrawn, it must not live on in the cache.
+// A revoked token must not live on in the cache.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
+async fn a_revocation_ends_cached_tokens_and_no_others() {
     let mimir = Mimir::shared().await;
     let identity = identity_fixture(&mimir.url(), &[]).await;
     let a = identity.organisation().await;
     let bystander = identity.client(&identity.member(&a, "viewer").await);
     for kind in ["sub", "session_id", "jti"] {
         let person = identity.member(&a, "viewer").await;
-        // Another sign-in of the same person.
+        // Another session of the same user.
         let elsewhere =
             identity.proxy.client().bearer(&identity.token_of(person.id, Uuid::new_v4()));
         let token_id = Uuid::new_v4().to_string();
@@ -53,7 +53,7 @@ async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
         assert!(answer.text.contains("revoked"), "{answer:?}");
         assert_eq!(status(&elsewhere).await, if kind == "sub" { 401 } else { 200 }, "{kind}");
         assert_eq!(status(&bystander).await, 200);
-        // Taken back, the token is good again.
+        // When the revocation is deleted, the token is valid again.
         let path = format!("{REVOCATIONS}/{id}");
         assert_eq!(identity.service().send(Method::DELETE, &path, "").await.status, 200);
         wait_until("it is good again", Duration::from_secs(1), async || {
@@ -64,7 +64,7 @@ async fn a_revocation_strikes_cached_tokens_and_nobody_elses() {
     }
 }
 
-// "Sign out everywhere": what was issued before is withdrawn, a new sign-in is not.
+// "Sign out everywhere": earlier tokens are revoked, a new session is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tokens_issued_before_may_be_meant() {
     let mimir = Mimir::shared().await;
@@ -119,7 +119,7 @@ async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them()
     .await;
 }
 
-// Supabase deletes the session when somebody signs out; the token would live on for up to an hour.
+// Supabase deletes the session at sign-out; the token would be valid for up to an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_sessions_are_checked_a_sign_out_ends_the_token() {
     let mimir = Mimir::shared().await;
@@ -161,9 +161,10 @@ async fn where_sessions_are_checked_a_sign_out_ends_the_token() {
     assert_eq!(status(&device).await, 200);
 }
 
-// With a trigger of the operator's on auth.sessions nobody has to wait for the look-up to age.
+// With a trigger of the operator's on auth.sessions, a sign-out does not wait for the cache to
+// expire.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_on_sessions_makes_a_sign_out_known_at_once() {
+async fn a_trigger_on_sessions_makes_a_sign_out_effective_immediately() {
     let mimir = Mimir::shared().await;
     let database = harness::Postgres::shared().await.database("sessions").await;
     database

@@ -1,4 +1,4 @@
-//! Rows that are wrong: each is left out alone, and never becomes an outage.
+//! Invalid rows: each is skipped alone, and never causes an outage.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
-/// The log's lines of a message.
+/// The log lines with a message.
 fn lines(identity: &IdentityFixture, message: &str) -> usize {
     let log = identity.proxy.process.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -25,9 +25,9 @@ async fn logged(identity: &IdentityFixture, message: &str) {
     wait_until(message, Duration::from_secs(5), async || lines(identity, message) > 0).await;
 }
 
-// A row is an operator's mistake in one place and must not become an outage in all.
+// One invalid row is a mistake in one place and must not affect others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_cannot_be_is_left_out_alone() {
+async fn an_invalid_row_is_skipped_alone() {
     let upstream = Upstream::start(ok).await;
     let identity = identity_fixture(&upstream.url(), &[]).await;
     identity
@@ -46,7 +46,7 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
         (identity.member("a|b", "owner").await, identity.member(&organisation, "viewer").await);
     identity.join(&both, &organisation, "viewer").await;
     let nowhere = identity.member("", "owner").await;
-    // Of his two organisations the one that can be is left, and is meant when none is named.
+    // Of the user's two organisations the valid one is left, and is the default.
     assert_eq!(identity.client(&both).get(QUERY).await.status, 200);
     assert_eq!(identity.client(&nowhere).get(QUERY).await.status, 403);
     assert_eq!(identity.client(&other).get(QUERY).await.status, 200);
@@ -61,18 +61,18 @@ async fn a_row_that_cannot_be_is_left_out_alone() {
                where id = (select id from device_key order by created_at desc limit 1)";
     identity.database.execute(sql).await;
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
-    // A row of ours that makes no sense is not the device's fault: it keeps its data.
+    // An invalid row of ours is not the device's fault: it keeps its data.
     assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503));
     logged(&identity, "Invalid device key row skipped").await;
 }
 
-/// Times that the `timestamptz` of Postgres has and a calendar of four digits has not; `infinity` is
-/// how one writes "never".
+/// Times that Postgres' `timestamptz` has and a calendar with four-digit years does not; `infinity`
+/// means "never".
 /// <https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>
 const STRANGE_TIMES: [&str; 3] = ["infinity", "-infinity", "20000-01-01"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
+async fn a_device_key_with_an_invalid_expiry_affects_no_other() {
     let upstream = Upstream::start(ok).await;
     let identity = identity_fixture(&upstream.url(), &[]).await;
     let organisation = identity.organisation().await;
@@ -85,7 +85,7 @@ async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
              where id = (select id from device_key order by created_at desc limit 1)"
         );
         identity.database.execute(&sql).await;
-        // In one query with the strange one, the good one works.
+        // In one query with the invalid one, the valid one works.
         let (good, strange) = futures_util::future::join(good.get(QUERY), strange.get(QUERY)).await;
         if (good.status.as_u16(), strange.status.as_u16()) != (200, status) {
             harmed.push(format!("{time}: {} beside {}", good.status, strange.status));
@@ -97,7 +97,7 @@ async fn a_device_key_that_expires_at_a_strange_time_harms_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_of_a_strange_time_harms_nobody_else() {
+async fn a_revocation_with_an_invalid_time_affects_no_other() {
     let upstream = Upstream::start(ok).await;
     let mut harmed = Vec::new();
     // Tokens until `infinity` are all tokens.
@@ -130,9 +130,9 @@ async fn a_revocation_of_a_strange_time_harms_nobody_else() {
     assert!(harmed.is_empty(), "{harmed:#?}");
 }
 
-// What an operator's own query gives may be NULL anywhere, or a text that means nothing to us.
+// Any column of an operator's own query may be NULL, or a text that is invalid for us.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_null_in_an_operators_row_is_left_out_alone() {
+async fn a_row_of_an_operator_with_a_null_is_skipped_alone() {
     let upstream = Upstream::start(ok).await;
     let query = "select user_id, organisation_id, role from own where user_id = any($1)
                  union all select null, 'a', 'owner' union all select gen_random_uuid(), null, null";
@@ -172,7 +172,8 @@ async fn a_null_in_an_operators_row_is_left_out_alone() {
     let (served, refused) =
         futures_util::future::join(ask.get(QUERY), ask_without.get(QUERY)).await;
     assert_eq!((served.status.as_u16(), refused.status.as_u16()), (200, 403), "{served:?}");
-    // What is read by a query of the operator's is written there: ours would count for nothing.
+    // Where a query of the operator's is read, the operator's table is written: ours would have no
+    // effect.
     let path = format!("/admin/organisations/{organisation}/device-keys");
     let made = identity.service().post(&path, r#"{"name": "hub"}"#).await;
     assert_eq!(made.status, 409, "{made:?}");

@@ -1,3 +1,5 @@
+//! The client of Mimir's ruler, with a real one.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +89,7 @@ async fn a_group_is_set_listed_replaced_and_deleted() {
 
     let delete = async |name| client.delete_group(&tenant, name).await;
     assert_eq!(delete("second").await, Ok(Deleted::Done));
-    // The file system does not say that it was not there.
+    // The file system does not report that it did not exist.
     assert_eq!(delete("second").await, Ok(Deleted::Done));
     assert_eq!(client.list(&tenant).await.unwrap().ours, [stored(&first)]);
     assert_eq!(client.delete_namespace(&tenant).await, Ok(Deleted::Done));
@@ -95,9 +97,9 @@ async fn a_group_is_set_listed_replaced_and_deleted() {
     assert_eq!(client.list(&tenant).await.unwrap().digest, none.digest);
 }
 
-// What others wrote in other namespaces is counted, and nothing of ours touches it.
+// Groups of others in other namespaces are counted and never changed.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_namespaces_are_counted_and_left_alone() {
+async fn other_namespaces_are_counted_and_not_changed() {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let theirs = client_of(&[&mimir.url()], "our rules/theirs");
@@ -116,7 +118,7 @@ async fn other_namespaces_are_counted_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_one_segment_of_the_path_whatever_they_hold() {
+async fn names_are_one_path_segment_whatever_they_contain() {
     let mimir = Mimir::shared().await;
     let longest = "x".repeat(MAX_NAME_BYTES);
     let names = [
@@ -162,8 +164,8 @@ async fn names_are_one_segment_of_the_path_whatever_they_hold() {
     }
 }
 
-// A name that leads elsewhere would be tidied up on the way: the deletion of the group `.` would be
-// that of its namespace.
+// A name with dots would be normalised on the way: deleting the group `.` would delete its
+// namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_lead_elsewhere_are_never_sent() {
     let mimir = Mimir::shared().await;
@@ -230,7 +232,7 @@ const NASTY: [&str; 46] = [
     "null",
 ];
 
-/// Texts of every kind, and others that chance makes of their pieces.
+/// Texts of every kind, and random ones made of their pieces.
 fn nasty_texts(count: usize) -> Vec<String> {
     let piece = proptest::prop_oneof![
         proptest::sample::select(NASTY.to_vec()).prop_map(str::to_owned),
@@ -238,7 +240,7 @@ fn nasty_texts(count: usize) -> Vec<String> {
         "[ -~]{1,5}",
     ];
     let text = proptest::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat());
-    // Half of a template would be refused.
+    // Half of a template would be rejected.
     let text = text.prop_map(|text| text.replace("{{", "{ {"));
     let mut runner = TestRunner::deterministic();
     let chance = (NASTY.len()..count).map(|_| text.new_tree(&mut runner).unwrap().current());
@@ -253,8 +255,8 @@ async fn every_text_arrives_as_it_is_and_is_read_back() {
     let mut sent = Vec::new();
     for (number, texts) in all.chunks(100).enumerate() {
         let rules = texts.chunks(5).map(|five| {
-            // Mimir demands a name and an expression that it can parse, with the white space that
-            // it does not keep.
+            // Mimir requires a name and an expression that it can parse, without white space around
+            // it, which it does not keep.
             let mut rule = rule(&format!("A{}", five[0]), "up # comment: \"\\\n  > 1");
             let keyed = |key: &str| {
                 let number = |(at, text): (usize, &String)| (format!("{key}{at}"), text.clone());
@@ -273,7 +275,7 @@ async fn every_text_arrives_as_it_is_and_is_read_back() {
     }
     let mut listed = client.list(&tenant).await.unwrap();
     assert_eq!(listed.ours.len(), sent.len());
-    // Mimir's order is that of the names in Base64.
+    // Mimir sorts names by their Base64.
     listed.ours.sort_by(|a, b| a.name.cmp(&b.name));
     for (read, written) in listed.ours.iter().zip(&sent) {
         for (read, written) in read.rules.iter().zip(&written.rules) {
@@ -281,7 +283,7 @@ async fn every_text_arrives_as_it_is_and_is_read_back() {
         }
         assert_eq!(*read, stored(written));
     }
-    // And all tenants at once say the same, byte for byte.
+    // The listing of all tenants has the same, byte for byte.
     let one = client.list_raw(&tenant).await.unwrap();
     let mut all = BTreeMap::new();
     let each = |tenant: TenantId, listing| {
@@ -296,7 +298,7 @@ async fn all_tenants_are_listed_at_once() {
     let mimir = Mimir::shared().await;
     let client = client_of(&[&mimir.url()], NAMESPACE);
     let mut tenants: Vec<TenantId> = (0..20).map(|_| fresh_tenant()).collect();
-    // YAML would take these for a number, an alias and nothing.
+    // In YAML these would be a number, an alias and null.
     tenants.extend(["0123", "*!'()", "null"].map(|name| TenantId::parse(name).unwrap()));
     for (count, tenant) in tenants.iter().enumerate() {
         for number in 0..=count % 3 {
@@ -317,7 +319,7 @@ async fn all_tenants_are_listed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expressions_are_written_in_one_way_or_their_fault_is_told() {
+async fn expressions_are_formatted_or_their_fault_is_reported() {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let format = async |expr| client.format_query(&tenant, expr).await;
@@ -342,7 +344,7 @@ async fn expressions_are_written_in_one_way_or_their_fault_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_those_of_the_tenant_and_nought_is_none() {
+async fn limits_are_those_of_the_tenant_and_zero_means_none() {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let limits = async || client.limits(&tenant).await.unwrap().unwrap();
@@ -350,7 +352,7 @@ async fn limits_are_those_of_the_tenant_and_nought_is_none() {
     let own = "{ruler_max_rules_per_rule_group: 5, ruler_max_rule_groups_per_tenant: 0}";
     mimir.override_limits(tenant.as_str(), own).await;
     assert_eq!(limits().await, RulerLimits { rules_per_group: Some(5), groups: None });
-    // What an override leaves out is the default.
+    // The default applies to what an override leaves out.
     mimir.override_limits(tenant.as_str(), "{ruler_max_rule_groups_per_tenant: 3}").await;
     assert_eq!(limits().await, RulerLimits { rules_per_group: Some(20), groups: Some(3) });
 }

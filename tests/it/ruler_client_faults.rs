@@ -1,3 +1,5 @@
+//! The client of Mimir's ruler, with one that fails.
+
 use std::time::Duration;
 
 use harness::{ChaosProxy, Mimir, RawUpstream, Received, Upstream, free_port};
@@ -9,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule};
 use crate::support::responses::full;
 
-/// An upstream that answers everything so.
+/// An upstream with the same response to everything.
 async fn always(status: u16, retry_after: Option<&'static str>, body: &'static str) -> Upstream {
     Upstream::start(move |request: Received| async move {
         if let Some(body) = request.body {
@@ -25,29 +27,29 @@ async fn always(status: u16, retry_after: Option<&'static str>, body: &'static s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_instance_is_asked_when_one_is_not_there() {
+async fn the_next_instance_is_tried_when_one_is_unreachable() {
     let mimir = Mimir::shared().await;
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let tenant = fresh_tenant();
     let client = client_of(&[&nobody, &mimir.url()], NAMESPACE);
     client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await.unwrap();
     assert_eq!(client.list(&tenant).await.unwrap().ours.len(), 1);
-    // Nobody anywhere.
+    // All instances are unreachable.
     let gone = client_of(&[&nobody, &nobody], NAMESPACE).list(&tenant).await.unwrap_err();
     assert!(matches!(&gone, RulerError::Unreachable(_)) && gone.is_transient(), "{gone:?}");
-    // An address may be that of a service, and no log needs it.
+    // An address may be a secret of the operator's, and the log does not need it.
     assert!(!gone.to_string().contains("http://"), "{gone}");
 }
 
-// A write that may have reached one instance is not sent to another behind the caller's back.
+// A write that may have reached one instance is not silently sent to another.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_other_failure_has_the_next_instance_asked() {
+async fn no_other_failure_tries_the_next_instance() {
     let (busy, other) = (always(503, None, "not yet").await, always(202, None, "{}").await);
     let tenant = fresh_tenant();
     let client = client_of(&[&busy.url(), &other.url()], NAMESPACE);
     let answer = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
     assert!(matches!(answer, Err(RulerError::Busy { status: 503, .. })), "{answer:?}");
-    // It takes the request and hangs up.
+    // It accepts the request and closes the connection.
     let rude = RawUpstream::start(async |mut socket| {
         let _ = socket.read(&mut [0; 4096]).await;
     })
@@ -81,7 +83,7 @@ async fn a_mimir_that_does_not_answer_is_a_timeout_and_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn busy_answers_say_how_long_to_wait() {
+async fn retry_after_is_read_from_busy_responses() {
     let tenant = fresh_tenant();
     for (status, header, wait) in [
         (429, Some("7"), Some(Duration::from_secs(7))),
@@ -105,15 +107,15 @@ async fn busy_answers_say_how_long_to_wait() {
     }
 }
 
-// Whoever deletes what is not wanted begins with a listing: nothing else may look like "none".
+// A deletion begins with a listing: nothing else may look like "no rules".
 #[tokio::test(flavor = "multi_thread")]
-async fn only_mimirs_own_words_mean_that_there_are_no_rules() {
+async fn only_mimirs_own_text_means_that_there_are_no_rules() {
     let tenant = fresh_tenant();
     let list = async |status, body| {
         let upstream = always(status, None, body).await;
         client_of(&[&upstream.url()], NAMESPACE).list(&tenant).await
     };
-    // Mimir 2 answered so.
+    // Mimir 2 answered this.
     assert_eq!(list(404, "no rule groups found\n").await.unwrap().ours, []);
     for (status, body) in [
         (404, "404 page not found\n"),
@@ -130,7 +132,7 @@ async fn only_mimirs_own_words_mean_that_there_are_no_rules() {
         let read = list(status, body).await;
         assert!(read.is_err(), "{status} {body:?}: {read:?}");
     }
-    // Half of an answer, cut off at the end of a line.
+    // Half of a response, truncated at the end of a line.
     let half = RawUpstream::start(async |mut socket| {
         let _ = socket.read(&mut [0; 4096]).await;
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{}\n").await;
@@ -141,7 +143,7 @@ async fn only_mimirs_own_words_mean_that_there_are_no_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_mimirs_own_words_mean_that_a_group_was_absent() {
+async fn only_mimirs_own_text_means_that_a_group_was_absent() {
     let tenant = fresh_tenant();
     for (body, expected) in [
         ("group does not exist\n", Ok(Deleted::WasAbsent)),
@@ -159,7 +161,7 @@ async fn only_mimirs_own_words_mean_that_a_group_was_absent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_end_is_not_read_to_its_end() {
+async fn an_endless_response_is_not_read_to_its_end() {
     let endless = RawUpstream::start(async |mut socket| {
         let _ = socket.read(&mut [0; 4096]).await;
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\na:\n").await;
@@ -174,7 +176,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
     }
 }
 
-// The tenant header is the only one that says whose rules these are.
+// Only the tenant header decides whose rules these are.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_names_one_tenant() {
     let upstream = always(404, None, "").await;

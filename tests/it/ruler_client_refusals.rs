@@ -1,9 +1,11 @@
+//! Everything that Mimir's ruler rejects, and how the client reports it.
+
 use harness::Mimir;
 use mimir_tenant_proxy::mimir::ruler::{AlertingRule, GroupRefusal, PromDuration, RulerError};
 
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule, texts};
 
-/// What a group of a valid rule and then these rules is refused for.
+/// Why a group of a valid rule and then these rules is rejected.
 async fn refusal_of(rules: impl IntoIterator<Item = AlertingRule>) -> GroupRefusal {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
@@ -25,9 +27,9 @@ fn at_rule(
     GroupRefusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
 }
 
-// Mimir's words are pinned, so that a newer Mimir that says it differently is noticed.
+// Mimir's texts are pinned, so that a different text of a newer Mimir is noticed.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_of_a_rule_is_told_to_its_author() {
+async fn every_fault_of_a_rule_is_reported_to_its_author() {
     let annotated = |alert: &str, name: &str, text: &str| {
         let mut rule = rule(alert, "up");
         rule.annotations = texts(&[(name, text)]);
@@ -88,7 +90,7 @@ async fn every_fault_of_a_rule_is_told_to_its_author() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_wrong_rules_the_first_is_told_with_all_its_faults() {
+async fn all_faults_of_the_first_wrong_rule_are_reported() {
     let mut first = rule("First", "(");
     first.labels = texts(&[("a b", "x"), ("c d", "x")]);
     first.annotations = texts(&[("s", "{{")]);
@@ -96,16 +98,16 @@ async fn of_several_wrong_rules_the_first_is_told_with_all_its_faults() {
                   could not parse expression: unclosed left parenthesis; \
                   invalid label name: a b; invalid label name: c d";
     let expected = at_rule(1, "First", reason, Some((1, 2)));
-    // Mimir tells them in another order every time.
+    // Mimir lists them in a different order every time.
     for _ in 0..20 {
         let rules = [first.clone(), rule("Fine", "up"), rule("Third", ")")];
         assert_eq!(refusal_of(rules).await, expected);
     }
 }
 
-// Names and expressions are their author's: none of them may have another rule blamed.
+// Names and expressions are their author's text: they must not blame another rule.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_is_known_by_its_index_whatever_it_is_called() {
+async fn a_rule_is_identified_by_its_index() {
     let expr = "up{a=\"b\"} , 1:1: group \"g\", rule 0, \"Valid\": no";
     for alert in [
         "x\", rule 0, \"Valid",
@@ -125,7 +127,7 @@ async fn a_rule_is_known_by_its_index_whatever_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_told_with_their_numbers() {
+async fn limits_are_reported_with_their_numbers() {
     let too_many = refusal_of((0..20).map(|_| rule("A", "up"))).await;
     assert_eq!(too_many, GroupRefusal::TooManyRules { limit: 20, actual: 21 });
 
@@ -149,14 +151,14 @@ async fn at_exactly_the_limit_even_an_update_is_refused() {
     let refused = Err(RulerError::Refused(GroupRefusal::TooManyGroups { limit: 70, actual: 71 }));
     assert_eq!(client.set_group(&tenant, &valid(3)).await, refused);
     assert_eq!(client.set_group(&tenant, &valid(70)).await, refused);
-    // One less, and an update goes through.
+    // With one less, an update is accepted.
     client.delete_group(&tenant, "g0").await.unwrap();
     client.set_group(&tenant, &valid(3)).await.unwrap();
     assert_eq!(client.list(&tenant).await.unwrap().ours.len(), 69);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_protected_namespace_is_the_operators_matter() {
+async fn a_protected_namespace_is_the_operators_to_fix() {
     let mimir = Mimir::shared().await;
     let (client, tenant) = (client_of(&[&mimir.url()], NAMESPACE), fresh_tenant());
     let limits = format!("{{ruler_protected_namespaces: \"{NAMESPACE}\"}}");

@@ -1,24 +1,15 @@
-//! Alert rules: from a row to a group in Mimir's ruler and a firing alert. What all these tests share.
+//! Alert rules: from a row to a group in Mimir's ruler and a firing alert. This file has the common
+//! fixture.
 
-/// Syncing, confirming, looking: `/admin` and webhooks.
 mod admin;
-/// What a rule may cost.
 mod budgets;
-/// The command line.
 mod commands;
-/// Mimir is away, slow, or in a bad mood; the proxy is killed.
 mod faults;
-/// What would delete too much deletes nothing.
 mod guard;
-/// Two copies: one writes.
 mod leader;
-/// A row's life.
 mod life;
-/// The tenant's limits, and rules that Mimir will not take.
 mod limits;
-/// A way to Mimir that can be disturbed, and keeps what was written by it.
 pub(crate) mod relay;
-/// Who may read and write rows and statuses through Supabase's API.
 mod rows;
 
 use std::collections::BTreeMap;
@@ -29,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::support::identity::{IdentityFixture, identity_fixture_on};
 
-/// Long enough for a busy machine; how long it really takes is measured elsewhere.
+/// Long enough for a busy machine; other tests measure the actual time.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A proxy that syncs rules to a Mimir.
@@ -44,7 +35,7 @@ pub(crate) async fn rules_fixture(settings: &[(&str, &str)]) -> RulesFixture {
     rules_fixture_on(database, &mimir, &mimir, settings).await
 }
 
-/// By another way to the same Mimir, and with a database of its own.
+/// Through another address of the same Mimir, and with a database of its own.
 pub(crate) async fn rules_fixture_on(
     database: Database,
     mimir: &str,
@@ -63,12 +54,12 @@ impl RulesFixture {
         self.identity.database.execute(sql).await;
     }
 
-    /// A rule of a name, which holds or does not.
+    /// Inserts a rule whose expression is true or not.
     pub(crate) async fn rule(&self, organisation: &str, name: &str, expr: &str) -> String {
         self.rule_with(organisation, name, expr, "").await
     }
 
-    /// The same with more columns set: `, column = value`.
+    /// The same with more columns: `, column = value`.
     pub(crate) async fn rule_with(
         &self,
         organisation: &str,
@@ -87,7 +78,7 @@ impl RulesFixture {
         id
     }
 
-    /// What Mimir itself has for an organisation, by namespace and group: the names of the alerts.
+    /// The groups in Mimir of an organisation, by namespace and group: the names of the alerts.
     pub(crate) async fn groups(&self, organisation: &str) -> BTreeMap<String, Vec<String>> {
         groups_of(&self.mimir, organisation, "alert_rule").await
     }
@@ -104,7 +95,7 @@ impl RulesFixture {
         (text(0), text(1))
     }
 
-    /// How many rules of an organisation are in each state.
+    /// The number of rules of an organisation in each state.
     pub(crate) async fn states(&self, organisation: &str) -> BTreeMap<String, usize> {
         let sql = format!(
             "select state, count(*) from alert_rule_status where organisation_id = '{organisation}' group by 1"
@@ -135,13 +126,13 @@ impl RulesFixture {
         .await;
     }
 
-    /// The operator syncs an organisation and waits for its end.
+    /// Requests a sync of an organisation and waits for its end.
     pub(crate) async fn sync(&self, organisation: &str) -> Value {
         let path = format!("/admin/organisations/{organisation}/rules/sync");
         self.finished(self.identity.service().post(&path, "").await).await
     }
 
-    /// The operator syncs everything and waits for its end.
+    /// Requests a sync of all organisations and waits for its end.
     pub(crate) async fn sync_all(&self) -> Value {
         self.finished(self.identity.service().post("/admin/rules/sync", "").await).await
     }
@@ -172,7 +163,7 @@ impl RulesFixture {
     }
 }
 
-/// What a Mimir has in a namespace: the names of the alerts in each group.
+/// The contents of a namespace in a Mimir: the names of the alerts in each group.
 pub(crate) async fn groups_of(
     mimir: &str,
     tenant: &str,
@@ -180,7 +171,7 @@ pub(crate) async fn groups_of(
 ) -> BTreeMap<String, Vec<String>> {
     let client = Client::new(mimir).header("x-scope-orgid", tenant);
     let mut answer = client.get("/prometheus/config/v1/rules").await;
-    // Mimir reads files that it is just writing, and then says so.
+    // Mimir reads files while it writes them, and then reports an error.
     let is_torn = |answer: &Answer| {
         ["mismatch between requested rule group", "readdirent"]
             .iter()
@@ -202,7 +193,7 @@ pub(crate) async fn groups_of(
     groups.iter().map(|group| (group["name"].as_str().unwrap().to_owned(), alerts(group))).collect()
 }
 
-/// A group as somebody else writes it into a namespace.
+/// A group that someone else writes into a namespace.
 pub(crate) async fn write_group(ruler: &Client, namespace: &str, name: &str, alert: &str) {
     let yaml = format!("name: {name}\nrules:\n- alert: {alert}\n  expr: vector(1)\n");
     let path = format!("/prometheus/config/v1/rules/{namespace}");

@@ -1,3 +1,5 @@
+//! Stock senders write, and what they wrote is read back.
+
 use std::time::Duration;
 
 use harness::{
@@ -25,7 +27,7 @@ impl ProxyFixture {
         self.proxy.client().bearer(&self.issuer.user_of(organisation))
     }
 
-    /// The number of series that an organisation sees of a metric.
+    /// The number of series of a metric that an organisation sees.
     async fn series(&self, organisation: &str, metric: &str) -> usize {
         let answer = self
             .reader(organisation)
@@ -45,7 +47,7 @@ impl ProxyFixture {
     }
 }
 
-// The main job: what a stock sender writes with A's token, A reads back, and nobody else.
+// The main job: a stock sender writes with A's token, A reads it back, and no one else.
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_writes_by_remote_write_1() {
     let fixture = proxy_fixture().await;
@@ -59,7 +61,8 @@ async fn stock_prometheus_writes_by_remote_write_1() {
     assert_eq!(bad.json()["errorType"], "unauthorized");
 }
 
-// Remote write 2.0 needs its Written headers back, else Prometheus counts the samples as lost.
+// Remote write 2.0 needs its Written headers in the response; without them Prometheus counts the
+// samples as lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_prometheus_3_writes_by_remote_write_2() {
     let fixture = proxy_fixture().await;
@@ -80,7 +83,7 @@ async fn stock_prometheus_3_writes_by_remote_write_2() {
     assert!(lines.iter().all(|line| line["outcome"] == "forwarded"), "{lines:?}");
 }
 
-// The same at the wire: Mimir says how much of a 2.0 request it has written, and so do we.
+// The same on the wire: Mimir reports how much of a 2.0 request it has written, and so do we.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_write_2_brings_its_written_headers_back() {
     let fixture = proxy_fixture().await;
@@ -113,7 +116,7 @@ async fn stock_opentelemetry_sdk_writes_by_otlp() {
     }
 }
 
-/// Counts once and flushes, as any program that uses the SDK does.
+/// Counts once and flushes, as any program with the SDK does.
 const OTEL_SENDER: &str = r#"
 const [url, token, compression, name] = process.argv.slice(2);
 const { MeterProvider, PeriodicExportingMetricReader } = require("@opentelemetry/sdk-metrics");
@@ -125,7 +128,7 @@ provider.forceFlush().then(() => provider.shutdown()).then(() => process.exit(0)
   (error) => { console.error(error); process.exit(1); });
 "#;
 
-// Mimir's status, body and headers come back as they are, also when it refuses.
+// Mimir's status, body and headers are forwarded unchanged, refusals too.
 #[tokio::test(flavor = "multi_thread")]
 async fn mimirs_own_refusals_come_back_unchanged() {
     let fixture = proxy_fixture().await;
@@ -156,7 +159,7 @@ async fn influx_lines_are_written() {
     fixture.arrives_at_a_and_not_at_b("temperature_celsius").await;
 }
 
-// A token may name several organisations; the sender then names one.
+// A token may name several organisations; the sender then selects one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_two_writes_to_the_one_that_is_named() {
     let fixture = proxy_fixture().await;

@@ -1,4 +1,4 @@
-//! Bodies that stall or come slowly: what every stock sender repeats, on every surface and protocol.
+//! Bodies that stall or are slow: every stock sender retries, on every surface and protocol.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::support::single::{PUSH, ProxyFixture, count, proxy_fixture};
 const RULES: &str = "/prometheus/api/v1/rules";
 const QUERY_RANGE: &str = "/prometheus/api/v1/query_range";
 
-/// How a body is framed.
+/// The framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     Http10,
@@ -29,7 +29,7 @@ enum Framing {
     Chunked,
 }
 
-/// What is wrong with it.
+/// Its fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slowness {
     /// It stops in the middle.
@@ -38,7 +38,7 @@ enum Slowness {
     Trickle,
 }
 
-/// Sends a slow request over HTTP/1 and gives everything up to the end of the connection.
+/// Sends a slow request over HTTP/1 and returns everything up to the end of the connection.
 async fn slow_http1(
     url: &str,
     request: &str,
@@ -89,9 +89,9 @@ fn slow_stream(
     })
 }
 
-// Prometheus, Alloy and the collector drop what is answered with 408 (and with any other 4xx but
-// 429). What is slow is nobody's fault: 503 with Retry-After, and the connection is closed, because
-// the rest of the body would be taken for the next request.
+// Prometheus, Alloy and the collector drop their data on a 408 (and on any other 4xx but 429). So a
+// slow body gets 503 with Retry-After, and the connection is closed, because the rest of the body
+// would be taken for the next request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
     let upstream = Upstream::start(count).await;
@@ -109,7 +109,7 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
         ("POST /otlp/v1/metrics".to_owned(), key),
         (format!("POST {QUERY_RANGE}"), user.clone()),
         ("POST /prometheus/api/v1/read".to_owned(), user.clone()),
-        // A body that never comes where none belongs.
+        // A missing body where none is expected.
         (format!("GET {RULES}"), user),
         (format!("POST {admin}"), ADMIN_KEY.to_owned()),
     ];
@@ -159,7 +159,7 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
     for surface in ["push", "otlp", "query", "rules", "admin"] {
         assert!(identity.proxy.metric(&slow(surface, "rejected")).await > 0.0, "{surface}");
     }
-    // A body that is merely not fast arrives.
+    // A slow but complete body arrives.
     let calm = futures_util::stream::unfold(0, |sent| async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         (sent < 8).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"x")), sent + 1))
@@ -168,7 +168,7 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
     assert_eq!(client.post(QUERY_RANGE, reqwest::Body::wrap_stream(calm)).await.text, "8");
 }
 
-// `remote_timeout: 60s` and one frozen body were enough: the 408 made Prometheus drop the samples.
+// With `remote_timeout: 60s` and one frozen body, the former 408 made Prometheus drop the samples.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_body_of_a_stock_sender_loses_nothing() {
     let mimir = Mimir::shared().await;
@@ -230,8 +230,8 @@ async fn with_a_pause(
 }
 
 // Mimir answers an upload that is slower than its http_server_read_timeout (30 s by default) with
-// 400 `read body: … i/o timeout`, which every sender takes for final. What Mimir refuses for its
-// contents, at whatever time, is passed on.
+// 400 `read body: … i/o timeout`, which every sender takes for final. Refusals for the contents are
+// forwarded, at whatever time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_too_slow_for_mimir_is_a_503() {
     let mimir = Mimir::start_with(&[
@@ -251,7 +251,7 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
     let protobuf = "application/x-protobuf";
     let form = "application/x-www-form-urlencoded";
     let write = samples::remote_write("slow", &[], 1.0);
-    // Longer than what is read of a form before Mimir is asked.
+    // Longer than what is read of a form before the request is forwarded.
     let long_form = format!("query=up&start=1&end=2&step=1&padding={}", "x".repeat(100_000));
     let cases: [(&str, &'static str, Option<&str>, Vec<u8>); 6] = [
         (PUSH, protobuf, Some("snappy"), write.clone()),
@@ -285,7 +285,7 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
         with_a_pause(&through, "/api/v1/push/influx/write", b"no line at all".to_vec(), bearable)
             .await;
     assert_eq!(status, 400, "{text}");
-    // Refused for what is in it, after a pause that Mimir can bear, and for its size.
+    // Refused for its contents, after a pause that Mimir tolerates, and for its size.
     let pushes = kind(&through, protobuf, Some("snappy"));
     let (status, text) = with_a_pause(&pushes, PUSH, b"not snappy at all".to_vec(), bearable).await;
     assert_eq!(status, 400, "{text}");
@@ -294,7 +294,7 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
     assert_eq!(quick.status, 400, "{quick:?}");
     let large = pushes.post(PUSH, vec![0; 400_000]).await;
     assert!(large.status == 400 && large.text.contains("larger than the allowed"), "{large:?}");
-    // The instance is not to blame.
+    // The instance is not at fault.
     let ejections = Client::new(&proxy.internal_url()).get("/metrics").await.text;
     let ejected = ejections.lines().filter(|line| {
         line.starts_with("mimir_tenant_proxy_upstream_ejections_total") && !line.ends_with(" 0")
@@ -313,16 +313,16 @@ async fn early(status: u16, text: &'static str) -> (Upstream, ProxyFixture) {
     (upstream, fixture)
 }
 
-// What comes while the body is unfinished is passed on, unless it is about the upload itself. 408
-// is what a balancer before Mimir says.
+// A response before the end of the body is forwarded, unless it is about the upload itself. A
+// balancer before Mimir answers 408.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_early_refusal_is_passed_on_unless_it_is_about_the_upload() {
+async fn an_early_refusal_is_forwarded_unless_it_is_about_the_upload() {
     const TIMEOUT: &str = "read body: read tcp 10.0.0.7:8080->10.0.0.9:5123: i/o timeout\n";
     let cases = [
         (400, TIMEOUT, 503),
         (408, "", 503),
         (408, "<html>408 Request Time-out</html>", 503),
-        // Influx: nothing is said. Whoever waits for a body has not judged it.
+        // Influx: without a text. An instance that waits for a body has not judged it.
         (400, "", 503),
         (400, "err-mimir-label-name-too-long: i/o timeout", 400),
         (413, "the request is too large", 413),
@@ -346,13 +346,13 @@ async fn an_early_refusal_is_passed_on_unless_it_is_about_the_upload() {
             assert!(answer.ends_with(text), "{case}");
         }
     }
-    // A 408 for a whole request, too: whoever is between us and Mimir has not got it in time.
+    // A 408 for a complete request, too: something between us and Mimir did not receive it in time.
     let (_upstream, fixture) = early(408, "").await;
     let whole = fixture.client().post(PUSH, "whole").await;
     assert_eq!(whole.status, 503, "{whole:?}");
 }
 
-// RFC 9110, 6.4: no bytes are no body, however that is framed.
+// RFC 9110, 6.4: no bytes are no body, with any framing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_bytes_is_no_body() {
     let upstream = Upstream::start(ok).await;
@@ -381,7 +381,7 @@ async fn a_body_without_bytes_is_no_body() {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{request} {body:?}: {answer}");
             assert!(answer.contains("takes no body"), "{request} {body:?}: {answer}");
         }
-        // Twice on one connection: what comes after the body is the next request.
+        // Twice on one connection: what follows the body is the next request.
         let bytes = head(request, credential) + "0\r\n\r\n";
         let answer = harness::raw_exchange(&identity.proxy.url(), bytes.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
@@ -399,7 +399,7 @@ async fn a_body_without_bytes_is_no_body() {
     let some = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]);
     let answer = h2c.send(Method::GET, RULES, reqwest::Body::wrap_stream(some)).await;
     assert_eq!(answer.status, 400, "{answer:?}");
-    // Mimir sees a request without a body, and the refused ones not at all.
+    // Mimir gets a request without a body, and none of the rejected ones.
     let heads = upstream.heads();
     assert_eq!(heads.len() - before, 3);
     for head in &heads {

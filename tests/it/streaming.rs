@@ -1,3 +1,5 @@
+//! Bodies: backpressure, cancellation, failures, memory.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,7 +52,8 @@ async fn a_gibibyte_each_way_takes_no_memory() {
     assert!(after_down - before < 8 * MIB as u64, "{before} -> {after_up} -> {after_down}");
 }
 
-// Backpressure: what the reader does not take is not read from the upstream, and the other way.
+// Backpressure: what the reader does not accept is not read from the upstream, and in the other
+// direction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_slows_the_upstream() {
     let produced = Arc::new(AtomicU64::new(0));
@@ -70,7 +73,7 @@ async fn a_slow_reader_slows_the_upstream() {
     let answer = fixture.client().open(Method::GET, QUERY, "").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after_one_second = produced.load(Ordering::Relaxed);
-    // Kernel buffers of two connections hold some MiB; 256 would be all.
+    // The kernel buffers of two connections have some MiB; 256 would be all.
     assert!(after_one_second < 64, "{after_one_second} MiB were read ahead");
     assert_eq!(answer.bytes().await.unwrap().len(), 256 * MIB);
 }
@@ -97,7 +100,7 @@ async fn a_slow_upstream_slows_the_sender() {
     sending.abort();
 }
 
-/// An upstream that notes connections that end before it has answered.
+/// An upstream that records connections that end before it has answered.
 async fn waiting_upstream() -> (RawUpstream, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let (begun, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&begun), Arc::clone(&cut));
@@ -148,9 +151,9 @@ async fn client_disconnect_cancels_upstream() {
     .await;
 }
 
-// A sender that goes away in the middle of its body: Mimir must not take the part for the whole.
+// A sender disconnects in the middle of its body: Mimir must not take the part for the whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_body_is_never_a_whole_one_upstream() {
+async fn half_a_body_is_never_complete_upstream() {
     let completed = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&completed);
     let upstream = Upstream::start(move |request: Received| {
@@ -195,7 +198,8 @@ async fn raw_answers(answer: &'static str) -> RawUpstream {
     .await
 }
 
-// Half an answer must never look like a short whole one: half a query result is a wrong result.
+// A truncated response must never look like a short complete one: half a query result is a wrong
+// result.
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_failure_in_the_middle_ends_the_clients_stream_as_an_error() {
     for answer in [
@@ -234,7 +238,8 @@ async fn an_upstream_that_pauses_for_too_long_ends_the_stream_as_an_error() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-// A body over its cap is a 413 and never reaches Mimir as a whole, announced or not.
+// A body above its limit is a 413 and never reaches Mimir completely, with and without
+// Content-Length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_its_cap_is_a_413() {
     let upstream = Upstream::start(count).await;
@@ -258,7 +263,8 @@ async fn a_body_over_its_cap_is_a_413() {
     assert_eq!(get_with_body.status, 400, "{get_with_body:?}");
 }
 
-// Mimir may answer before the body is over (429): the answer passes, the connection is not reused.
+// Mimir may answer before the end of the body (429): the response is forwarded, the connection is
+// not reused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_passes_while_the_body_is_still_coming() {
     let upstream = RawUpstream::start(|mut socket| async move {
@@ -284,7 +290,8 @@ async fn an_early_answer_passes_while_the_body_is_still_coming() {
     }
 }
 
-// A refused sender is still sending: it must see the answer and not a reset, else it tries for ever.
+// A rejected sender is still sending: it must receive the response and not a reset, or it retries
+// for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_sender_sees_the_refusal() {
     let upstream = Upstream::start(count).await;
@@ -296,9 +303,9 @@ async fn a_refused_sender_sees_the_refusal() {
     assert!(upstream.heads().is_empty());
 }
 
-// Expect: 100-continue is answered by us, and only to those who are let in.
+// We answer Expect: 100-continue ourselves, and only to authorised callers.
 #[tokio::test(flavor = "multi_thread")]
-async fn continue_is_said_only_to_those_who_may_send() {
+async fn continue_is_sent_only_to_authorised_callers() {
     let upstream = Upstream::start(count).await;
     let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let expect = "Expect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n";
@@ -314,7 +321,7 @@ async fn continue_is_said_only_to_those_who_may_send() {
     assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
 }
 
-// Trailers pass in both directions where HTTP/1.1 has them, without what a client may not send.
+// Trailers pass in both directions where HTTP/1.1 has them, without the forbidden ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_pass_in_both_directions() {
     let seen = Arc::new(std::sync::Mutex::new(None));
@@ -350,7 +357,7 @@ async fn trailers_pass_in_both_directions() {
     assert_eq!((trailers.len(), trailers["x-checksum"].to_str().unwrap()), (1, "7"));
 }
 
-// Whatever a body is compressed with is the business of its two ends.
+// The compression of a body is end to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn encodings_pass_untouched() {
     let upstream = Upstream::start(|request: Received| async move {
@@ -371,7 +378,7 @@ async fn encodings_pass_untouched() {
     }
 }
 
-// RFC 9110, 9.3.2: an answer to HEAD has no body; HTTP/2 clients take one for a broken stream.
+// RFC 9110, 9.3.2: a response to HEAD has no body; for HTTP/2 clients one breaks the stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn head_is_refused_without_a_body() {
     let upstream = Upstream::start(ok).await;
@@ -386,7 +393,7 @@ async fn head_is_refused_without_a_body() {
     assert_eq!(fixture.proxy.metric(counted).await, 2.0);
 }
 
-// Chunked and far over its cap: the refusal is seen, not a reset.
+// Chunked and far above its limit: the client receives the response, not a reset.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunked_body_far_over_its_cap_sees_the_413() {
     let upstream = Upstream::start(count).await;

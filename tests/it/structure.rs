@@ -1,13 +1,13 @@
-//! The rules of the house that the compiler cannot hold: which module may import which, and which
-//! names may stand only in one of them. Read from the text of `src`, without the unit tests in it.
+//! Rules of the source tree that the compiler cannot check: which module may import which, and
+//! which names are confined to one. Checked on the text of `src`, without its unit tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::documents::{files_below, root};
 
-/// What each module may import, from the bottom up: a module stands below all that import it, so
-/// the list has no circle. An edge that is not used any more must go, too.
+/// What each module may import, from the bottom up: a module is listed after all that it imports,
+/// so there are no cycles. An edge that is no longer used must be removed, too.
 const EDGES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("causes", &[]),
@@ -27,18 +27,19 @@ const EDGES: &[(&str, &[&str])] = &[
     ("config", &["mimir", "prom_duration", "spelling", "tenancy"]),
     ("edge", &["config"]),
     ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
-    ("store", &["backoff", "config", "tenancy"]),
+    ("store", &["backoff", "config", "labels", "tenancy"]),
     ("telemetry", &["config", "labels", "reason", "route", "version"]),
     ("directory", &["config", "store", "telemetry"]),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
     ("election", &["backoff", "store", "telemetry", "tenancy"]),
-    ("rules", &["clock", "config", "election", "mimir", "store", "telemetry", "tenancy"]),
+    ("rules", &["clock", "config", "election", "labels", "mimir", "store", "telemetry", "tenancy"]),
     (
         "channels",
         &[
             "clock",
             "config",
             "election",
+            "labels",
             "mimir",
             "prom_duration",
             "rules",
@@ -149,6 +150,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "forward",
             "http_client",
             "key_management",
+            "labels",
             "mimir",
             "mimir_profile",
             "route",
@@ -231,12 +233,12 @@ const RULES_EDGES: &[(&str, &[&str])] = &[
     ("schedule", &["plan", "reconcile", "status"]),
 ];
 
-/// Names that may stand in one place only, and why.
+/// Names that may occur in one place only, and why.
 const CONFINED: &[Confined] = &[
     Confined { name: "sqlx::", only_in: &["store"], why: "SQL stands only in store/" },
     Confined { name: "metrics::", only_in: &["telemetry"], why: "telemetry/ names the metrics" },
-    // Two writers of X-Scope-OrgID are two chances of the wrong one: Mimir takes the first silently.
-    // `explain-token` tries a request that is never sent.
+    // Two writers of X-Scope-OrgID are two chances for the wrong one: Mimir silently takes the
+    // first. `explain-token` tries a request that is never sent.
     Confined {
         name: "insert(TENANT_HEADER",
         only_in: &["mimir", "command"],
@@ -294,7 +296,7 @@ fn read(src: &Path, file: &Path) -> Option<Source> {
     Some(Source { path, text: production(&text) })
 }
 
-/// The text without comments and without the unit tests, which end a file.
+/// The text without comments and without the unit tests, which are at the end of a file.
 fn production(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -329,7 +331,7 @@ fn names_after<'a>(prefix: &str, text: &'a str) -> BTreeSet<&'a str> {
             }
         }
     }
-    // A capital: an item of the crate's root, which has none; a name of "": `use crate::*`.
+    // A capital is an item of the crate root, which has none; "" is `use crate::*`.
     names.retain(|name| name.starts_with(|first: char| first.is_ascii_lowercase()));
     names
 }
@@ -358,7 +360,7 @@ fn edges<'a>(
     edges
 }
 
-/// What `found` has and `allowed` has not, and the other way round.
+/// Edges in `found` that `allowed` lacks, and the other way round.
 fn differences(found: &Edges, allowed: &[(&str, &[&str])]) -> Vec<String> {
     let allowed: BTreeSet<(&str, &str)> = allowed
         .iter()
@@ -374,7 +376,7 @@ fn differences(found: &Edges, allowed: &[(&str, &[&str])]) -> Vec<String> {
     new.chain(unused).collect()
 }
 
-/// A module imports only modules that stand before it in the list.
+/// A module imports only modules that are listed before it.
 fn upward(allowed: &[(&str, &[&str])]) -> Vec<String> {
     let place = |name: &str| allowed.iter().position(|(module, _)| *module == name);
     let mut wrong = Vec::new();
@@ -402,7 +404,7 @@ fn assert_downward(sources: &[Source], prefix: &str, allowed: &[(&str, &[&str])]
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The engine of alert rules: what decides stands below what acts.
+/// The engine of alert rules: decisions are below actions.
 #[test]
 fn folders_of_rules_import_only_what_stands_below_them() {
     let mut sources = sources();

@@ -1,3 +1,5 @@
+//! Tokens of every algorithm and shape.
+
 use std::time::Duration;
 
 use harness::{Algorithm, Issuer, ORG_A, ProxyOptions, SigningKey, Upstream};
@@ -7,7 +9,7 @@ use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
-// Whatever the key set carries is verified, by the key's own algorithm.
+// Every algorithm of the key set is verified, by the key's own algorithm.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_asymmetric_algorithm_is_verified() {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
@@ -36,7 +38,7 @@ async fn every_asymmetric_algorithm_is_verified() {
     }
 }
 
-// CVE-2024-37568 and its kin: the public key, in any form, is no HMAC secret.
+// CVE-2024-37568 and similar: the public key, in any form, is not an HMAC secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_key_is_no_shared_secret() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -66,7 +68,7 @@ async fn a_public_key_is_no_shared_secret() {
     assert!(upstream.heads().is_empty());
 }
 
-// A token must not bring its own key (CVE-2018-0114), nor have one fetched.
+// A token must not bring its own key (CVE-2018-0114), nor trigger a fetch of one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_cannot_bring_its_own_key() {
     let (issuer, upstream, bait) =
@@ -89,7 +91,7 @@ async fn a_token_cannot_bring_its_own_key() {
     ] {
         let client = proxy.client().bearer(&token.clone().header(name, value).sign());
         let mut answer = client.get(QUERY).await;
-        // Whether there is such a key is not known before the set may be fetched again.
+        // Whether such a key exists is unknown until the set may be fetched again.
         while answer.status == 503 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             answer = client.get(QUERY).await;
@@ -99,7 +101,7 @@ async fn a_token_cannot_bring_its_own_key() {
     assert!(bait.heads().is_empty() && upstream.heads().is_empty());
 }
 
-// Supabase's real tokens come with a string or an array as audience, and many more claims.
+// Supabase's real tokens have a string or an array as audience, and many more claims.
 #[tokio::test(flavor = "multi_thread")]
 async fn shapes_of_real_tokens_pass() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
@@ -123,7 +125,7 @@ async fn shapes_of_real_tokens_pass() {
     assert!(tenants.iter().all(|tenant| tenant == ORG_A), "{tenants:?}");
 }
 
-// The cache must not outlive the token: no leeway beyond the configured one.
+// A cached token must not outlive its expiry: no leeway beyond the configured one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_token_ends_when_it_expires() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);

@@ -1,3 +1,5 @@
+//! Instances: choice, failures, deadlines.
+
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -42,15 +44,15 @@ async fn requests_go_to_all_instances() {
     );
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn dead_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-// Nothing has been sent to an instance that cannot be connected to: the next one is tried.
+// Nothing was sent to an unreachable instance: the next one is tried.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_instance_is_passed_over() {
+async fn an_unreachable_instance_is_skipped() {
     let (issuer, alive) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &dead_url()).upstream(&alive.url()).start().await;
     let client = client(&issuer, &proxy);
@@ -61,7 +63,7 @@ async fn a_dead_instance_is_passed_over() {
     assert_eq!(alive.heads().len(), 10);
 }
 
-// Ours to blame: 503 with Retry-After, which every sender tries again.
+// 503 with Retry-After, which every sender retries.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_mimir_is_a_503() {
     let issuer = Issuer::start().await;
@@ -107,7 +109,7 @@ async fn a_mimir_that_does_not_answer_is_a_504() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-// A connection that breaks, or that speaks something else, before the head of a response.
+// A connection that breaks, or that is not HTTP, before the head of a response.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_is_a_503() {
     let issuer = Issuer::start().await;
@@ -128,7 +130,7 @@ async fn a_broken_connection_is_a_503() {
     }
 }
 
-// Mimir closes kept connections whenever it likes; a request that finds one closed is sent anew.
+// Mimir closes kept connections at any time; a request that finds one closed is sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_connection_that_was_closed_costs_nothing() {
     let issuer = Issuer::start().await;
@@ -147,7 +149,7 @@ async fn a_kept_connection_that_was_closed_costs_nothing() {
     }
 }
 
-// Retry-After and everything else that Mimir says comes back as it is.
+// Retry-After and everything else in Mimir's response is forwarded.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_pass_unchanged() {
     let issuer = Issuer::start().await;
@@ -173,8 +175,8 @@ async fn answers_pass_unchanged() {
     assert_eq!(answer.header("x-hop"), "");
 }
 
-// A real Mimir behind a network that breaks: every answer in the bad time is a 5xx with
-// Retry-After, and when it is over everything works without help.
+// A real Mimir behind a network that breaks: every response meanwhile is a 5xx with Retry-After,
+// and afterwards everything works without help.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_network_is_never_a_4xx_and_heals() {
     let mimir = Mimir::shared().await;
@@ -205,7 +207,7 @@ async fn a_broken_network_is_never_a_4xx_and_heals() {
     }
 }
 
-// W3C trace context and the request's identifier reach Mimir; credentials do not.
+// W3C trace context and the request's ID reach Mimir; credentials do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_context_passes_and_credentials_do_not() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);

@@ -1,3 +1,5 @@
+//! Instances are found by names and in Consul.
+
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,7 +34,7 @@ async fn used(fake: &FakeMimir, client: &Client, about: &str) {
     .await;
 }
 
-/// A real Consul with access control lists, of which nothing is kept.
+/// A real Consul with access control lists, without storage.
 struct Consul {
     _process: Process,
     url: String,
@@ -105,8 +107,8 @@ impl Consul {
     }
 }
 
-// Instances come, fail their checks and go; the proxy hears of each at once, with a token that may
-// only read.
+// Instances come, fail their checks and go; the proxy learns of each immediately, with a token that
+// may only read.
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_follow_a_real_consul() {
     let (consul, issuer) = (Consul::start().await, Issuer::start().await);
@@ -135,7 +137,7 @@ async fn instances_follow_a_real_consul() {
         assert_eq!(client.get(QUERY).await.status, 200);
     }
     assert_eq!(one.requests(), before);
-    // Nothing passes: nothing is found out, and what is known is kept.
+    // Without passing instances the result is ignored, and the known ones are kept.
     consul.set_check("two", "critical").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(client.get(QUERY).await.status, 200);
@@ -145,7 +147,7 @@ async fn instances_follow_a_real_consul() {
     assert!(!proxy.process.log().contains(&token), "the token is in the log");
 }
 
-/// A stand-in for Consul that can fail, which a real one does not do when asked to.
+/// A stand-in for Consul that can fail on demand.
 async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) {
     let (ports, broken) = (Arc::new(Mutex::new(Vec::<u16>::new())), Arc::new(Mutex::new(false)));
     let shared = (Arc::clone(&ports), Arc::clone(&broken));
@@ -180,7 +182,7 @@ async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_known_is_kept_while_consul_is_away() {
+async fn known_instances_are_kept_while_consul_is_unavailable() {
     let (consul, ports, broken) = failing_consul().await;
     let (issuer, one, two) =
         (Issuer::start().await, FakeMimir::start().await, FakeMimir::start().await);
@@ -205,8 +207,8 @@ async fn what_is_known_is_kept_while_consul_is_away() {
     assert!(heads.len() < 200, "{} questions", heads.len());
 }
 
-// The addresses of a name change, as they do when machines come and go; /etc/hosts of a namespace
-// of its own stands for the name server.
+// The addresses of a name change, as when machines come and go; /etc/hosts in a namespace of its
+// own stands for the name server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_its_addresses_is_followed() {
     let directory = TempDir::with_prefix("hosts-").unwrap();
@@ -247,7 +249,7 @@ async fn a_name_that_changes_its_addresses_is_followed() {
         seen("127.0.0.2") && seen("127.0.0.3") && seen("[::1]")
     })
     .await;
-    // A name that is gone is an answer that says nothing.
+    // A name without addresses is ignored.
     point_to(&[]);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!((client.get(QUERY).await.status.as_u16(), instances().await), (200, 3.0));

@@ -1,3 +1,5 @@
+//! Instances that fail: the load moves away and returns.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use crate::support::fake_mimir::{FakeMimir, JSON, Mode, TEXT};
 use crate::support::instances::{before, counts};
 use crate::support::single::{PUSH, QUERY, proxy_fixture};
 
-// Equally good instances get about the same; one that is slow has requests piling up, and so gets
+// Equal instances get about the same load; a slow one has more requests in flight, and so gets
 // fewer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_less_loaded_instance_gets_more() {
@@ -33,8 +35,8 @@ async fn the_less_loaded_instance_gets_more() {
     assert_eq!(identity.all_ejections().await, 0.0, "slow is not broken");
 }
 
-/// Breaks one of three instances in some way, sees the load move away and, once it works again,
-/// come back.
+/// Breaks one of three instances in some way, and checks that the load moves away and returns once
+/// it works again.
 async fn moves_away_and_comes_back(mode: Mode, reason: &str, settings: &[(&str, &str)]) {
     let (bad, good, other) =
         (FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await);
@@ -45,12 +47,12 @@ async fn moves_away_and_comes_back(mode: Mode, reason: &str, settings: &[(&str, 
     let first = identity.send(100, 8).await;
     println!("{mode:?}: {} of the first 100 failed", first.len());
     assert!(first.len() < 30, "{first:?}");
-    // Requests of both organisations must have met it.
+    // Requests of both organisations must have failed.
     wait_until("it is ejected", Duration::from_secs(20), async || {
         identity.ejections(reason).await >= 1.0 || identity.send(50, 8).await.len() > 50
     })
     .await;
-    // Now and then it is tried again.
+    // It is tried again now and then.
     let (before, began) = (bad.requests(), Instant::now());
     let later = identity.send(400, 8).await;
     let tried = bad.requests() - before;
@@ -72,15 +74,15 @@ async fn load_moves_away_from_an_instance_that_answers_500() {
     moves_away_and_comes_back(Mode::Status(500, TEXT), "server_error", &[]).await;
 }
 
-// A tenant's own remote read that Mimir answers with 500: 12 in parallel had one of three instances
-// ejected. Its answers that break off and its queries that run out of time are of the same kind.
+// A tenant's own remote read that Mimir answers with 500: 12 concurrent ones had one of three
+// instances ejected. Its truncated responses and its query timeouts are similar.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_organisation_provokes_ejects_no_instance() {
+async fn failures_of_one_organisation_eject_no_instance() {
     let fakes = [FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await];
     let settings = [("upstream.response_timeout", "\"300ms\""), ("upstream.eject_after", "1")];
     let identity = before(&[&fakes[0], &fakes[1], &fakes[2]], &settings).await;
     for mode in [Mode::Status(500, TEXT), Mode::Status(503, TEXT), Mode::Hang] {
-        // Only one is in the way of the query: with all three it would be excused in any case.
+        // Only one is affected by the query: if all three were, none would be ejected anyway.
         fakes[0].set(mode);
         let mut senders = JoinSet::new();
         for _ in 0..12 {
@@ -168,7 +170,7 @@ async fn restarts_under_load_fail_no_request() {
     assert!(sent > 200 && bad.is_empty(), "{} of {sent}: {bad:?}", bad.len());
 }
 
-// VictoriaMetrics#10318, #11272: what a client or a tenant does is not an instance's fault.
+// VictoriaMetrics#10318, #11272: faults of a client or a tenant are not an instance's.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_and_tenants_never_eject_an_instance() {
     let (one, two) = (FakeMimir::start().await, FakeMimir::start().await);
@@ -202,7 +204,7 @@ async fn clients_and_tenants_never_eject_an_instance() {
         socket.write_all(head.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Refused, and queries that fail.
+    // Rejected, and queries that fail.
     for (status, content_type) in
         [(400, TEXT), (422, JSON), (429, TEXT), (503, JSON), (500, JSON), (501, TEXT), (504, TEXT)]
     {
@@ -220,7 +222,8 @@ async fn clients_and_tenants_never_eject_an_instance() {
     }
 }
 
-// A Mimir whose ring is broken answers 500 everywhere: its own answers pass, and nobody is ejected.
+// A Mimir with a broken ring answers 500 everywhere: its responses are forwarded, and no instance
+// is ejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_all_instances_give_ejects_none() {
     let fakes = [FakeMimir::start().await, FakeMimir::start().await, FakeMimir::start().await];
@@ -275,10 +278,10 @@ async fn an_instance_that_is_not_ready_gets_nothing_until_it_is() {
     );
 }
 
-// Mimir gives up a client that does not read (its write time-out). That breaks the answer off, and
-// says nothing against the instance; the same break with a client that reads does.
+// Mimir gives up on a client that does not read (its write timeout). That truncates the response
+// and is no evidence against the instance; a truncated response to a client that reads is.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_its_client_held_up_is_no_evidence() {
+async fn a_response_that_its_client_delayed_is_no_evidence() {
     let is_first = Arc::new(AtomicBool::new(true));
     let upstream = RawUpstream::start(move |mut socket| {
         let is_first = Arc::clone(&is_first);
@@ -289,7 +292,7 @@ async fn an_answer_that_its_client_held_up_is_no_evidence() {
             let patience = Duration::from_millis(1500);
             let piece = vec![b'x'; 1 << 20];
             if is_first.swap(false, Ordering::SeqCst) {
-                // As long as somebody takes it, and then no longer.
+                // As long as it is read, and then no longer.
                 while let Ok(Ok(())) =
                     tokio::time::timeout(patience, socket.write_all(&piece)).await
                 {}
@@ -313,7 +316,7 @@ async fn an_answer_that_its_client_held_up_is_no_evidence() {
         format!("GET {QUERY} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {token}\r\n\r\n")
     };
     let (held_up, none) = (Duration::from_millis(2500), Duration::ZERO);
-    // One organisation could have asked for what breaks off; a second one that meets it is evidence.
+    // One organisation could have caused the truncation; with a second one it is evidence.
     for (organisation, pause, evidence) in
         [(ORG_A, held_up, false), (ORG_A, none, false), (ORG_A, none, false), (ORG_B, none, true)]
     {
@@ -323,8 +326,8 @@ async fn an_answer_that_its_client_held_up_is_no_evidence() {
         tokio::time::sleep(pause).await;
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest).await;
-        // Begun and broken off, and the held-up one only after every buffer on the way was full.
-        // Of the other, what was under way when it broke may be lost.
+        // Begun and truncated, and the delayed one only after all buffers were full.
+        // Of the other, what was in flight may be lost.
         let length = rest.len();
         assert!(rest.starts_with(b"HTTP/1.1 200 ") && length < 99_999_999, "{length}");
         assert!(pause.is_zero() || length > 1 << 20, "{length}");

@@ -1,3 +1,5 @@
+//! No instance is reachable, or none has room.
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use crate::support::fake_mimir::{FakeMimir, Mode};
 use crate::support::instances::{before, counts};
 use crate::support::single::{PUSH, QUERY};
 
-// Nobody is there: 503 for everybody, spread; and all works again by itself.
+// All instances are unreachable: 503 for all, with a spread Retry-After; it recovers by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
     let mut fakes = [FakeMimir::start().await, FakeMimir::start().await];
@@ -38,10 +40,10 @@ async fn all_dead_is_a_503_that_spreads_and_all_comes_back() {
     .await;
 }
 
-// A machine that vanishes says nothing, like one that takes nothing of what it is sent: TCP gives
-// up, the request goes elsewhere, and nobody waits until the answer would be due.
+// A machine that disappears is silent, like one that does not read: TCP gives up, the request goes
+// elsewhere, and no client waits until the response would be due.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
+async fn a_machine_that_does_not_read_is_given_up_before_its_timeout() {
     let silent = RawUpstream::start(|socket| async move {
         let _held = socket;
         std::future::pending::<()>().await;
@@ -58,7 +60,7 @@ async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
     let began = Instant::now();
     for _ in 0..6 {
-        // More than the buffers of both sides hold.
+        // More than the buffers of both sides.
         let answer = client.post(PUSH, vec![b'x'; 12 << 20]).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
@@ -68,7 +70,7 @@ async fn a_machine_that_takes_nothing_is_given_up_before_its_answer_is_due() {
     assert!(began.elapsed() < Duration::from_secs(60));
 }
 
-/// An address at which connecting takes for ever: its queue is full and nobody takes from it.
+/// An address at which connecting hangs: its accept queue is full.
 async fn black_hole() -> (SocketAddr, Vec<tokio::task::JoinHandle<()>>, tokio::net::TcpListener) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -85,7 +87,7 @@ async fn black_hole() -> (SocketAddr, Vec<tokio::task::JoinHandle<()>>, tokio::n
     (address, filling, listener)
 }
 
-// Connecting hangs: one request at a time waits for it, the others are told at once.
+// Connecting hangs: one request at a time waits for it, the others fail immediately.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_answers_at_once() {
     let (address, filling, _listener) = black_hole().await;
@@ -115,7 +117,7 @@ async fn an_open_circuit_answers_at_once() {
     filling.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-// What an instance may have in flight is bounded: the rest is told to come again.
+// Requests in flight at an instance are bounded: the rest get 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_gets_no_more_than_it_may_have() {
     let fake = FakeMimir::start_in(Mode::Slow(Duration::from_millis(700))).await;

@@ -1,3 +1,5 @@
+//! Requests that are sent again, and those that are not.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +19,7 @@ fn random(length: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
-// A push within the buffer goes to another instance as it was, byte by byte.
+// A push within the replay buffer is sent to another instance, byte for byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_push_is_replayed_exactly() {
     let (bad, good) = (FakeMimir::start_in(Mode::Break).await, FakeMimir::start().await);
@@ -35,7 +37,7 @@ async fn a_small_push_is_replayed_exactly() {
                 .map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c)))
                 .collect();
             let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
-            // In chunks the pieces are as they come: the bound is kept away from.
+            // Chunks vary in size: stay below the limit.
             let chunked = if length < 100_000 { chunked } else { body.clone().into() };
             for body in [reqwest::Body::from(body.clone()), chunked] {
                 let answer = fixture.client().post(PUSH, body).await;
@@ -49,7 +51,7 @@ async fn a_small_push_is_replayed_exactly() {
     assert!(fixture.retries("broken").await >= 10.0);
 }
 
-/// Takes some bytes of each connection's first request and resets it.
+/// Reads some bytes of each connection's first request and resets it.
 async fn breaks_after(bytes: usize) -> (RawUpstream, Arc<AtomicUsize>) {
     let broken = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&broken);
@@ -66,8 +68,7 @@ async fn breaks_after(bytes: usize) -> (RawUpstream, Arc<AtomicUsize>) {
     (upstream, broken)
 }
 
-// The connection breaks while the body is still coming: what was kept is sent again and what is
-// still to come follows it.
+// The connection breaks during the body: the replay buffer is sent again and the rest follows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
     let ((bad, broken), good) = (breaks_after(20_000).await, FakeMimir::start().await);
@@ -95,7 +96,7 @@ async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
     assert_eq!(good.bodies(), sent);
 }
 
-// More than the buffer holds: it fails, the sender still has it, and nobody has got it twice.
+// More than the buffer: it fails, the sender still has it, and no instance has it twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_push_that_breaks_is_a_503_and_goes_nowhere_else() {
     let ((bad, broken), good) = (breaks_after(300_000).await, FakeMimir::start().await);
@@ -123,7 +124,7 @@ async fn a_large_push_that_breaks_is_a_503_and_goes_nowhere_else() {
     assert_eq!(fixture.retries("broken").await, 0.0);
 }
 
-// A line of Influx may have no time: done twice it would be two samples.
+// An Influx line may have no timestamp: sent twice it would be two samples.
 #[tokio::test(flavor = "multi_thread")]
 async fn influx_is_not_repeated() {
     let fakes = [FakeMimir::start_in(Mode::Break).await, FakeMimir::start_in(Mode::Break).await];
@@ -135,8 +136,8 @@ async fn influx_is_not_repeated() {
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 5);
 }
 
-// An instance that starts or stops says 503 in plain text: another is asked. If there is none its
-// own answer passes.
+// A starting or stopping instance answers 503 in plain text: another is tried. Without another one,
+// its response is forwarded.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unavailable_instance_is_replaced_by_another() {
     let (bad, good) =
@@ -156,9 +157,9 @@ async fn an_unavailable_instance_is_replaced_by_another() {
     assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");
 }
 
-// With everything failing the budget bounds what Mimir gets: a fifth more, and a few.
+// If everything fails, the budget bounds the load on Mimir: a fifth more, and a few.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_mimir_gets_little_more_than_what_was_asked() {
+async fn a_failing_mimir_gets_few_resends() {
     const ASKED: usize = 400;
     for mode in [Mode::Status(503, TEXT), Mode::Break] {
         let fakes = [
@@ -179,9 +180,9 @@ async fn a_failing_mimir_gets_little_more_than_what_was_asked() {
     }
 }
 
-// Once a byte of an answer was passed on nothing is sent again, whatever breaks.
+// Once the head of a response was forwarded, nothing is sent again, whatever breaks.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_repeated_once_an_answer_has_begun() {
+async fn nothing_is_resent_once_a_response_has_begun() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let half = move |mut socket: TcpStream| {
@@ -203,9 +204,9 @@ async fn nothing_is_repeated_once_an_answer_has_begun() {
     }
 }
 
-// All kept bodies of a worker together are bounded: beyond it bodies pass, unkept.
+// All kept bodies of a worker together are bounded: beyond that, bodies are forwarded and not kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
+async fn bodies_above_the_bound_are_forwarded_and_not_kept() {
     let fakes = [FakeMimir::start_in(Mode::Break).await, FakeMimir::start_in(Mode::Break).await];
     let fixture = before(
         &[fakes[0].url(), fakes[1].url()],
@@ -221,9 +222,9 @@ async fn bodies_beyond_the_bound_pass_and_are_not_kept() {
     assert_eq!(fakes[0].requests() + fakes[1].requests(), 3, "not kept");
 }
 
-// Many small pushes wait for an answer at the same time: what is kept of them is bounded.
+// Many small pushes wait for a response concurrently: their replay buffers are bounded.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_kept_of_bodies_takes_little_memory() {
+async fn replay_buffers_take_little_memory() {
     const AT_ONCE: usize = 400;
     let mut grown = Vec::new();
     for buffer in ["\"0B\"", "\"128KiB\""] {
@@ -249,10 +250,10 @@ async fn what_is_kept_of_bodies_takes_little_memory() {
     assert!(grown[1] < grown[0] + 40, "{grown:?}");
 }
 
-// Real Mimir, by two ways that are cut in turn while samples are written: each push that was
-// answered is there, and none was refused for having been sent twice.
+// A real Mimir behind two relays that are cut in turn while samples are written: each push that
+// succeeded is stored, and none was rejected as a duplicate.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_sample_is_lost_or_refused_while_ways_to_a_real_mimir_break() {
+async fn no_sample_is_lost_or_refused_while_connections_to_a_real_mimir_break() {
     let (mimir, issuer) = (Mimir::shared().await, Issuer::start().await);
     let direct = ([127, 0, 0, 1], mimir.port()).into();
     let ways = [ChaosProxy::start(direct).await, ChaosProxy::start(direct).await];

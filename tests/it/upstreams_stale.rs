@@ -1,3 +1,5 @@
+//! Kept connections that the other side has closed.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,11 +20,11 @@ enum End {
     Close,
     /// It resets, without having read the request.
     Reset,
-    /// It closes its side and goes on reading.
+    /// It closes its sending side and continues to read.
     HalfClose,
 }
 
-/// Answers the first request of each connection and ends the connection when a second one comes.
+/// Answers the first request of each connection and ends the connection when a second one arrives.
 /// Counts the requests that it has answered.
 async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
     let answered = Arc::new(AtomicUsize::new(0));
@@ -40,7 +42,7 @@ async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
                     let _ = read_request(&mut socket).await;
                 }
                 End::Reset => {
-                    // Unread bytes at the end make the kernel reset the connection.
+                    // Unread bytes at the end make the kernel send a reset.
                     let _ = socket.readable().await;
                 }
                 End::HalfClose => {
@@ -55,8 +57,8 @@ async fn forgetful(end: End) -> (RawUpstream, Arc<AtomicUsize>) {
     (upstream, answered)
 }
 
-// The hard case of keep-alive: the request was written, and not a byte of an answer comes. There
-// is one instance, so nothing but a new connection to it can help.
+// The hard case of keep-alive: the request was written, and no byte of a response arrives. There is
+// one instance, so only a new connection to it can help.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
     for end in [End::Close, End::Reset, End::HalfClose] {
@@ -79,9 +81,9 @@ async fn a_kept_connection_that_closes_on_a_request_costs_nothing() {
     }
 }
 
-// What cannot be sent again goes by a connection that was used a moment ago, or by a new one.
+// A request that cannot be sent again uses a recently used connection, or a new one.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_repeated_takes_no_old_connection() {
+async fn a_request_that_is_not_repeatable_takes_no_old_connection() {
     for target in [PUSH, "/api/v1/push/influx/write"] {
         let (upstream, _) = forgetful(End::Close).await;
         let fixture = before(&[upstream.url()], &[]).await;
@@ -93,8 +95,8 @@ async fn what_could_not_be_repeated_takes_no_old_connection() {
     }
 }
 
-/// Answers each request, and then says something more that nobody asked for. Counts its connections
-/// and how often it has said that.
+/// Answers each request, and then sends an unsolicited response. Counts its connections and how
+/// often it has sent one.
 async fn talkative(
     extra: &'static [u8],
     pause: Option<Duration>,
@@ -120,10 +122,10 @@ async fn talkative(
     (upstream, counts)
 }
 
-// A second answer to one request, or an answer that comes late, went to the next user of that
-// connection, who may be of another organisation.
+// A second response to one request, or a late one, went to the next user of that connection, who
+// may be of another organisation.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_asked_for_is_nobodys_answer() {
+async fn an_unsolicited_response_answers_no_request() {
     const FOREIGN: &[u8] = b"HTTP/1.1 203 Foreign\r\nContent-Length: 7\r\n\r\nforeign";
     let late = Some(Duration::from_millis(30));
     for (extra, pause) in [(FOREIGN, None), (FOREIGN, late), (b"\r\n", late), (b"x", None)] {
@@ -140,14 +142,14 @@ async fn what_nobody_asked_for_is_nobodys_answer() {
             };
             let got = (answer.status.as_u16(), answer.text.as_str());
             assert_eq!(got, (200, "ok"), "{pause:?} {round}: {answer:?}");
-            // What is said after the next request was written could be an answer to it.
+            // What is sent after the next request was written could be its response.
             wait_until("it was said", Duration::from_secs(10), async || {
                 said.load(Ordering::SeqCst) == round + 1
             })
             .await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Such a connection is not used again.
+        // Such a connection is not reused.
         assert_eq!(connections.load(Ordering::SeqCst), 12, "{pause:?}");
     }
 }

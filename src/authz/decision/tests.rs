@@ -108,7 +108,7 @@ fn foreign_unknown_and_impossible_organisations_look_the_same() {
         assert_eq!(by_claims.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
         let by_table = Request::by_table(&[member("a", "owner")]);
         assert_eq!(by_table.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
-        let identity = Identity::Device(device("a", Scope::DATA.into_iter().collect()));
+        let identity = Identity::Device(device("a", Scope::DEVICE.into_iter().collect()));
         let by_key = Request { policy: MembershipPolicy::Table, identity, table: vec![] };
         assert_eq!(by_key.ask(QUERY, &selector), Err(Denial::NotAMember), "{selector:?}");
     }
@@ -198,7 +198,7 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
     let device = || {
         principal(Identity::Device(device(
             "a",
-            all.intersection(Scope::DATA.into_iter().collect()),
+            all.intersection(Scope::DEVICE.into_iter().collect()),
         )))
     };
     assert_eq!(ask(device(), &[], "a"), Err(Denial::Scope(Scope::Admin, None)));
@@ -227,7 +227,7 @@ fn the_webhooks_secret_opens_the_webhook_and_nothing_else() {
     for other in [
         Identity::Service(Service::AdminKey),
         Identity::Service(Service::ServiceRole),
-        Identity::Device(device("a", Scope::DATA.into_iter().collect())),
+        Identity::Device(device("a", Scope::DEVICE.into_iter().collect())),
         Identity::User(claims(&["a"])),
     ] {
         assert_eq!(decide_webhook(&principal(other)).err(), Some(Denial::ServiceOnly));

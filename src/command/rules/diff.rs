@@ -32,7 +32,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     organisations.sort();
     let (mut answer, mut views, mut differing) = (String::new(), Vec::<Value>::new(), 0);
     let (mut notes, mut unanswered, mut in_a_row) = (Vec::new(), 0, 0);
-    let (looked_at, is_one) = (organisations.len(), args.of.organisation.is_some());
+    let (compared, is_one) = (organisations.len(), args.of.organisation.is_some());
     for organisation in organisations {
         let preview = match reconciler.preview(&organisation).await {
             Ok(preview) => preview,
@@ -90,7 +90,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
         answer = json!({ "organisations": views }).to_string();
     }
     let unknown = if unanswered > 0 { format!(", {unanswered} unknown") } else { String::new() };
-    notes.push(format!("{looked_at} organisations, {differing} of them not in sync{unknown}"));
+    notes.push(format!("{compared} organisations, {differing} of them not in sync{unknown}"));
     let exit_code = if unanswered > 0 { EXIT_UNAVAILABLE } else { u8::from(differing > 0) };
     let answer = answer.trim_end().to_owned();
     Ok(Said { answer, note: Some(notes.join("\n")), exit_code })

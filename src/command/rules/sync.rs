@@ -12,8 +12,9 @@ use super::{Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
 use crate::election::LeaderTask;
+use crate::labels::RuleState;
 use crate::rules::{OutcomeKind, Reconciler, RuleSync, SyncOutcome, Triggers};
-use crate::store::{NewSyncRequest, RuleState, StoreError, SyncRequest};
+use crate::store::{NewSyncRequest, StoreError, SyncRequest};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 

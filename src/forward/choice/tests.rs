@@ -27,7 +27,7 @@ fn pick(all: &[Candidate], tried: &Tried, chance: &mut Seeded) -> Result<Chosen,
     choose(all.len(), |at| all[at], tried, BOUNDS, chance)
 }
 
-/// How often each of some candidates is chosen of 10,000 times.
+/// How often each candidate is chosen in 10,000 tries.
 fn counts(all: &[Candidate]) -> Vec<usize> {
     let (mut counts, mut chance) = (vec![0; all.len()], chance());
     for _ in 0..10_000 {
@@ -45,42 +45,42 @@ fn equal_instances_get_equal_shares() {
     }
 }
 
-// Of two that are drawn the less loaded: the most loaded of all is never the better one.
+// Of two random instances the less loaded is chosen, so never the most loaded of all.
 #[test]
-fn the_most_loaded_gets_nothing_and_the_least_loaded_most() {
+fn the_most_loaded_gets_nothing_and_the_least_loaded_the_most() {
     let counts = counts(&[with(9, Share::Whole), with(5, Share::Whole), with(0, Share::Whole)]);
     assert_eq!(counts[0], 0);
     assert!((6300..7000).contains(&counts[2]), "{counts:?}");
 }
 
 #[test]
-fn one_that_returns_gets_a_part_of_its_share() {
+fn a_returning_instance_gets_a_part_of_its_share() {
     let counts = counts(&[with(0, Share::Part(0.1)), with(0, Share::Whole), with(0, Share::Whole)]);
     assert!((100..900).contains(&counts[0]), "{counts:?}");
     assert!(counts[1].abs_diff(counts[2]) < 500, "{counts:?}");
 }
 
 #[test]
-fn the_ejected_get_nothing_while_enough_are_left() {
+fn ejected_instances_get_nothing_while_enough_are_left() {
     let (well, ejected) = (with(1, Share::Whole), with(0, Share::Ejected));
     assert_eq!(counts(&[well, ejected])[1], 0);
     assert_eq!(counts(&[well, well, ejected])[2], 0);
-    // Two of three left alone would put three times the load on the last.
+    // Ejecting two of three would triple the load of the last.
     let panicking = counts(&[well, ejected, ejected]);
     assert!(panicking.iter().all(|count| *count > 0), "{panicking:?}");
     assert_eq!(counts(&[ejected]), [10_000], "the only one");
 }
 
-// Nothing is taken off the others by sending to where nobody is.
+// A request to an unreachable instance takes no load off the others.
 #[test]
-fn the_unreachable_get_nothing_while_anything_else_is_there() {
+fn unreachable_instances_get_nothing_while_others_exist() {
     let gone = with(0, Share::Unreachable);
     assert_eq!(counts(&[with(9, Share::Whole), gone, gone]), [10_000, 0, 0]);
     assert_eq!(counts(&[with(0, Share::Ejected), gone, gone]), [10_000, 0, 0]);
 }
 
 #[test]
-fn of_those_that_cannot_be_reached_each_is_tried_by_one_request_at_a_time() {
+fn each_unreachable_instance_is_tried_by_one_request_at_a_time() {
     let gone = with(0, Share::Unreachable);
     let busy = Candidate { on_trial: true, ..gone };
     let none = Tried::default();
@@ -143,9 +143,9 @@ proptest! {
         }
     }
 
-    // Whatever is wrong with all of them: an instance that can be reached and has room is used.
+    // Whatever the state of the others: an instance that is reachable and has room is used.
     #[test]
-    fn never_all_are_left_alone(all in proptest::collection::vec(candidate(), 1..8), seed: u64) {
+    fn an_instance_that_is_reachable_and_has_room_is_used(all in proptest::collection::vec(candidate(), 1..8), seed: u64) {
         let mut chance = Seeded(fastrand::Rng::with_seed(seed));
         let chosen = pick(&all, &Tried::default(), &mut chance);
         let usable = all.iter().any(|one| one.share != Share::Unreachable);

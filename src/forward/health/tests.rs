@@ -31,7 +31,7 @@ fn fail(health: &mut Health, evidence: InstanceFault, times: u32, policy: &Healt
 }
 
 #[test]
-fn failures_in_a_row_eject_and_one_success_between_them_does_not() {
+fn consecutive_failures_eject_and_a_success_resets_them() {
     let policy = policy(false);
     for evidence in [InstanceFault::Unreachable, InstanceFault::Timeout, InstanceFault::Broken] {
         let mut health = Health::default();
@@ -47,9 +47,9 @@ fn failures_in_a_row_eject_and_one_success_between_them_does_not() {
     }
 }
 
-// The head of an answer says that somebody is there; only a whole answer says that it works.
+// A head only shows that the instance is reachable; a complete response shows that it works.
 #[test]
-fn answers_that_break_off_eject_although_they_begin() {
+fn truncated_responses_eject() {
     let policy = policy(false);
     let mut health = Health::default();
     for number in 0..3 {
@@ -59,9 +59,9 @@ fn answers_that_break_off_eject_although_they_begin() {
     assert_eq!(health.ejected(), Some(InstanceFault::BrokenBody));
 }
 
-// A Mimir whose ring is broken answers 500 everywhere: leaving instances alone helps nobody.
+// A Mimir with a broken ring answers 500 everywhere: ejecting instances does not help.
 #[test]
-fn a_status_that_all_give_ejects_nobody() {
+fn a_status_of_all_instances_ejects_none() {
     let policy = policy(false);
     let mut health = Health::default();
     for number in 0..50 {
@@ -73,9 +73,9 @@ fn a_status_that_all_give_ejects_nobody() {
     assert!(matches!(alone, Some(Change::Ejected(InstanceFault::ServerError, _))));
 }
 
-// A tenant's own remote read, 12 of them in parallel, had one of three instances ejected.
+// A tenant's own remote reads, 12 concurrent ones, had one of three instances ejected.
 #[test]
-fn what_one_organisation_provokes_ejects_nobody() {
+fn failures_of_one_organisation_eject_no_instance() {
     let policy = policy(false);
     for evidence in [InstanceFault::ServerError, InstanceFault::BrokenBody, InstanceFault::Timeout]
     {
@@ -83,14 +83,14 @@ fn what_one_organisation_provokes_ejects_nobody() {
         for _ in 0..100 {
             assert_eq!(health.failed(evidence, requester(1), false, 1000, &policy, 0.5), None);
         }
-        // Another organisation that meets the same is what makes it evidence.
+        // The same failure for another organisation makes it evidence.
         let other = health.failed(evidence, requester(2), false, 1000, &policy, 0.5);
         assert!(matches!(other, Some(Change::Ejected(..))), "{evidence:?}");
     }
 }
 
 #[test]
-fn what_is_probed_returns_only_when_it_was_seen_ready() {
+fn a_probed_instance_returns_only_when_it_is_ready() {
     let policy = policy(true);
     let mut health = Health::default();
     fail(&mut health, InstanceFault::Unreachable, 3, &policy);
@@ -106,7 +106,7 @@ fn what_is_probed_returns_only_when_it_was_seen_ready() {
 }
 
 #[test]
-fn what_is_seen_ready_too_early_still_waits_for_its_time() {
+fn a_ready_instance_still_waits_for_the_end_of_its_ejection() {
     let policy = policy(true);
     let mut health = Health::default();
     fail(&mut health, InstanceFault::ServerError, 3, &policy); // until 3000
@@ -117,7 +117,7 @@ fn what_is_seen_ready_too_early_still_waits_for_its_time() {
 }
 
 #[test]
-fn a_request_that_gets_through_ends_the_ejection_of_what_could_not_be_reached() {
+fn a_successful_request_ends_the_ejection_of_an_unreachable_instance() {
     let policy = policy(true);
     let mut health = Health::default();
     fail(&mut health, InstanceFault::Unreachable, 3, &policy);
@@ -128,7 +128,7 @@ fn a_request_that_gets_through_ends_the_ejection_of_what_could_not_be_reached() 
 }
 
 #[test]
-fn a_newcomer_is_left_alone_until_it_was_seen_ready() {
+fn a_new_instance_gets_nothing_until_it_is_ready() {
     let policy = policy(true);
     let mut health = Health::of_newcomer(5000, &policy);
     assert_eq!(share(&health, 9000, &policy), Share::Ejected);
@@ -214,7 +214,7 @@ proptest! {
             let used = matches!(share(&health, now, &policy), Share::Whole | Share::Part(_));
             prop_assert!(!(used && is_out));
         }
-        // Whatever was: an instance that is ready again and works gets its whole share again.
+        // Whatever happened: an instance that is ready again and works gets its full share again.
         health.probed(Probed::Ready, now, &policy, jitter);
         now += 72_000;
         health.settle(now, &policy);
@@ -223,8 +223,8 @@ proptest! {
         prop_assert!(matches!(share(&health, now, &policy), Share::Whole));
     }
 
-    // Whatever else happens: as long as all failures that a request can provoke are of one
-    // organisation, and none is of another kind, nothing is ejected.
+    // While all failures that a request can cause are of one organisation, and there are no others,
+    // nothing is ejected.
     #[test]
     fn one_organisation_alone_never_ejects(
         events in proptest::collection::vec(event(), 0..200),
@@ -253,7 +253,7 @@ proptest! {
         let next = back_off(ejections + 1, &policy, jitter);
         prop_assert!(wait <= next && next <= policy.eject_max.mul_f64(1.2));
         if ejections < 4 {
-            // Each is rounded to a nanosecond by itself.
+            // Each is rounded to a nanosecond separately.
             prop_assert!(next.abs_diff(wait * 2) <= Duration::from_nanos(2));
         }
     }

@@ -28,7 +28,7 @@ fn requester(organisation: &str) -> Requester {
     Requester::of(&[OrganisationId::parse(organisation).unwrap()])
 }
 
-/// Fails a request of an organisation's.
+/// Fails a request of an organisation.
 fn fail(instance: &Arc<Instance>, fault: InstanceFault, organisation: &str) {
     instance.enter(requester(organisation), false).unwrap().failed(fault);
 }
@@ -38,7 +38,7 @@ fn addresses(instances: &Instances) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn sources_add_up_and_one_changes_only_its_own() {
+fn sources_add_up_and_each_changes_only_its_own() {
     let instances = instances(false);
     instances.publish(0, vec![at(2), at(1)]);
     instances.publish(1, vec![at(2), at(3)]);
@@ -48,7 +48,7 @@ fn sources_add_up_and_one_changes_only_its_own() {
 }
 
 #[test]
-fn what_is_known_of_an_instance_stays_while_others_come_and_go() {
+fn an_instance_keeps_its_state_while_others_change() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
     for organisation in ["a", "b", "c"] {
@@ -80,17 +80,17 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
     assert!(!list[1].is_ejected());
 }
 
-// Three names are three sources; all that they first find has been there from the start.
+// Three names are three sources; instances in the first result of each are not new.
 #[tokio::test(start_paused = true)]
-async fn what_a_source_finds_first_joins_nobody() {
+async fn instances_of_a_sources_first_result_are_not_new() {
     let instances = instances(true);
     (1..4).for_each(|last| instances.publish(usize::from(last), vec![at(last)]));
     assert!(instances.current().iter().all(|instance| !instance.is_ejected()));
 }
 
-// Half of the others fail the same way: that is not this instance's fault.
+// Half of the others fail in the same way: it is not this instance's fault.
 #[test]
-fn a_status_is_held_against_an_instance_only_if_others_do_better() {
+fn a_status_counts_against_an_instance_only_if_others_do_better() {
     let instances = instances(false);
     instances.publish(0, vec![at(1), at(2), at(3)]);
     let list = instances.current();
@@ -108,7 +108,7 @@ fn a_status_is_held_against_an_instance_only_if_others_do_better() {
 }
 
 #[test]
-fn one_request_at_a_time_tries_what_cannot_be_reached() {
+fn one_request_at_a_time_tries_an_unreachable_instance() {
     let instances = instances(false);
     instances.publish(0, vec![at(1)]);
     let instance = &instances.current()[0];

@@ -18,12 +18,12 @@ fn held(organisation: &Holders) -> usize {
     organisation.first.0.load(SeqCst)
 }
 
-/// Takes slots until there is none.
+/// Takes slots until none is left.
 fn fill(shares: &Arc<Shares>, organisation: &Holders) -> Vec<Share> {
     std::iter::from_fn(|| shares.try_enter(organisation)).collect()
 }
 
-// 2,256 slow bodies of two organisations filled every slot; everybody else got 503.
+// 2,256 slow bodies of two organisations filled every slot; all others got 503.
 #[test]
 fn two_organisations_leave_room_for_others() {
     let shares = shares(2000, 33);
@@ -45,24 +45,24 @@ fn one_alone_may_have_all_if_it_is_set_so() {
     assert_eq!((shares.taken(), held(&one)), (0, 0));
 }
 
-// What upstream instances take counts, if it is less.
+// The instances' capacity counts, if it is lower.
 #[test]
-fn places_are_those_that_upstream_has() {
+fn slots_are_bounded_by_the_instances_capacity() {
     let upstream = Arc::new(AtomicUsize::new(10));
     let seen = Arc::clone(&upstream);
     let shares = Arc::new(Shares::new(1000, 100, Box::new(move || seen.load(SeqCst))));
     let all = fill(&shares, &organisation());
     assert_eq!(all.len(), 10);
-    // An instance was ejected: nothing overflows, and there is no slot until enough have left.
+    // An instance was ejected: no slot is freed until enough requests have ended.
     upstream.store(5, SeqCst);
     assert!(shares.try_enter(&organisation()).is_none());
     drop(all);
     assert!(shares.try_enter(&organisation()).is_some());
 }
 
-// A federated read counts for each of its organisations, and once for all.
+// A federated read counts once for each of its organisations, and once in total.
 #[test]
-fn a_federated_read_is_held_by_each() {
+fn a_federated_read_counts_for_each_organisation() {
     let shares = shares(100, 33);
     let (one, two) = (organisation(), organisation());
     let both = Holders { first: Arc::clone(&one.first), others: vec![Arc::clone(&two.first)] };
@@ -87,7 +87,7 @@ async fn who_is_refused_has_waited_and_is_told_why() {
     assert_eq!(shares.waiting.load(SeqCst), 0);
 }
 
-// Neither an organisation that has many waiting nor a newcomer goes first.
+// Neither an organisation with many waiting requests nor a newcomer goes first.
 #[tokio::test(start_paused = true)]
 async fn places_go_to_those_who_wait_in_turns() {
     let shares = shares(1, 100);
@@ -105,7 +105,7 @@ async fn places_go_to_those_who_wait_in_turns() {
         tokio::task::yield_now().await;
     }
     drop(holder);
-    // One that comes now finds others waiting.
+    // A newcomer joins the queue.
     let newcomer = shares.enter(organisation(), Instant::now() + 1000 * MS).await;
     order.lock().push("newcomer");
     drop(newcomer);
@@ -115,7 +115,7 @@ async fn places_go_to_those_who_wait_in_turns() {
     assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
 }
 
-// A slot that was handed to somebody who has just gone away goes on to the next.
+// A slot given to a request that has just gone away is passed on.
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_leaves_the_line() {
     let shares = shares(1, 100);
@@ -135,7 +135,7 @@ async fn who_goes_away_leaves_the_line() {
     assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (1, 0));
 }
 
-// More than may be served cannot pile up either.
+// The queue is bounded.
 #[tokio::test(start_paused = true)]
 async fn only_so_many_wait() {
     let shares = shares(3, 100);
@@ -164,8 +164,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    // Whatever comes and goes: never more than there are, never more for one than its part of all,
-    // and as long as there is any slot one that holds none gets it.
+    // Never more slots than there are, never more for one organisation than its part, and an
+    // organisation without a slot gets one while any is free.
     #[test]
     fn no_organisation_has_more_than_its_share(
         most in 1usize..300,
@@ -203,10 +203,10 @@ proptest! {
         prop_assert_eq!(shares.taken(), 0);
     }
 
-    // All that want as much as they can get, at the same time, get the same, and one more that
-    // comes then still gets in.
+    // Organisations that all take as much as they can hold the same number, and a newcomer still
+    // gets a slot.
     #[test]
-    fn organisations_that_take_what_they_get_come_to_the_same(
+    fn greedy_organisations_get_equal_shares(
         most in 200usize..2000,
         percent in 1usize..=60,
         greedy in 1usize..20,
@@ -227,9 +227,9 @@ proptest! {
         prop_assert!(shares.try_enter(&organisation()).is_some(), "{all:?} of {most}");
     }
 
-    // Many tasks on a real runtime: every slot comes back, and nobody is left waiting for nothing.
+    // Concurrent tasks on a real runtime: every slot is freed, and no request waits for ever.
     #[test]
-    fn every_place_comes_back(
+    fn every_slot_is_freed(
         most in 1usize..8,
         percent in 20usize..=100,
         pauses in proptest::collection::vec((0usize..4, 0u64..5, 0u64..8), 1..60),

@@ -1,15 +1,15 @@
-//! How many series an expression gives at most, where that is plain.
+//! An upper bound for the number of series of an expression, where it is obvious.
 
-/// The largest N of `topk(N, …)` that is read.
+/// A larger N of `topk(N, …)` is not read.
 const MOST_SERIES: u64 = 100;
 
 /// Aggregations that give one series, without `by` and `without`.
 const ONE: [&str; 9] =
     ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile"];
 
-/// At most how many series the expression gives, if its outermost operation says so: `topk(5, …)`,
-/// `bottomk`, `limitk` with a number that stands there, or an aggregation to one series; each without
-/// `by` and `without`, which would give as many for each group.
+/// At most how many series the expression returns, if its outermost operation says so: `topk(5,
+/// …)`, `bottomk`, `limitk` with a literal number, or an aggregation to one series; each without
+/// `by` and `without`, which return as many for each group.
 pub fn most_series(expr: &str) -> Option<u64> {
     let (name, rest) = expr.trim().split_once('(')?;
     let name = name.trim_end().to_ascii_lowercase();
@@ -25,7 +25,7 @@ pub fn most_series(expr: &str) -> Option<u64> {
     most.parse().ok().filter(|most| is_plain && (1..=MOST_SERIES).contains(most))
 }
 
-/// What is in a parenthesis that is closed by the last byte of the text, and not before.
+/// The contents of a parenthesis that the last byte of the text closes, and none before.
 fn whole(rest: &str) -> Option<&str> {
     let (mut depth, mut bytes) = (1_u32, rest.bytes().enumerate());
     while let Some((at, byte)) = bytes.next() {

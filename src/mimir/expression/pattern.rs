@@ -1,13 +1,13 @@
-//! What a regular expression costs beyond its length: Go writes counted repetitions out.
+//! The cost of a regular expression beyond its length: Go expands counted repetitions.
 
 /// Unicode classes (`\pL`) have hundreds of ranges.
 const CLASS: u64 = 128;
 
-/// The largest count that Go takes; with a larger one it compiles nothing.
+/// The largest count that Go accepts; it rejects patterns with a larger one.
 const MOST_COUNT: u64 = 1_000;
 
-/// Reads a regular expression byte by byte. It knows neither classes nor quoting, so that nothing in
-/// them can hide anything; what it takes for a repetition is one or is counted too much.
+/// Reads a regular expression byte by byte. It does not know classes and quoting, so nothing can be
+/// hidden in them; it may count repetitions that are none, but misses none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pattern {
     bytes: u64,
@@ -19,7 +19,7 @@ pub struct Pattern {
 /// Between `{` and `}`.
 #[derive(Clone, Copy, Debug)]
 struct Count {
-    /// The byte before.
+    /// The previous byte.
     of: u8,
     most: u64,
     number: u64,
@@ -35,7 +35,7 @@ impl Pattern {
         read.bytes.saturating_add(read.added)
     }
 
-    /// Reads another byte and tells what it adds to the weight, its own length not included.
+    /// Reads another byte and returns what it adds to the weight, without its own length.
     pub fn push(&mut self, byte: u8) -> u64 {
         let added = self.adds(byte);
         self.bytes += 1;
@@ -61,7 +61,7 @@ impl Pattern {
             }
             (Some(count), b'}') => {
                 let times = count.most.max(count.number);
-                // What a parenthesis closes is at most all that there is so far.
+                // A closing parenthesis closes at most all that was read so far.
                 let is_one = !matches!(count.of, b')' | b'}' | b'*' | b'+' | b'?');
                 let what = if is_one { 1 } else { self.bytes.saturating_add(self.added) };
                 if times > MOST_COUNT { 0 } else { what.saturating_mul(times.saturating_sub(1)) }

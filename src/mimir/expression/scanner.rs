@@ -1,16 +1,17 @@
-//! Counting an expression byte by byte, with the tokens of Prometheus' lexer (`promql/parser/lex.go`).
+//! Counts the tokens of an expression byte by byte, as Prometheus' lexer reads them
+//! (`promql/parser/lex.go`).
 
 use super::pattern::Pattern;
 use super::{Excess, ExpressionLimits, LABEL, MOST_PATTERN_WEIGHT, Measure, subquery};
 
-/// Where in the text the scanner is.
+/// The position in the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Between tokens.
     Plain,
     /// In a name, a number or a keyword.
     Word,
-    /// In a string that this byte ends; a backslash takes the next byte with it.
+    /// In a string that ends with this byte; a backslash escapes the next byte.
     Quoted(u8),
     /// After a backslash in such a string.
     Escaped(u8),
@@ -24,7 +25,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Call {
-    /// Nothing: it only groups.
+    /// Only parentheses.
     #[default]
     Plain,
     Replace,
@@ -32,28 +33,28 @@ enum Call {
     Other,
 }
 
-/// What is between two parentheses.
+/// The contents of one pair of parentheses.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     call: Call,
-    /// Subqueries inside one another in what was read last: what a `[1h:1m]` would apply to.
+    /// How deep subqueries nest in the last operand: a following `[1h:1m]` would apply to it.
     operand: u8,
-    /// The most so far.
+    /// The deepest so far.
     most: u8,
-    /// Points of the subqueries in what was read last.
+    /// Points of the subqueries in the last operand.
     points: u64,
     /// And in the operands before it.
     points_before: u64,
     arguments_before: u64,
     /// `$` in the texts of this argument,
     references: u64,
-    /// and in those of the third, which is what `label_replace` writes.
+    /// and in those of the third, which `label_replace` writes.
     replacement: u64,
     /// Bytes of all texts.
     text: u64,
     /// The longest value that a label can have.
     longest: u64,
-    /// All that `label_replace` and `label_join` can have written to one series.
+    /// Bytes that `label_replace` and `label_join` can have written to one series.
     written: u64,
 }
 
@@ -104,7 +105,7 @@ const LEVELS: usize = ExpressionLimits::MOST_DEPTH + 1;
 /// The longest word that matters, `label_replace`.
 const WORD: usize = 13;
 
-/// What stands in brackets: two durations.
+/// The contents of brackets: two durations.
 const BRACKETS: usize = 48;
 
 pub struct Scanner {
@@ -113,37 +114,36 @@ pub struct Scanner {
     bytes: usize,
     operators: usize,
     nested_terms: usize,
-    /// As many as parentheses have been open at once, and one.
+    /// One more than the most parentheses that were open at the same time.
     levels: Vec<Level>,
     parentheses: usize,
-    /// Signs in a row, which nest as parentheses do.
+    /// Consecutive signs, which nest as parentheses do.
     signs: usize,
     in_braces: bool,
     in_brackets: bool,
-    /// Whether a `-` here would be an operator between two operands and not a sign.
+    /// Whether a `-` here is an operator between two operands, not a sign.
     after_operand: bool,
-    /// The operator before this byte, for those of two bytes.
+    /// Whether the previous byte was an operator, for those of two bytes.
     operator: bool,
-    /// The word that is being read, in lower case, if it is short.
+    /// The current word in lower case, if it is short.
     word: [u8; WORD],
     word_bytes: usize,
     called: Call,
-    /// What stands in the brackets, without white space.
+    /// The contents of the brackets, without white space.
     brackets: [u8; BRACKETS],
     bracket_bytes: usize,
     has_colon: bool,
     /// Whether the last operator in braces was `=`.
     is_equal: bool,
-    /// Bytes of the text that is being read.
+    /// Bytes of the current text.
     text_bytes: u64,
-    /// The same, as if it were a regular expression.
+    /// The current text as a regular expression.
     pattern: Pattern,
-    /// What counted repetitions add to all of them.
+    /// What counted repetitions add to all texts.
     pattern_weight: u64,
 }
 
 impl Scanner {
-    /// At the beginning of an expression.
     pub fn new(limits: &ExpressionLimits) -> Self {
         Self {
             limits: *limits,
@@ -171,7 +171,7 @@ impl Scanner {
         }
     }
 
-    /// Begins another expression of the same request: what patterns cost adds up.
+    /// Begins another expression of the same request. The weight of patterns adds up.
     pub fn reset(&mut self) {
         let pattern_weight = self.pattern_weight;
         *self = Self { pattern_weight, ..Self::new(&self.limits) };
@@ -243,7 +243,7 @@ impl Scanner {
         }
     }
 
-    /// What is no digit ends the string for Mimir; here it is read as it stands.
+    /// Mimir ends the string at a byte that is not a digit; here the byte is read as it is.
     fn code(&mut self, quote: u8, base: u8, left: u8, value: u32, byte: u8) -> Result<(), Excess> {
         let Some(digit) = char::from(byte).to_digit(u32::from(base)) else {
             self.state = State::Quoted(quote);
@@ -258,7 +258,8 @@ impl Scanner {
         self.text(u8::try_from(value).unwrap_or(u8::MAX))
     }
 
-    /// A byte of a string, escapes decoded. It may be a pattern or a replacement.
+    /// Counts a byte of a string, after decoding escapes. The string may be a pattern or a
+    /// replacement.
     fn text(&mut self, byte: u8) -> Result<(), Excess> {
         self.text_bytes += 1;
         let (in_braces, is_equal, bytes) = (self.in_braces, self.is_equal, self.text_bytes);
@@ -277,7 +278,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Whether what comes next stands in no string and no comment.
+    /// Whether the next byte is outside strings and comments.
     pub fn is_outside_strings(&self) -> bool {
         matches!(self.state, State::Plain | State::Word)
     }
@@ -287,8 +288,8 @@ impl Scanner {
         if self.state == State::Word { self.end_word() } else { Ok(()) }
     }
 
-    /// `:` belongs to the names of recording rules, and separates in `[1h:1m]`; `.` and the sign of
-    /// an exponent belong to numbers, where a sign too many is counted rather than missed.
+    /// `:` is part of the names of recording rules, and a separator in `[1h:1m]`; `.` and the sign
+    /// of an exponent are part of numbers. A sign too many is counted rather than missed.
     fn continues_word(&self, byte: u8) -> bool {
         byte.is_ascii_alphanumeric()
             || matches!(byte, b'_' | b'.')
@@ -371,7 +372,7 @@ impl Scanner {
             }
             b':' if self.in_brackets => self.subquery(),
             b'+' | b'-' if !self.after_operand && !self.in_braces => self.sign(),
-            // Of `>=`, `!=` and `==` the second byte is the first one's operator.
+            // The second byte of `>=`, `!=` and `==` belongs to the same operator.
             b'=' | b'/' if second_of_two => Ok(()),
             b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'=' | b'!' | b'<' | b'>' | b'~' | b'@' => {
                 self.operator = true;
@@ -379,7 +380,7 @@ impl Scanner {
                     self.is_equal = byte == b'=';
                     return Ok(());
                 }
-                // What comes after `@` belongs to the operand before it.
+                // What follows `@` belongs to the operand before it.
                 let level = *self.level();
                 self.count_operator()?;
                 if byte == b'@' {
@@ -490,7 +491,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Between two operands. A duration in brackets may be calculated, and is none.
+    /// Between two operands. Operators in brackets belong to a calculated duration.
     fn next_operand(&mut self) {
         self.after_operand = false;
         self.signs = 0;

@@ -1,4 +1,4 @@
-//! How many points a subquery has: what stands in its brackets, `1h:5m`.
+//! The number of points of a subquery, from the contents of its brackets, such as `1h:5m`.
 
 /// The step of `[1h:]`: Mimir's default evaluation interval.
 const DEFAULT_STEP: f64 = 60.0;
@@ -7,12 +7,12 @@ const DEFAULT_STEP: f64 = 60.0;
 pub(super) struct Points {
     /// In its own range.
     pub(super) points: u64,
-    /// In a day, which Mimir evaluates at once of a range query.
+    /// In a day: Mimir evaluates a range query a day at a time.
     pub(super) in_a_day: u64,
 }
 
-/// Reads plain durations and numbers of seconds. Of anything else, such as `step()` and what Mimir
-/// could calculate, the size is not known.
+/// Reads plain durations and numbers of seconds. The size of anything else, such as `step()` and
+/// calculated durations, is unknown.
 pub(super) fn points(brackets: &[u8]) -> Option<Points> {
     let text = std::str::from_utf8(brackets).ok()?;
     let (range, step) = text.split_once(':')?;
@@ -21,7 +21,7 @@ pub(super) fn points(brackets: &[u8]) -> Option<Points> {
     Some(Points { points: count(range, step), in_a_day: count(86_400.0, step) })
 }
 
-/// A step of 0 is no step, and there is no end to the points.
+/// With a step of 0 there is no end to the points.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -31,7 +31,7 @@ fn count(range: f64, step: f64) -> u64 {
     if step > 0.0 { ((range / step) as u64).saturating_add(1) } else { u64::MAX }
 }
 
-/// Signs do not matter: what is negative Mimir refuses, and two signs make none.
+/// Signs are ignored: Mimir rejects negative durations, and two signs cancel out.
 fn seconds(text: &str) -> Option<f64> {
     let mut rest = text.trim_start_matches(['+', '-']);
     if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_calculated_is_not_known() {
+    fn calculated_durations_are_unknown() {
         for text in [
             "step():1m",
             "1h:step()",

@@ -1,4 +1,4 @@
-//! What is ordinary passes, what is not does not, and neither costs more than one step a byte.
+//! Ordinary expressions pass and expensive ones do not, in one step per byte.
 
 use super::*;
 use proptest::prelude::*;
@@ -15,9 +15,9 @@ fn chain(operand: &str, operator: &str, times: usize) -> String {
     format!("{operand}{}", format!("{operator}{operand}").repeat(times))
 }
 
-// Each was seen to cost Mimir from seconds of a core to minutes.
+// Each took Mimir between seconds and minutes of a core.
 #[test]
-fn what_costs_mimir_more_than_linear_time_is_too_much() {
+fn expressions_of_more_than_linear_cost_exceed_a_limit() {
     for (expr, measure) in [
         (nested("(", "1", ")", 60_000), Measure::Depth),
         (nested("(", "1", ")", 101), Measure::Depth),
@@ -55,9 +55,9 @@ fn what_costs_mimir_more_than_linear_time_is_too_much() {
     }
 }
 
-// Deep and long as they are, people and generators write these.
+// People and generators write expressions as deep and as long as these.
 #[test]
-fn what_people_write_passes() {
+fn ordinary_expressions_pass() {
     let by_instance = chain("a{job=\"b\", instance=~\"c.*\"}", " or ", 300);
     let deep = nested("label_replace(", "x", r#", "a", "$1", "b", "(.*)")"#, 50);
     let clamp = nested("(clamp_max(", "x", ", 5) - 1)", 40);
@@ -80,13 +80,13 @@ fn what_people_write_passes() {
 }
 
 #[test]
-fn subqueries_beside_one_another_do_not_nest() {
+fn adjacent_subqueries_do_not_nest() {
     let one = "max_over_time(a[5m:1m])";
     assert_eq!(excess(&chain(one, "+", 50)), None);
     assert_eq!(excess(&format!("f({})", vec![one; 50].join(","))), None);
     let nested_five = nested("max_over_time(", "x", "[5m:1m])", 5);
     assert_eq!(excess(&chain(&nested_five, "+", 20)), None);
-    // Also not where a recording rule's name has colons in it.
+    // Also after a recording rule's name with colons in it.
     assert_eq!(excess(&nested("abs(", "a:b:c[5m]", ")", 50)), None);
 }
 
@@ -99,9 +99,9 @@ fn an_excess_says_which_limit_and_where() {
     assert_eq!(excess.to_string(), said);
 }
 
-// 565 bytes grew a text to more than 16 MiB, at which Mimir ends itself.
+// 565 bytes expanded to a text of more than 16 MiB, at which Mimir exits.
 #[test]
-fn texts_that_are_multiplied_are_too_much() {
+fn multiplied_texts_exceed_a_limit() {
     let ten = "${1}".repeat(10);
     let grown = |replacement: &str, times| {
         nested(
@@ -161,7 +161,7 @@ fn texts_that_are_multiplied_are_too_much() {
     assert!(said.contains("label_replace and label_join"), "{said}");
 }
 
-// 40 bytes cost 280 MB, and 55 more than a minute.
+// 40 bytes took 280 MB, and 55 more than a minute.
 #[test]
 fn subqueries_are_counted_by_their_points() {
     for expr in [
@@ -172,7 +172,7 @@ fn subqueries_are_counted_by_their_points() {
         "count_over_time(vector(1)[--5h:+1ms])",
         "count_over_time(vector(1)[1y:1m])",
         "count_over_time(vector(1)[1y:])",
-        // Evaluated for a day of a range query, whatever its own range is.
+        // A range query evaluates them for a day, whatever their own range is.
         "count_over_time(vector(1)[1s:1ms])",
         "sum_over_time(sum_over_time(vector(1)[24h:1s])[24h:1s])",
         "sum_over_time((1 + abs(-sum_over_time(vector(1)[1h:1s])))[1h:1s])",
@@ -181,7 +181,7 @@ fn subqueries_are_counted_by_their_points() {
         "max_over_time((a[2h:1m] + b[5h:1s])[1h:1m])",
         "a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s] + a[1d:1s]",
         "f(a[1d:1s], a[1d:1s], a[1d:1s], a[1d:1s], (a[1d:1s]), a[1d:1s])",
-        // Mimir takes these.
+        // Mimir accepts these.
         "count_over_time(vector(1)[(5h):1m])",
         "count_over_time(vector(1)[5h*100:1m])",
         "count_over_time(vector(1)[max(5h,1y):1m])",
@@ -203,7 +203,7 @@ fn subqueries_are_counted_by_their_points() {
     }
 }
 
-// 7 KB cost 200 MB, 21 KB a gigabyte.
+// 7 KB took 200 MB, 21 KB a gigabyte.
 #[test]
 fn counted_repetitions_are_written_out() {
     let many = ".{1000}".repeat(1_000);
@@ -241,8 +241,8 @@ proptest! {
         let _ = bytes.iter().try_for_each(|byte| scanner.push(*byte)).and_then(|()| scanner.end());
     }
 
-    // What is deeper than a limit is found whatever stands in between: the counts know strings and
-    // comments in every quoting.
+    // Depth above a limit is found whatever stands between the parentheses: the scanner knows
+    // strings and comments in every quoting.
     #[test]
     fn nothing_between_parentheses_hides_them(
         noise in proptest::collection::vec(
@@ -260,7 +260,7 @@ proptest! {
         prop_assert_eq!(measure, Err(Measure::Depth));
     }
 
-    // A limit that holds goes on holding when it is raised.
+    // An expression within a limit is also within a higher one.
     #[test]
     fn higher_limits_refuse_nothing_more(expr in "[-+(){}\\[\\]:,a \"'#\\n]{0,200}") {
         let tight = ExpressionLimits { depth: 5, operators: 5, nested_terms: 50, subqueries: 1, bytes: 150, subquery_points: 100, label_bytes: 4_096 };

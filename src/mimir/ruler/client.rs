@@ -1,4 +1,4 @@
-//! The calls.
+//! The calls to Mimir's ruler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
 
-/// The rules of all tenants. It asks for no tenant, so it is open to every client that reaches Mimir, unless
-/// the operator closes it.
+/// The rules of all tenants. The request names no tenant, so Mimir answers it for every client that
+/// reaches it, unless the operator blocks the path.
 const ALL_RULES: &str = "/ruler/rule_groups";
 
 /// The longest listing of one tenant that is read. 70 groups of 20 rules of 4 KiB are 5.6 MiB.
 const MAX_LISTING_BYTES: usize = 32 << 20;
 
-/// The longest of all other answers.
+/// The longest of all other answers that is read.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// A client of Mimir's ruler that writes in one namespace. Clones share its connections.
@@ -35,15 +35,15 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
-/// Where the ruler is, how long it may take, and the namespace.
+/// Mimir's addresses, the namespace and the timeouts.
 #[derive(Clone, Debug)]
 pub struct RulerConfig {
-    /// Mimir's instances, each of which knows everything. The next is asked when one is not there.
+    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
     pub urls: Vec<Url>,
     pub namespace: String,
-    /// How long one exchange may take from its first byte to its last.
+    /// The timeout of one exchange, from its first byte to its last.
     pub request_timeout: Duration,
-    /// How long an instance may take to let us in.
+    /// The timeout for connecting to an instance.
     pub connect_timeout: Duration,
 }
 
@@ -57,17 +57,16 @@ impl RulerConfig {
     }
 }
 
-/// What a deletion found. Object stores and file systems delete what is not there without a word, so
-/// of a group Mimir mostly says that it is done; of a namespace it knows.
+/// What a deletion found. Object stores and file systems report success for objects that do not
+/// exist, so for a group Mimir mostly reports that it was deleted; for a namespace it checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
     Done,
-    /// It was not there.
     WasAbsent,
 }
 
 impl RulerClient {
-    /// A client as configured. It connects when it is first used.
+    /// A client that connects on first use.
     pub fn new(config: &RulerConfig) -> Result<Self, String> {
         let namespace = &config.namespace;
         if !is_addressable(namespace) || namespace.len() > MAX_NAME_BYTES {
@@ -79,7 +78,6 @@ impl RulerClient {
         Ok(Self { transport, namespace: config.namespace.as_str().into() })
     }
 
-    /// The namespace that it writes in.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -98,13 +96,14 @@ impl RulerClient {
             }
             StatusCode::NOT_FOUND => {
                 let message = self.transport.message(response).await?;
-                // Older versions say so. Any other 404 is that of something else that listens there.
+                // Older versions answer this for a tenant without rules. Any other 404 comes from
+                // something else at the address.
                 if message.contains("no rule groups found") {
                     return Ok(RawListing::empty());
                 }
                 Err(RulerError::Unexpected { status: status.as_u16(), message })
             }
-            // So Mimir says that its storage failed.
+            // This is how Mimir reports that its storage failed.
             StatusCode::BAD_REQUEST => {
                 let message = self.transport.message(response).await?;
                 Err(RulerError::Busy { status: status.as_u16(), retry_after, message })
@@ -113,10 +112,10 @@ impl RulerClient {
         }
     }
 
-    /// The groups of every tenant in one exchange, each tenant's given to `each` as soon as it is
-    /// read: what [`list_raw`](Self::list_raw) would have said, byte for byte. It is no answer about
-    /// a tenant that it does not name: Mimir leaves out those whose groups it fails to load, and goes
-    /// on as if nothing had happened.
+    /// Reads the groups of every tenant in one exchange and passes each tenant's to `each` as soon
+    /// as it is read, byte for byte what [`list_raw`](Self::list_raw) would have returned. It says
+    /// nothing about tenants that are missing: Mimir silently leaves out those whose groups it
+    /// fails to load.
     pub async fn list_all(
         &self,
         mut each: impl FnMut(TenantId, RawListing),
@@ -143,9 +142,9 @@ impl RulerClient {
         Ok(())
     }
 
-    /// Creates a group or replaces the one of its name. It is evaluated soon after.
+    /// Creates a group or replaces the one with its name. Mimir evaluates it soon after.
     pub async fn set_group(&self, tenant: &TenantId, group: &RuleGroup) -> Result<(), RulerError> {
-        // Mimir would take it and then not delete it.
+        // Mimir would accept it and then be unable to delete it.
         addressable(&group.name)?;
         if group.name.len() > MAX_NAME_BYTES {
             return Err(RulerError::Refused(GroupRefusal::Other(format!(
@@ -197,8 +196,8 @@ impl RulerClient {
         }
     }
 
-    /// An expression as Prometheus would write it, or what is wrong with it. Two expressions that
-    /// are written the same mean the same.
+    /// Formats an expression as Prometheus prints it, or returns what is wrong with it. Two
+    /// expressions with the same formatted text are equivalent.
     pub async fn format_query(&self, tenant: &TenantId, expr: &str) -> Result<String, RulerError> {
         #[derive(Deserialize)]
         struct Formatted {
@@ -227,8 +226,8 @@ impl RulerClient {
         }
     }
 
-    /// A tenant's limits; `None` if this Mimir does not tell, which it does only with a runtime
-    /// configuration.
+    /// A tenant's limits; `None` if this Mimir does not report them, which it does only with a
+    /// runtime configuration.
     pub async fn limits(&self, tenant: &TenantId) -> Result<Option<RulerLimits>, RulerError> {
         let ask = Ask::new(Method::GET, "/api/v1/user_limits", tenant);
         let response = self.transport.send(ask).await?;
@@ -242,7 +241,7 @@ impl RulerClient {
         }
     }
 
-    /// Reads an answer that says nothing more, so that its connection can be used again.
+    /// Reads an answer whose content does not matter, so that its connection can be reused.
     async fn finish(&self, response: reqwest::Response) -> Result<(), RulerError> {
         Ok(self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)?)
     }

@@ -1,4 +1,4 @@
-//! What went wrong with the ruler, by what can be done about it.
+//! Errors of the ruler, by what can be done about them.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use crate::mimir::{ExchangeError, Retriable};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
-    /// No answer, or not all of it: the connection was refused or broke. Whether a write took
-    /// effect is unknown; writing again is harmless.
+    /// No complete answer: the connection was refused or broke. Whether a write took effect is
+    /// unknown; writing again is harmless.
     #[error("mimir is not reachable: {0}")]
     Unreachable(String),
-    /// No answer within the configured time, with the same doubt.
+    /// No answer within the configured time. A write may have taken effect.
     #[error("mimir did not answer within {0:?}")]
     Timeout(Duration),
-    /// Mimir cannot now: a 429, a 5xx, or a listing that its own storage failed.
+    /// Mimir is temporarily unavailable: a 429, a 5xx, or a listing that its own storage failed.
     #[error("mimir is overloaded or failing, it answered {status}: {message}")]
     Busy {
         status: u16,
-        /// How long it asks to be left alone.
+        /// The delay that Mimir asks for.
         retry_after: Option<Duration>,
         message: String,
     },
-    /// Mimir will not take the group, however often it is asked.
+    /// Mimir rejects the group, and will reject it again.
     #[error("mimir refused: {0}")]
     Refused(#[source] GroupRefusal),
     #[error("invalid expression{}: {message}", position(*.line, *.column))]
@@ -34,14 +34,15 @@ pub enum RulerError {
         /// The column within that line, from 1.
         column: Option<usize>,
     },
-    /// Mimir does not let us: a 401 or 403, as for a protected namespace. A mistake of the
-    /// operator's.
+    /// Mimir does not permit it: a 401 or 403, as for a protected namespace. The operator has to
+    /// fix this.
     #[error("mimir does not allow it, it answered {status}: {message}")]
     Forbidden { status: u16, message: String },
-    /// An answer that this interface should not give: something else may listen there.
+    /// An answer that this API does not have: probably not from Mimir.
     #[error("mimir gave an unexpected answer {status}: {message}")]
     Unexpected { status: u16, message: String },
-    /// A success whose content makes no sense or is too long. It says nothing about what Mimir has.
+    /// A success whose content is malformed or too long. It says nothing about the rules that Mimir
+    /// has.
     #[error("mimir's answer cannot be read: {0}")]
     Unreadable(String),
 }
@@ -72,7 +73,7 @@ impl From<ExchangeError> for RulerError {
 }
 
 impl RulerError {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without any change.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout(_) | Self::Busy { .. } => true,
@@ -84,7 +85,7 @@ impl RulerError {
         }
     }
 
-    /// How long Mimir asks to be left alone, for [`next_delay`](super::next_delay).
+    /// The delay that Mimir asks for, for [`next_delay`](super::next_delay).
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => *retry_after,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// A tenant's limits, as Mimir tells them. Those that are set for one namespace it does not tell.
+/// A tenant's limits, as Mimir reports them. It does not report those for a single namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RulerLimits {
     /// Rules in one group; `None` if there is no limit.
@@ -11,7 +11,7 @@ pub struct RulerLimits {
     pub groups: Option<usize>,
 }
 
-/// What we read of `/api/v1/user_limits`. Mimir calls a limit of 0 and below none.
+/// What we read of `/api/v1/user_limits`. To Mimir a limit of 0 or below means no limit.
 #[derive(Deserialize)]
 struct Answer {
     ruler_max_rules_per_rule_group: i64,
@@ -32,7 +32,7 @@ impl RulerLimits {
         }
     }
 
-    /// Reads Mimir's answer. An answer that lacks a limit is an error: it must not count as "no
+    /// Parses Mimir's answer. An answer that lacks a limit is an error: it must not count as "no
     /// limit".
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
         let answer: Answer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nought_means_no_limit_and_absence_is_not_nought() {
+    fn zero_means_no_limit_and_a_missing_limit_is_an_error() {
         let parse = |text: &str| RulerLimits::parse(text.as_bytes());
         let read = parse(
             r#"{"ingestion_rate":10000,"ruler_max_rules_per_rule_group":20,"ruler_max_rule_groups_per_tenant":70}"#,

@@ -1,9 +1,9 @@
 //! Line breaks of YAML 1.1.
 //!
-//! Mimir writes YAML 1.1, to which U+2028 and U+2029 are line breaks: it indents what follows them,
-//! and a text that ends with one needs no other. To YAML 1.2, and so to our parser, they are letters,
-//! and the same bytes are another document or none. So they are replaced by plain line breaks for the
-//! parser, and put back into the texts that it finds.
+//! Mimir writes YAML 1.1, in which U+2028 and U+2029 are line breaks: it indents what follows them,
+//! and a text that ends with one needs no other break. In YAML 1.2, and so for our parser, they are
+//! ordinary characters, and the same bytes are a different document or invalid. So they are
+//! replaced by plain line breaks for the parser, and put back into the texts that it returns.
 
 use std::borrow::Cow;
 
@@ -11,25 +11,25 @@ use granit_parser::{ScalarStyle, Span};
 
 const BREAKS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
-/// Whether a line ends with a break that only YAML 1.1 knows.
+/// Whether a line ends with a break of YAML 1.1 only.
 pub(super) fn ends_with_old_break(line: &str) -> bool {
     line.ends_with(BREAKS)
 }
 
-/// Whether a line is nothing but its break.
+/// Whether a line is empty.
 pub(super) fn is_blank(line: &str) -> bool {
     matches!(line, "\n" | "\u{2028}" | "\u{2029}")
 }
 
-/// Lines as YAML 1.1 counts them, with their breaks.
+/// Lines by the rules of YAML 1.1, with their breaks.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(['\n', BREAKS[0], BREAKS[1]])
 }
 
-/// A document for the parser, which remembers what its line breaks were.
+/// A document for the parser, with the positions of replaced line breaks.
 pub(super) struct Document<'a> {
     text: Cow<'a, str>,
-    /// Those that were others, by their place in the text.
+    /// The replaced line breaks, by their position in the text.
     replaced: Vec<(usize, char)>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Document<'a> {
         &self.text
     }
 
-    /// A scalar with the breaks that it was written with. `before` is where what precedes it ends.
+    /// A scalar with its original breaks. `before` is the end of what precedes it.
     pub(super) fn scalar(
         &self,
         value: Cow<'_, str>,
@@ -70,13 +70,13 @@ impl<'a> Document<'a> {
         match style {
             ScalarStyle::Literal => self.literal(&value, before),
             ScalarStyle::SingleQuoted if raw.contains('\n') => self.single_quoted(raw, start),
-            // Mimir escapes them in double quotes, and leaves them nowhere else.
+            // Mimir escapes them in double quotes, and writes them literally nowhere else.
             _ => value.into_owned(),
         }
     }
 
-    /// In a block every break counts as it is, but for the one that ends the block's own head. The
-    /// parser does not say where the head is, but a bar begins it.
+    /// In a block scalar every break is literal, except the one that ends the block's header. The
+    /// parser does not report the position of the header; it begins with `|`.
     fn literal(&self, value: &str, before: usize) -> String {
         let rest = self.text.get(before..).unwrap_or_default();
         let head = before + rest.find('|').unwrap_or_default();
@@ -89,8 +89,8 @@ impl<'a> Document<'a> {
         value.chars().map(restore).collect()
     }
 
-    /// In quotes the white space around a break does not count. A plain break would, as a space, but
-    /// Mimir puts texts with plain breaks into blocks.
+    /// In quotes, white space around a break is folded. A plain break would become a space, but
+    /// Mimir writes texts with plain breaks as blocks.
     fn single_quoted(&self, raw: &str, start: usize) -> String {
         let inner = raw.strip_prefix('\'').unwrap_or(raw);
         let offset = start + (raw.len() - inner.len());
@@ -108,7 +108,7 @@ impl<'a> Document<'a> {
         text
     }
 
-    /// What the break at a place was.
+    /// The original break at a position.
     fn at(&self, offset: usize) -> char {
         let found = self.replaced.binary_search_by_key(&offset, |(at, _)| *at);
         found.map_or('\n', |index| self.replaced[index].1)
@@ -121,9 +121,9 @@ mod tests {
 
     use super::super::{RawListing, StoredRule};
 
-    // Bytes of a real Mimir. Between the breaks there is nothing but indentation.
+    // Bytes of a real Mimir. Between the breaks there is only indentation.
     #[test]
-    fn old_breaks_are_read_as_mimir_means_them() {
+    fn breaks_of_yaml_1_1_are_read_as_mimir_writes_them() {
         let text = concat!(
             "ours:\n    - name: 'a\u{2028}        it''s\u{2029}\u{2028}'\n      rules:\n",
             "        - alert: |-\n            a\u{2028}            b\n",

@@ -1,4 +1,4 @@
-//! What Mimir says of the groups of a tenant.
+//! Mimir's listing of the groups of a tenant.
 
 use std::collections::BTreeMap;
 
@@ -16,26 +16,26 @@ pub struct RawListing {
     digest: [u8; 32],
 }
 
-/// The groups of a tenant, by whether they are ours.
+/// The groups of a tenant: ours in full, others by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The groups of our namespace, in Mimir's order.
     pub ours: Vec<StoredGroup>,
-    /// How many groups there are in other namespaces. They count for the tenant's limit.
+    /// The number of groups in other namespaces. They count towards the tenant's limit.
     pub others: usize,
-    /// The SHA-256 of what was read.
+    /// The SHA-256 of the listing.
     pub digest: [u8; 32],
 }
 
 impl RawListing {
-    /// A listing of these bytes: YAML, a mapping of namespaces to lists of groups.
+    /// A listing from these bytes: YAML, a mapping of namespaces to lists of groups.
     pub fn new(body: Bytes) -> Self {
         let mut sum = [0; 32];
         sum.copy_from_slice(digest(&SHA256, &body).as_ref());
         Self { body, digest: sum }
     }
 
-    /// A tenant without groups, as Mimir writes it.
+    /// The listing of a tenant without groups, as Mimir writes it.
     pub(super) fn empty() -> Self {
         Self::new(Bytes::from_static(b"{}\n"))
     }
@@ -44,20 +44,20 @@ impl RawListing {
         &self.body
     }
 
-    /// Their SHA-256. While it stays the same, so do the groups.
+    /// The SHA-256 of the bytes. While it stays the same, so do the groups.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }
 
-    /// Reads the groups. What is strange within a group is marked; an error is only what is no
-    /// listing at all, or cut off.
+    /// Parses the groups. Unknown content of a group is marked; an error means that this is not a
+    /// listing, or that it was cut off.
     pub fn parse(&self, namespace: &str) -> Result<Listed, RulerError> {
         self.read(namespace).map_err(RulerError::Unreadable)
     }
 
     fn read(&self, namespace: &str) -> Result<Listed, String> {
         let text = std::str::from_utf8(&self.body).map_err(|_| "it is no UTF-8".to_owned())?;
-        // Mimir's YAML always ends so; a text that was cut off may well be YAML.
+        // Mimir's YAML always ends with a line break; a text that was cut off may be valid YAML.
         if !text.ends_with('\n') && !ends_with_old_break(text) {
             return Err("it is cut off".to_owned());
         }
@@ -88,7 +88,7 @@ fn groups(node: Node) -> Result<Vec<StoredGroup>, String> {
     }
 }
 
-/// A group must have a name, or nothing could be done about it.
+/// A group must have a name; without one it could not be changed or deleted.
 fn group(node: Node) -> Result<StoredGroup, String> {
     let Node::Map(entries) = node else {
         return Err("a group is no mapping".to_owned());
@@ -116,7 +116,7 @@ fn rule(node: Node) -> StoredRule {
     alerting_rule(node).map_or(StoredRule::Other, StoredRule::Alerting)
 }
 
-/// A rule that says nothing but what we could have written.
+/// A rule with only what we could have written.
 fn alerting_rule(node: Node) -> Option<AlertingRule> {
     let Node::Map(entries) = node else { return None };
     if has_twice(&entries) {
@@ -141,7 +141,7 @@ fn alerting_rule(node: Node) -> Option<AlertingRule> {
     Some(AlertingRule { alert, expr: expr?, for_duration, keep_firing_for, labels, annotations })
 }
 
-/// Without the white space around it that `PromQL` knows.
+/// Without the white space around it that `PromQL` ignores.
 fn trimmed(expr: &str) -> &str {
     expr.trim_matches([' ', '\t', '\n', '\r'])
 }

@@ -1,33 +1,32 @@
-//! Rule groups: those that we write, and those that Mimir has, which others may have written.
+//! Rule groups as we write them, and as Mimir has them, where others may have written them.
 
 use std::collections::BTreeMap;
 
 use super::PromDuration;
 
-/// An alerting rule, its values parsed: two spellings of one rule are equal, but for their
-/// expressions, which only Mimir can judge.
+/// An alerting rule with parsed values: two spellings of one rule are equal, except for their
+/// expressions, which only Mimir can compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertingRule {
     pub alert: String,
     /// The `PromQL` expression, without white space around it.
     pub expr: String,
-    /// How long the expression must hold before the alert fires.
+    /// `for`: how long the expression must hold before the alert fires.
     pub for_duration: PromDuration,
-    /// How long it fires on after that.
+    /// `keep_firing_for`: how long the alert fires after that.
     pub keep_firing_for: PromDuration,
     pub labels: BTreeMap<String, String>,
-    /// Texts for people; templates are left as they are.
+    /// Annotations; templates are kept as they are.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A group as we write it. The tenants that it reads are never among what it says: `source_tenants`
-/// would let it read others'.
+/// A group as we write it. It never has `source_tenants`, which would let it read the data of other
+/// tenants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleGroup {
     pub name: String,
-    /// How often it is evaluated.
     pub interval: PromDuration,
-    /// Its rules, in the order of their evaluation.
+    /// In the order of their evaluation.
     pub rules: Vec<AlertingRule>,
 }
 
@@ -35,11 +34,11 @@ pub struct RuleGroup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredGroup {
     pub name: String,
-    /// How often it is evaluated; the ruler's default if it does not say.
+    /// The evaluation interval; the ruler's default if there is none.
     pub interval: Option<PromDuration>,
-    /// Its rules, in the order of their evaluation.
+    /// In the order of their evaluation.
     pub rules: Vec<StoredRule>,
-    /// Whether it says more than we ever write, such as `limit` or `source_tenants`.
+    /// Whether it has fields that we never write, such as `limit` or `source_tenants`.
     pub says_more: bool,
 }
 
@@ -48,6 +47,6 @@ pub struct StoredGroup {
 pub enum StoredRule {
     /// One that we could have written.
     Alerting(AlertingRule),
-    /// One that we could not: a recording rule, or one with a field or value that we do not know.
+    /// Another one: a recording rule, or a rule with an unknown field or value.
     Other,
 }

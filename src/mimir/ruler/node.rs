@@ -1,5 +1,5 @@
-//! YAML as events and, where it matters, as a tree in which every scalar is still the text that was
-//! written: whether `0755` or `on` is a number, a boolean or a string is not decided here.
+//! YAML as events and, where needed, as a tree in which every scalar is still the original text:
+//! whether `0755` or `on` is a number, a boolean or a string is decided by the caller.
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
 
@@ -8,26 +8,25 @@ use super::line_breaks::Document;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     Text(String),
-    /// Nothing: an empty value, `null`, `~`.
+    /// An empty value, `null`, `~`.
     Null,
     List(Vec<Node>),
-    /// A mapping, in the order of the document; a key may stand there twice.
+    /// A mapping in the order of the document; keys may repeat.
     Map(Vec<(String, Node)>),
-    /// What Mimir never writes: tags, aliases, keys that are no text.
+    /// What Mimir never writes: tags, aliases, keys that are not scalars.
     Strange,
 }
 
-/// Reads one document whose root is a mapping, key by key, so that what does not matter need not be
-/// kept.
+/// Reads one document whose root is a mapping, key by key, so that other values need not be kept.
 pub(super) struct Reader<'a> {
     document: &'a Document<'a>,
     events: Parser<'a, StrInput<'a>>,
-    /// Where the last two events ended.
+    /// The end of each of the last two events.
     ends: [usize; 2],
 }
 
 impl<'a> Reader<'a> {
-    /// Begins the document. Anything but a mapping is an error, above all nothing.
+    /// Begins the document. Anything but a mapping is an error, an empty document included.
     pub(super) fn open(document: &'a Document<'a>) -> Result<Self, String> {
         let mut options = Options::default();
         options.set_emit_comments(false);
@@ -41,7 +40,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next key of the mapping that is being read; `None` at its end.
+    /// The next key of the root mapping; `None` at its end.
     pub(super) fn key(&mut self) -> Result<Option<String>, String> {
         match self.event()? {
             (Event::MappingEnd, _) => Ok(None),
@@ -58,7 +57,7 @@ impl<'a> Reader<'a> {
         self.node(event)
     }
 
-    /// Passes over the value of the last key; how many items it has, if it is a list.
+    /// Skips the value of the last key; returns the number of its items, if it is a list.
     pub(super) fn count_items(&mut self) -> Result<usize, String> {
         let (mut depth, mut items) = (0_usize, 0);
         let mut is_list = false;
@@ -100,7 +99,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Deep as the parser allows at most.
+    /// The parser bounds the depth.
     fn node(&mut self, (begin, span): (Event<'a>, Span)) -> Result<Node, String> {
         match begin {
             Event::Scalar(text, style, _, None) if is_null(&text, style) => Ok(Node::Null),
@@ -136,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a scalar means nothing rather than a text.
+/// Whether a scalar means null.
 fn is_null(text: &str, style: ScalarStyle) -> bool {
     style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }

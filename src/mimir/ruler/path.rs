@@ -1,14 +1,14 @@
-//! Names of namespaces and groups as segments of a path.
+//! Names of namespaces and groups as path segments.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The longest name of a group. Mimir makes a file's name of it, in Base64, and 189 bytes fill the
-/// 255 of a file system; it answers 500 to a longer one, every time.
+/// The longest group name. Mimir uses its Base64 as a file name, and 189 bytes fill the 255 bytes
+/// of a file system; it answers 500 to a longer one.
 pub const MAX_NAME_BYTES: usize = 189;
 
-/// Whether Mimir can be asked for a namespace or group of this name. It takes a name for a path and
-/// refuses one that would lead out (Go's `filepath.IsLocal`); of `.` our own URLs would make nothing
-/// at all, and a deletion of the group `.` would be one of its namespace.
+/// Whether requests to Mimir can name this namespace or group. Mimir treats a name as a path and
+/// rejects one that leads out (Go's `filepath.IsLocal`). URL normalisation drops a `.` segment, so
+/// deleting a group named `.` would delete its namespace.
 pub fn is_addressable(name: &str) -> bool {
     if name.is_empty() || name == "." || name.starts_with('/') || name.contains('\0') {
         return false;
@@ -22,14 +22,14 @@ pub fn is_addressable(name: &str) -> bool {
             _ => depth += 1,
         }
     }
-    // `a/..` is `.` for those who tidy paths up.
+    // URL normalisation makes `.` of `a/..`.
     depth > 0
 }
 
 /// Everything but the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A name as one segment of a path: `/` above all is encoded.
+/// Encodes a name as one path segment, `/` included.
 pub(super) fn encode(name: &str) -> String {
     utf8_percent_encode(name, RESERVED).to_string()
 }
@@ -57,9 +57,9 @@ mod tests {
     }
 
     proptest! {
-        // The url crate takes `..`, and even `%2E%2E`, for the way up.
+        // The url crate normalises `..`, and even `%2E%2E`.
         #[test]
-        fn an_addressable_name_stays_where_it_was_put(name in "[./a%2eE]{1,8}|\\PC{0,12}") {
+        fn an_addressable_name_survives_url_normalisation(name in "[./a%2eE]{1,8}|\\PC{0,12}") {
             prop_assume!(is_addressable(&name));
             let path = format!("/rules/namespace/{}", encode(&name));
             let url = url::Url::parse(&format!("http://mimir{path}")).unwrap();

@@ -1,6 +1,6 @@
-//! Texts in Go's quotes (`%q`), as Mimir puts names into its messages.
+//! Texts in Go's quotes (`%q`), as Mimir writes names in its messages.
 
-/// A text in Go's quotes at the beginning, quotes included, and what follows it.
+/// Splits a quoted text, quotes included, from what follows it.
 pub(super) fn quoted(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let mut is_escaped = false;
@@ -15,7 +15,7 @@ pub(super) fn quoted(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// The text that Go has quoted. What is no escape of Go's stays as it is.
+/// Unquotes a text. Invalid escapes are kept literally.
 pub(super) fn unquote(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
@@ -31,7 +31,7 @@ pub(super) fn unquote(text: &str) -> String {
     plain
 }
 
-/// What an escape stands for, and its length without the backslash.
+/// The character of an escape, and its length without the backslash.
 fn unescape(escape: &str) -> Option<(char, usize)> {
     let simple = |character| Some((character, 1));
     let code = |digits: usize| {

@@ -1,8 +1,9 @@
-//! Why Mimir will not take a group, read from the text of its answer.
+//! Why Mimir rejects a group, parsed from the text of its answer.
 //!
-//! The text begins with what Mimir wrote and goes on with what the rules' authors did, so only the
-//! beginning is trusted: a name or an expression that looks like another rule's error must not have
-//! that rule blamed. Mimir may name several rules; the first is read, the others show when it is gone.
+//! The text begins with Mimir's words and continues with those of the rules' authors, so only the
+//! beginning is trusted: a name or an expression that looks like another rule's error must not get
+//! that rule quarantined. Mimir may name several rules; the first one counts, and the others show
+//! when it is gone.
 
 use std::str::FromStr;
 
@@ -11,30 +12,31 @@ use super::quoting::{quoted, unquote};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupRefusal {
-    /// One rule is wrong; without it the group may be taken, or another rule be named.
+    /// One rule is invalid; without it Mimir may accept the group, or name another rule.
     #[error("rule {index} ({alert:?}): {reason}{}", at(*.position))]
     Rule {
-        /// Its index within the group as it was sent, from 0. The only sure way to know it by.
+        /// Its index in the group as it was sent, from 0. Only the index identifies the rule
+        /// reliably.
         index: usize,
         alert: String,
         /// What is wrong, for the rule's author.
         reason: String,
-        /// Line and column within the expression, from 1, if the expression is at fault.
+        /// Line and column in the expression, from 1, if the expression is at fault.
         position: Option<(usize, usize)>,
     },
     #[error("the group has {actual} rules, and {limit} are allowed")]
     TooManyRules {
-        /// How many a group may have.
+        /// The limit of rules in a group.
         limit: usize,
         actual: usize,
     },
-    /// The tenant would have too many groups; Mimir says so too of an existing group's update when
-    /// their number is exactly the limit.
+    /// The tenant would have too many groups. Mimir also answers this to the update of an existing
+    /// group when their number is exactly the limit.
     #[error("there would be {actual} rule groups, and {limit} are allowed")]
     TooManyGroups {
-        /// How many a tenant may have, or a namespace, if it has a limit of its own.
+        /// The limit of groups of the tenant, or of the namespace, if it has a limit of its own.
         limit: usize,
-        /// How many there are, and one.
+        /// Their number, and one.
         actual: usize,
     },
     /// The group is evaluated too often.
@@ -48,7 +50,7 @@ fn at(position: Option<(usize, usize)>) -> String {
     position.map_or_else(String::new, |(line, column)| format!(" (line {line}, column {column})"))
 }
 
-/// Reads the text of a refusal.
+/// Parses the text of a rejection.
 pub fn read_refusal(text: &str) -> GroupRefusal {
     let text = text.strip_suffix('\n').unwrap_or(text);
     rule(text)
@@ -75,11 +77,11 @@ fn limit<T: FromStr>(text: &str, what: &str) -> Option<(T, T)> {
 }
 
 /// `5:9: group "g", rule 0, "A": could not parse expression: 1:6: parse error: …`, and so on for
-/// every fault of every rule, parted by `, `.
+/// every fault of every rule, separated by `, `.
 fn rule(text: &str) -> Option<GroupRefusal> {
     let (marker, fault) = Marker::read(text)?;
     let alert = unquote(marker.alert);
-    // A rule's faults come in no certain order; its author should read the same every time.
+    // Mimir lists a rule's faults in random order; its author should read the same every time.
     let mut reasons = Vec::new();
     let mut position = None;
     let mut rest = Some(fault);
@@ -95,7 +97,7 @@ fn rule(text: &str) -> Option<GroupRefusal> {
     Some(GroupRefusal::Rule { index: marker.index, alert, reason: reasons.join("; "), position })
 }
 
-/// What stands before every fault.
+/// The prefix of each fault.
 struct Marker<'a> {
     /// The group's name in Go's quotes, a comma, and the word before the index.
     group: &'a str,
@@ -105,7 +107,7 @@ struct Marker<'a> {
 }
 
 impl<'a> Marker<'a> {
-    /// The marker at the beginning of a text, and what follows it.
+    /// Splits a marker at the beginning of a text from what follows it.
     fn read(text: &'a str) -> Option<(Self, &'a str)> {
         let from_group = without_positions(text);
         let group = quoted(from_group.strip_prefix("group ")?)?;
@@ -117,7 +119,7 @@ impl<'a> Marker<'a> {
         Some((Self { group: head, index, alert }, rest.strip_prefix(": ")?))
     }
 
-    /// Parts a fault from what Mimir says after it, which is given back if it is of the same rule.
+    /// Splits a fault from what follows it, which is returned if it is about the same rule.
     fn part(&self, fault: &'a str) -> (&'a str, Option<&'a str>) {
         for (at, _) in fault.match_indices(self.group) {
             let Some(end) = before_positions(&fault[..at]).strip_suffix(", ") else { continue };
@@ -145,7 +147,7 @@ fn template(fault: &str, alert: &str) -> Option<String> {
     let what = ["annotation ", "label "].into_iter().find(|what| fault.starts_with(what))?;
     let (name, rest) = quoted(&fault[what.len()..])?;
     let rest = rest.strip_prefix(": template: __alert_")?;
-    // Go takes the alert's name for a format: a per cent sign in it has the words replaced by
+    // Go takes the alert's name for a format string: after a per cent sign in it, the message has
     // addresses in Mimir's memory, different ones every time.
     if alert.contains('%') {
         return Some(format!("{what}{name}: its template cannot be parsed"));
@@ -155,7 +157,7 @@ fn template(fault: &str, alert: &str) -> Option<String> {
     Some(format!("{what}{name}: line {line} of its template: {words}"))
 }
 
-/// Where Prometheus found fault with an expression, and its words without that.
+/// The position of an error in an expression, and Prometheus' message without it.
 pub(super) fn position(text: &str) -> (Option<(usize, usize)>, String) {
     let text = text.strip_prefix("invalid parameter \"query\": ").unwrap_or(text);
     let (at, rest) = match line_and_column(text) {
@@ -181,7 +183,7 @@ fn line_and_column(text: &str) -> Option<((usize, usize), &str)> {
     Some(((number(line)?, number(column)?), rest))
 }
 
-/// A text without the positions in our YAML at its beginning, of which there are none to two.
+/// A text without the positions in our YAML at its beginning: none, one or two.
 fn without_positions(text: &str) -> &str {
     let once = line_and_column(text).map_or(text, |(_, rest)| rest);
     line_and_column(once).map_or(once, |(_, rest)| rest)
@@ -213,7 +215,7 @@ mod tests {
         GroupRefusal::Rule { index, alert: alert.into(), reason: reason.into(), position }
     }
 
-    // tests/it/ruler_client.rs sees these texts at the real Mimir.
+    // tests/it/ruler_client.rs checks these texts against the real Mimir.
     #[test]
     fn limits_are_read() {
         assert_eq!(
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_a_rule_are_told_without_our_positions() {
+    fn faults_are_reported_without_positions_in_our_yaml() {
         for (text, expected) in [
             (
                 r#"5:9: group "g1", rule 1, "Hot": could not parse expression: 2:4: parse error: unexpected <op:*>"#,
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_is_told_whole_and_the_others_not() {
+    fn all_faults_of_the_first_rule_are_reported_and_no_others() {
         let text = concat!(
             r#"5:9: group "g", rule 1, "A": could not parse expression: 1:1: parse error: no, "#,
             r#"group "g", rule 1, "A": invalid label name: b, "#,
@@ -293,14 +295,14 @@ mod tests {
 
     // An alert's name, or an expression that Prometheus quotes, may look like another rule's error.
     #[test]
-    fn a_text_within_a_rule_has_no_other_rule_blamed() {
+    fn text_of_a_rule_never_blames_another_rule() {
         let text = r#"5:9: group "g", rule 2, "x\", rule 0, \"y": could not parse expression: 1:3: parse error: unexpected ", group "g", rule 0, "A": bad""#;
         let GroupRefusal::Rule { index, alert, .. } = read_refusal(text) else { panic!("{text}") };
         assert_eq!((index, alert.as_str()), (2, r#"x", rule 0, "y"#));
     }
 
     #[test]
-    fn all_else_is_told_as_it_is() {
+    fn other_messages_are_reported_verbatim() {
         for text in [
             "",
             "unable to decode rule group",
@@ -330,10 +332,10 @@ mod tests {
         }
 
         #[test]
-        fn the_rule_is_known_by_its_index_whatever_it_is_called(
+        fn a_rule_is_identified_by_its_index_whatever_its_name(
             group in "\\PC{0,9}", index in 0..1000_usize, alert in "\\PC{0,9}", fault in "\\PC{0,40}",
         ) {
-            // Go would escape what is not printable too; it need not.
+            // Go would also escape what is not printable; it is not needed here.
             let quote = |text: &str| format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
             let text = format!("1:2: group {}, rule {index}, {}: {fault}", quote(&group), quote(&alert));
             match read_refusal(&text) {

@@ -1,8 +1,8 @@
-//! The rules of all tenants, taken apart while they come in.
+//! Splits the listing of all tenants into one listing per tenant while it is received.
 //!
-//! Mimir writes one mapping of tenants to what a listing of each would say, indented. Whatever stands
-//! in the first column begins another tenant, so a tenant's part can be cut out, moved back to the
-//! left and read by itself, and only one is held at a time.
+//! Mimir writes one mapping of tenants to what a listing of each would be, indented. A key in the
+//! first column begins another tenant, so a tenant's part can be cut out, unindented and parsed by
+//! itself, and only one part is held at a time.
 
 use bytes::Bytes;
 
@@ -13,16 +13,16 @@ use crate::tenancy::TenantId;
 
 const INDENT: &str = "    ";
 
-/// What has come in and not yet been taken.
+/// Bytes received and not yet returned.
 #[derive(Default)]
 pub(super) struct TenantSplitter {
     buffer: Vec<u8>,
-    /// Where the first entry that has not been taken begins.
+    /// Where the first entry that was not returned begins.
     taken: usize,
     /// No entry begins between `taken` and here.
-    looked: usize,
-    /// A tenant that is not given away before what follows has proved to be another: half of its
-    /// groups would look like all.
+    searched: usize,
+    /// The tenant before the current one. It is only returned once the next one has a different
+    /// key: half of its groups would look like all.
     held: Option<Tenant>,
 }
 
@@ -34,12 +34,12 @@ struct Entry(Vec<u8>);
 impl TenantSplitter {
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.taken);
-        self.looked -= self.taken;
+        self.searched -= self.taken;
         self.taken = 0;
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next tenant of whom all has come in.
+    /// The next tenant that was received completely.
     pub(super) fn next_tenant(&mut self) -> Option<Tenant> {
         while let Some(entry) = self.next_entry() {
             let tenant = entry.read();
@@ -53,27 +53,27 @@ impl TenantSplitter {
     }
 
     fn next_entry(&mut self) -> Option<Entry> {
-        let from = self.looked.max(self.taken + 1);
-        // A tenant's ID is ASCII, and `:` goes on with a key that was too long for its line.
+        let from = self.searched.max(self.taken + 1);
+        // A tenant's ID is ASCII; `:` follows a key that was too long for its line.
         let begins = |pair: &[u8]| {
             pair[0] == b'\n' && pair[1].is_ascii() && !matches!(pair[1], b' ' | b'\n' | b':')
         };
         let Some(at) = self.buffer.get(from - 1..)?.windows(2).position(begins) else {
-            self.looked = self.buffer.len().max(from);
+            self.searched = self.buffer.len().max(from);
             return None;
         };
         let end = from + at;
         let entry = Entry(self.buffer[self.taken..end].to_vec());
-        (self.taken, self.looked) = (end, end);
+        (self.taken, self.searched) = (end, end);
         Some(entry)
     }
 
-    /// How many bytes wait for the end of their entry.
+    /// The number of bytes that wait for the end of their entry.
     pub(super) fn waiting(&self) -> usize {
         self.buffer.len() - self.taken
     }
 
-    /// The last tenants: nothing more will come in. An error if it ends within a line.
+    /// The last tenants, when the input has ended. An error if it ends within a line.
     pub(super) fn finish(self) -> Result<impl Iterator<Item = Tenant>, RulerError> {
         let last = match &self.buffer[self.taken..] {
             [] => return Ok([self.held, None].into_iter().flatten()),
@@ -86,8 +86,8 @@ impl TenantSplitter {
 }
 
 impl Entry {
-    /// The tenant and its listing. `None` for what is written in another way than expected: then the
-    /// tenant has to be asked for by itself.
+    /// The tenant and its listing. `None` if the format is not as expected: the tenant's listing
+    /// must then be requested separately.
     fn read(self) -> Option<Tenant> {
         let text = std::str::from_utf8(&self.0).ok()?;
         let name = Reader::open(&Document::new(text)).ok()?.key().ok()??;
@@ -104,7 +104,7 @@ impl Entry {
         for line in lines(rest) {
             match line.strip_prefix(INDENT) {
                 Some(moved) => listing.push_str(moved),
-                // A break is not indented, nor is a quote at once after one of the old ones.
+                // A break is not indented, nor is a quote directly after a break of YAML 1.1.
                 None if is_blank(line) || is_after_old_break => {
                     listing.push_str(line);
                 }
@@ -170,12 +170,12 @@ i: {}
 
             # no tenant:
 ";
-        // What precedes something strange may not be whole: 3, e.
+        // What precedes an unexpected entry may be incomplete: 3, e.
         vec![entry("a", first), entry("b", "\"2\": []\n"), entry("i", "{}\n")]
     }
 
     #[test]
-    fn an_entry_is_a_listing_moved_to_the_left() {
+    fn an_entry_is_an_indented_listing() {
         assert_eq!(read_in_pieces(TEXT, TEXT.len()), Ok(expected()));
         assert_eq!(read_in_pieces("", 1), Ok(Vec::new()));
     }
@@ -188,7 +188,7 @@ i: {}
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_it_comes_in(length in 1..60_usize) {
+        fn any_split_into_pieces_gives_the_same_tenants(length in 1..60_usize) {
             prop_assert_eq!(read_in_pieces(TEXT, length), Ok(expected()));
         }
 

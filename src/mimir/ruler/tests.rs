@@ -1,4 +1,4 @@
-//! What is written is read back, and what others wrote is read for what it is.
+//! What we write is read back unchanged, and what others wrote is read as what it is.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A group as Mimir's listing would show what we write: indented, below its namespace.
+/// A group as Mimir's listing shows what we write: indented, below its namespace.
 fn listing_of(namespace: &str, groups: &[RuleGroup]) -> RawListing {
     let mut text = format!("{namespace}:\n");
     for group in groups {
@@ -38,7 +38,7 @@ fn stored(group: &RuleGroup) -> StoredGroup {
     }
 }
 
-/// Any text, nasty ones above all.
+/// Any text, with many difficult ones.
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<char>().prop_map(String::from),
@@ -122,7 +122,7 @@ proptest! {
         prop_assert!(written.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)));
     }
 
-    // What is cut off must never look like fewer groups.
+    // A listing that was cut off must never look like fewer groups.
     #[test]
     fn a_listing_that_is_cut_off_within_a_line_is_unreadable(group in group(), cut in any::<u16>()) {
         let whole = listing_of("ours", &[group]);
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-// What Mimir 3 answers; others' namespaces are counted whatever they hold.
+// A listing of Mimir 3; groups in other namespaces are counted whatever they contain.
 #[test]
 fn a_listing_of_mimir_is_read() {
     let listed = parse(
@@ -203,7 +203,7 @@ others/b: 5
 
 // Others may have written into our namespace, by hand or with a newer Mimir.
 #[test]
-fn what_we_would_not_write_is_marked_and_not_lost() {
+fn unknown_content_is_marked_and_kept() {
     let listed = parse(
         r"ours:
     - name: more
@@ -242,7 +242,7 @@ fn what_we_would_not_write_is_marked_and_not_lost() {
 }
 
 #[test]
-fn no_rules_is_a_whole_answer_that_says_so() {
+fn no_rules_needs_a_complete_answer() {
     let none = parse("{}\n").unwrap();
     assert_eq!((none.ours.len(), none.others), (0, 0));
     assert_eq!(parse("ours: []\n").unwrap().ours, []);

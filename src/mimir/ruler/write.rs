@@ -1,28 +1,28 @@
 //! A group as YAML for Mimir.
 //!
-//! Every text is written in double quotes, in printable ASCII only, with YAML's escapes for all else:
-//! JSON would not do, because its surrogate pairs are no YAML, and because YAML counts U+0085 and
-//! U+2028 among line breaks and refuses a bare U+007F. So any text arrives as it is.
+//! Every text is in double quotes, in printable ASCII only, with YAML's escapes for everything
+//! else, so that any text arrives unchanged. JSON would not do: its surrogate pairs are not YAML,
+//! and YAML treats U+0085 and U+2028 as line breaks and rejects a bare U+007F.
 //!
 //! No serialiser crate: none lets us choose the style of every scalar, and what is written here is
-//! compared with what Mimir gives back (docs/decisions/0013).
+//! compared with what Mimir returns (docs/decisions/0013).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{AlertingRule, RuleGroup};
 
-/// The longest key that stands on the line of its value. YAML's limit is 1024 characters for all that
-/// precedes the colon; a longer key is announced by a question mark.
+/// The longest key on the same line as its value. YAML's limit is 1024 characters for all that
+/// precedes the colon; a longer key is introduced by a question mark.
 const MAX_PLAIN_KEY: usize = 128;
 
-/// A group as YAML, the same bytes for equal groups.
+/// Writes a group as YAML, with the same bytes for equal groups.
 pub fn write_group(group: &RuleGroup) -> String {
     let mut yaml = format!("name: {}\n", quoted(&group.name));
     if !group.interval.is_zero() {
         line(&mut yaml, "interval", &group.interval.to_string());
     }
-    // Without rules `rules:` would say null.
+    // Without rules, `rules:` would mean null.
     yaml.push_str(if group.rules.is_empty() { "rules: []\n" } else { "rules:\n" });
     for rule in &group.rules {
         write_rule(&mut yaml, rule);

@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use strum::EnumCount as _;
 use uuid::Uuid;
 
 use super::quarantine::Quarantine;
+use crate::labels::RuleState;
 use crate::mimir::ruler::RulerLimits;
 use crate::rules::plan::Plan;
 use crate::rules::plan::vanishing::{Entries, Entry, Vanishing};
@@ -16,7 +18,7 @@ use crate::rules::spec::alert_rule::AlertRule;
 use crate::rules::spec::rows::ParsedRows;
 use crate::rules::status::outcome::{Outcome, SyncFailure};
 use crate::rules::status::statuses::{RuleStatus, RuleStatuses, StatusChanges, change};
-use crate::store::{AlertRuleRow, RuleState, Tombstones};
+use crate::store::{AlertRuleRow, Tombstones};
 use crate::tenancy::OrganisationId;
 
 #[derive(Debug, Default)]
@@ -38,13 +40,13 @@ pub(crate) struct Reconciled {
     pub(crate) broken: Option<String>,
     /// The limits that refusals have shown.
     pub(crate) observed_limits: Option<RulerLimits>,
-    /// The number of rules in each state, by [`RuleState::ALL`]; none if it is unknown.
-    pub(crate) states: Option<[usize; RuleState::ALL.len()]>,
+    /// The number of rules in each state, by [`RuleState`]; none if it is unknown.
+    pub(crate) states: Option<[usize; RuleState::COUNT]>,
 }
 
 impl Reconciled {
     pub(crate) fn counted(statuses: &RuleStatuses) -> Self {
-        let mut states = [0; RuleState::ALL.len()];
+        let mut states = [0; RuleState::COUNT];
         for status in statuses.values() {
             states[status.state as usize] += 1;
         }

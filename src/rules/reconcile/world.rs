@@ -7,11 +7,9 @@ use std::collections::HashSet;
 use super::expressions::fault_of;
 use super::reconciler::Reconciler;
 use super::writer::{WriteError, Writer, ask};
-use crate::election::lease::Lease;
 use crate::mimir::ruler::{RawListing, RuleGroup, RulerError, RulerLimits};
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::StoreError;
-use crate::telemetry::RuleMetrics;
 use crate::tenancy::{OrganisationId, TenantId};
 
 /// What a plan has to ask Mimir.
@@ -54,8 +52,7 @@ pub(crate) struct TenantReader<'a> {
 pub(crate) struct LiveWorld<'a> {
     pub(crate) reader: TenantReader<'a>,
     pub(crate) organisation: &'a OrganisationId,
-    pub(crate) lease: &'a Lease,
-    pub(crate) metrics: &'a RuleMetrics,
+    pub(crate) writer: Writer<'a>,
 }
 
 impl ReadsMimir for TenantReader<'_> {
@@ -78,13 +75,6 @@ impl ReadsMimir for LiveWorld<'_> {
     }
 }
 
-impl LiveWorld<'_> {
-    fn writer(&self) -> Writer<'_> {
-        let client = &self.reader.reconciler.client;
-        Writer { client, lease: self.lease, metrics: self.metrics }
-    }
-}
-
 impl World for LiveWorld<'_> {
     async fn statuses(&self) -> Result<RuleStatuses, StoreError> {
         let store = &self.reader.reconciler.store;
@@ -103,11 +93,11 @@ impl World for LiveWorld<'_> {
     }
 
     async fn set(&self, group: &RuleGroup) -> Result<(), WriteError> {
-        self.writer().set(self.reader.tenant, group).await
+        self.writer.set(self.reader.tenant, group).await
     }
 
     async fn delete(&self, group: &str) -> Result<(), WriteError> {
-        self.writer().delete(self.reader.tenant, group).await
+        self.writer.delete(self.reader.tenant, group).await
     }
 
     async fn fault_of(&self, expr: &str) -> Result<Option<String>, RulerError> {

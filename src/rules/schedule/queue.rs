@@ -5,12 +5,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
+use strum::EnumCount as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::labels::RuleState;
 use crate::rules::reconcile::tenant_state::TenantState;
 use crate::rules::status::statuses::RuleStatuses;
-use crate::store::{RuleState, SyncRow};
+use crate::store::SyncRow;
 use crate::tenancy::OrganisationId;
 
 #[derive(Default)]
@@ -27,7 +29,7 @@ pub(crate) struct Tenant {
     /// Requested syncs that wait for the next reconcile.
     requests: Vec<Uuid>,
     /// The number of rules in each state.
-    pub(crate) states: [usize; RuleState::ALL.len()],
+    pub(crate) states: [usize; RuleState::COUNT],
     rests_until: Option<Instant>,
     /// Mimir asked for this rest, so a requested sync does not cut it short.
     must_rest: bool,

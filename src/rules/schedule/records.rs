@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use strum::{EnumCount as _, VariantArray as _};
+
 use super::queue::{Tenant, WorkQueue};
 use crate::clock::Clock;
+use crate::labels::RuleState;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::status::outcome::{HeldDeletion, Outcome, SyncOutcome};
 use crate::rules::status::writer::StatusWriter;
-use crate::store::{GuardHeld, GuardRow, HeldRule, LeaderRow, RuleState, SyncRow};
+use crate::store::{GuardHeld, GuardRow, HeldRule, LeaderRow, SyncRow};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 
@@ -20,7 +23,7 @@ pub(super) struct Records {
     clock: Clock,
     leader: LeaderRow,
     /// Rules in each state, of all tenants.
-    totals: [usize; RuleState::ALL.len()],
+    totals: [usize; RuleState::COUNT],
 }
 
 impl Records {
@@ -34,7 +37,7 @@ impl Records {
     ) -> Self {
         let leader = LeaderRow { holder: holder.to_owned(), since: Some(clock.utc()), ..last };
         writer.leader(leader.clone());
-        Self { writer, metrics, clock, leader, totals: [0; RuleState::ALL.len()] }
+        Self { writer, metrics, clock, leader, totals: [0; RuleState::COUNT] }
     }
 
     /// The number of live rules.
@@ -81,9 +84,9 @@ impl Records {
         } else {
             self.metrics.resynced_at.set(self.clock.now().as_secs_f64());
             self.metrics.resync_duration.record(took.as_secs_f64());
-            self.leader.reconciled_at = Some(self.clock.utc());
+            self.leader.resynced_at = Some(self.clock.utc());
         }
-        self.leader.reconcile = outcome.to_json();
+        self.leader.resync = outcome.to_json();
         self.writer.leader(self.leader.clone());
     }
 
@@ -100,7 +103,7 @@ impl Records {
 
     /// A tenant has no rules any more.
     pub(super) fn purged(&mut self, tenant: &mut Tenant) {
-        self.recount(tenant, [0; RuleState::ALL.len()]);
+        self.recount(tenant, [0; RuleState::COUNT]);
     }
 
     /// Records the state of a tenant after a reconcile, if it has changed.
@@ -191,14 +194,13 @@ impl Records {
     }
 
     /// Updates the number of rules in each state over all tenants.
-    fn recount(&mut self, tenant: &mut Tenant, states: [usize; RuleState::ALL.len()]) {
+    fn recount(&mut self, tenant: &mut Tenant, states: [usize; RuleState::COUNT]) {
         let before = std::mem::replace(&mut tenant.states, states);
-        for state in RuleState::ALL {
-            let at = state as usize;
+        for state in RuleState::VARIANTS {
+            let at = *state as usize;
             self.totals[at] = (self.totals[at] + states[at]).saturating_sub(before[at]);
-            if let Some(gauge) = self.metrics.rules_in(state.name()) {
-                gauge.set(f64::from(u32::try_from(self.totals[at]).unwrap_or(u32::MAX)));
-            }
+            let total = f64::from(u32::try_from(self.totals[at]).unwrap_or(u32::MAX));
+            self.metrics.rules_in(*state).set(total);
         }
     }
 }
@@ -228,7 +230,7 @@ pub(super) fn whole_ms(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn not_live(states: &[usize; RuleState::ALL.len()]) -> usize {
+fn not_live(states: &[usize; RuleState::COUNT]) -> usize {
     let states_of =
         [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
     states_of.iter().map(|state| states[*state as usize]).sum()
@@ -269,7 +271,7 @@ pub(super) fn outcome_of(reconciled: &Reconciled, is_absent: bool) -> SyncOutcom
         _ => None,
     };
     let states = reconciled.states.unwrap_or_default();
-    let rules = RuleState::ALL.map(|state| (state, states[state as usize]));
+    let rules = RuleState::VARIANTS.iter().map(|state| (*state, states[*state as usize]));
     SyncOutcome {
         outcomes: BTreeMap::from([(reconciled.outcome.kind(), 1)]),
         problem: problem.map(ToOwned::to_owned),
@@ -277,7 +279,7 @@ pub(super) fn outcome_of(reconciled: &Reconciled, is_absent: bool) -> SyncOutcom
             Outcome::Held(held) => Some(HeldDeletion::from(held)),
             _ => None,
         },
-        rules: Some(rules.into()),
+        rules: Some(rules.collect()),
         ..SyncOutcome::default()
     }
 }

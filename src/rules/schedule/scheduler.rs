@@ -97,7 +97,7 @@ impl RuleSync {
         let beside = join_all(self.beside.iter().map(|task| task.run(lease.clone())));
         tokio::select! {
             in_flight = work => in_flight,
-            _ = async { beside.await; std::future::pending::<()>().await } => Vec::new(),
+            () = async { beside.await; std::future::pending::<()>().await } => Vec::new(),
             // It ends with the lease. The scheduler sees that too, and says what is in flight.
             () = async { writing.await; std::future::pending().await } => Vec::new(),
         }
@@ -649,7 +649,7 @@ impl Scheduler {
         } = end;
         let kind = reconciled.outcome.kind();
         let metrics = &self.access.metrics;
-        metrics.reconciled(kind.name());
+        metrics.reconciled(kind);
         metrics.reconcile_duration.record(took.as_secs_f64());
         if let (Outcome::Applied, Some(at)) = (&reconciled.outcome, triggered_at) {
             metrics.lag.record(at.elapsed().as_secs_f64());

@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::{GuardHeld, RuleState, StoreError};
+pub use crate::labels::OutcomeKind;
+use crate::labels::RuleState;
+use crate::store::{GuardHeld, StoreError};
 
 /// What a reconcile of one tenant came to.
 #[derive(Clone, Debug, Default)]
@@ -26,35 +28,6 @@ pub(crate) enum Outcome {
     Deferred,
     Failed(SyncFailure),
     LeaseLost,
-}
-
-/// The same without details, as it is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutcomeKind {
-    Unchanged,
-    Applied,
-    Held,
-    Deferred,
-    Failed,
-    LeaseLost,
-}
-
-impl OutcomeKind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Unchanged, Self::Applied, Self::Held, Self::Deferred, Self::Failed, Self::LeaseLost];
-
-    /// The label of metrics.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Unchanged => "unchanged",
-            Self::Applied => "applied",
-            Self::Held => "held",
-            Self::Deferred => "deferred",
-            Self::Failed => "failed",
-            Self::LeaseLost => "lease_lost",
-        }
-    }
 }
 
 impl Outcome {
@@ -194,15 +167,5 @@ mod tests {
             assert_eq!(SyncOutcome::from_json(&outcome.to_json()), Some(outcome));
         }
         assert_eq!(SyncOutcome::from_json("{}"), None);
-    }
-
-    #[test]
-    fn names_in_json_and_metrics_agree() {
-        for kind in OutcomeKind::ALL {
-            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("{:?}", kind.name()));
-        }
-        for state in RuleState::ALL {
-            assert_eq!(serde_json::to_string(&state).unwrap(), format!("{:?}", state.name()));
-        }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::store::{RuleState, RuleStatusRow};
+use crate::labels::RuleState;
+use crate::store::RuleStatusRow;
 use crate::tenancy::OrganisationId;
 
 /// The status of one rule, as it stands in the table.
@@ -69,11 +70,12 @@ pub(crate) fn change(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use strum::{EnumCount as _, VariantArray as _};
 
     fn statuses() -> impl Strategy<Value = RuleStatuses> {
-        let status = (0..RuleState::ALL.len(), "[a-c]{0,1}", proptest::option::of("[a-b]"));
+        let status = (0..RuleState::COUNT, "[a-c]{0,1}", proptest::option::of("[a-b]"));
         let status = status.prop_map(|(state, reason, live_hash)| RuleStatus {
-            state: RuleState::ALL[state],
+            state: RuleState::VARIANTS[state],
             reason,
             live_hash,
             other_hashes: Vec::new(),

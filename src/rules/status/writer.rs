@@ -264,7 +264,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::RuleState;
+    use crate::labels::RuleState;
 
     fn named(organisation: &str) -> OrganisationId {
         OrganisationId::parse(organisation).unwrap()

@@ -28,9 +28,12 @@ mod process;
 mod prometheus;
 mod proxy;
 mod r2;
+mod receivers;
 mod redis;
 pub mod samples;
 mod scratch;
+pub mod showcase;
+mod smtp;
 mod upstream;
 mod user;
 
@@ -43,7 +46,7 @@ pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use memcached::Memcached;
 pub use mimir::Mimir;
 pub use minio::Minio;
-pub use monolith::{BUCKETS, Backing, Monolith};
+pub use monolith::{Backing, Monolith, RINGS};
 pub use parts::part;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
@@ -51,7 +54,9 @@ pub use process::{Process, free_port, wait_until};
 pub use prometheus::{NodeExporter, Prometheus, RemoteWrite};
 pub use proxy::{Proxy, ProxyOptions};
 pub use r2::R2;
+pub use receivers::{Notice, Receiver, Service, State, Trouble};
 pub use redis::Redis;
+pub use smtp::{Mail, Smtp};
 pub use upstream::{RawUpstream, Received, Upstream};
 
 /// The organisation that most tests speak of.

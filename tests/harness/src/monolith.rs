@@ -16,7 +16,19 @@ use crate::process::{Process, free_port};
 use crate::r2::R2;
 
 /// The buckets that the profiles want by default: blocks, rules, Alertmanager.
-pub const BUCKETS: [&str; 3] = ["mimir-blocks", "mimir-ruler", "mimir-alertmanager"];
+const BUCKETS: [&str; 3] = ["mimir-blocks", "mimir-ruler", "mimir-alertmanager"];
+
+/// Each ring's key in Consul, below the prefix. Those of the ingesters and the rulers end with `ring`.
+pub const RINGS: [&str; 8] = [
+    "alertmanagers/alertmanager",
+    "collectors/ring",
+    "compactors/compactor",
+    "distributors/distributor",
+    "queriers/querier",
+    "query-schedulers/query-scheduler",
+    "rulers/ring",
+    "store-gateways/store-gateway",
+];
 
 /// What instances stand on.
 pub struct Backing {

@@ -18,6 +18,19 @@ pub(crate) fn options() -> &'static [&'static str] {
     if we_are_root() { &["--reuid", USER, "--regid", USER, "--init-groups"] } else { &[] }
 }
 
+/// The numbers of that user and its group.
+pub(crate) fn ids() -> (u32, u32) {
+    if !we_are_root() {
+        let us = std::fs::metadata("/proc/self").expect("/proc");
+        return (us.uid(), us.gid());
+    }
+    let number = |option: &str| {
+        let output = Command::new("id").args([option, USER]).output().expect("id");
+        String::from_utf8_lossy(&output.stdout).trim().parse().expect("the user's number")
+    };
+    (number("-u"), number("-g"))
+}
+
 /// Gives a directory with all that is in it to that user.
 pub(crate) fn give(directory: &Path) {
     if we_are_root() {

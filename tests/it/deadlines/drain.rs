@@ -1,4 +1,4 @@
-//! The end of the process: who makes no progress does not hold it up.
+//! The end of the process: clients that make no progress do not delay it.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ async fn sent(fixture: &ProxyFixture, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-// All that is silent ends within 5 s of the signal, with deadlines of a minute and more; a request
-// that makes progress has its answer.
+// All silent connections end within 5 s of the signal, with timeouts of a minute and more; a
+// request that makes progress gets its response.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_do_not_take_the_whole_drain() {
     let upstream = Upstream::start(|request| async {
@@ -76,7 +76,7 @@ async fn silent_connections_do_not_take_the_whole_drain() {
     assert_eq!(slow.await.unwrap().status, 200);
 }
 
-// A head that is on its way at the signal is served if it comes to its end soon.
+// A head that has begun at the signal is served if it is completed soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_has_begun_is_served_in_a_drain() {
     let upstream = Upstream::start(ok).await;

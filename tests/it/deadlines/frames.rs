@@ -1,4 +1,4 @@
-//! HTTP/2 by hand, for clients that no library plays.
+//! HTTP/2 frames by hand, for behaviour that no client library has.
 
 use std::io;
 
@@ -35,7 +35,7 @@ impl Frames {
         self.socket.write_all(bytes).await
     }
 
-    /// The next frame; none at the end. Can be dropped and called again.
+    /// The next frame; `None` at the end. Cancel-safe.
     pub(super) async fn next(&mut self) -> io::Result<Option<Received>> {
         loop {
             if let Some(frame) = self.take() {
@@ -64,7 +64,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The preface, with a window for each stream.
+/// The preface, with an initial window for each stream.
 pub(super) fn opening(window: u32) -> Vec<u8> {
     let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &setting)].concat()
@@ -75,12 +75,12 @@ pub(super) fn credit(stream: u32, bytes: u32) -> Vec<u8> {
     frame(8, 0, stream, &bytes.to_be_bytes())
 }
 
-/// A request without a body that is let in.
+/// An authenticated request without a body.
 pub(super) fn head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(fixture, method, path))
 }
 
-/// A request that is let in, with a body to come.
+/// An authenticated request with a body to come.
 pub(super) fn open_head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block(fixture, method, path))
 }
@@ -115,7 +115,7 @@ fn literal(name: &[u8], value: &str) -> Vec<u8> {
     bytes
 }
 
-/// The status in a block of headers, which comes first: indexed, or as a literal with the name of
+/// The status, which comes first in a block of headers: indexed, or as a literal with the name of
 /// index 8.
 pub(super) fn status(block: &[u8]) -> u16 {
     match block {
@@ -128,7 +128,7 @@ pub(super) fn status(block: &[u8]) -> u16 {
     }
 }
 
-/// Three digits in Huffman's code (RFC 7541, appendix B): 0 to 2 have five bits, the others six.
+/// Three digits in Huffman code (RFC 7541, appendix B): 0 to 2 have five bits, the others six.
 fn huffman_digits(bytes: &[u8]) -> u16 {
     let bits = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], 0]);
     let (mut at, mut number) = (0, 0);

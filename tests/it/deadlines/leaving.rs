@@ -1,4 +1,4 @@
-//! Clients that end what they send, and clients that go away.
+//! Clients that half-close their connection, and clients that disconnect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use super::connect;
 use crate::support::responses::ok;
 use crate::support::single::{ProxyFixture, QUERY, count, proxy_fixture};
 
-/// Sends bytes, ends what it sends (`SHUT_WR`), and reads to the end.
+/// Sends bytes, shuts down the sending side (`SHUT_WR`), and reads to the end.
 async fn half_closed(fixture: &ProxyFixture, bytes: &str) -> String {
     let mut socket = connect(fixture).await;
     socket.write_all(bytes.as_bytes()).await.unwrap();
@@ -23,8 +23,8 @@ async fn half_closed(fixture: &ProxyFixture, bytes: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-// RFC 9112, 9.6: a client may half-close behind its last request. What is complete is answered,
-// and what is not is never taken for it.
+// RFC 9112, 9.6: a client may half-close after its last request. Complete requests are answered; an
+// incomplete one is never treated as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_complete_request_is_answered_after_a_half_close() {
     let upstream = Upstream::start(count).await;
@@ -46,8 +46,8 @@ async fn a_complete_request_is_answered_after_a_half_close() {
     assert!(!half.contains(" 200 "), "{half}");
 }
 
-// A query that takes long is answered, too: a client that has only half-closed takes the probe
-// (RFC 9110, 15.2).
+// A long query is answered, too: a client that has only half-closed accepts the probe (RFC 9110,
+// 15.2).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_closed_client_is_waited_for() {
     let upstream = Upstream::start(|request: Received| async {
@@ -60,23 +60,23 @@ async fn a_half_closed_client_is_waited_for() {
     let answer = half_closed(&fixture, &get).await;
     let answer = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").expect(&answer);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    // HTTP/1.0 knows no such answers.
+    // HTTP/1.0 has no interim responses.
     let answer = half_closed(&fixture, &get.replace("HTTP/1.1", "HTTP/1.0")).await;
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
 }
 
-/// How a client goes away.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
-    /// The system sends a FIN, and a reset once it is sent something.
+    /// The system sends a FIN, and a reset when it receives something.
     ByClosing,
     ByReset,
 }
 
-// The query of a client that has gone away ends at Mimir, whether or not something that it sent
-// ahead still waits to be read.
+// The query of a client that has disconnected is cancelled at Mimir, even if pipelined bytes are
+// still unread.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_has_gone_away_is_noticed_behind_pipelined_bytes() {
+async fn a_disconnected_client_is_noticed_behind_pipelined_bytes() {
     let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&begun), Arc::clone(&ended));
     let upstream = harness::RawUpstream::start(move |mut socket| {

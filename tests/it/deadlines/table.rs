@@ -1,4 +1,4 @@
-//! Every way to keep a connection silent, by protocol and phase, and its end: the table of
+//! Every way to keep a connection silent, by protocol and phase, and what ends it: the table of
 //! docs/operations/deadlines.md, row by row.
 
 use std::collections::BTreeMap;
@@ -22,19 +22,19 @@ use crate::support::single::{MIB, ProxyFixture, QUERY, count, pieces, proxy_fixt
 
 const LARGE: &str = "/prometheus/api/v1/labels";
 
-// Far enough apart that none can be taken for another on a busy machine.
+// Far enough apart to be distinguished on a busy machine.
 const HEADER: Duration = Duration::from_millis(400);
 const BODY_IDLE: Duration = Duration::from_millis(1000);
 const WRITE: Duration = Duration::from_millis(1800);
 const IDLE: Duration = Duration::from_millis(3200);
 const BODY: Duration = Duration::from_millis(2500);
-/// The answer to a body that is too slow: stock senders drop what a 4xx refuses.
+/// The response to a slow body: stock senders drop their data on a 4xx.
 const SLOW_BODY: u16 = 503;
-/// How long a refused request's body is taken; no setting.
+/// How long the body of a rejected request is read; not configurable.
 const LINGER: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(2);
 
-/// How a row ends for its client, after how long.
+/// How a row ends for its client, and when.
 struct Ended {
     seen: Seen,
     after: Duration,
@@ -46,18 +46,18 @@ enum Seen {
     Closed(Vec<u16>),
     /// The connection was reset.
     Reset,
-    /// A stream was reset, and the connection lives.
+    /// A stream was reset, and the connection stays open.
     StreamReset,
-    /// There is an answer.
+    /// There is a response.
     Answer(u16),
 }
 
 struct Row<'a> {
-    /// As in the document.
+    /// The row's name in the document.
     name: &'static str,
     seen: Seen,
     after: Duration,
-    /// How much later it may be.
+    /// How much later it may end.
     slack: Duration,
     /// The series that counts it.
     counted: &'static str,
@@ -75,7 +75,7 @@ fn row<'a>(
 }
 
 impl Row<'_> {
-    /// There is much to serve before nothing goes on.
+    /// There is much to serve before everything stops.
     fn busy(self) -> Self {
         Self { slack: 5 * SLACK, ..self }
     }
@@ -85,7 +85,7 @@ async fn connect(fixture: &ProxyFixture) -> TcpStream {
     TcpStream::connect(fixture.proxy.url().replace("http://", "")).await.unwrap()
 }
 
-/// A client that takes few bytes before it has to read.
+/// A client that can receive few bytes before it has to read.
 async fn connect_narrow(fixture: &ProxyFixture) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -98,8 +98,8 @@ fn statuses(answers: &[u8]) -> Vec<u16> {
     heads.filter_map(|head| head.get(2..5)?.parse().ok()).collect()
 }
 
-/// Sends pieces with pauses before them, then waits for the end, counted from the last byte either
-/// side sent.
+/// Sends pieces with pauses before them, then waits for the end, measured from the last byte in
+/// either direction.
 async fn silent(fixture: &ProxyFixture, script: &[(u64, &str)]) -> Ended {
     let (mut reading, mut writing) = connect(fixture).await.into_split();
     let mut answers = Vec::new();
@@ -130,7 +130,7 @@ async fn silent(fixture: &ProxyFixture, script: &[(u64, &str)]) -> Ended {
     Ended { seen: Seen::Closed(statuses(&answers)), after: last.elapsed() }
 }
 
-/// Sends a byte or more every 100 ms; the time counts from the first.
+/// Sends a byte or more every 100 ms; measured from the first.
 async fn trickled(fixture: &ProxyFixture, head: &str, piece: &str) -> Ended {
     let (mut reading, mut writing) = connect(fixture).await.into_split();
     let began = Instant::now();
@@ -143,7 +143,7 @@ async fn trickled(fixture: &ProxyFixture, head: &str, piece: &str) -> Ended {
         std::future::pending::<()>().await;
     };
     let read = async {
-        // What is sent after the end is answered by a reset.
+        // Bytes that are sent after the end are answered with a reset.
         let _ = reading.read_to_end(&mut answers).await;
     };
     tokio::select! {
@@ -153,8 +153,8 @@ async fn trickled(fixture: &ProxyFixture, head: &str, piece: &str) -> Ended {
     Ended { seen: Seen::Closed(statuses(&answers)), after: began.elapsed() }
 }
 
-/// Sends the beginning of a request, then pieces of it every 100 ms, and waits for its answer,
-/// counted from the beginning.
+/// Sends the beginning of a request, then pieces of it every 100 ms, and waits for the response,
+/// measured from the beginning.
 async fn answered(fixture: &ProxyFixture, beginning: &str, piece: &str) -> Ended {
     let mut socket = connect(fixture).await;
     let began = Instant::now();
@@ -172,7 +172,7 @@ async fn answered(fixture: &ProxyFixture, beginning: &str, piece: &str) -> Ended
     }
 }
 
-/// Sends as much of something as is taken and reads nothing.
+/// Sends as much as is accepted and reads nothing.
 async fn unread(fixture: &ProxyFixture, bytes: &[u8]) -> Ended {
     let mut socket = connect_narrow(fixture).await;
     let mut began = Instant::now();
@@ -217,7 +217,7 @@ async fn without_credit(fixture: &ProxyFixture, beside: bool) -> Ended {
     let mut answered = 0;
     let ended = loop {
         if beside {
-            // The other has credit of its own, and is alive all the time.
+            // The other stream has credit of its own and makes progress all the time.
             let head = frames::head(fixture, "GET", QUERY, other);
             let credit = frames::credit(other, 1000);
             frames.send(&[head, credit].concat()).await.unwrap();
@@ -243,14 +243,14 @@ async fn without_credit(fixture: &ProxyFixture, beside: bool) -> Ended {
         }
     };
     assert_eq!(beside, answered > 3, "{answered}");
-    // The connection goes on.
+    // The connection continues.
     let head = frames::head(fixture, "GET", QUERY, other);
     frames.send(&[head, frames::credit(other, 1000)].concat()).await.unwrap();
     while frames.next().await.unwrap().expect("it lives").stream != other {}
     Ended { seen: Seen::StreamReset, after: ended }
 }
 
-/// An answer that fits a window, but for its last bytes.
+/// A response that fits a window, except for its last bytes.
 async fn last_bytes(fixture: &ProxyFixture) -> Ended {
     let mut frames = Frames::new(connect(fixture).await);
     let head = frames::head(fixture, "GET", QUERY, 1);
@@ -427,12 +427,12 @@ const ENDED_WRITE: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"w
 const CLOSED: &str = "mimir_tenant_proxy_connections_ended_total{reason=\"closed\"}";
 const STREAM_RESET: &str = "mimir_tenant_proxy_streams_reset_total";
 
-/// The first cells of the document's rows, with the name of what counts each.
+/// The first cells of the document's rows, and the name of the counter of each.
 fn documented() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join("docs/operations/deadlines.md")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.contains("counted as"));
     let cells = rows.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
-    // Another table of that page is narrower.
+    // Another table of that page has fewer columns.
     let cells = cells.filter(|cells| cells.len() == 7);
     cells.map(|cells| (cells[1].to_owned(), cells[5].replace('`', ""))).collect()
 }
@@ -459,8 +459,8 @@ async fn started() -> (Upstream, ProxyFixture) {
     (upstream, fixture)
 }
 
-// The table, all rows at once: each ends when, how and counted as the document says, however much
-// was sent ahead and whether or not hyper asks the socket meanwhile.
+// All rows concurrently: each ends when, how and counted as the document says, however much was
+// sent ahead, and whether or not hyper polls the socket meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_keep_a_connection_silent_ends() {
     let (_upstream, fixture) = started().await;

@@ -1,5 +1,5 @@
-//! The image's file tree, by the script that the Dockerfile calls, started without a container engine:
-//! as root of its own file system and first process of its own, as the user that the Dockerfile names.
+//! The image's file tree, built by the script that the Dockerfile calls and started without a
+//! container engine: with its own root file system, as process 1, as the Dockerfile's user.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::responses::ok;
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const PROGRAM: &str = "/usr/local/bin/mimir-tenant-proxy";
 
-/// Assembles a tree and gives what the script says of it.
+/// Builds a tree and returns the script's output.
 fn assemble(tree: &Path) -> String {
     let script = repository("scripts/image-tree");
     let output = Command::new(script).arg(Proxy::binary()).arg(tree).output().unwrap();
@@ -35,7 +35,7 @@ fn files(tree: &Path) -> Vec<String> {
     files
 }
 
-/// `unshare` as root of the tree and as the user of the Dockerfile.
+/// `unshare` with the root and the user of the Dockerfile.
 fn unshare(tree: &Path) -> Vec<String> {
     let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     assert!(root, "only root may change the root directory: run this test as root");
@@ -60,13 +60,13 @@ fn in_the_tree(tree: &Path, environment: &[(String, String)], command: &str) -> 
         .unwrap()
 }
 
-/// The first process in there, by its number out here.
+/// The PID, outside, of the first process inside.
 fn child_of(parent: u32) -> u32 {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     children.unwrap().split_whitespace().next().unwrap().parse().unwrap()
 }
 
-// Nothing in it but what the program needs: no shell for whoever breaks in, and the same bytes each time.
+// Only what the program needs: no shell for an intruder, and the same bytes for each build.
 #[test]
 fn the_images_tree_is_small_and_the_same_each_time() {
     let directory = tempfile::tempdir().unwrap();
@@ -91,13 +91,13 @@ fn the_images_tree_is_small_and_the_same_each_time() {
     );
 }
 
-// Fly's kill_signal ends it within Fly's kill_timeout, with what is in flight answered.
+// Fly's kill_signal ends it within Fly's kill_timeout, and requests in flight are answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_images_tree_starts_as_nobody_special_passes_its_healthcheck_and_drains() {
+async fn the_images_tree_starts_unprivileged_passes_its_healthcheck_and_drains() {
     let directory = tempfile::tempdir().unwrap();
     let tree = directory.path().join("tree");
     assemble(&tree);
-    // What a container engine and Fly put in. Names are looked up in there by libc.
+    // What a container engine and Fly add. libc uses them for name resolution.
     std::fs::write(tree.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     let issuer = Issuer::start().await;
     let upstream = Upstream::start(|request| async {

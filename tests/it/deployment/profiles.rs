@@ -1,28 +1,17 @@
-//! Mimir's profiles: 3.x started by a real Mimir on real parts, 2.17 as far as it goes without one.
+//! Mimir's profiles: 3.x is started with a real Mimir on real parts; 2.17 is tested as far as
+//! possible without it.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Backing, Monolith, Redis, fresh_organisation, part, samples, wait_until};
+use harness::{Backing, Monolith, RINGS, Redis, fresh_organisation, part, samples, wait_until};
 
 use super::repository;
 
-/// Each ring's key in Consul, beneath the prefix.
-const RINGS: [&str; 8] = [
-    "alertmanagers/alertmanager",
-    "collectors/ring",
-    "compactors/compactor",
-    "distributors/distributor",
-    "queriers/querier",
-    "query-schedulers/query-scheduler",
-    "rulers/ring",
-    "store-gateways/store-gateway",
-];
-
-// An unknown key stops Mimir; a ring with a wrong prefix merges with another. The instance advertises an
-// IPv6 address, as FLY_PRIVATE_IP is one: without brackets, which Mimir adds itself.
+// An unknown key stops Mimir; a ring with a wrong prefix merges with another. The instance
+// advertises an IPv6 address, as FLY_PRIVATE_IP is one: without brackets, which Mimir adds itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings_apart() {
     let backing = Backing::start().await;
@@ -48,7 +37,8 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     let memberlist = mimir.as_tenant("any").get("/memberlist").await.text;
     assert!(memberlist.contains("use memberlist"), "{memberlist}");
 
-    // By way of distributor, ingester, query-frontend, scheduler and querier, which all dial that address.
+    // Through distributor, ingester, query-frontend, scheduler and querier, which all connect to
+    // that address.
     let tenant = fresh_organisation();
     let client = mimir.as_tenant(&tenant);
     let push = || async {
@@ -65,7 +55,7 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     .await;
     assert_eq!(client.get("/api/v1/user_limits").await.status, 200, "runtime.yaml is read");
 
-    // Told to stop, it uploads what it holds and leaves every ring.
+    // On shutdown it uploads its blocks and leaves every ring.
     let told = Instant::now();
     mimir.terminate();
     let end = mimir.wait_stopped(Duration::from_secs(60)).expect("it ends");
@@ -82,8 +72,8 @@ async fn a_real_mimir_accepts_every_key_of_the_profile_for_3_and_keeps_its_rings
     assert_eq!(backing.r2.refused(), Vec::<String>::new(), "nothing was sent that R2 has not");
 }
 
-// What is uploaded in parts is where S3 clients add checksums that R2 has not. (A part is 64 MiB by default;
-// here 5 MiB, the least that there is.)
+// S3 clients add checksums to multipart uploads that R2 does not support. (A part is 64 MiB by
+// default; here 5 MiB, the minimum.)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_is_uploaded_in_parts_has_nothing_that_r2_refuses() {
     let backing = Backing::start().await;
@@ -110,8 +100,8 @@ async fn a_block_that_is_uploaded_in_parts_has_nothing_that_r2_refuses() {
     assert_eq!(backing.r2.refused(), Vec::<String>::new());
 }
 
-// No module proxy has a Mimir 2.17. What can be shown: the keys and types, by what Mimir of May 2025 says of
-// itself, and the caches with a real Redis, by that Mimir's own client.
+// No module proxy has Mimir 2.17. What can be tested: keys and types, against Mimir's descriptor of
+// May 2025, and the caches with a real Redis, by that Mimir's own client.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_profile_for_2_17_has_known_keys_and_its_caches_work_with_a_redis_like_upstashs() {
     let redis = Redis::start().await;
@@ -132,7 +122,7 @@ async fn the_profile_for_2_17_has_known_keys_and_its_caches_work_with_a_redis_li
     assert!(!checked("wrong").status.success(), "a wrong password is refused");
 }
 
-// Mimir puts nothing in the place of a variable that is not set, and starts without a prefix or a name.
+// Mimir leaves an unset variable empty, and starts without a prefix or a name.
 #[test]
 fn the_entrypoint_takes_flys_connection_string_apart_and_refuses_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! docs/operations/backup.md, its commands as they stand there, as an operator who is no superuser.
+//! The commands of docs/operations/backup.md, run by an operator who is no superuser.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::{pieces_of, root};
 use crate::migrations::says;
 use crate::rules::{RulesFixture, SOON, confirmation, groups_of, rules_fixture_on};
 
-/// Those that the dump has.
+/// Tables in the dump.
 const TABLES: [&str; 5] = ["organisation", "membership", "device_key", "revocation", "alert_rule"];
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
@@ -23,7 +23,7 @@ struct Operator {
     mimir: String,
 }
 
-/// The database's own programs: what Debian puts before them chooses a cluster by itself.
+/// The database's own programs: Debian's wrappers choose a cluster themselves.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     let numbered = versions
@@ -32,7 +32,7 @@ fn programs() -> Option<PathBuf> {
     homes.filter(|(_, bin)| bin.join("postgres").exists()).max().map(|(_, bin)| bin)
 }
 
-/// The only piece of the page that holds a text.
+/// The only code block of the page that contains a text.
 fn documented(text: &str) -> String {
     let page = root().join("docs/operations/backup.md");
     let mut found = pieces_of(&page).into_iter().filter(|piece| piece.text.contains(text));
@@ -41,7 +41,7 @@ fn documented(text: &str) -> String {
     piece.text
 }
 
-/// By the role that Supabase's `postgres` is: it owns our tables and is no superuser.
+/// As Supabase's role `postgres`: it owns our tables and is no superuser.
 fn url_of(database: &Database) -> String {
     database.url().replace("//postgres@", "//keeper@")
 }
@@ -78,7 +78,7 @@ impl Operator {
         text
     }
 
-    /// All but the rows. Recent programs put a word into it that is another one each time.
+    /// The schema. Recent programs write a random word into it.
     fn shape(&self, database: &Database) -> String {
         let dumped = self.succeeds(database, "pg_dump --schema-only \"$DATABASE_URL\"");
         dumped.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n")
@@ -89,14 +89,14 @@ impl Operator {
     }
 }
 
-/// A database of a project of Supabase's.
+/// A database of a Supabase project.
 async fn project(cluster: &Postgres, name: &str) -> Database {
     let database = cluster.database(name).await;
     database.execute("grant all on schema public to keeper").await;
     database
 }
 
-/// The rows of a table, and what changes while a proxy works left out.
+/// The rows of a table, without columns that change while a proxy runs.
 async fn rows(database: &Database) -> BTreeMap<&'static str, Vec<String>> {
     let mut all = BTreeMap::new();
     for table in TABLES {
@@ -130,15 +130,15 @@ async fn wait_in_mimir(fixture: &RulesFixture, organisation: &str, count: usize)
     .await;
 }
 
-// A living database is put back, wholly or not at all; an empty one is filled. Then the proxy and
-// Mimir do what the page says.
+// A database in use is restored, completely or not at all; an empty one is filled. Then the proxy
+// and Mimir do what the page says.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
+async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
     let (backup, restore) = (documented("pg_dump"), documented("psql"));
     let mimir = Mimir::shared().await.url();
     let operator = Operator::new(mimir.clone());
     let cluster = Postgres::start().await;
-    // Supabase's roles, of which the policies speak. Roles are the cluster's.
+    // Supabase's roles, which the policies refer to. Roles are global to a cluster.
     let roles = "create role anon nologin; create role authenticated nologin; \
                  create role keeper login createdb createrole; grant anon, authenticated to keeper";
     cluster.database("roles").await.execute(roles).await;
@@ -180,8 +180,8 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     assert_eq!(identity.client(&comes).get(QUERY).await.status, 200);
     let rows_changed = rows(&living).await;
 
-    // What goes wrong changes nothing: a dump that is broken or not there, a row that is refused,
-    // a table of somebody's own.
+    // A failure changes nothing: a dump that is broken or missing, a rejected row, someone else's
+    // table.
     let whole = std::fs::read(operator.dump()).unwrap();
     std::fs::write(operator.dump(), &whole[..whole.len() - 100]).unwrap();
     assert_ne!(operator.runs(&living, &restore).0, Some(0));
@@ -224,7 +224,7 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     let said = operator.succeeds(&empty, "mimir-tenant-proxy migrate");
     assert!(said.contains("nothing to do"), "{said}");
     operator.succeeds(&empty, "mimir-tenant-proxy rules diff");
-    // What the new database does not know stays.
+    // What is unknown to the new database stays.
     let other =
         rules_fixture_on(empty.clone(), &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")])
             .await;
@@ -233,7 +233,7 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     assert_eq!(groups_of(&mimir, &new, "alert_rule").await.len(), 1);
     operator.succeeds(&empty, "mimir-tenant-proxy rules diff");
 
-    // A dump of tables and all, by the page's other way.
+    // A dump with tables, by the page's other method.
     let old = format!("rm {}; {}", operator.dump().display(), backup.replace("--data-only", ""));
     operator.succeeds(&empty, &old);
     assert_ne!(operator.runs(&empty, &restore).0, Some(0));
@@ -246,8 +246,8 @@ async fn a_backup_restores_a_living_database_and_fills_an_empty_one() {
     assert!(TABLES[..4].iter().all(|table| again[table] == rows_then[table]), "{again:?}");
 }
 
-/// A few rules go and nobody is asked; more are held, and all that is to come back with them; an
-/// organisation that is gone keeps its own for a while.
+/// A few rules are deleted without confirmation; more are held with all that should come back; an
+/// organisation that is gone keeps its rules for a while.
 async fn the_rules_are_as_the_page_says(
     fixture: &RulesFixture,
     operator: &Operator,

@@ -1,4 +1,4 @@
-//! docs/operations/supabase.md, run on PostgreSQL and used.
+//! The SQL of docs/operations/supabase.md, run on a database and used.
 
 use harness::{Database, Issuer, ProxyOptions, Upstream};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn documented() -> (harness::Postgres, Database) {
     (cluster, database)
 }
 
-/// What Supabase asks the hook with, in the form that real tokens have.
+/// The hook's input from Supabase, in the form of real tokens.
 fn event(user: &str, issuer: &str) -> Value {
     let now = harness::samples::now_ms() / 1000;
     json!({
@@ -45,10 +45,11 @@ async fn hooked(database: &Database, event: &Value) -> Value {
     serde_json::from_str(answer[0][0].as_ref().unwrap()).unwrap()
 }
 
-// As the role that Supabase calls it with, past row-level security. The claims come back whole, the
-// audience as the list that it is once a hook is on; what they say lets the member in, and nobody else.
+// As the role with which Supabase calls it, through row-level security. The claims are returned
+// complete, with the audience as a list, as Supabase sends it once a hook is enabled. The member
+// gets access, and nobody else.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hook_puts_organisations_into_tokens_that_we_take() {
+async fn the_hook_puts_organisations_into_accepted_tokens() {
     let (_cluster, database) = documented().await;
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
@@ -75,7 +76,7 @@ async fn the_hook_puts_organisations_into_tokens_that_we_take() {
     assert_eq!(upstream.heads()[0].headers["x-scope-orgid"], "acme");
 }
 
-// Else anybody could ask who is in what.
+// Otherwise anybody could query memberships.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_supabase_may_call_the_hook() {
     let (_cluster, database) = documented().await;
@@ -86,7 +87,7 @@ async fn only_supabase_may_call_the_hook() {
     }
 }
 
-// The policies of the page: who administers an organisation changes its members, and no other's.
+// The page's policies: an administrator of an organisation changes its members, and no other's.
 #[tokio::test(flavor = "multi_thread")]
 async fn admins_manage_members_of_their_own_organisation_only() {
     let (_cluster, database) = documented().await;

@@ -1,18 +1,18 @@
-//! Links within the repository: the file is there, and so is the heading.
+//! Links within the repository: the file exists, and so does the heading.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::documents;
 
-/// A document without its code, in which brackets mean something else.
+/// A document without its code blocks, in which brackets mean something else.
 fn prose(document: &Path) -> String {
     let text = std::fs::read_to_string(document).unwrap();
     let blocks: String = text.split("```").step_by(2).collect();
     blocks.split('`').step_by(2).collect()
 }
 
-/// The name by which a heading is reached: letters, digits, dashes, as GitHub makes it.
+/// The anchor of a heading: letters, digits, dashes, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let lower = heading.trim().to_lowercase();
     let kept = lower.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_');
@@ -35,7 +35,7 @@ fn anchors(document: &Path) -> Vec<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let mut followed = 0;
     for document in documents() {
         let text = prose(&document);
@@ -62,7 +62,7 @@ fn every_link_leads_somewhere() {
     assert!(followed >= 25, "{followed} links");
 }
 
-// Every page can be found from the first one.
+// Every page is reachable from the first one.
 #[test]
 fn every_page_of_operations_is_in_its_index() {
     let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/README.md");

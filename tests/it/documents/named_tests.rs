@@ -1,8 +1,8 @@
-//! Documents that say which test shows a claim: the test is there.
+//! Tests that documents name as evidence exist.
 
 use super::{files_of, root};
 
-/// Names of functions in backquotes; no name of a metric, a key or a column has four parts.
+/// Names of functions in backquotes. Names of metrics, keys and columns do not have four parts.
 fn named(text: &str) -> Vec<&str> {
     let is_name = |word: &&str| {
         word.split('_').count() >= 4
@@ -13,7 +13,7 @@ fn named(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_test_that_a_document_names_is_there() {
+fn every_test_that_a_document_names_exists() {
     let code: Vec<String> = files_of(&["src", "tests"], &["rs"])
         .iter()
         .map(|file| std::fs::read_to_string(file).unwrap())

@@ -1,6 +1,7 @@
-//! The vocabulary: words that docs/glossary.md says are not used, in the documents that users read.
+//! The vocabulary: words that docs/glossary.md lists as not used do not occur in user
+//! documentation.
 //!
-//! A phrase stands for the meaning that is not meant: "the survey", and not the English verb. Code,
+//! A phrase stands for the sense that is not used: "the survey", and not the English verb. Code,
 //! which has names, and links are left out.
 
 use std::path::{Path, PathBuf};
@@ -74,8 +75,7 @@ fn is_user_facing(document: &Path) -> bool {
     document.starts_with(root().join("docs")) || document == root().join("README.md")
 }
 
-/// What a document says in words: a Markdown document without code and links' targets, of TOML the
-/// comments.
+/// The prose of a document: Markdown without code and link targets; the comments of TOML.
 fn prose(document: &Path) -> String {
     let text = std::fs::read_to_string(document).unwrap();
     if document.extension().is_some_and(|end| end == "toml") {
@@ -90,7 +90,7 @@ fn prose(document: &Path) -> String {
         if line.trim_start().starts_with("```") {
             is_code = !is_code;
         } else if !is_code {
-            // `code` and ](target) stand for one word that is in no phrase.
+            // `code` and ](target) become one word that is in no phrase.
             let words: String = line.split('`').step_by(2).collect::<Vec<_>>().join(BREAK);
             for (index, piece) in words.split("](").enumerate() {
                 let rest =
@@ -143,7 +143,7 @@ fn found(text: &str) -> Vec<(usize, &'static str)> {
 }
 
 #[test]
-fn plain_english_is_no_unused_word() {
+fn plain_english_is_not_an_unused_word() {
     for text in [
         "look at it when it rises, and look for its line",
         "metrics are named in one place; it takes place at night",
@@ -181,9 +181,9 @@ fn documents_use_the_words_of_the_glossary() {
     assert!(read.len() > 20, "{} documents", read.len());
 }
 
-// Otherwise a word that is added there would be forgotten here.
+// Otherwise a new row of the glossary would not be checked.
 #[test]
-fn every_unused_word_of_the_glossary_is_looked_for() {
+fn every_unused_word_of_the_glossary_is_checked() {
     let glossary = std::fs::read_to_string(root().join("docs/glossary.md")).unwrap();
     let (_, section) = glossary.split_once("## Words that are not used").unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());

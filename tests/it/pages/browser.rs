@@ -1,5 +1,5 @@
-//! A page in a real Chromium, which makes the preflights, keeps answers from the page and remembers
-//! what it was told, all by its own rules.
+//! A page in a real Chromium, which sends preflights, hides responses from the page and caches
+//! preflights by its own rules.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,8 +17,8 @@ const PAGE: &str = include_str!("page.html");
 const PATH: &str = "/prometheus/api/v1/query";
 const QUERY: &str = "/prometheus/api/v1/query?query=vector(42)";
 
-/// A web server with one page: its script makes the requests of a plan, one after the other, and
-/// sends back what it could read of the answers.
+/// A web server with one page: its script sends a list of requests, one after the other, and
+/// reports what it could read of the responses.
 struct Site {
     server: Upstream,
     state: Arc<Mutex<State>>,
@@ -38,18 +38,18 @@ impl Site {
         Self { server, state }
     }
 
-    /// Its origin by one of its names; every name is ours in this browser.
+    /// Its origin by one of its names; in this browser every name resolves to us.
     fn origin(&self, host: &str) -> String {
         self.server.url().replace("127.0.0.1", host)
     }
 
-    /// The setting that lets the page in by two of its names.
+    /// The setting that allows the page by two of its names.
     fn allowed(&self) -> String {
         let (one, label) = (self.origin("localhost"), self.origin("*.project.pages.test"));
         format!("[{one:?}, {label:?}]")
     }
 
-    /// Opens the page by one of its names and returns what it reports, one thing for each request.
+    /// Opens the page by one of its names and returns its reports, one for each request.
     async fn visit(&self, host: &str, plan: &[Value]) -> Vec<Value> {
         *self.state.lock().unwrap() = State { plan: json!(plan), report: None };
         let chromium = Chromium::open(&self.origin(host));
@@ -84,14 +84,14 @@ async fn serve(state: Arc<Mutex<State>>, request: Received) -> Response<Body> {
     Response::builder().header("content-type", kind).body(full(body)).unwrap()
 }
 
-/// A request with a token, which a browser never makes unasked.
+/// A request with a token, which needs a preflight.
 fn with_token(proxy: &Proxy, target: &str, token: &str, organisation: &str) -> Value {
     let authorization = format!("Bearer {token}");
     let headers = json!({"authorization": authorization, "x-scope-orgid": organisation});
     json!({"url": format!("{}{target}", proxy.url()), "init": {"headers": headers}})
 }
 
-/// The same, and more of `fetch`'s options.
+/// The same, with more of `fetch`'s options.
 fn with(mut request: Value, option: &str, value: &str) -> Value {
     request["init"][option] = json!(value);
     request
@@ -111,6 +111,35 @@ async fn logged(proxy: &Proxy, path: &str, count: usize) -> Vec<(String, u64)> {
         (line["http.method"].as_str().unwrap().to_owned(), line["http.status"].as_u64().unwrap())
     };
     proxy.access_log(path).iter().map(line).collect()
+}
+
+// Both are requests for which a browser asks first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_makes_and_ends_a_silence() {
+    let (site, mimir) = (Site::start().await, Mimir::shared().await);
+    let allowed = site.allowed();
+    let fixture = proxy_fixture(&mimir.url(), &[("cors.allowed_origins", allowed.as_str())]).await;
+    let (proxy, organisation) = (&fixture.proxy, harness::fresh_organisation());
+    let token = fixture.issuer.user_of(&organisation);
+    let to = |target: &str| with_token(proxy, target, &token, &organisation);
+    let silences = "/alertmanager/api/v2/silences";
+    let mut make = with(to(silences), "method", "POST");
+    make["init"]["headers"]["content-type"] = json!("application/json");
+    let silence = json!({
+        "matchers": [{"name": "hub", "value": "17", "isRegex": false, "isEqual": true}],
+        "startsAt": "2026-01-01T00:00:00.000Z", "endsAt": "2099-01-01T00:00:00.000Z",
+        "comment": "maintenance", "createdBy": "",
+    });
+    make["init"]["body"] = json!(silence.to_string());
+    let seen = site.visit("localhost", &[make, to(silences)]).await;
+    assert_eq!((&seen[0]["status"], &seen[1]["status"]), (&json!(200), &json!(200)), "{seen:#?}");
+    let made: Value = serde_json::from_str(seen[0]["text"].as_str().unwrap()).unwrap();
+    let id = made["silenceID"].as_str().unwrap();
+    assert!(seen[1]["text"].as_str().unwrap().contains(id), "{seen:#?}");
+    let one = format!("/alertmanager/api/v2/silence/{id}");
+    let seen = site.visit("localhost", &[with(to(&one), "method", "DELETE"), to(&one)]).await;
+    assert_eq!(seen[0]["status"], 200, "{seen:#?}");
+    assert!(seen[1]["text"].as_str().unwrap().contains("expired"), "{seen:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +173,7 @@ async fn a_page_of_an_allowed_origin_reads_answers_and_refusals() {
         for seen in &seen {
             assert_eq!(seen["type"], "cors");
             assert!(seen["headers"]["x-request-id"].as_str().is_some_and(|id| !id.is_empty()));
-            // What is not exposed stays hidden.
+            // Headers that are not exposed stay hidden.
             assert!(seen["headers"]["vary"].is_null() && seen["headers"]["date"].is_null());
         }
         let text = |at: usize| seen[at]["text"].as_str().unwrap();
@@ -162,7 +191,7 @@ async fn a_page_of_an_allowed_origin_reads_answers_and_refusals() {
     }
 }
 
-// A page may send what was agreed on, and never a cookie: no other site can use a visitor's.
+// A page may send allowed headers, and never a cookie: no other site can use a visitor's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_cannot_send_what_was_not_agreed_on() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);
@@ -190,7 +219,7 @@ async fn a_page_of_another_origin_reads_nothing() {
         let plan = [
             with_token(&proxy, QUERY, &token, ORG_A),
             with_token(&proxy, "/admin/whoami", &token, ORG_A),
-            // What a browser sends unasked it still keeps from the page.
+            // The browser hides the response to a request that needs no preflight.
             url("/no/such/path"),
             url("/prometheus/api/v1/labels"),
             with(url("/prometheus/api/v1/labels"), "mode", "no-cors"),
@@ -209,8 +238,8 @@ async fn a_page_of_another_origin_reads_nothing() {
     }
 }
 
-// Without `Access-Control-Max-Age` Chromium would ask again after five seconds, so the page waits
-// for longer than that.
+// Without `Access-Control-Max-Age` Chromium would send another preflight after five seconds, so the
+// page waits for longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_asks_once_for_all_requests_to_an_address() {
     let (site, mimir) = (Site::start().await, Mimir::shared().await);

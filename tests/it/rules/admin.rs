@@ -12,7 +12,8 @@ fn path(org: &str, rest: &str) -> String {
     format!("/admin/organisations/{org}/rules{rest}")
 }
 
-// Its own admin sees an organisation's rules, states and reasons; a viewer and another's admin do not.
+// An administrator sees the rules, states and reasons of their own organisation; viewers and other
+// administrators do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_live() {
     let fixture = rules_fixture(&[]).await;
@@ -46,7 +47,7 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
             assert_eq!(answer.status, 403, "{answer:?}");
         }
     }
-    // All organisations together are the operator's.
+    // The overview of all organisations is for operators.
     for (method, path) in
         [(Method::GET, "/admin/rules/status"), (Method::POST, "/admin/rules/sync")]
     {
@@ -55,17 +56,17 @@ async fn an_admin_sees_the_rules_of_their_own_organisation_and_why_one_is_not_li
     let status = fixture.rule_status().await;
     assert_eq!(status["leader"]["is_leading"], true, "{status}");
     assert_eq!(status["complete"], true);
-    assert!(status["reconciled_at"].is_string(), "{status}");
+    assert!(status["full_resync_at"].is_string(), "{status}");
 }
 
-// A dry run and a diff say what would change, and change nothing; then a sync does exactly that.
+// A dry run and a diff report what would change, and change nothing; then a sync does exactly that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_a_sync_then_does() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
     fixture.wait_state(&id, "live").await;
-    // The first look at everything is over, and with the triggers off nobody hears of this.
+    // The first full resync is over, and with the database triggers off there is no notification.
     fixture.sync_all().await;
     fixture
         .sql(&format!(
@@ -121,7 +122,7 @@ async fn a_dry_run_says_what_a_sync_then_does() {
         let answer = service.send(method.parse().unwrap(), &path("nosuch", to), "").await;
         assert_eq!(answer.status, 404, "{method} {to}: {answer:?}");
     }
-    // Another organisation's sync is not to be followed.
+    // The progress of another organisation's sync is not visible.
     let other = fixture.identity.organisation().await;
     let foreign = done["poll"].as_str().unwrap().replace(&org, &other);
     assert_eq!(service.get(&foreign).await.status, 404);
@@ -132,9 +133,9 @@ fn hook(kind: &str, record: Value, old: Value) -> String {
         .to_string()
 }
 
-// Supabase's webhooks: one secret, all three types; a hint and never the truth.
+// Supabase's webhooks: one secret, all three types; a trigger and never the data.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_is_a_hint_for_whom_to_look_at() {
+async fn a_webhook_is_a_trigger_and_never_the_data() {
     let settings =
         [("rules.webhook_secret", &*format!("{SECRET:?}")), ("rules.reconcile_interval", "\"1h\"")];
     let fixture = rules_fixture(&settings).await;
@@ -157,7 +158,7 @@ async fn a_webhook_is_a_hint_for_whom_to_look_at() {
         let answer = wrong.post(to, hook("INSERT", row.clone(), Value::Null)).await;
         assert_eq!(answer.status, 401, "{answer:?}");
     }
-    // And the secret opens nothing else.
+    // And the secret gives no other access.
     for path in ["/admin/whoami", "/admin/rules/status", "/prometheus/api/v1/rules"] {
         assert_eq!(hooks.get(path).await.status, 401, "{path}");
     }
@@ -170,11 +171,12 @@ async fn a_webhook_is_a_hint_for_whom_to_look_at() {
     let own_header = base.header("x-webhook-secret", SECRET);
     own_header.post(to, hook("UPDATE", row.clone(), row.clone())).await;
     fixture.wait_groups(&org, &[("default", &["Down"])]).await;
-    // A tombstone is what tells a deletion from a loss; without triggers it has to be written.
+    // A tombstone distinguishes a deletion from a loss; without database triggers it has to be
+    // written.
     fixture.sql(&format!("delete from alert_rule where id = '{id}'; insert into alert_rule_tombstone (rule_id, organisation_id) values ('{id}', '{org}')")).await;
     hooks.post(to, hook("DELETE", Value::Null, row)).await;
     fixture.wait_groups(&org, &[]).await;
-    // One that names no organisation is about all of them; one that is not JSON is told so.
+    // One that names no organisation triggers all of them; one that is not JSON is an error.
     fixture.rule(&org, "Again", "up == 0").await;
     assert_eq!(hooks.post(to, "{}").await.status, 202);
     fixture.wait_groups(&org, &[("default", &["Again"])]).await;
@@ -192,7 +194,7 @@ async fn without_a_secret_there_are_no_webhooks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
+async fn the_description_of_admin_matches_its_responses() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
@@ -205,7 +207,7 @@ async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
     assert_eq!(revoked.status, 201, "{revoked:?}");
     let description = service.get("/admin/openapi.json").await.json();
     assert!(description["openapi"].as_str().unwrap().starts_with("3."), "{description}");
-    // Every field that an answer has is described, and every one that must be there is there.
+    // Every field of a response is described, and every required one exists.
     for (described, given) in [
         ("/admin/organisations/{organisation}/rules", service.get(&path(&org, "")).await),
         ("/admin/organisations/{organisation}/rules/diff", service.get(&path(&org, "/diff")).await),
@@ -224,7 +226,7 @@ async fn the_description_of_admin_is_served_and_what_it_promises_is_kept() {
     }
 }
 
-/// Whether a value is of a schema, as far as objects, lists and references go.
+/// Whether a value matches a schema, as far as objects, lists and references go.
 fn fits(description: &Value, schema: &Value, value: &Value, about: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = description.pointer(reference.trim_start_matches('#')).unwrap();
@@ -279,7 +281,7 @@ fn fields(description: &Value, schema: &Value) -> Vec<String> {
     schema["properties"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default()
 }
 
-// An alert on a metric that nobody exposes never fires.
+// An alert on a metric that does not exist never fires.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_documents_name_metrics_that_exist() {
     let fixture = rules_fixture(&[]).await;
@@ -312,9 +314,10 @@ async fn alerts_and_documents_name_metrics_that_exist() {
     }
 }
 
-// A rule that Mimir refuses for more than its expression is no difference that a sync would end.
+// A rule that Mimir rejects for more than its expression is not a difference that a sync could
+// remove.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_mimir_refused_is_no_difference() {
+async fn a_refused_rule_is_not_a_difference() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     fixture.rule(&org, "Good", "up == 0").await;
@@ -324,7 +327,7 @@ async fn what_mimir_refused_is_no_difference() {
     let diff = service.get(&path(&org, "/diff")).await.json();
     assert_eq!(diff["in_sync"], true, "{diff}");
     assert!(diff["not_live"][0]["reason"].as_str().unwrap().contains("template"), "{diff}");
-    // Written anew it is one, until that has been seen.
+    // When it changes it is one, until Mimir has rejected it.
     fixture
         .sql(&format!(
             "set session_replication_role = replica; \

@@ -1,12 +1,13 @@
-//! One row cannot take the shared Mimir down: what a rule may cost is bounded before Mimir sees it.
+//! One row cannot overload a shared Mimir: the cost of a rule is bounded before Mimir gets it.
 
 use super::rules_fixture;
 
-// Seen: 768 bytes that double a text 25 times took Mimir from 111 to 894 MB, and a template that calls
-// itself burned its cores after the row was gone. Each is told to its author; the others go live.
+// Measured: 768 bytes that double a text 25 times grew Mimir from 111 to 894 MB, and a template
+// that calls itself kept its cores busy after the row was deleted. Each is reported to its author;
+// the others go live.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-async fn a_rule_that_would_burn_mimir_is_invalid_and_the_others_go_live() {
+async fn a_rule_that_would_overload_mimir_is_invalid_and_the_others_go_live() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let doubled = "{{ $x := $labels.a }}".to_owned()

@@ -1,4 +1,4 @@
-//! `rules check | diff | sync | guard`, and mimirtool's view of what they do.
+//! `rules check | diff | sync | guard`, and mimirtool's view of their effects.
 
 use std::process::Output;
 
@@ -16,7 +16,7 @@ fn run(fixture: &RulesFixture, args: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-// mimirtool is what operators have: it reads what was written, and `rules diff` agrees with it.
+// Operators use mimirtool: it reads what was written, and `rules diff` agrees with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn mimirtool_reads_back_what_was_written() {
     let fixture = rules_fixture(&[]).await;
@@ -37,7 +37,7 @@ async fn mimirtool_reads_back_what_was_written() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        // It says first what it asks.
+        // It reports first what it would change.
         let said = std::str::from_utf8(&output.stdout).unwrap();
         let yaml = &said[said.find("name:").unwrap()..];
         serde_saphyr::from_str::<Value>(yaml).unwrap()["rules"][0].clone()
@@ -47,7 +47,7 @@ async fn mimirtool_reads_back_what_was_written() {
     assert_eq!(printed["annotations"]["s"], "é # {{ $value }}");
     let (code, diff, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!((code, diff.trim()), (0, ""), "{note}");
-    // What somebody does with mimirtool shows in the diff, and is gone after a sync.
+    // A change with mimirtool is in the diff, and is reverted by a sync.
     let delete = std::process::Command::new(part("mimirtool"))
         .args(["rules", "delete", "alert_rule", "default"])
         .args([&format!("--address={}", fixture.mimir), &format!("--id={org}")])
@@ -61,7 +61,8 @@ async fn mimirtool_reads_back_what_was_written() {
     assert_eq!(print()["alert"], "Hot: \"very\"");
 }
 
-// For pipelines: exit codes say it all. Without a running proxy a sync is done by the command itself.
+// For pipelines: the exit codes are sufficient. Without a running proxy the command itself does the
+// sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_exit_codes_are_for_pipelines() {
     let mut fixture = rules_fixture(&[]).await;
@@ -107,7 +108,7 @@ async fn the_commands_exit_codes_are_for_pipelines() {
         .unwrap();
     let said = String::from_utf8(offline.stdout).unwrap();
     assert!(offline.status.code() == Some(1) && said.contains("rule 2 (B): warning"), "{said}");
-    // What was named wrongly is nothing that is wrong with the rules.
+    // A mistake in the arguments is not a fault of the rules.
     for arguments in [
         &["rules", "check", "nosuch.yaml"][..],
         &["rules", "check", "--database", "--organisation", "nosuch"],
@@ -126,7 +127,7 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     let (code, said, note) = run(&fixture, &["rules", "sync", "--organisation", &org]);
     assert!(code == 1 && said.contains("1 invalid"), "{code} {said} {note}");
     let away = [("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")];
-    // However few they are: what nobody has judged is not good.
+    // However few they are: unchecked rules are not valid.
     let one = directory.path().join("one.yaml");
     std::fs::write(&one, "- {organisation_id: acme, name: A, expr: 'up == 0'}\n").unwrap();
     let unjudged =
@@ -140,9 +141,9 @@ async fn the_commands_exit_codes_are_for_pipelines() {
     let _: Client = fixture.ruler(&org);
 }
 
-// An organisation that no tenant can be named after is told so and is in nobody's way.
+// An organisation whose ID cannot be a tenant ID is reported and does not delay others.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
+async fn an_organisation_without_a_tenant_delays_no_other() {
     let settings = [("rules.organisation_grace", "\"0s\"")];
     let fixture = rules_fixture(&settings).await;
     fixture.sql("insert into organisation (id) values ('__mimir_cluster')").await;
@@ -169,10 +170,10 @@ async fn an_organisation_without_a_tenant_is_in_nobodys_way() {
     .await;
 }
 
-// A deletion that waits is listed with its identifier and its rules, and confirmed by it; an identifier
-// that is none, or is not any more, says so.
+// A held deletion is listed with its ID and its rules, and confirmed by the ID; an unknown or
+// outdated ID is an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
+async fn a_held_deletion_is_listed_and_confirmed_on_the_command_line() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let org = fixture.identity.organisation().await;
     for n in 1..=6 {
@@ -189,7 +190,7 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
         fixture.sql(&lost).await;
     };
     lose("'A1', 'A2'").await;
-    // Nobody has looked yet: what the guard would say can be read all the same.
+    // Before the first reconcile, the guard's decision can be read all the same.
     let (code, diff, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!(code, 1, "{diff} {note}");
     let (code, said, note) = run(&fixture, &["rules", "sync", "--organisation", &org]);
@@ -233,8 +234,8 @@ async fn a_deletion_that_waits_is_listed_and_confirmed_on_the_command_line() {
     assert_eq!(unread.status.code(), Some(69), "{unread:?}");
 }
 
-// Seen: diff named a deletion that confirm did not know until the next full resync; and a deletion that
-// was carried out ended with 1, as one that has grown, since another rule was invalid.
+// Before, diff named a deletion that confirm did not know until the next full resync; and a sync
+// that carried it out ended with 1, like one that has grown, because another rule was invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_only_diff_has_shown_is_confirmed_with_its_organisation() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;

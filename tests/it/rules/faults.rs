@@ -1,5 +1,5 @@
-//! Mimir is away, slow, or in a bad mood; the proxy is killed in the middle. Whatever happens, it
-//! converges, and nobody waits for somebody else's trouble.
+//! Mimir is unavailable, slow or wrong; the proxy is killed. Rules converge all the same, and no
+//! tenant waits for another one's failures.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ async fn disturbed(settings: &[(&str, &str)]) -> (RulesFixture, Relay) {
     (fixture, relay)
 }
 
-// 5xx and 429 are tried again, with growing pauses; the author reads that it is not their fault.
+// 5xx and 429 are retried with growing delays; the author reads that it is not their fault.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_mimir_cannot_take_now_is_tried_again() {
+async fn temporary_failures_of_mimir_are_retried() {
     let (fixture, relay) = disturbed(&[]).await;
     for fault in [
         Fault::Status(500, None),
@@ -43,9 +43,9 @@ async fn what_mimir_cannot_take_now_is_tried_again() {
     }
 }
 
-// Retry-After is obeyed: a Mimir that asks to be left alone is.
+// `Retry-After` is respected.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mimir_that_asks_for_a_pause_gets_it() {
+async fn retry_after_of_mimir_is_respected() {
     let (fixture, relay) = disturbed(&[]).await;
     let org = fixture.identity.organisation().await;
     fixture.sync_all().await;
@@ -58,7 +58,7 @@ async fn a_mimir_that_asks_for_a_pause_gets_it() {
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
-// One tenant's trouble is nobody else's (observatorium's syncer stops all at the first error).
+// One tenant's failure does not affect others (observatorium's syncer stops at the first error).
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_do_not_wait_for_one_another() {
     let (fixture, relay) = disturbed(&[("rules.concurrency", "2")]).await;
@@ -87,9 +87,9 @@ async fn tenants_do_not_wait_for_one_another() {
     );
 }
 
-// A 400 that names no rule is not the author's fault; a listing that is cut off is no empty one.
+// A 400 that names no rule is not the author's fault; a truncated listing is not an empty one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
+async fn an_unexpected_response_of_mimir_deletes_nothing() {
     let (fixture, relay) = disturbed(&[]).await;
     let org = fixture.identity.organisation().await;
     let ids = [fixture.rule(&org, "A", "up == 0").await, fixture.rule(&org, "B", "up == 1").await];
@@ -104,7 +104,7 @@ async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
     fixture.sql(&format!("update alert_rule set expr = 'up == 3' where id = '{}'", ids[0])).await;
     fixture.sync(&org).await;
     assert_eq!(fixture.status(&ids[0]).await.0, "error");
-    // A listing that is empty although it should not be: what should be there is written again.
+    // A listing is empty by mistake: the rules are written again.
     relay.set(Fault::EmptyListing);
     fixture.sync(&org).await;
     assert_eq!(fixture.groups(&org).await["default"].len(), 2);
@@ -114,7 +114,7 @@ async fn a_strange_answer_of_mimirs_deletes_nothing_and_is_survived() {
     assert!(text.contains("up == 3"), "{text}");
 }
 
-// Killed between two groups: whoever comes next finishes it, and nothing of others is touched.
+// Killed between two groups: the next leader completes the write, and no other group is changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_two_groups_it_converges() {
     let (fixture, relay) = disturbed(&[]).await;
@@ -146,9 +146,9 @@ async fn killed_between_two_groups_it_converges() {
     assert!(all.contains("Theirs"), "{all}");
 }
 
-// The database goes away and comes back: nothing is deleted, and what changed meanwhile goes live.
+// The database is unavailable and recovers: nothing is deleted, and changes made meanwhile go live.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_database_nothing_happens_and_then_everything() {
+async fn without_the_database_nothing_changes_and_then_everything_does() {
     let mut postgres = Postgres::start().await;
     let mimir = Mimir::shared().await.url();
     let database = postgres.database("rules").await;
@@ -166,7 +166,7 @@ async fn without_the_database_nothing_happens_and_then_everything() {
     fixture.wait_groups(&org, &[("default", &["Up", "Down"])]).await;
 }
 
-// A table that is locked is a reading that fails.
+// Reading a locked table fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_deletes_nothing() {
     let mimir = Mimir::shared().await.url();
@@ -190,9 +190,9 @@ async fn a_locked_table_deletes_nothing() {
     fixture.wait_state(&second, "live").await;
 }
 
-// What could not be written and is taken back is as it was before, and told so.
+// A change that could not be written and is reverted leaves the previous state and status.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_is_taken_back_before_it_could_be_written_leaves_no_error() {
+async fn a_change_that_is_reverted_before_it_was_written_leaves_no_error() {
     let (fixture, relay) = disturbed(&[]).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
@@ -202,16 +202,17 @@ async fn a_change_that_is_taken_back_before_it_could_be_written_leaves_no_error(
     fixture.sql(&format!("update alert_rule set expr = 'up == 1' where id = '{id}'")).await;
     fixture.wait_state(&id, "error").await;
     let reason = fixture.status(&id).await.1;
-    // Members read this: nothing of the inside.
+    // Members read this: no internals.
     assert!(!reason.contains("500") && !reason.contains("relay"), "{reason}");
     fixture.sql(&format!("update alert_rule set expr = 'up == 0' where id = '{id}'")).await;
     relay.set(Fault::None);
     fixture.wait_state(&id, "live").await;
 }
 
-// A rule that Mimir named before it went away is its author's to mend, whatever became of the rest.
+// A rule that Mimir named before it became unavailable is its author's to fix, whatever happened to
+// the others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_rule_is_told_so_even_if_mimir_then_goes_away() {
+async fn a_refused_rule_is_invalid_even_if_mimir_then_becomes_unavailable() {
     let (fixture, relay) = disturbed(&[]).await;
     let org = fixture.identity.organisation().await;
     fixture.sync_all().await;
@@ -231,8 +232,8 @@ async fn a_refused_rule_is_told_so_even_if_mimir_then_goes_away() {
     fixture.wait_groups(&org, &[("default", &["Good"])]).await;
 }
 
-// Nobody listens there, and then the network swallows everything: what was written meanwhile goes live
-// when Mimir is back, and the proxy starts without it.
+// Mimir is unreachable, and then the network drops everything: changes made meanwhile go live when
+// Mimir is back, and the proxy starts without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_mimir_is_down_nothing_is_lost() {
     let mimir = Mimir::shared().await;
@@ -254,10 +255,10 @@ async fn while_mimir_is_down_nothing_is_lost() {
     fixture.wait_state(&id, "live").await;
 }
 
-// Whoever asks for a sync of everything gets one, also of those that wait for a better time, and is
-// told of all that could not be done.
+// A requested sync of all organisations includes those that wait for a retry, and reports all
+// failures.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sync_of_everything_leaves_out_nobody_who_waits() {
+async fn a_sync_of_all_includes_organisations_that_wait_for_a_retry() {
     let (fixture, relay) = disturbed(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let mut ids = Vec::new();
     relay.set(Fault::Status(500, None));
@@ -268,7 +269,7 @@ async fn a_sync_of_everything_leaves_out_nobody_who_waits() {
     for id in &ids {
         fixture.wait_state(id, "error").await;
     }
-    // The pauses between attempts grow.
+    // The delays between attempts grow.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let failing = fixture.sync_all().await;
     assert_eq!(failing["outcome"]["outcomes"]["failed"], 3, "{failing}");
@@ -280,9 +281,9 @@ async fn a_sync_of_everything_leaves_out_nobody_who_waits() {
     }
 }
 
-// That expressions cannot be asked about costs time and nothing else.
+// If expressions cannot be checked, it takes longer and has no other effect.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_format_query_broken_rules_hold_up_no_other() {
+async fn without_format_query_invalid_rules_delay_no_other() {
     let (fixture, relay) = disturbed(&[]).await;
     let org = fixture.identity.organisation().await;
     relay.set(Fault::NoFormats);

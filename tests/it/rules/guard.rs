@@ -1,4 +1,4 @@
-//! What would delete too much deletes nothing: empty tables, half of them, other databases.
+//! The deletion guard: empty tables, half of them, other databases.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn rules_in_mimir(fixture: &RulesFixture, org: &str) -> usize {
 }
 
 // Rows that are gone without having been deleted: a restored backup, a truncated table, the wrong
-// table. The rules stay until an administrator says that this is meant.
+// table. The rules stay until an administrator confirms the deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_table_deletes_nothing_until_it_is_confirmed() {
     let fixture = rules_fixture(&[]).await;
@@ -40,7 +40,7 @@ async fn an_empty_table_deletes_nothing_until_it_is_confirmed() {
     assert_eq!(rules_in_mimir(&fixture, &orgs[1]).await, 1);
     let held = "mimir_tenant_proxy_rules_guards_held{scope=\"overall\"}";
     assert_eq!(fixture.identity.proxy.metric(held).await, 1.0);
-    // The wrong word confirms nothing.
+    // A wrong ID confirms nothing.
     let service = fixture.identity.service();
     let path = "/admin/rules/guard/confirm";
     assert_eq!(service.post(path, "{\"guard\": \"0000\"}").await.status, 404);
@@ -56,7 +56,7 @@ async fn an_empty_table_deletes_nothing_until_it_is_confirmed() {
     assert_eq!(fixture.identity.proxy.metric(held).await, 0.0);
 }
 
-// Half a result: what a restore that was broken off leaves. Triggers do not fire there.
+// Half a table: what an interrupted restore leaves. Triggers do not fire there.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_table_deletes_nothing() {
     let fixture = rules_fixture(&[]).await;
@@ -76,7 +76,7 @@ async fn half_a_table_deletes_nothing() {
     let list = service.get(&path).await.json();
     let guard = &list["sync"]["guard"];
     assert!(guard["reason"].as_str().unwrap().contains('5'), "{list}");
-    // New rules wait as well, and say for what.
+    // New rules wait as well, and their reason names the hold.
     let id = fixture.rule(&org, "New", "up == 99").await;
     fixture.wait_state(&id, "pending").await;
     assert!(fixture.status(&id).await.1.contains("administrator"));
@@ -87,7 +87,7 @@ async fn half_a_table_deletes_nothing() {
     assert_eq!(rules_in_mimir(&fixture, &org).await, 6);
 }
 
-// Rows that come back end the hold by themselves.
+// A hold ends when its rows come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_come_back_end_the_hold() {
     let fixture = rules_fixture(&[]).await;
@@ -103,8 +103,8 @@ async fn rows_that_come_back_end_the_hold() {
     assert_eq!(fixture.writes().await, before, "nothing had to be written");
 }
 
-// Seen: the hold of a truncated table could be confirmed after its rows had come back, until the next
-// full resync, and the next loss of the same rules then passed.
+// Before, the hold of a truncated table could be confirmed after its rows had come back, until the
+// next full resync, and the next loss of the same rules then passed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_has_ended_cannot_be_confirmed() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
@@ -114,7 +114,7 @@ async fn a_hold_that_has_ended_cannot_be_confirmed() {
     fixture.sync_all().await;
     let guard = fixture.rule_status().await["guard"].clone();
     assert!(!guard.is_null());
-    // Only the triggers of the rows tell of this.
+    // Only the triggers of the rows cause a reconcile.
     fixture.sql("insert into alert_rule select * from saved").await;
     wait_until("the hold has ended", SOON, async || fixture.rule_status().await["guard"].is_null())
         .await;
@@ -127,9 +127,9 @@ async fn a_hold_that_has_ended_cannot_be_confirmed() {
     assert_eq!(rules_in_mimir(&fixture, &orgs[1]).await, 3);
 }
 
-// What somebody really deletes is deleted at once, the last rule too; but not very many at once.
+// Rows that were really deleted go immediately, the last rule too; but not very many together.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_deleted_go_and_very_many_of_them_wait() {
+async fn deleted_rows_lose_their_rules_and_very_many_are_held() {
     let fixture = rules_fixture(&[]).await;
     let few = with_rules(&fixture, 3).await;
     let many = with_rules(&fixture, 40).await;
@@ -149,7 +149,7 @@ async fn rows_that_were_deleted_go_and_very_many_of_them_wait() {
     fixture.wait_groups(&many, &[]).await;
 }
 
-// The database is swapped for an empty one: nobody is there, and nothing is deleted.
+// The database is replaced with an empty one: no organisation exists, and nothing is deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_database_deletes_nothing() {
     let fixture = rules_fixture(&[("rules.organisation_grace", "\"0s\"")]).await;
@@ -163,22 +163,22 @@ async fn another_database_deletes_nothing() {
     fixture.sync_all().await;
     fixture.sync_all().await;
     assert_eq!(rules_in_mimir(&fixture, &org).await, 5);
-    // A fresh one, with nothing in it but the tables.
+    // A fresh one, with only the tables.
     let mimir = Mimir::shared().await.url();
     let database = Postgres::shared().await.database("rules").await;
     let other =
         rules_fixture_on(database, &mimir, &mimir, &[("rules.organisation_grace", "\"0s\"")]).await;
     other.sync_all().await;
-    // And one in which the organisation is, without its rules.
+    // And one with the organisation, without its rules.
     other.sql(&format!("insert into organisation (id) values ('{org}')")).await;
     other.sync_all().await;
     other.sync(&org).await;
     assert_eq!(rules_in_mimir(&other, &org).await, 5);
 }
 
-// A query of the operator's own that fails, or gives nothing any more.
+// A query of the operator's own that fails, or returns nothing any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
+async fn a_query_that_fails_or_returns_nothing_deletes_nothing() {
     let postgres = Postgres::shared().await;
     let database = postgres.database("rules").await;
     database
@@ -208,7 +208,8 @@ async fn a_query_that_fails_or_gives_nothing_deletes_nothing() {
     }
 }
 
-// An organisation that was deleted keeps its rules for the grace, and then loses them, and only them.
+// An organisation that was deleted keeps its rules for the grace period; then they are deleted, and
+// no others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
     let settings = [("rules.organisation_grace", "\"3s\""), ("rules.reconcile_interval", "\"1s\"")];
@@ -234,7 +235,7 @@ async fn an_organisation_that_is_gone_loses_its_namespace_after_the_grace() {
     .await;
 }
 
-// One that comes back in time keeps everything.
+// An organisation that comes back in time keeps all its rules.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
     let settings = [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
@@ -258,8 +259,8 @@ async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
     assert_eq!(fixture.states(&org).await.get("live"), Some(&2));
 }
 
-// A row that is deleted and made again with its identifier (an upsert, a restore) leaves a tombstone
-// that explains nothing: rows that are lost later are missed.
+// A row that is deleted and inserted again with its ID (an upsert, a restore) leaves a tombstone
+// that explains nothing: a later loss counts as missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_tombstone_does_not_explain_a_later_loss() {
     let fixture = rules_fixture(&[]).await;
@@ -278,7 +279,8 @@ async fn an_old_tombstone_does_not_explain_a_later_loss() {
     assert_eq!(rules_in_mimir(&fixture, &org).await, 5);
 }
 
-// Rules that are deleted one after another, each while the one before is carried out, are all gone.
+// Rules that are deleted one after another, each during the reconcile of the one before, are all
+// gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_that_follow_one_another_are_all_carried_out() {
     let fixture = rules_fixture(&[]).await;
@@ -298,10 +300,10 @@ async fn deletions_that_follow_one_another_are_all_carried_out() {
     );
 }
 
-// Little from each of many tenants is much: by news of each, too.
+// A few deletions in each of many tenants are a large one, also between full resyncs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_in_many_organisations_is_held_whoever_told_of_it() {
-    // What is looked at at once is judged by itself.
+async fn a_deletion_in_many_organisations_is_held_between_full_resyncs() {
+    // Concurrent reconciles do not see each other's deletions, so only two run at a time.
     let fixture = rules_fixture(&[("rules.concurrency", "2")]).await;
     let mut orgs = Vec::new();
     for _ in 0..12 {
@@ -317,12 +319,12 @@ async fn a_deletion_in_many_organisations_is_held_whoever_told_of_it() {
     for org in &orgs {
         left += rules_in_mimir(&fixture, org).await;
     }
-    // What went before it was much is gone: 50 rules, and what was looked at meanwhile.
+    // The deletions before the threshold were made: 50 rules, and those of concurrent reconciles.
     assert!((40..=80).contains(&left), "{left}");
     println!("{left} of 120 are left");
 }
 
-// What an organisation says is its own: moved to another, a rule is live there, and told so.
+// A rule that moves to another organisation is live there only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_moves_to_another_organisation_is_live_there_only() {
     let fixture = rules_fixture(&[]).await;
@@ -341,10 +343,10 @@ async fn a_rule_that_moves_to_another_organisation_is_live_there_only() {
     .await;
 }
 
-// A row that was deleted and is there again was not deleted: what vanishes later is explained by none
-// of that.
+// A row that was deleted and exists again is not deleted: its tombstone does not explain a later
+// loss.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_there_again_leave_no_word_for_their_deletion() {
+async fn rows_that_exist_again_leave_no_evidence_of_their_deletion() {
     const SAVE: &str = "begin; create temp table kept as table alert_rule;";
     const BACK: &str = "insert into alert_rule select * from kept; commit;";
     for (what, change) in [
@@ -389,7 +391,7 @@ async fn rows_that_are_there_again_leave_no_word_for_their_deletion() {
     }
 }
 
-/// Deletes rows as a restore that was broken off does: no trigger fires.
+/// Deletes rows as an interrupted restore does: no trigger fires.
 async fn lose(fixture: &RulesFixture, condition: &str) {
     fixture
         .sql(&format!(
@@ -422,8 +424,8 @@ async fn names_live(fixture: &RulesFixture, org: &str) -> std::collections::BTre
     rows.into_iter().filter_map(|row| row[0].clone()).collect()
 }
 
-// Issue 11, section 2: with a rule that Mimir refuses each confirmation was answered with `held` and
-// another identifier. A confirmation is about what vanishes, and not about the plan.
+// Issue 11, section 2: with a rule that Mimir rejects, each confirmation was answered with `held`
+// and another ID. A confirmation covers the rules that would be deleted, not the plan.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_rule_does_not_keep_a_deletion_from_being_confirmed() {
     let fixture = rules_fixture(&[]).await;
@@ -448,10 +450,10 @@ async fn a_refused_rule_does_not_keep_a_deletion_from_being_confirmed() {
     assert!(held(&fixture, &org).await.is_null());
 }
 
-// The same with several groups, and a rule that only a write shows to be wrong: what moved from one
-// group to another was in neither, and its status said live.
+// The same with several groups, and a rule that only a write shows to be invalid: a rule that moved
+// between groups was in neither, and its status said live.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confirmed_deletion_is_carried_out_as_a_whole() {
+async fn a_confirmed_deletion_is_carried_out_completely() {
     let fixture = rules_fixture(&[]).await;
     let org = with_rules(&fixture, 50).await;
     let broken = "update alert_rule set annotations = '{\"summary\": \"{{ nosuch }}\"}'";
@@ -478,8 +480,8 @@ async fn a_confirmed_deletion_is_carried_out_as_a_whole() {
     assert_eq!(names_live(&fixture, &org).await, left);
 }
 
-// A confirmation that has been overtaken says by what, and what waits instead. That of a deletion
-// which has become smaller still counts.
+// An outdated confirmation says what has changed, and what is held now. The confirmation of a
+// deletion that has become smaller is still valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_identifier_says_what_has_changed() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
@@ -498,13 +500,13 @@ async fn a_stale_identifier_says_what_has_changed() {
     for part in ["2 more rules", "A5", "A6", second["id"].as_str().unwrap()] {
         assert!(stale.text.contains(part), "{stale:?}");
     }
-    // Nobody has noticed yet that one more is lost: it was not confirmed.
+    // Before the next reconcile, one more is lost: it was not confirmed.
     lose(&fixture, "name = 'A7'").await;
     let done = fixture.finished(confirm(&fixture, &org, &second).await).await;
     let reason = done["outcome"]["guard"]["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("more than what was confirmed: A7"), "{done}");
     assert_eq!(rules_in_mimir(&fixture, &org).await, 12);
-    // Those are back that were not confirmed.
+    // The unconfirmed ones are back.
     let third = held(&fixture, &org).await;
     fixture.sql("insert into alert_rule select * from saved where name in ('A6', 'A7')").await;
     let left: std::collections::BTreeSet<String> = (6..=12).map(|n| format!("A{n}")).collect();
@@ -517,7 +519,7 @@ async fn a_stale_identifier_says_what_has_changed() {
     assert!(over.status == 409 && over.text.contains("is no longer held"), "{over:?}");
 }
 
-// A deletion that has become smaller is confirmed by what it was.
+// A deletion that has become smaller is covered by its earlier confirmation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_also_counts_for_a_part() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
@@ -537,7 +539,7 @@ async fn a_confirmation_also_counts_for_a_part() {
     assert_eq!(names_live(&fixture, &org).await, left);
 }
 
-// Whatever has made a status untrue, a full resync compares it with what Mimir has.
+// A full resync compares every status with what Mimir has.
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_are_compared_with_what_mimir_has() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1s\"")]).await;
@@ -557,7 +559,7 @@ async fn statuses_are_compared_with_what_mimir_has() {
         fixture.states(&org).await == [("live".to_owned(), 5)].into()
     })
     .await;
-    // Somebody deletes a group while a deletion is held, so that it cannot be written again.
+    // Someone deletes a group during a hold, so that it cannot be written again.
     lose(&fixture, "name in ('A1', 'A2')").await;
     fixture.sync(&org).await;
     assert!(!held(&fixture, &org).await.is_null());
@@ -570,12 +572,12 @@ async fn statuses_are_compared_with_what_mimir_has() {
     assert_eq!(names_live(&fixture, &org).await, ["A3".to_owned(), "A4".to_owned()].into());
 }
 
-// Issue 11, section 2: what one organisation deletes holds up nobody else's changes, whether it was
-// confirmed or waits.
+// Issue 11, section 2: a mass deletion of one organisation does not delay another's changes,
+// confirmed or not.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_another_organisations_mass_deletion() {
+async fn no_organisation_waits_for_the_mass_deletion_of_another() {
     const QUICK: Duration = Duration::from_secs(2);
-    // Whoever waits for a full resync waits for ever.
+    // A change that waited for a full resync would wait for ever.
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let mass = with_rules(&fixture, 60).await;
     let waiting = with_rules(&fixture, 40).await;
@@ -616,7 +618,7 @@ async fn a_single_change_does_not_wait_while_a_deletion_in_many_organisations_is
     }
     let other = with_rules(&fixture, 10).await;
     fixture.sync_all().await;
-    // Of each so little that its own guard lets it pass.
+    // So few of each that its own guard permits it.
     let few = "name in ('A1', 'A2', 'A3', 'A4', 'A5')";
     lose(&fixture, &format!("{few} and organisation_id <> '{other}'")).await;
     fixture.sync_all().await;
@@ -627,7 +629,7 @@ async fn a_single_change_does_not_wait_while_a_deletion_in_many_organisations_is
     fixture.sql(&deleted).await;
     wait_until("it is deleted", SOON, async || rules_in_mimir(&fixture, &other).await == 9).await;
     assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
-    // What is part of the larger deletion stays, whatever is heard of its organisation.
+    // The rules of the held deletion stay, whatever triggers their organisation gets.
     let id = fixture.rule(&orgs[0], "New", "up == 98").await;
     fixture.wait_state(&id, "pending").await;
     for org in &orgs {
@@ -642,10 +644,10 @@ async fn a_single_change_does_not_wait_while_a_deletion_in_many_organisations_is
     fixture.wait_state(&id, "live").await;
 }
 
-// Issue 11, section 3: triggers that name organisations of which there is none cost one query for
-// hundreds, beside everything else.
+// Issue 11, section 3: triggers that name unknown organisations take one query for hundreds, beside
+// everything else.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_unknown_organisations_holds_up_nobody() {
+async fn a_flood_of_unknown_organisations_delays_no_other() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let org = with_rules(&fixture, 1).await;
     fixture.sync_all().await;

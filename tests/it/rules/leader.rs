@@ -1,4 +1,4 @@
-//! Two copies on one database: one writes at any time, and another takes over within seconds.
+//! Two copies on one database: one writes at any time, and the other takes over within seconds.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use harness::{Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 use super::relay::Relay;
 use super::{RulesFixture, SOON, groups_of, rules_fixture_on};
 
-/// The issue: take-over under 10 s.
+/// The maximum for a take-over, from the issue.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 const LEADER: &str = "mimir_tenant_proxy_rules_leader";
 
-/// Two copies, each with a way to Mimir of its own; the first leads.
+/// Two copies, each with its own connection to Mimir; the first leads.
 struct Two {
     first: RulesFixture,
     first_way: Relay,
@@ -76,9 +76,9 @@ async fn a_leader_that_is_killed_is_replaced() {
     second_takes_over(&two, &org).await;
 }
 
-// On SIGTERM the lock is given back, and nobody waits for its silence.
+// On SIGTERM the lock is released immediately.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_ends_hands_over_at_once() {
+async fn a_leader_that_stops_hands_over_immediately() {
     let two = two().await;
     let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;
@@ -91,8 +91,8 @@ async fn a_leader_that_ends_hands_over_at_once() {
     second_takes_over(&two, &org).await;
 }
 
-// Frozen, a process keeps its connections: the kernel answers for it. The server ends its session
-// because it is silent, and thawed it finds its lease over before it writes.
+// A frozen process keeps its connections: the kernel acknowledges for it. The server ends its
+// silent session, and after thawing, the process finds its lease expired before it writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() {
     let two = two().await;
@@ -102,7 +102,7 @@ async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() 
     two.first.identity.proxy.process.signal("STOP");
     second_takes_over(&two, &org).await;
     let written = two.first_way.written();
-    // What the frozen one has heard of is news of the past.
+    // The frozen copy's notifications are outdated.
     two.first.identity.proxy.process.signal("CONT");
     for n in 0..5 {
         let id = two.first.rule(&org, &format!("Thawed{n}"), "up == 0").await;
@@ -117,9 +117,9 @@ async fn a_leader_that_is_frozen_is_replaced_and_writes_nothing_when_it_thaws() 
     assert_eq!(two.second.metric(LEADER).await, 1.0);
 }
 
-// Cut off from the database the leader stops to write before anybody else may.
+// A leader that is cut off from the database stops writing before another copy may start.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_whose_session_ends_stops_and_stands_again() {
+async fn a_leader_whose_session_ends_stops_and_competes_again() {
     let two = two().await;
     let org = two.first.identity.organisation().await;
     let id = two.first.rule(&org, "First", "up == 0").await;

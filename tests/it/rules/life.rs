@@ -1,5 +1,5 @@
-//! A row's life: insert, update, disable, delete, move; live within a moment, evaluated by Mimir, and
-//! nothing of anybody else touched.
+//! The life of a row: insert, update, disable, delete, move; live within a moment, evaluated by
+//! Mimir, without changes to other groups.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::relay::Relay;
 use super::{RulesFixture, SOON, rules_fixture, rules_fixture_on, write_group};
 
-// The issue: each change is live in the ruler in p99 < 250 ms from commit. A timed test would fail on
-// a busy machine, so this one prints what it measured and only fails where a change never comes.
+// From the issue: each change is live in the ruler in p99 < 250 ms from its commit. A timed test
+// would fail on a busy machine, so this one prints the times and only fails if a change never
+// arrives.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_of_a_row_is_live_at_once() {
+async fn every_change_of_a_row_goes_live_within_a_moment() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let mut taken: Vec<(&str, Duration)> = Vec::new();
@@ -55,7 +56,7 @@ async fn every_change_of_a_row_is_live_at_once() {
         fixture.wait_groups(&org, gone).await;
         taken.push(("delete", began.elapsed()));
         assert_eq!(fixture.groups(&org).await.len(), 1, "round {round}");
-        // A status goes with its rule.
+        // A status is deleted with its rule.
         wait_until("the status is gone", SOON, async || fixture.status(&id).await.0.is_empty())
             .await;
     }
@@ -75,7 +76,7 @@ async fn every_change_of_a_row_is_live_at_once() {
     );
 }
 
-// What a rule's author wrote is what fires: name, labels, annotations with their templates.
+// The alert fires as its author wrote it: name, labels, annotations with their templates.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_fires_with_the_labels_and_annotations_of_its_row() {
     let fixture = rules_fixture(&[]).await;
@@ -116,7 +117,7 @@ async fn settled(fixture: &RulesFixture) -> f64 {
     fixture.writes().await
 }
 
-// alloy#5461: differences of form alone made another syncer write 20,000 rules in each round.
+// alloy#5461: because of differences of form only, another syncer wrote 20,000 rules in each round.
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_of_form_alone_are_never_written() {
     let fixture = rules_fixture(&[]).await;
@@ -143,16 +144,16 @@ async fn differences_of_form_alone_are_never_written() {
         assert_eq!(fixture.writes().await, before, "{same}");
         assert_eq!(fixture.status(&id).await.0, "live", "{same}");
     }
-    // And what differs is written.
+    // Real differences are written.
     fixture.sql(&format!("update alert_rule set for_duration = '6m' where id = '{id}'")).await;
     fixture.sync(&org).await;
     assert_eq!(fixture.writes().await, before + 1.0);
 }
 
-// A hundred looks at what has not changed cost no write, and another's formatting of our own rules is
+// A hundred reconciles without changes write nothing, and another formatting of our own rules is
 // left as it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_writers_formatting_of_our_group_is_left_alone() {
+async fn another_formatting_of_our_group_is_not_rewritten() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let id = fixture.rule(&org, "Up", "up == 0").await;
@@ -164,14 +165,14 @@ async fn another_writers_formatting_of_our_group_is_left_alone() {
     assert_eq!(ruler.post(path, yaml).await.status, 202);
     fixture.sync(&org).await;
     assert_eq!(fixture.writes().await, before);
-    // What somebody changed in our namespace is changed back, by the next look at everything.
+    // A change of someone else in our namespace is reverted by the next full resync.
     let yaml = "name: default\ninterval: 60s\nrules:\n- alert: Up\n  expr: up == 1\n";
     assert_eq!(ruler.post(path, yaml).await.status, 202);
     fixture.sync_all().await;
     assert_eq!(fixture.writes().await, before + 1.0);
 }
 
-// Peers delete what others wrote (alloy#200). Only the configured namespace is ours.
+// Other syncers delete what others wrote (alloy#200). Only the configured namespace is ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_namespaces_and_other_tenants_are_never_touched() {
     let fixture = rules_fixture(&[]).await;
@@ -193,12 +194,12 @@ async fn other_namespaces_and_other_tenants_are_never_touched() {
     assert!(fixture.groups(&other).await.is_empty());
 }
 
-// Where the operator lets us ask for all tenants at once, a look at what has not changed is one
-// request, and what has changed is seen all the same.
+// Where the operator allows a listing of all tenants, a full resync without changes takes one
+// request, and changes are still found.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
-    // One of its own: the listing of a shared one has everybody's rules, and fails while they are
-    // written.
+async fn a_full_resync_is_one_request_where_the_operator_allows_it() {
+    // A Mimir of its own: the listing of a shared one has the rules of other tests, and fails while
+    // they are written.
     let mimir = Mimir::start().await;
     let mimir = mimir.url();
     let relay = Relay::start(&mimir).await;
@@ -212,13 +213,13 @@ async fn a_look_at_everything_is_one_request_where_the_operator_allows_it() {
         fixture.wait_state(&id, "live").await;
         orgs.push(org);
     }
-    // One look to see that all agrees.
+    // One full resync to check that all agrees.
     fixture.sync_all().await;
     let (one, all) = ("/prometheus/config/v1/rules", "/ruler/rule_groups");
     let before = (relay.asked_for(one), relay.asked_for(all));
     fixture.sync_all().await;
     assert_eq!((relay.asked_for(one), relay.asked_for(all)), (before.0, before.1 + 1));
-    // Somebody else's change of one of ours.
+    // Someone else's change of one of our groups.
     let yaml = "name: default\nrules:\n- alert: Theirs\n  expr: up\n";
     let path = "/prometheus/config/v1/rules/alert_rule";
     let answer = fixture.ruler(&orgs[2]).post(path, yaml).await;

@@ -1,4 +1,4 @@
-//! Rules that Mimir will not take, and the tenant's limits.
+//! Rules that Mimir rejects, and the tenant's limits.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use harness::{Mimir, wait_until};
 
 use super::{SOON, rules_fixture, write_group};
 
-// Peers: one invalid rule stops all (alloy#307). Here 100 rules of which 7 are broken in different
-// ways: 93 go live, and 7 say why.
+// Other syncers stop at the first invalid rule (alloy#307). Here 7 of 100 rules are invalid in
+// different ways: 93 go live, and 7 have a reason.
 #[tokio::test(flavor = "multi_thread")]
-async fn seven_broken_rules_hold_up_none_of_the_others() {
+async fn seven_invalid_rules_delay_no_other() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let sql = format!(
@@ -23,7 +23,7 @@ async fn seven_broken_rules_hold_up_none_of_the_others() {
         ("duration", "for_duration = 'soon'", "for_duration"),
         ("reserved label", "labels = '{\"__name__\": \"x\"}'", "__name__"),
         ("label value", "labels = '{\"a\": [1]}'", "labels"),
-        // Which numbers there are is for Mimir to say.
+        // The numbers in the text are Mimir's.
         ("template", "annotations = '{\"summary\": \"{{ 0xzz }}\"}'", "template"),
         ("interval", "evaluation_interval = '0s'", "evaluation_interval"),
     ];
@@ -42,18 +42,18 @@ async fn seven_broken_rules_hold_up_none_of_the_others() {
         println!("{what}: {reason}");
         assert_eq!(state, "invalid", "{what}");
         assert!(reason.contains(says), "{what}: {reason}");
-        // Nothing of our own names: groups, indices, places in our YAML.
+        // No internal names: groups, indices, positions in our YAML.
         assert!(!reason.contains("rule 0") && !reason.contains("group \"g"), "{what}: {reason}");
     }
     let live: usize = fixture.groups(&org).await.values().map(Vec::len).sum();
     assert_eq!(live, 93);
-    // What Mimir will not take is not offered to it again and again.
+    // A rejected rule is not sent again and again.
     fixture.sync(&org).await;
     let before = fixture.writes().await;
     fixture.sync(&org).await;
     fixture.sync_all().await;
     assert_eq!(fixture.writes().await, before);
-    // Mended, each goes live.
+    // After a fix, each goes live.
     for id in ids.values() {
         fixture
             .sql(&format!(
@@ -66,7 +66,7 @@ async fn seven_broken_rules_hold_up_none_of_the_others() {
         .await;
 }
 
-// A limit of Mimir's own: 20 rules in a group. The group is split, and adding a rule moves none.
+// Mimir's own limit: 20 rules in a group. The group is split, and adding a rule moves none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_full_goes_on_in_another() {
     let fixture = rules_fixture(&[]).await;
@@ -91,7 +91,7 @@ async fn a_group_that_is_full_goes_on_in_another() {
     }
 }
 
-// 70 groups at the limit: Mimir refuses even the update of one that is there; ours goes through.
+// 70 groups at the limit: Mimir rejects even the update of an existing one; ours is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
     let fixture = rules_fixture(&[]).await;
@@ -110,27 +110,28 @@ async fn at_the_limit_of_groups_an_update_goes_through_and_more_is_told() {
     })
     .await;
     assert_eq!(fixture.groups(&org).await.len(), 70);
-    // A rule more that needs a group more does not fit, and says so; one that does not, does.
+    // A further rule that needs a further group exceeds the limit, and its status says so; one that
+    // does not goes live.
     let over = fixture.rule_with(&org, "Over", "up == 0", "rule_group = 'g71'").await;
     fixture.wait_state(&over, "over_limit").await;
     assert!(fixture.status(&over).await.1.contains("70"), "{:?}", fixture.status(&over).await);
     let fits = fixture.rule_with(&org, "Fits", "up == 0", "rule_group = 'g1'").await;
     fixture.wait_state(&fits, "live").await;
     assert_eq!(fixture.groups(&org).await.len(), 70);
-    // Room is made: it goes live.
+    // When there is room, it goes live.
     fixture
         .sql(&format!(
             "delete from alert_rule where organisation_id = '{org}' and rule_group = 'g2'"
         ))
         .await;
     fixture.wait_state(&over, "live").await;
-    // An update that is broken leaves its group without it, and not without the others.
+    // An interrupted update leaves its group without the rule, but with the others.
     fixture.sql(&format!("update alert_rule set expr = 'sum((' where id = '{fits}'")).await;
     fixture.wait_state(&fits, "invalid").await;
     assert_eq!(fixture.groups(&org).await["g1"], ["A1"]);
 }
 
-// Limits that Mimir tells for a tenant count, and not those that we assume.
+// The limits that Mimir reports for a tenant replace the configured ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_own_limits_are_learned_from_mimir() {
     let fixture = rules_fixture(&[]).await;
@@ -150,16 +151,16 @@ async fn a_tenants_own_limits_are_learned_from_mimir() {
     fixture
         .wait_groups(&org, &[("default", &["A1", "A2", "A3"]), ("default#2", &["A4", "A5", "A6"])])
         .await;
-    // Raised, they count as soon as somebody asks for a sync.
+    // Raised limits apply after a requested sync.
     let limits = "{ruler_max_rules_per_rule_group: 3, ruler_max_rule_groups_per_tenant: 9}";
     Mimir::shared().await.override_limits(&org, limits).await;
     fixture.sync(&org).await;
     assert_eq!(fixture.states(&org).await.get("live"), Some(&8));
 }
 
-// One organisation's mass of rules takes nobody else's room.
+// One organisation's many rules do not delay others.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organisation_with_very_large_rules_holds_up_nobody() {
+async fn an_organisation_with_very_large_rules_delays_no_other() {
     let fixture = rules_fixture(&[]).await;
     let (large, small) =
         (fixture.identity.organisation().await, fixture.identity.organisation().await);
@@ -188,10 +189,10 @@ async fn an_organisation_with_very_large_rules_holds_up_nobody() {
     assert!(refused.as_db_error().unwrap().message().contains("5000"), "{refused:?}");
 }
 
-// Mimir does not tell the limits of a single namespace: they are learned from its refusals, kept, and
-// tried again when somebody asks, with nothing else touched.
+// Mimir does not report the limits of a single namespace: they are learned from its rejections,
+// kept, and tested again by a requested sync, without other writes.
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
+async fn limits_that_mimir_does_not_report_are_learned_and_kept() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let org = fixture.identity.organisation().await;
     let mimir = Mimir::shared().await;
@@ -221,7 +222,7 @@ async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
     let groups = fixture.groups(&org).await;
     let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
     assert_eq!(sizes, [10, 10, 10], "{groups:?}");
-    // A change, and syncs that somebody asks for: nothing else is touched.
+    // A change, and requested syncs: no other group is written.
     fixture.sql(&format!("update alert_rule set expr = 'up == 1000' where organisation_id = '{org}' and name = 'A24'")).await;
     let before = fixture.writes().await;
     wait_until("it is written", SOON, async || fixture.writes().await > before).await;
@@ -235,7 +236,7 @@ async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
         assert_eq!(diff["in_sync"], true, "{diff}");
     }
     assert_eq!(fixture.writes().await, before, "an unchanged state was written");
-    // Raised, they count when somebody asks.
+    // Raised limits apply after a requested sync.
     mimir.override_limits(&org, &limits(10, 5)).await;
     fixture.sync(&org).await;
     split(32, 0).await;
@@ -245,9 +246,9 @@ async fn limits_that_mimir_does_not_tell_are_learned_and_kept() {
     assert_eq!(sizes, [20, 12]);
 }
 
-// An interval that is too short today may be long enough once the operator has changed that.
+// An interval that is too short today may be accepted after the operator has changed that.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_refused_is_tried_again_by_whoever_asks() {
+async fn a_requested_sync_tries_refused_rules_again() {
     let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
     let org = fixture.identity.organisation().await;
     let mimir = Mimir::shared().await;

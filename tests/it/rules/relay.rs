@@ -1,5 +1,5 @@
-//! A way to Mimir that can be disturbed, and that keeps what was written by it. Faults like these
-//! cannot be had from a real Mimir; everything else is passed on to one.
+//! A relay to Mimir that can inject faults and records writes. A real Mimir does not have such
+//! faults on demand; all other requests are forwarded to one.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::support::responses::{Body, full};
 pub(crate) enum Fault {
     #[default]
     None,
-    /// Every request gets this answer, with a `Retry-After` if there is one.
+    /// Every request gets this response, with a `Retry-After` if there is one.
     Status(u16, Option<u32>),
-    /// Every write gets this answer, reads pass.
+    /// Every write gets this response, reads pass.
     Writes(u16),
-    /// The first writes pass, and then every one gets this answer.
+    /// The first writes pass, and then every one gets this response.
     WritesAfter(usize, u16),
-    /// Only writes of this tenant get this answer.
+    /// Only writes of this tenant get this response.
     Tenant(String, u16),
-    /// Every write gets this answer, which repeats what was written.
+    /// Every write gets this response, which repeats what was written.
     Echo(u16),
     /// A configuration of the Alertmanager with one of these texts is refused as Mimir does it, in words
     /// that repeat what stands around the text.
     Refuses(&'static [&'static str]),
-    /// Everything takes so much longer.
+    /// Everything takes this much longer.
     Slow(Duration),
-    /// A listing is cut off in the middle.
+    /// A listing is truncated.
     HalfListing,
-    /// It formats no query.
+    /// Expressions cannot be formatted.
     NoFormats,
     /// A listing is empty, as if there were no rules.
     EmptyListing,
 }
 
-/// A write that passed.
+/// A write that was forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) method: String,
@@ -81,7 +81,7 @@ impl Relay {
         state.passed_since = 0;
     }
 
-    /// How many requests have asked for this so far.
+    /// The number of requests for this so far.
     pub(crate) fn asked_for(&self, target: &str) -> usize {
         self.upstream
             .heads()

@@ -1,4 +1,4 @@
-//! Who may read and write rows and statuses through Supabase's API, and tables of one's own.
+//! Who may read and write rows and statuses through Supabase's API, and an operator's own tables.
 
 use harness::{Postgres, wait_until};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{SOON, rules_fixture, rules_fixture_on};
 use crate::support::identity::command;
 
-/// Runs SQL as `PostgREST` does for a user, in a transaction that is taken back.
+/// Runs SQL as `PostgREST` does for a user, in a transaction that is rolled back.
 async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
     let client = database.client().await;
     client.batch_execute("begin; set local role authenticated").await.unwrap();
@@ -21,8 +21,8 @@ async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<
     done
 }
 
-// An organisation's editors write its rules, its viewers read them with their states, and nobody sees
-// or writes another's. The status is the proxy's alone to write.
+// An organisation's editors write its rules, its viewers read them with their states, and no one
+// else reads or writes them. Only the proxy writes statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_level_security_keeps_rules_and_statuses_apart() {
     let postgres = Postgres::start().await;
@@ -74,16 +74,16 @@ async fn row_level_security_keeps_rules_and_statuses_apart() {
             "{forbidden}: {refused:?}"
         );
     }
-    // A deletion through the API leaves its trace, and is carried out.
+    // A deletion through the API leaves a tombstone, and is carried out.
     let delete = format!("delete from alert_rule where id = '{id}'");
     assert_eq!(as_user(database, stranger, &delete).await, Ok(0));
     assert_eq!(as_user(database, editor, &delete).await, Ok(1));
     fixture.wait_groups(&a, &[]).await;
 }
 
-// Anything may stand in a row: what cannot be a rule says why, and the others go live.
+// A row may contain anything: an invalid one has a reason, and the others go live.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_row_whatever_it_holds_keeps_another_from_going_live() {
+async fn no_row_prevents_another_from_going_live() {
     let fixture = rules_fixture(&[]).await;
     let org = fixture.identity.organisation().await;
     let good = fixture.rule(&org, "Good", "up == 0").await;
@@ -123,12 +123,12 @@ async fn no_row_whatever_it_holds_keeps_another_from_going_live() {
     assert!(states["invalid"] >= 15, "{states:?}");
     let all = fixture.ruler(&org).get("/prometheus/config/v1/rules").await;
     assert_eq!(all.status, 200, "{all:?}");
-    // And each of what is live can be taken back.
+    // Each live rule can be deleted again.
     fixture.sql(&format!("update alert_rule set enabled = false where organisation_id = '{org}' and id <> '{good}'")).await;
     fixture.wait_groups(&org, &[("default", &["Good"])]).await;
 }
 
-// A project's own table, by a query and the two triggers that docs/operations/rules.md gives.
+// A project's own table, with a query and the two triggers of docs/operations/rules.md.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_the_operators_own_is_synced() {
     let mimir = harness::Mimir::shared().await.url();
@@ -173,9 +173,9 @@ async fn a_table_of_the_operators_own_is_synced() {
     fixture.wait_groups(&org, &[]).await;
 }
 
-// The tables of an operator's own that bear our names are left alone, with the way out.
+// An operator's own tables with our names are not changed, and the error says what to do.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_called_alert_rule_is_left_alone() {
+async fn another_table_called_alert_rule_is_not_changed() {
     let database = Postgres::shared().await.database("rules").await;
     database.execute("create table alert_rule (id bigint)").await;
     let output = command(&database, &["migrate"]);
@@ -184,13 +184,13 @@ async fn a_stranger_called_alert_rule_is_left_alone() {
     assert_eq!(database.query("select * from alert_rule").await.len(), 0);
 }
 
-// The way that docs/operations/rules.md gives to whoever has made the first step in a schema where a
-// table of theirs is called alert_rule: our tables move, with everybody in them.
+// The procedure of docs/operations/rules.md after the first migration in a schema that has another
+// table called alert_rule: our tables move, with all their rows.
 #[tokio::test(flavor = "multi_thread")]
-async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
+async fn our_tables_can_move_away_from_another_table_with_their_name() {
     let database = Postgres::shared().await.database("rules").await;
     assert!(command(&database, &["migrate"]).status.success());
-    // As it was before the second step.
+    // As it was before the second migration.
     database
         .execute(
             "insert into organisation (id) values ('acme');
@@ -218,12 +218,12 @@ async fn our_tables_can_move_out_of_the_way_of_a_stranger() {
     let env = [("MTP__DATABASE__SCHEMA", "mimir")];
     let output = crate::support::identity::command_with(&database, &env, &["migrate"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("2 steps taken"), "{output:?}");
+    assert!(output.status.success() && text.contains("3 steps taken"), "{output:?}");
     assert_eq!(database.query("select id from mimir.organisation").await.len(), 1);
     assert_eq!(database.query("select * from mimir.alert_rule").await.len(), 0);
 }
 
-// An organisation that is called something else for a while takes its rules' statuses along, and back.
+// An organisation that is renamed and renamed back keeps its rules' statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_follow_an_organisation_that_is_renamed_and_renamed_back() {
     let fixture = rules_fixture(&[]).await;

@@ -1,10 +1,10 @@
-//! A proxy before upstreams of the test's own that fail, and what it did about it.
+//! A proxy in front of the test's own failing upstreams, and its metrics.
 
 use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-/// A proxy with one worker before some upstreams.
+/// A proxy with one worker in front of some upstreams.
 pub(crate) struct FailoverFixture {
     pub(crate) issuer: Issuer,
     pub(crate) proxy: Proxy,
@@ -33,7 +33,7 @@ impl FailoverFixture {
     }
 }
 
-/// Reads one request with a `Content-Length`, or none, to its end, and gives its body.
+/// Reads one request with a `Content-Length`, or none, to its end, and returns its body.
 pub(crate) async fn read_request(socket: &mut TcpStream) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {

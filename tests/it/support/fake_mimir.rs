@@ -1,4 +1,4 @@
-//! An instance of Mimir that can be broken, stopped and started again, and counts what it gets.
+//! A Mimir instance that can be broken, stopped and started again, and counts its requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::support::responses::{Body, full};
 
-/// What it does with a request.
+/// Its behaviour for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Answers.
@@ -28,7 +28,7 @@ pub(crate) enum Mode {
     Status(u16, &'static str),
     /// Never answers.
     Hang,
-    /// Takes the request and closes the connection.
+    /// Accepts the request and closes the connection.
     Break,
 }
 
@@ -37,7 +37,7 @@ pub(crate) const JSON: &str = "application/json";
 
 struct Shared {
     mode: Mutex<Mode>,
-    /// What `/ready` says.
+    /// The response of `/ready`.
     ready: Mutex<u16>,
     requests: AtomicUsize,
     probes: AtomicUsize,
@@ -89,12 +89,12 @@ impl FakeMimir {
         self.resume().await;
     }
 
-    /// Ends it as a kill would: its connections break and nobody listens.
+    /// Ends it like a kill: its connections break and its port is closed.
     pub(crate) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
 
-    /// Starts it again where it was.
+    /// Starts it again at the same address.
     pub(crate) async fn resume(&mut self) {
         let listener = TcpListener::bind((self.host, self.port)).await.unwrap();
         let shared = Arc::clone(&self.shared);
@@ -128,7 +128,7 @@ impl FakeMimir {
         self.shared.probes.load(Ordering::SeqCst)
     }
 
-    /// The bodies that came to their ends.
+    /// The bodies that were received completely.
     pub(crate) fn bodies(&self) -> Vec<Bytes> {
         self.shared.bodies.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! A proxy before a database of its own: organisations, people and devices that come and go.
+//! A proxy with a database of its own: organisations, users and devices.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use harness::{Answer, Client, Database, Issuer, Postgres, Proxy, ProxyOptions, s
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The operator's own key in these tests.
+/// The admin key of these tests.
 pub(crate) const ADMIN_KEY: &str = "an-admin-key-of-more-than-thirty-two-bytes";
 
 pub(crate) struct IdentityFixture {
@@ -16,7 +16,7 @@ pub(crate) struct IdentityFixture {
     pub(crate) proxy: Proxy,
 }
 
-/// A person with a sign-in.
+/// A user with a session.
 #[derive(Clone)]
 pub(crate) struct Person {
     pub(crate) id: Uuid,
@@ -24,13 +24,13 @@ pub(crate) struct Person {
     pub(crate) token: String,
 }
 
-/// A proxy before an upstream, with an empty, migrated database on the shared cluster.
+/// A proxy in front of an upstream, with an empty, migrated database in the shared cluster.
 pub(crate) async fn identity_fixture(upstream: &str, settings: &[(&str, &str)]) -> IdentityFixture {
     let database = Postgres::shared().await.database("identity").await;
     identity_fixture_on(database, upstream, settings).await
 }
 
-/// The same on a database of the test's own.
+/// The same with a database of the test's own.
 pub(crate) async fn identity_fixture_on(
     database: Database,
     upstream: &str,
@@ -42,7 +42,7 @@ pub(crate) async fn identity_fixture_on(
     identity_fixture_without_migration(database, &url, upstream, settings).await
 }
 
-/// The same, with the tables as they are and the database reached by another way.
+/// The same, with existing tables and another URL of the database.
 pub(crate) async fn identity_fixture_without_migration(
     database: Database,
     url: &str,
@@ -65,7 +65,7 @@ pub(crate) async fn push(client: &Client, metric: &str) -> Answer {
     client.post("/api/v1/push", samples::remote_write(metric, &[], 1.0)).await
 }
 
-/// Runs a command of the proxy's against a database.
+/// Runs a command of the proxy with a database.
 pub(crate) fn command(database: &Database, args: &[&str]) -> Output {
     command_with(database, &[], args)
 }
@@ -90,7 +90,7 @@ impl IdentityFixture {
         id
     }
 
-    /// Somebody new who belongs nowhere.
+    /// A new user without memberships.
     pub(crate) fn person(&self) -> Person {
         let (id, session) = (Uuid::new_v4(), Uuid::new_v4());
         Person { id, session, token: self.token_of(id, session) }
@@ -101,7 +101,7 @@ impl IdentityFixture {
         token.claim("session_id", json!(session.to_string())).sign()
     }
 
-    /// Somebody new in an organisation.
+    /// A new user in an organisation.
     pub(crate) async fn member(&self, organisation: &str, role: &str) -> Person {
         let person = self.person();
         self.join(&person, organisation, role).await;
@@ -128,12 +128,12 @@ impl IdentityFixture {
         self.proxy.client().bearer(&person.token)
     }
 
-    /// The operator.
+    /// An operator's client.
     pub(crate) fn service(&self) -> Client {
         self.proxy.client().bearer(ADMIN_KEY)
     }
 
-    /// A new device key, as the service makes it.
+    /// A new device key, created by a service.
     pub(crate) async fn device_key(&self, organisation: &str, request: Value) -> Value {
         let path = format!("/admin/organisations/{organisation}/device-keys");
         let answer = self.service().post(&path, request.to_string()).await;
@@ -141,20 +141,19 @@ impl IdentityFixture {
         answer.json()
     }
 
-    /// A client with a new device key that may do some things.
+    /// A client with a new device key with some scopes.
     pub(crate) async fn device(&self, organisation: &str, scopes: &[&str]) -> Client {
         let key = self.device_key(organisation, json!({"name": "hub", "scopes": scopes})).await;
         self.proxy.client().bearer(key["key"].as_str().unwrap())
     }
 
-    /// The access log's lines that speak of a path, once there are some. Lines are written in
-    /// batches.
+    /// The access log's lines with a path, once there are some. Lines are written in batches.
     pub(crate) async fn log_of(&self, path: &str) -> Vec<Value> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         self.proxy.access_log(path)
     }
 
-    /// Log lines of the audit.
+    /// The lines of the audit log.
     pub(crate) fn audit(&self) -> Vec<Value> {
         let log = self.proxy.process.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

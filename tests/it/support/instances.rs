@@ -1,4 +1,4 @@
-//! A proxy before instances that can be broken, under load.
+//! A proxy in front of instances that can be broken, under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +9,13 @@ use tokio::task::JoinSet;
 use crate::support::fake_mimir::FakeMimir;
 use crate::support::single::{PUSH, QUERY};
 
-/// A proxy that ejects soon and lets back soon.
+/// The settings of a proxy that ejects early and for a short time.
 pub(crate) struct InstancesFixture {
     pub(crate) issuer: Issuer,
     pub(crate) proxy: Proxy,
 }
 
-/// Such a proxy before some instances.
+/// Such a proxy in front of some instances.
 pub(crate) async fn before(fakes: &[&FakeMimir], settings: &[(&str, &str)]) -> InstancesFixture {
     let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), &fakes[0].url())
@@ -52,8 +52,8 @@ impl InstancesFixture {
         self.proxy.client().bearer(&self.issuer.user_of(organisation))
     }
 
-    /// Sends reads and pushes of two organisations, some at a time, and gives the statuses of what
-    /// was not 200.
+    /// Sends reads and pushes of two organisations, some concurrently, and returns the statuses
+    /// other than 200.
     pub(crate) async fn send(&self, count: usize, at_a_time: usize) -> Vec<u16> {
         let sent = Arc::new(AtomicUsize::new(0));
         let mut senders = JoinSet::new();
@@ -82,7 +82,7 @@ impl InstancesFixture {
     }
 }
 
-/// The requests that each has had.
+/// The requests of each instance.
 pub(crate) fn counts(fakes: &[&FakeMimir]) -> Vec<usize> {
     fakes.iter().map(|fake| fake.requests()).collect()
 }

@@ -1,4 +1,4 @@
-//! Answers for upstreams that only have to say something.
+//! Responses for simple upstreams.
 
 use bytes::Bytes;
 use harness::Received;
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 
 pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
-/// A body that is there at once.
+/// A complete body.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }

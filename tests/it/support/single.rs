@@ -1,4 +1,4 @@
-//! A proxy before an upstream of the test's own, and bodies for it.
+//! A proxy in front of an upstream of the test's own, and bodies for it.
 
 use bytes::Bytes;
 use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Received};
@@ -32,7 +32,7 @@ impl ProxyFixture {
         self.proxy.client().bearer(&self.issuer.user_of(ORG_A))
     }
 
-    /// The head of a raw request that is let in.
+    /// The head of an authenticated raw request.
     pub(crate) fn head(&self, request_line: &str, headers: &str) -> String {
         let token = self.issuer.user_of(ORG_A);
         format!(
@@ -41,7 +41,7 @@ impl ProxyFixture {
     }
 }
 
-/// An endless supply of one piece, up to a number of them.
+/// A body that repeats one piece a number of times.
 pub(crate) fn pieces(
     count: usize,
     size: usize,

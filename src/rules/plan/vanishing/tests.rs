@@ -1,10 +1,10 @@
 use super::*;
+use crate::labels::RuleState;
 use crate::mimir::ruler::{Listed, RulerLimits};
 use crate::rules::plan::Wanted;
 use crate::rules::plan::desired::desired;
 use crate::rules::plan::desired::tests::rule;
 use crate::rules::status::statuses::RuleStatus;
-use crate::store::RuleState;
 
 /// A deletion of rules with and without tombstones, of `observed` rules.
 pub(in crate::rules) fn losing(deleted: usize, missing: usize, observed: usize) -> Vanishing {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Mutex;
 
 use super::*;
+use crate::labels::RuleState;
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
     AlertingRule, GroupRefusal, PromDuration, RuleGroup, RulerError, write_group,
@@ -15,7 +16,7 @@ use crate::rules::reconcile::world::ReadsMimir;
 use crate::rules::reconcile::writer::WriteError;
 use crate::rules::spec::alert_rule::{RuleDefaults, content_hash};
 use crate::rules::status::statuses::{RuleStatus, RuleStatuses};
-use crate::store::{Excess, RuleState, StoreError};
+use crate::store::{Excess, StoreError};
 
 /// What a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,7 +386,7 @@ impl Org {
         if matches!(reconciled.outcome, Outcome::LeaseLost) {
             self.restart();
         }
-        let label = reconciled.outcome.kind().name();
+        let label: &str = reconciled.outcome.kind().into();
         self.last = reconciled;
         label
     }

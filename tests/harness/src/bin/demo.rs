@@ -1,42 +1,26 @@
 //! `scripts/demo`: the main job, end to end on real parts.
 
-use std::process::Command;
 use std::time::Duration;
 
+use harness::showcase::{ALICE, BOB, command, once, two_organisations};
 use harness::{
-    Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus, Proxy,
-    ProxyOptions, RemoteWrite, wait_until,
+    Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, Postgres, Prometheus, ProxyOptions,
+    RemoteWrite, wait_until,
 };
 use serde_json::json;
 use tokio::time::Instant;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
 const ALERTS: &str = "/prometheus/api/v1/alerts";
-const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
-const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
 
 #[tokio::main]
 async fn main() {
-    let once = match std::env::args().nth(1).as_deref() {
-        None => false,
-        Some("--once") => true,
-        Some(other) => {
-            eprintln!("unknown option {other}; there is --once");
-            std::process::exit(64);
-        }
-    };
+    let once = once();
     say("starting Mimir, Postgres, an issuer of Supabase-shaped tokens, the proxy");
     let mimir = Mimir::start().await;
     let postgres = Postgres::start().await;
     let database = postgres.database("demo").await;
-    command(&database.url(), &["migrate"]);
-    database
-        .execute(&format!(
-            "insert into organisation (id, name) values ('{ORG_A}', 'A'), ('{ORG_B}', 'B');
-             insert into membership (user_id, organisation_id, role)
-             values ('{ALICE}', '{ORG_A}', 'viewer'), ('{BOB}', '{ORG_B}', 'viewer')"
-        ))
-        .await;
+    two_organisations(&database).await;
     let issuer = Issuer::start().await;
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
         .set("database.url", &format!("{:?}", database.url()))
@@ -48,7 +32,7 @@ async fn main() {
 
     say("a device key for A's hub, and a stock Prometheus that writes with it as its password");
     let name = ["--organisation", ORG_A, "--name", "hub"];
-    let key = command(&database.url(), &[&["device-key", "create"], &name[..]].concat());
+    let key = command(&database, &[&["device-key", "create"], &name[..]].concat());
     let exporter = NodeExporter::start().await;
     let hub = RemoteWrite::V1;
     let sender =
@@ -135,17 +119,6 @@ async fn main() {
 
 fn say(text: &str) {
     eprintln!("demo: {text}");
-}
-
-/// Runs a command of the proxy's and gives what it prints.
-fn command(database: &str, args: &[&str]) -> String {
-    let output = Command::new(Proxy::binary())
-        .args(args)
-        .env("MTP__DATABASE__URL", database)
-        .output()
-        .expect("the proxy's binary");
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 async fn show(who: &str, client: &Client) -> Answer {

@@ -8,20 +8,14 @@ mod rules;
 mod senders;
 mod system;
 
+use harness::showcase::once;
 use tokio::time::Instant;
 
 use system::System;
 
 #[tokio::main]
 async fn main() {
-    let once = match std::env::args().nth(1).as_deref() {
-        None => false,
-        Some("--once") => true,
-        Some(other) => {
-            eprintln!("unknown option {other}; there is --once");
-            std::process::exit(64);
-        }
-    };
+    let once = once();
     let began = Instant::now();
     let mut system = System::start().await;
     if !once {

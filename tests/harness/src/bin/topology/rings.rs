@@ -2,22 +2,10 @@
 
 use std::time::Duration;
 
-use harness::wait_until;
+use harness::{RINGS, wait_until};
 
 use crate::system::System;
 use crate::{chapter, fact};
-
-/// Each ring's key beneath the prefix. The ingesters' and the rulers' are both called `ring`.
-const RINGS: [&str; 8] = [
-    "alertmanagers/alertmanager",
-    "collectors/ring",
-    "compactors/compactor",
-    "distributors/distributor",
-    "queriers/querier",
-    "query-schedulers/query-scheduler",
-    "rulers/ring",
-    "store-gateways/store-gateway",
-];
 
 pub async fn are_apart(system: &System) {
     chapter("Rings on Consul, with a token that reaches one prefix");

@@ -1,8 +1,7 @@
 //! Everything that runs: three Mimirs on Consul, an S3-compatible server and memcached; the proxy twice on
 //! Postgres; two organisations, each with a member and a hub that is a stock Prometheus.
 
-use std::process::Command;
-
+use harness::showcase::{ALICE, BOB, command, two_organisations};
 use harness::{
     Backing, Client, Database, Issuer, Monolith, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus,
     Proxy, ProxyOptions, RemoteWrite,
@@ -54,9 +53,6 @@ pub struct System {
     _postgres: Postgres,
 }
 
-const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
-const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
-
 impl System {
     /// Starts everything and waits until it takes requests.
     pub async fn start() -> Self {
@@ -72,14 +68,7 @@ impl System {
         }
         say("starting the proxy twice, and two stock Prometheus");
         let database = postgres.database("topology").await;
-        command(&database, &["migrate"]);
-        database
-            .execute(&format!(
-                "insert into organisation (id, name) values ('{ORG_A}', 'A'), ('{ORG_B}', 'B');
-                 insert into membership (user_id, organisation_id, role)
-                 values ('{ALICE}', '{ORG_A}', 'viewer'), ('{BOB}', '{ORG_B}', 'viewer')"
-            ))
-            .await;
+        two_organisations(&database).await;
         let mut options = ProxyOptions::new(&issuer.url(), &mimirs[0].url())
             .set("database.url", &format!("{:?}", database.url()))
             .set("rules.enabled", "true");
@@ -155,15 +144,4 @@ impl System {
             self.proxies[0].url()
         );
     }
-}
-
-/// Runs a command of the proxy's and gives what it prints.
-fn command(database: &Database, arguments: &[&str]) -> String {
-    let output = Command::new(Proxy::binary())
-        .args(arguments)
-        .env("MTP__DATABASE__URL", database.url())
-        .output()
-        .expect("the proxy's binary");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
