@@ -16,7 +16,7 @@
 //!    |
 //! guard, sift     pure: what has to be confirmed; which channel or route is the refused one
 //!    |
-//! document, reach pure: the document's text, whom alerts reach by it
+//! document, reach pure: the document's text; which alerts reach a channel
 //!    |
 //! spec            pure: a row becomes a channel or a route, or is refused with reasons for its author
 //! ```
@@ -55,7 +55,7 @@
 //! | A broken row harms no other. | One author's mistake is not another's outage. | `spec`; `sift` |
 //! | Values of rows are data. | Alertmanager expands most texts as templates, with functions that read everything in an alert. | `spec` refuses templates; `document` quotes everything |
 //! | Only the public internet is a target, unless the operator allows more. | A channel is a request from inside the network. | `spec::targets`; Mimir's firewall at dial time |
-//! | A document that is not ours is never overwritten without a confirmation. | Somebody wrote it on purpose. | `guard::foreign` |
+//! | A document that is not ours is never overwritten without a confirmation. | It was written on purpose. | `guard::foreign` |
 //! | What has neither a row nor a tombstone is not deleted without a confirmation, and holds every write. | Restored backups, truncated tables, wrong databases. | `guard::missing` |
 //! | A confirmation is for exactly what was shown. | More may be lost meanwhile. | The hold's ID is a digest of it |
 //! | A failed or partial reading changes nothing. | It looks like a deletion of everything. | Errors end a reconcile before the guard; a document is read whole or not at all |

@@ -60,8 +60,8 @@ pub(super) struct RouteView {
 /// How the sync of an organisation's channels stands.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ChannelSyncView {
-    /// `live`: Mimir has the document. `none`: there is none and none is needed. `foreign`: somebody
-    /// else's is there, and there are no channels. `held`: a confirmation is awaited. `error`.
+    /// `live`: Mimir has the document. `none`: there is none and none is needed. `foreign`: there is one
+    /// that the proxy did not write, and there are no channels. `held`: a confirmation is awaited. `error`.
     /// `pending`: not looked at yet.
     pub(super) state: String,
     /// What is wrong; empty if nothing is, and for those who are not the operator.
@@ -106,7 +106,7 @@ pub(super) struct ChannelDiffView {
     pub(super) in_sync: bool,
     /// A unified diff of the document. Secrets are masked on both sides.
     pub(super) diff: String,
-    /// Whether Mimir has a document that somebody else wrote, which is not shown.
+    /// Whether Mimir has a document that the proxy did not write. It is not shown.
     pub(super) foreign: bool,
     /// What would be held back.
     pub(super) guard: Option<ChannelGuardView>,

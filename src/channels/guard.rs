@@ -1,9 +1,9 @@
 //! The deletion guard of one organisation's document. Pure.
 //!
-//! A deleted row and a row that could not be read look alike. A channel that is lost is an alert that
-//! nobody gets, and nobody notices; one that stays for too long is noticed and harmless. So whatever the
-//! document in Mimir has, and has neither a row nor a tombstone, holds every write of that organisation
-//! until an administrator confirms it. There is no threshold: one lost channel may be the only one.
+//! A deleted row and a row that could not be read look alike. A lost channel is a missed notification,
+//! which goes unnoticed; one that stays for too long is noticed and harmless. So a channel or route that
+//! is in Mimir's document, and has neither a row nor a tombstone, holds every write of its organisation
+//! until an administrator confirms it. There is no threshold: the lost channel may be the only one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -67,7 +67,7 @@ impl Missing {
     }
 }
 
-/// The hold of a document that somebody else wrote.
+/// The hold of a foreign document.
 pub(crate) fn foreign(observed: &Observed) -> GuardHeld {
     GuardHeld {
         id: short(&observed.digest()),
@@ -113,7 +113,7 @@ mod tests {
     proptest! {
         // The property that the whole guard is: nothing that is live goes without a row or a tombstone.
         #[test]
-        fn whatever_is_live_has_a_row_or_a_tombstone_or_is_missing(
+        fn what_is_live_has_a_row_or_a_tombstone_or_is_missing(
             live in ids(0..20), live_routes in ids(20..40), channels in ids(0..20), routes in ids(20..40),
             dead in ids(0..20), dead_routes in ids(20..40),
         ) {

@@ -1,7 +1,7 @@
-//! Whom alerts reach, by organisation: for the statuses of alert rules.
+//! Which alerts reach a channel, by organisation: for the statuses of alert rules.
 //!
-//! The leader knows it from its reconciles. Of an organisation that has no channels, and is not looked
-//! after therefore, the first question has Mimir asked once whether somebody else configured it.
+//! The leader knows this from its reconciles. Organisations without channels are not reconciled; one is
+//! after the first question about it, because Mimir may have a foreign document for it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub struct Reaches {
 
 #[derive(Default)]
 struct Known {
-    /// None where it cannot be known, because the document is somebody else's.
+    /// None where it cannot be known, because the document is foreign.
     reaches: HashMap<OrganisationId, Option<Reach>>,
-    /// Organisations that rules were asked for.
+    /// Organisations with a question.
     asked: HashSet<OrganisationId>,
 }
 
-/// The number of organisations that are looked after only because their rules are asked for.
+/// The number of organisations that are reconciled only because of such a question.
 const MOST_ASKED: usize = 50_000;
 
 impl Reaches {
@@ -70,7 +70,7 @@ impl Reaches {
         known.asked.remove(organisation);
     }
 
-    /// Organisations that rules were asked for.
+    /// Organisations with a question.
     pub(super) fn asked(&self) -> Vec<OrganisationId> {
         self.known.lock().asked.iter().cloned().collect()
     }

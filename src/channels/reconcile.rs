@@ -1,8 +1,8 @@
 //! One reconcile: reads what Mimir has for one tenant, and makes it have what the rows ask for.
 //!
-//! It takes no input but the organisation: whatever triggered it, the rows and Mimir's document decide
-//! what is done. It is idempotent, and it may end between any two requests. There is one write, of the
-//! whole document, so that there is no state in between.
+//! It takes no input but the organisation: the rows and Mimir's document decide what is done, not the
+//! trigger. It is idempotent, and it may end between any two requests. There is one write, of the whole
+//! document, so that there is no intermediate state.
 //!
 //! Only Mimir knows whether a document is valid. So the write is optimistic, and only if Mimir refuses
 //! it, parts are tried until it is known which channels and routes it refuses ([`super::sift`]). These
@@ -42,8 +42,8 @@ pub(crate) struct Given<'a> {
     pub(crate) confirmed: Option<&'a str>,
     /// The digest of the document that was written last, by whichever leader.
     pub(crate) written: Option<&'a str>,
-    /// The organisation is gone for longer than the grace period: nothing of it is to stay, whatever its
-    /// rows say. The guard looks at them as always.
+    /// The organisation has been gone for longer than the grace period: its document is to be deleted,
+    /// even if there are rows. The guard applies all the same.
     pub(crate) is_purge: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Reconciled {
     pub(crate) outcome: Outcome,
     pub(crate) channels: States,
     pub(crate) routes: States,
-    /// Whom alerts reach by what Mimir has; none if that is not known, as for a foreign document.
+    /// Which alerts reach a channel; none if that is not known, as for a foreign document.
     pub(crate) reach: Option<Reach>,
     /// Whether Mimir has what the rows ask for, so that their tombstones are carried out.
     pub(crate) is_done: bool,
@@ -64,14 +64,14 @@ pub(crate) struct Reconciled {
     pub(crate) renewed: BTreeSet<Uuid>,
     /// The digest of what Mimir has now, if it is ours.
     pub(crate) document: Option<String>,
-    /// The document that Mimir has is somebody else's.
+    /// Mimir has a foreign document.
     pub(crate) is_foreign: bool,
 }
 
 /// Writes of one reconcile. Each one more follows a refusal that was explained, so only a Mimir that
 /// contradicts itself gets here.
 const MOST_ROUNDS: usize = 4;
-/// For what is left out of a trial. Nobody reads it.
+/// The reason of what is left out of a trial. It is not shown.
 const NOT_TRIED: &str = "";
 
 enum Stop {
@@ -107,8 +107,8 @@ impl Found {
         matches!(self, Self::Foreign(_))
     }
 
-    /// Whether it is what is wanted, byte for byte. Without channels of its own an organisation keeps
-    /// what somebody else wrote for it.
+    /// Whether it is what is wanted, byte for byte. An organisation without channels keeps a foreign
+    /// document.
     fn is(&self, document: Option<&Document>) -> bool {
         match (self, document) {
             (Self::Nothing | Self::Foreign(_), None) => true,
@@ -341,7 +341,7 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
                     self.is_dirty = true;
                     sift.accept();
                 }
-                // Nobody's fault alone. The whole is measured when it is written.
+                // Not the fault of one row. The whole document is measured when it is written.
                 Err(WriteError::Mimir(AlertmanagerError::TooBig(_))) => sift.accept(),
                 Err(WriteError::Mimir(AlertmanagerError::Refused(words))) => sift.refuse(words),
                 Err(error) => return Err(error.into()),

@@ -45,7 +45,7 @@ pub(super) struct Read {
 pub struct ChannelPreview {
     pub tenant: TenantId,
     pub is_in_sync: bool,
-    /// Mimir has a document that somebody else wrote. It is not shown.
+    /// Mimir has a foreign document, which is not shown.
     pub is_foreign: bool,
     /// A unified diff of the document; empty if it would stay as it is.
     pub diff: String,

@@ -48,7 +48,7 @@ const LIST_RETRY: Duration = Duration::from_secs(5);
 impl LeaderTask for ChannelSync {
     fn run(&self, lease: Lease) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // A full resync finds whatever they were about.
+            // The full resync covers them.
             self.triggers.clear();
             self.reaches.clear();
             let cleared = ClearsReaches(&self.reaches);
@@ -93,7 +93,7 @@ enum Done {
     Listed(Result<Listed, StoreError>),
 }
 
-/// The organisations of a full resync; those that somebody waits for first.
+/// The organisations of a full resync; those with a requested sync first.
 struct Listed {
     requested: Vec<OrganisationId>,
     all: HashSet<OrganisationId>,

@@ -1,9 +1,9 @@
 //! "Send a test": one alert for one channel, and what became of it, in words.
 //!
 //! The document has a route for this in front of all others: an alert with the label
-//! `mimir_tenant_proxy_test` goes to the channel that it names and to no other. What became of it nobody
-//! says: Alertmanager has no answer for that. But every instance counts notifications by tenant and
-//! integration, and says which configuration it has loaded, so the counters before and after tell.
+//! `mimir_tenant_proxy_test` goes to the channel that it names and to no other. Alertmanager has no API for
+//! what became of a notification. But every instance counts notifications by tenant and integration, and
+//! tells which configuration it has loaded, so the counters before and after are compared.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -171,10 +171,7 @@ fn test_alert(channel: Uuid, test: Uuid, name: &str, clock: &Clock) -> TestAlert
     ]);
     let annotations = pairs(&[
         ("summary", format!("This is a test of the notification channel {name:?}.")),
-        (
-            "description",
-            "Somebody sent it to see whether it arrives. No alert is firing.".to_owned(),
-        ),
+        ("description", "It was sent to see whether it arrives. No alert is firing.".to_owned()),
     ]);
     TestAlert { labels, annotations, starts_at: now, ends_at: now + LASTS }
 }
@@ -213,7 +210,7 @@ struct Between {
 
 impl Between {
     fn of(before: &Counters, after: &Counters) -> Self {
-        // A counter that went down belongs to an instance that began anew.
+        // A counter that went down belongs to an instance that was restarted.
         let grown = |before: f64, after: f64| (after - before).max(0.0);
         let failed = after.failed.iter().filter(|(reason, count)| {
             **count > before.failed.get(*reason).copied().unwrap_or_default()

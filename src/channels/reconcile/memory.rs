@@ -37,7 +37,7 @@ const QUARANTINE: Duration = Duration::from_secs(3600);
 const LONGEST_WORDS: usize = 1000;
 
 impl Memory {
-    /// Somebody asks for a sync: everything is tried again.
+    /// A sync was requested: everything is tried again.
     pub(crate) fn expire(&mut self) {
         self.quarantine.clear();
         self.limit = None;

@@ -36,7 +36,7 @@ pub(super) struct JobEnd {
     /// Channels in each state, by [`State::ALL`]; none if it is unknown.
     pub(super) states: Option<[usize; State::ALL.len()]>,
     pub(super) took: Duration,
-    /// Whom alerts reach, if that was found out: none inside where it cannot be known.
+    /// Which alerts reach a channel, if that was found out; none inside where it cannot be known.
     pub(super) reach: Option<Option<Reach>>,
     /// Nothing of the organisation is left to look after.
     pub(super) is_over: bool,
@@ -284,7 +284,7 @@ enum SyncState {
     None,
     Live,
     Held,
-    /// Somebody else's is there, and nothing is to be written.
+    /// There is a foreign one, and nothing is to be written.
     Foreign,
     Failed,
 }

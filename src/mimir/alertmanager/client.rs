@@ -40,7 +40,7 @@ pub struct AlertmanagerClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     Valid,
-    /// This Mimir accepts what it must refuse, and has stored the configuration. Whoever asked has to
+    /// This Mimir accepts what it must refuse, and has stored the configuration. The caller has to
     /// write the right one over it.
     Stored,
 }

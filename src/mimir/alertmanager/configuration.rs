@@ -10,7 +10,7 @@ impl ConfigurationBody {
         Self(text)
     }
 
-    /// The text with its secrets: for Mimir, and for whoever reads what it has.
+    /// The text with its secrets: for Mimir, and for reading what it has.
     pub fn expose(&self) -> &str {
         &self.0
     }
