@@ -95,11 +95,16 @@ create table notification_tombstone (
 -- The state of each organisation's document in Mimir's Alertmanager.
 create table notification_sync (
     organisation_id text primary key,
-    tenant_id       text not null,
+    tenant_id       text not null default '',
     -- Of what is not secret in the document.
     document_hash   text,
     state           text not null default '',
     problem         text not null default '',
+    problem_since   timestamptz,
+    -- A sync that was requested, and the request that the leader has answered last.
+    requested_at    timestamptz,
+    requested_by    text not null default '',
+    answered_at     timestamptz,
     -- What waits for an administrator's confirmation, and the confirmation.
     guard_id        text,
     guard_reason    text not null default '',

@@ -9,6 +9,8 @@ mod all_rules;
 mod answer;
 mod audit;
 mod body;
+mod channel_views;
+mod channels;
 mod device_keys;
 mod error;
 mod openapi;
@@ -27,6 +29,7 @@ use uuid::Uuid;
 
 use crate::authn::{Principal, Proof};
 use crate::authz::{AdminGrant, Authorizer};
+use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
 use crate::route::{
     CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
@@ -42,6 +45,7 @@ pub use error::AdminError;
 pub struct Admin {
     store: Option<Store>,
     rules: Option<Arc<AdminExecutor>>,
+    channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
     clock: Clock,
 }
@@ -67,7 +71,13 @@ impl Admin {
         authorizer: Arc<Authorizer>,
         clock: Clock,
     ) -> Self {
-        Self { store, rules, authorizer, clock }
+        Self { store, rules, channels: None, authorizer, clock }
+    }
+
+    /// Serves the endpoints of notification channels, too.
+    #[must_use]
+    pub fn with_channels(self, channels: Option<ChannelAdmin>) -> Self {
+        Self { channels, ..self }
     }
 
     /// Serves one request.
@@ -94,6 +104,11 @@ impl Admin {
                     E::SyncRules => rules::sync(self, &grant, uri).await,
                     E::SyncProgress => rules::progress(self, &grant, request.id()?).await,
                     E::ConfirmDeletion => rules::confirm(self, &grant, body).await,
+                    E::ListChannels => channels::list(self, &grant).await,
+                    E::DiffChannels => channels::diff(self, &grant).await,
+                    E::SyncChannels => channels::sync(self, &grant).await,
+                    E::TestChannel => channels::test(self, &grant, request.id()?).await,
+                    E::ConfirmChannels => channels::confirm(self, &grant, body).await,
                 }
             }
             AdminGrant::Operator(endpoint, grant) => {
@@ -106,6 +121,7 @@ impl Admin {
                     E::SyncAllRules => all_rules::sync(self, &grant, uri).await,
                     E::SyncAllProgress => all_rules::progress(self, &grant, request.id()?).await,
                     E::ConfirmAllDeletions => all_rules::confirm(self, &grant, body).await,
+                    E::ChannelsStatus => channels::status(self, &grant).await,
                 }
             }
             AdminGrant::Webhook(endpoint, grant) => match endpoint {
@@ -124,6 +140,10 @@ impl Admin {
 
     fn admin_executor(&self) -> Result<&AdminExecutor, AdminError> {
         self.rules.as_deref().ok_or(AdminError::NoRules)
+    }
+
+    fn channels(&self) -> Result<&ChannelAdmin, AdminError> {
+        self.channels.as_ref().ok_or(AdminError::NoChannels)
     }
 
     fn now(&self) -> OffsetDateTime {

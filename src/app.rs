@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
+use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::Cors;
@@ -57,6 +58,12 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+/// What serves administrators of rules and channels, where these are synced.
+struct Admins {
+    rules: Option<Arc<AdminExecutor>>,
+    channels: Option<ChannelAdmin>,
+}
+
 /// Serves until a signal comes, then drains. An error means that it could not start.
 pub fn serve(config: &Config) -> io::Result<()> {
     let logging = Logging::start(&config.log);
@@ -78,16 +85,19 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(database) = &database {
             database.check().await?;
         }
-        let (rules, events) = rules_and_events(config, &clock)?;
+        let (mut rules, events) = rules_and_events(config, &clock)?;
         let receiver = events.as_ref().map(Events::receiver);
         let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
-        let shared =
-            Shared::new(config, &logging, clock, database.as_ref(), admin_executor, metrics);
+        let channels = rules.as_mut().and_then(|rules| rules.channels.take());
+        let (channel_triggers, channel_admin) =
+            channels.map(|channels| (channels.triggers, channels.admin)).unzip();
+        let admins = Admins { rules: admin_executor, channels: channel_admin };
+        let shared = Shared::new(config, &logging, clock, database.as_ref(), admins, metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
             let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-            database.run(triggers, &background, &cancelled);
+            database.run(triggers, channel_triggers, &background, &cancelled);
         }
         if let Some(rules) = rules {
             rules.run(&background, &cancelled)?;
@@ -183,7 +193,7 @@ impl Shared {
         logging: &Logging,
         clock: Clock,
         database: Option<&Database>,
-        rules: Option<Arc<AdminExecutor>>,
+        admins: Admins,
         metrics: Arc<Metrics>,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
@@ -200,7 +210,8 @@ impl Shared {
         let authorizer = Authorizer::new(config.tenancy.clone(), memberships);
         let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
-        let admin = Admin::new(store, rules, Arc::clone(&authorizer), clock.clone());
+        let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), clock.clone());
+        let admin = admin.with_channels(admins.channels);
         let health = config.upstream.health.clone();
         let instances = Arc::new(Instances::new(health, Arc::clone(&metrics)));
         let upstream = Arc::clone(&instances);

@@ -1,6 +1,7 @@
 //! The commands beside `serve`: each gets what it needs of the configuration and gives what is to be
 //! printed.
 
+mod channels;
 mod check_config;
 mod device_key;
 mod explain;
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 use crate::clock::Clock;
 use crate::store::StoreError;
 
+pub use channels::{ChannelsCommand, channels};
 pub use check_config::{CheckConfig, check_config};
 pub use device_key::{DeviceKeyCommand, device_key};
 pub use explain_token::{ExplainToken, explain_token};

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
+use utoipa::ToSchema;
 
 /// Why a downstream connection ended.
 #[derive(
@@ -199,6 +200,82 @@ impl RuleState {
     }
 }
 
+/// The status of a row of `notification_channel` or `notification_route`, also in its table and in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum NotificationState {
+    /// It will be written to Mimir, but is not yet.
+    Pending,
+    /// Mimir has it as it is.
+    Live,
+    /// It cannot be used; its author has to change it.
+    Invalid,
+    /// The organisation has too many.
+    OverLimit,
+    Disabled,
+    /// It could not be written, and that is not its author's fault.
+    Error,
+}
+
+impl NotificationState {
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
+
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What became of a test of a notification channel, also in JSON.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    EnumCount,
+    IntoStaticStr,
+    ToSchema,
+    VariantArray,
+    VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum TestOutcome {
+    /// The channel's service has accepted it.
+    Delivered,
+    /// It was sent and not accepted.
+    Failed,
+    /// The channel is not live, so nothing was sent.
+    NotLive,
+    /// Mimir has not loaded the channel yet, so nothing was sent.
+    NotLoaded,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl TestOutcome {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +288,12 @@ mod tests {
         }
         for state in <RuleState as VariantArray>::VARIANTS {
             assert_eq!(serde_json::to_string(state).unwrap(), format!("{:?}", state.name()));
+        }
+        for state in <NotificationState as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(state).unwrap(), format!("{:?}", state.name()));
+        }
+        for outcome in <TestOutcome as VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(outcome).unwrap(), format!("{:?}", outcome.name()));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mimir_tenant_proxy::app;
 use mimir_tenant_proxy::command::{
-    self, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand, Said,
+    self, ChannelsCommand, CheckConfig, DeviceKeyCommand, ExplainToken, Migrate, RulesCommand, Said,
 };
 use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
 use mimir_tenant_proxy::version;
@@ -37,6 +37,9 @@ enum Command {
     /// Check alert rules, show what a sync would change, and sync them.
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Show what a sync of notification channels would change, sync them, and test one.
+    #[command(subcommand)]
+    Channels(ChannelsCommand),
     /// Say step by step why a token or device key would pass or not.
     ExplainToken(ExplainToken),
     /// Ask the running proxy's private port whether it is ready.
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
         Command::Rules(what) => {
             RulesCommandConfig::load(file, &environment).map(|config| command::rules(&config, what))
         }
+        Command::Channels(what) => RulesCommandConfig::load(file, &environment)
+            .map(|config| command::channels(&config, what)),
         Command::Healthcheck => config().map(|config| command::healthcheck(&config)),
     };
     match outcome {

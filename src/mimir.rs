@@ -1,12 +1,17 @@
 //! Mimir's HTTP interface as this crate knows it, and the only place that writes the tenant header.
 
+pub mod alertmanager;
 pub mod expression;
 pub mod form;
 mod headers;
+mod retry;
 pub mod ruler;
 pub mod silence;
+mod transport;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
+pub use retry::{Attempts, MAX_DELAY, Retriable, next_delay};
+pub use transport::{ExchangeError, MimirConfig};
 
 use http::HeaderMap;
 

@@ -132,6 +132,8 @@ pub enum Reason {
     DatabaseUnavailable,
     /// Mimir's ruler gives no answer to a request to `/admin`.
     RulerUnavailable,
+    /// Mimir's Alertmanager gave no usable answer to an administrator's request.
+    AlertmanagerUnavailable,
     /// A fault of the proxy itself in `/admin`.
     AdminBroken,
     /// The organisation has as many reads of its Alertmanager in flight as Mimir runs for one tenant.
@@ -246,6 +248,7 @@ impl Reason {
             Self::KeysUnavailable
             | Self::DatabaseUnavailable
             | Self::RulerUnavailable
+            | Self::AlertmanagerUnavailable
             | Self::AdminBroken
             | Self::UpstreamUnresolved
             | Self::UpstreamUnreachable

@@ -201,6 +201,7 @@ fn status_of(reason: Reason) -> StatusCode {
         | Reason::KeysUnavailable
         | Reason::DatabaseUnavailable
         | Reason::RulerUnavailable
+        | Reason::AlertmanagerUnavailable
         | Reason::UpstreamUnresolved
         | Reason::UpstreamUnreachable
         | Reason::UpstreamCircuitOpen
@@ -307,7 +308,9 @@ impl Rejection {
             Self::Failed(ForwardError::Broken(error)) => Some(format!("{error:?}")),
             Self::Failed(ForwardError::Unreadable(problem)) => Some(problem.clone()),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
-            Self::Admin(AdminError::Ruler(problem)) => Some(problem.clone()),
+            Self::Admin(AdminError::Ruler(problem) | AdminError::Alertmanager(problem)) => {
+                Some(problem.clone())
+            }
             Self::Origin(origin) => Some(format!("{}: {origin}", self.message())),
             Self::Credential(refusal) => Some(refusal.inside()),
             Self::Denied(denial, asked) => Some(match asked {

@@ -39,6 +39,7 @@ use tokio::time::timeout;
 
 use crate::config::{DatabaseConfig, TablesRead};
 
+pub use crate::labels::NotificationState;
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
     LoadedAlerts, Millis, Pairs, SilenceChanges, SilenceLimits, StoredAlertEvent,
@@ -61,7 +62,7 @@ pub use notification_channels::{
     ChannelRow, MOST_CHANNEL_BYTES, MOST_CHANNELS, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES,
     MOST_ROUTES, NotificationRows, NotificationSnapshot, RouteRow,
 };
-pub use notification_status::{NotificationKind, NotificationState, NotificationStatusRow};
+pub use notification_status::{NotificationKind, NotificationStatusRow};
 pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,

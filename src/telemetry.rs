@@ -2,6 +2,7 @@
 //! Nothing here ever steers what happens to a request.
 
 mod alert_event_metrics;
+mod channel_metrics;
 mod logging;
 mod metrics;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod rule_metrics;
 mod table;
 
 pub use alert_event_metrics::AlertEventMetrics;
+pub use channel_metrics::ChannelMetrics;
 pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
 pub use rule_metrics::RuleMetrics;

@@ -23,6 +23,12 @@ pub enum AdminError {
     NoDatabase,
     /// Alert rules are not synced by this proxy.
     NoRules,
+    /// Notification channels are not synced by this proxy.
+    NoChannels,
+    /// Mimir runs no Alertmanager.
+    NoAlertmanager,
+    /// Mimir's Alertmanager gave no usable answer.
+    Alertmanager(String),
     /// The database did not do it.
     Store(StoreError),
     /// Mimir's ruler gave no usable answer.
@@ -42,12 +48,15 @@ impl AdminError {
             Self::Missing(_)
             | Self::Store(StoreError::Missing(_))
             | Self::NoDatabase
-            | Self::NoRules => Reason::NotFound,
+            | Self::NoRules
+            | Self::NoChannels
+            | Self::NoAlertmanager => Reason::NotFound,
             Self::Stale(_) | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => {
                 Reason::Conflict
             }
             Self::Store(_) => Reason::DatabaseUnavailable,
             Self::Ruler(_) => Reason::RulerUnavailable,
+            Self::Alertmanager(_) => Reason::AlertmanagerUnavailable,
             Self::Overloaded => Reason::Overloaded,
             Self::Internal => Reason::AdminBroken,
         }
@@ -95,6 +104,15 @@ impl fmt::Display for AdminError {
             Self::NoDatabase => f.write_str("not available: no database is configured"),
             Self::NoRules => {
                 f.write_str("not available: alert rules are not synced (rules.enabled)")
+            }
+            Self::NoChannels => f.write_str(
+                "not available: notification channels are not synced (channels.enabled)",
+            ),
+            Self::NoAlertmanager => f.write_str(
+                "not available: Mimir runs no Alertmanager, or its configuration API is off",
+            ),
+            Self::Alertmanager(_) => {
+                f.write_str("Mimir's Alertmanager is temporarily unavailable; retry later")
             }
             Self::Ruler(_) => f.write_str("Mimir's ruler is temporarily unavailable; retry later"),
             Self::Overloaded => {

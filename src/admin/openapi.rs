@@ -13,6 +13,7 @@ use utoipa::openapi::schema::Schema;
 
 use super::all_rules::{AllSyncAnswer, Status};
 use super::answer::{Answer, Success};
+use super::channel_views::{AllChannels, ChannelDiffView, ChannelList, ChannelSyncAnswer};
 use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
 use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
 use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
@@ -20,6 +21,7 @@ use super::rules::Confirmation;
 use super::webhook::AcceptedTrigger;
 use super::whoami::Whoami;
 use crate::authz::CallerGrant;
+use crate::channels::TestReport;
 use crate::key_management::{DeviceKeyRequest, DeviceKeyView};
 use crate::route::{
     Access, AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, ROUTES,
@@ -34,6 +36,8 @@ const DESCRIPTION: &str = "Errors have the form of Prometheus' API: \
 
 const DONE: &str = "done";
 const RUNNING: &str = "still running; its progress is shown at `poll`";
+const NO_LEADER: &str = "not done yet; ask again";
+const TESTED: &str = "what became of the test; it takes up to a minute";
 const DONE_OR_DRY: &str = "done; with dry_run, what would change";
 
 /// What is said of an endpoint beside its route.
@@ -129,6 +133,21 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                     Operation::new("rules", schemas).answers::<SyncProgress>(Done, DONE)
                 }
                 E::ConfirmDeletion => Operation::new("rules", schemas).confirms(),
+                E::ListChannels => {
+                    Operation::new("channels", schemas).answers::<ChannelList>(Done, DONE)
+                }
+                E::DiffChannels => {
+                    Operation::new("channels", schemas).answers::<ChannelDiffView>(Done, DONE)
+                }
+                E::SyncChannels => Operation::new("channels", schemas)
+                    .answers::<ChannelSyncAnswer>(Done, DONE)
+                    .answers::<ChannelSyncAnswer>(Accepted, NO_LEADER),
+                E::TestChannel => {
+                    Operation::new("channels", schemas).answers::<TestReport>(Done, TESTED)
+                }
+                E::ConfirmChannels => {
+                    Operation::new("channels", schemas).confirms_with::<ChannelSyncAnswer>()
+                }
             }
         }
         AdminEndpoint::Operator(endpoint) => {
@@ -154,6 +173,9 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                     Operation::new("all rules", schemas).answers::<SyncProgress>(Done, DONE)
                 }
                 E::ConfirmAllDeletions => Operation::new("all rules", schemas).confirms(),
+                E::ChannelsStatus => {
+                    Operation::new("all channels", schemas).answers::<AllChannels>(Done, DONE)
+                }
             }
         }
         AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
@@ -195,9 +217,13 @@ impl<'a> Operation<'a> {
     }
 
     fn confirms(self) -> Self {
+        self.confirms_with::<SyncProgress>()
+    }
+
+    fn confirms_with<T: ToSchema>(self) -> Self {
         self.takes::<Confirmation>()
-            .answers::<SyncProgress>(Success::Done, DONE)
-            .answers::<SyncProgress>(Success::Accepted, RUNNING)
+            .answers::<T>(Success::Done, DONE)
+            .answers::<T>(Success::Accepted, RUNNING)
             .responds(NO_SUCH_HOLD, json!({ "description": "no such deletion is held back" }))
             .responds(
                 STALE_HOLD,

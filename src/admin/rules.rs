@@ -28,7 +28,7 @@ use crate::tenancy::OrganisationId;
 #[serde(deny_unknown_fields)]
 pub(super) struct Confirmation {
     /// The identifier that `guard.id` shows.
-    guard: String,
+    pub(super) guard: String,
 }
 
 /// Where the progress of a sync is shown.

@@ -113,10 +113,12 @@ impl Database {
         }
     }
 
-    /// Starts reading, listening and writing. Triggers of alert rules go to the sync, if this copy has one.
+    /// Starts reading, listening and writing. Triggers of alert rules and of channels go to their sync, if
+    /// this copy has one.
     pub(super) fn run(
         self,
         triggers: Option<Arc<Triggers>>,
+        channels: Option<Arc<Triggers>>,
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) {
@@ -154,6 +156,9 @@ impl Database {
                     if let Some(triggers) = &triggers {
                         triggers.everything();
                     }
+                    if let Some(channels) = &channels {
+                        channels.everything();
+                    }
                 }
                 (TableChange::AlertRules(organisation), _, _) => {
                     // Organisations that come and go are announced by the same trigger.
@@ -177,8 +182,16 @@ impl Database {
                         triggers.request();
                     }
                 }
-                // Channels are read again by the full resync until the engine takes these.
-                (TableChange::Channels(_) | TableChange::AllChannels, _, _) => {}
+                (TableChange::Channels(organisation), _, _) => {
+                    if let Some(channels) = &channels {
+                        channels.organisation(organisation);
+                    }
+                }
+                (TableChange::AllChannels, _, _) => {
+                    if let Some(channels) = &channels {
+                        channels.everything();
+                    }
+                }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),
                 (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
                 (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),

@@ -9,12 +9,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::election::LeaderTask;
 use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
 use crate::store::Store;
-use crate::telemetry::RuleMetrics;
+use crate::telemetry::{ChannelMetrics, RuleMetrics};
 
 /// Connections of the thread that writes rules, beside the session that holds the leader's lock.
 const WRITER_CONNECTIONS: u32 = 3;
@@ -25,9 +26,17 @@ const ADMIN_CONNECTIONS: u32 = 2;
 pub(super) struct Rules {
     pub(super) admin_executor: Arc<AdminExecutor>,
     pub(super) triggers: Arc<Triggers>,
+    /// None where channels are not synced.
+    pub(super) channels: Option<Channels>,
     sync: RuleSync,
     sync_runtime: Runtime,
     admin_runtime: Runtime,
+}
+
+/// The sync of notification channels, beside that of rules.
+pub(super) struct Channels {
+    pub(super) triggers: Arc<Triggers>,
+    pub(super) admin: ChannelAdmin,
 }
 
 impl Rules {
@@ -47,21 +56,31 @@ impl Rules {
             drop(inside);
             Ok::<_, io::Error>((runtime, Arc::new(reconciler)))
         };
-        let (admin_runtime, reconciler) = make(ADMIN_CONNECTIONS)?;
-        let handle = admin_runtime.handle().clone();
-        let admin_executor = Arc::new(AdminExecutor::new(reconciler, handle));
+        let (admin_runtime, for_admin) = make(ADMIN_CONNECTIONS)?;
         let (sync_runtime, reconciler) = make(WRITER_CONNECTIONS)?;
         let triggers: Arc<Triggers> = Arc::default();
+        let mut beside: Vec<Arc<dyn LeaderTask>> = Vec::new();
+        let (channels, reach) = if config.channels.enabled {
+            let runtimes = [(&admin_runtime, &for_admin), (&sync_runtime, &reconciler)];
+            let (channels, sync) = channels(config, runtimes, clock)?;
+            let reach = Arc::clone(&sync.reaches).hook();
+            beside.push(Arc::new(sync));
+            (Some(channels), Some(reach))
+        } else {
+            (None, None)
+        };
+        let handle = admin_runtime.handle().clone();
+        let admin_executor = Arc::new(AdminExecutor::new(for_admin, handle));
         let sync = RuleSync {
             reconciler,
             triggers: Arc::clone(&triggers),
             clock: clock.clone(),
             metrics: Arc::new(RuleMetrics::register()),
             holder: holder(),
-            reach: None,
-            beside: Vec::new(),
+            reach,
+            beside,
         };
-        Ok(Self { admin_executor, triggers, sync, sync_runtime, admin_runtime })
+        Ok(Self { admin_executor, triggers, channels, sync, sync_runtime, admin_runtime })
     }
 
     /// Has the leader do this beside the sync.
@@ -94,6 +113,36 @@ impl Rules {
         })?;
         Ok(())
     }
+}
+
+/// What serves administrators of channels, and what syncs them: each on its thread, with the database
+/// connections of rules there.
+fn channels(
+    config: &Config,
+    [for_admin, for_sync]: [(&Runtime, &Arc<Reconciler>); 2],
+    clock: &Clock,
+) -> io::Result<(Channels, ChannelSync)> {
+    let make = |(runtime, rules): (&Runtime, &Arc<Reconciler>)| {
+        let _inside = runtime.enter();
+        let template = config.tenancy.template.clone();
+        let store = rules.store().clone();
+        let made = ChannelReconciler::new(store, &config.channels, &config.rules, template);
+        let made = made.map_err(|fault| io::Error::new(io::ErrorKind::InvalidInput, fault))?;
+        Ok::<_, io::Error>(Arc::new(made))
+    };
+    let triggers: Arc<Triggers> = Arc::default();
+    let metrics = Arc::new(ChannelMetrics::register());
+    let handle = for_admin.0.handle().clone();
+    let executor = AdminExecutor::new(make(for_admin)?, handle);
+    let admin = ChannelAdmin::new(executor, Arc::clone(&metrics));
+    let sync = ChannelSync {
+        reconciler: make(for_sync)?,
+        triggers: Arc::clone(&triggers),
+        reaches: Arc::new(Reaches::new(Arc::clone(&triggers))),
+        clock: clock.clone(),
+        metrics,
+    };
+    Ok((Channels { triggers, admin }, sync))
 }
 
 /// The name of this copy: its machine and its process.

@@ -120,6 +120,11 @@ impl Document {
 }
 
 impl Observed {
+    /// The configuration alone, with its secrets.
+    pub(super) fn config(&self) -> &str {
+        &self.config
+    }
+
     /// Reads the answer to GET `/api/v1/alerts`. Errors do not repeat it.
     pub fn parse(answer: &str) -> Result<Self, String> {
         let unreadable = || "the answer is not a document of an Alertmanager".to_owned();

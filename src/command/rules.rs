@@ -8,7 +8,7 @@ mod check;
 mod diff;
 mod file;
 mod guard;
-mod sync;
+pub(super) mod sync;
 
 use std::sync::Arc;
 
@@ -47,12 +47,12 @@ pub struct Of {
 }
 
 /// `EX_USAGE` of sysexits.h.
-const EXIT_USAGE: u8 = 64;
+pub(super) const EXIT_USAGE: u8 = 64;
 
 /// After this many failures in a row assume that Mimir is down, and not that the rules are at fault.
-const MOST_UNANSWERED: usize = 3;
+pub(super) const MOST_UNANSWERED: usize = 3;
 
-fn no_such(organisation: &OrganisationId) -> String {
+pub(super) fn no_such(organisation: &OrganisationId) -> String {
     format!("--organisation: organisation {organisation} not found")
 }
 
@@ -70,11 +70,11 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
     Ok(done.unwrap_or_else(usage_error))
 }
 
-fn usage_error(problem: String) -> Said {
+pub(super) fn usage_error(problem: String) -> Said {
     Said { answer: String::new(), note: Some(problem), exit_code: EXIT_USAGE }
 }
 
-fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {
+pub(super) fn organisation(name: Option<&str>) -> Result<Option<OrganisationId>, String> {
     let read =
         |name| OrganisationId::parse(name).map_err(|error| format!("--organisation: {error}"));
     name.map(read).transpose()
@@ -85,11 +85,12 @@ fn store(config: &RulesCommandConfig) -> Result<Store, String> {
     let database = config.database.as_ref();
     let database = database
         .ok_or("database.url is missing: postgres://user:password@host:5432/database".to_owned())?;
-    Store::new(database, TablesRead { rules: true, ..TablesRead::default() })
+    let channels = config.channels.enabled;
+    Store::new(database, TablesRead { rules: true, channels, ..TablesRead::default() })
         .map_err(|error| error.to_string())
 }
 
-fn reconciler(config: &RulesCommandConfig) -> Result<Arc<Reconciler>, String> {
+pub(super) fn reconciler(config: &RulesCommandConfig) -> Result<Arc<Reconciler>, String> {
     let store = store(config)?;
     if config.rules.urls.is_empty() {
         return Err("upstream.urls is missing: give the address of Mimir".to_owned());

@@ -21,16 +21,15 @@ mod node;
 mod path;
 mod quoting;
 mod refusal;
-mod retry;
 mod tenant_splitter;
-mod transport;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use super::retry::{MAX_DELAY, next_delay};
 pub use crate::prom_duration::PromDuration;
-pub use client::{Deleted, RulerClient};
+pub use client::{Deleted, RulerClient, RulerConfig};
 pub use error::RulerError;
 pub use evaluation::{EvaluatedGroup, EvaluatedRule, Evaluation, RuleHealth};
 pub use limits::RulerLimits;
@@ -38,6 +37,4 @@ pub use listing::{Listed, RawListing};
 pub use model::{AlertingRule, RuleGroup, StoredGroup, StoredRule};
 pub use path::{MAX_NAME_BYTES, is_addressable};
 pub use refusal::{GroupRefusal, read_refusal};
-pub use retry::{MAX_DELAY, next_delay};
-pub use transport::RulerConfig;
 pub use write::write_group;

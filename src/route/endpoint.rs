@@ -87,6 +87,16 @@ endpoints! {
         SyncProgress = admin_get("/admin/organisations/{organisation}/rules/sync/{id}"),
         /// Confirms a deletion that the deletion guard holds back.
         ConfirmDeletion = admin_post("/admin/organisations/{organisation}/rules/guard/confirm"),
+        /// Lists the organisation's notification channels and routes with the status of each.
+        ListChannels = admin_get("/admin/organisations/{organisation}/channels"),
+        /// Shows what a sync of the channels would change now, without secrets.
+        DiffChannels = admin_get("/admin/organisations/{organisation}/channels/diff"),
+        /// Syncs the organisation's channels and routes now.
+        SyncChannels = admin_post_empty("/admin/organisations/{organisation}/channels/sync"),
+        /// Sends a test to a channel, and says what became of it.
+        TestChannel = admin_post_empty("/admin/organisations/{organisation}/channels/{id}/test"),
+        /// Confirms a write of the channels that the deletion guard holds back.
+        ConfirmChannels = admin_post("/admin/organisations/{organisation}/channels/guard/confirm"),
     }
 
     /// For the operator's services: what concerns all organisations.
@@ -105,6 +115,8 @@ endpoints! {
         SyncAllProgress = admin_get("/admin/rules/sync/{id}"),
         /// Confirms a deletion in many organisations that the deletion guard holds back.
         ConfirmAllDeletions = admin_post("/admin/rules/guard/confirm"),
+        /// Shows the sync of each organisation's channels, and what is held back.
+        ChannelsStatus = admin_get("/admin/channels/status"),
     }
 
     /// For the database's webhooks, with a secret that opens nothing else.

@@ -39,7 +39,7 @@ pub struct ChannelRow {
 }
 
 /// A row of `notification_route`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteRow {
     pub id: Uuid,
     pub organisation: OrganisationId,

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Store, StoreError, moment, statement};
+use crate::labels::NotificationState;
 use crate::tenancy::OrganisationId;
 
 /// What a status is about.
@@ -15,23 +16,6 @@ use crate::tenancy::OrganisationId;
 pub enum NotificationKind {
     Channel,
     Route,
-}
-
-/// What has become of a channel or a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NotificationState {
-    /// It will be written to Mimir, but is not yet.
-    Pending,
-    /// Mimir has it as it is.
-    Live,
-    /// It cannot be used; its author has to change it.
-    Invalid,
-    /// The organisation has too many.
-    OverLimit,
-    Disabled,
-    /// It could not be written, and that is not its author's fault.
-    Error,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,25 +53,9 @@ impl NotificationKind {
     }
 }
 
-impl NotificationState {
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Live, Self::Invalid, Self::OverLimit, Self::Disabled, Self::Error];
-
-    /// The name in the table and everywhere else.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Live => "live",
-            Self::Invalid => "invalid",
-            Self::OverLimit => "over_limit",
-            Self::Disabled => "disabled",
-            Self::Error => "error",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
+/// The state of a name in the table.
+fn state_of(name: &str) -> Option<NotificationState> {
+    NotificationState::ALL.into_iter().find(|state| state.name() == name)
 }
 
 impl Store {
@@ -179,7 +147,7 @@ impl Store {
 
 fn read_status(row: &PgRow) -> Result<Option<NotificationStatusRow>, sqlx::Error> {
     let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
-    let state = NotificationState::parse(row.try_get("state")?);
+    let state = state_of(row.try_get("state")?);
     let (Some(organisation), Some(state)) = (organisation, state) else { return Ok(None) };
     let kind = match row.try_get("kind")? {
         "channel" => NotificationKind::Channel,

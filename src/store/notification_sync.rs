@@ -1,11 +1,15 @@
 //! The state of the sync of channels for each organisation, with what waits for an administrator's
 //! confirmation. Only the leader writes it; administrators read and confirm.
 
+use std::collections::HashSet;
+
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::alert_rule_guard::GuardHeld;
+use super::alert_rules::{organisation_of, organisations_in};
+use super::queries::{Lookup, Queries};
 use super::{Store, StoreError, moment, statement};
 use crate::tenancy::OrganisationId;
 
@@ -25,6 +29,11 @@ pub struct NotificationSyncRow {
     pub guard_since: Option<OffsetDateTime>,
     /// What an administrator has confirmed within the last 15 minutes. Read, never written here.
     pub confirmed_guard: Option<String>,
+    pub problem_since: Option<OffsetDateTime>,
+    /// When a sync was requested that no leader has answered yet (Postgres' own text).
+    pub requested: Option<String>,
+    /// The request that was answered last.
+    pub answered: Option<String>,
     /// Since when the organisation itself is gone.
     pub absent_since: Option<OffsetDateTime>,
     /// The last write to Mimir.
@@ -41,8 +50,45 @@ pub enum NotificationConfirmed {
     Other(GuardHeld),
 }
 
+/// Organisations in one query.
+const BATCH: usize = 5000;
 /// A confirmation ends: the same deletion, months later, is not confirmed by it.
 const IS_CONFIRMED: &str = "confirmed_at > now() - interval '15 minutes'";
+/// A sync was requested, and no leader has answered since.
+const IS_REQUESTED: &str = "requested_at > coalesce(answered_at, '-infinity')";
+
+impl NotificationSyncRow {
+    /// That of an organisation that was never looked at.
+    pub fn new(organisation: &OrganisationId) -> Self {
+        Self {
+            organisation: organisation.clone(),
+            tenant: String::new(),
+            document_hash: None,
+            state: String::new(),
+            problem: String::new(),
+            guard: None,
+            guard_since: None,
+            confirmed_guard: None,
+            problem_since: None,
+            requested: None,
+            answered: None,
+            absent_since: None,
+            synced_at: None,
+        }
+    }
+
+    /// Whether somebody waits for a sync.
+    pub fn is_requested(&self) -> bool {
+        self.requested.is_some()
+    }
+
+    /// The sync that was requested when this was read is done.
+    pub fn answer(&mut self) {
+        if let Some(requested) = self.requested.take() {
+            self.answered = Some(requested);
+        }
+    }
+}
 
 impl Store {
     /// Every organisation whose document was ever looked after.
@@ -57,14 +103,46 @@ impl Store {
         Ok(self.read_notification_syncs(Some(organisation)).await?.pop())
     }
 
+    /// Every organisation with a channel, a route, a tombstone or a sync. Those without need not be looked
+    /// after.
+    pub async fn notification_organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
+        let mut names: Vec<String> =
+            self.organisations().await?.iter().map(ToString::to_string).collect();
+        names.sort();
+        let mut found = HashSet::new();
+        for batch in names.chunks(BATCH) {
+            let sql = |queries: &Queries| {
+                format!(
+                    "select organisation_id from ({}) as channels \
+                     union select organisation_id from ({}) as routes",
+                    queries.of(Lookup::NotificationChannel),
+                    queries.of(Lookup::NotificationRoute)
+                )
+            };
+            let batch = batch.to_vec();
+            let read =
+                self.look_up(sql, |query| query.bind(batch), |rows| Ok(organisations_in(&rows)));
+            found.extend(read.await?);
+        }
+        let sql = format!(
+            "select organisation_id from {} union select organisation_id from {}",
+            self.own("notification_tombstone"),
+            self.own("notification_sync")
+        );
+        found.extend(self.fetch(statement(sql), |rows| Ok(organisations_in(&rows))).await?);
+        Ok(found)
+    }
+
     async fn read_notification_syncs(
         &self,
         only: Option<OrganisationId>,
     ) -> Result<Vec<NotificationSyncRow>, StoreError> {
-        let times = ["guard_since", "absent_since", "synced_at"];
+        let times = ["guard_since", "problem_since", "absent_since", "synced_at"];
         let sql = format!(
             "select organisation_id, tenant_id, document_hash, state, problem, guard_id, guard_reason, \
-             case when {IS_CONFIRMED} then confirmed_guard end as confirmed_guard, {} from {} as sync \
+             case when {IS_CONFIRMED} then confirmed_guard end as confirmed_guard, \
+             case when {IS_REQUESTED} then requested_at::text end as requested, \
+             answered_at::text as answered, {} from {} as sync \
              where $1::text is null or organisation_id = $1 order by organisation_id",
             times.map(moment::select).join(", "),
             self.own("notification_sync")
@@ -83,14 +161,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         let sql = format!(
             "insert into {} (organisation_id, tenant_id, document_hash, state, problem, guard_id, \
-             guard_reason, guard_since, absent_since, synced_at) \
-             select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], \
-             $7::text[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[]) \
+             guard_reason, guard_since, absent_since, synced_at, problem_since, answered_at) \
+             select id, tenant, hash, state, problem, guard, reason, held, absent, synced, wrong, answered::timestamptz \
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], \
+             $7::text[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[]) \
+             as new(id, tenant, hash, state, problem, guard, reason, held, absent, synced, wrong, answered) \
              on conflict (organisation_id) do update set tenant_id = excluded.tenant_id, \
              document_hash = excluded.document_hash, state = excluded.state, \
              problem = excluded.problem, guard_id = excluded.guard_id, \
              guard_reason = excluded.guard_reason, guard_since = excluded.guard_since, \
-             absent_since = excluded.absent_since, synced_at = excluded.synced_at",
+             absent_since = excluded.absent_since, synced_at = excluded.synced_at, \
+             problem_since = excluded.problem_since, answered_at = excluded.answered_at",
             self.own("notification_sync")
         );
         let text = |of: fn(&NotificationSyncRow) -> String| {
@@ -113,8 +194,74 @@ impl Store {
             .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
             .bind(time(|row| row.guard_since))
             .bind(time(|row| row.absent_since))
-            .bind(time(|row| row.synced_at));
+            .bind(time(|row| row.synced_at))
+            .bind(time(|row| row.problem_since))
+            .bind(written.iter().map(|row| row.answered.clone()).collect::<Vec<_>>());
         self.execute(query).await
+    }
+
+    /// Requests a sync of one organisation, and tells every copy. Gives what
+    /// [`Store::is_notification_sync_answered`] takes.
+    pub async fn request_notification_sync(
+        &self,
+        organisation: OrganisationId,
+        by: String,
+    ) -> Result<String, StoreError> {
+        let sql = format!(
+            "insert into {} as sync (organisation_id, requested_at, requested_by) \
+             values ($1, now(), $2) on conflict (organisation_id) do update \
+             set requested_at = excluded.requested_at, requested_by = excluded.requested_by \
+             returning requested_at::text as requested",
+            self.own("notification_sync")
+        );
+        let query = statement(sql).bind(organisation.to_string()).bind(by);
+        let requested = self.fetch(query, |rows| {
+            let row = rows.first().ok_or(StoreError::Missing("organisation"))?;
+            Ok(row.try_get("requested")?)
+        });
+        let requested = requested.await?;
+        self.announce_notification_channels(Some(organisation)).await?;
+        Ok(requested)
+    }
+
+    /// Whether a leader has answered a requested sync.
+    pub async fn is_notification_sync_answered(
+        &self,
+        organisation: OrganisationId,
+        requested: String,
+    ) -> Result<bool, StoreError> {
+        let sql = format!(
+            "select answered_at >= $2::timestamptz as is_answered from {} where organisation_id = $1",
+            self.own("notification_sync")
+        );
+        let query = statement(sql).bind(organisation.to_string()).bind(requested);
+        self.fetch(query, |rows| {
+            let answered = rows.first().map(|row| row.try_get("is_answered")).transpose()?;
+            Ok(answered.flatten().unwrap_or(false))
+        })
+        .await
+    }
+
+    /// Organisations whose requested sync waits for a leader.
+    pub async fn requested_notification_syncs(&self) -> Result<Vec<OrganisationId>, StoreError> {
+        let sql = format!(
+            "select organisation_id from {} where {IS_REQUESTED} order by requested_at",
+            self.own("notification_sync")
+        );
+        self.fetch(statement(sql), |rows| Ok(rows.iter().filter_map(organisation_of).collect()))
+            .await
+    }
+
+    /// Ends a confirmation: it was carried out, or is not needed any more.
+    pub async fn end_notification_confirmation(
+        &self,
+        organisation: OrganisationId,
+    ) -> Result<(), StoreError> {
+        let sql = format!(
+            "update {} set confirmed_at = null where organisation_id = $1",
+            self.own("notification_sync")
+        );
+        self.execute(statement(sql).bind(organisation.to_string())).await
     }
 
     /// Notes that an administrator has confirmed what waits under this id.
@@ -176,6 +323,9 @@ fn read_sync(row: &PgRow) -> Result<Option<NotificationSyncRow>, sqlx::Error> {
         guard: id.map(|id| GuardHeld { id, reason }),
         guard_since: moment::shown(row.try_get("guard_since")?),
         confirmed_guard: row.try_get("confirmed_guard")?,
+        problem_since: moment::shown(row.try_get("problem_since")?),
+        requested: row.try_get("requested")?,
+        answered: row.try_get("answered")?,
         absent_since: moment::shown(row.try_get("absent_since")?),
         synced_at: moment::shown(row.try_get("synced_at")?),
     }))

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use strum::{EnumMessage as _, VariantArray};
 
 use super::table::{self, Kind, Label, METRICS, Metric, Values};
-use super::{AlertEventMetrics, Metrics, RuleMetrics};
+use super::{AlertEventMetrics, ChannelMetrics, Metrics, RuleMetrics};
 use crate::labels::LookupKind;
 use crate::reason::{Class, Reason};
 use crate::reference::check;
@@ -105,6 +105,7 @@ fn every_metric_has_the_labels_of_the_table() {
         }
         let rules = RuleMetrics::register();
         rules.tenant_succeeded("org-a", 1.0);
+        let _channels = ChannelMetrics::register();
         AlertEventMetrics::register();
     });
     let text = handle.render();

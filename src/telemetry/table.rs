@@ -14,8 +14,8 @@ use metrics::{
 use strum::VariantNames as _;
 
 use crate::labels::{
-    AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, OutcomeKind, Resend,
-    RuleState,
+    AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, NotificationState,
+    OutcomeKind, Resend, RuleState, TestOutcome,
 };
 use crate::reason::Reason;
 use crate::route::Surface;
@@ -262,6 +262,36 @@ metrics! {
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";
 
+    CHANNELS_CHANNELS = Gauge "channels_channels" { state: Values::Names(&[NotificationState::VARIANTS]) },
+        "Notification channels by state, over the organisations that this leader has reconciled.",
+        "Channels are not live.";
+    CHANNELS_LAG = Histogram "channels_lag_seconds" in Seconds,
+        "Time from the notification of a change to its being stored in Mimir, which loads it within its poll interval.",
+        "Changes take long to become live.";
+    CHANNELS_RECONCILES = Counter "channels_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
+        "Reconciles of one organisation's channels, by outcome.",
+        "`failed`: Mimir or the database gave no answer, or Mimir refuses everything. `held`: a write waits for a confirmation.";
+    CHANNELS_RECONCILE_DURATION = Histogram "channels_reconcile_duration_seconds" in Seconds,
+        "Duration of one reconcile of one organisation's channels, the write included.",
+        "Mimir's Alertmanager or the database is slow.";
+    CHANNELS_WRITES = Counter "channels_writes_total",
+        "Alertmanager configurations written to Mimir, or deleted.",
+        "Rises while no row changes: something else writes them.";
+    CHANNELS_HELD = Gauge "channels_held",
+        "Organisations whose channels are not written until an administrator confirms it.",
+        "Above 0: confirm, or find out what removed the rows, or who else wrote the configuration.";
+    CHANNELS_FAILING = Gauge "channels_failing",
+        "Organisations whose last reconcile of channels failed; they are retried.",
+        "Above 0 for long.";
+    CHANNELS_FULL_RESYNC_AT = Gauge "channels_full_resync_timestamp_seconds" in Seconds,
+        "Time of the last full resync of channels, since the epoch; 0 if this process did none.",
+        "Older than `channels.reconcile_interval` on the leader.";
+    CHANNELS_FULL_RESYNC_FAILURES = Counter "channels_full_resync_failures_total",
+        "Full resyncs of channels that could not begin.",
+        "Rises: the database gives no answer.";
+    CHANNELS_TESTS = Counter "channels_tests_total" { outcome: Values::Names(&[TestOutcome::VARIANTS]) },
+        "Tests of channels that this process was asked for, by outcome.",
+        "`failed`: the channel's own service refused the notification.";
     ALERT_EVENTS_POSTS = Counter "alert_events_posts_total" { outcome: Values::Names(&[AlertPost::VARIANTS]) },
         "Messages that Mimir's ruler posted to the private port.",
         "`accepted` does not rise while alerts fire: the ruler does not know the proxy. `unauthorised`: it has another secret.";

@@ -134,6 +134,11 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
         ("POST", "/admin/organisations/{organisation}/rules/sync", Administrators),
         ("GET", "/admin/organisations/{organisation}/rules/sync/{id}", Administrators),
         ("POST", "/admin/organisations/{organisation}/rules/guard/confirm", Administrators),
+        ("GET", "/admin/organisations/{organisation}/channels", Administrators),
+        ("GET", "/admin/organisations/{organisation}/channels/diff", Administrators),
+        ("POST", "/admin/organisations/{organisation}/channels/sync", Administrators),
+        ("POST", "/admin/organisations/{organisation}/channels/{id}/test", Administrators),
+        ("POST", "/admin/organisations/{organisation}/channels/guard/confirm", Administrators),
         ("GET", "/admin/revocations", Services),
         ("POST", "/admin/revocations", Services),
         ("DELETE", "/admin/revocations/{id}", Services),
@@ -141,6 +146,7 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
         ("POST", "/admin/rules/sync", Services),
         ("GET", "/admin/rules/sync/{id}", Services),
         ("POST", "/admin/rules/guard/confirm", Services),
+        ("GET", "/admin/channels/status", Services),
         ("POST", "/admin/webhooks/alert-rule", Webhooks),
     ]
 };

@@ -15,6 +15,7 @@ mod access;
 mod alert_events;
 mod alerts;
 mod callers;
+mod channels;
 mod check_config;
 mod database;
 mod deadlines;

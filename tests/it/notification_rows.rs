@@ -234,6 +234,9 @@ async fn a_confirmation_is_for_what_waits_and_ends() {
         confirmed_guard: None,
         absent_since: None,
         synced_at: Some(OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap()),
+        problem_since: None,
+        requested: None,
+        answered: None,
     };
     let confirm = async |id: &str| {
         let (id, by) = (id.to_owned(), "admin".to_owned());

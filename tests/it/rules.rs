@@ -10,7 +10,7 @@ mod health;
 mod leader;
 mod life;
 mod limits;
-mod relay;
+pub(crate) mod relay;
 mod rows;
 
 use std::collections::BTreeMap;

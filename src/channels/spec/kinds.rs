@@ -26,6 +26,23 @@ pub enum Kind {
     MsTeams(MsTeams),
 }
 
+impl Kind {
+    /// The name of its integration in Alertmanager's metrics.
+    pub(crate) fn integration(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::Email(_) => "email",
+            Self::Slack(_) => "slack",
+            Self::PagerDuty(_) => "pagerduty",
+            Self::Opsgenie(_) => "opsgenie",
+            Self::Telegram(_) => "telegram",
+            Self::Discord(_) => "discord",
+            Self::MsTeams(MsTeams { format: TeamsFormat::Workflow, .. }) => "msteamsv2",
+            Self::MsTeams(_) => "msteams",
+        }
+    }
+}
+
 /// Alertmanager's JSON, by POST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
+use crate::election::LeaderTask;
 use crate::labels::RuleState;
 use crate::rules::{OutcomeKind, Reconciler, RuleSync, SyncOutcome, Triggers};
 use crate::store::{NewSyncRequest, StoreError, SyncRequest};
@@ -18,7 +19,7 @@ use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 
 /// Who requests the sync.
-pub(super) const BY: &str = "command line";
+pub(in crate::command) const BY: &str = "command line";
 /// How long a sync may make no progress.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
@@ -59,27 +60,36 @@ pub(super) async fn sync_finished(
         Ok(id) => id,
         Err(error) => return Err(unavailable(error)),
     };
-    let cancelled = CancellationToken::new();
-    let sync = RuleSync {
-        reconciler: Arc::clone(reconciler),
-        triggers: Arc::new(Triggers::default()),
-        clock: Clock::system(),
-        metrics: Arc::new(RuleMetrics::unrecorded()),
-        holder: format!("rules sync (process {})", std::process::id()),
-        reach: None,
-        beside: Vec::new(),
-    };
-    let leading = tokio::spawn(sync.run(cancelled.clone()));
-    let finished = follow(reconciler, id).await;
-    cancelled.cancel();
-    let _ = leading.await;
-    match finished {
+    match lead_meanwhile(reconciler, Vec::new(), follow(reconciler, id)).await {
         Ok(Some(request)) => Ok(request),
         Ok(None) => {
             Err(unavailable("the sync makes no progress: another copy leads and does not do it"))
         }
         Err(error) => Err(unavailable(error)),
     }
+}
+
+/// Does some work, and leads meanwhile if no copy of the proxy does.
+pub(in crate::command) async fn lead_meanwhile<T>(
+    reconciler: &Arc<Reconciler>,
+    beside: Vec<Arc<dyn LeaderTask>>,
+    work: impl Future<Output = T>,
+) -> T {
+    let cancelled = CancellationToken::new();
+    let sync = RuleSync {
+        reconciler: Arc::clone(reconciler),
+        triggers: Arc::new(Triggers::default()),
+        clock: Clock::system(),
+        metrics: Arc::new(RuleMetrics::unrecorded()),
+        holder: format!("command line (process {})", std::process::id()),
+        reach: None,
+        beside,
+    };
+    let leading = tokio::spawn(sync.run(cancelled.clone()));
+    let done = work.await;
+    cancelled.cancel();
+    let _ = leading.await;
+    done
 }
 
 async fn follow(

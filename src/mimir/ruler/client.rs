@@ -1,19 +1,21 @@
 //! The calls to Mimir's ruler.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
+use url::Url;
 
 use super::evaluation::ALL_SWITCHED_OFF;
 use super::path::{MAX_NAME_BYTES, encode, is_addressable};
 use super::refusal::position;
 use super::tenant_splitter::TenantSplitter;
-use super::transport::{Ask, Transport, retry_after};
 use super::{
-    Evaluation, GroupRefusal, Listed, RawListing, RuleGroup, RulerConfig, RulerError, RulerLimits,
-    read_refusal, write_group,
+    Evaluation, GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits, read_refusal,
+    write_group,
 };
+use crate::mimir::transport::{Ask, MimirConfig, Transport, retry_after};
 use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
@@ -35,6 +37,28 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
+/// Mimir's addresses, the namespace and the timeouts.
+#[derive(Clone, Debug)]
+pub struct RulerConfig {
+    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
+    pub urls: Vec<Url>,
+    pub namespace: String,
+    /// The timeout of one exchange, from its first byte to its last.
+    pub request_timeout: Duration,
+    /// The timeout for connecting to an instance.
+    pub connect_timeout: Duration,
+}
+
+impl RulerConfig {
+    fn mimir(&self) -> MimirConfig {
+        MimirConfig {
+            urls: self.urls.clone(),
+            request_timeout: self.request_timeout,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
 /// What a deletion found. Object stores and file systems report success for objects that do not
 /// exist, so for a group Mimir mostly reports that it was deleted; for a namespace it checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +76,7 @@ impl RulerClient {
                 "the namespace {namespace:?} cannot be part of a path; choose a plain, short name"
             ));
         }
-        let transport = Arc::new(Transport::new(config)?);
+        let transport = Arc::new(Transport::new(&config.mimir())?);
         Ok(Self { transport, namespace: config.namespace.as_str().into() })
     }
 
@@ -70,7 +94,7 @@ impl RulerClient {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         match status {
             StatusCode::OK => {
-                self.transport.read(response, MAX_LISTING_BYTES).await.map(RawListing::new)
+                Ok(RawListing::new(self.transport.read(response, MAX_LISTING_BYTES).await?))
             }
             StatusCode::NOT_FOUND => {
                 let message = self.transport.message(response).await?;
@@ -86,7 +110,7 @@ impl RulerClient {
                 let message = self.transport.message(response).await?;
                 Err(RulerError::Busy { status: status.as_u16(), retry_after, message })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -107,7 +131,7 @@ impl RulerClient {
         };
         let mut response = self.transport.send(ask).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.transport.error(response).await);
+            return Err(self.transport.error(response).await.into());
         }
         let mut tenants = TenantSplitter::default();
         while let Some(piece) = self.transport.piece(&mut response).await? {
@@ -151,7 +175,7 @@ impl RulerClient {
                     "the group is too long: {message}"
                 ))))
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -176,7 +200,7 @@ impl RulerClient {
                 }
                 Err(RulerError::Unexpected { status: status.as_u16(), message })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -206,7 +230,7 @@ impl RulerClient {
                 let (line, column) = position.unzip();
                 Err(RulerError::InvalidExpression { message, line, column })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -235,7 +259,7 @@ impl RulerClient {
                 }
                 Err(RulerError::Unexpected { status: status.as_u16(), message })
             }
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
@@ -250,13 +274,13 @@ impl RulerClient {
                 RulerLimits::parse(&body).map(Some).map_err(RulerError::Unreadable)
             }
             StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(self.transport.error(response).await),
+            _ => Err(self.transport.error(response).await.into()),
         }
     }
 
     /// Reads an answer whose content does not matter, so that its connection can be reused.
     async fn finish(&self, response: reqwest::Response) -> Result<(), RulerError> {
-        self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)
+        Ok(self.transport.read(response, MAX_ANSWER_BYTES).await.map(drop)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::GroupRefusal;
+use crate::mimir::{ExchangeError, Retriable};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulerError {
@@ -53,6 +54,24 @@ fn position(line: Option<usize>, column: Option<usize>) -> String {
     }
 }
 
+impl From<ExchangeError> for RulerError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Unreachable(problem) => Self::Unreachable(problem),
+            ExchangeError::Timeout(timeout) => Self::Timeout(timeout),
+            ExchangeError::Busy { status, retry_after, message } => {
+                Self::Busy { status, retry_after, message }
+            }
+            ExchangeError::Forbidden { status, message } => Self::Forbidden { status, message },
+            ExchangeError::Unexpected { status, message } => Self::Unexpected { status, message },
+            ExchangeError::Unreadable(problem) => Self::Unreadable(problem),
+            ExchangeError::Unaddressable(_) => {
+                Self::Refused(GroupRefusal::Other(error.to_string()))
+            }
+        }
+    }
+}
+
 impl RulerError {
     /// Whether the same call may succeed later without any change.
     pub fn is_transient(&self) -> bool {
@@ -72,5 +91,19 @@ impl RulerError {
             Self::Busy { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+impl Retriable for RulerError {
+    fn is_transient(&self) -> bool {
+        self.is_transient()
+    }
+
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after()
     }
 }

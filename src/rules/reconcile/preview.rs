@@ -294,8 +294,8 @@ impl std::fmt::Display for PreviewError {
 
 /// Runs administrators' work on a thread of its own: a preview of very many rules takes CPU time that
 /// neither telemetry nor the scheduler may wait for.
-pub struct AdminExecutor {
-    reconciler: Arc<Reconciler>,
+pub struct AdminExecutor<E = Reconciler> {
+    engine: Arc<E>,
     runtime: Handle,
     slots: Semaphore,
 }
@@ -310,28 +310,28 @@ const SLOTS: usize = 4;
 const QUEUE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(75);
 
-impl AdminExecutor {
-    /// `reconciler` must have been made on this runtime: its database connections belong to it.
-    pub fn new(reconciler: Arc<Reconciler>, runtime: Handle) -> Self {
-        Self { reconciler, runtime, slots: Semaphore::new(SLOTS) }
+impl<E> AdminExecutor<E> {
+    /// `engine` must have been made on this runtime: its database connections belong to it.
+    pub fn new(engine: Arc<E>, runtime: Handle) -> Self {
+        Self { engine, runtime, slots: Semaphore::new(SLOTS) }
     }
 
     /// For what the database alone answers.
-    pub fn reconciler(&self) -> &Reconciler {
-        &self.reconciler
+    pub fn reconciler(&self) -> &E {
+        &self.engine
     }
 
     /// Runs `work` on the executor's thread. Dropping the future cancels it.
     pub async fn run<T: Send + 'static, F>(
         &self,
-        work: impl FnOnce(Arc<Reconciler>) -> F,
+        work: impl FnOnce(Arc<E>) -> F,
     ) -> Result<T, Overloaded>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let slot = timeout(QUEUE, self.slots.acquire()).await;
         let Ok(Ok(_slot)) = slot else { return Err(Overloaded) };
-        let work = AbortOnDropHandle::new(self.runtime.spawn(work(Arc::clone(&self.reconciler))));
+        let work = AbortOnDropHandle::new(self.runtime.spawn(work(Arc::clone(&self.engine))));
         match timeout(LONGEST, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) | Err(_) => Err(Overloaded),

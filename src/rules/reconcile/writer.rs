@@ -1,11 +1,8 @@
 //! Calls to Mimir's ruler, with retries. Writes are done only while the lease is held.
 
-use std::time::Duration;
-
-use tokio::time::sleep;
-
 use crate::election::lease::{Lease, LeaseLost};
-use crate::mimir::ruler::{RuleGroup, RulerClient, RulerError, next_delay};
+use crate::mimir::Attempts;
+use crate::mimir::ruler::{RuleGroup, RulerClient, RulerError};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::TenantId;
 
@@ -15,11 +12,6 @@ pub(crate) enum WriteError {
     LeaseLost,
     Ruler(RulerError),
 }
-
-/// Attempts at one call, the first included.
-const ATTEMPTS: u32 = 3;
-/// A longer delay is left to the scheduler: the tenant is retried later, and its slot serves others.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Writes our namespace of any tenant.
 pub(crate) struct Writer<'a> {
@@ -75,27 +67,6 @@ pub(crate) async fn ask<T, F: Future<Output = Result<T, RulerError>>>(
             Err(error) if attempts.waits_after(&error).await => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-#[derive(Default)]
-struct Attempts {
-    count: u32,
-}
-
-impl Attempts {
-    /// Returns whether to try again, after the delay before the next attempt.
-    async fn waits_after(&mut self, error: &RulerError) -> bool {
-        let delay = next_delay(self.count, error.retry_after(), fastrand::f64());
-        self.count += 1;
-        // A timeout has held the slot for long enough; other tenants wait for it.
-        let is_slow = matches!(error, RulerError::Timeout(_));
-        let again =
-            error.is_transient() && !is_slow && self.count < ATTEMPTS && delay <= LONGEST_WAIT;
-        if again {
-            sleep(delay).await;
-        }
-        again
     }
 }
 

@@ -24,6 +24,11 @@ pub(crate) enum Fault {
     WritesAfter(usize, u16),
     /// Only writes of this tenant get this response.
     Tenant(String, u16),
+    /// Every write gets this response, which repeats what was written.
+    Echo(u16),
+    /// A configuration of the Alertmanager with one of these texts is refused as Mimir does it, in words
+    /// that repeat what stands around the text.
+    Refuses(&'static [&'static str]),
     /// Everything takes this much longer.
     Slow(Duration),
     /// A listing is truncated.
@@ -98,8 +103,11 @@ async fn pass(
 ) -> Response<Body> {
     let body = request.body.unwrap().collect().await.unwrap().to_bytes();
     let tenant = request.headers.get("x-scope-orgid").map_or("", |value| value.to_str().unwrap());
-    let is_write = request.target.starts_with("/prometheus/config/") && request.method != "GET";
-    let is_listing = request.target == "/prometheus/config/v1/rules";
+    // The Alertmanager's configuration is written by its own path.
+    let is_configuration = request.target == "/api/v1/alerts";
+    let is_write = (request.target.starts_with("/prometheus/config/") || is_configuration)
+        && request.method != "GET";
+    let is_listing = request.target == "/prometheus/config/v1/rules" || is_configuration;
     let fault = state.lock().unwrap().fault.clone();
     let passed = state.lock().unwrap().passed_since;
     let refused = match &fault {
@@ -120,6 +128,23 @@ async fn pass(
             answer = answer.header("retry-after", after);
         }
         return answer.body(full("the relay says no")).unwrap();
+    }
+    if let Fault::Refuses(texts) = &fault
+        && is_write
+        && is_configuration
+    {
+        let whole = String::from_utf8_lossy(&body).into_owned();
+        if let Some(at) = texts.iter().find_map(|text| whole.find(text)) {
+            let words = &whole[at.saturating_sub(60)..(at + 60).min(whole.len())];
+            let words =
+                format!("error validating Alertmanager config: parse {words:?}: invalid URL");
+            return Response::builder().status(400).body(full(words)).unwrap();
+        }
+    }
+    if let Fault::Echo(status) = &fault
+        && is_write
+    {
+        return Response::builder().status(*status).body(full(body)).unwrap();
     }
     if is_write {
         let mut state = state.lock().unwrap();

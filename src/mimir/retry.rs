@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::backoff::{self, Jitter};
 
 /// The ceiling of the first wait.
@@ -19,6 +21,43 @@ pub fn next_delay(attempt: u32, retry_after: Option<Duration>, random: f64) -> D
     // Tenants that were told the same delay are spread over the time after it.
     let asked = retry_after.map_or(Duration::ZERO, |asked| asked.saturating_add(jittered));
     jittered.max(asked).min(MAX_DELAY)
+}
+
+/// Attempts at one call, the first included.
+const ATTEMPTS: u32 = 3;
+/// A longer delay is left to the caller: the tenant is retried later, and its slot serves others.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// What an error of a call says about trying it again.
+pub trait Retriable {
+    /// Whether the same call may succeed later without anybody changing anything.
+    fn is_transient(&self) -> bool;
+    /// Whether it was a timeout, which has held the caller's slot for long enough.
+    fn is_slow(&self) -> bool;
+    /// How long Mimir asks to be left alone.
+    fn retry_after(&self) -> Option<Duration>;
+}
+
+/// The attempts at one call to Mimir.
+#[derive(Default)]
+pub struct Attempts {
+    count: u32,
+}
+
+impl Attempts {
+    /// Returns whether to try again, after the delay before the next attempt.
+    pub async fn waits_after(&mut self, error: &impl Retriable) -> bool {
+        let delay = next_delay(self.count, error.retry_after(), fastrand::f64());
+        self.count += 1;
+        let again = error.is_transient()
+            && !error.is_slow()
+            && self.count < ATTEMPTS
+            && delay <= LONGEST_WAIT;
+        if again {
+            sleep(delay).await;
+        }
+        again
+    }
 }
 
 #[cfg(test)]

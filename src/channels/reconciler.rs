@@ -1,0 +1,224 @@
+//! What every reconcile, preview and test of a channel needs: the database, Mimir's Alertmanager and the
+//! settings.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use similar::TextDiff;
+use uuid::Uuid;
+
+use super::reconcile::{Given, Preview, preview};
+use super::send_test::TestReport;
+use super::spec::{Operator, Rows, State};
+use super::world::TenantReader;
+use crate::clock::Clock;
+use crate::config::{ChannelsConfig, RulesConfig};
+use crate::mimir::MimirConfig;
+use crate::mimir::alertmanager::{AlertmanagerClient, AlertmanagerError};
+use crate::rules::{AdminExecutor, Overloaded};
+use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError};
+use crate::telemetry::ChannelMetrics;
+use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
+
+pub struct ChannelReconciler {
+    pub(super) store: Store,
+    pub(super) client: AlertmanagerClient,
+    pub(super) operator: Operator,
+    pub(super) reconcile_interval: Duration,
+    /// How long the document of an organisation that is gone stays.
+    pub(super) grace: Duration,
+    template: TenantTemplate,
+}
+
+/// What there is of one organisation in the database.
+pub(super) struct Read {
+    pub(super) exists: bool,
+    pub(super) rows: Rows,
+    pub(super) statuses: Vec<NotificationStatusRow>,
+    pub(super) sync: Option<NotificationSyncRow>,
+}
+
+/// What a sync would do for one organisation. It holds no secret.
+#[derive(Debug)]
+pub struct ChannelPreview {
+    pub tenant: TenantId,
+    pub is_in_sync: bool,
+    /// Mimir has a foreign document, which is not shown.
+    pub is_foreign: bool,
+    /// A unified diff of the document; empty if it would stay as it is.
+    pub diff: String,
+    /// What would be held until it is confirmed.
+    pub guard: Option<GuardHeld>,
+    pub channels: BTreeMap<Uuid, (State, String)>,
+    pub routes: BTreeMap<Uuid, (State, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelError {
+    /// The organisation, or the channel, does not exist.
+    Missing(&'static str),
+    /// The organisation's ID cannot be a tenant's.
+    Tenant(String),
+    Store(StoreError),
+    /// Mimir runs no Alertmanager.
+    NoAlertmanager,
+    /// Mimir's Alertmanager gave no usable answer, in words for operators.
+    Mimir(String),
+}
+
+/// What serves administrators of channels, on a thread of its own.
+pub struct ChannelAdmin {
+    executor: AdminExecutor<ChannelReconciler>,
+    metrics: Arc<ChannelMetrics>,
+}
+
+impl ChannelAdmin {
+    pub fn new(executor: AdminExecutor<ChannelReconciler>, metrics: Arc<ChannelMetrics>) -> Self {
+        Self { executor, metrics }
+    }
+
+    /// For what the database alone answers.
+    pub fn store(&self) -> &Store {
+        self.executor.reconciler().store()
+    }
+
+    /// What a sync would do.
+    pub async fn preview(
+        &self,
+        organisation: OrganisationId,
+    ) -> Result<Result<ChannelPreview, ChannelError>, Overloaded> {
+        let run = self
+            .executor
+            .run(async move |engine: Arc<ChannelReconciler>| engine.preview(&organisation).await);
+        run.await
+    }
+
+    /// Sends a test to a channel and follows it.
+    pub async fn send_test(
+        &self,
+        organisation: OrganisationId,
+        channel: Uuid,
+        clock: Clock,
+    ) -> Result<Result<TestReport, ChannelError>, Overloaded> {
+        let run = self.executor.run(async move |engine: Arc<ChannelReconciler>| {
+            engine.send_test(&organisation, channel, &clock).await
+        });
+        let report = run.await?;
+        if let Ok(report) = &report {
+            self.metrics.tested(report.outcome);
+        }
+        Ok(report)
+    }
+}
+
+impl ChannelReconciler {
+    /// An error is a fault in the configuration.
+    pub fn new(
+        store: Store,
+        config: &ChannelsConfig,
+        rules: &RulesConfig,
+        template: TenantTemplate,
+    ) -> Result<Self, String> {
+        let client = AlertmanagerClient::new(&MimirConfig {
+            urls: config.urls.clone(),
+            request_timeout: rules.request_timeout,
+            connect_timeout: rules.connect_timeout,
+        })?;
+        Ok(Self {
+            store,
+            client,
+            operator: Operator::new(config),
+            reconcile_interval: config.reconcile_interval,
+            grace: rules.organisation_grace,
+            template,
+        })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {
+        self.template.tenant_of(organisation)
+    }
+
+    pub(super) async fn read(&self, organisation: &OrganisationId) -> Result<Read, StoreError> {
+        let asked = vec![organisation.clone()];
+        // The sync first: what was confirmed or requested before the rows were read counts for them.
+        let sync = self.store.notification_sync_of(organisation.clone()).await?;
+        let mut snapshot = self.store.notification_channels_of(asked.clone()).await?;
+        let statuses = self.store.notification_statuses_of(asked).await?;
+        Ok(Read {
+            exists: snapshot.existing.contains(organisation),
+            rows: snapshot.rows.remove(organisation).unwrap_or_default(),
+            statuses,
+            sync,
+        })
+    }
+
+    /// Does what a reconcile does, and stops before the write.
+    pub async fn preview(
+        &self,
+        organisation: &OrganisationId,
+    ) -> Result<ChannelPreview, ChannelError> {
+        const CONTEXT: usize = 3;
+        // The diff of a document that takes longer is correct, only less tidy.
+        const LONGEST: Duration = Duration::from_millis(200);
+        let Read { exists, rows, statuses, sync } = self.read(organisation).await?;
+        if !exists {
+            return Err(ChannelError::Missing("organisation"));
+        }
+        let tenant = self.tenant_of(organisation);
+        let tenant = tenant.map_err(|error| ChannelError::Tenant(error.to_string()))?;
+        let confirmed = sync.as_ref().and_then(|sync| sync.confirmed_guard.as_deref());
+        let given = Given {
+            organisation,
+            operator: &self.operator,
+            rows: &rows,
+            statuses: &statuses,
+            confirmed,
+            written: None,
+            is_purge: false,
+        };
+        let reader = TenantReader { client: &self.client, tenant: &tenant };
+        let Preview { before, after, is_in_sync, is_foreign, guard, channels, routes } =
+            preview(&reader, &given).await?;
+        let diff = TextDiff::configure().timeout(LONGEST).diff_lines(&before, &after);
+        let mut diff =
+            diff.unified_diff().context_radius(CONTEXT).header("mimir", "database").to_string();
+        if !is_in_sync && diff.is_empty() {
+            // What was written by hand is not shown, and templates are always the same.
+            diff = "# Mimir's document was changed by hand; a sync repairs it\n".to_owned();
+        }
+        Ok(ChannelPreview { tenant, is_in_sync, is_foreign, diff, guard, channels, routes })
+    }
+}
+
+impl From<StoreError> for ChannelError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<AlertmanagerError> for ChannelError {
+    fn from(error: AlertmanagerError) -> Self {
+        match error {
+            AlertmanagerError::NotEnabled => Self::NoAlertmanager,
+            error => Self::Mimir(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(what) => write!(f, "{what} not found"),
+            Self::Tenant(problem) => write!(f, "the organisation has no tenant: {problem}"),
+            Self::Store(error) => error.fmt(f),
+            Self::NoAlertmanager => AlertmanagerError::NotEnabled.fmt(f),
+            Self::Mimir(error) => f.write_str(error),
+        }
+    }
+}

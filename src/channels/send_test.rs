@@ -1,0 +1,375 @@
+//! "Send a test": one alert for one channel, and what became of it, in words.
+//!
+//! The document has a route for this in front of all others: an alert with the label
+//! `mimir_tenant_proxy_test` goes to the channel that it names and to no other. Alertmanager has no API for
+//! what became of a notification. But every instance counts notifications by tenant and integration, and
+//! tells which configuration it has loaded, so the counters before and after are compared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::document::{Observed, TEST_LABEL};
+use super::reconciler::{ChannelError, ChannelReconciler, Read};
+use super::spec::State;
+use super::spec::channel::parse;
+use super::world::stored;
+use crate::clock::Clock;
+use crate::labels::TestOutcome;
+use crate::mimir::Retriable as _;
+use crate::mimir::alertmanager::{AlertmanagerError, Counters, TestAlert, config_hash};
+use crate::store::NotificationKind;
+use crate::tenancy::OrganisationId;
+
+/// What became of a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TestReport {
+    pub outcome: TestOutcome,
+    /// The same in words.
+    pub reason: String,
+    /// The identifier in the label `mimir_tenant_proxy_test_id` of the alert that was sent, if one was.
+    pub test: Option<Uuid>,
+    pub took_ms: u64,
+}
+
+/// Makes each test a group of its own, so that none waits for another's interval.
+const TEST_ID_LABEL: &str = "mimir_tenant_proxy_test_id";
+/// How long Mimir may take to load the channel: it looks every 15 seconds by default.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long the notification may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the alert lasts. Alertmanager then says that it is resolved, where the channel wants that.
+const LASTS: Duration = Duration::from_secs(60);
+
+impl ChannelReconciler {
+    /// Sends a test to a channel and follows it.
+    pub async fn send_test(
+        &self,
+        organisation: &OrganisationId,
+        channel: Uuid,
+        clock: &Clock,
+    ) -> Result<TestReport, ChannelError> {
+        let began = Instant::now();
+        let test = Uuid::new_v4();
+        let (outcome, reason) = self.try_channel(organisation, channel, test, clock).await?;
+        let is_sent = !matches!(outcome, TestOutcome::NotLive | TestOutcome::NotLoaded);
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(TestReport { outcome, reason, test: is_sent.then_some(test), took_ms })
+    }
+
+    async fn try_channel(
+        &self,
+        organisation: &OrganisationId,
+        channel: Uuid,
+        test: Uuid,
+        clock: &Clock,
+    ) -> Result<(TestOutcome, String), ChannelError> {
+        let Read { exists, rows, statuses, .. } = self.read(organisation).await?;
+        if !exists {
+            return Err(ChannelError::Missing("organisation"));
+        }
+        let row = rows.channels.iter().find(|row| row.id == channel);
+        let row = row.ok_or(ChannelError::Missing("channel"))?;
+        let of = |status: &&crate::store::NotificationStatusRow| {
+            status.kind == NotificationKind::Channel && status.id == channel
+        };
+        let status = statuses.iter().find(of);
+        if status.is_none_or(|status| status.state != State::Live) {
+            let state = status.map_or("pending", |status| status.state.name());
+            let reason = status.map(|status| status.reason.as_str()).unwrap_or_default();
+            let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            return Ok((TestOutcome::NotLive, format!("the channel is {state}{because}")));
+        }
+        let tenant = self.tenant_of(organisation);
+        let tenant = tenant.map_err(|error| ChannelError::Tenant(error.to_string()))?;
+
+        // What Mimir has stored, and what its instances have loaded of that.
+        let found = stored(&self.client, &tenant).await?;
+        let found = found.and_then(|found| Observed::parse(found.expose()).ok());
+        let is_there =
+            |found: &Observed| found.live().is_some_and(|live| live.channels.contains(&channel));
+        let Some(found) = found.filter(is_there) else {
+            return Ok((
+                TestOutcome::NotLive,
+                "Mimir does not have the channel any more; the sync will repair that".to_owned(),
+            ));
+        };
+        let Ok(Some(parsed)) = parse(row, &self.operator) else {
+            let reason = "the channel was changed; the sync has not seen that yet";
+            return Ok((TestOutcome::NotLive, reason.to_owned()));
+        };
+        let integration = parsed.kind.integration();
+        let wanted = config_hash(found.config());
+        let mut polling = Polling::new(LOAD_TIMEOUT);
+        let before = loop {
+            let counters = self.client.counters(&tenant, integration).await;
+            if counters.is_loaded(wanted) {
+                break counters;
+            }
+            if polling.goes_on().await {
+                continue;
+            }
+            if counters.loaded.is_empty() && counters.unanswered > 0 {
+                let reason = "Mimir's metrics cannot be read, so it is not known whether it has \
+                              loaded the channel; nothing was sent";
+                return Ok((TestOutcome::Unknown, reason.to_owned()));
+            }
+            let reason =
+                "Mimir has stored the channel and not loaded it yet; nothing was sent, try again";
+            return Ok((TestOutcome::NotLoaded, reason.to_owned()));
+        };
+
+        let name = row.name.as_deref().unwrap_or_default();
+        let alert = test_alert(channel, test, name, clock);
+        match self.client.post_alert(&tenant, &alert).await {
+            Ok(()) => {}
+            Err(error @ (AlertmanagerError::NotConfigured | AlertmanagerError::NotLoaded)) => {
+                return Ok((
+                    TestOutcome::NotLoaded,
+                    format!("{error}; nothing was sent, try again"),
+                ));
+            }
+            // It may have been sent.
+            Err(error) if !error.is_transient() => return Err(error.into()),
+            Err(error) => tracing::info!(%error, "Test alert not acknowledged"),
+        }
+        let mut polling = Polling::new(SEND_TIMEOUT);
+        loop {
+            let after = self.client.counters(&tenant, integration).await;
+            if let Some(outcome) = judge(&before, &after) {
+                return Ok(outcome);
+            }
+            if !polling.goes_on().await {
+                return Ok(judge_late(&before, &after));
+            }
+        }
+    }
+}
+
+impl Counters {
+    /// Whether every instance that serves the tenant has loaded this configuration.
+    fn is_loaded(&self, hash: f64) -> bool {
+        !self.loaded.is_empty() && self.loaded.iter().all(|loaded| (loaded - hash).abs() < 0.5)
+    }
+}
+
+fn test_alert(channel: Uuid, test: Uuid, name: &str, clock: &Clock) -> TestAlert {
+    let now = clock.utc();
+    let pairs = |pairs: &[(&str, String)]| {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    };
+    let labels: BTreeMap<String, String> = pairs(&[
+        ("alertname", "TestNotification".to_owned()),
+        (TEST_LABEL, channel.to_string()),
+        (TEST_ID_LABEL, test.to_string()),
+    ]);
+    let annotations = pairs(&[
+        ("summary", format!("This is a test of the notification channel {name:?}.")),
+        ("description", "It was sent to see whether it arrives. No alert is firing.".to_owned()),
+    ]);
+    TestAlert { labels, annotations, starts_at: now, ends_at: now + LASTS }
+}
+
+/// Asks again and again, less and less often, until the time is over.
+struct Polling {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Polling {
+    fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next time; returns whether there is one.
+    async fn goes_on(&mut self) -> bool {
+        if Instant::now() >= self.deadline {
+            return false;
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        true
+    }
+}
+
+/// What happened between two readings.
+struct Between {
+    begun: f64,
+    delivered: f64,
+    requests_failed: f64,
+    suppressed: f64,
+    /// Why notifications were given up.
+    reasons: Vec<String>,
+}
+
+impl Between {
+    fn of(before: &Counters, after: &Counters) -> Self {
+        // A counter that went down belongs to an instance that was restarted.
+        let grown = |before: f64, after: f64| (after - before).max(0.0);
+        let failed = after.failed.iter().filter(|(reason, count)| {
+            **count > before.failed.get(*reason).copied().unwrap_or_default()
+        });
+        let requests = grown(before.requests, after.requests);
+        let requests_failed = grown(before.requests_failed, after.requests_failed);
+        Self {
+            begun: grown(before.notifications, after.notifications),
+            delivered: grown(requests_failed, requests),
+            requests_failed,
+            suppressed: grown(before.suppressed, after.suppressed),
+            reasons: failed.map(|(reason, _)| reason.clone()).collect(),
+        }
+    }
+}
+
+/// What became of the test, as soon as that is certain. Other notifications of the tenant by the same
+/// integration are counted, too: only if all of them ended alike, the test did.
+fn judge(before: &Counters, after: &Counters) -> Option<(TestOutcome, String)> {
+    let between = Between::of(before, after);
+    if between.begun < 0.5 {
+        return None;
+    }
+    if between.delivered + 0.5 > between.begun && between.reasons.is_empty() {
+        let reason = if between.requests_failed < 0.5 {
+            "the channel's service has accepted it".to_owned()
+        } else {
+            format!(
+                "the channel's service has accepted it after {} failed attempts",
+                between.requests_failed
+            )
+        };
+        return Some((TestOutcome::Delivered, reason));
+    }
+    if between.delivered < 0.5 && !between.reasons.is_empty() {
+        return Some((TestOutcome::Failed, given_up(&between.reasons)));
+    }
+    None
+}
+
+/// What can be said when the time is over.
+fn judge_late(before: &Counters, after: &Counters) -> (TestOutcome, String) {
+    let between = Between::of(before, after);
+    if between.begun > 0.5 && between.delivered < 0.5 && between.requests_failed > 0.5 {
+        let reason = format!(
+            "{} attempts failed so far, and Alertmanager goes on trying: the channel's service \
+             answers with an error or cannot be reached, or its address is not allowed",
+            between.requests_failed
+        );
+        return (TestOutcome::Failed, reason);
+    }
+    let reason = if between.begun > 1.5 {
+        "other notifications of the same kind were sent at the same time, and not all arrived; \
+         look whether it did, or try again"
+    } else if between.begun > 0.5 {
+        "Alertmanager is still sending it; the channel's service has not answered"
+    } else if between.suppressed > 0.5 {
+        "nothing was sent: a silence, an inhibition or a mute time matches the test"
+    } else if after.unanswered > 0 {
+        "not all of Mimir's metrics could be read; look whether it arrived"
+    } else {
+        "Alertmanager has taken it and sent nothing so far"
+    };
+    (TestOutcome::Unknown, reason.to_owned())
+}
+
+/// Mimir's classes of reasons in words (Alertmanager's `notify.Reason`).
+fn given_up(reasons: &[String]) -> String {
+    let words = |reason: &String| {
+        match reason.as_str() {
+        "clientError" => {
+            "the channel's service refused it (an answer of 4xx): its address, token or key is wrong"
+                .to_owned()
+        }
+        "serverError" => "the channel's service failed (an answer of 5xx)".to_owned(),
+        "contextDeadlineExceeded" => {
+            "the channel's service did not answer in time, or its address is not allowed".to_owned()
+        }
+        "contextCanceled" => "Alertmanager loaded another configuration meanwhile".to_owned(),
+        "other" => "the channel's service cannot be reached, or its address is not allowed".to_owned(),
+        other => format!("Alertmanager gave up: {other}"),
+    }
+    };
+    let all: Vec<String> = reasons.iter().map(words).collect();
+    all.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counters(
+        begun: u32,
+        requests: u32,
+        requests_failed: u32,
+        failed: &[(&str, u32)],
+    ) -> Counters {
+        let failed = failed.iter().map(|(reason, count)| ((*reason).to_owned(), f64::from(*count)));
+        Counters {
+            notifications: begun.into(),
+            requests: requests.into(),
+            requests_failed: requests_failed.into(),
+            failed: failed.collect(),
+            ..Counters::default()
+        }
+    }
+
+    fn outcome(after: &Counters) -> Option<TestOutcome> {
+        judge(&Counters::default(), after).map(|(outcome, _)| outcome)
+    }
+
+    #[test]
+    fn what_the_counters_say() {
+        assert_eq!(outcome(&counters(0, 0, 0, &[])), None, "nothing happened");
+        assert_eq!(outcome(&counters(1, 0, 0, &[])), None, "on its way");
+        assert_eq!(outcome(&counters(1, 1, 0, &[])), Some(TestOutcome::Delivered));
+        assert_eq!(outcome(&counters(1, 3, 2, &[])), Some(TestOutcome::Delivered));
+        assert_eq!(outcome(&counters(1, 2, 2, &[])), None, "it is tried again");
+        let refused = counters(1, 1, 1, &[("clientError", 1)]);
+        assert_eq!(outcome(&refused), Some(TestOutcome::Failed));
+        assert!(judge(&Counters::default(), &refused).unwrap().1.contains("4xx"));
+        // Another notification was delivered, or refused, at the same time: whose is it?
+        assert_eq!(outcome(&counters(2, 2, 1, &[("clientError", 1)])), None);
+        assert_eq!(outcome(&counters(2, 1, 0, &[])), None);
+        assert_eq!(outcome(&counters(2, 2, 0, &[])), Some(TestOutcome::Delivered));
+    }
+
+    #[test]
+    fn what_can_be_said_when_the_time_is_over() {
+        let late = |after: &Counters| judge_late(&Counters::default(), after);
+        assert_eq!(late(&counters(1, 2, 2, &[])).0, TestOutcome::Failed);
+        for (after, part) in [
+            (counters(0, 0, 0, &[]), "sent nothing"),
+            (counters(1, 0, 0, &[]), "still sending"),
+            (counters(2, 2, 1, &[("clientError", 1)]), "other notifications"),
+            (Counters { suppressed: 1.0, ..Counters::default() }, "silence"),
+            (Counters { unanswered: 1, ..Counters::default() }, "metrics"),
+        ] {
+            let (outcome, reason) = late(&after);
+            assert_eq!(outcome, TestOutcome::Unknown);
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
+
+    proptest! {
+        // "Delivered" is never said of a test when any notification may have been lost.
+        #[test]
+        fn delivered_is_certain(
+            begun in 0..5_u32, requests in 0..9_u32, failed in 0..9_u32, given_up in 0..3_u32,
+        ) {
+            let failed = failed.min(requests);
+            let reasons: &[(&str, u32)] =
+                if given_up > 0 { &[("other", 1)] } else { &[] };
+            let after = counters(begun, requests, failed, reasons);
+            if outcome(&after) == Some(TestOutcome::Delivered) {
+                prop_assert!(begun > 0 && requests - failed >= begun && given_up == 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What would delete too much deletes nothing: foreign documents, truncated tables, readings that fail or
+//! miss something, a restored backup, organisations that are gone.
+
+use std::time::Duration;
+
+use harness::{Mimir, Postgres, wait_until};
+use http::Method;
+use serde_json::Value;
+
+use super::{ChannelsFixture, MARKER, SOON, channels_fixture, channels_fixture_on, confirmation};
+
+const FOREIGN: &str = "route:\n  receiver: somebody\nreceivers:\n  - name: somebody\n";
+
+async fn guard_of(fixture: &ChannelsFixture, org: &str) -> Value {
+    let mut guard = Value::Null;
+    wait_until("something is held", SOON, async || {
+        guard = fixture.list(org).await["sync"]["guard"].clone();
+        !guard.is_null()
+    })
+    .await;
+    guard
+}
+
+async fn confirm(fixture: &ChannelsFixture, org: &str, guard: &Value) -> Value {
+    let path = format!("/admin/organisations/{org}/channels/guard/confirm");
+    let answer = fixture.identity.service().post(&path, confirmation(guard)).await;
+    assert!([200, 202].contains(&answer.status.as_u16()), "{answer:?}");
+    answer.json()
+}
+
+async fn two_channels(fixture: &ChannelsFixture, org: &str) -> [String; 3] {
+    let one = fixture.webhook(org, "https://hooks.example.com/one").await;
+    let two = fixture.webhook(org, "https://hooks.example.com/two").await;
+    let route = fixture.route(org, &one, &["severity=\"critical\""]).await;
+    fixture.wait_channel(&two, "live").await;
+    fixture.wait_route(&route, "live").await;
+    [one, two, route]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_document_is_untouched_until_it_is_confirmed() {
+    let fixture = channels_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    Mimir::shared().await.configure_alertmanager(&org, FOREIGN).await;
+    let channel = fixture.webhook(&org, "https://hooks.example.com/one").await;
+    fixture.wait_channel(&channel, "pending").await;
+    let guard = guard_of(&fixture, &org).await;
+    assert!(guard["reason"].as_str().unwrap().contains("did not write"), "{guard}");
+    fixture.sync(&org).await;
+    assert_eq!(fixture.document(&org).await, FOREIGN);
+    // It may hold anything, so it is not shown.
+    let path = format!("/admin/organisations/{org}/channels/diff");
+    let diff = fixture.identity.service().get(&path).await.json();
+    assert!(!diff.to_string().contains("somebody"), "{diff}");
+    assert_eq!((&diff["foreign"], &diff["guard"]["id"]), (&true.into(), &guard["id"]));
+    // It changed since it was shown: the confirmation is not for this one.
+    Mimir::shared()
+        .await
+        .configure_alertmanager(&org, &FOREIGN.replace("somebody", "nobody"))
+        .await;
+    fixture.sync(&org).await;
+    let path = format!("/admin/organisations/{org}/channels/guard/confirm");
+    let stale = fixture.identity.service().post(&path, confirmation(&guard)).await;
+    assert_eq!(stale.status, 409, "{stale:?}");
+    let guard = guard_of(&fixture, &org).await;
+    confirm(&fixture, &org, &guard).await;
+    fixture.wait_channel(&channel, "live").await;
+    assert!(fixture.document(&org).await.starts_with(MARKER));
+    assert_eq!(fixture.list(&org).await["sync"]["guard"], Value::Null);
+    let again = fixture.identity.service().post(&path, confirmation(&guard)).await;
+    assert_eq!(again.status, 404, "{again:?}");
+}
+
+// A table that was emptied, rows that a fault took, a backup from before they were made: no tombstones.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_lost_delete_nothing_and_rows_that_are_deleted_do() {
+    let fixture = channels_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let [one, two, route] = two_channels(&fixture, &org).await;
+    let before = fixture.document(&org).await;
+    fixture
+        .sql(
+            "create table kept_channel as select * from notification_channel; \
+                 create table kept_secret as select * from notification_channel_secret; \
+                 create table kept_route as select * from notification_route",
+        )
+        .await;
+    fixture
+        .sql("truncate notification_channel, notification_channel_secret, notification_route")
+        .await;
+    let guard = guard_of(&fixture, &org).await;
+    assert!(
+        guard["reason"].as_str().unwrap().starts_with("2 of 2 channels and 1 of 1 routes"),
+        "{guard}"
+    );
+    // A new channel waits, too: half a document is no document.
+    let third = fixture.webhook(&org, "https://hooks.example.com/three").await;
+    fixture.wait_channel(&third, "pending").await;
+    fixture.sync(&org).await;
+    assert_eq!(fixture.document(&org).await, before);
+    // They come back, as from a backup.
+    fixture
+        .sql(
+            "set session_replication_role = replica; \
+                 insert into notification_channel select * from kept_channel; \
+                 insert into notification_channel_secret select * from kept_secret; \
+                 insert into notification_route select * from kept_route",
+        )
+        .await;
+    fixture.sync(&org).await;
+    fixture.wait_channel(&third, "live").await;
+    assert_eq!(fixture.list(&org).await["sync"]["guard"], Value::Null);
+    for id in [&one, &two, &route] {
+        assert!(fixture.document(&org).await.contains(id.as_str()));
+    }
+
+    // One is lost, and an administrator says that this is right.
+    fixture
+        .sql(&format!(
+            "set session_replication_role = replica; \
+         delete from notification_route where id = '{route}'"
+        ))
+        .await;
+    fixture.sync(&org).await;
+    let guard = guard_of(&fixture, &org).await;
+    assert!(fixture.document(&org).await.contains(&route));
+    confirm(&fixture, &org, &guard).await;
+    wait_until("the route is gone", SOON, async || !fixture.document(&org).await.contains(&route))
+        .await;
+    // Deleted on purpose, the others go at once.
+    fixture.sql(&format!("delete from notification_channel where id = '{two}'")).await;
+    wait_until("it is gone", SOON, async || !fixture.document(&org).await.contains(&two)).await;
+    assert!(fixture.document(&org).await.contains(&one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_fails_or_misses_rows_changes_nothing() {
+    let fixture = channels_fixture(&[("channels.reconcile_interval", "\"1s\"")]).await;
+    let org = fixture.identity.organisation().await;
+    let [one, ..] = two_channels(&fixture, &org).await;
+    let before = fixture.document(&org).await;
+    // The query fails.
+    fixture.sql("alter table notification_channel rename to hidden").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(fixture.document(&org).await, before);
+    fixture.sql("alter table hidden rename to notification_channel").await;
+    // It gives fewer rows than there are.
+    fixture
+        .sql(
+            "alter table notification_channel rename to hidden; \
+                 create view notification_channel as select * from hidden where false",
+        )
+        .await;
+    guard_of(&fixture, &org).await;
+    assert_eq!(fixture.document(&org).await, before);
+    fixture
+        .sql("drop view notification_channel; alter table hidden rename to notification_channel")
+        .await;
+    wait_until("nothing is held any more", SOON, async || {
+        fixture.list(&org).await["sync"]["guard"].is_null()
+    })
+    .await;
+    fixture.wait_channel(&one, "live").await;
+    assert_eq!(fixture.document(&org).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_is_gone_keeps_its_document_for_the_grace_period() {
+    let settings =
+        [("channels.reconcile_interval", "\"1s\""), ("rules.organisation_grace", "\"4s\"")];
+    let fixture = channels_fixture(&settings).await;
+    let (gone, lost, back) = (
+        fixture.identity.organisation().await,
+        fixture.identity.organisation().await,
+        fixture.identity.organisation().await,
+    );
+    for org in [&gone, &lost, &back] {
+        two_channels(&fixture, org).await;
+    }
+    let kept = fixture.document(&back).await;
+    // Deleted with all that it has; lost without a trace; deleted by mistake and made again.
+    fixture.sql(&format!("delete from organisation where id = '{gone}'")).await;
+    fixture
+        .sql(&format!(
+            "set session_replication_role = replica; delete from organisation where id = '{lost}'; \
+         delete from notification_route where organisation_id = '{lost}'; \
+         delete from notification_channel where organisation_id = '{lost}'"
+        ))
+        .await;
+    assert!(!fixture.document(&gone).await.is_empty());
+    wait_until("the document is gone", SOON, async || fixture.document(&gone).await.is_empty())
+        .await;
+    wait_until("it is forgotten", SOON, async || {
+        let sql = format!("select 1 from notification_sync where organisation_id = '{gone}'");
+        fixture.identity.database.query(&sql).await.is_empty()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!fixture.document(&lost).await.is_empty(), "its deletion has no explanation");
+    let status = fixture.identity.service().get("/admin/channels/status").await.json();
+    let held =
+        status["organisations"].as_array().unwrap().iter().find(|one| one["organisation"] == lost);
+    assert!(
+        held.unwrap()["guard"]["reason"].as_str().unwrap().contains("2 of 2 channels"),
+        "{status}"
+    );
+    assert_eq!(fixture.document(&back).await, kept);
+}
+
+// Edits by hand are repaired, and a document that was deleted by hand is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_by_hand_is_repaired() {
+    let fixture = channels_fixture(&[("channels.reconcile_interval", "\"2s\"")]).await;
+    let org = fixture.identity.organisation().await;
+    two_channels(&fixture, &org).await;
+    let right = fixture.document(&org).await;
+    let edited = right.replace("hooks.example.com/one", "elsewhere.example.com/one");
+    fixture.write_by_hand(&org, &edited).await;
+    wait_until("it is repaired", SOON, async || fixture.document(&org).await == right).await;
+    let deleted = fixture.tenant(&org).send(Method::DELETE, "/api/v1/alerts", "").await;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    wait_until("it is written again", SOON, async || fixture.document(&org).await == right).await;
+}
+
+// Two databases with different rows: the guard of the first one's document holds the second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_deletes_nothing() {
+    let mimir = Mimir::shared().await.url();
+    let first = channels_fixture(&[]).await;
+    let org = first.identity.organisation().await;
+    let [one, two, _] = two_channels(&first, &org).await;
+    let before = first.document(&org).await;
+    // A database from before there were channels, with the organisation alone.
+    let old = Postgres::shared().await.database("channels").await;
+    let second = channels_fixture_on(old, &mimir, &mimir, &[]).await;
+    second.sql(&format!("insert into organisation (id) values ('{org}')")).await;
+    let channel = second.webhook(&org, "https://hooks.example.com/after").await;
+    second.wait_channel(&channel, "pending").await;
+    guard_of(&second, &org).await;
+    assert_eq!(second.document(&org).await, before);
+    assert!(before.contains(&one) && before.contains(&two));
+}
