@@ -173,7 +173,7 @@ pub enum RuleState {
     Pending,
     /// Mimir has it as its row says, and has not been seen to evaluate it.
     Stored,
-    /// Mimir has it as its row says, and its last evaluation was fine and recent.
+    /// Mimir has it as its row says, and its last evaluation was successful and recent.
     Live,
     /// Mimir has it as its row says, and does not evaluate it, or without success.
     Failing,
@@ -187,16 +187,16 @@ pub enum RuleState {
 }
 
 impl RuleState {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
     /// Whether Mimir has the rule exactly as its row says.
     pub fn is_in_mimir(self) -> bool {
         match self {
             Self::Stored | Self::Live | Self::Failing => true,
             Self::Pending | Self::Invalid | Self::OverLimit | Self::Disabled | Self::Error => false,
         }
-    }
-
-    pub fn name(self) -> &'static str {
-        self.into()
     }
 }
 

@@ -14,7 +14,9 @@ pub struct RuleMetrics {
     reconciles: [Counter; OutcomeKind::COUNT],
     pub reconcile_duration: Histogram,
     pub lag: Histogram,
-    health_reads: HashMap<&'static str, Counter>,
+    /// Readings of how a tenant's rules are evaluated.
+    pub health_reads: Counter,
+    pub health_read_failures: Counter,
     pub group_sets: Counter,
     pub group_deletes: Counter,
     states: [Gauge; RuleState::COUNT],
@@ -43,14 +45,15 @@ impl RuleMetrics {
         };
         let states = |state: RuleState| table::RULES_RULES.gauge([("state", state.name())]);
         let write = |kind: &'static str| table::RULES_GROUP_WRITES.counter([("kind", kind)]);
+        let health_reads =
+            |outcome: &'static str| table::RULES_HEALTH_READS.counter([("outcome", outcome)]);
         let held = |scope: &'static str| table::RULES_GUARDS_HELD.gauge([("scope", scope)]);
         Self {
             reconciles: array::from_fn(|at| reconciles(OutcomeKind::VARIANTS[at])),
             reconcile_duration: table::RULES_RECONCILE_DURATION.histogram(PLAIN),
             lag: table::RULES_LAG.histogram(PLAIN),
-            health_reads: ["read", "failed"]
-                .map(|outcome| (outcome, table::RULES_HEALTH_READS.counter([("outcome", outcome)])))
-                .into(),
+            health_reads: health_reads("read"),
+            health_read_failures: health_reads("failed"),
             group_sets: write("set"),
             group_deletes: write("delete"),
             states: array::from_fn(|at| states(RuleState::VARIANTS[at])),
@@ -73,7 +76,8 @@ impl RuleMetrics {
             reconciles: array::from_fn(|_| Counter::noop()),
             reconcile_duration: Histogram::noop(),
             lag: Histogram::noop(),
-            health_reads: HashMap::new(),
+            health_reads: Counter::noop(),
+            health_read_failures: Counter::noop(),
             group_sets: Counter::noop(),
             group_deletes: Counter::noop(),
             states: array::from_fn(|_| Gauge::noop()),
@@ -93,13 +97,6 @@ impl RuleMetrics {
     /// Counts a reconcile of one tenant.
     pub fn reconciled(&self, outcome: OutcomeKind) {
         self.reconciles[outcome as usize].increment(1);
-    }
-
-    /// Counts a reading of how one tenant's rules are evaluated.
-    pub fn health_read(&self, outcome: &'static str) {
-        if let Some(counter) = self.health_reads.get(outcome) {
-            counter.increment(1);
-        }
     }
 
     /// Rules in a state, over all organisations that this leader has reconciled.

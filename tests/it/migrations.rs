@@ -25,7 +25,7 @@ const ROWS: &str = "
     insert into revocation (kind, value) values ('jti', 'x');";
 
 /// The number of migrations.
-fn steps() -> usize {
+pub(crate) fn steps() -> usize {
     std::fs::read_dir(root().join("migrations")).unwrap().count()
 }
 

@@ -108,7 +108,7 @@ impl RulesFixture {
         (text(0), text(1))
     }
 
-    /// How many rules of an organisation are in each state, as the sync sees it.
+    /// The number of rules of an organisation in each state, as the sync sees it.
     pub(crate) async fn states(&self, organisation: &str) -> BTreeMap<String, usize> {
         let sql = format!(
             "select state, count(*) from alert_rule_status where organisation_id = '{organisation}' group by 1"

@@ -109,7 +109,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
     }
     let unknown = if unanswered > 0 { format!(", {unanswered} unknown") } else { String::new() };
     let failing = if not_evaluated > 0 {
-        format!("; {not_evaluated} rules are in Mimir and failing")
+        format!("; rules failing in Mimir: {not_evaluated}")
     } else {
         String::new()
     };

@@ -94,8 +94,9 @@ pub(crate) fn judge(
         let remembered = memory.rules.entry(*rule).or_default();
         remembered.begin(status, &hash);
         let loaded = seen.rules.get(rule).map_or(&[][..], Vec::as_slice);
-        let verdict = Judge { status, remembered, seen, now }.of(&hash, loaded, reach);
-        let Verdict { state, reason, is_late_to_load, notifies } = verdict;
+        let judge = Judge { status, remembered, seen, now };
+        let (verdict, notifies) = judge.of(&hash, loaded, reach);
+        let Verdict { state, reason, is_late_to_load } = verdict;
         if is_late_to_load
             && remembered.written_again.is_none_or(|at| now.duration_since(at) >= WRITE_AGAIN)
         {
@@ -110,7 +111,7 @@ pub(crate) fn judge(
             status.evaluated_at = remembered.evaluated_at.map(whole_seconds);
         }
         (status.state, status.reason) = (state, reason);
-        status.notifies = notifies.unwrap_or(status.notifies);
+        status.notifies = notifies;
     }
     judged
 }
@@ -145,8 +146,6 @@ struct Verdict {
     reason: String,
     /// It should have been loaded by now.
     is_late_to_load: bool,
-    /// None if this reading does not tell.
-    notifies: Option<Option<bool>>,
 }
 
 impl Remembered {
@@ -163,29 +162,31 @@ impl Remembered {
 }
 
 impl Judge<'_> {
+    /// The verdict, and whether the rule's alerts reach a channel: as before, where no ruler has loaded it.
     fn of(
         mut self,
         hash: &str,
         loaded: &[SeenRule],
         reach: &dyn Fn(&BTreeMap<String, String>) -> Option<bool>,
-    ) -> Verdict {
+    ) -> (Verdict, Option<bool>) {
+        let before = self.status.notifies;
         if self.seen.is_switched_off {
             self.remembered.waiting = None;
-            return failing(words::SWITCHED_OFF);
+            return (failing(words::SWITCHED_OFF), before);
         }
         let is_current = |rule: &&SeenRule| rule.version == Version::Is(hash.to_owned());
         let Some(rule) = loaded.iter().find(is_current) else {
             if loaded.iter().any(|rule| rule.version == Version::Unclear) {
-                return stored(NOT_YET);
+                return (stored(NOT_YET), before);
             }
-            return self.not_loaded(hash, !loaded.is_empty());
+            return (self.not_loaded(hash, !loaded.is_empty()), before);
         };
         self.remembered.interval = rule.interval;
         let shown = rule.shown.clone();
         self.remembered.known = Some(KnownVersion { hash: hash.to_owned(), shown });
         self.remembered.evaluated_at = self.remembered.evaluated_at.max(rule.last_evaluation);
         let notifies = reach(&rule.labels);
-        Verdict { notifies: Some(notifies), ..self.loaded(hash, rule, notifies) }
+        (self.loaded(hash, rule, notifies), notifies)
     }
 
     fn loaded(&mut self, hash: &str, rule: &SeenRule, notifies: Option<bool>) -> Verdict {
@@ -221,7 +222,7 @@ impl Judge<'_> {
             return match self.status.state {
                 RuleState::Live | RuleState::Failing => {
                     let (state, reason) = (self.status.state, self.status.reason.clone());
-                    Verdict { state, reason, is_late_to_load: false, notifies: None }
+                    Verdict { state, reason, is_late_to_load: false }
                 }
                 _ => stored(NOT_YET),
             };
@@ -260,18 +261,18 @@ fn whole_seconds(time: OffsetDateTime) -> OffsetDateTime {
 
 fn stored(reason: &str) -> Verdict {
     let (state, reason) = (RuleState::Stored, reason.to_owned());
-    Verdict { state, reason, is_late_to_load: false, notifies: None }
+    Verdict { state, reason, is_late_to_load: false }
 }
 
 fn failing(reason: impl Into<String>) -> Verdict {
     let (state, reason) = (RuleState::Failing, reason.into());
-    Verdict { state, reason, is_late_to_load: false, notifies: None }
+    Verdict { state, reason, is_late_to_load: false }
 }
 
 fn live(notifies: Option<bool>) -> Verdict {
     let reason = if notifies == Some(false) { words::NOTIFIES_NOBODY } else { "" };
     let (state, reason) = (RuleState::Live, reason.to_owned());
-    Verdict { state, reason, is_late_to_load: false, notifies: None }
+    Verdict { state, reason, is_late_to_load: false }
 }
 
 #[cfg(test)]

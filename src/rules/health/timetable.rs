@@ -1,6 +1,6 @@
 //! When the evaluation of each tenant is read. Pure but for the jitter.
 //!
-//! Every tenant with rules in Mimir once in each interval; soon after a rule was written, and then with doubling
+//! Every tenant with rules in Mimir once in each interval; soon after a rule was written, and then with growing
 //! pauses until it was evaluated. All tenants together get a bounded number of requests per second: if that is
 //! not enough, the interval stretches. Tenants whose rules wait take turns with the others, so that neither
 //! starves.
@@ -45,6 +45,9 @@ const USUAL: usize = 1;
 
 /// The first pause after a write.
 const FIRST: Duration = Duration::from_secs(2);
+/// The longest of the quick pauses, and their number. A rule with an interval of a minute was evaluated by then.
+const LONGEST_QUICK: Duration = Duration::from_secs(15);
+const MOST_QUICK: u32 = 12;
 /// Readings at once. One that gets no answer takes a whole timeout.
 const MOST_RUNNING: usize = 8;
 
@@ -135,8 +138,11 @@ impl Timetable {
             entry.quick = 0;
         }
         if is_waiting || again {
-            let pause = FIRST.saturating_mul(1 << entry.quick.min(16));
-            entry.quick += 1;
+            let pause = match entry.quick {
+                0..MOST_QUICK => FIRST.saturating_mul(1 << entry.quick).min(LONGEST_QUICK),
+                _ => interval,
+            };
+            entry.quick = entry.quick.saturating_add(1);
             self.put(organisation, WAITING, now + pause.min(interval));
         } else {
             entry.quick = 0;

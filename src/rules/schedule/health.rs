@@ -107,7 +107,10 @@ impl Scheduler {
             self.timetable.charge(reading.more_requests, now);
         }
         let metrics = &self.access.metrics;
-        metrics.health_read(if result.is_ok() { "read" } else { "failed" });
+        match &result {
+            Ok(_) => metrics.health_reads.increment(1),
+            Err(_) => metrics.health_read_failures.increment(1),
+        }
         let reach = self.reach.clone();
         let tenant = self.queue.get(&organisation);
         let Some(state) = tenant.state_as_of(read_at) else {

@@ -336,6 +336,7 @@ impl WorkQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::status::statuses::RuleStatus;
 
     fn acme() -> OrganisationId {
         OrganisationId::parse("acme").unwrap()
@@ -398,6 +399,29 @@ mod tests {
         queue.enqueue(&acme(), Instant::now());
         assert_eq!(queue.next(), None);
         assert_eq!(queue.next_due(), Some(Instant::now() + Duration::from_secs(6)));
+    }
+
+    // An evaluation that was read before a reconcile ended says nothing about what it wrote.
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_that_is_older_than_a_reconcile_does_not_count() {
+        let mut queue = WorkQueue::default();
+        let read_at = Instant::now();
+        assert!(queue.get(&acme()).state_as_of(read_at).is_none(), "nothing is known");
+        let started = queue.start(&acme()).unwrap();
+        assert!(queue.get(&acme()).state_at_rest().is_none(), "running");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        queue.finish(&acme(), started.state, Duration::ZERO);
+        assert!(queue.get(&acme()).state_as_of(read_at).is_none(), "reconciled since");
+        let read_at = Instant::now() + Duration::from_secs(1);
+        assert!(queue.get(&acme()).state_as_of(read_at).is_some());
+        // Statuses that were read from the table before a change are out of date, too.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.get(&acme()).note_change();
+        let forged =
+            RuleStatuses::from([(Uuid::nil(), RuleStatus::in_mimir(None, "a".to_owned()))]);
+        queue.get(&acme()).learn_statuses(forged, read_at);
+        let state = queue.get(&acme()).state_at_rest().map(|state| state.statuses.is_none());
+        assert_eq!(state, Some(true));
     }
 
     #[tokio::test(start_paused = true)]

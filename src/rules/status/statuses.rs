@@ -77,11 +77,8 @@ pub(crate) fn count(statuses: &RuleStatuses) -> [usize; RuleState::COUNT] {
 
 /// Of the rules in each state, those that Mimir has as their rows say.
 pub(crate) fn in_mimir(states: &[usize; RuleState::COUNT]) -> usize {
-    RuleState::VARIANTS
-        .iter()
-        .filter(|state| state.is_in_mimir())
-        .map(|state| states[*state as usize])
-        .sum()
+    let in_mimir = RuleState::VARIANTS.iter().filter(|state| state.is_in_mimir());
+    in_mimir.map(|state| states[*state as usize]).sum()
 }
 
 /// The statuses of one organisation's rules. Only the leader writes the table, so it need not read
@@ -155,6 +152,27 @@ mod tests {
             ..RuleStatus::new(RuleState::VARIANTS[state], reason, live_hash)
         });
         proptest::collection::hash_map((0..8_u128).prop_map(Uuid::from_u128), status, 0..8)
+    }
+
+    // Earlier versions called a rule live as soon as Mimir had it.
+    #[test]
+    fn what_was_known_of_a_version_stays_and_live_without_an_evaluation_is_stored() {
+        let hash = || "a".to_owned();
+        let stored = RuleStatus::in_mimir(None, hash());
+        assert_eq!((stored.state, stored.reason.as_str()), (RuleState::Stored, NOT_YET));
+        let unseen = RuleStatus::new(RuleState::Live, "", Some(hash()));
+        assert_eq!(RuleStatus::in_mimir(Some(&unseen), hash()), stored);
+        let seen = RuleStatus {
+            evaluated_at: Some(OffsetDateTime::UNIX_EPOCH),
+            notifies: Some(false),
+            ..unseen
+        };
+        assert_eq!(RuleStatus::in_mimir(Some(&seen), hash()), seen);
+        assert_eq!(RuleStatus::in_mimir(Some(&seen), "b".to_owned()).evaluated_at, None);
+        // It was refused for a while, or waited: this version was seen before.
+        let back = RuleStatus { state: RuleState::Error, reason: "no".to_owned(), ..seen.clone() };
+        let back = RuleStatus::in_mimir(Some(&back), hash());
+        assert_eq!((back.state, back.evaluated_at), (RuleState::Stored, seen.evaluated_at));
     }
 
     proptest! {

@@ -119,7 +119,7 @@ async fn a_label_that_makes_two_results_the_same_is_told_to_the_author() {
     let (code, said, note) = run(&fixture, &["rules", "diff", "--organisation", &org]);
     assert_eq!(code, 0, "{said} {note}");
     assert!(said.contains(&format!("# failing: Same ({id}): two results")), "{said}");
-    assert!(note.contains("1 rules are in Mimir and failing"), "{note}");
+    assert!(note.contains("rules failing in Mimir: 1"), "{note}");
     wait_until("it is counted", SOON, async || fixture.rule_status().await["failing"] == 1).await;
 
     fixture

@@ -159,7 +159,9 @@ async fn another_formatting_of_our_group_is_not_rewritten() {
     let id = fixture.rule(&org, "Up", "up == 0").await;
     fixture.wait_state(&id, "live").await;
     let before = settled(&fixture).await;
-    let yaml = "name: default\ninterval: 60s\nrules:\n- alert: Up\n  expr: |\n    up\n      == 0\n  for: 0s\n";
+    let yaml = format!(
+        "name: default\ninterval: 60s\nrules:\n- alert: Up\n  expr: |\n    up\n      == 0\n  for: 0s\n  annotations: {{alert_rule_id: {id}}}\n"
+    );
     let ruler = fixture.ruler(&org);
     let path = "/prometheus/config/v1/rules/alert_rule";
     assert_eq!(ruler.post(path, yaml).await.status, 202);

@@ -218,7 +218,8 @@ async fn our_tables_can_move_away_from_another_table_with_their_name() {
     let env = [("MTP__DATABASE__SCHEMA", "mimir")];
     let output = crate::support::identity::command_with(&database, &env, &["migrate"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("3 steps taken"), "{output:?}");
+    let left = format!("{} steps taken", crate::migrations::steps() - 1);
+    assert!(output.status.success() && text.contains(&left), "{output:?}");
     assert_eq!(database.query("select id from mimir.organisation").await.len(), 1);
     assert_eq!(database.query("select * from mimir.alert_rule").await.len(), 0);
 }
