@@ -58,7 +58,6 @@ async fn rows(database: &Database) -> Vec<Vec<Option<String>>> {
     database.query(&each.join(" union all ")).await
 }
 
-/// How many steps there are: a file each.
 async fn count(database: &Database, table: &str) -> String {
     let rows = database.query(&format!("select count(*) from {table}")).await;
     rows[0][0].clone().unwrap()
