@@ -416,6 +416,8 @@ async fn the_log_has_the_rejected_caller_and_the_requested_organisation() {
     // The owners of a revoked token and a revoked device key are known.
     let body = json!({"kind": "sub", "value": id});
     assert_eq!(identity.service().post("/admin/revocations", body.to_string()).await.status, 201);
+    // Every copy has the revocation within a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let (status, line) = get(&person.token, "revoked").await;
     assert_eq!((status, line["principal.id"].as_str()), (401, Some(&*id)), "{line}");
 }
