@@ -153,6 +153,20 @@ async fn alerts_go_to_mimirs_own_alertmanager_and_to_the_proxy_and_tenants_are_l
     assert_eq!(head.headers["x-scope-orgid"], tenant.as_str());
     // base64 of `mimir:0123456789abcdef-_`
     assert_eq!(head.headers["authorization"], "Basic bWltaXI6MDEyMzQ1Njc4OWFiY2RlZi1f");
+    // Users see their limits, and metrics name the receivers: neither has the secret.
+    let metrics = Client::new(&mimir.url());
+    let text = metrics.get("/metrics").await.text;
+    let receivers: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("cortex_prometheus_notifications_sent_total{"))
+        .collect();
+    assert_eq!(receivers.len(), 2, "{receivers:?}");
+    assert!(!text.contains("0123456789abcdef-_"), "{receivers:?}");
+    let limits = client.get("/api/v1/user_limits").await;
+    assert_eq!(limits.status, 200);
+    assert!(!limits.text.contains("0123456789abcdef-_"), "{}", limits.text);
+    let page = metrics.get("/config").await.text;
+    println!("on Mimir's /config: {}", page.contains("0123456789abcdef-_"));
 
     // Limits of silences, by size and by number.
     let silence = |comment: &str| {
@@ -182,7 +196,6 @@ async fn alerts_go_to_mimirs_own_alertmanager_and_to_the_proxy_and_tenants_are_l
     );
     let document = json!({"alertmanager_config": config}).to_string();
     assert_eq!(client.post("/api/v1/alerts", document).await.status, 201);
-    let metrics = Client::new(&mimir.url());
     wait_until("the notification fails", patience, async || {
         metrics.get("/metrics").await.text.lines().any(|line| {
             line.starts_with("cortex_alertmanager_notification_requests_failed_total{")
