@@ -154,8 +154,8 @@ fn an_alertmanager_needs_a_fallback_limits_and_a_firewall() {
         assert_eq!(found(&format!("target: {target}\n")).len(), count, "{target}");
     }
     let without = |line: &str| {
-        let lines = ALERTMANAGER.lines().filter(|known| !known.contains(line));
-        found(&lines.map(|line| format!("{line}\n")).collect::<String>())
+        let lines: Vec<&str> = ALERTMANAGER.lines().filter(|known| !known.contains(line)).collect();
+        found(&(lines.join("\n") + "\n"))
     };
     for (line, check, key) in [
         ("fallback", "alertmanager-without-fallback", "alertmanager.fallback_config_file"),
