@@ -6,6 +6,7 @@
 //! text in, findings out. A check is a function of the [`Profile`]; checks of one subject share a
 //! file. A check reports nothing about a value that it does not know, such as a variable.
 
+mod alertmanager;
 mod alerts;
 mod caches;
 mod document;
@@ -75,7 +76,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 35] = [
+const CHECKS: [Check; 45] = [
     keys::unknown,
     values::unreadable,
     names::targets,
@@ -95,6 +96,7 @@ const CHECKS: [Check; 35] = [
     storage::s3_endpoint,
     storage::r2,
     storage::shared_by_two,
+    storage::mixed,
     storage::storage_prefix,
     storage::on_this_disk,
     caches::redis,
@@ -104,7 +106,16 @@ const CHECKS: [Check; 35] = [
     late_samples::unseen,
     late_samples::young_blocks,
     alerts::nowhere,
-    alerts::without_fallback,
+    alerts::deprecated_key,
+    alerts::events,
+    alerts::paths,
+    alertmanager::without_fallback,
+    alertmanager::unlimited,
+    alertmanager::firewall,
+    alertmanager::firewall_mismatch,
+    alertmanager::state,
+    alertmanager::api,
+    alertmanager::poll_interval,
     ours::timeouts,
     ours::queries,
     ours::sizes,
@@ -180,6 +191,11 @@ impl Profile {
     fn targets(&self, component: &str) -> bool {
         let target = self.text("target").unwrap_or("all");
         target.split(',').any(|name| name.trim() == component)
+    }
+
+    /// Whether Mimir's own Alertmanager runs: `all` does not include it.
+    fn runs_alertmanager(&self) -> bool {
+        self.targets("alertmanager") || self.targets("backend")
     }
 
     /// Whether it is written for Fly.io, where an app has a public address only if its fly.toml asks

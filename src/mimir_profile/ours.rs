@@ -14,6 +14,12 @@ pub struct Ours {
     pub federation: usize,
     /// `rules.enabled`.
     pub rules: bool,
+    /// `channels.enabled`.
+    pub channels: bool,
+    /// `channels.allow_private_targets`.
+    pub private_targets: bool,
+    /// `alert_events.enabled`.
+    pub alert_events: bool,
     /// `limits.body_timeout`.
     pub body_timeout: Duration,
     /// `upstream.response_timeout`.
@@ -29,6 +35,9 @@ impl From<&Config> for Ours {
         Self {
             federation: config.tenancy.federation.unwrap_or(1),
             rules: config.rules.enabled,
+            channels: false,
+            private_targets: false,
+            alert_events: false,
             body_timeout: config.limits.body_timeout,
             response_timeout: config.upstream.response_timeout,
             push_body_bytes: config.limits.push_body_bytes,

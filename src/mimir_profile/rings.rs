@@ -116,7 +116,7 @@ const RINGS: [Ring; 9] = [
         name: "alertmanager",
         default_prefix: "alertmanagers/",
         own: &["replication_factor", "zone_awareness_enabled", "instance_availability_zone"],
-        is_used: |profile| profile.targets("alertmanager"),
+        is_used: Profile::runs_alertmanager,
     },
     Ring {
         path: "overrides_exporter.ring",

@@ -15,7 +15,7 @@ const ALERTMANAGER: Store = Store { path: "alertmanager_storage" };
 const COMMON: &str = "common.storage";
 
 fn stores(profile: &Profile) -> impl Iterator<Item = Store> {
-    let alertmanager = profile.targets("alertmanager").then_some(ALERTMANAGER);
+    let alertmanager = profile.runs_alertmanager().then_some(ALERTMANAGER);
     [BLOCKS, RULER].into_iter().chain(alertmanager)
 }
 
@@ -100,14 +100,17 @@ pub(super) fn r2(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
+/// Bucket and prefix.
+fn place<'a>(profile: &'a Profile, store: &Store) -> Option<(&'a str, &'a str)> {
+    let bucket = store.text(profile, "s3.bucket_name")?;
+    // common.storage has no prefix to inherit.
+    let own = profile.text(&format!("{}.storage_prefix", store.path));
+    Some((bucket, own.unwrap_or_default()))
+}
+
 /// Mimir does not start if blocks share bucket and prefix with rules or Alertmanager's state.
 pub(super) fn shared_by_two(profile: &Profile) -> Vec<Finding> {
-    let place = |store: &Store| {
-        let bucket = store.text(profile, "s3.bucket_name")?;
-        // common.storage has no prefix to inherit.
-        let own = profile.text(&format!("{}.storage_prefix", store.path));
-        Some((bucket, own.unwrap_or_default()))
-    };
+    let place = |store: &Store| place(profile, store);
     let Some(blocks) = s3_stores(profile).find(|store| store.path == BLOCKS.path) else {
         return Vec::new();
     };
@@ -121,6 +124,23 @@ pub(super) fn shared_by_two(profile: &Profile) -> Vec<Finding> {
             profile.error("storage-shared", &key, wrong, right)
         })
         .collect()
+}
+
+/// Rules and Alertmanager's state in one place: Mimir starts and puts one beside the other.
+pub(super) fn mixed(profile: &Profile) -> Vec<Finding> {
+    let of = |path: &str| s3_stores(profile).find(|store| store.path == path);
+    let (Some(rules), Some(alertmanager)) = (of(RULER.path), of(ALERTMANAGER.path)) else {
+        return Vec::new();
+    };
+    let (ours, theirs) = (place(profile, &alertmanager), place(profile, &rules));
+    // Beside the blocks is an error of its own.
+    let blocks = of(BLOCKS.path).and_then(|blocks| place(profile, &blocks));
+    if ours.is_none() || ours != theirs || ours == blocks {
+        return Vec::new();
+    }
+    let wrong = "is the same place as that of ruler_storage: configurations and rules are mixed";
+    let right = "give it a bucket or a storage_prefix of its own";
+    vec![profile.warning("storage-mixed", "alertmanager_storage.storage_prefix", wrong, right)]
 }
 
 /// Letters and digits only: Mimir does not start otherwise.

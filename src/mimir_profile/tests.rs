@@ -11,6 +11,9 @@ const ALONE: Assumptions = Assumptions { mimir: MimirVersion(3, 1), instances: N
 const OURS: Ours = Ours {
     federation: 1,
     rules: false,
+    channels: false,
+    private_targets: false,
+    alert_events: false,
     body_timeout: Duration::from_secs(25),
     response_timeout: Duration::from_secs(150),
     push_body_bytes: 100 << 20,
@@ -25,7 +28,7 @@ fn found_with(text: &str, assumptions: Assumptions) -> Vec<(&'static str, String
     findings.into_iter().map(|finding| (finding.check, finding.key)).collect()
 }
 
-fn found(text: &str) -> Vec<(&'static str, String)> {
+pub(super) fn found(text: &str) -> Vec<(&'static str, String)> {
     found_with(text, ALONE)
 }
 
@@ -121,17 +124,156 @@ fn rules_need_somebody_who_is_told() {
     let ours = Assumptions { ours: Some(Ours { rules: true, ..OURS }), ..ALONE };
     assert_eq!(found_with("target: all\n", ours), nowhere);
     for told in [
-        "ruler: {alertmanager_url: 'http://a'}\n",
         "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a'}}\n",
         "target: ingester\n",
     ] {
         assert!(found_with(&format!("{told}{rules}"), ours).is_empty(), "{told}");
     }
     assert!(found("ruler: {ring: {num_tokens: 128}}\n").is_empty(), "that speaks of no rules");
-    let own = "target: all,alertmanager\n";
-    let fallback = "alertmanager.fallback_config_file";
-    assert_eq!(found(own), one("alertmanager-without-fallback", fallback));
-    assert!(found(&format!("{own}alertmanager: {{fallback_config_file: a}}\n")).is_empty());
+}
+
+/// A ruler with an Alertmanager somewhere.
+const CLIENT: &str = "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a'}}\n";
+
+/// Mimir's own, of which nothing is found.
+pub(super) const ALERTMANAGER: &str = "target: all,alertmanager
+alertmanager: {fallback_config_file: a}
+limits:
+  alertmanager_receivers_firewall_block_private_addresses: true
+  alertmanager_max_silences_count: 500
+  alertmanager_max_silence_size_bytes: 10240
+  alertmanager_notification_rate_limit: 5
+  ruler_alertmanager_client_config: {alertmanager_url: 'http://127.0.0.1:8080/alertmanager'}
+";
+
+#[test]
+fn an_alertmanager_needs_a_fallback_limits_and_a_firewall() {
+    assert_eq!(found(ALERTMANAGER), []);
+    // `backend` runs it too, `all` does not.
+    for (target, count) in [("all,alertmanager", 5), ("backend", 5), ("all", 0)] {
+        assert_eq!(found(&format!("target: {target}\n")).len(), count, "{target}");
+    }
+    let without = |line: &str| {
+        let lines: Vec<&str> = ALERTMANAGER.lines().filter(|known| !known.contains(line)).collect();
+        found(&(lines.join("\n") + "\n"))
+    };
+    for (line, check, key) in [
+        ("fallback", "alertmanager-without-fallback", "alertmanager.fallback_config_file"),
+        (
+            "firewall",
+            "receivers-firewall-off",
+            "limits.alertmanager_receivers_firewall_block_private_addresses",
+        ),
+        ("silences_count", "silences-unlimited", "limits.alertmanager_max_silences_count"),
+        ("silence_size", "silences-unlimited", "limits.alertmanager_max_silence_size_bytes"),
+        ("rate_limit", "notifications-unlimited", "limits.alertmanager_notification_rate_limit"),
+    ] {
+        assert_eq!(without(line), one(check, key), "{line}");
+    }
+}
+
+// Until 2.16 the old key is the only one.
+#[test]
+fn the_deprecated_address_is_told_apart_from_one_that_hides_another() {
+    let old = "ruler: {alertmanager_url: 'http://a'}\n";
+    let of = |text: &str, mimir| found_with(text, Assumptions { mimir, ..ALONE });
+    let deprecated = one("alertmanager-url-deprecated", "ruler.alertmanager_url");
+    assert_eq!(found(old), deprecated);
+    assert_eq!(of(old, MimirVersion(2, 17)), deprecated);
+    assert_eq!(of(old, MimirVersion(2, 16)), []);
+    for (new, severity) in [("http://a", Severity::Warning), ("http://b", Severity::Error)] {
+        let text = format!(
+            "{PRIVATE}{old}limits: {{ruler_alertmanager_client_config: {{alertmanager_url: '{new}'}}}}\n"
+        );
+        let findings = examine(&text, &Variables::Unknown, ALONE);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].severity, severity, "{new}");
+    }
+}
+
+// The proxy refuses an alert without the secret.
+#[test]
+fn alert_events_need_a_second_address_with_a_password() {
+    let ours = |on| Assumptions { ours: Some(Ours { alert_events: on, ..OURS }), ..ALONE };
+    let with = |list: &str| {
+        let limit = format!("{{ruler_alertmanager_client_config: {{alertmanager_url: '{list}'}}}}");
+        found_with(&format!("limits: {limit}\n"), ours(true))
+    };
+    let missing =
+        one("alert-events-receiver", "limits.ruler_alertmanager_client_config.alertmanager_url");
+    let own = "http://127.0.0.1:8080/alertmanager";
+    for list in [
+        own.to_owned(),
+        format!("{own},http://p:9090/alertmanager"),
+        format!("{own},http://mimir@p:9090/alertmanager"),
+        format!("{own},http://mimir:@p/alertmanager"),
+    ] {
+        assert_eq!(with(&list), missing, "{list}");
+    }
+    for list in [
+        format!("{own},http://mimir:secret@p:9090/alertmanager"),
+        format!("{own},http://mimir:${{SECRET}}@p:9090/alertmanager"),
+        format!("{own}${{RECEIVER}}"),
+        format!("{own},http://${{RECEIVER}}/alertmanager"),
+    ] {
+        assert_eq!(with(&list), [], "{list}");
+    }
+    let of_all = "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a,http://b', \
+                  basic_auth_username: a, basic_auth_password: b}}\n";
+    assert_eq!(found_with(of_all, ours(true)), []);
+    assert_eq!(
+        found_with(
+            "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a'}}\n",
+            ours(false)
+        ),
+        []
+    );
+    let whole = "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a/api/v2/alerts'}}\n";
+    assert_eq!(found(whole)[0].0, "alertmanager-url-path");
+}
+
+#[test]
+fn an_alertmanagers_state_belongs_into_an_object_store() {
+    let with = |storage: &str, instances| {
+        let assumptions = Assumptions { instances, ..ALONE };
+        let rings = "memberlist: {join_members: [a]}\n";
+        let text = format!("{ALERTMANAGER}{rings}alertmanager_storage: {storage}\n");
+        found_with(&text, assumptions).iter().any(|(check, _)| *check == "alertmanager-state-local")
+    };
+    for instances in [None, Some(1), Some(3)] {
+        assert!(with("{backend: local}", instances), "{instances:?}");
+    }
+    assert!(with("{backend: filesystem}", Some(3)) && with("{}", Some(3)));
+    for (storage, instances) in [
+        ("{backend: filesystem}", Some(1)),
+        ("{backend: gcs}", Some(3)),
+        ("{backend: filesystem}", None),
+    ] {
+        assert!(!with(storage, instances), "{storage} {instances:?}");
+    }
+}
+
+// What our channels need of Mimir.
+#[test]
+fn channels_need_the_api_and_the_same_firewall() {
+    let with = |more: &str, ours| {
+        let text = ALERTMANAGER.replace("{fallback_config_file: a}", more);
+        found_with(&text, Assumptions { ours: Some(ours), ..ALONE })
+    };
+    let channels = Ours { channels: true, ..OURS };
+    let off = "{fallback_config_file: a, enable_api: false}";
+    assert_eq!(with(off, channels), one("alertmanager-api-off", "alertmanager.enable_api"));
+    assert_eq!(with(off, OURS), []);
+    let private = Ours { private_targets: true, ..channels };
+    let firewall = "limits.alertmanager_receivers_firewall_block_private_addresses";
+    let mismatch = one("receivers-firewall-mismatch", firewall);
+    assert_eq!(with("{fallback_config_file: a}", private), mismatch);
+    let text = ALERTMANAGER.replace("addresses: true", "addresses: false");
+    let found = found_with(&text, Assumptions { ours: Some(private), ..ALONE });
+    assert_eq!(found, [], "that is meant");
+    let slow = "{fallback_config_file: a, poll_interval: 10m}";
+    let interval = one("alertmanager-poll-interval", "alertmanager.poll_interval");
+    assert_eq!(with(slow, OURS), interval);
 }
 
 // What we let through Mimir must take, and the other way round.
@@ -181,24 +323,30 @@ fn limits_are_compared_with_ours() {
 #[test]
 fn an_inherited_fault_is_told_once() {
     let common = "common: {storage: {backend: s3, s3: {endpoint: a.r2.cloudflarestorage.com, region: auto}}}\n\
-                  blocks_storage: {s3: {bucket_name: a}}\nruler_storage: {s3: {bucket_name: b}}\n\
-                  ruler: {alertmanager_url: 'http://a'}\n";
-    assert_eq!(found(common), one("r2-content-md5", "common.storage.s3.send_content_md5"));
+                  blocks_storage: {s3: {bucket_name: a}}\nruler_storage: {s3: {bucket_name: b}}\n";
+    assert_eq!(
+        found(&format!("{common}{CLIENT}")),
+        one("r2-content-md5", "common.storage.s3.send_content_md5")
+    );
 }
 
 // Mimir compares bucket and prefix of rules and Alertmanager with those of the blocks.
 #[test]
 fn a_prefix_parts_what_a_bucket_shares() {
     let with = |prefix: &str| {
+        let without_target = ALERTMANAGER.replace("target: all,alertmanager\n", "");
         found(&format!(
             "common: {{storage: {{backend: s3, s3: {{endpoint: s3.example.com, bucket_name: all}}}}}}\n\
-             ruler: {{alertmanager_url: 'http://a'}}\nalertmanager: {{fallback_config_file: a}}\n{prefix}"
+             {without_target}{prefix}"
         ))
     };
     assert_eq!(with(""), one("storage-shared", "ruler_storage.storage_prefix"));
     assert_eq!(with("ruler_storage: {storage_prefix: rules}\n"), []);
     let alertmanager = "target: all,alertmanager\nruler_storage: {storage_prefix: rules}\n";
     assert_eq!(with(alertmanager), one("storage-shared", "alertmanager_storage.storage_prefix"));
+    let mixed = "target: all,alertmanager\nruler_storage: {storage_prefix: rules}\n\
+                 alertmanager_storage: {storage_prefix: rules}\n";
+    assert_eq!(with(mixed), one("storage-mixed", "alertmanager_storage.storage_prefix"));
     let slash = "ruler_storage: {storage_prefix: rules/}\n";
     assert_eq!(with(slash), one("storage-prefix-form", "ruler_storage.storage_prefix"));
 }
@@ -263,9 +411,8 @@ fn listeners_are_judged_by_their_address() {
         let findings = examine(&text, &Variables::Unknown, ALONE);
         findings.first().map(|finding| finding.severity)
     };
-    let (fly, warning) =
-        ("ruler: {alertmanager_url: 'http://1.vm.am.internal'}\n", Some(Severity::Warning));
-    let aws = "ruler: {alertmanager_url: 'http://ip-10-1-2-4.ec2.internal'}\n";
+    let (fly, warning) = ("frontend: {address: 1.vm.am.internal}\n", Some(Severity::Warning));
+    let aws = "frontend: {address: ip-10-1-2-4.ec2.internal}\n";
     assert_eq!(with("0.0.0.0", aws), warning, "not everything that is .internal is Fly's");
     assert_eq!(with("[::]", ""), Some(Severity::Error));
     for address in ["0.0.0.0", "::", "203.0.113.7", "2001:db8::1"] {

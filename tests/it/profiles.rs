@@ -87,6 +87,30 @@ fn each_trap_is_found_where_it_is_and_nothing_else_is() {
     assert!(traps.len() >= 60, "{} traps", traps.len());
 }
 
+// The Alertmanager's keys are the same in both versions, and so are the findings.
+#[test]
+fn traps_about_alerts_are_found_in_2_17_too() {
+    let of_alerts = ["alert", "silences", "notifications", "receivers"];
+    let mut checked_files = 0;
+    for file in yaml_files("tests/traps") {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        // The ring of queriers came with 3.1.
+        if !of_alerts.iter().any(|start| name.starts_with(start)) || text.contains("querier:") {
+            continue;
+        }
+        let trap = read(&file);
+        let mut arguments = vec!["--mimir", file.to_str().unwrap()];
+        arguments.extend(trap.arguments.iter().map(String::as_str));
+        let newest = checked(&arguments, &[]);
+        arguments.extend(["--mimir-version", "2.17"]);
+        assert_eq!(checked(&arguments, &[]), newest, "{name}");
+        assert!(newest.1.trim_end().ends_with(&format!("[{}]", trap.check)), "{}", newest.1);
+        checked_files += 1;
+    }
+    assert!(checked_files >= 14, "{checked_files}");
+}
+
 /// The variables of the traps, for the real Mimir.
 const VARIABLES: [(&str, &str); 10] = [
     ("FLY_ALLOC_ID", "a"),
@@ -190,6 +214,25 @@ fn our_own_profiles_have_no_trap() {
         assert!(said.contains("no known trap"), "{said}");
     }
     assert!(profiles.len() >= 2, "a profile for 2.17 and one for 3: {profiles:?}");
+}
+
+// As config/fly/mimir-entrypoint makes it of ALERT_EVENTS_HOST and ALERT_EVENTS_SECRET, and without them.
+#[test]
+fn our_own_profiles_name_the_proxy_as_second_receiver_if_the_environment_does() {
+    let ours = directory("tests/traps/alert-events.toml");
+    let receiver = ",http://mimir:secret@mimir-tenant-proxy.internal:9090/alertmanager";
+    for (name, version) in [("mimir-3.yaml", "3.1"), ("mimir-2.17.yaml", "2.17")] {
+        let file = directory("config/mimir").join(name);
+        let (file, ours) = (file.to_str().unwrap(), ours.to_str().unwrap());
+        let arguments =
+            ["--mimir", file, "--mimir-version", version, "--config", ours, "--expand-env"];
+        let events = |environment: &[(&str, &str)]| {
+            let (_, found, _) = checked(&arguments, environment);
+            found.contains("[alert-events-receiver]")
+        };
+        assert!(!events(&[("ALERT_EVENTS_RECEIVER", receiver)]), "{name}");
+        assert!(events(&[]), "{name}");
+    }
 }
 
 #[test]

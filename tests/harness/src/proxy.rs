@@ -15,6 +15,7 @@ pub struct ProxyOptions {
     upstreams: Vec<String>,
     extra: Vec<(String, String)>,
     binary: PathBuf,
+    internal: Option<u16>,
 }
 
 impl ProxyOptions {
@@ -25,6 +26,7 @@ impl ProxyOptions {
             upstreams: vec![upstream.to_owned()],
             extra: Vec::new(),
             binary: Proxy::binary(),
+            internal: None,
         }
     }
 
@@ -49,10 +51,17 @@ impl ProxyOptions {
         self
     }
 
+    /// With this private port, which others must know before it starts.
+    #[must_use]
+    pub fn internal_port(mut self, port: u16) -> Self {
+        self.internal = Some(port);
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> Proxy {
         let directory = TempDir::with_prefix("proxy-").expect("directory");
-        let (port, internal) = (free_port(), free_port());
+        let (port, internal) = (free_port(), self.internal.unwrap_or_else(free_port));
         let mut keys = vec![
             ("listen.address".to_owned(), format!("\"127.0.0.1:{port}\"")),
             ("listen.internal_address".to_owned(), format!("\"127.0.0.1:{internal}\"")),

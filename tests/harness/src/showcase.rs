@@ -6,9 +6,9 @@ use crate::database::Database;
 use crate::proxy::Proxy;
 use crate::{ORG_A, ORG_B};
 
-/// A member of [`ORG_A`].
+/// An editor of [`ORG_A`].
 pub const ALICE: &str = "a11ce000-0000-4000-8000-000000000000";
-/// A member of [`ORG_B`].
+/// A viewer of [`ORG_B`].
 pub const BOB: &str = "b0b00000-0000-4000-8000-000000000000";
 
 /// Whether the program was started with `--once`. Any other argument ends it.
@@ -41,7 +41,7 @@ pub async fn two_organisations(database: &Database) {
         .execute(&format!(
             "insert into organisation (id, name) values ('{ORG_A}', 'A'), ('{ORG_B}', 'B');
              insert into membership (user_id, organisation_id, role)
-             values ('{ALICE}', '{ORG_A}', 'viewer'), ('{BOB}', '{ORG_B}', 'viewer')"
+             values ('{ALICE}', '{ORG_A}', 'editor'), ('{BOB}', '{ORG_B}', 'viewer')"
         ))
         .await;
 }

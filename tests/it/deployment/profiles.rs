@@ -6,9 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Backing, Monolith, RINGS, Redis, fresh_organisation, part, samples, wait_until};
+use harness::{
+    Backing, Client, Monolith, RINGS, Receiver, Redis, Service, Upstream, fresh_organisation, part,
+    samples, wait_until,
+};
+use serde_json::json;
 
 use super::repository;
+use crate::support::responses::ok;
 
 // An unknown key stops Mimir; a ring with a wrong prefix merges with another. The instance
 // advertises an IPv6 address, as FLY_PRIVATE_IP is one: without brackets, which Mimir adds itself.
@@ -100,6 +105,117 @@ async fn a_block_that_is_uploaded_in_parts_has_nothing_that_r2_refuses() {
     assert_eq!(backing.r2.refused(), Vec::<String>::new());
 }
 
+// The Alertmanager's side of the profile: its ring, limits, firewall and fallback, and both receivers of the
+// rulers.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_go_to_mimirs_own_alertmanager_and_to_the_proxy_and_tenants_are_limited() {
+    let (backing, proxy) = (Backing::start().await, Upstream::start(ok).await);
+    let url = proxy.url();
+    let environment = [
+        ("MIMIR_REPLICATION_FACTOR", "1"),
+        ("MIMIR_ALERTMANAGER_POLL_INTERVAL", "1s"),
+        ("ALERT_EVENTS_HOST", url.strip_prefix("http://").unwrap()),
+        ("ALERT_EVENTS_SECRET", "0123456789abcdef-_"),
+    ];
+    let quick = [
+        "-ingester.ring.min-ready-duration=0s",
+        "-ruler.evaluation-interval=1s",
+        "-ruler.inbound-sync-queue-poll-interval=1s",
+        "-ruler.outbound-sync-queue-poll-interval=1s",
+    ];
+    let mut mimir = Monolith::start("one", &backing, &environment, &quick);
+    mimir.wait_ready().await;
+    let tenant = fresh_organisation();
+    let client = mimir.as_tenant(&tenant);
+    let patience = Duration::from_secs(60);
+
+    // A tenant without a configuration has the fallback's, and its alerts can be read.
+    let alerts = "/alertmanager/api/v2/alerts";
+    wait_until("the fallback holds", patience, async || client.get(alerts).await.status == 200)
+        .await;
+    let status = client.get("/alertmanager/api/v2/status").await.json();
+    assert!(status["config"]["original"].as_str().unwrap().contains("nobody"), "{status}");
+    // Seen on the real one: what the fallback leaves behind is an empty configuration.
+    let stored = client.get("/api/v1/alerts").await;
+    println!("the configuration of a tenant with the fallback: {} {}", stored.status, stored.text);
+
+    let group = "name: g\nrules: [{alert: HubOff, expr: vector(1)}]";
+    let stored = client.post("/prometheus/config/v1/rules/n", group).await;
+    assert_eq!(stored.status, 202, "{}", stored.text);
+    wait_until("Mimir's own Alertmanager has the alert", patience, async || {
+        client.get(alerts).await.text.contains("HubOff")
+    })
+    .await;
+    let head = |target: &str| proxy.heads().into_iter().find(|head| head.target == target);
+    wait_until("the proxy is told", patience, async || head(alerts).is_some()).await;
+    let head = head(alerts).unwrap();
+    assert_eq!(head.method, "POST");
+    assert_eq!(head.headers["x-scope-orgid"], tenant.as_str());
+    // base64 of `mimir:0123456789abcdef-_`
+    assert_eq!(head.headers["authorization"], "Basic bWltaXI6MDEyMzQ1Njc4OWFiY2RlZi1f");
+    // Users see their limits, and metrics name the receivers: neither has the secret.
+    let metrics = Client::new(&mimir.url());
+    let text = metrics.get("/metrics").await.text;
+    let receivers: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("cortex_prometheus_notifications_sent_total{"))
+        .collect();
+    assert_eq!(receivers.len(), 2, "{receivers:?}");
+    assert!(!text.contains("0123456789abcdef-_"), "{receivers:?}");
+    let limits = client.get("/api/v1/user_limits").await;
+    assert_eq!(limits.status, 200);
+    assert!(!limits.text.contains("0123456789abcdef-_"), "{}", limits.text);
+    let page = metrics.get("/config").await.text;
+    println!("on Mimir's /config: {}", page.contains("0123456789abcdef-_"));
+
+    // Limits of silences, by size and by number.
+    let silence = |comment: &str| {
+        json!({"matchers": [{"name": "alertname", "value": "Other", "isRegex": false}],
+               "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
+               "createdBy": "test", "comment": comment})
+        .to_string()
+    };
+    let writer = client.clone().header("content-type", "application/json");
+    let silences = "/alertmanager/api/v2/silences";
+    assert_eq!(writer.post(silences, silence("a")).await.status, 200);
+    let large = writer.post(silences, silence(&"a".repeat(11_000))).await;
+    assert_eq!(large.status, 400, "{}", large.text);
+    println!("a silence that is too large: {}", large.text);
+    let mut last = writer.post(silences, silence("b")).await;
+    for _ in 2..501 {
+        last = writer.post(silences, silence("c")).await;
+    }
+    assert_eq!(last.status, 400, "{}", last.text);
+    println!("one silence too many: {}", last.text);
+
+    // The receivers' firewall: a webhook on loopback is not connected to.
+    let hook = Receiver::start(Service::Webhook).await;
+    let config = format!(
+        "route: {{receiver: hook, group_wait: 0s}}\nreceivers: [{{name: hook, webhook_configs: [{{url: '{}'}}]}}]",
+        hook.url()
+    );
+    let document = json!({"alertmanager_config": config}).to_string();
+    assert_eq!(client.post("/api/v1/alerts", document).await.status, 201);
+    wait_until("the notification fails", patience, async || {
+        metrics.get("/metrics").await.text.lines().any(|line| {
+            line.starts_with("cortex_alertmanager_notification_requests_failed_total{")
+                && line.contains(&tenant)
+        })
+    })
+    .await;
+    assert!(hook.notices().is_empty() && hook.refusals().is_empty());
+    let blocked = mimir.log().lines().find(|line| line.contains("blocked")).map(str::to_owned);
+    println!("blocked: {blocked:?}");
+
+    // Too large a document.
+    let filler = format!("{config}\n# {}", "x".repeat(600_000));
+    let document = json!({"alertmanager_config": filler}).to_string();
+    let refused = client.post("/api/v1/alerts", document).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    println!("a document that is too large: {}", refused.text);
+    assert_eq!(backing.r2.refused(), Vec::<String>::new(), "nothing was sent that R2 has not");
+}
+
 // No module proxy has Mimir 2.17. What can be tested: keys and types, against Mimir's descriptor of
 // May 2025, and the caches with a real Redis, by that Mimir's own client.
 #[tokio::test(flavor = "multi_thread")]
@@ -152,9 +268,43 @@ fn the_entrypoint_takes_flys_connection_string_apart_and_refuses_what_is_missing
         "CONSUL_TOKEN=secret",
         "MIMIR_INSTANCE_ID=148ed",
         "MIMIR_INSTANCE_ADDR=148ed.vm.my-mimir.internal",
+        "ALERT_EVENTS_RECEIVER=",
         "ARGUMENTS=-config.file=/etc/mimir/mimir-2.17.yaml -config.expand-env=true -target=ruler",
     ] {
         assert!(started.lines().any(|known| known == line), "{line} is not in\n{started}");
+    }
+    let with_events = |host: &str, secret: &str| {
+        let mut command = Command::new(repository("config/fly/mimir-entrypoint"));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("MIMIR_BINARY", &stub);
+        for name in [
+            "CONSUL_HOST",
+            "CONSUL_PREFIX",
+            "CONSUL_TOKEN",
+            "MIMIR_INSTANCE_ID",
+            "MIMIR_INSTANCE_ADDR",
+            "R2_ENDPOINT",
+            "R2_ACCESS_KEY_ID",
+            "R2_SECRET_ACCESS_KEY",
+        ] {
+            command.env(name, "x");
+        }
+        command.env("ALERT_EVENTS_HOST", host).env("ALERT_EVENTS_SECRET", secret).output().unwrap()
+    };
+    let output = with_events("mimir-tenant-proxy.internal:9090", "a-Secret_1");
+    let output = String::from_utf8(output.stdout).unwrap();
+    let receiver = "ALERT_EVENTS_RECEIVER=,http://mimir:a-Secret_1@mimir-tenant-proxy.internal:9090/alertmanager";
+    assert!(output.lines().any(|line| line == receiver), "{output}");
+    for (host, secret) in [
+        ("proxy:9090", ""),
+        ("", "a-Secret_1"),
+        ("http://proxy:9090", "a-Secret_1"),
+        ("proxy:9090/alertmanager", "a-Secret_1"),
+        ("proxy:9090", "a/Secret@1"),
+    ] {
+        let output = with_events(host, secret);
+        assert_eq!(output.status.code(), Some(64), "{host} {secret}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(!complaint.contains("Secret") || secret.is_empty(), "{complaint}");
     }
     for change in [
         ("FLY_CONSUL_URL", ""),

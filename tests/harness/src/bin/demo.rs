@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::showcase::{ALICE, BOB, command, once, two_organisations};
 use harness::{
     Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, Postgres, Prometheus, ProxyOptions,
-    RemoteWrite, wait_until,
+    Receiver, RemoteWrite, Service, free_port, wait_until,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -18,6 +18,15 @@ async fn main() {
     let once = once();
     say("starting Mimir, Postgres, an issuer of Supabase-shaped tokens, the proxy");
     let mimir = Mimir::start().await;
+    // Rulers send each alert to Mimir's own Alertmanager, and to the proxy's private port.
+    let (private, secret) = (free_port(), "0123456789abcdef");
+    let receivers = format!(
+        "{},http://mimir:{secret}@127.0.0.1:{private}/alertmanager",
+        mimir.alertmanager_url()
+    );
+    let limits =
+        format!("{{ruler_alertmanager_client_config: {{alertmanager_url: \"{receivers}\"}}}}");
+    mimir.override_limits(ORG_A, &limits).await;
     let postgres = Postgres::start().await;
     let database = postgres.database("demo").await;
     two_organisations(&database).await;
@@ -25,6 +34,13 @@ async fn main() {
     let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
         .set("database.url", &format!("{:?}", database.url()))
         .set("rules.enabled", "true")
+        .set("rules.health_interval", "\"1s\"")
+        .set("channels.enabled", "true")
+        // The receiver of notifications is on loopback here.
+        .set("channels.allow_private_targets", "true")
+        .set("alert_events.enabled", "true")
+        .set("alert_events.secret", &format!("{secret:?}"))
+        .internal_port(private)
         .start()
         .await;
     let token = |user: &str| issuer.token().claim("sub", json!(user)).sign();
@@ -54,6 +70,29 @@ async fn main() {
     assert_eq!(of_posing.status, 403, "Bob is no member of A");
     assert_eq!(of_unknown.status, 401, "a bad token is refused");
 
+    say("a channel of A's, as a row, with a route to it");
+    let hook = Receiver::start(Service::Webhook).await;
+    database
+        .execute(&format!(
+            "with channel as (
+                 insert into notification_channel (organisation_id, name, kind, secrets)
+                 values ('{ORG_A}', 'on call', 'webhook', '{{\"url\": \"{}\"}}') returning id)
+             insert into notification_route (organisation_id, channel_id, matchers, group_wait, group_interval)
+             select '{ORG_A}', id, '[\"severity=\\\"page\\\"\"]', '0s', '1s' from channel",
+            hook.url()
+        ))
+        .await;
+    wait_until("the channel is live", Duration::from_secs(30), async || {
+        let live = "select from notification_channel_status where state = 'live'";
+        database.query(live).await.len() == 1
+    })
+    .await;
+    wait_until("Mimir has loaded it", Duration::from_secs(30), async || {
+        let receivers = mimir.as_tenant(ORG_A).get("/alertmanager/api/v2/receivers").await;
+        receivers.json().as_array().is_some_and(|all| all.len() == 2)
+    })
+    .await;
+
     say("an alert rule of A's, as a row: on its hub's load");
     let written = Instant::now();
     database.execute(&format!(
@@ -76,6 +115,20 @@ async fn main() {
     let alert = alice.get(ALERTS).await.json()["data"]["alerts"][0].clone();
     println!("\nAn alert rule of A's, in Mimir {stored_after:?} after its row, fires for Alice:");
     println!("  {} {}", alert["labels"], alert["annotations"]);
+    let notice = hook.notice(Duration::from_secs(60), |notice| notice.is_firing()).await;
+    println!(
+        "\nA's channel is notified {:?} after the rule's row:",
+        notice.at - written.into_std()
+    );
+    println!("  {} {}", notice.json["status"], notice.json["alerts"][0]["annotations"]);
+    let event = "select state, labels ->> 'alertname', started_at from alert_event";
+    wait_until("the alert is a row", Duration::from_secs(30), async || {
+        !database.query(event).await.is_empty()
+    })
+    .await;
+    let row: Vec<String> = database.query(event).await.remove(0).into_iter().flatten().collect();
+    println!("and the alert is a row of alert_event:\n  {}", row.join("  "));
+    silenced(&alice, &bob).await;
     let of_bob = bob.get(ALERTS).await.json();
     assert_eq!(of_bob["data"]["alerts"].as_array().map(Vec::len), Some(0), "Bob sees no alert");
     wait_until("the other is told", Duration::from_secs(10), async || {
@@ -115,6 +168,28 @@ async fn main() {
     println!("  psql {}", database.url());
     println!("\nPrometheus: {}   Mimir itself: {}", sender.url(), mimir.url());
     let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Alice silences the alert, and no one of B sees it.
+async fn silenced(alice: &Client, bob: &Client) {
+    let silence = json!({
+        "matchers": [{"name": "alertname", "value": "HubAtWork", "isRegex": false}],
+        "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
+        "createdBy": "", "comment": "we know",
+    });
+    let writer = alice.clone().header("content-type", "application/json");
+    let made = writer.post("/alertmanager/api/v2/silences", silence.to_string()).await;
+    println!(
+        "\nAlice silences it:\n  POST /alertmanager/api/v2/silences\n  {} {}",
+        made.status, made.text
+    );
+    let alerts = "/alertmanager/api/v2/alerts";
+    wait_until("it is suppressed", Duration::from_secs(30), async || {
+        alice.get(alerts).await.text.contains("\"suppressed\"")
+    })
+    .await;
+    let of_bob = bob.get("/alertmanager/api/v2/silences").await;
+    assert_eq!(of_bob.json().as_array().map(Vec::len), Some(0), "Bob sees no silence");
 }
 
 fn say(text: &str) {

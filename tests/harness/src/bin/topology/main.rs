@@ -1,5 +1,6 @@
 //! `scripts/topology`: the whole system on loopback, on real parts and the very files of `config/`.
 
+mod alerts;
 mod blocks;
 mod caches;
 mod loss;
@@ -26,6 +27,7 @@ async fn main() {
     rings::are_apart(&system).await;
     senders::are_read_back(&system).await;
     rules::are_evaluated_once(&system).await;
+    alerts::reach_people(&system).await;
     blocks::outlive_every_disk(&mut system).await;
     caches::are_hit(&system).await;
     loss::none_when_one_is_killed(&mut system).await;

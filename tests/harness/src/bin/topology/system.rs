@@ -4,14 +4,15 @@
 use harness::showcase::{ALICE, BOB, command, two_organisations};
 use harness::{
     Backing, Client, Database, Issuer, Monolith, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus,
-    Proxy, ProxyOptions, RemoteWrite,
+    Proxy, ProxyOptions, RemoteWrite, free_port,
 };
 use serde_json::json;
 
+use crate::alerts::People;
 use crate::say;
 
 /// What takes minutes in operation takes seconds here; nothing else differs from the profile.
-pub const QUICK: [&str; 10] = [
+pub const QUICK: [&str; 12] = [
     "-ingester.ring.min-ready-duration=0s",
     "-compactor.cleanup-interval=5s",
     "-blocks-storage.bucket-store.sync-interval=5s",
@@ -21,6 +22,9 @@ pub const QUICK: [&str; 10] = [
     "-blocks-storage.bucket-store.metadata-cache.metafile-doesnt-exist-ttl=4s",
     "-ruler.poll-interval=5s",
     "-ruler.evaluation-delay-duration=0s",
+    "-alertmanager.configs.poll-interval=1s",
+    // Everything is on loopback here. A test of tests/it/deployment shows the firewall.
+    "-alertmanager.receivers-firewall-block-private-addresses=false",
     "-query-frontend.max-cache-freshness=10s",
 ];
 
@@ -48,6 +52,8 @@ pub struct System {
     /// one's 2.0 to the second.
     pub organisations: [Organisation; 2],
     pub database: Database,
+    /// Who is notified.
+    pub people: People,
     _issuer: Issuer,
     _exporter: NodeExporter,
     _postgres: Postgres,
@@ -61,21 +67,42 @@ impl System {
         let postgres = Postgres::start().await;
         let issuer = Issuer::start().await;
         say("starting three Mimirs by config/fly/mimir-entrypoint and config/mimir/mimir-3.yaml");
+        // Each ruler tells one of the proxies; any copy may be told of any alert.
+        let (private, secret) = ([free_port(), free_port()], "0123456789abcdef");
+        let start = |(id, port): (&str, u16)| {
+            let proxy = format!("127.0.0.1:{port}");
+            let events = [("ALERT_EVENTS_HOST", proxy.as_str()), ("ALERT_EVENTS_SECRET", secret)];
+            Monolith::start(id, &backing, &events, &QUICK)
+        };
+        let [first, second] = private;
         let mut mimirs: Vec<Monolith> =
-            ["m1", "m2", "m3"].map(|id| Monolith::start(id, &backing, &[], &QUICK)).into();
+            [("m1", first), ("m2", second), ("m3", second)].map(start).into();
         for mimir in &mut mimirs {
             mimir.wait_ready().await;
         }
         say("starting the proxy twice, and two stock Prometheus");
         let database = postgres.database("topology").await;
         two_organisations(&database).await;
+        let people = People::start().await;
         let mut options = ProxyOptions::new(&issuer.url(), &mimirs[0].url())
             .set("database.url", &format!("{:?}", database.url()))
-            .set("rules.enabled", "true");
+            .set("rules.enabled", "true")
+            .set("rules.health_interval", "\"1s\"")
+            .set("channels.enabled", "true")
+            .set("channels.allow_private_targets", "true")
+            .set("channels.email_smarthost", &format!("{:?}", people.mail.address()))
+            .set("channels.email_from", "\"alerts@example.test\"")
+            .set("channels.pagerduty_url", &format!("{:?}", people.pagerduty.url()))
+            .set("channels.telegram_url", &format!("{:?}", people.telegram.url()))
+            .set("alert_events.enabled", "true")
+            .set("alert_events.secret", &format!("{secret:?}"));
         for mimir in &mimirs[1..] {
             options = options.upstream(&mimir.url());
         }
-        let proxies = [options.clone().start().await, options.start().await];
+        let proxies = [
+            options.clone().internal_port(first).start().await,
+            options.internal_port(second).start().await,
+        ];
         let exporter = NodeExporter::start().await;
         let member = |user: &str| issuer.token().claim("sub", json!(user)).sign();
         let hub = async |version, organisation: &str, proxy: &Proxy| {
@@ -98,6 +125,7 @@ impl System {
             proxies,
             organisations,
             database,
+            people,
             _issuer: issuer,
             _exporter: exporter,
             _postgres: postgres,

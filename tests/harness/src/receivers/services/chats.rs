@@ -130,7 +130,9 @@ pub(super) fn teams(secret: &str, asked: &Asked) -> Judged {
     let body = Value::Object(object(asked)?);
     if asked.path.starts_with("/webhookb2/") {
         known(Service::Teams, asked.path.contains(secret))?;
-        must(body["@type"] == "MessageCard", "@type is not MessageCard")?;
+        // The reference wants `@type`; connectors took Alertmanager's `type` too.
+        let is_card = body["@type"] == "MessageCard" || body["type"] == "MessageCard";
+        must(is_card, "@type is not MessageCard")?;
         let has_words = !text(&body, "summary").is_empty() || !text(&body, "text").is_empty();
         must(has_words, "Summary or Text is required.")?;
         let state = match text(&body, "themeColor") {
