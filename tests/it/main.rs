@@ -36,6 +36,7 @@ mod monitoring;
 mod notification_documents;
 mod notification_rows;
 mod notification_tables;
+mod notifications;
 mod operations;
 mod outage;
 mod own_tables;

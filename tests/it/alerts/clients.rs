@@ -86,7 +86,7 @@ async fn amtool_reads_alerts_and_makes_and_ends_silences() {
     assert!(!listed.contains(&id), "{listed}");
 
     // The configuration is a document that it can read, and not the tenant's.
-    fixture.mimir.configure_alertmanager(&fixture.a, super::silences::SECRETS).await;
+    fixture.mimir.configure_alertmanager(&fixture.a, silences::SECRETS).await;
     let config = amtool.prints(&["config", "show"]);
     assert!(config.contains("not shown") && !config.contains("hunter2"), "{config}");
     let routes = amtool.prints(&["config", "routes"]);
