@@ -128,13 +128,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             log: logging.sink.clone(),
         });
         background.spawn(serve_private(private, router, cancelled.clone()));
-        // If this takes longer, requests are served all the same, with 503.
-        let resolving = resolve(&shared.instances, &config.upstream);
-        let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
-
-        if let Some(revocations) = &shared.revocations {
-            let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
-        }
+        shared.await_first_readings(config).await;
         let workers = Workers::start(shared.pipelines(config), &config.listen, &shared.metrics)?;
         readiness.begin();
         tracing::info!(
@@ -188,6 +182,16 @@ fn rules_and_events(config: &Config, clock: &Clock) -> io::Result<(Option<Rules>
 }
 
 impl Shared {
+    /// Waits for Mimir's addresses and the revocations. If they take longer, requests are served all the
+    /// same, with 503.
+    async fn await_first_readings(&self, config: &Config) {
+        let resolving = resolve(&self.instances, &config.upstream);
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
+        if let Some(revocations) = &self.revocations {
+            let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
+        }
+    }
+
     fn new(
         config: &Config,
         logging: &Logging,

@@ -9,8 +9,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::reach::Reach;
-use crate::rules::Triggers;
+use crate::rules::{Reach as RuleReach, Triggers};
 use crate::tenancy::OrganisationId;
+
+/// What a reconcile has found out about an organisation's reach.
+pub(super) enum ReachFound {
+    /// Nothing: it did not get so far.
+    Nothing,
+    /// That it cannot be known, because the document is foreign.
+    Unknowable,
+    Is(Reach),
+}
 
 #[derive(Default)]
 pub struct Reaches {
@@ -54,13 +63,16 @@ impl Reaches {
     }
 
     /// The same as a closure, for the sync of alert rules, which knows nothing of channels.
-    pub fn hook(
-        self: Arc<Self>,
-    ) -> Arc<dyn Fn(&OrganisationId, &BTreeMap<String, String>) -> Option<bool> + Send + Sync> {
+    pub fn hook(self: Arc<Self>) -> RuleReach {
         Arc::new(move |organisation, labels| self.notifies(organisation, labels))
     }
 
-    pub(super) fn learn(&self, organisation: &OrganisationId, reach: Option<Reach>) {
+    pub(super) fn learn(&self, organisation: &OrganisationId, found: ReachFound) {
+        let reach = match found {
+            ReachFound::Nothing => return,
+            ReachFound::Unknowable => None,
+            ReachFound::Is(reach) => Some(reach),
+        };
         self.known.lock().reaches.insert(organisation.clone(), reach);
     }
 

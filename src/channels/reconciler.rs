@@ -190,7 +190,7 @@ impl ChannelReconciler {
             diff.unified_diff().context_radius(CONTEXT).header("mimir", "database").to_string();
         if !is_in_sync && diff.is_empty() {
             // What was written by hand is not shown, and templates are always the same.
-            diff = "# Mimir's document was changed by hand; a sync repairs it\n".to_owned();
+            "# Mimir's document was changed by hand; a sync repairs it\n".clone_into(&mut diff);
         }
         Ok(ChannelPreview { tenant, is_in_sync, is_foreign, diff, guard, channels, routes })
     }

@@ -260,9 +260,7 @@ impl<'a> Scheduler<'a> {
         }
 
         let again = self.queue.finish(&organisation, memory, took);
-        if let Some(reach) = reach {
-            self.sync.reaches.learn(&organisation, reach);
-        }
+        self.sync.reaches.learn(&organisation, reach);
         let tenant = self.queue.get(&organisation);
         tenant.is_failing = matches!(outcome, Outcome::Failed(_));
         tenant.is_held = matches!(outcome, Outcome::Held(_));

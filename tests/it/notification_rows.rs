@@ -1,4 +1,4 @@
-//! Channels and routes as they are read and their statuses as they are written, on a real PostgreSQL.
+//! Channels and routes as they are read and their statuses as they are written, on a real Postgres.
 
 use std::time::Duration;
 
@@ -268,7 +268,7 @@ async fn every_change_of_a_row_is_announced_with_its_organisation() {
     let store = store_of(&database, &[]);
     let changes: &'static Mutex<Vec<TableChange>> = Box::leak(Box::default());
     let feed: &'static Feed = Box::leak(Box::default());
-    tokio::spawn(feed.run(store.clone(), |change| changes.lock().push(change), Default::default()));
+    tokio::spawn(feed.run(store.clone(), |change| changes.lock().push(change), CancellationToken::default()));
     wait_until("it listens", Duration::from_secs(10), async || feed.is_connected()).await;
     let announced = async |sql: &str, wanted: TableChange| {
         changes.lock().clear();

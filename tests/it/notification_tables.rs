@@ -159,6 +159,7 @@ async fn a_secret_is_written_kept_replaced_and_removed() {
 // Whoever may write a channel still cannot read its secrets: not by a statement, not by an error, not by
 // having them sent to a server of their own.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a list of ways")]
 async fn no_way_brings_a_secret_back() {
     let project = project().await;
     let channel = project.channel().await;

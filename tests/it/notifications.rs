@@ -76,7 +76,11 @@ impl Receivers {
             ("slack", json!({}), json!({"url": self.slack.url()})),
             ("pagerduty", json!({}), json!({"routing_key": self.pagerduty.secret()})),
             ("opsgenie", json!({}), json!({"api_key": self.opsgenie.secret()})),
-            ("telegram", json!({"chat_id": -1_001_234}), json!({"bot_token": self.telegram.secret()})),
+            (
+                "telegram",
+                json!({"chat_id": -1_001_234}),
+                json!({"bot_token": self.telegram.secret()}),
+            ),
             ("discord", json!({}), json!({"url": self.discord.url()})),
             ("msteams", json!({}), json!({"url": self.teams.url()})),
         ]
@@ -160,20 +164,27 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
         }
         let mail = receivers
             .mail
-            .mail(TIMEOUT, |mail| mail.header("Subject").contains("FIRING") && mail.raw.contains(&name))
+            .mail(TIMEOUT, |mail| {
+                mail.header("Subject").contains("FIRING") && mail.raw.contains(&name)
+            })
             .await;
         assert_eq!(mail.to, "on-call@example.test");
 
-        fixture.sql(&format!("update alert_rule set expr = 'vector(1) > 1' where id = '{rule}'")).await;
+        fixture
+            .sql(&format!("update alert_rule set expr = 'vector(1) > 1' where id = '{rule}'"))
+            .await;
         let ended = Instant::now();
         for (kind, receiver) in receivers.all() {
-            let notice =
-                receiver.notice(TIMEOUT, |notice| notice.is_resolved() && notice.holds(&name)).await;
+            let notice = receiver
+                .notice(TIMEOUT, |notice| notice.is_resolved() && notice.holds(&name))
+                .await;
             resolved.push((kind, notice.at.duration_since(ended)));
         }
         receivers
             .mail
-            .mail(TIMEOUT, |mail| mail.header("Subject").contains("RESOLVED") && mail.raw.contains(&name))
+            .mail(TIMEOUT, |mail| {
+                mail.header("Subject").contains("RESOLVED") && mail.raw.contains(&name)
+            })
             .await;
     }
 
@@ -191,7 +202,11 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
         }
     }
     for mail in receivers.mail.mails() {
-        assert!(!mail.raw.contains("g0.expr") && !mail.raw.contains("alert_rule_id"), "{}", mail.raw);
+        assert!(
+            !mail.raw.contains("g0.expr") && !mail.raw.contains("alert_rule_id"),
+            "{}",
+            mail.raw
+        );
     }
     for (what, mut taken) in [("row to notification", arrived), ("end to notification", resolved)] {
         taken.sort_by_key(|(_, took)| *took);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::channels::spec::Rows;
+use crate::config::Secret;
 use crate::store::{ChannelRow, RouteRow};
 
 #[derive(Debug, Default)]
@@ -104,13 +105,11 @@ impl Memory {
         let mut hasher = self.hasher.build_hasher();
         (id, organisation, name, kind, settings).hash(&mut hasher);
         (enabled, is_default, created_at_micros, excess).hash(&mut hasher);
-        secrets.as_ref().map(|secret| secret.expose()).hash(&mut hasher);
+        secrets.as_ref().map(Secret::expose).hash(&mut hasher);
         hasher.finish()
     }
 
     fn route(&self, row: &RouteRow) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        row.hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one(row)
     }
 }

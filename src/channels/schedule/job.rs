@@ -2,6 +2,7 @@
 //! what became of it.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use super::queue::Started;
 use crate::channels::outcome::{Failure, Outcome};
-use crate::channels::reach::Reach;
+use crate::channels::reaches::ReachFound;
 use crate::channels::reconcile::{Given, Memory, Reconciled, States, reconcile};
 use crate::channels::reconciler::{ChannelReconciler, Read};
 use crate::channels::spec::State;
@@ -36,8 +37,8 @@ pub(super) struct JobEnd {
     /// Channels in each state, by [`State::ALL`]; none if it is unknown.
     pub(super) states: Option<[usize; State::ALL.len()]>,
     pub(super) took: Duration,
-    /// Which alerts reach a channel, if that was found out; none inside where it cannot be known.
-    pub(super) reach: Option<Option<Reach>>,
+    /// Which alerts reach a channel.
+    pub(super) reach: ReachFound,
     /// Nothing of the organisation is left to look after.
     pub(super) is_over: bool,
     pub(super) triggered_at: Option<Instant>,
@@ -47,13 +48,13 @@ pub(super) struct JobEnd {
 struct Ending {
     outcome: Outcome,
     states: Option<[usize; State::ALL.len()]>,
-    reach: Option<Option<Reach>>,
+    reach: ReachFound,
     is_over: bool,
 }
 
 impl Ending {
     fn of(outcome: Outcome) -> Self {
-        Self { outcome, states: None, reach: None, is_over: false }
+        Self { outcome, states: None, reach: ReachFound::Nothing, is_over: false }
     }
 }
 
@@ -138,7 +139,8 @@ impl Work<'_> {
 
     /// Nothing of the organisation is in Mimir, and it does not exist.
     async fn forget(&self, organisation: &OrganisationId) -> Result<Ending, StoreError> {
-        self.write(self.reconciler.store.forget_notification_sync(organisation.clone())).await?;
+        let forget = self.reconciler.store.forget_notification_sync(organisation.clone());
+        self.write(Box::pin(forget)).await?;
         Ok(Ending {
             states: Some([0; State::ALL.len()]),
             is_over: true,
@@ -179,7 +181,7 @@ impl Work<'_> {
         let (written, gone) = changes(organisation, &statuses, &reconciled, self.clock.utc());
         let store = &self.reconciler.store;
         if !written.is_empty() || !gone.is_empty() {
-            self.write(store.write_notification_statuses(written, gone)).await?;
+            self.write(Box::pin(store.write_notification_statuses(written, gone))).await?;
         }
         let states = count(&reconciled.channels);
         let has_rows = !reconciled.channels.is_empty() || !reconciled.routes.is_empty();
@@ -199,9 +201,13 @@ impl Work<'_> {
             let (channels, routes) = (rows.channel_tombstones, rows.route_tombstones);
             let forget =
                 store.forget_notification_tombstones(organisation.clone(), channels, routes);
-            self.write(forget).await?;
+            self.write(Box::pin(forget)).await?;
         }
-        let reach = reconciled.is_done.then_some(reconciled.reach);
+        let reach = match (reconciled.is_done, reconciled.reach) {
+            (false, _) => ReachFound::Nothing,
+            (true, None) => ReachFound::Unknowable,
+            (true, Some(reach)) => ReachFound::Is(reach),
+        };
         Ok(Ending {
             outcome: reconciled.outcome,
             states: Some(states),
@@ -260,15 +266,15 @@ impl Work<'_> {
         let organisation = now.organisation.clone();
         let store = &self.reconciler.store;
         if ended {
-            self.write(store.end_notification_confirmation(organisation)).await?;
+            self.write(Box::pin(store.end_notification_confirmation(organisation))).await?;
         }
-        self.write(store.write_notification_syncs(vec![now])).await
+        self.write(Box::pin(store.write_notification_syncs(vec![now]))).await
     }
 
     /// Only the leader writes, also to the database.
     async fn write(
         &self,
-        write: impl Future<Output = Result<(), StoreError>>,
+        write: Pin<Box<impl Future<Output = Result<(), StoreError>>>>,
     ) -> Result<(), StoreError> {
         match self.lease.during(write).await {
             Ok(done) => done,

@@ -119,12 +119,11 @@ impl WorkQueue {
             QueueState::Running { .. } => tenant.queue_state = QueueState::Running { again: true },
             // A trigger cuts the wait for a retry short, but not a rest.
             QueueState::Idle | QueueState::Later | QueueState::Waiting(_) => {
-                match tenant.rests_until.filter(|at| *at > now) {
-                    Some(at) => self.wait_until(organisation, at),
-                    None => {
-                        tenant.queue_state = QueueState::Queued;
-                        self.triggered.push_back(organisation.clone());
-                    }
+                if let Some(at) = tenant.rests_until.filter(|at| *at > now) {
+                    self.wait_until(organisation, at);
+                } else {
+                    tenant.queue_state = QueueState::Queued;
+                    self.triggered.push_back(organisation.clone());
                 }
             }
         }

@@ -364,7 +364,7 @@ mod tests {
             (r#"a="b" c="d""#, "not a matcher"),
             (r#"a="b"#, "not a matcher"),
             (r#"a="b"c"#, "not a matcher"),
-            (r#"=b"#, "not a matcher"),
+            (r"=b", "not a matcher"),
             (r#"1a="b" x"#, "not a matcher"),
             (r#"a=~"(""#, "not a regular expression"),
             (r#"a=~"[""#, "not a regular expression"),

@@ -74,6 +74,7 @@ fn state_of(row: ChannelRow, operator: &Operator) -> (State, String) {
 
 // Each with what its author reads. A secret in the wrong place or form is never repeated.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_wrong_with_a_channel_is_said_in_its_authors_words() {
     let url = r#"{"url": "https://hooks.example.org/x"}"#;
     for (kind, settings, secrets, words) in [

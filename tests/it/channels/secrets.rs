@@ -80,7 +80,7 @@ async fn no_secret_is_in_any_log_diff_status_error_answer_metric_or_audit_line()
     }
     wait_until("every channel has a state", SOON, async || {
         let states = fixture.states(&org).await;
-        states.values().sum::<usize>() == ids.len() && states.get("live").is_some()
+        states.values().sum::<usize>() == ids.len() && states.contains_key("live")
     })
     .await;
     for (kind, id) in &ids {

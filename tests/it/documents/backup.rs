@@ -142,6 +142,7 @@ async fn wait_in_mimir(fixture: &RulesFixture, organisation: &str, count: usize)
 // A database in use is restored, completely or not at all; an empty one is filled. Then the proxy
 // and Mimir do what the page says.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story: a backup, changes, a restore")]
 async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
     let (backup, restore) = (documented("pg_dump"), documented("psql"));
     let mimir = Mimir::shared().await.url();
