@@ -35,9 +35,9 @@ impl From<&Config> for Ours {
         Self {
             federation: config.tenancy.federation.unwrap_or(1),
             rules: config.rules.enabled,
-            channels: false,
-            private_targets: false,
-            alert_events: false,
+            channels: config.channels.enabled,
+            private_targets: config.channels.allow_private_targets,
+            alert_events: config.alert_events.enabled,
             body_timeout: config.limits.body_timeout,
             response_timeout: config.upstream.response_timeout,
             push_body_bytes: config.limits.push_body_bytes,

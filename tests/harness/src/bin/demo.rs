@@ -89,7 +89,7 @@ async fn main() {
     .await;
     wait_until("Mimir has loaded it", Duration::from_secs(30), async || {
         let receivers = mimir.as_tenant(ORG_A).get("/alertmanager/api/v2/receivers").await;
-        receivers.json().as_array().is_some_and(|all| all.len() == 2)
+        receivers.status == 200 && receivers.json().as_array().is_some_and(|all| all.len() == 2)
     })
     .await;
 
