@@ -11,6 +11,7 @@ use mimir_tenant_proxy::store::{
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::identity::command;
@@ -268,7 +269,11 @@ async fn every_change_of_a_row_is_announced_with_its_organisation() {
     let store = store_of(&database, &[]);
     let changes: &'static Mutex<Vec<TableChange>> = Box::leak(Box::default());
     let feed: &'static Feed = Box::leak(Box::default());
-    tokio::spawn(feed.run(store.clone(), |change| changes.lock().push(change), CancellationToken::default()));
+    tokio::spawn(feed.run(
+        store.clone(),
+        |change| changes.lock().push(change),
+        CancellationToken::default(),
+    ));
     wait_until("it listens", Duration::from_secs(10), async || feed.is_connected()).await;
     let announced = async |sql: &str, wanted: TableChange| {
         changes.lock().clear();
