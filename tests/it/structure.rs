@@ -108,6 +108,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "directory",
             "edge",
             "key_management",
+            "labels",
             "reason",
             "route",
             "rules",
