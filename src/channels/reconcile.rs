@@ -354,6 +354,13 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
 /// What has to be confirmed first, and was not.
 fn held(found: &Found, given: &Given<'_>, wanted: Option<&Document>) -> Option<GuardHeld> {
     let held = match found {
+        // It was deleted by hand, or a file is being written while it is read: what was live then is
+        // known from the statuses.
+        Found::Nothing if given.written.is_some() => {
+            let live = live_by_status(given.statuses);
+            let missing = missing(&live, given.rows);
+            (!missing.is_empty()).then(|| missing.held(&live))
+        }
         Found::Nothing => None,
         Found::Foreign(observed) => wanted.is_some().then(|| foreign(observed)),
         Found::Ours(_, live) => {
@@ -362,6 +369,14 @@ fn held(found: &Found, given: &Given<'_>, wanted: Option<&Document>) -> Option<G
         }
     };
     held.filter(|held| given.confirmed != Some(held.id.as_str()))
+}
+
+fn live_by_status(statuses: &[NotificationStatusRow]) -> Live {
+    let live = |kind: NotificationKind| {
+        let of_kind = statuses.iter().filter(|row| row.kind == kind && row.state == State::Live);
+        of_kind.map(|row| row.id).collect()
+    };
+    Live { channels: live(NotificationKind::Channel), routes: live(NotificationKind::Route) }
 }
 
 /// Reads, plans and asks the guard, and stops before the write: Mimir only checks what would be written.

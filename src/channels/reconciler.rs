@@ -179,7 +179,7 @@ impl ChannelReconciler {
             rows: &rows,
             statuses: &statuses,
             confirmed,
-            written: None,
+            written: sync.as_ref().and_then(|sync| sync.document_hash.as_deref()),
             is_purge: false,
         };
         let reader = TenantReader { client: &self.client, tenant: &tenant };

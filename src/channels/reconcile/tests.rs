@@ -365,6 +365,37 @@ async fn while_mimir_is_away_what_is_live_stays_so_and_what_is_new_says_why_not(
     assert_eq!(run(&model, &rows).await.outcome, Outcome::Unchanged);
 }
 
+// On a file system Mimir reads an empty configuration while it writes one.
+#[tokio::test]
+async fn where_mimir_has_nothing_any_more_the_statuses_say_what_was_live() {
+    let model = Model::default();
+    let reconciled = run(&model, &rows([1, 2])).await;
+    let document = reconciled.document.clone().unwrap();
+    let status = |kind, id| NotificationStatusRow {
+        kind,
+        id,
+        organisation: acme(),
+        state: State::Live,
+        reason: String::new(),
+        synced_at: None,
+    };
+    let channels = [1, 2].map(|number| status(NotificationKind::Channel, id(number)));
+    let routes = [1001, 1002].map(|number| status(NotificationKind::Route, id(number)));
+    let statuses: Vec<NotificationStatusRow> = channels.into_iter().chain(routes).collect();
+    *model.stored.lock() = None;
+    let lost = rows([1]);
+    let knowing = Given { statuses: &statuses, written: Some(&document), ..given(&lost) };
+    let reconciled = reconcile(&model, &knowing, &mut Memory::default()).await;
+    let Outcome::Held(held) = &reconciled.outcome else { panic!("{:?}", reconciled.outcome) };
+    assert!(held.reason.starts_with("1 of 2 channels and 1 of 2 routes"), "{}", held.reason);
+    assert!(model.stored.lock().is_none());
+    // With all rows there it is written again.
+    let whole = rows([1, 2]);
+    let knowing = Given { statuses: &statuses, written: Some(&document), ..given(&whole) };
+    let reconciled = reconcile(&model, &knowing, &mut Memory::default()).await;
+    assert_eq!(reconciled.outcome, Outcome::Applied);
+}
+
 #[tokio::test]
 async fn a_purge_needs_explanations_too() {
     let model = Model::default();

@@ -347,7 +347,8 @@ fn changes(
         NotificationKind::Channel => !reconciled.channels.contains_key(&row.id),
         NotificationKind::Route => !reconciled.routes.contains_key(&row.id),
     };
-    let gone = before.iter().filter(is_gone);
+    // Until it is done, Mimir has what they are about.
+    let gone = before.iter().filter(|_| reconciled.is_done).filter(is_gone);
     let gone = gone.map(|row| (row.kind, row.organisation.clone(), row.id)).collect();
     (written, gone)
 }

@@ -205,3 +205,49 @@ async fn mimirs_limit_on_the_size_leaves_out_the_youngest() {
     assert!(live > 2, "{live}");
     assert_eq!(fixture.document(&org).await.matches("# channel ").count(), live);
 }
+
+// The issue: a rule says so when it is evaluated but notifies nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_says_whether_it_notifies_anybody() {
+    let fixture = channels_fixture(&[("rules.health_interval", "\"1s\"")]).await;
+    let org = fixture.identity.organisation().await;
+    fixture
+        .sql(&format!(
+            "insert into alert_rule (organisation_id, name, expr, labels, evaluation_interval) \
+             values ('{org}', 'Hot', 'vector(1)', '{{\"severity\": \"critical\"}}', '1s')"
+        ))
+        .await;
+    let wait = async |wanted: &str| {
+        let mut last = String::new();
+        wait_until(&format!("notifies is {wanted}"), Duration::from_secs(120), async || {
+            let sql = format!(
+                "select coalesce(notifies::text, 'null'), state, reason from alert_rule_status \
+                 where organisation_id = '{org}'"
+            );
+            let rows = fixture.identity.database.query(&sql).await;
+            let now = rows.first().map(|row| format!("{row:?}")).unwrap_or_default();
+            if now != last {
+                println!("{now}");
+                last = now;
+            }
+            rows.first().is_some_and(|row| row[0].as_deref() == Some(wanted))
+        })
+        .await;
+    };
+    // Without channels Mimir is asked whether there is a document of somebody else's.
+    wait("false").await;
+    let channel = fixture.webhook(&org, "https://hooks.example.com/one").await;
+    let route = fixture.route(&org, &channel, &["severity=\"critical\""]).await;
+    fixture.wait_route(&route, "live").await;
+    wait("true").await;
+    fixture
+        .sql(&format!(
+            "update notification_route set matchers = '[\"severity=\\\"info\\\"\"]' where id = '{route}'"
+        ))
+        .await;
+    wait("false").await;
+    fixture
+        .sql(&format!("update notification_channel set is_default = true where id = '{channel}'"))
+        .await;
+    wait("true").await;
+}
