@@ -137,6 +137,8 @@ fn of_pagerduty(pagerduty: &PagerDuty, dashboard: Option<&str>) -> Entries {
     add(&mut entries, "component", component.as_ref());
     add(&mut entries, "group", group.as_ref());
     entries.push(("client_url", Node::text(t::call(t::LINK))));
+    // Alertmanager takes `client` for it, and PagerDuty refuses an event without.
+    entries.push(("source", Node::text("Mimir")));
     if dashboard.is_none() {
         // A name without an address would be a link that leads nowhere.
         entries.push(("client", Node::text("")));

@@ -127,7 +127,7 @@ impl<'a> Line<'a> {
 }
 
 /// All other keys that we write; a test sees that none is missing.
-const SHOWN_KEYS: [&str; 76] = [
+const SHOWN_KEYS: [&str; 77] = [
     "global",
     "http_config",
     "follow_redirects",
@@ -177,6 +177,7 @@ const SHOWN_KEYS: [&str; 76] = [
     "group",
     "client",
     "client_url",
+    "source",
     "details",
     "firing",
     "resolved",

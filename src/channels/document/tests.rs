@@ -78,6 +78,20 @@ fn written(rows: &Rows) -> Document {
     desired.document.unwrap_or_else(|| panic!("{:?}", desired.channels))
 }
 
+// PagerDuty's Events API requires payload.source. Alertmanager takes `client` for it, which is empty without a
+// dashboard.
+#[test]
+fn events_for_pagerduty_have_a_source_with_and_without_a_dashboard() {
+    let mut rows = Rows::default();
+    let key = json!({"routing_key": "0123456789abcdef0123456789abcdef"});
+    rows.channels.push(channel(1, "pagerduty", &json!({}), &key));
+    for operator in [operator(), Operator { dashboard_url: None, ..operator() }] {
+        let document = desired(&rows, &operator, &acme(), &BTreeMap::new()).document.unwrap();
+        let receiver = &read(&document.config)["receivers"][1];
+        assert_eq!(receiver["pagerduty_configs"][0]["source"], "Mimir", "{receiver}");
+    }
+}
+
 #[test]
 fn a_document_says_what_the_rows_say() {
     let url = "https://hooks.example.org/secret-path";

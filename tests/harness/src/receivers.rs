@@ -157,12 +157,14 @@ impl Receiver {
             if let Some(notice) = notices.iter().find(|notice| is_it(notice)) {
                 return notice.clone();
             }
-            let arrived: Vec<_> = notices.iter().map(|notice| &notice.json).collect();
+            let arrived: Vec<_> = notices.iter().rev().take(3).map(|notice| &notice.json).collect();
+            // Alertmanager tries again and again.
+            let refused: Vec<_> = self.refusals().into_iter().rev().take(3).collect();
             assert!(
                 Instant::now() < deadline,
-                "{:?} has no such notification within {patience:?}: {arrived:#?}, refused: {:#?}",
-                self.service,
-                self.refusals()
+                "{:?} has no such notification within {patience:?}; the last ones: {arrived:#?}, \
+                 refused: {refused:#?}",
+                self.service
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
