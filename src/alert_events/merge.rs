@@ -3,7 +3,7 @@
 //! What was reported is kept by *starts*: the ruler names the time at which an alert began to fire, and
 //! of each such start we keep the latest time until which it was said to fire, and the time at which it
 //! was said to be over. These only grow ([`join`]), so it does not matter in which order reports come,
-//! how often, or through which copies. Events are derived from all starts together ([`derive`]); nothing
+//! how often, or through which copies. Events are derived from all starts together ([`derive()`]); nothing
 //! is derived from what was derived before.
 //!
 //! A ruler that is restarted, or gives a group to another one, begins again: the same alert has a later

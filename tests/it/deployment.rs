@@ -35,7 +35,9 @@ fn the_kill_timeouts_cover_the_drains() {
     environment.retain(|(name, _)| name != "MTP__AUTH__ISSUER"); // a project has to be put in
     environment
         .push(("MTP__AUTH__ISSUER".to_owned(), "https://project.supabase.co/auth/v1".to_owned()));
-    // It is a secret of the app.
+    // These are secrets of the app.
+    let secret = "0123456789abcdef";
+    environment.push(("MTP__ALERT_EVENTS__SECRET".to_owned(), secret.to_owned()));
     let database = "postgres://postgres:word@db.project.supabase.co:5432/postgres";
     environment.push(("MTP__DATABASE__URL".to_owned(), database.to_owned()));
     let config = Config::load(None, &Environment::from_vars(environment)).unwrap();

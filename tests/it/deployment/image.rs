@@ -116,6 +116,8 @@ async fn the_images_tree_starts_unprivileged_passes_its_healthcheck_and_drains()
         // A test need not wait for Fly's proxy.
         // There is no database here.
         ("MTP__RULES__ENABLED", "false".to_owned()),
+        ("MTP__CHANNELS__ENABLED", "false".to_owned()),
+        ("MTP__ALERT_EVENTS__ENABLED", "false".to_owned()),
         ("MTP__SHUTDOWN__DRAIN_DELAY", "1s".to_owned()),
     ] {
         environment.retain(|(known, _)| known != name);

@@ -194,11 +194,21 @@ async fn our_tables_can_move_away_from_another_table_with_their_name() {
     database
         .execute(
             "insert into organisation (id) values ('acme');
-             drop table alert_rule, alert_rule_status, alert_rule_tombstone, alert_rule_sync,
-                 alert_rule_leader, alert_rule_sync_request, alert_rule_guard cascade;
-             drop trigger organisation_changed on organisation;
-             drop trigger organisation_truncated on organisation;
-             drop function mimir_tenant_proxy_touch, mimir_tenant_proxy_count, mimir_tenant_proxy_bury;
+             do $$
+             declare made text;
+             begin
+                 for made in select format('drop table %I cascade', tablename) from pg_tables
+                         where schemaname = 'public' and tablename not in ('organisation', 'membership',
+                             'device_key', 'revocation', 'mimir_tenant_proxy_migration')
+                     union all select format('drop trigger %I on organisation', tgname) from pg_trigger
+                         where tgrelid = 'organisation'::regclass and not tgisinternal
+                 loop execute made; end loop;
+                 for made in select format('drop function %s cascade', oid::regprocedure) from pg_proc
+                         where proname like 'mimir_tenant_proxy%'
+                           and proname not in ('mimir_tenant_proxy_notify', 'mimir_tenant_proxy_user')
+                 loop execute made; end loop;
+             end $$;
+             alter table organisation drop column device_silent_after;
              delete from mimir_tenant_proxy_migration where version >= 2;
              create table alert_rule (id bigint)",
         )
