@@ -68,7 +68,7 @@ pub struct Notice {
     pub target: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body; of one that closes an alert of Opsgenie's also, as `closes`, what had opened it.
     pub json: Value,
 }
 
@@ -211,13 +211,21 @@ async fn answer(service: Service, secret: &str, kept: &Kept, received: Received)
     }
     let reply = services::judge(service, secret, trouble, &asked);
     match reply.taken {
-        Ok(state) => kept.notices.lock().unwrap().push(Notice {
-            at,
-            state,
-            target: received.target.replace(secret, "<secret>"),
-            headers: asked.headers,
-            json: serde_json::from_slice(&asked.body).unwrap_or_default(),
-        }),
+        Ok(state) => {
+            let mut notices = kept.notices.lock().unwrap();
+            let mut json: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+            // Opsgenie is told which alert to close by its alias alone.
+            let is_closed = |known: &&Notice| {
+                let alias = known.json["alias"].as_str().unwrap_or_default();
+                asked.path == format!("/v2/alerts/{alias}/close")
+            };
+            let closed = notices.iter().rev().find(is_closed).map(|notice| notice.json.clone());
+            if let (Some(closed), Some(object)) = (closed, json.as_object_mut()) {
+                object.insert("closes".to_owned(), closed);
+            }
+            let target = received.target.replace(secret, "<secret>");
+            notices.push(Notice { at, state, target, headers: asked.headers, json });
+        }
         Err(why) => {
             let body = String::from_utf8_lossy(&asked.body);
             let line = format!("{} {}: {why}: {body}", asked.method, asked.path);
