@@ -427,8 +427,10 @@ proptest! {
             prop_assert!(unknown.is_disjoint(&org.versions()));
             held.retain(|name| known.contains(name) || !left.contains(name));
             let gone: BTreeSet<String> = there.difference(&left).cloned().collect();
-            // Only a write shows what Mimir refuses.
-            let refused = org.refused_names();
+            // Only a write shows what Mimir refuses. And a rule that its author has switched off goes, also
+            // when no status tells which version Mimir has.
+            let mut refused = org.refused_names();
+            refused.append(&mut org.disabled_names());
             let unrefused = |names: &BTreeSet<String>| -> BTreeSet<String> {
                 names.difference(&refused).cloned().collect()
             };

@@ -121,6 +121,12 @@ impl Model {
         rules.map(|rule| rule.alert.clone()).collect()
     }
 
+    fn has_twice_unnamed(&self, number: u32) -> bool {
+        let name = format!("A{number}");
+        let rules = self.groups.values().flat_map(|group| &group.rules);
+        rules.filter(|rule| rule.alert == name && row_of(&rule.annotations).is_none()).count() > 1
+    }
+
     fn shown(&self) -> Vec<String> {
         let rule = |rule: &AlertingRule| format!("{} {}", rule.alert, rule.expr);
         let group = |group: &RuleGroup| {
@@ -477,6 +483,12 @@ impl Org {
         bad.map(|(number, _)| format!("A{number}")).collect()
     }
 
+    /// Alerts whose rows are switched off.
+    pub(super) fn disabled_names(&self) -> BTreeSet<String> {
+        let disabled = self.rows.iter().filter(|(_, row)| row.kind == Kind::Disabled);
+        disabled.map(|(number, _)| format!("A{number}")).collect()
+    }
+
     /// The alerts that Mimir has.
     pub(super) fn names(&self) -> BTreeSet<String> {
         self.model().names()
@@ -504,6 +516,11 @@ impl Org {
             });
             let status = model.statuses.get(&id(*number));
             let is_live = status.is_some_and(|status| status.state.is_in_mimir());
+            // Twice in Mimir and naming no row in either place, as an interrupted move of an earlier
+            // version leaves it: one of the two is its old version, and which one is not known.
+            if is_there && model.has_twice_unnamed(*number) {
+                continue;
+            }
             assert_eq!(is_live, is_there, "rule {number} {row:?}: {status:?} {:?}", model.shown());
         }
         for (rule, status) in &model.statuses {
