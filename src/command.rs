@@ -3,6 +3,7 @@
 
 mod channels;
 mod check_config;
+mod comparison;
 mod device_key;
 mod explain;
 mod explain_token;

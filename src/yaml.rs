@@ -1,6 +1,6 @@
-//! YAML or JSON whose keys and items know their lines.
+//! YAML or JSON read so that keys and items know their lines, and texts quoted for YAML.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -221,4 +221,32 @@ impl<'de> Visitor<'de> for KindVisitor {
         }
         Ok(Kind::Map(entries))
     }
+}
+
+/// A text in double quotes, in printable ASCII only, with YAML's escapes for everything else, so that any
+/// text arrives unchanged. JSON would not do: its surrogate pairs are not YAML, and YAML treats U+0085 and
+/// U+2028 as line breaks and rejects a bare U+007F.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut yaml = String::with_capacity(text.len() + 2);
+    yaml.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => yaml.push_str("\\\""),
+            '\\' => yaml.push_str("\\\\"),
+            '\n' => yaml.push_str("\\n"),
+            '\t' => yaml.push_str("\\t"),
+            ' '..='~' => yaml.push(character),
+            _ => {
+                let code = u32::from(character);
+                // Writing to a string cannot fail.
+                let _ = match code {
+                    0..=0xff => write!(yaml, "\\x{code:02X}"),
+                    0x100..=0xffff => write!(yaml, "\\u{code:04X}"),
+                    _ => write!(yaml, "\\U{code:08X}"),
+                };
+            }
+        }
+    }
+    yaml.push('"');
+    yaml
 }

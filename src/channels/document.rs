@@ -26,7 +26,7 @@ use crate::channels::spec::channel::Channel;
 use crate::channels::spec::route::Route;
 use crate::channels::spec::{Operator, SecretText};
 use crate::tenancy::OrganisationId;
-use crate::yaml::{Kind, Node as Parsed};
+use crate::yaml::{Kind, Node as Parsed, quoted};
 
 pub use tree::TEST_LABEL;
 
@@ -86,9 +86,9 @@ impl Document {
     pub fn body(&self) -> String {
         let mut body = String::from("template_files:\n");
         for (name, text) in &self.templates {
-            body += &["  ", &yaml::quoted(name), ": ", &yaml::quoted(text), "\n"].concat();
+            body += &["  ", &quoted(name), ": ", &quoted(text), "\n"].concat();
         }
-        body + "alertmanager_config: " + &yaml::quoted(&self.config) + "\n"
+        body + "alertmanager_config: " + &quoted(&self.config) + "\n"
     }
 
     /// The configuration with `<secret>` in place of what is one.

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::comparison::Comparison;
 use super::rules::sync::{BY, lead_meanwhile};
-use super::rules::{MOST_UNANSWERED, no_such, organisation, reconciler, usage_error};
+use super::rules::{no_such, organisation, reconciler, usage_error};
 use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
 use crate::channels::{ChannelError, ChannelReconciler, ChannelSync, Reaches, TestReport};
 use crate::clock::Clock;
@@ -136,9 +137,7 @@ async fn diff(parts: &Parts, of: Of) -> Outcome {
         Ok(organisations) => organisations,
         Err(failed) => return failed,
     };
-    let (mut answer, mut views, mut differing) = (String::new(), Vec::<Value>::new(), 0);
-    let (mut notes, mut unanswered, mut in_a_row) = (Vec::new(), 0, 0);
-    let looked_at = organisations.len();
+    let mut comparison = Comparison::of(organisations.len(), of.json);
     for organisation in organisations {
         let preview = match parts.channels.preview(&organisation).await {
             Ok(preview) => preview,
@@ -146,52 +145,27 @@ async fn diff(parts: &Parts, of: Of) -> Outcome {
             Err(ChannelError::Missing(_)) => continue,
             // It can have no channels in Mimir.
             Err(error @ ChannelError::Tenant(_)) => {
-                notes.push(format!("{organisation}: {error}"));
+                comparison.note(&organisation, error);
                 continue;
             }
             Err(error) => {
-                (unanswered, in_a_row) = (unanswered + 1, in_a_row + 1);
-                notes.push(format!("{organisation}: {error}"));
-                // One tenant may be too much for Mimir. If several fail, the fault is Mimir's.
-                if in_a_row >= MOST_UNANSWERED || matches!(error, ChannelError::Store(_)) {
-                    return Ok(unavailable(notes.join("\n")));
+                let is_databases = matches!(error, ChannelError::Store(_));
+                match comparison.unanswered(&organisation, error, is_databases) {
+                    Ok(()) => continue,
+                    Err(said) => return Ok(said),
                 }
-                continue;
             }
         };
-        in_a_row = 0;
+        comparison.answered(preview.is_in_sync);
         if preview.is_in_sync {
             continue;
         }
-        differing += 1;
         let held = preview.guard.as_ref();
-        if of.json {
-            views.push(json!({
-                "organisation": organisation.as_str(), "tenant": preview.tenant.as_str(),
-                "diff": preview.diff, "foreign": preview.is_foreign,
-                "guard": held.map(|held| &held.reason), "guard_id": held.map(|held| &held.id),
-            }));
-            continue;
-        }
-        let _ =
-            writeln!(answer, "# organisation {organisation}, tenant {}", preview.tenant.as_str());
-        if let Some(held) = held {
-            let _ = writeln!(
-                answer,
-                "# held until it is confirmed: {}; channels confirm {} --organisation {organisation}",
-                held.reason, held.id
-            );
-        }
-        answer.push_str(&preview.diff);
+        let fields = json!({ "diff": preview.diff, "foreign": preview.is_foreign });
+        comparison.begin(&organisation, &preview.tenant, held, "channels confirm", fields);
+        comparison.add(&preview.diff);
     }
-    if of.json {
-        answer = json!({ "organisations": views }).to_string();
-    }
-    let unknown = if unanswered > 0 { format!(", {unanswered} unknown") } else { String::new() };
-    notes.push(format!("{looked_at} organisations, {differing} of them not in sync{unknown}"));
-    let exit_code = if unanswered > 0 { EXIT_UNAVAILABLE } else { u8::from(differing > 0) };
-    let answer = answer.trim_end().to_owned();
-    Ok(Said { answer, note: Some(notes.join("\n")), exit_code })
+    Ok(comparison.finish(""))
 }
 
 async fn sync(parts: &Parts, of: Of) -> Outcome {

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tenancy", &[]),
     ("version", &[]),
     ("yaml", &[]),
-    ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy"]),
+    ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy", "yaml"]),
     ("route", &["reason", "tenancy"]),
     ("config", &["mimir", "prom_duration", "spelling", "tenancy"]),
     ("edge", &["config"]),

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::MARKER;
-use super::yaml::{SECRET_KEYS, quoted};
+use super::yaml::SECRET_KEYS;
+use crate::yaml::quoted;
 
 const SECRET: &str = "\"<secret>\"";
 const NEW: &str = "\"<new secret>\"";

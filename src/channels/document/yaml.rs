@@ -1,9 +1,8 @@
-//! The document as YAML. Every text is in double quotes, in printable ASCII, with YAML's escapes for all
-//! else, so that no value can end its line or become anything but a text.
-
-use std::fmt::Write as _;
+//! The document as YAML. Every text is quoted, so that no value can end its line or become anything but a
+//! text.
 
 use crate::channels::spec::SecretText;
+use crate::yaml::quoted;
 
 /// A value of the document.
 #[derive(Clone, Debug)]
@@ -97,30 +96,4 @@ fn line(yaml: &mut String, value: &str) {
     yaml.push(' ');
     yaml.push_str(value);
     yaml.push('\n');
-}
-
-/// A text in double quotes.
-pub(super) fn quoted(text: &str) -> String {
-    let mut yaml = String::with_capacity(text.len() + 2);
-    yaml.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => yaml.push_str("\\\""),
-            '\\' => yaml.push_str("\\\\"),
-            '\n' => yaml.push_str("\\n"),
-            '\t' => yaml.push_str("\\t"),
-            ' '..='~' => yaml.push(character),
-            _ => {
-                let code = u32::from(character);
-                // Writing to a string cannot fail.
-                let _ = match code {
-                    0..=0xff => write!(yaml, "\\x{code:02X}"),
-                    0x100..=0xffff => write!(yaml, "\\u{code:04X}"),
-                    _ => write!(yaml, "\\U{code:08X}"),
-                };
-            }
-        }
-    }
-    yaml.push('"');
-    yaml
 }

@@ -1,16 +1,14 @@
 //! A group as YAML for Mimir.
 //!
-//! Every text is in double quotes, in printable ASCII only, with YAML's escapes for everything
-//! else, so that any text arrives unchanged. JSON would not do: its surrogate pairs are not YAML,
-//! and YAML treats U+0085 and U+2028 as line breaks and rejects a bare U+007F.
+//! Every text is quoted ([`quoted`]), so that any text arrives unchanged.
 //!
 //! No serialiser crate: none lets us choose the style of every scalar, and what is written here is
 //! compared with what Mimir returns (docs/decisions/0013).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use super::{AlertingRule, RuleGroup};
+use crate::yaml::quoted;
 
 /// The longest key on the same line as its value. YAML's limit is 1024 characters for all that
 /// precedes the colon; a longer key is introduced by a question mark.
@@ -66,30 +64,4 @@ fn line(yaml: &mut String, key: &str, value: &str) {
     for part in [key, ": ", value, "\n"] {
         yaml.push_str(part);
     }
-}
-
-/// A text in double quotes.
-fn quoted(text: &str) -> String {
-    let mut yaml = String::with_capacity(text.len() + 2);
-    yaml.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => yaml.push_str("\\\""),
-            '\\' => yaml.push_str("\\\\"),
-            '\n' => yaml.push_str("\\n"),
-            '\t' => yaml.push_str("\\t"),
-            ' '..='~' => yaml.push(character),
-            _ => {
-                let code = u32::from(character);
-                // Writing to a string cannot fail.
-                let _ = match code {
-                    0..=0xff => write!(yaml, "\\x{code:02X}"),
-                    0x100..=0xffff => write!(yaml, "\\u{code:04X}"),
-                    _ => write!(yaml, "\\U{code:08X}"),
-                };
-            }
-        }
-    }
-    yaml.push('"');
-    yaml
 }
