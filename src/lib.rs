@@ -43,6 +43,7 @@ pub mod command;
 pub mod config;
 pub mod deadline;
 pub mod directory;
+mod due;
 pub mod edge;
 pub mod election;
 pub mod forward;

@@ -269,18 +269,18 @@ impl<'a> Scheduler<'a> {
         }
         match &outcome {
             Outcome::Failed(failure) if failure.is_transient => {
-                let failures = tenant.count_failure();
+                let failures = tenant.entry.count_failure();
                 let delay = next_delay(failures + 2, failure.retry_after, fastrand::f64());
                 let at = Instant::now() + delay;
                 if failure.retry_after.is_some() {
                     // Mimir asked for the delay, so triggers do not shorten it.
-                    tenant.rest_until(at);
+                    tenant.entry.rest_until(at);
                 }
                 self.queue.wait_until(&organisation, at);
             }
             // The next full resync tries it again.
             Outcome::Failed(_) => {}
-            _ => tenant.reset_failures(),
+            _ => tenant.entry.reset_failures(),
         }
         if is_over {
             self.queue.forget(&organisation);

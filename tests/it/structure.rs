@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tenancy", &[]),
     ("version", &[]),
     ("yaml", &[]),
+    ("due", &["tenancy"]),
     ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy", "yaml"]),
     ("route", &["reason", "tenancy"]),
     ("config", &["mimir", "prom_duration", "spelling", "tenancy"]),
@@ -47,12 +48,16 @@ const EDGES: &[(&str, &[&str])] = &[
             "tenancy",
         ],
     ),
-    ("rules", &["clock", "config", "election", "labels", "mimir", "store", "telemetry", "tenancy"]),
+    (
+        "rules",
+        &["clock", "config", "due", "election", "labels", "mimir", "store", "telemetry", "tenancy"],
+    ),
     (
         "channels",
         &[
             "clock",
             "config",
+            "due",
             "election",
             "labels",
             "mimir",

@@ -78,7 +78,7 @@ async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
     )
     .await;
     let mut sent = Vec::new();
-    for round in 0..12 {
+    for round in 0..20 {
         let body = random(100_000 + round);
         let slowly = futures_util::stream::unfold(body.clone(), |mut rest| async move {
             if rest.is_empty() {
@@ -92,7 +92,7 @@ async fn a_push_that_breaks_in_its_middle_is_completed_elsewhere() {
         assert_eq!(answer.status, 200, "{answer:?}");
         sent.push(body);
     }
-    assert!(broken.load(Ordering::SeqCst) >= 2);
+    assert!(broken.load(Ordering::SeqCst) >= 1, "none met the bad instance");
     assert_eq!(good.bodies(), sent);
 }
 
@@ -151,7 +151,7 @@ async fn an_unavailable_instance_is_replaced_by_another() {
         assert_eq!(fixture.client().get(QUERY).await.status, 200);
         assert_eq!(fixture.client().post(PUSH, random(5000)).await.status, 200);
     }
-    assert!(fixture.retries("unavailable").await >= 3.0);
+    assert!(fixture.retries("unavailable").await >= 1.0, "none met the bad instance");
     good.set(Mode::Status(503, TEXT));
     let both = fixture.client().get(QUERY).await;
     assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");

@@ -1,44 +1,26 @@
 //! Which organisations are due, in which order, and what the leader remembers of each.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::channels::reconcile::Memory;
 use crate::channels::spec::State;
+use crate::due::{Due, Entry};
 use crate::tenancy::OrganisationId;
 
 #[derive(Default)]
 pub(super) struct Tenant {
     /// While the organisation is being reconciled, its job has the memory.
     memory: Option<Box<Memory>>,
-    queue_state: QueueState,
-    triggered_at: Option<Instant>,
-    /// Reconciles that failed in a row.
-    failures: u32,
-    rests_until: Option<Instant>,
+    pub(super) entry: Entry,
+    /// The full resync waits for it.
+    is_later: bool,
     pub(super) is_failing: bool,
     pub(super) is_held: bool,
     /// Channels in each state.
     pub(super) states: [usize; State::ALL.len()],
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum QueueState {
-    #[default]
-    Idle,
-    /// Due as soon as there is a slot, and before those of the full resync.
-    Queued,
-    /// Due in the full resync.
-    Later,
-    /// Due at this time.
-    Waiting(Instant),
-    Running {
-        /// A trigger came meanwhile.
-        again: bool,
-    },
 }
 
 /// What a job takes along.
@@ -50,46 +32,26 @@ pub(super) struct Started {
 #[derive(Default)]
 pub(super) struct WorkQueue {
     tenants: HashMap<OrganisationId, Tenant>,
-    triggered: VecDeque<OrganisationId>,
+    due: Due,
+    /// Those of the full resync, which come after those that are due.
     later: VecDeque<OrganisationId>,
-    timers: BinaryHeap<Reverse<(Instant, OrganisationId)>>,
-    running: usize,
     turns: usize,
 }
 
-/// After a reconcile an organisation rests for this many times as long as the reconcile took, however
-/// fast its rows change. So one with very many changes gets at most its share of the time.
-const REST_SHARE: u32 = 3;
-const SHORTEST_REST: Duration = Duration::from_millis(20);
-const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Every so many turns the full resync comes first, or triggers could stop it for ever.
 const RESYNC_TURN: usize = 4;
 
-impl Tenant {
-    /// Counts a failure, and returns how many there were in a row before it.
-    pub(super) fn count_failure(&mut self) -> u32 {
-        let before = self.failures;
-        self.failures = before.saturating_add(1);
-        before
-    }
-
-    pub(super) fn reset_failures(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Mimir asked to leave the organisation alone until then.
-    pub(super) fn rest_until(&mut self, at: Instant) {
-        self.rests_until = Some(at);
-    }
-}
-
 impl WorkQueue {
     pub(super) fn get(&mut self, organisation: &OrganisationId) -> &mut Tenant {
+        self.parts(organisation).1
+    }
+
+    fn parts(&mut self, organisation: &OrganisationId) -> (&mut Due, &mut Tenant) {
         // `entry` would clone the name although it is nearly always there.
         if !self.tenants.contains_key(organisation) {
             self.tenants.insert(organisation.clone(), Tenant::default());
         }
-        self.tenants.entry(organisation.clone()).or_default()
+        (&mut self.due, self.tenants.entry(organisation.clone()).or_default())
     }
 
     pub(super) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
@@ -105,62 +67,40 @@ impl WorkQueue {
     }
 
     pub(super) fn running(&self) -> usize {
-        self.running
+        self.due.running()
     }
 
     /// A trigger: the organisation is reconciled soon, or once more if it is being reconciled, because
     /// the rows may have been read before the change.
     pub(super) fn enqueue(&mut self, organisation: &OrganisationId, triggered_at: Instant) {
-        let now = Instant::now();
-        let tenant = self.get(organisation);
-        tenant.triggered_at.get_or_insert(triggered_at);
-        match tenant.queue_state {
-            QueueState::Queued => {}
-            QueueState::Running { .. } => tenant.queue_state = QueueState::Running { again: true },
-            // A trigger cuts the wait for a retry short, but not a rest.
-            QueueState::Idle | QueueState::Later | QueueState::Waiting(_) => {
-                if let Some(at) = tenant.rests_until.filter(|at| *at > now) {
-                    self.wait_until(organisation, at);
-                } else {
-                    tenant.queue_state = QueueState::Queued;
-                    self.triggered.push_back(organisation.clone());
-                }
-            }
-        }
+        let (due, tenant) = self.parts(organisation);
+        due.trigger(organisation, &mut tenant.entry, triggered_at);
     }
 
     /// The full resync wants it. One that is queued, waits or runs is reconciled anyway.
     pub(super) fn enqueue_later(&mut self, organisation: &OrganisationId) {
         let tenant = self.get(organisation);
-        if tenant.queue_state == QueueState::Idle {
-            tenant.queue_state = QueueState::Later;
+        if tenant.entry.is_idle() && !tenant.is_later {
+            tenant.is_later = true;
             self.later.push_back(organisation.clone());
         }
     }
 
     pub(super) fn wait_until(&mut self, organisation: &OrganisationId, at: Instant) {
-        self.get(organisation).queue_state = QueueState::Waiting(at);
-        self.timers.push(Reverse((at, organisation.clone())));
+        let (due, tenant) = self.parts(organisation);
+        due.wait_until(organisation, &mut tenant.entry, at);
     }
 
     /// When the next organisation is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.due.next_time()
     }
 
     /// Queues the organisations that are due.
     pub(super) fn fire_due(&mut self, now: Instant) {
-        while let Some(Reverse((at, _))) = self.timers.peek()
-            && *at <= now
-            && let Some(Reverse((at, organisation))) = self.timers.pop()
-        {
-            // Timers are never removed from the heap. One that was superseded finds another state.
-            let tenant = self.tenants.get_mut(&organisation);
-            if let Some(tenant) = tenant
-                && tenant.queue_state == QueueState::Waiting(at)
-            {
-                tenant.queue_state = QueueState::Queued;
-                self.triggered.push_back(organisation);
+        while let Some((at, organisation)) = self.due.pop_timer(now) {
+            if let Some(tenant) = self.tenants.get_mut(&organisation) {
+                self.due.resume(organisation, &mut tenant.entry, at);
             }
         }
     }
@@ -168,22 +108,28 @@ impl WorkQueue {
     /// The next organisation to reconcile.
     pub(super) fn next(&mut self) -> Option<OrganisationId> {
         self.turns = self.turns.wrapping_add(1);
-        let is_resync_first = self.turns.is_multiple_of(RESYNC_TURN);
-        if is_resync_first {
-            self.pop(QueueState::Later).or_else(|| self.pop(QueueState::Queued))
+        if self.turns.is_multiple_of(RESYNC_TURN) {
+            self.pop_later().or_else(|| self.pop_due())
         } else {
-            self.pop(QueueState::Queued).or_else(|| self.pop(QueueState::Later))
+            self.pop_due().or_else(|| self.pop_later())
         }
     }
 
-    fn pop(&mut self, state: QueueState) -> Option<OrganisationId> {
+    fn pop_due(&mut self) -> Option<OrganisationId> {
         loop {
-            let queue =
-                if state == QueueState::Later { &mut self.later } else { &mut self.triggered };
-            let organisation = queue.pop_front()?;
-            // It may have been reconciled, or queued otherwise, in the meantime.
-            let tenant = self.tenants.get(&organisation);
-            if tenant.is_some_and(|tenant| tenant.queue_state == state) {
+            let organisation = self.due.pop()?;
+            if self.tenants.get(&organisation).is_some_and(|tenant| tenant.entry.is_queued()) {
+                return Some(organisation);
+            }
+        }
+    }
+
+    fn pop_later(&mut self) -> Option<OrganisationId> {
+        loop {
+            let organisation = self.later.pop_front()?;
+            let Some(tenant) = self.tenants.get_mut(&organisation) else { continue };
+            // It may have been reconciled, or queued by a trigger, in the meantime.
+            if std::mem::take(&mut tenant.is_later) && tenant.entry.is_idle() {
                 return Some(organisation);
             }
         }
@@ -191,17 +137,10 @@ impl WorkQueue {
 
     /// Marks an organisation as running, unless it is already.
     pub(super) fn start(&mut self, organisation: &OrganisationId) -> Option<Started> {
-        let tenant = self.get(organisation);
-        if matches!(tenant.queue_state, QueueState::Running { .. }) {
-            return None;
-        }
-        tenant.queue_state = QueueState::Running { again: false };
-        let started = Started {
-            memory: tenant.memory.take().unwrap_or_default(),
-            triggered_at: tenant.triggered_at.take(),
-        };
-        self.running += 1;
-        Some(started)
+        let (due, tenant) = self.parts(organisation);
+        let triggered_at = due.start(&mut tenant.entry).ok()?;
+        tenant.is_later = false;
+        Some(Started { memory: tenant.memory.take().unwrap_or_default(), triggered_at })
     }
 
     /// Takes the memory back; returns whether a trigger came meanwhile.
@@ -211,14 +150,9 @@ impl WorkQueue {
         memory: Box<Memory>,
         took: Duration,
     ) -> bool {
-        self.running = self.running.saturating_sub(1);
-        let tenant = self.get(organisation);
-        let again = tenant.queue_state == QueueState::Running { again: true };
+        let (due, tenant) = self.parts(organisation);
         tenant.memory = Some(memory);
-        let rest = (took * REST_SHARE).clamp(SHORTEST_REST, LONGEST_REST);
-        tenant.rests_until = Some(Instant::now() + rest);
-        tenant.queue_state = QueueState::Idle;
-        again
+        due.finish(&mut tenant.entry, took)
     }
 }
 

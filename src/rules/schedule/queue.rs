@@ -1,14 +1,14 @@
 //! The work queue of a leader: what is known of each tenant, which ones are being reconciled, and which
 //! one is due when. It decides the order; the scheduler does the work.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use strum::EnumCount as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::due::{Due, Entry};
 use crate::labels::RuleState;
 use crate::rules::reconcile::tenant_state::TenantState;
 use crate::rules::status::statuses::RuleStatuses;
@@ -21,16 +21,11 @@ pub(crate) struct Tenant {
     state: Option<Box<TenantState>>,
     /// How its sync stands, as it was last handed to the status writer.
     pub(crate) sync: Option<SyncRow>,
-    queue_state: QueueState,
-    /// When the first trigger came that no reconcile has answered yet.
-    triggered_at: Option<Instant>,
-    /// Reconciles that failed in a row.
-    failures: u32,
+    entry: Entry,
     /// Requested syncs that wait for the next reconcile.
     requests: Vec<Uuid>,
     /// The number of rules in each state.
     pub(crate) states: [usize; RuleState::COUNT],
-    rests_until: Option<Instant>,
     /// Mimir asked for this rest, so a requested sync does not cut it short.
     must_rest: bool,
     last_start: Option<Instant>,
@@ -39,20 +34,6 @@ pub(crate) struct Tenant {
     /// A rule moved away during a reconcile: its state forgets the statuses afterwards.
     forgets_statuses: bool,
     last_moved_away: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum QueueState {
-    #[default]
-    Idle,
-    /// Due as soon as there is a slot.
-    Queued,
-    /// Due at this time.
-    Waiting(Instant),
-    Running {
-        /// A trigger came meanwhile.
-        again: bool,
-    },
 }
 
 /// What a full resync has to do with a tenant when its turn comes.
@@ -69,24 +50,21 @@ pub(crate) enum Turn {
 
 impl Tenant {
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.queue_state, QueueState::Running { .. })
+        self.entry.is_running()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue_state == QueueState::Idle
+        self.entry.is_idle()
     }
 
     /// `is_requested`: somebody waits for the full resync.
     pub(crate) fn turn(&self, is_requested: bool) -> Turn {
-        match self.queue_state {
-            QueueState::Idle => Turn::Reconcile,
-            QueueState::Running { .. } => Turn::AwaitRunning,
-            QueueState::Queued | QueueState::Waiting(_) if is_requested && !self.must_rest => {
-                Turn::Reconcile
-            }
-            QueueState::Queued | QueueState::Waiting(_) => {
-                Turn::Skip { is_failing: self.failures > 0 }
-            }
+        if self.is_running() {
+            Turn::AwaitRunning
+        } else if self.is_idle() || (is_requested && !self.must_rest) {
+            Turn::Reconcile
+        } else {
+            Turn::Skip { is_failing: self.entry.has_failed() }
         }
     }
 
@@ -94,7 +72,7 @@ impl Tenant {
     /// and no reconcile since.
     pub(crate) fn is_as_of(&self, read_at: Instant) -> bool {
         self.is_idle()
-            && self.triggered_at.is_none()
+            && !self.entry.is_triggered()
             && self.last_start.is_none_or(|start| start < read_at)
     }
 
@@ -121,19 +99,17 @@ impl Tenant {
     }
 
     pub(crate) fn reset_failures(&mut self) {
-        self.failures = 0;
+        self.entry.reset_failures();
     }
 
     /// Counts a failure, and returns how many there were in a row before it.
     pub(crate) fn count_failure(&mut self) -> u32 {
-        let before = self.failures;
-        self.failures = before.saturating_add(1);
-        before
+        self.entry.count_failure()
     }
 
     /// Mimir asked to leave the tenant alone until then.
     pub(crate) fn rest_until(&mut self, at: Instant) {
-        self.rests_until = Some(at);
+        self.entry.rest_until(at);
         self.must_rest = true;
     }
 
@@ -144,7 +120,7 @@ impl Tenant {
     /// The deletion waits for the next full resync, and so does everything that led to the reconcile.
     pub(crate) fn keep_waiting(&mut self, requests: Vec<Uuid>, triggered_at: Option<Instant>) {
         self.requests.extend(requests);
-        self.triggered_at = self.triggered_at.or(triggered_at);
+        self.entry.keep_trigger(triggered_at);
     }
 
     /// The state, unless a reconcile has it.
@@ -174,16 +150,8 @@ impl Tenant {
 #[derive(Default)]
 pub(crate) struct WorkQueue {
     tenants: HashMap<OrganisationId, Tenant>,
-    queue: VecDeque<OrganisationId>,
-    timers: BinaryHeap<Reverse<(Instant, OrganisationId)>>,
-    running: usize,
+    due: Due,
 }
-
-/// After a reconcile a tenant rests for this many times as long as the reconcile took, however fast its
-/// rows change. So a tenant with very many rules gets at most its share of the time.
-const REST_SHARE: u32 = 3;
-const SHORTEST_REST: Duration = Duration::from_millis(10);
-const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// What a job takes along.
 pub(crate) struct Started {
@@ -194,11 +162,15 @@ pub(crate) struct Started {
 
 impl WorkQueue {
     pub(crate) fn get(&mut self, organisation: &OrganisationId) -> &mut Tenant {
+        self.parts(organisation).1
+    }
+
+    fn parts(&mut self, organisation: &OrganisationId) -> (&mut Due, &mut Tenant) {
         // `entry` would clone the name although it is nearly always there.
         if !self.tenants.contains_key(organisation) {
             self.tenants.insert(organisation.clone(), Tenant::default());
         }
-        self.tenants.entry(organisation.clone()).or_default()
+        (&mut self.due, self.tenants.entry(organisation.clone()).or_default())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&OrganisationId, &Tenant)> {
@@ -217,26 +189,14 @@ impl WorkQueue {
     }
 
     pub(crate) fn running(&self) -> usize {
-        self.running
+        self.due.running()
     }
 
     /// A trigger: the tenant is reconciled soon, or once more if it is being reconciled, because the
     /// rows may have been read before the change.
     pub(crate) fn enqueue(&mut self, organisation: &OrganisationId, triggered_at: Instant) {
-        let now = Instant::now();
-        let tenant = self.get(organisation);
-        tenant.triggered_at.get_or_insert(triggered_at);
-        match tenant.queue_state {
-            QueueState::Queued => {}
-            QueueState::Running { .. } => tenant.queue_state = QueueState::Running { again: true },
-            // A trigger cuts the wait for a retry short, but not a rest.
-            QueueState::Idle | QueueState::Waiting(_) => {
-                match tenant.rests_until.filter(|at| *at > now) {
-                    Some(at) => self.wait_until(organisation, at),
-                    None => self.queue(organisation),
-                }
-            }
-        }
+        let (due, tenant) = self.parts(organisation);
+        due.trigger(organisation, &mut tenant.entry, triggered_at);
     }
 
     /// A rule moved to another organisation and took its status along. Two organisations that both have
@@ -253,39 +213,29 @@ impl WorkQueue {
         }
     }
 
-    fn queue(&mut self, organisation: &OrganisationId) {
-        self.get(organisation).queue_state = QueueState::Queued;
-        self.queue.push_back(organisation.clone());
-    }
-
     pub(crate) fn wait_until(&mut self, organisation: &OrganisationId, at: Instant) {
-        self.get(organisation).queue_state = QueueState::Waiting(at);
-        self.timers.push(Reverse((at, organisation.clone())));
+        let (due, tenant) = self.parts(organisation);
+        due.wait_until(organisation, &mut tenant.entry, at);
     }
 
     /// When the next tenant is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.due.next_time()
     }
 
     /// Queues the tenants that are due.
     pub(crate) fn fire_due(&mut self, now: Instant) {
-        while let Some(Reverse((at, _))) = self.timers.peek()
-            && *at <= now
-            && let Some(Reverse((at, organisation))) = self.timers.pop()
-        {
-            // Timers are never removed from the heap. One that was superseded finds another state.
-            if self.get(&organisation).queue_state == QueueState::Waiting(at) {
-                self.queue(&organisation);
-            }
+        while let Some((at, organisation)) = self.due.pop_timer(now) {
+            let (due, tenant) = self.parts(&organisation);
+            due.resume(organisation, &mut tenant.entry, at);
         }
     }
 
     /// The next tenant to reconcile.
     pub(crate) fn next(&mut self) -> Option<OrganisationId> {
-        while let Some(organisation) = self.queue.pop_front() {
+        while let Some(organisation) = self.due.pop() {
             // A full resync may have reconciled it in the meantime.
-            if self.get(&organisation).queue_state == QueueState::Queued {
+            if self.get(&organisation).entry.is_queued() {
                 return Some(organisation);
             }
         }
@@ -294,20 +244,16 @@ impl WorkQueue {
 
     /// Marks a tenant as running, unless it is already.
     pub(crate) fn start(&mut self, organisation: &OrganisationId) -> Option<Started> {
-        let tenant = self.get(organisation);
-        if tenant.is_running() {
-            return None;
-        }
-        tenant.queue_state = QueueState::Running { again: false };
+        let (due, tenant) = self.parts(organisation);
+        let triggered_at = due.start(&mut tenant.entry).ok()?;
         tenant.must_rest = false;
         tenant.last_start = Some(Instant::now());
         tenant.state();
         let started = Started {
             state: tenant.state.take().unwrap_or_default(),
-            triggered_at: tenant.triggered_at.take(),
+            triggered_at,
             requests: std::mem::take(&mut tenant.requests),
         };
-        self.running += 1;
         Some(started)
     }
 
@@ -318,18 +264,13 @@ impl WorkQueue {
         state: Box<TenantState>,
         took: Duration,
     ) -> bool {
-        self.running = self.running.saturating_sub(1);
-        let tenant = self.get(organisation);
-        let again = tenant.queue_state == QueueState::Running { again: true };
+        let (due, tenant) = self.parts(organisation);
         tenant.state = Some(state);
         if std::mem::take(&mut tenant.forgets_statuses) {
             tenant.forget_statuses();
         }
-        let rest = (took * REST_SHARE).clamp(SHORTEST_REST, LONGEST_REST);
         tenant.last_end = Some(Instant::now());
-        tenant.rests_until = Some(Instant::now() + rest);
-        tenant.queue_state = QueueState::Idle;
-        again
+        due.finish(&mut tenant.entry, took)
     }
 }
 
