@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::rules::{RulesFixture, SOON, rules_fixture};
 
 /// The longest wait for a notification: Alertmanager loads a new document within its poll interval.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One receiver of each kind.
 struct Receivers {

@@ -328,6 +328,36 @@ async fn what_a_killed_copy_had_not_written_heals_by_repetition() {
     .await;
 }
 
+// A restart: what the copy holds is written before the process ends, as long as that takes no longer than two
+// seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_stopped_writes_what_it_holds() {
+    let (mut fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    let lock = fixture.database().client().await;
+    lock.batch_execute("begin; lock table alert_event in access exclusive mode").await.unwrap();
+    // The first waits in the database for the lock, the others in the buffer behind it.
+    assert_eq!(fixture.post(&organisation, &[firing("Hot", "hub-0", now())]).await.status, 200);
+    let waits = "select count(*) from pg_locks where relation = 'alert_event'::regclass and not granted";
+    wait_until("the first batch waits", SOON, async || {
+        let waiting: i64 = lock.query_one(waits, &[]).await.unwrap().get(0);
+        waiting > 0
+    })
+    .await;
+    let others: Vec<Value> =
+        (1..20).map(|number| firing("Hot", &format!("hub-{number}"), now())).collect();
+    assert_eq!(fixture.post(&organisation, &others).await.status, 200);
+
+    let process = &mut fixture.identity.proxy.process;
+    process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(process.is_running(), "{}", process.log());
+    lock.batch_execute("commit").await.unwrap();
+    let status = process.wait(SOON).expect("it ends");
+    assert!(status.success(), "{status}: {}", process.log());
+    assert_eq!(fixture.events(&organisation).await.len(), 20);
+}
+
 // Decision 30: whichever copies get what, in whatever order and however often.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_that_get_the_same_alerts_in_any_order_write_the_same_rows() {
