@@ -2,7 +2,7 @@
 //! arrive at a real SMTP server, at a webhook receiver and at stand-ins of the services.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Client, Mimir, Receiver, Service, Smtp, part, wait_until};
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
 
     let rounds: usize =
         std::env::var_os("MTP_ROUNDS").map_or(1, |n| n.to_str().unwrap().parse().unwrap());
-    let (mut arrived, mut resolved) = (Vec::new(), Vec::new());
+    let (mut arrived, mut since_firing, mut resolved) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         let name = format!("PumpStopped{round}");
         let more = "evaluation_interval = '1s', labels = '{\"team\": \"field\"}', \
@@ -160,7 +160,10 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
         for (kind, receiver) in receivers.all() {
             let notice =
                 receiver.notice(TIMEOUT, |notice| notice.is_firing() && notice.holds(&name)).await;
-            arrived.push((kind, notice.at.duration_since(written)));
+            arrived.push(notice.at.duration_since(written));
+            if kind == "webhook" {
+                since_firing.push(since_firing_of(&notice));
+            }
         }
         let mail = receivers
             .mail
@@ -181,7 +184,7 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
                 notice.is_resolved() && notice.at > ended && is_named
             };
             let notice = receiver.notice(TIMEOUT, is_it).await;
-            resolved.push((kind, notice.at.duration_since(ended)));
+            resolved.push(notice.at.duration_since(ended));
         }
         receivers
             .mail
@@ -211,11 +214,24 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
             mail.raw
         );
     }
-    for (what, mut taken) in [("row to notification", arrived), ("end to notification", resolved)] {
-        taken.sort_by_key(|(_, took)| *took);
-        let at = |share: usize| taken[(taken.len() - 1) * share / 100].1;
+    for (what, mut taken) in [
+        ("row to notification", arrived),
+        ("firing to notification", since_firing),
+        ("row of the end to notification", resolved),
+    ] {
+        taken.sort();
+        let at = |share: usize| taken[(taken.len() - 1) * share / 100];
         println!("{what}, {} notifications: p50 {:?}, p99 {:?}", taken.len(), at(50), at(99));
     }
+}
+
+/// How long after an alert began to fire its notification arrived: the webhook's message has the time.
+fn since_firing_of(notice: &harness::Notice) -> Duration {
+    let starts_at = notice.json["alerts"][0]["startsAt"].as_str().unwrap();
+    let format = &time::format_description::well_known::Rfc3339;
+    let starts_at = time::OffsetDateTime::parse(starts_at, format).unwrap();
+    let arrived_at = SystemTime::now() - notice.at.elapsed();
+    arrived_at.duration_since(starts_at.into()).unwrap_or_default()
 }
 
 fn amtool(url: &str, token: &str, args: &[&str]) -> (bool, String) {

@@ -338,7 +338,8 @@ async fn a_copy_that_is_stopped_writes_what_it_holds() {
     lock.batch_execute("begin; lock table alert_event in access exclusive mode").await.unwrap();
     // The first waits in the database for the lock, the others in the buffer behind it.
     assert_eq!(fixture.post(&organisation, &[firing("Hot", "hub-0", now())]).await.status, 200);
-    let waits = "select count(*) from pg_locks where relation = 'alert_event'::regclass and not granted";
+    let waits =
+        "select count(*) from pg_locks where relation = 'alert_event'::regclass and not granted";
     wait_until("the first batch waits", SOON, async || {
         let waiting: i64 = lock.query_one(waits, &[]).await.unwrap().get(0);
         waiting > 0

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::system::System;
 use crate::{chapter, fact};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the notifications of organisation A arrive.
 pub struct People {
