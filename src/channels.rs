@@ -79,7 +79,7 @@ mod world;
 mod tests;
 
 pub use reaches::Reaches;
-pub use reconcile::States;
 pub use reconciler::{ChannelAdmin, ChannelError, ChannelPreview, ChannelReconciler};
 pub use schedule::ChannelSync;
 pub use send_test::TestReport;
+pub use spec::States;

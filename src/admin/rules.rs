@@ -43,9 +43,10 @@ const LAST_PAUSE: Duration = Duration::from_millis(250);
 pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
     let organisation = grant.organisation().clone();
     let (whose, sync_of) = (organisation.clone(), organisation.clone());
-    let read = parts
-        .admin_executor()?
-        .run(async move |engine: Arc<Reconciler>| rule_views(&engine, whose).await);
+    let read =
+        parts.admin_executor()?.run_for(&organisation, async move |engine: Arc<Reconciler>| {
+            rule_views(&engine, whose).await
+        });
     let rules = read.await??;
     let store = parts.rules()?.store();
     let sync = store.rule_sync_of(sync_of.clone()).await?;
@@ -124,10 +125,10 @@ async fn preview(
     executor: &AdminExecutor,
     organisation: &OrganisationId,
 ) -> Result<Answer, AdminError> {
-    let organisation = organisation.clone();
-    let view = executor.run(async move |engine: Arc<Reconciler>| {
-        let preview = engine.preview(&organisation).await?;
-        Ok::<_, AdminError>(diff_view(&organisation, &preview))
+    let of = organisation.clone();
+    let view = executor.run_for(organisation, async move |engine: Arc<Reconciler>| {
+        let preview = engine.preview(&of).await?;
+        Ok::<_, AdminError>(diff_view(&of, &preview))
     });
     Ok(Answer::of(&view.await??))
 }

@@ -132,9 +132,7 @@ fn channels(
     };
     let triggers: Arc<Triggers> = Arc::default();
     let metrics = Arc::new(ChannelMetrics::register());
-    let handle = for_admin.0.handle().clone();
-    let executor = AdminExecutor::new(make(for_admin)?, handle);
-    let admin = ChannelAdmin::new(executor, Arc::clone(&metrics));
+    let admin = ChannelAdmin::new(make(for_admin)?, for_admin.0.handle(), Arc::clone(&metrics));
     let sync = ChannelSync {
         reconciler: make(for_sync)?,
         triggers: Arc::clone(&triggers),

@@ -67,6 +67,28 @@ impl Document {
         operator: &Operator,
         organisation: &OrganisationId,
     ) -> Self {
+        Self::write_with(receivers::write, channels, routes, operator, organisation)
+    }
+
+    /// The same with receivers that only have names.
+    pub(super) fn write_without_integrations(
+        channels: &[Channel],
+        routes: &[Route],
+        operator: &Operator,
+        organisation: &OrganisationId,
+    ) -> Self {
+        let receivers = |channels: &[Channel], _: Option<&str>| receivers::names(channels);
+        let document = Self::write_with(receivers, channels, routes, operator, organisation);
+        Self { secrets: Vec::new(), ..document }
+    }
+
+    fn write_with(
+        receivers: impl FnOnce(&[Channel], Option<&str>) -> yaml::Node,
+        channels: &[Channel],
+        routes: &[Route],
+        operator: &Operator,
+        organisation: &OrganisationId,
+    ) -> Self {
         let live = Live {
             channels: channels.iter().map(|channel| channel.id).collect(),
             routes: routes.iter().map(|route| route.id).collect(),
@@ -75,7 +97,7 @@ impl Document {
         let templates = templates::files(dashboard.as_deref());
         let mut entries =
             vec![("global", receivers::global()), ("route", tree::write(channels, routes))];
-        entries.push(("receivers", receivers::write(channels, dashboard.as_deref())));
+        entries.push(("receivers", receivers(channels, dashboard.as_deref())));
         entries.push(("time_intervals", tree::time_intervals(routes)));
         entries.push(("templates", yaml::Node::texts(templates.keys())));
         let secrets = channels.iter().flat_map(|channel| channel.kind.secrets()).cloned().collect();
@@ -130,8 +152,10 @@ impl Observed {
         let unreadable = || "the answer is not a document of an Alertmanager".to_owned();
         let documents = Parsed::read_all(answer).map_err(|_| unreadable())?;
         let [root] = documents.as_slice() else { return Err(unreadable()) };
+        // Mimir always says it. An answer without it is that of something else, and "nothing is stored" would
+        // let the next write overwrite what nobody has seen.
         let config = match root.entry("alertmanager_config").map(|entry| &entry.value) {
-            None => String::new(),
+            None => return Err(unreadable()),
             Some(node) if node.is_null() => String::new(),
             Some(node) => node.text().ok_or_else(unreadable)?.to_owned(),
         };

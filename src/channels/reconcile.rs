@@ -22,7 +22,10 @@ use super::guard::{foreign, missing};
 use super::outcome::{Failure, Outcome};
 use super::reach::Reach;
 use super::sift::Sift;
-use super::spec::{Desired, Operator, Rows, State, desired};
+use super::spec::{
+    ChannelRow, Desired, LeftOut, Omissions, Operator, Rows, State, States, desired,
+    without_integrations,
+};
 use super::world::{ReadsMimir, World, WriteError};
 use crate::mimir::ExchangeError;
 use crate::mimir::alertmanager::{AlertmanagerError, Checked, ConfigurationBody, Redactor};
@@ -47,9 +50,6 @@ pub(crate) struct Given<'a> {
     pub(crate) is_purge: bool,
 }
 
-/// What became of channels or routes, by their IDs.
-pub type States = BTreeMap<Uuid, (State, String)>;
-
 #[derive(Debug)]
 pub(crate) struct Reconciled {
     pub(crate) outcome: Outcome,
@@ -71,8 +71,9 @@ pub(crate) struct Reconciled {
 /// Writes of one reconcile. Each one more follows a refusal that was explained, so only a Mimir that
 /// contradicts itself gets here.
 const MOST_ROUNDS: usize = 4;
-/// The reason of what is left out of a trial. It is not shown.
-const NOT_TRIED: &str = "";
+/// Mimir's words would be about everybody's rows, and whoever writes one could make them repeat a guess at
+/// the secret of another.
+const REFUSED_TOGETHER: &str = "it accepts each channel and route alone, and not all together";
 
 enum Stop {
     LeaseLost,
@@ -146,7 +147,7 @@ pub(crate) async fn reconcile<W: World>(
     memory: &mut Memory,
 ) -> Reconciled {
     memory.tidy(given.rows);
-    let redactor = secrets_of(given.rows);
+    let redactor = secrets_of(given.rows.channels.iter());
     let mut run = Reconcile { world, given, memory, redactor, is_dirty: false, wrote: false };
     let mut wanted = run.desired();
     let mut is_foreign = false;
@@ -221,14 +222,14 @@ impl<W: World> Reconcile<'_, W> {
                     let outcome = if self.wrote { Outcome::Applied } else { Outcome::Unchanged };
                     return Ok(outcome);
                 }
-                Err(WriteError::Mimir(AlertmanagerError::Refused(words))) => {
+                Err(WriteError::Mimir(AlertmanagerError::Refused(_))) => {
                     if !self.find_refused(wanted).await? {
-                        // Each part is accepted, and all together are not.
+                        let words = REFUSED_TOGETHER.to_owned();
                         return Err(AlertmanagerError::Refused(words).into());
                     }
                 }
                 Err(WriteError::Mimir(AlertmanagerError::TooBig(limit))) => {
-                    self.memory.learn_limit(limit);
+                    self.learn_limit(limit)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -264,7 +265,23 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
         }
     }
 
-    fn desired_without(&self, left_out: &BTreeMap<Uuid, String>) -> Desired {
+    /// The smallest document. What Mimir says against it is said against every organisation's.
+    fn smallest(&self) -> Document {
+        let Given { operator, organisation, .. } = self.given;
+        without_integrations(&Rows::default(), operator, organisation, &Omissions::new())
+    }
+
+    /// Remembers Mimir's limit on a document's size, unless no document is small enough for it: then the rows
+    /// are not at fault, and what is live stays.
+    fn learn_limit(&mut self, limit: usize) -> Result<(), AlertmanagerError> {
+        if body_of(&self.smallest()).bytes() > limit {
+            return Err(AlertmanagerError::TooBig(limit));
+        }
+        self.memory.learn_limit(limit);
+        Ok(())
+    }
+
+    fn desired_without(&self, left_out: &Omissions) -> Desired {
         let Given { organisation, operator, rows, is_purge, .. } = self.given;
         if *is_purge {
             return desired(&Rows::default(), operator, organisation, left_out);
@@ -272,7 +289,8 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
         desired(rows, operator, organisation, left_out)
     }
 
-    /// Leaves out the youngest channels until the document is within Mimir's limit on its size.
+    /// Leaves out the youngest channels and routes until the document is within Mimir's limit on its size. So
+    /// what is added never displaces what was there.
     fn within(&self, whole: Desired, limit: usize) -> Desired {
         let fits = |wanted: &Desired| {
             wanted.document.as_ref().is_none_or(|document| body_of(document).bytes() <= limit)
@@ -280,62 +298,76 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
         if fits(&whole) {
             return whole;
         }
-        let age = |id: &Uuid| {
-            let row = self.given.rows.channels.iter().find(|row| row.id == *id);
-            (row.and_then(|row| row.created_at_micros), *id)
-        };
+        let Rows { channels, routes, .. } = self.given.rows;
+        // Of the same age a route is younger: it is nothing without its channel.
+        let channels = channels.iter().map(|row| ((row.created_at_micros, false), row.id));
+        let routes = routes.iter().map(|row| ((row.created_at_micros, true), row.id));
+        let ages: HashMap<Uuid, _> = channels.chain(routes).map(|(age, id)| (id, age)).collect();
         let mut youngest = live_of(&whole.channels);
-        youngest.sort_by_key(|id| std::cmp::Reverse(age(id)));
+        youngest.extend(live_of(&whole.routes));
+        youngest.sort_by_key(|id| std::cmp::Reverse((ages.get(id).copied(), *id)));
+        let reason = format!(
+            "Mimir takes at most {limit} bytes of channels and routes for the organisation; older \
+             ones come first"
+        );
         let without = |count: usize| {
             let mut left_out = self.memory.left_out(self.given.rows);
-            left_out.extend(youngest[..count].iter().map(|id| (*id, NOT_TRIED.to_owned())));
+            let omitted = youngest.iter().take(count);
+            left_out.extend(omitted.map(|id| (*id, LeftOut::TooMuch(reason.clone()))));
             self.desired_without(&left_out)
         };
         let counts: Vec<usize> = (0..=youngest.len()).collect();
-        let count = counts.partition_point(|count| !fits(&without(*count)));
-        let count = count.min(youngest.len());
-        let mut wanted = without(count);
-        let reason = format!(
-            "Mimir takes at most {limit} bytes of channels and routes for the organisation; older \
-             channels come first"
-        );
-        for id in &youngest[..count] {
-            wanted.channels.insert(*id, (State::OverLimit, reason.clone()));
-        }
-        wanted
+        without(counts.partition_point(|count| !fits(&without(*count))))
     }
 
     /// Finds out what Mimir refuses, and quarantines it; returns whether anything was found. Channels
-    /// first, without their routes, and then the routes with all channels that Mimir accepts.
-    async fn find_refused(&mut self, wanted: &Desired) -> Result<bool, Stop> {
-        let (channels, routes) = (live_of(&wanted.channels), live_of(&wanted.routes));
-        let (accepted, mut refused) = self.sift(channels, &[], wanted).await?;
-        let (_, refused_routes) = self.sift(routes, &accepted, wanted).await?;
+    /// first, without their routes, and then the routes with all channels that Mimir accepts. What a Mimir
+    /// refuses that refuses everything is nobody's fault: that is a failure, and what is live stays.
+    async fn find_refused(&mut self, wanted: &Desired) -> Result<bool, WriteError> {
+        let (accepted, mut refused) = self.sift(live_of(&wanted.channels), None, wanted).await?;
+        let (_, refused_routes) =
+            self.sift(live_of(&wanted.routes), Some(&accepted), wanted).await?;
         refused.extend(refused_routes);
-        let found = !refused.is_empty();
+        if refused.is_empty() {
+            return Ok(false);
+        }
+        let control = body_of(&self.smallest());
+        if self.world.check(&control, &Redactor::default()).await? == Checked::Stored {
+            self.is_dirty = true;
+        }
         self.memory.quarantine(self.given.rows, refused);
-        Ok(found)
+        Ok(true)
     }
 
+    /// Sifts channels, or routes with the channels that are accepted. What is shown of a refusal must not
+    /// depend on a secret that its author cannot read, or they could guess it letter by letter. So the trial of
+    /// a channel has no other channel's secrets in it, and the trial of a route has none.
     async fn sift(
         &mut self,
         items: Vec<Uuid>,
-        with: &[Uuid],
+        accepted: Option<&[Uuid]>,
         wanted: &Desired,
-    ) -> Result<(Vec<Uuid>, BTreeMap<Uuid, String>), Stop> {
+    ) -> Result<(Vec<Uuid>, BTreeMap<Uuid, String>), WriteError> {
+        let Given { organisation, operator, rows, .. } = self.given;
         let mut sift = Sift::new(items);
         while let Some(set) = sift.next() {
-            let tried: BTreeSet<Uuid> = set.iter().chain(with).copied().collect();
-            let mut left_out = self.memory.left_out(self.given.rows);
+            let tried: BTreeSet<Uuid> =
+                set.iter().chain(accepted.unwrap_or_default()).copied().collect();
+            let mut left_out = self.memory.left_out(rows);
             let all = live_of(&wanted.channels).into_iter().chain(live_of(&wanted.routes));
             let others = all.filter(|id| !tried.contains(id));
-            left_out.extend(others.map(|id| (id, NOT_TRIED.to_owned())));
-            let Some(document) = self.desired_without(&left_out).document else {
-                // A route whose channel is refused has nothing to be tried with.
-                sift.accept();
-                continue;
+            left_out.extend(others.map(|id| (id, LeftOut::NotTried)));
+            let (document, redactor) = if accepted.is_some() {
+                let document = without_integrations(rows, operator, organisation, &left_out);
+                (document, Redactor::default())
+            } else {
+                let Some(document) = self.desired_without(&left_out).document else {
+                    sift.accept();
+                    continue;
+                };
+                (document, secrets_of(rows.channels.iter().filter(|row| set.contains(&row.id))))
             };
-            match self.world.check(&body_of(&document), &self.redactor).await {
+            match self.world.check(&body_of(&document), &redactor).await {
                 Ok(Checked::Valid) => sift.accept(),
                 Ok(Checked::Stored) => {
                     self.is_dirty = true;
@@ -344,7 +376,7 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
                 // Not the fault of one row. The whole document is measured when it is written.
                 Err(WriteError::Mimir(AlertmanagerError::TooBig(_))) => sift.accept(),
                 Err(WriteError::Mimir(AlertmanagerError::Refused(words))) => sift.refuse(words),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(sift.into_found())
@@ -385,7 +417,7 @@ pub(crate) async fn preview<W: ReadsMimir>(
     given: &Given<'_>,
 ) -> Result<Preview, AlertmanagerError> {
     let mut memory = Memory::default();
-    let redactor = secrets_of(given.rows);
+    let redactor = secrets_of(given.rows.channels.iter());
     let mut run =
         Reconcile { world, given, memory: &mut memory, redactor, is_dirty: false, wrote: false };
     let found = Found::read(world.stored().await?)?;
@@ -414,12 +446,13 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
             match self.world.check(&body_of(document), &self.redactor).await {
                 Ok(_) | Err(WriteError::LeaseLost) => break,
                 Err(WriteError::Mimir(AlertmanagerError::TooBig(limit))) => {
-                    self.memory.learn_limit(limit);
+                    self.learn_limit(limit)?;
                 }
                 Err(WriteError::Mimir(AlertmanagerError::Refused(_))) => {
                     match self.find_refused(&wanted).await {
                         Ok(true) => {}
-                        Ok(false) | Err(_) => break,
+                        Ok(false) | Err(WriteError::LeaseLost) => break,
+                        Err(WriteError::Mimir(error)) => return Err(error),
                     }
                 }
                 Err(WriteError::Mimir(error)) => return Err(error),
@@ -467,8 +500,8 @@ fn body_of(document: &Document) -> ConfigurationBody {
     ConfigurationBody::new(document.body())
 }
 
-/// Every text in the `secrets` of every channel, to be taken out of what Mimir says.
-fn secrets_of(rows: &Rows) -> Redactor {
+/// Every text in the `secrets` of channels, to be taken out of what Mimir says.
+fn secrets_of<'a>(channels: impl Iterator<Item = &'a ChannelRow>) -> Redactor {
     fn collect(value: &serde_json::Value, into: &mut Vec<String>) {
         match value {
             serde_json::Value::String(text) => into.push(text.clone()),
@@ -481,7 +514,7 @@ fn secrets_of(rows: &Rows) -> Redactor {
         }
     }
     let mut texts = Vec::new();
-    for secrets in rows.channels.iter().filter_map(|row| row.secrets.as_ref()) {
+    for secrets in channels.filter_map(|row| row.secrets.as_ref()) {
         match serde_json::from_slice(secrets.expose()) {
             Ok(value) => collect(&value, &mut texts),
             Err(_) => texts.push(String::from_utf8_lossy(secrets.expose()).into_owned()),

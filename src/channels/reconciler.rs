@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use similar::TextDiff;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::reconcile::{Given, Preview, preview};
@@ -71,12 +72,23 @@ pub enum ChannelError {
 /// What serves administrators of channels, on a thread of its own.
 pub struct ChannelAdmin {
     executor: AdminExecutor<ChannelReconciler>,
+    /// A test takes up to a minute, and previews must not wait for tests.
+    tests: AdminExecutor<ChannelReconciler>,
     metrics: Arc<ChannelMetrics>,
 }
 
+/// Concurrent tests, of different organisations.
+const TESTS: usize = 32;
+
 impl ChannelAdmin {
-    pub fn new(executor: AdminExecutor<ChannelReconciler>, metrics: Arc<ChannelMetrics>) -> Self {
-        Self { executor, metrics }
+    /// `engine` must have been made on this runtime: its database connections belong to it.
+    pub fn new(
+        engine: Arc<ChannelReconciler>,
+        runtime: &Handle,
+        metrics: Arc<ChannelMetrics>,
+    ) -> Self {
+        let tests = AdminExecutor::with_slots(Arc::clone(&engine), runtime.clone(), TESTS);
+        Self { executor: AdminExecutor::new(engine, runtime.clone()), tests, metrics }
     }
 
     /// For what the database alone answers.
@@ -89,10 +101,9 @@ impl ChannelAdmin {
         &self,
         organisation: OrganisationId,
     ) -> Result<Result<ChannelPreview, ChannelError>, Overloaded> {
-        let run = self
-            .executor
-            .run(async move |engine: Arc<ChannelReconciler>| engine.preview(&organisation).await);
-        run.await
+        let of = organisation.clone();
+        let work = async move |engine: Arc<ChannelReconciler>| engine.preview(&organisation).await;
+        self.executor.run_for(&of, work).await
     }
 
     /// Sends a test to a channel and follows it.
@@ -102,10 +113,11 @@ impl ChannelAdmin {
         channel: Uuid,
         clock: Clock,
     ) -> Result<Result<TestReport, ChannelError>, Overloaded> {
-        let run = self.executor.run(async move |engine: Arc<ChannelReconciler>| {
+        let of = organisation.clone();
+        let work = async move |engine: Arc<ChannelReconciler>| {
             engine.send_test(&organisation, channel, &clock).await
-        });
-        let report = run.await?;
+        };
+        let report = self.tests.run_for(&of, work).await?;
         if let Ok(report) = &report {
             self.metrics.tested(report.outcome);
         }

@@ -61,6 +61,9 @@ impl Operator {
     }
 }
 
+/// What became of channels or routes, by their IDs.
+pub type States = BTreeMap<Uuid, (State, String)>;
+
 /// What an organisation's rows ask for.
 #[derive(Clone, Debug)]
 pub struct Desired {
@@ -68,37 +71,65 @@ pub struct Desired {
     pub document: Option<Document>,
     /// The state that each channel has once the document is written: [`State::Live`] if it is in it, and
     /// why not otherwise.
-    pub channels: BTreeMap<Uuid, (State, String)>,
+    pub channels: States,
     /// The same of each route.
-    pub routes: BTreeMap<Uuid, (State, String)>,
+    pub routes: States,
     /// Whom alerts reach once the document is written.
     pub reach: Reach,
 }
 
-/// Reads an organisation's rows. `left_out` are channels and routes that Mimir has refused, with its
-/// words: they are not in the document.
+/// Why a channel or a route that is valid by itself is not in the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Mimir refuses it, in these words.
+    Refused(String),
+    /// The document would be larger than Mimir takes.
+    TooMuch(String),
+    /// The document is a trial of others.
+    NotTried,
+}
+
+/// Channels and routes that are left out of the document, by their IDs.
+pub type Omissions = BTreeMap<Uuid, LeftOut>;
+
+/// Reads an organisation's rows.
 pub fn desired(
     rows: &Rows,
     operator: &Operator,
     organisation: &OrganisationId,
-    left_out: &BTreeMap<Uuid, String>,
+    left_out: &Omissions,
 ) -> Desired {
-    let mut states = BTreeMap::new();
-    let channels = live_channels(rows, operator, left_out, &mut states);
-    let mut route_states = BTreeMap::new();
-    let routes = live_routes(rows, operator, left_out, &channels, &states, &mut route_states);
+    let (mut channel_states, mut route_states) = (States::new(), States::new());
+    let channels = live_channels(rows, operator, left_out, &mut channel_states);
+    let routes =
+        live_routes(rows, operator, left_out, &channels, &channel_states, &mut route_states);
     let reach = Reach::new(&channels, &routes);
     let document =
         (!channels.is_empty()).then(|| Document::write(&channels, &routes, operator, organisation));
-    Desired { document, channels: states, routes: route_states, reach }
+    Desired { document, channels: channel_states, routes: route_states, reach }
+}
+
+/// The same document with channels that are names alone. It holds no secret, so that no refusal of it can
+/// repeat one. With everything left out it still has the default route, to nobody.
+pub fn without_integrations(
+    rows: &Rows,
+    operator: &Operator,
+    organisation: &OrganisationId,
+    left_out: &Omissions,
+) -> Document {
+    let (mut channel_states, mut route_states) = (States::new(), States::new());
+    let channels = live_channels(rows, operator, left_out, &mut channel_states);
+    let routes =
+        live_routes(rows, operator, left_out, &channels, &channel_states, &mut route_states);
+    Document::write_without_integrations(&channels, &routes, operator, organisation)
 }
 
 /// Channels in the order of their age, which is the document's.
 fn live_channels(
     rows: &Rows,
     operator: &Operator,
-    left_out: &BTreeMap<Uuid, String>,
-    states: &mut BTreeMap<Uuid, (State, String)>,
+    left_out: &Omissions,
+    states: &mut States,
 ) -> Vec<Channel> {
     let mut sorted: Vec<&ChannelRow> = rows.channels.iter().collect();
     sorted.sort_by_key(|row| (row.created_at_micros.unwrap_or(i64::MIN), row.id));
@@ -115,8 +146,8 @@ fn live_channels(
                 (State::OverLimit, over_limit("channels", operator.max_channels))
             }
             Ok(Some(channel)) => {
-                if let Some(words) = left_out.get(&row.id) {
-                    (State::Invalid, refused(words))
+                if let Some(why) = left_out.get(&row.id) {
+                    why.state()
                 } else {
                     channels.push(channel);
                     (State::Live, String::new())
@@ -132,10 +163,10 @@ fn live_channels(
 fn live_routes(
     rows: &Rows,
     operator: &Operator,
-    left_out: &BTreeMap<Uuid, String>,
+    left_out: &Omissions,
     channels: &[Channel],
-    channel_states: &BTreeMap<Uuid, (State, String)>,
-    states: &mut BTreeMap<Uuid, (State, String)>,
+    channel_states: &States,
+    states: &mut States,
 ) -> Vec<Route> {
     let mut sorted: Vec<&RouteRow> = rows.routes.iter().collect();
     sorted.sort_by_key(|row| (row.created_at_micros.unwrap_or(i64::MIN), row.id));
@@ -152,7 +183,7 @@ fn live_routes(
                 (State::OverLimit, over_limit("routes", operator.max_routes))
             }
             Ok(Some(route)) => match (left_out.get(&row.id), route.channel) {
-                (Some(words), _) => (State::Invalid, refused(words)),
+                (Some(why), _) => why.state(),
                 (None, id) if channels.iter().any(|channel| channel.id == id) => {
                     routes.push(route);
                     (State::Live, String::new())
@@ -185,8 +216,17 @@ fn over_limit(what: &str, most: usize) -> String {
     format!("the organisation has more than {most} {what}, and older ones come first")
 }
 
-fn refused(words: &str) -> String {
-    format!("Mimir's Alertmanager refuses it: {words}")
+impl LeftOut {
+    fn state(&self) -> (State, String) {
+        match self {
+            Self::Refused(words) => {
+                (State::Invalid, format!("Mimir's Alertmanager refuses it: {words}"))
+            }
+            Self::TooMuch(reason) => (State::OverLimit, reason.clone()),
+            // It is not shown.
+            Self::NotTried => (State::Pending, String::new()),
+        }
+    }
 }
 
 /// The state of a route whose channel is not live: its alerts go on to later routes and the default channels.

@@ -154,7 +154,7 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
     for round in 0..rounds {
         let name = format!("PumpStopped{round}");
         let more = "evaluation_interval = '1s', labels = '{\"team\": \"field\"}', \
-                    annotations = '{\"summary\": \"the pump <3> has stopped\"}'";
+                    annotations = '{\"summary\": \"the pump <3> has stopped: see #7\"}'";
         let rule = fixture.rule_with(&org, &name, "vector(1) > 0", more).await;
         let written = Instant::now();
         for (kind, receiver) in receivers.all() {
@@ -206,6 +206,12 @@ async fn an_alert_reaches_every_kind_of_channel_and_so_does_its_end() {
             assert!(is_webhook || !notice.holds("g0.expr"), "{kind}: {notice:#?}");
             assert!(is_webhook || !notice.holds("alert_rule_id"), "{kind}: {notice:#?}");
         }
+    }
+    // Alertmanager reads details that are valid YAML as such, where `#` begins a comment.
+    for notice in receivers.pagerduty.notices() {
+        let firing = &notice.json["payload"]["custom_details"]["firing"];
+        let is_whole = firing.as_str().is_some_and(|text| text.contains("has stopped: see #7\n"));
+        assert!(!notice.is_firing() || is_whole, "{firing}");
     }
     for mail in receivers.mail.mails() {
         assert!(

@@ -25,8 +25,18 @@ fn no_redirects() -> (&'static str, Node) {
     ("follow_redirects", Node::Switch(false))
 }
 
+/// Receivers that notify nobody.
+pub(super) fn names(channels: &[Channel]) -> Node {
+    let named = channels.iter().map(|channel| Node::Map(vec![("name", Node::text(channel.id))]));
+    Node::List(std::iter::once(nobody()).chain(named).collect())
+}
+
+fn nobody() -> Node {
+    Node::Map(vec![("name", Node::text(NOBODY))])
+}
+
 pub(super) fn write(channels: &[Channel], dashboard: Option<&str>) -> Node {
-    let mut receivers = vec![Node::Map(vec![("name", Node::text(NOBODY))])];
+    let mut receivers = vec![nobody()];
     for channel in channels {
         let (key, mut entries) = integration(&channel.kind, dashboard);
         entries.insert(0, ("send_resolved", Node::Switch(channel.send_resolved)));
@@ -143,12 +153,18 @@ fn of_pagerduty(pagerduty: &PagerDuty, dashboard: Option<&str>) -> Entries {
         // A name without an address would be a link that leads nowhere.
         entries.push(("client", Node::text("")));
     }
-    // Each of Alertmanager's own would hold the whole alerts, with the generator's links.
+    // Each of Alertmanager's own would hold the whole alerts, with the generator's links. From 0.28 on
+    // Alertmanager reads a detail that is valid YAML as such, so that `#` in a label would cut the text off. No
+    // YAML begins with a tab.
+    let text = |alerts: &str, name: &str| {
+        let text = ["{{ if ", alerts, " }}\t", &t::call(name), "{{ end }}"].concat();
+        Node::text(text)
+    };
     entries.push((
         "details",
         Node::Map(vec![
-            ("firing", Node::text(t::call(t::FIRING))),
-            ("resolved", Node::text(t::call(t::RESOLVED))),
+            ("firing", text(".Alerts.Firing", t::FIRING)),
+            ("resolved", text(".Alerts.Resolved", t::RESOLVED)),
             ("num_firing", Node::text("{{ .Alerts.Firing | len }}")),
             ("num_resolved", Node::text("{{ .Alerts.Resolved | len }}")),
         ]),

@@ -181,13 +181,22 @@ fn a_document_without_the_marker_is_foreign_and_an_empty_one_is_nobodys() {
     for empty in [
         "template_files: {}\nalertmanager_config: \"\"\n",
         "alertmanager_config: ''",
-        "template_files: {}\n",
         "alertmanager_config:\n",
     ] {
         let observed = Observed::parse(empty).unwrap();
         assert!(observed.is_empty() && !observed.is_foreign(), "{empty}");
     }
-    for wrong in ["", "- a", "alertmanager_config: [a]", "a: [", "a: b\n---\nc: d"] {
+    for wrong in [
+        "",
+        "- a",
+        "alertmanager_config: [a]",
+        "a: [",
+        "a: b\n---\nc: d",
+        // Of something else that listens there: "nothing is stored" would be a lie.
+        "<html>login</html>\n",
+        "{\"status\":\"success\",\"data\":{}}\n",
+        "template_files: {}\n",
+    ] {
         let parsed = Observed::parse(wrong);
         assert!(parsed.is_err() || parsed.unwrap().is_empty(), "{wrong}");
     }
@@ -421,7 +430,8 @@ proptest! {
         let mut found = Vec::new();
         texts(&config, "", &mut found);
         for (path, text) in found {
-            let is_ours = text.starts_with("{{ template \"") || text.starts_with("{{ .Alerts.");
+            let starts = ["{{ template \"", "{{ .Alerts.", "{{ if .Alerts."];
+            let is_ours = starts.iter().any(|start| text.starts_with(start));
             prop_assert!(is_ours || !text.contains("{{"), "{}: {}", path, text);
             let key = path.rsplit('.').next().unwrap();
             prop_assert!(!text.contains(NEEDLE) || yaml::SECRET_KEYS.contains(&key), "{}", path);

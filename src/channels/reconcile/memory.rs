@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::channels::spec::Rows;
+use crate::channels::spec::{LeftOut, Omissions, Rows};
 use crate::config::Secret;
 use crate::store::{ChannelRow, RouteRow};
 
@@ -54,14 +54,14 @@ impl Memory {
     }
 
     /// What is left out, with Mimir's words.
-    pub(crate) fn left_out(&self, rows: &Rows) -> BTreeMap<Uuid, String> {
+    pub(crate) fn left_out(&self, rows: &Rows) -> Omissions {
         if self.quarantine.is_empty() {
-            return BTreeMap::new();
+            return Omissions::new();
         }
         let now = self.digests(rows);
         let refused =
             self.quarantine.iter().filter(|(id, refused)| now.get(id) == Some(&refused.row));
-        refused.map(|(id, refused)| (*id, refused.words.clone())).collect()
+        refused.map(|(id, refused)| (*id, LeftOut::Refused(refused.words.clone()))).collect()
     }
 
     pub(crate) fn quarantine(&mut self, rows: &Rows, refused: BTreeMap<Uuid, String>) {

@@ -21,6 +21,8 @@ struct Model {
     /// It refuses a body that holds one of these texts, with words that repeat it.
     refused: BTreeSet<String>,
     limit: Option<usize>,
+    /// It refuses everything, as a load balancer before it may.
+    refuses_all: Mutex<bool>,
     /// So many requests are answered; then Mimir is away.
     answers: Mutex<Option<usize>>,
     /// It takes what it must refuse.
@@ -46,6 +48,9 @@ impl Model {
         self.answer().map_err(WriteError::Mimir)?;
         if let Some(limit) = self.limit.filter(|limit| body.bytes() > *limit) {
             return Err(WriteError::Mimir(AlertmanagerError::TooBig(limit)));
+        }
+        if *self.refuses_all.lock() {
+            return Err(WriteError::Mimir(AlertmanagerError::Refused("bad request".to_owned())));
         }
         match self.refused.iter().find(|text| body.expose().contains(text.as_str())) {
             Some(text) => {
@@ -323,6 +328,70 @@ async fn mimirs_limit_on_the_size_leaves_out_the_youngest() {
     assert_eq!(again.outcome, Outcome::Unchanged);
 }
 
+// Whoever adds what is too much loses that, and nothing that was there: not even by routes to an old channel.
+#[tokio::test]
+async fn new_routes_that_are_too_much_leave_out_no_old_channel() {
+    let model = Model::default();
+    run(&model, &rows([1, 2])).await;
+    let bytes = model.stored.lock().as_ref().unwrap().len();
+    let model = Model { limit: Some(bytes + 2000), stored: model.stored, ..Model::default() };
+    let mut more = rows([1, 2]);
+    for number in 2000..2020 {
+        let mut route = route_row(id(number), id(1));
+        route.matchers = Some(format!("[\"site=\\\"{}\\\"\"]", "x".repeat(400)));
+        more.routes.push(route);
+    }
+    let reconciled = run(&model, &more).await;
+    assert_eq!(reconciled.outcome, Outcome::Applied);
+    assert_eq!(model.live().channels, [id(1), id(2)].into());
+    assert!(model.live().routes.is_superset(&[id(1001), id(1002), id(2000)].into()));
+    let (state, reason) = state(&reconciled.routes, 2019);
+    assert!(state == State::OverLimit && reason.contains("bytes"), "{reason}");
+}
+
+// A limit that no document meets, or a template that is too large, or something before Mimir that refuses every
+// request: no row is at fault, and what is live stays.
+#[tokio::test]
+async fn a_mimir_that_refuses_everything_leaves_what_is_live() {
+    let model = Model::default();
+    let mut memory = Memory::default();
+    reconcile(&model, &given(&rows([1, 2])), &mut memory).await;
+    let stored = model.stored.lock().clone();
+    for limit in [None, Some(10)] {
+        let model = Model { limit, stored: Mutex::new(stored.clone()), ..Model::default() };
+        *model.refuses_all.lock() = limit.is_none();
+        let more = rows([1, 2, 3]);
+        let reconciled = reconcile(&model, &given(&more), &mut memory).await;
+        let Outcome::Failed(failure) = &reconciled.outcome else { panic!("{reconciled:?}") };
+        assert!(!failure.is_transient, "{failure:?}");
+        assert_eq!(*model.stored.lock(), stored);
+        assert_eq!(state(&reconciled.channels, 3).0, State::Error);
+        // And it is over when Mimir has changed its mind: nothing was quarantined.
+        let model = Model { stored: Mutex::new(stored.clone()), ..Model::default() };
+        let reconciled = reconcile(&model, &given(&more), &mut memory).await;
+        assert_eq!(reconciled.outcome, Outcome::Applied);
+        assert_eq!(model.live().channels, [id(1), id(2), id(3)].into());
+    }
+}
+
+// Whether a refusal is shown must not tell the author of a route about the secret of a channel: letter by letter
+// that would be all of it.
+#[tokio::test]
+async fn a_refused_route_is_no_way_to_guess_a_secret() {
+    let mut rows = rows([1, 2]);
+    rows.channels[0].secrets =
+        Some(Secret::new(r#"{"url": "https://hooks.example.com/kp4zq9lw2"}"#));
+    for guess in ["kp4zq9", "kp4zq8"] {
+        let text = format!("Zone-{guess}");
+        rows.routes[1].matchers = Some(format!("[\"site=\\\"{text}\\\"\"]"));
+        let model = Model { refused: [text.clone()].into(), ..Model::default() };
+        let reconciled = run(&model, &rows).await;
+        let (state, reason) = state(&reconciled.routes, 1002);
+        assert_eq!(state, State::Invalid);
+        assert!(reason.contains(&text), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn while_mimir_is_away_what_is_live_stays_so_and_what_is_new_says_why_not() {
     let model = Model::default();
@@ -448,7 +517,7 @@ async fn parts_that_are_refused_only_together_fail_and_change_nothing() {
     let model = Jealous(Model::default());
     let reconciled = reconcile(&model, &given(&rows([1, 2])), &mut Memory::default()).await;
     let Outcome::Failed(failure) = &reconciled.outcome else { panic!("{:?}", reconciled.outcome) };
-    assert!(failure.problem.contains("I do not like it") && !failure.is_transient);
+    assert!(failure.problem.contains("not all together") && !failure.is_transient);
     assert_eq!(state(&reconciled.channels, 1).0, State::Error);
 }
 

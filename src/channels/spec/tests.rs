@@ -283,16 +283,17 @@ fn what_mimir_refuses_is_left_out_with_its_words() {
         routes: vec![route(11, 1), route(12, 2)],
         ..Rows::default()
     };
-    let refused = BTreeMap::from([(Uuid::from_u128(1), "no such thing".to_owned())]);
+    let refused =
+        Omissions::from([(Uuid::from_u128(1), LeftOut::Refused("no such thing".to_owned()))]);
     let without = desired(&rows, &operator(), &organisation(), &refused);
     let reason = &without.channels[&Uuid::from_u128(1)];
     assert_eq!(reason.1, "Mimir's Alertmanager refuses it: no such thing");
     assert_eq!(without.routes[&Uuid::from_u128(11)].0, State::Invalid);
     assert_eq!(without.document.unwrap().live().channels, [Uuid::from_u128(2)].into());
-    let refused = BTreeMap::from([(Uuid::from_u128(11), "no zone".to_owned())]);
+    let refused = Omissions::from([(Uuid::from_u128(11), LeftOut::Refused("no zone".to_owned()))]);
     let without = desired(&rows, &operator(), &organisation(), &refused);
     assert_eq!(without.document.unwrap().live().routes, [Uuid::from_u128(12)].into());
-    let all = [1, 2].map(|id| (Uuid::from_u128(id), String::new())).into();
+    let all = [1, 2].map(|id| (Uuid::from_u128(id), LeftOut::NotTried)).into();
     assert!(desired(&rows, &operator(), &organisation(), &all).document.is_none());
     assert!(read(Vec::new(), Vec::new()).document.is_none());
 }
