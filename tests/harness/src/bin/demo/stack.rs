@@ -171,6 +171,7 @@ fn options(
         .set("database.last_used_interval", "\"1s\"")
         .set("auth.admin_key", &format!("{operator_token:?}"))
         .set("auth.check_sessions", "true")
+        .set("database.session_ttl", "\"3s\"")
         .set("rules.enabled", "true")
         .set("rules.health_interval", "\"1s\"")
         .set("channels.enabled", "true")
