@@ -60,6 +60,15 @@ impl Hub {
         self.name.bytes().map(f64::from).sum::<f64>() / 7.0
     }
 
+    /// A number from 0 to 1 that belongs to the hub, for each purpose another.
+    fn share(&self, purpose: u64) -> f64 {
+        fastrand::Rng::with_seed(self.seed(purpose)).f64()
+    }
+
+    fn seed(&self, start: u64) -> u64 {
+        self.name.bytes().fold(start, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+    }
+
     fn last(&self, began: i64, now: i64) -> i64 {
         if self.is_silent { began - SILENT_MS } else { now }
     }
@@ -100,15 +109,14 @@ impl Hub {
     }
 
     fn battery(&self, time: i64, _: i64) -> f64 {
-        // Charged by day.
-        rounded(3.72 + 0.11 * wave(time, 86_400.0, 0.6) + 0.01 * noise(self, time), 3)
+        // Charged by day; some are older than others.
+        let age = self.share(1);
+        rounded(3.76 - 0.24 * age + 0.09 * wave(time, 86_400.0, age) + 0.006 * noise(self, time), 3)
     }
 
     fn uplink(&self, time: i64, _: i64) -> f64 {
-        rounded(
-            -71.0 - self.phase() % 9.0 + 4.0 * wave(time, 940.0, self.phase()) + noise(self, time),
-            0,
-        )
+        let level = -58.0 - 22.0 * self.share(2);
+        rounded(level + 2.5 * wave(time, 1_940.0, self.phase()) + noise(self, time), 0)
     }
 
     fn samples(&self, time: i64, began: i64) -> f64 {
@@ -128,11 +136,7 @@ fn wave(time: i64, period: f64, phase: f64) -> f64 {
 
 /// A value from -1 to 1 that is the same for the same hub and time.
 fn noise(hub: &Hub, time: i64) -> f64 {
-    let seed = hub
-        .name
-        .bytes()
-        .fold(time.unsigned_abs(), |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
-    fastrand::Rng::with_seed(seed).f64() * 2.0 - 1.0
+    fastrand::Rng::with_seed(hub.seed(time.unsigned_abs())).f64() * 2.0 - 1.0
 }
 
 fn rounded(value: f64, digits: i32) -> f64 {
