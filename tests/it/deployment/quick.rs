@@ -8,21 +8,21 @@ use tempfile::TempDir;
 
 use super::repository;
 
-/// The first block of a language after a heading, without its fences.
-fn block(text: &str, heading: &str, language: &str) -> String {
-    let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap();
-    let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
-    block.split_once("```").unwrap().0.to_owned()
+/// The part below a heading.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    rest.split_once("\n## ").unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_four_lines_of_the_readme_serve_a_users_own_organisation() {
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let config = block(&readme, "In front of your Mimir", "toml");
+    let section = section(&readme, "In front of your Mimir");
+    let (_, config) = section.split_once("```toml\n").unwrap();
+    let config = config.split_once("```").unwrap().0;
     assert_eq!(config.lines().count(), 4, "{config}");
-    let commands = block(&readme, "In front of your Mimir", "");
     let command = "mimir-tenant-proxy --config proxy.toml serve";
-    assert!(commands.lines().any(|line| line.ends_with(command)), "{commands}");
+    assert!(section.lines().any(|line| line.ends_with(command)), "{section}");
 
     let (issuer, mimir) = (Issuer::start().await, Mimir::shared().await);
     let directory = TempDir::with_prefix("quick-").unwrap();
