@@ -6,8 +6,10 @@ use std::time::Duration;
 use mimir_tenant_proxy::config::{Config, Environment};
 use toml::{Table, Value};
 
+mod compose;
 mod image;
 mod profiles;
+mod quick;
 
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

@@ -262,6 +262,11 @@ impl TokenBuilder {
         self.header("typ", json!("JWT")).header("alg", algorithm).header("kid", json!(key.id))
     }
 
+    /// Its claims as they are now.
+    pub fn claims(&self) -> Value {
+        Value::Object(self.claims.clone())
+    }
+
     /// The token.
     pub fn sign(&self) -> String {
         let message = self.message();

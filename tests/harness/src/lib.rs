@@ -16,6 +16,8 @@ mod chromium;
 mod client;
 mod consul;
 mod database;
+mod http_server;
+mod inbox;
 mod issuer;
 mod memcached;
 mod mimir;
@@ -33,7 +35,9 @@ mod redis;
 pub mod samples;
 mod scratch;
 pub mod showcase;
+mod site;
 mod smtp;
+mod supabase;
 mod upstream;
 mod user;
 
@@ -42,6 +46,7 @@ pub use chromium::Chromium;
 pub use client::{Answer, Client, raw_exchange};
 pub use consul::{Consul, RingMember};
 pub use database::{Database, Refusal};
+pub use inbox::Inbox;
 pub use issuer::{Algorithm, Issuer, SigningKey, TokenBuilder};
 pub use memcached::Memcached;
 pub use mimir::Mimir;
@@ -56,7 +61,9 @@ pub use proxy::{Proxy, ProxyOptions};
 pub use r2::R2;
 pub use receivers::{Notice, Receiver, Service, State, Trouble};
 pub use redis::Redis;
+pub use site::Site;
 pub use smtp::{Mail, Smtp};
+pub use supabase::Supabase;
 pub use upstream::{RawUpstream, Received, Upstream};
 
 /// The organisation that most tests speak of.

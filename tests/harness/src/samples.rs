@@ -120,6 +120,31 @@ pub fn remote_write_each(metric: &str, label: &str, values: &[String]) -> Vec<u8
     compress(&WriteRequest { timeseries: series.collect() }.encode_to_vec())
 }
 
+/// A series with its samples.
+pub struct Series {
+    /// Its name.
+    pub metric: &'static str,
+    /// Its other labels.
+    pub labels: Vec<(&'static str, String)>,
+    /// Milliseconds since the epoch, and values, in the order of time.
+    pub samples: Vec<(i64, f64)>,
+}
+
+/// A remote write 1.0 body with these series.
+pub fn remote_write_series(series: &[Series]) -> Vec<u8> {
+    let one = |series: &Series| {
+        let more: Vec<_> =
+            series.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let sample =
+            |(timestamp, value): &(i64, f64)| Sample { value: *value, timestamp: *timestamp };
+        TimeSeries {
+            labels: labels(series.metric, &more),
+            samples: series.samples.iter().map(sample).collect(),
+        }
+    };
+    compress(&WriteRequest { timeseries: series.iter().map(one).collect() }.encode_to_vec())
+}
+
 /// A remote write 2.0 body with one sample of one series, taken now.
 pub fn remote_write_2(metric: &str, value: f64) -> Vec<u8> {
     let symbols = ["", "__name__", metric].map(str::to_owned).to_vec();

@@ -1,8 +1,8 @@
-//! `scripts/demo`: the main job, end to end on real parts.
+//! `--once`: the main job, end to end on real parts, told step by step.
 
 use std::time::Duration;
 
-use harness::showcase::{ALICE, BOB, command, once, two_organisations};
+use harness::showcase::{ALICE, BOB, command, two_organisations};
 use harness::{
     Answer, Client, Issuer, Mimir, NodeExporter, ORG_A, Postgres, Prometheus, ProxyOptions,
     Receiver, RemoteWrite, Service, free_port, wait_until,
@@ -13,9 +13,8 @@ use tokio::time::Instant;
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
 const ALERTS: &str = "/prometheus/api/v1/alerts";
 
-#[tokio::main]
-async fn main() {
-    let once = once();
+/// Shows it and ends.
+pub(crate) async fn once() {
     say("starting Mimir, Postgres, an issuer of Supabase-shaped tokens, the proxy");
     let mimir = Mimir::start().await;
     // Rulers send each alert to Mimir's own Alertmanager, and to the proxy's private port.
@@ -51,7 +50,7 @@ async fn main() {
     let key = command(&database, &[&["device-key", "create"], &name[..]].concat());
     let exporter = NodeExporter::start().await;
     let hub = RemoteWrite::V1;
-    let sender =
+    let _sender =
         Prometheus::start_with_password(hub, &exporter, &proxy.url(), "hub", key.trim()).await;
     let alice = proxy.client().bearer(&token_a);
     wait_until("A's series arrive", Duration::from_secs(60), async || {
@@ -152,22 +151,6 @@ async fn main() {
     println!(
         "\nA reads what its hub wrote, B and the unknown caller see nothing of it, and Alice lost access within {took:?}."
     );
-    if once {
-        return;
-    }
-    database
-        .execute(&format!(
-            "insert into membership (user_id, organisation_id, role) values ('{ALICE}', '{ORG_A}', 'admin')"
-        ))
-        .await;
-    println!("\nStill running until Ctrl-C; Alice is back, as an admin of A. Try:\n");
-    println!("  TOKEN={token_a}");
-    println!("  curl -H \"Authorization: Bearer $TOKEN\" '{}{QUERY}'", proxy.url());
-    println!("  curl -H \"Authorization: Bearer $TOKEN\" {}/admin/whoami", proxy.url());
-    println!("  curl {}/metrics", proxy.internal_url());
-    println!("  psql {}", database.url());
-    println!("\nPrometheus: {}   Mimir itself: {}", sender.url(), mimir.url());
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// Alice silences the alert, and no one of B sees it.
