@@ -8,6 +8,7 @@ mod device_key;
 mod explain;
 mod explain_token;
 mod healthcheck;
+mod manual;
 mod migrate;
 mod rules;
 
@@ -21,6 +22,7 @@ pub use check_config::{CheckConfig, check_config};
 pub use device_key::{DeviceKeyCommand, device_key};
 pub use explain_token::{ExplainToken, explain_token};
 pub use healthcheck::healthcheck;
+pub use manual::{Completions, Man, completions, man};
 pub use migrate::{Migrate, migrate};
 pub use rules::{RulesCommand, rules};
 

@@ -1,4 +1,7 @@
-use strum::VariantArray as _;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use strum::{EnumMessage as _, VariantArray as _};
 
 use super::*;
 use crate::authn::{CredentialFault, Times, TokenFault};
@@ -245,5 +248,54 @@ fn basic_is_offered_where_devices_push_and_in_answer_to_a_device_key() {
 fn a_wait_is_rounded_up() {
     for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (5900, 6)] {
         assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+    }
+}
+
+/// The statuses that a reason is answered with, the usual one first.
+fn statuses(reason: Reason) -> Vec<u16> {
+    let usual = status_of(reason).as_u16();
+    let others: BTreeSet<u16> = samples()
+        .iter()
+        .filter(|sample| sample.reason() == reason)
+        .map(|sample| sample.status().as_u16())
+        .filter(|status| *status != usual)
+        .collect();
+    std::iter::once(usual).chain(others).collect()
+}
+
+fn reference() -> String {
+    let mut page = String::from(
+        "# Reasons\n\nWritten from the code (`src/reason.rs`, `src/rejection.rs`) by a test; do not edit.\n\n\
+         Why a request was not served: the label `reason` of `mimir_tenant_proxy_requests_total` and the \
+         field `reason` of the [log](log.md). `failed` means that something is broken or not there, and \
+         somebody should look. `rejected` means that the request was refused on purpose, also where its \
+         status is a 503 so that senders keep what they have. From an answer to its reason: \
+         [refusals](../runbooks/refusals.md).\n\n\
+         | reason | status | outcome | meaning | what to do |\n|---|---|---|---|---|\n",
+    );
+    for reason in Reason::VARIANTS {
+        let class: &str = reason.class().into();
+        let statuses: Vec<_> = statuses(*reason).iter().map(u16::to_string).collect();
+        let meaning = reason.get_documentation().unwrap_or_default();
+        let action = reason.get_message().unwrap_or_default();
+        let (name, statuses) = (reason.name(), statuses.join(", "));
+        let _ = writeln!(page, "| `{name}` | {statuses} | {class} | {meaning} | {action} |");
+    }
+    page
+}
+
+#[test]
+fn the_reference_of_reasons_is_that_of_the_code() {
+    crate::reference::check("docs/reference/reasons.md", &reference());
+}
+
+// A reason that nobody can act on helps nobody.
+#[test]
+fn every_reason_says_what_it_means_and_what_to_do() {
+    for reason in Reason::VARIANTS {
+        for text in [reason.get_documentation(), reason.get_message()] {
+            let text = text.unwrap_or_default();
+            assert!(text.len() > 10 && text.ends_with(['.', '?', '!']), "{}: {text:?}", reason.name());
+        }
     }
 }

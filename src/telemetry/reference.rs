@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use strum::{EnumMessage as _, VariantArray};
+use strum::VariantArray;
 
 use super::table::{self, Kind, Label, METRICS, Metric, Values};
 use super::{AlertEventMetrics, ChannelMetrics, Metrics, RuleMetrics};
@@ -36,12 +36,12 @@ fn values(values: Values) -> String {
 
 fn reference() -> String {
     let mut page = String::from(
-        "# Metrics\n\nWritten from the code (`src/telemetry/table.rs`, `src/reason.rs`) by a test; do \
+        "# Metrics\n\nWritten from the code (`src/telemetry/table.rs`) by a test; do \
          not edit.\n\nServed at `/metrics` on the private port. No metric carries a user or a path, \
          and none but `mimir_tenant_proxy_rules_tenant_success_timestamp_seconds` a tenant. Series \
          exist from the start at 0; a gauge of something that is not configured (a database, a key \
          set, alert rules) is absent, so that 0 always means something.\n\n\
-         | metric | type | meaning | when to look at it |\n|---|---|---|---|\n",
+         | metric | type | question | meaning | when to look at it |\n|---|---|---|---|---|\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {
@@ -52,21 +52,14 @@ fn reference() -> String {
         let kind = [kind, unit(metric)].join(" ");
         let label = |label: &Label| format!("<br>`{}`: {}", label.name, values(label.values));
         let labels = metric.labels.iter().map(label).collect::<Vec<_>>().concat();
-        let Metric { name, help, when, .. } = metric;
-        let _ = writeln!(page, "| `{name}` | {} | {help}{labels} | {when} |", kind.trim_end());
+        let Metric { name, question, help, when, .. } = metric;
+        let kind = kind.trim_end();
+        let _ = writeln!(page, "| `{name}` | {kind} | {question} | {help}{labels} | {when} |");
     }
     page.push_str(
-        "\n## Reasons\n\nThe label `reason` of `mimir_tenant_proxy_requests_total` and the field \
-         `reason` of the [log](log.md). `failed` means that something is broken or not there, and \
-         somebody should look. `rejected` means that the request was refused on purpose, also where \
-         its status is a 503 so that senders keep what they have.\n\n\
-         | reason | outcome | meaning |\n|---|---|---|\n",
+        "\n## Reasons\n\nThe label `reason` of `mimir_tenant_proxy_requests_total`: [reasons.md](reasons.md) \
+         has each with its status, its meaning and what to do.\n",
     );
-    for reason in <Reason as VariantArray>::VARIANTS {
-        let class: &str = reason.class().into();
-        let meaning = reason.get_documentation().unwrap_or_default();
-        let _ = writeln!(page, "| `{}` | {class} | {meaning} |", reason.name());
-    }
     page
 }
 

@@ -1,6 +1,6 @@
-//! Every metric: its name, type, unit, labels and their values, what it means, and when to look at
-//! it. Registration takes names from here and nowhere else, and `docs/reference/metrics.md` is
-//! written from it, so neither can say anything else.
+//! Every metric: its name, type, unit, labels and their values, the question that it answers, what
+//! it means, and when to look at it. Registration takes names from here and nowhere else, and
+//! `docs/reference/metrics.md` is written from it, so neither can say anything else.
 //!
 //! Every label is bounded: no metric carries a tenant (but the success times of rules, for the
 //! first 200), a user or a path.
@@ -26,6 +26,8 @@ pub struct Metric {
     pub kind: Kind,
     pub unit: Option<Unit>,
     pub labels: &'static [Label],
+    /// What somebody wants to know who looks at it. Dashboards answer these.
+    pub question: &'static str,
     /// What it means; also its `# HELP`.
     pub help: &'static str,
     /// What an operator learns from it, and what to do.
@@ -74,13 +76,14 @@ macro_rules! metrics {
     };
     ($(
         $id:ident = $kind:ident $name:literal $({ $($label:ident: $values:expr),* })? $(in $unit:ident)?,
-        $help:literal, $when:literal;
+        $question:literal, $help:literal, $when:literal;
     )*) => {
         $(pub(super) const $id: Metric = Metric {
             name: concat!("mimir_tenant_proxy_", $name),
             kind: Kind::$kind,
             unit: metrics!(@unit $($unit)?),
             labels: metrics!(@labels $($($label: $values),*)?),
+            question: $question,
             help: $help,
             when: $when,
         };)*
@@ -91,236 +94,311 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = Gauge "build_info" { version: Values::Open("a version"), commit: Values::Open("a commit") },
+        "Which version runs where?",
         "The version and commit that run; always 1.",
         "Copies of different versions run side by side.";
     READY = Gauge "ready",
+        "Does this copy accept requests?",
         "1 while this process accepts requests, 0 while it starts or drains.",
         "0: this copy starts or drains.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
+        "Is it us? What share of requests fails or is refused, where, and why?",
         "Requests by surface, outcome and reason.",
         "Always. `outcome=\"failed\"`: something is broken, see [reasons](#reasons). `rejected`: refused on purpose, also with a 503. `forwarded` has the class of Mimir's status as its reason, `answered` (by the proxy itself) has `own`, `cancelled` has `client_gone`.";
     DURATION = Histogram "request_duration_seconds" { surface: SURFACE } in Seconds,
+        "How long do clients wait?",
         "Time from a request's head to the last byte of its response.",
         "A surface is slower than it was.";
     RECEIVED_BYTES = Counter "received_bytes_total" { surface: SURFACE } in Bytes,
+        "How much do clients send?",
         "Bytes of request bodies.",
         "A surface carries more than it was sized for.";
     SENT_BYTES = Counter "sent_bytes_total" { surface: SURFACE } in Bytes,
+        "How much do clients get?",
         "Bytes of response bodies.",
         "A surface carries more than it was sized for.";
     REQUESTS_IN_FLIGHT = Gauge "requests_in_flight",
+        "How near is this copy to `limits.in_flight`?",
         "Requests of all organisations that hold a permit.",
         "Near `limits.in_flight`, or `upstream.max_in_flight` of all instances: further requests wait, and are then shed.";
     PERMIT_WAIT = Histogram "permit_wait_seconds" in Seconds,
+        "Do requests queue because an organisation is at its limit?",
         "Time that requests waited for a permit; only those that had to wait.",
         "Its count rises: an organisation is at a limit, and its requests wait. Those that waited in vain are `rejected` with the reasons `requests_in_flight`, `organisation_share`, `request_rate` or `byte_rate`.";
 
     CONNECTIONS = Gauge "connections",
+        "How many clients are connected?",
         "Open downstream connections.",
         "Near `listen.max_connections`: further connections wait in the kernel.";
     CONNECTIONS_ACCEPTED = Counter "connections_accepted_total",
+        "Do clients keep their connections?",
         "Downstream connections accepted.",
         "Clients open a connection for each request.";
     CONNECTIONS_ENDED = Counter "connections_ended_total" { reason: Values::Names(&[ConnectionEnd::VARIANTS]) },
+        "Who ends connections, and why?",
         "Downstream connections ended, by reason.",
         "`header_timeout` and `write_timeout` rise: slow clients, or an attack. [Deadlines](../operations/deadlines.md) has each phase and its end.";
     STREAMS_RESET = Counter "streams_reset_total",
+        "Do HTTP/2 clients leave answers unread?",
         "Downstream HTTP/2 streams reset because the client did not read the response.",
         "HTTP/2 clients do not read their responses.";
 
     TOKEN_CACHE_LOOKUPS = Counter "token_cache_lookups_total" { outcome: Values::Names(&[&["hit", "miss"]]) },
+        "How many tokens are verified, and how many are only recognised?",
         "Lookups in the cache of verified tokens.",
         "Many misses with few tokens: possible token guessing.";
     TOKEN_CACHE_ENTRIES = Gauge "token_cache_entries",
+        "How many tokens are in use?",
         "Verified tokens in the cache.",
         "Together with the misses.";
     KEY_SET_FETCHES = Counter "key_set_fetches_total" { outcome: SUCCESS },
+        "Does the issuer answer?",
         "Attempts to fetch the issuer's key set.",
         "`failed` rises: the issuer cannot be reached.";
     KEY_SET_AGE = Gauge "key_set_age_seconds" in Seconds,
+        "For how much longer can tokens be verified?",
         "Time since the key set was fetched; -1 if it never was; absent without a key set.",
         "Over `auth.jwks_refresh_interval` for long: the issuer cannot be reached. At `auth.jwks_max_age` all tokens signed by public keys get 503.";
     KEY_SET_KEYS = Gauge "key_set_keys",
+        "Can any token be verified?",
         "Usable keys in the key set; absent without a key set.",
         "0: tokens signed by public keys are refused.";
     DEVICE_KEY_GRACE_USES = Counter "device_key_grace_uses_total",
+        "Which devices need a new key soon?",
         "Requests with an expired device key that is still in its grace period.",
         "Rises: a device uses an expired key; renew it.";
     DEVICE_KEY_BACKOFFS = Counter "device_key_backoffs_total",
+        "Does somebody try device keys?",
         "Refusals of unknown device keys that were delayed because their address had sent many.",
         "Rises: an address tries device keys.";
     DEVICE_KEY_LAST_USED_FAILURES = Counter "device_key_last_used_failures_total",
+        "Are the last uses of device keys recorded?",
         "Batches of last uses of device keys that could not be written; they are written with the next batch.",
         "Rises: database writes fail.";
 
     DATABASE_LISTENING = Gauge "database_listening",
+        "Does a change in the database take effect at once?",
         "1 while notifications of changes arrive, 0 while they do not; absent without a database.",
         "0 for more than a few seconds: everything is read again twice a second.";
     DIRECTORY_LOOKUPS = Counter "directory_lookups_total" { kind: Values::Names(&[LookupKind::VARIANTS]), outcome: Values::Names(&[&["cached", "read", "stale", "unavailable"]]) },
+        "Is it known who callers are, and from where?",
         "Lookups of memberships, device keys, sessions and organisations, by outcome.",
         "`stale`: the database is away, and what is remembered is used. `unavailable`: callers that are not remembered get 503.";
     DIRECTORY_READ_FAILURES = Counter "directory_read_failures_total" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "Does the database answer lookups?",
         "Failed queries for lookups.",
         "The database fails.";
     DIRECTORY_READ_DURATION = Histogram "directory_read_duration_seconds" { kind: Values::Names(&[LookupKind::VARIANTS]) } in Seconds,
+        "How fast does the database answer lookups?",
         "Duration of one query for lookups, of however many keys.",
         "The database is slow.";
     DIRECTORY_ENTRIES = Gauge "directory_entries" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "How much of the database is remembered?",
         "Memberships, device keys, sessions and organisations remembered.",
         "Memory grows.";
     DIRECTORY_INVALIDATIONS = Counter "directory_invalidations_total" { kind: Values::Names(&[LookupKind::VARIANTS]) },
+        "How often do memberships, keys and sessions change?",
         "Notifications of changes in the database.",
         "Something changes the tables all the time.";
     REVOCATIONS = Gauge "revocations",
+        "How many tokens and users are locked out?",
         "Revocations in force; absent without a database.",
         "Tokens are refused with the reason `revoked`.";
     REVOCATIONS_AGE = Gauge "revocations_age_seconds" in Seconds,
+        "Does a revocation take effect?",
         "Time since the revocations were read; -1 if they never were; absent without a database.",
         "Over two minutes: they cannot be read. At `database.stale_max_age` (or a second after a notification of a change) all users get 503.";
     REVOCATION_READ_FAILURES = Counter "revocation_read_failures_total",
+        "Does the database answer reads of the revocations?",
         "Failed reads of the revocations.",
         "The database fails.";
 
     UPSTREAM_INSTANCES = Gauge "upstream_instances",
+        "How many instances of Mimir are known?",
         "Upstream instances known.",
         "Instances are missing.";
     UPSTREAM_INSTANCES_EJECTED = Gauge "upstream_instances_ejected",
+        "How many instances of Mimir get no requests?",
         "Ejected upstream instances: their requests failed, or they are not ready.",
         "Above 0 for long.";
     UPSTREAM_EJECTIONS = Counter "upstream_ejections_total" { reason: Values::Names(&[InstanceFault::VARIANTS]) },
+        "What is wrong with Mimir's instances?",
         "Ejections of upstream instances, by reason.",
         "`unreachable`: gone. `timeout`: hangs. `broken`, `broken_body`: crashes, or is cut off. `server_error`: a 5xx of its own. `not_ready`: `/ready` fails. `new`: not seen ready yet.";
     UPSTREAM_RETURNS = Counter "upstream_returns_total",
+        "Do instances of Mimir recover, or flap?",
         "Ejected upstream instances that get requests again.",
         "Rises together with the ejections: an instance is up and down.";
     UPSTREAM_RETRIES = Counter "upstream_retries_total" { reason: Values::Names(&[Resend::VARIANTS]) },
+        "How many failures did clients not see?",
         "Requests sent again, by reason.",
         "`unreachable`: nothing had been sent. `stale`: a kept connection had been closed. `broken`, `unavailable`: sent to another instance, within the retry budget.";
     UPSTREAM_RETRIES_REFUSED = Counter "upstream_retries_refused_total" { reason: Values::Names(&[NoResend::VARIANTS]) },
+        "Why did clients see the others?",
         "Requests that failed upstream and were not sent again, by reason.",
         "`budget`: too much fails. `unsafe`: the body was too large to keep, or the request is not repeatable (Influx). `repeated`: it failed at another instance too. `no_other_instance`: there is no other instance.";
     UPSTREAM_CONNECTS = Counter "upstream_connects_total" { outcome: SUCCESS },
+        "Can Mimir be connected to?",
         "Connection attempts to upstream instances.",
         "`failed` rises: instances are unreachable. `succeeded` rises with the requests: connections are not kept.";
     UPSTREAM_RESENDS = Counter "upstream_resends_total",
+        "Does Mimir close connections that the proxy keeps?",
         "Requests moved to another connection because a kept one had been closed before a byte was sent.",
         "Rises with the requests: Mimir closes connections sooner than the proxy does.";
     UPSTREAM_INSTANCE_IN_FLIGHT = Gauge "upstream_instance_in_flight" { instance: Values::Open("the addresses of the first 64 instances of a process") },
+        "Is one instance of Mimir slower than the others?",
         "Requests in flight at an upstream instance.",
         "One has more than the others: it is slow.";
     UPSTREAM_INSTANCE_REQUESTS = Counter "upstream_instance_requests_total" { instance: Values::Open("the addresses of the first 64 instances of a process") },
+        "Is the load spread evenly over Mimir's instances?",
         "Requests sent to an upstream instance, resends included.",
         "One gets fewer than the others.";
     UPSTREAM_RESOLVE_FAILURES = Counter "upstream_resolve_failures_total",
+        "Can Mimir's instances be found?",
         "Failed or empty lookups of upstream instances, of a name or in Consul.",
         "A name does not resolve, or Consul does not answer.";
 
     RULES_LEADER = Gauge "rules_leader",
+        "Which copy writes alert rules?",
         "1 in the copy that writes alert rules.",
         "The sum over all copies should be 1.";
     RULES_LEADERSHIPS = Counter "rules_leaderships_total",
+        "Does the leadership move?",
         "Times that this process became the leader.",
         "Leadership moves all the time.";
     RULES_RULES = Gauge "rules_rules" { state: Values::Names(&[RuleState::VARIANTS]) },
+        "Which alert rules work, and which do not?",
         "Alert rules by state, over the organisations that this leader has reconciled.",
         "`failing` or `stored` rises in many organisations at once: the ruler does not evaluate.";
     RULES_HEALTH_READS = Counter "rules_health_reads_total" { outcome: Values::Names(&[&["read", "failed"]]) },
+        "Is it known whether Mimir evaluates the rules?",
         "Readings of how Mimir evaluates one tenant's rules.",
         "`failed` rises: the rulers give no answer, and it is not known whether rules are evaluated.";
     RULES_LAG = Histogram "rules_lag_seconds" in Seconds,
+        "How long does a change of a rule take to get to Mimir?",
         "Time from the notification of a change to its rules being stored in Mimir.",
         "Changes take long to be stored.";
     RULES_RECONCILES = Counter "rules_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
+        "Do reconciles succeed?",
         "Reconciles of one tenant, by outcome.",
         "`failed`: Mimir or the database gave no answer. `held`: a deletion waits for a confirmation.";
     RULES_RECONCILE_DURATION = Histogram "rules_reconcile_duration_seconds" in Seconds,
+        "How long does the reconcile of one tenant take?",
         "Duration of one reconcile of one tenant, writes included.",
         "Mimir's ruler or the database is slow.";
     RULES_GROUP_WRITES = Counter "rules_group_writes_total" { kind: Values::Names(&[&["set", "delete"]]) },
+        "How much is written to Mimir's ruler?",
         "Rule groups written to Mimir, or deleted.",
         "Rises while no row changes: something else writes in the namespace.";
     RULES_GUARDS_HELD = Gauge "rules_guards_held" { scope: Values::Names(&[&["tenant", "overall"]]) },
+        "Does a deletion of rules wait for somebody?",
         "Deletions that wait for an administrator's confirmation.",
         "Above 0: confirm, or find out what removed the rows.";
     RULES_TENANTS_FAILING = Gauge "rules_tenants_failing",
+        "For how many tenants can rules not be written?",
         "Tenants whose last reconcile failed; they are retried.",
         "Above 0 for long.";
     RULES_FULL_RESYNC_AT = Gauge "rules_full_resync_timestamp_seconds" in Seconds,
+        "When was everything compared last?",
         "Time of the last full resync, since the epoch; 0 if this process did none.",
         "Older than `rules.reconcile_interval` on the leader.";
     RULES_FULL_RESYNC_DURATION = Histogram "rules_full_resync_duration_seconds" in Seconds,
+        "How long does it take to compare everything?",
         "Duration of a full resync.",
         "Near `rules.reconcile_interval`.";
     RULES_FULL_RESYNC_FAILURES = Counter "rules_full_resync_failures_total",
+        "Can everything be compared?",
         "Full resyncs that could not be finished.",
         "Rises: the database or Mimir gives no answer.";
     RULES_STATUS_WRITE_FAILURES = Counter "rules_status_write_failures_total",
+        "Do authors see the state of their rules?",
         "Batches of rule statuses that could not be written; they are retried.",
         "Rises: database writes fail.";
     RULES_TENANT_SUCCESS = Gauge "rules_tenant_success_timestamp_seconds" { tenant: Values::Open("the first 200 tenants, then `other`") } in Seconds,
+        "Whose rules were not reconciled for long?",
         "Time of a tenant's last successful reconcile, since the epoch.",
         "One tenant's is older than the others'.";
 
     CHANNELS_CHANNELS = Gauge "channels_channels" { state: Values::Names(&[NotificationState::VARIANTS]) },
+        "Which notification channels work, and which do not?",
         "Notification channels by state, over the organisations that this leader has reconciled.",
         "Channels are not live.";
     CHANNELS_LAG = Histogram "channels_lag_seconds" in Seconds,
+        "How long does a change of a channel take to get to Mimir?",
         "Time from the notification of a change to its being stored in Mimir, which loads it within its poll interval.",
         "Changes take long to become live.";
     CHANNELS_RECONCILES = Counter "channels_reconciles_total" { outcome: Values::Names(&[OutcomeKind::VARIANTS]) },
+        "Do reconciles of channels succeed?",
         "Reconciles of one organisation's channels, by outcome.",
         "`failed`: Mimir or the database gave no answer, or Mimir refuses everything. `held`: a write waits for a confirmation.";
     CHANNELS_RECONCILE_DURATION = Histogram "channels_reconcile_duration_seconds" in Seconds,
+        "How long does the reconcile of one organisation's channels take?",
         "Duration of one reconcile of one organisation's channels, the write included.",
         "Mimir's Alertmanager or the database is slow.";
     CHANNELS_WRITES = Counter "channels_writes_total",
+        "How much is written to Mimir's Alertmanager?",
         "Alertmanager configurations written to Mimir, or deleted.",
         "Rises while no row changes: something else writes them.";
     CHANNELS_HELD = Gauge "channels_held",
+        "Does a change of channels wait for somebody?",
         "Organisations whose channels are not written until an administrator confirms it.",
         "Above 0: confirm, or find out what removed the rows, or who else wrote the configuration.";
     CHANNELS_FAILING = Gauge "channels_failing",
+        "For how many organisations can channels not be written?",
         "Organisations whose last reconcile of channels failed; they are retried.",
         "Above 0 for long.";
     CHANNELS_FULL_RESYNC_AT = Gauge "channels_full_resync_timestamp_seconds" in Seconds,
+        "When were all channels compared last?",
         "Time of the last full resync of channels, since the epoch; 0 if this process did none.",
         "Older than `channels.reconcile_interval` on the leader.";
     CHANNELS_FULL_RESYNC_FAILURES = Counter "channels_full_resync_failures_total",
+        "Can all channels be compared?",
         "Full resyncs of channels that could not begin.",
         "Rises: the database gives no answer.";
     CHANNELS_TESTS = Counter "channels_tests_total" { outcome: Values::Names(&[TestOutcome::VARIANTS]) },
+        "Do test notifications arrive?",
         "Tests of channels that this process was asked for, by outcome.",
         "`failed`: the channel's own service refused the notification.";
     ALERT_EVENTS_POSTS = Counter "alert_events_posts_total" { outcome: Values::Names(&[AlertPost::VARIANTS]) },
+        "Do alerts of Mimir's ruler arrive here?",
         "Messages that Mimir's ruler posted to the private port.",
         "`accepted` does not rise while alerts fire: the ruler does not know the proxy. `unauthorised`: it has another secret.";
     ALERT_EVENTS_RECEIVED = Counter "alert_events_received_total" { state: Values::Names(&[&["firing", "resolved"]]) },
+        "How many alerts fire and end?",
         "Alerts in these messages. The ruler repeats each every minute.",
         "Does not rise while alerts fire.";
     ALERT_EVENTS_WRITTEN = Counter "alert_events_written_total",
+        "Do alerts become rows?",
         "Alerts whose reports were written to the database; reports of one alert that wait together count once.",
         "Does not rise while `alert_events_received_total` does.";
     ALERT_EVENTS_CHANGES = Counter "alert_events_changes_total" { kind: Values::Names(&[&["begun", "ended"]]) },
+        "How often do alerts begin and end?",
         "Events that this copy has begun or ended.",
         "An alert flaps: both rise fast.";
     ALERT_EVENTS_DROPPED = Counter "alert_events_dropped_total" { reason: Values::Names(&[AlertDrop::VARIANTS]) },
+        "Which alerts are on no page?",
         "Alerts that became no event.",
         "`over_limit`: an organisation has `alert_events.max_open` open events. `no_room`: the database is away for long, or an organisation floods.";
     ALERT_EVENTS_PENDING = Gauge "alert_events_pending",
+        "Does the database keep up with alerts?",
         "Alerts that wait to be written.",
         "Stays above 0: the database does not take them.";
     ALERT_EVENTS_WRITE_FAILURES = Counter "alert_events_write_failures_total",
+        "Does the database take alerts?",
         "Batches of alerts that could not be written; they are retried.",
         "Rises: database writes fail.";
     ALERT_EVENTS_LAG = Histogram "alert_events_lag_seconds" in Seconds,
+        "How late does a page show an alert?",
         "Time from an alert's firing, by the ruler's clock, to its row.",
         "Rows come late: the ruler, or the database, is slow.";
     ALERT_EVENTS_OPEN = Gauge "alert_events_open" { kind: Values::Names(&[&["alert", "device_silent"]]) },
+        "How many alerts fire, and how many devices are silent?",
         "Open events of all organisations, on the leader; 0 elsewhere.",
         "Rises suddenly: something common to many devices has happened.";
 
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total",
+        "Is the log complete?",
         "Log writes dropped because standard output was not read fast enough.",
         "Rises: standard output is not read fast enough.";
 }
