@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
@@ -20,6 +21,9 @@ var dashboards = map[string]func() *dashboard.DashboardBuilder{
 	"operator.json":     operator,
 	"organisation.json": organisation,
 }
+
+// The kinds of panels that panels.go makes.
+var kinds = []string{"row", "stat", "timeseries", "bargauge", "state-timeline", "table", "text"}
 
 func main() {
 	plugins.RegisterDefaultPlugins()
@@ -93,6 +97,16 @@ func check(name string) (all []error) {
 			}
 		} else if err != nil {
 			all = append(all, err)
+		}
+	}
+	// The library ignores a panel of a kind that it does not know.
+	var raw struct{ Panels []struct{ Type string } }
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return append(all, err)
+	}
+	for _, panel := range raw.Panels {
+		if !slices.Contains(kinds, panel.Type) {
+			all = append(all, fmt.Errorf("unknown kind of panel: %q", panel.Type))
 		}
 	}
 	if len(read.Panels) == 0 {

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
@@ -33,15 +31,13 @@ type colour struct{ name, colour string }
 
 // What a value of a label means has one colour on every panel.
 var colours = map[string][]colour{
-	"outcome": {
-		{"forwarded", teal}, {"answered", sky}, {"rejected", orange}, {"failed", vermilion}, {"cancelled", grey},
-		{"succeeded", teal}, {"accepted", teal}, {"cached", teal}, {"hit", teal}, {"miss", orange}, {"read", sky},
-		{"stale", orange}, {"unavailable", vermilion}, {"applied", teal}, {"unchanged", grey}, {"held", orange},
-	},
-	"surface": {
-		{"push", blue}, {"otlp", sky}, {"query", teal}, {"rules", purple}, {"alerts", orange}, {"admin", grey},
-	},
-	"state": {
+	"requests":   {{"forwarded", teal}, {"answered", sky}, {"rejected", orange}, {"failed", vermilion}, {"cancelled", grey}},
+	"surfaces":   {{"push", blue}, {"otlp", sky}, {"query", teal}, {"rules", purple}, {"alerts", orange}, {"admin", grey}},
+	"results":    {{"succeeded", teal}, {"read", teal}, {"failed", vermilion}},
+	"cache":      {{"hit", teal}, {"miss", orange}},
+	"lookups":    {{"cached", teal}, {"read", sky}, {"stale", orange}, {"unavailable", vermilion}},
+	"reconciles": {{"unchanged", grey}, {"applied", teal}, {"held", orange}, {"failed", vermilion}},
+	"states": {
 		{"live", teal}, {"stored", sky}, {"pending", orange}, {"invalid", purple}, {"over_limit", blue},
 		{"disabled", grey}, {"failing", vermilion}, {"error", vermilion},
 	},
@@ -66,8 +62,8 @@ type panel struct {
 	max float64
 	// Shown if a query has no series.
 	none string
-	// Those of the colours' names that it can have; all by default.
-	shows string
+	// Which of the colours, by the name of their list.
+	colours string
 	// Names for values.
 	words map[string]string
 }
@@ -179,15 +175,10 @@ func (p panel) lines() cog.Builder[dashboard.Panel] {
 		built.Thresholds(p.thresholds()).
 			ThresholdsStyle(common.NewGraphThresholdsStyleConfigBuilder().Mode(common.GraphThresholdsStyleModeDashed))
 	}
-	for _, query := range p.queries {
-		for _, fixed := range colours[strings.Trim(query.legend, "{}")] {
-			if p.shows != "" && !strings.Contains(p.shows, fixed.name) {
-				continue
-			}
-			built.OverrideByName(fixed.name, []dashboard.DynamicConfigValue{
-				{Id: "color", Value: map[string]string{"mode": "fixed", "fixedColor": fixed.colour}},
-			})
-		}
+	for _, fixed := range colours[p.colours] {
+		built.OverrideByName(fixed.name, []dashboard.DynamicConfigValue{
+			{Id: "color", Value: map[string]string{"mode": "fixed", "fixedColor": fixed.colour}},
+		})
 	}
 	return built
 }
