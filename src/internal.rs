@@ -93,6 +93,9 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
         metrics.key_set_keys.set(whole(keys.keys as u64));
     }
     metrics.ready.set(f64::from(u8::from(reported.readiness.is_ready())));
+    if let Some(bytes) = resident_memory() {
+        metrics.memory.set(bytes);
+    }
     metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
     if let Some(feed) = &reported.feed {
         metrics.database_listening.set(f64::from(u8::from(feed.is_connected())));
@@ -106,6 +109,26 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     reported.exposition.render()
 }
 
+/// In bytes, as proc(5) has it in kilobytes. The kernel makes this file in memory, so that reading it
+/// blocks nobody.
+fn resident_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024.0)
+}
+
 fn whole(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resident_memory;
+
+    #[test]
+    fn a_process_takes_some_memory() {
+        let bytes = resident_memory().unwrap();
+        assert!(bytes > 1_000_000.0, "{bytes}");
+    }
 }

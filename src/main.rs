@@ -161,7 +161,8 @@ mod tests {
 
     /// The command lines of an example, without what a shell does with them.
     fn lines(text: &str) -> impl Iterator<Item = Vec<String>> {
-        let lines = text.lines().map(str::trim).filter(|line| line.starts_with("mimir-tenant-proxy "));
+        let lines =
+            text.lines().map(str::trim).filter(|line| line.starts_with("mimir-tenant-proxy "));
         lines.map(|line| {
             let line = line.split(" < ").next().unwrap_or_default();
             let line = line.split(" > ").next().unwrap_or_default();
@@ -186,7 +187,11 @@ mod tests {
             let Some(text) = command.get_after_help() else { continue };
             for line in lines(&text.to_string()) {
                 let read = Cli::try_parse_from(&line);
-                assert!(read.is_ok(), "{line:?}: {}", read.err().map_or(String::new(), |e| e.to_string()));
+                assert!(
+                    read.is_ok(),
+                    "{line:?}: {}",
+                    read.err().map_or(String::new(), |e| e.to_string())
+                );
                 count += 1;
             }
         }

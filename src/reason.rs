@@ -26,37 +26,53 @@ use strum::{EnumCount, EnumMessage, IntoStaticStr, VariantArray, VariantNames};
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Preflight of a page whose origin is not in `cors.allowed_origins`.
-    #[strum(message = "Is the page yours? Add its origin to `cors.allowed_origins`; `detail` has it. Else leave it.")]
+    #[strum(
+        message = "Is the page yours? Add its origin to `cors.allowed_origins`; `detail` has it. Else leave it."
+    )]
     OriginNotAllowed,
     /// No route has this path.
-    #[strum(message = "Correct the address in the client; the answer names the path that was probably meant.")]
+    #[strum(
+        message = "Correct the address in the client; the answer names the path that was probably meant."
+    )]
     NoRoute,
     /// A route has this path, but not this method.
-    #[strum(message = "Use a method of the answer's `Allow`. Rules and Alertmanager configurations are rows, not requests.")]
+    #[strum(
+        message = "Use a method of the answer's `Allow`. Rules and Alertmanager configurations are rows, not requests."
+    )]
     MethodNotAllowed,
     /// The request target is not a path, or the query string separates parameters with `;`.
     #[strum(message = "Correct the address in the client.")]
     MalformedTarget,
     /// The head is larger than `listen.max_header_bytes`.
-    #[strum(message = "Find what the client puts into its headers (cookies?); raise `listen.max_header_bytes` only if it needs them.")]
+    #[strum(
+        message = "Find what the client puts into its headers (cookies?); raise `listen.max_header_bytes` only if it needs them."
+    )]
     HeadTooLarge,
     /// A body where the route takes none.
     #[strum(message = "Correct the client: it sends a body with a request that has none.")]
     UnexpectedBody,
     /// The body is larger than its route allows.
-    #[strum(message = "Let the sender make smaller batches, or raise the limit that `detail` names, in Mimir too.")]
+    #[strum(
+        message = "Let the sender make smaller batches, or raise the limit that `detail` names, in Mimir too."
+    )]
     BodyTooLarge,
     /// The body came too slowly.
-    #[strum(message = "Check the client's line. Let the sender make smaller batches; raise `limits.body_timeout` if its line is that thin.")]
+    #[strum(
+        message = "Check the client's line. Let the sender make smaller batches; raise `limits.body_timeout` if its line is that thin."
+    )]
     BodySlow,
     /// The body ended early.
-    #[strum(message = "Check the client's line and what is between: the connection ended in the middle of a body.")]
+    #[strum(
+        message = "Check the client's line and what is between: the connection ended in the middle of a body."
+    )]
     BodyIncomplete,
     /// The framing of the body is malformed.
     #[strum(message = "Correct the client, or what is between: it breaks the framing of HTTP.")]
     BodyMalformed,
     /// The body came too slowly for Mimir, which gave up reading it.
-    #[strum(message = "Raise Mimir's `server.http_server_read_timeout` above `limits.body_timeout`; `check-config --mimir` compares them.")]
+    #[strum(
+        message = "Raise Mimir's `server.http_server_read_timeout` above `limits.body_timeout`; `check-config --mimir` compares them."
+    )]
     BodySlowForUpstream,
     /// Parameters in a body that is not `application/x-www-form-urlencoded`, or a silence that is not
     /// `application/json`.
@@ -66,46 +82,72 @@ pub enum Reason {
     #[strum(message = "Correct the client; `detail` says what is wrong in its JSON.")]
     MalformedSilence,
     /// An expression exceeds a limit (`limits.expression_…`).
-    #[strum(message = "Simplify the query or split it; `detail` names the limit. Raise `limits.expression_…` if it is honest.")]
+    #[strum(
+        message = "Simplify the query or split it; `detail` names the limit. Raise `limits.expression_…` if it is honest."
+    )]
     ExpressionLimit,
     /// No credential.
-    #[strum(message = "Configure a token or a device key in the client. A redirect or a proxy between may drop the header.")]
+    #[strum(
+        message = "Configure a token or a device key in the client. A redirect or a proxy between may drop the header."
+    )]
     NoCredential,
     /// The `Authorization` header is malformed, or there are several.
-    #[strum(message = "Correct the header: `Bearer TOKEN`, or Basic with the device key as the password.")]
+    #[strum(
+        message = "Correct the header: `Bearer TOKEN`, or Basic with the device key as the password."
+    )]
     MalformedCredential,
     /// The token is not a JSON web token, or demands an extension.
-    #[strum(message = "Let the client send the access token of its session, whole; `explain-token` reads it.")]
+    #[strum(
+        message = "Let the client send the access token of its session, whole; `explain-token` reads it."
+    )]
     MalformedToken,
     /// The token's algorithm is not accepted, or is not that of its key.
-    #[strum(message = "Is it a token of this project? A token of the legacy secret needs `auth.hs256_secret`; `detail` has the algorithm.")]
+    #[strum(
+        message = "Is it a token of this project? A token of the legacy secret needs `auth.hs256_secret`; `detail` has the algorithm."
+    )]
     WrongAlgorithm,
     /// The token names no key, or one that is not in the key set.
-    #[strum(message = "Is it a token of this project? Compare `auth.jwks_url` with the issuer. If the key was rotated, sign in again.")]
+    #[strum(
+        message = "Is it a token of this project? Compare `auth.jwks_url` with the issuer. If the key was rotated, sign in again."
+    )]
     UnknownKey,
     /// The token's key is not in the key set yet; the set is fetched again shortly.
-    #[strum(message = "Nothing: the client retries, and the key set is fetched within seconds. If it lasts, see `key_set_fetches_total`.")]
+    #[strum(
+        message = "Nothing: the client retries, and the key set is fetched within seconds. If it lasts, see `key_set_fetches_total`."
+    )]
     KeyPending,
     /// The token's signature is wrong.
-    #[strum(message = "Is it a token of this project, whole and unchanged? With `auth.hs256_secret`: compare the secret.")]
+    #[strum(
+        message = "Is it a token of this project, whole and unchanged? With `auth.hs256_secret`: compare the secret."
+    )]
     BadSignature,
     /// A claim is missing or cannot be read.
-    #[strum(message = "Compare the token's claims with `[tenancy]`: `explain-token` shows them. Check the token hook.")]
+    #[strum(
+        message = "Compare the token's claims with `[tenancy]`: `explain-token` shows them. Check the token hook."
+    )]
     MalformedClaims,
     /// The token's issuer is not `auth.issuer`.
-    #[strum(message = "Is it a token of this project? Compare `auth.issuer` with the token's `iss`.")]
+    #[strum(
+        message = "Is it a token of this project? Compare `auth.issuer` with the token's `iss`."
+    )]
     WrongIssuer,
     /// The token's role is not a user's.
-    #[strum(message = "Let the client send the session's access token, not the project's `anon` or `service_role` key.")]
+    #[strum(
+        message = "Let the client send the session's access token, not the project's `anon` or `service_role` key."
+    )]
     WrongRole,
     /// The token's audience is not `auth.audience`.
     #[strum(message = "Compare `auth.audience` with the token's `aud`.")]
     WrongAudience,
     /// The token has expired.
-    #[strum(message = "Let the client refresh its session, or sign in again. If tokens of all users expire early, compare the clocks.")]
+    #[strum(
+        message = "Let the client refresh its session, or sign in again. If tokens of all users expire early, compare the clocks."
+    )]
     Expired,
     /// The token is not valid yet: clocks differ.
-    #[strum(message = "Compare the clocks of this machine and the issuer; `auth.leeway` bridges small differences.")]
+    #[strum(
+        message = "Compare the clocks of this machine and the issuer; `auth.leeway` bridges small differences."
+    )]
     NotYetValid,
     /// The token is an anonymous user's.
     #[strum(message = "Let the user sign in, or set `auth.allow_anonymous`.")]
@@ -114,58 +156,88 @@ pub enum Reason {
     #[strum(message = "Add the client to `auth.oauth_clients` if it is yours.")]
     OauthClient,
     /// The token, or all tokens of its user, were revoked.
-    #[strum(message = "Sign in again. If it was not meant, see the table `revocation` and the audit log.")]
+    #[strum(
+        message = "Sign in again. If it was not meant, see the table `revocation` and the audit log."
+    )]
     Revoked,
     /// The token's session has ended.
     #[strum(message = "Sign in again.")]
     SessionEnded,
     /// The device key is mistyped or cut off.
-    #[strum(message = "Copy the key again, whole. If it is lost, create another: it cannot be shown twice.")]
+    #[strum(
+        message = "Copy the key again, whole. If it is lost, create another: it cannot be shown twice."
+    )]
     MalformedDeviceKey,
     /// The device key is unknown, or there is no database.
-    #[strum(message = "Is it a key of this proxy and database? Create another. With many of them, somebody tries keys.")]
+    #[strum(
+        message = "Is it a key of this proxy and database? Create another. With many of them, somebody tries keys."
+    )]
     UnknownDeviceKey,
     /// The device key was revoked.
-    #[strum(message = "Create another key for the device if it is still yours; `principal.id` says which it was.")]
+    #[strum(
+        message = "Create another key for the device if it is still yours; `principal.id` says which it was."
+    )]
     RevokedDeviceKey,
     /// The device key has expired.
-    #[strum(message = "Create another key for the device, and longer ahead next time (`DeviceKeysInGrace`).")]
+    #[strum(
+        message = "Create another key for the device, and longer ahead next time (`DeviceKeysInGrace`)."
+    )]
     ExpiredDeviceKey,
     /// `X-Scope-OrgID` cannot be read.
-    #[strum(message = "Correct `X-Scope-OrgID` in the client: one organisation's ID, or several with `|` between them.")]
+    #[strum(
+        message = "Correct `X-Scope-OrgID` in the client: one organisation's ID, or several with `|` between them."
+    )]
     MalformedSelector,
     /// The caller belongs to several organisations and names none.
     #[strum(message = "Let the client name the organisation in `X-Scope-OrgID`.")]
     NoSelector,
     /// The caller belongs to no organisation, or the token names none.
-    #[strum(message = "Add the user to an organisation, or check the claim that `[tenancy]` names.")]
+    #[strum(
+        message = "Add the user to an organisation, or check the claim that `[tenancy]` names."
+    )]
     NoOrganisation,
     /// The caller names an organisation that is not theirs.
-    #[strum(message = "Correct the ID in `X-Scope-OrgID` (`organisation.asked` has it), or add the user to the organisation.")]
+    #[strum(
+        message = "Correct the ID in `X-Scope-OrgID` (`organisation.asked` has it), or add the user to the organisation."
+    )]
     NotAMember,
     /// The caller lacks the scope.
-    #[strum(message = "Give the member another role, or the device a key with the scope; `detail` names it.")]
+    #[strum(
+        message = "Give the member another role, or the device a key with the scope; `detail` names it."
+    )]
     MissingScope,
     /// Only an operator's service may do this.
     #[strum(message = "Use an admin key or a token of a service; members cannot do this.")]
     ServiceOnly,
     /// The organisation sends more requests a second than it may.
-    #[strum(message = "Find out why the organisation sends so much; raise its `…_requests_per_second` if it may.")]
+    #[strum(
+        message = "Find out why the organisation sends so much; raise its `…_requests_per_second` if it may."
+    )]
     RequestRate,
     /// The organisation sends more bytes a second than it may.
-    #[strum(message = "Find out why the organisation sends so much; raise its `…_bytes_per_second` if it may.")]
+    #[strum(
+        message = "Find out why the organisation sends so much; raise its `…_bytes_per_second` if it may."
+    )]
     ByteRate,
     /// The organisation has as many requests in flight as it may.
-    #[strum(message = "Is Mimir slow? Then that is the cause. Else the organisation sends more at a time than it may: `…_in_flight`.")]
+    #[strum(
+        message = "Is Mimir slow? Then that is the cause. Else the organisation sends more at a time than it may: `…_in_flight`."
+    )]
     RequestsInFlight,
     /// The organisation has its share of all requests in flight.
-    #[strum(message = "Is Mimir slow? Then that is the cause. Else see `limits.organisation_percent`.")]
+    #[strum(
+        message = "Is Mimir slow? Then that is the cause. Else see `limits.organisation_percent`."
+    )]
     OrganisationShare,
     /// All organisations together have as many requests in flight, or waiting, as this copy takes.
-    #[strum(message = "Is Mimir slow? Then that is the cause. Else start another copy, or raise `limits.in_flight`.")]
+    #[strum(
+        message = "Is Mimir slow? Then that is the cause. Else start another copy, or raise `limits.in_flight`."
+    )]
     Overloaded,
     /// All instances of Mimir have `upstream.max_in_flight` requests.
-    #[strum(message = "Is Mimir slow? Then that is the cause. Else add instances, or raise `upstream.max_in_flight`.")]
+    #[strum(
+        message = "Is Mimir slow? Then that is the cause. Else add instances, or raise `upstream.max_in_flight`."
+    )]
     UpstreamSaturated,
     /// The head breaks a rule of HTTP (`Host`, `Transfer-Encoding`), or a request to `/admin` asks for something impossible.
     #[strum(message = "Correct the client; `detail` says what is wrong.")]
@@ -177,55 +249,83 @@ pub enum Reason {
     #[strum(message = "Read the present state, and ask again; `detail` says what contradicts.")]
     Conflict,
     /// The issuer's key set was never fetched, or is older than `auth.jwks_max_age`.
-    #[strum(message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold).")]
+    #[strum(
+        message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold)."
+    )]
     KeysUnavailable,
     /// The database gives no answer, and what it would say is not known.
-    #[strum(message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing).")]
+    #[strum(
+        message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing)."
+    )]
     DatabaseUnavailable,
     /// Mimir's ruler gives no answer to a request to `/admin`.
-    #[strum(message = "Check Mimir's ruler: [AlertRulesOfTenantsFailing](../runbooks/rules.md#alertrulesoftenantsfailing).")]
+    #[strum(
+        message = "Check Mimir's ruler: [AlertRulesOfTenantsFailing](../runbooks/rules.md#alertrulesoftenantsfailing)."
+    )]
     RulerUnavailable,
     /// Mimir's Alertmanager gave no usable answer to an administrator's request.
-    #[strum(message = "Check Mimir's Alertmanager: [ChannelsOfOrganisationsFailing](../runbooks/channels.md#channelsoforganisationsfailing).")]
+    #[strum(
+        message = "Check Mimir's Alertmanager: [ChannelsOfOrganisationsFailing](../runbooks/channels.md#channelsoforganisationsfailing)."
+    )]
     AlertmanagerUnavailable,
     /// A fault of the proxy itself in `/admin`.
     #[strum(message = "Report it with its log line: it is a fault of the proxy.")]
     AdminBroken,
     /// The organisation has as many reads of its Alertmanager in flight as Mimir runs for one tenant.
-    #[strum(message = "Let the client poll less often, or raise Mimir's `alertmanager.max_concurrent_get_requests_per_tenant`.")]
+    #[strum(
+        message = "Let the client poll less often, or raise Mimir's `alertmanager.max_concurrent_get_requests_per_tenant`."
+    )]
     AlertmanagerBusy,
     /// Mimir has the organisation's Alertmanager configuration and has not loaded it yet.
-    #[strum(message = "Wait for Mimir's poll interval. If it lasts: [AlertmanagerConfigurationNotLoaded](../runbooks/notifications.md#alertmanagerconfigurationnotloaded).")]
+    #[strum(
+        message = "Wait for Mimir's poll interval. If it lasts: [AlertmanagerConfigurationNotLoaded](../runbooks/notifications.md#alertmanagerconfigurationnotloaded)."
+    )]
     AlertmanagerLoading,
     /// The organisation has no Alertmanager configuration, and Mimir has no fallback.
-    #[strum(message = "Let the organisation create a channel, or give Mimir a fallback configuration.")]
+    #[strum(
+        message = "Let the organisation create a channel, or give Mimir a fallback configuration."
+    )]
     AlertmanagerUnconfigured,
     /// Mimir runs without an Alertmanager.
     #[strum(message = "Run Mimir with its Alertmanager, or take the data source away.")]
     AlertmanagerAbsent,
     /// No instance of Mimir is known.
-    #[strum(message = "Check the name in `upstream.urls`, and DNS or Consul: [MimirUnreachable](../runbooks/upstreams.md#mimirunreachable).")]
+    #[strum(
+        message = "Check the name in `upstream.urls`, and DNS or Consul: [MimirUnreachable](../runbooks/upstreams.md#mimirunreachable)."
+    )]
     UpstreamUnresolved,
     /// No instance of Mimir could be connected to.
-    #[strum(message = "Check that Mimir runs and its port can be reached: [MimirUnreachable](../runbooks/upstreams.md#mimirunreachable).")]
+    #[strum(
+        message = "Check that Mimir runs and its port can be reached: [MimirUnreachable](../runbooks/upstreams.md#mimirunreachable)."
+    )]
     UpstreamUnreachable,
     /// Circuit open: recent connection attempts failed, and a trial request is in flight.
     #[strum(message = "As `upstream_unreachable`: Mimir was unreachable a moment ago.")]
     UpstreamCircuitOpen,
     /// Mimir did not begin its response in time.
-    #[strum(message = "Is Mimir slow? See its metrics; raise `upstream.response_timeout` only for queries that may take that long.")]
+    #[strum(
+        message = "Is Mimir slow? See its metrics; raise `upstream.response_timeout` only for queries that may take that long."
+    )]
     UpstreamTimeout,
     /// The connection to Mimir broke before the head of a response.
-    #[strum(message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log.")]
+    #[strum(
+        message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log."
+    )]
     UpstreamBroken,
     /// The status is none of Mimir's: something else answers at the address.
-    #[strum(message = "Check `upstream.urls`: something else than Mimir answers there; `detail` has the status.")]
+    #[strum(
+        message = "Check `upstream.urls`: something else than Mimir answers there; `detail` has the status."
+    )]
     UpstreamMisdirected,
     /// An answer of Mimir's that must be rewritten cannot be read, or is too large.
-    #[strum(message = "Check `upstream.urls`, and the versions of Mimir's instances; `detail` says what was not understood.")]
+    #[strum(
+        message = "Check `upstream.urls`, and the versions of Mimir's instances; `detail` says what was not understood."
+    )]
     UpstreamUnreadable,
     /// The connection to Mimir broke in the middle of a response.
-    #[strum(message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log.")]
+    #[strum(
+        message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log."
+    )]
     UpstreamBrokenBody,
     /// Mimir paused for too long in the middle of a response.
     #[strum(message = "Is Mimir overloaded? `upstream.address` names the instance; see its log.")]

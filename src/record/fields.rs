@@ -35,7 +35,7 @@ fields! {
     ORGANISATION_ASKED = "organisation.asked", "What `X-Scope-OrgID` named and was not granted.";
     TENANT_ID = "tenant.id", "The tenant that Mimir was asked for.";
     OUTCOME = "outcome", "`forwarded`, `answered` (by the proxy itself), `rejected`, `failed` or `cancelled` (by the client).";
-    REASON = "reason", "Why it was rejected or failed: see [reasons](metrics.md#reasons).";
+    REASON = "reason", "Why it was rejected or failed: see [reasons](reasons.md).";
     DETAIL = "detail", "More about the reason than the client is told.";
     HTTP_STATUS = "http.status", "The status that the client got; 0 if it went away before.";
     RECEIVED_BYTES = "received_bytes", "Bytes of the request's body.";

@@ -295,7 +295,11 @@ fn every_reason_says_what_it_means_and_what_to_do() {
     for reason in Reason::VARIANTS {
         for text in [reason.get_documentation(), reason.get_message()] {
             let text = text.unwrap_or_default();
-            assert!(text.len() > 10 && text.ends_with(['.', '?', '!']), "{}: {text:?}", reason.name());
+            assert!(
+                text.len() > 10 && text.ends_with(['.', '?', '!']),
+                "{}: {text:?}",
+                reason.name()
+            );
         }
     }
 }

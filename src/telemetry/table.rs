@@ -101,6 +101,10 @@ metrics! {
         "Does this copy accept requests?",
         "1 while this process accepts requests, 0 while it starts or drains.",
         "0: this copy starts or drains.";
+    MEMORY = Gauge "memory_bytes" in Bytes,
+        "How much memory does this copy use?",
+        "Resident memory of the process.",
+        "Near what the machine gives it. Clients that read or send slowly, requests in flight and the directory take most of it.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
         "Is it us? What share of requests fails or is refused, where, and why?",

@@ -15,6 +15,8 @@ mod links;
 mod named_tests;
 mod words;
 
+pub(crate) use links::anchors;
+
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

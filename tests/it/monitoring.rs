@@ -1,8 +1,13 @@
-//! Metrics as alerts read them, and the alerts that we ship.
+//! Metrics as alerts and dashboards read them, and what we ship to read them with.
+
+mod alerts;
+mod dashboards;
+mod refusals;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use harness::{Client, Upstream};
 
@@ -25,21 +30,6 @@ fn promtool(arguments: &[&str]) -> String {
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
     said
-}
-
-// An alert without a test may never fire.
-#[test]
-fn every_alert_fires_in_a_test_of_promtools() {
-    promtool(&["check", "rules", "alerts.yaml"]);
-    promtool(&["test", "rules", "alerts_test.yaml"]);
-    let (alerts, tests) = (read("alerts.yaml"), read("alerts_test.yaml"));
-    let names: Vec<&str> =
-        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert!(names.len() >= 50, "{names:?}");
-    for name in names {
-        let fires = format!("labels: 'ALERTS{{alertname=\"{name}\"");
-        assert!(tests.contains(&fires), "{name} fires in no test");
-    }
 }
 
 async fn exposed(internal_url: &str) -> String {
@@ -101,4 +91,25 @@ async fn features_that_are_not_configured_have_no_gauge() {
         assert!(!without.contains(&series), "{name}");
     }
     assert!(without.contains("\nmimir_tenant_proxy_ready 1"), "{without}");
+}
+
+// Prometheus' own linter: help texts, units, names.
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_has_nothing_to_say_about_the_metrics() {
+    let upstream = Upstream::start(ok).await;
+    let identity = identity_fixture(&upstream.url(), &[("rules.enabled", "true")]).await;
+    identity.proxy.client().get("/prometheus/api/v1/query?query=up").await;
+    let text = exposed(&identity.proxy.internal_url()).await;
+    assert!(text.contains("mimir_tenant_proxy_rules_leader"), "{text}");
+    let mut child = Command::new(harness::part("promtool"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }

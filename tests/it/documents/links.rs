@@ -19,7 +19,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-fn anchors(document: &Path) -> Vec<String> {
+pub(crate) fn anchors(document: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(document).unwrap();
     let outside: String = text.split("```").step_by(2).collect();
     let headings = outside.lines().filter(|line| line.starts_with('#'));
