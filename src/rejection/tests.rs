@@ -263,6 +263,12 @@ fn statuses(reason: Reason) -> Vec<u16> {
     std::iter::once(usual).chain(others).collect()
 }
 
+/// In one line.
+fn meaning(reason: Reason) -> String {
+    let lines = reason.get_documentation().unwrap_or_default();
+    lines.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn reference() -> String {
     let mut page = String::from(
         "# Reasons\n\nWritten from the code (`src/reason.rs`, `src/rejection.rs`) by a test; do not edit.\n\n\
@@ -276,7 +282,7 @@ fn reference() -> String {
     for reason in Reason::VARIANTS {
         let class: &str = reason.class().into();
         let statuses: Vec<_> = statuses(*reason).iter().map(u16::to_string).collect();
-        let meaning = reason.get_documentation().unwrap_or_default();
+        let meaning = meaning(*reason);
         let action = reason.get_message().unwrap_or_default();
         let (name, statuses) = (reason.name(), statuses.join(", "));
         let _ = writeln!(page, "| `{name}` | {statuses} | {class} | {meaning} | {action} |");
@@ -293,8 +299,7 @@ fn the_reference_of_reasons_is_that_of_the_code() {
 #[test]
 fn every_reason_says_what_it_means_and_what_to_do() {
     for reason in Reason::VARIANTS {
-        for text in [reason.get_documentation(), reason.get_message()] {
-            let text = text.unwrap_or_default();
+        for text in [meaning(*reason), reason.get_message().unwrap_or_default().to_owned()] {
             assert!(
                 text.len() > 10 && text.ends_with(['.', '?', '!']),
                 "{}: {text:?}",
