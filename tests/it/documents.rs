@@ -324,3 +324,23 @@ fn documents_say_how_many_traps_there_are() {
         assert!(page.contains(&format!("knows {traps} traps")), "{document}: there are {traps}");
     }
 }
+
+// Drawn by a script, so that a change is a line of text.
+#[test]
+fn diagrams_are_what_their_sources_say() {
+    let sources = files_of(&["docs/pictures"], &["txt"]);
+    for source in &sources {
+        let output = Command::new(root().join("scripts/diagram")).arg(source).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let picture = source.with_extension("svg");
+        let drawn = std::fs::read_to_string(&picture).unwrap();
+        assert!(
+            drawn == String::from_utf8(output.stdout).unwrap(),
+            "scripts/diagram {} > {}",
+            source.display(),
+            picture.display()
+        );
+        assert!(drawn.contains("prefers-color-scheme: dark"), "{}", picture.display());
+    }
+    assert!(!sources.is_empty());
+}
