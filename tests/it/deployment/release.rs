@@ -180,7 +180,7 @@ fn the_packages_files_exist() {
         assert!(path.exists(), "{source}");
     }
     assert_eq!(made, 5, "the program, and what scripts/release-files makes");
-    let scripts = deb["systemd-units"]["unit-scripts"].as_str().unwrap();
+    let scripts = deb["maintainer-scripts"].as_str().unwrap();
     let unit = deb["systemd-units"]["unit-name"].as_str().unwrap();
     let unit = std::fs::read_to_string(repository(&format!("{scripts}/{unit}.service"))).unwrap();
     let conf = deb["conf-files"][0].as_str().unwrap();
