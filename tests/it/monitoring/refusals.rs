@@ -50,6 +50,7 @@ async fn a_request_id_leads_to_one_log_line_that_names_the_cause() {
     let fixture = identity_fixture(&upstream.url(), &settings).await;
     let (org, other) = (fixture.organisation().await, fixture.organisation().await);
     let viewer = fixture.member(&org, "viewer").await;
+    let editor = fixture.member(&org, "editor").await;
     let both = fixture.member(&org, "viewer").await;
     fixture.join(&both, &other, "viewer").await;
     let nobody = fixture.person();
@@ -83,8 +84,8 @@ async fn a_request_id_leads_to_one_log_line_that_names_the_cause() {
         ("method_not_allowed", member.send(Method::PUT, "/api/v1/push", "").await),
         ("malformed_target", member.get("/prometheus/api/v1/query?query=up;x=1").await),
         ("unsupported_content_type", {
-            let json = member.clone().header("content-type", "application/json");
-            json.post("/prometheus/api/v1/query", "{}").await
+            let text = fixture.client(&editor).header("content-type", "text/plain");
+            text.post("/alertmanager/api/v2/silences", "{}").await
         }),
         (
             "expression_limit",

@@ -252,7 +252,7 @@ func operatorRows() []row {
 			unit: "cps", width: 12,
 			queries: []query{{sum("", "log_lines_dropped_total"), "dropped"}}}.lines(),
 		panel{title: "Versions", question: "Which version runs where?",
-			width:   4,
+			width:   12,
 			queries: []query{{"count by (version, commit) (" + m("build_info") + ")", ""}}}.rows("copies", "version", "commit"),
 	}
 	rules := []cog.Builder[dashboard.Panel]{
@@ -306,33 +306,33 @@ func operatorRows() []row {
 	}
 	channels := []cog.Builder[dashboard.Panel]{
 		panel{title: "Channels held", question: "Does a change of channels wait for a confirmation?",
-			width: 4, warning: 1,
+			width: 8, warning: 1,
 			queries: []query{{"max(" + m("channels_held") + ")", "held"}}}.stat(),
 		panel{title: "Organisations failing", question: "For how many organisations can channels not be written?",
-			width: 4, warning: 1, critical: 10,
+			width: 8, warning: 1, critical: 10,
 			queries: []query{{"max(" + m("channels_failing") + ")", "organisations"}}}.stat(),
 		panel{title: "Last full resync of channels", question: "When were all channels compared last?",
-			unit: "s", width: 4, warning: 900, critical: 1800,
+			unit: "s", width: 8, warning: 900, critical: 1800,
 			queries: []query{{"time() - max(" + m("channels_full_resync_timestamp_seconds") + ")", "ago"}}}.stat(),
 		panel{title: "Channels by state", question: "Which notification channels work?",
 			width: 12, stacked: true,
 			colours: "states",
 			queries: []query{{"sum by (state) (" + m("channels_channels") + ")", "{{state}}"}}}.lines(),
 		panel{title: "Reconciles of channels", question: "Do reconciles succeed, and do tests arrive?",
-			unit: "cps", width: 8,
+			unit: "cps", width: 12,
 			colours: "reconciles",
 			queries: []query{
 				{sum("outcome", "channels_reconciles_total"), "{{outcome}}"},
 				{sum("outcome", "channels_tests_total"), "tests: {{outcome}}"},
 			}}.lines(),
 		panel{title: "From a change to Mimir, p99", question: "How long does a change of a channel take? Mimir loads it within its poll interval.",
-			unit: "s", width: 8, warning: 5,
+			unit: "s", width: 12, warning: 5,
 			queries: []query{
 				{quantile(0.99, "", "channels_lag_seconds"), "lag"},
 				{quantile(0.99, "", "channels_reconcile_duration_seconds"), "one reconcile"},
 			}}.lines(),
 		panel{title: "Writes to the Alertmanager, and what failed", question: "Does something else write configurations? Can everything be compared?",
-			unit: "cps", width: 8,
+			unit: "cps", width: 12,
 			queries: []query{
 				{sum("", "channels_writes_total"), "configurations"},
 				{sum("", "channels_full_resync_failures_total"), "full resyncs failed"},
