@@ -371,7 +371,10 @@ func operatorRows() []row {
 			queries: []query{{"sum by (integration) (rate(cortex_alertmanager_notification_requests_total[$__rate_interval]))", "{{integration}}"}}}.lines(),
 		panel{title: "Notifications that fail", question: "Do notifications arrive? The share of attempts that fail.",
 			unit: "percentunit", width: 8, warning: 0.1, critical: 0.5, none: "Mimir is not scraped",
-			queries: []query{{"sum by (integration) (rate(cortex_alertmanager_notification_requests_failed_total[$__rate_interval])) / sum by (integration) (rate(cortex_alertmanager_notification_requests_total[$__rate_interval]))", "{{integration}}"}}}.lines(),
+			queries: []query{
+				// A service that never failed has no series of failures.
+				{"(sum by (integration) (rate(cortex_alertmanager_notification_requests_failed_total[$__rate_interval])) or 0 * sum by (integration) (rate(cortex_alertmanager_notification_requests_total[$__rate_interval]))) / sum by (integration) (rate(cortex_alertmanager_notification_requests_total[$__rate_interval]))", "{{integration}}"},
+			}}.lines(),
 		panel{title: "Alerts from the ruler", question: "Do alerts get from the ruler to the Alertmanager and to the proxy?",
 			unit: "cps", width: 8, none: "Mimir is not scraped",
 			queries: []query{
