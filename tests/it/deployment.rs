@@ -11,7 +11,6 @@ mod image;
 mod profiles;
 mod quick;
 mod release;
-||||||| parent of bc2d095 (wip release workflow and its tests)
 
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
