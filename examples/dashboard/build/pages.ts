@@ -1,7 +1,8 @@
 /**
  * Writes what Cloudflare Pages needs beside the page: `config.json` (where things are) and `_headers` (which
  * of them the page may connect to). Both come from one source, so they cannot differ: `config.json` in this
- * folder, or the variables DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY and DASHBOARD_PROXY_URL.
+ * folder, or the variables DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY and DASHBOARD_PROXY_URL
+ * (and DASHBOARD_REALTIME=false for a project without Realtime).
  */
 import { existsSync, readFileSync } from "node:fs";
 import type { Plugin } from "vite";
@@ -10,6 +11,7 @@ interface Config {
   supabaseUrl: string;
   supabaseAnonKey: string;
   proxyUrl: string;
+  realtime?: boolean;
 }
 
 export function pages(): Plugin {
@@ -31,12 +33,12 @@ export function pages(): Plugin {
 }
 
 function read(): { config: Config; from: string } {
-  const { DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY, DASHBOARD_PROXY_URL } = process.env;
+  const { DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY, DASHBOARD_PROXY_URL, DASHBOARD_REALTIME } = process.env;
   const given = [DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY, DASHBOARD_PROXY_URL];
   if (given.some(Boolean)) {
     if (!given.every(Boolean)) throw new Error("DASHBOARD_SUPABASE_URL, DASHBOARD_SUPABASE_ANON_KEY and DASHBOARD_PROXY_URL belong together");
     const [supabaseUrl, supabaseAnonKey, proxyUrl] = given as [string, string, string];
-    return { config: { supabaseUrl, supabaseAnonKey, proxyUrl }, from: "the environment" };
+    return { config: { supabaseUrl, supabaseAnonKey, proxyUrl, realtime: DASHBOARD_REALTIME !== "false" }, from: "the environment" };
   }
   const file = existsSync("config.json") ? "config.json" : "config.example.json";
   return { config: JSON.parse(readFileSync(file, "utf8")) as Config, from: file };

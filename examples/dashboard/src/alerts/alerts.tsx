@@ -75,7 +75,7 @@ function GroupCard({ group, channels, rules, onSilence }: CardProps) {
     <div class="card group" data-group={labels}>
       <header>
         <span>
-          {labels ? <><span class="muted">Grouped by</span> <code>{labels}</code></> : <span class="muted">{group.sent ? "One group" : "Not grouped yet: the Alertmanager does not have them"}</span>}
+          {labels ? <><span class="muted">Grouped by</span> <code>{labels}</code></> : <span class="muted">{GROUP_WORDS[group.id] ?? "One group"}</span>}
         </span>
         <span class="muted">{group.sent && receiverText(group.receivers, channels)}</span>
       </header>
@@ -86,6 +86,11 @@ function GroupCard({ group, channels, rules, onSilence }: CardProps) {
   );
 }
 
+const GROUP_WORDS: Record<string, string> = {
+  rest: "Not grouped yet: the Alertmanager does not have them",
+  silent: "Devices whose keys are not used. They are rows, and no notification is sent for them",
+};
+
 /** A receiver is named by its channel's ID. */
 function receiverText(receivers: string[], channels: Channel[]): string {
   const names = receivers.filter((name) => name !== "nobody").map((id) => channels.find((channel) => channel.id === id)?.name || id);
@@ -94,7 +99,7 @@ function receiverText(receivers: string[], channels: Channel[]): string {
 
 function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }: { alert: Firing; rule: Rule | undefined; onSilence: (event: AlertEvent) => void }) {
   const app = useApp();
-  const { alertname = "alert", hub, severity, ...rest } = event.labels;
+  const { alertname = event.kind === "device_silent" ? "Silent device" : "alert", device, hub = device, severity, ...rest } = event.labels;
   const more = Object.entries(rest).filter(([name]) => name !== "__name__");
   return (
     <article class="alert" aria-label={`${alertname} ${hub ?? ""}`} data-alert={alertname} data-hub={hub}>
@@ -114,7 +119,7 @@ function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }
       </div>
       <div class="alert-since">
         <p>for <time dateTime={event.started_at} title={`since ${absolute(Date.parse(event.started_at))}`}>{duration((app.now - Date.parse(event.started_at)) / 1000)}</time></p>
-        <p class="muted small-text">{managed ? notifiedText(managed.status.state, Boolean(silence)) : event.kind === "device_silent" ? "a row only: no rule sends it" : "not at the Alertmanager yet"}</p>
+        <p class="muted small-text">{managed ? notifiedText(managed.status.state, Boolean(silence)) : event.kind === "device_silent" ? "not notified" : "not at the Alertmanager yet"}</p>
       </div>
       {!silence && can(app, "alerts:write") && event.kind === "alert" && (
         <button type="button" class="small" onClick={() => onSilence(event)}>Silence</button>
@@ -185,7 +190,7 @@ function History({ events, rules, loading }: { events: AlertEvent[]; rules: Rule
                 return (
                   <tr key={event.id}>
                     <th scope="row">{rule ? <a href={href("rules", rule.id)}>{name}</a> : name}</th>
-                    <td data-label="Hub">{event.labels.hub ?? event.labels.device_key_name ?? ""}</td>
+                    <td data-label="Hub">{event.labels.hub ?? event.labels.device ?? ""}</td>
                     <td data-label="Ended"><Ago at={end} now={now} /></td>
                     <td data-label="Lasted">{duration((end - Date.parse(event.started_at)) / 1000)}</td>
                     <td data-label="Because">{event.ended_because ? BECAUSE[event.ended_because] : ""}</td>

@@ -52,9 +52,11 @@ export function groupsOf(events: AlertEvent[], groups: AlertGroup[], silences: S
     if (known) known.receivers.push(group.receiver.name);
     else merged.set(id, { id, labels: group.labels, receivers: [group.receiver.name], sent: true, alerts });
   }
-  const rest = firing.filter(({ fingerprint }) => !placed.has(fingerprint));
+  const rest = firing.filter(({ fingerprint, kind }) => !placed.has(fingerprint) && kind !== "device_silent");
+  const silent = firing.filter(({ kind }) => kind === "device_silent");
   const result = [...merged.values()];
   if (rest.length) result.push({ id: "rest", labels: {}, receivers: [], sent: false, alerts: rest.map((event) => found(event)) });
+  if (silent.length) result.push({ id: "silent", labels: {}, receivers: [], sent: false, alerts: silent.map((event) => found(event)) });
   for (const { alerts } of result) alerts.sort((a, b) => Date.parse(b.event.started_at) - Date.parse(a.event.started_at));
   // Loud ones first, then the newest.
   return result.sort((a, b) => Number(isQuiet(a)) - Number(isQuiet(b)) || newest(b) - newest(a));

@@ -62,7 +62,7 @@ export function SilenceDialog({ event, firing, onClose, onDone }: Props) {
               <code>{formatMatcher({ name, value, isRegex: false, isEqual: true })}</code>
             </label>
           ))}
-          <p class="muted small-text">{matchers.length ? `This covers ${covered === 1 ? "1 alert" : `${covered} alerts`} that fire now, and later ones.` : "Choose at least one."}</p>
+          <p class="muted small-text">{matchers.length ? `This covers ${covered === 1 ? "1 alert that fires" : `${covered} alerts that fire`} now, and later ones.` : "Choose at least one."}</p>
         </fieldset>
         <fieldset>
           <legend>For</legend>

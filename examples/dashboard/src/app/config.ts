@@ -4,7 +4,7 @@ export interface Config {
   /** The publishable ("anon") key. Row-level security is what protects the rows, not this key. */
   supabaseAnonKey: string;
   proxyUrl: string;
-  /** False if the project has no Realtime: rows are polled then, and no socket is tried. */
+  /** Whether the project has Realtime. Without it rows are polled, and no socket is tried. */
   realtime?: boolean;
 }
 

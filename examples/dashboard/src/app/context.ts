@@ -54,7 +54,7 @@ export function useChanges(...tables: Tables[]): number {
   const names = tables.join();
   useEffect(() => {
     const changed = () => setVersion((n) => n + 1);
-    const stops = tables.map((table) => watch(supabase, config.realtime !== false, table, organisation.id, changed));
+    const stops = tables.map((table) => watch(supabase, config.realtime === true, table, organisation.id, changed));
     return () => stops.forEach((stop) => stop());
   }, [supabase, organisation.id, names]);
   return version;

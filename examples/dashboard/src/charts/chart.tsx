@@ -186,7 +186,16 @@ function drawLines(u: uPlot, lines: Line[], unit: Unit): void {
     u.ctx.stroke();
     // Above the line, unless there is no room.
     u.ctx.textBaseline = y - top > 16 * ratio ? "bottom" : "top";
-    u.ctx.fillText(`${label} ${number(value, unit)}`, left + width - 4 * ratio, y + (y - top > 16 * ratio ? -2 : 3) * ratio);
+    const text = `${label} ${number(value, unit)}`;
+    const [x, base] = [left + width - 4 * ratio, y + (y - top > 16 * ratio ? -2 : 3) * ratio];
+    // Legible also where a series runs behind it.
+    u.ctx.save();
+    u.ctx.setLineDash([]);
+    u.ctx.lineWidth = 4 * ratio;
+    u.ctx.strokeStyle = colour("raised");
+    u.ctx.strokeText(text, x, base);
+    u.ctx.restore();
+    u.ctx.fillText(text, x, base);
   }
   u.ctx.restore();
 }

@@ -15,27 +15,31 @@ export interface Columns {
 export function columnsOf(streams: Stream[], { start, end, step }: Window): Columns {
   const length = Math.max(0, Math.round((end - start) / step) + 1);
   const times = Array.from({ length }, (_, at) => start + at * step);
-  const columns = streams.map(({ metric, values }) => {
+  const names = namesOf(streams.map(({ metric }) => metric));
+  const columns = streams.map(({ metric, values }, stream) => {
     const column: (number | null)[] = new Array(length).fill(null);
     for (const [time, text] of values) {
       const at = Math.round((time - start) / step);
       const value = Number(text);
       if (at >= 0 && at < length && Number.isFinite(value)) column[at] = value;
     }
-    return { name: nameOf(metric), labels: metric, values: column };
+    return { name: names[stream]!, labels: metric, values: column };
   });
   columns.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   return { times, columns };
 }
 
-/** The hub if that is all there is to tell; otherwise what Prometheus would print. */
-export function nameOf({ __name__: metric = "", ...labels }: Labels): string {
-  const { hub, ...others } = labels;
-  const more = Object.entries(others);
-  if (hub !== undefined && !more.length) return hub;
-  if (hub !== undefined) return `${hub} ${more.map(([name, value]) => `${name}=${value}`).join(" ")}`;
-  if (!more.length) return metric || "value";
-  return `${metric}{${more.map(([name, value]) => `${name}="${value}"`).join(", ")}}`;
+/** What tells the series of a chart apart: the hub, and the labels that are not the same for all. */
+export function namesOf(all: Labels[]): string[] {
+  const differs = (name: string) => all.some((labels) => labels[name] !== all[0]![name]);
+  const short = all.map(({ __name__: metric = "", hub, ...others }) => {
+    const kept = Object.keys(others).filter(differs).map((name) => `${name}=${others[name]}`);
+    if (hub !== undefined) return [hub, ...kept].join(" ");
+    return kept.join(" ") || metric || "value";
+  });
+  if (new Set(short).size === short.length) return short;
+  // Only the metric's name is left to differ.
+  return all.map(({ __name__: metric = "" }, at) => `${metric} ${short[at]}`);
 }
 
 export interface Summary {

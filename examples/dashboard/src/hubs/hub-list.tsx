@@ -3,9 +3,9 @@ import { useApp } from "../app/context.ts";
 import { href, setParams, useLocation } from "../app/location.ts";
 import { pensOf } from "../charts/colours.ts";
 import { Swatch } from "../charts/legend.tsx";
-import { Chip } from "../ui/chip.tsx";
 import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
 import { Ago } from "../ui/time.tsx";
+import { HubState } from "./hub-state.tsx";
 import { uptime } from "./hubs.ts";
 import { KeyState } from "./key-state.tsx";
 import { Strip } from "./strip.tsx";
@@ -61,7 +61,7 @@ export function HubList() {
               {found.slice(0, shown).map((hub) => (
                 <tr key={hub.name} data-hub={hub.name}>
                   <th scope="row"><a href={href("hubs", hub.name)}><Swatch pen={pens.get(hub.name)!} />{hub.name}</a></th>
-                  <td data-label="State">{hub.silent ? <Chip meaning="warning">silent</Chip> : <Chip meaning="ok">reports</Chip>}</td>
+                  <td data-label="State"><HubState of={hub} /></td>
                   <td data-label="Last seen">{hub.lastSeen === null ? <span class="muted">not in the last day</span> : <Ago at={hub.lastSeen * 1000} now={now} />}</td>
                   <td data-label="24 hours" class="wide"><Strip cells={hub.strip} now={now} /></td>
                   <td data-label="Uptime" class="num">{percent(uptime(hub.strip))}</td>

@@ -9,6 +9,7 @@ import { Chip } from "../ui/chip.tsx";
 import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
 import { Ago } from "../ui/time.tsx";
 import { percent } from "./hub-list.tsx";
+import { HubState } from "./hub-state.tsx";
 import { uptime } from "./hubs.ts";
 import { KeyState } from "./key-state.tsx";
 import { Strip } from "./strip.tsx";
@@ -27,7 +28,7 @@ export function HubPage({ name }: { name: string }) {
       <p class="crumbs"><a href={href("hubs")}>Hubs</a></p>
       <div class="title">
         <h1>{name}</h1>
-        {hub && (hub.silent ? <Chip meaning="warning">silent</Chip> : <Chip meaning="ok">reports</Chip>)}
+        {hub && <HubState of={hub} />}
         {firing.map(({ id, labels }) => <a key={id} href={href("alerts")}><Chip meaning="critical">{labels.alertname ?? "alert"}</Chip></a>)}
       </div>
       {hubs.error && <ErrorNote error={hubs.error} retry={hubs.reload} stale={Boolean(hub)} />}
@@ -44,7 +45,7 @@ export function HubPage({ name }: { name: string }) {
           <Strip cells={hub.strip} now={now} />
         </section>
       )}
-      <div class="panels">
+      <div class="panels one">
         {PANELS.map(({ id, title, unit, expr }) => (
           <Panel key={id} id={id} title={title} unit={unit} expr={expr(ofHub(name))} pens={pens} rules={rules.data ?? []} />
         ))}

@@ -15,7 +15,8 @@ export interface Hub {
   name: string;
   /** When its newest sample was taken (s); null if there is none of the last day. */
   lastSeen: number | null;
-  silent: boolean;
+  /** `new`: it has a key and has sent nothing of the last day with it. */
+  state: "reports" | "silent" | "new";
   /** A day in quarters of an hour, oldest first. */
   strip: Cell[];
   key: DeviceKey | undefined;
@@ -43,16 +44,19 @@ export async function readHubs(prometheus: Prometheus, nowMs: number, signal: Ab
   const lastSeen = new Map(last.map(({ metric, value }) => [metric.hub ?? "", Number(value[1])]));
   const strips = new Map(
     counts.map(({ metric, values }) => {
-      const most = Math.max(...values.map(([, count]) => Number(count)));
+      // Compared with what is usual for this hub, and not with its best: it may have been asked to send less often.
+      const usual = values.map(([, count]) => Number(count)).sort((a, b) => a - b)[values.length >> 1]!;
       const strip: Cell[] = new Array(DAY_S / CELL_S).fill("none");
       for (const [time, count] of values) {
-        strip[Math.round((time - window.start) / CELL_S)] = Number(count) < most * 0.9 ? "some" : "all";
+        strip[Math.round((time - window.start) / CELL_S)] = Number(count) < usual * 0.9 ? "some" : "all";
       }
       return [metric.hub ?? "", strip];
     }),
   );
   return { lastSeen, strips, now };
 }
+
+const ORDER: Hub["state"][] = ["silent", "reports", "new"];
 
 /** Silent ones first, those that are silent for longest at the top. */
 export function hubsOf({ lastSeen, strips, now }: Seen, keys: DeviceKey[]): Hub[] {
@@ -70,15 +74,15 @@ export function hubsOf({ lastSeen, strips, now }: Seen, keys: DeviceKey[]): Hub[
     return {
       name,
       lastSeen: seen,
-      silent: seen === null || now - seen > SILENT_AFTER_S,
+      state: seen === null ? "new" : now - seen > SILENT_AFTER_S ? "silent" : "reports",
       strip: strips.get(name) ?? new Array<Cell>(DAY_S / CELL_S).fill("none"),
       key: byName.get(name),
     };
   });
   return hubs.sort(
     (a, b) =>
-      Number(b.silent) - Number(a.silent) ||
-      (a.silent ? (a.lastSeen ?? 0) - (b.lastSeen ?? 0) : 0) ||
+      ORDER.indexOf(a.state) - ORDER.indexOf(b.state) ||
+      (a.state === "silent" ? a.lastSeen! - b.lastSeen! : 0) ||
       a.name.localeCompare(b.name, undefined, { numeric: true }),
   );
 }

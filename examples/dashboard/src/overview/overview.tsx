@@ -40,20 +40,21 @@ function HubsFact({ hubs: { data, error, reload } }: { hubs: ReturnType<typeof u
   const { now } = useApp();
   if (error && !data) return <section class="card fact"><ErrorNote error={error} retry={reload} small /></section>;
   if (!data) return <section class="card fact"><Skeleton shape="fact" /></section>;
-  const silent = data.filter((hub) => hub.silent);
+  const known = data.filter(({ state }) => state !== "new");
+  const silent = known.filter(({ state }) => state === "silent");
   const longest = silent[0];
   return (
     <section class="card fact" aria-label="Hubs reporting">
       <h2>Hubs reporting</h2>
-      <p class="figure">{data.length - silent.length} <span class="muted">of {data.length}</span></p>
+      <p class="figure">{known.length - silent.length} <span class="muted">of {known.length}</span></p>
       {longest ? (
         <p>
           <Chip meaning="warning">{`${silent.length} silent`}</Chip>{" "}
           <a href={href("hubs", longest.name)}>{longest.name}</a>{" "}
-          <span class="muted">{longest.lastSeen === null ? "never seen" : `for ${duration(now / 1000 - longest.lastSeen)}`}</span>
+          <span class="muted">for {duration(now / 1000 - longest.lastSeen!)}</span>
         </p>
       ) : (
-        <p>{data.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No hub has sent anything yet.</span>}</p>
+        <p>{known.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No hub has sent anything yet.</span>}</p>
       )}
     </section>
   );
@@ -72,8 +73,8 @@ function AlertsFact() {
       <p class="figure">{firing.length}</p>
       {newest ? (
         <p>
-          <Chip meaning="critical">firing</Chip> <a href={href("alerts")}>{newest.labels.alertname}</a>{" "}
-          <span class="muted">{newest.labels.hub} <Ago at={newest.started_at} now={now} /></span>
+          <Chip meaning="critical">firing</Chip> <a href={href("alerts")}>{newest.labels.alertname ?? "Silent device"}</a>{" "}
+          <span class="muted">{newest.labels.hub ?? newest.labels.device} <Ago at={newest.started_at} now={now} /></span>
         </p>
       ) : (
         <p><Chip meaning="ok">nothing fires</Chip></p>

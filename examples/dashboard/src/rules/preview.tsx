@@ -26,8 +26,8 @@ interface Props {
 
 export function Preview({ expr, forDuration, whole, unsure }: Props) {
   const { prometheus, now } = useApp();
-  const settled = useSettled(expr);
-  const ask = whole && !unsure;
+  // What may be asked goes with the text: the verdict on a new text must not send the old one.
+  const { expr: settled, ask } = useSettled(expr, whole && !unsure);
   const threshold = useMemo(() => thresholdOf(settled), [settled]);
   // The day moves on in steps of ten minutes: a chart that moves while somebody types is of no use.
   const day = useMemo(() => windowOf({ last: 86_400 }, Math.floor(now / 600_000) * 600_000 + 600_000, 720), [Math.floor(now / 600_000)]);
@@ -97,11 +97,11 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
 }
 
 /** What was typed, once nobody types. */
-function useSettled(text: string): string {
-  const [settled, setSettled] = useState(text);
+function useSettled(expr: string, ask: boolean): { expr: string; ask: boolean } {
+  const [settled, setSettled] = useState({ expr, ask });
   useEffect(() => {
-    const timer = setTimeout(() => setSettled(text), WAIT_MS);
+    const timer = setTimeout(() => setSettled({ expr, ask }), WAIT_MS);
     return () => clearTimeout(timer);
-  }, [text]);
+  }, [expr, ask]);
   return settled;
 }

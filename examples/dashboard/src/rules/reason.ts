@@ -6,7 +6,8 @@ export interface Fault {
   words: string;
 }
 
-const FORM = /^expr, line (\d+), column (\d+): (.*)$/s;
+// That it is the expression which could not be parsed is said by where the words stand.
+const FORM = /^expr, line (\d+), column (\d+): (?:could not parse expression: )?(.*)$/s;
 
 /** `expr, line 1, column 5: unexpected …`, as the proxy writes it. Lines and columns are counted from 1. */
 export function faultOf(reason: string, expr: string): Fault {
