@@ -9,6 +9,7 @@ async function open(page: Page, stack: Stack, as: User, path = "overview"): Prom
   expect(stack.dashboard, "the dashboard is built").not.toBeNull();
   await page.goto(`${stack.dashboard}/#/${path}`);
   await signIn(page, as);
+  await expect(page.getByRole("navigation", { name: "Views" })).toBeVisible();
   await expect(page.getByRole("main").getByRole("heading", { level: 1 })).toBeVisible();
 }
 
