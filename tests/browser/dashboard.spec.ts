@@ -232,7 +232,7 @@ test("the keyboard finds hubs and shows its help", async ({ page, stack, errors:
 });
 
 test("every view is accessible and fits the screen @phone @dark", async ({ page, stack, errors: _ }) => {
-  test.setTimeout(60_000);
+  test.setTimeout(120_000);
   await open(page, stack, user(stack, "owner"));
   const rule = async () => {
     await visit(page, "rules");

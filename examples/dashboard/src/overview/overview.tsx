@@ -10,7 +10,6 @@ import { useLoad } from "../data/load.ts";
 import { useHubs } from "../hubs/use-hubs.ts";
 import { Chip } from "../ui/chip.tsx";
 import { ErrorNote, Skeleton } from "../ui/states.tsx";
-import { Ago } from "../ui/time.tsx";
 import { duration, number } from "../ui/units.ts";
 import { HEARTBEAT, PANELS } from "./panels.ts";
 
@@ -74,7 +73,7 @@ function AlertsFact() {
       {newest ? (
         <p>
           <Chip meaning="critical">firing</Chip> <a href={href("alerts")}>{newest.labels.alertname ?? "Silent device"}</a>{" "}
-          <span class="muted">{newest.labels.hub ?? newest.labels.device} <Ago at={newest.started_at} now={now} /></span>
+          <span class="muted">{newest.labels.hub ?? newest.labels.device} for {duration((now - Date.parse(newest.started_at)) / 1000)}</span>
         </p>
       ) : (
         <p><Chip meaning="ok">nothing fires</Chip></p>

@@ -15,7 +15,7 @@ const SUFFIX: Record<Unit, string> = {
 export function number(value: number | null, unit: Unit = "none"): string {
   if (value === null || !Number.isFinite(value)) return "none";
   const size = Math.abs(value);
-  const digits = unit === "volts" ? 2 : size >= 100 || Number.isInteger(value) ? 0 : size >= 1 ? 1 : 3;
+  const digits = unit === "volts" ? 2 : size >= 100 || (unit === "none" && Number.isInteger(value)) ? 0 : size >= 1 ? 1 : 3;
   const text = value.toLocaleString(undefined, {
     minimumFractionDigits: unit === "none" ? 0 : digits,
     maximumFractionDigits: digits,
