@@ -29,8 +29,8 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
   // What may be asked goes with the text: the verdict on a new text must not send the old one.
   const { expr: settled, ask } = useSettled(expr, whole && !unsure);
   const threshold = useMemo(() => thresholdOf(settled), [settled]);
-  // The day moves on in steps of ten minutes: a chart that moves while somebody types is of no use.
-  const day = useMemo(() => windowOf({ last: 86_400 }, Math.floor(now / 600_000) * 600_000 + 600_000, 720), [Math.floor(now / 600_000)]);
+  // It ends at a multiple of the step, so the day moves on every two minutes and not at each tick.
+  const day = windowOf({ last: 86_400 }, now, 720);
   const { data, error, reload } = useLoad(`preview ${prometheus.organisation} ${ask ? settled : ""}`, day.end, async (signal) => {
     if (!ask) return null;
     const [result, quantity] = await Promise.all([
