@@ -1,0 +1,206 @@
+import { useMemo, useState } from "preact/hooks";
+import { can, useApp, useChanges } from "../app/context.ts";
+import { href } from "../app/location.ts";
+import type { Silence } from "../data/alertmanager.ts";
+import { refused, useLoad } from "../data/load.ts";
+import { formatMatcher } from "../data/matchers.ts";
+import type { Refused } from "../data/proxy.ts";
+import type { AlertEvent, Channel, Rule } from "../data/rows.ts";
+import { Chip } from "../ui/chip.tsx";
+import { icons } from "../ui/icons.tsx";
+import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
+import { Ago } from "../ui/time.tsx";
+import { absolute, duration, number, relative } from "../ui/units.ts";
+import { ExpressionSparkline } from "./expression-sparkline.tsx";
+import { type Firing, type Group, groupsOf } from "./merge.ts";
+import { SilenceDialog } from "./silence-dialog.tsx";
+
+export function Alerts() {
+  const { rows, alertmanager, prometheus, now } = useApp();
+  const organisation = rows.organisation;
+  const changes = useChanges("alert_event");
+  const events = useLoad(`events ${organisation}`, changes, () => rows.events());
+  // The Alertmanager and the ruler announce nothing: they are asked at each tick, and when a row changed.
+  const version = `${now} ${changes}`;
+  const groups = useLoad(`groups ${organisation}`, version, (signal) => alertmanager.groups(signal));
+  const silences = useLoad(`silences ${organisation}`, version, (signal) => alertmanager.silences(signal));
+  const ruler = useLoad(`ruler ${organisation}`, version, (signal) => prometheus.alerts(signal));
+  const context = useLoad(`names ${organisation}`, 0, async () => {
+    const [channels, rules] = await Promise.all([rows.channels(), rows.rules()]);
+    return { channels, rules };
+  });
+  const [silencing, setSilencing] = useState<AlertEvent | null>(null);
+  const merged = useMemo(
+    () => (events.data ? groupsOf(events.data, groups.data ?? [], silences.data ?? [], ruler.data ?? []) : undefined),
+    [events.data, groups.data, silences.data, ruler.data],
+  );
+  const ended = (events.data ?? []).filter(({ state }) => state === "resolved");
+  return (
+    <>
+      <h1>Alerts</h1>
+      {events.error && <ErrorNote error={events.error} retry={events.reload} stale={Boolean(events.data)} />}
+      {groups.error && !groups.data && <ErrorNote error={groups.error} retry={groups.reload} small />}
+      <section aria-label="Firing">
+        <h2>Firing {merged && <span class="muted">{merged.reduce((sum, { alerts }) => sum + alerts.length, 0)}</span>}</h2>
+        {!merged && !events.error && <Skeleton shape="cards" rows={2} />}
+        {merged && !merged.length && <Empty title="Nothing fires">An alert is here from its first moment, also before it notifies anybody.</Empty>}
+        {merged?.map((group) => (
+          <GroupCard key={group.id} group={group} channels={context.data?.channels ?? []} rules={context.data?.rules ?? []} onSilence={setSilencing} />
+        ))}
+      </section>
+      <Silences silences={silences.data} reload={silences.reload} />
+      <History events={ended} rules={context.data?.rules ?? []} loading={!events.data && !events.error} />
+      {silencing && (
+        <SilenceDialog
+          event={silencing}
+          firing={(events.data ?? []).filter(({ state }) => state === "firing")}
+          onClose={() => setSilencing(null)}
+          onDone={() => (setSilencing(null), silences.reload(), groups.reload())}
+        />
+      )}
+    </>
+  );
+}
+
+interface CardProps {
+  group: Group;
+  channels: Channel[];
+  rules: Rule[];
+  onSilence: (event: AlertEvent) => void;
+}
+
+function GroupCard({ group, channels, rules, onSilence }: CardProps) {
+  const labels = Object.entries(group.labels).map(([name, value]) => `${name}="${value}"`).join(" ");
+  return (
+    <div class="card group" data-group={labels}>
+      <header>
+        <span>
+          {labels ? <><span class="muted">Grouped by</span> <code>{labels}</code></> : <span class="muted">{GROUP_WORDS[group.id] ?? "One group"}</span>}
+        </span>
+        <span class="muted">{group.sent && receiverText(group.receivers, channels)}</span>
+      </header>
+      {group.alerts.map((alert) => (
+        <AlertRow key={alert.event.id} alert={alert} rule={rules.find(({ id }) => id === alert.event.rule_id)} onSilence={onSilence} />
+      ))}
+    </div>
+  );
+}
+
+const GROUP_WORDS: Record<string, string> = {
+  rest: "Not grouped yet: the Alertmanager does not have them",
+  silent: "Devices whose keys are not used. They are rows, and no notification is sent for them",
+};
+
+/** A receiver is named by its channel's ID. */
+function receiverText(receivers: string[], channels: Channel[]): string {
+  const names = receivers.filter((name) => name !== "nobody").map((id) => channels.find((channel) => channel.id === id)?.name || id);
+  return names.length ? `sent to ${names.join(", ")}` : "sent to nobody";
+}
+
+function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }: { alert: Firing; rule: Rule | undefined; onSilence: (event: AlertEvent) => void }) {
+  const app = useApp();
+  const { alertname = event.kind === "device_silent" ? "Silent device" : "alert", device, hub = device, severity, ...rest } = event.labels;
+  const more = Object.entries(rest).filter(([name]) => name !== "__name__");
+  return (
+    <article class="alert" aria-label={`${alertname} ${hub ?? ""}`} data-alert={alertname} data-hub={hub}>
+      <div class="alert-what">
+        <p>
+          {silence ? <Chip meaning="neutral" icon={icons.BellOff}>silenced</Chip> : <Chip meaning="critical">firing</Chip>}{" "}
+          <span class="strong">{rule ? <a href={href("rules", rule.id)}>{alertname}</a> : alertname}</span>{" "}
+          {hub && <a href={href("hubs", hub)}>{hub}</a>} {severity && <span class="muted">{severity}</span>}
+        </p>
+        {event.annotations.summary && <p>{event.annotations.summary}</p>}
+        {more.length > 0 && <p class="muted small-text"><code>{more.map(([name, text]) => `${name}="${text}"`).join(" ")}</code></p>}
+        {silence && <p class="muted small-text">until <time title={absolute(Date.parse(silence.endsAt))}>{relative(Date.parse(silence.endsAt), app.now)}</time>, by {silence.createdBy}: {silence.comment}</p>}
+      </div>
+      <div class="alert-value">
+        <ExpressionSparkline event={event} rule={rule} />
+        <span class="strong">{value === null ? "" : number(value)}</span>
+      </div>
+      <div class="alert-since">
+        <p>for <time dateTime={event.started_at} title={`since ${absolute(Date.parse(event.started_at))}`}>{duration((app.now - Date.parse(event.started_at)) / 1000)}</time></p>
+        <p class="muted small-text">{managed ? notifiedText(managed.status.state, Boolean(silence)) : event.kind === "device_silent" ? "not notified" : "not at the Alertmanager yet"}</p>
+      </div>
+      {!silence && can(app, "alerts:write") && event.kind === "alert" && (
+        <button type="button" class="small" onClick={() => onSilence(event)}>Silence</button>
+      )}
+    </article>
+  );
+}
+
+function notifiedText(state: string, silenced: boolean): string {
+  if (silenced || state === "suppressed") return "not notified: silenced";
+  return state === "unprocessed" ? "waits for its group" : "notified with its group";
+}
+
+function Silences({ silences, reload }: { silences: Silence[] | undefined; reload: () => void }) {
+  const app = useApp();
+  const [failure, setFailure] = useState<Refused | null>(null);
+  const [ending, setEnding] = useState<string | null>(null);
+  const active = (silences ?? []).filter(({ status }) => status.state !== "expired");
+  if (!active.length) return null;
+  const end = async (id: string) => {
+    setEnding(id);
+    setFailure(null);
+    await app.alertmanager.endSilence(id).then(reload, (error: unknown) => setFailure(refused(error)));
+    setEnding(null);
+  };
+  return (
+    <section aria-label="Silences">
+      <h2>Silences <span class="muted">{active.length}</span></h2>
+      {failure && <ErrorNote error={failure} small />}
+      <div class="card table-card">
+        <table class="rows">
+          <thead><tr><th scope="col">Matches</th><th scope="col">Reason</th><th scope="col">By</th><th scope="col">Ends</th><th scope="col"><span class="hidden">Action</span></th></tr></thead>
+          <tbody>
+            {active.map(({ id, matchers, comment, createdBy, endsAt }) => (
+              <tr key={id}>
+                <th scope="row"><code>{matchers.map(formatMatcher).join(" ")}</code></th>
+                <td data-label="Reason">{comment}</td>
+                <td data-label="By">{createdBy}</td>
+                <td data-label="Ends"><Ago at={endsAt} now={app.now} /></td>
+                <td class="num">{can(app, "alerts:write") && <button type="button" class="small" disabled={ending === id} onClick={() => end(id)}>End now</button>}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+const BECAUSE = { resolved: "resolved", expired: "not reported any more", reported: "reports again", withdrawn: "not watched any more" };
+
+function History({ events, rules, loading }: { events: AlertEvent[]; rules: Rule[]; loading: boolean }) {
+  const { now } = useApp();
+  return (
+    <section aria-label="Ended">
+      <h2>Ended</h2>
+      {loading && <Skeleton shape="table" rows={3} />}
+      {!loading && !events.length && <p class="muted">No alert has ended in the last 30 days.</p>}
+      {events.length > 0 && (
+        <div class="card table-card">
+          <table class="rows">
+            <thead><tr><th scope="col">Alert</th><th scope="col">Hub</th><th scope="col">Ended</th><th scope="col">Lasted</th><th scope="col">Because</th></tr></thead>
+            <tbody>
+              {events.map((event) => {
+                const rule = rules.find(({ id }) => id === event.rule_id);
+                const name = event.kind === "device_silent" ? "Silent device" : (event.labels.alertname ?? "alert");
+                const end = Date.parse(event.ended_at!);
+                return (
+                  <tr key={event.id}>
+                    <th scope="row">{rule ? <a href={href("rules", rule.id)}>{name}</a> : name}</th>
+                    <td data-label="Hub">{event.labels.hub ?? event.labels.device ?? ""}</td>
+                    <td data-label="Ended"><Ago at={end} now={now} /></td>
+                    <td data-label="Lasted">{duration((end - Date.parse(event.started_at)) / 1000)}</td>
+                    <td data-label="Because">{event.ended_because ? BECAUSE[event.ended_because] : ""}</td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,107 @@
+/** Requests to the proxy: with the user's token, repeated where that helps, and with errors in words. */
+import type { SupabaseClient } from "@supabase/supabase-js";
+
+/** Why something was refused or failed. `requestId` is what the operator looks for in the log. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    readonly reason: string,
+    readonly requestId: string | null = null,
+  ) {
+    super(reason);
+    this.name = "Refused";
+  }
+}
+
+export interface Asked {
+  organisation?: string;
+  method?: "GET" | "POST" | "DELETE";
+  /** Sent as a form, as PromQL is: a long expression does not fit into an address. */
+  form?: URLSearchParams;
+  json?: unknown;
+  signal?: AbortSignal;
+}
+
+const AGAIN = [429, 502, 503, 504];
+const ATTEMPTS = 3;
+
+export class Proxy {
+  constructor(
+    private readonly url: string,
+    private readonly supabase: SupabaseClient,
+  ) {}
+
+  async request<T>(path: string, asked: Asked = {}): Promise<T> {
+    const method = asked.method ?? (asked.form || asked.json ? "POST" : "GET");
+    let renewed = false;
+    for (let attempt = 1; ; attempt++) {
+      const answer = await this.send(path, method, asked);
+      const text = await answer.text();
+      const said = parseJson(text);
+      if (answer.ok) return said as T;
+      // A POST that is not a form changes something: it is not repeated.
+      if (AGAIN.includes(answer.status) && attempt < ATTEMPTS && (method === "GET" || asked.form)) {
+        await pause(Number(answer.headers.get("Retry-After")) || 2 ** attempt, asked.signal);
+        continue;
+      }
+      if (answer.status === 401 && !renewed) {
+        renewed = true;
+        const { data } = await this.supabase.auth.refreshSession();
+        if (data.session) continue;
+      }
+      throw new Refused(answer.status, reasonOf(said, text, answer.status), answer.headers.get("X-Request-Id"));
+    }
+  }
+
+  /** Also what the PromQL editor's completion calls: only the path and the query string of `url` count. */
+  async send(path: string, method: string, { organisation, form, json, signal }: Asked): Promise<Response> {
+    // Renews the token first if it is about to expire.
+    const { data } = await this.supabase.auth.getSession();
+    const headers: Record<string, string> = { Authorization: `Bearer ${data.session?.access_token ?? ""}` };
+    if (organisation) headers["X-Scope-OrgID"] = organisation;
+    if (json !== undefined) headers["Content-Type"] = "application/json";
+    const body = form ?? (json === undefined ? null : JSON.stringify(json));
+    try {
+      return await fetch(`${this.url}${path}`, { method, headers, body, signal: signal ?? null });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new Refused(0, `the proxy at ${this.url} cannot be reached, or does not allow this page`);
+    }
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The proxy says {error}, Alertmanager a text or {message}. */
+function reasonOf(said: unknown, text: string, status: number): string {
+  if (typeof said === "string") return said;
+  const { error, message } = (said ?? {}) as { error?: string; message?: string };
+  return error || message || text.slice(0, 300) || `status ${status}`;
+}
+
+function pause(seconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((go, stop) => {
+    const timer = setTimeout(go, Math.min(seconds, 10) * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      stop(signal.reason);
+    });
+  });
+}
+
+/** What to do about it, for the person in front of the page. */
+export function advice(status: number): string {
+  if (status === 0) return "Check the connection, then try again.";
+  if (status === 400 || status === 422) return "The query is wrong where the message says.";
+  if (status === 401) return "Sign in again.";
+  if (status === 403) return "Your role does not allow this, or you are no longer a member. Ask an owner of the organisation.";
+  if (status === 404 || status === 406 || status === 412) return "This part is not set up, or not loaded yet. Try again in a minute.";
+  if (status === 429 || status >= 500) return "Try again in a moment. If it stays, give the request ID to your operator.";
+  return "";
+}

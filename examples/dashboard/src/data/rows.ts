@@ -1,0 +1,153 @@
+/** The rows that the page reads and writes through Supabase's API. Row-level security decides who may. */
+import type { PostgrestError, SupabaseClient } from "@supabase/supabase-js";
+import type { Labels } from "./prometheus.ts";
+import { Refused } from "./proxy.ts";
+
+export interface Organisation {
+  id: string;
+  name: string;
+}
+export type RuleState = "pending" | "stored" | "live" | "failing" | "invalid" | "over_limit" | "disabled" | "error";
+export interface RuleDraft {
+  name: string;
+  expr: string;
+  for_duration: string;
+  keep_firing_for: string;
+  rule_group: string;
+  evaluation_interval: string;
+  labels: Labels;
+  annotations: Labels;
+  enabled: boolean;
+}
+export interface Rule extends RuleDraft {
+  id: string;
+  organisation_id: string;
+  updated_at: string;
+}
+export interface RuleStatus {
+  rule_id: string;
+  organisation_id: string;
+  state: RuleState;
+  reason: string;
+  synced_at: string | null;
+  evaluated_at: string | null;
+  notifies: boolean | null;
+  updated_at: string;
+}
+export interface AlertEvent {
+  id: string;
+  organisation_id: string;
+  kind: "alert" | "device_silent";
+  rule_id: string | null;
+  fingerprint: string;
+  labels: Labels;
+  annotations: Labels;
+  state: "firing" | "resolved";
+  started_at: string;
+  ended_at: string | null;
+  ended_because: "resolved" | "expired" | "reported" | "withdrawn" | null;
+}
+export interface DeviceKey {
+  id: string;
+  name: string;
+  key_hint: string;
+  scopes: string[];
+  expires_at: string | null;
+  grace_seconds: number;
+  revoked_at: string | null;
+  last_used_at: string | null;
+}
+export interface Channel {
+  id: string;
+  organisation_id: string;
+  name: string;
+  kind: string;
+  settings: Record<string, unknown> | null;
+  secrets: Record<string, string> | null;
+  enabled: boolean;
+  is_default: boolean;
+  created_at: string;
+}
+export interface Route {
+  id: string;
+  channel_id: string;
+  position: number;
+  matchers: string[] | null;
+  group_by: string[] | null;
+  repeat_interval: string | null;
+  continue_matching: boolean;
+  enabled: boolean;
+  created_at: string;
+}
+export interface ChannelStatus {
+  channel_id: string;
+  state: string;
+  reason: string;
+  synced_at: string | null;
+}
+
+export class Rows {
+  constructor(
+    private readonly supabase: SupabaseClient,
+    readonly organisation: string,
+  ) {}
+
+  rules = async (): Promise<Rule[]> => rows(await this.own("alert_rule").order("name"));
+
+  ruleStatuses = async (): Promise<RuleStatus[]> => rows(await this.own("alert_rule_status"));
+
+  /** What fires, and what ended last. */
+  events = async (ended = 50): Promise<AlertEvent[]> => {
+    const [firing, resolved] = await Promise.all([
+      this.own("alert_event").eq("state", "firing").order("started_at", { ascending: false }),
+      this.own("alert_event").eq("state", "resolved").order("ended_at", { ascending: false }).limit(ended),
+    ]);
+    return [...rows<AlertEvent>(firing), ...rows<AlertEvent>(resolved)];
+  };
+
+  /** Empty for those who may not see keys: row-level security hides rows, it does not refuse. */
+  deviceKeys = async (): Promise<DeviceKey[]> => {
+    const columns = "id,name,key_hint,scopes,expires_at,grace_seconds,revoked_at,last_used_at";
+    return rows(await this.own("device_key", columns).order("name").limit(1000));
+  };
+
+  channels = async (): Promise<Channel[]> => rows(await this.own("notification_channel").order("created_at"));
+
+  channelStatuses = async (): Promise<ChannelStatus[]> => rows(await this.own("notification_channel_status"));
+
+  routes = async (): Promise<Route[]> =>
+    rows(await this.own("notification_route").order("position").order("created_at"));
+
+  async saveRule(draft: RuleDraft, id?: string): Promise<Rule> {
+    const table = this.supabase.from("alert_rule");
+    const answer = id
+      ? await table.update(draft).eq("id", id).select()
+      : await table.insert({ ...draft, organisation_id: this.organisation }).select();
+    const [saved] = rows<Rule>(answer);
+    // Row-level security turns an update of what one may not change into an update of nothing.
+    if (!saved) throw new Refused(403, "the rule was not saved: it is gone, or your role may not change rules");
+    return saved;
+  }
+
+  async deleteRule(id: string): Promise<void> {
+    const gone = rows(await this.supabase.from("alert_rule").delete().eq("id", id).select("id"));
+    if (!gone.length) throw new Refused(403, "the rule was not deleted: it is gone, or your role may not change rules");
+  }
+
+  async addChannel(channel: Pick<Channel, "name" | "kind" | "settings" | "secrets" | "is_default">): Promise<void> {
+    rows(await this.supabase.from("notification_channel").insert({ ...channel, organisation_id: this.organisation }).select("id"));
+  }
+
+  private own(table: string, columns = "*") {
+    return this.supabase.from(table).select(columns).eq("organisation_id", this.organisation);
+  }
+}
+
+export async function organisations(supabase: SupabaseClient): Promise<Organisation[]> {
+  return rows(await supabase.from("organisation").select("id,name").order("name"));
+}
+
+function rows<T>(answer: { data: unknown; error: PostgrestError | null; status: number }): T[] {
+  if (answer.error) throw new Refused(answer.status, answer.error.message || "the database cannot be reached");
+  return (answer.data ?? []) as T[];
+}

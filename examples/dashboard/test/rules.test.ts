@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { tokenAt } from "../src/promql/token.ts";
+import { faultOf } from "../src/rules/reason.ts";
+import { sameQuantity, thresholdOf } from "../src/rules/threshold.ts";
+import { durationSeconds, firingSpans, union } from "../src/rules/would-fire.ts";
+
+test("a threshold is the comparison with a number that an expression consists of", () => {
+  assert.deepEqual(thresholdOf("temperature > 30"), { left: "temperature", operator: ">", value: 30 });
+  assert.deepEqual(thresholdOf('rate(x{a=">= 1"}[5m])>=-1.5e3'), { left: 'rate(x{a=">= 1"}[5m])', operator: ">=", value: -1500 });
+  assert.deepEqual(thresholdOf("avg by (hub) (t > 2) > 3")?.left, "avg by (hub) (t > 2)");
+  for (const other of ["temperature", "a > 1 and b > 2", "a > b", "a > bool 1", "1 < a > 2", "avg(t > 2", ""]) {
+    assert.equal(thresholdOf(other), null, other);
+  }
+});
+
+test("a threshold is drawn only in a chart of the same quantity", () => {
+  assert.ok(sameQuantity('temperature{hub="a"}', "temperature"));
+  assert.ok(sameQuantity("avg by (hub) (avg_over_time(temperature[10m]))", "temperature"));
+  assert.ok(!sameQuantity("rate(temperature[5m])", "temperature"));
+  assert.ok(!sameQuantity("humidity", "temperature"));
+  assert.ok(!sameQuantity("a + b", "a + b"));
+});
+
+test("durations are Prometheus'", () => {
+  assert.equal(durationSeconds("1h30m"), 5400);
+  assert.equal(durationSeconds("500ms"), 0.5);
+  assert.equal(durationSeconds(""), 0);
+  assert.equal(durationSeconds("0s"), 0);
+  for (const wrong of ["5", "m", "5 m", "1.5h", "-1m"]) assert.equal(durationSeconds(wrong), null, wrong);
+});
+
+test("a rule fires once its series was there for as long as `for`, and each gap begins anew", () => {
+  const columns = { times: [0, 60, 120, 180, 240, 300, 360], columns: [{ name: "a", labels: {}, values: [1, 1, 1, null, 1, 1, 1] }] };
+  assert.deepEqual(firingSpans(columns, 60).get("a"), [{ from: 60, to: 120 }, { from: 300, to: 360 }]);
+  assert.deepEqual(firingSpans(columns, 0).get("a"), [{ from: 0, to: 120 }, { from: 240, to: 360 }]);
+  assert.equal(firingSpans(columns, 600).has("a"), false);
+  assert.deepEqual(union([[{ from: 5, to: 9 }], [{ from: 1, to: 6 }, { from: 20, to: 21 }]]), [{ from: 1, to: 9 }, { from: 20, to: 21 }]);
+});
+
+test("a reason points to the characters that it is about", () => {
+  const expr = "sum by (hub (temperature) > 90";
+  const { at, words } = faultOf('expr, line 1, column 13: unexpected "("', expr);
+  assert.equal(words, 'unexpected "("');
+  assert.equal(expr.slice(...tokenAt(expr, at!)), "(");
+  assert.equal(faultOf("expr, line 2, column 3: no", "up +\n* 2").at, 7);
+  // A character beyond the basic plane is one for the proxy and two for an editor.
+  assert.equal(faultOf('expr, line 1, column 3: no', "😀ab").at, 3);
+  assert.deepEqual(faultOf("the last evaluation failed", expr), { at: null, words: "the last evaluation failed" });
+  assert.equal("avg(temp > 5".slice(...tokenAt("avg(temp > 5", 4)), "temp");
+  assert.equal("avg(temp".slice(...tokenAt("avg(temp", 8)), "p");
+});

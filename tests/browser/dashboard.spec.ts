@@ -1,0 +1,248 @@
+/** The dashboard against the whole stack: its own origin, its own Content-Security-Policy, real answers. */
+import { expect, memberOfBoth, seriousFindings, signIn, test, user } from "./fixtures.ts";
+import type { Page } from "@playwright/test";
+import type { Stack, User } from "./stack.ts";
+
+const VIEWS = ["overview", "hubs", "alerts", "rules", "notifications"];
+
+async function open(page: Page, stack: Stack, as: User, path = "overview"): Promise<void> {
+  expect(stack.dashboard, "the dashboard is built").not.toBeNull();
+  await page.goto(`${stack.dashboard}/#/${path}`);
+  await signIn(page, as);
+  await expect(page.getByRole("navigation", { name: "Views" })).toBeVisible();
+  await expect(page.getByRole("main").getByRole("heading", { level: 1 })).toBeVisible();
+}
+
+async function visit(page: Page, path: string): Promise<void> {
+  await page.evaluate((path) => (location.hash = `#/${path}`), path);
+}
+
+/** No skeleton is left. */
+async function loaded(page: Page): Promise<void> {
+  await expect(page.getByRole("status", { name: "Loading" })).toHaveCount(0);
+}
+
+/** Types into the PromQL editor once it has taken the place of the plain field. */
+async function write(page: Page, text: string): Promise<void> {
+  const editor = page.locator(".cm-content");
+  await editor.click();
+  await editor.press("Control+a");
+  await page.keyboard.insertText(text);
+}
+
+/** Changes what supabase-js has stored, as time or an administrator would. */
+async function tamper(page: Page, change: "expire" | "forge" | "end"): Promise<void> {
+  await page.evaluate((change) => {
+    const key = Object.keys(localStorage).find((name) => name.endsWith("-auth-token"))!;
+    const session = JSON.parse(localStorage.getItem(key)!) as Record<string, unknown>;
+    if (change !== "forge") session.expires_at = Math.floor(Date.now() / 1000) - 10;
+    if (change === "forge") session.access_token = `${String(session.access_token).slice(0, -8)}AAAAAAAA`;
+    if (change === "end") session.refresh_token = "ended";
+    localStorage.setItem(key, JSON.stringify(session));
+  }, change);
+}
+
+test("a wrong password is said in words", async ({ page, stack, errors }) => {
+  errors.allow(/status of 400/);
+  await page.goto(stack.dashboard!);
+  await signIn(page, { ...user(stack, "viewer"), password: "wrong" });
+  await expect(page.getByRole("alert")).toHaveText(/invalid/i);
+});
+
+test("charts show the hubs' data, the firing alert and the silent hub, and nothing moves when it comes", async ({ page, stack, errors: _ }) => {
+  await page.addInitScript(() => {
+    const shifts = { sum: 0 };
+    Object.assign(window, { shifts });
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries() as (PerformanceEntry & { value: number; hadRecentInput: boolean })[]) {
+        if (!entry.hadRecentInput) shifts.sum += entry.value;
+      }
+    }).observe({ type: "layout-shift", buffered: true });
+  });
+  await open(page, stack, user(stack, "viewer"));
+  await page.reload();
+  await loaded(page);
+  await expect(page.getByLabel("Hubs reporting")).toContainText("1 silent");
+  await expect(page.getByLabel("Firing alerts")).toContainText("firing");
+  const temperature = page.locator('[data-panel="temperature"]');
+  await expect(temperature.getByRole("row", { name: /barn-north/ })).toContainText(/\d °C/);
+  await expect(temperature.getByRole("row", { name: /orchard-gate/ })).toContainText("no data");
+  const drawn = await temperature.locator("canvas").evaluate((canvas: HTMLCanvasElement) => {
+    const pixels = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height).data;
+    const colours = new Set<string>();
+    for (let at = 0; at < pixels.length; at += 4) if (pixels[at + 3]! > 200) colours.add(pixels.slice(at, at + 3).join());
+    return colours.size;
+  });
+  expect(drawn, "colours on the canvas").toBeGreaterThan(10);
+  expect(await page.evaluate(() => (window as unknown as { shifts: { sum: number } }).shifts.sum), "layout shifts").toBeLessThan(0.01);
+});
+
+test("another organisation shows its own hubs and none of the first, and a link keeps it", async ({ page, stack, errors: _ }) => {
+  const [first, second] = stack.organisations;
+  await open(page, stack, memberOfBoth(stack), `hubs?org=${first!.id}`);
+  await expect(page.getByRole("link", { name: "barn-north" })).toBeVisible();
+  await page.getByRole("button", { name: `Organisation: ${first!.name}` }).click();
+  await page.getByRole("button", { name: second!.name }).click();
+  await expect(page.getByRole("link", { name: "boiler-room" })).toBeVisible();
+  await expect(page.getByRole("link", { name: "barn-north" })).toHaveCount(0);
+  await page.reload();
+  await expect(page.getByRole("link", { name: "boiler-room" })).toBeVisible();
+  await visit(page, "hubs?org=nobody");
+  await expect(page.getByText("You are not a member of nobody")).toBeVisible();
+});
+
+test("the query behind a chart can be changed, a mistake in it is said with its request ID, and the rest stays", async ({ page, stack, errors }) => {
+  errors.allow(/status of 400/);
+  await open(page, stack, user(stack, "viewer"));
+  const panel = page.locator('[data-panel="temperature"]');
+  await panel.getByRole("button", { name: "Query", exact: true }).click();
+  await write(page, "rate(hub_temperature_celsius)");
+  await panel.getByRole("button", { name: "Run" }).click();
+  await expect(panel.getByRole("alert")).toContainText("range vector");
+  await expect(panel.getByRole("button", { name: "copy request ID" })).toBeVisible();
+  await expect(page.locator('[data-panel="humidity"]').getByRole("row", { name: /barn-north/ })).toContainText("%");
+  await write(page, 'hub_temperature_celsius{hub="greenhouse"} * 2');
+  await panel.getByRole("button", { name: "Run" }).click();
+  await expect(panel.getByRole("row", { name: /greenhouse/ })).toBeVisible();
+  expect(new URL(page.url()).hash).toContain("q.temperature=");
+  await page.goBack();
+  await expect(panel.getByRole("alert")).toContainText("range vector");
+});
+
+test("PromQL is completed with what the organisation has", async ({ page, stack, errors: _ }) => {
+  await open(page, stack, user(stack, "editor"), "rules/new");
+  await write(page, "hub_hum");
+  await expect(page.locator(".cm-tooltip-autocomplete")).toContainText("hub_humidity_percent");
+});
+
+test("a token that expires, or is refused, is renewed in the middle of work", async ({ page, stack, errors }) => {
+  await open(page, stack, user(stack, "viewer"), "hubs");
+  await expect(page.getByRole("link", { name: "barn-north" })).toBeVisible();
+  await tamper(page, "expire");
+  const renewed = page.waitForRequest((request) => request.url().includes("grant_type=refresh_token"));
+  await page.getByRole("button", { name: "Refresh now" }).click();
+  await renewed;
+  errors.allow(/status of 401/);
+  await tamper(page, "forge");
+  const refused = page.waitForResponse((answer) => answer.status() === 401);
+  await page.getByRole("button", { name: "Refresh now" }).click();
+  await refused;
+  await visit(page, "rules");
+  await expect(page.getByRole("link", { name: "TooHumid" })).toBeVisible();
+  await expect(page.getByRole("alert")).toHaveCount(0);
+});
+
+test("a session that ends leaves what was written, and signing in again goes on", async ({ page, stack, errors }) => {
+  errors.allow(/status of 40[01]/);
+  const editor = user(stack, "editor");
+  await open(page, stack, editor, "rules/new");
+  await page.getByLabel("Name", { exact: true }).fill("HalfWritten");
+  await tamper(page, "end");
+  await page.getByRole("button", { name: "Refresh now" }).click();
+  const dialog = page.getByRole("dialog", { name: "Your session has ended" });
+  await expect(dialog).toBeVisible();
+  await dialog.getByLabel("Password").fill(editor.password);
+  await dialog.getByRole("button", { name: "Sign in" }).click();
+  await expect(dialog).toHaveCount(0);
+  await expect(page.getByLabel("Name", { exact: true })).toHaveValue("HalfWritten");
+});
+
+test("a broken rule shows its fault under the characters, and is live once it is corrected", async ({ page, stack, errors: _ }) => {
+  test.setTimeout(90_000);
+  await open(page, stack, user(stack, "editor"), "rules");
+  const row = page.locator('[data-rule="TooHumid"]');
+  await expect(row.locator("mark")).toHaveText("5");
+  await expect(row).toContainText("Unclosed left parenthesis.");
+  await row.getByRole("link").click();
+  await expect(page.locator(".cm-content .fault")).toHaveText("5");
+  await write(page, "avg by (hub) (hub_humidity_percent) > 99");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.locator('[data-state="live"]')).toBeVisible({ timeout: 60_000 });
+  // Broken again, for whoever looks next.
+  await write(page, "avg by (hub) (hub_humidity_percent > 95");
+  await page.getByRole("button", { name: "Save" }).click();
+  await expect(page.locator(".cm-content .fault")).toHaveText("5", { timeout: 30_000 });
+});
+
+test("a rule is created, goes live, fires, notifies, and is silenced", async ({ page, request, stack, errors: _ }) => {
+  test.setTimeout(150_000);
+  await open(page, stack, user(stack, "admin"), "rules/new");
+  await page.getByLabel("Name", { exact: true }).fill("BarnProbe");
+  await write(page, 'hub_temperature_celsius{hub="barn-north"} > -40');
+  await page.getByLabel("For", { exact: true }).fill("0s");
+  await page.getByLabel("Every", { exact: true }).fill("5s");
+  await page.getByLabel("Labels: severity").fill("critical");
+  const preview = page.getByLabel("Preview");
+  await expect(preview).toContainText("It would have fired once.");
+  await expect(page.getByLabel("Notifies")).toContainText("On call");
+  await page.getByRole("button", { name: "Create rule" }).click();
+  await expect(page.locator('[data-state="live"]')).toBeVisible({ timeout: 90_000 });
+
+  await page.getByRole("link", { name: "Alerts" }).click();
+  const alert = page.locator('[data-alert="BarnProbe"]');
+  await expect(alert).toContainText("firing", { timeout: 60_000 });
+  await expect(page.locator('[data-group*="BarnProbe"]')).toContainText("sent to On call", { timeout: 30_000 });
+  await expect.poll(async () => (await request.get(stack.webhook_receiver)).text(), { timeout: 30_000 }).toContain("BarnProbe");
+
+  await alert.getByRole("button", { name: "Silence" }).click();
+  const dialog = page.getByRole("dialog", { name: "Silence alerts" });
+  await expect(dialog).toContainText("covers 1 alert that fires now");
+  await dialog.getByLabel("Reason").fill("a test");
+  await dialog.getByRole("button", { name: "1 hour" }).click();
+  await dialog.getByRole("button", { name: "Silence", exact: true }).click();
+  await expect(alert).toContainText("silenced");
+  const silences = page.getByLabel("Silences");
+  await expect(silences).toContainText(user(stack, "admin").email);
+  await silences.getByRole("button", { name: "End now" }).click();
+  await expect(alert).toContainText("firing");
+
+  await alert.getByRole("link", { name: "BarnProbe" }).click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await expect(page.getByRole("link", { name: "TooHumid" })).toBeVisible();
+  await expect(page.getByRole("link", { name: "BarnProbe" })).toHaveCount(0);
+});
+
+test("an admin sends a test to a channel, an editor and a viewer see who may", async ({ page, stack, errors: _ }) => {
+  test.setTimeout(90_000);
+  await open(page, stack, user(stack, "admin"), "notifications");
+  const channel = page.locator('[data-channel="On call"]');
+  await channel.getByRole("button", { name: "Send a test" }).click();
+  await expect(channel.getByText("delivered")).toBeVisible({ timeout: 70_000 });
+  await page.getByRole("button", { name: /^Account of/ }).click();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await signIn(page, user(stack, "viewer"));
+  await expect(channel).toContainText("Owners and admins can send a test.");
+  await visit(page, "rules");
+  await expect(page.getByRole("link", { name: "TooHumid" })).toBeVisible();
+  await expect(page.getByRole("link", { name: "New rule" })).toHaveCount(0);
+});
+
+test("the keyboard finds hubs and shows its help", async ({ page, stack, errors: _ }) => {
+  await open(page, stack, user(stack, "viewer"));
+  await page.keyboard.press("/");
+  await page.getByRole("combobox").pressSequentially("green");
+  await expect(page.getByRole("option")).toHaveText("greenhouse hub");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("heading", { level: 1, name: "greenhouse" })).toBeVisible();
+  await page.keyboard.press("?");
+  await expect(page.getByRole("dialog", { name: "Keyboard and mouse" })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+});
+
+test("every view is accessible and fits the screen @phone @dark", async ({ page, stack, errors: _ }) => {
+  test.setTimeout(120_000);
+  await open(page, stack, user(stack, "owner"));
+  const rule = async () => {
+    await visit(page, "rules");
+    return (await page.getByRole("link", { name: "ColdStoreWarm" }).getAttribute("href"))!.replace(/^#\//, "");
+  };
+  for (const view of [...VIEWS, "hubs/greenhouse", await rule()]) {
+    await visit(page, view);
+    await loaded(page);
+    expect(await seriousFindings(page), view).toEqual([]);
+    const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    expect(wider, `${view} is wider than the screen`).toBeLessThanOrEqual(0);
+  }
+});
