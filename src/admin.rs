@@ -14,6 +14,7 @@ mod channels;
 mod device_keys;
 mod error;
 mod openapi;
+mod refusals;
 mod revocations;
 mod rule_views;
 mod rules;
@@ -31,6 +32,7 @@ use crate::authn::{Principal, Proof};
 use crate::authz::{AdminGrant, Authorizer};
 use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
+use crate::refusals::Refusals;
 use crate::route::{
     CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
 };
@@ -47,6 +49,7 @@ pub struct Admin {
     rules: Option<Arc<AdminExecutor>>,
     channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
+    refusals: Arc<Refusals>,
     clock: Clock,
 }
 
@@ -71,7 +74,13 @@ impl Admin {
         authorizer: Arc<Authorizer>,
         clock: Clock,
     ) -> Self {
-        Self { store, rules, channels: None, authorizer, clock }
+        Self { store, rules, channels: None, authorizer, refusals: Arc::default(), clock }
+    }
+
+    /// Shows these refusals.
+    #[must_use]
+    pub fn with_refusals(self, refusals: Arc<Refusals>) -> Self {
+        Self { refusals, ..self }
     }
 
     /// Serves the endpoints of notification channels, too.
@@ -122,6 +131,7 @@ impl Admin {
                     E::SyncAllProgress => all_rules::progress(self, &grant, request.id()?).await,
                     E::ConfirmAllDeletions => all_rules::confirm(self, &grant, body).await,
                     E::ChannelsStatus => channels::status(self, &grant).await,
+                    E::ListRefusals => refusals::list(self, &grant, uri),
                 }
             }
             AdminGrant::Webhook(endpoint, grant) => match endpoint {

@@ -4,11 +4,13 @@
 mod alert_events;
 mod database;
 mod rules;
+mod traces;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,17 +28,23 @@ use crate::lifecycle::{Readiness, Signals};
 use crate::limits::Limits;
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
-use crate::record::AccessLog;
+use crate::record::{AccessLog, Outlets};
+use crate::refusals::Refusals;
 use crate::rules::AdminExecutor;
 use crate::store::Feed;
 use crate::telemetry::{Logging, Metrics, install_recorder};
+use crate::trace::Tracer;
 
 use alert_events::Events;
 use database::Database;
 use rules::Rules;
+use traces::Traces;
 
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the log says how many requests got no line.
+const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the first resolution of Mimir's names may delay the start.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
@@ -54,7 +62,8 @@ struct Shared {
     authorizer: Arc<Authorizer>,
     limits: Arc<Limits>,
     instances: Arc<Instances>,
-    access_log: Option<AccessLog>,
+    outlets: Arc<Outlets>,
+    tracer: Tracer,
     metrics: Arc<Metrics>,
 }
 
@@ -85,14 +94,17 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(database) = &database {
             database.check().await?;
         }
-        let (mut rules, events) = rules_and_events(config, &clock)?;
+        let traces = Traces::new(&config.traces, &clock)?;
+        let (mut rules, events) = rules_and_events(config, &clock, &traces.tracer())?;
         let receiver = events.as_ref().map(Events::receiver);
         let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
         let channels = rules.as_mut().and_then(|rules| rules.channels.take());
         let (channel_triggers, channel_admin) =
             channels.map(|channels| (channels.triggers, channels.admin)).unzip();
         let admins = Admins { rules: admin_executor, channels: channel_admin };
-        let shared = Shared::new(config, &logging, clock, database.as_ref(), admins, metrics);
+        let tracer = traces.tracer();
+        let shared =
+            Shared::new(config, &logging, (clock, tracer), database.as_ref(), admins, metrics);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
@@ -105,14 +117,10 @@ pub fn serve(config: &Config) -> io::Result<()> {
         if let Some(events) = events {
             events.run(&background, &cancelled)?;
         }
-        background.spawn({
-            let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
-            async move {
-                while !is_over(&cancelled, UPKEEP_INTERVAL).await {
-                    exposition.run_upkeep();
-                }
-            }
-        });
+        let reported_traces = traces.reported();
+        traces.run(&background, &cancelled);
+        background.spawn(report_suppressed(Arc::clone(&shared.outlets), cancelled.clone()));
+        background.spawn(run_upkeep(exposition.clone(), cancelled.clone()));
         let readiness = Readiness::default();
         let router = internal::router(Reported {
             readiness: readiness.clone(),
@@ -124,6 +132,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
             instances: Arc::clone(&shared.instances),
             alert_events: receiver,
             metrics: Arc::clone(&shared.metrics),
+            traces: reported_traces,
             exposition,
             log: logging.sink.clone(),
         });
@@ -168,11 +177,15 @@ pub fn serve(config: &Config) -> io::Result<()> {
 }
 
 /// What syncs rules and what takes in alerts, where they are switched on.
-fn rules_and_events(config: &Config, clock: &Clock) -> io::Result<(Option<Rules>, Option<Events>)> {
+fn rules_and_events(
+    config: &Config,
+    clock: &Clock,
+    tracer: &Tracer,
+) -> io::Result<(Option<Rules>, Option<Events>)> {
     let Some(database) = config.database.as_ref().filter(|_| config.rules.enabled) else {
         return Ok((None, None));
     };
-    let mut rules = Rules::new(config, database, clock)?;
+    let mut rules = Rules::new(config, database, clock, tracer)?;
     let events = if config.alert_events.enabled {
         Some(Events::new(config, database, clock, &mut rules)?)
     } else {
@@ -195,7 +208,7 @@ impl Shared {
     fn new(
         config: &Config,
         logging: &Logging,
-        clock: Clock,
+        (clock, tracer): (Clock, Tracer),
         database: Option<&Database>,
         admins: Admins,
         metrics: Arc<Metrics>,
@@ -215,11 +228,18 @@ impl Shared {
         let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
         let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), clock.clone());
-        let admin = admin.with_channels(admins.channels);
+        let refusals = Arc::new(Refusals::default());
+        let admin = admin.with_channels(admins.channels).with_refusals(Arc::clone(&refusals));
         let health = config.upstream.health.clone();
         let instances = Arc::new(Instances::new(health, Arc::clone(&metrics)));
         let upstream = Arc::clone(&instances);
-        let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
+        let log = || AccessLog::new(logging.sink.clone(), clock.clone(), &config.log);
+        let outlets = Arc::new(Outlets {
+            log: config.log.access.then(log),
+            metrics: Arc::clone(&metrics),
+            refusals,
+            clock: clock.clone(),
+        });
         Self {
             keys,
             cors: Arc::new(Cors::new(config.cors.clone())),
@@ -234,7 +254,8 @@ impl Shared {
                 Arc::clone(&metrics),
             )),
             instances,
-            access_log: config.log.access.then_some(access_log),
+            outlets,
+            tracer,
             metrics,
         }
     }
@@ -270,8 +291,8 @@ impl Shared {
             limits: Arc::clone(&self.limits),
             body_config: config.limits.clone(),
             max_header_bytes: config.listen.max_header_bytes,
-            access_log: self.access_log.clone(),
-            metrics: Arc::clone(&self.metrics),
+            outlets: Arc::clone(&self.outlets),
+            tracer: self.tracer.clone(),
         };
         (0..config.listen.workers).map(pipeline).collect()
     }
@@ -300,6 +321,21 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
     if let Err(error) = served.await {
         tracing::error!(%error, "Private port failed");
     }
+}
+
+async fn run_upkeep(exposition: PrometheusHandle, cancelled: CancellationToken) {
+    while !is_over(&cancelled, UPKEEP_INTERVAL).await {
+        exposition.run_upkeep();
+    }
+}
+
+/// Says once a second, and in the end, how many requests got no line in the log.
+async fn report_suppressed(outlets: Arc<Outlets>, cancelled: CancellationToken) {
+    let Some(log) = &outlets.log else { return };
+    while !is_over(&cancelled, SUPPRESSED_INTERVAL).await {
+        log.report_suppressed();
+    }
+    log.report_suppressed();
 }
 
 async fn is_over(cancelled: &CancellationToken, interval: Duration) -> bool {

@@ -20,6 +20,7 @@ mod shared_secrets;
 mod shutdown;
 mod sql;
 mod tenancy;
+mod traces;
 mod upstream;
 mod values;
 
@@ -39,6 +40,7 @@ pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
+pub use traces::{CollectorConfig, TracesConfig};
 pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
 pub use values::{Secret, parse_duration};
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[log]`: what is logged, and the format.
     pub log: LogConfig,
+    /// `[traces]`: which requests are traced, and where the traces go.
+    pub traces: TracesConfig,
     /// What is valid but probably a mistake, such as an issuer in an unusual form.
     pub warnings: Vec<Fault>,
 }
@@ -124,6 +128,7 @@ impl Config {
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
+            traces: document.section("traces", traces::read),
             warnings: Vec::new(),
         };
         config.rules.expressions = config.limits.expressions;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -23,7 +23,8 @@ use crate::forward::Instances;
 use crate::lifecycle::Readiness;
 use crate::limits::Limits;
 use crate::store::Feed;
-use crate::telemetry::{LogSink, Metrics};
+use crate::telemetry::{LogSink, Metrics, TraceMetrics};
+use crate::trace::Tracer;
 
 /// What the private port reports on.
 pub struct Reported {
@@ -39,6 +40,8 @@ pub struct Reported {
     /// Takes in alerts; none where alert events are off.
     pub alert_events: Option<Arc<Receiver>>,
     pub metrics: Arc<Metrics>,
+    /// None where traces are off.
+    pub traces: Option<(Tracer, Arc<TraceMetrics>)>,
     /// The metrics' text form.
     pub exposition: PrometheusHandle,
     pub log: LogSink,
@@ -85,7 +88,7 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
     }
 }
 
-async fn metrics(State(reported): State<Arc<Reported>>) -> String {
+async fn metrics(State(reported): State<Arc<Reported>>, headers: HeaderMap) -> Response {
     let keys = reported.keys.state();
     let metrics = &reported.metrics;
     if reported.keys.is_configured() {
@@ -106,7 +109,33 @@ async fn metrics(State(reported): State<Arc<Reported>>) -> String {
     metrics.requests_in_flight.set(whole(reported.limits.in_flight() as u64));
     reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
-    reported.exposition.render()
+    let Some((tracer, of_traces)) = &reported.traces else {
+        return reported.exposition.render().into_response();
+    };
+    if let Some(counts) = tracer.counts() {
+        of_traces.report(counts.recorded, counts.over_limit, counts.dropped);
+    }
+    // Only there are exemplars, and only where traces are on: whoever has none keeps the older form.
+    if !wants_open_metrics(&headers) {
+        return reported.exposition.render().into_response();
+    }
+    let text = metrics.open_metrics(&reported.exposition);
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Prometheus names what it understands, the best first.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|one| one.split(';').map(str::trim).collect::<Vec<_>>())
+        .any(|one| {
+            one[0] == "application/openmetrics-text"
+                && one.iter().all(|part| !part.starts_with("version=") || *part == "version=1.0.0")
+        })
 }
 
 /// In bytes, as proc(5) has it in kilobytes. The kernel makes this file in memory, so that reading it
@@ -124,11 +153,31 @@ fn whole(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::resident_memory;
+    use axum::http::HeaderValue;
+
+    use super::*;
 
     #[test]
     fn a_process_takes_some_memory() {
         let bytes = resident_memory().unwrap();
         assert!(bytes > 1_000_000.0, "{bytes}");
+    }
+
+    #[test]
+    fn open_metrics_is_for_who_asks_for_its_first_version() {
+        let wants = |accept: &'static str| {
+            let accept = (header::ACCEPT, HeaderValue::from_static(accept));
+            wants_open_metrics(&[accept].into_iter().collect())
+        };
+        // What Prometheus 3 and 2 send.
+        assert!(wants(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,\
+             text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+        ));
+        assert!(wants("application/openmetrics-text; version=1.0.0, text/plain"));
+        assert!(!wants("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4"));
+        assert!(!wants("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
+        assert!(!wants("*/*"));
     }
 }

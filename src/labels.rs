@@ -87,6 +87,20 @@ pub enum LookupKind {
     Organisation,
 }
 
+/// Why a span did not reach the collector.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum SpanDrop {
+    /// It did not fit the queue, or its trace.
+    QueueFull,
+    /// The collector did not answer, time and again.
+    CollectorAway,
+    /// The collector does not take it.
+    Refused,
+}
+
 /// What became of a message of the ruler's.
 #[derive(
     Clone, Copy, Debug, EnumCount, Hash, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,

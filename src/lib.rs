@@ -25,7 +25,8 @@
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
-//! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`clock`], [`deadline`]. Around them: [`config`],
+//! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
+//! sends them, [`refusals`] (the most recent ones), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
@@ -56,12 +57,14 @@ pub mod limits;
 pub mod listener;
 pub mod mimir;
 pub mod mimir_profile;
+pub mod otlp;
 pub mod pipeline;
 mod prom_duration;
 pub mod reason;
 pub mod record;
 #[cfg(test)]
 mod reference;
+pub mod refusals;
 pub mod rejection;
 pub mod request_body;
 pub mod route;
@@ -70,5 +73,6 @@ mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+pub mod trace;
 pub mod version;
 mod yaml;

@@ -28,12 +28,12 @@ use crate::edge::{ClientBody, Cors, Page, REQUEST_ID, RequestId};
 use crate::forward::{Forwarded, Forwarder};
 use crate::limits::Limits;
 use crate::mimir::{TENANT_HEADER, form};
-use crate::record::{AccessLog, ObservedBody, Record, RequestOutcome};
+use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
 use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, Surface};
-use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, Scope};
+use crate::trace::Tracer;
 use silences::SilenceChange;
 
 pub use answer_body::AnswerBody;
@@ -67,8 +67,8 @@ pub struct Pipeline {
     pub admin: Arc<Admin>,
     pub body_config: LimitsConfig,
     pub max_header_bytes: usize,
-    pub access_log: Option<AccessLog>,
-    pub metrics: Arc<Metrics>,
+    pub outlets: Arc<Outlets>,
+    pub tracer: Tracer,
 }
 
 /// What a request that is served is answered with.
@@ -98,8 +98,8 @@ impl Pipeline {
     pub async fn serve(&self, client: IpAddr, request: Request<Incoming>) -> Response<PublicBody> {
         let id = RequestId::of(request.headers());
         let page = self.cors.page_of(request.headers());
-        let (log, metrics) = (self.access_log.clone(), Arc::clone(&self.metrics));
-        let mut record = Box::new(Record::begin(&request, id.clone(), client, log, metrics));
+        let (outlets, span) = (Arc::clone(&self.outlets), self.tracer.request(request.headers()));
+        let mut record = Box::new(Record::begin(&request, id.clone(), client, outlets, span));
         let wants_no_body = request.method() == Method::HEAD;
         let version = request.version();
         let mut response = match self.respond(&id, client, &page, request, &mut record).await {
@@ -157,6 +157,7 @@ impl Pipeline {
         self.check_form(route, &parts, &client_body)?;
 
         // Who.
+        let step = record.span().child("authenticate");
         let caller = if let Access::Admin(AdminEndpoint::Webhook(_)) = route.access {
             self.authenticator.authenticate_webhook(&parts.headers)
         } else {
@@ -168,6 +169,7 @@ impl Pipeline {
             Rejection::Credential(refused.refusal)
         })?;
         record.set_principal(&caller.principal);
+        drop(step);
 
         // May they.
         let scope = match route.access {
@@ -179,6 +181,7 @@ impl Pipeline {
                 return Box::pin(self.administer(call, client_body, record)).await.map(Served::Own);
             }
         };
+        let step = record.span().child("authorise");
         let grant = self.authorizer.authorize(&caller.principal, route, scope, &parts.headers);
         let grant = self.limits.before_permit(grant).await?.map_err(|denial| {
             let asked = shown(&parts.headers, &TENANT_HEADER);
@@ -186,11 +189,14 @@ impl Pipeline {
             Rejection::Denied(denial, asked)
         })?;
         record.set_grant(&grant);
+        drop(step);
 
         // Now.
         let body = self.body(route, client_body, record).await?;
         let is_form = self.measure(route, &parts, &body)?;
+        let step = record.span().child("wait for a permit");
         let permit = self.limits.admit(grant, body.received()).await?;
+        drop(step);
         if is_form {
             // Rare, and so kept out of the size of every other request's future.
             Box::pin(body.read_ahead(READ_AHEAD)).await?;
@@ -198,10 +204,10 @@ impl Pipeline {
 
         let request = Request::from_parts(parts, body);
         if scope == Scope::AlertsWrite {
-            let change = SilenceChange { id, client, route, permit };
+            let change = SilenceChange { id, client, route, permit, span: record.span() };
             return Box::pin(self.change_silence(change, request)).await.map(Served::Upstream);
         }
-        Ok(Served::Upstream(self.forwarder.forward(permit, id, request).await?))
+        Ok(Served::Upstream(self.forwarder.forward(permit, id, record.span(), request).await?))
     }
 
     /// Serves a request to `/admin`, and writes what became of it to the audit log.

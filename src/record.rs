@@ -10,6 +10,8 @@ mod access_log;
 mod facts;
 mod fields;
 mod observed_body;
+mod sampling;
+mod spans;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,11 +21,15 @@ use tokio::time::Instant;
 
 use crate::authn::{Known, Principal};
 use crate::authz::Grant;
+use crate::clock::Clock;
 use crate::edge::RequestId;
+use crate::reason::Reason;
+use crate::refusals::{Refusal, Refusals};
 use crate::request_body::ReceivedBytes;
 use crate::route::Route;
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
+use crate::trace::Span;
 pub use access_log::AccessLog;
 use facts::Facts;
 pub use facts::RequestOutcome;
@@ -34,8 +40,20 @@ pub use observed_body::ObservedBody;
 pub struct Record {
     facts: Facts,
     started: Instant,
-    log: Option<AccessLog>,
-    metrics: Arc<Metrics>,
+    outlets: Arc<Outlets>,
+    /// Of the whole request.
+    span: Span,
+    /// From the head of the response to its end.
+    answer: Span,
+}
+
+/// Where records go. One for the process.
+pub struct Outlets {
+    /// None where the access log is off.
+    pub log: Option<AccessLog>,
+    pub metrics: Arc<Metrics>,
+    pub refusals: Arc<Refusals>,
+    pub clock: Clock,
 }
 
 impl Record {
@@ -44,8 +62,8 @@ impl Record {
         request: &http::Request<B>,
         id: RequestId,
         client: IpAddr,
-        log: Option<AccessLog>,
-        metrics: Arc<Metrics>,
+        outlets: Arc<Outlets>,
+        span: Span,
     ) -> Self {
         let facts = Facts {
             id,
@@ -66,8 +84,14 @@ impl Record {
             detail: None,
             sent: 0,
             received: None,
+            trace: span.trace(),
         };
-        Self { facts, started: Instant::now(), log, metrics }
+        Self { facts, started: Instant::now(), outlets, span, answer: Span::none() }
+    }
+
+    /// The span of the whole request.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     pub fn set_route(&mut self, route: &'static Route) {
@@ -112,6 +136,7 @@ impl Record {
 
     /// Which instance answered, just now.
     pub fn set_upstream(&mut self, address: SocketAddr) {
+        self.answer = self.span.child("send answer");
         self.facts.upstream = Some(address);
         self.facts.upstream_head = Some(self.started.elapsed());
     }
@@ -136,15 +161,44 @@ impl Record {
 
     fn count(&self, took: Duration) {
         let Facts { route, outcome, status, sent, .. } = &self.facts;
-        let surface = route.map(|route| route.surface);
+        let (surface, metrics) = (route.map(|route| route.surface), &self.outlets.metrics);
         match *outcome {
-            RequestOutcome::Forwarded => self.metrics.forwarded(surface, *status),
-            RequestOutcome::Answered => self.metrics.answered(surface),
-            RequestOutcome::Unserved(reason) => self.metrics.unserved(surface, reason),
-            RequestOutcome::Cancelled => self.metrics.cancelled(surface),
+            RequestOutcome::Forwarded => metrics.forwarded(surface, *status),
+            RequestOutcome::Answered => metrics.answered(surface),
+            RequestOutcome::Unserved(reason) => metrics.unserved(surface, reason),
+            RequestOutcome::Cancelled => metrics.cancelled(surface),
         }
         let received = self.facts.received_bytes();
-        self.metrics.finished(surface, took.as_secs_f64(), received, *sent);
+        metrics.finished(surface, took.as_secs_f64(), received, *sent);
+    }
+
+    /// Rare beside requests that are served, and so kept out of their code.
+    #[cold]
+    fn keep_refusal(&self, reason: Reason) {
+        let facts = &self.facts;
+        self.outlets.refusals.add(Refusal {
+            at: self.outlets.clock.utc(),
+            request_id: facts.id.as_str().to_owned(),
+            status: facts.status,
+            reason,
+            surface: facts.route.map(|route| route.surface.name()),
+            organisation: facts.organisations(),
+            asked: facts.asked.clone(),
+            method: facts.method.as_str().to_owned(),
+            path: facts.uri.path().to_owned(),
+            client: facts.client,
+            principal: facts.caller().map(|(kind, id)| (kind, id.to_string())),
+            detail: facts.detail.clone(),
+        });
+    }
+
+    #[cold]
+    fn end_trace(&mut self, trace: u128, took: Duration) {
+        self.answer = Span::none();
+        let surface = self.facts.route.map(|route| route.surface);
+        let now = self.outlets.clock.now();
+        self.outlets.metrics.exemplar(surface, trace, took.as_secs_f64(), now);
+        spans::describe(&mut self.span, &self.facts);
     }
 }
 
@@ -152,8 +206,16 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.count(took);
-        if let Some(log) = self.log.take() {
-            log.write(&self.facts, took);
+        let reason = self.facts.outcome.reason();
+        if let Some(reason) = reason {
+            self.keep_refusal(reason);
+        }
+        if let Some(trace) = self.facts.trace {
+            self.end_trace(trace, took);
+        }
+        let Some(log) = &self.outlets.log else { return };
+        if let (false, Some(reason)) = (log.write(&self.facts, took), reason) {
+            self.outlets.metrics.log_line_suppressed(reason);
         }
     }
 }

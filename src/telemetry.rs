@@ -3,12 +3,14 @@
 
 mod alert_event_metrics;
 mod channel_metrics;
+mod exemplars;
 mod logging;
 mod metrics;
 #[cfg(test)]
 mod reference;
 mod rule_metrics;
 mod table;
+mod trace_metrics;
 
 pub use alert_event_metrics::AlertEventMetrics;
 pub use channel_metrics::ChannelMetrics;
@@ -16,3 +18,4 @@ pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
 pub use rule_metrics::RuleMetrics;
 pub use table::{Kind, Label, METRICS, Metric, Values};
+pub use trace_metrics::TraceMetrics;

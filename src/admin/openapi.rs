@@ -15,6 +15,7 @@ use super::all_rules::{AllSyncAnswer, Status};
 use super::answer::{Answer, Success};
 use super::channel_views::{AllChannels, ChannelDiffView, ChannelList, ChannelSyncAnswer};
 use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
+use super::refusals::{MOST, RefusalList};
 use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
 use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
 use super::rules::Confirmation;
@@ -40,6 +41,11 @@ const NO_LEADER: &str = "not done yet; ask again";
 const TESTED: &str = "what became of the test; it takes up to a minute";
 const DONE_OR_DRY: &str = "done; with dry_run, what would change";
 
+const LIMIT: (&str, &str) = ("limit", "how many at most; 100 by default");
+const REASON: (&str, &str) = ("reason", "only those of this reason");
+const ORGANISATION: (&str, &str) =
+    ("organisation", "only those of this organisation, granted or asked for");
+
 /// What is said of an endpoint beside its route.
 struct Operation<'a> {
     schemas: &'a mut Schemas,
@@ -47,6 +53,7 @@ struct Operation<'a> {
     body: Option<Value>,
     responses: Map<String, Value>,
     has_dry_run: bool,
+    filters: Vec<Value>,
 }
 
 /// The schemas that the document refers to, by name.
@@ -176,6 +183,11 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                 E::ChannelsStatus => {
                     Operation::new("all channels", schemas).answers::<AllChannels>(Done, DONE)
                 }
+                E::ListRefusals => Operation::new("refusals", schemas)
+                    .filtered_by(json!({ "type": "integer", "minimum": 1, "maximum": MOST }), LIMIT)
+                    .filtered_by(json!({ "type": "string" }), REASON)
+                    .filtered_by(json!({ "type": "string" }), ORGANISATION)
+                    .answers::<RefusalList>(Done, DONE),
             }
         }
         AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
@@ -188,7 +200,14 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
 
 impl<'a> Operation<'a> {
     fn new(tag: &'static str, schemas: &'a mut Schemas) -> Self {
-        Self { schemas, tag, body: None, responses: Map::new(), has_dry_run: false }
+        Self {
+            schemas,
+            tag,
+            body: None,
+            responses: Map::new(),
+            has_dry_run: false,
+            filters: vec![],
+        }
     }
 
     fn takes<T: ToSchema>(mut self) -> Self {
@@ -203,6 +222,16 @@ impl<'a> Operation<'a> {
 
     fn with_dry_run(mut self) -> Self {
         self.has_dry_run = true;
+        self
+    }
+
+    fn filtered_by(mut self, schema: Value, (name, description): (&str, &str)) -> Self {
+        self.filters.push(json!({
+            "name": name,
+            "in": "query",
+            "description": description,
+            "schema": schema,
+        }));
         self
     }
 
@@ -257,6 +286,7 @@ impl<'a> Operation<'a> {
                 "schema": { "type": "boolean" },
             }));
         }
+        parameters.extend(self.filters);
         let mut value = json!({
             "operationId": endpoint.name(),
             "tags": [self.tag],

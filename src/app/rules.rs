@@ -16,6 +16,7 @@ use crate::election::LeaderTask;
 use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
 use crate::store::Store;
 use crate::telemetry::{ChannelMetrics, RuleMetrics};
+use crate::trace::Tracer;
 
 /// Connections of the thread that writes rules, beside the session that holds the leader's lock.
 const WRITER_CONNECTIONS: u32 = 3;
@@ -44,6 +45,7 @@ impl Rules {
         config: &Config,
         database: &DatabaseConfig,
         clock: &Clock,
+        tracer: &Tracer,
     ) -> io::Result<Self> {
         let make = |connections| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -53,6 +55,7 @@ impl Rules {
             let store = store.map_err(|error| fault(error.to_string()))?;
             let template = config.tenancy.template.clone();
             let reconciler = Reconciler::new(store, &config.rules, template).map_err(fault)?;
+            let reconciler = reconciler.with_tracer(tracer.clone());
             drop(inside);
             Ok::<_, io::Error>((runtime, Arc::new(reconciler)))
         };
@@ -62,7 +65,7 @@ impl Rules {
         let mut beside: Vec<Arc<dyn LeaderTask>> = Vec::new();
         let (channels, reach) = if config.channels.enabled {
             let runtimes = [(&admin_runtime, &for_admin), (&sync_runtime, &reconciler)];
-            let (channels, sync) = channels(config, runtimes, clock)?;
+            let (channels, sync) = channels(config, runtimes, clock, tracer)?;
             let reach = Arc::clone(&sync.reaches).hook();
             beside.push(Arc::new(sync));
             (Some(channels), Some(reach))
@@ -121,6 +124,7 @@ fn channels(
     config: &Config,
     [for_admin, for_sync]: [(&Runtime, &Arc<Reconciler>); 2],
     clock: &Clock,
+    tracer: &Tracer,
 ) -> io::Result<(Channels, ChannelSync)> {
     let make = |(runtime, rules): (&Runtime, &Arc<Reconciler>)| {
         let _inside = runtime.enter();
@@ -128,7 +132,7 @@ fn channels(
         let store = rules.store().clone();
         let made = ChannelReconciler::new(store, &config.channels, &config.rules, template);
         let made = made.map_err(|fault| io::Error::new(io::ErrorKind::InvalidInput, fault))?;
-        Ok::<_, io::Error>(Arc::new(made))
+        Ok::<_, io::Error>(Arc::new(made.with_tracer(tracer.clone())))
     };
     let triggers: Arc<Triggers> = Arc::default();
     let metrics = Arc::new(ChannelMetrics::register());

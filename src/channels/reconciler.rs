@@ -22,6 +22,7 @@ use crate::rules::{AdminExecutor, Overloaded};
 use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError};
 use crate::telemetry::ChannelMetrics;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
+use crate::trace::Tracer;
 
 pub struct ChannelReconciler {
     pub(super) store: Store,
@@ -31,6 +32,7 @@ pub struct ChannelReconciler {
     /// How long the document of an organisation that is gone stays.
     pub(super) grace: Duration,
     template: TenantTemplate,
+    pub(super) tracer: Tracer,
 }
 
 /// What there is of one organisation in the database.
@@ -145,7 +147,14 @@ impl ChannelReconciler {
             reconcile_interval: config.reconcile_interval,
             grace: rules.organisation_grace,
             template,
+            tracer: Tracer::off(),
         })
+    }
+
+    /// Traces reconciles.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     pub fn store(&self) -> &Store {

@@ -28,6 +28,7 @@ use crate::rules::Triggers;
 use crate::store::StoreError;
 use crate::telemetry::ChannelMetrics;
 use crate::tenancy::OrganisationId;
+use crate::trace;
 use job::{Job, JobEnd};
 use queue::WorkQueue;
 
@@ -186,7 +187,20 @@ impl<'a> Scheduler<'a> {
                 organisation,
                 started,
             };
-            self.tasks.spawn(async move { Done::Reconciled(Box::new(job.run().await)) });
+            let mut span = self.sync.reconciler.tracer.own("reconcile channels");
+            span.set("organisation.id", job.organisation.as_str().to_owned());
+            let traced = trace::within(span, async move {
+                let end = job.run().await;
+                trace::note(|span| {
+                    let outcome: &'static str = end.outcome.kind().into();
+                    span.set("outcome", outcome);
+                    if matches!(end.outcome, Outcome::Failed(_)) {
+                        span.fail("failed");
+                    }
+                });
+                end
+            });
+            self.tasks.spawn(async move { Done::Reconciled(Box::new(traced.await)) });
         }
     }
 

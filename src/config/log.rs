@@ -1,7 +1,7 @@
 //! `[log]`
 
 use super::reader::Section;
-use super::values::{switch, text};
+use super::values::{number, switch, text};
 
 /// What is logged, and the format.
 #[derive(Clone, Debug)]
@@ -10,6 +10,8 @@ pub struct LogConfig {
     /// A level (`info`) or a filter of `tracing-subscriber` (`info,mimir_tenant_proxy=debug`).
     pub filter: String,
     pub access: bool,
+    /// Lines a second of requests that were not served, of each reason; 0 for all of them.
+    pub unserved_per_second: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,5 +37,8 @@ pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
             Ok(filter)
         }),
         access: section.get("access", true, switch),
+        unserved_per_second: section.get("unserved_per_second", 100, |raw| {
+            Ok(u32::try_from(number(raw, 0, 1_000_000)?).unwrap_or(u32::MAX))
+        }),
     }
 }

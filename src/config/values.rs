@@ -57,6 +57,20 @@ pub(super) fn number(raw: Raw, min: usize, max: usize) -> Result<usize, String> 
     if (min..=max).contains(&number) { Ok(number) } else { Err(wanted()) }
 }
 
+/// A part of a whole, from 0 to 1.
+pub(super) fn fraction(raw: Raw) -> Result<f64, String> {
+    let wanted = || "must be a number from 0 to 1, such as 0.01".to_owned();
+    let number = match raw {
+        Raw::Toml(Value::Float(number)) => number,
+        Raw::Toml(Value::Integer(number)) => {
+            f64::from(i32::try_from(number).map_err(|_| wanted())?)
+        }
+        Raw::Text(text) => text.parse().map_err(|_| wanted())?,
+        Raw::Toml(_) => return Err(wanted()),
+    };
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err(wanted()) }
+}
+
 /// A list of strings; in the environment as in the file, or separated by commas.
 pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     match raw {
@@ -252,6 +266,18 @@ mod tests {
         for right in ["http://[::1]:8080", "http://[fdaa:0:1::3]/", "https://a.b/c%20d"] {
             assert!(url(Raw::Text(right.to_owned()), "https://a.example").is_ok(), "{right}");
         }
+    }
+
+    #[test]
+    fn a_fraction_is_from_0_to_1() {
+        for (text, number) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+            assert!((fraction(Raw::Text(text.to_owned())).unwrap() - number).abs() < f64::EPSILON);
+        }
+        for wrong in ["-0.1", "1.1", "NaN", "inf", "1%", ""] {
+            assert!(fraction(Raw::Text(wrong.to_owned())).is_err(), "{wrong}");
+        }
+        assert!(fraction(Raw::Toml(Value::Integer(1))).is_ok());
+        assert!(fraction(Raw::Toml(Value::Integer(100))).is_err());
     }
 
     #[test]

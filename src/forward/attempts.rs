@@ -26,9 +26,11 @@ use crate::authz::Grant;
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::labels::{InstanceFault, NoResend, Resend};
+use crate::reason::{HasReason as _, Reason};
 use crate::request_body::{Pace, ReplayAllowance, RequestBody, Transfer};
 use crate::route::Surface;
 use crate::telemetry::Metrics;
+use crate::trace::Span;
 
 /// How much of a refusal is read to find its cause.
 pub(super) const REFUSAL_BYTES: usize = 4 << 10;
@@ -49,6 +51,8 @@ pub(super) struct Attempts<'a> {
     upstream: &'a Upstream,
     grant: &'a Grant,
     id: &'a RequestId,
+    /// Of the whole request.
+    span: &'a Span,
     /// The client's head, from which each attempt builds the one for Mimir.
     head: Parts,
     transfer: Option<Arc<Transfer>>,
@@ -84,7 +88,7 @@ impl<'a> Attempts<'a> {
         upstream: &'a Upstream,
         instances: Arc<InstanceList>,
         grant: &'a Grant,
-        id: &'a RequestId,
+        (id, span): (&'a RequestId, &'a Span),
         request: Request<RequestBody>,
     ) -> (Self, RequestBody) {
         let (head, body) = request.into_parts();
@@ -95,8 +99,18 @@ impl<'a> Attempts<'a> {
         let can_repeat = repeatable && transfer.as_ref().is_none_or(keeps);
         let freshness = if can_repeat { Freshness::Any } else { Freshness::Recent };
         let (tried, repeats) = Default::default();
-        let attempts =
-            Self { upstream, grant, id, head, transfer, instances, tried, repeats, freshness };
+        let attempts = Self {
+            upstream,
+            grant,
+            id,
+            span,
+            head,
+            transfer,
+            instances,
+            tried,
+            repeats,
+            freshness,
+        };
         (attempts, body)
     }
 
@@ -108,7 +122,11 @@ impl<'a> Attempts<'a> {
         let mut slot = self.enter()?;
         let mut request = self.outbound(body);
         loop {
-            (slot, request) = match self.send(slot, request).await {
+            let mut attempt = self.begin_attempt(&slot, &mut request);
+            let sent = self.send(slot, request, &attempt).await;
+            sent.note(&mut attempt);
+            drop(attempt);
+            (slot, request) = match sent {
                 // Forwarded whatever its status, unless another instance may do better.
                 Sent::Answered(answer, connection, verdict) => {
                     let unavailable = verdict == InstanceVerdict::Unavailable;
@@ -136,6 +154,26 @@ impl<'a> Attempts<'a> {
                 Sent::Failed(error) => return Err(error),
             }
         }
+    }
+
+    /// The span of an attempt, which Mimir's own goes below.
+    fn begin_attempt(&self, slot: &InstanceSlot, request: &mut Request<RequestBody>) -> Span {
+        let mut attempt = self.span.client("attempt");
+        if attempt.is_recording() {
+            let method = self.head.method.as_str().to_owned();
+            let address = slot.instance.address;
+            attempt.rename(|| format!("{method} {}", self.grant.route().path));
+            attempt.set("http.request.method", method);
+            attempt.set("server.address", address.ip().to_string());
+            attempt.set("server.port", address.port());
+            attempt.set("url.path", self.head.uri.path().to_owned());
+            let resends = self.tried.count().saturating_sub(1);
+            if let (true, Ok(resends)) = (resends > 0, i64::try_from(resends)) {
+                attempt.set("http.request.resend_count", resends);
+            }
+        }
+        attempt.put_into(request.headers_mut());
+        attempt
     }
 
     /// A slot at an instance that was not tried yet.
@@ -227,6 +265,7 @@ impl<'a> Attempts<'a> {
         &mut self,
         mut slot: InstanceSlot,
         mut request: Box<Request<RequestBody>>,
+        attempt: &Span,
     ) -> Sent {
         let Upstream { pool, metrics, config, .. } = self.upstream;
         let (mut freshness, mut resends) = (self.freshness, 0);
@@ -297,6 +336,7 @@ impl<'a> Attempts<'a> {
                     metrics.upstream_resent(Resend::Stale);
                     let authority = connection.slot.instance.authority.clone();
                     again.headers_mut().insert(header::HOST, authority);
+                    attempt.put_into(again.headers_mut());
                     freshness = Freshness::New;
                     (slot, request) = (connection.slot, again);
                 }
@@ -349,6 +389,29 @@ impl<'a> Attempts<'a> {
             connection.slot.failed(InstanceFault::ServerError);
         }
         Sent::Answered(answer, connection, verdict)
+    }
+}
+
+impl Sent {
+    /// Tells the attempt's span how it ended.
+    fn note(&self, attempt: &mut Span) {
+        if !attempt.is_recording() {
+            return;
+        }
+        match self {
+            Self::Answered(answer, ..) => {
+                let status = answer.response.status().as_u16();
+                attempt.set("http.response.status_code", status);
+                match status {
+                    500.. => attempt.fail("5xx"),
+                    400.. => attempt.fail("4xx"),
+                    _ => {}
+                }
+            }
+            Self::Unsent(..) => attempt.fail(Reason::UpstreamUnreachable.name()),
+            Self::Broken(..) => attempt.fail(Reason::UpstreamBroken.name()),
+            Self::Failed(error) => attempt.fail(error.reason().name()),
+        }
     }
 }
 

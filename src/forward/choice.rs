@@ -67,6 +67,10 @@ impl Tried {
         self.count == MAX_TRIED
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     fn contains(&self, index: usize) -> bool {
         self.indices[..self.count].contains(&index)
     }

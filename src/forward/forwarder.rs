@@ -22,6 +22,7 @@ use crate::limits::Permit;
 use crate::request_body::{Pace, ReplayAllowance, RequestBody};
 use crate::route::Surface;
 use crate::telemetry::Metrics;
+use crate::trace::Span;
 
 /// One worker's client of Mimir.
 pub struct Forwarder {
@@ -54,13 +55,14 @@ impl Forwarder {
         &self,
         permit: Permit,
         id: &RequestId,
+        span: &Span,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, ForwardError> {
         self.upstream.budget.lock().deposit();
         let transfer = request.body().transfer();
         let instances = self.instances();
         let (attempts, body) =
-            Attempts::new(&self.upstream, instances, permit.grant(), id, request);
+            Attempts::new(&self.upstream, instances, permit.grant(), (id, span), request);
         let (answer, connection) = attempts.run(body).await?;
         let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
         // From here on, nothing is sent again.

@@ -109,7 +109,7 @@ pub(super) async fn serve(
             watched(connection, watch, &activity, &around.closing).await
         }
         Protocol::Http2 => {
-            let metrics = Arc::clone(&around.pipeline.metrics);
+            let metrics = Arc::clone(&around.pipeline.outlets.metrics);
             let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
             let service = service_fn(|request| {
                 let stream = streams.call();

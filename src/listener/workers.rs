@@ -65,7 +65,7 @@ impl Workers {
             let killed = killed.clone();
             let thread =
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                    let log = surroundings.pipeline.access_log.clone();
+                    let log = surroundings.pipeline.outlets.log.clone();
                     runtime.block_on(work(receiver, Arc::new(surroundings), killed));
                     // Requests that are cut off end here, and are logged as well.
                     drop(runtime);
@@ -129,7 +129,7 @@ async fn work(
     killed: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    if let Some(log) = around.pipeline.access_log.clone() {
+    if let Some(log) = around.pipeline.outlets.log.clone() {
         tokio::spawn(flush(log));
     }
     while let Some(connection) = handed.recv().await {

@@ -14,6 +14,7 @@ use super::{Retriable, set_tenant};
 use crate::causes::causes;
 use crate::http_client::{self, ReadError, read_limited, read_start};
 use crate::tenancy::TenantId;
+use crate::trace::{self, Span};
 
 /// The longest message of Mimir that is kept. It repeats a rule's name for each of its faults.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -155,18 +156,29 @@ impl Transport {
         let mut failure = None;
         for at in (0..self.urls.len()).map(|step| (first + step) % self.urls.len()) {
             let mut url = address(&self.urls[at], &ask.path)?;
+            let (mut span, mut headers) = (span_of(&ask.method, &url), headers.clone());
+            span.put_into(&mut headers);
             url.set_query(ask.query.as_deref());
-            let mut request = self.client.request(ask.method.clone(), url).headers(headers.clone());
+            let mut request = self.client.request(ask.method.clone(), url).headers(headers);
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }
             match request.send().await {
                 Ok(response) => {
+                    span.set("http.response.status_code", response.status().as_u16());
+                    if response.status().is_server_error() {
+                        span.fail("5xx");
+                    }
                     self.preferred.store(at, Relaxed);
                     return Ok(response);
                 }
-                Err(error) if error.is_connect() => failure = Some(self.failure(error)),
-                Err(error) => return Err(self.failure(error)),
+                Err(error) => {
+                    span.fail(if error.is_timeout() { "timeout" } else { "unreachable" });
+                    if !error.is_connect() {
+                        return Err(self.failure(error));
+                    }
+                    failure = Some(self.failure(error));
+                }
             }
         }
         Err(failure.unwrap_or_else(|| ExchangeError::Unreachable("no address is known".to_owned())))
@@ -268,6 +280,20 @@ pub(super) struct InstanceAddress {
     url: Url,
     /// The name that it is known by, if the address is one of several.
     host: Option<HeaderValue>,
+}
+
+/// The span of one exchange. Names of groups are a tenant's own, so they are no part of its name.
+fn span_of(method: &Method, url: &Url) -> Span {
+    let mut span = trace::request("mimir");
+    if span.is_recording() {
+        let place = if url.path().contains("/config/v1/rules") { "ruler" } else { "mimir" };
+        span.rename(|| format!("{method} {place}"));
+        span.set("http.request.method", method.as_str().to_owned());
+        span.set("server.address", url.host_str().unwrap_or_default().to_owned());
+        span.set("server.port", url.port_or_known_default().unwrap_or_default());
+        span.set("url.path", url.path().to_owned());
+    }
+    span
 }
 
 fn headers_of(ask: &Ask<'_>) -> HeaderMap {

@@ -16,6 +16,7 @@ use crate::mimir::silence::{Silence, SilenceFault};
 use crate::rejection::Rejection;
 use crate::request_body::RequestBody;
 use crate::route::{BodyPolicy, Route};
+use crate::trace::Span;
 
 /// A request that changes a silence, without its head and body.
 pub(super) struct SilenceChange<'a> {
@@ -23,6 +24,7 @@ pub(super) struct SilenceChange<'a> {
     pub(super) client: IpAddr,
     pub(super) route: &'static Route,
     pub(super) permit: Permit,
+    pub(super) span: &'a Span,
 }
 
 /// `{"silenceID":"…"}`
@@ -35,13 +37,13 @@ impl Pipeline {
         change: SilenceChange<'_>,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, Rejection> {
-        let SilenceChange { id, client, route, permit } = change;
+        let SilenceChange { id, client, route, permit, span } = change;
         let grant = permit.grant();
         let organisation = grant.organisations().first().cloned();
         let mut action =
             Action::begin(id, client, grant.principal(), request.method(), route, organisation);
         let target = route.silence_in(request.uri().path()).map(str::to_owned);
-        let done = self.forward_silence(route, permit, id, request, &mut action).await;
+        let done = self.forward_silence(route, permit, (id, span), request, &mut action).await;
         match &done {
             Ok((forwarded, made)) if forwarded.response.status().is_success() => {
                 action.done(made.clone().or(target));
@@ -57,7 +59,7 @@ impl Pipeline {
         &self,
         route: &'static Route,
         permit: Permit,
-        id: &RequestId,
+        (id, span): (&RequestId, &Span),
         request: Request<RequestBody>,
         action: &mut Action,
     ) -> Result<(Forwarded, Option<String>), Rejection> {
@@ -73,7 +75,7 @@ impl Pipeline {
             body = RequestBody::replaced(written, self.body_limits(route));
         }
         let mut forwarded =
-            self.forwarder.forward(permit, id, Request::from_parts(parts, body)).await?;
+            self.forwarder.forward(permit, id, span, Request::from_parts(parts, body)).await?;
         let made = if route.body == BodyPolicy::Silence {
             silence_of(&mut forwarded.response).await?
         } else {

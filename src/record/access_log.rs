@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
@@ -17,9 +18,11 @@ use http::Version;
 use super::RequestOutcome;
 use super::facts::Facts;
 use super::fields::{self, Field};
+use super::sampling::Sampling;
 use crate::authn::PrincipalId;
 use crate::clock::Clock;
-use crate::config::LogFormat;
+use crate::config::{LogConfig, LogFormat};
+use crate::reason::{Class, Reason};
 use crate::telemetry::LogSink;
 
 /// Writes access log lines. Cheap to clone.
@@ -28,10 +31,14 @@ pub struct AccessLog {
     sink: LogSink,
     clock: Clock,
     format: LogFormat,
+    sampling: Arc<Sampling>,
 }
 
 /// A worker's lines are handed over when there are this many bytes of them, and at each flush.
 const BATCH_BYTES: usize = 16 << 10;
+
+/// The message of a line that stands for requests without one.
+const SUPPRESSED: &str = "Requests not logged";
 
 thread_local! {
     static LINES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(BATCH_BYTES + 1024));
@@ -40,22 +47,45 @@ thread_local! {
 
 impl AccessLog {
     /// Makes a log that writes to a sink.
-    pub fn new(sink: LogSink, clock: Clock, format: LogFormat) -> Self {
-        Self { sink, clock, format }
+    pub fn new(sink: LogSink, clock: Clock, config: &LogConfig) -> Self {
+        let sampling = Arc::new(Sampling::new(config.unserved_per_second));
+        Self { sink, clock, format: config.format, sampling }
     }
 
-    pub(super) fn write(mut self, facts: &Facts, took: Duration) {
+    /// Writes a line, unless there are too many like it. Whether it did.
+    pub(super) fn write(&self, facts: &Facts, took: Duration) -> bool {
+        let now = self.clock.now();
+        if let Some(reason) = facts.outcome.reason()
+            && !self.sampling.takes(reason, now.as_secs())
+        {
+            return false;
+        }
         LINES.with_borrow_mut(|lines| {
-            let now = self.clock.now();
             match self.format {
                 LogFormat::Json => json(lines, facts, took, now),
                 LogFormat::Pretty => pretty(lines, facts, took, now),
             }
             if lines.len() >= BATCH_BYTES {
-                self.sink.write(lines);
+                self.sink.clone().write(lines);
                 lines.clear();
             }
         });
+        true
+    }
+
+    /// Writes how many requests got no line since the last call, one line for each reason.
+    pub fn report_suppressed(&self) {
+        let mut lines = Vec::new();
+        let now = self.clock.now();
+        for (reason, requests) in self.sampling.take_suppressed() {
+            match self.format {
+                LogFormat::Json => json_suppressed(&mut lines, reason, requests, now),
+                LogFormat::Pretty => pretty_suppressed(&mut lines, reason, requests, now),
+            }
+        }
+        if !lines.is_empty() {
+            self.sink.clone().write(&lines);
+        }
     }
 
     /// Hands over what this thread has written so far.
@@ -67,6 +97,26 @@ impl AccessLog {
             }
         });
     }
+}
+
+fn json_suppressed(lines: &mut Vec<u8>, reason: Reason, requests: u64, now: Duration) {
+    lines.extend_from_slice(b"{\"timestamp\":\"");
+    timestamp(lines, now);
+    let (level, reason) = (reason_level(reason), reason.name());
+    let _ = writeln!(
+        lines,
+        "\",\"level\":\"{level}\",\"message\":\"{SUPPRESSED}\",\"reason\":\"{reason}\",\"requests\":{requests}}}"
+    );
+}
+
+fn pretty_suppressed(lines: &mut Vec<u8>, reason: Reason, requests: u64, now: Duration) {
+    timestamp(lines, now);
+    let (level, reason) = (reason_level(reason), reason.name());
+    let _ = writeln!(lines, " {level:>5} {SUPPRESSED} reason={reason} requests={requests}");
+}
+
+fn reason_level(reason: Reason) -> &'static str {
+    if reason.class() == Class::Failed { "WARN" } else { "INFO" }
 }
 
 fn json(lines: &mut Vec<u8>, facts: &Facts, took: Duration, now: Duration) {
@@ -88,9 +138,7 @@ fn json(lines: &mut Vec<u8>, facts: &Facts, took: Duration, now: Duration) {
     }
 
     // Who.
-    let principal = facts.principal.as_ref().map(|known| (known.kind(), known.id()));
-    let refused = || facts.refused.map(|known| (known.kind, known.id));
-    if let Some((kind, id)) = principal.or_else(refused) {
+    if let Some((kind, id)) = facts.caller() {
         text(lines, &fields::PRINCIPAL_KIND, kind);
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
         let id: &str = match id {
@@ -136,6 +184,9 @@ fn json(lines: &mut Vec<u8>, facts: &Facts, took: Duration, now: Duration) {
     }
     key(lines, &fields::DURATION_MS);
     milliseconds(lines, took);
+    if let Some(trace) = facts.trace {
+        quoted(lines, &fields::TRACE_ID, |lines| drop(write!(lines, "{trace:032x}")));
+    }
     lines.extend_from_slice(b"}\n");
 }
 
@@ -206,7 +257,7 @@ fn method(facts: &Facts) -> &str {
     method.get(..32).unwrap_or(method)
 }
 
-fn version(version: Version) -> &'static str {
+pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "2",
         Version::HTTP_10 => "1.0",
@@ -344,6 +395,7 @@ mod tests {
             detail: Some("broken".to_owned()),
             sent: 2,
             received: None,
+            trace: Some(0xabc),
         };
         let mut line = Vec::new();
         json(&mut line, &facts, Duration::from_millis(5), Duration::ZERO);
@@ -356,6 +408,22 @@ mod tests {
         assert_eq!(line.keys().collect::<Vec<_>>(), wanted);
         assert_eq!((&line["level"], &line["outcome"]), (&"WARN".into(), &"failed".into()));
         assert_eq!(line["reason"], "upstream_broken");
+        assert_eq!(line["trace.id"], "00000000000000000000000000000abc");
+    }
+
+    #[test]
+    fn suppressed_lines_are_one_that_can_be_read() {
+        let mut line = Vec::new();
+        json_suppressed(&mut line, Reason::NoCredential, 12, Duration::ZERO);
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let wanted = serde_json::json!({
+            "timestamp": "1970-01-01T00:00:00.000Z",
+            "level": "INFO",
+            "message": "Requests not logged",
+            "reason": "no_credential",
+            "requests": 12,
+        });
+        assert_eq!(line, wanted);
     }
 
     #[test]

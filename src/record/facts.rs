@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Uri, Version};
 
-use crate::authn::{Known, Principal};
+use crate::authn::{Known, Principal, PrincipalId};
 use crate::authz::Grant;
 use crate::edge::RequestId;
 use crate::reason::{Class, Reason};
@@ -39,11 +39,28 @@ pub(super) struct Facts {
     pub(super) detail: Option<String>,
     pub(super) sent: u64,
     pub(super) received: Option<ReceivedBytes>,
+    /// The trace, if it is recorded.
+    pub(super) trace: Option<u128>,
 }
 
 impl Facts {
     pub(super) fn received_bytes(&self) -> u64 {
         self.received.as_ref().map_or(0, ReceivedBytes::get)
+    }
+
+    /// The kind and identifier of who called, or of whose genuine credential was refused.
+    pub(super) fn caller(&self) -> Option<(&'static str, PrincipalId)> {
+        let principal = self.principal.as_ref().map(|known| (known.kind(), known.id()));
+        principal.or_else(|| self.refused.map(|known| (known.kind, known.id)))
+    }
+
+    /// The organisations that were granted with `|` between them, or that of the path.
+    pub(super) fn organisations(&self) -> Option<String> {
+        if let Some(organisation) = &self.organisation {
+            return Some(organisation.as_str().to_owned());
+        }
+        let organisations = self.grant.as_ref()?.organisations().iter();
+        Some(organisations.map(OrganisationId::as_str).collect::<Vec<_>>().join("|"))
     }
 }
 

@@ -43,6 +43,7 @@ fields! {
     UPSTREAM_ADDRESS = "upstream.address", "The instance that answered.";
     UPSTREAM_HEAD_MS = "upstream.head_ms", "Milliseconds to the head of its response, waiting and resends included.";
     DURATION_MS = "duration_ms", "Milliseconds to the last byte of the response.";
+    TRACE_ID = "trace.id", "The trace, if this request is traced.";
 }
 
 #[cfg(test)]
@@ -61,7 +62,9 @@ mod tests {
              a reader that stops reading costs lines (`mimir_tenant_proxy_log_lines_dropped_total`) \
              and never requests.\n\n\
              ## Requests\n\nOne line a request, `message=\"Request\"`. A field without a value is \
-             absent.\n\n| field | meaning |\n|---|---|\n",
+             absent. More than `log.unserved_per_second` lines a second of one reason are not \
+             written; a line with `message=\"Requests not logged\"`, `reason` and `requests` then \
+             says how many, once a second.\n\n| field | meaning |\n|---|---|\n",
         );
         for Field { name, meaning, .. } in FIELDS {
             let _ = writeln!(page, "| `{name}` | {meaning} |");

@@ -117,6 +117,8 @@ endpoints! {
         ConfirmAllDeletions = admin_post("/admin/rules/guard/confirm"),
         /// Shows the sync of each organisation's channels, and what is held back.
         ChannelsStatus = admin_get("/admin/channels/status"),
+        /// Lists the most recent requests that this copy did not serve, the newest first.
+        ListRefusals = admin_get("/admin/refusals"),
     }
 
     /// For the database's webhooks, with a secret that opens nothing else.

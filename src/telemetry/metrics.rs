@@ -6,11 +6,13 @@ mod upstreams;
 use std::array;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use strum::{EnumCount as _, VariantArray};
 
+use super::exemplars::Exemplars;
 use super::table::{self, Kind, METRICS, Metric, NO_SURFACE, PLAIN};
 use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
 use crate::reason::Reason;
@@ -50,6 +52,8 @@ pub struct Metrics {
     upstream_by_instance: UpstreamsByInstance,
     pub resolve_failures: Counter,
     pub log_lines_dropped: Counter,
+    log_lines_suppressed: [Counter; Reason::COUNT],
+    exemplars: Exemplars,
     directories: [DirectoryMetrics; LookupKind::COUNT],
     pub database_listening: LateGauge,
     pub revocations: LateGauge,
@@ -125,8 +129,8 @@ struct SurfaceMetrics {
     sent: Counter,
 }
 
-const BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
+pub(super) const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
 
 /// Makes the process-wide recorder. Once per process.
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
@@ -138,7 +142,8 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
 fn recorder() -> Result<PrometheusBuilder, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram) {
-        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), BUCKETS)?;
+        builder =
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &BUCKETS)?;
     }
     Ok(builder)
 }
@@ -185,6 +190,8 @@ impl Metrics {
             upstream_by_instance: UpstreamsByInstance::default(),
             resolve_failures: table::UPSTREAM_RESOLVE_FAILURES.counter(PLAIN),
             log_lines_dropped: table::LOG_LINES_DROPPED.counter(PLAIN),
+            log_lines_suppressed: by_reason::<Reason, _>(&table::LOG_LINES_SUPPRESSED),
+            exemplars: Exemplars::default(),
             directories: array::from_fn(|at| DirectoryMetrics::register(LookupKind::VARIANTS[at])),
             database_listening: LateGauge::new(table::DATABASE_LISTENING),
             revocations: LateGauge::new(table::REVOCATIONS),
@@ -250,6 +257,21 @@ impl Metrics {
     /// The client went away.
     pub fn cancelled(&self, surface: Option<Surface>) {
         self.surface(surface).cancelled.increment(1);
+    }
+
+    /// A request without a line in the log, because there are too many like it.
+    pub fn log_line_suppressed(&self, reason: Reason) {
+        self.log_lines_suppressed[reason as usize].increment(1);
+    }
+
+    /// A traced request, which may stand for its bucket. `at` is since the Unix epoch.
+    pub fn exemplar(&self, surface: Option<Surface>, trace: u128, seconds: f64, at: Duration) {
+        self.exemplars.add(surface, trace, seconds, at);
+    }
+
+    /// The exposition as `OpenMetrics` text, with exemplars.
+    pub fn open_metrics(&self, exposition: &PrometheusHandle) -> String {
+        self.exemplars.open_metrics(&exposition.render())
     }
 
     /// What a finished request took and carried.

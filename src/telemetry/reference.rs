@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use strum::VariantArray;
 
 use super::table::{self, Kind, Label, METRICS, Metric, Values};
-use super::{AlertEventMetrics, ChannelMetrics, Metrics, RuleMetrics};
+use super::{AlertEventMetrics, ChannelMetrics, Metrics, RuleMetrics, TraceMetrics};
 use crate::labels::LookupKind;
 use crate::reason::{Class, Reason};
 use crate::reference::check;
@@ -29,6 +29,8 @@ fn values(values: Values) -> String {
         // Too many for a cell; they have a table of their own.
         Values::Names(lists) if lists[0].len() == <Reason as VariantArray>::VARIANTS.len() => {
             format!("a [reason](#reasons), {}", quoted(&lists[1..]))
+                .trim_end_matches(", ")
+                .to_owned()
         }
         Values::Names(lists) => quoted(lists),
     }
@@ -100,6 +102,7 @@ fn every_metric_has_the_labels_of_the_table() {
         rules.tenant_succeeded("org-a", 1.0);
         let _channels = ChannelMetrics::register();
         AlertEventMetrics::register();
+        TraceMetrics::register();
     });
     let text = handle.render();
     for metric in METRICS.iter().filter(|metric| metric.kind != Kind::Histogram) {

@@ -15,7 +15,7 @@ use strum::VariantNames as _;
 
 use crate::labels::{
     AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, NotificationState,
-    OutcomeKind, Resend, RuleState, TestOutcome,
+    OutcomeKind, Resend, RuleState, SpanDrop, TestOutcome,
 };
 use crate::reason::Reason;
 use crate::route::Surface;
@@ -405,6 +405,23 @@ metrics! {
         "Is the log complete?",
         "Log writes dropped because standard output was not read fast enough.",
         "Rises: standard output is not read fast enough.";
+    LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS]) },
+        "Does a flood leave requests out of the log?",
+        "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason.",
+        "Rises: a flood of this reason. `requests_total` counts all of it, and `/admin/refusals` has the most recent ones.";
+
+    TRACES = Counter "traces_total" { outcome: Values::Names(&[&["recorded", "over_limit"]]) },
+        "How many requests and reconciles are traced?",
+        "Traces begun, and those that `traces.max_per_second` did not allow. Absent where traces are off.",
+        "`over_limit` rises: traces are a smaller part of the requests than `traces.sample_ratio`.";
+    SPANS_EXPORTED = Counter "trace_spans_exported_total",
+        "Do spans reach the collector?",
+        "Spans that the collector has taken.",
+        "Does not rise while `traces_total` does: see the dropped ones.";
+    SPANS_DROPPED = Counter "trace_spans_dropped_total" { reason: Values::Names(&[SpanDrop::VARIANTS]) },
+        "Why do spans not reach the collector?",
+        "Spans that did not reach the collector.",
+        "`collector_away`: it gives no answer. `queue_full`: it is slow, or away for long. `refused`: it does not take them; the log has its answer.";
 }
 
 /// Gives the recorder the help text of every metric.

@@ -147,6 +147,7 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
         ("GET", "/admin/rules/sync/{id}", Services),
         ("POST", "/admin/rules/guard/confirm", Services),
         ("GET", "/admin/channels/status", Services),
+        ("GET", "/admin/refusals", Services),
         ("POST", "/admin/webhooks/alert-rule", Webhooks),
     ]
 };

@@ -13,6 +13,7 @@ use crate::config::{Config, Upstream};
 use crate::forward;
 use crate::http_client::{self, read_start};
 use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::otlp::{self, SendError};
 use crate::store::{RolesInUse, Store, StoreError};
 use crate::tenancy::{Role, TenantHeader, TenantId};
 
@@ -29,6 +30,7 @@ pub(super) async fn connect(config: &Config) -> Report {
     database(config, &mut report).await;
     upstreams(config, &mut report).await;
     rulers(config, &mut report).await;
+    collector(config, &mut report).await;
     report
 }
 
@@ -71,6 +73,22 @@ async fn key_set(config: &Config, report: &mut Report) {
         }
     };
     report.add("key set", outcome);
+}
+
+/// Nothing is said of traces that are off.
+async fn collector(config: &Config, report: &mut Report) {
+    let Some(collector) = &config.traces.collector else { return };
+    let url = &collector.url;
+    report.add(
+        "traces",
+        match otlp::probe(collector).await {
+            Ok(()) => Outcome::Good(format!("{url}: takes traces")),
+            Err(SendError::Away(problem)) => Outcome::Away(format!("{url}: {problem}")),
+            Err(SendError::Refused(problem)) => Outcome::Unfit(format!(
+                "{url}: {problem}; is traces.endpoint right, and does it take OTLP over HTTP?"
+            )),
+        },
+    );
 }
 
 async fn database(config: &Config, report: &mut Report) {

@@ -8,6 +8,7 @@ use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError, RulerLimits};
 use crate::rules::spec::alert_rule::RuleDefaults;
 use crate::store::Store;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
+use crate::trace::Tracer;
 
 pub struct Reconciler {
     pub(crate) store: Store,
@@ -15,6 +16,7 @@ pub struct Reconciler {
     pub(crate) config: RulesConfig,
     template: TenantTemplate,
     pub(crate) formats: Formats,
+    pub(crate) tracer: Tracer,
 }
 
 impl Reconciler {
@@ -31,7 +33,13 @@ impl Reconciler {
             connect_timeout: config.connect_timeout,
         })?;
         let (config, formats) = (config.clone(), Formats::new(config.expressions));
-        Ok(Self { store, client, config, template, formats })
+        Ok(Self { store, client, config, template, formats, tracer: Tracer::off() })
+    }
+
+    /// Traces reconciles.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     pub fn store(&self) -> &Store {

@@ -16,6 +16,7 @@ use crate::rules::reconcile::writer::{WriteError, Writer};
 use crate::rules::reconcile::{Mode, Rows, WriteAccess, reconcile};
 use crate::rules::status::outcome::Outcome;
 use crate::tenancy::OrganisationId;
+use crate::trace;
 
 pub(crate) struct Job {
     pub(crate) reconciler: Arc<Reconciler>,
@@ -44,6 +45,12 @@ pub(crate) struct JobEnd {
 
 impl Job {
     pub(crate) async fn run(self) -> JobEnd {
+        let mut span = self.reconciler.tracer.own("reconcile rules");
+        span.set("organisation.id", self.organisation.as_str().to_owned());
+        trace::within(span, self.run_traced()).await
+    }
+
+    async fn run_traced(self) -> JobEnd {
         let Self { reconciler, access, organisation, rows, mode, started, resync, is_requested } =
             self;
         let Started { mut state, triggered_at, requests } = started;
@@ -52,6 +59,7 @@ impl Job {
         }
 
         let began = Instant::now();
+        let reading = trace::step("read rows");
         let (rows, is_absent) = match rows {
             Some(rows) => (Ok(rows), false),
             None => match reconciler.store.alert_rules_of(vec![organisation.clone()]).await {
@@ -64,6 +72,7 @@ impl Job {
                 Err(error) => (Err(error), false),
             },
         };
+        drop(reading);
         let reconciled = match rows {
             // Its rules stay until it is purged.
             Ok(_) if is_absent => Reconciled::default(),
@@ -75,6 +84,13 @@ impl Job {
             }
         };
         let took = began.elapsed();
+        trace::note(|span| {
+            let outcome: &'static str = reconciled.outcome.kind().into();
+            span.set("outcome", outcome);
+            if matches!(reconciled.outcome, Outcome::Failed(_)) {
+                span.fail("failed");
+            }
+        });
         JobEnd { organisation, reconciled, state, triggered_at, requests, took, is_absent, resync }
     }
 }

@@ -18,6 +18,7 @@ pub struct Mimir {
     port: u16,
     directory: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     /// Limits of single tenants, by tenant.
     overrides: Mutex<BTreeMap<String, String>>,
 }
@@ -36,8 +37,24 @@ impl Mimir {
         Self::start_with(&[]).await
     }
 
+    /// The same, and it sends its traces to a collector.
+    pub async fn start_traced(collector: &str) -> Self {
+        let environment = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.to_owned()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+            ("OTEL_SERVICE_NAME", "mimir".to_owned()),
+            // By default spans are sent after 5 s.
+            ("OTEL_BSP_SCHEDULE_DELAY", "200".to_owned()),
+        ];
+        Self::start_in(environment, &[]).await
+    }
+
     /// The same, with more arguments. `-target=all` leaves the Alertmanager out.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(Vec::new(), arguments).await
+    }
+
+    async fn start_in(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
         let directory = TempDir::with_prefix("mimir-").expect("directory");
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
@@ -54,16 +71,21 @@ impl Mimir {
         all.push(format!("-server.http-listen-port={port}"));
         all.push(format!("-server.grpc-listen-port={grpc}"));
         all.extend(arguments.iter().map(ToString::to_string));
-        let process = Self::process(&all, directory.path());
-        let mut mimir =
-            Self { process, port, directory, arguments: all, overrides: Mutex::default() };
+        let process = Self::process(&all, &environment, directory.path());
+        let (arguments, overrides) = (all, Mutex::default());
+        let mut mimir = Self { process, port, directory, arguments, environment, overrides };
         mimir.wait_ready().await;
         mimir
     }
 
-    fn process(arguments: &[String], directory: &Path) -> Process {
+    fn process(
+        arguments: &[String],
+        environment: &[(&'static str, String)],
+        directory: &Path,
+    ) -> Process {
         Process::start("mimir", &part("mimir"), directory, |command| {
             command.args(arguments).current_dir(directory);
+            command.envs(environment.iter().map(|(name, value)| (name, value)));
         })
     }
 
@@ -80,7 +102,7 @@ impl Mimir {
 
     /// Starts it again after [`stop`](Self::stop), on the same port and storage.
     pub async fn start_again(&mut self) {
-        self.process = Self::process(&self.arguments, self.directory.path());
+        self.process = Self::process(&self.arguments, &self.environment, self.directory.path());
         self.wait_ready().await;
     }
 

@@ -1,5 +1,5 @@
 //! `loadtest/instructions`: the user-space instructions that one request takes, of one build of the
-//! proxy or of several side by side.
+//! proxy or of several side by side. With `--traces RATIO`, of each also with traces on, sending included.
 //!
 //! Each build runs under callgrind, on one connection, with one token that is in the cache. What
 //! counts is the difference between a long and a short series of requests, so that the start, timers
@@ -30,7 +30,16 @@ const LONG: usize = 3_000;
 
 #[tokio::main]
 async fn main() {
-    let mut builds: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let (mut builds, mut ratios) = (Vec::new(), vec![None]);
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "--traces" {
+            let ratio = arguments.next().and_then(|ratio| ratio.into_string().ok());
+            ratios.push(Some(ratio.expect("--traces RATIO")));
+        } else {
+            builds.push(PathBuf::from(argument));
+        }
+    }
     if builds.is_empty() {
         builds.push(Proxy::binary());
     }
@@ -38,15 +47,23 @@ async fn main() {
     let upstream = Upstream::start(answer).await;
     let user = issuer.token().organisation(&json!(ORG_A)).expires_in(24 * 3600);
     let token = user.sign();
+    let collector = Upstream::start(answer).await;
     let mut first = None;
-    for build in builds {
+    let runs = builds.iter().flat_map(|build| ratios.iter().map(move |ratio| (build, ratio)));
+    for (build, ratio) in runs {
         let build = build.canonicalize().expect("the build");
         let directory = TempDir::with_prefix("instructions-").expect("directory");
-        let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
-            .binary(&under_callgrind(&directory, &build))
-            .start()
-            .await;
+        let mut options = ProxyOptions::new(&issuer.url(), &upstream.url())
+            .binary(&under_callgrind(&directory, &build));
         println!("{}", build.display());
+        if let Some(ratio) = ratio {
+            println!("  with traces of {ratio}");
+            options = options
+                .set("traces.endpoint", &format!("{:?}", collector.url()))
+                .set("traces.sample_ratio", ratio)
+                .set("traces.max_per_second", "100000");
+        }
+        let proxy = options.start().await;
         let mut counts = Vec::new();
         for (at, (name, method, target, size)) in LOADS.iter().enumerate() {
             let mut sender = connect(&proxy).await;

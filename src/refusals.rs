@@ -1,0 +1,225 @@
+//! The most recent requests that were not served, for `GET /admin/refusals`: what an operator wants to see
+//! of them without a search in the log, also while there are too many to log each.
+//!
+//! Each reason has a ring of its own, so a flood of one pushes out none of another; and of one ring's
+//! places one source (client and organisation) gets a quarter, so that it does not push out the
+//! others. One for the process: workers that refuse at the same time are rare, and a ring is locked for
+//! the time of a move. A request that is served does not come here.
+
+use std::array;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use strum::{EnumCount as _, VariantArray as _};
+use time::OffsetDateTime;
+
+use crate::reason::Reason;
+
+/// Requests of one reason.
+pub const PLACES: usize = 32;
+/// Of one source among them.
+const OF_ONE_SOURCE: usize = PLACES / 4;
+/// Characters of a text of the client's.
+const LONGEST: usize = 256;
+
+/// A request that was not served. No query string, no header, no body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub at: OffsetDateTime,
+    pub request_id: String,
+    pub status: u16,
+    pub reason: Reason,
+    /// None where no route was found.
+    pub surface: Option<&'static str>,
+    /// What was granted, several with `|` between them, or the organisation of the path.
+    pub organisation: Option<String>,
+    /// What the selector named and was not granted.
+    pub asked: Option<String>,
+    pub method: String,
+    pub path: String,
+    pub client: IpAddr,
+    /// The kind of the principal, and its identifier.
+    pub principal: Option<(&'static str, String)>,
+    /// What the log says beyond the reason.
+    pub detail: Option<String>,
+}
+
+/// Which of them are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub reason: Option<Reason>,
+    /// Granted, or asked for.
+    pub organisation: Option<String>,
+}
+
+/// The rings of all reasons.
+pub struct Refusals {
+    rings: [Mutex<VecDeque<Refusal>>; Reason::COUNT],
+    counts: [AtomicU64; Reason::COUNT],
+    overwritten: AtomicU64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            rings: array::from_fn(|_| Mutex::default()),
+            counts: array::from_fn(|_| AtomicU64::new(0)),
+            overwritten: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Refusals {
+    /// Keeps a refusal, in place of an older one if need be.
+    pub fn add(&self, refusal: Refusal) {
+        let at = refusal.reason as usize;
+        self.counts[at].fetch_add(1, Ordering::Relaxed);
+        let refusal = refusal.bounded();
+        let mut ring = self.rings[at].lock();
+        if ring.len() >= PLACES {
+            let like = |known: &Refusal| known.is_of_the_source_of(&refusal);
+            let own = ring.iter().filter(|known| like(known)).count();
+            let oldest = if own >= OF_ONE_SOURCE { ring.iter().position(like) } else { Some(0) };
+            ring.remove(oldest.unwrap_or(0));
+            self.overwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        ring.push_back(refusal);
+    }
+
+    /// The newest ones, the newest first.
+    pub fn newest(&self, limit: usize, filter: &Filter) -> Vec<Refusal> {
+        let rings = self.rings.iter().zip(Reason::VARIANTS);
+        let rings = rings.filter(|(_, reason)| filter.reason.is_none_or(|one| one == **reason));
+        let mut found = Vec::new();
+        for (ring, _) in rings {
+            let ring = ring.lock();
+            found.extend(ring.iter().rev().filter(|one| filter.takes(one)).take(limit).cloned());
+        }
+        found.sort_by_key(|refusal| std::cmp::Reverse(refusal.at));
+        found.truncate(limit);
+        found
+    }
+
+    /// How many there were of each reason since the start, without those that never occurred.
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let counts = Reason::VARIANTS.iter().zip(&self.counts);
+        let counts = counts.map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    /// How many are not in the rings any more.
+    pub fn overwritten(&self) -> u64 {
+        self.overwritten.load(Ordering::Relaxed)
+    }
+}
+
+impl Refusal {
+    fn is_of_the_source_of(&self, other: &Self) -> bool {
+        self.client == other.client
+            && self.organisation == other.organisation
+            && self.principal == other.principal
+    }
+
+    fn bounded(mut self) -> Self {
+        cut(&mut self.method);
+        cut(&mut self.path);
+        for text in [&mut self.organisation, &mut self.asked, &mut self.detail] {
+            text.iter_mut().for_each(cut);
+        }
+        self
+    }
+}
+
+impl Filter {
+    fn takes(&self, refusal: &Refusal) -> bool {
+        let Some(wanted) = &self.organisation else { return true };
+        let names = |text: &Option<String>| {
+            text.as_ref().is_some_and(|text| text.split('|').any(|one| one == wanted))
+        };
+        names(&refusal.organisation) || names(&refusal.asked)
+    }
+}
+
+/// Cuts a text, and gives back the memory of the rest.
+fn cut(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+    }
+    text.shrink_to_fit();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(reason: Reason, client: u8, second: i64) -> Refusal {
+        Refusal {
+            at: OffsetDateTime::from_unix_timestamp(second).unwrap(),
+            request_id: format!("{second}"),
+            status: 403,
+            reason,
+            surface: Some("query"),
+            organisation: None,
+            asked: None,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            client: [10, 0, 0, client].into(),
+            principal: None,
+            detail: None,
+        }
+    }
+
+    #[test]
+    fn a_flood_of_one_reason_or_source_pushes_out_no_other() {
+        let refusals = Refusals::default();
+        refusals.add(refusal(Reason::NotAMember, 1, 0));
+        refusals.add(refusal(Reason::NoCredential, 2, 1));
+        for second in 2..10_000 {
+            refusals.add(refusal(Reason::NoCredential, 3, second));
+        }
+        for second in 10_000..10_020 {
+            refusals.add(refusal(Reason::NoCredential, 4, second));
+        }
+        let of = |reason| Filter { reason, ..Filter::default() };
+        assert_eq!(refusals.newest(100, &of(Some(Reason::NotAMember))).len(), 1);
+        let all = refusals.newest(100, &of(Some(Reason::NoCredential)));
+        assert_eq!(all.len(), PLACES);
+        let of_client = |last: u8| {
+            all.iter().filter(|one| one.client == IpAddr::from([10, 0, 0, last])).count()
+        };
+        // Nobody else wanted the other places before the third came.
+        assert_eq!((of_client(2), of_client(4)), (0, OF_ONE_SOURCE));
+        assert_eq!(refusals.counts().map(|(_, count)| count).sum::<u64>(), 10_020);
+        assert_eq!(refusals.overwritten(), 10_020 - PLACES as u64 - 1);
+        // From then on the flood replaces its own.
+        let before = of_client(4);
+        for second in 20_000..30_000 {
+            refusals.add(refusal(Reason::NoCredential, 3, second));
+        }
+        let all = refusals.newest(100, &of(Some(Reason::NoCredential)));
+        let after = all.iter().filter(|one| one.client == IpAddr::from([10, 0, 0, 4])).count();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn the_newest_come_first_and_texts_are_bounded() {
+        let refusals = Refusals::default();
+        for second in 0..5 {
+            let reason = if second % 2 == 0 { Reason::NoRoute } else { Reason::NotAMember };
+            let organisation = Some(format!("org-{second}"));
+            let path = "/é".repeat(10_000);
+            refusals.add(Refusal { organisation, path, ..refusal(reason, 1, second) });
+        }
+        let newest = refusals.newest(3, &Filter::default());
+        let ids: Vec<_> = newest.iter().map(|one| one.request_id.as_str()).collect();
+        assert_eq!(ids, ["4", "3", "2"]);
+        assert_eq!(newest[0].path.chars().count(), LONGEST);
+        let of_two = Filter { organisation: Some("org-2".to_owned()), ..Filter::default() };
+        assert_eq!(refusals.newest(3, &of_two).len(), 1);
+        let asked = Refusal { asked: Some("a|org-2".to_owned()), ..refusal(Reason::Expired, 1, 9) };
+        refusals.add(asked);
+        assert_eq!(refusals.newest(3, &of_two).len(), 2);
+    }
+}
