@@ -13,10 +13,14 @@ mod channel_views;
 mod channels;
 mod device_keys;
 mod error;
+mod limits;
 mod openapi;
+mod organisations;
+mod paging;
 mod revocations;
 mod rule_views;
 mod rules;
+mod system;
 mod webhook;
 mod whoami;
 
@@ -40,6 +44,7 @@ use crate::store::Store;
 pub use answer::Answer;
 pub use audit::Action;
 pub use error::AdminError;
+pub use system::System;
 
 /// Serves `/admin`. One for the process.
 pub struct Admin {
@@ -47,6 +52,7 @@ pub struct Admin {
     rules: Option<Arc<AdminExecutor>>,
     channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
+    system: System,
     clock: Clock,
 }
 
@@ -69,9 +75,10 @@ impl Admin {
         store: Option<Store>,
         rules: Option<Arc<AdminExecutor>>,
         authorizer: Arc<Authorizer>,
+        system: System,
         clock: Clock,
     ) -> Self {
-        Self { store, rules, channels: None, authorizer, clock }
+        Self { store, rules, channels: None, authorizer, system, clock }
     }
 
     /// Serves the endpoints of notification channels, too.
@@ -109,6 +116,8 @@ impl Admin {
                     E::SyncChannels => channels::sync(self, &grant).await,
                     E::TestChannel => channels::test(self, &grant, request.id()?).await,
                     E::ConfirmChannels => channels::confirm(self, &grant, body).await,
+                    E::ListMembers => organisations::members(self, &grant, uri).await,
+                    E::ShowLimits => Ok(limits::show(self, &grant)),
                 }
             }
             AdminGrant::Operator(endpoint, grant) => {
@@ -122,6 +131,12 @@ impl Admin {
                     E::SyncAllProgress => all_rules::progress(self, &grant, request.id()?).await,
                     E::ConfirmAllDeletions => all_rules::confirm(self, &grant, body).await,
                     E::ChannelsStatus => channels::status(self, &grant).await,
+                    E::ListOrganisations => organisations::list(self, &grant, uri).await,
+                    E::ShowStatus => Ok(system::status(self, &grant).await),
+                    E::ListUpstreams => Ok(system::upstreams(self, &grant)),
+                    E::ShowKeys => Ok(system::keys(self, &grant)),
+                    E::ListLimits => limits::list(self, &grant, uri),
+                    E::ShowConfig => Ok(system::config(self, &grant)),
                 }
             }
             AdminGrant::Webhook(endpoint, grant) => match endpoint {

@@ -13,12 +13,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, System};
 use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
 use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig};
+use crate::console::Console;
 use crate::edge::Cors;
 use crate::forward::{Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
@@ -29,7 +30,7 @@ use crate::pipeline::Pipeline;
 use crate::record::AccessLog;
 use crate::rules::AdminExecutor;
 use crate::store::Feed;
-use crate::telemetry::{Logging, Metrics, install_recorder};
+use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
 
 use alert_events::Events;
 use database::Database;
@@ -37,6 +38,9 @@ use rules::Rules;
 
 /// How often recorded durations are folded into histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Every so many upkeeps the counters are read for `/admin/status`: once a minute.
+const ROUNDS_OF_TRAFFIC: u64 = 12;
 
 /// How long the first resolution of Mimir's names may delay the start.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
@@ -48,6 +52,7 @@ struct Shared {
     keys: Arc<KeySource>,
     cors: Arc<Cors>,
     admin: Arc<Admin>,
+    console: Option<Arc<Console>>,
     feed: Option<Arc<Feed>>,
     revocations: Option<Arc<Revocations>>,
     authenticator: Arc<Authenticator>,
@@ -56,6 +61,12 @@ struct Shared {
     instances: Arc<Instances>,
     access_log: Option<AccessLog>,
     metrics: Arc<Metrics>,
+}
+
+/// What is counted, and what of it is remembered.
+struct Observed {
+    metrics: Arc<Metrics>,
+    traffic: Arc<Traffic>,
 }
 
 /// What serves administrators of rules and channels, where these are synced.
@@ -92,7 +103,9 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let (channel_triggers, channel_admin) =
             channels.map(|channels| (channels.triggers, channels.admin)).unzip();
         let admins = Admins { rules: admin_executor, channels: channel_admin };
-        let shared = Shared::new(config, &logging, clock, database.as_ref(), admins, metrics);
+        let traffic = Arc::new(Traffic::new(exposition.clone()));
+        let observed = Observed { metrics, traffic: Arc::clone(&traffic) };
+        let shared = Shared::new(config, &logging, clock, database.as_ref(), admins, observed);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
@@ -108,8 +121,14 @@ pub fn serve(config: &Config) -> io::Result<()> {
         background.spawn({
             let (exposition, cancelled) = (exposition.clone(), cancelled.clone());
             async move {
-                while !is_over(&cancelled, UPKEEP_INTERVAL).await {
+                for round in 1_u64.. {
+                    if is_over(&cancelled, UPKEEP_INTERVAL).await {
+                        return;
+                    }
                     exposition.run_upkeep();
+                    if round.is_multiple_of(ROUNDS_OF_TRAFFIC) {
+                        traffic.note();
+                    }
                 }
             }
         });
@@ -198,7 +217,7 @@ impl Shared {
         clock: Clock,
         database: Option<&Database>,
         admins: Admins,
-        metrics: Arc<Metrics>,
+        Observed { metrics, traffic }: Observed,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
         let authenticator = Authenticator::new(
@@ -214,25 +233,45 @@ impl Shared {
         let authorizer = Authorizer::new(config.tenancy.clone(), memberships);
         let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
-        let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), clock.clone());
-        let admin = admin.with_channels(admins.channels);
         let health = config.upstream.health.clone();
         let instances = Arc::new(Instances::new(health, Arc::clone(&metrics)));
         let upstream = Arc::clone(&instances);
+        let limits = Arc::new(Limits::new(
+            config.limits.organisations.clone(),
+            move || upstream.places(),
+            Arc::clone(&metrics),
+        ));
+        let system = System {
+            copy: rules::holder(),
+            started_at: clock.utc(),
+            workers: config.listen.workers,
+            keys: Arc::clone(&keys),
+            has_shared_secret: !config.auth.hs256_secrets.is_empty(),
+            instances: Arc::clone(&instances),
+            limits: Arc::clone(&limits),
+            traffic,
+            database: config.database.as_ref().map(DatabaseConfig::place),
+            feed: database.map(|database| Arc::clone(&database.feed)),
+            revocations: database.map(|database| Arc::clone(&database.revocations)),
+            syncs_rules: admins.rules.is_some(),
+            syncs_channels: admins.channels.is_some(),
+            takes_alerts: config.alert_events.enabled,
+            settings: config.settings.clone(),
+            warnings: config.warnings.clone(),
+        };
+        let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), system, clock.clone());
+        let admin = admin.with_channels(admins.channels);
         let access_log = AccessLog::new(logging.sink.clone(), clock, config.log.format);
         Self {
             keys,
             cors: Arc::new(Cors::new(config.cors.clone())),
             admin: Arc::new(admin),
+            console: Console::new(&config.console).map(Arc::new),
             feed: database.map(|database| Arc::clone(&database.feed)),
             revocations: database.map(|database| Arc::clone(&database.revocations)),
             authenticator: Arc::new(authenticator),
             authorizer,
-            limits: Arc::new(Limits::new(
-                config.limits.organisations.clone(),
-                move || upstream.places(),
-                Arc::clone(&metrics),
-            )),
+            limits,
             instances,
             access_log: config.log.access.then_some(access_log),
             metrics,
@@ -260,6 +299,7 @@ impl Shared {
         let pipeline = |_| Pipeline {
             cors: Arc::clone(&self.cors),
             admin: Arc::clone(&self.admin),
+            console: self.console.clone(),
             authenticator: Arc::clone(&self.authenticator),
             authorizer: Arc::clone(&self.authorizer),
             forwarder: Forwarder::new(

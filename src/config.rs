@@ -7,6 +7,7 @@
 mod alert_events;
 mod auth;
 mod channels;
+mod console;
 mod cors;
 mod database;
 mod environment;
@@ -17,6 +18,7 @@ mod log;
 mod reader;
 mod rules;
 mod shared_secrets;
+mod shown;
 mod shutdown;
 mod sql;
 mod tenancy;
@@ -30,6 +32,7 @@ pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
 pub use channels::{ChannelsConfig, DashboardUrl, EmailRelay};
+pub use console::{ConsoleConfig, ConsoleSignIn};
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig, TablesRead};
 pub use environment::Environment;
@@ -37,6 +40,7 @@ pub use limits::{LimitsConfig, OrganisationLimits, OrganisationsConfig, SurfaceL
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
+pub use shown::Setting;
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
 pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
@@ -71,6 +75,10 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[log]`: what is logged, and the format.
     pub log: LogConfig,
+    /// `[console]`: the page at `/admin/console`.
+    pub console: ConsoleConfig,
+    /// Every key with its value, as operators may see it: no secret is in it.
+    pub settings: Vec<Setting>,
     /// What is valid but probably a mistake, such as an issuer in an unusual form.
     pub warnings: Vec<Fault>,
 }
@@ -124,9 +132,13 @@ impl Config {
             limits: document.section("limits", limits::read),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
+            console: document.section("console", console::read),
+            settings: Vec::new(),
             warnings: Vec::new(),
         };
         config.rules.expressions = config.limits.expressions;
+        config.console.complete(&config.auth.tokens.issuer);
+        config.settings = document.settings();
         config.warnings = document.finish()?;
         Ok(config)
     }

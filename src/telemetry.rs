@@ -9,6 +9,7 @@ mod metrics;
 mod reference;
 mod rule_metrics;
 mod table;
+mod traffic;
 
 pub use alert_event_metrics::AlertEventMetrics;
 pub use channel_metrics::ChannelMetrics;
@@ -16,3 +17,4 @@ pub use logging::{LogSink, Logging};
 pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
 pub use rule_metrics::RuleMetrics;
 pub use table::{Kind, Label, METRICS, Metric, Values};
+pub use traffic::{SurfaceTraffic, Traffic, TrafficReport};

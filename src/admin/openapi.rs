@@ -15,9 +15,12 @@ use super::all_rules::{AllSyncAnswer, Status};
 use super::answer::{Answer, Success};
 use super::channel_views::{AllChannels, ChannelDiffView, ChannelList, ChannelSyncAnswer};
 use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
+use super::limits::{LimitsView, OrganisationUseView};
+use super::organisations::{MemberPage, OrganisationPage};
 use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
 use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
 use super::rules::Confirmation;
+use super::system::{ConfigView, KeysView, StatusView, UpstreamList};
 use super::webhook::AcceptedTrigger;
 use super::whoami::Whoami;
 use crate::authz::CallerGrant;
@@ -47,6 +50,7 @@ struct Operation<'a> {
     body: Option<Value>,
     responses: Map<String, Value>,
     has_dry_run: bool,
+    paging: &'static [&'static str],
 }
 
 /// The schemas that the document refers to, by name.
@@ -148,6 +152,11 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                 E::ConfirmChannels => {
                     Operation::new("channels", schemas).confirms_with::<ChannelSyncAnswer>()
                 }
+                E::ListMembers => Operation::new("organisations", schemas)
+                    .with_paging(&["limit", "after", "filter"])
+                    .answers::<MemberPage<'_>>(Done, DONE),
+                E::ShowLimits => Operation::new("organisations", schemas)
+                    .answers::<OrganisationUseView>(Done, DONE),
             }
         }
         AdminEndpoint::Operator(endpoint) => {
@@ -176,6 +185,22 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                 E::ChannelsStatus => {
                     Operation::new("all channels", schemas).answers::<AllChannels>(Done, DONE)
                 }
+                E::ListOrganisations => Operation::new("organisations", schemas)
+                    .with_paging(&["limit", "after", "filter", "problems"])
+                    .answers::<OrganisationPage>(Done, DONE),
+                E::ShowStatus => {
+                    Operation::new("system", schemas).answers::<StatusView>(Done, DONE)
+                }
+                E::ListUpstreams => {
+                    Operation::new("system", schemas).answers::<UpstreamList>(Done, DONE)
+                }
+                E::ShowKeys => Operation::new("system", schemas).answers::<KeysView>(Done, DONE),
+                E::ListLimits => Operation::new("system", schemas)
+                    .with_paging(&["limit"])
+                    .answers::<LimitsView>(Done, DONE),
+                E::ShowConfig => {
+                    Operation::new("system", schemas).answers::<ConfigView<'_>>(Done, DONE)
+                }
             }
         }
         AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
@@ -188,7 +213,7 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
 
 impl<'a> Operation<'a> {
     fn new(tag: &'static str, schemas: &'a mut Schemas) -> Self {
-        Self { schemas, tag, body: None, responses: Map::new(), has_dry_run: false }
+        Self { schemas, tag, body: None, responses: Map::new(), has_dry_run: false, paging: &[] }
     }
 
     fn takes<T: ToSchema>(mut self) -> Self {
@@ -203,6 +228,12 @@ impl<'a> Operation<'a> {
 
     fn with_dry_run(mut self) -> Self {
         self.has_dry_run = true;
+        self
+    }
+
+    /// Takes these parameters of a list.
+    fn with_paging(mut self, names: &'static [&'static str]) -> Self {
+        self.paging = names;
         self
     }
 
@@ -257,6 +288,20 @@ impl<'a> Operation<'a> {
                 "schema": { "type": "boolean" },
             }));
         }
+        for name in self.paging {
+            let (description, schema) = match *name {
+                "limit" => (
+                    "how many at most",
+                    json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
+                ),
+                "after" => ("`next` of the page before", json!({ "type": "string" })),
+                "problems" => ("only those with a problem", json!({ "type": "boolean" })),
+                _ => ("a part of what is looked for", json!({ "type": "string" })),
+            };
+            parameters.push(json!({
+                "name": name, "in": "query", "description": description, "schema": schema,
+            }));
+        }
         let mut value = json!({
             "operationId": endpoint.name(),
             "tags": [self.tag],
@@ -298,7 +343,6 @@ mod tests {
     use super::*;
     use crate::admin::AdminError;
     use crate::rejection::Rejection;
-    use crate::route::Surface;
 
     #[test]
     fn every_admin_route_is_described_and_nothing_else() {
@@ -314,7 +358,7 @@ mod tests {
             .collect();
         let served: BTreeSet<(String, String)> = ROUTES
             .iter()
-            .filter(|route| route.surface == Surface::Admin)
+            .filter(|route| matches!(route.access, Access::Admin(_)))
             .flat_map(|route| {
                 route.methods.iter().map(|method| (method.to_string(), route.path.to_owned()))
             })
@@ -356,7 +400,7 @@ mod tests {
     fn operations_have_names_of_their_own() {
         let endpoints = ROUTES.iter().filter_map(|route| match route.access {
             Access::Admin(endpoint) => Some(endpoint.name()),
-            Access::Tenant(_) => None,
+            Access::Tenant(_) | Access::Anyone(_) => None,
         });
         let names: Vec<&str> = endpoints.collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::{Raw, Section};
+use super::shown::Shown;
 use super::sql;
 use super::values::{Secret, duration, number, text, unwritten};
 
@@ -153,9 +154,22 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     ((!url.is_empty()).then_some(config), is_wanted)
 }
 
+/// A statement of the operator's. A literal in it may be anything, so it is not shown.
+#[derive(Default)]
+struct Statement(String);
+
+impl Shown for Statement {
+    fn shown(&self) -> String {
+        match self.0.chars().count() {
+            0 => String::new(),
+            count => format!("a query of {count} characters; not shown"),
+        }
+    }
+}
+
 /// A query of the operator's with one parameter of a type, or none.
 fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) -> Option<String> {
-    let query = section.get(key, String::new(), text);
+    let Statement(query) = section.get(key, Statement::default(), |raw| text(raw).map(Statement));
     if query.trim().is_empty() {
         return None;
     }

@@ -1,6 +1,7 @@
 //! `[log]`
 
 use super::reader::Section;
+use super::shown::Shown;
 use super::values::{switch, text};
 
 /// What is logged, and the format.
@@ -18,6 +19,15 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+impl Shown for LogFormat {
+    fn shown(&self) -> String {
+        match self {
+            Self::Json => "json".to_owned(),
+            Self::Pretty => "pretty".to_owned(),
+        }
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
