@@ -154,6 +154,15 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     ((!url.is_empty()).then_some(config), is_wanted)
 }
 
+/// Whether the server's certificate is checked.
+struct Verified(bool);
+
+impl Shown for Verified {
+    fn shown(&self) -> String {
+        (if self.0 { "verify-full" } else { "off" }).to_owned()
+    }
+}
+
 /// A statement of the operator's. A literal in it may be anything, so it is not shown.
 #[derive(Default)]
 struct Statement(String);
@@ -297,9 +306,9 @@ fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
     });
     let is_here = address.is_some_and(|url| is_here(url.host_str().unwrap_or_default()));
     let by_default = !is_here || ca_file.is_some();
-    let verify = section.get("tls", by_default, |raw| match text(raw)?.as_str() {
-        "verify-full" => Ok(true),
-        "off" => Ok(false),
+    let Verified(verify) = section.get("tls", Verified(by_default), |raw| match text(raw)?.as_str() {
+        "verify-full" => Ok(Verified(true)),
+        "off" => Ok(Verified(false)),
         _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
     });
     if !verify && ca_file.is_some() {

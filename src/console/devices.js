@@ -25,7 +25,7 @@ export function devices(access, params, page) {
         { name: "May", show: (key) => key.scopes.join(", "), text: (key) => key.scopes.join(" ") },
         { name: "Last used", show: (key) => time(key.last_used_at), sort: (key) => key.last_used_at ?? "" },
         { name: "Expires", show: (key) => (key.revoked_at ? ["revoked ", time(key.revoked_at)] : time(key.expires_at)), sort: (key) => key.expires_at ?? "9" },
-        { name: "Created", show: (key) => [time(key.created_at, "unknown"), h("div", { class: "small muted" }, key.created_by)], sort: (key) => key.created_at ?? "" },
+        { name: "Created", show: (key) => [time(key.created_at, "unknown"), h("div", { class: "small muted", title: key.created_by }, key.created_by.length > 20 ? `${key.created_by.slice(0, 14)}…` : key.created_by)], sort: (key) => key.created_at ?? "" },
         { name: "", show: (key) => key.state !== "revoked" && h("div", { class: "row" },
           h("button", { type: "button", "aria-label": `Rotate the key of ${key.name}`, onclick: () => keyDialog(at, { reload, old: key }) }, "Rotate"),
           h("button", { type: "button", class: "danger", "aria-label": `Revoke the key of ${key.name}`, onclick: () => revoke(at, key, reload) }, "Revoke")) },
@@ -116,6 +116,8 @@ async function showKey(box, made, { at, old, reload, close }) {
     senders ? tabs(senders, made.name) : h("p", { class: "muted" }, "The configurations of senders could not be loaded; they are in docs/operations/devices.md."),
     outcome,
     h("div", { class: "row end" }, retire, h("button", { type: "button", class: "primary", onclick: close }, "I have the key")));
+  // Esc, pressed by habit, must not lose the key.
+  box.closest("dialog").addEventListener("cancel", (event) => event.preventDefault());
   box.replaceWith(shown);
   shown.querySelector("button").focus();
 }

@@ -85,8 +85,9 @@ export function seconds(value) {
   if (value < 0.0995) return `${Number((value * 1000).toPrecision(2))} ms`;
   if (value < 9.95) return `${Number(value.toPrecision(2))} s`;
   const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const [size, unit] = units.find(([size]) => value >= size * 2) ?? [1, "s"];
-  return `${Math.round(value / size)} ${unit}`;
+  const [size, unit] = units.find(([size]) => value >= size) ?? [1, "s"];
+  const count = value / size;
+  return `${unit === "s" || count >= 10 ? Math.round(count) : Number(count.toPrecision(2))} ${unit}`;
 }
 
 export function bytes(value) {

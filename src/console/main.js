@@ -35,7 +35,7 @@ function accessOf(whoami) {
   return {
     whoami, administered, organisations: all,
     kind: everywhere ? "operator" : administered.length ? "administrator" : "member",
-    name: email() ?? (everywhere ? "Operator" : `${whoami.principal.kind} ${whoami.principal.name ?? whoami.principal.id}`),
+    name: email() ?? (everywhere ? "admin key" : `${whoami.principal.kind} ${whoami.principal.name ?? whoami.principal.id}`),
   };
 }
 
@@ -96,7 +96,7 @@ function signInPage(message) {
     h("button", { class: byEmail ? null : "primary" }, "Use the token"),
     h("p", { class: "small muted" }, "An operator's admin key, or the access token of a user. It is kept in memory and sent to this proxy only."));
   put(root, h("main", { class: "sign-in" },
-    h("div", { class: "row" }, h("h1", null, "Console"), themeButton()),
+    h("div", { class: "row" }, h("div", null, h("h1", null, "Console"), h("p", { class: "muted" }, "mimir-tenant-proxy")), themeButton()),
     message && h("div", { class: "panel warn", role: "alert" }, h("p", null, message)),
     byEmail, byEmail && h("h2", null, "Or with a token"), byToken, outcome));
   root.querySelector("input")?.focus();
@@ -168,6 +168,14 @@ function organisation(view, params) {
       own.map((id) => h("option", { value: id, selected: id === chosen }, id))))];
   }
   const list = h("datalist", { id: "organisations" });
+  const name = h("span", null, "Organisation");
+  // Its name, where there is one: identifiers say little.
+  if (now) {
+    api(`organisations${query({ filter: now, limit: "20" })}`).then((found) => {
+      const known = found.organisations.find((one) => one.organisation === now);
+      if (known?.name) name.textContent = `Organisation: ${known.name}`;
+    }, () => {});
+  }
   const suggest = async (filter) => {
     const found = await api(`organisations${query({ filter, limit: "20" })}`).catch(() => ({ organisations: [] }));
     put(list, found.organisations.map((one) => h("option", { value: one.organisation }, one.name)));
@@ -180,7 +188,7 @@ function organisation(view, params) {
     onfocus: () => suggest(""),
     oninput: () => { clearTimeout(waiting); waiting = setTimeout(() => suggest(input.value.trim()), 200); },
   });
-  return [now, h("label", null, "Organisation", input, list)];
+  return [now, h("label", null, name, input, list)];
 }
 
 function help() {

@@ -28,14 +28,14 @@ function ofMember(access, page) {
       : "You are a member. This page shows what you may do. Device keys, rules and channels are shown to administrators."),
     whoami.organisations_unknown && h("div", { class: "panel warn" }, h("h2", null, "Your organisations are not known now"), h("p", null, whoami.organisations_unknown)),
     own?.length === 0 && h("div", { class: "panel" }, h("h2", null, "You are in no organisation"), h("p", null, "An administrator of an organisation can add you to it.")),
-    h("div", { class: "facts" }, (own ?? []).map((one) => {
+    h("div", { class: "cards" }, (own ?? []).map((one) => {
       const administers = one.scopes.includes("admin");
       return h("section", { class: "panel" },
         h("h2", { class: "mono" }, one.id),
         facts([
           ["You are", one.role ?? (whoami.principal.kind === "device" ? "a device" : "a member")],
           ["You may", one.scopes.length ? h("ul", null, one.scopes.map((scope) => h("li", null, SCOPES[scope] ?? scope))) : "nothing"],
-          ["Tenant", one.tenant],
+          ["Tenant", one.tenant === one.id ? "the same" : one.tenant],
           ["Known from", one.source],
         ]),
         administers && h("div", { class: "row" }, ["rules", "devices", "channels"].map((view) => h("a", { href: link(view, { organisation: one.id }) }, view[0].toUpperCase() + view.slice(1)))));
@@ -83,9 +83,9 @@ function show([status, rules, channels]) {
     h("h2", { class: "small muted" }, name), h("div", { class: `value ${typeof text === "string" && text.length > 16 ? "text" : ""}` }, text), chip(...state), h("div", { class: "small muted" }, more));
   return [
     h("section", { class: `panel ${faults.length ? "crit" : ""}` },
-      h("h2", null, faults.length ? "Something is wrong here" : "Nothing is wrong on this copy"),
+      h("div", { class: "row" }, h("h2", null, "Is it us?"), faults.length ? chip("critical", "Something is wrong here") : chip("ok", "Nothing is wrong on this copy")),
       faults.length ? h("ul", null, faults.map((fault) => h("li", null, fault)))
-        : h("p", { class: "muted" }, requests ? "Requests are served, Mimir and the database answer. Who has trouble all the same: look at Refusals." : "Mimir and the database answer. No request for telemetry came in this time.")),
+        : h("p", { class: "muted" }, requests ? ["Requests are served, Mimir and the database answer. If somebody has trouble all the same, look at ", h("a", { href: link("refusals") }, "Refusals"), "."] : "Mimir and the database answer. No request for telemetry came in this time.")),
     h("div", { class: "facts" },
       fact("Failed requests", share > 0.01 ? ["critical", "too many"] : ["ok"], requests ? percent(share) : "none",
         `${number(failed)} of ${number(requests)} in ${seconds(now.traffic.window_seconds)}; ${number(rejected)} rejected`),

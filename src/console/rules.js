@@ -45,10 +45,10 @@ function ofOne(organisation, params, page, choice) {
       found.sync.guard && guardPanel(found.sync.guard, organisation, at, organisation, outcome, reload),
       found.sync.problem && h("div", { class: "panel warn" }, h("h2", null, "Not in sync"), h("p", null, found.sync.problem), h("p", { class: "small muted" }, "Since ", time(found.sync.problem_since))),
       facts([["Rules", chips(states)], ["Tenant", copy(found.tenant)], ["Last write", time(found.sync.synced_at)]]),
-      table(found.rules, [
+      table([...found.rules].sort((a, b) => weight(a) - weight(b)), [
         { name: "Rule", wide: true, show: (rule) => [h("button", { class: "link", type: "button", onclick: () => ruleDialog(rule) }, rule.name || "without a name"), h("div", { class: "small muted" }, rule.rule_group ?? "default group")], text: (rule) => `${rule.name} ${rule.rule_group ?? ""}`, sort: true },
         { name: "State", show: (rule) => chip(rule.state), text: (rule) => rule.state, sort: true },
-        { name: "Reason", wide: true, show: (rule) => [rule.reason, rule.notifies === false && h("div", null, chip("warning", "notifies nobody")), rule.warning && h("div", { class: "muted" }, `Perhaps: ${rule.warning}`)], text: (rule) => `${rule.reason} ${rule.notifies === false ? "notifies nobody" : ""}` },
+        { name: "Reason", wide: true, show: (rule) => [rule.reason, rule.notifies === false && h("div", null, chip("warning", "notifies nobody")), rule.warning && !rule.reason.includes(rule.warning) && h("div", { class: "muted" }, `Perhaps: ${rule.warning}`)], text: (rule) => `${rule.reason} ${rule.notifies === false ? "notifies nobody" : ""}` },
         { name: "Evaluated", show: (rule) => time(rule.evaluated_at), sort: (rule) => rule.evaluated_at ?? "" },
       ], { placeholder: "Filter by name, state or reason", filter: params.get("filter") ?? "", onfilter: (text) => note("filter", text), empty: "There are no rules. Each is a row in the table alert_rule; the dashboard's editor writes them, too." }),
     ];
@@ -68,6 +68,10 @@ function ofOne(organisation, params, page, choice) {
     outcome, list,
   ];
 }
+
+// What needs somebody comes first.
+const ORDER = ["failing", "invalid", "error", "over_limit", "pending", "stored", "live", "disabled"];
+const weight = (rule) => ORDER.indexOf(rule.state) - (rule.state === "live" && rule.notifies === false ? 1.5 : 0);
 
 function ruleDialog(rule) {
   dialog(rule.name ?? "Rule", (close) => h("div", null,

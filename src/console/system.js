@@ -45,10 +45,10 @@ export function keys(access, params, page) {
 
 const LIMITS = { requests_per_second: "requests/s", bytes_per_second: "bytes/s", in_flight: "in flight", share: "share of all" };
 
-function limitTable(limits, used = {}) {
+function limitTable(limits, used) {
   return table(Object.entries(limits).map(([surface, one]) => ({ surface, ...one })), [
     { name: "Surface", show: (one) => one.surface },
-    { name: "In flight", number: true, show: (one) => `${number(used[one.surface] ?? 0)} of ${number(one.in_flight)}` },
+    { name: "In flight", number: true, show: (one) => (used ? `${number(used[one.surface] ?? 0)} of ${number(one.in_flight)}` : number(one.in_flight)) },
     { name: "Requests/s", number: true, show: (one) => (one.requests_per_second === null ? "no limit" : number(one.requests_per_second)) },
     { name: "Bytes/s", number: true, show: (one) => (one.bytes_per_second === null ? "no limit" : bytes(one.bytes_per_second)) },
   ], { placeholder: "Filter surfaces", label: "Limits" });
@@ -121,7 +121,8 @@ export function config(access, params, page) {
   return [page.head("Config", "What runs, with where each value is from. Secrets are only said to be set."), part(() => Promise.all([api("config"), api("status")]), ([found, status]) => [
     facts([["Version", `${status.version}, commit ${status.commit}`], ["Copy", status.copy], ["Started", time(status.started_at)]]),
     found.warnings.length > 0 && h("div", { class: "panel warn" }, h("h2", null, "Probably mistakes"), h("ul", null, found.warnings.map((one) => h("li", null, h("code", null, one.key), ` ${one.problem}`)))),
-    table(found.settings, [
+    // What was set comes first.
+    table([...found.settings].sort((a, b) => (a.source === "default") - (b.source === "default")), [
       { name: "Key", show: (one) => copy(one.key), text: (one) => one.key, sort: true },
       { name: "Value", wide: true, show: (one) => h("code", null, one.value), text: (one) => one.value },
       { name: "From", show: (one) => (one.source === "default" ? h("span", { class: "muted" }, "default") : one.source), text: (one) => one.source, sort: true },

@@ -3,8 +3,9 @@
 import { h, number, plural, problem, put } from "./dom.js";
 
 const PAGE = 100;
+const FEW = 7;
 
-function frame(columns, { filter, placeholder, onfilter, sort, onsort, label }) {
+function frame(columns, { filter, placeholder, onfilter, onsort, label, hasFilter = true }) {
   const body = h("tbody");
   const heads = columns.map((column) => {
     const name = column.sort && onsort
@@ -19,8 +20,7 @@ function frame(columns, { filter, placeholder, onfilter, sort, onsort, label }) 
     if (columns[at] === column) head.setAttribute("aria-sort", down ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   });
-  if (sort) mark(sort, false);
-  return { body, foot, input, mark, element: h("div", { class: "stack" }, h("div", { class: "row" }, input), scroll, foot) };
+  return { body, foot, input, mark, element: h("div", { class: "stack" }, hasFilter && h("div", { class: "row" }, input), scroll, foot) };
 }
 
 function rowOf(columns, row) {
@@ -48,6 +48,8 @@ export function table(rows, columns, { placeholder = "Filter", empty, filter = "
   let down = false;
   const parts = frame(columns, {
     filter, placeholder, label,
+    // A few rows are seen at once.
+    hasFilter: rows.length > FEW || filter !== "",
     onfilter: (text) => { onfilter?.(text); look(text); },
     onsort: (column) => { down = order === column && !down; order = column; parts.mark(column, down); look(parts.input.value); },
   });
@@ -58,6 +60,7 @@ export function table(rows, columns, { placeholder = "Filter", empty, filter = "
       : nothing(columns, rows.length ? "Nothing fits the filter." : empty ?? "There is nothing here."));
     const all = found.length === rows.length ? plural(rows.length, "row") : `${number(found.length)} of ${plural(rows.length, "row")}`;
     const turn = (by) => () => { page += by; show(); };
+    parts.foot.hidden = rows.length <= FEW;
     pager(parts.foot, found.length > PAGE ? `${number(from + 1)} to ${number(from + shown.length)} of ${all}` : all,
       page > 0 && turn(-1), from + PAGE < found.length && turn(1));
   };
