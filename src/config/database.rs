@@ -306,11 +306,12 @@ fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
     });
     let is_here = address.is_some_and(|url| is_here(url.host_str().unwrap_or_default()));
     let by_default = !is_here || ca_file.is_some();
-    let Verified(verify) = section.get("tls", Verified(by_default), |raw| match text(raw)?.as_str() {
-        "verify-full" => Ok(Verified(true)),
-        "off" => Ok(Verified(false)),
-        _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
-    });
+    let Verified(verify) =
+        section.get("tls", Verified(by_default), |raw| match text(raw)?.as_str() {
+            "verify-full" => Ok(Verified(true)),
+            "off" => Ok(Verified(false)),
+            _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
+        });
     if !verify && ca_file.is_some() {
         section.fault("ca_file", "has no effect with database.tls = \"off\"".to_owned());
     }

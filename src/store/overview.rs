@@ -171,7 +171,7 @@ impl Counted {
                 format!("{status} as status where status.organisation_id = page.organisation_id")
             }
             Some(rows) => format!(
-                "{rows} as one left join {status} as status on status.{key}::text = one.id::text \
+                "{rows} as one left join {status} as status on status.{key} = one.id \
                  where one.organisation_id = page.organisation_id"
             ),
         };
@@ -182,10 +182,10 @@ impl Counted {
         )
     }
 
-    fn has_problem(&self, more: &str) -> String {
+    /// The organisations with a problem, or a deletion that waits.
+    fn troubled(&self, more: &str) -> String {
         format!(
-            "exists (select from {} as sync where sync.organisation_id = known.organisation_id \
-             and (sync.problem <> '' or sync.guard_id is not null{more}))",
+            "select organisation_id::text from {} where problem <> '' or guard_id is not null{more}",
             self.sync
         )
     }
@@ -193,11 +193,12 @@ impl Counted {
 
 impl SummaryParts {
     fn sql(&self, organisations: &str) -> String {
-        let (name, names) = match &self.names {
-            None => ("''", String::new()),
-            Some(table) => (
-                "coalesce(named.name, '')",
-                format!("left join {table} as named on named.id::text = known.organisation_id"),
+        // Ours has each once, with a name. A query of the operator's may be of memberships.
+        let known = match &self.names {
+            Some(table) => format!("select id::text as organisation_id, name from {table}"),
+            None => format!(
+                "select distinct organisation_id::text as organisation_id, ''::text as name \
+                 from ({organisations}) as given where organisation_id is not null"
             ),
         };
         let devices = self.devices.as_ref().map(|table| {
@@ -219,28 +220,31 @@ impl SummaryParts {
         let members = self.members.as_ref().map(|table| {
             format!("(select count(*) from {table} where organisation_id = page.organisation_id)")
         });
-        let problems = [
-            self.rules
-                .as_ref()
-                .map(|rules| rules.has_problem(" or sync.failing + sync.not_live > 0")),
-            self.channels.as_ref().map(|channels| channels.has_problem("")),
+        let rules = self.rules.as_ref();
+        let troubled = [
+            rules.map(|rules| rules.troubled(" or failing + not_live > 0")),
+            self.channels.as_ref().map(|channels| channels.troubled("")),
         ];
-        let problems: Vec<String> = problems.into_iter().flatten().collect();
-        let has_problem =
-            if problems.is_empty() { "false".to_owned() } else { problems.join(" or ") };
+        let troubled: Vec<String> = troubled.into_iter().flatten().collect();
+        let troubled = if troubled.is_empty() {
+            "select null::text as organisation_id where false".to_owned()
+        } else {
+            troubled.join(" union ")
+        };
         let counts = |counted: &Option<Counted>| {
             counted.as_ref().map_or("null::text".to_owned(), Counted::by_state)
         };
         let text = |part: Option<String>| part.unwrap_or("null::text".to_owned());
         format!(
-            "with known as materialized (select distinct organisation_id::text as organisation_id \
-             from ({organisations}) as given where organisation_id is not null), \
-             matching as (select known.organisation_id, {name} as name, {has_problem} as has_problem \
-             from known {names} where $1 = '' or position(lower($1) in lower(known.organisation_id || ' ' || {name})) > 0), \
-             wanted as (select * from matching where not $4 or has_problem), \
+            "with known as ({known}), \
+             troubled as materialized ({troubled}), \
+             wanted as materialized (select organisation_id, coalesce(name, '') as name from known \
+             where ($1 = '' or position(lower($1) in lower(organisation_id || ' ' || coalesce(name, ''))) > 0) \
+             and (not $4 or organisation_id in (select organisation_id from troubled))), \
              page as (select * from wanted where organisation_id collate \"C\" > $2 \
              order by organisation_id collate \"C\" limit $3) \
-             select page.*, (select count(*) from wanted) as total, {} as rules, {} as channels, \
+             select page.*, page.organisation_id in (select organisation_id from troubled) as has_problem, \
+             (select count(*) from wanted) as total, {} as rules, {} as channels, \
              {} as devices, {} as last_used, {} as members \
              from page order by organisation_id collate \"C\"",
             counts(&self.rules),
