@@ -64,7 +64,7 @@ const MEANING = {
 };
 
 export function chip(state, text = String(state).replaceAll("_", " ")) {
-  return h("span", { class: `chip ${MEANING[state] ?? ""}` }, text);
+  return h("span", { class: `chip ${MEANING[state] ?? ""} ${text.length > 24 ? "long" : ""}` }, text);
 }
 
 /** Counts by state, without those that are none. */

@@ -79,7 +79,7 @@ function ruleDialog(rule) {
     facts([
       ["State", chip(rule.state)],
       rule.reason && ["Reason", rule.reason],
-      rule.warning && ["Our parser thinks", rule.warning],
+      rule.warning && !rule.reason.includes(rule.warning) && ["Our parser thinks", rule.warning],
       ["Expression", rule.expr ? h("pre", { tabindex: "0" }, rule.expr) : "none"],
       ["Group", rule.rule_group ?? "default"],
       ["Interval", rule.evaluation_interval ?? "default"],

@@ -113,6 +113,13 @@ test("a device key is shown once, works, and is refused once it is revoked", asy
   const key = (await page.locator("[data-key]").textContent()) ?? "";
   expect(key).toMatch(/^mtpd_/);
   await looksRight(page, "the dialog of a key");
+  const wide = page.viewportSize();
+  await page.setViewportSize({ width: 390, height: 844 });
+  const over = await page.locator("dialog").evaluate((box) => box.scrollWidth - box.clientWidth);
+  expect(over, "the dialog of a key on a phone").toBeLessThanOrEqual(0);
+  await page.keyboard.press("Escape");
+  await expect(page.locator("[data-key]"), "Esc does not lose the key").toBeVisible();
+  if (wide) await page.setViewportSize(wide);
   for (const sender of ["Prometheus", "Alloy", "Collector", "vmagent", "Telegraf", "curl"]) {
     await page.getByRole("tab", { name: sender }).click();
     const shown = page.getByRole("tabpanel");
