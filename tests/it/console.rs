@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use harness::{Issuer, Mimir, ORG_A, ProxyOptions, Upstream, wait_until};
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::identity::{
@@ -86,7 +86,8 @@ async fn no_answer_of_the_console_holds_a_secret() {
     let (user, host) = rest.split_once('@').unwrap();
     let user = user.split(':').next().unwrap();
     let url = format!("{scheme}://{user}:{PLANTED}@{host}");
-    let query = format!("\"select '{PLANTED}'::text as organisation_id\"");
+    let query =
+        format!("\"select id as organisation_id from organisation where '{PLANTED}' <> ''\"");
     let settings = [
         ("auth.hs256_secret", format!("[\"{PLANTED}\", \"{PLANTED}-2\"]")),
         ("rules.enabled", "true".to_owned()),
@@ -314,9 +315,9 @@ async fn limits_name_the_organisations_that_they_have_refused() {
 // Is it us? What fails is in the numbers, and by whose fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_says_what_fails() {
-    let upstream = Upstream::start(|_| async {
-        let mut answer = Response::new(axum::body::Body::empty());
-        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let upstream = Upstream::start(|request| async {
+        let mut answer = ok(request).await;
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         answer
     })
     .await;
