@@ -13,11 +13,15 @@ mod channel_views;
 mod channels;
 mod device_keys;
 mod error;
+mod limits;
 mod openapi;
+mod organisations;
+mod paging;
 mod refusals;
 mod revocations;
 mod rule_views;
 mod rules;
+mod system;
 mod webhook;
 mod whoami;
 
@@ -42,6 +46,7 @@ use crate::store::Store;
 pub use answer::Answer;
 pub use audit::Action;
 pub use error::AdminError;
+pub use system::System;
 
 /// Serves `/admin`. One for the process.
 pub struct Admin {
@@ -50,6 +55,7 @@ pub struct Admin {
     channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
     refusals: Arc<Refusals>,
+    system: System,
     clock: Clock,
 }
 
@@ -72,9 +78,10 @@ impl Admin {
         store: Option<Store>,
         rules: Option<Arc<AdminExecutor>>,
         authorizer: Arc<Authorizer>,
+        system: System,
         clock: Clock,
     ) -> Self {
-        Self { store, rules, channels: None, authorizer, refusals: Arc::default(), clock }
+        Self { store, rules, channels: None, authorizer, refusals: Arc::default(), system, clock }
     }
 
     /// Shows these refusals.
@@ -118,6 +125,8 @@ impl Admin {
                     E::SyncChannels => channels::sync(self, &grant).await,
                     E::TestChannel => channels::test(self, &grant, request.id()?).await,
                     E::ConfirmChannels => channels::confirm(self, &grant, body).await,
+                    E::ListMembers => organisations::members(self, &grant, uri).await,
+                    E::ShowLimits => Ok(limits::show(self, &grant)),
                 }
             }
             AdminGrant::Operator(endpoint, grant) => {
@@ -132,6 +141,12 @@ impl Admin {
                     E::ConfirmAllDeletions => all_rules::confirm(self, &grant, body).await,
                     E::ChannelsStatus => channels::status(self, &grant).await,
                     E::ListRefusals => refusals::list(self, &grant, uri),
+                    E::ListOrganisations => organisations::list(self, &grant, uri).await,
+                    E::ShowStatus => Ok(system::status(self, &grant).await),
+                    E::ListUpstreams => Ok(system::upstreams(self, &grant)),
+                    E::ShowKeys => Ok(system::keys(self, &grant)),
+                    E::ListLimits => limits::list(self, &grant, uri),
+                    E::ShowConfig => Ok(system::config(self, &grant)),
                 }
             }
             AdminGrant::Webhook(endpoint, grant) => match endpoint {

@@ -15,12 +15,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, System};
 use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
 use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig};
+use crate::console::Console;
 use crate::edge::Cors;
 use crate::forward::{Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
@@ -32,7 +33,7 @@ use crate::record::{AccessLog, Outlets};
 use crate::refusals::Refusals;
 use crate::rules::AdminExecutor;
 use crate::store::Feed;
-use crate::telemetry::{Logging, Metrics, install_recorder};
+use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
 use crate::trace::Tracer;
 
 use alert_events::Events;
@@ -46,6 +47,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the log says how many requests got no line.
 const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Every so many upkeeps the counters are read for `/admin/status`: once a minute.
+const ROUNDS_OF_TRAFFIC: u64 = 12;
+
 /// How long the first resolution of Mimir's names may delay the start.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 
@@ -56,6 +60,7 @@ struct Shared {
     keys: Arc<KeySource>,
     cors: Arc<Cors>,
     admin: Arc<Admin>,
+    console: Option<Arc<Console>>,
     feed: Option<Arc<Feed>>,
     revocations: Option<Arc<Revocations>>,
     authenticator: Arc<Authenticator>,
@@ -65,6 +70,12 @@ struct Shared {
     outlets: Arc<Outlets>,
     tracer: Tracer,
     metrics: Arc<Metrics>,
+}
+
+/// What is counted, and what of it is remembered.
+struct Observed {
+    metrics: Arc<Metrics>,
+    traffic: Arc<Traffic>,
 }
 
 /// What serves administrators of rules and channels, where these are synced.
@@ -103,8 +114,10 @@ pub fn serve(config: &Config) -> io::Result<()> {
             channels.map(|channels| (channels.triggers, channels.admin)).unzip();
         let admins = Admins { rules: admin_executor, channels: channel_admin };
         let tracer = traces.tracer();
+        let traffic = Arc::new(Traffic::new(exposition.clone()));
+        let observed = Observed { metrics, traffic: Arc::clone(&traffic) };
         let shared =
-            Shared::new(config, &logging, (clock, tracer), database.as_ref(), admins, metrics);
+            Shared::new(config, &logging, (clock, tracer), database.as_ref(), admins, observed);
         let cancelled = CancellationToken::new();
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
@@ -120,7 +133,7 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let reported_traces = traces.reported();
         traces.run(&background, &cancelled);
         background.spawn(report_suppressed(Arc::clone(&shared.outlets), cancelled.clone()));
-        background.spawn(run_upkeep(exposition.clone(), cancelled.clone()));
+        background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
         let readiness = Readiness::default();
         let router = internal::router(Reported {
             readiness: readiness.clone(),
@@ -211,7 +224,7 @@ impl Shared {
         (clock, tracer): (Clock, Tracer),
         database: Option<&Database>,
         admins: Admins,
-        metrics: Arc<Metrics>,
+        Observed { metrics, traffic }: Observed,
     ) -> Self {
         let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
         let authenticator = Authenticator::new(
@@ -227,12 +240,35 @@ impl Shared {
         let authorizer = Authorizer::new(config.tenancy.clone(), memberships);
         let authorizer = Arc::new(authorizer.with_organisations(organisations));
         let store = database.map(|database| database.store.clone());
-        let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), clock.clone());
-        let refusals = Arc::new(Refusals::default());
-        let admin = admin.with_channels(admins.channels).with_refusals(Arc::clone(&refusals));
         let health = config.upstream.health.clone();
         let instances = Arc::new(Instances::new(health, Arc::clone(&metrics)));
         let upstream = Arc::clone(&instances);
+        let limits = Arc::new(Limits::new(
+            config.limits.organisations.clone(),
+            move || upstream.places(),
+            Arc::clone(&metrics),
+        ));
+        let system = System {
+            copy: rules::holder(),
+            started_at: clock.utc(),
+            workers: config.listen.workers,
+            keys: Arc::clone(&keys),
+            has_shared_secret: !config.auth.hs256_secrets.is_empty(),
+            instances: Arc::clone(&instances),
+            limits: Arc::clone(&limits),
+            traffic,
+            database: config.database.as_ref().map(DatabaseConfig::place),
+            feed: database.map(|database| Arc::clone(&database.feed)),
+            revocations: database.map(|database| Arc::clone(&database.revocations)),
+            syncs_rules: admins.rules.is_some(),
+            syncs_channels: admins.channels.is_some(),
+            takes_alerts: config.alert_events.enabled,
+            settings: config.settings.clone(),
+            warnings: config.warnings.clone(),
+        };
+        let admin = Admin::new(store, admins.rules, Arc::clone(&authorizer), system, clock.clone());
+        let refusals = Arc::new(Refusals::default());
+        let admin = admin.with_channels(admins.channels).with_refusals(Arc::clone(&refusals));
         let log = || AccessLog::new(logging.sink.clone(), clock.clone(), &config.log);
         let outlets = Arc::new(Outlets {
             log: config.log.access.then(log),
@@ -244,15 +280,12 @@ impl Shared {
             keys,
             cors: Arc::new(Cors::new(config.cors.clone())),
             admin: Arc::new(admin),
+            console: Console::new(&config.console).map(Arc::new),
             feed: database.map(|database| Arc::clone(&database.feed)),
             revocations: database.map(|database| Arc::clone(&database.revocations)),
             authenticator: Arc::new(authenticator),
             authorizer,
-            limits: Arc::new(Limits::new(
-                config.limits.organisations.clone(),
-                move || upstream.places(),
-                Arc::clone(&metrics),
-            )),
+            limits,
             instances,
             outlets,
             tracer,
@@ -281,6 +314,7 @@ impl Shared {
         let pipeline = |_| Pipeline {
             cors: Arc::clone(&self.cors),
             admin: Arc::clone(&self.admin),
+            console: self.console.clone(),
             authenticator: Arc::clone(&self.authenticator),
             authorizer: Arc::clone(&self.authorizer),
             forwarder: Forwarder::new(
@@ -323,9 +357,19 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
     }
 }
 
-async fn run_upkeep(exposition: PrometheusHandle, cancelled: CancellationToken) {
-    while !is_over(&cancelled, UPKEEP_INTERVAL).await {
+async fn run_upkeep(
+    exposition: PrometheusHandle,
+    traffic: Arc<Traffic>,
+    cancelled: CancellationToken,
+) {
+    for round in 1_u64.. {
+        if is_over(&cancelled, UPKEEP_INTERVAL).await {
+            return;
+        }
         exposition.run_upkeep();
+        if round.is_multiple_of(ROUNDS_OF_TRAFFIC) {
+            traffic.note();
+        }
     }
 }
 

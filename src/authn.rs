@@ -45,7 +45,7 @@ pub use device_keys::format::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_h
 pub use explain::{Explanation, Verdict, bare_credential, explain};
 pub use key_set::KeySet;
 pub use key_source::{
-    FetchError, KeySource, KeySourceState, fetch as fetch_key_set, key_set_client,
+    FetchError, KeySetReport, KeySource, KeySourceState, fetch as fetch_key_set, key_set_client,
 };
 #[cfg(test)]
 pub(crate) use principal::samples;

@@ -24,7 +24,7 @@ use crate::authn::{Identity, Principal};
 use crate::config::{MembershipPolicy, TenancyConfig};
 use crate::directory::{Found, Origin};
 use crate::route::{AdminEndpoint, Route};
-use crate::tenancy::{Membership, OrganisationId, Scope};
+use crate::tenancy::{Membership, OrganisationId, Role, Scope, Scopes};
 
 use selector::Selector;
 
@@ -164,6 +164,11 @@ impl Authorizer {
     /// Whether tokens, the table or both say who is in which organisation.
     pub fn membership_policy(&self) -> MembershipPolicy {
         self.config.membership
+    }
+
+    /// What a role of the table means.
+    pub fn scopes_of_role(&self, role: &Role) -> Scopes {
+        self.config.roles.scopes_of(role)
     }
 
     /// The tenant of an organisation, for answers to its members.

@@ -7,6 +7,7 @@
 mod alert_events;
 mod auth;
 mod channels;
+mod console;
 mod cors;
 mod database;
 mod environment;
@@ -17,6 +18,7 @@ mod log;
 mod reader;
 mod rules;
 mod shared_secrets;
+mod shown;
 mod shutdown;
 mod sql;
 mod tenancy;
@@ -31,6 +33,7 @@ pub use auth::{
     AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
 };
 pub use channels::{ChannelsConfig, DashboardUrl, EmailRelay};
+pub use console::{ConsoleConfig, ConsoleSignIn};
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig, TablesRead};
 pub use environment::Environment;
@@ -38,6 +41,7 @@ pub use limits::{LimitsConfig, OrganisationLimits, OrganisationsConfig, SurfaceL
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
+pub use shown::Setting;
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
 pub use traces::{CollectorConfig, TracesConfig};
@@ -75,6 +79,10 @@ pub struct Config {
     pub log: LogConfig,
     /// `[traces]`: which requests are traced, and where the traces go.
     pub traces: TracesConfig,
+    /// `[console]`: the page at `/admin/console`.
+    pub console: ConsoleConfig,
+    /// Every key with its value, as operators may see it: no secret is in it.
+    pub settings: Vec<Setting>,
     /// What is valid but probably a mistake, such as an issuer in an unusual form.
     pub warnings: Vec<Fault>,
 }
@@ -129,9 +137,13 @@ impl Config {
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
             traces: document.section("traces", traces::read),
+            console: document.section("console", console::read),
+            settings: Vec::new(),
             warnings: Vec::new(),
         };
         config.rules.expressions = config.limits.expressions;
+        config.console.complete(&config.auth.tokens.issuer);
+        config.settings = document.settings();
         config.warnings = document.finish()?;
         Ok(config)
     }

@@ -38,4 +38,4 @@ pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
 pub use error::{ForwardError, StreamError};
 pub use forwarder::{Forwarded, Forwarder};
-pub use instances::{InstanceState, Instances};
+pub use instances::{InstanceReport, InstanceState, Instances};

@@ -15,6 +15,8 @@
 //!    is asked of ourselves.
 //! 9. [`rejection`] turns whatever went wrong, which has a [`reason`], into an answer.
 //!
+//! [`console`] is the page that shows [`admin`] to people.
+//!
 //! [`key_management`] creates, lists and revokes device keys, for [`admin`] and [`command`].
 //!
 //! Beside the requests [`rules`] brings alert rules from the database to Mimir's ruler, by the same
@@ -42,6 +44,7 @@ pub mod channels;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod console;
 pub mod deadline;
 pub mod directory;
 mod due;

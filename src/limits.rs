@@ -6,7 +6,9 @@
 //! refused. The limits are those of one copy: copies of the proxy do not coordinate.
 
 mod account;
+mod hits;
 mod rate;
+mod report;
 mod shares;
 
 use std::collections::HashMap;
@@ -22,13 +24,17 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::authz::Grant;
-use crate::config::OrganisationsConfig;
+use crate::config::{OrganisationLimits, OrganisationsConfig};
 use crate::reason::{HasReason, Reason};
 use crate::request_body::ReceivedBytes;
 use crate::route::Surface;
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
+pub use hits::OrganisationHits;
+pub use report::{LimitsReport, OrganisationUse};
+
 use account::{Accounts, Queue, Slot, Waiting};
+use hits::Hits;
 use shares::{Holders, NoShare, Share, Shares};
 
 /// The limits of one copy of the proxy, shared by its workers.
@@ -41,6 +47,8 @@ pub struct Limits {
     /// Requests that wait before they ask for a permit.
     unproven: AtomicUsize,
     accounts: RwLock<HashMap<OrganisationId, Arc<Accounts>>>,
+    /// Who was refused.
+    hits: Hits,
     began: Instant,
     metrics: Arc<Metrics>,
 }
@@ -102,6 +110,7 @@ impl Limits {
             unproven: AtomicUsize::new(0),
             config,
             accounts: RwLock::default(),
+            hits: Hits::default(),
             began: Instant::now(),
             metrics,
         }
@@ -135,7 +144,8 @@ impl Limits {
         let deadline = asked + self.config.max_wait;
         let slot = async |organisation: &OrganisationId, received| {
             let accounts = self.accounts_of(organisation);
-            accounts.slot(surface, deadline, &self.queue, received).await
+            let slot = accounts.slot(surface, deadline, &self.queue, received).await;
+            slot.inspect_err(|error| self.hits.note(organisation, surface, error))
         };
         let (first, others) = match grant.organisations() {
             [one] => (slot(one, received).await?, Vec::new()),
@@ -160,9 +170,18 @@ impl Limits {
         let share = share.map_err(|none| match none {
             NoShare::Own => LimitError::Share,
             NoShare::All => LimitError::All,
+        });
+        let share = share.inspect_err(|error| {
+            for organisation in grant.organisations() {
+                self.hits.note(organisation, surface, error);
+            }
         })?;
         let held = Held { _slot: first, _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
+    }
+
+    fn limits_of(&self, organisation: &OrganisationId) -> &OrganisationLimits {
+        self.config.overrides.get(organisation).unwrap_or(&self.config.each)
     }
 
     fn accounts_of(&self, organisation: &OrganisationId) -> Arc<Accounts> {
@@ -177,10 +196,8 @@ impl Limits {
             // has no slot taken.
             accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_idle());
         }
-        let new = || {
-            let limits = self.config.overrides.get(organisation).unwrap_or(&self.config.each);
-            Arc::new(Accounts::new(limits, self.config.burst, self.began))
-        };
+        let new =
+            || Arc::new(Accounts::new(self.limits_of(organisation), self.config.burst, self.began));
         Arc::clone(accounts.entry(organisation.clone()).or_insert_with(new))
     }
 }

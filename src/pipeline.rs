@@ -24,6 +24,7 @@ use crate::admin::{Action, Admin, AdminRequest, Answer};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
+use crate::console::Console;
 use crate::edge::{ClientBody, Cors, Page, REQUEST_ID, RequestId};
 use crate::forward::{Forwarded, Forwarder};
 use crate::limits::Limits;
@@ -31,7 +32,7 @@ use crate::mimir::{TENANT_HEADER, form};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
-use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, Surface};
+use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, RouteError, Surface};
 use crate::tenancy::{OrganisationId, Scope};
 use crate::trace::Tracer;
 use silences::SilenceChange;
@@ -65,6 +66,8 @@ pub struct Pipeline {
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
     pub admin: Arc<Admin>,
+    /// None if it is switched off.
+    pub console: Option<Arc<Console>>,
     pub body_config: LimitsConfig,
     pub max_header_bytes: usize,
     pub outlets: Arc<Outlets>,
@@ -156,6 +159,15 @@ impl Pipeline {
         record.set_route(route);
         self.check_form(route, &parts, &client_body)?;
 
+        // Files that are the same for everybody, and hold no data.
+        if let Access::Anyone(file) = route.access {
+            self.body(route, client_body, record).await?;
+            let console = self.console.as_ref();
+            let answer =
+                console.and_then(|console| console.answer(file, &parts.method, &parts.headers));
+            return answer.map(Served::Own).ok_or(RouteError::Path(None).into());
+        }
+
         // Who.
         let step = record.span().child("authenticate");
         let caller = if let Access::Admin(AdminEndpoint::Webhook(_)) = route.access {
@@ -174,6 +186,7 @@ impl Pipeline {
         // May they.
         let scope = match route.access {
             Access::Tenant(scope) => scope,
+            Access::Anyone(_) => return Err(RouteError::Path(None).into()),
             Access::Admin(endpoint) => {
                 let (method, uri) = (parts.method, parts.uri);
                 let call = AdminCall { id, client, route, endpoint, caller, method, uri };

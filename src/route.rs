@@ -4,6 +4,7 @@
 //! and there is no second opinion about what a path means (CVE-2019-9901, CVE-2021-29492). What
 //! is not in the table is refused before any credential is looked at.
 
+mod console;
 mod endpoint;
 mod near_miss;
 mod segment;
@@ -17,6 +18,7 @@ use strum::{EnumCount, IntoStaticStr, VariantArray, VariantNames};
 
 use crate::reason::{HasReason, Reason};
 use crate::tenancy::{OrganisationId, Scope};
+pub use console::ConsoleFile;
 pub use endpoint::{
     AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, WebhookEndpoint,
 };
@@ -46,6 +48,8 @@ pub enum Access {
     Tenant(Scope),
     /// What the grant of this endpoint of ours needs.
     Admin(AdminEndpoint),
+    /// Nothing: a file of the console, the same for everybody.
+    Anyone(ConsoleFile),
 }
 
 /// A part of the product, with limits and metrics of its own.

@@ -25,6 +25,7 @@ mod notification_channels;
 mod notification_status;
 mod notification_sync;
 mod organisations;
+mod overview;
 mod queries;
 mod revocations;
 
@@ -64,6 +65,7 @@ pub use notification_channels::{
 };
 pub use notification_status::{NotificationKind, NotificationStatusRow};
 pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
+pub use overview::{CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,
 };

@@ -11,6 +11,7 @@ mod reference;
 mod rule_metrics;
 mod table;
 mod trace_metrics;
+mod traffic;
 
 pub use alert_event_metrics::AlertEventMetrics;
 pub use channel_metrics::ChannelMetrics;
@@ -19,3 +20,4 @@ pub use metrics::{DirectoryMetrics, Metrics, install_recorder};
 pub use rule_metrics::RuleMetrics;
 pub use table::{Kind, Label, METRICS, Metric, Values};
 pub use trace_metrics::TraceMetrics;
+pub use traffic::{SurfaceTraffic, Traffic, TrafficReport};

@@ -15,10 +15,13 @@ use super::all_rules::{AllSyncAnswer, Status};
 use super::answer::{Answer, Success};
 use super::channel_views::{AllChannels, ChannelDiffView, ChannelList, ChannelSyncAnswer};
 use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
+use super::limits::{LimitsView, OrganisationUseView};
+use super::organisations::{MemberPage, OrganisationPage};
 use super::refusals::{MOST, RefusalList};
 use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
 use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
 use super::rules::Confirmation;
+use super::system::{ConfigView, KeysView, StatusView, UpstreamList};
 use super::webhook::AcceptedTrigger;
 use super::whoami::Whoami;
 use crate::authz::CallerGrant;
@@ -54,6 +57,7 @@ struct Operation<'a> {
     responses: Map<String, Value>,
     has_dry_run: bool,
     filters: Vec<Value>,
+    paging: &'static [&'static str],
 }
 
 /// The schemas that the document refers to, by name.
@@ -155,6 +159,11 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                 E::ConfirmChannels => {
                     Operation::new("channels", schemas).confirms_with::<ChannelSyncAnswer>()
                 }
+                E::ListMembers => Operation::new("organisations", schemas)
+                    .with_paging(&["limit", "after", "filter"])
+                    .answers::<MemberPage<'_>>(Done, DONE),
+                E::ShowLimits => Operation::new("organisations", schemas)
+                    .answers::<OrganisationUseView>(Done, DONE),
             }
         }
         AdminEndpoint::Operator(endpoint) => {
@@ -188,6 +197,22 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                     .filtered_by(json!({ "type": "string" }), REASON)
                     .filtered_by(json!({ "type": "string" }), ORGANISATION)
                     .answers::<RefusalList>(Done, DONE),
+                E::ListOrganisations => Operation::new("organisations", schemas)
+                    .with_paging(&["limit", "after", "filter", "problems"])
+                    .answers::<OrganisationPage>(Done, DONE),
+                E::ShowStatus => {
+                    Operation::new("system", schemas).answers::<StatusView>(Done, DONE)
+                }
+                E::ListUpstreams => {
+                    Operation::new("system", schemas).answers::<UpstreamList>(Done, DONE)
+                }
+                E::ShowKeys => Operation::new("system", schemas).answers::<KeysView>(Done, DONE),
+                E::ListLimits => Operation::new("system", schemas)
+                    .with_paging(&["limit"])
+                    .answers::<LimitsView>(Done, DONE),
+                E::ShowConfig => {
+                    Operation::new("system", schemas).answers::<ConfigView<'_>>(Done, DONE)
+                }
             }
         }
         AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
@@ -207,6 +232,7 @@ impl<'a> Operation<'a> {
             responses: Map::new(),
             has_dry_run: false,
             filters: vec![],
+            paging: &[],
         }
     }
 
@@ -232,6 +258,12 @@ impl<'a> Operation<'a> {
             "description": description,
             "schema": schema,
         }));
+        self
+    }
+
+    /// Takes these parameters of a list.
+    fn with_paging(mut self, names: &'static [&'static str]) -> Self {
+        self.paging = names;
         self
     }
 
@@ -287,6 +319,20 @@ impl<'a> Operation<'a> {
             }));
         }
         parameters.extend(self.filters);
+        for name in self.paging {
+            let (description, schema) = match *name {
+                "limit" => (
+                    "how many at most",
+                    json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
+                ),
+                "after" => ("`next` of the page before", json!({ "type": "string" })),
+                "problems" => ("only those with a problem", json!({ "type": "boolean" })),
+                _ => ("a part of what is looked for", json!({ "type": "string" })),
+            };
+            parameters.push(json!({
+                "name": name, "in": "query", "description": description, "schema": schema,
+            }));
+        }
         let mut value = json!({
             "operationId": endpoint.name(),
             "tags": [self.tag],
@@ -328,7 +374,6 @@ mod tests {
     use super::*;
     use crate::admin::AdminError;
     use crate::rejection::Rejection;
-    use crate::route::Surface;
 
     #[test]
     fn every_admin_route_is_described_and_nothing_else() {
@@ -344,7 +389,7 @@ mod tests {
             .collect();
         let served: BTreeSet<(String, String)> = ROUTES
             .iter()
-            .filter(|route| route.surface == Surface::Admin)
+            .filter(|route| matches!(route.access, Access::Admin(_)))
             .flat_map(|route| {
                 route.methods.iter().map(|method| (method.to_string(), route.path.to_owned()))
             })
@@ -386,7 +431,7 @@ mod tests {
     fn operations_have_names_of_their_own() {
         let endpoints = ROUTES.iter().filter_map(|route| match route.access {
             Access::Admin(endpoint) => Some(endpoint.name()),
-            Access::Tenant(_) => None,
+            Access::Tenant(_) | Access::Anyone(_) => None,
         });
         let names: Vec<&str> = endpoints.collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");

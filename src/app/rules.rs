@@ -148,7 +148,7 @@ fn channels(
 }
 
 /// The name of this copy: its machine and its process.
-fn holder() -> String {
+pub(super) fn holder() -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} (process {})", machine.trim(), std::process::id())
 }

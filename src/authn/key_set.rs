@@ -111,6 +111,11 @@ impl KeySet {
         Ok(set)
     }
 
+    /// The name and the algorithm of each key.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, Algorithm)> {
+        self.keys.iter().map(|key| (key.id.as_str(), key.algorithm))
+    }
+
     pub(super) fn find(&self, id: &str, algorithm: Algorithm) -> Lookup {
         let mut lookup = Lookup::Unknown;
         for key in self.keys.iter().filter(|key| key.id == id) {

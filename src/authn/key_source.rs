@@ -42,6 +42,8 @@ pub struct KeySource {
     wake: Notify,
     /// The newest unknown key that the set is to be fetched for: when it was first seen.
     wanted: Mutex<Option<Instant>>,
+    /// When the next attempt begins, if nothing asks for an earlier one.
+    next: Mutex<Option<Instant>>,
     /// When keys that are in no set were first seen.
     unknown: moka::sync::Cache<String, Instant>,
     metrics: Arc<Metrics>,
@@ -56,6 +58,8 @@ struct State {
     last_attempt: Option<Attempt>,
     /// Until when unknown keys cause no fetch.
     cooling_until: Option<Instant>,
+    /// Why the last attempt failed, if it did.
+    problem: Option<String>,
 }
 
 /// One attempt to fetch the set.
@@ -77,6 +81,28 @@ pub struct KeySourceState {
     /// How long ago the keys were fetched; none if never.
     pub age: Option<Duration>,
     pub keys: usize,
+}
+
+/// All that is known of the key set, for operators. Times are how long ago.
+#[derive(Clone, Debug)]
+pub struct KeySetReport {
+    /// None without a key set: only the shared secret is used.
+    pub url: Option<String>,
+    pub age: Option<Duration>,
+    /// Whether it is too old to be used.
+    pub is_trusted: bool,
+    /// For how long it is used if it cannot be fetched.
+    pub max_age: Duration,
+    pub refresh_interval: Duration,
+    pub last_attempt: Option<Duration>,
+    /// Why the last attempt failed, if it did.
+    pub problem: Option<String>,
+    /// When it is fetched next, at the latest; none before the first attempt has ended.
+    pub next_attempt: Option<Duration>,
+    /// Name and algorithm of each key.
+    pub keys: Vec<(String, String)>,
+    /// Keys of the document that are not used, and why.
+    pub left_out: Vec<String>,
 }
 
 /// How long an unknown key ID is remembered, and causes no further fetch.
@@ -102,6 +128,7 @@ impl KeySource {
             attempts: watch::Sender::new(0),
             wake: Notify::new(),
             wanted: Mutex::new(None),
+            next: Mutex::new(None),
             unknown: unknown.build(),
             metrics,
         }
@@ -226,6 +253,29 @@ impl KeySource {
         KeySourceState { age: state.fetched.map(|at| at.elapsed()), keys: state.keys.len() }
     }
 
+    /// What operators may know. It holds no secret: the keys of the set are public.
+    pub fn report(&self) -> KeySetReport {
+        let state = self.state.load();
+        let config = self.config.as_ref();
+        let next = *self.next.lock();
+        KeySetReport {
+            url: config.map(|config| config.url.to_string()),
+            age: state.fetched.map(|at| at.elapsed()),
+            is_trusted: config.is_none_or(|config| state.is_trusted(config)),
+            max_age: config.map(|config| config.max_age).unwrap_or_default(),
+            refresh_interval: config.map(|config| config.refresh_interval).unwrap_or_default(),
+            last_attempt: state.last_attempt.map(|attempt| attempt.began.elapsed()),
+            problem: state.problem.clone(),
+            next_attempt: next.map(|at| at.saturating_duration_since(Instant::now())),
+            keys: state
+                .keys
+                .names()
+                .map(|(id, algorithm)| (id.to_owned(), format!("{algorithm:?}")))
+                .collect(),
+            left_out: state.keys.left_out().to_vec(),
+        }
+    }
+
     /// Fetches at start, at every interval, and when a request has an unknown key, until it is
     /// cancelled.
     pub async fn run(&self, client: reqwest::Client, cancelled: CancellationToken) {
@@ -241,6 +291,7 @@ impl KeySource {
             } else {
                 backoff.next_wait()
             };
+            *self.next.lock() = Some(Instant::now() + pause);
             tokio::select! {
                 () = cancelled.cancelled() => return,
                 () = sleep(pause) => cause = Cause::Schedule,
@@ -269,11 +320,11 @@ impl KeySource {
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
         let ended = Instant::now();
-        let (keys, fetched) = match outcome {
-            Ok(keys) => (adopt(keys, &older.keys), Some(ended)),
+        let (keys, fetched, problem) = match outcome {
+            Ok(keys) => (adopt(keys, &older.keys), Some(ended), None),
             Err(error) => {
                 tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
-                (Arc::clone(&older.keys), older.fetched)
+                (Arc::clone(&older.keys), older.fetched, Some(error.to_string()))
             }
         };
         // A scheduled fetch starts no cool-down: the first unknown key after it causes a fetch.
@@ -281,7 +332,7 @@ impl KeySource {
         let cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
         let last_attempt = Some(Attempt { began, succeeded });
-        self.state.store(Arc::new(State { keys, fetched, last_attempt, cooling_until }));
+        self.state.store(Arc::new(State { keys, fetched, last_attempt, cooling_until, problem }));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::reader::{Raw, Section};
 use super::shared_secrets::{self, MIN_SECRET_BYTES};
+use super::shown::Shown;
 use super::values::{GIB, MIB, Secret, duration, list, size, switch, text, url};
 
 #[derive(Clone, Debug)]
@@ -81,6 +82,31 @@ pub enum ServiceRole {
     Allowed,
     /// It is rejected like the `anon` key.
     Refused,
+}
+
+impl Shown for OrganisationForm {
+    fn shown(&self) -> String {
+        match self {
+            Self::Texts => "texts".to_owned(),
+            Self::Keys => "keys".to_owned(),
+            Self::Objects { field } => format!("objects, field {field}"),
+        }
+    }
+}
+
+impl Shown for OauthClients {
+    fn shown(&self) -> String {
+        match self {
+            Self::Any => "*".to_owned(),
+            Self::Listed(clients) => clients.shown(),
+        }
+    }
+}
+
+impl Shown for ServiceRole {
+    fn shown(&self) -> String {
+        (*self == Self::Allowed).shown()
+    }
 }
 
 /// Where the issuer publishes its keys, and how long they are trusted.

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::RulesConfig;
 use super::reader::{Raw, Section};
+use super::shown::Shown;
 use super::values::{duration, number, switch, text, unwritten, url};
 
 /// How notification channels and routes get from Postgres to Mimir's Alertmanager.
@@ -99,6 +100,15 @@ impl DashboardUrl {
                 [self.before.as_str(), &organisation, after].concat()
             }
         }
+    }
+}
+
+/// Without what follows a question mark, which may be a credential.
+impl Shown for DashboardUrl {
+    fn shown(&self) -> String {
+        let after = self.after.as_deref().map(|after| format!("{PLACEHOLDER}{after}"));
+        let whole = format!("{}{}", self.before, after.unwrap_or_default());
+        whole.split(['?', '#']).next().unwrap_or_default().to_owned()
     }
 }
 

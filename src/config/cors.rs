@@ -6,6 +6,7 @@ use http::HeaderName;
 use url::Url;
 
 use super::reader::Section;
+use super::shown::Shown;
 use super::values::duration;
 
 /// Which web pages may read the responses.
@@ -31,6 +32,15 @@ pub enum OriginPattern {
         /// The rest of the host, with its dot, and the port.
         after: String,
     },
+}
+
+impl Shown for OriginPattern {
+    fn shown(&self) -> String {
+        match self {
+            Self::Exact(origin) => origin.clone(),
+            Self::OneLabel { before, after } => format!("{before}*{after}"),
+        }
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> CorsConfig {

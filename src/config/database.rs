@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::{Raw, Section};
+use super::shown::Shown;
 use super::sql;
 use super::values::{Secret, duration, number, text, unwritten};
 
@@ -153,9 +154,31 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
     ((!url.is_empty()).then_some(config), is_wanted)
 }
 
+/// Whether the server's certificate is checked.
+struct Verified(bool);
+
+impl Shown for Verified {
+    fn shown(&self) -> String {
+        (if self.0 { "verify-full" } else { "off" }).to_owned()
+    }
+}
+
+/// A statement of the operator's. A literal in it may be anything, so it is not shown.
+#[derive(Default)]
+struct Statement(String);
+
+impl Shown for Statement {
+    fn shown(&self) -> String {
+        match self.0.chars().count() {
+            0 => String::new(),
+            count => format!("a query of {count} characters; not shown"),
+        }
+    }
+}
+
 /// A query of the operator's with one parameter of a type, or none.
 fn query(section: &mut Section<'_>, key: &'static str, parameter: Option<&str>) -> Option<String> {
-    let query = section.get(key, String::new(), text);
+    let Statement(query) = section.get(key, Statement::default(), |raw| text(raw).map(Statement));
     if query.trim().is_empty() {
         return None;
     }
@@ -283,11 +306,12 @@ fn read_tls(section: &mut Section<'_>, address: Option<&Url>) -> DatabaseTls {
     });
     let is_here = address.is_some_and(|url| is_here(url.host_str().unwrap_or_default()));
     let by_default = !is_here || ca_file.is_some();
-    let verify = section.get("tls", by_default, |raw| match text(raw)?.as_str() {
-        "verify-full" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
-    });
+    let Verified(verify) =
+        section.get("tls", Verified(by_default), |raw| match text(raw)?.as_str() {
+            "verify-full" => Ok(Verified(true)),
+            "off" => Ok(Verified(false)),
+            _ => Err("must be \"verify-full\", or \"off\" on a network that you trust".to_owned()),
+        });
     if !verify && ca_file.is_some() {
         section.fault("ca_file", "has no effect with database.tls = \"off\"".to_owned());
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
+use super::shown::Shown;
 use super::values::{GIB, KIB, MIB, duration, number, size};
 use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
@@ -126,6 +127,22 @@ const KEYS: &[Key] = &[
 ];
 
 impl OrganisationLimits {
+    /// The limit of a key; 0 is none.
+    fn get(&self, key: &Key) -> u64 {
+        let surface = match key.surface {
+            LimitedSurface::Push => &self.push,
+            LimitedSurface::Otlp => &self.otlp,
+            LimitedSurface::Query => &self.query,
+            LimitedSurface::Rules => &self.rules,
+            LimitedSurface::Alerts => &self.alerts,
+        };
+        match key.limit {
+            Limit::InFlight => surface.in_flight as u64,
+            Limit::RequestsPerSecond => surface.requests_per_second.map_or(0, NonZeroU64::get),
+            Limit::BytesPerSecond => surface.bytes_per_second.map_or(0, NonZeroU64::get),
+        }
+    }
+
     /// Sets the limit of a key. Nothing here has a default arm, and every field is named: a new
     /// surface or limit does not compile until it is handled.
     fn set(&mut self, key: &Key, raw: Raw) -> Result<(), String> {
@@ -202,7 +219,8 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     let second = Duration::from_secs(1);
     let mut each = OrganisationLimits::default();
     for key in KEYS {
-        section.get(key.name, (), |raw| each.set(key, raw));
+        let before = each.get(key);
+        section.get(key.name, before, |raw| each.set(key, raw).map(|()| each.get(key)));
     }
     OrganisationsConfig {
         in_flight: section.get("in_flight", 4096, |raw| number(raw, 1, MOST_IN_FLIGHT)),
@@ -214,6 +232,12 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
         burst: section.get("burst", 10 * second, |raw| duration(raw, second, 3600 * second)),
         overrides: section.get("organisations", HashMap::new(), |raw| overrides(raw, each)),
         each,
+    }
+}
+
+impl Shown for HashMap<OrganisationId, OrganisationLimits> {
+    fn shown(&self) -> String {
+        format!("{} organisations", self.len())
     }
 }
 
@@ -304,6 +328,7 @@ mod tests {
                 other => panic!("{other} is no limit"),
             }
             assert_eq!(limits, wanted, "{}", key.name);
+            assert_eq!(limits.get(key), 7, "{}", key.name);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `[log]`
 
 use super::reader::Section;
+use super::shown::Shown;
 use super::values::{number, switch, text};
 
 /// What is logged, and the format.
@@ -20,6 +21,15 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+impl Shown for LogFormat {
+    fn shown(&self) -> String {
+        match self {
+            Self::Json => "json".to_owned(),
+            Self::Pretty => "pretty".to_owned(),
+        }
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> LogConfig {

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::environment::{Environment, folded};
 use super::lines::{Lines, Starts};
+use super::shown::{Setting, Shown};
 use super::values::Secret;
 use super::{Fault, Faults};
 use crate::spelling::nearest;
@@ -24,6 +25,7 @@ pub(super) struct Document<'a> {
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
     known: Vec<(&'static str, Vec<String>)>,
+    settings: Vec<Setting>,
 }
 
 /// The key of a fault of the file as a whole.
@@ -55,8 +57,8 @@ impl<'a> Document<'a> {
         }
         let is_toml = faults.is_empty();
         let lines = Lines::of(text, table.get_ref());
-        let (warnings, known) = (Vec::new(), Vec::new());
-        Self { root, lines, is_toml, environment, faults, warnings, known }
+        let (warnings, known, settings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { root, lines, is_toml, environment, faults, warnings, known, settings }
     }
 
     pub(super) fn section<T>(
@@ -89,6 +91,7 @@ impl<'a> Document<'a> {
             faulty: BTreeSet::new(),
             faults: &mut self.faults,
             warnings: &mut self.warnings,
+            settings: &mut self.settings,
         };
         let value = read(&mut section);
         let known = section.finish();
@@ -119,6 +122,11 @@ impl<'a> Document<'a> {
             }
         }
         self.outcome().map(drop)
+    }
+
+    /// Every key that was read, with its value as an operator may see it.
+    pub(super) fn settings(&mut self) -> Vec<Setting> {
+        std::mem::take(&mut self.settings)
     }
 
     /// Ends the reading of all sections: the warnings, if there are no faults.
@@ -207,6 +215,7 @@ pub(super) struct Section<'a> {
     faulty: BTreeSet<String>,
     faults: &'a mut Vec<Fault>,
     warnings: &'a mut Vec<Fault>,
+    settings: &'a mut Vec<Setting>,
 }
 
 /// A raw value: a TOML value with its type, or a text, from the environment or from within a value.
@@ -217,7 +226,7 @@ pub(super) enum Raw {
 
 impl Section<'_> {
     /// Reads one key: the default if it is absent, the default and a fault if it is wrong.
-    pub(super) fn get<T>(
+    pub(super) fn get<T: Shown>(
         &mut self,
         key: &'static str,
         default: T,
@@ -242,7 +251,19 @@ impl Section<'_> {
     }
 
     /// As [`Section::get`], for a key whose name is not known in advance.
-    pub(super) fn get_named<T>(
+    pub(super) fn get_named<T: Shown>(
+        &mut self,
+        key: &str,
+        default: T,
+        parse: impl FnOnce(Raw) -> Result<T, String>,
+    ) -> T {
+        let value = self.read(key, default, parse);
+        self.show(key, &value);
+        value
+    }
+
+    /// As [`Section::get_named`], for a value that is not yet what is shown.
+    fn read<T>(
         &mut self,
         key: &str,
         default: T,
@@ -257,7 +278,18 @@ impl Section<'_> {
 
     /// Reads a list item by item, so that one fault hides no other. With any fault, the list is the
     /// default.
-    pub(super) fn get_list<T>(
+    pub(super) fn get_list<T: Shown>(
+        &mut self,
+        key: &str,
+        default: Vec<T>,
+        parse: impl Fn(String) -> Result<T, String>,
+    ) -> Vec<T> {
+        let items = self.read_list(key, default, parse);
+        self.show(key, &items);
+        items
+    }
+
+    fn read_list<T>(
         &mut self,
         key: &str,
         default: Vec<T>,
@@ -283,6 +315,18 @@ impl Section<'_> {
             }
         }
         if read.len() == count { read } else { default }
+    }
+
+    /// Notes a value as an operator may see it.
+    pub(super) fn show(&mut self, key: &str, value: &impl Shown) {
+        let key_path = format!("{}.{key}", self.name);
+        let source = match self.from_environment.get(key) {
+            Some(variable) => variable.clone(),
+            None if self.said.contains(key) => "file".to_owned(),
+            None => "default".to_owned(),
+        };
+        self.settings.retain(|known| known.key != key_path);
+        self.settings.push(Setting { key: key_path, value: value.shown(), source });
     }
 
     fn take(&mut self, key: &str) -> Option<Raw> {
@@ -317,7 +361,7 @@ impl Section<'_> {
         self.faulty.contains(key)
     }
 
-    pub(super) fn require<T>(
+    pub(super) fn require<T: Shown>(
         &mut self,
         key: &'static str,
         wanted: &str,
@@ -331,7 +375,7 @@ impl Section<'_> {
     }
 
     /// As [`Section::get_list`], for a list that must exist and not be empty.
-    pub(super) fn require_list<T>(
+    pub(super) fn require_list<T: Shown>(
         &mut self,
         key: &'static str,
         wanted: &str,
@@ -354,8 +398,10 @@ impl Section<'_> {
     pub(super) fn secret(&mut self, key: &'static str) -> Secret {
         let from_file = self.secret_file(key).map(|text| Secret::new(&text));
         let direct = self
-            .get(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
-        from_file.unwrap_or(direct)
+            .read(key, Secret::default(), |raw| super::values::text(raw).map(|t| Secret::new(&t)));
+        let secret = from_file.unwrap_or(direct);
+        self.show(key, &secret);
+        secret
     }
 
     /// As [`Section::secret`], for a key with several secrets: `parse` reads the value, `split` the
@@ -367,7 +413,7 @@ impl Section<'_> {
         split: impl FnOnce(&str) -> Result<Vec<String>, String>,
     ) -> Vec<Secret> {
         let from_file = self.secret_file(key).map(|text| split(&text));
-        let direct = self.get(key, Vec::new(), parse);
+        let direct = self.read(key, Vec::new(), parse);
         let texts = match from_file {
             None => direct,
             Some(Ok(texts)) => texts,
@@ -376,7 +422,9 @@ impl Section<'_> {
                 Vec::new()
             }
         };
-        texts.iter().map(|text| Secret::new(text)).collect()
+        let secrets: Vec<Secret> = texts.iter().map(|text| Secret::new(text)).collect();
+        self.show(key, &secrets);
+        secrets
     }
 
     /// The text of the file that `MTP__SECTION__KEY_FILE` names. The key counts as read.

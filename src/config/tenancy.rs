@@ -1,6 +1,7 @@
 //! `[tenancy]` and `[roles]`
 
 use super::reader::Section;
+use super::shown::Shown;
 use super::values::{number, switch, text};
 use crate::tenancy::{Role, RoleMap, Scope, Scopes, TenantTemplate};
 
@@ -43,6 +44,12 @@ impl MembershipPolicy {
             Self::Table => "table",
             Self::ClaimsAndTable => "claims_and_table",
         }
+    }
+}
+
+impl Shown for MembershipPolicy {
+    fn shown(&self) -> String {
+        self.name().to_owned()
     }
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 use url::{Position, Url};
 
 use super::reader::{Raw, Section};
+use super::shown::Shown;
 use super::values::{KIB, MIB, Secret, duration, number, parse_duration, size, text, url};
 
 /// Mimir's addresses and the timeouts.
@@ -42,6 +43,12 @@ pub struct Upstream {
     pub port: u16,
     /// The value of the `Host` header.
     pub authority: HeaderValue,
+}
+
+impl Shown for Upstream {
+    fn shown(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
 }
 
 /// Consul's catalogue as the source of instances.

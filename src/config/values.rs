@@ -109,7 +109,7 @@ pub(super) fn duration(raw: Raw, min: Duration, max: Duration) -> Result<Duratio
 }
 
 /// A bound in the largest unit of which it is a whole number.
-fn show_duration(duration: Duration) -> String {
+pub(super) fn show_duration(duration: Duration) -> String {
     const UNITS: [(u128, &str); 4] =
         [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let milliseconds = duration.as_millis();

@@ -61,7 +61,18 @@ pub(super) struct Instance {
     word: AtomicU64,
     on_trial: AtomicBool,
     health: Mutex<Health>,
+    trouble: Mutex<Trouble>,
     watch: Arc<Watch>,
+}
+
+/// What went wrong so far, for operators. Requests without failures do not touch it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) failures: u64,
+    pub(super) last_failure: Option<(InstanceFault, Instant)>,
+    pub(super) ejections: u64,
+    /// When it was last ejected, or returned.
+    pub(super) changed: Option<Instant>,
 }
 
 /// A slot at an instance, held while a request uses it.
@@ -95,6 +106,7 @@ impl Instance {
             word: AtomicU64::new(word.0),
             on_trial: AtomicBool::new(false),
             health: Mutex::new(health),
+            trouble: Mutex::default(),
             watch: Arc::clone(watch),
         }
     }
@@ -151,6 +163,11 @@ impl Instance {
         self.watch.count(before, after);
         drop(health);
         let metrics = &self.watch.metrics;
+        if let Some(change) = change {
+            let mut trouble = self.trouble.lock();
+            trouble.changed = Some(Instant::now());
+            trouble.ejections += u64::from(matches!(change, Change::Ejected(..)));
+        }
         match change {
             None => {}
             Some(Change::Ejected(why, wait)) => {
@@ -170,6 +187,10 @@ impl Instance {
     }
 
     fn failed(&self, fault: InstanceFault, requester: Requester) {
+        let mut trouble = self.trouble.lock();
+        trouble.failures += 1;
+        trouble.last_failure = Some((fault, Instant::now()));
+        drop(trouble);
         let (now, jitter) = (self.watch.now(), fastrand::f64());
         let shared = self.watch.is_shared(self.word().is_faulty());
         self.update(|health| {
@@ -211,6 +232,20 @@ impl Instance {
             return None;
         }
         self.health.lock().ejected()
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        *self.trouble.lock()
+    }
+
+    /// Its share of the requests, from 0 to 1, and whether it cannot be connected to.
+    pub(super) fn share(&self) -> (f64, bool) {
+        match self.candidate().share {
+            Share::Whole | Share::Due => (1.0, false),
+            Share::Part(part) => (part, false),
+            Share::Ejected => (0.0, false),
+            Share::Unreachable => (0.0, true),
+        }
     }
 
     /// Requests in flight, and requests so far.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -39,6 +40,29 @@ pub struct InstanceState {
     pub address: SocketAddr,
     /// Why it is ejected, if it is.
     pub ejected: Option<&'static str>,
+}
+
+/// One instance, for operators. Times are how long ago.
+#[derive(Clone, Debug)]
+pub struct InstanceReport {
+    pub address: SocketAddr,
+    /// Its name, as it is sent in `Host`.
+    pub name: String,
+    /// Why it is ejected, if it is.
+    pub ejected: Option<&'static str>,
+    /// Whether the circuit breaker is open: it cannot be connected to.
+    pub is_unreachable: bool,
+    /// Its share of the requests, from 0 to 1.
+    pub share: f64,
+    pub in_flight: u32,
+    /// Requests and attempts so far.
+    pub requests: u64,
+    /// Those that failed by its fault.
+    pub failures: u64,
+    pub last_failure: Option<(&'static str, Duration)>,
+    pub ejections: u64,
+    /// How long it has been ejected, or back.
+    pub changed: Option<Duration>,
 }
 
 impl Instances {
@@ -78,6 +102,34 @@ impl Instances {
             ejected: instance.why_ejected().map(Into::into),
         };
         self.current.load().iter().map(state).collect()
+    }
+
+    /// What is known of each.
+    pub fn reports(&self) -> Vec<InstanceReport> {
+        let report = |instance: &Arc<Instance>| {
+            let trouble = instance.trouble();
+            let (in_flight, requests) = instance.counts();
+            let (share, is_unreachable) = instance.share();
+            InstanceReport {
+                address: instance.address,
+                name: instance.authority.to_str().unwrap_or_default().to_owned(),
+                ejected: instance.why_ejected().map(Into::into),
+                is_unreachable,
+                share,
+                in_flight,
+                requests,
+                failures: trouble.failures,
+                last_failure: trouble.last_failure.map(|(why, at)| (why.into(), at.elapsed())),
+                ejections: trouble.ejections,
+                changed: trouble.changed.map(|at| at.elapsed()),
+            }
+        };
+        self.current.load().iter().map(report).collect()
+    }
+
+    /// The most requests in flight at each instance.
+    pub fn most_in_flight(&self) -> u32 {
+        self.watch.config.max_in_flight
     }
 
     /// Writes the state of each into the metrics.

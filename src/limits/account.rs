@@ -108,6 +108,20 @@ impl Accounts {
         Ok(slot)
     }
 
+    /// Requests in flight on each surface, by what the limits leave.
+    pub(super) fn in_flight(&self, limits: &OrganisationLimits) -> [(Surface, usize); 5] {
+        let used = |account: &Account, limits: &SurfaceLimits| {
+            limits.in_flight.saturating_sub(account.slots.available_permits())
+        };
+        [
+            (Surface::Push, used(&self.push, &limits.push)),
+            (Surface::Otlp, used(&self.otlp, &limits.otlp)),
+            (Surface::Query, used(&self.query, &limits.query)),
+            (Surface::Rules, used(&self.rules, &limits.rules)),
+            (Surface::Alerts, used(&self.alerts, &limits.alerts)),
+        ]
+    }
+
     /// Whether nothing is charged: a new account would be the same.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();

@@ -123,7 +123,7 @@ impl Shares {
             .ok_or_else(|| if self.taken() < self.capacity() { NoShare::Own } else { NoShare::All })
     }
 
-    fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.most.min((self.upstream)())
     }
 

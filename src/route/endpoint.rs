@@ -97,6 +97,10 @@ endpoints! {
         TestChannel = admin_post_empty("/admin/organisations/{organisation}/channels/{id}/test"),
         /// Confirms a write of the channels that the deletion guard holds back.
         ConfirmChannels = admin_post("/admin/organisations/{organisation}/channels/guard/confirm"),
+        /// Lists the organisation's members with their roles and scopes, as far as the proxy knows them.
+        ListMembers = admin_get("/admin/organisations/{organisation}/members"),
+        /// Shows the organisation's limits on this copy, and which of them have refused its requests.
+        ShowLimits = admin_get("/admin/organisations/{organisation}/limits"),
     }
 
     /// For the operator's services: what concerns all organisations.
@@ -119,6 +123,18 @@ endpoints! {
         ChannelsStatus = admin_get("/admin/channels/status"),
         /// Lists the most recent requests that this copy did not serve, the newest first.
         ListRefusals = admin_get("/admin/refusals"),
+        /// Lists all organisations with counts of rules, channels, devices and members, page by page.
+        ListOrganisations = admin_get("/admin/organisations"),
+        /// Shows how this copy is: build, traffic of the last minutes, key set, instances, database, leader.
+        ShowStatus = admin_get("/admin/status"),
+        /// Shows Mimir's instances and the health of each, as this copy sees them.
+        ListUpstreams = admin_get("/admin/upstreams"),
+        /// Shows the issuer's key set: its age, its keys, the next fetch and the last error.
+        ShowKeys = admin_get("/admin/keys"),
+        /// Shows the limits on this copy, and the organisations that they have refused.
+        ListLimits = admin_get("/admin/limits"),
+        /// Shows the configuration that runs. A secret is only said to be set.
+        ShowConfig = admin_get("/admin/config"),
     }
 
     /// For the database's webhooks, with a secret that opens nothing else.

@@ -6,6 +6,7 @@
 
 use http::Method;
 
+use super::console::CONSOLE_ROUTES;
 use super::endpoint::ENDPOINT_ROUTES;
 use super::{Access, BodyPolicy, Route, Surface};
 use crate::tenancy::Scope;
@@ -13,6 +14,7 @@ use crate::tenancy::Scope;
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
+const GET_OR_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const GET_OR_POST: &[Method] = &[Method::GET, Method::POST];
 
 const fn route(
@@ -89,24 +91,34 @@ pub(super) const fn admin_delete(path: &'static str, access: Access) -> Route {
     Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
 }
 
+/// A file of the console.
+pub(super) const fn console(path: &'static str, access: Access) -> Route {
+    Route { methods: GET_OR_HEAD, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+}
+
 /// A trigger from the database's own webhooks.
 pub(super) const fn webhook(path: &'static str, access: Access) -> Route {
     Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Webhook }
 }
 
-/// Every route: Mimir's, the most frequent first, and then those of [`endpoint`](super::endpoint).
-pub static ROUTES: [Route; MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len()] = all_routes();
+/// How many routes there are.
+const ALL: usize = MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len() + CONSOLE_ROUTES.len();
 
-const fn all_routes() -> [Route; MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len()] {
-    let mut all = [MIMIR_ROUTES[0]; MIMIR_ROUTES.len() + ENDPOINT_ROUTES.len()];
-    let mut at = 0;
-    while at < all.len() {
-        all[at] = if at < MIMIR_ROUTES.len() {
-            MIMIR_ROUTES[at]
-        } else {
-            ENDPOINT_ROUTES[at - MIMIR_ROUTES.len()]
-        };
-        at += 1;
+/// Every route: Mimir's, the most frequent first, then those of [`endpoint`](super::endpoint), then the
+/// files of the [`console`](super::console).
+pub static ROUTES: [Route; ALL] = all_routes();
+
+const fn all_routes() -> [Route; ALL] {
+    let mut all = [MIMIR_ROUTES[0]; ALL];
+    let lists = [MIMIR_ROUTES, ENDPOINT_ROUTES, CONSOLE_ROUTES];
+    let (mut at, mut list) = (0, 0);
+    while list < lists.len() {
+        let mut place = 0;
+        while place < lists[list].len() {
+            all[at] = lists[list][place];
+            (at, place) = (at + 1, place + 1);
+        }
+        list += 1;
     }
     all
 }

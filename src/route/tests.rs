@@ -297,7 +297,8 @@ fn another_method_is_told_which_ones_a_path_takes() {
         let path = route.path.replace("{label}", "job").replace("{name}", "rules");
         let path = path.replace("{organisation}", "org-a").replace("{id}", ID);
         let path = path.replace("{silence}", ID);
-        for method in [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+        let methods = [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS, Method::TRACE];
+        for method in methods.into_iter().filter(|method| !route.methods.contains(method)) {
             let unroutable = find_path(&method, &path, None).unwrap_err();
             let allowed = unroutable.allowed().unwrap();
             let all: Vec<&str> = allowed.split(", ").collect();

@@ -93,6 +93,12 @@ pub enum TemplateError {
 const PLACEHOLDER: &str = "{organisation_id}";
 const A_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
+impl fmt::Display for TenantTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{PLACEHOLDER}{}", self.before, self.after)
+    }
+}
+
 impl TenantTemplate {
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let (before, after) = text.split_once(PLACEHOLDER).ok_or(TemplateError::Placeholder)?;

@@ -139,6 +139,8 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
         ("POST", "/admin/organisations/{organisation}/channels/sync", Administrators),
         ("POST", "/admin/organisations/{organisation}/channels/{id}/test", Administrators),
         ("POST", "/admin/organisations/{organisation}/channels/guard/confirm", Administrators),
+        ("GET", "/admin/organisations/{organisation}/members", Administrators),
+        ("GET", "/admin/organisations/{organisation}/limits", Administrators),
         ("GET", "/admin/revocations", Services),
         ("POST", "/admin/revocations", Services),
         ("DELETE", "/admin/revocations/{id}", Services),
@@ -148,9 +150,34 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
         ("POST", "/admin/rules/guard/confirm", Services),
         ("GET", "/admin/channels/status", Services),
         ("GET", "/admin/refusals", Services),
+        ("GET", "/admin/organisations", Services),
+        ("GET", "/admin/status", Services),
+        ("GET", "/admin/upstreams", Services),
+        ("GET", "/admin/keys", Services),
+        ("GET", "/admin/limits", Services),
+        ("GET", "/admin/config", Services),
         ("POST", "/admin/webhooks/alert-rule", Webhooks),
     ]
 };
+
+/// The files of the console, which everybody gets: they hold no data. Also written a second time.
+const CONSOLE: &[&str] = &[
+    "/admin/console",
+    "/admin/console/console.css",
+    "/admin/console/main.js",
+    "/admin/console/session.js",
+    "/admin/console/place.js",
+    "/admin/console/dom.js",
+    "/admin/console/table.js",
+    "/admin/console/overview.js",
+    "/admin/console/organisations.js",
+    "/admin/console/rules.js",
+    "/admin/console/devices.js",
+    "/admin/console/channels.js",
+    "/admin/console/system.js",
+    "/admin/console/settings.json",
+    "/admin/console/senders.json",
+];
 
 /// Who may use an endpoint of the route table. One that is missing here fails the test.
 pub(crate) fn may_use(method: &Method, path: &str) -> MayUse {
@@ -163,6 +190,7 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
     let is_known = caller.refused != Some(401);
     match route.access {
         Access::Tenant(_) => caller.refused,
+        Access::Anyone(_) => None,
         Access::Admin(_) => match may_use(method, route.path) {
             // The selector does not matter.
             MayUse::EveryKnownCaller => (!is_known).then_some(401),
@@ -288,7 +316,9 @@ fn the_route_table_is_complete() {
         ("GET", "/alertmanager/api/v2/status"),
     ];
     let ours = ENDPOINTS.iter().map(|(method, path, _)| (*method, *path));
-    let documented: BTreeSet<(&str, &str)> = of_mimir.into_iter().chain(ours).collect();
+    let console = CONSOLE.iter().flat_map(|path| [("GET", *path), ("HEAD", *path)]);
+    let documented: BTreeSet<(&str, &str)> =
+        of_mimir.into_iter().chain(ours).chain(console).collect();
     let served: BTreeSet<(&str, &str)> = ROUTES
         .iter()
         .flat_map(|route| {

@@ -119,13 +119,16 @@ fn unknown_key() -> String {
 /// Who may use an endpoint of `/admin`; `None` for what is forwarded to Mimir.
 fn endpoint(method: &Method, route: &Route) -> Option<MayUse> {
     match route.access {
-        Access::Tenant(_) => None,
+        Access::Tenant(_) | Access::Anyone(_) => None,
         Access::Admin(_) => Some(may_use(method, route.path)),
     }
 }
 
 /// The status that a caller must get; `None` if Mimir decides it, or for a 2xx of `/admin`.
 fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
+    if let Access::Anyone(_) = route.access {
+        return None;
+    }
     if endpoint(method, route) == Some(MayUse::Webhooks) {
         // None of these callers has the webhooks' secret.
         return Some(401);
@@ -136,6 +139,7 @@ fn refused(caller: &Caller, method: &Method, route: &Route) -> Option<u16> {
     };
     let granted = match route.access {
         Access::Tenant(scope) => scopes.contains(&scope),
+        Access::Anyone(_) => true,
         Access::Admin(_) => match may_use(method, route.path) {
             MayUse::Administrators => *administers,
             MayUse::Services => *everything,
@@ -187,7 +191,11 @@ async fn every_route_grants_each_kind_of_caller_its_own_access_and_no_more() {
                     assert!(!refusals.contains(&answer.status.as_u16()), "{about}");
                     assert!(!answer.text.contains("no such path"), "{about}");
                     // No response has anything of another organisation.
-                    let is_own = endpoint(method, route) == Some(MayUse::EveryKnownCaller);
+                    // What only services get is about all of them.
+                    let is_own = matches!(
+                        endpoint(method, route),
+                        Some(MayUse::EveryKnownCaller | MayUse::Services)
+                    );
                     assert!(is_own || !answer.text.contains(&b), "{about}");
                 }
                 asked_of_admin += usize::from(

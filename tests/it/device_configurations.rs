@@ -8,6 +8,7 @@ use std::time::Duration;
 use harness::{
     Client, Issuer, Mimir, Process, ProxyOptions, free_port, fresh_organisation, part, samples,
 };
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::documents::root;
@@ -94,12 +95,14 @@ fn the_collector_reads_its_configuration() {
 
 #[test]
 fn vmagent_reads_its_flags_and_its_configuration() {
-    let (flags, scrape) = (documented("-promscrape.config"), documented("# scrape.yml"));
+    let (flags, scrape) = (documented("# vmagent.sh"), documented("# scrape.yml"));
     let hub = Hub::new();
     hub.place("scrape.yml", &scrape);
     let check = |text: &str| {
         let flags = std::fs::read_to_string(hub.place("flags", text)).unwrap();
-        let flags: Vec<&str> = flags.split_whitespace().skip(1).collect();
+        // Without the comment, the program's name and the ends of the lines.
+        let words = flags.lines().skip(2).flat_map(str::split_whitespace);
+        let flags: Vec<&str> = words.filter(|word| *word != "\\").collect();
         run("vmagent", &[&["-dryRun", "-promscrape.config.strictParse=true"], &flags[..]].concat())
     };
     takes_and_refuses(check, &flags, &flags.replace("forcePromProto", "forcePrometheus"));
@@ -114,6 +117,44 @@ fn telegraf_reads_its_configuration() {
     let check =
         |text: &str| run("telegraf", &["config", "check", "--config", &hub.place("t.conf", text)]);
     takes_and_refuses(check, &text, &text.replace("non_retryable_statuscodes", "hopeless_codes"));
+}
+
+// The console shows the same texts, so that these tests are about them, too.
+#[test]
+fn the_console_shows_what_the_page_says() {
+    let folder = root().join("src/console/senders");
+    let mut compared = 0;
+    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let first = text.lines().nth(1).unwrap();
+        assert_eq!(documented(first), text, "{}", file.display());
+        compared += 1;
+    }
+    assert_eq!(compared, 7);
+}
+
+// As it stands on the page, with the address of a proxy and a key: what it sends can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_sends_a_sample_that_is_stored() {
+    let mimir = Mimir::shared().await;
+    let identity = crate::support::identity::identity_fixture(&mimir.url(), &[]).await;
+    let organisation = identity.organisation().await;
+    let key = identity.device_key(&organisation, json!({"name": "hub-17"})).await;
+    let script =
+        documented("# curl.sh").replace("https://metrics.example.com", &identity.proxy.url());
+    let run = |key: &str| {
+        Command::new("sh").args(["-c", &script]).env("DEVICE_KEY", key).output().unwrap()
+    };
+    assert!(!run("mtpd_0").status.success());
+    let sent = run(key["key"].as_str().unwrap());
+    assert!(sent.status.success(), "{sent:?}");
+    let reader = identity.client(&identity.member(&organisation, "viewer").await);
+    let query = "/prometheus/api/v1/query?query=hub_hello";
+    harness::wait_until("the sample can be read", Duration::from_secs(20), async || {
+        let answer = reader.get(query).await.json();
+        answer["data"]["result"].as_array().is_some_and(|result| result.len() == 1)
+    })
+    .await;
 }
 
 /// The program of the page, with a main that writes one body.

@@ -17,6 +17,7 @@ mod alerts;
 mod callers;
 mod channels;
 mod check_config;
+mod console;
 mod database;
 mod deadlines;
 mod deployment;

@@ -364,8 +364,9 @@ async fn by_credential(
         let request = json!({"name": reason, "scopes": ["metrics:read"]});
         let key = identity.device_key(organisation, request).await;
         let (id, key) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
-        let sql =
-            format!("update device_key set {column} = now() - interval '30 days' where id = '{id}'");
+        let sql = format!(
+            "update device_key set {column} = now() - interval '30 days' where id = '{id}'"
+        );
         identity.database.execute(&sql).await;
         let mut last = with(key).await;
         wait_until("it has ended", Duration::from_secs(10), async || {
