@@ -200,7 +200,7 @@ fn addresses_of_mimir_stay_inside() {
 #[test]
 fn retry_after_is_spread_in_whole_seconds() {
     let rejection = Rejection::Failed(ForwardError::CircuitOpen);
-    let seconds: std::collections::BTreeSet<u64> = (0..200)
+    let seconds: BTreeSet<u64> = (0..200)
         .map(|_| {
             let response = answer(&rejection, Audience::Sender);
             response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
