@@ -55,6 +55,7 @@ mod streaming;
 mod structure;
 mod support;
 mod tokens;
+mod trigger_rights;
 mod upstreams;
 mod upstreams_discovery;
 mod upstreams_health;
