@@ -471,8 +471,8 @@ fn cast((name, kind): &(&str, &str)) -> String {
 /// text, which takes seconds for some hundreds of megabytes: its binary form is measured, which is about as
 /// long, and is not even decompressed if that is too much already.
 fn measured(name: &str, is_jsonb: bool) -> String {
-    /// More than any row may have.
-    const TOO_MUCH: usize = 1 << 20;
+    /// As much as any row may have.
+    const TOO_MUCH: usize = 256 << 10;
     let size = if is_jsonb {
         // An empty path gives the whole value, in memory.
         format!(

@@ -1,6 +1,8 @@
 //! Trigger functions that run as the owner of our tables: nobody else may use them, and whoever could gets
 //! nothing by it.
 
+use std::fmt::Write as _;
+
 use harness::{Database, Postgres};
 
 use crate::support::identity::command_with;
@@ -23,11 +25,12 @@ async fn supabase(schema: &str) -> (Postgres, Database) {
     );
     for role in CALLERS {
         for in_schema in ["public", "tenancy"] {
-            sql.push_str(&format!(
+            let _ = write!(
+                sql,
                 "grant usage on schema {in_schema} to {role};
                  alter default privileges in schema {in_schema} grant all on tables to {role};
                  alter default privileges in schema {in_schema} grant all on functions to {role};"
-            ));
+            );
         }
     }
     database.execute(&sql).await;

@@ -161,10 +161,10 @@ fn class<'a>(text: &'a str, ours: &mut String) -> &'a str {
             return after;
         }
         is_first = false;
-        if rest.starts_with("[:")
-            && let Some(end) = rest.find(":]")
+        if let Some(name) = rest.strip_prefix("[:")
+            && let Some(end) = name.find(":]")
         {
-            let (named, after) = rest.split_at(end + 2);
+            let (named, after) = rest.split_at("[:".len() + end + ":]".len());
             ours.push_str(named);
             rest = after;
             continue;

@@ -14,7 +14,7 @@ fn operator() -> Operator {
         opsgenie_url: None,
         telegram_url: None,
         allow_private_targets: false,
-        min_group_interval: std::time::Duration::from_secs(10),
+        min_group_interval: Duration::from_secs(10),
         max_channels: 3,
         max_routes: 2,
     }
@@ -277,7 +277,6 @@ fn addresses_of_email_are_plain_ones() {
 #[test]
 fn recipients_fit_into_one_line() {
     let operator = Operator { email: Some(relay()), ..operator() };
-    // Each 20 bytes, and with ", " 22.
     let list = |count: usize, last: &str| {
         let mut to: Vec<String> = (0..count).map(|at| format!("on-call{at:02}@ex.ample")).collect();
         to.push(last.to_owned());
@@ -437,8 +436,7 @@ fn what_is_wrong_with_a_route_is_said_in_its_authors_words() {
 #[test]
 fn the_shortest_group_interval_is_the_operators() {
     let state = |seconds: u64, group_by: &str, group_interval: &str| {
-        let operator =
-            Operator { min_group_interval: std::time::Duration::from_secs(seconds), ..operator() };
+        let operator = Operator { min_group_interval: Duration::from_secs(seconds), ..operator() };
         let row = RouteRow {
             group_by: Some(group_by.to_owned()),
             group_wait: Some("0s".to_owned()),
