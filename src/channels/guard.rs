@@ -4,6 +4,9 @@
 //! which goes unnoticed; one that stays for too long is noticed and harmless. So a channel or route that
 //! is in Mimir's document, and has neither a row nor a tombstone, holds every write of its organisation
 //! until an administrator confirms it. There is no threshold: the lost channel may be the only one.
+//!
+//! A channel whose row has the mask of a secret that is not stored is lost in the same way: without the
+//! secret it is invalid, and its author did not remove it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,6 +16,7 @@ use uuid::Uuid;
 
 use super::document::{Live, Observed};
 use super::spec::Rows;
+use super::spec::channel::has_lost_a_secret;
 use crate::store::GuardHeld;
 
 /// What would go and has no explanation.
@@ -20,31 +24,40 @@ use crate::store::GuardHeld;
 pub(crate) struct Missing {
     pub(crate) channels: BTreeSet<Uuid>,
     pub(crate) routes: BTreeSet<Uuid>,
+    /// Channels that have a row, and whose secrets are lost.
+    pub(crate) without_secrets: BTreeSet<Uuid>,
 }
 
-/// Finds what is in the document and has neither a row nor a tombstone.
+/// Finds what is in the document and has neither a row nor a tombstone, or has lost its secrets.
 pub(crate) fn missing(live: &Live, rows: &Rows) -> Missing {
     let channels: BTreeSet<Uuid> = rows.channels.iter().map(|row| row.id).collect();
     let routes: BTreeSet<Uuid> = rows.routes.iter().map(|row| row.id).collect();
     let is_lost = |id: &&Uuid| !channels.contains(id) && !rows.channel_tombstones.contains_key(id);
     let is_lost_route =
         |id: &&Uuid| !routes.contains(id) && !rows.route_tombstones.contains_key(id);
+    let lost_secrets = rows.channels.iter().filter(|row| has_lost_a_secret(row)).map(|row| row.id);
     Missing {
         channels: live.channels.iter().filter(is_lost).copied().collect(),
         routes: live.routes.iter().filter(is_lost_route).copied().collect(),
+        without_secrets: lost_secrets.filter(|id| live.channels.contains(id)).collect(),
     }
 }
 
 impl Missing {
     pub(crate) fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.routes.is_empty()
+        self.channels.is_empty() && self.routes.is_empty() && self.without_secrets.is_empty()
     }
 
     /// The hold, whose ID is a digest of what would go and of nothing else: a confirmation is for these
     /// rows and no others.
     pub(crate) fn held(&self, live: &Live) -> GuardHeld {
         let mut text = String::new();
-        for (kind, ids) in [("channel", &self.channels), ("route", &self.routes)] {
+        let kinds = [
+            ("channel", &self.channels),
+            ("route", &self.routes),
+            ("secrets", &self.without_secrets),
+        ];
+        for (kind, ids) in kinds {
             for id in ids {
                 let _ = writeln!(text, "{kind} {id}");
             }
@@ -57,12 +70,22 @@ impl Missing {
             of(&self.routes, live.routes.len(), "routes"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        GuardHeld {
-            id: short(&hex::encode(digest(&SHA256, text.as_bytes()))),
-            reason: format!(
+        let deleted = (!parts.is_empty()).then(|| {
+            format!(
                 "{} would be deleted, and the database has no record of their deletion",
                 parts.join(" and ")
-            ),
+            )
+        });
+        let lost = of(&self.without_secrets, live.channels.len(), "channels").map(|channels| {
+            format!(
+                "{channels} would be deleted, because their secrets are not stored any more and \
+                 their rows have only the masks"
+            )
+        });
+        let reasons: Vec<String> = deleted.into_iter().chain(lost).collect();
+        GuardHeld {
+            id: short(&hex::encode(digest(&SHA256, text.as_bytes()))),
+            reason: reasons.join("; "),
         }
     }
 }
@@ -90,6 +113,8 @@ mod tests {
 
     use super::*;
     use crate::channels::tests::{channel_row, route_row};
+    use crate::config::Secret;
+    use crate::store::ChannelRow;
 
     fn ids(range: std::ops::Range<u128>) -> impl Strategy<Value = BTreeSet<Uuid>> {
         btree_set(range.prop_map(Uuid::from_u128), 0..12)
@@ -150,7 +175,7 @@ mod tests {
             one in ids(0..20), other in ids(0..20), live in ids(0..20), more in ids(0..20),
         ) {
             let of = |channels: &BTreeSet<Uuid>, live: &BTreeSet<Uuid>| {
-                let missing = Missing { channels: channels.clone(), routes: BTreeSet::new() };
+                let missing = Missing { channels: channels.clone(), ..Missing::default() };
                 missing.held(&Live { channels: live.clone(), routes: BTreeSet::new() }).id
             };
             prop_assert_eq!(of(&one, &live) == of(&other, &more), one == other);
@@ -161,12 +186,55 @@ mod tests {
     fn a_hold_says_what_would_go() {
         let id = |number| Uuid::from_u128(number);
         let live = Live { channels: [id(1), id(2)].into(), routes: [id(3), id(4), id(5)].into() };
-        let held = Missing { channels: [id(1)].into(), routes: [id(3), id(4)].into() }.held(&live);
+        let held = Missing {
+            channels: [id(1)].into(),
+            routes: [id(3), id(4)].into(),
+            without_secrets: BTreeSet::new(),
+        }
+        .held(&live);
         assert_eq!(
             held.reason,
             "1 of 2 channels and 2 of 3 routes would be deleted, and the database has no record of \
              their deletion"
         );
         assert_eq!(held.id.len(), 16);
+        let lost = Missing { without_secrets: [id(1)].into(), ..Missing::default() }.held(&live);
+        assert_eq!(
+            lost.reason,
+            "1 of 2 channels would be deleted, because their secrets are not stored any more and \
+             their rows have only the masks"
+        );
+        // A confirmation of one is not one of the other.
+        let gone = Missing { channels: [id(1)].into(), ..Missing::default() }.held(&live);
+        assert_ne!(lost.id, gone.id);
+    }
+
+    #[test]
+    fn a_live_channel_with_a_mask_and_no_secret_is_missing() {
+        let id = |number| Uuid::from_u128(number);
+        let live = Live { channels: [id(1), id(2), id(3)].into(), routes: BTreeSet::new() };
+        let row = |number, secrets: &str, enabled: &str| ChannelRow {
+            secrets: Some(Secret::new(secrets)),
+            enabled: Some(enabled.to_owned()),
+            ..channel_row(id(number))
+        };
+        let lost = r#"{"url": "<secret>"}"#;
+        let rows = Rows {
+            channels: vec![
+                row(1, lost, "true"),
+                row(2, r#"{"url": "https://hooks.example.org/x"}"#, "true"),
+                // Its author has switched it off.
+                row(3, lost, "false"),
+                // It is not in the document, so nothing is lost with it.
+                row(4, lost, "true"),
+            ],
+            ..Rows::default()
+        };
+        let found = missing(&live, &rows);
+        assert_eq!(found, Missing { without_secrets: [id(1)].into(), ..Missing::default() });
+        // A secret that its author has removed.
+        let removed = Rows { channels: vec![row(1, "{}", "true")], ..rows };
+        let live = Live { channels: [id(1)].into(), routes: BTreeSet::new() };
+        assert!(missing(&live, &removed).is_empty());
     }
 }

@@ -12,6 +12,7 @@ pub mod targets;
 mod text;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use url::Url;
 use uuid::Uuid;
@@ -42,6 +43,8 @@ pub struct Operator {
     pub telegram_url: Option<Url>,
     /// Whether channels may name addresses of a private network.
     pub allow_private_targets: bool,
+    /// The shortest `group_interval` of a route.
+    pub min_group_interval: Duration,
     pub max_channels: usize,
     pub max_routes: usize,
 }
@@ -55,6 +58,7 @@ impl Operator {
             opsgenie_url: config.opsgenie_url.clone(),
             telegram_url: config.telegram_url.clone(),
             allow_private_targets: config.allow_private_targets,
+            min_group_interval: config.min_group_interval,
             max_channels: config.max_channels,
             max_routes: config.max_routes,
         }
@@ -175,7 +179,7 @@ fn live_routes(
         if states.contains_key(&row.id) {
             continue;
         }
-        let state = match route::parse(row) {
+        let state = match route::parse(row, operator) {
             _ if row.excess != Excess::None => too_large(row.excess, MOST_ROUTE_BYTES),
             Err(faults) => (State::Invalid, faults.to_string()),
             Ok(None) => (State::Disabled, String::new()),

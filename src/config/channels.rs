@@ -30,6 +30,8 @@ pub struct ChannelsConfig {
     pub telegram_url: Option<Url>,
     /// Whether channels may name addresses of a private network.
     pub allow_private_targets: bool,
+    /// The shortest `group_interval` that a route may have.
+    pub min_group_interval: Duration,
     /// Channels of an organisation that are written; older ones come first.
     pub max_channels: usize,
     /// Routes of an organisation that are written.
@@ -115,6 +117,9 @@ impl Shown for DashboardUrl {
 /// The shortest interval that makes sense: a full resync reads everything.
 const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
 
+/// Three times this, for routes with `["..."]`, must not be more than what routes that say nothing have: 5m.
+const LONGEST_MIN_GROUP_INTERVAL: Duration = Duration::from_secs(100);
+
 pub(super) fn read(section: &mut Section<'_>, rules: &RulesConfig) -> ChannelsConfig {
     let second = Duration::from_secs(1);
     let enabled = section.get("enabled", false, switch);
@@ -148,6 +153,9 @@ pub(super) fn read(section: &mut Section<'_>, rules: &RulesConfig) -> ChannelsCo
         opsgenie_url: section.get("opsgenie_url", None, api("https://api.eu.opsgenie.com/")),
         telegram_url: section.get("telegram_url", None, api("https://telegram.example.com")),
         allow_private_targets: section.get("allow_private_targets", false, switch),
+        min_group_interval: section.get("min_group_interval", 10 * second, |raw| {
+            duration(raw, second, LONGEST_MIN_GROUP_INTERVAL)
+        }),
         max_channels: section.get("max_channels", 100, |raw| number(raw, 1, 1000)),
         max_routes: section.get("max_routes", 200, |raw| number(raw, 1, 2000)),
     }

@@ -184,6 +184,7 @@ fn channels_are_written_where_the_rules_are_unless_said_otherwise() {
     assert_eq!(channels.urls[0].as_str(), "http://ruler.internal:8080/");
     assert!(channels.email.is_none() && channels.dashboard_url.is_none());
     assert_eq!((channels.max_channels, channels.max_routes), (100, 200));
+    assert_eq!(channels.min_group_interval, Duration::from_secs(10));
     let channels = read(
         "email_smarthost = \"relay:25\"\nemail_from = \"a@example.org\"\npagerduty_url = \"https://e.example/v2\"",
     );
@@ -191,6 +192,8 @@ fn channels_are_written_where_the_rules_are_unless_said_otherwise() {
     assert_eq!(channels.email.unwrap().smarthost, "relay:25");
     assert_eq!(channels.pagerduty_url.unwrap().as_str(), "https://e.example/v2");
     for (lines, key) in [
+        ("min_group_interval = \"0s\"", "channels.min_group_interval"),
+        ("min_group_interval = \"2m\"", "channels.min_group_interval"),
         ("email_smarthost = \"relay\"", "channels.email_smarthost"),
         ("email_smarthost = \"relay:25\"", "channels.email_from"),
         ("email_from = \"a@example.org\"", "channels.email_from"),

@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         version: 1,
         name: "identity",
@@ -65,6 +65,12 @@ const STEPS: [Step; 7] = [
         version: 7,
         name: "device_key_alerts",
         sql: include_str!("../../migrations/0007_device_key_alerts.sql"),
+        tables: &[],
+    },
+    Step {
+        version: 8,
+        name: "trigger_rights",
+        sql: include_str!("../../migrations/0008_trigger_rights.sql"),
         tables: &[],
     },
 ];

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::alert_rules::{Excess, Tombstones, excess_of, organisation_of};
-use super::queries::{Lookup, Queries};
+use super::queries::{CHANNEL_TEXTS, Lookup, Queries, ROUTE_TEXTS, measure_of};
 use super::{Store, StoreError, statement};
 use crate::config::Secret;
 use crate::tenancy::OrganisationId;
@@ -26,7 +26,7 @@ pub struct ChannelRow {
     pub kind: Option<String>,
     /// JSON.
     pub settings: Option<String>,
-    /// JSON, with the secrets themselves.
+    /// JSON, with the secrets themselves. A mask stands where the row has one and no secret is stored.
     pub secrets: Option<Secret>,
     /// Whether it counts; yes if it does not say.
     pub enabled: Option<String>,
@@ -164,23 +164,6 @@ impl Store {
     }
 }
 
-/// Everything of a channel that is a text, and may be of any length.
-const CHANNEL_TEXTS: [&str; 6] = ["name", "kind", "settings", "secrets", "enabled", "is_default"];
-
-/// The same of a route.
-const ROUTE_TEXTS: [&str; 10] = [
-    "channel_id",
-    "position",
-    "matchers",
-    "group_by",
-    "group_wait",
-    "group_interval",
-    "repeat_interval",
-    "mute_times",
-    "continue_matching",
-    "enabled",
-];
-
 /// Organisations, their channels, routes and tombstones. Of the rows nothing is so large that it harms:
 /// what is too much comes without its texts, youngest first. A row's texts come as one array, because a
 /// union has the same columns throughout.
@@ -204,13 +187,19 @@ fn snapshot(queries: &Queries, tombstone: &str) -> String {
     )
 }
 
+/// The rows of a query with their texts, if they are not too large. What is too large is never made a text,
+/// and is not in memory while rows are sorted and summed: it may be hundreds of megabytes. `offset 0` keeps
+/// Postgres from measuring twice.
 fn bounded(query: &str, texts: &[&str], most_bytes: usize, most_rows: usize) -> String {
-    let sizes: Vec<String> =
-        texts.iter().map(|text| format!("coalesce(octet_length({text}), 0)")).collect();
-    let (sizes, texts) = (sizes.join(" + "), texts.join(", "));
+    let of_each = |of: fn(&str) -> String, with: &str| {
+        texts.iter().map(|text| of(text)).collect::<Vec<_>>().join(with)
+    };
+    let sizes = of_each(measure_of, " + ");
+    let made = of_each(|text| format!("{text}::text"), ", ");
+    let texts = texts.join(", ");
     format!(
-        "with given as ({query}), \
-         sized as (select *, {sizes} as bytes from given), \
+        "with sized as (select id, organisation_id, created_at, {texts}, {sizes} as bytes \
+             from ({query}) as measured offset 0), \
          summed as (select *, row_number() over w as number, \
              sum(case when bytes > {most_bytes} then 0 else bytes end) over w as total from sized \
              window w as (partition by organisation_id order by created_at nulls first, id)), \
@@ -218,7 +207,7 @@ fn bounded(query: &str, texts: &[&str], most_bytes: usize, most_rows: usize) -> 
              when total > {MOST_NOTIFICATION_BYTES} or number > {most_rows} then 2 else 0 end as excess \
              from summed) \
          select id, organisation_id, created_at, excess, \
-             case when excess = 0 then array[{texts}] end as texts from judged"
+             case when excess = 0 then array[{made}] end as texts from judged"
     )
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Each stands inside one of ours (`select … from (query) as given`), which casts its columns to
 //! the types that are read: an organisation may be a UUID or a text, a role an enum, a time
-//! infinite.
+//! infinite. Columns that may be of any length come as they are, each with its size beside it.
 
 use sqlx::{
     AssertSqlSafe, Column as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _,
-    Statement as _,
+    Statement as _, TypeInfo as _,
 };
 
 use uuid::Uuid;
@@ -35,6 +35,37 @@ impl Queries {
     }
 }
 
+/// Columns of rules, channels and routes that may be of any length.
+pub(super) const RULE_TEXTS: [&str; 8] = [
+    "name",
+    "expr",
+    "for_duration",
+    "keep_firing_for",
+    "rule_group",
+    "evaluation_interval",
+    "labels",
+    "annotations",
+];
+pub(super) const CHANNEL_TEXTS: [&str; 6] =
+    ["name", "kind", "settings", "secrets", "enabled", "is_default"];
+pub(super) const ROUTE_TEXTS: [&str; 10] = [
+    "channel_id",
+    "position",
+    "matchers",
+    "group_by",
+    "group_wait",
+    "group_interval",
+    "repeat_interval",
+    "mute_times",
+    "continue_matching",
+    "enabled",
+];
+
+/// The column with the size of such a column: bytes, 0 for null.
+pub(super) fn measure_of(column: &str) -> String {
+    format!("{column}_bytes")
+}
+
 /// One look-up: how it is configured, what it must give and may give, and our own query for it.
 struct Wanted {
     lookup: Lookup,
@@ -42,6 +73,8 @@ struct Wanted {
     name: &'static str,
     columns: &'static [(&'static str, &'static str)],
     optional: &'static [(&'static str, &'static str, &'static str)],
+    /// Those of any length: they come uncast, each with its size beside it ([`measure_of`]).
+    measured: &'static [&'static str],
     parameter: Option<Parameter>,
     own: Own,
 }
@@ -69,6 +102,7 @@ const LOOKUPS: [Wanted; 8] = [
         name: "membership",
         columns: &[("user_id", "uuid"), ("organisation_id", "text"), ("role", "text")],
         optional: &[("is_default", "boolean", "false")],
+        measured: &[],
         parameter: Some(Parameter::Uuids),
         own: Own::Table("user_id, organisation_id, role, is_default", "where user_id = any($1)"),
     },
@@ -86,6 +120,7 @@ const LOOKUPS: [Wanted; 8] = [
             ("revoked_at", "timestamptz"),
         ],
         optional: &[],
+        measured: &[],
         parameter: Some(Parameter::Hashes),
         own: Own::Table(
             "key_hash, id, organisation_id, name, scopes, expires_at, grace_seconds, revoked_at",
@@ -97,6 +132,7 @@ const LOOKUPS: [Wanted; 8] = [
         name: "revocation",
         columns: &[("kind", "text"), ("value", "text"), ("issued_before", "timestamptz")],
         optional: &[],
+        measured: &[],
         parameter: None,
         own: Own::Table(
             "kind, value, issued_before",
@@ -108,6 +144,7 @@ const LOOKUPS: [Wanted; 8] = [
         name: "session",
         columns: &[("id", "uuid")],
         optional: &[],
+        measured: &[],
         parameter: Some(Parameter::Uuids),
         own: Own::Sql(
             "select id from auth.sessions where id = any($1) \
@@ -119,6 +156,7 @@ const LOOKUPS: [Wanted; 8] = [
         name: "organisation",
         columns: &[("organisation_id", "text")],
         optional: &[("device_silent_after", "text", "null")],
+        measured: &[],
         parameter: None,
         // As JSON: a table from before the column was added has it not.
         own: Own::Table(
@@ -142,6 +180,7 @@ const LOOKUPS: [Wanted; 8] = [
             ("enabled", "text", "null"),
             ("created_at", "timestamptz", "null"),
         ],
+        measured: &RULE_TEXTS,
         parameter: Some(Parameter::Texts),
         own: Own::Table(
             "id, organisation_id, name, expr, for_duration, keep_firing_for, rule_group, \
@@ -166,6 +205,7 @@ const LOOKUPS: [Wanted; 8] = [
             ("is_default", "text", "null"),
             ("created_at", "timestamptz", "null"),
         ],
+        measured: &CHANNEL_TEXTS,
         parameter: Some(Parameter::Texts),
         own: Own::Join(&["notification_channel", "notification_channel_secret"], own_channels),
     },
@@ -189,6 +229,7 @@ const LOOKUPS: [Wanted; 8] = [
             ("enabled", "text", "null"),
             ("created_at", "timestamptz", "null"),
         ],
+        measured: &ROUTE_TEXTS,
         parameter: Some(Parameter::Texts),
         own: Own::Table(
             "id, organisation_id, channel_id, position, matchers, group_by, group_wait, \
@@ -198,12 +239,18 @@ const LOOKUPS: [Wanted; 8] = [
     },
 ];
 
-/// Channels with their secrets, which stand in a table of their own.
+/// Channels with their secrets, which stand in a table of their own. A mask of the row whose secret is not
+/// stored stays: so a secret that is lost is told from one that was never there.
 fn own_channels(schema: &str) -> String {
     format!(
-        "select id, channel.organisation_id, name, kind, settings, secret.secrets, enabled, \
-         is_default, channel.created_at from {} as channel \
+        "select id, channel.organisation_id, name, kind, settings, \
+         case when mask.secrets is null or jsonb_typeof(secret.secrets) <> 'object' then secret.secrets \
+             else mask.secrets || coalesce(secret.secrets, '{{}}') end as secrets, \
+         enabled, is_default, channel.created_at from {} as channel \
          left join {} as secret on secret.channel_id = channel.id \
+         left join lateral (select jsonb_object_agg(key, value) as secrets from jsonb_each( \
+             case when jsonb_typeof(channel.secrets) = 'object' then channel.secrets end) \
+             where value = '\"<secret>\"') as mask on true \
          where channel.organisation_id = any($1)",
         table(schema, "notification_channel"),
         table(schema, "notification_channel_secret")
@@ -344,6 +391,10 @@ async fn wrap(
     let statement = (&mut *connection).prepare(sql).await.map_err(failed)?;
     let given: Vec<String> =
         statement.columns().iter().map(|column| column.name().to_owned()).collect();
+    let is_jsonb = |name: &str| {
+        let mut columns = statement.columns().iter();
+        columns.any(|column| column.name() == name && column.type_info().name() == "JSONB")
+    };
     let missing: Vec<&str> = wanted
         .columns
         .iter()
@@ -368,14 +419,26 @@ async fn wrap(
     if parameters != usize::from(wanted.parameter.is_some()) {
         return Err(unfit(format!("has {parameters} parameters and must have {asked_with}")));
     }
-    let mut columns: Vec<String> = wanted.columns.iter().map(cast).collect();
+    let read = |column: &(&str, &str)| {
+        if wanted.measured.contains(&column.0) {
+            measured(column.0, is_jsonb(column.0))
+        } else {
+            cast(column)
+        }
+    };
+    let mut columns: Vec<String> = wanted.columns.iter().map(read).collect();
     for (name, kind, default) in wanted.optional {
         let is_given = given.iter().any(|column| column == name);
         columns.push(if is_given {
-            cast(&(name, kind))
+            read(&(name, kind))
         } else {
             let kind = if *kind == "timestamptz" { "float8" } else { kind };
-            format!("{default}::{kind} as {name}")
+            let none = format!("{default}::{kind} as {name}");
+            if wanted.measured.contains(name) {
+                format!("{none}, 0::bigint as {}", measure_of(name))
+            } else {
+                none
+            }
         });
     }
     // The line break ends a comment that the query may end with.
@@ -402,6 +465,24 @@ fn is_passing(code: Option<&str>) -> bool {
 /// A column in the type that is read. A time that is not given is no number.
 fn cast((name, kind): &(&str, &str)) -> String {
     if *kind == "timestamptz" { moment::select(name) } else { format!("{name}::{kind} as {name}") }
+}
+
+/// A column as it is, and its size. That of a text is known without reading it. JSON would have to be made a
+/// text, which takes seconds for some hundreds of megabytes: its binary form is measured, which is about as
+/// long, and is not even decompressed if that is too much already.
+fn measured(name: &str, is_jsonb: bool) -> String {
+    /// As much as any row may have.
+    const TOO_MUCH: usize = 256 << 10;
+    let size = if is_jsonb {
+        // An empty path gives the whole value, in memory.
+        format!(
+            "case when pg_column_size({name}) > {TOO_MUCH} then pg_column_size({name}) \
+             else pg_column_size({name} #> '{{}}') end"
+        )
+    } else {
+        format!("octet_length({name}::text)")
+    };
+    format!("{name}, coalesce({size}, 0)::bigint as {}", measure_of(name))
 }
 
 #[cfg(test)]

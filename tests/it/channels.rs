@@ -51,6 +51,7 @@ pub(crate) async fn channels_fixture_on(
         ("rules.enabled", "true"),
         ("channels.enabled", "true"),
         ("channels.allow_private_targets", "true"),
+        ("channels.min_group_interval", "\"1s\""),
     ];
     all.extend_from_slice(settings);
     let identity = identity_fixture_on(database, way, &all).await;

@@ -58,6 +58,7 @@ mod structure;
 mod support;
 mod tokens;
 mod traces;
+mod trigger_rights;
 mod upstreams;
 mod upstreams_discovery;
 mod upstreams_health;

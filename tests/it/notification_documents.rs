@@ -32,6 +32,7 @@ fn operator() -> Operator {
         opsgenie_url: "https://api.eu.opsgenie.com".parse().ok(),
         telegram_url: "https://telegram.example.org/".parse().ok(),
         allow_private_targets: false,
+        min_group_interval: std::time::Duration::from_secs(10),
         max_channels: 100,
         max_routes: 200,
     }

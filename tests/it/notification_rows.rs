@@ -105,9 +105,11 @@ async fn channels_are_read_with_their_secrets_and_routes_with_every_column() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_too_large_come_without_their_texts() {
     let database = migrated().await;
+    // Rows from before the table had sizes.
     database
         .execute(
-            "insert into notification_channel (organisation_id, kind, settings, created_at)
+            "alter table notification_channel drop constraint notification_channel_settings_size;
+             insert into notification_channel (organisation_id, kind, settings, created_at)
              values ('a', 'webhook', jsonb_build_object('x', repeat('x', 70000)), 'infinity'),
                     ('a', 'email', '{}', '-infinity');
              insert into notification_channel (organisation_id, kind, settings, created_at)
@@ -130,6 +132,74 @@ async fn rows_that_are_too_large_come_without_their_texts() {
     assert!(
         rows[read..].iter().all(|row| row.excess == Excess::Organisation && row.settings.is_none())
     );
+}
+
+// The attack: 100 rows of 3 MB, which took longer than a query may, so that no channel had a status.
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_rows_are_told_from_others_in_time() {
+    let database = migrated().await;
+    database
+        .execute(
+            "alter table notification_channel drop constraint notification_channel_settings_size;
+             alter table notification_route drop constraint notification_route_matchers_size;
+             create table huge as select jsonb_build_object('x', repeat('x', 3000000)) as settings;
+             insert into notification_channel (organisation_id, kind, settings)
+             select 'a', 'webhook', settings from huge, generate_series(1, 100);
+             insert into notification_channel (organisation_id, kind) values ('a', 'email');
+             insert into notification_route (organisation_id, channel_id, matchers)
+             select 'a', id, settings from notification_channel where kind = 'webhook' limit 10;
+             create table own (id uuid default gen_random_uuid(), org text default 'a', settings text);
+             insert into own (settings) select repeat('x', 3000000);
+             insert into own (settings) select settings from own, generate_series(2, 300);
+             insert into own (settings) values ('{}')",
+        )
+        .await;
+    let own = "select id, org as organisation_id, 'webhook'::text as kind, settings, '{}'::text as secrets
+               from own where org = any($1)";
+    for (queries, huge) in
+        [(vec![], 100), (vec![("MTP__DATABASE__NOTIFICATION_CHANNEL_QUERY", own)], 300)]
+    {
+        // `rows_of` fails if the query takes longer than `database.query_timeout`.
+        let rows = rows_of(&store_of(&database, &queries), "a").await;
+        let (read, too_large): (Vec<_>, Vec<_>) =
+            rows.channels.iter().partition(|row| row.excess == Excess::None);
+        assert_eq!((read.len(), too_large.len()), (1, huge));
+        assert!(too_large.iter().all(|row| row.excess == Excess::Row && row.settings.is_none()));
+        assert!(read[0].settings.is_some());
+        assert_eq!(rows.routes.iter().filter(|row| row.excess == Excess::Row).count(), 10);
+    }
+}
+
+// A secret that is lost is told from one that was never there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mask_without_a_secret_is_read() {
+    let database = migrated().await;
+    let secrets_of = async |sql: &str| {
+        database.execute(sql).await;
+        let rows = rows_of(&store_of(&database, &[]), "a").await;
+        let secrets = rows.channels[0].secrets.as_ref();
+        secrets.map(|secrets| String::from_utf8(secrets.expose().to_vec()).unwrap())
+    };
+    let insert = "insert into notification_channel (organisation_id, kind, secrets)
+                  values ('a', 'webhook', '{\"token\": \"t\", \"url\": \"u\"}')";
+    assert_eq!(secrets_of(insert).await.unwrap(), r#"{"url": "u", "token": "t"}"#);
+    let lose = "update notification_channel_secret set secrets = '{\"token\": \"t\"}'";
+    assert_eq!(secrets_of(lose).await.unwrap(), r#"{"url": "<secret>", "token": "t"}"#);
+    let lose = "truncate notification_channel_secret";
+    assert_eq!(secrets_of(lose).await.unwrap(), r#"{"url": "<secret>", "token": "<secret>"}"#);
+    let remove = "update notification_channel set secrets = '{}'";
+    assert_eq!(secrets_of(remove).await, None);
+    // What no trigger wrote: nothing of it but masks is read.
+    for (column, read) in [
+        ("'{\"url\": \"clear\", \"token\": \"<secret>\"}'", Some(r#"{"token": "<secret>"}"#)),
+        ("'[\"<secret>\"]'", None),
+        ("null", None),
+    ] {
+        let sql = format!(
+            "set session_replication_role = replica; update notification_channel set secrets = {column}"
+        );
+        assert_eq!(secrets_of(&sql).await.as_deref(), read, "{column}");
+    }
 }
 
 // An operator's own tables may hold anything, and NULL anywhere.

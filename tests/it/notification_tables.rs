@@ -238,6 +238,10 @@ async fn no_way_brings_a_secret_back() {
         let sql = format!("update notification_channel set name = 'copied' where id = '{copied}'");
         project.done(project.editor, &sql).await;
         assert_eq!(project.stored(&copied).await, json!(null));
+        // What is missing stays visible, until its author writes or removes it.
+        assert_ne!(project.masks(&copied).await, json!({}));
+        let sql = format!("update notification_channel set secrets = '{{}}' where id = '{copied}'");
+        project.done(project.editor, &sql).await;
         assert_eq!(project.masks(&copied).await, json!({}));
     }
     let sql = format!(
@@ -438,6 +442,57 @@ async fn one_organisation_cannot_take_the_room_of_others() {
         64 << 10
     );
     project.refused(project.outsider, &large, TOO_MANY).await;
+    // Each column that is read with all others of the organisation.
+    let text = format!("repeat('x', {})", (64 << 10) + 1);
+    for (column, value) in [
+        ("name", text.clone()),
+        ("kind", text.clone()),
+        ("settings", format!("jsonb_build_object('x', {text})")),
+    ] {
+        let sql =
+            format!("update notification_channel set {column} = {value} where id = '{channel}'");
+        let refused = project.refused(project.editor, &sql, REFUSED).await;
+        assert!(refused.text.contains(&format!("notification_channel_{column}_size")), "{column}");
+    }
+    for (column, value) in [
+        ("group_wait", text.clone()),
+        ("group_interval", text.clone()),
+        ("repeat_interval", text.clone()),
+        ("matchers", format!("jsonb_build_array({text})")),
+        ("group_by", format!("jsonb_build_array({text})")),
+        ("mute_times", format!("jsonb_build_array({text})")),
+    ] {
+        let sql = format!("update notification_route set {column} = {value}");
+        let refused = project.refused(project.editor, &sql, REFUSED).await;
+        assert!(refused.text.contains(&format!("notification_route_{column}_size")), "{column}");
+    }
+}
+
+// The secrets are lost, and a page that renames the channel sends the mask back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_secret_stays_one_until_its_author_writes_it() {
+    let project = project().await;
+    let channel = project.channel().await;
+    project.database.execute("truncate notification_channel_secret").await;
+    let both = json!({"url": "<secret>", "token": "<secret>"});
+    let update = async |assignments: &str| {
+        let sql = format!("update notification_channel set {assignments} where id = '{channel}'");
+        project.done(project.editor, &sql).await;
+        (project.masks(&channel).await, project.stored(&channel).await)
+    };
+    assert_eq!(update("name = 'y'").await, (both.clone(), json!(null)));
+    assert_eq!(update("secrets = secrets").await, (both, json!(null)));
+    let one = json!({"url": "<secret>"});
+    assert_eq!(update("secrets = secrets - 'token'").await, (one.clone(), json!(null)));
+    // A mask of what the row never had is none.
+    assert_eq!(
+        update("secrets = secrets || '{\"token\": \"<secret>\"}'").await,
+        (one.clone(), json!(null))
+    );
+    let written = update("secrets = '{\"url\": \"hook-4713\"}'").await;
+    assert_eq!(written, (one, json!({"url": "hook-4713"})));
+    project.database.execute("truncate notification_channel_secret").await;
+    assert_eq!(update("kind = 'slack'").await, (json!({}), json!(null)), "of another service");
 }
 
 // Pages hear of statuses by Supabase Realtime, and of nothing that could hold a secret.

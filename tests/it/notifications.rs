@@ -58,6 +58,7 @@ impl Receivers {
         rules_fixture(&[
             ("channels.enabled", "true"),
             ("channels.allow_private_targets", "true"),
+            ("channels.min_group_interval", "\"1s\""),
             ("channels.dashboard_url", "\"https://app.example.com/{organisation_id}/alerts\""),
             ("channels.email_smarthost", &smarthost),
             ("channels.email_from", "\"alerts@example.com\""),

@@ -23,6 +23,7 @@ fn operator() -> Operator {
         opsgenie_url: None,
         telegram_url: None,
         allow_private_targets: false,
+        min_group_interval: std::time::Duration::from_secs(10),
         max_channels: 100,
         max_routes: 200,
     }

@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::Operator;
 use super::fault::{Collector, Faults, quoted};
-use super::json::{Secrets, Settings};
+use super::json::{self, Secrets, Settings};
 use super::kinds::{self, Kind};
 use super::text::{switch, trimmed};
+use crate::config::Secret;
 use crate::spelling::nearest;
 use crate::store::ChannelRow;
 
@@ -20,6 +21,17 @@ pub struct Channel {
     /// Whether it is told when an alert ends.
     pub send_resolved: bool,
     pub kind: Kind,
+}
+
+/// Whether a row that its author has not disabled has the mask of a secret that is not stored. Its author
+/// removes a secret together with its mask, so such a secret is lost.
+pub fn has_lost_a_secret(row: &ChannelRow) -> bool {
+    let is_enabled = switch("enabled", row.enabled.as_deref(), true, &mut Collector::default());
+    is_enabled && json::has_mask(text_of(row.secrets.as_ref()))
+}
+
+fn text_of(secrets: Option<&Secret>) -> Option<&str> {
+    secrets.and_then(|secrets| std::str::from_utf8(secrets.expose()).ok())
 }
 
 /// Reads a row; none if its author has disabled it. The rest of such a row is not checked.
@@ -59,8 +71,7 @@ pub fn parse(row: &ChannelRow, operator: &Operator) -> Result<Option<Channel>, F
         return faults.none_or(None);
     }
     let settings = Settings::read(settings.as_deref(), &mut faults);
-    let text = secrets.as_ref().and_then(|secrets| std::str::from_utf8(secrets.expose()).ok());
-    let secrets = Secrets::read(text, &mut faults);
+    let secrets = Secrets::read(text_of(secrets.as_ref()), &mut faults);
     let read = kinds::read(name, settings, secrets, operator, &mut faults);
     let channel = read
         .map(|(kind, send_resolved)| Some(Channel { id: *id, is_default, send_resolved, kind }));

@@ -225,8 +225,7 @@ impl Secrets {
         };
         let text = trimmed(&text);
         if text == MASK {
-            // Only an operator's own query can give it: our table keeps what it stands for.
-            faults.add(place, "is the mask, not the secret itself");
+            faults.add(place, LOST);
             return None;
         }
         match problem(text, MOST_BYTES) {
@@ -262,6 +261,15 @@ impl Secrets {
             faults.add(SECRETS, unknown(&named, if is_word { key } else { "" }, &self.known));
         }
     }
+}
+
+/// What a mask without its secret means: the table of secrets has lost it, or the row is a copy of another.
+const LOST: &str = "is not stored, and the row has only the mask; write the secret again";
+
+/// Whether a column `secrets` has a mask for which no secret is stored.
+pub(super) fn has_mask(text: Option<&str>) -> bool {
+    let is_mask = |value: &Value| value.as_str().is_some_and(|text| trimmed(text) == MASK);
+    object(text).ok().flatten().is_some_and(|keys| keys.values().any(is_mask))
 }
 
 /// What stands in `secrets` in place of a secret, for everybody who reads the row.

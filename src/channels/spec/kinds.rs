@@ -171,8 +171,15 @@ const SECRET_KEYS: [&str; 6] = ["url", "token", "password", "routing_key", "api_
 /// Names of channels, users and the like.
 const NAME_BYTES: usize = 200;
 const MOST_RECIPIENTS: usize = 50;
-/// An address of e-mail (RFC 5321, 4.5.3.1).
+/// An address of e-mail, and what stands before its `@` (RFC 5321, 4.5.3.1).
 const ADDRESS_BYTES: usize = 254;
+const LOCAL_BYTES: usize = 64;
+/// Alertmanager writes all addresses into one line, which it does not fold: longer than this (RFC 5322, 2.1.1),
+/// relays refuse the mail or break the line anywhere.
+const LINE_BYTES: usize = 998;
+const TO: &str = "To: ";
+/// Between the addresses of one channel.
+const SEPARATOR: &str = ", ";
 const SEVERITIES: &[&str] = &["critical", "error", "warning", "info"];
 const PRIORITIES: &[&str] = &["P1", "P2", "P3", "P4", "P5"];
 const RESPONDERS: &[&str] = &["team", "user", "escalation", "schedule"];
@@ -283,13 +290,28 @@ impl Reader<'_> {
     }
 
     fn email(&mut self) -> Option<Email> {
-        let to = self.settings.texts("to", MOST_RECIPIENTS, ADDRESS_BYTES, self.faults);
-        for wrong in to.iter().filter(|address| !is_address(address)) {
-            let fault = format!("{} should be a plain e-mail address", quoted(wrong));
-            self.faults.add("settings.to", fault);
+        let given = self.settings.texts("to", MOST_RECIPIENTS, ADDRESS_BYTES, self.faults);
+        let mut to = Vec::new();
+        for text in &given {
+            match address(text, self.operator.allow_private_targets) {
+                Some(address) => to.push(address),
+                None => {
+                    let fault = "should be a plain e-mail address of a public domain";
+                    self.faults.add("settings.to", format!("{} {fault}", quoted(text)));
+                }
+            }
         }
-        if to.is_empty() && self.faults.is_empty() {
+        if given.is_empty() && self.faults.is_empty() {
             self.faults.add("settings.to", "is missing: an e-mail address, or a list of them");
+        }
+        let line = TO.len() + to.join(SEPARATOR).len();
+        if line > LINE_BYTES {
+            let fault = format!(
+                "addresses are {line} bytes in one line, with `{}`; a line of a mail has at most {LINE_BYTES}: use \
+                 a mailing list, or several channels",
+                TO.trim_end()
+            );
+            self.faults.add("settings.to", fault);
         }
         let Some(relay) = self.operator.email.clone() else {
             self.faults
@@ -428,16 +450,17 @@ fn is_token(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// A bare address. What Go's parser would take for more than one, or for a name beside an address, has
-/// characters that are not here.
-fn is_address(text: &str) -> bool {
-    let is_local = |c: char| c.is_alphanumeric() || ".!#$%&*+/=?^_`{|}~'-".contains(c);
-    let is_domain = |c: char| c.is_alphanumeric() || ".-".contains(c);
-    text.split_once('@').is_some_and(|(local, domain)| {
-        let is_dotted = |text: &str| !text.split('.').any(str::is_empty);
-        local.chars().all(is_local)
-            && domain.chars().all(is_domain)
-            && is_dotted(local)
-            && is_dotted(domain)
-    })
+/// A bare address, with its domain in ASCII. What Go's parser would take for more than one, or for a name
+/// beside an address, has characters that are not here; nor are those that mean a route to other hosts (`%`,
+/// `!`), or a file or a command to an old relay (`/`, `|`, and `-` in front). Letters of other scripts would
+/// need a relay that has SMTPUTF8, and make a line longer than it looks.
+fn address(text: &str, allow_private: bool) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+_-='&#~".contains(&byte);
+    let (local, domain) = text.split_once('@')?;
+    let is_local = local.len() <= LOCAL_BYTES
+        && local.bytes().all(is_plain)
+        && !local.starts_with('-')
+        && !local.split('.').any(str::is_empty);
+    let domain = targets::mail_domain(domain, allow_private)?;
+    is_local.then(|| format!("{local}@{domain}"))
 }

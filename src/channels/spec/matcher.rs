@@ -106,7 +106,7 @@ impl Matcher {
         }
         if self.operator.is_pattern()
             && self.pattern().is_none()
-            && let Err(error) = Regex::new(&self.value)
+            && let Err(error) = Regex::new(&in_our_syntax(&self.value))
             && !is_gos_own(&self.value)
         {
             let error = error.to_string();
@@ -123,8 +123,98 @@ impl Matcher {
     pub fn pattern(&self) -> Option<Regex> {
         /// Enough for each that can be compiled in no time.
         const MOST_BYTES: usize = 1 << 20;
-        let pattern = format!("^(?:{})$", self.value);
+        let pattern = format!("^(?:{})$", in_our_syntax(&self.value));
         RegexBuilder::new(&pattern).size_limit(MOST_BYTES).build().ok()
+    }
+}
+
+/// A pattern of Go's in the syntax of the crate `regex`. In a class, such as `[a[]`, that crate has nested
+/// classes and operations on sets (`&&`, `--`, `~~`), where Go has these characters themselves.
+fn in_our_syntax(pattern: &str) -> String {
+    let mut ours = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['\\', '[']) {
+        let (before, found) = rest.split_at(at);
+        ours.push_str(before);
+        rest = if found.starts_with('[') {
+            class(found, &mut ours)
+        } else {
+            let (escape, after) = found.split_at(escape_length(found));
+            ours.push_str(escape);
+            after
+        };
+    }
+    ours.push_str(rest);
+    ours
+}
+
+/// Writes the class that a text begins with, and returns what is after it. A class that does not end is left
+/// to the compiler.
+fn class<'a>(text: &'a str, ours: &mut String) -> &'a str {
+    let mut rest = text.strip_prefix("[^").or_else(|| text.strip_prefix('[')).unwrap_or(text);
+    ours.push_str(&text[..text.len() - rest.len()]);
+    let mut is_first = true;
+    while !rest.is_empty() {
+        // A bracket that comes first is itself.
+        if !is_first && let Some(after) = rest.strip_prefix(']') {
+            ours.push(']');
+            return after;
+        }
+        is_first = false;
+        if let Some(name) = rest.strip_prefix("[:")
+            && let Some(end) = name.find(":]")
+        {
+            let (named, after) = rest.split_at("[:".len() + end + ":]".len());
+            ours.push_str(named);
+            rest = after;
+            continue;
+        }
+        let is_set = ["\\d", "\\D", "\\s", "\\S", "\\w", "\\W", "\\p", "\\P"]
+            .iter()
+            .any(|set| rest.starts_with(set));
+        rest = class_item(rest, ours);
+        // A range.
+        if !is_set
+            && let Some(end) = rest.strip_prefix('-')
+            && !end.is_empty()
+            && !end.starts_with(']')
+        {
+            ours.push('-');
+            rest = class_item(end, ours);
+        }
+    }
+    rest
+}
+
+/// Writes one character or escape of a class.
+fn class_item<'a>(text: &'a str, ours: &mut String) -> &'a str {
+    let length = match text.chars().next() {
+        None => return text,
+        Some('\\') => escape_length(text),
+        Some(character) => {
+            if "[]&~^-".contains(character) {
+                ours.push('\\');
+            }
+            character.len_utf8()
+        }
+    };
+    let (item, after) = text.split_at(length);
+    ours.push_str(item);
+    after
+}
+
+/// How long the escape is that a text begins with: `\\d`, `\\pN`, `\\p{Greek}`, `\\x41`, `\\x{41}`.
+fn escape_length(text: &str) -> usize {
+    let Some(letter) = text.chars().nth(1) else { return text.len() };
+    let simple = 1 + letter.len_utf8();
+    let after = &text[simple..];
+    match letter {
+        'p' | 'P' | 'x' if after.starts_with('{') => {
+            after.find('}').map_or(text.len(), |end| simple + end + 1)
+        }
+        'p' | 'P' => simple + after.chars().next().map_or(0, char::len_utf8),
+        'x' if after.is_char_boundary(2) && after.len() >= 2 => simple + 2,
+        _ => simple,
     }
 }
 
@@ -381,6 +471,53 @@ mod tests {
         }
     }
 
+    // Each with what Go's regexp matches and does not.
+    #[test]
+    fn characters_of_a_class_mean_what_they_mean_to_go() {
+        for (pattern, matching, other) in [
+            ("a[", None, None),
+            ("[a[]", Some("["), Some("b")),
+            ("[[]x", Some("[x"), Some("x")),
+            ("[^[]", Some("a"), Some("[")),
+            ("[[a]b", Some("[b"), Some("b")),
+            ("[]a]", Some("]"), Some("b")),
+            ("[^]a]", Some("b"), Some("]")),
+            ("[a&&b]", Some("&"), Some("c")),
+            ("[a~~b]", Some("~"), Some("c")),
+            ("[+--]", Some(","), Some("a")),
+            ("[--a]", Some("A"), Some("b")),
+            ("[a-]", Some("-"), Some("b")),
+            ("[a-c-e]", Some("-"), Some("d")),
+            ("[a^]", Some("^"), Some("b")),
+            (r"[\d-x]", Some("-"), Some("w")),
+            (r"[\x41-\x{43}]", Some("B"), Some("D")),
+            (r"[\p{Greek}[]", Some("["), Some("p")),
+            (r"[\pN-]", Some("-"), Some("N")),
+            (r"[\]a]", Some("]"), Some("\\")),
+            (r"\[a", Some("[a"), Some("a")),
+            (r"\\[a]", Some("\\a"), Some("a")),
+            ("[[:alpha:][]", Some("["), Some("1")),
+            ("[[:]", Some(":"), Some("a")),
+            ("[a", None, None),
+            ("[", None, None),
+            ("[]", None, None),
+        ] {
+            let matcher = Matcher {
+                name: "a".to_owned(),
+                operator: Operator::Matches,
+                value: pattern.to_owned(),
+            };
+            assert_eq!(matcher.check().is_ok(), matching.is_some(), "{pattern}");
+            let Some(compiled) = matcher.pattern() else {
+                assert_eq!(matching, None, "{pattern}");
+                continue;
+            };
+            assert!(matching.is_some_and(|text| compiled.is_match(text)), "{pattern}");
+            assert!(other.is_some_and(|text| !compiled.is_match(text)), "{pattern}");
+        }
+        assert_eq!(shown(r#"a=~"[a[]""#).as_deref(), Ok(r#"a=~"[a[]""#));
+    }
+
     #[test]
     fn patterns_that_only_go_knows_are_left_to_mimir() {
         for text in [r#"a=~"x{""#, r#"a=~"{,5}""#, r#"a=~"\\Qa(b\\E""#] {
@@ -416,6 +553,17 @@ mod tests {
                 let written: Vec<String> = matchers.iter().map(ToString::to_string).collect();
                 prop_assert_eq!(parse(&written.join(",")), Ok(matchers));
             }
+        }
+
+        // What has no class with such a character is compiled as it is written.
+        #[test]
+        fn a_pattern_without_classes_stays_as_it_is(pattern in "[a-z.*+?()|^$\\\\{},&~-]{0,16}") {
+            prop_assert_eq!(in_our_syntax(&pattern), pattern);
+        }
+
+        #[test]
+        fn no_pattern_panics(pattern in "(\\[|\\]|\\\\|\\^|-|&|~|:|[pPxd{}]|\\PC){0,24}") {
+            let _ = in_our_syntax(&pattern);
         }
 
         #[test]

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::Operator;
 use super::fault::{Collector, Faults, quoted};
 use super::json::kind;
 use super::matcher::{self, Matcher};
@@ -50,13 +51,16 @@ const MOST_MATCHERS: usize = 32;
 const MOST_LABELS: usize = 32;
 const LABEL_BYTES: usize = 1024;
 
-const SECOND: PromDuration = PromDuration::from_millis(1_000);
 const MINUTE: PromDuration = PromDuration::from_millis(60_000);
 const DAY: PromDuration = PromDuration::from_millis(86_400_000);
 const MONTH: PromDuration = PromDuration::from_millis(30 * 86_400_000);
 
+/// With [`GroupBy::Every`] each alert is a group, so groups are many, and each sends on its own: their shortest
+/// interval is so many times the shortest one of others.
+const EVERY: u64 = 3;
+
 /// Reads a row; none if its author has disabled it.
-pub fn parse(row: &RouteRow) -> Result<Option<Route>, Faults> {
+pub fn parse(row: &RouteRow, operator: &Operator) -> Result<Option<Route>, Faults> {
     let RouteRow {
         id,
         organisation: _,
@@ -82,13 +86,13 @@ pub fn parse(row: &RouteRow) -> Result<Option<Route>, Faults> {
     if channel.is_none() {
         faults.add("channel_id", "should be the id of a channel");
     }
+    let group_by = read_group_by(group_by.as_deref(), &mut faults);
     let route = Route {
         id: *id,
         channel: channel.unwrap_or_default(),
         position: read_position(position.as_deref(), &mut faults),
         created: created_at_micros.unwrap_or(i64::MIN),
         matchers: read_matchers(matchers.as_deref(), &mut faults),
-        group_by: read_group_by(group_by.as_deref(), &mut faults),
         // Alertmanager takes any; what is outside is a mistake of units, or costs others something.
         group_wait: duration(
             "group_wait",
@@ -99,9 +103,10 @@ pub fn parse(row: &RouteRow) -> Result<Option<Route>, Faults> {
         group_interval: duration(
             "group_interval",
             group_interval.as_deref(),
-            (SECOND, MONTH),
+            (shortest_group_interval(&group_by, operator), MONTH),
             &mut faults,
         ),
+        group_by,
         repeat_interval: duration(
             "repeat_interval",
             repeat_interval.as_deref(),
@@ -117,6 +122,13 @@ pub fn parse(row: &RouteRow) -> Result<Option<Route>, Faults> {
         ),
     };
     faults.none_or(Some(Some(route)))
+}
+
+/// Each flush of a group may be a request, and lines in Mimir's log if it fails.
+fn shortest_group_interval(group_by: &GroupBy, operator: &Operator) -> PromDuration {
+    let times = if *group_by == GroupBy::Every { EVERY } else { 1 };
+    let millis = u64::try_from(operator.min_group_interval.as_millis()).unwrap_or(u64::MAX);
+    PromDuration::from_millis(millis.saturating_mul(times))
 }
 
 fn read_position(text: Option<&str>, faults: &mut Collector) -> i64 {

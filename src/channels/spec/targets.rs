@@ -8,7 +8,8 @@
 //!
 //! The address is parsed as browsers do (<https://url.spec.whatwg.org>), which turns all spellings of an
 //! IPv4 address into one, and what is given to Mimir is the parsed form: so Go's parser cannot find
-//! another host in it.
+//! another host in it. That parser must not refuse it either: Alertmanager would log the whole address,
+//! with the secret in it. So a host has only the characters of host names, and the rest is printable ASCII.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -49,8 +50,14 @@ pub fn parse(address: &str, allow_private: bool) -> Result<Url, String> {
     if url.as_str().contains("{{") {
         return Err("holds {{, which begins a template; templates are not supported".to_owned());
     }
+    if !url.as_str().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wanted("of printable characters"));
+    }
     match url.host() {
         None => Err(wanted("with a host")),
+        Some(Host::Domain(name)) if !is_name(name) => {
+            Err(wanted("with a host of letters, digits, -, _ and dots"))
+        }
         Some(_) if allow_private => Ok(url),
         Some(Host::Ipv4(ip)) if is_public_v4(ip) => Ok(url),
         Some(Host::Ipv6(ip)) if is_public_v6(ip) => Ok(url),
@@ -60,6 +67,13 @@ pub fn parse(address: &str, allow_private: bool) -> Result<Url, String> {
         Some(Host::Domain(name)) if is_public_name(name) => Ok(url),
         Some(Host::Domain(_)) => Err("names a host that is not on the public internet".to_owned()),
     }
+}
+
+/// A domain that mail may go to, in ASCII. Literal addresses are none.
+pub fn mail_domain(domain: &str, allow_private: bool) -> Option<String> {
+    let Ok(Host::Domain(name)) = Host::parse(domain) else { return None };
+    let is_plain = is_name(&name) && !name.ends_with('.') && !name.contains('_');
+    (is_plain && (allow_private || is_public_name(&name))).then_some(name)
 }
 
 fn has_lone_percent(address: &str) -> bool {
@@ -74,6 +88,10 @@ fn has_user(address: &str) -> bool {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
+
+/// Public by its number, and from within Azure the platform's own agent: DNS, DHCP, and a machine's
+/// configuration with its keys.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// <https://www.iana.org/assignments/iana-ipv4-special-registry>
 fn is_public_v4(ip: Ipv4Addr) -> bool {
@@ -93,7 +111,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
         _ => false,
     };
-    !is_special
+    !is_special && ip != AZURE
 }
 
 /// Only global unicast, `2000::/3`, without what holds an IPv4 address or is no host's. That leaves out
@@ -114,35 +132,115 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     is_global_unicast && !is_special
 }
 
-/// Endings that public names do not have, and single labels, which a resolver completes.
-const PRIVATE_ENDINGS: [&str; 17] = [
-    "localhost",
-    "localdomain",
-    "local",
-    "internal",
-    "intranet",
-    "private",
-    "corp",
-    "home",
-    "lan",
-    "home.arpa",
-    "in-addr.arpa",
-    "ip6.arpa",
-    "flycast",
-    "test",
+/// Endings that public names do not have: of special use
+/// (<https://www.iana.org/assignments/special-use-domain-names>), withheld because private networks use
+/// them (ICANN's name collisions), or given by container platforms, clouds, routers and VPNs. The list
+/// cannot be whole, which is why Mimir's firewall looks at the address, too.
+const PRIVATE_ENDINGS: [&str; 77] = [
+    // Special use. `arpa` covers home.arpa, in-addr.arpa, ip6.arpa and others.
+    "alt",
+    "arpa",
     "example",
+    "internal",
     "invalid",
+    "local",
+    "localhost",
     "onion",
+    "test",
+    // Name collisions.
+    "belkin",
+    "corp",
+    "dhcp",
+    "dlink",
+    "domain",
+    "home",
+    "intern",
+    "intra",
+    "intranet",
+    "ip",
+    "lan",
+    "localdomain",
+    "mail",
+    "openstacklocal",
+    "priv",
+    "private",
+    "router",
+    "workgroup",
+    "wpad",
+    // The same, less often.
+    "adlocal",
+    "bbrouter",
+    "gateway",
+    "loc",
+    "lokal",
+    "modem",
+    "nas",
+    "server",
+    "servers",
+    "totolink",
+    "wlan",
+    "workstation",
+    "wrt",
+    "zyxel",
+    // Containers, and service discovery.
+    "cluster",
+    "consul",
+    "container",
+    "containers",
+    "docker",
+    "incus",
+    "k8s",
+    "kube",
+    "kubernetes",
+    "lxc",
+    "lxd",
+    "marathon",
+    "mesos",
+    "minikube",
+    "nomad",
+    "pod",
+    "podman",
+    "rancher",
+    "service",
+    "svc",
+    "swarm",
+    "vagrant",
+    "vault",
+    "vm",
+    "weave",
+    // Names that resolve to another address inside of a network: clouds', their metadata services', routers'.
+    "flycast",
+    "fritz.box",
+    "internal.cloudapp.net",
+    "metadata.goog",
+    "metadata.tencentyun.com",
+    "novalocal",
+    "oraclevcn.com",
+    // Names that resolve to any address that they spell.
+    "localtest.me",
+    "nip.io",
+    "sslip.io",
 ];
 
+/// A host's name in what Go's parser takes: labels of at most 63 characters. A final dot ends a full name.
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_plain);
+    name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label)
+}
+
+/// Not a single label, which a resolver completes, and no private ending. Every top-level domain is of
+/// letters, or begins with `xn--`.
 fn is_public_name(name: &str) -> bool {
-    // A final dot ends a full name; the parser leaves it.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    let is_whole = !name.is_empty() && name.split('.').all(|label| !label.is_empty());
     let is_private = PRIVATE_ENDINGS.iter().any(|ending| {
         name.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     });
-    is_whole && name.contains('.') && !is_private
+    let is_whole = name.rsplit_once('.').is_some_and(|(_, last)| {
+        let is_letters = last.len() > 1 && last.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_letters || last.starts_with("xn--")
+    });
+    is_whole && !is_private
 }
 
 #[cfg(test)]
@@ -172,6 +270,10 @@ mod tests {
             "http://169.254.169.254/latest/meta-data/",
             "http://2852039166/",
             "http://0xa9fea9fe/",
+            "http://168.63.129.16/machine?comp=goalstate",
+            "http://0xa83f8110/",
+            "http://100.100.100.200/latest/meta-data/",
+            "http://192.0.0.192/",
             "http://192.0.2.1/",
             "http://198.51.100.1/",
             "http://203.0.113.1/",
@@ -212,6 +314,99 @@ mod tests {
             "http://x.ｌocal/",
         ] {
             assert!(parse(address, false).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_private_networks_have_are_refused() {
+        for name in [
+            "relay",
+            "mimir.default.svc",
+            "mimir.default.svc.cluster.local",
+            "mimir.service.consul",
+            "MIMIR.service.CONSUL.",
+            "mimir.docker",
+            "host.docker.internal",
+            "files.intern",
+            "files.intra",
+            "files.corp",
+            "files.mail",
+            "x.alt",
+            "router.belkin",
+            "router.dlink",
+            "nas.home",
+            "printer.lan",
+            "speedport.ip",
+            "fritz.box",
+            "vm.openstacklocal",
+            "vm.x.internal.cloudapp.net",
+            "metadata.goog",
+            "metadata.tencentyun.com",
+            "1.0.168.192.in-addr.arpa",
+            "resolver.arpa",
+            "127.0.0.1.nip.io",
+            "10-0-0-1.sslip.io",
+            "localtest.me",
+            // No top-level domain holds a digit, a hyphen or an underscore, or is one letter.
+            "mimir.k8s-a",
+            "mimir.lan1",
+            "mimir.my_net",
+            "mimir.x",
+        ] {
+            let address = format!("https://{name}/hook");
+            let problem = parse(&address, false).unwrap_err();
+            assert_eq!(problem, "names a host that is not on the public internet", "{name}");
+            assert!(parse(&address, true).is_ok(), "{name}");
+            assert_eq!(mail_domain(name.trim_end_matches('.'), false), None, "{name}");
+        }
+        for name in [
+            "hooks.slack.com",
+            "example.ad",
+            "my-consul.example.org",
+            "svc.example.org",
+            "intern.example.de",
+            "a_b.example.org",
+            "xn--mller-kva.xn--p1ai",
+            "пример.рф",
+            "mail.example.org",
+            "notlan.dev",
+        ] {
+            assert!(parse(&format!("https://{name}/hook"), false).is_ok(), "{name}");
+        }
+    }
+
+    // Alertmanager logs a whole address that Go's parser refuses. These pass the parser of browsers.
+    #[test]
+    fn a_host_has_only_what_gos_parser_takes() {
+        let long = format!("{}.example.org", "a".repeat(64));
+        let longer = format!("{}example.org", "abcdefgh.".repeat(30));
+        for host in [
+            "a{b.example.org",
+            "a}b.example.org",
+            "a`b.example.org",
+            "a{b}.example.org",
+            "a\"b.example.org",
+            "a'b.example.org",
+            "a!b.example.org",
+            "a$b.example.org",
+            "a&b.example.org",
+            "a(b).example.org",
+            "a*b.example.org",
+            "a+b.example.org",
+            "a,b.example.org",
+            "a;b.example.org",
+            "a=b.example.org",
+            "a~b.example.org",
+            "a%7Bb.example.org",
+            "a%60b.example.org",
+            "a..example.org",
+            long.as_str(),
+            longer.as_str(),
+        ] {
+            for allow_private in [false, true] {
+                let problem = parse(&format!("https://{host}/n33dle"), allow_private).unwrap_err();
+                assert!(!problem.contains("n33dle") && !problem.contains("example"), "{problem}");
+            }
         }
     }
 
@@ -317,6 +512,22 @@ mod tests {
                 let again = parse(url.as_str(), false);
                 prop_assert_eq!(again.as_ref(), Ok(&url));
                 prop_assert!(url.username().is_empty() && !url.as_str().contains("{{"));
+            }
+        }
+
+        // What Go's `url.Parse` takes: no control characters, whole escapes, these characters in a host.
+        #[test]
+        fn what_passes_is_an_address_to_gos_parser(
+            host in "[a-z0-9.{}`\"'!$&()*+,;=~%_^|<>\\[\\]:-]{0,20}", path in "\\PC{0,20}",
+            allow_private: bool,
+        ) {
+            if let Ok(url) = parse(&format!("https://{host}/{path}"), allow_private) {
+                let name = url.host_str().unwrap();
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+                let is_ipv6 = name.starts_with('[') && name.ends_with(']');
+                prop_assert!(is_ipv6 || name.chars().all(is_plain), "{}", name);
+                prop_assert!(!has_lone_percent(url.as_str()), "{}", url);
+                prop_assert!(url.as_str().bytes().all(|byte| byte.is_ascii_graphic()), "{}", url);
             }
         }
 

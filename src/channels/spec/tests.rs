@@ -14,6 +14,7 @@ fn operator() -> Operator {
         opsgenie_url: None,
         telegram_url: None,
         allow_private_targets: false,
+        min_group_interval: Duration::from_secs(10),
         max_channels: 3,
         max_routes: 2,
     }
@@ -126,7 +127,12 @@ fn what_is_wrong_with_a_channel_is_said_in_its_authors_words() {
             "not on the public internet",
         ),
         ("webhook", "{}", r#"{"url": 4711}"#, "secrets.url: should be a text"),
-        ("webhook", "{}", r#"{"url": "<secret>"}"#, "secrets.url: is the mask"),
+        (
+            "webhook",
+            "{}",
+            r#"{"url": "<secret>"}"#,
+            "secrets.url: is not stored, and the row has only",
+        ),
         ("webhook", "{}", r#""n33dle""#, "secrets: should be an object"),
         (
             "webhook",
@@ -203,18 +209,25 @@ fn what_is_wrong_with_a_channel_is_said_in_its_authors_words() {
     }
 }
 
-#[test]
-fn addresses_of_email_are_plain_ones() {
-    let relay = EmailRelay {
+fn relay() -> EmailRelay {
+    EmailRelay {
         smarthost: "relay:25".to_owned(),
         from: "a@example.org".to_owned(),
         hello: None,
         require_tls: false,
-    };
-    let operator = Operator { email: Some(relay), ..operator() };
+    }
+}
+
+#[test]
+fn addresses_of_email_are_plain_ones() {
+    let operator = Operator { email: Some(relay()), ..operator() };
     let state =
         |to: Value| state_of(channel(1, "email", &json!({"to": to}).to_string(), "{}"), &operator);
-    for right in [json!("a@example.org"), json!(["a@example.org", "b+c@müller.example.org"])] {
+    for right in [
+        json!("a@example.org"),
+        json!(["a@example.org", "b+c@müller.example.org"]),
+        json!("o'brien_jr.x=y#1&z~@example.org"),
+    ] {
         assert_eq!(state(right), (State::Live, String::new()));
     }
     for wrong in [
@@ -231,8 +244,65 @@ fn addresses_of_email_are_plain_ones() {
         json!("{{ .x }}@example.org"),
         json!(7),
         json!(vec!["a@example.org"; 51]),
+        json!("root%mimir.internal@example.org"),
+        json!("mimir!root@example.org"),
+        json!("|sh@example.org"),
+        json!("-oQ/tmp@example.org"),
+        json!("/var/mail/root@example.org"),
+        json!("`id`@example.org"),
+        json!("$x@example.org"),
+        json!("a\\@example.org"),
+        json!("\"a b\"@example.org"),
+        json!("ä@example.org"),
+        json!(".a@example.org"),
+        json!("a..b@example.org"),
+        json!(format!("{}@example.org", "a".repeat(65))),
+        json!("root@localhost"),
+        json!("root@relay"),
+        json!("root@relay.internal"),
+        json!("root@relay.corp"),
+        json!("a@127.0.0.1"),
+        json!("a@2130706433"),
+        json!("a@[::1]"),
+        json!("a@a_b.example.org"),
+        json!("a@example.org."),
     ] {
-        assert_eq!(state(wrong.clone()).0, State::Invalid, "{wrong}");
+        let (state, reason) = state(wrong.clone());
+        assert_eq!(state, State::Invalid, "{wrong}");
+        assert!(reason.starts_with("settings.to: "), "{wrong}: {reason}");
+    }
+}
+
+// One line of the mail's head has all of them.
+#[test]
+fn recipients_fit_into_one_line() {
+    let operator = Operator { email: Some(relay()), ..operator() };
+    let list = |count: usize, last: &str| {
+        let mut to: Vec<String> = (0..count).map(|at| format!("on-call{at:02}@ex.ample")).collect();
+        to.push(last.to_owned());
+        to
+    };
+    let last = |bytes: usize| format!("{}@example.org", "a".repeat(bytes - "@example.org".len()));
+    let used = "To: ".len() + 44 * ("on-call00@ex.ample".len() + 2);
+    for (bytes, is_right) in [(998 - used, true), (998 - used + 1, false)] {
+        // Several, because none has room for all.
+        let (first, second) = (bytes / 2 - 1, bytes - bytes / 2 - 1);
+        let mut to = list(44, &last(first));
+        to.push(last(second));
+        let line = format!("To: {}", to.join(", "));
+        let row = channel(1, "email", &json!({ "to": to }).to_string(), "{}");
+        let (state, reason) = state_of(row, &operator);
+        assert_eq!(line.len() <= 998, is_right, "{}", line.len());
+        assert_eq!(state == State::Live, is_right, "{reason}");
+        if !is_right {
+            assert!(reason.contains("999 bytes in one line"), "{reason}");
+            continue;
+        }
+        let rows = vec![channel(1, "email", &json!({ "to": to }).to_string(), "{}")];
+        let rows = Rows { channels: rows, ..Rows::default() };
+        let document =
+            desired(&rows, &operator, &organisation(), &BTreeMap::new()).document.unwrap();
+        assert!(document.body().contains(&to.join(", ")));
     }
 }
 
@@ -335,7 +405,17 @@ fn what_is_wrong_with_a_route_is_said_in_its_authors_words() {
             wrong(&|row| row.group_wait = text("5 minutes")),
             "group_wait: \"5 minutes\" is no duration",
         ),
-        (wrong(&|row| row.group_interval = text("0s")), "group_interval: is 0s; should be from 1s"),
+        (
+            wrong(&|row| row.group_interval = text("9s")),
+            "group_interval: is 9s; should be from 10s",
+        ),
+        (
+            wrong(&|row| {
+                row.group_by = text(r#"["..."]"#);
+                row.group_interval = text("29s");
+            }),
+            "group_interval: is 29s; should be from 30s",
+        ),
         (
             wrong(&|row| row.repeat_interval = text("1s")),
             "repeat_interval: is 1s; should be from 1m",
@@ -349,5 +429,35 @@ fn what_is_wrong_with_a_route_is_said_in_its_authors_words() {
         (wrong(&|row| row.excess = Excess::Row), "larger than 64 KiB"),
     ] {
         assert!(reason.contains(words), "{reason}");
+    }
+}
+
+// Each flush of a group may be a line in Mimir's log, so an operator says how often there may be one.
+#[test]
+fn the_shortest_group_interval_is_the_operators() {
+    let state = |seconds: u64, group_by: &str, group_interval: &str| {
+        let operator = Operator { min_group_interval: Duration::from_secs(seconds), ..operator() };
+        let row = RouteRow {
+            group_by: Some(group_by.to_owned()),
+            group_wait: Some("0s".to_owned()),
+            group_interval: Some(group_interval.to_owned()),
+            ..route(11, 1)
+        };
+        let rows = Rows { channels: vec![good(1)], routes: vec![row], ..Rows::default() };
+        let mut read = desired(&rows, &operator, &organisation(), &BTreeMap::new());
+        read.routes.remove(&Uuid::from_u128(11)).unwrap().0
+    };
+    for (seconds, group_by, group_interval, wanted) in [
+        (10, r#"["alertname"]"#, "10s", State::Live),
+        (10, r#"["alertname"]"#, "9999ms", State::Invalid),
+        (10, r#"["..."]"#, "30s", State::Live),
+        (10, r#"["..."]"#, "10s", State::Invalid),
+        (10, r#"["..."]"#, "", State::Live),
+        (1, r#"["alertname"]"#, "1s", State::Live),
+        (1, r#"["..."]"#, "1s", State::Invalid),
+        (60, "[]", "59s", State::Invalid),
+    ] {
+        let got = state(seconds, group_by, group_interval);
+        assert_eq!(got, wanted, "{seconds} {group_by} {group_interval}");
     }
 }

@@ -134,6 +134,48 @@ async fn rows_that_are_lost_delete_nothing_and_rows_that_are_deleted_do() {
     fixture.wait_document(&org, &one).await;
 }
 
+// The table of secrets was emptied: the row is there with its mask, and the channel would be invalid.
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_whose_secrets_are_lost_stay() {
+    let fixture = channels_fixture(&[("channels.reconcile_interval", "\"1s\"")]).await;
+    let org = fixture.identity.organisation().await;
+    let [one, two, _] = two_channels(&fixture, &org).await;
+    let before = fixture.document(&org).await;
+    fixture
+        .sql(
+            "create table kept_secret as select * from notification_channel_secret; \
+             truncate notification_channel_secret",
+        )
+        .await;
+    let guard = guard_of(&fixture, &org).await;
+    assert!(
+        guard["reason"].as_str().unwrap().contains("their secrets are not stored any more"),
+        "{guard}"
+    );
+    // Not when somebody renames it, either.
+    fixture.sql(&format!("update notification_channel set name = 'x' where id = '{one}'")).await;
+    fixture.sync(&org).await;
+    assert_eq!(fixture.document(&org).await, before);
+    let (state, reason) = fixture.channel_status(&one).await;
+    assert_eq!(state, "invalid");
+    assert!(reason.contains("write the secret again"), "{reason}");
+    // They come back.
+    fixture.sql("insert into notification_channel_secret select * from kept_secret").await;
+    fixture.sync(&org).await;
+    assert_eq!(fixture.list(&org).await["sync"]["guard"], Value::Null);
+    fixture.wait_channel(&one, "live").await;
+    assert_eq!(fixture.document(&org).await, before);
+    // One is lost again, and an administrator says that this is right.
+    fixture
+        .sql(&format!("delete from notification_channel_secret where channel_id = '{two}'"))
+        .await;
+    let guard = guard_of(&fixture, &org).await;
+    assert!(guard["reason"].as_str().unwrap().starts_with("1 of 2 channels"), "{guard}");
+    confirm(&fixture, &org, &guard).await;
+    wait_until("it is gone", SOON, async || !fixture.document(&org).await.contains(&two)).await;
+    fixture.wait_document(&org, &one).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_that_fails_or_misses_rows_changes_nothing() {
     let fixture = channels_fixture(&[("channels.reconcile_interval", "\"1s\"")]).await;

@@ -177,6 +177,7 @@ fn options(
         .set("channels.enabled", "true")
         // The receiver of notifications is on loopback here.
         .set("channels.allow_private_targets", "true")
+        .set("channels.min_group_interval", "\"1s\"")
         .set("alert_events.enabled", "true")
         .set("alert_events.secret", &format!("{RULER_SECRET:?}"));
     if let Some(site) = site {

@@ -37,6 +37,7 @@ pub(crate) async fn once() {
         .set("channels.enabled", "true")
         // The receiver of notifications is on loopback here.
         .set("channels.allow_private_targets", "true")
+        .set("channels.min_group_interval", "\"1s\"")
         .set("alert_events.enabled", "true")
         .set("alert_events.secret", &format!("{secret:?}"))
         .internal_port(private)

@@ -90,6 +90,7 @@ impl System {
             .set("rules.health_interval", "\"1s\"")
             .set("channels.enabled", "true")
             .set("channels.allow_private_targets", "true")
+            .set("channels.min_group_interval", "\"1s\"")
             .set("channels.email_smarthost", &format!("{:?}", people.mail.address()))
             .set("channels.email_from", "\"alerts@example.test\"")
             .set("channels.pagerduty_url", &format!("{:?}", people.pagerduty.url()))

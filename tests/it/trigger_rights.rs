@@ -1,0 +1,190 @@
+//! Trigger functions that run as the owner of our tables: nobody else may use them, and whoever could gets
+//! nothing by it.
+
+use std::fmt::Write as _;
+
+use harness::{Database, Postgres};
+
+use crate::support::identity::command_with;
+
+const DENIED: &str = "42501";
+/// The roles of Supabase's API, and what every function that is made is granted to.
+const CALLERS: [&str; 3] = ["anon", "authenticated", "service_role"];
+
+/// Functions that run as the owner and that a role of the API may execute.
+const MEANT_FOR_CALLERS: [&str; 0] = [];
+
+/// A database with Supabase's default privileges, and our tables in `schema`.
+async fn supabase(schema: &str) -> (Postgres, Database) {
+    // Roles belong to the cluster.
+    let cluster = Postgres::start().await;
+    let database = cluster.database("supabase").await;
+    let mut sql = String::from(
+        "create role anon nologin; create role authenticated nologin;
+         create role service_role nologin bypassrls; create schema if not exists tenancy;",
+    );
+    for role in CALLERS {
+        for in_schema in ["public", "tenancy"] {
+            let _ = write!(
+                sql,
+                "grant usage on schema {in_schema} to {role};
+                 alter default privileges in schema {in_schema} grant all on tables to {role};
+                 alter default privileges in schema {in_schema} grant all on functions to {role};"
+            );
+        }
+    }
+    database.execute(&sql).await;
+    let migrated = command_with(&database, &[("MTP__DATABASE__SCHEMA", schema)], &["migrate"]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    (cluster, database)
+}
+
+async fn texts(database: &Database, sql: &str) -> Vec<String> {
+    database.query(sql).await.into_iter().flatten().flatten().collect()
+}
+
+// All of them, also those that a later migration adds.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_function_that_runs_as_the_owner_is_a_callers_to_execute() {
+    for schema in ["public", "tenancy"] {
+        let (_cluster, database) = supabase(schema).await;
+        let ours = format!("pronamespace = '{schema}'::regnamespace and prosecdef");
+        let all = texts(&database, &format!("select proname from pg_proc where {ours}")).await;
+        assert!(all.len() >= 6, "{all:?}");
+        let callable = texts(
+            &database,
+            &format!(
+                "select proname || ' by ' || rolname from pg_proc, pg_roles
+                 where {ours} and rolname = any(array['anon', 'authenticated', 'service_role'])
+                     and has_function_privilege(pg_roles.oid, pg_proc.oid, 'execute')"
+            ),
+        )
+        .await;
+        assert_eq!(callable, MEANT_FOR_CALLERS, "{schema}");
+        let public = texts(
+            &database,
+            &format!(
+                "select proname from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) as granted
+                 where {ours} and granted.grantee = 0"
+            ),
+        )
+        .await;
+        assert!(public.is_empty(), "{public:?}");
+        // A caller's temporary schema is looked in first if it is not named, and it must not be before ours.
+        let loose = texts(
+            &database,
+            &format!(
+                "select proname || ': ' || coalesce(proconfig::text, 'none') from pg_proc
+                 where {ours} and not coalesce(proconfig @> array['search_path=pg_catalog, pg_temp'], false)"
+            ),
+        )
+        .await;
+        assert!(loose.is_empty(), "{loose:?}");
+        // The schema of whatever fired it is the caller's choice.
+        let led = texts(
+            &database,
+            &format!("select proname from pg_proc where {ours} and prosrc ~ 'tg_table_'"),
+        )
+        .await;
+        assert!(led.is_empty(), "{led:?}");
+    }
+}
+
+/// An attacker's own tables, with a function of ours as their trigger. The first has the name of ours, and a
+/// trigger that tells whose rights it has.
+fn attack(function: &str, arguments: &str) -> String {
+    format!(
+        "create temp table alert_event (organisation_id text);
+         create function pg_temp.evil() returns trigger language plpgsql as $$ begin
+             raise exception 'as %: %', current_user, (select string_agg(secrets::text, '') from public.notification_channel_secret);
+         end $$;
+         insert into alert_event values ('x');
+         create trigger e before delete on alert_event for each row execute function pg_temp.evil();
+         create temp table mine (id text, organisation_id text, kind text, secrets jsonb);
+         insert into mine values ('x', 'x', 'webhook', '{{}}');
+         create trigger z after delete on mine for each row execute function public.{function}({arguments});
+         delete from mine"
+    )
+}
+
+// The attack: a table in the caller's temporary schema, and code in its trigger that ran as the owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
+    let (_cluster, database) = supabase("public").await;
+    database
+        .execute(
+            "insert into organisation (id) values ('a');
+             insert into notification_channel (organisation_id, kind, secrets)
+             values ('a', 'webhook', '{\"url\": \"https://hooks.example.com/n33dle\"}')",
+        )
+        .await;
+    let functions = [
+        ("mimir_tenant_proxy_forget_events", ""),
+        ("mimir_tenant_proxy_keep_secrets", ""),
+        ("mimir_tenant_proxy_count", ""),
+        ("mimir_tenant_proxy_at_most", "'1', 'x'"),
+        ("mimir_tenant_proxy_bury", "'id', 'organisation_id'"),
+        ("mimir_tenant_proxy_bury_notification", "'channel', 'id', 'organisation_id'"),
+    ];
+    let all = texts(
+        &database,
+        "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef",
+    )
+    .await;
+    for name in &all {
+        assert!(functions.iter().any(|(function, _)| function == name), "no attack on {name}");
+    }
+    // As it is, and as it would be if somebody granted everything again.
+    for is_granted in [false, true] {
+        if is_granted {
+            let sql = "grant execute on all functions in schema public to anon, authenticated, service_role";
+            database.execute(sql).await;
+        }
+        for (function, arguments) in functions {
+            for role in CALLERS {
+                let session = format!("set role {role}");
+                let refusal =
+                    database.try_query(&session, &attack(function, arguments)).await.unwrap_err();
+                assert_eq!(refusal.code, DENIED, "{function} by {role}: {}", refusal.text);
+                let words =
+                    if is_granted { "this trigger" } else { "permission denied for function" };
+                assert!(refusal.text.contains(words), "{function} by {role}: {}", refusal.text);
+                assert!(!refusal.text.contains("n33dle"), "{}", refusal.text);
+            }
+        }
+    }
+    // Ours still do what they are for.
+    database
+        .execute(
+            "insert into alert_event (organisation_id, kind, fingerprint, state, started_at)
+             values ('a', 'alert', 'x', 'firing', now()), ('b', 'alert', 'x', 'firing', now())",
+        )
+        .await;
+    let delete = "delete from organisation where id = 'a' returning id";
+    let deleted = database.try_query("set role service_role", delete).await;
+    assert_eq!(deleted.map(|rows| rows.len()).map_err(|refusal| refusal.text), Ok(1));
+    assert_eq!(texts(&database, "select organisation_id from alert_event").await, ["b"]);
+}
+
+// Whoever has no rights on other rows still cannot crowd others out.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_counted_in_another_schema_too() {
+    let (_cluster, database) = supabase("tenancy").await;
+    database.execute("insert into tenancy.organisation (id) values ('a')").await;
+    let session = "set role service_role";
+    for (sql, words) in [
+        (
+            "insert into tenancy.alert_rule (organisation_id, name, expr)
+             select 'a', 'r' || n, 'up' from generate_series(1, 5001) as n",
+            "5000 alert rules",
+        ),
+        (
+            "insert into tenancy.notification_channel (organisation_id, kind)
+             select 'a', 'webhook' from generate_series(1, 1001)",
+            "1000 notification channels",
+        ),
+    ] {
+        let refusal = database.try_query(session, sql).await.unwrap_err();
+        assert!(refusal.text.contains(words), "{}", refusal.text);
+    }
+}
