@@ -2,8 +2,8 @@
 
 import { expect, test } from "@playwright/test";
 
-import { fits, looksRight, open, signIn, useToken, watch } from "./console-page";
-import { stack, type Stack, type User } from "./stack";
+import { fits, looksRight, open, signIn, useToken, watch } from "./console-page.ts";
+import { stack, type Stack, type User } from "./stack.ts";
 
 const VIEWS = ["overview", "organisations", "rules", "devices", "channels", "upstreams", "keys", "limits", "refusals", "config"];
 const OF_ADMINISTRATORS = ["Overview", "Organisations", "Rules", "Devices", "Channels", "Limits"];
