@@ -1,6 +1,6 @@
 // The console in a browser: sign-in, and what every test of it asserts.
 
-import AxeBuilder from "@axe-core/playwright";
+import { AxeBuilder } from "@axe-core/playwright";
 import { expect, type Page } from "@playwright/test";
 
 /** What is wrong on a page that nobody looks at: errors in its console, and exceptions. */

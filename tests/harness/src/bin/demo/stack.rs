@@ -170,6 +170,8 @@ fn options(
         .set("database.url", &format!("{:?}", database.url()))
         .set("database.last_used_interval", "\"1s\"")
         .set("auth.admin_key", &format!("{operator_token:?}"))
+        // People sign in to the console as to the dashboard.
+        .set("console.supabase_key", &format!("{:?}", supabase.anon_key()))
         .set("auth.check_sessions", "true")
         .set("database.session_ttl", "\"3s\"")
         .set("rules.enabled", "true")
