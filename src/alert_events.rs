@@ -32,6 +32,7 @@
 //! requests ([`buffer`]); messages are read on a thread of their own, and a bounded number at once.
 
 mod buffer;
+mod heard;
 mod merge;
 mod message;
 mod receiver;
@@ -45,6 +46,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use buffer::{Buffer, MOST_BYTES};
+use heard::Heard;
 use receiver::{Posts, SecretDigest};
 use seldom::Seldom;
 use watch::EventWatch;
@@ -86,6 +88,7 @@ impl AlertEvents {
         // While Postgres is away alerts end and others begin.
         let buffer = Arc::new(Buffer::new(config.max_open.saturating_mul(2), MOST_BYTES));
         let organisations = Arc::new(KnownOrganisations::default());
+        let heard: Arc<Heard> = Arc::default();
         let receiver = Receiver {
             buffer: Arc::clone(&buffer),
             organisations: Arc::clone(&organisations),
@@ -96,6 +99,7 @@ impl AlertEvents {
             runtime,
             posts: Posts::default(),
             logged: Seldom::default(),
+            heard: Arc::clone(&heard),
         };
         let writer = Writer {
             buffer,
@@ -106,8 +110,8 @@ impl AlertEvents {
             max_open: config.max_open,
             logged: Seldom::default(),
         };
-        let watch =
-            EventWatch { store, config, last_used_interval, metrics, logged: Seldom::default() };
+        let logged = Seldom::default();
+        let watch = EventWatch { store, config, last_used_interval, metrics, logged, heard };
         Self { receiver: Arc::new(receiver), watch: Arc::new(watch), writer }
     }
 

@@ -31,7 +31,7 @@ use std::str::FromStr;
 
 pub use expansion::Variables;
 pub use finding::{Finding, Severity};
-pub use ours::Ours;
+pub use ours::{Ours, Receiver, SecretDigest};
 
 use crate::yaml::Node;
 use document::Document;
@@ -76,7 +76,7 @@ struct Profile {
 type Check = fn(&Profile) -> Vec<Finding>;
 
 /// All checks, in the order of their findings where lines are equal.
-const CHECKS: [Check; 45] = [
+const CHECKS: [Check; 47] = [
     keys::unknown,
     values::unreadable,
     names::targets,
@@ -109,6 +109,8 @@ const CHECKS: [Check; 45] = [
     alerts::deprecated_key,
     alerts::events,
     alerts::paths,
+    alerts::spaces,
+    alertmanager::missing,
     alertmanager::without_fallback,
     alertmanager::unlimited,
     alertmanager::firewall,

@@ -26,6 +26,7 @@ mod notification_status;
 mod notification_sync;
 mod organisations;
 mod overview;
+mod privileges;
 mod queries;
 mod revocations;
 

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::buffer::Buffer;
+use super::heard::Heard;
 use super::message::{self, Message};
 use super::seldom::Seldom;
 use super::writer::{KnownOrganisations, whole};
@@ -52,6 +53,7 @@ pub struct Receiver {
     pub(crate) runtime: Handle,
     pub(crate) posts: Posts,
     pub(crate) logged: Seldom<(AlertPost, String)>,
+    pub(crate) heard: Arc<Heard>,
 }
 
 /// Of the secret, so that what is compared has one length.
@@ -133,6 +135,7 @@ pub fn router(receiver: Arc<Receiver>) -> Router {
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let (post, problem) = Arc::clone(&receiver).take(request).await;
     receiver.metrics.posted(post);
+    receiver.heard.note(post);
     let status = match post {
         AlertPost::Accepted | AlertPost::UnknownOrganisation => StatusCode::OK,
         AlertPost::Unauthorised => StatusCode::UNAUTHORIZED,

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::heard::Heard;
 use super::merge::{self, ReportedStart, Reports};
 use super::seldom::Seldom;
 use super::writer::whole;
@@ -49,6 +50,8 @@ pub(crate) struct EventWatch {
     pub(crate) last_used_interval: Duration,
     pub(crate) metrics: Arc<AlertEventMetrics>,
     pub(crate) logged: Seldom<(OrganisationId, String)>,
+    /// What the receiver of this copy has heard.
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl LeaderTask for EventWatch {
@@ -95,7 +98,8 @@ impl Drop for OpenGauges<'_> {
 impl EventWatch {
     async fn check(&self, next: &mut Next) -> Result<(), AlertWriteError> {
         let watched_for = self.store.watch_alert_events(BREAK).await?;
-        self.expire(watched_for).await?;
+        // Devices do not depend on rulers.
+        self.expire(watched_for.min(self.heard.watched_for())).await?;
         if Instant::now() >= next.devices {
             self.check_devices(watched_for).await?;
             next.devices = Instant::now() + DEVICE_INTERVAL;

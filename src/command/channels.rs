@@ -163,6 +163,10 @@ async fn diff(parts: &Parts, of: Of) -> Outcome {
         let held = preview.guard.as_ref();
         let fields = json!({ "diff": preview.diff, "foreign": preview.is_foreign });
         comparison.begin(&organisation, &preview.tenant, held, "channels confirm", fields);
+        if preview.is_foreign {
+            comparison
+                .add("# Mimir's document is not ours and not shown; all of it would be replaced\n");
+        }
         comparison.add(&preview.diff);
     }
     Ok(comparison.finish(""))

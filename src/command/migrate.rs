@@ -1,8 +1,10 @@
 //! `migrate`
 
+mod notices;
+
 use clap::Args;
 
-use super::{Outcome, database_failed, on_a_runtime};
+use super::{Outcome, Said, database_failed, on_a_runtime};
 use crate::config::DatabaseConfig;
 use crate::store;
 
@@ -17,9 +19,12 @@ pub struct Migrate {
 
 /// Brings the database's tables up to date.
 pub fn migrate(database: &DatabaseConfig, args: &Migrate) -> Outcome {
-    let migrated = on_a_runtime(store::migrate(database, args.adopt))?;
-    match migrated {
-        Ok(migrated) => Ok(migrated.to_string().into()),
+    let (migrated, notices) = notices::heard(|| on_a_runtime(store::migrate(database, args.adopt)));
+    match migrated? {
+        Ok(migrated) => Ok(Said {
+            note: (!notices.is_empty()).then(|| notices.join("\n")),
+            ..Said::from(migrated.to_string())
+        }),
         Err(error) => database_failed(&error),
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn without_fallback(profile: &Profile) -> Vec<Finding> {
 /// Limits that are off by default: one tenant can fill the memory of every instance that has its
 /// alerts, or send mail in the operator's name without end.
 pub(super) fn unlimited(profile: &Profile) -> Vec<Finding> {
-    const LIMITS: [(&str, &str, &str, &str); 3] = [
+    const LIMITS: [(&str, &str, &str, &str); 7] = [
         (
             "silences-unlimited",
             "limits.alertmanager_max_silences_count",
@@ -42,6 +42,30 @@ pub(super) fn unlimited(profile: &Profile) -> Vec<Finding> {
             "is 0 or missing, so one tenant can send any number of notifications",
             "a limit per second and integration, such as 5",
         ),
+        (
+            "alertmanager-unlimited",
+            "limits.alertmanager_max_config_size_bytes",
+            "is 0 or missing, so one tenant's configuration can be of any size",
+            "a limit, such as 524288: 100 channels and 200 routes take some 200 KiB",
+        ),
+        (
+            "alertmanager-unlimited",
+            "limits.alertmanager_max_alerts_count",
+            "is 0 or missing, so one tenant can keep any number of alerts in memory",
+            "a limit, such as 5000",
+        ),
+        (
+            "alertmanager-unlimited",
+            "limits.alertmanager_max_alerts_size_bytes",
+            "is 0 or missing, so one tenant's alerts can take any amount of memory",
+            "a limit, such as 10485760",
+        ),
+        (
+            "alertmanager-unlimited",
+            "limits.alertmanager_max_dispatcher_aggregation_groups",
+            "is 0 or missing, so one tenant can have any number of groups of alerts",
+            "a limit, such as 1000",
+        ),
     ];
     if !profile.runs_alertmanager() {
         return Vec::new();
@@ -54,6 +78,18 @@ pub(super) fn unlimited(profile: &Profile) -> Vec<Finding> {
         is_off.then(|| profile.warning(check, key, wrong, right))
     };
     LIMITS.into_iter().filter_map(finding).collect()
+}
+
+/// `all` does not include the Alertmanager, which keeps the documents that our channels become.
+pub(super) fn missing(profile: &Profile) -> Vec<Finding> {
+    let is_needed =
+        profile.assumptions.ours.is_some_and(|ours| ours.channels && !ours.alertmanager_apart);
+    if !is_needed || !profile.targets("all") || profile.runs_alertmanager() {
+        return Vec::new();
+    }
+    let wrong = "does not include the Alertmanager while our channels is on: no channel can be \
+                 written, and the proxy's /alertmanager answers 404";
+    vec![profile.error("alertmanager-off", "target", wrong, "set it to all,alertmanager")]
 }
 
 /// Receivers are URLs that tenants choose: a webhook can be sent to any address that Mimir reaches.

@@ -1,7 +1,10 @@
 //! Mimir's limits against the proxy's, where its configuration is given: requests that one of them
 //! accepts and the other refuses.
 
+use std::fmt;
 use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{Finding, Profile, values};
 use crate::config::Config;
@@ -16,10 +19,12 @@ pub struct Ours {
     pub rules: bool,
     /// `channels.enabled`.
     pub channels: bool,
+    /// `channels.urls` are others than `rules.urls`: the Alertmanager is not in the Mimir of the rules.
+    pub alertmanager_apart: bool,
     /// `channels.allow_private_targets`.
     pub private_targets: bool,
-    /// `alert_events.enabled`.
-    pub alert_events: bool,
+    /// Where alerts are taken, if `alert_events.enabled`.
+    pub alert_events: Option<Receiver>,
     /// `limits.body_timeout`.
     pub body_timeout: Duration,
     /// `upstream.response_timeout`.
@@ -30,14 +35,50 @@ pub struct Ours {
     pub otlp_body_bytes: u64,
 }
 
+/// Where the proxy takes alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// Of `alert_events.secret`.
+    pub secret: SecretDigest,
+    /// The port of `listen.internal_address`.
+    pub private_port: u16,
+    /// The port of `listen.address`.
+    pub public_port: u16,
+}
+
+/// Of a secret, to see whether another is the same: a [`Finding`] never needs the secret itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    pub fn of(secret: &[u8]) -> Self {
+        Self(digest(&SHA256, secret).as_ref().try_into().unwrap_or_default())
+    }
+
+    pub(super) fn is(self, secret: &[u8]) -> bool {
+        self == Self::of(secret)
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretDigest(…)")
+    }
+}
+
 impl From<&Config> for Ours {
     fn from(config: &Config) -> Self {
         Self {
             federation: config.tenancy.federation.unwrap_or(1),
             rules: config.rules.enabled,
             channels: config.channels.enabled,
+            alertmanager_apart: config.channels.urls != config.rules.urls,
             private_targets: config.channels.allow_private_targets,
-            alert_events: config.alert_events.enabled,
+            alert_events: config.alert_events.enabled.then(|| Receiver {
+                secret: SecretDigest::of(config.alert_events.secret.expose()),
+                private_port: config.listen.internal_address.port(),
+                public_port: config.listen.address.port(),
+            }),
             body_timeout: config.limits.body_timeout,
             response_timeout: config.upstream.response_timeout,
             push_body_bytes: config.limits.push_body_bytes,

@@ -12,8 +12,9 @@ const OURS: Ours = Ours {
     federation: 1,
     rules: false,
     channels: false,
+    alertmanager_apart: false,
     private_targets: false,
-    alert_events: false,
+    alert_events: None,
     body_timeout: Duration::from_secs(25),
     response_timeout: Duration::from_secs(150),
     push_body_bytes: 100 << 20,
@@ -143,6 +144,10 @@ limits:
   alertmanager_max_silences_count: 500
   alertmanager_max_silence_size_bytes: 10240
   alertmanager_notification_rate_limit: 5
+  alertmanager_max_config_size_bytes: 524288
+  alertmanager_max_alerts_count: 5000
+  alertmanager_max_alerts_size_bytes: 10485760
+  alertmanager_max_dispatcher_aggregation_groups: 1000
   ruler_alertmanager_client_config: {alertmanager_url: 'http://127.0.0.1:8080/alertmanager'}
 ";
 
@@ -150,7 +155,7 @@ limits:
 fn an_alertmanager_needs_a_fallback_limits_and_a_firewall() {
     assert_eq!(found(ALERTMANAGER), []);
     // `backend` runs it too, `all` does not.
-    for (target, count) in [("all,alertmanager", 5), ("backend", 5), ("all", 0)] {
+    for (target, count) in [("all,alertmanager", 9), ("backend", 9), ("all", 0)] {
         assert_eq!(found(&format!("target: {target}\n")).len(), count, "{target}");
     }
     let without = |line: &str| {
@@ -167,6 +172,14 @@ fn an_alertmanager_needs_a_fallback_limits_and_a_firewall() {
         ("silences_count", "silences-unlimited", "limits.alertmanager_max_silences_count"),
         ("silence_size", "silences-unlimited", "limits.alertmanager_max_silence_size_bytes"),
         ("rate_limit", "notifications-unlimited", "limits.alertmanager_notification_rate_limit"),
+        ("config_size", "alertmanager-unlimited", "limits.alertmanager_max_config_size_bytes"),
+        ("alerts_count", "alertmanager-unlimited", "limits.alertmanager_max_alerts_count"),
+        ("alerts_size", "alertmanager-unlimited", "limits.alertmanager_max_alerts_size_bytes"),
+        (
+            "aggregation_groups",
+            "alertmanager-unlimited",
+            "limits.alertmanager_max_dispatcher_aggregation_groups",
+        ),
     ] {
         assert_eq!(without(line), one(check, key), "{line}");
     }
@@ -191,45 +204,111 @@ fn the_deprecated_address_is_told_apart_from_one_that_hides_another() {
     }
 }
 
+/// Where our side takes alerts, with the secret `a/secret`.
+fn receiver() -> Assumptions {
+    let secret = SecretDigest::of(b"a/secret");
+    let receiver = Receiver { secret, private_port: 9090, public_port: 8443 };
+    Assumptions { ours: Some(Ours { alert_events: Some(receiver), ..OURS }), ..ALONE }
+}
+
+/// What is found in this list of addresses.
+fn found_in_list(list: &str, more: &str) -> Vec<Finding> {
+    let limit =
+        format!("{{ruler_alertmanager_client_config: {{alertmanager_url: '{list}'{more}}}}}");
+    examine(&format!("{PRIVATE}limits: {limit}\n"), &Variables::Unknown, receiver())
+}
+
 // The proxy refuses an alert without the secret.
 #[test]
-fn alert_events_need_a_second_address_with_a_password() {
-    let ours = |on| Assumptions { ours: Some(Ours { alert_events: on, ..OURS }), ..ALONE };
-    let with = |list: &str| {
-        let limit = format!("{{ruler_alertmanager_client_config: {{alertmanager_url: '{list}'}}}}");
-        found_with(&format!("limits: {limit}\n"), ours(true))
-    };
-    let missing =
-        one("alert-events-receiver", "limits.ruler_alertmanager_client_config.alertmanager_url");
+fn alert_events_need_a_second_address_that_the_proxy_accepts() {
     let own = "http://127.0.0.1:8080/alertmanager";
-    for list in [
-        own.to_owned(),
-        format!("{own},http://p:9090/alertmanager"),
-        format!("{own},http://mimir@p:9090/alertmanager"),
-        format!("{own},http://mimir:@p/alertmanager"),
-    ] {
-        assert_eq!(with(&list), missing, "{list}");
-    }
-    for list in [
-        format!("{own},http://mimir:secret@p:9090/alertmanager"),
-        format!("{own},http://mimir:${{SECRET}}@p:9090/alertmanager"),
-        format!("{own}${{RECEIVER}}"),
-        format!("{own},http://${{RECEIVER}}/alertmanager"),
-    ] {
-        assert_eq!(with(&list), [], "{list}");
-    }
-    let of_all = "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a,http://b', \
-                  basic_auth_username: a, basic_auth_password: b}}\n";
-    assert_eq!(found_with(of_all, ours(true)), []);
-    assert_eq!(
-        found_with(
-            "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a'}}\n",
-            ours(false)
+    for (more, words) in [
+        ("", "has no second address"),
+        (",http://p:9091/alertmanager", "no address with a password"),
+        (",http://p:9090/alertmanager", "without a password"),
+        (",http://mimir@p:9090/alertmanager", "without a password"),
+        (",http://mimir:@p:9090/alertmanager", "without a password"),
+        (",http://mimir:a%2Fsecrets@p:9090/alertmanager", "another password"),
+        (",http://mimir:other@p:19090/alertmanager", "another password"),
+        (",http://u:other@p/am,http://mimir:other@p:9090/alertmanager", "another password"),
+        (",https://mimir:a%2Fsecret@p:9090/alertmanager", "https"),
+        (",http://mimir:a%2Fsecret@p:8443/alertmanager", "public port"),
+        (",http://mimir:a%2Fsecret@p:9090", "without /alertmanager"),
+        (",http://mimir:a%2Fsecret@p:9090/", "without /alertmanager"),
+        // What else stands there and is not known does not help.
+        (
+            ",http://${OTHER}/alertmanager,http://mimir:other@p:9090/alertmanager",
+            "another password",
         ),
-        []
+    ] {
+        let findings = found_in_list(&format!("{own}{more}"), "");
+        let told: Vec<_> = findings.iter().map(|found| (found.check, found.severity)).collect();
+        assert_eq!(told, [("alert-events-receiver", Severity::Error)], "{more}");
+        assert!(findings[0].wrong.contains(words), "{more}: {}", findings[0]);
+        assert!(!findings[0].to_string().contains("a/secret"), "{}", findings[0]);
+    }
+    for more in [
+        ",http://mimir:a%2Fsecret@p:9090/alertmanager",
+        ",http://mimir:a%2Fsecret@[fdaa::1]:9090/alertmanager/",
+        ",http://mimir:${SECRET}@p:9090/alertmanager",
+        // A port that something maps, TLS that something ends, and one of two that is right.
+        ",http://mimir:a%2Fsecret@p:19090/alertmanager",
+        ",https://mimir:a%2Fsecret@p/alertmanager",
+        ",http://u:other@p/am,http://mimir:a%2Fsecret@p:9090/alertmanager",
+        ",dns+http://mimir:a%2Fsecret@p:9090/alertmanager",
+        "${RECEIVER}",
+        ",http://${RECEIVER}/alertmanager",
+        ",http://mimir:other@${RECEIVER}/alertmanager",
+        ",http://${USER_AND_PASSWORD}@p:9090/alertmanager",
+    ] {
+        assert_eq!(found_in_list(&format!("{own}{more}"), ""), [], "{more}");
+    }
+    // Mimir sends these to every address, instead of its own.
+    let both = format!("{own},http://p:9090/alertmanager");
+    let of_all = ", basic_auth_username: a, basic_auth_password: ";
+    assert_eq!(found_in_list(&both, &format!("{of_all}a/secret")), []);
+    let wrong = found_in_list(&both, &format!("{of_all}other"));
+    assert_eq!((wrong.len(), wrong[0].check), (1, "alert-events-receiver"));
+    let replaced = format!("{own},http://mimir:a%2Fsecret@p:9090/alertmanager");
+    assert_eq!(found_in_list(&replaced, &format!("{of_all}other")).len(), 1);
+    let off = Assumptions { ours: Some(OURS), ..ALONE };
+    assert_eq!(found_with(CLIENT, off), []);
+}
+
+#[test]
+fn a_list_with_only_the_proxy_notifies_no_one() {
+    let only = found_in_list("http://mimir:a%2Fsecret@p:9090/alertmanager", "");
+    assert_eq!((only.len(), only[0].check), (1, "alerts-nowhere"));
+    assert!(only[0].wrong.contains("no one is notified"), "{}", only[0]);
+    assert_eq!(found_in_list("http://mimir:a%2Fsecret@p:9090/alertmanager${MORE}", ""), []);
+}
+
+// Seen in Mimir's source: `url.Parse` refuses an address that begins with a space.
+#[test]
+fn the_addresses_of_alertmanagers_are_written_as_mimir_reads_them() {
+    let key = "limits.ruler_alertmanager_client_config.alertmanager_url";
+    let with = |list: &str, more: &str| {
+        let text = ALERTMANAGER.replace("http://127.0.0.1:8080/alertmanager", list);
+        found(&format!("{text}{more}"))
+    };
+    for list in ["http://a/am, http://b/am", " http://a/am", "http://a/am ,http://b/am"] {
+        assert_eq!(with(list, ""), one("alertmanager-url-space", key), "{list}");
+    }
+    let path = one("alertmanager-url-path", key);
+    assert_eq!(with("http://a/api/v2/alerts", ""), path);
+    let local = ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:8080/alerts"];
+    for list in local {
+        assert_eq!(with(list, ""), path, "{list}");
+    }
+    assert_eq!(
+        with("http://127.0.0.1:8080/alertmanager", "api: {alertmanager_http_prefix: /am}\n"),
+        path
     );
-    let whole = "limits: {ruler_alertmanager_client_config: {alertmanager_url: 'http://a/api/v2/alerts'}}\n";
-    assert_eq!(found(whole)[0].0, "alertmanager-url-path");
+    assert_eq!(with("http://127.0.0.1:8080/am", "api: {alertmanager_http_prefix: /am}\n"), []);
+    // Another's, whose prefix is not known.
+    for list in ["http://a:8080", "http://127.0.0.1:9093", "http://127.0.0.1:8080${MORE}"] {
+        assert_eq!(with(list, ""), [], "{list}");
+    }
 }
 
 #[test]
@@ -261,6 +340,12 @@ fn channels_need_the_api_and_the_same_firewall() {
         found_with(&text, Assumptions { ours: Some(ours), ..ALONE })
     };
     let channels = Ours { channels: true, ..OURS };
+    let without = ALERTMANAGER.replace("all,alertmanager", "all");
+    let of_channels = Assumptions { ours: Some(channels), ..ALONE };
+    assert_eq!(found_with(&without, of_channels), one("alertmanager-off", "target"));
+    assert_eq!(found_with("target: ingester\n", of_channels), []);
+    let apart = Ours { alertmanager_apart: true, ..channels };
+    assert_eq!(found_with(&without, Assumptions { ours: Some(apart), ..ALONE }), []);
     let off = "{fallback_config_file: a, enable_api: false}";
     assert_eq!(with(off, channels), one("alertmanager-api-off", "alertmanager.enable_api"));
     assert_eq!(with(off, OURS), []);

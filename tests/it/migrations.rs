@@ -368,3 +368,25 @@ async fn through_supabases_api_users_read_their_own_rows_and_write_none() {
     assert_eq!(identity.client(&admin).get(QUERY).await.status, 200);
     assert_eq!(count(database, "device_key").await, "2");
 }
+
+// A publication of another role is left as it is, and who runs `migrate` is told what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_warns_of_is_told() {
+    let database = Postgres::shared().await.database("warned").await;
+    let rights = "create publication supabase_realtime; grant create on schema public to $role";
+    let (_, url) = login(&database, rights).await;
+    let output = command_with(&database, &[("MTP__DATABASE__URL", &url)], &["migrate"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    let warnings: Vec<&str> = told.lines().collect();
+    for table in ["alert_event", "alert_rule_status", "tables of statuses"] {
+        let is_told = |line: &&str| {
+            line.starts_with("warning: ")
+                && line.contains(table)
+                && line.contains("supabase_realtime")
+        };
+        assert!(warnings.iter().any(|line| is_told(&line)), "{table}: {told}");
+    }
+    // Nothing else that Postgres remarks.
+    assert!(warnings.iter().all(|line| line.contains("supabase_realtime")), "{told}");
+}

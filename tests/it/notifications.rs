@@ -241,22 +241,20 @@ fn since_firing_of(notice: &harness::Notice) -> Duration {
     arrived_at.duration_since(starts_at.into()).unwrap_or_default()
 }
 
+/// amtool with its configuration file, as docs/operations/alerts.md says.
 fn amtool(url: &str, token: &str, args: &[&str]) -> (bool, String) {
-    let config = tempfile_with(&format!("authorization:\n  credentials: {token}\n"));
-    let output = Command::new(part("amtool"))
-        .args(["--alertmanager.url", url, "--http.config.file"])
-        .arg(config.path())
-        .args(args)
-        .output()
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join(".config/amtool");
+    std::fs::create_dir_all(&directory).unwrap();
+    let http = home.path().join("http.yml");
+    std::fs::write(&http, format!("authorization: {{type: Bearer, credentials: {token}}}\n"))
         .unwrap();
+    let config = format!("alertmanager.url: {url}\nhttp.config.file: {}\n", http.display());
+    std::fs::write(directory.join("config.yml"), config).unwrap();
+    let mut command = Command::new(part("amtool"));
+    let output = command.env("HOME", home.path()).args(args).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn tempfile_with(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    file
 }
 
 fn silence(name: &str) -> Value {
@@ -293,6 +291,14 @@ async fn a_silence_keeps_a_notification_away_until_it_is_expired() {
     let (is_ok, seen) = amtool(&url, &editor.token, &["silence", "query", "--output", "extended"]);
     assert!(is_ok && seen.contains(&silence_id), "{seen}");
     assert!(!seen.contains("somebody else"), "createdBy is the caller's own identity: {seen}");
+
+    // Of a refusal amtool shows the status alone.
+    let viewer = fixture.identity.member(&org, "viewer").await;
+    let add = ["silence", "add", "alertname=HubOff", "--duration=2h", "--comment=being repaired"];
+    let (is_ok, refused) = amtool(&url, &viewer.token, &add);
+    assert!(!is_ok && refused.contains("(status 403)"), "{refused}");
+    let (is_ok, alerts) = amtool(&url, &viewer.token, &["alert", "query"]);
+    assert!(is_ok, "{alerts}");
 
     let more = "evaluation_interval = '1s', labels = '{\"team\": \"field\"}'";
     fixture.rule_with(&org, "Silenced", "vector(1) > 0", more).await;

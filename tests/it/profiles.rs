@@ -220,7 +220,7 @@ fn our_own_profiles_have_no_trap() {
 #[test]
 fn our_own_profiles_name_the_proxy_as_second_receiver_if_the_environment_does() {
     let ours = directory("tests/traps/alert-events.toml");
-    let receiver = ",http://mimir:secret@mimir-tenant-proxy.internal:9090/alertmanager";
+    let receiver = ",http://mimir:a-secret-of-more-than-16-characters@mimir-tenant-proxy.internal:9090/alertmanager";
     for (name, version) in [("mimir-3.yaml", "3.1"), ("mimir-2.17.yaml", "2.17")] {
         let file = directory("config/mimir").join(name);
         let (file, ours) = (file.to_str().unwrap(), ours.to_str().unwrap());

@@ -171,7 +171,7 @@ impl Work<'_> {
         &self,
         organisation: &OrganisationId,
         read: Read,
-        reconciled: Reconciled,
+        mut reconciled: Reconciled,
         is_purge: bool,
     ) -> Result<Ending, StoreError> {
         if is_purge && reconciled.is_done {
@@ -204,11 +204,7 @@ impl Work<'_> {
                 store.forget_notification_tombstones(organisation.clone(), channels, routes);
             self.write(Box::pin(forget)).await?;
         }
-        let reach = match (reconciled.is_done, reconciled.reach) {
-            (false, _) => ReachFound::Nothing,
-            (true, None) => ReachFound::Unknowable,
-            (true, Some(reach)) => ReachFound::Is(reach),
-        };
+        let reach = reach_of(&mut reconciled);
         Ok(Ending {
             outcome: reconciled.outcome,
             states: Some(states),
@@ -281,6 +277,16 @@ impl Work<'_> {
             Ok(done) => done,
             Err(_) => Err(StoreError::Unavailable("the leadership was lost".to_owned())),
         }
+    }
+}
+
+/// What is known of where alerts go. A foreign document holds as long as it is there, whatever was
+/// known before.
+fn reach_of(reconciled: &mut Reconciled) -> ReachFound {
+    match (reconciled.is_foreign, reconciled.is_done, reconciled.reach.take()) {
+        (true, _, _) | (false, true, None) => ReachFound::Unknowable,
+        (false, true, Some(reach)) => ReachFound::Is(reach),
+        (false, false, _) => ReachFound::Nothing,
     }
 }
 
@@ -392,5 +398,43 @@ fn log(
             "Write of channels held"
         ),
         Outcome::Unchanged | Outcome::LeaseLost => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::channels::reach::Reach;
+
+    fn reconciled(is_foreign: bool, is_done: bool, has_reach: bool) -> Reconciled {
+        Reconciled {
+            outcome: Outcome::Unchanged,
+            channels: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            reach: has_reach.then(Reach::default),
+            is_done,
+            wrote: false,
+            renewed: BTreeSet::new(),
+            document: None,
+            is_foreign,
+        }
+    }
+
+    // Seen: a document of somebody else was held, and rules went on to say that they notify nobody.
+    #[test]
+    fn where_alerts_go_by_a_foreign_document_is_not_known() {
+        let of = |is_foreign, is_done, has_reach| match reach_of(&mut reconciled(
+            is_foreign, is_done, has_reach,
+        )) {
+            ReachFound::Nothing => "nothing new",
+            ReachFound::Unknowable => "unknown",
+            ReachFound::Is(_) => "known",
+        };
+        assert_eq!(of(true, false, false), "unknown");
+        assert_eq!(of(true, true, false), "unknown");
+        assert_eq!(of(false, true, true), "known");
+        assert_eq!(of(false, false, false), "nothing new", "a failure changes nothing");
     }
 }

@@ -27,6 +27,7 @@ const COLUMN: &str = "mute_times";
 /// Intervals of a route, and items of each list in one.
 const MOST: usize = 32;
 const EXAMPLE: &str = r#"[{"weekdays": ["saturday", "sunday"], "times": [{"start_time": "00:00", "end_time": "07:00"}]}]"#;
+const KEYS: [&str; 6] = ["times", "weekdays", "days_of_month", "months", "years", "location"];
 const DAYS: [&str; 7] =
     ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 const MONTHS: [&str; 12] = [
@@ -86,6 +87,7 @@ pub(super) fn read(text: Option<&str>, faults: &mut Collector) -> Vec<TimeInterv
 }
 
 fn interval(mut object: Map<String, Value>) -> Result<TimeInterval, String> {
+    unknown_keys(&object)?;
     let mut interval = TimeInterval::default();
     for (start, end) in times(object.remove("times"))? {
         interval.times.push((start, end));
@@ -114,12 +116,20 @@ fn interval(mut object: Map<String, Value>) -> Result<TimeInterval, String> {
             "holds an empty interval, which would be always; disable the route instead".to_owned()
         );
     }
+    Ok(interval)
+}
+
+/// Keys that are unknown come first: they are the cause of what else seems to be missing.
+fn unknown_keys(object: &Map<String, Value>) -> Result<(), String> {
+    let mut rest = object.clone();
+    for key in KEYS {
+        rest.remove(key);
+    }
     let mut faults = Collector::default();
-    // What is left over is unknown.
-    let mut rest = nested(COLUMN, object);
-    rest.know(&["times", "weekdays", "days_of_month", "months", "years", "location"]);
+    let mut rest = nested(COLUMN, rest);
+    rest.know(&KEYS);
     rest.finish(&[], &mut faults);
-    faults.none_or(Some(interval)).map_err(|faults| {
+    faults.none_or(Some(())).map_err(|faults| {
         let text = faults.to_string();
         text.strip_prefix("mute_times: ").map_or(text.clone(), str::to_owned)
     })
@@ -284,7 +294,9 @@ mod tests {
             ("[", "not valid JSON"),
             ("[1]", "a number"),
             ("[{}]", "empty interval"),
-            (r#"[{"weekday": ["monday"]}]"#, "empty interval"),
+            (r#"[{"weekday": ["monday"]}]"#, "did you mean weekdays?"),
+            (r#"[{"start_time": "22:00"}]"#, "start_time"),
+            (r#"[{"weekday": ["monday"], "location": 1}]"#, "did you mean weekdays?"),
             (r#"[{"weekday": ["monday"], "years": [2026]}]"#, "did you mean weekdays?"),
             (r#"[{"weekdays": ["mon"]}]"#, "monday:friday"),
             (r#"[{"weekdays": ["friday:monday"]}]"#, "ends before"),

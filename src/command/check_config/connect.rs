@@ -12,7 +12,9 @@ use crate::causes::causes;
 use crate::config::{Config, Upstream};
 use crate::forward;
 use crate::http_client::{self, read_start};
+use crate::mimir::alertmanager::AlertmanagerClient;
 use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::mimir::{MimirConfig, Retriable as _};
 use crate::otlp::{self, SendError};
 use crate::store::{RolesInUse, Store, StoreError};
 use crate::tenancy::{Role, TenantHeader, TenantId};
@@ -30,6 +32,7 @@ pub(super) async fn connect(config: &Config) -> Report {
     database(config, &mut report).await;
     upstreams(config, &mut report).await;
     rulers(config, &mut report).await;
+    alertmanagers(config, &mut report).await;
     collector(config, &mut report).await;
     report
 }
@@ -103,14 +106,21 @@ async fn database(config: &Config, report: &mut Report) {
         other => Outcome::Unfit(format!("{place}: {other}")),
     };
     let checked = match Store::new(database, config.tables_read()) {
-        Ok(store) => store.check_all().await.map(|()| store),
+        // Rights first: all that are missing are told at once.
+        Ok(store) => match store.check_notifications().await {
+            Ok(()) => match store.check_privileges().await {
+                Ok(()) => store.check().await.map(|()| store),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     let store = match checked {
         Ok(store) => store,
         Err(error) => return report.add("database", failed(error)),
     };
-    let fits = format!("{place}: connected, notifications arrive, tables and queries fit");
+    let fits = format!("{place}: connected, notifications arrive, tables, rights and queries fit");
     report.add("database", Outcome::Good(fits));
     if !config.tenancy.membership.reads_table() {
         return;
@@ -318,6 +328,31 @@ async fn rulers(config: &Config, report: &mut Report) {
             },
         };
         report.add("ruler", outcome);
+    }
+}
+
+/// Channels need Mimir's Alertmanager, with its API for configurations.
+async fn alertmanagers(config: &Config, report: &mut Report) {
+    if !config.channels.enabled {
+        return;
+    }
+    let rules = &config.rules;
+    for url in &config.channels.urls {
+        let client = AlertmanagerClient::new(&MimirConfig {
+            urls: vec![url.clone()],
+            request_timeout: rules.request_timeout,
+            connect_timeout: rules.connect_timeout,
+        });
+        let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
+        let outcome = match client.and_then(|client| Ok((client, tenant?))) {
+            Err(problem) => Outcome::Unfit(format!("{url}: {problem}")),
+            Ok((client, tenant)) => match client.configuration(&tenant).await {
+                Ok(_) => Outcome::Good(format!("{url}: its configuration interface answers")),
+                Err(error) if error.is_transient() => Outcome::Away(format!("{url}: {error}")),
+                Err(error) => Outcome::Unfit(format!("{url}: {error}")),
+            },
+        };
+        report.add("channels", outcome);
     }
 }
 

@@ -83,6 +83,40 @@ async fn nothing_expires_before_the_leader_has_watched_for_long_enough() {
     fixture.wait_events("it expires", &organisation, SOON, expired).await;
 }
 
+// With a wrong secret no report arrives: that an alert was not reported means nothing then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_expires_while_all_posts_are_refused() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let refused = Client::new(&fixture.identity.proxy.internal_url())
+        .header("x-scope-orgid", &organisation)
+        .header("content-type", "application/json")
+        .post(super::PATH, json!([firing("Hot", "hub", now())]).to_string())
+        .await;
+    assert_eq!(refused.status, 401);
+    // Its time is over by more than what is added for clocks.
+    let overdue = format!(
+        "with event as (insert into alert_event (organisation_id, kind, fingerprint, labels, state, started_at) \
+             values ('{organisation}', 'alert', '0123456789abcdef', '{{}}', 'firing', now() - interval '60 seconds') returning *) \
+         insert into alert_event_start (organisation_id, fingerprint, started_at, event_id, valid_until, firing_seen_at) \
+         select organisation_id, fingerprint, started_at, id, now() - interval '50 seconds', now() - interval '54 seconds' from event"
+    );
+    fixture.database().execute(&overdue).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        let events = fixture.events(&organisation).await;
+        assert!(events.len() == 1 && events[0].ended.is_none(), "{events:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // One accepted post, and it counts again.
+    assert_eq!(fixture.post(&organisation, &[]).await.status, 200);
+    let expired =
+        |events: &[Event]| events.iter().any(|event| event.because.as_deref() == Some("expired"));
+    fixture.wait_events("it expires", &organisation, SEEN, expired).await;
+}
+
 struct Device {
     id: String,
     client: Client,

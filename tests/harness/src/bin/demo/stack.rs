@@ -185,7 +185,7 @@ fn options(
     if let Some(site) = site {
         origins.push(site.url());
         origins.push(site.url().replace("localhost", "*.preview.localhost"));
-        let alerts = format!("{}/?organisation={{organisation_id}}#/alerts", site.url());
+        let alerts = format!("{}/#/alerts?org={{organisation_id}}", site.url());
         options = options.set("channels.dashboard_url", &format!("{alerts:?}"));
     }
     if lifetime < Duration::from_secs(300) {
@@ -279,7 +279,7 @@ async fn first_alert(database: &Database, inbox: &Inbox) {
     })
     .await;
     let inbox = Client::new(&inbox.url());
-    wait_until("it is notified", Duration::from_secs(60), async || {
+    wait_until("it is notified", Duration::from_secs(120), async || {
         inbox.get("/").await.text.contains("ColdStoreWarm")
     })
     .await;

@@ -108,14 +108,14 @@ pub(crate) async fn once() {
     })
     .await;
     let stored_after = written.elapsed();
-    wait_until("Alice sees it firing", Duration::from_secs(60), async || {
+    wait_until("Alice sees it firing", Duration::from_secs(120), async || {
         alice.get(ALERTS).await.text.contains("\"state\":\"firing\"")
     })
     .await;
     let alert = alice.get(ALERTS).await.json()["data"]["alerts"][0].clone();
     println!("\nAn alert rule of A's, in Mimir {stored_after:?} after its row, fires for Alice:");
     println!("  {} {}", alert["labels"], alert["annotations"]);
-    let notice = hook.notice(Duration::from_secs(60), |notice| notice.is_firing()).await;
+    let notice = hook.notice(Duration::from_secs(120), |notice| notice.is_firing()).await;
     println!(
         "\nA's channel is notified {:?} after the rule's row:",
         notice.at - written.into_std()
