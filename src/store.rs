@@ -258,6 +258,8 @@ fn statement(sql: String) -> PgQuery<'static> {
 
 /// What the check of the queries may take beyond that.
 const FIRST_CHECK: Duration = Duration::from_secs(20);
+/// The target of the events that tell Postgres's notices, with their severity as the level.
+pub const NOTICES: &str = "sqlx::postgres::notice";
 /// Connections for administrators and for what is written, beside `database.max_connections`.
 pub const SIDE_CONNECTIONS: u32 = 2;
 

@@ -166,60 +166,55 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
                     .answers::<OrganisationUseView>(Done, DONE),
             }
         }
-        AdminEndpoint::Operator(endpoint) => {
-            use OperatorEndpoint as E;
-            match endpoint {
-                E::ListRevocations => {
-                    Operation::new("revocations", schemas).answers::<RevocationList<'_>>(Done, DONE)
-                }
-                E::AddRevocation => Operation::new("revocations", schemas)
-                    .takes::<RevocationRequest>()
-                    .answers::<AddedRevocation<'_>>(Created, "added"),
-                E::RemoveRevocation => {
-                    Operation::new("revocations", schemas).answers::<RemovedRevocation>(Done, DONE)
-                }
-                E::RulesStatus => {
-                    Operation::new("all rules", schemas).answers::<Status>(Done, DONE)
-                }
-                E::SyncAllRules => Operation::new("all rules", schemas)
-                    .with_dry_run()
-                    .answers::<AllSyncAnswer>(Done, DONE_OR_DRY)
-                    .answers::<SyncProgress>(Accepted, RUNNING),
-                E::SyncAllProgress => {
-                    Operation::new("all rules", schemas).answers::<SyncProgress>(Done, DONE)
-                }
-                E::ConfirmAllDeletions => Operation::new("all rules", schemas).confirms(),
-                E::ChannelsStatus => {
-                    Operation::new("all channels", schemas).answers::<AllChannels>(Done, DONE)
-                }
-                E::ListRefusals => Operation::new("refusals", schemas)
-                    .filtered_by(json!({ "type": "integer", "minimum": 1, "maximum": MOST }), LIMIT)
-                    .filtered_by(json!({ "type": "string" }), REASON)
-                    .filtered_by(json!({ "type": "string" }), ORGANISATION)
-                    .answers::<RefusalList>(Done, DONE),
-                E::ListOrganisations => Operation::new("organisations", schemas)
-                    .with_paging(&["limit", "after", "filter", "problems"])
-                    .answers::<OrganisationPage>(Done, DONE),
-                E::ShowStatus => {
-                    Operation::new("system", schemas).answers::<StatusView>(Done, DONE)
-                }
-                E::ListUpstreams => {
-                    Operation::new("system", schemas).answers::<UpstreamList>(Done, DONE)
-                }
-                E::ShowKeys => Operation::new("system", schemas).answers::<KeysView>(Done, DONE),
-                E::ListLimits => Operation::new("system", schemas)
-                    .with_paging(&["limit"])
-                    .answers::<LimitsView>(Done, DONE),
-                E::ShowConfig => {
-                    Operation::new("system", schemas).answers::<ConfigView<'_>>(Done, DONE)
-                }
-            }
-        }
+        AdminEndpoint::Operator(endpoint) => describe_for_operators(endpoint, schemas),
         AdminEndpoint::Webhook(WebhookEndpoint::AlertRuleChanged) => {
             Operation::new("webhooks", schemas)
                 .takes_any_object()
                 .answers::<AcceptedTrigger<'_>>(Accepted, "accepted; the rules are reconciled")
         }
+    }
+}
+
+fn describe_for_operators(endpoint: OperatorEndpoint, schemas: &mut Schemas) -> Operation<'_> {
+    use OperatorEndpoint as E;
+    use Success::{Accepted, Created, Done};
+    match endpoint {
+        E::ListRevocations => {
+            Operation::new("revocations", schemas).answers::<RevocationList<'_>>(Done, DONE)
+        }
+        E::AddRevocation => Operation::new("revocations", schemas)
+            .takes::<RevocationRequest>()
+            .answers::<AddedRevocation<'_>>(Created, "added"),
+        E::RemoveRevocation => {
+            Operation::new("revocations", schemas).answers::<RemovedRevocation>(Done, DONE)
+        }
+        E::RulesStatus => Operation::new("all rules", schemas).answers::<Status>(Done, DONE),
+        E::SyncAllRules => Operation::new("all rules", schemas)
+            .with_dry_run()
+            .answers::<AllSyncAnswer>(Done, DONE_OR_DRY)
+            .answers::<SyncProgress>(Accepted, RUNNING),
+        E::SyncAllProgress => {
+            Operation::new("all rules", schemas).answers::<SyncProgress>(Done, DONE)
+        }
+        E::ConfirmAllDeletions => Operation::new("all rules", schemas).confirms(),
+        E::ChannelsStatus => {
+            Operation::new("all channels", schemas).answers::<AllChannels>(Done, DONE)
+        }
+        E::ListRefusals => Operation::new("refusals", schemas)
+            .filtered_by(json!({ "type": "integer", "minimum": 1, "maximum": MOST }), LIMIT)
+            .filtered_by(json!({ "type": "string" }), REASON)
+            .filtered_by(json!({ "type": "string" }), ORGANISATION)
+            .answers::<RefusalList>(Done, DONE),
+        E::ListOrganisations => Operation::new("organisations", schemas)
+            .with_paging(&["limit", "after", "filter", "problems"])
+            .answers::<OrganisationPage>(Done, DONE),
+        E::ShowStatus => Operation::new("system", schemas).answers::<StatusView>(Done, DONE),
+        E::ListUpstreams => Operation::new("system", schemas).answers::<UpstreamList>(Done, DONE),
+        E::ShowKeys => Operation::new("system", schemas).answers::<KeysView>(Done, DONE),
+        E::ListLimits => Operation::new("system", schemas)
+            .with_paging(&["limit"])
+            .answers::<LimitsView>(Done, DONE),
+        E::ShowConfig => Operation::new("system", schemas).answers::<ConfigView<'_>>(Done, DONE),
     }
 }
 

@@ -46,6 +46,7 @@ struct Scope {
     version: String,
 }
 
+#[expect(clippy::struct_field_names, reason = "the protocol's names")]
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Span {
     #[prost(bytes = "vec", tag = "1")]

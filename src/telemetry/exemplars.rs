@@ -61,12 +61,11 @@ impl Exemplars {
     pub(super) fn open_metrics(&self, prometheus: &str) -> String {
         let mut text = String::with_capacity(prometheus.len() + 4096);
         for line in prometheus.lines().filter(|line| !line.is_empty()) {
-            match line.strip_prefix("# ") {
-                Some(about) => header(&mut text, about),
-                None => {
-                    text.push_str(line);
-                    self.append(&mut text, line);
-                }
+            if let Some(about) = line.strip_prefix("# ") {
+                header(&mut text, about);
+            } else {
+                text.push_str(line);
+                self.append(&mut text, line);
             }
             text.push('\n');
         }

@@ -385,7 +385,7 @@ async fn what_postgres_warns_of_is_told() {
                 && line.contains(table)
                 && line.contains("supabase_realtime")
         };
-        assert!(warnings.iter().any(|line| is_told(&line)), "{table}: {told}");
+        assert!(warnings.iter().any(is_told), "{table}: {told}");
     }
     // Nothing else that Postgres remarks.
     assert!(warnings.iter().all(|line| line.contains("supabase_realtime")), "{told}");

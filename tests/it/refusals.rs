@@ -102,7 +102,7 @@ async fn a_flood_of_one_refusal_fills_neither_the_log_nor_the_list() {
     let (stranger, user) = (proxy.client(), proxy.client().bearer(&issuer.user_of(ORG_A)));
     let other = user.clone().header("x-scope-orgid", "org-b").get(QUERY).await;
     assert_eq!(other.status, 403);
-    let flood = 3000;
+    let flood: u32 = 3000;
     let began = std::time::Instant::now();
     for _ in 0..flood / 50 {
         let requests = (0..50).map(|_| stranger.get(QUERY));
@@ -125,17 +125,19 @@ async fn a_flood_of_one_refusal_fills_neither_the_log_nor_the_list() {
     proxy.process.signal("TERM");
     assert!(proxy.process.wait(Duration::from_secs(20)).is_some());
     let lines = lines(&proxy);
-    let count = |wanted: &dyn Fn(&&Value) -> bool| lines.iter().filter(wanted).count();
+    let count = |wanted: &dyn Fn(&&Value) -> bool| {
+        u32::try_from(lines.iter().filter(wanted).count()).unwrap()
+    };
     let logged = count(&|line| line["message"] == "Request" && line["reason"] == "no_credential");
     println!("{logged} of {flood} lines in {seconds} s");
-    assert!(logged as u64 <= 10 * seconds && logged >= 10, "{logged} in {seconds} s");
+    assert!(u64::from(logged) <= 10 * seconds && logged >= 10, "{logged} in {seconds} s");
     // Exactly: each has a line or is counted, in the metric as in the log.
-    assert_eq!(logged as f64 + suppressed, f64::from(flood));
+    assert_eq!(f64::from(logged) + suppressed, f64::from(flood));
     let told = lines.iter().filter(|line| line["message"] == "Requests not logged");
     let told: u64 = told.map(|line| line["requests"].as_u64().unwrap()).sum();
-    assert_eq!(told as f64, suppressed);
+    assert_eq!(f64::from(u32::try_from(told).unwrap()), suppressed);
     assert_eq!(count(&|line| line["reason"] == "not_a_member"), 1);
-    assert_eq!(count(&|line| line["outcome"] == "forwarded"), flood as usize / 50);
+    assert_eq!(count(&|line| line["outcome"] == "forwarded"), flood / 50);
 }
 
 // The audit log is a record of what was done: nothing of it is left out.

@@ -111,7 +111,7 @@ mod tests {
     }
 
     async fn wait(guess_delay: &GuessDelay, client: &str) -> Duration {
-        let (began, metrics) = (Instant::now(), Metrics::register());
+        let (began, metrics) = (Instant::now(), Box::new(Metrics::register()));
         guess_delay.hold_back(ip(client), &metrics).await;
         began.elapsed()
     }

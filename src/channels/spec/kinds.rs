@@ -293,12 +293,11 @@ impl Reader<'_> {
         let given = self.settings.texts("to", MOST_RECIPIENTS, ADDRESS_BYTES, self.faults);
         let mut to = Vec::new();
         for text in &given {
-            match address(text, self.operator.allow_private_targets) {
-                Some(address) => to.push(address),
-                None => {
-                    let fault = "should be a plain e-mail address of a public domain";
-                    self.faults.add("settings.to", format!("{} {fault}", quoted(text)));
-                }
+            if let Some(address) = address(text, self.operator.allow_private_targets) {
+                to.push(address);
+            } else {
+                let fault = "should be a plain e-mail address of a public domain";
+                self.faults.add("settings.to", format!("{} {fault}", quoted(text)));
             }
         }
         if given.is_empty() && self.faults.is_empty() {

@@ -9,8 +9,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-/// Where sqlx reports them, with their severity as the level.
-const TARGET: &str = "sqlx::postgres::notice";
+use crate::store::NOTICES;
+
 /// Steps that were released say this at a lower level: who has to add a table to it is told all the same.
 const PUBLICATION: &str = "supabase_realtime";
 
@@ -28,7 +28,7 @@ struct Heard(Arc<Mutex<Vec<String>>>);
 
 impl<S: Subscriber> Layer<S> for Heard {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() != TARGET {
+        if event.metadata().target() != NOTICES {
             return;
         }
         let mut message = Message::default();

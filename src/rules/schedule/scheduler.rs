@@ -493,7 +493,7 @@ impl Scheduler {
         let (reconciler, access) = (Arc::clone(&self.reconciler), self.access.clone());
         let job =
             Job { reconciler, access, organisation, rows, mode, started, resync, is_requested };
-        self.tasks.spawn(async move { Done::Reconciled(Box::new(job.run().await)) });
+        self.tasks.spawn(async move { Done::Reconciled(Box::new(Box::pin(job.run()).await)) });
         true
     }
 

@@ -6,6 +6,8 @@
 //! in `request.jwt.claims`, so row-level security is that of the migrations. What it lacks it refuses in
 //! words; Realtime answers 404, so pages poll. It keeps passwords in clear text: it is for demos and tests.
 
+#![expect(clippy::result_large_err, reason = "an error is an answer that is sent next")]
+
 /// Supabase Auth.
 mod auth;
 /// PostgREST.

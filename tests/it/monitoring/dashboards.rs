@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use harness::{Client, Database, Mimir, Postgres, Process, free_port, samples, wait_until};
+use harness::{
+    Client, Collector, Database, Mimir, Postgres, Process, free_port, samples, wait_until,
+};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -253,10 +255,13 @@ struct Busy {
     viewer: Client,
     device: Client,
     hook: Hook,
+    _collector: Collector,
 }
 
 async fn busy(database: Database, mimir: &str) -> Busy {
     let secret = format!("{SECRET:?}");
+    let collector = Collector::start().await;
+    let endpoint = format!("{:?}", collector.url());
     let settings = [
         ("rules.enabled", "true"),
         ("rules.reconcile_interval", "\"5s\""),
@@ -268,12 +273,14 @@ async fn busy(database: Database, mimir: &str) -> Busy {
         ("alert_events.secret", &*secret),
         // So that a request has to wait for its permit.
         ("limits.query_in_flight", "1"),
+        ("traces.endpoint", &*endpoint),
+        ("traces.sample_ratio", "1.0"),
     ];
     let identity = identity_fixture_on(database, mimir, &settings).await;
     let org = identity.organisation().await;
     let viewer = identity.client(&identity.member(&org, "viewer").await);
     let device = identity.device(&org, &["metrics:write"]).await;
-    Busy { identity, org, viewer, device, hook: Hook::start().await }
+    Busy { identity, org, viewer, device, hook: Hook::start().await, _collector: collector }
 }
 
 impl Busy {
@@ -340,7 +347,7 @@ impl Busy {
         }]);
         let ruler = ruler_of(&self.identity.proxy, org);
         ruler.post("/alertmanager/api/v2/alerts", alert.to_string()).await;
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             let path = format!("/admin/organisations/{org}/channels/{channel}/test");
             self.identity.service().send(Method::POST, &path, "").await;
         }

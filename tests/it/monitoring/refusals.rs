@@ -43,6 +43,7 @@ fn with(fixture: &IdentityFixture, token: &str) -> Client {
     fixture.proxy.client().bearer(token)
 }
 
+#[expect(clippy::too_many_lines, reason = "a case for each reason")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_leads_to_one_log_line_that_names_the_cause() {
     let upstream = Upstream::start(ok).await;

@@ -158,7 +158,7 @@ async fn signed_in(identity: &IdentityFixture, organisations: &[&str], role: &st
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_leads_from_its_identifier_to_one_line_with_its_cause() {
-    let reference = include_str!("../../../docs/reference/metrics.md");
+    let reference = include_str!("../../../docs/reference/reasons.md");
     let upstream = failing_upstream().await;
     let (with_database, with_limits, away) = tokio::join!(
         by_request(&upstream, reference),
@@ -469,7 +469,8 @@ async fn by_outages(reference: &str) -> BTreeSet<&'static str> {
 
     let without_keys = format!("\"{nowhere}/keys\"");
     let database = "\"postgres://nobody:nothing@127.0.0.1:1/none\"";
-    let cases: [(&'static str, &str, Vec<(&str, &str)>); 4] = [
+    type Case<'a> = (&'static str, &'a str, Vec<(&'a str, &'a str)>);
+    let cases: [Case<'_>; 4] = [
         ("upstream_unreachable", &nowhere, vec![]),
         ("upstream_unresolved", "http://nowhere.invalid:1", vec![]),
         (

@@ -1,6 +1,6 @@
 //! One line for each part that is started, with its time.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Does something and says how long it took.
 pub(crate) async fn step<T>(what: &str, work: impl Future<Output = T>) -> T {
