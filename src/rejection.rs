@@ -394,14 +394,13 @@ impl Rejection {
         response
     }
 
-    /// Whether Basic is offered (RFC 7617), which is for device keys: where devices push, and in
-    /// answer to a wrong device key. Elsewhere users send tokens, and a browser would ask them for a
-    /// password.
+    /// Whether Basic is offered (RFC 7617), which is for device keys: where devices push. Elsewhere users
+    /// send tokens, and a browser would ask them for a password and keep the page's request waiting.
     fn offers_basic(&self, audience: Audience) -> bool {
         let is_credential =
             matches!(self.reason(), Reason::NoCredential | Reason::MalformedCredential);
-        matches!(self, Self::Credential(Refusal::DeviceKey(_)))
-            || (is_credential && audience == Audience::Sender)
+        audience == Audience::Sender
+            && (is_credential || matches!(self, Self::Credential(Refusal::DeviceKey(_))))
     }
 
     /// RFC 6750, section 3: without a credential only the scheme, else also what was wrong.
