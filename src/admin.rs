@@ -32,6 +32,7 @@ use http::Uri;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::admin_executor::AdminExecutor;
 use crate::authn::{Principal, Proof};
 use crate::authz::{AdminGrant, Authorizer};
 use crate::channels::ChannelAdmin;
@@ -40,7 +41,7 @@ use crate::refusals::Refusals;
 use crate::route::{
     CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, Route, WebhookEndpoint,
 };
-use crate::rules::{AdminExecutor, Reconciler};
+use crate::rules::Reconciler;
 use crate::store::Store;
 
 pub use answer::Answer;
@@ -51,7 +52,7 @@ pub use system::System;
 /// Serves `/admin`. One for the process.
 pub struct Admin {
     store: Option<Store>,
-    rules: Option<Arc<AdminExecutor>>,
+    rules: Option<Arc<AdminExecutor<Reconciler>>>,
     channels: Option<ChannelAdmin>,
     authorizer: Arc<Authorizer>,
     refusals: Arc<Refusals>,
@@ -76,7 +77,7 @@ impl Admin {
     /// that need them then answer that they are not available.
     pub fn new(
         store: Option<Store>,
-        rules: Option<Arc<AdminExecutor>>,
+        rules: Option<Arc<AdminExecutor<Reconciler>>>,
         authorizer: Arc<Authorizer>,
         system: System,
         clock: Clock,
@@ -163,7 +164,7 @@ impl Admin {
         Ok(self.admin_executor()?.reconciler())
     }
 
-    fn admin_executor(&self) -> Result<&AdminExecutor, AdminError> {
+    fn admin_executor(&self) -> Result<&AdminExecutor<Reconciler>, AdminError> {
         self.rules.as_deref().ok_or(AdminError::NoRules)
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, System};
+use crate::admin_executor::AdminExecutor;
 use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
 use crate::channels::ChannelAdmin;
@@ -31,7 +32,7 @@ use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::record::{AccessLog, Outlets};
 use crate::refusals::Refusals;
-use crate::rules::AdminExecutor;
+use crate::rules::Reconciler;
 use crate::store::Feed;
 use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
 use crate::trace::Tracer;
@@ -80,7 +81,7 @@ struct Observed {
 
 /// What serves administrators of rules and channels, where these are synced.
 struct Admins {
-    rules: Option<Arc<AdminExecutor>>,
+    rules: Option<Arc<AdminExecutor<Reconciler>>>,
     channels: Option<ChannelAdmin>,
 }
 

@@ -34,6 +34,7 @@
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
 
 pub mod admin;
+pub mod admin_executor;
 pub mod alert_events;
 pub mod app;
 pub mod authn;
@@ -61,6 +62,7 @@ pub mod listener;
 pub mod mimir;
 pub mod mimir_profile;
 pub mod otlp;
+mod per_second;
 pub mod pipeline;
 mod prom_duration;
 pub mod reason;

@@ -170,7 +170,7 @@ pub enum Reason {
     MalformedDeviceKey,
     /// The device key is unknown, or there is no database.
     #[strum(
-        message = "Is it a key of this proxy and database? Create another. With many of them, somebody tries keys."
+        message = "Is it a key of this proxy and database? Create another. Many of them mean that a client guesses keys."
     )]
     UnknownDeviceKey,
     /// The device key was revoked.
@@ -339,7 +339,7 @@ pub enum Class {
     /// Refused on purpose. Nothing is broken, also where the status is a 503 so that senders keep
     /// what they have.
     Rejected,
-    /// Something of the operator's is broken or not there: somebody should look.
+    /// Something of the operator's is broken or unavailable: the operator should look.
     Failed,
 }
 
@@ -356,7 +356,7 @@ impl Reason {
     }
 
     /// Whether it is a rejection or a failure. An alert on failures must not fire for a tenant at
-    /// its limit, a device on a thin line or a token that anybody can make up.
+    /// its limit, a device on a thin line or a token that any client can make up.
     pub fn class(self) -> Class {
         match self {
             Self::OriginNotAllowed

@@ -111,9 +111,7 @@ mod status;
 pub use health::Reach;
 pub use plan::vanishing::{confirmation_text, name_some};
 pub use reconcile::expressions::fault_of as expression_fault;
-pub use reconcile::preview::{
-    AdminExecutor, GroupAction, GroupChange, NotEvaluated, Overloaded, Preview, PreviewError,
-};
+pub use reconcile::preview::{GroupAction, GroupChange, NotEvaluated, Preview, PreviewError};
 pub use reconcile::reconciler::Reconciler;
 pub use schedule::scheduler::RuleSync;
 pub use schedule::triggers::Triggers;

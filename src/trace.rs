@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
+use crate::per_second::PerSecond;
 pub use ambient::{note, request, step, within};
 pub use context::TraceContext;
 
@@ -54,8 +55,8 @@ struct Shared {
     sampling: Sampling,
     clock: Clock,
     queue: mpsc::Sender<FinishedTrace>,
-    /// The second, and the traces that were begun in it.
-    window: AtomicU64,
+    /// The traces that were begun.
+    begun: PerSecond,
     counts: Counts,
 }
 
@@ -147,8 +148,8 @@ impl Tracer {
     /// A tracer, and what it records.
     pub fn new(sampling: Sampling, clock: Clock) -> (Self, mpsc::Receiver<FinishedTrace>) {
         let (queue, finished) = mpsc::channel(MOST_QUEUED);
-        let (window, counts) = Default::default();
-        (Self(Some(Arc::new(Shared { sampling, clock, queue, window, counts }))), finished)
+        let (begun, counts) = Default::default();
+        (Self(Some(Arc::new(Shared { sampling, clock, queue, begun, counts }))), finished)
     }
 
     /// What became of traces so far; none where they are off.
@@ -202,14 +203,7 @@ impl Shared {
 
     /// Takes one of the traces of this second, if any is left.
     fn is_within_limit(&self) -> bool {
-        let second = self.clock.now().as_secs();
-        let most = u64::from(self.sampling.max_per_second);
-        // The second in the upper half, the count in the lower one.
-        let take = |window: u64| {
-            let begun = if window >> 32 == second & 0xffff_ffff { window & 0xffff_ffff } else { 0 };
-            (begun < most).then(|| second << 32 | (begun + 1))
-        };
-        let taken = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        let taken = self.begun.take(self.clock.now().as_secs(), self.sampling.max_per_second);
         if !taken {
             self.counts.over_limit.fetch_add(1, Ordering::Relaxed);
         }

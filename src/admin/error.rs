@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use crate::admin_executor::Overloaded;
 use crate::key_management::KeyError;
 use crate::reason::Reason;
-use crate::rules::Overloaded;
 use crate::store::StoreError;
 use crate::tenancy::Scopes;
 

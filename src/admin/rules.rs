@@ -16,10 +16,11 @@ use super::rule_views::{
     HeldRuleView, RuleList, RuleView, diff_view, progress_view, sync_view, without_the_inside,
 };
 use super::{Admin, AdminError, Answer, recorded_name};
+use crate::admin_executor::AdminExecutor;
 use crate::authz::OrganisationGrant;
 use crate::clock::rfc3339;
 use crate::route::{AdminEndpoint, OrganisationEndpoint};
-use crate::rules::{AdminExecutor, PreviewError, Reconciler, confirmation_text, promql_warning};
+use crate::rules::{PreviewError, Reconciler, confirmation_text, promql_warning};
 use crate::store::{AlertRuleRow, Confirmed, NewSyncRequest, RuleStatusRow};
 use crate::tenancy::OrganisationId;
 
@@ -122,7 +123,7 @@ pub(super) async fn diff(parts: &Admin, grant: &OrganisationGrant) -> Result<Ans
 }
 
 async fn preview(
-    executor: &AdminExecutor,
+    executor: &AdminExecutor<Reconciler>,
     organisation: &OrganisationId,
 ) -> Result<Answer, AdminError> {
     let of = organisation.clone();

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin_executor::AdminExecutor;
 use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::election::LeaderTask;
-use crate::rules::{AdminExecutor, Reconciler, RuleSync, Triggers};
+use crate::rules::{Reconciler, RuleSync, Triggers};
 use crate::store::Store;
 use crate::telemetry::{ChannelMetrics, RuleMetrics};
 use crate::trace::Tracer;
@@ -25,7 +26,7 @@ const ADMIN_CONNECTIONS: u32 = 2;
 
 /// The scheduler of rules, and what serves administrators.
 pub(super) struct Rules {
-    pub(super) admin_executor: Arc<AdminExecutor>,
+    pub(super) admin_executor: Arc<AdminExecutor<Reconciler>>,
     pub(super) triggers: Arc<Triggers>,
     /// None where channels are not synced.
     pub(super) channels: Option<Channels>,

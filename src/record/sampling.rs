@@ -7,21 +7,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use strum::{EnumCount as _, VariantArray as _};
 
+use crate::per_second::PerSecond;
 use crate::reason::Reason;
 
 /// The lines of each reason in this second. Shared by all workers.
 pub(super) struct Sampling {
     /// 0 for all of them.
     per_second: u32,
-    /// The second in the upper half, its lines in the lower one.
-    windows: [AtomicU64; Reason::COUNT],
+    lines: [PerSecond; Reason::COUNT],
     suppressed: [AtomicU64; Reason::COUNT],
 }
 
 impl Sampling {
     pub(super) fn new(per_second: u32) -> Self {
-        let none = || array::from_fn(|_| AtomicU64::new(0));
-        Self { per_second, windows: none(), suppressed: none() }
+        Self {
+            per_second,
+            lines: array::from_fn(|_| PerSecond::default()),
+            suppressed: array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     /// Whether a request has a line. If not, it is counted.
@@ -29,13 +32,7 @@ impl Sampling {
         if self.per_second == 0 {
             return true;
         }
-        let most = u64::from(self.per_second);
-        let take = |window: u64| {
-            let lines = if window >> 32 == second & 0xffff_ffff { window & 0xffff_ffff } else { 0 };
-            (lines < most).then(|| second << 32 | (lines + 1))
-        };
-        let window = &self.windows[reason as usize];
-        let taken = window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        let taken = self.lines[reason as usize].take(second, self.per_second);
         if !taken {
             self.suppressed[reason as usize].fetch_add(1, Ordering::Relaxed);
         }

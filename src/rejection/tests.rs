@@ -275,8 +275,8 @@ fn reference() -> String {
     let mut page = String::from(
         "# Reasons\n\nWritten from the code (`src/reason.rs`, `src/rejection.rs`) by a test; do not edit.\n\n\
          Why a request was not served: the label `reason` of `mimir_tenant_proxy_requests_total` and the \
-         field `reason` of the [log](log.md). `failed` means that something is broken or not there, and \
-         somebody should look. `rejected` means that the request was refused on purpose, also where its \
+         field `reason` of the [log](log.md). `failed` means that something is broken or unavailable, and \
+         the operator should look. `rejected` means that the request was refused on purpose, also where its \
          status is a 503 so that senders keep what they have. From an answer to its reason: \
          [refusals](../runbooks/refusals.md).\n\n\
          | reason | status | outcome | meaning | what to do |\n|---|---|---|---|---|\n",

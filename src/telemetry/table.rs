@@ -26,7 +26,7 @@ pub struct Metric {
     pub kind: Kind,
     pub unit: Option<Unit>,
     pub labels: &'static [Label],
-    /// What somebody wants to know who looks at it. Dashboards answer these.
+    /// The question that it answers. Dashboards show it.
     pub question: &'static str,
     /// What it means; also its `# HELP`.
     pub help: &'static str,
@@ -173,7 +173,7 @@ metrics! {
         "Requests with an expired device key that is still in its grace period.",
         "Rises: a device uses an expired key; renew it.";
     DEVICE_KEY_BACKOFFS = Counter "device_key_backoffs_total",
-        "Does somebody try device keys?",
+        "Does a client guess device keys?",
         "Refusals of unknown device keys that were delayed because their address had sent many.",
         "Rises: an address tries device keys.";
     DEVICE_KEY_LAST_USED_FAILURES = Counter "device_key_last_used_failures_total",
@@ -296,7 +296,7 @@ metrics! {
         "Rule groups written to Mimir, or deleted.",
         "Rises while no row changes: something else writes in the namespace.";
     RULES_GUARDS_HELD = Gauge "rules_guards_held" { scope: Values::Names(&[&["tenant", "overall"]]) },
-        "Does a deletion of rules wait for somebody?",
+        "Does a deletion of rules wait for a confirmation?",
         "Deletions that wait for an administrator's confirmation.",
         "Above 0: confirm, or find out what removed the rows.";
     RULES_TENANTS_FAILING = Gauge "rules_tenants_failing",
@@ -345,7 +345,7 @@ metrics! {
         "Alertmanager configurations written to Mimir, or deleted.",
         "Rises while no row changes: something else writes them.";
     CHANNELS_HELD = Gauge "channels_held",
-        "Does a change of channels wait for somebody?",
+        "Does a change of channels wait for a confirmation?",
         "Organisations whose channels are not written until an administrator confirms it.",
         "Above 0: confirm, or find out what removed the rows, or who else wrote the configuration.";
     CHANNELS_FAILING = Gauge "channels_failing",

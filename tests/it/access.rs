@@ -161,7 +161,7 @@ const ENDPOINTS: &[(&str, &str, MayUse)] = {
 };
 
 /// The files of the console, which everybody gets: they hold no data. Also written a second time.
-const CONSOLE: &[&str] = &[
+pub(crate) const CONSOLE: &[&str] = &[
     "/admin/console",
     "/admin/console/console.css",
     "/admin/console/main.js",

@@ -7,28 +7,11 @@ use harness::{Issuer, Mimir, ORG_A, ProxyOptions, Upstream, wait_until};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::access::CONSOLE;
 use crate::support::identity::{
     ADMIN_KEY, IdentityFixture, identity_fixture, identity_fixture_without_migration, push,
 };
 use crate::support::responses::ok;
-
-const FILES: [&str; 15] = [
-    "/admin/console",
-    "/admin/console/console.css",
-    "/admin/console/main.js",
-    "/admin/console/session.js",
-    "/admin/console/place.js",
-    "/admin/console/dom.js",
-    "/admin/console/table.js",
-    "/admin/console/overview.js",
-    "/admin/console/organisations.js",
-    "/admin/console/rules.js",
-    "/admin/console/devices.js",
-    "/admin/console/channels.js",
-    "/admin/console/system.js",
-    "/admin/console/settings.json",
-    "/admin/console/senders.json",
-];
 
 // Everybody gets the files, and nothing else by them: only exact paths, only GET and HEAD.
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +21,7 @@ async fn the_files_of_the_console_widen_nothing() {
     let options = ProxyOptions::new(&issuer.url(), &upstream.url());
     let proxy = options.clone().start().await;
     let stranger = proxy.client();
-    for path in FILES {
+    for path in CONSOLE {
         for client in [&stranger, &stranger.clone().bearer("garbage")] {
             let answer = client.get(path).await;
             assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -68,7 +51,7 @@ async fn the_files_of_the_console_widen_nothing() {
     assert_eq!(stranger.get("/admin/whoami").await.status, 401);
     assert_eq!(upstream.heads().len(), 0);
     let off = options.set("console.enabled", "false").start().await;
-    for path in FILES {
+    for path in CONSOLE {
         assert_eq!(off.client().get(path).await.status, 404, "{path}");
     }
 }
@@ -129,7 +112,7 @@ async fn no_answer_of_the_console_holds_a_secret() {
         "whoami",
     ];
     let targets = of_operators.map(|name| format!("/admin/{name}"));
-    for target in targets.iter().map(String::as_str).chain(FILES) {
+    for target in targets.iter().map(String::as_str).chain(CONSOLE.iter().copied()) {
         let answer = identity.service().get(target).await;
         assert_eq!(answer.status, 200, "{target}: {answer:?}");
         for secret in [PLANTED, ADMIN_KEY] {

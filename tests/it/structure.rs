@@ -22,9 +22,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tenancy", &[]),
     ("version", &[]),
     ("yaml", &[]),
+    ("per_second", &[]),
+    ("admin_executor", &["tenancy"]),
     ("due", &["tenancy"]),
     ("refusals", &["reason"]),
-    ("trace", &["clock"]),
+    ("trace", &["clock", "per_second"]),
     ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy", "trace", "yaml"]),
     ("route", &["reason", "tenancy"]),
     ("config", &["mimir", "prom_duration", "spelling", "tenancy"]),
@@ -73,6 +75,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "channels",
         &[
+            "admin_executor",
             "clock",
             "config",
             "due",
@@ -130,6 +133,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "edge",
+            "per_second",
             "reason",
             "refusals",
             "request_body",
@@ -163,6 +167,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "admin_executor",
             "authn",
             "authz",
             "channels",
@@ -253,6 +258,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "admin_executor",
             "admin",
             "alert_events",
             "authn",

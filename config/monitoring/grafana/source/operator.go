@@ -175,14 +175,14 @@ func operatorRows() []row {
 				{"min(" + m("key_set_keys") + ")", "usable keys"},
 				{sum("outcome", "key_set_fetches_total") + " * 60", "{{outcome}}"},
 			}}.lines(),
-		panel{title: "Token cache", question: "Are tokens verified again and again? Many misses with few entries: somebody tries tokens.",
+		panel{title: "Token cache", question: "Are tokens verified again and again? Many misses with few entries: a client guesses tokens.",
 			width:   8,
 			colours: "cache",
 			queries: []query{
 				{sum("outcome", "token_cache_lookups_total"), "{{outcome}}"},
 				{"sum(" + m("token_cache_entries") + ")", "entries"},
 			}}.lines(),
-		panel{title: "Device keys", question: "Does a device need a new key, does somebody try keys, are last uses recorded?",
+		panel{title: "Device keys", question: "Does a device need a new key, does a client guess keys, are last uses recorded?",
 			unit: "cps", width: 8,
 			queries: []query{
 				{sum("", "device_key_grace_uses_total"), "expired, in grace"},

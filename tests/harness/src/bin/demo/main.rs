@@ -16,6 +16,7 @@ mod walk;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use harness::ProxyOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
 struct Options {
@@ -52,6 +53,19 @@ fn options() -> Result<Options, String> {
         }
     }
     Ok(options)
+}
+
+/// Rules, channels and alert events, as soon as they can be shown.
+fn with_alerts(options: ProxyOptions, ruler_secret: &str) -> ProxyOptions {
+    options
+        .set("rules.enabled", "true")
+        .set("rules.health_interval", "\"1s\"")
+        .set("channels.enabled", "true")
+        // The receiver of notifications is on loopback here.
+        .set("channels.allow_private_targets", "true")
+        .set("channels.min_group_interval", "\"1s\"")
+        .set("alert_events.enabled", "true")
+        .set("alert_events.secret", &format!("{ruler_secret:?}"))
 }
 
 #[tokio::main]

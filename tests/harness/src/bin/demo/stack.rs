@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::hubs::{COLD_STORE, Fleet, HUBS, SILENT, Sender};
 use crate::progress::step;
+use crate::with_alerts;
 
 /// Everything that runs. It ends when this is dropped.
 pub(crate) struct Stack {
@@ -173,15 +174,8 @@ fn options(
         // People sign in to the console as to the dashboard.
         .set("console.supabase_key", &format!("{:?}", supabase.anon_key()))
         .set("auth.check_sessions", "true")
-        .set("database.session_ttl", "\"3s\"")
-        .set("rules.enabled", "true")
-        .set("rules.health_interval", "\"1s\"")
-        .set("channels.enabled", "true")
-        // The receiver of notifications is on loopback here.
-        .set("channels.allow_private_targets", "true")
-        .set("channels.min_group_interval", "\"1s\"")
-        .set("alert_events.enabled", "true")
-        .set("alert_events.secret", &format!("{RULER_SECRET:?}"));
+        .set("database.session_ttl", "\"3s\"");
+    options = with_alerts(options, RULER_SECRET);
     if let Some(site) = site {
         origins.push(site.url());
         origins.push(site.url().replace("localhost", "*.preview.localhost"));

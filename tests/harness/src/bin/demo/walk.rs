@@ -10,6 +10,8 @@ use harness::{
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::with_alerts;
+
 const QUERY: &str = "/prometheus/api/v1/query?query=node_load1";
 const ALERTS: &str = "/prometheus/api/v1/alerts";
 
@@ -30,19 +32,10 @@ pub(crate) async fn once() {
     let database = postgres.database("demo").await;
     two_organisations(&database).await;
     let issuer = Issuer::start().await;
-    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url())
+    let options = ProxyOptions::new(&issuer.url(), &mimir.url())
         .set("database.url", &format!("{:?}", database.url()))
-        .set("rules.enabled", "true")
-        .set("rules.health_interval", "\"1s\"")
-        .set("channels.enabled", "true")
-        // The receiver of notifications is on loopback here.
-        .set("channels.allow_private_targets", "true")
-        .set("channels.min_group_interval", "\"1s\"")
-        .set("alert_events.enabled", "true")
-        .set("alert_events.secret", &format!("{secret:?}"))
-        .internal_port(private)
-        .start()
-        .await;
+        .internal_port(private);
+    let proxy = with_alerts(options, secret).start().await;
     let token = |user: &str| issuer.token().claim("sub", json!(user)).sign();
     let (token_a, token_b) = (token(ALICE), token(BOB));
 
