@@ -254,7 +254,11 @@ fn a_wait_is_rounded_up() {
 }
 
 /// The statuses that a reason is answered with, the usual one first.
-fn statuses(reason: Reason) -> Vec<u16> {
+fn statuses(reason: Reason) -> String {
+    if matches!(reason, Reason::UpstreamBrokenBody | Reason::UpstreamIdleBody) {
+        // It had been sent when the body broke off.
+        return "Mimir's".to_owned();
+    }
     let usual = status_of(reason).as_u16();
     let others: BTreeSet<u16> = samples()
         .iter()
@@ -262,7 +266,9 @@ fn statuses(reason: Reason) -> Vec<u16> {
         .map(|sample| sample.status().as_u16())
         .filter(|status| *status != usual)
         .collect();
-    std::iter::once(usual).chain(others).collect()
+    let all: Vec<_> =
+        std::iter::once(usual).chain(others).map(|status| status.to_string()).collect();
+    all.join(", ")
 }
 
 /// In one line.
@@ -283,10 +289,9 @@ fn reference() -> String {
     );
     for reason in Reason::VARIANTS {
         let class: &str = reason.class().into();
-        let statuses: Vec<_> = statuses(*reason).iter().map(u16::to_string).collect();
         let meaning = meaning(*reason);
         let action = reason.get_message().unwrap_or_default();
-        let (name, statuses) = (reason.name(), statuses.join(", "));
+        let (name, statuses) = (reason.name(), statuses(*reason));
         let _ = writeln!(page, "| `{name}` | {statuses} | {class} | {meaning} | {action} |");
     }
     page

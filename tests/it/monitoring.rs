@@ -2,7 +2,6 @@
 
 mod alerts;
 mod dashboards;
-mod refusals;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

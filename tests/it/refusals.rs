@@ -1,6 +1,8 @@
 //! From a request that was not served to its cause: the identifier in the answer leads to one line in the
 //! log and to one entry of `/admin/refusals`, for every reason; and a flood of one fills neither.
 
+mod provoked;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
