@@ -45,7 +45,7 @@ use crate::rules::Reconciler;
 use crate::store::Store;
 
 pub use answer::Answer;
-pub use audit::Action;
+pub use audit::{Action, Audit};
 pub use error::AdminError;
 pub use system::System;
 

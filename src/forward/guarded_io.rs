@@ -52,8 +52,9 @@ impl GuardedIo {
             Err(error) => Err(error),
             Ok(0) => Err(io::ErrorKind::ConnectionReset.into()),
             Ok(_) => {
+                let address = self.socket.inner().peer_addr().ok();
                 tracing::warn!(
-                    upstream.address = ?self.socket.inner().peer_addr().ok(),
+                    upstream.address = address.map(tracing::field::display),
                     "Upstream sent an unsolicited answer"
                 );
                 Err(io::Error::new(io::ErrorKind::ConnectionReset, "unsolicited answer"))
