@@ -174,6 +174,7 @@ impl Instances {
             .iter()
             .map(|instance| instance.address)
             .filter(|address| !now.iter().any(|instance| instance.address == *address))
+            .map(|address| address.to_string())
             .collect();
         tracing::info!(
             upstream.instances = now.len(),
