@@ -373,7 +373,7 @@ async fn slow_push(fixture: &ProxyFixture, bytes: usize, pieces: usize, takes: D
 async fn slow_bodies_hold_neither_slots_nor_connections() {
     const DEVICES: usize = 400;
     let upstream = Upstream::start(count).await;
-    let settings = [("limits.push_in_flight", "20"), ("limits.max_wait", "\"5s\"")];
+    let settings = [("limits.push_in_flight", "100"), ("limits.max_wait", "\"1s\"")];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
     let buffered = "mimir_tenant_proxy_upload_buffer_bytes";
     let slow = || slow_push(&fixture, 20_000, 20, Duration::from_secs(4));
@@ -393,7 +393,9 @@ async fn slow_bodies_hold_neither_slots_nor_connections() {
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("20000"), "{answer}");
     }
     let connects = "mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}";
-    assert!(fixture.proxy.metric(connects).await <= 60.0);
+    // As many as there are slots, on each of two workers.
+    let connects = fixture.proxy.metric(connects).await;
+    assert!(connects <= 200.0, "{connects}");
     assert_eq!(fixture.proxy.metric(buffered).await, 0.0);
 }
 
@@ -401,8 +403,7 @@ async fn slow_bodies_hold_neither_slots_nor_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_in_many_small_pieces_takes_room_for_its_bytes_only() {
     let upstream = Upstream::start(count).await;
-    let settings = [("limits.push_in_flight", "1"), ("limits.max_wait", "\"5s\"")];
-    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let slow = || slow_push(&fixture, 20_000, 200, Duration::from_secs(2));
     let before = fixture.proxy.process.peak_memory();
     let answers = futures_util::future::join_all((0..200).map(|_| slow())).await;

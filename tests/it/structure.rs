@@ -98,6 +98,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "backoff",
             "causes",
+            "client_network",
             "clock",
             "config",
             "directory",
@@ -131,6 +132,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "authn",
             "authz",
+            "client_network",
             "clock",
             "config",
             "edge",
@@ -180,6 +182,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "key_management",
             "labels",
             "limits",
+            "per_second",
             "reason",
             "refusals",
             "route",
