@@ -3,10 +3,9 @@
 
 mod provoked;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Upstream, wait_until};
+use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Upstream};
 use serde_json::{Value, json};
 
 use crate::support::identity::ADMIN_KEY;
