@@ -99,6 +99,8 @@ pub struct Transfer {
     started: Instant,
     limits: BodyLimits,
     hint: SizeHint,
+    /// Its length, if all of it was read ahead.
+    whole: OnceLock<u64>,
     received: ReceivedBytes,
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
@@ -158,6 +160,7 @@ impl Transfer {
             started: Instant::now(),
             limits,
             hint,
+            whole: OnceLock::new(),
             received: ReceivedBytes::default(),
             last_piece: AtomicU64::new(0),
             fault: OnceLock::new(),
@@ -495,6 +498,10 @@ impl RequestBody {
                 source.ahead.push(frame);
             }
             source.waited_ahead = source.waited;
+            // With trailers the framing stays chunked.
+            if source.client.is_none() && source.ahead.frames.iter().all(Frame::is_data) {
+                let _ = transfer.whole.set(transfer.received.get());
+            }
             Poll::Ready(Ok(()))
         })
         .await
@@ -549,7 +556,8 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         let Some(transfer) = &self.transfer else { return SizeHint::with_exact(0) };
-        let rest = transfer.hint.exact().map(|all| all.saturating_sub(self.bytes));
+        let all = transfer.whole.get().copied().or(transfer.hint.exact());
+        let rest = all.map(|all| all.saturating_sub(self.bytes));
         rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
