@@ -235,7 +235,7 @@ impl Transfer {
         let source = self.source();
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         // While a body was read ahead, Mimir did not wait for it.
-        let has_waited = source.waited - source.waited_ahead + waiting >= SLOW;
+        let has_waited = source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW;
         match (source.client.is_some(), has_waited) {
             (true, true) => Pace::Awaited,
             (true, false) => Pace::Unfinished,

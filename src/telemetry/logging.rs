@@ -107,7 +107,7 @@ impl Logging {
         };
         // Only a second start in one process can fail, and then the first one is in use.
         drop(started);
-        Self { sink: LogSink { dropped, writer }, _guards: [guard, audit_guard] }
+        Self { sink: LogSink { writer, dropped }, _guards: [guard, audit_guard] }
     }
 }
 
