@@ -45,7 +45,7 @@ test("alerts are grouped as they are sent, once for two channels, and what is no
   const [first, second] = groupsOf([event("a", { hub: "x" }), event("b", { hub: "y" }, "2025-01-01T00:00:00Z")], groups, [], []);
   assert.deepEqual(first!.receivers, ["c1", "c2"]);
   assert.deepEqual(first!.alerts.map((alert) => alert.event.id), ["a"]);
-  assert.equal(second!.sent, false);
+  assert.equal(second!.managed, false);
   assert.deepEqual(second!.alerts.map((alert) => alert.event.id), ["b"]);
 });
 

@@ -22,7 +22,7 @@ export interface Group {
   /** Names of receivers: the IDs of channels, or `nobody`. */
   receivers: string[];
   /** False for what the Alertmanager does not have (yet). */
-  sent: boolean;
+  managed: boolean;
   alerts: Firing[];
 }
 
@@ -50,13 +50,13 @@ export function groupsOf(events: AlertEvent[], groups: AlertGroup[], silences: S
     const id = `${identity(group.labels)} ${alerts.map(({ event }) => event.id).sort().join()}`;
     const known = merged.get(id);
     if (known) known.receivers.push(group.receiver.name);
-    else merged.set(id, { id, labels: group.labels, receivers: [group.receiver.name], sent: true, alerts });
+    else merged.set(id, { id, labels: group.labels, receivers: [group.receiver.name], managed: true, alerts });
   }
   const rest = firing.filter(({ fingerprint, kind }) => !placed.has(fingerprint) && kind !== "device_silent");
   const silent = firing.filter(({ kind }) => kind === "device_silent");
   const result = [...merged.values()];
-  if (rest.length) result.push({ id: "rest", labels: {}, receivers: [], sent: false, alerts: rest.map((event) => found(event)) });
-  if (silent.length) result.push({ id: "silent", labels: {}, receivers: [], sent: false, alerts: silent.map((event) => found(event)) });
+  if (rest.length) result.push({ id: "rest", labels: {}, receivers: [], managed: false, alerts: rest.map((event) => found(event)) });
+  if (silent.length) result.push({ id: "silent", labels: {}, receivers: [], managed: false, alerts: silent.map((event) => found(event)) });
   for (const { alerts } of result) alerts.sort((a, b) => Date.parse(b.event.started_at) - Date.parse(a.event.started_at));
   // Loud ones first, then the newest.
   return result.sort((a, b) => Number(isQuiet(a)) - Number(isQuiet(b)) || newest(b) - newest(a));
