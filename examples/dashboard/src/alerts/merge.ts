@@ -10,7 +10,7 @@ import type { AlertEvent } from "../data/rows.ts";
 export interface Firing {
   event: AlertEvent;
   managed: ManagedAlert | undefined;
-  /** The silence that covers it. Known from the matchers before the Alertmanager says so. */
+  /** The silence that covers it: as the Alertmanager says, or as plain matchers tell before it does. */
   silence: Silence | undefined;
   value: number | null;
 }
@@ -33,7 +33,7 @@ export function groupsOf(events: AlertEvent[], groups: AlertGroup[], silences: S
   const found = (event: AlertEvent, managed?: ManagedAlert): Firing => ({
     event,
     managed,
-    silence: active.find(({ matchers }) => allMatch(matchers, event.labels)),
+    silence: active.find(({ id, matchers }) => managed?.status.silencedBy.includes(id) || allMatch(matchers, event.labels)),
     value: values.get(identity(event.labels)) ?? null,
   });
   const byFingerprint = new Map(firing.map((event) => [event.fingerprint, event]));

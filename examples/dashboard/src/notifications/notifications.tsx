@@ -136,5 +136,5 @@ function Landings({ rules, routes, channels }: { rules: Rule[]; routes: Route[];
 
 function text({ channel, certainty }: Landing, names: Map<string, string>): string {
   const name = names.get(channel) ?? channel;
-  return certainty === "yes" ? name : `${name}, depending on the labels of the series`;
+  return certainty === "yes" ? name : `${name}, depending on the labels of the series or a pattern of a route`;
 }
