@@ -20,6 +20,18 @@ test("a threshold is drawn only in a chart of the same quantity", () => {
   assert.ok(!sameQuantity("rate(temperature[5m])", "temperature"));
   assert.ok(!sameQuantity("humidity", "temperature"));
   assert.ok(!sameQuantity("a + b", "a + b"));
+  assert.ok(sameQuantity('(max(last_over_time( temperature {note="}"} [5m])) without (hub))', "temperature"));
+  for (const other of ["", "(", "avg", "avg by (hub)", "avg temperature", "temperature temperature", "1"]) assert.ok(!sameQuantity(other, other), other);
+});
+
+test("the expression of a rule cannot freeze the page", () => {
+  const before = performance.now();
+  for (const expr of [`a${" ".repeat(50_000)}x`, `a${")".repeat(50_000)}x`, `${"(".repeat(50_000)}x`, `a > ${"1".repeat(50_000)}x`, "a > ".repeat(20_000), `"${"a".repeat(50_000)}`]) {
+    thresholdOf(expr);
+    thresholdOf(`${expr} > 1`);
+    sameQuantity(expr, expr);
+  }
+  assert.ok(performance.now() - before < 2000, "it takes too long");
 });
 
 test("durations are Prometheus'", () => {
