@@ -14,9 +14,9 @@ export function watch(page: Page): string[] {
   return errors;
 }
 
-/** Signs in with the operator's token, which is kept for the tab so that views can be opened. */
-export async function useToken(page: Page, proxy: string, token: string) {
-  await page.goto(`${proxy}/admin/console`);
+/** Signs in with a token, which is kept for the tab so that views can be opened. `isThere`: on the page as it is. */
+export async function useToken(page: Page, proxy: string, token: string, { isThere = false } = {}) {
+  if (!isThere) await page.goto(`${proxy}/admin/console`);
   await page.getByLabel("Token").fill(token);
   await page.getByLabel("Keep it until this tab is closed").check();
   await page.getByRole("button", { name: "Use the token" }).click();
