@@ -4,6 +4,7 @@ import { tokenAt } from "../src/promql/token.ts";
 import { faultOf } from "../src/rules/reason.ts";
 import { sameQuantity, thresholdOf } from "../src/rules/threshold.ts";
 import { durationSeconds, firingSpans, union } from "../src/rules/would-fire.ts";
+import { isQuick } from "./quick.ts";
 
 test("a threshold is the comparison with a number that an expression consists of", () => {
   assert.deepEqual(thresholdOf("temperature > 30"), { left: "temperature", operator: ">", value: 30 });
@@ -25,13 +26,11 @@ test("a threshold is drawn only in a chart of the same quantity", () => {
 });
 
 test("the expression of a rule cannot freeze the page", () => {
-  const before = performance.now();
   for (const expr of [`a${" ".repeat(50_000)}x`, `a${")".repeat(50_000)}x`, `${"(".repeat(50_000)}x`, `a > ${"1".repeat(50_000)}x`, "a > ".repeat(20_000), `"${"a".repeat(50_000)}`]) {
-    thresholdOf(expr);
-    thresholdOf(`${expr} > 1`);
-    sameQuantity(expr, expr);
+    isQuick(() => thresholdOf(expr));
+    isQuick(() => thresholdOf(`${expr} > 1`));
+    isQuick(() => sameQuantity(expr, expr));
   }
-  assert.ok(performance.now() - before < 2000, "it takes too long");
 });
 
 test("durations are Prometheus'", () => {

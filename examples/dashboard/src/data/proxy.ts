@@ -22,6 +22,9 @@ export interface Asked {
   signal?: AbortSignal;
 }
 
+/** What a browser takes for a step in a path: the request would be another one. */
+const STEPS = /(?:^|[/\\])(?:\.|%2e){1,2}(?=[/\\]|$)|[\t\n\r]/i;
+
 const AGAIN = [429, 502, 503, 504];
 const ATTEMPTS = 3;
 
@@ -29,6 +32,8 @@ export class Proxy {
   constructor(
     private readonly url: string,
     private readonly supabase: SupabaseClient,
+    /** Whose requests these are. In another tab, somebody else may have signed in. */
+    private readonly user: string,
   ) {}
 
   async request<T>(path: string, asked: Asked = {}): Promise<T> {
@@ -55,9 +60,12 @@ export class Proxy {
 
   /** Also what the PromQL editor's completion calls: only the path and the query string of `url` count. */
   async send(path: string, method: string, { organisation, form, json, signal }: Asked): Promise<Response> {
+    if (STEPS.test(path.split(/[?#]/)[0]!)) throw new Refused(0, "a name that is only dots is none that can be asked for");
     // Renews the token first if it is about to expire.
-    const { data } = await this.supabase.auth.getSession();
-    const headers: Record<string, string> = { Authorization: `Bearer ${data.session?.access_token ?? ""}` };
+    const { data, error: failure } = await this.supabase.auth.getSession();
+    if (!data.session) throw new Refused(failure?.status ?? 401, failure?.message ?? "you are not signed in any more");
+    if (data.session.user.id !== this.user) throw new Refused(401, "somebody else has signed in");
+    const headers: Record<string, string> = { Authorization: `Bearer ${data.session.access_token}` };
     if (organisation) headers["X-Scope-OrgID"] = organisation;
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = form ?? (json === undefined ? null : JSON.stringify(json));

@@ -170,6 +170,8 @@ export async function organisations(supabase: SupabaseClient): Promise<Organisat
 }
 
 function rows<T>(answer: { data: unknown; error: PostgrestError | null; status: number }): T[] {
+  // Without a token, the database says which table is not for everybody.
+  if (answer.status === 401) throw new Refused(401, "you are not signed in any more");
   if (answer.error) throw new Refused(answer.status, answer.error.message || "the database cannot be reached");
   return (answer.data ?? []) as T[];
 }
