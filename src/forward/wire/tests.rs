@@ -41,7 +41,8 @@ fn instance(pieces: Vec<Vec<u8>>) -> DuplexStream {
     let (ours, mut theirs) = duplex(256);
     tokio::spawn(async move {
         let (mut read, mut write) = tokio::io::split(&mut theirs);
-        let request = tokio::io::copy(&mut read, &mut tokio::io::sink());
+        let mut sink = tokio::io::sink();
+        let request = tokio::io::copy(&mut read, &mut sink);
         let answer = async {
             for piece in pieces {
                 if write.write_all(&piece).await.is_err() {
