@@ -5,10 +5,10 @@
 //! [`forward`](crate::forward), which sends it.
 //!
 //! What the client sends belongs to a [`Transfer`]; a [`RequestBody`] is one *turn* of passing it
-//! on, as the body of one request to one instance. hyper owns that body and may still hold it when
-//! its connection has broken. A resend begins a new turn: a second [`RequestBody`] that reads the
-//! replay buffer first and then what is still to come, so that a connection that breaks in the
-//! middle of a body loses nothing. From then on the body of the turn before ends as an error.
+//! on, as the body of one request to one instance. A resend begins a new turn: a second
+//! [`RequestBody`] that reads the replay buffer first and then what is still to come, so that a
+//! connection that breaks in the middle of a body loses nothing. From then on the body of the turn
+//! before, if anything still holds it, ends as an error.
 
 mod error;
 mod replay;

@@ -146,11 +146,12 @@ fn answer(
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
     let around = Arc::clone(around);
-    let response = async move {
+    // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
+    let response = Box::pin(async move {
         let header = around.config.client_ip_header.as_ref();
         let client = client_address(&request, peer.ip(), header);
         around.pipeline.serve(client, request).await
-    };
+    });
     (response, exchange)
 }
 

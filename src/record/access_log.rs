@@ -36,7 +36,7 @@ pub struct AccessLog {
 }
 
 /// A worker's lines are handed over when there are this many bytes of them, and at each flush.
-const BATCH_BYTES: usize = 16 << 10;
+const BATCH_BYTES: usize = 32 << 10;
 
 /// The message of a line that stands for requests without one.
 const SUPPRESSED: &str = "Requests not logged";

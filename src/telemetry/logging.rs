@@ -70,7 +70,7 @@ pub struct Logging {
 /// The target of lines of the audit log.
 const AUDIT: &str = "audit";
 
-/// Writes that wait for a reader, before further ones are dropped: some of them batches of 16 KiB.
+/// Writes that wait for a reader, before further ones are dropped: some of them batches of 32 KiB.
 const MAX_QUEUED: usize = 1024;
 
 /// Targets of libraries that write what the proxy logs or counts itself, and better. sqlx' pool logs
