@@ -12,7 +12,7 @@ COPY scripts/image-tree scripts/parts scripts/pgo scripts/
 # For --version and mimir_tenant_proxy_build_info: docker build --build-arg COMMIT="$(git rev-parse HEAD)" .
 ARG COMMIT=unknown
 # Optimised by a profile: two builds, and between them a load that needs PostgreSQL, which scripts/pgo installs. With
-# --build-arg PROFILE=none a single plain build, a sixth slower; also where the architecture is emulated.
+# --build-arg PROFILE=none a single plain build, whose program is slower; also where the architecture is emulated.
 ARG PROFILE=load
 RUN export MTP_COMMIT="$COMMIT" SOURCE_DATE_EPOCH=0 && mkdir -p target/pgo && \
     case "$PROFILE" in \

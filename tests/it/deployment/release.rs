@@ -96,7 +96,7 @@ fn what_the_workflow_names_exists() {
     }
 }
 
-// A plain build is a sixth slower, and nobody would notice.
+// A plain build is slower, and nobody would notice.
 #[test]
 fn releases_and_images_are_optimised_by_a_profile() {
     let runs = runs();
