@@ -30,6 +30,7 @@ mod hostile;
 mod isolation;
 mod keys;
 mod limits;
+mod load_scenarios;
 mod members;
 mod memory;
 mod migrations;
