@@ -33,7 +33,7 @@ fn requests(criterion: &mut Criterion) {
     let caller = format!("Bearer {}", issuer.user_of(ORG_A));
     let loads = [
         ("a read of 1 KiB", request("GET", QUERY, &caller, b"")),
-        ("a push of 50 KiB", request("POST", "/api/v1/push", &caller, &[b'x'; 50 << 10])),
+        ("a push of 50 KiB", request("POST", "/api/v1/push", &caller, &vec![b'x'; 50 << 10])),
     ];
     for (name, request) in &loads {
         for (way, url) in [("directly", upstream.url()), ("through the proxy", proxy.url())] {

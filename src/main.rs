@@ -217,8 +217,7 @@ mod tests {
         };
         let script = command::completions(Cli::command(), &args).unwrap().answer;
         let found = script.split("cmd=\"").skip(1).filter_map(|rest| rest.split('"').next());
-        let found: std::collections::BTreeSet<_> =
-            found.filter(|name| !name.is_empty()).collect();
+        let found: std::collections::BTreeSet<_> = found.filter(|name| !name.is_empty()).collect();
         assert!(found.len() > 20, "{found:?}");
         for name in found {
             assert!(script.contains(&format!("\n        {name})\n")), "{name}");

@@ -72,10 +72,6 @@ pub struct Pipeline {
 }
 
 /// What a request that is served is answered with.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and a box would cost every request"
-)]
 enum Served {
     Upstream(Forwarded),
     /// Ours.

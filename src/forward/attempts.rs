@@ -70,10 +70,6 @@ pub(super) struct Answer {
 }
 
 /// How sending to one instance ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every request is answered, and a box would cost each of them"
-)]
 enum Sent {
     Answered(Answer, PooledConnection, InstanceVerdict),
     /// Nothing of the request was sent.

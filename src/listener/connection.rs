@@ -87,9 +87,9 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
         if !connection.counted.is_busy() {
             let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
             match waiting.await {
-                Woken::ByClient => {}
-                Woken::ByDeadline => break ConnectionEnd::IdleTimeout,
-                Woken::ByClosing => break ConnectionEnd::Closed,
+                Woken::Client => {}
+                Woken::Deadline => break ConnectionEnd::IdleTimeout,
+                Woken::Closing => break ConnectionEnd::Closed,
             }
             if let Some(worker) = connection.counted.better_worker() {
                 connection = match moved(connection, worker, &around) {
@@ -132,6 +132,7 @@ enum Moved {
 }
 
 /// Moves a connection to another worker, which serves it at once.
+#[expect(clippy::boxed_local, reason = "one that stays goes back as it came")]
 fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> Moved {
     let Connection { stream, peer, resting, mut counted } = *connection;
     let stream = match Arc::try_unwrap(stream) {

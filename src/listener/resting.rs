@@ -48,10 +48,10 @@ pub(super) struct Resumed {
 /// Why the wait is over.
 pub(super) enum Woken {
     /// The client has sent something, a FIN included.
-    ByClient,
-    ByDeadline,
+    Client,
+    Deadline,
     /// The process ends.
-    ByClosing,
+    Closing,
 }
 
 impl Resting {
@@ -107,13 +107,13 @@ impl Resting {
         let mut timer = Deadline::default();
         poll_fn(move |cx| {
             if closing.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Woken::ByClosing);
+                return Poll::Ready(Woken::Closing);
             }
             if has_request || stream.poll_read_ready(cx).is_ready() {
-                return Poll::Ready(Woken::ByClient);
+                return Poll::Ready(Woken::Client);
             }
             if timer.is_past(deadline, cx) {
-                return Poll::Ready(Woken::ByDeadline);
+                return Poll::Ready(Woken::Deadline);
             }
             Poll::Pending
         })
