@@ -115,6 +115,25 @@ test("PromQL is completed with what the organisation has", async ({ page, stack,
   await expect(page.locator(".cm-tooltip-autocomplete")).toContainText("hub_humidity_percent");
 });
 
+test("what is typed into a query, key by key, is what is there", async ({ page, stack, errors: _ }) => {
+  await open(page, stack, user(stack, "editor"), "rules/new");
+  const editor = page.locator(".cm-content");
+  const fields = async (text: string) => {
+    await editor.click();
+    await editor.press("Control+a");
+    // Faster and slower than a page is drawn: each time another render is under way.
+    for (const delay of [5, 30, 80]) {
+      await editor.press("Control+a");
+      await page.keyboard.type(text, { delay });
+      await expect(editor).toHaveText(text);
+    }
+  };
+  await fields("hub_battery_volts < 3");
+  await visit(page, "overview");
+  await page.locator('[data-panel="battery"]').getByRole("button", { name: "Query" }).click();
+  await fields("hub_battery_volts + 0");
+});
+
 test("a token that expires, or is refused, is renewed in the middle of work", async ({ page, stack, errors }) => {
   await open(page, stack, user(stack, "viewer"), "hubs");
   await expect(page.getByRole("link", { name: "barn-north" })).toBeVisible();
