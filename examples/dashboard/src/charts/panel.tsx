@@ -35,7 +35,7 @@ export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
   const window = windowOf(range, now);
   const key = `${prometheus.organisation} ${formatRange(range)} ${expr}`;
-  const { data, error, reload } = useLoad(key, window.end, async (signal) =>
+  const { data, error, at, reload } = useLoad(key, window.end, async (signal) =>
     columnsOf(await prometheus.range(expr, window, signal), window),
   );
   const run = (text: string) => setParams({ [`q.${id}`]: text.trim() === usual || !text.trim() ? null : text.trim() });
@@ -71,7 +71,7 @@ export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
           <button type="button" class="small" disabled={expr === usual && draft === usual} onClick={reset}>Reset</button>
         </form>
       )}
-      {error && <ErrorNote error={error} retry={reload} small stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} small stale={data && at} />}
       {data && data.columns.length > 0 && (
         <>
           <Chart

@@ -16,7 +16,7 @@ const PAGE = 100;
 export function HubList() {
   const { now } = useApp();
   const { params } = useLocation();
-  const { data, error, reload } = useHubs();
+  const { data, error, at, reload } = useHubs();
   const [shown, setShown] = useState(PAGE);
   const pens = useMemo(() => pensOf((data ?? []).map(({ name }) => name)), [data]);
   const wanted = (params.get("find") ?? "").toLowerCase();
@@ -35,7 +35,7 @@ export function HubList() {
           />
         )}
       </div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {!data && !error && <Skeleton shape="table" />}
       {data && !data.length && (
         <Empty title="No hub has sent anything yet">

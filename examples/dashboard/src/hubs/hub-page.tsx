@@ -31,7 +31,7 @@ export function HubPage({ name }: { name: string }) {
         {hub && <HubState of={hub} />}
         {firing.map(({ id, labels }) => <a key={id} href={href("alerts")}><Chip meaning="critical">{labels.alertname ?? "alert"}</Chip></a>)}
       </div>
-      {hubs.error && <ErrorNote error={hubs.error} retry={hubs.reload} stale={Boolean(hub)} />}
+      {hubs.error && <ErrorNote error={hubs.error} retry={hubs.reload} stale={hub && hubs.at} />}
       {!hubs.data && !hubs.error && <div class="card fact"><Skeleton shape="fact" /></div>}
       {hubs.data && !hub && <Empty title={`${name} has sent nothing in the last day`}>It may have another name, or belong to another organisation.</Empty>}
       {hub && (

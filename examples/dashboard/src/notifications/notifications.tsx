@@ -15,7 +15,7 @@ import { type Landing, landings } from "./reach.ts";
 export function Notifications() {
   const app = useApp();
   const { rows } = app;
-  const { data, error, reload } = useLoad(`notifications ${rows.organisation}`, useChanges("notification_channel_status"), async () => {
+  const { data, error, at, reload } = useLoad(`notifications ${rows.organisation}`, useChanges("notification_channel_status"), async () => {
     const [channels, statuses, routes, rules] = await Promise.all([rows.channels(), rows.channelStatuses(), rows.routes(), rows.rules()]);
     return { channels, statuses: new Map(statuses.map((status) => [status.channel_id, status])), routes, rules };
   });
@@ -24,7 +24,7 @@ export function Notifications() {
   return (
     <>
       <div class="title"><h1>Notifications</h1><span class="spring" />{data && data.channels.length > 0 && add}</div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       <section aria-label="Channels">
         <h2>Channels</h2>
         {!data && !error && <Skeleton shape="cards" rows={2} />}

@@ -31,7 +31,7 @@ export function RuleEditor({ id }: { id: string }) {
   const { rows } = useApp();
   const isNew = id === "new";
   const changes = useChanges("alert_rule_status");
-  const { data, error, reload } = useLoad(`rule ${rows.organisation} ${id}`, changes, async () => {
+  const { data, error, at, reload } = useLoad(`rule ${rows.organisation} ${id}`, changes, async () => {
     if (isNew) return { rule: null, status: undefined };
     const [rules, statuses] = await Promise.all([rows.rules(), rows.ruleStatuses()]);
     return { rule: rules.find((rule) => rule.id === id), status: statuses.find((status) => status.rule_id === id) };
@@ -39,7 +39,7 @@ export function RuleEditor({ id }: { id: string }) {
   return (
     <>
       <p class="crumbs"><a href={href("rules")}>Rules</a></p>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {!data && !error && <><h1>Rule</h1><Skeleton shape="chart" /></>}
       {data && data.rule === undefined && <Empty title="There is no such rule" action={<a class="button" href={href("rules")}>All rules</a>}>It was deleted, or belongs to another organisation.</Empty>}
       {data && data.rule !== undefined && <Form rule={data.rule} status={data.status} reload={reload} />}
