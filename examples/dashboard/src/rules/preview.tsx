@@ -57,7 +57,7 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
   return (
     <section class="card panel" aria-label="Preview">
       <header><h2>The last day</h2><span class="muted small-text">a value every {duration(day.step)}</span></header>
-      {!ask && <div class="chart-empty"><p>{unsure ? "The expression has a fault. Correct it to see what the rule would do." : "The expression is not complete."}</p></div>}
+      {!ask && <div class="chart-empty"><p>{settled.trim() ? "The expression has a fault, or is not complete. Correct it to see what the rule would do." : "Write an expression to see what the rule would do."}</p></div>}
       {ask && error && <ErrorNote error={error} retry={reload} small />}
       {ask && !data && !error && <Skeleton shape="chart" />}
       {ask && data && (
