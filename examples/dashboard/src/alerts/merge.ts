@@ -4,7 +4,7 @@
  */
 import type { AlertGroup, ManagedAlert, Silence } from "../data/alertmanager.ts";
 import { allMatch } from "../data/matchers.ts";
-import type { Labels, RulerAlert } from "../data/prometheus.ts";
+import { identity, type Labels, type RulerAlert } from "../data/prometheus.ts";
 import type { AlertEvent } from "../data/rows.ts";
 
 export interface Firing {
@@ -69,8 +69,4 @@ function isQuiet({ alerts }: Group): boolean {
 
 function newest({ alerts }: Group): number {
   return Math.max(...alerts.map(({ event }) => Date.parse(event.started_at)));
-}
-
-function identity(labels: Labels): string {
-  return JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -20,7 +20,7 @@ export function HubPage({ name }: { name: string }) {
   const hubs = useHubs();
   const rules = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), rows.rules);
   const events = useLoad(`events ${rows.organisation}`, useChanges("alert_event"), () => rows.events());
-  const pens = useMemo(() => pensOf([...(hubs.data ?? []).map((hub) => hub.name), name]), [hubs.data, name]);
+  const pens = useMemo(() => pensOf(rows.organisation, [...(hubs.data ?? []).map((hub) => hub.name), name]), [hubs.data, name]);
   const hub = hubs.data?.find((hub) => hub.name === name);
   const firing = (events.data ?? []).filter(({ state, labels }) => state === "firing" && labels.hub === name);
   return (

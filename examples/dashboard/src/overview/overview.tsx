@@ -17,7 +17,7 @@ export function Overview() {
   const { rows } = useApp();
   const hubs = useHubs();
   const rules = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), rows.rules);
-  const pens = useMemo(() => pensOf((hubs.data ?? []).map(({ name }) => name)), [hubs.data]);
+  const pens = useMemo(() => pensOf(rows.organisation, (hubs.data ?? []).map(({ name }) => name)), [hubs.data]);
   return (
     <>
       <h1>Overview</h1>
@@ -28,7 +28,7 @@ export function Overview() {
       </div>
       <div class="panels">
         {PANELS.map(({ id, title, unit, expr }) => (
-          <Panel key={id} id={id} title={title} unit={unit} expr={expr("")} pens={pens} rules={rules.data ?? []} />
+          <Panel key={id} id={id} title={title} unit={unit} expr={expr("")} pens={pens} rules={rules.data ?? []} isNew={hubs.data?.every(({ state }) => state === "new") ?? false} />
         ))}
       </div>
     </>
@@ -54,7 +54,7 @@ function HubsFact({ hubs }: { hubs: ReturnType<typeof useHubs> }) {
           <span class="muted">for {duration(now / 1000 - longest.lastSeen!)}</span>
         </p>
       ) : (
-        <p>{known.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No hub has sent anything yet.</span>}</p>
+        <p>{known.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No device has written yet.</span>}</p>
       )}
     </section>
   );
@@ -99,7 +99,7 @@ function SamplesFact() {
       <h2>Samples per minute <Stale of={samples} /></h2>
       <p class="figure">{number(values.at(-1) ?? values.at(-2) ?? null)}</p>
       <p class="muted">
-        {values.length ? <Sparkline values={values} width={160} label="samples per minute in the last hour" /> : "No hub has sent anything yet."} <span>last hour</span>
+        {values.length ? <Sparkline values={values} width={160} label="samples per minute in the last hour" /> : "No device has written yet."} <span>last hour</span>
       </p>
     </section>
   );

@@ -46,7 +46,7 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
   const bands = useMemo(() => union(spans.values()), [spans]);
   const [cursor, setCursor] = useState<number | null>(null);
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
-  const pens = useMemo(() => pensOf((data?.shown.columns ?? []).map(({ name, labels }) => labels.hub ?? name)), [data]);
+  const pens = useMemo(() => pensOf(prometheus.organisation, (data?.shown.columns ?? []).map(({ name, labels }) => labels.hub ?? name)), [data]);
   const lines = useMemo(() => (threshold ? [{ value: threshold.value, label: threshold.operator }] : []), [threshold]);
   const toggle = (name: string) => {
     const next = new Set(hidden);
