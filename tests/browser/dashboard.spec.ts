@@ -117,6 +117,7 @@ test("PromQL is completed with what the organisation has", async ({ page, stack,
 
 for (const [where, path, text] of [["a rule", "rules/new", "hub_battery_volts < 3"], ["a chart", "overview", "hub_battery_volts + 0"]] as const) {
   test(`what is typed into the query of ${where}, key by key, is what is there`, async ({ page, stack, errors: _ }) => {
+    test.slow();
     await open(page, stack, user(stack, "editor"), path);
     if (path === "overview") await page.locator('[data-panel="battery"]').getByRole("button", { name: "Query" }).click();
     const editor = page.locator(".cm-content");
@@ -263,7 +264,7 @@ test("without a network a page says so, a rule is not lost, and all goes on when
   errors.allow(/ERR_INTERNET_DISCONNECTED|Failed to fetch/);
   await open(page, stack, user(stack, "editor"), "rules/new");
   await page.context().setOffline(true);
-  await page.getByLabel("Name").fill("Offline");
+  await page.getByLabel("Name", { exact: true }).fill("Offline");
   await page.getByRole("button", { name: "Create rule" }).click();
   await expect(page.getByRole("form", { name: "Rule" }).getByRole("alert")).toContainText("This device is offline.");
   let requests = 0;
