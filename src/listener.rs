@@ -1,14 +1,17 @@
 //! Sockets: one thread accepts, one runtime per core serves.
 //!
-//! A connection stays on one worker, the one with the fewest connections when it was accepted, so
-//! that requests share nothing between cores but counters and caches.
+//! A connection stays on one worker while it is busy, so that requests share nothing between cores but
+//! counters and caches. One without a request is little more than its socket, and may be served by
+//! another worker when it wakes.
 
 mod acceptor;
 mod activity;
 mod connection;
 mod exchange;
 mod framing;
+mod load;
 mod phase;
+mod resting;
 mod socket;
 mod watch;
 mod workers;

@@ -109,10 +109,10 @@ impl Forwarder {
         id: &RequestId,
     ) -> Forwarded {
         let address = connection.slot.instance.address;
-        let (mut parts, incoming) = response.into_parts();
-        headers::for_client(&mut parts.headers, id);
         let idle_timeout = self.upstream.config.idle_timeout;
-        let body = ResponseBody::new(incoming, first, connection, permit.into_hold(), idle_timeout);
-        Forwarded { response: Response::from_parts(parts, body), address }
+        let body = ResponseBody::new(first, connection, permit.into_hold(), idle_timeout);
+        let mut response = response.map(|()| body);
+        headers::for_client(response.headers_mut(), id);
+        Forwarded { response, address }
     }
 }

@@ -45,6 +45,7 @@ mod pages;
 mod profiles;
 mod reads;
 mod refusals;
+mod resting;
 mod revocations;
 mod rows;
 mod ruler_client;

@@ -127,10 +127,21 @@ test("a pause grows to a minute, and is as long as the server asks", () => {
 test("the proxy's answer is given as it is: whoever asks decides about another attempt", async (t) => {
   let count = 0;
   t.mock.method(globalThis, "fetch", () => (count++, Promise.resolve(new Response('{"error":"away"}', { status: 503, headers: { "Retry-After": "1" } }))));
-  const supabase = { auth: { getSession: () => Promise.resolve({ data: { session: { access_token: "x" } } }) } };
-  const failure = await new Proxy("http://proxy", supabase as never).request("/x").catch((error: unknown) => error as Refused);
+  const supabase = { auth: { getSession: () => Promise.resolve({ data: { session: { access_token: "x", user: { id: "adam" } } } }) } };
+  const failure = await new Proxy("http://proxy", supabase as never, "adam").request("/x").catch((error: unknown) => error as Refused);
   assert.ok(failure instanceof Refused);
   assert.deepEqual([count, failure.reason, failure.retryAfter], [1, "away", 1]);
+});
+
+test("without a session the proxy is not asked: a renewal without an answer may come, a refused one is the end of the session", async (t) => {
+  t.mock.method(globalThis, "fetch", () => assert.fail("it was asked"));
+  const failure = async (status: number) => {
+    const supabase = { auth: { getSession: () => Promise.resolve({ data: { session: null }, error: { status, message: "no" } }) } };
+    const { status: told, reason } = await new Proxy("http://proxy", supabase as never, "adam").request("/x").catch((error: unknown) => error as Refused) as Refused;
+    return [told, reason];
+  };
+  for (const status of [0, 429, 503]) assert.deepEqual(await failure(status), [0, EXPIRED]);
+  for (const status of [400, 403]) assert.deepEqual(await failure(status), [401, "you are not signed in any more"]);
 });
 
 test("rows are not read as nobody, and a session that cannot be renewed is said", async () => {

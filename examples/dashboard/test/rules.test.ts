@@ -4,6 +4,7 @@ import { tokenAt } from "../src/promql/token.ts";
 import { faultsOf, named } from "../src/rules/reason.ts";
 import { sameQuantity, thresholdOf } from "../src/rules/threshold.ts";
 import { durationSeconds, firingSpans, union } from "../src/rules/would-fire.ts";
+import { isQuick } from "./quick.ts";
 
 test("a threshold is the comparison with a number that an expression consists of", () => {
   assert.deepEqual(thresholdOf("temperature > 30"), { left: "temperature", operator: ">", value: 30 });
@@ -20,6 +21,16 @@ test("a threshold is drawn only in a chart of the same quantity", () => {
   assert.ok(!sameQuantity("rate(temperature[5m])", "temperature"));
   assert.ok(!sameQuantity("humidity", "temperature"));
   assert.ok(!sameQuantity("a + b", "a + b"));
+  assert.ok(sameQuantity('(max(last_over_time( temperature {note="}"} [5m])) without (hub))', "temperature"));
+  for (const other of ["", "(", "avg", "avg by (hub)", "avg temperature", "temperature temperature", "1"]) assert.ok(!sameQuantity(other, other), other);
+});
+
+test("the expression of a rule cannot freeze the page", () => {
+  for (const expr of [`a${" ".repeat(50_000)}x`, `a${")".repeat(50_000)}x`, `${"(".repeat(50_000)}x`, `a > ${"1".repeat(50_000)}x`, "a > ".repeat(20_000), `"${"a".repeat(50_000)}`]) {
+    isQuick(() => thresholdOf(expr));
+    isQuick(() => thresholdOf(`${expr} > 1`));
+    isQuick(() => sameQuantity(expr, expr));
+  }
 });
 
 test("durations are Prometheus'", () => {

@@ -15,10 +15,15 @@ export interface Asked {
   signal?: AbortSignal;
 }
 
+/** What a browser takes for a step in a path: the request would be another one. */
+const STEPS = /(?:^|[/\\])(?:\.|%2e){1,2}(?=[/\\]|$)|[\t\n\r]/i;
+
 export class Proxy {
   constructor(
     private readonly url: string,
     private readonly supabase: SupabaseClient,
+    /** Whose requests these are. In another tab, somebody else may have signed in. */
+    private readonly user: string,
   ) {}
 
   async request<T>(path: string, asked: Asked = {}): Promise<T> {
@@ -40,12 +45,16 @@ export class Proxy {
 
   /** Also what the PromQL editor's completion calls: only the path and the query string of `url` count. */
   async send(path: string, method: string, { organisation, form, json, signal }: Asked): Promise<Response> {
+    if (STEPS.test(path.split(/[?#]/)[0]!)) throw new Refused(0, "a name that is only dots is none that can be asked for");
     if (!isOnline()) throw new Refused(0, OFFLINE);
     // Renews the token first if it is about to expire.
     const { data, error: notRenewed } = await this.supabase.auth.getSession();
     // Signed in, but not for now: the sign-in service does not answer.
     if (!data.session && notRenewed && isPassing({ status: notRenewed.status ?? 0 })) throw new Refused(0, EXPIRED);
-    const headers: Record<string, string> = { Authorization: `Bearer ${data.session?.access_token ?? ""}` };
+    // Whatever status the renewal was refused with: asker.ts asks again after a 401, because a session may come back.
+    if (!data.session) throw new Refused(401, "you are not signed in any more");
+    if (data.session.user.id !== this.user) throw new Refused(401, "somebody else has signed in");
+    const headers: Record<string, string> = { Authorization: `Bearer ${data.session.access_token}` };
     if (organisation) headers["X-Scope-OrgID"] = organisation;
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = form ?? (json === undefined ? null : JSON.stringify(json));

@@ -1,5 +1,5 @@
 /** One rule: what it says, beside what it would have done in the last day. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { canEdit, useApp, useChanges } from "../app/context.ts";
 import { goTo, href } from "../app/location.ts";
 import { refused, useLoad } from "../data/load.ts";
@@ -66,6 +66,10 @@ function Form({ rule, status, reload }: FormProps) {
   const [asked, setAsked] = useState(false);
   const changed = JSON.stringify(draft) !== JSON.stringify(draftOf(rule));
 
+  // Whoever has left, also for another organisation, is not taken to a rule of this one.
+  const isHere = useRef(true);
+  useEffect(() => () => void (isHere.current = false), []);
+
   useEffect(() => {
     // Leaving the page would lose what was written.
     if (!changed) return;
@@ -84,6 +88,7 @@ function Form({ rule, status, reload }: FormProps) {
   const save = () =>
     attempt(async () => {
       const saved = await rows.saveRule(draft, rule?.id);
+      if (!isHere.current) return;
       setSavedAt(saved.updated_at);
       if (!rule) goTo("rules", saved.id);
       else reload();
@@ -91,7 +96,7 @@ function Form({ rule, status, reload }: FormProps) {
   const remove = () =>
     attempt(async () => {
       await rows.deleteRule(rule!.id);
-      goTo("rules");
+      if (isHere.current) goTo("rules");
     });
 
   const current = status && (!savedAt || Date.parse(status.updated_at) >= Date.parse(savedAt)) ? status : undefined;

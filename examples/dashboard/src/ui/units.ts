@@ -11,11 +11,11 @@ const SUFFIX: Record<Unit, string> = {
   none: "",
 };
 
-/** Three digits that mean something; two after the point for volts, whose changes are small. */
+/** Three digits that mean something; two after the point for volts, whose changes are small, none for dBm. */
 export function number(value: number | null, unit: Unit = "none"): string {
   if (value === null || !Number.isFinite(value)) return "none";
   const size = Math.abs(value);
-  const digits = unit === "volts" ? 2 : size >= 100 || (unit === "none" && Number.isInteger(value)) ? 0 : size >= 1 ? 1 : 3;
+  const digits = unit === "volts" ? 2 : unit === "dbm" ? 0 : size >= 100 || (unit === "none" && Number.isInteger(value)) ? 0 : size >= 1 ? 1 : 3;
   const text = value.toLocaleString(undefined, {
     minimumFractionDigits: unit === "none" ? 0 : digits,
     maximumFractionDigits: digits,
