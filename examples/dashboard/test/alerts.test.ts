@@ -105,3 +105,9 @@ test("a silence shows before the Alertmanager has applied it", () => {
   assert.equal(groupsOf([event("a", { hub: "x" })], [], [expired, silence], [])[0]!.alerts[0]!.silence, silence);
   assert.equal(groupsOf([event("a", { hub: "x" })], [], [expired], [])[0]!.alerts[0]!.silence, undefined);
 });
+
+test("as long as the Alertmanager has not answered, nothing is said of what it has", () => {
+  const ids = (groups: AlertGroup[] | undefined) => groupsOf([event("a", { hub: "x" })], groups, [], []).map(({ id }) => id);
+  assert.deepEqual(ids(undefined), ["unknown"]);
+  assert.deepEqual(ids([]), ["rest"]);
+});

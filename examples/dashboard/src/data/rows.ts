@@ -1,7 +1,9 @@
 /** The rows that the page reads and writes through Supabase's API. Row-level security decides who may. */
 import type { PostgrestError, SupabaseClient } from "@supabase/supabase-js";
+import { EXPIRED } from "./careful-fetch.ts";
+import { OFFLINE } from "./network.ts";
 import type { Labels } from "./prometheus.ts";
-import { Refused } from "./proxy.ts";
+import { Refused } from "./refused.ts";
 
 export interface Organisation {
   id: string;
@@ -160,8 +162,9 @@ export class Rows {
     if (!gone.length) throw new Refused(403, `the ${what} was not deleted: it is gone, or your role may not change ${what}s`);
   }
 
+  /** Repeated by asker.ts only: supabase-js would be silent about a failure for seven seconds. */
   private own(table: string, columns = "*") {
-    return this.supabase.from(table).select(columns).eq("organisation_id", this.organisation);
+    return this.supabase.from(table).select(columns).eq("organisation_id", this.organisation).retry(false);
   }
 }
 
@@ -169,9 +172,16 @@ export async function organisations(supabase: SupabaseClient): Promise<Organisat
   return rows(await supabase.from("organisation").select("id,name").order("name"));
 }
 
-function rows<T>(answer: { data: unknown; error: PostgrestError | null; status: number }): T[] {
+export function rows<T>(answer: { data: unknown; error: Pick<PostgrestError, "message"> | null; status: number }): T[] {
   // Without a token, the database says which table is not for everybody.
   if (answer.status === 401) throw new Refused(401, "you are not signed in any more");
-  if (answer.error) throw new Refused(answer.status, answer.error.message || "the database cannot be reached");
+  if (answer.error) throw new Refused(answer.status, reasonOf(answer.error.message, answer.status));
   return (answer.data ?? []) as T[];
+}
+
+/** Without an answer, supabase-js has the browser's words: `TypeError: Failed to fetch`, which differ in each. */
+function reasonOf(message: string, status: number): string {
+  if (status !== 0) return message || `the database answered with status ${status}`;
+  const own = [OFFLINE, EXPIRED].find((words) => message.includes(words));
+  return own ?? "the database cannot be reached";
 }

@@ -19,7 +19,7 @@ export function Notifications() {
   const app = useApp();
   const { rows } = app;
   const changes = useChanges("notification_channel_status", "notification_route_status");
-  const { data, error, reload } = useLoad(`notifications ${rows.organisation}`, changes, async () => {
+  const { data, error, at, reload } = useLoad(`notifications ${rows.organisation}`, changes, async () => {
     const [channels, statuses, routes, routeStatuses, rules] = await Promise.all([rows.channels(), rows.channelStatuses(), rows.routes(), rows.routeStatuses(), rows.rules()]);
     return {
       channels,
@@ -36,7 +36,7 @@ export function Notifications() {
   return (
     <>
       <div class="title"><h1>Notifications</h1><span class="spring" />{data && data.channels.length > 0 && add}</div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {(data || !error) && <section aria-label="Channels">
         <h2>Channels</h2>
         {!data && !error && <Skeleton shape="cards" rows={2} />}
