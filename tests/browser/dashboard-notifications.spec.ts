@@ -66,6 +66,8 @@ test("a route is added, changed, tried earlier and deleted, and the page says wh
     await dialog.getByLabel("Alerts with all of these labels").fill(matchers);
   };
   const called = () => routes.locator("[data-route]").evaluateAll((all) => all.map((one) => one.getAttribute("data-route")));
+  // The demo has one; before the list is there, it is empty.
+  await expect(routes.locator("[data-route]").first()).toBeVisible();
   const before = await called();
 
   await add("severity critical");
