@@ -119,6 +119,9 @@ const SLOW: Duration = Duration::from_millis(500);
 /// The least that a piece that is kept counts for.
 const LEAST: usize = 512;
 
+/// So many pieces are kept before small ones are joined.
+const MOST_LOOSE: usize = 64;
+
 /// A shorter piece that is kept is copied: what is left of its block is not worth keeping.
 const SMALL_PIECE_BYTES: usize = 8 << 10;
 
@@ -365,6 +368,14 @@ impl Ahead {
         self.frames.push_back(frame);
     }
 
+    /// Adds what has come.
+    fn add(&mut self, frame: Frame<Bytes>) {
+        self.push(frame);
+        if self.frames.len() - self.compact >= MOST_LOOSE {
+            self.compact();
+        }
+    }
+
     fn pop(&mut self) -> Option<Frame<Bytes>> {
         let frame = self.frames.pop_front();
         self.compact = self.compact.saturating_sub(1);
@@ -404,9 +415,10 @@ impl Ahead {
     }
 }
 
-/// What a kept piece counts for; an empty one takes room as well.
+/// What a piece that was read ahead counts for: its bytes, so that a body of a known length fits its room
+/// to the last one. An empty piece takes room as well.
 fn cost(frame: &Frame<Bytes>) -> usize {
-    frame.data_ref().map_or(0, Bytes::len).max(LEAST)
+    frame.data_ref().map(Bytes::len).filter(|bytes| *bytes > 0).unwrap_or(LEAST)
 }
 
 /// Removes from a client's trailers whatever it may not send as a header.
@@ -495,7 +507,7 @@ impl RequestBody {
                         return Poll::Pending;
                     }
                 };
-                source.ahead.push(frame);
+                source.ahead.add(frame);
             }
             source.waited_ahead = source.waited;
             // With trailers the framing stays chunked.

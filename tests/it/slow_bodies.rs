@@ -434,6 +434,31 @@ async fn a_body_that_fills_its_room_streams() {
     }
 }
 
+// A body of a known length fits its room to the last byte, in whatever pieces it comes. One whose last bytes
+// were left was streamed, and its connection closed if Mimir answered before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_with_small_pieces_is_read_to_its_end() {
+    let upstream = Upstream::start(ok).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let mut socket = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let head = fixture.head(&format!("POST {PUSH}"), "Content-Length: 30000\r\n");
+    for number in 0..20 {
+        socket.write_all(head.as_bytes()).await.unwrap();
+        for bytes in [10, 300, 20_000, 100, 9_000, 590] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            socket.write_all(&vec![b'x'; bytes]).await.unwrap();
+        }
+        let mut answer = [0; 1000];
+        let length = socket.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{number}: {answer}");
+        assert!(!answer.contains("connection: close"), "{number}: {answer}");
+    }
+    let heads = upstream.heads();
+    assert!(heads.iter().all(|head| head.headers["content-length"] == "30000"), "{heads:?}");
+}
+
 // RFC 9110, 10.1.1: a client that expects a 100 wants to know first whether its body is wanted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_expects_a_100_gets_it_with_its_permit() {
