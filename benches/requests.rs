@@ -4,16 +4,11 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start should say why")]
 
-use std::net::SocketAddr;
 use std::path::Path;
 
-use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use harness::load::{Connection, request};
-use harness::{Issuer, ORG_A, ProxyOptions, Received, Upstream};
-use http::Response;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full};
+use harness::load::{Connection, address, request};
+use harness::{Issuer, ORG_A, ProxyOptions, Upstream};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
@@ -24,7 +19,7 @@ fn requests(criterion: &mut Criterion) {
         .build()
         .expect("runtime");
     let issuer = runtime.block_on(Issuer::start());
-    let upstream = runtime.block_on(Upstream::start(answer));
+    let upstream = runtime.block_on(Upstream::plain());
     let proxy = runtime.block_on(
         ProxyOptions::new(&issuer.url(), &upstream.url())
             .binary(Path::new(env!("CARGO_BIN_EXE_mimir-tenant-proxy")))
@@ -43,19 +38,6 @@ fn requests(criterion: &mut Criterion) {
             });
         }
     }
-}
-
-fn address(url: &str) -> SocketAddr {
-    url.trim_start_matches("http://").parse().expect("address")
-}
-
-async fn answer(received: Received) -> Response<BoxBody<Bytes, std::io::Error>> {
-    let size = if received.method == "GET" { 1024 } else { 0 };
-    if let Some(mut body) = received.body {
-        while let Some(Ok(_)) = body.frame().await {}
-    }
-    let body = Bytes::from(vec![b'x'; size]);
-    Response::new(Full::new(body).map_err(|never| match never {}).boxed())
 }
 
 criterion_group!(benches, requests);

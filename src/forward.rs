@@ -37,6 +37,6 @@ pub use body::ResponseBody;
 pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
 pub use error::{ForwardError, StreamError};
-pub use forwarder::{Forwarded, Forwarder};
+pub use forwarder::{ForwardFailure, Forwarded, Forwarder};
 pub use instances::{InstanceReport, InstanceState, Instances};
 pub use wire::WireFault;

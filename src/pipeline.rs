@@ -216,7 +216,11 @@ impl Pipeline {
             let change = SilenceChange { id, client, route, permit, span: record.span() };
             return Box::pin(self.change_silence(change, request)).await.map(Served::Upstream);
         }
-        Ok(Served::Upstream(self.forwarder.forward(permit, id, record.span(), request).await?))
+        let forwarded = self.forwarder.forward(permit, id, record.span(), request).await;
+        forwarded.map(Served::Upstream).map_err(|failure| {
+            record.set_asked_instance(failure.address);
+            failure.error.into()
+        })
     }
 
     /// Serves a request to `/admin`, and writes what became of it to the audit log.

@@ -309,7 +309,7 @@ pub enum Reason {
     UpstreamTimeout,
     /// The connection to Mimir broke before the head of a response.
     #[strum(
-        message = "Did Mimir crash, or was it replaced? A line `Upstream instance ejected`, or the attempt's span, names the instance; see its log."
+        message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log."
     )]
     UpstreamBroken,
     /// The status is none of Mimir's: something else answers at the address.

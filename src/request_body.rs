@@ -280,7 +280,7 @@ impl Transfer {
             // Trailers are rare, and not worth keeping.
             None => source.kept = None,
         }
-        // With a known length nobody polls once more after the last piece.
+        // With a known length the last piece is the end: there is no further poll.
         if source.client.is_none() && source.ahead.frames.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }

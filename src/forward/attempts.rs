@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,7 @@ pub(super) struct Attempts<'a> {
     transfer: Option<Arc<Transfer>>,
     instances: Arc<InstanceList>,
     tried: Tried,
+    last: Option<SocketAddr>,
     repeats: Repeats,
     freshness: Freshness,
 }
@@ -104,15 +106,21 @@ impl<'a> Attempts<'a> {
             transfer,
             instances,
             tried,
+            last: None,
             repeats,
             freshness,
         };
         (attempts, body)
     }
 
+    /// The instance of the last attempt.
+    pub(super) fn last_instance(&self) -> Option<SocketAddr> {
+        self.last
+    }
+
     /// Runs until there is a response to forward, or no attempt is left.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         mut body: RequestBody,
     ) -> Result<(Answer, PooledConnection), ForwardError> {
         let mut slot = self.enter()?;
@@ -189,6 +197,7 @@ impl<'a> Attempts<'a> {
             };
             if let Some(slot) = slot {
                 self.tried.add(at);
+                self.last = Some(slot.instance.address);
                 return Ok(slot);
             }
         }

@@ -199,7 +199,7 @@ impl Pool {
         self.idle.lock().kept.retain(|address, _| addresses(address));
     }
 
-    /// Closes what was kept for too long. None if nothing is left, else when to come again.
+    /// Closes what was kept for too long. Returns when the next connection is due; none if none is left.
     fn close_old(&self) -> Option<Instant> {
         let mut idle = self.idle.lock();
         idle.kept.retain(|_, kept| {

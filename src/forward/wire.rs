@@ -2,9 +2,8 @@
 //!
 //! A client of our own and not hyper's, which runs each connection in a task of its own: a request
 //! then goes through two queues and wakes three tasks (docs/decisions/0035). Only this side is
-//! written by hand: what clients send is read by hyper alone. From the request's own task also
-//! follows that whoever drops the request's future closes the connection, which cancels the request
-//! in Mimir.
+//! written by hand: what clients send is read by hyper alone. Dropping the request's future closes
+//! the connection, which cancels the request in Mimir.
 
 mod answer;
 mod chunks;
@@ -60,8 +59,8 @@ pub(super) struct Wire<S = TcpStream> {
     rest: Rest,
     /// Whether another request may follow.
     keeps: bool,
-    /// For whoever waits for the instance. It stays from request to request, because setting a timer
-    /// costs more than moving one.
+    /// The deadline of the instance's answer. It stays from request to request, because setting a
+    /// timer costs more than moving one.
     pub(super) timer: Deadline,
     places: Vec<Place>,
 }

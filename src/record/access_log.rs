@@ -185,8 +185,10 @@ fn json(lines: &mut Vec<u8>, facts: &Facts, took: Duration, now: Duration) {
     number(lines, &fields::HTTP_STATUS, facts.status);
     number(lines, &fields::RECEIVED_BYTES, facts.received_bytes());
     number(lines, &fields::SENT_BYTES, facts.sent);
-    if let (Some(upstream), Some(head)) = (facts.upstream, facts.upstream_head) {
+    if let Some(upstream) = facts.upstream {
         quoted(lines, &fields::UPSTREAM_ADDRESS, |lines| socket_address(lines, upstream));
+    }
+    if let Some(head) = facts.upstream_head {
         key(lines, &fields::UPSTREAM_HEAD_MS);
         milliseconds(lines, head);
     }

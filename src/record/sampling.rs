@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(sampling.take_suppressed().count(), 0);
     }
 
-    // One who probes hides behind nobody's flood, not even their own.
+    // A flood from one source must not hide the requests of another.
     #[test]
     fn a_source_has_a_quarter_of_the_lines() {
         let sampling = Sampling::new(100);

@@ -160,7 +160,7 @@ impl Output {
 }
 
 impl Write for Output {
-    /// Writes all or counts it as dropped. It reports no error, which nobody could do anything about.
+    /// Writes all, or counts the write as dropped. It returns no error: the caller could not handle one.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.out.lock().write(lines).is_err() {
             self.failed.fetch_add(1, Ordering::Relaxed);

@@ -185,7 +185,7 @@ pub(super) fn write_framing(out: &mut Vec<u8>, method: &Method, upload: Option<&
             out.extend_from_slice(b"\r\n");
         }
         Some(Framing::Chunked(_)) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        // RFC 9110, 8.6: a method that expects a body says that there is none.
+        // RFC 9110, 8.6: without a body, a request whose method expects one has a length of 0.
         None if [Method::POST, Method::PUT, Method::PATCH].contains(method) => {
             out.extend_from_slice(b"content-length: 0\r\n");
         }

@@ -9,6 +9,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// The socket address of a server on loopback.
+pub fn address(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().expect("an address")
+}
+
 /// A request as it goes over the wire.
 pub fn request(method: &str, target: &str, authorization: &str, body: &[u8]) -> Vec<u8> {
     let length =
@@ -186,7 +191,7 @@ mod tests {
     }
 
     fn load(server: &Upstream, rate: Option<f64>, until: Until) -> Served {
-        let address = server.url().trim_start_matches("http://").parse().unwrap();
+        let address = address(&server.url());
         let requests = [request("GET", "/", "Bearer x", b""), request("POST", "/", "x", b"abc")];
         let load = Load { address, requests: &requests, connections: 2, rate, until };
         tokio::task::block_in_place(|| load.run())

@@ -143,8 +143,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // nginx' workers do not end with their master.
+        let id = self.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for child in children.unwrap_or_default().split_whitespace() {
+            let _ = Command::new("kill").args(["-s", "KILL", child]).stderr(Stdio::null()).status();
+        }
     }
 }
 

@@ -3,17 +3,12 @@
 //! Processor time is measured under full load. Memory is measured as the growth of the resident set: of
 //! connections after each has had a request, of tokens and members after each was seen once.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
-use harness::load::{Connection, Load, Until, request};
+use harness::load::{Connection, Load, Until, address, request};
 use harness::report::{circumstances, write_block};
-use harness::{Cpu, Issuer, ORG_A, Postgres, Proxy, ProxyOptions, Received, Upstream, showcase};
-use http::Response;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full};
+use harness::{Cpu, Issuer, ORG_A, Postgres, Proxy, ProxyOptions, Upstream, showcase};
 use serde_json::json;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
@@ -77,7 +72,7 @@ async fn main() {
 
 async fn measure() -> Measured {
     let issuer = Issuer::start().await;
-    let upstream = Upstream::start(answer).await;
+    let upstream = Upstream::plain().await;
     let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
         .set("auth.token_cache_bytes", "\"256MiB\"")
         .start()
@@ -101,8 +96,13 @@ async fn measure() -> Measured {
 
 /// Microseconds of processor time a request, under full load.
 fn cost(proxy: &Proxy, requests: &[Vec<u8>]) -> f64 {
-    let load =
-        |until| Load { address: address(proxy), requests, connections: 32, rate: None, until };
+    let load = |until| Load {
+        address: address(&proxy.url()),
+        requests,
+        connections: 32,
+        rate: None,
+        until,
+    };
     tokio::task::block_in_place(|| {
         load(Until::After(Duration::from_secs(1))).run();
         let before = Cpu::of(proxy.process.id());
@@ -118,7 +118,7 @@ fn connections(proxy: &Proxy, caller: &str) -> f64 {
         std::thread::sleep(CALM);
         let before = proxy.process.memory();
         let open = |_| {
-            let mut connection = Connection::open(address(proxy)).expect("a connection");
+            let mut connection = Connection::open(address(&proxy.url())).expect("a connection");
             assert_eq!(connection.exchange(&request).expect("an answer"), 200);
             connection
         };
@@ -134,8 +134,13 @@ fn grown(proxy: &Proxy, tokens: Vec<String>) -> f64 {
     let requests: Vec<Vec<u8>> =
         tokens.iter().map(|token| request("GET", QUERY, &format!("Bearer {token}"), b"")).collect();
     let until = Until::Requests(requests.len());
-    let load =
-        Load { address: address(proxy), requests: &requests, connections: 16, rate: None, until };
+    let load = Load {
+        address: address(&proxy.url()),
+        requests: &requests,
+        connections: 16,
+        rate: None,
+        until,
+    };
     let before = proxy.process.memory();
     tokio::task::block_in_place(|| {
         load.run();
@@ -212,17 +217,4 @@ impl Measured {
             FLEETS.iter().map(row).collect::<String>()
         )
     }
-}
-
-fn address(proxy: &Proxy) -> SocketAddr {
-    proxy.url().trim_start_matches("http://").parse().expect("address")
-}
-
-async fn answer(received: Received) -> Response<BoxBody<Bytes, std::io::Error>> {
-    let size = if received.method == "GET" { 1024 } else { 0 };
-    if let Some(mut body) = received.body {
-        while let Some(Ok(_)) = body.frame().await {}
-    }
-    let body = Bytes::from(vec![b'x'; size]);
-    Response::new(Full::new(body).map_err(|never| match never {}).boxed())
 }

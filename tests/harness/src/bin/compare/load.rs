@@ -33,7 +33,7 @@ struct Seen {
 
 pub fn run(
     scene: &Scene,
-    running: &Running,
+    (name, running): (&str, &Running),
     case: &Case,
     new: &[String],
     seconds: u64,
@@ -47,7 +47,7 @@ pub fn run(
     Memory::forget_peak(process);
     let (memory, before) = (Memory::of(process), Cpu::of(process));
     let seen = match case.sending {
-        Sending::Saturating => wrk(scene, running, case, &credentials, seconds),
+        Sending::Saturating => wrk(scene, (name, running), case, &credentials, seconds),
         Sending::Rate(rate) => at_a_rate(running, case, &credentials, rate, seconds),
     };
     let cpu = Cpu::of(process) - before;
@@ -96,7 +96,7 @@ end
 
 fn wrk(
     scene: &Scene,
-    running: &Running,
+    (name, running): (&str, &Running),
     case: &Case,
     credentials: &[String],
     seconds: u64,
@@ -143,7 +143,7 @@ fn wrk(
     let number = |name: &str| {
         *numbers.get(name).unwrap_or_else(|| panic!("wrk said no {name}: {report}{errors}"))
     };
-    assert!(number("bad") < 0.5, "{}: {report}", case.name);
+    assert!(number("bad") < 0.5, "{} by {name}: {report}", case.name);
     // What was under way at the end counts by its bytes: there may be fewer long answers than streams.
     let requests = if shape.received > 1 << 20 {
         number("bytes") / shape.received as f64

@@ -81,7 +81,8 @@ async fn main() {
             };
             for peer in case.peers {
                 let Some(running) = running.get(peer) else { continue };
-                let measured = load::run(&scene, running, case, &new, options.seconds);
+                let measured =
+                    load::run(&scene, (peer.title(), running), case, &new, options.seconds);
                 outcome.runs.entry(*peer).or_default().push(measured);
             }
         }

@@ -51,7 +51,7 @@ pub async fn run(seconds: u64) {
     let all: u64 = parts.iter().map(|(_, share, _)| share).sum();
     for (name, share, requests) in &parts {
         let time = Duration::from_secs_f64((seconds * share) as f64 / all as f64);
-        let address = proxy.url().trim_start_matches("http://").parse().expect("address");
+        let address = harness::load::address(&proxy.url());
         let until = Until::After(time);
         let load = Load { address, requests, connections: 16, rate: None, until };
         let served = tokio::task::block_in_place(|| load.run());

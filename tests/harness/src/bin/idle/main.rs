@@ -14,8 +14,6 @@ mod client;
 mod memory;
 mod spread;
 
-use std::net::SocketAddr;
-
 use harness::{Issuer, Proxy, ProxyOptions, Upstream};
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
@@ -50,10 +48,6 @@ async fn proxy(issuer: &Issuer, upstream: &Upstream) -> Proxy {
         .set("listen.header_timeout", "\"1h\"")
         .start()
         .await
-}
-
-fn address(url: &str) -> SocketAddr {
-    url.trim_start_matches("http://").parse().expect("address")
 }
 
 fn options() -> Options {

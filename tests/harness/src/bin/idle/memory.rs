@@ -22,7 +22,7 @@ pub async fn measure(issuer: &Issuer, upstream: &Upstream, request: &Request, co
     drop(nginx);
     for kind in [Kind::Served, Kind::Again, Kind::Silent, Kind::Http2] {
         let proxy = crate::proxy(issuer, upstream).await;
-        let (process, at) = (proxy.process.id(), crate::address(&proxy.url()));
+        let (process, at) = (proxy.process.id(), harness::load::address(&proxy.url()));
         match kind {
             Kind::Served => {
                 served(process, at, request, connections, "this proxy, after a request").await;

@@ -30,7 +30,7 @@ pub async fn measure(
         let mut rates = Vec::new();
         for (name, busy) in [("even", EVEN), ("uneven", UNEVEN)] {
             let proxy = crate::proxy(issuer, upstream).await;
-            let to = crate::address(&proxy.url());
+            let to = harness::load::address(&proxy.url());
             let sockets = open(to, request).await;
             let before = worker_times(proxy.process.id());
             let rate = run(sockets, busy, request, Duration::from_secs(seconds)).await;
