@@ -150,6 +150,7 @@ impl Pipeline {
         // What.
         let route = route::find(&parts)?;
         record.set_route(route);
+        self.limits.shed(route)?;
         self.check_form(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.
