@@ -27,7 +27,7 @@ use crate::edge::Cors;
 use crate::forward::{Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
-use crate::limits::Limits;
+use crate::limits::{Lag, Limits};
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::record::{AccessLog, Outlets};
@@ -336,6 +336,7 @@ impl Shared {
                 Arc::clone(&self.metrics),
             ),
             limits: Arc::clone(&self.limits),
+            lag: Lag::default(),
             body_config: config.limits.clone(),
             max_header_bytes: config.listen.max_header_bytes,
             outlets: Arc::clone(&self.outlets),

@@ -7,12 +7,13 @@
 //! has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
 //!
 //! Limits come from the configuration and from [rows](rows), and change while they are used. Before any of
-//! them, [admission] sheds requests while memory is short.
+//! them, [admission] sheds requests while memory is short, and a worker those that it is too [late](lag) for.
 
 mod account;
 mod admission;
 mod devices;
 mod hits;
+mod lag;
 mod memory;
 mod rate;
 mod report;
@@ -43,6 +44,7 @@ use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
 pub use devices::Device;
 pub use hits::Refused;
+pub use lag::Lag;
 pub use report::{DeviceUse, LimitsReport, OrganisationUse, RowsReport};
 pub use rows::RowFault;
 
@@ -116,6 +118,8 @@ pub enum LimitError {
     All,
     /// The memory of the process.
     Memory,
+    /// The processor of the worker.
+    Processor,
 }
 
 /// Whose limit it is.
@@ -185,10 +189,13 @@ impl Limits {
         self.apply(|_| true);
     }
 
-    /// Sheds what memory is too short for. To be called before anything is read of a request.
-    pub fn shed(&self, route: &Route) -> Result<(), LimitError> {
-        let is_admitted = self.admission.admits(route.priority, || self.shares.taken());
-        if is_admitted { Ok(()) } else { Err(LimitError::Memory) }
+    /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is
+    /// read of a request.
+    pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
+        if !self.admission.admits(route.priority, || self.shares.taken()) {
+            return Err(LimitError::Memory);
+        }
+        if lag.sheds(route.priority) { Err(LimitError::Processor) } else { Ok(()) }
     }
 
     /// Watches the memory and forgets idle devices, until it is cancelled.
@@ -388,6 +395,7 @@ impl HasReason for LimitError {
             Self::Share => Reason::OrganisationShare,
             Self::All => Reason::Overloaded,
             Self::Memory => Reason::MemoryShort,
+            Self::Processor => Reason::ProcessorShort,
         }
     }
 }
@@ -402,7 +410,7 @@ impl fmt::Display for LimitError {
                 Whose::Device => "the device",
             },
             Self::Share => "the organisation",
-            Self::All | Self::Memory => "the proxy",
+            Self::All | Self::Memory | Self::Processor => "the proxy",
         };
         let problem = match self {
             Self::Requests { .. } => "exceeds its requests per second",
@@ -411,6 +419,7 @@ impl fmt::Display for LimitError {
             Self::Share => "has its share of all requests in flight; try again",
             Self::All => "is overloaded; try again",
             Self::Memory => "is short of memory; try again",
+            Self::Processor => "is short of processor time; try again",
         };
         write!(f, "{who} {problem}")
     }

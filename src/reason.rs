@@ -254,6 +254,11 @@ pub enum Reason {
         message = "See [ProxyShedsForMemory](../runbooks/limits.md#proxyshedsformemory): more memory, more copies, or fewer slow clients."
     )]
     MemoryShort,
+    /// The worker has more to do than it has processor time for.
+    #[strum(
+        message = "Start another copy, or give this one more processors: `worker_lag_seconds` says how late it is."
+    )]
+    ProcessorShort,
     /// All instances of Mimir have `upstream.max_in_flight` requests.
     #[strum(
         message = "Is Mimir slow? Then that is the cause. Else add instances, or raise `upstream.max_in_flight`."
@@ -429,6 +434,7 @@ impl Reason {
             | Self::OrganisationShare
             | Self::Overloaded
             | Self::MemoryShort
+            | Self::ProcessorShort
             | Self::UpstreamSaturated
             | Self::MalformedRequest
             | Self::NotFound

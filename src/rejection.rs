@@ -202,6 +202,7 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::OrganisationShare
         | Reason::Overloaded
         | Reason::MemoryShort
+        | Reason::ProcessorShort
         | Reason::UpstreamSaturated => StatusCode::SERVICE_UNAVAILABLE,
         // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
         Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream => {

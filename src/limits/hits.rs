@@ -77,7 +77,7 @@ impl Hits {
             LimitError::Bytes { whose, .. } => (*whose, 1),
             LimitError::InFlight { whose, .. } => (*whose, 2),
             LimitError::Share => (Whose::Organisation, 3),
-            LimitError::All | LimitError::Memory => return,
+            LimitError::All | LimitError::Memory | LimitError::Processor => return,
         };
         let may_log = || self.lines.take(second, LINES_PER_SECOND);
         match (whose, device) {

@@ -113,11 +113,15 @@ metrics! {
     MEMORY_COUNTED = Gauge "memory_counted_bytes" in Bytes,
         "How near is this copy to shedding requests for its memory?",
         "The memory that is compared with `memory_limit_bytes`: of the cgroup without the page cache, where it has a limit, else the resident memory of the process.",
-        "Near three quarters of `memory_limit_bytes`: lists are shed next.";
+        "Near 70 % of `memory_limit_bytes`: lists are shed next.";
     SHEDDING = Gauge "shedding",
         "What is refused because memory is short?",
         "0 nothing; 1 lists (labels, series, statistics); 2 reads as well; 3 writes as well.",
         "Above 0: requests get 503 with the reason `memory_short`. [ProxyShedsForMemory](../runbooks/limits.md#proxyshedsformemory) says what to do.";
+    WORKER_LAG = Histogram "worker_lag_seconds" in Seconds,
+        "Does this copy have the processor that it needs?",
+        "How late workers are: for how long what is ready waits for the processor. Measured ten times a second on each worker.",
+        "Its p99 rises above some milliseconds: every request is later by that. From half a second on, if it lasts, lists are shed, from a second on reads as well (`processor_short`). Start another copy, or give it more processors.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
         "Is it us? What share of requests fails or is refused, where, and why?",

@@ -1,4 +1,5 @@
-//! Memory: requests are shed before the process runs out of it, reads before writes.
+//! Requests are shed before the process runs out of memory, and while it has too little processor time:
+//! reads before writes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,7 @@ async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> Join
         let (client, counts, body) =
             (clients[at % clients.len()].clone(), Arc::clone(counts), body.clone());
         tasks.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(4) * u32::try_from(at).unwrap()).await;
             while Instant::now() < until {
                 let client =
                     client.clone().header("content-type", "application/x-www-form-urlencoded");
@@ -152,7 +154,7 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
         .map(|organisation| proxy.client().bearer(&issuer.user_of(organisation)))
         .collect();
     let counts = Arc::new(Counts::default());
-    let until = Instant::now() + Duration::from_secs(12);
+    let until = Instant::now() + Duration::from_secs(15);
     let mut reads = flood(&clients, until, &counts).await;
     let pusher = proxy.client().bearer(&issuer.user_of("four"));
     let (mut pushed, mut while_shedding) = (0, 0);
@@ -183,6 +185,51 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
     reads.shutdown().await;
     wait_until("reads are answered again", Duration::from_secs(20), async || {
         clients[0].get(QUERY).await.status == 200
+    })
+    .await;
+}
+
+// A process that gets its processor for a moment in a second, as by a quota that is far too small: it answers
+// what comes first, and does not make it later by what can be asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_reads_are_shed_while_the_processor_is_short() {
+    let upstream = Upstream::start(ok).await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let client = proxy.client().bearer(&issuer.user_of("one"));
+    let list = "/prometheus/api/v1/labels";
+    for path in [list, QUERY] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    let until = Instant::now() + Duration::from_secs(15);
+    let asked = {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let mut shed = [0, 0];
+            while Instant::now() < until && shed.contains(&0) {
+                for (count, path) in shed.iter_mut().zip([list, QUERY]) {
+                    let answer = client.get(path).await;
+                    let is_shed = answer.status == 503 && answer.text.contains("processor");
+                    assert!(is_shed || answer.status == 200, "{answer:?}");
+                    *count += usize::from(is_shed);
+                }
+                let pushed = client.post(PUSH, "x").await;
+                assert_eq!(pushed.status, 200, "{pushed:?}");
+            }
+            shed
+        })
+    };
+    while !asked.is_finished() {
+        proxy.process.signal("STOP");
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        proxy.process.signal("CONT");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let shed = asked.await.unwrap();
+    assert!(!shed.contains(&0), "{shed:?} lists and reads were shed");
+    wait_until("all is served again", Duration::from_secs(10), async || {
+        let answers = [client.get(list).await, client.get(QUERY).await];
+        answers.iter().all(|answer| answer.status == 200)
     })
     .await;
 }
