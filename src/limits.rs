@@ -192,10 +192,13 @@ impl Limits {
     /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is
     /// read of a request.
     pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
-        if !self.admission.admits(route.priority, || self.shares.taken()) {
-            return Err(LimitError::Memory);
-        }
+        self.check_memory(route)?;
         if lag.sheds(route.priority) { Err(LimitError::Processor) } else { Ok(()) }
+    }
+
+    fn check_memory(&self, route: &Route) -> Result<(), LimitError> {
+        let is_admitted = self.admission.admits(route.priority, || self.shares.taken());
+        if is_admitted { Ok(()) } else { Err(LimitError::Memory) }
     }
 
     /// Watches the memory and forgets idle devices, until it is cancelled.
@@ -258,7 +261,11 @@ impl Limits {
         grant: Grant,
         received: Option<ReceivedBytes>,
     ) -> Result<Permit, LimitError> {
-        let Route { surface, priority, .. } = *grant.route();
+        let route = grant.route();
+        // Many may have come in while there was memory, and wait for their bodies; from here on they take
+        // more.
+        self.check_memory(route)?;
+        let Route { surface, priority, .. } = *route;
         let asked = Instant::now();
         let deadline = asked + self.config.load().max_wait;
         let device = Device::of(grant.principal());
@@ -296,6 +303,7 @@ impl Limits {
                 self.note(organisation, device, surface, error);
             }
         })?;
+        self.check_memory(route)?;
         let held = Held { _slot: first, _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }

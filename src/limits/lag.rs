@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// So many ticks in a row have to be late.
 const TICKS: usize = 3;
 /// From these on, lists and reads are shed.
-const SHED_FROM: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1000)];
+const SHED_FROM: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// The lags of the last ticks, and the level that follows.
 #[derive(Default)]
@@ -83,8 +83,11 @@ mod tests {
             lags.iter().map(|ms| ticks.add(Duration::from_millis(*ms))).collect::<Vec<_>>()
         };
         // Suspended for a minute, and late now and then.
-        assert_eq!(levels(&[0, 60_000, 0, 900, 900, 0]), [0; 6]);
-        assert_eq!(levels(&[600, 600, 600, 2000, 2000, 2000, 700, 0]), [0, 0, 1, 1, 1, 2, 1, 0]);
+        assert_eq!(levels(&[0, 60_000, 0, 1900, 1900, 0]), [0; 6]);
+        assert_eq!(
+            levels(&[1200, 1200, 1200, 3000, 3000, 3000, 1400, 0]),
+            [0, 0, 1, 1, 1, 2, 1, 0]
+        );
     }
 
     #[test]

@@ -121,7 +121,7 @@ metrics! {
     WORKER_LAG = Histogram "worker_lag_seconds" in Seconds,
         "Does this copy have the processor that it needs?",
         "How late workers are: for how long what is ready waits for the processor. Measured ten times a second on each worker.",
-        "Its p99 rises above some milliseconds: every request is later by that. From half a second on, if it lasts, lists are shed, from a second on reads as well (`processor_short`). Start another copy, or give it more processors.";
+        "Its p99 rises above some milliseconds: every request is later by that. From a second on, if it lasts, lists are shed, from two on reads as well (`processor_short`). Start another copy, or give it more processors.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
         "Is it us? What share of requests fails or is refused, where, and why?",
