@@ -18,7 +18,7 @@ use crate::support::single::{PUSH, QUERY};
 
 const MIB: u64 = 1 << 20;
 /// What the process may take.
-const BOUND: u64 = 160 * MIB;
+const BOUND: u64 = 256 * MIB;
 
 /// A cgroup with the bound, with a program that enters it and becomes the proxy.
 struct Cgroup {
@@ -104,11 +104,11 @@ struct Counts {
 async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let body = format!("query=up&x={}", "y".repeat(120 << 10));
-    for at in 0..1500 {
+    for at in 0..1600 {
         let (client, counts, body) =
             (clients[at % clients.len()].clone(), Arc::clone(counts), body.clone());
         tasks.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(4) * u32::try_from(at).unwrap()).await;
+            tokio::time::sleep(Duration::from_millis(6) * u32::try_from(at).unwrap()).await;
             while Instant::now() < until {
                 let client =
                     client.clone().header("content-type", "application/x-www-form-urlencoded");
@@ -123,7 +123,8 @@ async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> Join
                     _ => &counts.other,
                 };
                 count.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                // Somewhat sooner than it is told to.
+                tokio::time::sleep(Duration::from_secs(3)).await;
             }
         });
     }
@@ -154,7 +155,7 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
         .map(|organisation| proxy.client().bearer(&issuer.user_of(organisation)))
         .collect();
     let counts = Arc::new(Counts::default());
-    let until = Instant::now() + Duration::from_secs(15);
+    let until = Instant::now() + Duration::from_secs(20);
     let mut reads = flood(&clients, until, &counts).await;
     let pusher = proxy.client().bearer(&issuer.user_of("four"));
     let (mut pushed, mut while_shedding) = (0, 0);
