@@ -17,6 +17,8 @@ mod claims;
 mod credential;
 mod device_keys;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod jws;
 mod key_set;

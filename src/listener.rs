@@ -8,6 +8,8 @@ mod activity;
 mod connection;
 mod exchange;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod phase;
 mod socket;
 mod watch;
