@@ -19,8 +19,13 @@ fn every_test_that_a_document_names_exists() {
         .map(|file| std::fs::read_to_string(file).unwrap())
         .collect();
     let mut count = 0;
-    for document in ["README.md", "CONTRIBUTING.md", "docs/verification.md", "docs/architecture.md"]
-    {
+    for document in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/verification.md",
+        "docs/architecture.md",
+        "docs/security.md",
+    ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();
         for name in named(&text) {
             let function = format!("fn {name}(");
@@ -29,4 +34,29 @@ fn every_test_that_a_document_names_exists() {
         }
     }
     assert!(count > 40, "{count} names");
+}
+
+// docs/security.md: each row of its attacks ends with a test, and each test of tests/it/attacks is in it.
+#[test]
+fn every_attack_has_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let attacks = text.split("## Attacks").nth(1).unwrap();
+    let rows =
+        attacks.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack"));
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+        assert!(!named(tests).is_empty(), "no test: {row}");
+        count += 1;
+    }
+    assert!(count > 40, "{count} attacks");
+    let listed = named(&text);
+    for file in files_of(&["tests/it/attacks"], &["rs"]) {
+        let code = std::fs::read_to_string(&file).unwrap();
+        for test in code.split("#[tokio::test").skip(1) {
+            let name = test.split("async fn ").nth(1).unwrap().split('(').next().unwrap();
+            let is_check = name == "a_proxy_that_passes_bytes_through_is_found";
+            assert!(is_check || listed.contains(&name), "{}: {name} is not listed", file.display());
+        }
+    }
 }
