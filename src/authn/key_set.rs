@@ -101,6 +101,9 @@ impl KeySet {
                 Err("it is no JSON object".to_owned())
             };
             match read {
+                // Twice the same key is one: the second would be retired by the next document, and every
+                // document would be a change.
+                Ok(key) if set.keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => set.keys.push(Arc::new(key)),
                 Err(why) => {
                     set.left_out.push(format!("key {at} ({id}): {why}"));

@@ -47,6 +47,19 @@ impl Elliptic {
     }
 }
 
+// Found by fuzzing: the same document was a change again and again.
+#[test]
+fn a_key_that_is_listed_twice_is_one_key() {
+    let curve = elliptic_key("P-256");
+    let key = curve.jwk(&curve.x, &curve.y);
+    let document = json!({"keys": [key, key]}).to_string();
+    let read = || KeySet::parse(document.as_bytes()).unwrap();
+    let (mut set, older) = (read(), read());
+    assert_eq!(set.len(), 1);
+    assert!(!set.succeed(&older));
+    assert!(older.keys.iter().all(|key| !key.is_retired()));
+}
+
 // RFC 7517, 4.2 and 4.3: `use` and `key_ops` are optional.
 #[test]
 fn what_a_key_is_for_may_be_left_out() {
