@@ -7,12 +7,22 @@ COPY migrations migrations
 COPY src src
 COPY benches benches
 COPY tests tests
-COPY scripts/image-tree scripts/image-tree
+COPY loadtest/peers loadtest/peers
+COPY scripts/image-tree scripts/parts scripts/pgo scripts/
 # For --version and mimir_tenant_proxy_build_info: docker build --build-arg COMMIT="$(git rev-parse HEAD)" .
 ARG COMMIT=unknown
-RUN MTP_COMMIT="$COMMIT" SOURCE_DATE_EPOCH=0 cargo build --release --locked -p mimir-tenant-proxy
+# Optimised by a profile: two builds, and between them a load that needs PostgreSQL, which scripts/pgo installs. With
+# --build-arg PROFILE=none a single plain build, whose program is slower; also where the architecture is emulated.
+ARG PROFILE=load
+RUN export MTP_COMMIT="$COMMIT" SOURCE_DATE_EPOCH=0 && mkdir -p target/pgo && \
+    case "$PROFILE" in \
+      load) scripts/pgo ;; \
+      none) cargo build --release --locked -p mimir-tenant-proxy && \
+            cp target/release/mimir-tenant-proxy target/pgo/mimir-tenant-proxy ;; \
+      *) echo "PROFILE is load or none, not $PROFILE" >&2; exit 64 ;; \
+    esac
 # Assembles the image's file tree. The tests use the same script.
-RUN scripts/image-tree target/release/mimir-tenant-proxy /image
+RUN scripts/image-tree target/pgo/mimir-tenant-proxy /image
 
 # The program, glibc, certificate authorities and one user; no shell and no package manager.
 FROM scratch

@@ -1,5 +1,5 @@
-//! What single decisions on a request's way cost: `cargo bench`. The whole way, side by side with
-//! others, is `loadtest/compare`.
+//! What the stages on a request's way cost, in their order, and what a sync of rules decides: `cargo
+//! bench --bench decisions`. `requests` has the whole way, and `loadtest/compare` has it beside others.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start should say why")]
 
@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use harness::{Issuer, ORG_A};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Request};
 use mimir_tenant_proxy::authn::{Authenticator, KeySource, Tables};
 use mimir_tenant_proxy::authz::Authorizer;
 use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
+use mimir_tenant_proxy::edge::RequestId;
+use mimir_tenant_proxy::limits::Limits;
 use mimir_tenant_proxy::mimir::expression::ExpressionLimits;
 use mimir_tenant_proxy::mimir::ruler::RulerLimits;
 use mimir_tenant_proxy::mimir::ruler::{PromDuration, RuleGroup, StoredGroup, StoredRule};
+use mimir_tenant_proxy::record::{Outlets, Record, RequestOutcome};
+use mimir_tenant_proxy::refusals::Refusals;
 use mimir_tenant_proxy::route::find_path;
 use mimir_tenant_proxy::rules::plan::desired::{DesiredGroup, desired};
 use mimir_tenant_proxy::rules::plan::diff::{diff, steps};
@@ -24,6 +28,7 @@ use mimir_tenant_proxy::rules::spec::alert_rule::{Parsed, RuleDefaults, parse};
 use mimir_tenant_proxy::store::{AlertRuleRow, Excess};
 use mimir_tenant_proxy::telemetry::Metrics;
 use mimir_tenant_proxy::tenancy::{OrganisationId, Scope};
+use mimir_tenant_proxy::trace::Span;
 use tokio_util::sync::CancellationToken;
 
 fn bearer(token: &str) -> HeaderMap {
@@ -47,11 +52,29 @@ fn decisions(criterion: &mut Criterion) {
     let metrics = Arc::new(Metrics::register());
     let keys = Arc::new(KeySource::new(config.auth.key_set.clone(), Arc::clone(&metrics)));
     let (tables, clock) = (Tables::default(), Clock::system());
-    let authenticator = Authenticator::new(&config.auth, Arc::clone(&keys), tables, clock, metrics);
+    let authenticator = Authenticator::new(
+        &config.auth,
+        Arc::clone(&keys),
+        tables,
+        clock.clone(),
+        Arc::clone(&metrics),
+    );
+    let limits = Limits::new(
+        config.limits.organisations.clone(),
+        || usize::from(u16::MAX),
+        Arc::clone(&metrics),
+    );
+    // Without the line in the log, whose sink is standard output.
+    let refusals = Arc::new(Refusals::default());
+    let outlets = Arc::new(Outlets { log: None, metrics, refusals, clock });
     let authorizer = Authorizer::new(config.tenancy, None);
     let client = IpAddr::from([127, 0, 0, 1]);
     runtime.spawn(async move { keys.run(reqwest::Client::new(), CancellationToken::new()).await });
 
+    let headers = HeaderMap::new();
+    criterion.bench_function("edge: an identifier for a request", |bench| {
+        bench.iter(|| RequestId::of(black_box(&headers)));
+    });
     criterion.bench_function("route: the last of the table", |bench| {
         bench.iter(|| {
             find_path(black_box(&Method::POST), black_box("/api/v1/push/influx/write"), None)
@@ -85,6 +108,24 @@ fn decisions(criterion: &mut Criterion) {
                 black_box(&known),
             );
             runtime.block_on(grant).is_ok()
+        });
+    });
+    let grant = authorizer.authorize(&caller.principal, route, Scope::MetricsRead, &known);
+    let grant = runtime.block_on(grant).expect("a grant");
+    criterion.bench_function("limits: a permit, and its end", |bench| {
+        bench.iter(|| runtime.block_on(limits.admit(black_box(grant.clone()), None)).is_ok());
+    });
+    let request = Request::get("/prometheus/api/v1/query?query=up").body(()).expect("a request");
+    let id = RequestId::of(&headers);
+    criterion.bench_function("record: what a request was, in the metrics", |bench| {
+        bench.iter(|| {
+            let outlets = Arc::clone(&outlets);
+            let mut record = Record::begin(&request, id.clone(), client, outlets, Span::none());
+            record.set_route(route);
+            record.set_principal(&caller.principal);
+            record.set_grant(&grant);
+            record.set_status(200);
+            record.set_outcome(RequestOutcome::Forwarded);
         });
     });
 }

@@ -47,7 +47,7 @@ use crate::rules::Reconciler;
 use crate::store::Store;
 
 pub use answer::Answer;
-pub use audit::Action;
+pub use audit::{Action, Audit};
 pub use error::AdminError;
 pub use system::System;
 
@@ -129,7 +129,7 @@ impl Admin {
                     E::TestChannel => channels::test(self, &grant, request.id()?).await,
                     E::ConfirmChannels => channels::confirm(self, &grant, body).await,
                     E::ListMembers => organisations::members(self, &grant, uri).await,
-                    E::ShowLimits => Ok(limits::show(self, &grant)),
+                    E::ShowLimits => limits::show(self, &grant).await,
                 }
             }
             AdminGrant::Operator(endpoint, grant) => {

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, System};
+use crate::admin::{Admin, Audit, System};
 use crate::admin_executor::AdminExecutor;
 use crate::authn::{Authenticator, KeySource, Revocations, Tables, key_set_client};
 use crate::authz::Authorizer;
@@ -61,6 +61,7 @@ struct Shared {
     keys: Arc<KeySource>,
     cors: Arc<Cors>,
     admin: Arc<Admin>,
+    audit: Arc<Audit>,
     console: Option<Arc<Console>>,
     feed: Option<Arc<Feed>>,
     revocations: Option<Arc<Revocations>>,
@@ -281,6 +282,7 @@ impl Shared {
             keys,
             cors: Arc::new(Cors::new(config.cors.clone())),
             admin: Arc::new(admin),
+            audit: Arc::new(Audit::new(clock.clone(), config.log.unserved_per_second)),
             console: Console::new(&config.console).map(Arc::new),
             feed: database.map(|database| Arc::clone(&database.feed)),
             revocations: database.map(|database| Arc::clone(&database.revocations)),
@@ -315,6 +317,7 @@ impl Shared {
         let pipeline = |_| Pipeline {
             cors: Arc::clone(&self.cors),
             admin: Arc::clone(&self.admin),
+            audit: Arc::clone(&self.audit),
             console: self.console.clone(),
             authenticator: Arc::clone(&self.authenticator),
             authorizer: Arc::clone(&self.authorizer),

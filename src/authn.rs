@@ -17,6 +17,7 @@ mod claims;
 mod credential;
 mod device_keys;
 mod explain;
+mod fingerprint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod json;
@@ -185,7 +186,7 @@ impl Authenticator {
                 Ok(Caller { principal, proof: origin.into() })
             }
             Credential::Password(password) => {
-                let digest = token_cache::digest(&password);
+                let digest = fingerprint::digest(&password);
                 let wrong = || credential::mistake(&password).unwrap_or(Password);
                 self.by_admin_key(&digest).ok_or_else(|| Refusal::Credential(wrong()).into())
             }
@@ -206,7 +207,7 @@ impl Authenticator {
         Ok(Caller { principal, proof: Proof::Verified })
     }
 
-    fn by_admin_key(&self, digest: &token_cache::Digest) -> Option<Caller> {
+    fn by_admin_key(&self, digest: &fingerprint::Digest) -> Option<Caller> {
         let principal = || Arc::new(Principal::service(Service::AdminKey));
         self.admin_keys
             .has(digest)
@@ -214,24 +215,24 @@ impl Authenticator {
     }
 
     async fn by_token(&self, bytes: &[u8]) -> Result<Caller, Refused> {
-        let digest = token_cache::digest(bytes);
+        let fingerprint = self.cache.fingerprint(bytes);
         let now = self.clock.unix_seconds();
-        if let Some(verified) = self.cache.get(&digest) {
+        if let Some(verified) = self.cache.get(&fingerprint) {
             // The key may have left the set, or the set may be too old to be trusted.
             if self.verifier.still_holds(&verified, now) {
                 self.metrics.token_cache_hits.increment(1);
                 return self.unless_revoked(verified.principal, Proof::Cached).await;
             }
-            self.cache.remove(&digest);
+            self.cache.remove(&fingerprint);
         }
-        if let Some(service) = self.by_admin_key(&digest) {
+        if let Some(service) = self.by_admin_key(&fingerprint::digest(bytes)) {
             return Ok(service);
         }
         self.metrics.token_cache_misses.increment(1);
         let token = credential::token(bytes).map_err(Refusal::Credential)?;
         let verified = self.verifier.verify(token, now).await?;
         let principal = Arc::clone(&verified.principal);
-        self.cache.put(digest, verified, now);
+        self.cache.put(fingerprint, verified, now);
         self.unless_revoked(principal, Proof::Verified).await
     }
 

@@ -6,7 +6,7 @@
 //! shared.
 //!
 //! From top to bottom: [`forwarder`], [`attempts`] (which instance, and what to do when one fails),
-//! [`exchange`] (one request on one connection), [`pool`]. The decisions are pure: [`choice`],
+//! [`exchange`] (one request on one connection), [`pool`], [`wire`] (HTTP/1.1). The decisions are pure: [`choice`],
 //! [`verdict`], [`health`], [`evidence`], [`repeat`], [`budget`]. In the background, [`discovery`]
 //! finds instances and [`probe`] checks whether they are ready.
 
@@ -21,7 +21,6 @@ mod error;
 mod evidence;
 mod exchange;
 mod forwarder;
-mod guarded_io;
 mod headers;
 mod health;
 mod instance;
@@ -31,11 +30,15 @@ mod pool;
 mod probe;
 mod repeat;
 mod verdict;
+mod wire;
 
 pub use alertmanager::AlertmanagerState;
 pub use body::ResponseBody;
 pub use consul::read_catalogue;
 pub use discovery::{resolve, resolve_forever};
 pub use error::{ForwardError, StreamError};
-pub use forwarder::{Forwarded, Forwarder};
+pub use forwarder::{ForwardFailure, Forwarded, Forwarder};
 pub use instances::{InstanceReport, InstanceState, Instances};
+pub use wire::WireFault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use wire::fuzzing;

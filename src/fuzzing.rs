@@ -25,6 +25,8 @@ targets! {
     selector = authz::fuzzing::selector,
     admin_request = admin::fuzzing::admin_request,
     framing = listener::fuzzing::framing,
+    answer = forward::fuzzing::answer,
+    upload = forward::fuzzing::upload,
     traceparent = trace::fuzzing::traceparent,
     form = mimir::fuzzing::form,
     expression = mimir::fuzzing::expression,

@@ -107,6 +107,7 @@ async fn metrics(State(reported): State<Arc<Reported>>, headers: HeaderMap) -> R
         metrics.revocations_age.set(revocations.age().map_or(-1.0, |age| age.as_secs_f64()));
     }
     metrics.requests_in_flight.set(whole(reported.limits.in_flight() as u64));
+    metrics.upload_buffer.set(whole(reported.limits.upload_buffer() as u64));
     reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);
     let Some((tracer, of_traces)) = &reported.traces else {

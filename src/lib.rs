@@ -42,6 +42,7 @@ pub mod authz;
 mod backoff;
 mod causes;
 pub mod channels;
+mod client_network;
 pub mod clock;
 pub mod command;
 pub mod config;

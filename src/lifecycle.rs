@@ -26,24 +26,32 @@ impl Readiness {
     }
 }
 
-/// Signals that ask the process to end: SIGTERM (most platforms) and SIGINT (Fly.io, a terminal).
+/// Signals that ask the process to end: SIGTERM (most platforms) and SIGINT (Fly.io, a terminal). SIGHUP
+/// is ignored, so that a reload by habit or the end of a terminal breaks no request.
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     /// Starts listening; the signals no longer kill the process.
     pub fn listen() -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let (interrupt, hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+        Ok(Self { terminate, interrupt, hangup })
     }
 
     /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP ignored: the configuration is read at startup");
+                }
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //! a permit, which is held until the response has ended.
 //!
 //! Each organisation has an account on each surface: requests in flight, requests per second, bytes
-//! per second. A request waits for a short time, and its body is not read meanwhile, before it is
-//! refused. The limits are those of one copy: copies of the proxy do not coordinate.
+//! per second. A request waits for a short time before it is refused; of its body, only what the
+//! upload buffer has room for is read before it has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
 
 mod account;
 mod hits;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::authz::Grant;
 use crate::config::{OrganisationLimits, OrganisationsConfig};
 use crate::reason::{HasReason, Reason};
-use crate::request_body::ReceivedBytes;
+use crate::request_body::{ReceivedBytes, UploadBuffer, UploadRoom};
 use crate::route::Surface;
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
@@ -42,6 +42,8 @@ pub struct Limits {
     config: OrganisationsConfig,
     /// Slots for all organisations together.
     shares: Arc<Shares>,
+    /// For bodies of requests that have no permit yet.
+    uploads: Arc<UploadBuffer>,
     /// Requests that wait for a slot of their own organisation.
     queue: Queue,
     /// Requests that wait before they ask for a permit.
@@ -106,6 +108,7 @@ impl Limits {
         let (most, percent) = (config.in_flight, config.organisation_percent);
         Self {
             shares: Arc::new(Shares::new(most, percent, Box::new(upstream_slots))),
+            uploads: Arc::new(UploadBuffer::new(config.upload_total_bytes)),
             queue: Queue::new(most),
             unproven: AtomicUsize::new(0),
             config,
@@ -119,6 +122,21 @@ impl Limits {
     /// Requests that have a permit.
     pub fn in_flight(&self) -> usize {
         self.shares.taken()
+    }
+
+    /// Bytes of the upload buffer that are in use.
+    pub fn upload_buffer(&self) -> usize {
+        self.uploads.used()
+    }
+
+    /// Room in the upload buffer for a body, if there is some for its organisation.
+    pub fn upload_room(&self, grant: &Grant, bytes: usize) -> Option<UploadRoom> {
+        let accounts = self.accounts_of(grant.organisations().first()?);
+        let room = self.uploads.take(&accounts.uploads, bytes);
+        if room.is_none() {
+            self.metrics.uploads_without_buffer.increment(1);
+        }
+        room
     }
 
     /// Runs a step that comes before a permit, such as authentication. Most do not wait. The number

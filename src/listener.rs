@@ -1,7 +1,8 @@
 //! Sockets: one thread accepts, one runtime per core serves.
 //!
-//! A connection stays on one worker, the one with the fewest connections when it was accepted, so
-//! that requests share nothing between cores but counters and caches.
+//! A connection stays on one worker while it is busy, so that requests share nothing between cores but
+//! counters and caches. One without a request is little more than its socket, and may be served by
+//! another worker when it wakes.
 
 mod acceptor;
 mod activity;
@@ -10,7 +11,9 @@ mod exchange;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod load;
 mod phase;
+mod resting;
 mod socket;
 mod watch;
 mod workers;

@@ -207,6 +207,23 @@ mod tests {
         }
     }
 
+    // Each word moves to a command that has its own words. It moved to names that were nowhere else.
+    #[test]
+    fn every_command_that_bash_finds_has_completions() {
+        let Ok(Cli { command: Command::Completions(args), .. }) =
+            Cli::try_parse_from(["x", "completions", "bash"])
+        else {
+            panic!()
+        };
+        let script = command::completions(Cli::command(), &args).unwrap().answer;
+        let found = script.split("cmd=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let found: std::collections::BTreeSet<_> = found.filter(|name| !name.is_empty()).collect();
+        assert!(found.len() > 20, "{found:?}");
+        for name in found {
+            assert!(script.contains(&format!("\n        {name})\n")), "{name}");
+        }
+    }
+
     #[test]
     fn every_shell_has_completions_and_every_command_a_page() {
         for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
@@ -218,8 +235,9 @@ mod tests {
             let said = command::completions(Cli::command(), &args).unwrap();
             assert!(said.answer.contains("explain-token"), "{shell}");
         }
-        let directory = tempfile::tempdir().unwrap();
-        let directory_name = directory.path().to_str().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("new");
+        let directory_name = directory.to_str().unwrap();
         let Ok(Cli { command: Command::Man(args), .. }) =
             Cli::try_parse_from(["x", "man", directory_name])
         else {
@@ -227,7 +245,7 @@ mod tests {
         };
         command::man(Cli::command(), &args).unwrap();
         for name in ["mimir-tenant-proxy", "mimir-tenant-proxy-device-key-create"] {
-            let page = std::fs::read_to_string(directory.path().join(format!("{name}.1"))).unwrap();
+            let page = std::fs::read_to_string(directory.join(format!("{name}.1"))).unwrap();
             assert!(page.contains(".SH SYNOPSIS"), "{name}");
         }
     }

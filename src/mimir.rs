@@ -25,3 +25,12 @@ use crate::tenancy::TenantHeader;
 pub fn set_tenant(headers: &mut HeaderMap, tenants: &TenantHeader) {
     headers.insert(TENANT_HEADER, tenants.header_value());
 }
+
+/// Writes the tenant of a request into its head, as the last line: the only one with this name,
+/// because no client's passes.
+pub fn write_tenant(head: &mut Vec<u8>, tenants: &TenantHeader) {
+    head.extend_from_slice(TENANT_HEADER.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(tenants.as_str().as_bytes());
+    head.extend_from_slice(b"\r\n");
+}

@@ -20,7 +20,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use crate::admin::{Action, Admin, AdminRequest, Answer};
+use crate::admin::{Admin, AdminRequest, Answer, Audit};
 use crate::authn::{Authenticator, Caller};
 use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
@@ -47,10 +47,6 @@ const SILENCE_BODY_BYTES: u64 = 64 << 10;
 const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-/// So much of a form is read before Mimir is asked. Most are shorter; a longer one is measured as it
-/// passes.
-const READ_AHEAD: usize = 32 << 10;
-
 /// What a client gets: Mimir's body or ours, with the request's record in it.
 pub type PublicBody = ObservedBody<AnswerBody>;
 
@@ -66,6 +62,7 @@ pub struct Pipeline {
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
     pub admin: Arc<Admin>,
+    pub audit: Arc<Audit>,
     /// None if it is switched off.
     pub console: Option<Arc<Console>>,
     pub body_config: LimitsConfig,
@@ -75,10 +72,6 @@ pub struct Pipeline {
 }
 
 /// What a request that is served is answered with.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and a box would cost every request"
-)]
 enum Served {
     Upstream(Forwarded),
     /// Ours.
@@ -206,21 +199,28 @@ impl Pipeline {
 
         // Now.
         let body = self.body(route, client_body, record).await?;
-        let is_form = self.measure(route, &parts, &body)?;
+        self.measure(route, &parts, &body)?;
+        if !parts.headers.contains_key(&header::EXPECT) {
+            // A slow client holds no slot while it sends. One that expects a 100 waits for a permit.
+            let step = record.span().child("read the body");
+            let room = |bytes| self.limits.upload_room(&grant, bytes);
+            body.read_ahead(self.body_config.upload_buffer_bytes, room).await?;
+            drop(step);
+        }
         let step = record.span().child("wait for a permit");
         let permit = self.limits.admit(grant, body.received()).await?;
         drop(step);
-        if is_form {
-            // Rare, and so kept out of the size of every other request's future.
-            Box::pin(body.read_ahead(READ_AHEAD)).await?;
-        }
 
         let request = Request::from_parts(parts, body);
         if scope == Scope::AlertsWrite {
             let change = SilenceChange { id, client, route, permit, span: record.span() };
             return Box::pin(self.change_silence(change, request)).await.map(Served::Upstream);
         }
-        Ok(Served::Upstream(self.forwarder.forward(permit, id, record.span(), request).await?))
+        let forwarded = self.forwarder.forward(permit, id, record.span(), request).await;
+        forwarded.map(Served::Upstream).map_err(|failure| {
+            record.set_asked_instance(failure.address);
+            failure.error.into()
+        })
     }
 
     /// Serves a request to `/admin`, and writes what became of it to the audit log.
@@ -234,7 +234,7 @@ impl Pipeline {
         if let Some(organisation) = &organisation {
             record.set_organisation(organisation);
         }
-        let mut action = Action::begin(
+        let mut action = self.audit.begin(
             call.id,
             call.client,
             &call.caller.principal,
@@ -291,21 +291,20 @@ impl Pipeline {
     }
 
     /// Measures the expressions of the query string, and has those of a form in the body measured as
-    /// it comes. Whether there is such a body.
-    fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<bool, Rejection> {
+    /// it comes.
+    fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<(), Rejection> {
         if !matches!(route.surface, Surface::Query | Surface::Rules) {
-            return Ok(false);
+            return Ok(());
         }
         let limits = &self.body_config.expressions;
         form::check_query(parts.uri.query().unwrap_or_default(), limits)?;
-        let is_form = route.body == BodyPolicy::Form && !body.is_end_stream();
-        if is_form {
+        if route.body == BodyPolicy::Form && !body.is_end_stream() {
             if !form::is_readable(&parts.headers) {
                 return Err(Rejection::ContentType);
             }
             body.measure_form(limits);
         }
-        Ok(is_form)
+        Ok(())
     }
 
     fn check_form(

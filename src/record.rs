@@ -141,6 +141,11 @@ impl Record {
         self.facts.upstream_head = Some(self.started.elapsed());
     }
 
+    /// Which instance was asked and gave no answer that was forwarded.
+    pub fn set_asked_instance(&mut self, address: Option<SocketAddr>) {
+        self.facts.upstream = address;
+    }
+
     /// The status that the client sees. The outcome is known when the body ends.
     pub fn set_status(&mut self, status: u16) {
         self.facts.status = status;

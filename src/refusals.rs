@@ -1,12 +1,13 @@
 //! The most recent requests that were not served, for `GET /admin/refusals`: what an operator wants to see
 //! of them without a search in the log, also while there are too many to log each.
 //!
-//! Each reason has a ring of its own, so a flood of one pushes out none of another; and of one ring's
-//! places one source (client and organisation) gets a quarter, so that it does not push out the
-//! others. One for the process: workers that refuse at the same time are rare, and a ring is locked for
+//! Each reason has a ring of its own, so a flood of one pushes out none of another. In a ring the source
+//! with the most places makes room, so that one source does not push out the others: a principal, or the
+//! network of a client that is not known. One for the process: workers that refuse at the same time are rare, and a ring is locked for
 //! the time of a move. A request that is served does not come here.
 
 use std::array;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +16,11 @@ use parking_lot::Mutex;
 use strum::{EnumCount as _, VariantArray as _};
 use time::OffsetDateTime;
 
+use crate::client_network::client_network;
 use crate::reason::Reason;
 
 /// Requests of one reason.
 pub const PLACES: usize = 32;
-/// Of one source among them.
-const OF_ONE_SOURCE: usize = PLACES / 4;
 /// Characters of a text of the client's.
 const LONGEST: usize = 256;
 
@@ -44,6 +44,12 @@ pub struct Refusal {
     pub principal: Option<(&'static str, String)>,
     /// What the log says beyond the reason.
     pub detail: Option<String>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Source<'a> {
+    Principal(&'static str, &'a str),
+    Network(IpAddr),
 }
 
 /// Which of them are asked for.
@@ -79,10 +85,8 @@ impl Refusals {
         let refusal = refusal.bounded();
         let mut ring = self.rings[at].lock();
         if ring.len() >= PLACES {
-            let like = |known: &Refusal| known.is_of_the_source_of(&refusal);
-            let own = ring.iter().filter(|known| like(known)).count();
-            let oldest = if own >= OF_ONE_SOURCE { ring.iter().position(like) } else { Some(0) };
-            ring.remove(oldest.unwrap_or(0));
+            let place = least_missed(&ring, &refusal);
+            ring.remove(place);
             self.overwritten.fetch_add(1, Ordering::Relaxed);
         }
         ring.push_back(refusal);
@@ -97,7 +101,7 @@ impl Refusals {
             let ring = ring.lock();
             found.extend(ring.iter().rev().filter(|one| filter.takes(one)).take(limit).cloned());
         }
-        found.sort_by_key(|refusal| std::cmp::Reverse(refusal.at));
+        found.sort_by_key(|refusal| Reverse(refusal.at));
         found.truncate(limit);
         found
     }
@@ -116,10 +120,12 @@ impl Refusals {
 }
 
 impl Refusal {
-    fn is_of_the_source_of(&self, other: &Self) -> bool {
-        self.client == other.client
-            && self.organisation == other.organisation
-            && self.principal == other.principal
+    /// Whose request it was. What the request names, such as an organisation, is the client's choice.
+    fn source(&self) -> Source<'_> {
+        match &self.principal {
+            Some((kind, id)) => Source::Principal(kind, id),
+            None => Source::Network(client_network(self.client)),
+        }
     }
 
     fn bounded(mut self) -> Self {
@@ -130,6 +136,17 @@ impl Refusal {
         }
         self
     }
+}
+
+/// The place of the oldest refusal of the source that has the most, with the one that is to come.
+fn least_missed(ring: &VecDeque<Refusal>, next: &Refusal) -> usize {
+    let count = |one: &Refusal| {
+        let like = ring.iter().chain([next]).filter(|other| other.source() == one.source());
+        like.count()
+    };
+    // Of several the first.
+    let most = ring.iter().enumerate().max_by_key(|(at, one)| (count(one), Reverse(*at)));
+    most.map_or(0, |(at, _)| at)
 }
 
 impl Filter {
@@ -189,18 +206,29 @@ mod tests {
         let of_client = |last: u8| {
             all.iter().filter(|one| one.client == IpAddr::from([10, 0, 0, last])).count()
         };
-        // Nobody else wanted the other places before the third came.
-        assert_eq!((of_client(2), of_client(4)), (0, OF_ONE_SOURCE));
+        // The one of the second client is there still; the flood made room for the fourth.
+        assert_eq!((of_client(2), of_client(3), of_client(4)), (1, 15, 16));
         assert_eq!(refusals.counts().map(|(_, count)| count).sum::<u64>(), 10_020);
         assert_eq!(refusals.overwritten(), 10_020 - PLACES as u64 - 1);
-        // From then on the flood replaces its own.
-        let before = of_client(4);
-        for second in 20_000..30_000 {
-            refusals.add(refusal(Reason::NoCredential, 3, second));
+    }
+
+    // What a request names is the client's choice, and so are the addresses of its network.
+    #[test]
+    fn one_source_is_one_whatever_it_names() {
+        let refusals = Refusals::default();
+        refusals.add(refusal(Reason::NotAMember, 1, 0));
+        for second in 1..1000_i64 {
+            let organisation = Some(format!("org-{second}"));
+            let principal = Some(("user", "victor".to_owned()));
+            let last = u16::try_from(second).unwrap();
+            let client = [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into();
+            let of_user =
+                Refusal { organisation, principal, ..refusal(Reason::NotAMember, 2, second) };
+            refusals.add(Refusal { client, principal: None, ..of_user.clone() });
+            refusals.add(of_user);
         }
-        let all = refusals.newest(100, &of(Some(Reason::NoCredential)));
-        let after = all.iter().filter(|one| one.client == IpAddr::from([10, 0, 0, 4])).count();
-        assert_eq!(before, after);
+        let all = refusals.newest(100, &Filter::default());
+        assert_eq!(all.iter().filter(|one| one.request_id == "0").count(), 1);
     }
 
     #[test]

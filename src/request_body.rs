@@ -5,13 +5,14 @@
 //! [`forward`](crate::forward), which sends it.
 //!
 //! What the client sends belongs to a [`Transfer`]; a [`RequestBody`] is one *turn* of passing it
-//! on, as the body of one request to one instance. hyper owns that body and may still hold it when
-//! its connection has broken. A resend begins a new turn: a second [`RequestBody`] that reads the
-//! replay buffer first and then what is still to come, so that a connection that breaks in the
-//! middle of a body loses nothing. From then on the body of the turn before ends as an error.
+//! on, as the body of one request to one instance. A resend begins a new turn: a second
+//! [`RequestBody`] that reads the replay buffer first and then what is still to come, so that a
+//! connection that breaks in the middle of a body loses nothing. From then on the body of the turn
+//! before, if anything still holds it, ends as an error.
 
 mod error;
 mod replay;
+mod upload_buffer;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -36,6 +37,7 @@ use crate::mimir::form::FormScanner;
 pub use error::BodyError;
 pub use replay::ReplayAllowance;
 use replay::ReplayBuffer;
+pub use upload_buffer::{UploadBuffer, UploadRoom, UploadShare};
 
 /// How large a body may be and how slowly it may come.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,8 @@ pub struct Transfer {
     started: Instant,
     limits: BodyLimits,
     hint: SizeHint,
+    /// Its length, if all of it was read ahead.
+    whole: OnceLock<u64>,
     received: ReceivedBytes,
     /// Milliseconds after the start at which the last piece came.
     last_piece: AtomicU64,
@@ -112,38 +116,54 @@ pub struct Transfer {
 /// Less waiting than this in all is no slow body.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// The least that a piece that was read ahead counts for.
+/// The least that a piece that is kept counts for.
 const LEAST: usize = 512;
+
+/// So many pieces are kept before small ones are joined.
+const MOST_LOOSE: usize = 64;
+
+/// A shorter piece that is kept is copied: what is left of its block is not worth keeping.
+const SMALL_PIECE_BYTES: usize = 8 << 10;
 
 struct Source {
     /// None once all of it has been taken.
     client: Option<ClientBody>,
     kept: Option<ReplayBuffer>,
     /// What has come before Mimir was to get it.
-    ahead: VecDeque<Frame<Bytes>>,
+    ahead: Ahead,
     /// Measures the expressions of a form.
     form: Option<Box<FormScanner>>,
     timer: Deadline,
     waiting_since: Option<Instant>,
     waited: Duration,
+    /// Of `waited`, the time before anything was passed on.
+    waited_ahead: Duration,
+}
+
+/// What has come of a body before Mimir was to get it.
+#[derive(Default)]
+struct Ahead {
+    frames: VecDeque<Frame<Bytes>>,
+    /// What the frames count for.
+    cost: usize,
+    /// How many of the frames, from the first, are copies of their own.
+    compact: usize,
+    /// Room for them in the upload buffer.
+    room: Option<UploadRoom>,
 }
 
 impl Transfer {
     fn new(body: ClientBody, limits: BodyLimits) -> Self {
         let hint = body.size_hint();
-        Self::of(Some(body), VecDeque::new(), hint, limits)
+        Self::of(Some(body), Ahead::default(), hint, limits)
     }
 
-    fn of(
-        client: Option<ClientBody>,
-        ahead: VecDeque<Frame<Bytes>>,
-        hint: SizeHint,
-        limits: BodyLimits,
-    ) -> Self {
+    fn of(client: Option<ClientBody>, ahead: Ahead, hint: SizeHint, limits: BodyLimits) -> Self {
         Self {
             started: Instant::now(),
             limits,
             hint,
+            whole: OnceLock::new(),
             received: ReceivedBytes::default(),
             last_piece: AtomicU64::new(0),
             fault: OnceLock::new(),
@@ -157,6 +177,7 @@ impl Transfer {
                 timer: Deadline::default(),
                 waiting_since: None,
                 waited: Duration::ZERO,
+                waited_ahead: Duration::ZERO,
             }),
         }
     }
@@ -216,7 +237,8 @@ impl Transfer {
     pub fn pace(&self) -> Pace {
         let source = self.source();
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let has_waited = source.waited + waiting >= SLOW;
+        // While a body was read ahead, Mimir did not wait for it.
+        let has_waited = source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW;
         match (source.client.is_some(), has_waited) {
             (true, true) => Pace::Awaited,
             (true, false) => Pace::Unfinished,
@@ -241,7 +263,7 @@ impl Transfer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // What was read ahead comes first.
-        let frame = match source.ahead.pop_front() {
+        let frame = match source.ahead.pop() {
             Some(frame) => frame,
             None => match ready!(self.poll_client(source, cx)) {
                 Some(Ok(frame)) => frame,
@@ -258,8 +280,8 @@ impl Transfer {
             // Trailers are rare, and not worth keeping.
             None => source.kept = None,
         }
-        // With a known length nobody polls once more after the last piece.
-        if source.client.is_none() && source.ahead.is_empty() {
+        // With a known length the last piece is the end: there is no further poll.
+        if source.client.is_none() && source.ahead.frames.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -329,8 +351,74 @@ impl Source {
 
     fn is_at_end(&self, pieces: usize) -> bool {
         let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed && self.ahead.is_empty() && self.client.as_ref().is_none_or(Body::is_end_stream)
+        replayed
+            && self.ahead.frames.is_empty()
+            && self.client.as_ref().is_none_or(Body::is_end_stream)
     }
+}
+
+impl Ahead {
+    /// The most that the frames may count for.
+    fn most(&self, without_room: usize) -> usize {
+        self.room.as_ref().map_or(without_room, UploadRoom::bytes)
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        self.cost += cost(&frame);
+        self.frames.push_back(frame);
+    }
+
+    /// Adds what has come.
+    fn add(&mut self, frame: Frame<Bytes>) {
+        self.push(frame);
+        if self.frames.len() - self.compact >= MOST_LOOSE {
+            self.compact();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.frames.pop_front();
+        self.compact = self.compact.saturating_sub(1);
+        if self.frames.is_empty() {
+            self.room = None;
+        }
+        frame
+    }
+
+    /// Joins small pieces that will be kept for a while, in memory of their own: each of them may keep
+    /// a whole block of the connection's read buffer, of 8 KiB and more, although it is a few bytes
+    /// long.
+    fn compact(&mut self) {
+        for frame in self.frames.split_off(self.compact) {
+            self.cost -= cost(&frame);
+            let frame = match frame.into_data() {
+                Ok(small) if small.len() < SMALL_PIECE_BYTES => self.join(&small),
+                Ok(data) => Frame::data(data),
+                Err(trailers) => trailers,
+            };
+            self.push(frame);
+        }
+        self.compact = self.frames.len();
+    }
+
+    /// A copy of a piece, with the last of the others before it if that is small as well.
+    fn join(&mut self, small: &Bytes) -> Frame<Bytes> {
+        let fits = |last: &Bytes| last.len() + small.len() <= SMALL_PIECE_BYTES;
+        if self.frames.back().and_then(Frame::data_ref).is_some_and(fits)
+            && let Some(last) = self.frames.pop_back()
+        {
+            self.cost -= cost(&last);
+            let last = last.into_data().unwrap_or_default();
+            return Frame::data([last, small.clone()].concat().into());
+        }
+        Frame::data(Bytes::copy_from_slice(small))
+    }
+}
+
+/// What a piece that was read ahead counts for: its bytes, so that a body of a known length fits its room
+/// to the last one. An empty piece takes room as well.
+fn cost(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map(Bytes::len).filter(|bytes| *bytes > 0).unwrap_or(LEAST)
 }
 
 /// Removes from a client's trailers whatever it may not send as a header.
@@ -356,7 +444,7 @@ impl RequestBody {
     /// A body of the proxy's own that replaces a client's.
     pub fn replaced(bytes: Bytes, limits: BodyLimits) -> Self {
         let hint = SizeHint::with_exact(bytes.len() as u64);
-        let ahead = VecDeque::from([Frame::data(bytes)]);
+        let ahead = Ahead { frames: VecDeque::from([Frame::data(bytes)]), ..Ahead::default() };
         Self { transfer: Some(Arc::new(Transfer::of(None, ahead, hint, limits))), ..Self::empty() }
     }
 
@@ -384,23 +472,51 @@ impl RequestBody {
         }
     }
 
-    /// Takes what comes until the end or until there is so much of it, before any of it is passed on:
-    /// a short body that is at fault then costs Mimir not even a connection.
-    pub async fn read_ahead(&self, most: usize) -> Result<(), BodyError> {
+    /// Reads the body before any of it is passed on: to its end, or until it fills its room, for
+    /// which it asks when it has to wait for the client. Without room it reads what is there.
+    ///
+    /// A slow client then holds no slot and no connection to Mimir, and a short body that is at fault
+    /// costs Mimir nothing.
+    pub async fn read_ahead(
+        &self,
+        most: usize,
+        room: impl FnOnce(usize) -> Option<UploadRoom>,
+    ) -> Result<(), BodyError> {
         let Some(transfer) = &self.transfer else { return Ok(()) };
-        let mut bytes = 0;
-        while bytes < most {
-            let next = poll_fn(|cx| {
-                let mut source = transfer.source();
-                transfer.poll_client(&mut source, cx)
-            });
-            let Some(frame) = next.await else { break };
-            let frame = frame?;
-            // An empty piece takes room as well.
-            bytes += frame.data_ref().map_or(0, Bytes::len).max(LEAST);
-            transfer.source().ahead.push_back(frame);
-        }
-        Ok(())
+        let mut room = Some(room);
+        poll_fn(|cx| {
+            let mut source = transfer.source();
+            while source.client.is_some() && source.ahead.cost < source.ahead.most(most) {
+                let frame = match transfer.poll_client(&mut source, cx) {
+                    Poll::Ready(Some(Ok(frame))) => frame,
+                    Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {
+                        // Joined, the pieces may fit.
+                        source.ahead.compact();
+                        if let Some(room) = room.take() {
+                            let rest = transfer.hint.upper().map(|all| usize::try_from(all).ok());
+                            let bytes = rest.flatten().map_or(most, |all| all.min(most));
+                            source.ahead.room = room(bytes.max(LEAST));
+                        }
+                        if source.ahead.room.is_none() {
+                            // From here on the client is not waited for until it is polled again.
+                            source.waiting_since = None;
+                            break;
+                        }
+                        return Poll::Pending;
+                    }
+                };
+                source.ahead.add(frame);
+            }
+            source.waited_ahead = source.waited;
+            // With trailers the framing stays chunked.
+            if source.client.is_none() && source.ahead.frames.iter().all(Frame::is_data) {
+                let _ = transfer.whole.set(transfer.received.get());
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// Where the bytes of the body are counted, if there is one.
@@ -452,7 +568,8 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         let Some(transfer) = &self.transfer else { return SizeHint::with_exact(0) };
-        let rest = transfer.hint.exact().map(|all| all.saturating_sub(self.bytes));
+        let all = transfer.whole.get().copied().or(transfer.hint.exact());
+        let rest = all.map(|all| all.saturating_sub(self.bytes));
         rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

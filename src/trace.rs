@@ -141,6 +141,20 @@ struct Trace {
     spans: Mutex<Vec<SpanData>>,
 }
 
+/// A span's own header for a request that is passed on.
+pub struct TraceHeader {
+    pub name: HeaderName,
+    pub value: HeaderValue,
+    replaces_state: bool,
+}
+
+impl TraceHeader {
+    /// Whether a header of the client's does not pass because of it.
+    pub fn replaces(&self, name: &HeaderName) -> bool {
+        *name == TRACEPARENT || (self.replaces_state && *name == TRACESTATE)
+    }
+}
+
 impl Tracer {
     /// Records nothing.
     pub fn off() -> Self {
@@ -309,16 +323,30 @@ impl Span {
         })
     }
 
+    /// The header that tells Mimir of this span, for a request with these headers. None where traces are
+    /// off: they stay as they are.
+    #[inline]
+    pub fn header_for(&self, client: &HeaderMap) -> Option<TraceHeader> {
+        let context = self.context()?;
+        // A vendor's state goes with the context that it came with, and with no other.
+        let came = client.get(TRACEPARENT).map(HeaderValue::as_bytes);
+        let is_same =
+            came.and_then(TraceContext::parse).is_some_and(|came| came.trace == context.trace);
+        Some(TraceHeader {
+            name: TRACEPARENT,
+            value: context.header_value(),
+            replaces_state: !is_same,
+        })
+    }
+
     /// Puts the context into a request's headers. Where traces are off they stay as they are.
     #[inline]
     pub fn put_into(&self, headers: &mut HeaderMap) {
-        let Some(context) = self.context() else { return };
-        // A vendor's state goes with the context that it came with, and with no other.
-        let came = headers.get(TRACEPARENT).map(HeaderValue::as_bytes);
-        if came.and_then(TraceContext::parse).is_none_or(|came| came.trace != context.trace) {
+        let Some(header) = self.header_for(headers) else { return };
+        if header.replaces_state {
             headers.remove(TRACESTATE);
         }
-        headers.insert(TRACEPARENT, context.header_value());
+        headers.insert(header.name, header.value);
     }
 }
 

@@ -1,20 +1,36 @@
 //! The audit log: one line for every request to `/admin`, with what became of it, and for each request
 //! that creates, changes or expires a silence. Requests that concern the caller alone have none.
+//!
+//! What changes something always has its line. Of refused requests each reason has so many a second
+//! ([`Audit`]): anybody with a token can make them by the thousand.
 
+use std::array;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
+use strum::EnumCount as _;
 
 use crate::authn::Principal;
+use crate::clock::Clock;
 use crate::edge::RequestId;
+use crate::per_second::PerSecond;
 use crate::reason::Reason;
 use crate::route::{Access, AdminEndpoint, Route, Surface};
 use crate::tenancy::OrganisationId;
 
-/// A request to `/admin`, or one that changes a silence. Its line is written when it is dropped, so that a request that is cancelled
-/// has one, too.
+/// The audit log of all workers.
+pub struct Audit {
+    clock: Clock,
+    /// Lines a second of refused requests, of each reason; 0 for all of them.
+    refused_per_second: u32,
+    refused: [PerSecond; Reason::COUNT],
+}
+
+/// A request to `/admin`, or one that changes a silence. Its line is written when it is dropped, so that a
+/// request that is cancelled has one, too.
 pub struct Action {
+    audit: Arc<Audit>,
     id: RequestId,
     client: IpAddr,
     principal: Arc<Principal>,
@@ -24,19 +40,26 @@ pub struct Action {
     target: Option<String>,
     ends_at: Option<String>,
     outcome: &'static str,
+    refused: Option<Reason>,
 }
 
-impl Action {
+impl Audit {
+    pub fn new(clock: Clock, refused_per_second: u32) -> Self {
+        Self { clock, refused_per_second, refused: array::from_fn(|_| PerSecond::default()) }
+    }
+
     /// Begins a request whose caller is known.
     pub fn begin(
+        self: &Arc<Self>,
         id: &RequestId,
         client: IpAddr,
         principal: &Arc<Principal>,
         method: &Method,
         route: &'static Route,
         organisation: Option<OrganisationId>,
-    ) -> Self {
-        Self {
+    ) -> Action {
+        Action {
+            audit: Arc::clone(self),
             id: id.clone(),
             client,
             principal: Arc::clone(principal),
@@ -48,9 +71,17 @@ impl Action {
             // Until it is set. What was sent to the database goes on without the client, so it may
             // have been done.
             outcome: "client_gone",
+            refused: None,
         }
     }
 
+    fn takes(&self, refused: Reason) -> bool {
+        let most = self.refused_per_second;
+        most == 0 || self.refused[refused as usize].take(self.clock.now().as_secs(), most)
+    }
+}
+
+impl Action {
     /// It was done; `target` is what it acted on.
     pub fn done(&mut self, target: Option<String>) {
         self.target = target;
@@ -70,10 +101,9 @@ impl Action {
     /// It was refused or failed.
     pub fn refused(&mut self, reason: Reason) {
         self.outcome = reason.name();
+        self.refused = Some(reason);
     }
-}
 
-impl Action {
     fn write_silence(&self, what: &str) {
         tracing::event!(
             target: "audit",
@@ -96,6 +126,9 @@ impl Drop for Action {
     /// Writes the line. Its target is `audit`, which the log shows whatever its filter is.
     fn drop(&mut self) {
         if matches!(self.route.access, Access::Admin(AdminEndpoint::Caller(_))) {
+            return;
+        }
+        if self.refused.is_some_and(|reason| !self.audit.takes(reason)) {
             return;
         }
         let what = format!("{} {}", self.method, self.route.path);

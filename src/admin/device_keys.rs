@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::read_body;
+use super::organisations::must_exist;
 use super::{Admin, AdminError, Answer, recorded_name};
 use crate::authn::Identity;
 use crate::authz::OrganisationGrant;
@@ -63,6 +64,9 @@ pub(super) async fn create(
 pub(super) async fn list(admin: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
     let (device_keys, complete) =
         key_management::list(admin.store()?, grant.organisation(), admin.now()).await?;
+    if device_keys.is_empty() {
+        must_exist(admin, grant.organisation()).await?;
+    }
     Ok(Answer::of(&DeviceKeyList { device_keys, complete }))
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::organisations::must_exist;
 use super::paging::Paging;
 use super::{Admin, AdminError, Answer};
 use crate::authz::{OperatorGrant, OrganisationGrant};
@@ -89,8 +90,14 @@ pub(super) fn list(admin: &Admin, _: &OperatorGrant, uri: &Uri) -> Result<Answer
     }))
 }
 
-pub(super) fn show(admin: &Admin, grant: &OrganisationGrant) -> Answer {
-    Answer::of(&view(&admin.system.limits.report_of(grant.organisation()), admin.now()))
+pub(super) async fn show(admin: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
+    let report = admin.system.limits.report_of(grant.organisation());
+    let is_used = !report.in_flight.is_empty() || report.hits.total > 0;
+    // Limits are also those of organisations in claims alone, without a database.
+    if !is_used && !report.has_own_limits && admin.store.is_some() {
+        must_exist(admin, grant.organisation()).await?;
+    }
+    Ok(Answer::of(&view(&report, admin.now())))
 }
 
 fn view(one: &OrganisationUse, now: OffsetDateTime) -> OrganisationUseView {

@@ -12,6 +12,7 @@ use crate::clock::rfc3339;
 use crate::store::{
     CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted, StoreError,
 };
+use crate::tenancy::OrganisationId;
 
 /// A page of the organisations.
 #[derive(Serialize, ToSchema)]
@@ -139,11 +140,24 @@ pub(super) async fn members(
         }
         found => found?,
     };
+    if found.is_empty() {
+        must_exist(admin, organisation).await?;
+    }
     let has_more = found.len() > limit;
     found.truncate(limit);
     page.next = found.last().map(|member| member.user.0).filter(|_| has_more);
     page.members = found.into_iter().map(|member| view(admin, member)).collect();
     Ok(Answer::of(&page))
+}
+
+/// An error if there is no such organisation. For answers that would be empty and look like those of an
+/// organisation without any.
+pub(super) async fn must_exist(
+    admin: &Admin,
+    organisation: &OrganisationId,
+) -> Result<(), AdminError> {
+    let known = admin.store()?.organisations_among(vec![organisation.clone()]).await?;
+    if known.is_empty() { Err(AdminError::Missing("organisation")) } else { Ok(()) }
 }
 
 fn view(admin: &Admin, member: MemberRow) -> MemberView {

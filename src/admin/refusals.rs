@@ -70,7 +70,12 @@ pub(super) fn list(parts: &Admin, _: &OperatorGrant, uri: &Uri) -> Result<Answer
 /// Reads the parameters. An unknown one is a mistake: a filter that does not filter misleads.
 fn read(query: &str) -> Result<(usize, Filter), AdminError> {
     let (mut limit, mut filter) = (DEFAULT_LIMIT, Filter::default());
+    let mut seen = Vec::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if seen.contains(&name) {
+            return Err(AdminError::Request(format!("{name} is there twice")));
+        }
+        seen.push(name.clone());
         match &*name {
             "limit" => {
                 let number = value.parse().ok().filter(|number| (1..=MOST).contains(number));
@@ -79,7 +84,7 @@ fn read(query: &str) -> Result<(usize, Filter), AdminError> {
             }
             "reason" => {
                 let reason = Reason::VARIANTS.iter().find(|reason| reason.name() == value);
-                let unknown = || "there is no such reason; docs/reference/metrics.md has all";
+                let unknown = || "there is no such reason; docs/reference/reasons.md has all";
                 let reason = reason.ok_or_else(|| AdminError::Request(unknown().to_owned()))?;
                 filter.reason = Some(*reason);
             }

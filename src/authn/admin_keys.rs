@@ -2,7 +2,7 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::token_cache::{Digest, digest};
+use super::fingerprint::{Digest, digest};
 use crate::config::Secret;
 
 /// Keys of services. Only their digests are kept, and they are compared in constant time.

@@ -346,20 +346,20 @@ fn adopt(mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
         // On Supabase a project that signs with its legacy secret has an empty set.
         tracing::warn!(
             key_set.keys = 0,
-            key_set.left_out = ?keys.left_out(),
+            key_set.left_out = keys.left_out().join("; "),
             "Key set has no usable key; only HS256 tokens are accepted"
         );
     } else if keys.len() < older.len() {
         tracing::warn!(
             key_set.keys = keys.len(),
             key_set.keys_before = older.len(),
-            key_set.left_out = ?keys.left_out(),
+            key_set.left_out = keys.left_out().join("; "),
             "Key set has fewer usable keys than before"
         );
     } else if changed {
         tracing::info!(
             key_set.keys = keys.len(),
-            key_set.left_out = ?keys.left_out(),
+            key_set.left_out = keys.left_out().join("; "),
             "Key set changed"
         );
     }

@@ -5,8 +5,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName};
 
 use super::credential::{self, Credential};
+use super::fingerprint::{Digest, digest};
 use super::refusal::{CredentialFault, Refusal};
-use super::token_cache::{Digest, digest};
 use crate::config::Secret;
 
 /// The secret's digest; none if webhooks are off.

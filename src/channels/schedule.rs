@@ -78,6 +78,12 @@ struct Scheduler<'a> {
     resync: Option<Resync>,
 }
 
+impl Drop for Scheduler<'_> {
+    fn drop(&mut self) {
+        self.sync.metrics.end_of_leadership();
+    }
+}
+
 struct Resync {
     began: Instant,
     /// Organisations that were not reconciled yet.

@@ -18,7 +18,7 @@ pub struct Completions {
 /// Where to.
 #[derive(Args)]
 pub struct Man {
-    /// An existing folder: one page for each command. The program's own page on standard output by
+    /// A folder, made if need be: one page for each command. The program's own page on standard output by
     /// default.
     #[arg(value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
@@ -28,14 +28,22 @@ pub struct Man {
 pub fn completions(mut command: Command, args: &Completions) -> Outcome {
     let name = command.get_name().to_owned();
     let mut written = Vec::new();
-    clap_complete::generate(args.shell, &mut command, name, &mut written);
+    clap_complete::generate(args.shell, &mut command, &name, &mut written);
+    if args.shell == Shell::Bash {
+        // clap_complete 4.6 names a program with a hyphen in two ways, and completes no subcommand.
+        let written_one = name.replace('-', "__subcmd__");
+        let text =
+            String::from_utf8_lossy(&written).replace(&written_one, &name.replace('-', "__"));
+        written = text.into_bytes();
+    }
     Ok(said(written))
 }
 
 /// The manual page, or all of them.
 pub fn man(command: Command, args: &Man) -> Outcome {
     if let Some(directory) = &args.directory {
-        let done = clap_mangen::generate_to(command, directory);
+        let done = std::fs::create_dir_all(directory)
+            .and_then(|()| clap_mangen::generate_to(command, directory));
         done.map_err(|error| format!("{}: {error}", directory.display()))?;
         return Ok(said(Vec::new()));
     }

@@ -55,6 +55,38 @@ pub(super) fn read(section: &mut Section<'_>) -> CorsConfig {
     }
 }
 
+/// Domains below which anybody can have a site: hosts of web pages, as in the private part of the Public
+/// Suffix List, and a few registries. Not all there are, but those that a dashboard is likely to be at.
+const HOSTS_OF_ANYBODY: &[&str] = &[
+    "amplifyapp.com",
+    "appspot.com",
+    "azurestaticapps.net",
+    "azurewebsites.net",
+    "cloudfront.net",
+    "co.uk",
+    "com.au",
+    "deno.dev",
+    "firebaseapp.com",
+    "fly.dev",
+    "github.io",
+    "gitlab.io",
+    "herokuapp.com",
+    "lovable.app",
+    "netlify.app",
+    "ngrok-free.app",
+    "onrender.com",
+    "pages.dev",
+    "railway.app",
+    "replit.app",
+    "run.app",
+    "supabase.co",
+    "surge.sh",
+    "trycloudflare.com",
+    "vercel.app",
+    "web.app",
+    "workers.dev",
+];
+
 fn read_origin(text: &str) -> Result<OriginPattern, String> {
     let wanted = |why: &str| {
         format!(
@@ -81,6 +113,9 @@ fn read_origin(text: &str) -> Result<OriginPattern, String> {
     // One label before a public suffix (`https://*.dev`) would match anybody's site.
     if !rest.contains('.') {
         return Err(wanted("would let in a whole top-level domain"));
+    }
+    if HOSTS_OF_ANYBODY.contains(&rest) {
+        return Err(wanted("would let in the sites of everybody there"));
     }
     Ok(OriginPattern::OneLabel { before: format!("{scheme}://"), after: format!(".{rest}") })
 }
@@ -172,6 +207,9 @@ mod tests {
             "null",
             "https://*",
             "https://*.dev",
+            "https://*.pages.dev",
+            "https://*.vercel.app",
+            "https://*.co.uk",
             "https://*.*.pages.dev",
             "https://a*.pages.dev",
             "https://app.example.com/",

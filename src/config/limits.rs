@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
 use super::shown::Shown;
-use super::values::{GIB, KIB, MIB, duration, number, size};
+use super::values::{GIB, KIB, MIB, bytes, duration, number, size};
 use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
 
@@ -25,6 +25,8 @@ pub struct LimitsConfig {
     pub body_idle_timeout: Duration,
     /// How long a whole body may take.
     pub body_timeout: Duration,
+    /// What is read of a slow body before its request has a permit; 0 means nothing.
+    pub upload_buffer_bytes: usize,
     /// Limits for expressions in queries and alert rules.
     pub expressions: ExpressionLimits,
     pub organisations: OrganisationsConfig,
@@ -37,6 +39,8 @@ pub struct OrganisationsConfig {
     pub in_flight: usize,
     /// The share of these that one organisation may hold, in percent.
     pub organisation_percent: usize,
+    /// What may be read of all bodies of requests that have no permit yet.
+    pub upload_total_bytes: usize,
     /// How long a request waits for a slot or for its rate.
     pub max_wait: Duration,
     /// How much unused rate is saved up, as a duration.
@@ -185,6 +189,8 @@ pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
             .get("body_idle_timeout", 30 * second, |raw| duration(raw, second / 10, day)),
         body_timeout: section
             .get("body_timeout", 300 * second, |raw| duration(raw, second / 10, day)),
+        upload_buffer_bytes: section
+            .get("upload_buffer_bytes", bytes(64 * KIB), |raw| size(raw, 0, 16 * MIB).map(bytes)),
         expressions: expressions(section),
         organisations: organisations(section),
     }
@@ -192,9 +198,8 @@ pub(super) fn read(section: &mut Section<'_>) -> LimitsConfig {
 
 fn expressions(section: &mut Section<'_>) -> ExpressionLimits {
     let default = ExpressionLimits::default();
-    let bytes = section.get("expression_bytes", default.bytes as u64, |raw| size(raw, KIB, GIB));
     ExpressionLimits {
-        bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        bytes: section.get("expression_bytes", default.bytes, |raw| size(raw, KIB, GIB).map(bytes)),
         depth: section.get("expression_depth", default.depth, |raw| {
             number(raw, 1, ExpressionLimits::MOST_DEPTH)
         }),
@@ -227,6 +232,8 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
         // A little more than one organisation may have on all surfaces together, if there is one
         // instance of Mimir (upstream.max_in_flight).
         organisation_percent: section.get("organisation_percent", 33, |raw| number(raw, 1, 100)),
+        upload_total_bytes: section
+            .get("upload_total_bytes", bytes(64 * MIB), |raw| size(raw, 0, 64 * GIB).map(bytes)),
         max_wait: section
             .get("max_wait", 2 * second, |raw| duration(raw, Duration::ZERO, 60 * second)),
         burst: section.get("burst", 10 * second, |raw| duration(raw, second, 3600 * second)),

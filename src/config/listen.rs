@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::reader::{Raw, Section};
-use super::values::{KIB, MIB, duration, number, size, text};
+use super::values::{KIB, MIB, bytes, duration, number, size, text};
 
 /// Sockets, worker threads and the limits of a connection before a request.
 #[derive(Clone, Debug)]
@@ -66,10 +66,6 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (any || one.ip() == other.ip())
-}
-
-fn bytes(size: u64) -> usize {
-    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 fn address(raw: Raw) -> Result<SocketAddr, String> {

@@ -41,6 +41,7 @@ pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
         }),
         filter: section.get("filter", "info".to_owned(), |raw| {
             let filter = text(raw)?;
+            check_levels(&filter)?;
             tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
                 format!("must be a level such as \"info\" or a filter: {error}")
             })?;
@@ -50,5 +51,48 @@ pub(super) fn read(section: &mut Section<'_>) -> LogConfig {
         unserved_per_second: section.get("unserved_per_second", 100, |raw| {
             Ok(u32::try_from(number(raw, 0, 1_000_000)?).unwrap_or(u32::MAX))
         }),
+    }
+}
+
+/// A word that is no level is taken for the target of a filter, which then shows nothing else: `warning`
+/// would switch the log off.
+fn check_levels(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| {
+        LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
+            || word.parse().is_ok_and(|number: u8| number < 6)
+    };
+    for directive in filter.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        // A span's fields may hold any character.
+        let level = match directive.rsplit_once('=') {
+            Some((_, level)) if !level.contains(['}', ']', '"']) => level,
+            Some(_) => continue,
+            None if directive.contains(['[', ':']) => continue,
+            None => directive,
+        };
+        if !is_level(level.trim()) {
+            let levels = LEVELS.join(", ");
+            return Err(format!("'{level}' is no level; there are {levels}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for filter in
+            ["info", "WARN", "info,mimir_tenant_proxy=debug", "off", "3", "a::b=trace,error"]
+        {
+            assert_eq!(check_levels(filter), Ok(()), "{filter}");
+        }
+        for filter in
+            ["warning", "verbose", "bogus=", "info,sqlx=warning", "mimir_tenant_proxy", "7"]
+        {
+            assert!(check_levels(filter).is_err(), "{filter}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use url::{Position, Url};
 
 use super::reader::{Raw, Section};
 use super::shown::Shown;
-use super::values::{KIB, MIB, Secret, duration, number, parse_duration, size, text, url};
+use super::values::{KIB, MIB, Secret, bytes, duration, number, parse_duration, size, text, url};
 
 /// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
@@ -189,7 +189,6 @@ fn read_health(section: &mut Section<'_>) -> HealthConfig {
 }
 
 fn read_retry(section: &mut Section<'_>) -> RetryConfig {
-    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let config = RetryConfig {
         percent: section.get("retry_percent", 20, |raw| number(raw, 0, 100)),
         reserve: section.get("retry_reserve", 10, |raw| number(raw, 0, 10_000)),

@@ -126,6 +126,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     PromDuration::parse_unordered(text).ok().map(Duration::from)
 }
 
+/// A size that is held in memory.
+pub(super) fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
 /// A size in bytes such as `65536`, `64KiB`, `100MiB`, within bounds.
 pub(super) fn size(raw: Raw, min: u64, max: u64) -> Result<u64, String> {
     let wanted = || {

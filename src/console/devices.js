@@ -56,7 +56,7 @@ function revoke(at, key, reload) {
 
 /** Asks what the key is to be, and then shows it. `old` is a key that is replaced. */
 function keyDialog(at, { reload, old }) {
-  dialog(old ? "Rotate a key" : "Create a key", (close) => {
+  dialog(old ? "Rotate a key" : "Create a key", (leave, { close, hold }) => {
     const outcome = h("div");
     const box = h("form", {
       onsubmit: async (event) => {
@@ -65,13 +65,16 @@ function keyDialog(at, { reload, old }) {
         const days = Number(form.get("days"));
         const button = box.querySelector("button.primary");
         button.disabled = true;
+        hold({ says: "The key is being created. If you close this now, it exists and nobody sees it.", anyway: "Close it all the same" });
         try {
           const made = await api(at, { method: "POST", body: {
             name: form.get("name"), scopes: form.getAll("scopes"), ...(days ? { expires_in_seconds: days * 86400 } : {}),
           } });
+          hold({ says: "The key has not been copied, and nobody can show it again.", anyway: "Close it without the key", outlives: true });
           reload(true);
-          await showKey(box, made, { at, old, reload, close });
+          await showKey(box, made, { at, old, reload, close, copied: () => hold(null) });
         } catch (error) {
+          hold(null);
           button.disabled = false;
           put(outcome, problem(error));
         }
@@ -84,14 +87,14 @@ function keyDialog(at, { reload, old }) {
         h("input", { type: "checkbox", name: "scopes", value: scope, checked: (old?.scopes ?? ["metrics:write"]).includes(scope) }), words, h("span", { class: "muted mono" }, scope)))),
       h("label", null, "Expires", h("select", { name: "days" }, [["0", "never"], ["90", "in 90 days"], ["365", "in a year"], ["730", "in two years"]].map(([days, words]) => h("option", { value: days }, words)))),
       outcome,
-      h("div", { class: "row end" }, h("button", { type: "button", onclick: close }, "Cancel"), h("button", { class: "primary" }, old ? "Create the new key" : "Create")));
+      h("div", { class: "row end" }, h("button", { type: "button", onclick: leave }, "Cancel"), h("button", { class: "primary" }, old ? "Create the new key" : "Create")));
     return box;
   });
 }
 
 let senders;
 
-async function showKey(box, made, { at, old, reload, close }) {
+async function showKey(box, made, { at, old, reload, close, copied }) {
   // What has been created is shown even if the configurations cannot be had.
   senders ??= await fetch(new URL("console/senders.json", base)).then((answer) => answer.json()).catch(() => undefined);
   const outcome = h("div");
@@ -112,12 +115,12 @@ async function showKey(box, made, { at, old, reload, close }) {
   const shown = h("div", null,
     h("h1", null, `The key of ${made.name}`),
     h("p", null, chip("warning", "It is shown this once only. Copy it now: nobody can show it again.")),
-    h("div", { class: "key row" }, h("code", { "data-key": true }, made.key), copyButton(made.key, "Copy the key")),
+    h("div", { class: "key row" },
+      h("code", { "data-key": true, oncopy: () => { if (getSelection().toString().includes(made.key)) copied(); } }, made.key),
+      copyButton(made.key, "Copy the key", copied)),
     senders ? tabs(senders, made.name) : h("p", { class: "muted" }, "The configurations of senders could not be loaded; they are in docs/operations/devices.md."),
     outcome,
     h("div", { class: "row end" }, retire, h("button", { type: "button", class: "primary", onclick: close }, "I have the key")));
-  // Esc, pressed by habit, must not lose the key.
-  box.closest("dialog").addEventListener("cancel", (event) => event.preventDefault());
   box.replaceWith(shown);
   shown.querySelector("button").focus();
 }

@@ -36,10 +36,11 @@ export function say(text) {
   toasted = setTimeout(() => { toast.textContent = ""; }, 4000);
 }
 
-async function copyText(text) {
+async function copyText(text, done) {
   try {
     await navigator.clipboard.writeText(text);
     say("Copied");
+    done?.();
   } catch {
     say("The browser does not allow to copy here: select the text and copy it");
   }
@@ -51,8 +52,8 @@ export function copy(text, shown = text, name = "mono") {
   return h("button", { class: `copy ${name}`, type: "button", title: `Copy ${text}`, onclick: () => copyText(text) }, shown);
 }
 
-export function copyButton(text, label = "Copy") {
-  return h("button", { type: "button", onclick: () => copyText(text) }, label);
+export function copyButton(text, label = "Copy", done) {
+  return h("button", { type: "button", onclick: () => copyText(text, done) }, label);
 }
 
 // Words, and the meaning of each state. Colour never stands alone.
@@ -132,6 +133,8 @@ export function part(load, render, skeleton = () => bones()) {
   const place = h("div", { class: "stack" });
   let loaded = 0;
   const run = async (quiet) => {
+    // The view was left: it asks for nothing any more.
+    if (loaded && !place.isConnected) return;
     const mine = loaded += 1;
     if (quiet !== true) put(place, skeleton());
     try {
@@ -146,17 +149,78 @@ export function part(load, render, skeleton = () => bones()) {
   return place;
 }
 
-/** Shows a dialog until it is closed. `build` gets a function that closes it. */
+// The dialogs that are open.
+const dialogs = new Set();
+
+addEventListener("beforeunload", (event) => {
+  if ([...dialogs].some((one) => one.loses())) event.preventDefault();
+});
+
+/** Closes all dialogs. False if one would lose something: it asks, and stays. */
+export function closeDialogs() {
+  return [...dialogs].map((one) => one.leave()).every(Boolean);
+}
+
+/** Closes all dialogs when the sign-in ends. One that shows what cannot be shown again stays all the same. */
+export function endDialogs() {
+  for (const one of dialogs) if (!one.loses()?.outlives) one.close();
+}
+
+/**
+ * Shows a dialog until it is closed. `build` gets what closes it, and then `close`, which does so without asking,
+ * and `hold`: while it holds something (`says`, what closing would lose; `anyway`, the button that loses it), the
+ * dialog asks before it closes, by whatever way. `outlives`: also if the sign-in ends.
+ */
 export function dialog(title, build, onclose) {
   const before = document.activeElement;
-  const close = () => box.close();
   const box = h("dialog", { "aria-label": title });
+  const question = h("div", { class: "panel warn", role: "alert" });
+  let held = null;
+  const hold = (what) => {
+    held = what;
+    question.remove();
+  };
+  const close = () => {
+    hold(null);
+    box.close();
+  };
+  const leave = () => {
+    if (!held) close();
+    else if (!question.isConnected) {
+      put(question, h("p", null, held.says), h("div", { class: "row" },
+        h("button", { type: "button", onclick: () => question.remove() }, "Keep it open"),
+        h("button", { type: "button", class: "danger", onclick: close }, held.anyway)));
+      box.prepend(question);
+    }
+    question.querySelector("button")?.focus();
+    return !held;
+  };
+  // The first is enough for a keyboard. A browser does not let a page prevent `cancel` twice in a row, and a
+  // phone's way back may come as `close` only.
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !held) return;
+    event.preventDefault();
+    leave();
+  });
+  box.addEventListener("cancel", (event) => {
+    if (!held) return;
+    event.preventDefault();
+    leave();
+  });
   box.addEventListener("close", () => {
+    if (held) {
+      box.showModal();
+      leave();
+      return;
+    }
+    dialogs.delete(entry);
     box.remove();
     onclose?.();
     before?.focus?.();
   });
-  put(box, build(close));
+  const entry = { leave, close, loses: () => held };
+  dialogs.add(entry);
+  put(box, build(leave, { close, hold }));
   document.body.append(box);
   box.showModal();
   return box;

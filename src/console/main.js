@@ -1,7 +1,7 @@
 // The console: sign-in, the frame around the views, and which view is shown to whom.
 
-import { bones, dialog, h, problem, put } from "./dom.js";
-import { api, email, forget, query, settings, signIn, start, useToken } from "./session.js";
+import { bones, closeDialogs, dialog, endDialogs, h, problem, put } from "./dom.js";
+import { api, email, forget, isOrganisation, query, settings, signIn, start, Superseded, useToken } from "./session.js";
 import { go, here, link, stopTimers } from "./place.js";
 import { overview } from "./overview.js";
 import { organisations } from "./organisations.js";
@@ -64,11 +64,14 @@ function themeButton() {
   return button;
 }
 
+/** Shows the sign-in, and gives the place for what is to be said later. */
 function signInPage(message) {
   stopTimers();
+  endDialogs();
   access = null;
   document.title = "Sign in · Console";
   const outcome = h("div");
+  const notice = h("div");
   const enter = (action) => async (event) => {
     event.preventDefault();
     const button = event.target.querySelector("button");
@@ -79,7 +82,7 @@ function signInPage(message) {
       await enterConsole();
     } catch (error) {
       button.disabled = false;
-      put(outcome, problem(error));
+      if (!(error instanceof Superseded)) put(outcome, problem(error));
     }
   };
   const byEmail = settings.supabase_url && h("form", {
@@ -98,8 +101,9 @@ function signInPage(message) {
   put(root, h("main", { class: "sign-in" },
     h("div", { class: "row" }, h("div", null, h("h1", null, "Console"), h("p", { class: "muted" }, "mimir-tenant-proxy")), themeButton()),
     message && h("div", { class: "panel warn", role: "alert" }, h("p", null, message)),
-    byEmail, byEmail && h("h2", null, "Or with a token"), byToken, outcome));
+    notice, byEmail, byEmail && h("h2", null, "Or with a token"), byToken, outcome));
   root.querySelector("input")?.focus();
+  return notice;
 }
 
 async function enterConsole() {
@@ -109,8 +113,10 @@ async function enterConsole() {
 }
 
 function leave(message) {
-  forget();
-  signInPage(message);
+  const told = forget();
+  const notice = signInPage(message);
+  told.catch((error) => put(notice, h("div", { class: "panel warn", role: "alert" },
+    h("p", null, `You are signed out here, but Supabase could not be told: there, your session goes on. ${error.message}`))));
 }
 
 const main = h("main", { tabindex: "-1" });
@@ -132,7 +138,6 @@ function frame() {
 function show() {
   if (!access) return;
   stopTimers();
-  document.querySelectorAll("dialog").forEach((box) => box.close());
   const { view, params } = here();
   const [name, render] = VIEWS[view] ?? [];
   root.querySelectorAll(".rail a").forEach((one) => {
@@ -147,6 +152,10 @@ function show() {
   } else if (!maySee(view)) {
     const who = VIEWS[view][2] === "operator" ? "the operators of the proxy" : "administrators of an organisation";
     put(main, h("h1", null, name), h("div", { class: "panel" }, h("p", null, `This view is for ${who}. You are signed in as ${access.name}.`)));
+  } else if (params.get("organisation") && !isOrganisation(params.get("organisation"))) {
+    put(main, h("h1", null, name), h("div", { class: "panel" },
+      h("p", null, "No organisation can have the identifier ", h("code", null, params.get("organisation")), "."),
+      h("p", null, h("a", { href: link(view) }, "Choose another one"))));
   } else {
     put(main, render(access, params, { head, organisation, show }));
   }
@@ -176,9 +185,12 @@ function organisation(view, params) {
       if (known?.name) name.textContent = `Organisation: ${known.name}`;
     }, () => {});
   }
+  let asked = 0;
   const suggest = async (filter) => {
+    const mine = asked += 1;
     const found = await api(`organisations${query({ filter, limit: "20" })}`).catch(() => ({ organisations: [] }));
-    put(list, found.organisations.map((one) => h("option", { value: one.organisation }, one.name)));
+    // What was typed before may be answered later.
+    if (mine === asked) put(list, found.organisations.map((one) => h("option", { value: one.organisation }, one.name)));
   };
   let waiting;
   const choose = () => { if (input.value.trim() !== now) go(view, { organisation: input.value.trim() }); };
@@ -212,7 +224,10 @@ addEventListener("keydown", (event) => {
   } else if (event.key === "?") help();
   else if (event.key === "g") { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); }
 });
-addEventListener("hashchange", show);
+addEventListener("hashchange", (event) => {
+  if (access && !closeDialogs()) history.pushState(null, "", event.oldURL);
+  else show();
+});
 addEventListener("signed-out", (event) => {
   if (access) leave(event.detail ? `You were signed out: ${event.detail}` : "You were signed out.");
 });

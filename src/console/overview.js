@@ -88,7 +88,7 @@ function show([status, rules, channels]) {
         : h("p", { class: "muted" }, requests ? ["Requests are served, Mimir and the database answer. If somebody has trouble all the same, look at ", h("a", { href: link("refusals") }, "Refusals"), "."] : "Mimir and the database answer. No request for telemetry came in this time.")),
     h("div", { class: "facts" },
       fact("Failed requests", share > 0.01 ? ["critical", "too many"] : ["ok"], requests ? percent(share) : "none",
-        `${number(failed)} of ${number(requests)} in ${seconds(now.traffic.window_seconds)}; ${number(rejected)} rejected`),
+        `${number(failed)} of ${number(requests)} for telemetry in ${seconds(now.traffic.window_seconds)}; ${number(rejected)} of these rejected`),
       fact("Slowest surface, p99", slowest?.p99_seconds > 10 ? ["warning", "slow"] : ["ok"], slowest ? seconds(slowest.p99_seconds) : "no requests", slowest ? `${slowest.surface}; half within ${seconds(slowest.p50_seconds)}` : ""),
       fact("Mimir's instances", now.upstreams.ejected ? ["ejected", `${now.upstreams.ejected} ejected`] : now.upstreams.instances ? ["ok"] : ["critical", "none"], `${now.upstreams.instances - now.upstreams.ejected} of ${now.upstreams.instances}`,
         `${plural(now.upstreams.in_flight, "request")} in flight; last change: `, time(now.upstreams.changed_at, "none")),

@@ -145,6 +145,8 @@ async function follow(progress, outcome, done) {
         h("h2", null, progress.state === "waiting" ? "Waiting for the leader" : `Syncing: ${number(progress.done)} of ${plural(progress.total, "organisation")}`),
         h("progress", { "aria-label": "Progress of the sync", max: progress.total || 1, value: progress.done })));
       await new Promise((resume) => { setTimeout(resume, 700); });
+      // Whoever left the view, or signed out, does not ask any more.
+      if (!outcome.isConnected) return;
       progress = await api(progress.poll.replace(/^\/admin\//, ""));
     }
     const { problem: wrong, guard, outcomes, rules: counts } = progress.outcome;

@@ -10,6 +10,8 @@ export const base = new URL(".", location.href.split("#")[0]);
 
 let session = null;
 let refreshing = null;
+// Grows whenever somebody signs in or out. What was asked before belongs to somebody who is gone.
+let generation = 0;
 export let settings = { supabase_url: null, supabase_key: null };
 
 /** A refusal or a failure, with the request's identifier. */
@@ -19,6 +21,9 @@ export class Failure extends Error {
     Object.assign(this, { status, requestId, title });
   }
 }
+
+/** What was asked for by somebody who is no longer signed in here. Nobody gets the answer. */
+export class Superseded extends Error {}
 
 export async function start() {
   try {
@@ -34,25 +39,51 @@ export async function start() {
   return session !== null;
 }
 
-function keep(next, inTab) {
-  session = { ...next, inTab };
+function keep(next) {
+  session = next;
   try {
-    if (inTab) sessionStorage.setItem(KEY, JSON.stringify(session));
+    if (session?.inTab) sessionStorage.setItem(KEY, JSON.stringify(session));
     else sessionStorage.removeItem(KEY);
   } catch {
     // Storage may be off; memory is enough.
   }
 }
 
-export function useToken(token, inTab) {
-  keep({ token }, inTab);
+/** Begins anew, with nobody signed in. */
+function begin() {
+  generation += 1;
+  refreshing = null;
+  keep(null);
+  return generation;
 }
 
-export function forget() {
-  const { token, refresh } = session ?? {};
-  keep(null, false);
-  session = null;
-  if (refresh) void supabase("logout?scope=local", {}, token).catch(() => {});
+/** Waits for something that was asked in a generation. An answer or a failure that comes later is dropped. */
+async function within(mine, answer) {
+  try {
+    return await answer;
+  } finally {
+    if (mine !== generation) throw new Superseded("somebody else is signed in here now, or nobody");
+  }
+}
+
+export function useToken(token, inTab) {
+  begin();
+  keep({ token, inTab });
+}
+
+/** Forgets who is signed in, at once, and ends the session at Supabase. Throws if Supabase could not be told. */
+export async function forget() {
+  const { token, refresh, ends } = session ?? {};
+  begin();
+  if (!refresh) return;
+  try {
+    // Only a valid token ends its session.
+    const valid = ends > Date.now() ? token : (await supabase("token?grant_type=refresh_token", { refresh_token: refresh })).access_token;
+    await supabase("logout?scope=local", {}, valid);
+  } catch (error) {
+    // The session is not known there any more.
+    if (![400, 401, 403, 404].includes(error.status)) throw error;
+  }
 }
 
 async function supabase(path, body, token) {
@@ -63,6 +94,7 @@ async function supabase(path, body, token) {
       headers: { apikey: settings.supabase_key, authorization: `Bearer ${token ?? settings.supabase_key}`, "content-type": "application/json" },
       body: JSON.stringify(body),
       referrerPolicy: "no-referrer",
+      signal: AbortSignal.timeout(20_000),
     });
   } catch {
     throw new Failure("Supabase cannot be reached. Check the network, and that it allows this origin.", 0);
@@ -76,46 +108,55 @@ async function supabase(path, body, token) {
 
 function adopt(said) {
   const lifetime = Number(said.expires_in ?? 3600);
-  keep({ token: said.access_token, refresh: said.refresh_token, ends: Date.now() + lifetime * 1000, email: said.user?.email }, true);
+  keep({ token: said.access_token, refresh: said.refresh_token, ends: Date.now() + lifetime * 1000, email: said.user?.email, inTab: true });
 }
 
 export async function signIn(email, password) {
-  adopt(await supabase("token?grant_type=password", { email, password }));
+  adopt(await within(begin(), supabase("token?grant_type=password", { email, password })));
 }
 
 /** Refreshes once, however many requests need it. */
 async function refresh() {
-  refreshing ??= supabase("token?grant_type=refresh_token", { refresh_token: session.refresh })
+  const asked = refreshing ??= within(generation, supabase("token?grant_type=refresh_token", { refresh_token: session.refresh }))
     .then(adopt)
-    .finally(() => { refreshing = null; });
-  return refreshing;
+    .finally(() => { if (refreshing === asked) refreshing = null; });
+  return asked;
 }
 
 export const email = () => session?.email;
 
 /** Asks `/admin`. The path is below it, and its parts are encoded by `path`. */
 export async function api(where, { method = "GET", body } = {}) {
-  if (session?.refresh && session.ends - Date.now() < 30_000) await refresh().catch(() => {});
-  let answer = await send(where, method, body);
+  const mine = generation;
+  const to = addressOf(where);
+  if (session?.refresh && session.ends - Date.now() < 30_000) await within(mine, refresh().catch(() => {}));
+  let { answer, said } = await within(mine, send(to, method, body));
   if (answer.status === 401 && session?.refresh) {
-    const isFresh = await refresh().then(() => true, () => false);
-    if (isFresh) answer = await send(where, method, body);
+    const isFresh = await within(mine, refresh().then(() => true, () => false));
+    if (isFresh) ({ answer, said } = await within(mine, send(to, method, body)));
   }
-  const requestId = answer.headers.get("x-request-id");
-  const said = await answer.json().catch(() => null);
   if (answer.ok && said !== null) return said;
   if (answer.status === 401) dispatchEvent(new CustomEvent("signed-out", { detail: said?.error }));
-  throw new Failure(said?.error ?? `The proxy answers ${answer.status}.`, answer.status, requestId, titleOf(answer.status));
+  throw new Failure(said?.error ?? `The proxy answers ${answer.status}.`, answer.status, answer.headers.get("x-request-id"), titleOf(answer.status));
 }
 
-async function send(where, method, body) {
+/** What would lead out of its place, as `..` does, is not asked: it would be another request, with the same token. */
+function addressOf(where) {
+  const to = new URL(where, base);
+  if (to.href !== base.href + where) throw new Failure(`${where} is no path of the admin API.`, 0, null, "This was not asked");
+  return to;
+}
+
+async function send(to, method, body) {
+  if (!session) throw new Failure("Sign in again.", 401, null, "You are signed out");
   try {
-    return await fetch(new URL(where, base), {
+    const answer = await fetch(to, {
       method,
-      headers: { authorization: `Bearer ${session?.token}`, ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      headers: { authorization: `Bearer ${session.token}`, ...(body === undefined ? {} : { "content-type": "application/json" }) },
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
     });
+    return { answer, said: await answer.json().catch(() => null) };
   } catch {
     throw new Failure("Check the network, and that the proxy runs.", 0, null, "The proxy cannot be reached");
   }
@@ -131,7 +172,15 @@ function titleOf(status) {
 
 /** A path of `/admin` with its parts encoded. */
 export function path(...parts) {
+  // Dots are not encoded, and a browser takes these parts for steps.
+  const wrong = parts.find((one) => ["", ".", ".."].includes(one));
+  if (wrong !== undefined) throw new Failure(`"${wrong}" is no identifier.`, 0, null, "This was not asked");
   return parts.map(encodeURIComponent).join("/");
+}
+
+/** Whether a text can be an organisation's identifier: an address may be written by anybody. */
+export function isOrganisation(text) {
+  return /^[\w!.*'()-]{1,150}$/.test(text) && text !== "." && text !== "..";
 }
 
 export function query(values) {

@@ -10,7 +10,7 @@ const remembered = (params) => ({ filter: params.get("filter") ?? "", onfilter: 
 export function upstreams(access, params, page) {
   const list = part(() => api("upstreams"), (found) => table(found.instances, [
     { name: "Instance", show: (one) => [copy(one.address), h("div", { class: "small muted" }, one.name)], text: (one) => `${one.address} ${one.name}`, sort: true },
-    { name: "State", show: (one) => [chip(one.state), one.reason && h("div", { class: "small muted" }, one.reason.replaceAll("_", " "))], text: (one) => `${one.state} ${one.reason ?? ""}`, sort: true },
+    { name: "State", show: (one) => [chip(one.state), one.reason && one.reason !== one.state && h("div", { class: "small muted" }, one.reason.replaceAll("_", " "))], text: (one) => `${one.state} ${one.reason ?? ""}`, sort: true },
     { name: "Since", show: (one) => time(one.changed_at, "the start"), sort: (one) => one.changed_at ?? "" },
     { name: "In flight", number: true, show: (one) => `${number(one.in_flight)} of ${number(found.max_in_flight)}`, sort: (one) => one.in_flight },
     { name: "Share", number: true, show: (one) => `${Math.round(one.share * 100)} %` },

@@ -1,14 +1,14 @@
 //! The attempts of one request: which instance gets it, and what happens when one fails.
 
 use parking_lot::Mutex;
+use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, Uri, Version, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http::{Request, Response};
 use tokio::time::{Instant, timeout};
 
 use super::budget::Budget;
@@ -16,12 +16,13 @@ use super::choice::{Bounds, Chance, Chosen, NoChoice, Tried, choose};
 use super::error::{ForwardError, is_ours};
 use super::evidence::Requester;
 use super::exchange::{Exchanged, exchange};
-use super::headers;
+use super::headers::{self, Head};
 use super::instance::InstanceSlot;
 use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
 use super::repeat::{Broken, Next, Repeats, is_stale, next};
 use super::verdict::{InstanceVerdict, is_about_own_reads, judge};
+use super::wire::WireFault;
 use crate::authz::Grant;
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
@@ -58,27 +59,24 @@ pub(super) struct Attempts<'a> {
     transfer: Option<Arc<Transfer>>,
     instances: Arc<InstanceList>,
     tried: Tried,
+    last: Option<SocketAddr>,
     repeats: Repeats,
     freshness: Freshness,
 }
 
 /// An instance's response.
 pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<()>,
     /// The part of the body that was already read.
     pub(super) first: Option<Bytes>,
 }
 
 /// How sending to one instance ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every request is answered, and a box would cost each of them"
-)]
 enum Sent {
     Answered(Answer, PooledConnection, InstanceVerdict),
     /// Nothing of the request was sent.
-    Unsent(io::Error, Box<Request<RequestBody>>),
-    Broken(Broken, hyper::Error),
+    Unsent(io::Error, RequestBody),
+    Broken(Broken, WireFault),
     Failed(ForwardError),
 }
 
@@ -108,25 +106,30 @@ impl<'a> Attempts<'a> {
             transfer,
             instances,
             tried,
+            last: None,
             repeats,
             freshness,
         };
         (attempts, body)
     }
 
+    /// The instance of the last attempt.
+    pub(super) fn last_instance(&self) -> Option<SocketAddr> {
+        self.last
+    }
+
     /// Runs until there is a response to forward, or no attempt is left.
     pub(super) async fn run(
-        mut self,
-        body: RequestBody,
+        &mut self,
+        mut body: RequestBody,
     ) -> Result<(Answer, PooledConnection), ForwardError> {
         let mut slot = self.enter()?;
-        let mut request = self.outbound(body);
         loop {
-            let mut attempt = self.begin_attempt(&slot, &mut request);
-            let sent = self.send(slot, request, &attempt).await;
+            let mut attempt = self.begin_attempt(&slot);
+            let sent = self.send(slot, body, &attempt).await;
             sent.note(&mut attempt);
             drop(attempt);
-            (slot, request) = match sent {
+            (slot, body) = match sent {
                 // Forwarded whatever its status, unless another instance may do better.
                 Sent::Answered(answer, connection, verdict) => {
                     let unavailable = verdict == InstanceVerdict::Unavailable;
@@ -157,7 +160,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The span of an attempt, which Mimir's own goes below.
-    fn begin_attempt(&self, slot: &InstanceSlot, request: &mut Request<RequestBody>) -> Span {
+    fn begin_attempt(&self, slot: &InstanceSlot) -> Span {
         let mut attempt = self.span.client("attempt");
         if attempt.is_recording() {
             let method = self.head.method.as_str().to_owned();
@@ -172,7 +175,6 @@ impl<'a> Attempts<'a> {
                 attempt.set("http.request.resend_count", resends);
             }
         }
-        attempt.put_into(request.headers_mut());
         attempt
     }
 
@@ -195,14 +197,15 @@ impl<'a> Attempts<'a> {
             };
             if let Some(slot) = slot {
                 self.tried.add(at);
+                self.last = Some(slot.instance.address);
                 return Ok(slot);
             }
         }
         Err(ForwardError::CircuitOpen)
     }
 
-    /// The request for another instance, if a resend is safe and there is one.
-    fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, Box<Request<RequestBody>>)> {
+    /// The request's body for another instance, if a resend is safe and there is one.
+    fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, RequestBody)> {
         let metrics = &self.upstream.metrics;
         self.repeats.possible = self.is_possible();
         if next(how, self.repeats) == Next::GiveUp {
@@ -218,13 +221,13 @@ impl<'a> Attempts<'a> {
             metrics.upstream_not_resent(NoResend::Budget);
             return None;
         }
-        let request = self.again()?;
+        let body = self.again()?;
         self.repeats.moved = true;
         metrics.upstream_resent(match how {
             Broken::Unavailable => Resend::Unavailable,
             Broken::OnKept(_) | Broken::OnNew => Resend::Broken,
         });
-        Some((slot, request))
+        Some((slot, body))
     }
 
     fn is_possible(&self) -> bool {
@@ -232,44 +235,40 @@ impl<'a> Attempts<'a> {
             && self.transfer.as_ref().is_none_or(|transfer| transfer.is_kept())
     }
 
-    fn again(&self) -> Option<Box<Request<RequestBody>>> {
-        let body = match &self.transfer {
-            None => RequestBody::empty(),
-            Some(transfer) => transfer.again()?,
-        };
-        Some(self.outbound(body))
+    /// The body from its first byte.
+    fn again(&self) -> Option<RequestBody> {
+        match &self.transfer {
+            None => Some(RequestBody::empty()),
+            Some(transfer) => transfer.again(),
+        }
     }
 
-    fn outbound(&self, body: RequestBody) -> Box<Request<RequestBody>> {
-        let mut request = Box::new(Request::new(body));
-        *request.method_mut() = self.head.method.clone();
-        *request.version_mut() = Version::HTTP_11;
-        let uri = &self.head.uri;
-        // The target in HTTP/2 has scheme and authority; Mimir gets path and query.
-        *request.uri_mut() = if uri.scheme().is_some() {
-            uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
-        } else {
-            uri.clone()
-        };
-        let (pass, tenants) = (&self.upstream.config.pass_headers, self.grant.tenants());
-        *request.headers_mut() = headers::for_upstream(&self.head.headers, pass, self.id, tenants);
-        if self.grant.route().answers_configuration() {
+    /// Begins the request on a connection.
+    fn begin(&self, connection: &mut PooledConnection, body: RequestBody, attempt: &Span) {
+        let PooledConnection { wire, slot, .. } = connection;
+        let head = Head {
+            client: &self.head,
+            pass: &self.upstream.config.pass_headers,
+            id: self.id,
+            tenants: self.grant.tenants(),
+            host: &slot.instance.authority,
             // The proxy parses the answer.
-            request.headers_mut().remove(header::ACCEPT_ENCODING);
-        }
-        request
+            takes_encodings: !self.grant.route().answers_configuration(),
+            attempt,
+        };
+        let trailers = || headers::announced_trailers(&self.head.headers);
+        wire.begin(&self.head.method, |out| head.write(out), body, trailers);
     }
 
     /// Sends to one instance, on a kept connection or a new one.
     async fn send(
         &mut self,
         mut slot: InstanceSlot,
-        mut request: Box<Request<RequestBody>>,
+        mut body: RequestBody,
         attempt: &Span,
     ) -> Sent {
         let Upstream { pool, metrics, config, .. } = self.upstream;
         let (mut freshness, mut resends) = (self.freshness, 0);
-        request.headers_mut().insert(header::HOST, slot.instance.authority.clone());
         loop {
             // Connect.
             let transfer = self.transfer.as_ref();
@@ -279,14 +278,15 @@ impl<'a> Attempts<'a> {
                     if !is_ours(&error) {
                         slot.failed(InstanceFault::Unreachable);
                     }
-                    return Sent::Unsent(error, request);
+                    return Sent::Unsent(error, body);
                 }
             };
 
             // Send, and wait for a head. Every arm that does not return tries the same instance
             // again on another connection.
-            let timeout = config.response_timeout;
-            match exchange(&mut connection, request, transfer, timeout).await {
+            self.begin(&mut connection, body, attempt);
+            let (begun, timeout) = (Instant::now(), config.response_timeout);
+            match exchange(&mut connection, transfer, begun, timeout).await {
                 Exchanged::Answered(response) => {
                     let surface = self.grant.route().surface;
                     let verdict = judge(surface, response.status().as_u16(), response.headers());
@@ -305,7 +305,7 @@ impl<'a> Attempts<'a> {
                     if resends >= MAX_RESENDS {
                         freshness = Freshness::New;
                     }
-                    (slot, request) = (connection.slot, unsent);
+                    (slot, body) = (connection.slot, unsent);
                 }
                 Exchanged::Unsent(unsent) => {
                     connection.slot.failed(InstanceFault::Broken);
@@ -316,7 +316,7 @@ impl<'a> Attempts<'a> {
                 // sent to the same instance again on a new one.
                 Exchanged::Broken(error, after) => {
                     // The response was not HTTP: the connection had not been closed before.
-                    let was_closed = connection.is_reused && !error.is_parse();
+                    let was_closed = connection.is_reused && !error.is_malformed();
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
                     if !is_stale(how) {
                         // An instance that waits for the rest of a body gives up in the end: the
@@ -329,16 +329,13 @@ impl<'a> Attempts<'a> {
                     pool.discard(connection.slot.instance.address);
                     self.repeats.possible = self.is_possible();
                     let renews = next(how, self.repeats) == Next::Renew;
-                    let Some(mut again) = renews.then(|| self.again()).flatten() else {
+                    let Some(again) = renews.then(|| self.again()).flatten() else {
                         return Sent::Broken(how, error);
                     };
                     self.repeats.renewed = true;
                     metrics.upstream_resent(Resend::Stale);
-                    let authority = connection.slot.instance.authority.clone();
-                    again.headers_mut().insert(header::HOST, authority);
-                    attempt.put_into(again.headers_mut());
                     freshness = Freshness::New;
-                    (slot, request) = (connection.slot, again);
+                    (slot, body) = (connection.slot, again);
                 }
 
                 // The instance may still be doing it: nothing is sent again.
@@ -355,10 +352,10 @@ impl<'a> Attempts<'a> {
     /// ready have the same head.
     async fn judge_by_text(
         &self,
-        mut response: Response<Incoming>,
-        connection: PooledConnection,
+        response: Response<()>,
+        mut connection: PooledConnection,
     ) -> Sent {
-        let reading = read_beginning(response.body_mut());
+        let reading = read_beginning(&mut connection);
         match timeout(self.upstream.config.response_timeout, reading).await {
             Ok(Ok(text)) => {
                 let is_tenants = is_about_own_reads(&text);
@@ -416,10 +413,10 @@ impl Sent {
 }
 
 /// The beginning of a body.
-async fn read_beginning(body: &mut Incoming) -> Result<Bytes, hyper::Error> {
+async fn read_beginning(connection: &mut PooledConnection) -> Result<Bytes, WireFault> {
     let mut text = Vec::new();
     while text.len() < REFUSAL_BYTES
-        && let Some(frame) = body.frame().await
+        && let Some(frame) = poll_fn(|cx| connection.wire.poll_body(cx)).await
     {
         if let Ok(data) = frame?.into_data() {
             text.extend_from_slice(&data);

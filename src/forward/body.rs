@@ -7,12 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::error::StreamError;
 use super::pool::PooledConnection;
-use crate::deadline::Deadline;
+use super::wire::WireFault;
 use crate::labels::InstanceFault;
 use crate::limits::Hold;
 
@@ -21,11 +20,10 @@ use crate::limits::Hold;
 pub struct ResponseBody {
     /// The beginning that was read before the head was forwarded.
     first: Option<Bytes>,
-    incoming: Incoming,
+    /// Until the end of the body.
     connection: Option<PooledConnection>,
     _hold: Hold,
     idle: Duration,
-    timer: Deadline,
     waiting_since: Option<Instant>,
     /// When the client was given a piece. It asks for the next one when it has room.
     given_at: Option<Instant>,
@@ -39,7 +37,6 @@ const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 impl ResponseBody {
     pub(super) fn new(
-        incoming: Incoming,
         first: Option<Bytes>,
         connection: PooledConnection,
         hold: Hold,
@@ -47,18 +44,14 @@ impl ResponseBody {
     ) -> Self {
         let mut body = Self {
             first,
-            incoming,
             connection: Some(connection),
             _hold: hold,
             idle,
-            timer: Deadline::default(),
             waiting_since: None,
             given_at: None,
             held_up: Duration::ZERO,
         };
-        if body.incoming.is_end_stream() {
-            body.give_back();
-        }
+        body.give_back_at_end();
         body
     }
 
@@ -102,8 +95,10 @@ impl ResponseBody {
         self.first = Some(bytes);
     }
 
-    fn give_back(&mut self) {
-        if let Some(connection) = self.connection.take() {
+    /// Gives the connection back if the whole body was read.
+    fn give_back_at_end(&mut self) {
+        let answered = |connection: &mut PooledConnection| connection.wire.is_answered();
+        if let Some(connection) = self.connection.take_if(answered) {
             connection.give_back();
         }
     }
@@ -115,11 +110,6 @@ impl ResponseBody {
         {
             connection.slot.failed(InstanceFault::BrokenBody);
         }
-    }
-
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = *self.waiting_since.get_or_insert_with(Instant::now) + self.idle;
-        self.timer.is_past(deadline, cx)
     }
 }
 
@@ -137,8 +127,11 @@ impl Body for ResponseBody {
         if let Some(given) = self.given_at.take() {
             self.held_up += given.elapsed();
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            if self.is_overdue(cx) {
+        let this = &mut *self;
+        let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = connection.wire.poll_body(cx) else {
+            let deadline = *this.waiting_since.get_or_insert_with(Instant::now) + this.idle;
+            if connection.wire.timer.is_past(deadline, cx) {
                 self.break_off();
                 return Poll::Ready(Some(Err(StreamError::Idle)));
             }
@@ -146,34 +139,36 @@ impl Body for ResponseBody {
         };
         self.waiting_since = None;
         match frame {
-            None => {
-                self.give_back();
-                Poll::Ready(None)
+            // The client did not complete its request.
+            Some(Err(fault @ WireFault::Upload(_))) => {
+                self.connection = None;
+                Poll::Ready(Some(Err(StreamError::Broken(fault))))
             }
-            Some(Err(error)) => {
+            Some(Err(fault)) => {
                 self.break_off();
-                Poll::Ready(Some(Err(StreamError::Broken(error))))
+                Poll::Ready(Some(Err(StreamError::Broken(fault))))
             }
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
-                    self.give_back();
-                } else {
+                self.give_back_at_end();
+                if self.connection.is_some() {
                     self.given_at = Some(Instant::now());
                 }
                 Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                self.give_back_at_end();
+                Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.as_ref().is_none_or(Bytes::is_empty) && self.incoming.is_end_stream()
+        self.first.as_ref().is_none_or(Bytes::is_empty) && self.connection.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, first) = (self.incoming.size_hint(), self.first.as_ref().map_or(0, Bytes::len));
-        match rest.exact() {
-            Some(rest) => SizeHint::with_exact(rest + first as u64),
-            None => SizeHint::default(),
-        }
+        let rest = self.connection.as_ref().map_or(Some(0), |one| one.wire.rest_length());
+        let first = self.first.as_ref().map_or(0, Bytes::len) as u64;
+        rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + first))
     }
 }

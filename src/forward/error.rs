@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::alertmanager::AlertmanagerState;
+use super::wire::WireFault;
 use crate::reason::{HasReason, Reason};
 use crate::request_body::BodyError;
 
@@ -22,7 +23,7 @@ pub enum ForwardError {
     /// An instance did not begin its response in time.
     Timeout,
     /// The connection broke before the head of a response.
-    Broken(hyper::Error),
+    Broken(WireFault),
     /// The client's body failed.
     Body(BodyError),
     /// An instance gave up reading the client's body, because it was too slow.
@@ -102,7 +103,7 @@ impl From<StreamError> for ForwardError {
 #[derive(Debug)]
 pub enum StreamError {
     /// The instance broke off its response.
-    Broken(hyper::Error),
+    Broken(WireFault),
     /// The instance paused for too long.
     Idle,
 }

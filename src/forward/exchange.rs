@@ -1,73 +1,58 @@
 //! One exchange on one connection: send a request, and wait for the head of the response.
 
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use http::Response;
+use tokio::time::Instant;
 
 use super::pool::PooledConnection;
+use super::wire::WireFault;
 use crate::request_body::{BodyError, RequestBody, Transfer};
 
 /// How an exchange ended.
 pub(super) enum Exchanged {
-    Answered(Response<Incoming>),
+    Answered(Response<()>),
     /// Nothing was sent: the connection had been closed.
-    Unsent(Box<Request<RequestBody>>),
+    Unsent(RequestBody),
     /// The connection broke this long after the request was begun.
-    Broken(hyper::Error, Duration),
+    Broken(WireFault, Duration),
     /// No response began in time.
     Late,
     /// The client's body failed.
     BodyFailed(BodyError),
 }
 
-/// Sends a request on a connection and waits for the head of its response.
+/// Sends a request that was [begun](super::wire::Wire::begin) on a connection, and waits for the head
+/// of its response. The timeout runs from the last piece of the request's body: while the client is
+/// still sending, Mimir is not late.
 pub(super) async fn exchange(
     connection: &mut PooledConnection,
-    request: Box<Request<RequestBody>>,
     transfer: Option<&Arc<Transfer>>,
+    begun: Instant,
     response_timeout: Duration,
 ) -> Exchanged {
-    let begun = Instant::now();
-    let send = connection.link.sender.try_send_request(*request);
-    let Some(sent) = before_deadline(send, begun, transfer, response_timeout).await else {
-        return Exchanged::Late;
-    };
-    match sent {
-        Ok(response) => Exchanged::Answered(response),
-        Err(mut error) => match (error.take_message(), transfer.and_then(|body| body.fault())) {
-            (Some(unsent), _) => Exchanged::Unsent(Box::new(unsent)),
-            (None, Some(fault)) => Exchanged::BodyFailed(fault),
-            (None, None) => Exchanged::Broken(error.into_error(), begun.elapsed()),
-        },
-    }
-}
-
-/// Waits for the head of a response, with a timeout since the last piece of the request's body:
-/// while the client is still sending, Mimir is not late.
-async fn before_deadline<T>(
-    send: impl Future<Output = T>,
-    begun: Instant,
-    transfer: Option<&Arc<Transfer>>,
-    response_timeout: Duration,
-) -> Option<T> {
-    let mut send = pin!(send);
-    let mut timer = pin!(sleep_until(begun + response_timeout));
-    loop {
-        tokio::select! {
-            biased;
-            sent = &mut send => return Some(sent),
-            () = &mut timer => {
-                let last_sign = transfer.map_or(begun, |body| body.last_piece().max(begun));
-                let deadline = last_sign + response_timeout;
-                if Instant::now() >= deadline {
-                    return None;
-                }
-                timer.as_mut().reset(deadline);
-            }
+    let wire = &mut connection.wire;
+    let answered = poll_fn(|cx| {
+        if let Poll::Ready(answered) = wire.poll_answer(cx) {
+            return Poll::Ready(Some(answered));
         }
+        let last_sign = transfer.map_or(begun, |body| body.last_piece().max(begun));
+        if wire.timer.is_past(last_sign + response_timeout, cx) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    });
+    match answered.await {
+        None => Exchanged::Late,
+        Some(Ok(response)) => Exchanged::Answered(response),
+        Some(Err(WireFault::Upload(fault))) => Exchanged::BodyFailed(fault),
+        Some(Err(fault)) => match (transfer.and_then(|body| body.fault()), wire.take_unsent()) {
+            (Some(fault), _) => Exchanged::BodyFailed(fault),
+            (None, Some(unsent)) => Exchanged::Unsent(unsent),
+            (None, None) => Exchanged::Broken(fault, begun.elapsed()),
+        },
     }
 }

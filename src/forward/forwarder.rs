@@ -39,6 +39,13 @@ pub struct Forwarded {
     pub address: SocketAddr,
 }
 
+/// Why there is no response of Mimir's, and the instance that was asked last, if one was.
+#[derive(Debug)]
+pub struct ForwardFailure {
+    pub error: ForwardError,
+    pub address: Option<SocketAddr>,
+}
+
 impl Forwarder {
     pub fn new(config: UpstreamConfig, instances: Arc<Instances>, metrics: Arc<Metrics>) -> Self {
         let pool = Arc::new(Pool::new(&config, Arc::clone(&metrics)));
@@ -57,13 +64,17 @@ impl Forwarder {
         id: &RequestId,
         span: &Span,
         request: Request<RequestBody>,
-    ) -> Result<Forwarded, ForwardError> {
+    ) -> Result<Forwarded, ForwardFailure> {
         self.upstream.budget.lock().deposit();
         let transfer = request.body().transfer();
         let instances = self.instances();
-        let (attempts, body) =
-            Attempts::new(&self.upstream, instances, permit.grant(), (id, span), request);
-        let (answer, connection) = attempts.run(body).await?;
+        let (ran, address) = {
+            let (mut attempts, body) =
+                Attempts::new(&self.upstream, instances, permit.grant(), (id, span), request);
+            (attempts.run(body).await, attempts.last_instance())
+        };
+        let failed = |error| ForwardFailure { error, address };
+        let (answer, connection) = ran.map_err(failed)?;
         let pace = transfer.as_ref().map_or(Pace::Quick, |transfer| transfer.pace());
         // From here on, nothing is sent again.
         if let Some(transfer) = transfer {
@@ -72,18 +83,18 @@ impl Forwarder {
         let status = answer.response.status().as_u16();
         let route = permit.grant().route();
         if is_misdirected(route.surface, status) {
-            return Err(ForwardError::Misdirected(status));
+            return Err(failed(ForwardError::Misdirected(status)));
         }
         let mut forwarded = self.inbound(answer, connection, permit, id);
         if route.surface == Surface::Alerts {
             // Rare, and so kept out of the size of every other request's future.
-            Box::pin(alertmanager::review(route, &mut forwarded.response)).await?;
+            Box::pin(alertmanager::review(route, &mut forwarded.response)).await.map_err(failed)?;
         }
         if may_be_about_a_slow_upload(status, pace) {
             let text = forwarded.response.body_mut().peek(REFUSAL_BYTES).await;
             // A truncated text says nothing, and a sender would drop its data on a refusal.
             if text.map_or(true, |text| is_about_a_slow_upload(status, text, pace)) {
-                return Err(ForwardError::UploadTimedOut);
+                return Err(failed(ForwardError::UploadTimedOut));
             }
         }
         Ok(forwarded)
@@ -109,10 +120,10 @@ impl Forwarder {
         id: &RequestId,
     ) -> Forwarded {
         let address = connection.slot.instance.address;
-        let (mut parts, incoming) = response.into_parts();
-        headers::for_client(&mut parts.headers, id);
         let idle_timeout = self.upstream.config.idle_timeout;
-        let body = ResponseBody::new(incoming, first, connection, permit.into_hold(), idle_timeout);
-        Forwarded { response: Response::from_parts(parts, body), address }
+        let body = ResponseBody::new(first, connection, permit.into_hold(), idle_timeout);
+        let mut response = response.map(|()| body);
+        headers::for_client(response.headers_mut(), id);
+        Forwarded { response, address }
     }
 }

@@ -1,69 +1,110 @@
-//! Headers on their way through: hop-by-hop headers go first, then the client's are filtered, then
-//! ours are added.
+//! Headers on their way through: hop-by-hop headers stay behind, the client's are filtered, and ours
+//! are added.
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::wire::write_header;
 use crate::edge::{REQUEST_ID, RequestId};
 use crate::mimir;
 use crate::tenancy::TenantHeader;
+use crate::trace::Span;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The headers for Mimir. The order matters: headers that `Connection` names are removed before
-/// ours are added, so that no client can have ours removed.
-pub(super) fn for_upstream(
-    client: &HeaderMap,
-    pass: &[HeaderName],
-    id: &RequestId,
-    tenants: &TenantHeader,
-) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(client.len() + 4);
-    for (name, value) in client {
-        let wanted = mimir::passes(name) || pass.contains(name);
-        if wanted && !is_named_by_connection(client, name) {
-            headers.append(name.clone(), value.clone());
+/// The head of a request for Mimir, but for the framing of its body, which the connection adds. It is
+/// written from the client's head without a map in between.
+pub(super) struct Head<'a> {
+    pub(super) client: &'a Parts,
+    /// Names that pass besides Mimir's own.
+    pub(super) pass: &'a [HeaderName],
+    pub(super) id: &'a RequestId,
+    pub(super) tenants: &'a TenantHeader,
+    /// The instance's name.
+    pub(super) host: &'a HeaderValue,
+    /// Whether the answer may be encoded.
+    pub(super) takes_encodings: bool,
+    /// Mimir's own spans go below it.
+    pub(super) attempt: &'a Span,
+}
+
+impl Head<'_> {
+    /// Writes it. What `Connection` names is left out of the client's headers only, so that no client
+    /// can have ours left out; of what we write ourselves, nothing of the client's passes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let Parts { method, uri, headers: client, .. } = self.client;
+        out.extend_from_slice(method.as_str().as_bytes());
+        out.push(b' ');
+        // The target in HTTP/2 has scheme and authority; Mimir gets path and query.
+        out.extend_from_slice(
+            uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+        );
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        write_header(out, &header::HOST, self.host.as_bytes());
+        let names_some = client.contains_key(header::CONNECTION);
+        let trace = self.attempt.header_for(client);
+        for (name, value) in client {
+            let wanted = mimir::passes(name) || self.pass.contains(name);
+            if !wanted || self.is_ours(name) || (names_some && is_named_by_connection(client, name))
+            {
+                continue;
+            }
+            if trace.as_ref().is_some_and(|trace| trace.replaces(name)) {
+                continue;
+            }
+            write_header(out, name, value.as_bytes());
+        }
+        if let Some(trace) = trace {
+            write_header(out, &trace.name, trace.value.as_bytes());
+        }
+        if client.contains_key(header::TRAILER) {
+            self.write_trailers(out);
+        }
+        if accepts_trailers(client) {
+            write_header(out, &header::TE, b"trailers");
+        }
+        write_header(out, &REQUEST_ID, self.id.as_str().as_bytes());
+        mimir::write_tenant(out, self.tenants);
+    }
+
+    /// Whether the client's word on this does not count.
+    fn is_ours(&self, name: &HeaderName) -> bool {
+        *name == header::CONTENT_LENGTH
+            || *name == REQUEST_ID
+            || (*name == header::ACCEPT_ENCODING && !self.takes_encodings)
+    }
+
+    #[cold]
+    fn write_trailers(&self, out: &mut Vec<u8>) {
+        let names = announced_trailers(&self.client.headers);
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+            write_header(out, &header::TRAILER, names.join(", ").as_bytes());
         }
     }
-    if let Some(trailers) = announced_trailers(client) {
-        headers.insert(header::TRAILER, trailers);
-    }
-    if accepts_trailers(client) {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    headers.insert(REQUEST_ID, id.header_value());
-    mimir::set_tenant(&mut headers, tenants);
-    headers
 }
 
 /// Removes what belongs to our connection to Mimir from its response, and adds the request's ID.
 pub(super) fn for_client(headers: &mut HeaderMap, id: &RequestId) {
-    if headers.contains_key(header::CONNECTION) {
+    // Most responses have none of these.
+    if headers.keys().any(stays_here) {
         let named: Vec<HeaderName> =
             connection_tokens(headers).filter_map(|t| t.parse().ok()).collect();
-        for name in named {
+        let own = headers.keys().filter(|name| stays_here(name)).cloned();
+        for name in named.into_iter().chain(own.collect::<Vec<_>>()) {
             headers.remove(name);
         }
     }
-    for name in [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    // Which page may read a response is our decision; Prometheus' API repeats any origin.
-    let leave: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("access-control-"))
-        .cloned()
-        .collect();
-    for name in leave {
-        headers.remove(name);
-    }
     headers.insert(REQUEST_ID, id.header_value());
+}
+
+/// Whether a header of Mimir's is not for the client: it is about our connection, or says which page
+/// may read a response, which is our decision; Prometheus' API repeats any origin.
+fn stays_here(name: &HeaderName) -> bool {
+    [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE]
+        .contains(name)
+        || name.as_str().starts_with("access-control-")
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -76,13 +117,10 @@ fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// The trailers that a client announces (RFC 9110, 6.6.2), without those that are not permitted.
-fn announced_trailers(client: &HeaderMap) -> Option<HeaderValue> {
-    let value = client.get(header::TRAILER)?.to_str().ok()?;
-    let allowed = |name: &&str| {
-        name.parse::<HeaderName>().is_ok_and(|name| !mimir::is_never_forwarded(&name))
-    };
-    let names: Vec<&str> = value.split(',').map(str::trim).filter(allowed).collect();
-    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
+pub(super) fn announced_trailers(client: &HeaderMap) -> Vec<HeaderName> {
+    let value = client.get(header::TRAILER).and_then(|value| value.to_str().ok());
+    let names = value.unwrap_or_default().split(',').filter_map(|name| name.trim().parse().ok());
+    names.filter(|name| !mimir::is_never_forwarded(name)).collect()
 }
 
 fn accepts_trailers(client: &HeaderMap) -> bool {
@@ -107,9 +145,37 @@ mod tests {
             .collect()
     }
 
+    /// What Mimir reads.
     fn sent(client: &HeaderMap) -> HeaderMap {
-        let tenant = crate::tenancy::TenantId::parse("org-a").unwrap().into();
-        for_upstream(client, &[], &RequestId::of(&HeaderMap::new()), &tenant)
+        let mut request = http::Request::new(());
+        *request.headers_mut() = client.clone();
+        let (client, ()) = request.into_parts();
+        let head = Head {
+            client: &client,
+            pass: &[],
+            id: &RequestId::of(&HeaderMap::new()),
+            tenants: &crate::tenancy::TenantId::parse("org-a").unwrap().into(),
+            host: &HeaderValue::from_static("mimir"),
+            takes_encodings: true,
+            attempt: &Span::none(),
+        };
+        let mut written = Vec::new();
+        head.write(&mut written);
+        written.extend_from_slice(b"\r\n");
+        let mut lines = [httparse::EMPTY_HEADER; 64];
+        let mut read = httparse::Request::new(&mut lines);
+        let length = read.parse(&written).unwrap().unwrap();
+        assert_eq!(length, written.len());
+        assert_eq!((read.method, read.path), (Some("GET"), Some("/")));
+        let line = |line: &httparse::Header<'_>| {
+            let value = HeaderValue::from_bytes(line.value).unwrap();
+            (line.name.parse::<HeaderName>().unwrap(), value)
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in read.headers.iter().map(line) {
+            headers.append(name, value);
+        }
+        headers
     }
 
     fn tenants(headers: &HeaderMap) -> Vec<&str> {
@@ -126,7 +192,7 @@ mod tests {
         ]);
         let sent = sent(&client);
         assert_eq!(tenants(&sent), ["org-a"]);
-        assert!(!sent.contains_key("host")); // it is the instance's, and goes in when one is chosen
+        assert_eq!(sent["host"], "mimir");
         assert!(sent.contains_key("x-request-id"));
         assert!(!sent.contains_key("traceparent") && !sent.contains_key("connection"));
     }
@@ -149,7 +215,7 @@ mod tests {
         ]);
         let sent = sent(&client);
         assert_eq!(tenants(&sent), ["org-a"]);
-        assert_eq!(sent.keys_len(), 2, "{sent:?}");
+        assert_eq!(sent.keys_len(), 3, "{sent:?}");
         assert!(!format!("{sent:?}").contains("secret"));
     }
 
@@ -178,7 +244,7 @@ mod tests {
     fn only_harmless_trailers_are_announced() {
         let sent =
             sent(&map(&[("trailer", "X-Checksum, X-Scope-OrgID"), ("te", "gzip, trailers")]));
-        assert_eq!(sent["trailer"], "X-Checksum");
+        assert_eq!(sent["trailer"], "x-checksum");
         assert_eq!(sent["te"], "trailers");
     }
 
@@ -207,7 +273,8 @@ mod tests {
             let sent = sent(&client);
             prop_assert_eq!(tenants(&sent), ["org-a"]);
             for name in sent.keys() {
-                let ours = ["x-request-id", "x-scope-orgid", "trailer", "te"].contains(&name.as_str());
+                let ours =
+                    ["x-request-id", "x-scope-orgid", "trailer", "te", "host"].contains(&name.as_str());
                 prop_assert!(ours || mimir::passes(name), "{}", name);
             }
         }

@@ -174,8 +174,13 @@ impl Instances {
             .iter()
             .map(|instance| instance.address)
             .filter(|address| !now.iter().any(|instance| instance.address == *address))
+            .map(|address| address.to_string())
             .collect();
-        tracing::info!(upstream.instances = now.len(), ?gone, "Upstream instances changed");
+        tracing::info!(
+            upstream.instances = now.len(),
+            gone = gone.join(","),
+            "Upstream instances changed"
+        );
         self.watch.metrics.upstream_instances.set(whole(now.len()));
         self.probe(&mut found, &before, &now);
         self.current.store(Arc::new(now));

@@ -6,40 +6,41 @@
 //! No pool crate: hyper-util's cannot select a recently used connection, which a request that must
 //! not be sent twice needs, nor drop those to one instance.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{Builder, SendRequest};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::guarded_io::{GuardedIo, ReusedFlag};
 use super::instance::InstanceSlot;
+use super::wire::{Quiet, Wire};
 use crate::config::UpstreamConfig;
-use crate::request_body::{RequestBody, Transfer};
+use crate::request_body::Transfer;
 use crate::telemetry::Metrics;
 
 pub(super) struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Vec<IdleConnection>>>,
+    idle: Mutex<Idle>,
     max_idle: usize,
     connect_timeout: Duration,
     ack_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
-/// A connection, and the flag that marks its socket as reused.
-pub(super) struct Link {
-    pub(super) sender: SendRequest<RequestBody>,
-    reused: ReusedFlag,
+#[derive(Default)]
+struct Idle {
+    /// Few, and asked twice with each request: comparing addresses costs less than hashing them.
+    kept: BTreeMap<SocketAddr, Vec<IdleConnection>>,
+    /// Whether a task closes what is kept for too long.
+    is_swept: bool,
 }
 
 struct IdleConnection {
-    link: Link,
+    wire: Box<Wire>,
     since: Instant,
 }
 
@@ -47,13 +48,9 @@ struct IdleConnection {
 /// request may fail.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// A streamed body is read in pieces of at most this size, which bounds the memory of a stream.
-/// Larger pieces were not faster when measured (docs/performance.md).
-const MAX_PIECE_BYTES: usize = 128 << 10;
-
 /// A connection in use.
 pub(super) struct PooledConnection {
-    pub(super) link: Link,
+    pub(super) wire: Box<Wire>,
     pub(super) slot: InstanceSlot,
     /// Whether it has carried a request before.
     pub(super) is_reused: bool,
@@ -84,8 +81,8 @@ impl PooledConnection {
             self.slot.instance.completed();
         }
         let is_sent = self.transfer.is_none_or(|transfer| transfer.is_complete());
-        if is_sent && !self.link.sender.is_closed() {
-            self.pool.keep(self.slot.instance.address, self.link);
+        if is_sent && self.wire.is_reusable() {
+            self.pool.keep(self.slot.instance.address, self.wire);
         }
     }
 }
@@ -109,28 +106,24 @@ impl Pool {
         freshness: Freshness,
     ) -> Result<PooledConnection, (io::Error, InstanceSlot)> {
         let address = slot.instance.address;
-        let pooled = |link, slot, is_reused| PooledConnection {
-            link,
+        let pooled = |wire, slot, is_reused| PooledConnection {
+            wire,
             slot,
             is_reused,
             is_good: false,
             transfer,
             pool: Arc::clone(self),
         };
-        while let Some(mut link) = self.take_kept(address, freshness) {
-            // One that is still busy with its last request cannot be used.
-            if let Ok(Ok(())) = timeout(self.connect_timeout, link.sender.ready()).await {
-                link.reused.set();
-                return Ok(pooled(link, slot, true));
-            }
+        if let Some(wire) = self.take_kept(address, freshness) {
+            return Ok(pooled(wire, slot, true));
         }
         match self.connect(address).await {
-            Ok(link) => Ok(pooled(link, slot, false)),
+            Ok(wire) => Ok(pooled(wire, slot, false)),
             Err(error) => Err((error, slot)),
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> io::Result<Link> {
+    async fn connect(&self, address: SocketAddr) -> io::Result<Box<Wire>> {
         let outcome = self.try_connect(address).await;
         match &outcome {
             Ok(_) => self.metrics.upstream_connects.increment(1),
@@ -139,31 +132,23 @@ impl Pool {
         outcome
     }
 
-    async fn try_connect(&self, address: SocketAddr) -> io::Result<Link> {
+    async fn try_connect(&self, address: SocketAddr) -> io::Result<Box<Wire>> {
         let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         // A machine that disappeared sends no reset: without this, its response is awaited until
         // the timeout.
         SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
-        let reused = ReusedFlag::default();
-        let (sender, connection) = Builder::new()
-            .max_buf_size(MAX_PIECE_BYTES)
-            .handshake(GuardedIo::new(stream, reused.clone()))
-            .await
-            .map_err(io::Error::other)?;
-        // The error that ends a connection also reaches the request on it.
-        tokio::spawn(connection);
-        Ok(Link { sender, reused })
+        Ok(Box::new(Wire::new(stream)))
     }
 
-    fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Link> {
+    fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Box<Wire>> {
         let age = match freshness {
             Freshness::Any => KEEP,
             Freshness::Recent => RECENT,
             Freshness::New => return None,
         };
         let mut idle = self.idle.lock();
-        let kept = idle.get_mut(&address)?;
+        let kept = idle.kept.get_mut(&address)?;
         while let Some(one) = kept.pop() {
             let idle_for = one.since.elapsed();
             if idle_for > KEEP {
@@ -171,8 +156,18 @@ impl Pool {
             } else if idle_for > age {
                 kept.push(one); // and so are these
                 return None;
-            } else if !one.link.sender.is_closed() {
-                return Some(one.link);
+            } else {
+                // Its request follows at once.
+                match one.wire.is_quiet() {
+                    Quiet::Yes => return Some(one.wire),
+                    Quiet::Closed => {}
+                    Quiet::Unsolicited => {
+                        tracing::warn!(
+                            upstream.address = %address,
+                            "Upstream sent an unsolicited answer"
+                        );
+                    }
+                }
             }
         }
         None
@@ -181,21 +176,46 @@ impl Pool {
     /// Closes kept connections to an instance: it has closed one of them, and probably all that
     /// were kept before.
     pub(super) fn discard(&self, address: SocketAddr) {
-        let mut idle = self.idle.lock();
-        idle.remove(&address);
+        self.idle.lock().kept.remove(&address);
     }
 
-    fn keep(&self, address: SocketAddr, link: Link) {
+    fn keep(self: &Arc<Self>, address: SocketAddr, mut wire: Box<Wire>) {
+        wire.settle();
         let mut idle = self.idle.lock();
-        let kept = idle.entry(address).or_default();
+        let kept = idle.kept.entry(address).or_default();
         if kept.len() < self.max_idle {
-            kept.push(IdleConnection { link, since: Instant::now() });
+            kept.push(IdleConnection { wire, since: Instant::now() });
+        }
+        if !idle.is_swept
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            idle.is_swept = true;
+            runtime.spawn(sweep(Arc::downgrade(self)));
         }
     }
 
     /// Closes kept connections to removed instances.
     pub(super) fn retain(&self, addresses: impl Fn(&SocketAddr) -> bool) {
+        self.idle.lock().kept.retain(|address, _| addresses(address));
+    }
+
+    /// Closes what was kept for too long. Returns when the next connection is due; none if none is left.
+    fn close_old(&self) -> Option<Instant> {
         let mut idle = self.idle.lock();
-        idle.retain(|address, _| addresses(address));
+        idle.kept.retain(|_, kept| {
+            kept.retain(|one| one.since.elapsed() <= KEEP);
+            !kept.is_empty()
+        });
+        let oldest = idle.kept.values().flatten().map(|one| one.since).min();
+        idle.is_swept = oldest.is_some();
+        oldest.map(|oldest| oldest + KEEP)
+    }
+}
+
+/// Nothing is told of a kept connection that Mimir closes: until it is taken, or swept, its socket is
+/// half closed.
+async fn sweep(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+        sleep_until(next + Duration::from_secs(1)).await;
     }
 }

@@ -11,12 +11,14 @@ use super::LimitError;
 use super::rate::Rate;
 use super::shares::Holding;
 use crate::config::{OrganisationLimits, SurfaceLimits};
-use crate::request_body::ReceivedBytes;
+use crate::request_body::{ReceivedBytes, UploadShare};
 use crate::route::Surface;
 
 pub(super) struct Accounts {
     /// Its part of the slots for all organisations.
     pub(super) holding: Arc<Holding>,
+    /// Its part of the upload buffer.
+    pub(super) uploads: Arc<UploadShare>,
     /// The beginning of time for the rates.
     began: Instant,
     push: Account,
@@ -71,6 +73,7 @@ impl Accounts {
         };
         Self {
             holding: Arc::default(),
+            uploads: Arc::default(),
             began,
             push: account(limits.push),
             otlp: account(limits.otlp),
@@ -125,17 +128,18 @@ impl Accounts {
     /// Whether nothing is charged: a new account would be the same.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();
-        let Self { holding: _, began: _, push, otlp, query, rules, alerts } = self;
-        [push, otlp, query, rules, alerts]
-            .into_iter()
-            .flat_map(|account| [&account.requests, &account.bytes])
-            .flatten()
-            .all(|rate| rate.is_idle(now))
+        let Self { holding: _, uploads, began: _, push, otlp, query, rules, alerts } = self;
+        let accounts = [push, otlp, query, rules, alerts].into_iter();
+        let mut rates = accounts.flat_map(|account| [&account.requests, &account.bytes]).flatten();
+        uploads.is_empty() && rates.all(|rate| rate.is_idle(now))
     }
 }
 
 impl Account {
     async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), LimitError> {
+        if self.bytes.is_none() && self.requests.is_none() {
+            return Ok(());
+        }
         let now = Instant::now();
         let (at, most) = (now - began, deadline.saturating_duration_since(now));
         let mut wait = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! One downstream connection from its first byte to its end.
+//! One downstream connection from its first byte to its end, or to its move to another worker.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -14,15 +14,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
-use super::framing::{BodyLength, Framing, Http1, Http2};
+use super::framing::{BodyLength, Framing, Http2};
+use super::load::Counted;
 use super::phase::{Phase, Timeouts};
+use super::resting::{Resting, Woken};
 use super::socket::{Protocol, Socket, find_protocol};
 use super::watch::{Action, Watch};
+use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
 use crate::edge::UntilBodyEnds;
 use crate::labels::ConnectionEnd;
@@ -33,6 +36,16 @@ pub(super) struct Surroundings {
     pub(super) pipeline: Pipeline,
     pub(super) config: ListenConfig,
     pub(super) closing: CancellationToken,
+    pub(super) doors: Doors,
+}
+
+/// What stays of a connection while it has no request.
+pub(super) struct Connection {
+    /// Alone here while the connection rests.
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) peer: SocketAddr,
+    pub(super) resting: Resting,
+    pub(super) counted: Counted,
 }
 
 /// Concurrent streams of one HTTP/2 connection: enough for a dashboard, too few for a flood.
@@ -64,68 +77,142 @@ const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
 
-/// Serves a connection to its end and says why it ended.
-pub(super) async fn serve(
-    mut socket: TcpStream,
-    peer: SocketAddr,
-    around: &Arc<Surroundings>,
-) -> ConnectionEnd {
-    let config = &around.config;
-    let timeouts = Timeouts {
-        header: config.header_timeout,
-        idle: config.idle_timeout,
-        write: config.write_timeout,
-    };
-    let opened = Instant::now();
-    // A new connection has the time of a head for its first byte: silent ones cost an attacker
-    // nothing.
-    let first = tokio::select! {
-        first = timeout(timeouts.header, find_protocol(&mut socket)) => first,
-        () = around.closing.cancelled() => return ConnectionEnd::Closed,
-    };
-    let (protocol, prefix) = match first {
-        Err(_) => return ConnectionEnd::IdleTimeout,
-        Ok(Ok(Some(found))) => found,
-        Ok(_) => return ConnectionEnd::Closed,
-    };
-    let framing = match protocol {
-        Protocol::Http1 => Framing::Http1(Http1::new()),
-        Protocol::Http2 => Framing::Http2(Http2::new()),
-    };
-    let stream = Arc::new(socket);
-    let activity = Activity::new(Phase::new(framing, opened));
-    let watch = Watch::new(Arc::clone(&stream), Arc::clone(&activity), timeouts);
-    let io = TokioIo::new(Socket::new(stream, prefix, Arc::clone(&activity)));
-    match protocol {
-        Protocol::Http1 => {
-            let service = service_fn(|request| {
-                let (response, exchange) = answer(request, peer, around, &activity);
-                async move {
-                    let response = response.await;
-                    Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
-                }
-            });
-            let connection = pin!(http1_builder(config).serve_connection(io, service));
-            watched(connection, watch, &activity, &around.closing).await
+/// Serves a connection to its end, or until it moves to another worker. Everything that is large is in a
+/// box that is there only while it is needed.
+pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundings>) {
+    let timeouts = Timeouts::of(&around.config);
+    let mut closing = pin!(around.closing.cancelled());
+    let why = loop {
+        // One that has moved here was woken where it came from.
+        if !connection.counted.is_busy() {
+            let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
+            match waiting.await {
+                Woken::Client => {}
+                Woken::Deadline => break ConnectionEnd::IdleTimeout,
+                Woken::Closing => break ConnectionEnd::Closed,
+            }
+            if let Some(worker) = connection.counted.better_worker() {
+                connection = match moved(connection, worker, &around) {
+                    Moved::Away => return,
+                    Moved::Not(connection) => connection,
+                    Moved::Lost => break ConnectionEnd::Closed,
+                };
+            }
+            connection.counted.set_busy(true);
         }
-        Protocol::Http2 => {
-            let metrics = Arc::clone(&around.pipeline.outlets.metrics);
-            let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
-            let service = service_fn(|request| {
-                let stream = streams.call();
-                let (response, exchange) = answer(request, peer, around, &activity);
-                async move {
-                    let response = response.await;
-                    Ok::<_, Infallible>(
-                        response.map(|body| StreamBody::new(body, stream, exchange)),
-                    )
+        let protocol = match &mut connection.resting {
+            Resting::Between { .. } => Protocol::Http1,
+            Resting::New { first, .. } => match find_protocol(&connection.stream, first) {
+                Ok(Some(protocol)) => protocol,
+                Ok(None) => {
+                    connection.counted.set_busy(false);
+                    continue;
                 }
-            });
-            let builder = http2_builder(config, streams.clone());
-            let connection = pin!(builder.serve_connection(io, service));
-            watched(connection, watch, &activity, &around.closing).await
+                Err(_) => break ConnectionEnd::Closed,
+            },
+        };
+        let closing = closing.as_mut();
+        let ended = match protocol {
+            Protocol::Http1 => Box::pin(http1(&mut connection, &around, closing)).await,
+            Protocol::Http2 => Box::pin(http2(&mut connection, &around, closing)).await,
+        };
+        match ended {
+            Ended::By(why) => break why,
+            Ended::Rests => connection.counted.set_busy(false),
         }
+    };
+    around.pipeline.outlets.metrics.connection_ended(why);
+}
+
+/// What became of a connection that was to move.
+enum Moved {
+    Away,
+    Not(Box<Connection>),
+    Lost,
+}
+
+/// Moves a connection to another worker, which serves it at once.
+#[expect(clippy::boxed_local, reason = "one that stays goes back as it came")]
+fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> Moved {
+    let Connection { stream, peer, resting, mut counted } = *connection;
+    let stream = match Arc::try_unwrap(stream) {
+        Ok(stream) => stream,
+        Err(stream) => {
+            return Moved::Not(Box::new(Connection { stream, peer, resting, counted }));
+        }
+    };
+    let Ok(socket) = stream.into_std() else { return Moved::Lost };
+    counted.move_to(worker);
+    counted.set_busy(true);
+    match around.doors[worker].send(Handed { socket, peer, resting, counted }) {
+        Ok(()) => Moved::Away,
+        Err(_) => Moved::Lost,
     }
+}
+
+/// Why a connection is not served any longer.
+enum Ended {
+    By(ConnectionEnd),
+    /// Its client sends nothing for the moment.
+    Rests,
+}
+
+async fn http1(
+    connection: &mut Connection,
+    around: &Arc<Surroundings>,
+    closing: Pin<&mut WaitForCancellationFuture<'_>>,
+) -> Ended {
+    let (peer, counted) = (connection.peer, &connection.counted);
+    let resumed = connection.resting.resume();
+    let opened = resumed.opened;
+    let activity = Activity::new(Phase::http1(opened, resumed.since));
+    let timeouts = Timeouts::of(&around.config);
+    let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
+    let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
+    let service = service_fn(|request| {
+        let (response, exchange) = answer(request, peer, around, &activity);
+        async move {
+            let response = response.await;
+            Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
+        }
+    });
+    let io = TokioIo::new(socket);
+    let mut hyper = http1_builder(&around.config).serve_connection(io, service);
+    let is_better_elsewhere = || counted.better_worker().is_some();
+    let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
+    if matches!(ended, Ended::Rests) {
+        // hyper has nothing to write: the phase knows of all that it has written.
+        let unread = hyper.into_parts().read_buf;
+        let since = activity.phase().idle_since();
+        connection.resting = Resting::between(opened, since, &unread);
+    }
+    ended
+}
+
+async fn http2(
+    connection: &mut Connection,
+    around: &Arc<Surroundings>,
+    closing: Pin<&mut WaitForCancellationFuture<'_>>,
+) -> Ended {
+    let peer = connection.peer;
+    let resumed = connection.resting.resume();
+    let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
+    let timeouts = Timeouts::of(&around.config);
+    let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
+    let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
+    let metrics = Arc::clone(&around.pipeline.outlets.metrics);
+    let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
+    let service = service_fn(|request| {
+        let stream = streams.call();
+        let (response, exchange) = answer(request, peer, around, &activity);
+        async move {
+            let response = response.await;
+            Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
+        }
+    });
+    let builder = http2_builder(&around.config, streams.clone());
+    let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    watched(hyper, watch, &activity, closing, || false).await
 }
 
 /// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
@@ -146,11 +233,12 @@ fn answer(
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
     let around = Arc::clone(around);
-    let response = async move {
+    // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
+    let response = Box::pin(async move {
         let header = around.config.client_ip_header.as_ref();
         let client = client_address(&request, peer.ip(), header);
         around.pipeline.serve(client, request).await
-    };
+    });
     (response, exchange)
 }
 
@@ -188,14 +276,14 @@ fn is_protocol_error(error: &hyper::Error) -> bool {
         || h2.is_some_and(|h2| h2.is_library() && h2.reason() != Some(h2::Reason::NO_ERROR))
 }
 
-/// Runs a connection until it ends, or its watch ends it.
+/// Runs a connection until it ends or rests, or its watch ends it.
 async fn watched(
     mut connection: Pin<&mut impl Retire>,
     mut watch: Watch,
     activity: &Activity,
-    closing: &CancellationToken,
-) -> ConnectionEnd {
-    let mut closing = pin!(closing.cancelled());
+    mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
+    is_better_elsewhere: impl Fn() -> bool,
+) -> Ended {
     let mut is_closing = false;
     poll_fn(|cx| {
         if !is_closing && closing.as_mut().poll(cx).is_ready() {
@@ -203,19 +291,25 @@ async fn watched(
             activity.phase().close(Instant::now());
             connection.as_mut().retire();
         }
+        let mut has_rested = false;
         // The watch comes second, because it judges the state that the connection leaves.
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let is_protocol_error = ended.is_err_and(|error| is_protocol_error(&error));
-                return Poll::Ready(if is_protocol_error {
+                return Poll::Ready(Ended::By(if is_protocol_error {
                     ConnectionEnd::ProtocolError
                 } else {
                     ConnectionEnd::Closed
-                });
+                }));
             }
-            match watch.poll(cx) {
-                Poll::Ready(Action::End(why)) => return Poll::Ready(why),
+            match watch.poll(cx, &is_better_elsewhere) {
+                Poll::Ready(Action::End(why)) => return Poll::Ready(Ended::By(why)),
                 Poll::Ready(Action::Retire) => connection.as_mut().retire(),
+                Poll::Ready(Action::Rest) if has_rested => return Poll::Ready(Ended::Rests),
+                // The request may have ended within hyper's last turn, which then has not yet skipped
+                // the rest of a body that nobody reads, or closed for its sake. In its next turn it
+                // does: then it has nothing left of the request, or has ended.
+                Poll::Ready(Action::Rest) => has_rested = true,
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -262,4 +356,20 @@ fn client_address(
     let named =
         header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
     named.unwrap_or(peer).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl Fn(Box<Connection>, Arc<Surroundings>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    // This is what ten thousand idle connections have ten thousand times.
+    #[test]
+    fn a_connection_that_rests_is_small() {
+        assert!(size(serve) <= 320, "its task: {}", size(serve));
+        assert!(size_of::<Connection>() <= 160, "its state: {}", size_of::<Connection>());
+    }
 }

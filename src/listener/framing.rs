@@ -49,6 +49,11 @@ impl Framing {
         matches!(self, Self::Http2(framing) if framing.is_flooded())
     }
 
+    /// Whether all that a client of HTTP/1.1 has sent are whole requests.
+    pub(super) fn is_between_requests(&self) -> bool {
+        matches!(self, Self::Http1(framing) if framing.is_between_requests())
+    }
+
     pub(super) fn is_http1(&self) -> bool {
         matches!(self, Self::Http1(_))
     }

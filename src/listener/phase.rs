@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::framing::{BodyLength, Framing};
+use super::framing::{BodyLength, Framing, Http1};
+use crate::config::ListenConfig;
 use crate::labels::ConnectionEnd;
 
 /// The timeouts of a connection.
@@ -95,7 +96,27 @@ pub(super) struct Phase {
     closing_since: Option<Instant>,
 }
 
+impl Timeouts {
+    pub(super) fn of(config: &ListenConfig) -> Self {
+        Self {
+            header: config.header_timeout,
+            idle: config.idle_timeout,
+            write: config.write_timeout,
+        }
+    }
+}
+
 impl Phase {
+    /// Of a connection by HTTP/1.1 that is new, or has been without a request since.
+    pub(super) fn http1(opened: Instant, since: Option<Instant>) -> Self {
+        let mut phase = Self::new(Framing::Http1(Http1::new()), opened);
+        if let Some(since) = since {
+            phase.has_served = true;
+            phase.idle_since = since;
+        }
+        phase
+    }
+
     pub(super) fn new(framing: Framing, now: Instant) -> Self {
         Self {
             framing,
@@ -224,6 +245,22 @@ impl Phase {
     /// Whether no request is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.exchanges == 0 && self.uploads == 0
+    }
+
+    /// When the last request ended.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    /// Since when a client of HTTP/1.1 that was served has sent nothing; none if it has, or if it is
+    /// owed something.
+    pub(super) fn resting_since(&self) -> Option<Instant> {
+        let rests = self.is_idle()
+            && self.has_served
+            && self.blocked_since.is_none()
+            && self.closing_since.is_none()
+            && self.framing.is_between_requests();
+        rests.then_some(self.idle_since)
     }
 
     /// The deadline of something that began at `since`.

@@ -164,23 +164,31 @@ pub(super) enum Protocol {
 
 const HTTP2_PREFACE_BEGINS: &[u8] = b"PRI";
 
-/// Reads until the protocol is clear: no method of HTTP/1.1 begins like HTTP/2's preface (RFC 9113,
-/// 3.4). None if the client sends nothing.
-pub(super) async fn find_protocol(socket: &mut TcpStream) -> io::Result<Option<(Protocol, Bytes)>> {
-    use tokio::io::AsyncReadExt as _;
-    let mut first = Vec::with_capacity(64);
-    loop {
-        if socket.read_buf(&mut first).await? == 0 {
-            return Ok(None);
-        }
-        let length = first.len().min(HTTP2_PREFACE_BEGINS.len());
-        if first[..length] != HTTP2_PREFACE_BEGINS[..length] {
-            return Ok(Some((Protocol::Http1, first.into())));
-        }
-        if length == HTTP2_PREFACE_BEGINS.len() {
-            return Ok(Some((Protocol::Http2, first.into())));
-        }
+/// How many bytes are read at once to find it out.
+const FIRST_BYTES: usize = 64;
+
+/// Reads a new connection's first bytes. Its protocol is clear from a few of them: no method of HTTP/1.1
+/// begins like HTTP/2's preface (RFC 9113, 3.4). None if there are fewer yet; an error if the client
+/// sends no more.
+pub(super) fn find_protocol(
+    stream: &TcpStream,
+    first: &mut Vec<u8>,
+) -> io::Result<Option<Protocol>> {
+    first.reserve(FIRST_BYTES);
+    match stream.try_read_buf(first) {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) => return Err(error),
     }
+    let length = first.len().min(HTTP2_PREFACE_BEGINS.len());
+    Ok(if first[..length] != HTTP2_PREFACE_BEGINS[..length] {
+        Some(Protocol::Http1)
+    } else if length == HTTP2_PREFACE_BEGINS.len() {
+        Some(Protocol::Http2)
+    } else {
+        None
+    })
 }
 
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::phase::{Overdue, Timeouts};
+use super::resting::KEPT_FOR;
 use crate::deadline::Deadline;
 use crate::labels::ConnectionEnd;
 
@@ -37,6 +38,8 @@ pub(super) struct Watch {
 pub(super) enum Action {
     /// Accept no further requests.
     Retire,
+    /// Give up what a request needs: the client has sent none for a moment.
+    Rest,
     /// End it, for this reason (a metric label).
     End(ConnectionEnd),
 }
@@ -73,12 +76,25 @@ impl Watch {
         }
     }
 
-    /// Must be polled after the connection, in its task.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
+    /// Must be polled after the connection, in its task. Between two requests it asks whether another
+    /// worker had better serve the next.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_better_elsewhere: impl FnOnce() -> bool,
+    ) -> Poll<Action> {
         self.activity.watched_by(cx.waker());
         if self.poll_gone(cx).is_ready() {
             self.activity.break_off();
             return Poll::Ready(Action::End(ConnectionEnd::Closed));
+        }
+        let resting_since = self.activity.phase().resting_since();
+        if let Some(since) = resting_since
+            && self.half_close.is_none()
+        {
+            // What rests has its deadline there.
+            let rests = is_better_elsewhere() || self.timer.is_past(since + KEPT_FOR, cx);
+            return if rests { Poll::Ready(Action::Rest) } else { Poll::Pending };
         }
         self.poll_overdue(cx)
     }

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,7 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Surroundings};
+use super::connection::{self, Connection, Surroundings};
+use super::load::{Counted, Loads};
+use super::resting::Resting;
 use super::socket::prepare;
 use crate::config::ListenConfig;
 use crate::pipeline::Pipeline;
@@ -19,30 +20,22 @@ use crate::telemetry::Metrics;
 
 /// The workers, as the acceptor and the shutdown see them.
 pub struct Workers {
-    all: Vec<Worker>,
+    doors: Doors,
+    loads: Arc<Loads>,
+    threads: Vec<JoinHandle<()>>,
     closing: CancellationToken,
     killed: CancellationToken,
-    metrics: Arc<Metrics>,
 }
 
-struct Worker {
-    connections: mpsc::UnboundedSender<Handed>,
-    open: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
-}
+/// The ways into all workers.
+pub(super) type Doors = Arc<[mpsc::UnboundedSender<Handed>]>;
 
 /// A connection on its way to a worker.
-struct Handed {
-    socket: TcpStream,
-    peer: SocketAddr,
-    open: Open,
-}
-
-/// Counts an open connection for as long as it lives.
-struct Open {
-    counter: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
+pub(super) struct Handed {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) resting: Resting,
+    pub(super) counted: Counted,
 }
 
 /// How often incomplete batches of lines are handed to the log.
@@ -56,12 +49,15 @@ impl Workers {
         metrics: &Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
-        let mut workers = Vec::with_capacity(pipelines.len());
-        for (number, pipeline) in pipelines.into_iter().enumerate() {
-            let (sender, receiver) = mpsc::unbounded_channel();
+        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
+        let (doors, receivers): (Vec<_>, Vec<_>) =
+            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let doors: Doors = doors.into();
+        let mut threads = Vec::with_capacity(pipelines.len());
+        for (number, (pipeline, receiver)) in pipelines.into_iter().zip(receivers).enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (config, closing) = (config.clone(), closing.clone());
-            let surroundings = Surroundings { pipeline, config, closing };
+            let (config, closing, doors) = (config.clone(), closing.clone(), Arc::clone(&doors));
+            let surroundings = Surroundings { pipeline, config, closing, doors };
             let killed = killed.clone();
             let thread =
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -73,9 +69,9 @@ impl Workers {
                         log.flush();
                     }
                 })?;
-            workers.push(Worker { connections: sender, open: Arc::default(), thread });
+            threads.push(thread);
         }
-        Ok(Self { all: workers, closing, killed, metrics: Arc::clone(metrics) })
+        Ok(Self { doors, loads, threads, closing, killed })
     }
 
     /// Gives a connection to the worker that has the fewest.
@@ -85,28 +81,18 @@ impl Workers {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
-        let fewest = self.all.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
-        let Some(worker) = fewest else { return };
-        let counter = Arc::clone(&worker.open);
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.metrics.connections.increment(1.0);
-        self.metrics.connections_accepted.increment(1);
-        let open = Open { counter, metrics: Arc::clone(&self.metrics), _permit: permit };
+        let counted = self.loads.open(permit);
+        let door = &self.doors[counted.worker()];
         // Workers run until the process ends.
-        let _ = worker.connections.send(Handed { socket, peer, open });
+        let _ = door.send(Handed { socket, peer, resting: Resting::new(), counted });
     }
 
     /// Ends all connections: idle ones immediately, busy ones after their requests, the rest after
     /// `drain_timeout` or when `hurry` completes. Returns whether none had to be cut off.
     pub async fn drain(self, drain_timeout: Duration, hurry: impl Future) -> bool {
         self.closing.cancel();
-        let threads = self.all.into_iter().map(|worker| {
-            drop(worker.connections);
-            worker.thread
-        });
-        let threads: Vec<_> = threads.collect();
         let mut joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
+            for thread in self.threads {
                 let _ = thread.join();
             }
         });
@@ -132,18 +118,13 @@ async fn work(
     if let Some(log) = around.pipeline.outlets.log.clone() {
         tokio::spawn(flush(log));
     }
-    while let Some(connection) = handed.recv().await {
-        let around = Arc::clone(&around);
-        connections.spawn(async move {
-            let Handed { socket, peer, open } = connection;
-            let ListenConfig { idle_timeout, write_timeout, .. } = around.config;
-            let socket = prepare(&socket, idle_timeout + write_timeout)
-                .and_then(|()| tokio::net::TcpStream::from_std(socket));
-            if let Ok(socket) = socket {
-                let why = connection::serve(socket, peer, &around).await;
-                open.metrics.connection_ended(why);
-            }
-        });
+    while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
+        take(next, &connections, &around);
+    }
+    // Those that are under way are ended as all others are.
+    handed.close();
+    while let Some(next) = handed.recv().await {
+        take(next, &connections, &around);
     }
     connections.close();
     tokio::select! {
@@ -152,17 +133,23 @@ async fn work(
     }
 }
 
+fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
+    let Handed { socket, peer, resting, counted } = handed;
+    let ListenConfig { idle_timeout, write_timeout, .. } = around.config;
+    let prepared = match resting {
+        Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
+        Resting::Between { .. } => Ok(()),
+    };
+    if let Ok(socket) = prepared.and_then(|()| tokio::net::TcpStream::from_std(socket)) {
+        let connection = Box::new(Connection { stream: Arc::new(socket), peer, resting, counted });
+        connections.spawn(connection::serve(connection, Arc::clone(around)));
+    }
+}
+
 async fn flush(mut log: AccessLog) {
     let mut tick = tokio::time::interval(FLUSH_INTERVAL);
     loop {
         tick.tick().await;
         log.flush();
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.connections.decrement(1.0);
     }
 }

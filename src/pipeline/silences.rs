@@ -41,7 +41,7 @@ impl Pipeline {
         let grant = permit.grant();
         let organisation = grant.organisations().first().cloned();
         let mut action =
-            Action::begin(id, client, grant.principal(), request.method(), route, organisation);
+            self.audit.begin(id, client, grant.principal(), request.method(), route, organisation);
         let target = route.silence_in(request.uri().path()).map(str::to_owned);
         let done = self.forward_silence(route, permit, (id, span), request, &mut action).await;
         match &done {

@@ -20,6 +20,7 @@ use super::facts::Facts;
 use super::fields::{self, Field};
 use super::sampling::Sampling;
 use crate::authn::PrincipalId;
+use crate::client_network::client_network;
 use crate::clock::Clock;
 use crate::config::{LogConfig, LogFormat};
 use crate::reason::{Class, Reason};
@@ -35,7 +36,7 @@ pub struct AccessLog {
 }
 
 /// A worker's lines are handed over when there are this many bytes of them, and at each flush.
-const BATCH_BYTES: usize = 16 << 10;
+const BATCH_BYTES: usize = 32 << 10;
 
 /// The message of a line that stands for requests without one.
 const SUPPRESSED: &str = "Requests not logged";
@@ -56,7 +57,7 @@ impl AccessLog {
     pub(super) fn write(&self, facts: &Facts, took: Duration) -> bool {
         let now = self.clock.now();
         if let Some(reason) = facts.outcome.reason()
-            && !self.sampling.takes(reason, now.as_secs())
+            && !self.sampling.takes(reason, source(facts), now.as_secs())
         {
             return false;
         }
@@ -97,6 +98,13 @@ impl AccessLog {
             }
         });
     }
+}
+
+/// Whose request it was: a principal's, or one from the network of a client that is not known.
+fn source(facts: &Facts) -> (Option<PrincipalId>, Option<IpAddr>) {
+    let caller = facts.caller().map(|(_, id)| id);
+    let network = caller.is_none().then(|| client_network(facts.client));
+    (caller, network)
 }
 
 fn json_suppressed(lines: &mut Vec<u8>, reason: Reason, requests: u64, now: Duration) {
@@ -177,8 +185,10 @@ fn json(lines: &mut Vec<u8>, facts: &Facts, took: Duration, now: Duration) {
     number(lines, &fields::HTTP_STATUS, facts.status);
     number(lines, &fields::RECEIVED_BYTES, facts.received_bytes());
     number(lines, &fields::SENT_BYTES, facts.sent);
-    if let (Some(upstream), Some(head)) = (facts.upstream, facts.upstream_head) {
+    if let Some(upstream) = facts.upstream {
         quoted(lines, &fields::UPSTREAM_ADDRESS, |lines| socket_address(lines, upstream));
+    }
+    if let Some(head) = facts.upstream_head {
         key(lines, &fields::UPSTREAM_HEAD_MS);
         milliseconds(lines, head);
     }
@@ -336,6 +346,11 @@ fn date(unix_seconds: u64) -> String {
     )
 }
 
+/// Whether a character begins a line or changes the direction of text (CVE-2021-42574).
+fn changes_lines(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Escapes a text for JSON, and keeps it in one line of a terminal. Long texts are cut.
 fn escape(lines: &mut Vec<u8>, text: &str) {
     const LONGEST: usize = 512;
@@ -347,7 +362,7 @@ fn escape(lines: &mut Vec<u8>, text: &str) {
     for c in text.chars().take(LONGEST) {
         match c {
             '"' | '\\' => lines.extend_from_slice(&[b'\\', c as u8]),
-            c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => {
+            c if c.is_control() || changes_lines(c) => {
                 let _ = write!(lines, "\\u{:04x}", u32::from(c));
             }
             c => lines.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
@@ -366,11 +381,12 @@ mod tests {
     #[test]
     fn texts_of_clients_cannot_break_a_line() {
         let mut line = b"\"".to_vec();
-        escape(&mut line, "a\"b\\c\nd\u{1b}[31m\u{2028}é");
+        escape(&mut line, "a\"b\\c\nd\u{1b}[31m\u{2028}\u{202e}é");
         line.push(b'"');
         let back: String = serde_json::from_slice(&line).unwrap();
-        assert_eq!(back, "a\"b\\c\nd\u{1b}[31m\u{2028}é");
+        assert_eq!(back, "a\"b\\c\nd\u{1b}[31m\u{2028}\u{202e}é");
         assert!(!line.contains(&b'\n') && !line.contains(&0x1b));
+        assert!(!String::from_utf8(line).unwrap().contains('\u{202e}'));
     }
 
     #[test]

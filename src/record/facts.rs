@@ -30,6 +30,7 @@ pub(super) struct Facts {
     pub(super) grant: Option<Grant>,
     /// The organisation that an administrator's request is about.
     pub(super) organisation: Option<OrganisationId>,
+    /// The instance that answered, or was asked last.
     pub(super) upstream: Option<SocketAddr>,
     /// Time to the head of the upstream's response.
     pub(super) upstream_head: Option<Duration>,

@@ -40,7 +40,7 @@ fields! {
     HTTP_STATUS = "http.status", "The status that the client got; 0 if it went away before.";
     RECEIVED_BYTES = "received_bytes", "Bytes of the request's body.";
     SENT_BYTES = "sent_bytes", "Bytes of the response's body.";
-    UPSTREAM_ADDRESS = "upstream.address", "The instance that answered.";
+    UPSTREAM_ADDRESS = "upstream.address", "The instance that answered, or was asked last.";
     UPSTREAM_HEAD_MS = "upstream.head_ms", "Milliseconds to the head of its response, waiting and resends included.";
     DURATION_MS = "duration_ms", "Milliseconds to the last byte of the response.";
     TRACE_ID = "trace.id", "The trace, if this request is traced.";

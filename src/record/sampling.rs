@@ -1,8 +1,9 @@
 //! Which requests that were not served get a line in the log. A flood of one reason must neither fill the
-//! log nor push out the lines of others, so each reason has so many lines a second. The rest is counted,
-//! exactly: in a metric, and in one line a second with the number.
+//! log nor push out the lines of others, so each reason has so many lines a second, and one source a
+//! quarter of them. The rest is counted, exactly: in a metric, and in one line a second with the number.
 
 use std::array;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strum::{EnumCount as _, VariantArray as _};
@@ -10,29 +11,45 @@ use strum::{EnumCount as _, VariantArray as _};
 use crate::per_second::PerSecond;
 use crate::reason::Reason;
 
+/// Sources share counters, so many for each reason; which of them changes every second.
+const COUNTERS: usize = 16;
+
 /// The lines of each reason in this second. Shared by all workers.
 pub(super) struct Sampling {
     /// 0 for all of them.
     per_second: u32,
-    lines: [PerSecond; Reason::COUNT],
+    lines: [Lines; Reason::COUNT],
     suppressed: [AtomicU64; Reason::COUNT],
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Lines {
+    all: PerSecond,
+    of_sources: [PerSecond; COUNTERS],
 }
 
 impl Sampling {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             per_second,
-            lines: array::from_fn(|_| PerSecond::default()),
+            lines: array::from_fn(|_| Lines::default()),
             suppressed: array::from_fn(|_| AtomicU64::new(0)),
+            hasher: RandomState::new(),
         }
     }
 
-    /// Whether a request has a line. If not, it is counted.
-    pub(super) fn takes(&self, reason: Reason, second: u64) -> bool {
+    /// Whether a request of a source has a line. If not, it is counted.
+    pub(super) fn takes(&self, reason: Reason, source: impl Hash, second: u64) -> bool {
         if self.per_second == 0 {
             return true;
         }
-        let taken = self.lines[reason as usize].take(second, self.per_second);
+        let lines = &self.lines[reason as usize];
+        let counter = self.hasher.hash_one((source, second)) % COUNTERS as u64;
+        let of_source = usize::try_from(counter).ok().and_then(|at| lines.of_sources.get(at));
+        let quarter = self.per_second.div_ceil(4);
+        let taken = of_source.is_none_or(|of_source| of_source.take(second, quarter))
+            && lines.all.take(second, self.per_second);
         if !taken {
             self.suppressed[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -55,20 +72,37 @@ mod tests {
     fn each_reason_has_so_many_lines_a_second_and_the_rest_is_counted() {
         let sampling = Sampling::new(10);
         let lines = |reason, second, requests: u32| {
-            (0..requests).filter(|_| sampling.takes(reason, second)).count()
+            (0..requests).filter(|source| sampling.takes(reason, source, second)).count()
         };
         assert_eq!(lines(Reason::NoCredential, 7, 1000), 10);
-        assert_eq!(lines(Reason::Expired, 7, 10), 10);
-        assert_eq!(lines(Reason::NoCredential, 8, 15), 10);
+        assert_eq!(lines(Reason::Expired, 7, 1000), 10);
+        assert_eq!(lines(Reason::NoCredential, 8, 1500), 10);
         let suppressed: Vec<_> = sampling.take_suppressed().collect();
-        assert_eq!(suppressed, [(Reason::NoCredential, 995)]);
+        let wanted = [(Reason::NoCredential, 990 + 1490), (Reason::Expired, 990)];
+        assert!(wanted.iter().all(|one| suppressed.contains(one)), "{suppressed:?}");
         assert_eq!(sampling.take_suppressed().count(), 0);
+    }
+
+    // A flood from one source must not hide the requests of another.
+    #[test]
+    fn a_source_has_a_quarter_of_the_lines() {
+        let sampling = Sampling::new(100);
+        let flood = (0..10_000).filter(|_| sampling.takes(Reason::NotAMember, "victor", 7)).count();
+        assert_eq!(flood, 25);
+        // In each second another counter.
+        let seen = (0..64).filter(|second| {
+            for _ in 0..100 {
+                let _ = sampling.takes(Reason::NotAMember, "victor", *second);
+            }
+            sampling.takes(Reason::NotAMember, "bruno", *second)
+        });
+        assert!(seen.count() > 32);
     }
 
     #[test]
     fn zero_is_no_limit() {
         let sampling = Sampling::new(0);
-        assert!((0..10_000).all(|_| sampling.takes(Reason::NoCredential, 1)));
+        assert!((0..10_000).all(|_| sampling.takes(Reason::NoCredential, 0, 1)));
         assert_eq!(sampling.take_suppressed().count(), 0);
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use super::{LEAST, SMALL_PIECE_BYTES};
+
 /// What the replay buffers of a worker may hold together.
 pub struct ReplayAllowance(AtomicUsize);
 
@@ -19,9 +21,6 @@ pub(super) struct ReplayBuffer {
     limit: usize,
     allowance: Arc<ReplayAllowance>,
 }
-
-/// The least that a piece counts for: a body in very small pieces takes more than its length.
-const LEAST: usize = 512;
 
 impl ReplayAllowance {
     /// So many bytes.
@@ -52,7 +51,9 @@ impl ReplayBuffer {
             return false;
         }
         self.cost += cost;
-        self.pieces.push(piece.clone());
+        // Many small pieces may each keep a whole block of the connection's read buffer.
+        let is_copied = piece.len() < SMALL_PIECE_BYTES && !self.pieces.is_empty();
+        self.pieces.push(if is_copied { Bytes::copy_from_slice(piece) } else { piece.clone() });
         true
     }
 

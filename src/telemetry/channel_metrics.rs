@@ -75,6 +75,12 @@ impl ChannelMetrics {
         &self.states[state as usize]
     }
 
+    /// Sets to 0 what only the leader tells.
+    pub fn end_of_leadership(&self) {
+        let Self { states, held, failing, .. } = self;
+        states.iter().chain([held, failing]).for_each(|gauge| gauge.set(0.0));
+    }
+
     /// Counts a test of a channel.
     pub fn tested(&self, outcome: TestOutcome) {
         self.tests[outcome as usize].increment(1);

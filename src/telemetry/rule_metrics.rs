@@ -104,6 +104,13 @@ impl RuleMetrics {
         &self.states[state as usize]
     }
 
+    /// Sets to 0 what only the leader tells.
+    pub fn end_of_leadership(&self) {
+        let Self { states, guards_held, overall_guard_held, tenants_failing, .. } = self;
+        let told = [guards_held, overall_guard_held, tenants_failing];
+        states.iter().chain(told).for_each(|gauge| gauge.set(0.0));
+    }
+
     /// Notes a successful reconcile of a tenant.
     pub fn tenant_succeeded(&self, tenant: &str, unix_seconds: f64) {
         let mut tenants = self.tenants.lock();

@@ -131,6 +131,15 @@ metrics! {
         "Time that requests waited for a permit; only those that had to wait.",
         "Its count rises: an organisation is at a limit, and its requests wait. Those that waited in vain are `rejected` with the reasons `requests_in_flight`, `organisation_share`, `request_rate` or `byte_rate`.";
 
+    UPLOAD_BUFFER = Gauge "upload_buffer_bytes" in Bytes,
+        "How much memory do slow uploads take?",
+        "Room that request bodies have taken in the upload buffer. A body that has to be waited for is read into it before its request gets a permit.",
+        "Near `limits.upload_total_bytes`: further slow bodies stream, and hold a slot and a connection to Mimir for as long as they take.";
+    UPLOADS_WITHOUT_BUFFER = Counter "uploads_without_buffer_total",
+        "Do slow uploads hold slots because the upload buffer is full?",
+        "Request bodies that had to be waited for and got no room in the upload buffer.",
+        "It rises: raise `limits.upload_total_bytes` if there is memory. An organisation gets no more than is free.";
+
     CONNECTIONS = Gauge "connections",
         "How many clients are connected?",
         "Open downstream connections.",

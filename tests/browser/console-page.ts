@@ -1,7 +1,8 @@
 // The console in a browser: sign-in, and what every test of it asserts.
 
-import { AxeBuilder } from "@axe-core/playwright";
 import { expect, type Page } from "@playwright/test";
+
+import { type Rules, seriousFindings } from "./axe.ts";
 
 /** What is wrong on a page that nobody looks at: errors in its console, and exceptions. */
 export function watch(page: Page): string[] {
@@ -13,9 +14,9 @@ export function watch(page: Page): string[] {
   return errors;
 }
 
-/** Signs in with the operator's token, which is kept for the tab so that views can be opened. */
-export async function useToken(page: Page, proxy: string, token: string) {
-  await page.goto(`${proxy}/admin/console`);
+/** Signs in with a token, which is kept for the tab so that views can be opened. `isThere`: on the page as it is. */
+export async function useToken(page: Page, proxy: string, token: string, { isThere = false } = {}) {
+  if (!isThere) await page.goto(`${proxy}/admin/console`);
   await page.getByLabel("Token").fill(token);
   await page.getByLabel("Keep it until this tab is closed").check();
   await page.getByRole("button", { name: "Use the token" }).click();
@@ -46,10 +47,7 @@ export async function fits(page: Page, what: string) {
 }
 
 /** Nothing is wider than the window, and axe finds nothing serious. */
-export async function looksRight(page: Page, what: string) {
+export async function looksRight(page: Page, what: string, rules: Rules = "all") {
   await fits(page, what);
-  const { violations } = await new AxeBuilder({ page }).analyze();
-  const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  const found = serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join("\n")}`);
-  expect(found, what).toEqual([]);
+  expect(await seriousFindings(page, rules), what).toEqual([]);
 }

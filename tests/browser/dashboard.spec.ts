@@ -1,46 +1,16 @@
 /** The dashboard against the whole stack: its own origin, its own Content-Security-Policy, real answers. */
-import { expect, memberOfBoth, seriousFindings, signIn, test, user } from "./fixtures.ts";
-import type { Page } from "@playwright/test";
-import type { Stack, User } from "./stack.ts";
+import { loaded, open, tamper, visit, write } from "./dashboard-page.ts";
+import { expect, memberOfBoth, signIn, test, user } from "./fixtures.ts";
 
-const VIEWS = ["overview", "hubs", "alerts", "rules", "notifications"];
-
-async function open(page: Page, stack: Stack, as: User, path = "overview"): Promise<void> {
-  expect(stack.dashboard, "the dashboard is built").not.toBeNull();
-  await page.goto(`${stack.dashboard}/#/${path}`);
-  await signIn(page, as);
-  await expect(page.getByRole("navigation", { name: "Views" })).toBeVisible();
-  await expect(page.getByRole("main").getByRole("heading", { level: 1 })).toBeVisible();
-}
-
-async function visit(page: Page, path: string): Promise<void> {
-  await page.evaluate((path) => (location.hash = `#/${path}`), path);
-}
-
-/** No skeleton is left. */
-async function loaded(page: Page): Promise<void> {
-  await expect(page.getByRole("status", { name: "Loading" })).toHaveCount(0);
-}
-
-/** Types into the PromQL editor once it has taken the place of the plain field. */
-async function write(page: Page, text: string): Promise<void> {
-  const editor = page.locator(".cm-content");
-  await editor.click();
-  await editor.press("Control+a");
-  await page.keyboard.insertText(text);
-}
-
-/** Changes what supabase-js has stored, as time or an administrator would. */
-async function tamper(page: Page, change: "expire" | "forge" | "end"): Promise<void> {
-  await page.evaluate((change) => {
-    const key = Object.keys(localStorage).find((name) => name.endsWith("-auth-token"))!;
-    const session = JSON.parse(localStorage.getItem(key)!) as Record<string, unknown>;
-    if (change !== "forge") session.expires_at = Math.floor(Date.now() / 1000) - 10;
-    if (change === "forge") session.access_token = `${String(session.access_token).slice(0, -8)}AAAAAAAA`;
-    if (change === "end") session.refresh_token = "ended";
-    localStorage.setItem(key, JSON.stringify(session));
-  }, change);
-}
+test("the page may connect to Supabase and the proxy and to nothing else, and has no inline scripts and styles", async ({ page, stack, errors: _ }) => {
+  const policy = (await page.goto(stack.dashboard!))!.headers()["content-security-policy"]!;
+  const sources = (name: string) => policy.split("; ").find((part) => part.startsWith(`${name} `))?.split(" ").slice(1);
+  expect(sources("default-src")).toEqual(["'none'"]);
+  expect(sources("script-src")).toEqual(["'self'"]);
+  expect(sources("style-src")).toEqual(["'self'"]);
+  const { url } = stack.supabase;
+  expect(sources("connect-src")?.sort()).toEqual(["'self'", stack.proxy, url, url.replace("http", "ws")].sort());
+});
 
 test("a wrong password is said in words", async ({ page, stack, errors }) => {
   errors.allow(/status of 400/);
@@ -115,6 +85,22 @@ test("PromQL is completed with what the organisation has", async ({ page, stack,
   await expect(page.locator(".cm-tooltip-autocomplete")).toContainText("hub_humidity_percent");
 });
 
+for (const [where, path, text] of [["a rule", "rules/new", "hub_battery_volts < 3"], ["a chart", "overview", "hub_battery_volts + 0"]] as const) {
+  test(`what is typed into the query of ${where}, key by key, is what is there`, async ({ page, stack, errors: _ }) => {
+    test.slow();
+    await open(page, stack, user(stack, "editor"), path);
+    if (path === "overview") await page.locator('[data-panel="battery"]').getByRole("button", { name: "Query" }).click();
+    const editor = page.locator(".cm-content");
+    await editor.click();
+    // About as fast as the page is drawn, and slower: each time another render is under way.
+    for (const delay of [30, 80]) {
+      await editor.press("Control+a");
+      await page.keyboard.type(text, { delay });
+      await expect(editor).toHaveText(text);
+    }
+  });
+}
+
 test("a token that expires, or is refused, is renewed in the middle of work", async ({ page, stack, errors }) => {
   await open(page, stack, user(stack, "viewer"), "hubs");
   await expect(page.getByRole("link", { name: "barn-north" })).toBeVisible();
@@ -123,10 +109,13 @@ test("a token that expires, or is refused, is renewed in the middle of work", as
   await page.getByRole("button", { name: "Refresh now" }).click();
   await renewed;
   errors.allow(/status of 401/);
-  await tamper(page, "forge");
-  const refused = page.waitForResponse((answer) => answer.status() === 401);
-  await page.getByRole("button", { name: "Refresh now" }).click();
-  await refused;
+  // The renewed token is stored a moment after its answer, and takes the place of one forged before that.
+  await expect(async () => {
+    const refused = page.waitForResponse((answer) => answer.status() === 401, { timeout: 3000 });
+    await tamper(page, "forge");
+    await page.getByRole("button", { name: "Refresh now" }).click();
+    await refused;
+  }).toPass();
   await visit(page, "rules");
   await expect(page.getByRole("link", { name: "TooHumid" })).toBeVisible();
   await expect(page.getByRole("alert")).toHaveCount(0);
@@ -137,9 +126,10 @@ test("a session that ends leaves what was written, and signing in again goes on"
   const editor = user(stack, "editor");
   await open(page, stack, editor, "rules/new");
   await page.getByLabel("Name", { exact: true }).fill("HalfWritten");
-  await tamper(page, "end");
-  await page.getByRole("button", { name: "Refresh now" }).click();
   const dialog = page.getByRole("dialog", { name: "Your session has ended" });
+  await tamper(page, "end");
+  // The page may find out by itself, before or meanwhile; the dialog then covers the button.
+  if (!(await dialog.isVisible())) await page.getByRole("button", { name: "Refresh now", includeHidden: true }).dispatchEvent("click");
   await expect(dialog).toBeVisible();
   await dialog.getByLabel("Password").fill(editor.password);
   await dialog.getByRole("button", { name: "Sign in" }).click();
@@ -181,7 +171,9 @@ test("a rule is created, goes live, fires, notifies, and is silenced", async ({ 
   await page.getByRole("link", { name: "Alerts" }).click();
   const alert = page.locator('[data-alert="BarnProbe"]');
   await expect(alert).toContainText("firing", { timeout: 60_000 });
-  await expect(page.locator('[data-group*="BarnProbe"]')).toContainText("sent to On call", { timeout: 30_000 });
+  await expect(alert).toContainText(/recorded \d\d:\d\d/);
+  await expect(page.locator('[data-group*="BarnProbe"]')).toContainText("goes to On call", { timeout: 30_000 });
+  await expect(alert).toContainText("at the Alertmanager");
   await expect.poll(async () => (await request.get(stack.webhook_receiver)).text(), { timeout: 30_000 }).toContain("BarnProbe");
 
   await alert.getByRole("button", { name: "Silence" }).click();
@@ -190,7 +182,7 @@ test("a rule is created, goes live, fires, notifies, and is silenced", async ({ 
   await dialog.getByLabel("Reason").fill("a test");
   await dialog.getByRole("button", { name: "1 hour" }).click();
   await dialog.getByRole("button", { name: "Silence", exact: true }).click();
-  await expect(alert).toContainText("silenced");
+  await expect(alert).toContainText("held back by a silence");
   const silences = page.getByLabel("Silences");
   await expect(silences).toContainText(user(stack, "admin").email);
   await silences.getByRole("button", { name: "End now" }).click();
@@ -231,18 +223,36 @@ test("the keyboard finds hubs and shows its help", async ({ page, stack, errors:
   await expect(page.getByRole("dialog")).toHaveCount(0);
 });
 
-test("every view is accessible and fits the screen @phone @dark", async ({ page, stack, errors: _ }) => {
-  test.setTimeout(120_000);
-  await open(page, stack, user(stack, "owner"));
-  const rule = async () => {
-    await visit(page, "rules");
-    return (await page.getByRole("link", { name: "ColdStoreWarm" }).getAttribute("href"))!.replace(/^#\//, "");
-  };
-  for (const view of [...VIEWS, "hubs/greenhouse", await rule()]) {
-    await visit(page, view);
-    await loaded(page);
-    expect(await seriousFindings(page), view).toEqual([]);
-    const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    expect(wider, `${view} is wider than the screen`).toBeLessThanOrEqual(0);
+test("the fields of a range stay in their menu, on a phone too", async ({ page, stack, errors: _ }) => {
+  await open(page, stack, user(stack, "viewer"));
+  await page.getByRole("button", { name: /^Time range: / }).click();
+  for (const width of [1280, 390]) {
+    await page.setViewportSize({ width, height: 800 });
+    const menu = (await page.locator(".range-menu .menu-body").boundingBox())!;
+    for (const name of ["From", "To"]) {
+      const field = (await page.getByLabel(name, { exact: true }).boundingBox())!;
+      expect(field.x, name).toBeGreaterThanOrEqual(menu.x);
+      expect(field.x + field.width, name).toBeLessThanOrEqual(menu.x + menu.width);
+    }
+    expect(menu.x).toBeGreaterThanOrEqual(0);
+    expect(menu.x + menu.width).toBeLessThanOrEqual(width);
   }
+});
+
+test("without a network a page says so, a rule is not lost, and all goes on when the network is back", async ({ page, stack, errors }) => {
+  errors.allow(/ERR_INTERNET_DISCONNECTED|Failed to fetch/);
+  await open(page, stack, user(stack, "editor"), "rules/new");
+  await page.context().setOffline(true);
+  await page.getByLabel("Name", { exact: true }).fill("Offline");
+  await page.getByRole("button", { name: "Create rule" }).click();
+  await expect(page.getByRole("form", { name: "Rule" }).getByRole("alert")).toContainText("This device is offline.");
+  let requests = 0;
+  page.on("request", () => requests++);
+  await visit(page, "rules");
+  await expect(page.getByRole("alert")).toContainText("This device is offline.");
+  await page.waitForTimeout(5000);
+  expect(requests, "requests without a network").toBeLessThan(5);
+  await page.context().setOffline(false);
+  await expect(page.getByRole("alert")).toHaveCount(0);
+  await expect(page.getByRole("table")).toBeVisible();
 });

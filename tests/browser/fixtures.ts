@@ -1,4 +1,3 @@
-import { AxeBuilder } from "@axe-core/playwright";
 import { test as base, expect, type Page } from "@playwright/test";
 import { createClient, type SupabaseClient } from "@supabase/supabase-js";
 import { stack as read, type Stack, type User } from "./stack.ts";
@@ -43,10 +42,10 @@ export function memberOfBoth(stack: Stack): User {
   return found;
 }
 
-/** Node 20 has none, and the stand-in for Supabase has no Realtime. */
+/** Node 20 has none, and the stand-in for Supabase has no Realtime: `dashboard-live.spec.ts` has its own. */
 class NoSocket {
   constructor() {
-    throw new Error("there is no Realtime here");
+    throw new Error("there are no sockets here");
   }
 }
 
@@ -78,12 +77,4 @@ export async function signIn(page: Page, as: User): Promise<void> {
   await page.getByLabel(/e-?mail/i).fill(as.email);
   await page.getByLabel(/password/i).fill(as.password);
   await page.getByRole("button", { name: /sign in/i }).click();
-}
-
-/** What axe finds and calls serious or critical. */
-export async function seriousFindings(page: Page): Promise<string[]> {
-  const { violations } = await new AxeBuilder({ page }).analyze();
-  return violations
-    .filter(({ impact }) => impact === "serious" || impact === "critical")
-    .map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
 }

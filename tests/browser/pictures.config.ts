@@ -4,5 +4,5 @@ import base from "./playwright.config.ts";
 export default {
   ...base,
   testMatch: /\.pictures\.ts$/,
-  projects: [{ name: "pictures", use: { viewport: { width: 1280, height: 760 }, colorScheme: "light" as const } }],
+  projects: [{ name: "pictures", use: { viewport: { width: 1280, height: 800 }, colorScheme: "light" as const } }],
 };

@@ -1,10 +1,7 @@
 import { defineConfig } from "@playwright/test";
 import { chromium } from "./chromium.ts";
 
-/**
- * Debian's Chromium against one running stack (`target/debug/demo --state`). A spec chooses width and scheme by
- * its project: `desktop` runs everything, `phone` and `dark` what is tagged @phone and @dark.
- */
+/** Debian's Chromium against one running stack (`target/debug/demo --state`). A spec sets widths and schemes itself. */
 const browser = { browserName: "chromium" as const, launchOptions: { executablePath: chromium(), args: ["--no-sandbox"] } };
 
 export default defineConfig({
@@ -21,9 +18,5 @@ export default defineConfig({
   expect: { timeout: 10_000 },
   reporter: [["list"]],
   use: { ...browser, screenshot: "only-on-failure", trace: "off", locale: "en-GB", timezoneId: "Europe/Berlin" },
-  projects: [
-    { name: "desktop", use: { viewport: { width: 1280, height: 800 }, colorScheme: "light" } },
-    { name: "phone", grep: /@phone/, use: { viewport: { width: 390, height: 844 }, colorScheme: "light", hasTouch: true } },
-    { name: "dark", grep: /@dark/, use: { viewport: { width: 1280, height: 800 }, colorScheme: "dark" } },
-  ],
+  projects: [{ name: "desktop", use: { viewport: { width: 1280, height: 800 }, colorScheme: "light" } }],
 });

@@ -7,6 +7,7 @@ mod differential;
 mod guessing;
 mod headers;
 mod http2;
+mod protocol;
 mod tokens;
 
 use std::time::Duration;

@@ -344,3 +344,23 @@ fn diagrams_are_what_their_sources_say() {
     }
     assert!(!sources.is_empty());
 }
+
+// `--write` puts measured tables between two markers; by hand they would soon be another machine's.
+#[test]
+fn measured_tables_say_when_and_where_they_were_measured() {
+    for (document, tool) in [
+        ("docs/performance.md", "loadtest/compare"),
+        ("docs/operations/sizing.md", "loadtest/sizing"),
+    ] {
+        let page = std::fs::read_to_string(root().join(document)).unwrap();
+        let (_, rest) = page.split_once(&format!("<!-- {tool} begins -->\n")).unwrap();
+        let (block, _) = rest.split_once(&format!("<!-- {tool} ends -->")).unwrap();
+        let caption = block.lines().next().unwrap();
+        for part in ["mimir-tenant-proxy ", " at ", " cores), Linux "] {
+            assert!(caption.contains(part), "{document}: run {tool} --write {document}: {caption}");
+        }
+        assert!(block.contains("|---"), "{document}: no table");
+    }
+    let picture = std::fs::read_to_string(root().join("docs/pictures/performance.svg")).unwrap();
+    assert!(picture.contains("prefers-color-scheme: dark") && picture.contains("this proxy"));
+}

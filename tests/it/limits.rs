@@ -250,7 +250,12 @@ async fn the_limit_of_all_organisations_is_a_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn greedy_organisations_leave_slots_for_others() {
     let upstream = Upstream::start(ok).await;
-    let settings = [("upstream.max_in_flight", "60"), ("limits.max_wait", "\"100ms\"")];
+    let settings = [
+        ("upstream.max_in_flight", "60"),
+        ("limits.max_wait", "\"100ms\""),
+        // Bodies in the buffer hold no slots.
+        ("limits.upload_buffer_bytes", "0"),
+    ];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
     let address = fixture.proxy.url().replace("http://", "");
     let mut sockets = Vec::new();
@@ -323,7 +328,11 @@ async fn a_federated_read_counts_for_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stock_sender_over_the_limit_loses_nothing() {
     let mimir = Mimir::shared().await;
-    let settings = [("limits.push_in_flight", "1"), ("limits.max_wait", "\"0ms\"")];
+    let settings = [
+        ("limits.push_in_flight", "1"),
+        ("limits.max_wait", "\"0ms\""),
+        ("limits.upload_buffer_bytes", "0"),
+    ];
     let identity = identity_fixture(&mimir.url(), &settings).await;
     let a = identity.organisation().await;
     let key = async |name: &str| {

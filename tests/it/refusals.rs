@@ -3,10 +3,9 @@
 
 mod provoked;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Upstream, wait_until};
+use harness::{Client, Issuer, ORG_A, Proxy, ProxyOptions, Upstream};
 use serde_json::{Value, json};
 
 use crate::support::identity::ADMIN_KEY;
@@ -84,7 +83,7 @@ async fn refusals_are_shown_to_operators_and_without_a_query_string() {
     assert_eq!(of("?reason=no_route").await, 1);
     assert_eq!(of("?organisation=org-b&reason=not_a_member").await, 8);
     assert_eq!(of("?organisation=org-c").await, 0);
-    for wrong in ["?limit=0", "?reason=none", "?since=1"] {
+    for wrong in ["?limit=0", "?reason=none", "?since=1", "?limit=2&limit=3"] {
         let refused = operator(&proxy).get(&format!("/admin/refusals{wrong}")).await;
         assert_eq!(refused.status, 400, "{wrong}");
     }
@@ -130,7 +129,8 @@ async fn a_flood_of_one_refusal_fills_neither_the_log_nor_the_list() {
     };
     let logged = count(&|line| line["message"] == "Request" && line["reason"] == "no_credential");
     println!("{logged} of {flood} lines in {seconds} s");
-    assert!(u64::from(logged) <= 10 * seconds && logged >= 10, "{logged} in {seconds} s");
+    // One source has a quarter of the lines.
+    assert!(u64::from(logged) <= 3 * seconds && logged >= 3, "{logged} in {seconds} s");
     // Exactly: each has a line or is counted, in the metric as in the log.
     assert_eq!(f64::from(logged) + suppressed, f64::from(flood));
     let told = lines.iter().filter(|line| line["message"] == "Requests not logged");
@@ -140,25 +140,29 @@ async fn a_flood_of_one_refusal_fills_neither_the_log_nor_the_list() {
     assert_eq!(count(&|line| line["outcome"] == "forwarded"), flood / 50);
 }
 
-// The audit log is a record of what was done: nothing of it is left out.
+// The audit log is a record of what was done: nothing of it is left out. Refused requests, which anybody
+// with a token can make by the thousand, are only counted beyond so many a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_log_is_whole_in_a_flood() {
+async fn what_was_done_is_in_the_audit_log_in_a_flood() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
-    let proxy = proxy_before(&issuer, &upstream.url(), &[("log.unserved_per_second", "1")]).await;
+    let mut proxy =
+        proxy_before(&issuer, &upstream.url(), &[("log.unserved_per_second", "1")]).await;
     let user = proxy.client().bearer(&issuer.user_of(ORG_A));
+    let began = std::time::Instant::now();
     for _ in 0..50 {
-        assert_eq!(user.get("/admin/revocations").await.status, 403);
+        let refused =
+            futures_util::future::join_all((0..10).map(|_| user.get("/admin/revocations")));
+        assert!(refused.await.iter().all(|answer| answer.status == 403));
+        assert_eq!(operator(&proxy).get("/admin/refusals").await.status, 200);
     }
-    wait_until("all lines are there", Duration::from_secs(10), async || {
-        let lines = lines(&proxy);
-        let count = |message| lines.iter().filter(|line| line["message"] == message).count();
-        // Lines of requests are written a moment later.
-        count("Admin action") == 50 && count("Request") > 0
-    })
-    .await;
-    let mut by_message: BTreeMap<String, usize> = BTreeMap::new();
-    for line in lines(&proxy) {
-        *by_message.entry(line["message"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
-    assert!(by_message["Request"] < 50, "{by_message:?}");
+    let seconds = began.elapsed().as_secs() + 2;
+    proxy.process.signal("TERM");
+    assert!(proxy.process.wait(Duration::from_secs(20)).is_some());
+    let lines = lines(&proxy);
+    let count = |done: bool| {
+        let actions = lines.iter().filter(|line| line["message"] == "Admin action");
+        actions.filter(|line| (line["outcome"] == "done") == done).count() as u64
+    };
+    assert_eq!(count(true), 50);
+    assert!((1..=seconds).contains(&count(false)), "{} in {seconds} s", count(false));
 }

@@ -240,7 +240,9 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
     ])
     .await;
     let issuer = Issuer::start().await;
-    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    // Without a buffer Mimir waits for the client.
+    let options = ProxyOptions::new(&issuer.url(), &mimir.url());
+    let proxy = options.set("limits.upload_buffer_bytes", "0").start().await;
     let organisation = fresh_organisation();
     let direct = Client::new(&mimir.url()).header("x-scope-orgid", &organisation);
     let through = proxy.client().bearer(&issuer.user_of(&organisation));
@@ -251,7 +253,6 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
     let protobuf = "application/x-protobuf";
     let form = "application/x-www-form-urlencoded";
     let write = samples::remote_write("slow", &[], 1.0);
-    // Longer than what is read of a form before the request is forwarded.
     let long_form = format!("query=up&start=1&end=2&step=1&padding={}", "x".repeat(100_000));
     let cases: [(&str, &'static str, Option<&str>, Vec<u8>); 6] = [
         (PUSH, protobuf, Some("snappy"), write.clone()),
@@ -309,7 +310,7 @@ async fn early(status: u16, text: &'static str) -> (Upstream, ProxyFixture) {
         Response::builder().status(status).body(full(text)).unwrap()
     })
     .await;
-    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let fixture = proxy_fixture(&upstream.url(), &[("limits.upload_buffer_bytes", "0")]).await;
     (upstream, fixture)
 }
 
@@ -350,6 +351,133 @@ async fn an_early_refusal_is_forwarded_unless_it_is_about_the_upload() {
     let (_upstream, fixture) = early(408, "").await;
     let whole = fixture.client().post(PUSH, "whole").await;
     assert_eq!(whole.status, 503, "{whole:?}");
+}
+
+/// Sends a push in pieces over HTTP/1.1, evenly over `takes`, and gives its answer.
+async fn slow_push(fixture: &ProxyFixture, bytes: usize, pieces: usize, takes: Duration) -> String {
+    let mut socket = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+    let length = format!("Content-Length: {bytes}\r\nConnection: close\r\n");
+    socket.write_all(fixture.head(&format!("POST {PUSH}"), &length).as_bytes()).await.unwrap();
+    for _ in 0..pieces {
+        tokio::time::sleep(takes / u32::try_from(pieces).unwrap()).await;
+        socket.write_all(&vec![b'x'; bytes / pieces]).await.unwrap();
+    }
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+// vmauth reads a slow body before it takes a place or a back end (since v1.135). Without that, a fleet on
+// thin lines needs a slot and a connection for each device.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_hold_neither_slots_nor_connections() {
+    const DEVICES: usize = 400;
+    let upstream = Upstream::start(count).await;
+    let settings = [("limits.push_in_flight", "100"), ("limits.max_wait", "\"1s\"")];
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let buffered = "mimir_tenant_proxy_upload_buffer_bytes";
+    let slow = || slow_push(&fixture, 20_000, 20, Duration::from_secs(4));
+    let fleet = futures_util::future::join_all((0..DEVICES).map(|_| slow()));
+    let meanwhile = async {
+        wait_until("bodies are in the buffer", Duration::from_secs(10), async || {
+            fixture.proxy.metric(buffered).await >= 4_000_000.0
+        })
+        .await;
+        assert_eq!(fixture.proxy.metric("mimir_tenant_proxy_requests_in_flight").await, 0.0);
+        // The slots are free for others.
+        let quick = fixture.client().post(PUSH, "quick").await;
+        assert_eq!((quick.status.as_u16(), quick.text.as_str()), (200, "5"));
+    };
+    let (answers, ()) = tokio::join!(fleet, meanwhile);
+    for answer in &answers {
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("20000"), "{answer}");
+    }
+    let connects = "mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}";
+    // As many as there are slots, on each of two workers.
+    let connects = fixture.proxy.metric(connects).await;
+    assert!(connects <= 200.0, "{connects}");
+    assert_eq!(fixture.proxy.metric(buffered).await, 0.0);
+}
+
+// 20 KB in pieces of 100 bytes would hold 200 blocks of the connection's read buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_many_small_pieces_takes_room_for_its_bytes_only() {
+    let upstream = Upstream::start(count).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let slow = || slow_push(&fixture, 20_000, 200, Duration::from_secs(2));
+    let before = fixture.proxy.process.peak_memory();
+    let answers = futures_util::future::join_all((0..200).map(|_| slow())).await;
+    assert!(answers.iter().all(|answer| answer.contains("20000")), "{answers:?}");
+    // 200 x 20 KB, and what a connection takes; blocks of 8 KiB would be 320 MB.
+    let grown = fixture.proxy.process.peak_memory() - before;
+    assert!(grown < 40_000_000, "{grown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_fills_its_room_streams() {
+    let upstream = Upstream::start(count).await;
+    let small = [("limits.upload_buffer_bytes", "\"8KiB\"")];
+    let none = [("limits.upload_total_bytes", "0")];
+    for settings in [small, none] {
+        let fixture = proxy_fixture(&upstream.url(), &settings).await;
+        let before = upstream.heads().len();
+        let slow = slow_push(&fixture, 100_000, 20, Duration::from_secs(2));
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            upstream.heads().len()
+        };
+        let (answer, after) = tokio::join!(slow, meanwhile);
+        assert_eq!(after, before + 1, "Mimir has its head before its end");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("100000"), "{answer}");
+        let unbuffered = fixture.proxy.metric("mimir_tenant_proxy_uploads_without_buffer_total");
+        assert_eq!(unbuffered.await, f64::from(u8::from(settings == none)));
+    }
+}
+
+// A body of a known length fits its room to the last byte, in whatever pieces it comes. One whose last bytes
+// were left was streamed, and its connection closed if Mimir answered before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_with_small_pieces_is_read_to_its_end() {
+    let upstream = Upstream::start(ok).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let mut socket = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let head = fixture.head(&format!("POST {PUSH}"), "Content-Length: 30000\r\n");
+    for number in 0..20 {
+        socket.write_all(head.as_bytes()).await.unwrap();
+        for bytes in [10, 300, 20_000, 100, 9_000, 590] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            socket.write_all(&vec![b'x'; bytes]).await.unwrap();
+        }
+        let mut answer = [0; 1000];
+        let length = socket.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{number}: {answer}");
+        assert!(!answer.contains("connection: close"), "{number}: {answer}");
+    }
+    let heads = upstream.heads();
+    assert!(heads.iter().all(|head| head.headers["content-length"] == "30000"), "{heads:?}");
+}
+
+// RFC 9110, 10.1.1: a client that expects a 100 wants to know first whether its body is wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_expects_a_100_gets_it_with_its_permit() {
+    let upstream = Upstream::start(count).await;
+    let settings = [("limits.push_in_flight", "1"), ("limits.max_wait", "\"200ms\"")];
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let mut first = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+    let head =
+        fixture.head(&format!("POST {PUSH}"), "Content-Length: 5\r\nExpect: 100-continue\r\n");
+    first.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 1000];
+    let length = first.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 100 "), "{answer:?}");
+    // The only slot is taken.
+    let refused = harness::raw_exchange(&fixture.proxy.url(), head.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    first.write_all(b"hello").await.unwrap();
+    let length = first.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{answer:?}");
 }
 
 // RFC 9110, 6.4: no bytes are no body, with any framing.

@@ -168,15 +168,19 @@ async fn half_a_body_is_never_complete_upstream() {
     .await;
     let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let address = fixture.proxy.url().replace("http://", "");
-    for (framing, half) in [
-        ("Content-Length: 100000\r\n", "x".repeat(5000)),
-        ("Transfer-Encoding: chunked\r\n", format!("1388\r\n{}\r\n", "x".repeat(5000))),
-    ] {
+    // Longer than what is read before the request is sent.
+    for (at, (framing, half)) in [
+        ("Content-Length: 1000000\r\n", "x".repeat(100_000)),
+        ("Transfer-Encoding: chunked\r\n", format!("186a0\r\n{}\r\n", "x".repeat(100_000))),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
         socket.write_all(fixture.head("POST /api/v1/push", framing).as_bytes()).await.unwrap();
         socket.write_all(half.as_bytes()).await.unwrap();
         wait_until("upstream has the head", Duration::from_secs(5), async || {
-            !upstream.heads().is_empty()
+            upstream.heads().len() > at
         })
         .await;
         drop(socket);
@@ -279,7 +283,7 @@ async fn an_early_answer_passes_while_the_body_is_still_coming() {
     let fixture = proxy_fixture(&upstream.url(), &[]).await;
     for _ in 0..3 {
         let head =
-            fixture.head("POST /api/v1/push", "Content-Length: 5000000\r\n") + &"x".repeat(10_000);
+            fixture.head("POST /api/v1/push", "Content-Length: 5000000\r\n") + &"x".repeat(100_000);
         let answer = raw_exchange(&fixture.proxy.url(), head.as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 429 ")

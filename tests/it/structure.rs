@@ -11,6 +11,7 @@ use crate::documents::{files_below, root};
 const EDGES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("causes", &[]),
+    ("client_network", &[]),
     ("clock", &[]),
     ("deadline", &[]),
     ("http_client", &[]),
@@ -25,7 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("per_second", &[]),
     ("admin_executor", &["tenancy"]),
     ("due", &["tenancy"]),
-    ("refusals", &["reason"]),
+    ("refusals", &["client_network", "reason"]),
     ("trace", &["clock", "per_second"]),
     ("mimir", &["backoff", "causes", "http_client", "prom_duration", "tenancy", "trace", "yaml"]),
     ("route", &["reason", "tenancy"]),
@@ -34,7 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("edge", &["config"]),
     ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
     ("store", &["backoff", "config", "labels", "tenancy"]),
-    ("telemetry", &["config", "labels", "reason", "route", "version"]),
+    ("telemetry", &["clock", "config", "labels", "reason", "route", "version"]),
     ("directory", &["config", "store", "telemetry"]),
     (
         "otlp",
@@ -97,6 +98,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "backoff",
             "causes",
+            "client_network",
             "clock",
             "config",
             "directory",
@@ -130,6 +132,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "authn",
             "authz",
+            "client_network",
             "clock",
             "config",
             "edge",
@@ -179,6 +182,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "key_management",
             "labels",
             "limits",
+            "per_second",
             "reason",
             "refusals",
             "route",

@@ -3,7 +3,9 @@ import { createClient } from "@supabase/supabase-js";
 import { render } from "preact";
 import { loadConfig } from "./app/config.ts";
 import { showTheme } from "./app/theme.ts";
+import { carefulFetch } from "./data/careful-fetch.ts";
 import { refused } from "./data/load.ts";
+import { SESSION_KEY } from "./session/leaving.ts";
 import { Session } from "./session/session.tsx";
 import { ErrorNote } from "./ui/states.tsx";
 
@@ -14,7 +16,8 @@ async function start(): Promise<void> {
   const config = await loadConfig();
   const supabase = createClient(config.supabaseUrl, config.supabaseAnonKey, {
     // The fragment is the page's own; people sign in with a password here.
-    auth: { detectSessionInUrl: false },
+    auth: { detectSessionInUrl: false, storageKey: SESSION_KEY },
+    global: { fetch: carefulFetch(config.supabaseAnonKey) },
   });
   render(<Session config={config} supabase={supabase} />, place);
 }

@@ -4,7 +4,7 @@ import { headers } from "../build/pages.ts";
 import { format, parse } from "../src/app/location.ts";
 import { formatRange, parseRange, windowOf } from "../src/app/range.ts";
 import { hubsOf, uptime } from "../src/hubs/hubs.ts";
-import { duration, number } from "../src/ui/units.ts";
+import { ago, duration, number, relative, staleWords } from "../src/ui/units.ts";
 
 test("an address says the same when it is read back", () => {
   const params = new URLSearchParams({ org: "acme", "q.temperature": "a{b=\"c&d\"} > 1" });
@@ -51,4 +51,12 @@ test("the page may connect to the proxy and to Supabase, and to nothing else", (
   const text = headers({ supabaseUrl: "https://ref.supabase.co/", supabaseAnonKey: "", proxyUrl: "https://metrics.example.com/base" });
   assert.match(text, /connect-src 'self' https:\/\/metrics\.example\.com https:\/\/ref\.supabase\.co wss:\/\/ref\.supabase\.co;/);
   assert.ok(!text.includes("unsafe"));
+});
+
+test("what has happened is never in the future, and what is to come is", () => {
+  assert.equal(ago(1_000_000, 1_065_000), "1 min ago");
+  assert.equal(ago(1_000_000, 990_000), "just now", "an evaluation after the page's clock moved last");
+  assert.equal(relative(1_000_000, 990_000), "in 10 s");
+  assert.equal(relative(1_000_000, 1_010_000), "10 s ago");
+  assert.equal(staleWords(1_000_000, 1_050_000), "not current: 50 s old");
 });

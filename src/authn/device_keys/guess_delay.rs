@@ -5,7 +5,7 @@
 //! its address has sent some. Good keys are never held back, not even new ones: many hubs share one
 //! address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::backoff;
+use crate::client_network::client_network;
 use crate::telemetry::Metrics;
 
 pub(super) struct GuessDelay {
@@ -49,7 +50,7 @@ impl Default for GuessDelay {
 impl GuessDelay {
     /// Call when an address has sent an unknown key; returns when the refusal may be sent.
     pub(super) async fn hold_back(&self, client: IpAddr, metrics: &Metrics) {
-        let address = self.addresses.get_with(network(client), Arc::default);
+        let address = self.addresses.get_with(client_network(client), Arc::default);
         let wait = wait_after(address.unknown.fetch_add(1, Ordering::Relaxed));
         if wait.is_zero() {
             return;
@@ -90,17 +91,6 @@ fn wait_after(unknown: u32) -> Duration {
     }
 }
 
-/// What one client has of addresses: of IPv6 a /64.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        ip @ IpAddr::V4(_) => ip,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,13 +119,6 @@ mod tests {
         }
         assert!(wait(&guess_delay, "10.0.0.1").await >= LONGEST_WAIT);
         assert_eq!(wait(&guess_delay, "10.0.0.2").await, Duration::ZERO);
-    }
-
-    #[test]
-    fn one_client_has_a_whole_ipv6_network() {
-        assert_eq!(network(ip("2001:db8::1")), network(ip("2001:db8::ffff:1")));
-        assert_ne!(network(ip("2001:db8::1")), network(ip("2001:db8:0:1::1")));
-        assert_eq!(network(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
     }
 
     // Each delayed refusal holds memory for an unauthenticated client.

@@ -100,6 +100,17 @@ impl Http1 {
         }
     }
 
+    /// Whether no part of a request has come whose rest has not.
+    pub(in crate::listener) fn is_between_requests(&self) -> bool {
+        match self.place {
+            Place::Between => true,
+            Place::Pipelined(tail) => tail.is_empty_line(),
+            Place::Head(_) | Place::HeadEnded { .. } | Place::Body { .. } | Place::Chunked(_) => {
+                false
+            }
+        }
+    }
+
     pub(in crate::listener) fn is_in_head(&self) -> bool {
         match self.place {
             Place::Head(_) | Place::HeadEnded { .. } => true,

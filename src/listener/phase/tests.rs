@@ -197,3 +197,51 @@ fn a_drain_waits_for_nothing_silent() {
     upload.phase.end_waiting();
     assert_eq!(upload.due(), None);
 }
+
+// What rests is taken apart, so nothing of a request may be in progress, in either direction.
+#[test]
+fn only_a_connection_with_nothing_in_progress_rests() {
+    let resting = |case: &Case| case.phase.resting_since().map(|at| (at - case.opened).as_secs());
+    let mut case = Case::http1();
+    assert_eq!(resting(&case), None, "nothing was served");
+    case.serve(1, 2);
+    assert_eq!(resting(&case), Some(2));
+    case.read(3, b"\r\n");
+    assert_eq!(resting(&case), Some(2), "an empty line is no request");
+    case.read(4, &GET[..9]);
+    assert_eq!(resting(&case), None, "half a head");
+    case.read(5, &[&GET[9..], GET].concat());
+    assert_eq!(resting(&case), None, "heads that are not parsed");
+    case.phase.begin(NO_BODY, true);
+    assert_eq!(resting(&case), None, "a request");
+    case.block(6);
+    case.end(7);
+    assert_eq!(resting(&case), None, "an answer that the socket does not take");
+    case.wrote(8);
+    assert_eq!(resting(&case), Some(7));
+    // Pipelined, and both parsed.
+    let mut body = Case::http1();
+    body.read(1, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET");
+    body.phase.begin(BodyLength::Known(9), true);
+    body.phase.begin_upload();
+    body.end(2);
+    assert_eq!(resting(&body), None, "a body after its answer");
+    let now = body.at(3);
+    body.phase.end_upload(now);
+    assert_eq!(resting(&body), None, "a body that is not read, and of which a part is missing");
+    body.read(4, b"456789");
+    assert_eq!(resting(&body), Some(3));
+    body.phase.close(now);
+    assert_eq!(resting(&body), None, "a drain ends it");
+    let mut http2 = Case::http2();
+    http2.phase.begin(NO_BODY, true);
+    http2.end(1);
+    assert_eq!(resting(&http2), None, "HTTP/2 has more between two requests");
+    let opened = Instant::now();
+    let resumed = Phase::http1(opened, Some(opened + Duration::from_secs(5)));
+    assert_eq!(
+        resumed.due(&TIMEOUTS),
+        Some((opened + Duration::from_secs(125), Overdue::Idle)),
+        "the idle timeout goes on"
+    );
+}

@@ -216,6 +216,13 @@ impl Records {
     }
 }
 
+impl Drop for Records {
+    /// Only the leader has something to tell: what it last set would stand until it leads again.
+    fn drop(&mut self) {
+        self.metrics.end_of_leadership();
+    }
+}
+
 fn set_counts(sync: &mut SyncRow, states: &[usize; RuleState::COUNT]) {
     sync.stored = states[RuleState::Stored as usize];
     sync.live = states[RuleState::Live as usize];

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::cpu::status_bytes;
+
 /// A running part.
 pub struct Process {
     name: String,
@@ -104,19 +106,12 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
-        self.status_bytes("VmRSS:")
+        status_bytes(self.id(), "VmRSS:")
     }
 
     /// The largest resident memory so far in bytes.
     pub fn peak_memory(&self) -> u64 {
-        self.status_bytes("VmHWM:")
-    }
-
-    fn status_bytes(&self, field: &str) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        status_bytes(self.id(), "VmHWM:")
     }
 
     /// Waits until the part answers, and panics with the end of its log if it does not.
@@ -148,8 +143,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // nginx' workers do not end with their master.
+        let id = self.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for child in children.unwrap_or_default().split_whitespace() {
+            let _ = Command::new("kill").args(["-s", "KILL", child]).stderr(Stdio::null()).status();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub struct ProxyOptions {
     extra: Vec<(String, String)>,
     binary: PathBuf,
     internal: Option<u16>,
+    patience: Duration,
 }
 
 impl ProxyOptions {
@@ -27,6 +28,7 @@ impl ProxyOptions {
             extra: Vec::new(),
             binary: Proxy::binary(),
             internal: None,
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -48,6 +50,13 @@ impl ProxyOptions {
     #[must_use]
     pub fn binary(mut self, binary: &std::path::Path) -> Self {
         binary.clone_into(&mut self.binary);
+        self
+    }
+
+    /// With so much time until it is ready.
+    #[must_use]
+    pub fn ready_within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -84,7 +93,7 @@ impl ProxyOptions {
         });
         let mut proxy = Proxy { process, port, internal, config, _directory: directory };
         let ready = format!("{}/ready", proxy.internal_url());
-        proxy.process.wait_ready(&ready, "ready", Duration::from_secs(20)).await;
+        proxy.process.wait_ready(&ready, "ready", self.patience).await;
         proxy
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -43,6 +44,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Starts a server for measurements: it reads a body to its end, and answers 1 KiB to a GET.
+    pub async fn plain() -> Self {
+        Self::start(async |received: Received| {
+            let size = if received.method == "GET" { 1024 } else { 0 };
+            if let Some(mut body) = received.body {
+                while let Some(Ok(_)) = body.frame().await {}
+            }
+            let body = Bytes::from(vec![b'x'; size]);
+            Response::new(Full::new(body).map_err(|never| match never {}).boxed())
+        })
+        .await
+    }
+
     /// Starts a server that answers by a function.
     pub async fn start<F, A>(answer: F) -> Self
     where

@@ -85,9 +85,19 @@ impl Hyper {
 
 /// Sends bytes, says that no more come, and reads to the end.
 async fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
+    exchange_in_pieces(address, &[bytes], Duration::ZERO).await
+}
+
+/// The same with rests between pieces.
+async fn exchange_in_pieces(address: &str, pieces: &[&[u8]], rest: Duration) -> Vec<u8> {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    // The other side may have ended the connection before it has read all.
-    let _ = socket.write_all(bytes).await;
+    for (at, piece) in pieces.iter().enumerate() {
+        if at > 0 {
+            tokio::time::sleep(rest).await;
+        }
+        // The other side may have ended the connection before it has read all.
+        let _ = socket.write_all(piece).await;
+    }
     let _ = socket.shutdown().await;
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut answer))
@@ -100,6 +110,10 @@ async fn exchange(address: &str, bytes: &[u8]) -> Vec<u8> {
 struct Generator {
     random: Rng,
     authorization: String,
+    /// Whether any byte may change. Otherwise only the pieces do.
+    changes_bytes: bool,
+    /// A header of every request that reaches Mimir.
+    mark: Option<String>,
 }
 
 const METHODS: &[&str] = &[
@@ -246,6 +260,10 @@ const BODIES: &[&str] = &[
 const INNER: &str = "GET /config HTTP/1.1\r\nHost: mimir\r\nX-Scope-OrgID: smuggled\r\n\r\n";
 
 impl Generator {
+    fn new(seed: u64, authorization: String) -> Self {
+        Self { random: Rng::with_seed(seed), authorization, changes_bytes: true, mark: None }
+    }
+
     fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
         list[self.random.usize(..list.len())]
     }
@@ -261,6 +279,7 @@ impl Generator {
         let mut head = format!("{method} {target} {version}");
         head += end(self);
         let mut lines = vec!["Host: proxy".to_owned(), self.authorization.clone()];
+        lines.extend(self.mark.clone());
         for _ in 0..self.random.usize(..4) {
             lines.push(self.pick(FIELDS).to_owned());
         }
@@ -284,7 +303,7 @@ impl Generator {
         for _ in 0..self.random.usize(1..3) {
             self.request(&mut bytes);
         }
-        if self.random.f64() < 0.3 {
+        if self.changes_bytes && self.random.f64() < 0.3 {
             for _ in 0..self.random.usize(1..4) {
                 let at = self.random.usize(..bytes.len());
                 match self.random.u8(..4) {
@@ -328,11 +347,18 @@ fn fault(read: &[HyperRequest], seen: &[GoRequest], served: usize) -> Option<Str
     (served > whole).then(|| format!("{served} requests were served, of which Mimir saw {whole}"))
 }
 
+/// How many requests were answered as served.
+fn served(answer: &str) -> usize {
+    answer.matches("HTTP/1.1 200 ").count() + answer.matches("HTTP/1.0 200 ").count()
+}
+
+/// A number of the environment.
+fn number(name: &str, or: u64) -> u64 {
+    std::env::var_os(name).map_or(or, |number| number.to_str().unwrap().parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mimir_reads_no_request_but_those_that_were_let_in() {
-    let number = |name: &str, or: u64| {
-        std::env::var_os(name).map_or(or, |n| n.to_str().unwrap().parse().unwrap())
-    };
     let (rounds, seed) = (number("DIFFERENTIAL_ROUNDS", 500), number("DIFFERENTIAL_SEED", 16));
     let (go, behind, hyper, attacked) =
         (NetHttp::start().await, NetHttp::start().await, Hyper::start().await, target(&[]).await);
@@ -345,7 +371,7 @@ async fn mimir_reads_no_request_but_those_that_were_let_in() {
     let token =
         attacked.issuer.token().organisation(&serde_json::json!(ORG_A)).expires_in(86_400).sign();
     let authorization = format!("Authorization: Bearer {token}");
-    let mut generator = Generator { random: Rng::with_seed(seed), authorization };
+    let mut generator = Generator::new(seed, authorization);
     let (mut differences, mut reached, mut refused) = (0, 0, 0);
     for round in 0..rounds {
         let bytes = generator.bytes();
@@ -356,8 +382,7 @@ async fn mimir_reads_no_request_but_those_that_were_let_in() {
         );
         let (read, by_go, seen) = (hyper.take(), go.take().await, behind.take().await);
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        let served =
-            answer.matches("HTTP/1.1 200 ").count() + answer.matches("HTTP/1.0 200 ").count();
+        let served = served(&answer);
         let is_alike = read.len() == by_go.len()
             && read.iter().zip(&by_go).all(|(one, other)| {
                 (&one.method, &one.target, &one.body, one.is_whole)
@@ -383,12 +408,96 @@ async fn mimir_reads_no_request_but_those_that_were_let_in() {
     );
 }
 
+// Between two requests only the socket of a connection is kept (docs/decisions/0036). Wherever the rests come, in the
+// middle of a line, a size or a body that nobody reads, what reaches Mimir is what hyper reads of the bytes in one go.
+#[tokio::test(flavor = "multi_thread")]
+async fn rests_change_nothing_of_what_mimir_reads() {
+    const AT_ONCE: u64 = 40;
+    // Longer than a connection keeps what a request needs.
+    const REST: Duration = Duration::from_millis(160);
+    let (rounds, seed) = (number("DIFFERENTIAL_RESTS", 400), number("DIFFERENTIAL_SEED", 16));
+    let (behind, attacked) = (NetHttp::start().await, target(&[]).await);
+    let proxy = ProxyOptions::new(&attacked.issuer.url(), &behind.url())
+        .set("log.filter", "\"warn\"")
+        .start()
+        .await;
+    let address = proxy.url().replace("http://", "");
+    let token =
+        attacked.issuer.token().organisation(&serde_json::json!(ORG_A)).expires_in(86_400).sign();
+    let mut generator = Generator::new(seed, format!("Authorization: Bearer {token}"));
+    // Who sent what Mimir's side saw is known by a header.
+    generator.changes_bytes = false;
+    let (mut reached, mut rested) = (0, 0);
+    for batch in 0..rounds / AT_ONCE {
+        let mut exchanges = tokio::task::JoinSet::new();
+        for number in batch * AT_ONCE..(batch + 1) * AT_ONCE {
+            generator.mark = Some(format!("User-Agent: case-{number}"));
+            let bytes = generator.bytes();
+            // Mostly where something begins or ends.
+            let mut cuts: Vec<usize> = (0..generator.random.usize(1..4))
+                .map(|_| {
+                    let any = generator.random.usize(..=bytes.len());
+                    let lines = bytes[any..].iter().position(|byte| *byte == b'\n');
+                    let near = generator.random.usize(..3);
+                    match lines {
+                        Some(line) if generator.random.f64() < 0.7 => {
+                            (any + line + near).min(bytes.len())
+                        }
+                        _ => any,
+                    }
+                })
+                .collect();
+            cuts.sort_unstable();
+            let address = address.clone();
+            exchanges.spawn(async move {
+                let hyper = Hyper::start().await;
+                exchange(&hyper.address, &bytes).await;
+                let ends = cuts.iter().copied().chain([bytes.len()]);
+                let starts = [0].into_iter().chain(cuts.iter().copied());
+                let pieces: Vec<&[u8]> =
+                    starts.zip(ends).map(|(from, to)| &bytes[from..to]).collect();
+                let answer = exchange_in_pieces(&address, &pieces, REST).await;
+                let answer = String::from_utf8_lossy(&answer).into_owned();
+                (number, hyper.take(), answer, String::from_utf8_lossy(&bytes).into_owned(), cuts)
+            });
+        }
+        let exchanges = exchanges.join_all().await;
+        let seen = behind.take().await;
+        reached += seen.len();
+        let mut explained = 0;
+        for (number, read, answer, bytes, cuts) in exchanges {
+            let mark = format!("case-{number}");
+            let own: Vec<GoRequest> = seen
+                .iter()
+                .filter(|request| request.values("user-agent") == [&mark])
+                .cloned()
+                .collect();
+            explained += own.len();
+            rested += usize::from(own.len() > 1);
+            if let Some(fault) = fault(&read, &own, served(&answer)) {
+                panic!(
+                    "seed {seed}, case {number}: {fault}\nbytes: {bytes:?}\ncuts: {cuts:?}\nhyper: {read:?}\nanswer: {answer:?}"
+                );
+            }
+        }
+        assert_eq!(
+            explained,
+            seen.len(),
+            "seed {seed}, batch {batch}: not sent by anybody: {seen:?}"
+        );
+    }
+    println!(
+        "{rounds} inputs: {reached} requests reached Mimir's side, {rested} connections with several"
+    );
+    assert!(reached * 20 > rounds as usize && rested > 0, "{reached} {rested}");
+}
+
 // The check sees what it is for: a proxy that sends the bytes on as they are lets another tenant in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_passes_bytes_through_is_found() {
     let (behind, hyper) = (NetHttp::start().await, Hyper::start().await);
     let authorization = format!("X-Scope-OrgID: {ORG_A}");
-    let mut generator = Generator { random: Rng::with_seed(16), authorization };
+    let mut generator = Generator::new(16, authorization);
     let address = behind.url().replace("http://", "");
     for _ in 0..500 {
         let bytes = generator.bytes();

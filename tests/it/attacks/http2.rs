@@ -288,3 +288,89 @@ async fn a_body_of_another_length_than_said_is_not_whole() {
         }
     }
 }
+
+// CVE-2025-8671 ("MadeYouReset"): faults of a stream that make the server reset it, so that the limit of resets by
+// the client does not count them. CVE-2019-9512, 9515 and 9518: frames that cost an answer or nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_the_server_has_to_reset_are_counted() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
+    let block = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    let open = |stream| frame(HEADERS, END_HEADERS, stream, &block);
+    let zero_credit = |stream| frame(8, 0, stream, &[0; 4]);
+    let too_much_credit = |stream| frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
+    let own_dependency =
+        |stream: u32| frame(2, 0, stream, &[&stream.to_be_bytes()[..], &[0]].concat());
+    let behind_the_end = |stream| {
+        let end = frame(0, END_STREAM, stream, b"");
+        [end, frame(0, 0, stream, b"more")].concat()
+    };
+    let faults: [(&str, &dyn Fn(u32) -> Vec<u8>); 4] = [
+        ("no credit", &zero_credit),
+        ("too much credit", &too_much_credit),
+        ("a stream that depends on itself", &own_dependency),
+        ("data behind the end", &behind_the_end),
+    ];
+    for (what, fault) in faults {
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        frames.send(&opening(65_535)).await.unwrap();
+        let mut sent = 0;
+        for number in 0..20_000_u32 {
+            let stream = number * 2 + 1;
+            let both = [open(stream), fault(stream)].concat();
+            let write = tokio::time::timeout(Duration::from_secs(10), frames.send(&both)).await;
+            if !matches!(write, Ok(Ok(()))) {
+                break;
+            }
+            sent += 1;
+        }
+        println!("{what}: {sent} of 20,000");
+        assert!(sent < 20_000, "{what}: all were taken");
+        target.others_are_served().await;
+    }
+    let reached = target.upstream.heads().len() - served;
+    assert!(reached < 4_000, "{reached} requests reached the upstream");
+    assert!(target.proxy.process.peak_memory() - before < 64 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_say_nothing_end_their_connection() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let before = target.proxy.process.memory();
+    let settings = frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]).repeat(1_000);
+    let empty_settings = frame(4, 0, 0, &[]).repeat(1_000);
+    let pings = frame(6, 0, 0, b"12345678").repeat(1_000);
+    let head = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/api/v1/push"),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    let push = [opening(65_535), frame(HEADERS, END_HEADERS, 1, &head)].concat();
+    let empty_data = frame(0, 0, 1, &[]).repeat(1_000);
+    // A byte of padding and a byte of its length: credit for nothing.
+    let padding = frame(0, 8, 1, &[1, 0]).repeat(1_000);
+    for (what, begin, piece) in [
+        ("settings", opening(65_535), settings),
+        ("empty settings", opening(65_535), empty_settings),
+        ("pings", opening(65_535), pings),
+        ("empty data", push.clone(), empty_data),
+        ("padding", push, padding),
+    ] {
+        let sent = pour(&target, &begin, &piece, 20_000).await;
+        println!("{what}: {sent},000 frames of 20,000,000");
+        assert!(sent < 20_000, "{what}: all were taken");
+        target.others_are_served().await;
+    }
+    let grown = target.proxy.process.peak_memory().saturating_sub(before);
+    assert!(grown < 32 * MIB, "grown by {} KiB", grown >> 10);
+}

@@ -96,6 +96,34 @@ fn what_the_workflow_names_exists() {
     }
 }
 
+// A plain build is slower, and nobody would notice.
+#[test]
+fn releases_and_images_are_optimised_by_a_profile() {
+    let runs = runs();
+    let build = runs.find("scripts/pgo\n").expect("scripts/pgo in the workflow");
+    let archive = runs.find("scripts/release-files archive").unwrap();
+    assert!(build < archive && !runs.contains("cargo build"), "{runs}");
+    let dockerfile = std::fs::read_to_string(repository("Dockerfile")).unwrap();
+    assert!(dockerfile.contains("ARG PROFILE=load\n"), "{dockerfile}");
+    assert!(dockerfile.contains("load) scripts/pgo ;;"), "{dockerfile}");
+    // What it reads is copied, and let through.
+    let let_through = std::fs::read_to_string(repository(".dockerignore")).unwrap();
+    for path in ["scripts/pgo", "scripts/parts", "loadtest/peers", "tests"] {
+        assert!(repository(path).exists(), "{path}");
+        assert!(let_through.lines().any(|line| line == format!("!{path}")), "{path}");
+        let copied = dockerfile.lines().filter(|line| line.starts_with("COPY "));
+        assert!(copied.flat_map(str::split_whitespace).any(|word| word == path), "{path}");
+    }
+}
+
+// The build ends with an error rather than with a program without a profile.
+#[test]
+fn an_option_that_is_not_known_ends_the_build_with_a_profile() {
+    let output = Command::new(repository("scripts/pgo")).arg("--fast").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("scripts/pgo [--seconds N]"));
+}
+
 // The first job, with the version that Cargo.toml has.
 #[test]
 fn the_changelog_has_the_version_of_the_manifest() {

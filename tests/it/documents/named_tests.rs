@@ -36,20 +36,37 @@ fn every_test_that_a_document_names_exists() {
     assert!(count > 40, "{count} names");
 }
 
-// docs/security.md: each row of its attacks ends with a test, and each test of tests/it/attacks is in it.
-#[test]
-fn every_attack_has_a_test() {
-    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
-    let attacks = text.split("## Attacks").nth(1).unwrap();
-    let rows =
-        attacks.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack"));
-    let mut count = 0;
-    for row in rows {
-        let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
-        assert!(!named(tests).is_empty(), "no test: {row}");
-        count += 1;
+/// The rows of all tables of a section, without their heads.
+fn rows<'a>(text: &'a str, section: &str) -> Vec<&'a str> {
+    let start = text.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no {section}"));
+    let section = &text[start + 1..];
+    let section = section.find("\n## ").map_or(section, |end| &section[..end]);
+    let mut rows = Vec::new();
+    let mut lines = section.lines().peekable();
+    while let Some(line) = lines.next() {
+        let is_head = lines.peek().is_some_and(|next| next.starts_with("|--"));
+        if line.starts_with("| ") && !is_head {
+            rows.push(line);
+        }
     }
-    assert!(count > 40, "{count} attacks");
+    rows
+}
+
+// docs/security.md: each line of its threat model and of its attacks ends with a test, and each test of
+// tests/it/attacks is in it.
+#[test]
+fn every_line_of_the_threat_model_has_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    for (section, least) in
+        [("Who is trusted with what", 10), ("What is a vulnerability", 5), ("Attacks", 50)]
+    {
+        let rows = rows(&text, section);
+        assert!(rows.len() > least, "{section}: {} rows", rows.len());
+        for row in rows {
+            let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+            assert!(!named(tests).is_empty(), "no test: {row}");
+        }
+    }
     let listed = named(&text);
     for file in files_of(&["tests/it/attacks"], &["rs"]) {
         let code = std::fs::read_to_string(&file).unwrap();

@@ -71,6 +71,11 @@ impl<'a> Provoked<'a> {
                 wrong.push(format!("{reason} with {status}: {line}"));
                 continue;
             }
+            // An instance was asked, so the line names it.
+            let was_asked = ["upstream_timeout", "upstream_unreachable", "upstream_unreadable"];
+            if reason.starts_with("upstream_broken") || was_asked.contains(reason) {
+                assert!(line["upstream.address"].is_string(), "{line}");
+            }
             let row = reference.lines().find(|row| row.starts_with(&format!("| `{reason}` |")));
             let row = row.unwrap_or_else(|| panic!("{reason} is not in the reference"));
             let cells: Vec<&str> = row.split(" | ").collect();

@@ -63,7 +63,7 @@ func organisationRows() []row {
 			queries: []query{{`avg by ($by) ($metric{$by=~"$sender"})`, "{{$by}}"}}}.lines(),
 		panel{title: "Last sample by sender", question: "Which sender is silent, and since when?",
 			unit: "s", width: 8, warning: 300, critical: 3600,
-			queries: []query{{`sort_desc(time() - max by ($by) (max_over_time(timestamp($metric{$by=~"$sender"})[1d:5m])))`, ""}}}.rows("ago", "$by"),
+			queries: []query{{`sort_desc(time() - (max by ($by) (timestamp($metric{$by=~"$sender"})) or max by ($by) (max_over_time(timestamp($metric{$by=~"$sender"})[1d:5m]))))`, ""}}}.rows("ago", "$by"),
 		panel{title: "Samples a minute by sender", question: "Who writes how much of this metric? A sender that drops to zero is away.",
 			width:   12,
 			queries: []query{{`topk(20, sum by ($by) (count_over_time($metric{$by=~"$sender"}[1m])))`, "{{$by}}"}}}.lines(),

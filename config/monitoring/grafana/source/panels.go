@@ -64,6 +64,8 @@ type panel struct {
 	none string
 	// Which of the colours, by the name of their list.
 	colours string
+	// Shows exemplars, which lead to traces.
+	exemplars bool
 	// Names for values.
 	words map[string]string
 }
@@ -82,6 +84,9 @@ func (p panel) targets(instant, asTable bool) []cog.Builder[variants.Dataquery] 
 			Expr(query.expression).
 			LegendFormat(query.legend).
 			RefId(string(rune('A' + index)))
+		if p.exemplars {
+			target.Exemplar(true)
+		}
 		if instant {
 			target.Instant()
 		} else {

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { can, useApp, useChanges } from "../app/context.ts";
 import { href } from "../app/location.ts";
-import type { Silence } from "../data/alertmanager.ts";
+import type { ManagedAlert, Silence } from "../data/alertmanager.ts";
 import { refused, useLoad } from "../data/load.ts";
 import { formatMatcher } from "../data/matchers.ts";
 import type { Refused } from "../data/proxy.ts";
@@ -10,7 +10,7 @@ import { Chip } from "../ui/chip.tsx";
 import { icons } from "../ui/icons.tsx";
 import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
 import { Ago } from "../ui/time.tsx";
-import { absolute, duration, number, relative } from "../ui/units.ts";
+import { absolute, clock, duration, number, relative } from "../ui/units.ts";
 import { ExpressionSparkline } from "./expression-sparkline.tsx";
 import { type Firing, type Group, groupsOf } from "./merge.ts";
 import { SilenceDialog } from "./silence-dialog.tsx";
@@ -31,25 +31,30 @@ export function Alerts() {
   });
   const [silencing, setSilencing] = useState<AlertEvent | null>(null);
   const merged = useMemo(
-    () => (events.data ? groupsOf(events.data, groups.data ?? [], silences.data ?? [], ruler.data ?? []) : undefined),
+    () => (events.data ? groupsOf(events.data, groups.data, silences.data ?? [], ruler.data ?? []) : undefined),
     [events.data, groups.data, silences.data, ruler.data],
   );
+  // What the list can do without. One says it for all: they come from the same place.
+  const unread = [groups, silences, ruler].find(({ error }) => error);
   const ended = (events.data ?? []).filter(({ state }) => state === "resolved");
   return (
     <>
       <h1>Alerts</h1>
-      {events.error && <ErrorNote error={events.error} retry={events.reload} stale={Boolean(events.data)} />}
-      {groups.error && !groups.data && <ErrorNote error={groups.error} retry={groups.reload} small />}
-      <section aria-label="Firing">
+      {events.error && <ErrorNote error={events.error} retry={events.reload} stale={events.data && events.at} />}
+      {unread && <ErrorNote error={unread.error!} retry={unread.reload} small stale={unread.data && unread.at} />}
+      {!(events.error && !events.data) && <section aria-label="Firing">
         <h2>Firing {merged && <span class="muted">{merged.reduce((sum, { alerts }) => sum + alerts.length, 0)}</span>}</h2>
         {!merged && !events.error && <Skeleton shape="cards" rows={2} />}
         {merged && !merged.length && <Empty title="Nothing fires">An alert is here from its first moment, also before it notifies anybody.</Empty>}
         {merged?.map((group) => (
           <GroupCard key={group.id} group={group} channels={context.data?.channels ?? []} rules={context.data?.rules ?? []} onSilence={setSilencing} />
         ))}
-      </section>
+        {merged?.some(({ managed }) => managed) && (
+          <p class="muted small-text">The Alertmanager tells where a group goes, not whether a notification has arrived. To see that a channel works, <a href={href("notifications")}>send a test</a>.</p>
+        )}
+      </section>}
       <Silences silences={silences.data} reload={silences.reload} />
-      <History events={ended} rules={context.data?.rules ?? []} loading={!events.data && !events.error} />
+      {!(events.error && !events.data) && <History events={ended} rules={context.data?.rules ?? []} loading={!events.data} />}
       {silencing && (
         <SilenceDialog
           event={silencing}
@@ -77,27 +82,28 @@ function GroupCard({ group, channels, rules, onSilence }: CardProps) {
         <span>
           {labels ? <><span class="muted">Grouped by</span> <code>{labels}</code></> : <span class="muted">{GROUP_WORDS[group.id] ?? "One group"}</span>}
         </span>
-        <span class="muted">{group.sent && receiverText(group.receivers, channels)}</span>
+        <span class="muted">{group.managed && receiverText(group.receivers, channels)}</span>
       </header>
       {group.alerts.map((alert) => (
-        <AlertRow key={alert.event.id} alert={alert} rule={rules.find(({ id }) => id === alert.event.rule_id)} onSilence={onSilence} />
+        <AlertRow key={alert.event.id} alert={alert} rule={rules.find(({ id }) => id === alert.event.rule_id)} isKnown={group.id !== "unknown"} onSilence={onSilence} />
       ))}
     </div>
   );
 }
 
 const GROUP_WORDS: Record<string, string> = {
-  rest: "Not grouped yet: the Alertmanager does not have them",
-  silent: "Devices whose keys are not used. They are rows, and no notification is sent for them",
+  rest: "Not grouped yet: the Alertmanager does not have them.",
+  unknown: "The Alertmanager has not answered: how they are grouped and where they go is not known.",
+  silent: "Devices whose keys are not used. No notification is sent for them.",
 };
 
 /** A receiver is named by its channel's ID. */
 function receiverText(receivers: string[], channels: Channel[]): string {
   const names = receivers.filter((name) => name !== "nobody").map((id) => channels.find((channel) => channel.id === id)?.name || id);
-  return names.length ? `sent to ${names.join(", ")}` : "sent to nobody";
+  return names.length ? `goes to ${names.join(", ")}` : "goes to nobody";
 }
 
-function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }: { alert: Firing; rule: Rule | undefined; onSilence: (event: AlertEvent) => void }) {
+function AlertRow({ alert: { event, managed, silence, value }, rule, isKnown, onSilence }: { alert: Firing; rule: Rule | undefined; isKnown: boolean; onSilence: (event: AlertEvent) => void }) {
   const app = useApp();
   const { alertname = event.kind === "device_silent" ? "Silent device" : "alert", device, hub = device, severity, ...rest } = event.labels;
   const more = Object.entries(rest).filter(([name]) => name !== "__name__");
@@ -111,7 +117,7 @@ function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }
         </p>
         {event.annotations.summary && <p>{event.annotations.summary}</p>}
         {more.length > 0 && <p class="muted small-text"><code>{more.map(([name, text]) => `${name}="${text}"`).join(" ")}</code></p>}
-        {silence && <p class="muted small-text">until <time title={absolute(Date.parse(silence.endsAt))}>{relative(Date.parse(silence.endsAt), app.now)}</time>, by {silence.createdBy}: {silence.comment}</p>}
+        {silence && <p class="muted small-text">for another <time dateTime={silence.endsAt} title={`until ${absolute(Date.parse(silence.endsAt))}`}>{duration((Date.parse(silence.endsAt) - app.now) / 1000)}</time>, by {silence.createdBy}: {silence.comment}</p>}
       </div>
       <div class="alert-value">
         <ExpressionSparkline event={event} rule={rule} />
@@ -119,7 +125,8 @@ function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }
       </div>
       <div class="alert-since">
         <p>for <time dateTime={event.started_at} title={`since ${absolute(Date.parse(event.started_at))}`}>{duration((app.now - Date.parse(event.started_at)) / 1000)}</time></p>
-        <p class="muted small-text">{managed ? notifiedText(managed.status.state, Boolean(silence)) : event.kind === "device_silent" ? "not notified" : "not at the Alertmanager yet"}</p>
+        <p class="muted small-text">recorded <time dateTime={event.created_at} title={absolute(Date.parse(event.created_at))}>{clock(Date.parse(event.created_at))}</time></p>
+        {event.kind === "alert" && <p class="muted small-text">{whereIsIt(managed, silence !== undefined, isKnown)}</p>}
       </div>
       {!silence && can(app, "alerts:write") && event.kind === "alert" && (
         <button type="button" class="small" onClick={() => onSilence(event)}>Silence</button>
@@ -128,9 +135,14 @@ function AlertRow({ alert: { event, managed, silence, value }, rule, onSilence }
   );
 }
 
-function notifiedText(state: string, silenced: boolean): string {
-  if (silenced || state === "suppressed") return "not notified: silenced";
-  return state === "unprocessed" ? "waits for its group" : "notified with its group";
+/** What the Alertmanager says of it. That a notification was sent or has arrived, it tells nobody. */
+function whereIsIt(managed: ManagedAlert | undefined, silenced: boolean, isKnown: boolean): string {
+  if (!managed) return isKnown ? "not at the Alertmanager yet" : "not known if it is at the Alertmanager";
+  const { silencedBy, inhibitedBy, mutedBy } = managed.status;
+  if (silenced || silencedBy.length) return "held back by a silence";
+  if (mutedBy?.length) return "held back: its route is muted now";
+  if (inhibitedBy.length) return "held back by another alert";
+  return "at the Alertmanager";
 }
 
 function Silences({ silences, reload }: { silences: Silence[] | undefined; reload: () => void }) {
@@ -158,7 +170,7 @@ function Silences({ silences, reload }: { silences: Silence[] | undefined; reloa
                 <th scope="row"><code>{matchers.map(formatMatcher).join(" ")}</code></th>
                 <td data-label="Reason">{comment}</td>
                 <td data-label="By">{createdBy}</td>
-                <td data-label="Ends"><Ago at={endsAt} now={app.now} /></td>
+                <td data-label="Ends"><time dateTime={endsAt} title={absolute(Date.parse(endsAt))}>{relative(Date.parse(endsAt), app.now)}</time></td>
                 <td class="num">{can(app, "alerts:write") && <button type="button" class="small" disabled={ending === id} onClick={() => end(id)}>End now</button>}</td>
               </tr>
             ))}

@@ -137,7 +137,7 @@ function Frame({ view, top, children }: { view: string; top?: preact.ComponentCh
         <a class="skip" href={location.hash} onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
           Skip to content
         </a>
-        <a class="product" href={href("overview")}><img src="/icon.svg" alt="" width="20" height="20" /> Hubs</a>
+        <a class="product" href={href("overview")}><img src="/icon.svg" alt="" width="20" height="20" /> Hub monitor</a>
         {top}
       </header>
       <nav aria-label="Views">

@@ -4,7 +4,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { colour, useColourVersion } from "../app/theme.ts";
 import type { Span } from "../rules/would-fire.ts";
-import { number, type Unit } from "../ui/units.ts";
+import { clock, number, type Unit } from "../ui/units.ts";
 import type { Pen } from "./colours.ts";
 import type { Columns } from "./series.ts";
 
@@ -73,7 +73,7 @@ export function Chart(props: Props) {
   return <div ref={place} class="chart" style={{ height: `${height}px` }} role="img" aria-label={label} />;
 }
 
-function options(width: number, latest: { current: Props }): uPlot.Options {
+export function options(width: number, latest: { current: Props }): uPlot.Options {
   const { data, pens, unit = "none", height = 200, hidden, group } = latest.current;
   const text = colour("text");
   const muted = colour("muted");
@@ -92,7 +92,7 @@ function options(width: number, latest: { current: Props }): uPlot.Options {
     },
     scales: { x: { time: true }, y: { range: (_, min, max) => rangeOf(min, max, latest.current.lines ?? []) } },
     axes: [
-      { ...axis, space: 64, size: 28, values: (_, splits, __, ___, step) => splits.map((split) => timeTick(split, step)) },
+      { ...axis, space: clock(0, true).length > 8 ? 84 : 64, size: 28, values: (_, splits, __, ___, step) => splits.map((split) => timeTick(split, step)) },
       { ...axis, size: 64, space: 36, values: (_, splits) => splits.map((split) => number(split, unit)) },
     ],
     series: [
@@ -113,7 +113,8 @@ function options(width: number, latest: { current: Props }): uPlot.Options {
     ],
     hooks: {
       drawClear: [(u) => drawBands(u, latest.current.bands ?? [])],
-      draw: [(u) => drawLines(u, latest.current.lines ?? [], unit)],
+      // Before the series: no line and no text may cover data.
+      drawAxes: [(u) => drawLines(u, latest.current.lines ?? [], unit)],
       setCursor: [(u) => latest.current.onCursor?.(u.cursor.left! < 0 ? null : (u.cursor.idx ?? null))],
       setSelect: [
         (u) => {
@@ -142,8 +143,7 @@ function timeTick(seconds: number, step: number): string {
   const date = new Date(seconds * 1000);
   const midnight = date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0;
   if (step >= 86_400 || (midnight && step >= 3600)) return date.toLocaleDateString(undefined, { day: "numeric", month: "short" });
-  const withSeconds: Intl.DateTimeFormatOptions = step < 60 ? { second: "2-digit" } : {};
-  return date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...withSeconds });
+  return clock(date.getTime(), step < 60);
 }
 
 function lonely(u: uPlot, series: number): number[] {
@@ -167,6 +167,15 @@ function drawBands(u: uPlot, bands: Span[]): void {
   u.ctx.restore();
 }
 
+/** The name of a rule may be as wide as a phone; its value is what must be read. */
+export function shortened(label: string, value: string, fits: (text: string) => boolean): string {
+  for (let length = label.length; length > 0; length--) {
+    const text = (length === label.length ? label : `${label.slice(0, length).trimEnd()}…`) + value;
+    if (fits(text)) return text;
+  }
+  return value.trim();
+}
+
 function drawLines(u: uPlot, lines: Line[], unit: Unit): void {
   const { left, top, width, height } = u.bbox;
   const ratio = devicePixelRatio;
@@ -186,16 +195,8 @@ function drawLines(u: uPlot, lines: Line[], unit: Unit): void {
     u.ctx.stroke();
     // Above the line, unless there is no room.
     u.ctx.textBaseline = y - top > 16 * ratio ? "bottom" : "top";
-    const text = `${label} ${number(value, unit)}`;
-    const [x, base] = [left + width - 4 * ratio, y + (y - top > 16 * ratio ? -2 : 3) * ratio];
-    // Legible also where a series runs behind it.
-    u.ctx.save();
-    u.ctx.setLineDash([]);
-    u.ctx.lineWidth = 4 * ratio;
-    u.ctx.strokeStyle = colour("raised");
-    u.ctx.strokeText(text, x, base);
-    u.ctx.restore();
-    u.ctx.fillText(text, x, base);
+    const text = shortened(label, ` ${number(value, unit)}`, (words) => u.ctx.measureText(words).width <= width / 2);
+    u.ctx.fillText(text, left + width - 4 * ratio, y + (y - top > 16 * ratio ? -2 : 3) * ratio);
   }
   u.ctx.restore();
 }

@@ -20,7 +20,7 @@ export function Legend({ data, pens, unit = "none", cursor, hidden, onToggle }: 
   const [by, setBy] = useState<By>("name");
   const [down, setDown] = useState(false);
   const rows = data.columns.map((column) => {
-    const summary = summarise(column.values);
+    const summary = summarise(column);
     return { ...column, ...summary, last: cursor === null ? summary.last : (column.values[cursor] ?? null) };
   });
   rows.sort((a, b) => {

@@ -1,10 +1,11 @@
 /** A chart with its title, its legend and its query, which is one click away and can be changed. */
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { useApp } from "../app/context.ts";
 import { setParams, useLocation } from "../app/location.ts";
 import { formatRange, windowOf } from "../app/range.ts";
 import { useLoad } from "../data/load.ts";
 import type { Rule } from "../data/rows.ts";
+import { FirstKey } from "../hubs/first-key.tsx";
 import { PromqlField } from "../promql/field.tsx";
 import { sameQuantity, thresholdOf } from "../rules/threshold.ts";
 import { Icon, icons } from "../ui/icons.tsx";
@@ -23,9 +24,11 @@ interface Props {
   expr: string;
   pens: Map<string, Pen>;
   rules: Rule[];
+  /** No device of the organisation has written anything yet: no other range would show more. */
+  isNew?: boolean;
 }
 
-export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
+export function Panel({ id, title, unit, expr: usual, pens, rules, isNew = false }: Props) {
   const { prometheus, range, now } = useApp();
   const { params } = useLocation();
   const expr = params.get(`q.${id}`) ?? usual;
@@ -35,9 +38,12 @@ export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
   const window = windowOf(range, now);
   const key = `${prometheus.organisation} ${formatRange(range)} ${expr}`;
-  const { data, error, reload } = useLoad(key, window.end, async (signal) =>
-    columnsOf(await prometheus.range(expr, window, signal), window),
-  );
+  const end = "last" in range ? now / 1000 : range.to;
+  const series = useLoad(key, window.end, async (signal) => ({ streams: await prometheus.range(expr, window, signal), window }));
+  // Asked at each tick: a window of a week moves once an hour.
+  const newest = useLoad(`${key} newest`, end, (signal) => prometheus.instant(expr, end, signal));
+  const data = useMemo(() => series.data && newest.data && columnsOf(series.data.streams, series.data.window, newest.data), [series.data, newest.data]);
+  const { error, at, reload } = series.error || !newest.error ? series : newest;
   const run = (text: string) => setParams({ [`q.${id}`]: text.trim() === usual || !text.trim() ? null : text.trim() });
   const reset = () => {
     setDraft(usual);
@@ -71,7 +77,7 @@ export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
           <button type="button" class="small" disabled={expr === usual && draft === usual} onClick={reset}>Reset</button>
         </form>
       )}
-      {error && <ErrorNote error={error} retry={reload} small stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} small stale={data && at} />}
       {data && data.columns.length > 0 && (
         <>
           <Chart
@@ -90,8 +96,8 @@ export function Panel({ id, title, unit, expr: usual, pens, rules }: Props) {
       )}
       {data && !data.columns.length && (
         <div class="chart-empty">
-          <p>No data in this time.</p>
-          <p class="muted">Choose a longer range, or look at the query.</p>
+          <p>{isNew ? "No device has written yet." : "No data in this time."}</p>
+          {isNew ? <FirstKey /> : <p class="muted">Choose a longer range, or look at the query.</p>}
         </div>
       )}
       {!data && !error && <Skeleton shape="chart" />}

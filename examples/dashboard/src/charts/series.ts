@@ -1,20 +1,27 @@
 /** From Prometheus' streams to columns: one time axis, and a null where a series has no value. */
 import type { Window } from "../app/range.ts";
-import type { Labels, Stream } from "../data/prometheus.ts";
+import { identity, type Labels, type Sample, type Stream } from "../data/prometheus.ts";
 
 export interface Column {
   name: string;
   labels: Labels;
   values: (number | null)[];
+  /** The value at the end of the range, whatever the step; null if there is none. Undefined if it was not asked for. */
+  last?: number | null;
 }
 export interface Columns {
   times: number[];
   columns: Column[];
 }
 
-export function columnsOf(streams: Stream[], { start, end, step }: Window): Columns {
+/**
+ * `newest` is what the same expression returns at the end of the range. Without it, whether a series goes on is
+ * known only to the step, which is an hour in a range of a week.
+ */
+export function columnsOf(streams: Stream[], { start, end, step }: Window, newest?: Sample[]): Columns {
   const length = Math.max(0, Math.round((end - start) / step) + 1);
   const times = Array.from({ length }, (_, at) => start + at * step);
+  const lasts = new Map(newest?.map(({ metric, value }) => [identity(metric), finite(value[1])]));
   const names = namesOf(streams.map(({ metric }) => metric));
   const columns = streams.map(({ metric, values }, stream) => {
     const column: (number | null)[] = new Array(length).fill(null);
@@ -23,10 +30,15 @@ export function columnsOf(streams: Stream[], { start, end, step }: Window): Colu
       const value = Number(text);
       if (at >= 0 && at < length && Number.isFinite(value)) column[at] = value;
     }
-    return { name: names[stream]!, labels: metric, values: column };
+    const last = newest && (lasts.get(identity(metric)) ?? null);
+    return { name: names[stream]!, labels: metric, values: column, ...(last === undefined ? {} : { last }) };
   });
   columns.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   return { times, columns };
+}
+
+function finite(text: string): number | null {
+  return Number.isFinite(Number(text)) ? Number(text) : null;
 }
 
 /** What tells the series of a chart apart: the hub, and the labels that are not the same for all. */
@@ -48,8 +60,8 @@ export interface Summary {
   max: number | null;
 }
 
-/** `last` is null if the series has ended before the last two values of the axis: the newest may be on its way. */
-export function summarise(values: (number | null)[]): Summary {
+/** Where the last value was not asked for, it is one of the last two of the axis: the newest may be on its way. */
+export function summarise({ values, last }: Pick<Column, "values" | "last">): Summary {
   let min: number | null = null;
   let max: number | null = null;
   for (const value of values) {
@@ -57,5 +69,5 @@ export function summarise(values: (number | null)[]): Summary {
     if (min === null || value < min) min = value;
     if (max === null || value > max) max = value;
   }
-  return { last: values.at(-1) ?? values.at(-2) ?? null, min, max };
+  return { last: last !== undefined ? last : (values.at(-1) ?? values.at(-2) ?? null), min, max };
 }

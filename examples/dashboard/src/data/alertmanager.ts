@@ -15,7 +15,7 @@ export interface ManagedAlert {
   startsAt: string;
   updatedAt: string;
   receivers: { name: string }[];
-  status: { state: "active" | "suppressed" | "unprocessed"; silencedBy: string[]; inhibitedBy: string[] };
+  status: { state: "active" | "suppressed" | "unprocessed"; silencedBy: string[]; inhibitedBy: string[]; mutedBy?: string[] };
 }
 export interface AlertGroup {
   labels: Labels;

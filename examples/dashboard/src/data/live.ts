@@ -6,8 +6,12 @@
 import type { SupabaseClient } from "@supabase/supabase-js";
 
 const POLL_MS = 3000;
+/** With Realtime, too: it does not tell of deletions, and promises no delivery. */
+const SLOW_POLL_MS = 60_000;
+/** After the server has closed a channel. What fails otherwise, supabase-js tries again by itself. */
+const AGAIN_MS = 10_000;
 
-export type Tables = "alert_event" | "alert_rule_status" | "notification_channel_status";
+export type Tables = "alert_event" | "alert_rule_status" | "notification_channel_status" | "notification_route_status";
 
 export function watch(
   supabase: SupabaseClient,
@@ -16,27 +20,45 @@ export function watch(
   organisation: string,
   changed: () => void,
 ): () => void {
-  let poll: ReturnType<typeof setInterval> | undefined;
-  const startPolling = () => (poll ??= setInterval(() => document.hidden || changed(), POLL_MS));
-  const stopPolling = () => {
-    clearInterval(poll);
-    poll = undefined;
+  let timer: ReturnType<typeof setInterval> | undefined;
+  const poll = (every: number) => {
+    clearInterval(timer);
+    timer = setInterval(() => document.hidden || changed(), every);
   };
-  // Until the socket is open, and whenever it is not.
-  startPolling();
-  if (!realtime) return stopPolling;
+  // Until Realtime tells, and whenever it does not.
+  poll(POLL_MS);
+  const unsubscribe = realtime ? subscribe(supabase, table, organisation, changed, (tells) => poll(tells ? SLOW_POLL_MS : POLL_MS)) : () => {};
+  return () => {
+    clearInterval(timer);
+    unsubscribe();
+  };
+}
+
+function subscribe(supabase: SupabaseClient, table: Tables, organisation: string, changed: () => void, onState: (tells: boolean) => void): () => void {
+  let stopped = false;
+  let again: ReturnType<typeof setTimeout> | undefined;
   const filter = `organisation_id=eq.${organisation}`;
   const channel = supabase
     .channel(`${table}:${organisation}:${crypto.randomUUID()}`)
     .on("postgres_changes", { event: "*", schema: "public", table, filter }, changed)
-    .subscribe((status) => {
-      if (status !== "SUBSCRIBED") return void startPolling();
-      stopPolling();
+    // A channel is SUBSCRIBED before the server listens to the database, and stays so if it cannot: the table
+    // may be missing in the publication. This message says which.
+    .on("system", {}, ({ extension, status }: { extension?: string; status?: string }) => {
+      if (extension !== "postgres_changes") return;
+      onState(status === "ok");
       // What happened while nobody listened.
-      changed();
+      if (status === "ok") changed();
+    })
+    .subscribe((status) => {
+      if (stopped || status === "SUBSCRIBED") return;
+      onState(false);
+      if (status !== "CLOSED") return;
+      again = setTimeout(() => (unsubscribe = subscribe(supabase, table, organisation, changed, onState)), AGAIN_MS);
     });
+  let unsubscribe: () => void = () => void supabase.removeChannel(channel);
   return () => {
-    stopPolling();
-    void supabase.removeChannel(channel);
+    stopped = true;
+    clearTimeout(again);
+    unsubscribe();
   };
 }

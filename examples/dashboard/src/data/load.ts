@@ -1,6 +1,9 @@
 /** Reads something for a view, and reads it again when it may have changed. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { Refused } from "./proxy.ts";
+import { Asker } from "./asker.ts";
+import type { Refused } from "./refused.ts";
+
+export { refused } from "./refused.ts";
 
 export interface Loaded<T> {
   /** Undefined while it is read for the first time. Kept when a later read fails. */
@@ -17,26 +20,23 @@ export interface Loaded<T> {
  */
 export function useLoad<T>(key: string, version: unknown, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [state, setState] = useState<{ key: string; data?: T; error?: Refused; at: number }>({ key, at: 0 });
-  const [again, setAgain] = useState(0);
   const latest = useRef(load);
   latest.current = load;
+  const asker = useRef<Asker<T> | null>(null);
   useEffect(() => {
-    const abort = new AbortController();
-    latest.current(abort.signal).then(
-      (data) => abort.signal.aborted || setState({ key, data, at: Date.now() }),
-      (error: unknown) => {
-        if (abort.signal.aborted) return;
-        setState((old) => ({ ...(old.key === key ? old : { key, at: 0 }), error: refused(error) }));
-      },
+    const made = new Asker<T>(
+      (signal) => latest.current(signal),
+      (answer) =>
+        setState((old) =>
+          "data" in answer ? { key, data: answer.data, at: Date.now() } : { ...(old.key === key ? old : { key, at: 0 }), error: answer.error },
+        ),
     );
-    return () => abort.abort();
-  }, [key, version, again]);
-  const reload = useCallback(() => setAgain((n) => n + 1), []);
+    asker.current = made;
+    return () => made.stop();
+  }, [key]);
+  // After the one above: it asks for the first time, too.
+  useEffect(() => asker.current?.changed(), [key, version]);
+  const reload = useCallback(() => asker.current?.now(), []);
   const current = state.key === key ? state : { at: 0, data: undefined, error: undefined };
   return { data: current.data, error: current.error, at: current.at, reload };
-}
-
-export function refused(error: unknown): Refused {
-  if (error instanceof Refused) return error;
-  return new Refused(0, error instanceof Error ? error.message : String(error));
 }

@@ -56,6 +56,11 @@ export interface RulerAlert {
   value: string;
 }
 
+/** The same text for the same labels. */
+export function identity(labels: Labels): string {
+  return JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 /** A PromQL string: `"a \"b\""`. JSON's escapes are a subset of Go's. */
 export function quote(text: string): string {
   return JSON.stringify(text);

@@ -1,17 +1,10 @@
-/** Requests to the proxy: with the user's token, repeated where that helps, and with errors in words. */
+/** Requests to the proxy: with the user's token, and with errors in words. What is read is repeated by asker.ts. */
 import type { SupabaseClient } from "@supabase/supabase-js";
+import { EXPIRED } from "./careful-fetch.ts";
+import { isOnline, OFFLINE } from "./network.ts";
+import { isPassing, Refused } from "./refused.ts";
 
-/** Why something was refused or failed. `requestId` is what the operator looks for in the log. */
-export class Refused extends Error {
-  constructor(
-    readonly status: number,
-    readonly reason: string,
-    readonly requestId: string | null = null,
-  ) {
-    super(reason);
-    this.name = "Refused";
-  }
-}
+export { Refused };
 
 export interface Asked {
   organisation?: string;
@@ -22,42 +15,46 @@ export interface Asked {
   signal?: AbortSignal;
 }
 
-const AGAIN = [429, 502, 503, 504];
-const ATTEMPTS = 3;
+/** What a browser takes for a step in a path: the request would be another one. */
+const STEPS = /(?:^|[/\\])(?:\.|%2e){1,2}(?=[/\\]|$)|[\t\n\r]/i;
 
 export class Proxy {
   constructor(
     private readonly url: string,
     private readonly supabase: SupabaseClient,
+    /** Whose requests these are. In another tab, somebody else may have signed in. */
+    private readonly user: string,
   ) {}
 
   async request<T>(path: string, asked: Asked = {}): Promise<T> {
     const method = asked.method ?? (asked.form || asked.json ? "POST" : "GET");
     let renewed = false;
-    for (let attempt = 1; ; attempt++) {
+    for (;;) {
       const answer = await this.send(path, method, asked);
       const text = await answer.text();
       const said = parseJson(text);
       if (answer.ok) return said as T;
-      // A POST that is not a form changes something: it is not repeated.
-      if (AGAIN.includes(answer.status) && attempt < ATTEMPTS && (method === "GET" || asked.form)) {
-        await pause(Number(answer.headers.get("Retry-After")) || 2 ** attempt, asked.signal);
-        continue;
-      }
       if (answer.status === 401 && !renewed) {
         renewed = true;
         const { data } = await this.supabase.auth.refreshSession();
         if (data.session) continue;
       }
-      throw new Refused(answer.status, reasonOf(said, text, answer.status), answer.headers.get("X-Request-Id"));
+      throw new Refused(answer.status, reasonOf(said, text, answer.status), answer.headers.get("X-Request-Id"), Number(answer.headers.get("Retry-After")) || null);
     }
   }
 
   /** Also what the PromQL editor's completion calls: only the path and the query string of `url` count. */
   async send(path: string, method: string, { organisation, form, json, signal }: Asked): Promise<Response> {
+    if (STEPS.test(path.split(/[?#]/)[0]!)) throw new Refused(0, "a name that is only dots is none that can be asked for");
+    if (!isOnline()) throw new Refused(0, OFFLINE);
     // Renews the token first if it is about to expire.
-    const { data } = await this.supabase.auth.getSession();
-    const headers: Record<string, string> = { Authorization: `Bearer ${data.session?.access_token ?? ""}` };
+    const { data, error: notRenewed } = await this.supabase.auth.getSession();
+    // Signed in, but not for now: the sign-in service does not answer.
+    if (!data.session && notRenewed && isPassing({ status: notRenewed.status ?? 0 })) throw new Refused(0, EXPIRED);
+    // Whatever status the renewal was refused with: asker.ts asks again after a 401, because a session may come back.
+    if (!data.session) throw new Refused(401, "you are not signed in any more");
+    if (data.session.user.id !== this.user) throw new Refused(401, "somebody else has signed in");
+    const headers: Record<string, string> = { Authorization: `Bearer ${data.session.access_token}` };
     if (organisation) headers["X-Scope-OrgID"] = organisation;
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = form ?? (json === undefined ? null : JSON.stringify(json));
@@ -83,16 +80,6 @@ function reasonOf(said: unknown, text: string, status: number): string {
   if (typeof said === "string") return said;
   const { error, message } = (said ?? {}) as { error?: string; message?: string };
   return error || message || text.slice(0, 300) || `status ${status}`;
-}
-
-function pause(seconds: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((go, stop) => {
-    const timer = setTimeout(go, Math.min(seconds, 10) * 1000);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      stop(signal.reason);
-    });
-  });
 }
 
 /** What to do about it, for the person in front of the page. */

@@ -5,6 +5,7 @@ import { pensOf } from "../charts/colours.ts";
 import { Swatch } from "../charts/legend.tsx";
 import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
 import { Ago } from "../ui/time.tsx";
+import { FirstKey } from "./first-key.tsx";
 import { HubState } from "./hub-state.tsx";
 import { uptime } from "./hubs.ts";
 import { KeyState } from "./key-state.tsx";
@@ -14,11 +15,11 @@ import { useHubs } from "./use-hubs.ts";
 const PAGE = 100;
 
 export function HubList() {
-  const { now } = useApp();
+  const { now, organisation } = useApp();
   const { params } = useLocation();
-  const { data, error, reload } = useHubs();
+  const { data, error, at, reload } = useHubs();
   const [shown, setShown] = useState(PAGE);
-  const pens = useMemo(() => pensOf((data ?? []).map(({ name }) => name)), [data]);
+  const pens = useMemo(() => pensOf(organisation.id, (data ?? []).map(({ name }) => name)), [data]);
   const wanted = (params.get("find") ?? "").toLowerCase();
   const found = (data ?? []).filter(({ name }) => name.toLowerCase().includes(wanted));
   return (
@@ -35,12 +36,11 @@ export function HubList() {
           />
         )}
       </div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {!data && !error && <Skeleton shape="table" />}
       {data && !data.length && (
-        <Empty title="No hub has sent anything yet">
-          Give a device key to a sender, such as Prometheus or Alloy, and let each series have a label <code>hub</code>.
-          It is listed here with its first sample.
+        <Empty title="No device has written yet" action={<FirstKey />}>
+          A hub is listed here with its first sample. Each series should have a label <code>hub</code>.
         </Empty>
       )}
       {data && data.length > 0 && !found.length && <Empty title="No hub has this in its name" />}

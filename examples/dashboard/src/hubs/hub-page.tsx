@@ -20,7 +20,7 @@ export function HubPage({ name }: { name: string }) {
   const hubs = useHubs();
   const rules = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), rows.rules);
   const events = useLoad(`events ${rows.organisation}`, useChanges("alert_event"), () => rows.events());
-  const pens = useMemo(() => pensOf([...(hubs.data ?? []).map((hub) => hub.name), name]), [hubs.data, name]);
+  const pens = useMemo(() => pensOf(rows.organisation, [...(hubs.data ?? []).map((hub) => hub.name), name]), [hubs.data, name]);
   const hub = hubs.data?.find((hub) => hub.name === name);
   const firing = (events.data ?? []).filter(({ state, labels }) => state === "firing" && labels.hub === name);
   return (
@@ -31,7 +31,7 @@ export function HubPage({ name }: { name: string }) {
         {hub && <HubState of={hub} />}
         {firing.map(({ id, labels }) => <a key={id} href={href("alerts")}><Chip meaning="critical">{labels.alertname ?? "alert"}</Chip></a>)}
       </div>
-      {hubs.error && <ErrorNote error={hubs.error} retry={hubs.reload} stale={Boolean(hub)} />}
+      {hubs.error && <ErrorNote error={hubs.error} retry={hubs.reload} stale={hub && hubs.at} />}
       {!hubs.data && !hubs.error && <div class="card fact"><Skeleton shape="fact" /></div>}
       {hubs.data && !hub && <Empty title={`${name} has sent nothing in the last day`}>It may have another name, or belong to another organisation.</Empty>}
       {hub && (

@@ -1,114 +1,111 @@
 import { useState } from "preact/hooks";
-import { can, canEdit, useApp, useChanges } from "../app/context.ts";
+import { canEdit, useApp, useChanges } from "../app/context.ts";
 import { href } from "../app/location.ts";
-import { refused, useLoad } from "../data/load.ts";
-import type { Refused } from "../data/proxy.ts";
-import type { Channel, ChannelStatus, Route, Rule } from "../data/rows.ts";
-import { Chip, type Meaning } from "../ui/chip.tsx";
+import { useLoad } from "../data/load.ts";
+import type { Channel, Route, Rule } from "../data/rows.ts";
+import { Chip } from "../ui/chip.tsx";
+import { Confirm } from "../ui/confirm.tsx";
 import { Icon, icons } from "../ui/icons.tsx";
-import { Empty, ErrorNote, sentence, Skeleton } from "../ui/states.tsx";
-import { duration } from "../ui/units.ts";
-import { AddChannel } from "./add-channel.tsx";
-import { kindTitle } from "./kinds.ts";
+import { Empty, ErrorNote, Skeleton } from "../ui/states.tsx";
+import { ChannelCard } from "./channel-card.tsx";
+import { ChannelDialog } from "./channel-dialog.tsx";
 import { type Landing, landings } from "./reach.ts";
+import { RouteDialog } from "./route-dialog.tsx";
+import { RouteList } from "./route-list.tsx";
+
+type Open = { what: "channel"; of: Channel | null } | { what: "route"; of: Route | null } | { what: "delete channel"; of: Channel } | { what: "delete route"; of: Route };
 
 export function Notifications() {
   const app = useApp();
   const { rows } = app;
-  const { data, error, reload } = useLoad(`notifications ${rows.organisation}`, useChanges("notification_channel_status"), async () => {
-    const [channels, statuses, routes, rules] = await Promise.all([rows.channels(), rows.channelStatuses(), rows.routes(), rows.rules()]);
-    return { channels, statuses: new Map(statuses.map((status) => [status.channel_id, status])), routes, rules };
+  const changes = useChanges("notification_channel_status", "notification_route_status");
+  const { data, error, at, reload } = useLoad(`notifications ${rows.organisation}`, changes, async () => {
+    const [channels, statuses, routes, routeStatuses, rules] = await Promise.all([rows.channels(), rows.channelStatuses(), rows.routes(), rows.routeStatuses(), rows.rules()]);
+    return {
+      channels,
+      statuses: new Map(statuses.map((status) => [status.channel_id, status])),
+      routes,
+      routeStatuses: new Map(routeStatuses.map((status) => [status.route_id, status])),
+      rules,
+    };
   });
-  const [adding, setAdding] = useState(false);
-  const add = canEdit(app) && <button type="button" class="primary" onClick={() => setAdding(true)}><Icon of={icons.Plus} /> New channel</button>;
+  const [open, setOpen] = useState<Open | null>(null);
+  const close = () => setOpen(null);
+  const done = () => (setOpen(null), reload());
+  const add = canEdit(app) && <button type="button" class="primary" onClick={() => setOpen({ what: "channel", of: null })}><Icon of={icons.Plus} /> New channel</button>;
   return (
     <>
       <div class="title"><h1>Notifications</h1><span class="spring" />{data && data.channels.length > 0 && add}</div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
-      <section aria-label="Channels">
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
+      {(data || !error) && <section aria-label="Channels">
         <h2>Channels</h2>
         {!data && !error && <Skeleton shape="cards" rows={2} />}
         {data && !data.channels.length && (
           <Empty title="Nobody is notified yet" action={add}>A channel is where notifications go, such as an address, a Slack channel or a webhook.</Empty>
         )}
         <div class="channels">
-          {data?.channels.map((channel) => <ChannelCard key={channel.id} channel={channel} status={data.statuses.get(channel.id)} />)}
+          {data?.channels.map((channel) => (
+            <ChannelCard
+              key={channel.id} channel={channel} status={data.statuses.get(channel.id)}
+              onEdit={() => setOpen({ what: "channel", of: channel })} onDelete={() => setOpen({ what: "delete channel", of: channel })}
+            />
+          ))}
         </div>
-      </section>
-      {data && data.channels.length > 0 && <Routes {...data} />}
+      </section>}
+      {data && data.channels.length > 0 && (
+        <RouteList {...data} reload={reload} onEdit={(of) => setOpen({ what: "route", of })} onDelete={(of) => setOpen({ what: "delete route", of })} />
+      )}
       {data && data.channels.length > 0 && data.rules.length > 0 && <Landings {...data} />}
-      {adding && <AddChannel first={!data?.channels.length} onClose={() => setAdding(false)} onDone={() => (setAdding(false), reload())} />}
+      {open?.what === "channel" && <ChannelDialog channel={open.of} first={!data?.channels.length} onClose={close} onDone={done} />}
+      {data && open?.what === "route" && <RouteDialog {...data} route={open.of} onClose={close} onDone={done} />}
+      {data && open?.what === "delete channel" && (
+        <Confirm title={`Delete ${open.of.name || "the channel"}?`} action="Delete the channel" work={() => rows.deleteChannel(open.of.id)} onClose={close} onDone={done}>
+          <p>{whatGoes(data, { channel: open.of.id })}</p>
+        </Confirm>
+      )}
+      {data && open?.what === "delete route" && (
+        <Confirm title="Delete the route?" action="Delete the route" work={() => rows.deleteRoute(open.of.id)} onClose={close} onDone={done}>
+          <p>{whatGoes(data, { route: open.of.id })}</p>
+        </Confirm>
+      )}
     </>
   );
 }
 
-const MEANING: Record<string, Meaning> = { live: "ok", pending: "neutral", disabled: "neutral", over_limit: "warning", invalid: "critical", error: "critical" };
+const ORDER = ["nobody", "perhaps", "somebody"] as const;
+type Surety = (typeof ORDER)[number];
 
-interface TestReport {
-  outcome: string;
-  reason: string;
-  took_ms: number;
+/** Whom a rule's alerts notify. What a route perhaps takes, a default channel gets otherwise. */
+function surety(found: Landing[]): Surety {
+  if (found.some(({ certainty, route }) => certainty === "yes" || route === null)) return "somebody";
+  return found.length ? "perhaps" : "nobody";
 }
 
-function ChannelCard({ channel, status }: { channel: Channel; status: ChannelStatus | undefined }) {
-  const app = useApp();
-  const [busy, setBusy] = useState(false);
-  const [report, setReport] = useState<TestReport | null>(null);
-  const [failure, setFailure] = useState<Refused | null>(null);
-  const state = status?.state ?? "pending";
-  const test = async () => {
-    setBusy(true);
-    setReport(null);
-    setFailure(null);
-    const organisation = app.organisation.id;
-    const path = `/admin/organisations/${encodeURIComponent(organisation)}/channels/${channel.id}/test`;
-    await app.proxy.request<TestReport>(path, { organisation, method: "POST" }).then(setReport, (error: unknown) => setFailure(refused(error)));
-    setBusy(false);
-  };
-  return (
-    <article class="card channel" aria-label={channel.name} data-channel={channel.name}>
-      <header>
-        <h3>{channel.name || "Channel without a name"}</h3>
-        <Chip meaning={MEANING[state] ?? "neutral"} {...(state === "pending" ? { icon: icons.Hourglass } : {})}>{state === "disabled" ? "off" : state.replace("_", " ")}</Chip>
-      </header>
-      <p class="muted">{kindTitle(channel.kind)}{channel.is_default && ", gets what no route takes"}</p>
-      {status?.reason && state !== "disabled" && <p class="reason">{sentence(status.reason)}</p>}
-      {report && <p role="status" class="result"><Chip meaning={report.outcome === "delivered" ? "ok" : "warning"}>{report.outcome.replaceAll("_", " ")}</Chip> {sentence(report.reason)} <span class="muted">{duration(report.took_ms / 1000)}</span></p>}
-      {failure && <ErrorNote error={failure} small />}
-      {can(app, "admin") ? (
-        <button type="button" class="small" disabled={busy || state !== "live"} title={state === "live" ? "" : "only a channel that is live can be tested"} onClick={test}>
-          <Icon of={icons.Send} /> {busy ? "Sending, up to a minute" : "Send a test"}
-        </button>
-      ) : (
-        <p class="muted small-text">Owners and admins can send a test.</p>
-      )}
-    </article>
-  );
+interface Data {
+  channels: Channel[];
+  routes: Route[];
+  rules: Rule[];
 }
 
-function Routes({ routes, channels }: { routes: Route[]; channels: Channel[] }) {
-  const name = (id: string) => channels.find((channel) => channel.id === id)?.name ?? "a channel that is gone";
-  const defaults = channels.filter((channel) => channel.is_default && channel.enabled);
-  return (
-    <section aria-label="Routes">
-      <h2>Routes, in the order they are tried</h2>
-      <ol class="card routes">
-        {routes.map((route) => (
-          <li key={route.id} class={route.enabled ? "" : "off"}>
-            <code>{route.matchers?.length ? route.matchers.join(" ") : "every alert"}</code>
-            <span>goes to <span class="strong">{name(route.channel_id)}</span></span>
-            <span class="muted">
-              {[!route.enabled && "off", route.continue_matching && "then on to the next", route.group_by && `grouped by ${route.group_by.join(", ")}`, route.repeat_interval && `again every ${route.repeat_interval}`].filter(Boolean).join(", ")}
-            </span>
-          </li>
-        ))}
-        <li>
-          <span>everything else</span>
-          {defaults.length ? <span>goes to <span class="strong">{defaults.map((channel) => channel.name).join(", ")}</span></span> : <Chip meaning="warning" icon={icons.BellOff}>notifies nobody</Chip>}
-        </li>
-      </ol>
-    </section>
-  );
+/** What a deletion takes with it, and whose alerts notify nobody from then on. */
+export function whatGoes({ channels, routes, rules }: Data, gone: { channel?: string; route?: string }): string {
+  const left = routes.filter(({ id, channel_id }) => id !== gone.route && channel_id !== gone.channel);
+  const leftChannels = channels.filter(({ id }) => id !== gone.channel);
+  const lost = gone.channel ? routes.length - left.length : 0;
+  const lose = rules.filter(({ enabled }) => enabled).map(({ name, labels }) => {
+    const all = { ...labels, alertname: name };
+    const [before, after] = [surety(landings(all, routes, channels, true)), surety(landings(all, left, leftChannels, true))];
+    return { name, after, loses: ORDER.indexOf(after) < ORDER.indexOf(before) };
+  });
+  const names = (after: Surety) => lose.filter((one) => one.loses && one.after === after).map(({ name }) => name).join(", ");
+  const [nobody, perhaps] = [names("nobody"), names("perhaps")];
+  const said = [
+    lost > 0 && `${lost === 1 ? "One route goes" : `${lost} routes go`} with it.`,
+    nobody && `Alerts of ${nobody} will notify nobody.`,
+    perhaps && `Alerts of ${perhaps} may notify nobody, depending on the labels of their series.`,
+    !nobody && !perhaps && "Every rule that notifies somebody now still does.",
+  ];
+  return said.filter(Boolean).join(" ");
 }
 
 function Landings({ rules, routes, channels }: { rules: Rule[]; routes: Route[]; channels: Channel[] }) {
@@ -139,5 +136,5 @@ function Landings({ rules, routes, channels }: { rules: Rule[]; routes: Route[];
 
 function text({ channel, certainty }: Landing, names: Map<string, string>): string {
   const name = names.get(channel) ?? channel;
-  return certainty === "yes" ? name : `${name}, depending on the labels of the series`;
+  return certainty === "yes" ? name : `${name}, depending on the labels of the series or a pattern of a route`;
 }

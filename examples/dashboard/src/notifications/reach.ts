@@ -3,7 +3,7 @@ import { matches, parseMatcher } from "../data/matchers.ts";
 import type { Labels } from "../data/prometheus.ts";
 import type { Channel, Route } from "../data/rows.ts";
 
-/** `maybe`: it depends on labels that only the series have. */
+/** `maybe`: it depends on labels that only the series have, or on a pattern that only Mimir evaluates. */
 export type Certainty = "yes" | "maybe";
 export interface Landing {
   channel: string;
@@ -43,8 +43,9 @@ function judge(texts: string[], labels: Labels, open: boolean): "yes" | "no" | "
   for (const text of texts) {
     const matcher = parseMatcher(text);
     if (!matcher) return "no";
-    if (open && !(matcher.name in labels)) verdict = "maybe";
-    else if (!matches(matcher, labels)) return "no";
+    const matched = open && !Object.hasOwn(labels, matcher.name) ? null : matches(matcher, labels);
+    if (matched === false) return "no";
+    if (matched === null) verdict = "maybe";
   }
   return verdict;
 }

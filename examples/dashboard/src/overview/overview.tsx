@@ -9,7 +9,7 @@ import { Sparkline } from "../charts/sparkline.tsx";
 import { useLoad } from "../data/load.ts";
 import { useHubs } from "../hubs/use-hubs.ts";
 import { Chip } from "../ui/chip.tsx";
-import { ErrorNote, Skeleton } from "../ui/states.tsx";
+import { ErrorNote, Skeleton, Stale } from "../ui/states.tsx";
 import { duration, number } from "../ui/units.ts";
 import { HEARTBEAT, PANELS } from "./panels.ts";
 
@@ -17,7 +17,7 @@ export function Overview() {
   const { rows } = useApp();
   const hubs = useHubs();
   const rules = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), rows.rules);
-  const pens = useMemo(() => pensOf((hubs.data ?? []).map(({ name }) => name)), [hubs.data]);
+  const pens = useMemo(() => pensOf(rows.organisation, (hubs.data ?? []).map(({ name }) => name)), [hubs.data]);
   return (
     <>
       <h1>Overview</h1>
@@ -28,14 +28,15 @@ export function Overview() {
       </div>
       <div class="panels">
         {PANELS.map(({ id, title, unit, expr }) => (
-          <Panel key={id} id={id} title={title} unit={unit} expr={expr("")} pens={pens} rules={rules.data ?? []} />
+          <Panel key={id} id={id} title={title} unit={unit} expr={expr("")} pens={pens} rules={rules.data ?? []} isNew={hubs.data?.every(({ state }) => state === "new") ?? false} />
         ))}
       </div>
     </>
   );
 }
 
-function HubsFact({ hubs: { data, error, reload } }: { hubs: ReturnType<typeof useHubs> }) {
+function HubsFact({ hubs }: { hubs: ReturnType<typeof useHubs> }) {
+  const { data, error, reload } = hubs;
   const { now } = useApp();
   if (error && !data) return <section class="card fact"><ErrorNote error={error} retry={reload} small /></section>;
   if (!data) return <section class="card fact"><Skeleton shape="fact" /></section>;
@@ -44,7 +45,7 @@ function HubsFact({ hubs: { data, error, reload } }: { hubs: ReturnType<typeof u
   const longest = silent[0];
   return (
     <section class="card fact" aria-label="Hubs reporting">
-      <h2>Hubs reporting</h2>
+      <h2>Hubs reporting <Stale of={hubs} /></h2>
       <p class="figure">{known.length - silent.length} <span class="muted">of {known.length}</span></p>
       {longest ? (
         <p>
@@ -53,7 +54,7 @@ function HubsFact({ hubs: { data, error, reload } }: { hubs: ReturnType<typeof u
           <span class="muted">for {duration(now / 1000 - longest.lastSeen!)}</span>
         </p>
       ) : (
-        <p>{known.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No hub has sent anything yet.</span>}</p>
+        <p>{known.length ? <Chip meaning="ok">all report</Chip> : <span class="muted">No device has written yet.</span>}</p>
       )}
     </section>
   );
@@ -61,14 +62,15 @@ function HubsFact({ hubs: { data, error, reload } }: { hubs: ReturnType<typeof u
 
 function AlertsFact() {
   const { rows, now } = useApp();
-  const { data, error, reload } = useLoad(`events ${rows.organisation}`, useChanges("alert_event"), () => rows.events(1));
+  const events = useLoad(`events ${rows.organisation}`, useChanges("alert_event"), () => rows.events(1));
+  const { data, error, reload } = events;
   if (error && !data) return <section class="card fact"><ErrorNote error={error} retry={reload} small /></section>;
   if (!data) return <section class="card fact"><Skeleton shape="fact" /></section>;
   const firing = data.filter(({ state }) => state === "firing");
   const [newest] = firing;
   return (
     <section class="card fact" aria-label="Firing alerts">
-      <h2>Firing alerts</h2>
+      <h2>Firing alerts <Stale of={events} /></h2>
       <p class="figure">{firing.length}</p>
       {newest ? (
         <p>
@@ -85,18 +87,19 @@ function AlertsFact() {
 function SamplesFact() {
   const { prometheus, now } = useApp();
   const hour = windowOf({ last: 3600 }, now, 60);
-  const { data, error, reload } = useLoad(`samples ${prometheus.organisation}`, hour.end, async (signal) =>
+  const samples = useLoad(`samples ${prometheus.organisation}`, hour.end, async (signal) =>
     columnsOf(await prometheus.range(`sum(rate(${HEARTBEAT}[5m])) * 60`, hour, signal), hour),
   );
+  const { data, error, reload } = samples;
   if (error && !data) return <section class="card fact"><ErrorNote error={error} retry={reload} small /></section>;
   if (!data) return <section class="card fact"><Skeleton shape="fact" /></section>;
   const values = data.columns[0]?.values ?? [];
   return (
     <section class="card fact" aria-label="Samples per minute">
-      <h2>Samples per minute</h2>
+      <h2>Samples per minute <Stale of={samples} /></h2>
       <p class="figure">{number(values.at(-1) ?? values.at(-2) ?? null)}</p>
       <p class="muted">
-        {values.length ? <Sparkline values={values} width={160} label="samples per minute in the last hour" /> : "No hub has sent anything yet."} <span>last hour</span>
+        {values.length ? <Sparkline values={values} width={160} label="samples per minute in the last hour" /> : "No device has written yet."} <span>last hour</span>
       </p>
     </section>
   );

@@ -15,6 +15,7 @@ import { PromQLExtension } from "@prometheus-io/codemirror-promql";
 import type { Proxy } from "../data/proxy.ts";
 import type { Mark } from "./field.tsx";
 import { tokenAt } from "./token.ts";
+import { isTyped, write } from "./written.ts";
 
 interface Options {
   value: string;
@@ -68,7 +69,7 @@ export function createEditor(host: HTMLElement, options: Options): Editor {
       keymap.of([...completionKeymap, ...closeBracketsKeymap, ...historyKeymap, ...defaultKeymap]),
       EditorView.updateListener.of((update) => {
         if (!update.docChanged) return;
-        options.onInput(update.state.doc.toString());
+        if (isTyped(update.transactions)) options.onInput(update.state.doc.toString());
         options.onCheck(isWhole(update.state));
       }),
     ],
@@ -76,8 +77,8 @@ export function createEditor(host: HTMLElement, options: Options): Editor {
   options.onCheck(isWhole(view.state));
   return {
     setValue(value) {
-      const now = view.state.doc.toString();
-      if (value !== now) view.dispatch({ changes: { from: 0, to: now.length, insert: value } });
+      const change = write(view.state, value);
+      if (change) view.dispatch(change);
     },
     setMark: (mark) => view.dispatch({ effects: setMark.of(mark) }),
     destroy() {

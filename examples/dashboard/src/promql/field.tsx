@@ -1,5 +1,5 @@
 /** A field for PromQL. A plain text field until the editor is loaded, with the same text and size. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { useApp } from "../app/context.ts";
 import type { Editor } from "./editor.ts";
 
@@ -59,8 +59,10 @@ export function PromqlField({ value, label, readOnly = false, mark = null, onInp
     };
   }, [organisation.id, readOnly]);
 
-  useEffect(() => editor.current?.setValue(value), [value]);
-  useEffect(() => editor.current?.setMark(mark), [mark?.at, mark?.words, loaded]);
+  // At the commit, and not after the next paint as an effect: by then more may have been typed, and the value of
+  // this render would take it away.
+  useLayoutEffect(() => editor.current?.setValue(value), [value]);
+  useLayoutEffect(() => editor.current?.setMark(mark), [mark?.at, mark?.words, loaded]);
 
   return (
     <div class="promql">

@@ -1,11 +1,11 @@
 import { tokenAt } from "../promql/token.ts";
 import { sentence } from "../ui/states.tsx";
-import { faultOf } from "./reason.ts";
+import { faultsOf, named } from "./reason.ts";
 
-/** An expression, and what the proxy says of it, under the characters that it is about. */
+/** An expression, and what the proxy says of its rule, under the characters that it is about. */
 export function FaultyExpression({ expr, reason }: { expr: string; reason: string }) {
-  if (!reason) return <code class="expr">{expr}</code>;
-  const { at, words } = faultOf(reason, expr);
+  const faults = faultsOf(reason, expr);
+  const at = faults.find((fault) => fault.at !== null)?.at ?? null;
   const [from, to] = at === null ? [0, 0] : tokenAt(expr, at);
   return (
     <>
@@ -14,7 +14,7 @@ export function FaultyExpression({ expr, reason }: { expr: string; reason: strin
         {to > from && <mark class="fault">{expr.slice(from, to)}</mark>}
         {expr.slice(to)}
       </code>
-      <span class="reason">{sentence(words)}</span>
+      {faults.map((fault) => <span key={fault.words} class="reason">{sentence(named(fault))}</span>)}
     </>
   );
 }

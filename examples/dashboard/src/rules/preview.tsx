@@ -46,7 +46,7 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
   const bands = useMemo(() => union(spans.values()), [spans]);
   const [cursor, setCursor] = useState<number | null>(null);
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
-  const pens = useMemo(() => pensOf((data?.shown.columns ?? []).map(({ name, labels }) => labels.hub ?? name)), [data]);
+  const pens = useMemo(() => pensOf(prometheus.organisation, (data?.shown.columns ?? []).map(({ name, labels }) => labels.hub ?? name)), [data]);
   const lines = useMemo(() => (threshold ? [{ value: threshold.value, label: threshold.operator }] : []), [threshold]);
   const toggle = (name: string) => {
     const next = new Set(hidden);
@@ -57,7 +57,7 @@ export function Preview({ expr, forDuration, whole, unsure }: Props) {
   return (
     <section class="card panel" aria-label="Preview">
       <header><h2>The last day</h2><span class="muted small-text">a value every {duration(day.step)}</span></header>
-      {!ask && <div class="chart-empty"><p>{unsure ? "The expression has a fault. Correct it to see what the rule would do." : "The expression is not complete."}</p></div>}
+      {!ask && <div class="chart-empty"><p>{settled.trim() ? "The expression has a fault, or is not complete. Correct it to see what the rule would do." : "Write an expression to see what the rule would do."}</p></div>}
       {ask && error && <ErrorNote error={error} retry={reload} small />}
       {ask && !data && !error && <Skeleton shape="chart" />}
       {ask && data && (

@@ -1,5 +1,5 @@
 /** One rule: what it says, beside what it would have done in the last day. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { canEdit, useApp, useChanges } from "../app/context.ts";
 import { goTo, href } from "../app/location.ts";
 import { refused, useLoad } from "../data/load.ts";
@@ -10,7 +10,7 @@ import { Empty, ErrorNote, sentence, Skeleton } from "../ui/states.tsx";
 import { Ago } from "../ui/time.tsx";
 import { PairsField } from "./pairs-field.tsx";
 import { Preview } from "./preview.tsx";
-import { faultOf } from "./reason.ts";
+import { type Field, faultsOf } from "./reason.ts";
 import { reasonToShow } from "./rule-list.tsx";
 import { StateChip } from "./states.tsx";
 import { WhereItLands } from "./where-it-lands.tsx";
@@ -31,7 +31,7 @@ export function RuleEditor({ id }: { id: string }) {
   const { rows } = useApp();
   const isNew = id === "new";
   const changes = useChanges("alert_rule_status");
-  const { data, error, reload } = useLoad(`rule ${rows.organisation} ${id}`, changes, async () => {
+  const { data, error, at, reload } = useLoad(`rule ${rows.organisation} ${id}`, changes, async () => {
     if (isNew) return { rule: null, status: undefined };
     const [rules, statuses] = await Promise.all([rows.rules(), rows.ruleStatuses()]);
     return { rule: rules.find((rule) => rule.id === id), status: statuses.find((status) => status.rule_id === id) };
@@ -39,7 +39,7 @@ export function RuleEditor({ id }: { id: string }) {
   return (
     <>
       <p class="crumbs"><a href={href("rules")}>Rules</a></p>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {!data && !error && <><h1>Rule</h1><Skeleton shape="chart" /></>}
       {data && data.rule === undefined && <Empty title="There is no such rule" action={<a class="button" href={href("rules")}>All rules</a>}>It was deleted, or belongs to another organisation.</Empty>}
       {data && data.rule !== undefined && <Form rule={data.rule} status={data.status} reload={reload} />}
@@ -66,6 +66,10 @@ function Form({ rule, status, reload }: FormProps) {
   const [asked, setAsked] = useState(false);
   const changed = JSON.stringify(draft) !== JSON.stringify(draftOf(rule));
 
+  // Whoever has left, also for another organisation, is not taken to a rule of this one.
+  const isHere = useRef(true);
+  useEffect(() => () => void (isHere.current = false), []);
+
   useEffect(() => {
     // Leaving the page would lose what was written.
     if (!changed) return;
@@ -84,6 +88,7 @@ function Form({ rule, status, reload }: FormProps) {
   const save = () =>
     attempt(async () => {
       const saved = await rows.saveRule(draft, rule?.id);
+      if (!isHere.current) return;
       setSavedAt(saved.updated_at);
       if (!rule) goTo("rules", saved.id);
       else reload();
@@ -91,13 +96,16 @@ function Form({ rule, status, reload }: FormProps) {
   const remove = () =>
     attempt(async () => {
       await rows.deleteRule(rule!.id);
-      goTo("rules");
+      if (isHere.current) goTo("rules");
     });
 
   const current = status && (!savedAt || Date.parse(status.updated_at) >= Date.parse(savedAt)) ? status : undefined;
   const reason = reasonToShow(current);
-  const fault = reason && !changed ? faultOf(reason, draft.expr) : null;
-  const mark = fault?.at != null ? { at: fault.at, words: fault.words } : null;
+  const faults = changed ? [] : faultsOf(reason, draft.expr);
+  const marked = faults.find(({ at }) => at !== null);
+  const mark = marked ? { at: marked.at!, words: marked.words } : null;
+  const about = (field: Field | null) =>
+    faults.filter((fault) => fault.field === field).map(({ words }) => <span key={words} class="field-error" role="status">{sentence(words)}</span>);
   return (
     <>
       <div class="title">
@@ -115,21 +123,25 @@ function Form({ rule, status, reload }: FormProps) {
           }}
         >
           <fieldset disabled={!editable} class="stack">
-            <label>Name <input value={draft.name} required maxLength={200} onInput={(event) => set("name", event.currentTarget.value)} /></label>
+            <label>Name <input value={draft.name} required maxLength={200} onInput={(event) => set("name", event.currentTarget.value)} />{about("name")}</label>
             <div class="field">
               <span class="label">Fires while this returns something</span>
               <PromqlField value={draft.expr} label="Expression" readOnly={!editable} mark={mark} onInput={(expr) => set("expr", expr)} onSubmit={() => editable && void save()} onCheck={setWhole} />
-              {fault && <p class="field-error" role="status">{sentence(fault.words)}</p>}
+              {about("expr")}
             </div>
             <div class="columns">
-              <label>For <input value={draft.for_duration} placeholder="5m" onInput={(event) => set("for_duration", event.currentTarget.value)} /></label>
-              <label>Keep firing for <input value={draft.keep_firing_for} placeholder="0s" onInput={(event) => set("keep_firing_for", event.currentTarget.value)} /></label>
-              <label>Every <input value={draft.evaluation_interval} placeholder="1m" onInput={(event) => set("evaluation_interval", event.currentTarget.value)} /></label>
-              <label>Group <input value={draft.rule_group} placeholder="default" onInput={(event) => set("rule_group", event.currentTarget.value)} /></label>
+              <label>For <input value={draft.for_duration} placeholder="5m" onInput={(event) => set("for_duration", event.currentTarget.value)} />{about("for_duration")}</label>
+              <label>Keep firing for <input value={draft.keep_firing_for} placeholder="0s" onInput={(event) => set("keep_firing_for", event.currentTarget.value)} />{about("keep_firing_for")}</label>
+              <label>Every <input value={draft.evaluation_interval} placeholder="1m" onInput={(event) => set("evaluation_interval", event.currentTarget.value)} />{about("evaluation_interval")}</label>
+              <label>Group <input value={draft.rule_group} placeholder="default" onInput={(event) => set("rule_group", event.currentTarget.value)} />{about("rule_group")}</label>
             </div>
             <PairsField title="Labels" help="Notification routes match them." value={draft.labels} onInput={(labels) => set("labels", labels)} />
+            {about("labels")}
             <PairsField title="Annotations" help="Texts of the notification. {{ $labels.hub }} and {{ $value }} are filled in." value={draft.annotations} onInput={(annotations) => set("annotations", annotations)} />
+            {about("annotations")}
             <label class="check"><input type="checkbox" checked={draft.enabled} onInput={(event) => set("enabled", event.currentTarget.checked)} /> On</label>
+            {about("enabled")}
+            {about(null)}
           </fieldset>
           {failure && <ErrorNote error={failure} small />}
           {editable ? (
@@ -151,7 +163,7 @@ function Form({ rule, status, reload }: FormProps) {
           )}
         </form>
         <div class="stack">
-          <Preview expr={draft.expr} forDuration={draft.for_duration} whole={whole} unsure={Boolean(fault)} />
+          <Preview expr={draft.expr} forDuration={draft.for_duration} whole={whole} unsure={faults.some(({ field }) => field === "expr")} />
           <WhereItLands name={draft.name} labels={draft.labels} />
         </div>
       </div>

@@ -15,7 +15,7 @@ export function RuleList() {
   const app = useApp();
   const { rows, now } = app;
   const { params } = useLocation();
-  const { data, error, reload } = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), async () => {
+  const { data, error, at, reload } = useLoad(`rules ${rows.organisation}`, useChanges("alert_rule_status"), async () => {
     const [rules, statuses] = await Promise.all([rows.rules(), rows.ruleStatuses()]);
     const byRule = new Map(statuses.map((status) => [status.rule_id, status]));
     return rules.map((rule) => ({ rule, status: byRule.get(rule.id) })).sort((a, b) => place(a) - place(b) || a.rule.name.localeCompare(b.rule.name));
@@ -33,7 +33,7 @@ export function RuleList() {
         <span class="spring" />
         {add}
       </div>
-      {error && <ErrorNote error={error} retry={reload} stale={Boolean(data)} />}
+      {error && <ErrorNote error={error} retry={reload} stale={data && at} />}
       {!data && !error && <Skeleton shape="table" />}
       {data && !data.length && (
         <Empty title="No alert rules yet" action={add}>

@@ -7,7 +7,7 @@ export interface Threshold {
   value: number;
 }
 
-const COMPARISON = /^(.*[^\s<>=!])\s*(>=|<=|==|!=|>|<)\s*(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*$/is;
+const COMPARISON = /^(.*[^\s<>=!])\s*(>=|<=|==|!=|>|<)\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)\s*$/is;
 
 /** The comparison with a number at the end of an expression, if that is what it consists of. */
 export function thresholdOf(expr: string): Threshold | null {
@@ -25,9 +25,38 @@ export function sameQuantity(left: string, expr: string): boolean {
   return quantity !== null && quantity === quantityOf(expr);
 }
 
+const SMOOTHING = /^(?:avg|min|max|last|quantile)_over_time$/;
+
+/**
+ * The metric of `avg by (hub) (avg_over_time(metric{…}[5m]))` and the like. Word by word, and not by one regular
+ * expression: members write the text, and one that backtracks would stop the page.
+ */
 function quantityOf(expr: string): string | null {
-  const plain = /^\(*\s*(?:(?:avg|min|max|last|quantile)_over_time\s*\(\s*|(?:avg|min|max)\s*(?:(?:by|without)\s*\([^)]*\)\s*)?\(\s*)*([a-zA-Z_:][\w:]*)\s*(?:\{[^}]*\})?\s*(?:\[[^\]]*\])?[\s)]*(?:(?:by|without)\s*\([^)]*\))?\s*\)*$/;
-  return plain.exec(expr.trim())?.[1] ?? null;
+  const words = expr.match(/"(?:[^"\\]|\\.)*"|[\w:]+|\S/gs) ?? [];
+  let at = 0;
+  const take = (word: string) => words[at] === word && ++at > 0;
+  const takeUntil = (word: string) => {
+    while (at < words.length && !take(word)) at++;
+  };
+  const takeGrouping = () => {
+    if (["by", "without"].includes(words[at] ?? "") && words[at + 1] === "(") takeUntil(")");
+  };
+  while (take("("));
+  for (;;) {
+    const word = words[at] ?? "";
+    if (!SMOOTHING.test(word) && !["avg", "min", "max"].includes(word)) break;
+    at++;
+    if (!SMOOTHING.test(word)) takeGrouping();
+    if (!take("(")) return null;
+  }
+  const metric = words[at++] ?? "";
+  if (!/^[a-zA-Z_:][\w:]*$/.test(metric)) return null;
+  if (take("{")) takeUntil("}");
+  if (take("[")) takeUntil("]");
+  while (take(")"));
+  takeGrouping();
+  while (take(")"));
+  return at === words.length ? metric : null;
 }
 
 /** The text that is in no brackets and in no string. */

@@ -24,7 +24,7 @@ export function WhereItLands({ name, labels }: { name: string; labels: Labels })
           {found.map(({ channel, certainty, route }) => (
             <li key={`${channel} ${route}`}>
               <span class="strong">{names.get(channel)}</span>{" "}
-              <span class="muted">{route ? "by a route" : "as a default channel"}{certainty === "maybe" && ", depending on the labels of the series"}</span>
+              <span class="muted">{route ? "by a route" : "as a default channel"}{certainty === "maybe" && ", depending on the labels of the series or a pattern of a route"}</span>
             </li>
           ))}
         </ul>

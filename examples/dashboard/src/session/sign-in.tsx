@@ -15,7 +15,7 @@ export function SignInForm({ supabase, email }: { supabase: SupabaseClient; emai
     const credentials = { email: String(form.get("email")).trim(), password: String(form.get("password")) };
     try {
       const answer = await supabase.auth.signInWithPassword(credentials);
-      if (answer.error) setError(new Refused(answer.error.status ?? 0, answer.error.message));
+      if (answer.error) setError(answer.error.status ? new Refused(answer.error.status, answer.error.message) : refused(answer.error));
     } catch (thrown) {
       setError(refused(thrown));
     }

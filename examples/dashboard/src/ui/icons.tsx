@@ -1,12 +1,12 @@
 /** The icons that are used, from Lucide. They are nodes of data, so nothing is parsed as HTML. */
 import {
-  Bell, BellOff, ChartLine, Check, CircleAlert, CircleCheck, CircleHelp, CircleOff, Clock, Code, Copy, Hourglass,
+  ArrowDown, ArrowUp, Bell, BellOff, ChartLine, Check, CircleAlert, CircleCheck, CircleHelp, CircleOff, Clock, Code, Copy, Hourglass,
   type IconNode, Pause, Plus, Radio, RefreshCw, Router, Scale, Search, Send, TriangleAlert, User, X,
 } from "lucide";
 import { h } from "preact";
 
 export const icons = {
-  Bell, BellOff, ChartLine, Check, CircleAlert, CircleCheck, CircleHelp, CircleOff, Clock, Code, Copy, Hourglass,
+  ArrowDown, ArrowUp, Bell, BellOff, ChartLine, Check, CircleAlert, CircleCheck, CircleHelp, CircleOff, Clock, Code, Copy, Hourglass,
   Pause, Plus, Radio, RefreshCw, Router, Scale, Search, Send, TriangleAlert, User, X,
 };
 

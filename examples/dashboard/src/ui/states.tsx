@@ -1,8 +1,11 @@
 /** What a view shows when it is not full: loading, empty, or an error. */
 import type { ComponentChildren } from "preact";
 import { advice, type Refused } from "../data/proxy.ts";
+import type { Loaded } from "../data/load.ts";
+import { Chip } from "./chip.tsx";
 import { Copy } from "./copy.tsx";
 import { Icon, icons } from "./icons.tsx";
+import { ago, staleWords } from "./units.ts";
 
 /** Has the shape of what comes, so that nothing moves when it is there. */
 export function Skeleton({ shape, rows = 5 }: { shape: "chart" | "table" | "fact" | "cards"; rows?: number }) {
@@ -36,8 +39,8 @@ interface ErrorProps {
   error: Refused;
   retry?: () => void;
   small?: boolean;
-  /** What is shown beside it is from before. */
-  stale?: boolean;
+  /** When what is shown beside it was read (ms), if something is. */
+  stale?: number | undefined;
 }
 
 export function ErrorNote({ error, retry, small, stale }: ErrorProps) {
@@ -47,7 +50,7 @@ export function ErrorNote({ error, retry, small, stale }: ErrorProps) {
       <div>
         <p class="strong">{sentence(error.reason)}</p>
         <p class="muted">
-          {stale ? "What you see is from before. " : ""}
+          {stale ? `What you see is from ${ago(stale, Date.now())}. ` : ""}
           {advice(error.status)}
         </p>
         {error.requestId && (
@@ -58,6 +61,16 @@ export function ErrorNote({ error, retry, small, stale }: ErrorProps) {
       </div>
       {retry && <button type="button" class="small" onClick={retry}>Try again</button>}
     </div>
+  );
+}
+
+/** Beside a value that could not be read again: how old it is, and why. Nothing as long as reading succeeds. */
+export function Stale({ of: { data, error, at } }: { of: Pick<Loaded<unknown>, "data" | "error" | "at"> }) {
+  if (!error || data === undefined) return null;
+  return (
+    <span role="status">
+      <Chip meaning="warning" title={sentence(error.reason)}>{staleWords(at, Date.now())}</Chip>
+    </span>
   );
 }
 

@@ -1,5 +1,7 @@
 //! `loadtest/instructions`: the user-space instructions that one request takes, of one build of the
 //! proxy or of several side by side. With `--traces RATIO`, of each also with traces on, sending included.
+//! With `--check FILE` it fails if the build beside it takes more than the file allows, and with `--record
+//! FILE` it writes the file.
 //!
 //! Each build runs under callgrind, on one connection, with one token that is in the cache. What
 //! counts is the difference between a long and a short series of requests, so that the start, timers
@@ -8,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Issuer, ORG_A, Proxy, ProxyOptions, Upstream};
@@ -20,13 +23,47 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-const LOADS: [(&str, Method, &str, usize); 2] = [
-    ("1 KiB reads", Method::GET, "/prometheus/api/v1/query?query=up", 0),
-    ("50 KiB pushes", Method::POST, "/api/v1/push", 50 << 10),
+/// A request that is counted.
+struct Load {
+    /// In the file of what is allowed.
+    name: &'static str,
+    title: &'static str,
+    method: Method,
+    target: &'static str,
+    size: usize,
+}
+
+const LOADS: [Load; 2] = [
+    Load {
+        name: "read",
+        title: "1 KiB reads",
+        method: Method::GET,
+        target: "/prometheus/api/v1/query?query=up",
+        size: 0,
+    },
+    Load {
+        name: "push",
+        title: "50 KiB pushes",
+        method: Method::POST,
+        target: "/api/v1/push",
+        size: 50 << 10,
+    },
 ];
-const WARM_UP: usize = 200;
-const SHORT: usize = 500;
-const LONG: usize = 3_000;
+
+/// How many requests are served: to warm up, in the short series, in the long one.
+struct Series {
+    warm_up: usize,
+    short: usize,
+    long: usize,
+}
+
+const PRECISE: Series = Series { warm_up: 200, short: 500, long: 3_000 };
+/// A debug build takes four times as long; it is compared with a tolerance.
+const QUICK: Series = Series { warm_up: 100, short: 200, long: 700 };
+
+/// By how much a count may exceed the recorded one. Counts of the same build differ by less than one
+/// per cent, and those of another machine's C library by a little more.
+const TOLERANCE: f64 = 0.03;
 
 #[tokio::main]
 async fn main() {
@@ -36,6 +73,16 @@ async fn main() {
         if argument == "--traces" {
             let ratio = arguments.next().and_then(|ratio| ratio.into_string().ok());
             ratios.push(Some(ratio.expect("--traces RATIO")));
+        } else if argument == "--check" || argument == "--record" {
+            let file = PathBuf::from(arguments.next().expect("a file"));
+            let counts = Bench::start().await.count(&Proxy::binary(), None, &QUICK).await;
+            let is_check = argument == "--check";
+            let result = if is_check { check(&file, &counts) } else { record(&file, &counts) };
+            if let Err(problem) = result {
+                eprintln!("{problem}");
+                std::process::exit(1);
+            }
+            return;
         } else {
             builds.push(PathBuf::from(argument));
         }
@@ -43,53 +90,116 @@ async fn main() {
     if builds.is_empty() {
         builds.push(Proxy::binary());
     }
-    let issuer = Issuer::start().await;
-    let upstream = Upstream::start(answer).await;
-    let user = issuer.token().organisation(&json!(ORG_A)).expires_in(24 * 3600);
-    let token = user.sign();
-    let collector = Upstream::start(answer).await;
+    let bench = Bench::start().await;
     let mut first = None;
     let runs = builds.iter().flat_map(|build| ratios.iter().map(move |ratio| (build, ratio)));
     for (build, ratio) in runs {
-        let build = build.canonicalize().expect("the build");
-        let directory = TempDir::with_prefix("instructions-").expect("directory");
-        let mut options = ProxyOptions::new(&issuer.url(), &upstream.url())
-            .binary(&under_callgrind(&directory, &build));
         println!("{}", build.display());
         if let Some(ratio) = ratio {
             println!("  with traces of {ratio}");
+        }
+        let counts = bench.count(build, ratio.as_deref(), &PRECISE).await;
+        for (at, load) in LOADS.iter().enumerate() {
+            let each = counts[at];
+            let ratio = each / first.as_ref().map_or(each, |first: &Vec<f64>| first[at]);
+            println!("  {}: {each:.0} instructions a request, ratio {ratio:.3}", load.title);
+        }
+        first.get_or_insert(counts);
+    }
+}
+
+const FILE_HEAD: &str = "\
+# User-space instructions of one request, of the debug build, with a token from the cache. `scripts/test` fails if
+# one takes 3 % more. If a change is worth it: loadtest/instructions --record, and say in the commit what it buys.
+";
+
+fn record(file: &Path, counts: &[f64]) -> Result<(), String> {
+    let lines =
+        LOADS.iter().zip(counts).map(|(load, count)| format!("{} = {count:.0}\n", load.name));
+    let text = format!("{FILE_HEAD}{}", lines.collect::<String>());
+    std::fs::write(file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
+    print!("{text}");
+    Ok(())
+}
+
+fn check(file: &Path, counts: &[f64]) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let mut exceeded = Vec::new();
+    for (load, count) in LOADS.iter().zip(counts) {
+        let line = text.lines().find_map(|line| line.strip_prefix(load.name)?.strip_prefix(" = "));
+        let recorded: f64 = line
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| format!("{}: no number for {}", file.display(), load.name))?;
+        let change = (count / recorded - 1.0) * 100.0;
+        println!(
+            "{}: {count:.0} instructions a request, recorded {recorded:.0}, {change:+.1} %",
+            load.title
+        );
+        if *count > recorded * (1.0 + TOLERANCE) {
+            exceeded.push(format!("{} take {change:.1} % more than recorded", load.title));
+        } else if *count < recorded * (1.0 - TOLERANCE) {
+            println!("  cheaper than recorded: run loadtest/instructions --record");
+        }
+    }
+    if exceeded.is_empty() { Ok(()) } else { Err(exceeded.join("; ")) }
+}
+
+/// What a proxy under test needs.
+struct Bench {
+    issuer: Issuer,
+    upstream: Upstream,
+    collector: Upstream,
+    token: String,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let issuer = Issuer::start().await;
+        let user = issuer.token().organisation(&json!(ORG_A)).expires_in(24 * 3600);
+        let token = user.sign();
+        let (upstream, collector) = (Upstream::start(answer).await, Upstream::start(answer).await);
+        Self { issuer, upstream, collector, token }
+    }
+
+    /// The instructions of each load, with traces of a ratio or without.
+    async fn count(&self, build: &Path, traces: Option<&str>, series: &Series) -> Vec<f64> {
+        let build = build.canonicalize().expect("the build");
+        let directory = TempDir::with_prefix("instructions-").expect("directory");
+        let mut options = ProxyOptions::new(&self.issuer.url(), &self.upstream.url())
+            .binary(&under_callgrind(&directory, &build))
+            .ready_within(Duration::from_secs(60));
+        if let Some(ratio) = traces {
             options = options
-                .set("traces.endpoint", &format!("{:?}", collector.url()))
+                .set("traces.endpoint", &format!("{:?}", self.collector.url()))
                 .set("traces.sample_ratio", ratio)
                 .set("traces.max_per_second", "100000");
         }
         let proxy = options.start().await;
+        // The start is not counted, and so is faster.
+        control(&proxy, "--instr=on");
         let mut counts = Vec::new();
-        for (at, (name, method, target, size)) in LOADS.iter().enumerate() {
+        for load in &LOADS {
             let mut sender = connect(&proxy).await;
             let request = || {
                 Request::builder()
-                    .method(method)
-                    .uri(*target)
+                    .method(&load.method)
+                    .uri(load.target)
                     .header("host", "proxy")
-                    .header("authorization", format!("Bearer {token}"))
-                    .body(Full::new(Bytes::from(vec![b'x'; *size])))
+                    .header("authorization", format!("Bearer {}", self.token))
+                    .body(Full::new(Bytes::from(vec![b'x'; load.size])))
                     .expect("request")
             };
-            serve(&mut sender, WARM_UP, request).await;
+            serve(&mut sender, series.warm_up, request).await;
             let mut counted = Vec::new();
-            for requests in [SHORT, LONG] {
+            for requests in [series.short, series.long] {
                 control(&proxy, "--zero");
                 serve(&mut sender, requests, request).await;
                 control(&proxy, "--dump");
                 counted.push(total(directory.path()));
             }
-            let each = (counted[1] - counted[0]) / (LONG - SHORT) as f64;
-            counts.push(each);
-            let ratio = each / first.as_ref().map_or(each, |first: &Vec<f64>| first[at]);
-            println!("  {name}: {each:.0} instructions a request, ratio {ratio:.3}");
+            counts.push((counted[1] - counted[0]) / (series.long - series.short) as f64);
         }
-        first.get_or_insert(counts);
+        counts
     }
 }
 
@@ -97,8 +207,14 @@ async fn main() {
 fn under_callgrind(directory: &TempDir, build: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let path = directory.path().join("proxy");
+    // valgrind reads debug information at its start, which takes longer than all else for a debug build.
+    let stripped = directory.path().join("stripped");
+    let mut strip = Command::new("strip");
+    strip.args(["--strip-debug", "-o"]).arg(&stripped).arg(build);
+    assert!(strip.status().expect("strip").success(), "strip {}", build.display());
+    let build = &stripped;
     let text = format!(
-        "#!/bin/sh\nexec valgrind --tool=callgrind --callgrind-out-file={}/out {} \"$@\"\n",
+        "#!/bin/sh\nexec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={}/out {} \"$@\"\n",
         directory.path().display(),
         build.display()
     );
@@ -151,4 +267,21 @@ async fn answer(received: harness::Received) -> Response<BoxBody<Bytes, std::io:
     }
     let body = Bytes::from(vec![b'x'; if is_read { 1024 } else { 0 }]);
     Response::new(Full::new(body).map_err(|never| match never {}).boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_above_the_recorded_one_and_its_tolerance_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("instructions.toml");
+        record(&file, &[1_000.0, 2_000.0]).unwrap();
+        assert_eq!(check(&file, &[1_029.0, 1_500.0]), Ok(()));
+        let problem = check(&file, &[1_000.0, 2_070.0]).unwrap_err();
+        assert_eq!(problem, "50 KiB pushes take 3.5 % more than recorded");
+        std::fs::write(&file, "read = 1\n").unwrap();
+        assert!(check(&file, &[1.0, 1.0]).unwrap_err().contains("no number for push"));
+    }
 }

@@ -126,8 +126,7 @@ impl World {
     /// Serves so many requests, for all members in turn.
     async fn serve(&self, requests: usize) {
         let next = Arc::new(AtomicUsize::new(0));
-        let address: SocketAddr =
-            self.proxy.url().trim_start_matches("http://").parse().expect("address");
+        let address: SocketAddr = harness::load::address(&self.proxy.url());
         let connections = (0..CONNECTIONS).map(|_| {
             let (next, tokens) = (Arc::clone(&next), Arc::clone(&self.tokens));
             tokio::spawn(async move {

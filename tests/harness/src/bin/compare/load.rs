@@ -1,148 +1,188 @@
-//! The load: wrk, and the processor time that the candidate takes under it.
+//! The load, and what a peer uses under it.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
-use bytes::Bytes;
-use harness::part;
-use http::Response;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use harness::load::{Load, Until, request};
+use harness::{Cpu, Memory, part};
 
-use crate::candidates::{Candidate, Scene};
+use crate::cases::{Case, Credentials, Sending};
+use crate::peers::{Running, Scene};
 
-pub const QUERY: &str = "/prometheus/api/v1/query";
-
-/// What is asked for, over and over.
-#[derive(Clone, Copy)]
-pub enum Workload {
-    Read,
-    Push,
-    Stream,
-}
-
-impl Workload {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Push, Self::Stream];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Read => "1 KiB reads, 32 connections",
-            Self::Push => "50 KiB pushes, 32 connections",
-            Self::Stream => "64 MiB answers, 4 connections",
-        }
-    }
-
-    fn script(self) -> String {
-        match self {
-            Self::Read => format!("wrk.path = \"{QUERY}\"\n"),
-            Self::Push => {
-                "wrk.method = \"POST\"\nwrk.path = \"/api/v1/push\"\nwrk.body = string.rep(\"x\", 50 * 1024)\n".to_owned()
-            }
-            Self::Stream => "wrk.path = \"/api/v1/user_stats\"\n".to_owned(),
-        }
-    }
-
-    fn connections(self) -> u32 {
-        if matches!(self, Self::Stream) { 4 } else { 32 }
-    }
-}
-
-/// One run of one candidate.
+/// One run of one peer.
 pub struct Measured {
-    pub requests_per_second: f64,
+    pub per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
-    pub cpu_us_per_request: f64,
-    pub peak_mib: f64,
+    /// Microseconds of one request.
+    pub cpu: f64,
+    /// Of it, in the program; the rest is the kernel's.
+    pub user: f64,
+    /// What the peer grew by at most.
+    pub grown_mib: f64,
 }
 
-pub fn run(scene: &Scene, candidate: &Candidate, workload: Workload, seconds: u64) -> Measured {
+/// Requests, bytes and latencies, as the client saw them.
+struct Seen {
+    requests: f64,
+    seconds: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+pub fn run(
+    scene: &Scene,
+    (name, running): (&str, &Running),
+    case: &Case,
+    new: &[String],
+    seconds: u64,
+) -> Measured {
+    let credentials = match case.credentials {
+        Credentials::Known => running.credentials.clone(),
+        Credentials::One => running.credentials[..1].to_vec(),
+        Credentials::New => new.iter().map(|token| format!("Bearer {token}")).collect(),
+    };
+    let process = running.process();
+    Memory::forget_peak(process);
+    let (memory, before) = (Memory::of(process), Cpu::of(process));
+    let seen = match case.sending {
+        Sending::Saturating => wrk(scene, (name, running), case, &credentials, seconds),
+        Sending::Rate(rate) => at_a_rate(running, case, &credentials, rate, seconds),
+    };
+    let cpu = Cpu::of(process) - before;
+    let each = cpu.total / seen.requests;
+    Measured {
+        per_second: seen.requests / seen.seconds,
+        p50_ms: seen.p50_ms,
+        p99_ms: seen.p99_ms,
+        cpu: each,
+        user: each * cpu.user_share(),
+        grown_mib: Memory::of(process).peak.saturating_sub(memory.resident) as f64
+            / f64::from(1 << 20),
+    }
+}
+
+/// Prints in the end what is read here.
+const DONE: &str = r#"
+function done(summary, latency)
+  print(string.format("RESULT requests %d\nRESULT bytes %d\nRESULT duration_us %d\nRESULT p50_us %d\nRESULT p99_us %d\nRESULT bad %d",
+    summary.requests, summary.bytes, summary.duration, latency:percentile(50), latency:percentile(99),
+    summary.errors.status + summary.errors.read + summary.errors.timeout))
+end
+"#;
+
+/// A request for each credential, made once.
+const IN_TURN: &str = r#"
+local requests, at = {}, 0
+function init()
+  for line in io.lines(FILE) do
+    requests[#requests + 1] = wrk.format(METHOD, TARGET, {Authorization = line}, BODY)
+  end
+end
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+"#;
+
+/// As above, and each once.
+const ONCE: &str = r#"
+local next_line = io.lines(FILE)
+function request()
+  return wrk.format(METHOD, TARGET, {Authorization = assert(next_line(), "too few tokens")}, BODY)
+end
+"#;
+
+fn wrk(
+    scene: &Scene,
+    (name, running): (&str, &Running),
+    case: &Case,
+    credentials: &[String],
+    seconds: u64,
+) -> Seen {
     let script = scene.directory.path().join("load.lua");
-    let token = &candidate.token;
-    let text =
-        format!("{}wrk.headers[\"Authorization\"] = \"Bearer {token}\"\n", workload.script());
+    let file = scene.directory.path().join("credentials");
+    std::fs::write(&file, credentials.join("\n")).expect("credentials");
+    let shape = case.shape;
+    let body = if shape.method == "GET" {
+        "nil".to_owned()
+    } else {
+        format!("string.rep(\"x\", {})", shape.sent)
+    };
+    let (method, target) = (shape.method, shape.target);
+    let requests = match case.credentials {
+        Credentials::Known => IN_TURN.to_owned(),
+        Credentials::New => ONCE.to_owned(),
+        Credentials::One => format!(
+            "wrk.method, wrk.path, wrk.body = METHOD, TARGET, BODY\nwrk.headers[\"Authorization\"] = {:?}\n",
+            credentials[0]
+        ),
+    };
+    let text = format!(
+        "local FILE, METHOD, TARGET, BODY = {:?}, {method:?}, {target:?}, {body}\n{requests}{DONE}",
+        file.display().to_string()
+    );
     std::fs::write(&script, text).expect("script");
-    let processes = family(candidate.process.id());
-    let before = cpu_us(&processes);
     let output = Command::new(part("wrk"))
-        .args(["-t1", "--latency", "--timeout", "30s"])
-        .arg(format!("-c{}", workload.connections()))
+        .args(["-t1", "--timeout", "30s"])
+        .arg(format!("-c{}", case.connections))
         .arg(format!("-d{seconds}s"))
         .arg("-s")
         .arg(&script)
-        .arg(format!("http://127.0.0.1:{}", candidate.port))
+        .arg(format!("http://{}", running.address))
         .output()
         .expect("wrk");
-    let cpu = cpu_us(&processes) - before;
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!report.contains("Non-2xx"), "{}: {report}", candidate.name);
-    let number = |marker: &str| -> f64 {
-        let line = report
-            .lines()
-            .find(|line| line.contains(marker))
-            .unwrap_or_else(|| panic!("{marker}: {report}"));
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let text = if marker == "requests in" { words[0] } else { words[1] };
-        milliseconds(text)
+    let numbers: BTreeMap<&str, f64> = report
+        .lines()
+        .filter_map(|line| line.strip_prefix("RESULT ")?.split_once(' '))
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        .collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let number = |name: &str| {
+        *numbers.get(name).unwrap_or_else(|| panic!("wrk said no {name}: {report}{errors}"))
     };
-    let requests = number("requests in");
-    assert!(requests > 0.0, "{}: {report}", candidate.name);
-    Measured {
-        requests_per_second: number("Requests/sec:"),
-        p50_ms: number(" 50%"),
-        p99_ms: number(" 99%"),
-        cpu_us_per_request: cpu / requests,
-        peak_mib: peak_mib(&processes),
-    }
-}
-
-/// A number of wrk's, times in milliseconds.
-fn milliseconds(text: &str) -> f64 {
-    for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0), ("m", 60_000.0)] {
-        if let Some(number) = text.strip_suffix(unit) {
-            return number.parse::<f64>().expect("a time") * factor;
-        }
-    }
-    text.parse().expect("a number")
-}
-
-/// A process and its children.
-fn family(id: u32) -> Vec<u32> {
-    let mut family = vec![id];
-    let children =
-        std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-    family
-}
-
-/// Processor time so far, user and system. The scheduler's own account in nanoseconds: `stat` has
-/// ticks of 10 ms.
-fn cpu_us(processes: &[u32]) -> f64 {
-    let mut nanoseconds = 0.0;
-    for id in processes {
-        for thread in std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten()
-        {
-            let account =
-                std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            nanoseconds += account
-                .split_whitespace()
-                .next()
-                .and_then(|ns| ns.parse::<f64>().ok())
-                .unwrap_or(0.0);
-        }
-    }
-    nanoseconds / 1000.0
-}
-
-fn peak_mib(processes: &[u32]) -> f64 {
-    let peak = |id: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0)
-            / 1024.0
+    assert!(number("bad") < 0.5, "{} by {name}: {report}", case.name);
+    // What was under way at the end counts by its bytes: there may be fewer long answers than streams.
+    let requests = if shape.received > 1 << 20 {
+        number("bytes") / shape.received as f64
+    } else {
+        number("requests")
     };
-    processes.iter().map(peak).sum()
+    assert!(requests > 0.0, "{}: {report}", case.name);
+    Seen {
+        requests,
+        seconds: number("duration_us") / 1e6,
+        p50_ms: number("p50_us") / 1e3,
+        p99_ms: number("p99_us") / 1e3,
+    }
 }
 
-pub fn empty_answer() -> Response<BoxBody<Bytes, std::io::Error>> {
-    Response::new(Empty::new().map_err(|never| match never {}).boxed())
+fn at_a_rate(
+    running: &Running,
+    case: &Case,
+    credentials: &[String],
+    rate: f64,
+    seconds: u64,
+) -> Seen {
+    let body = vec![b'x'; case.shape.sent];
+    let requests: Vec<Vec<u8>> = credentials
+        .iter()
+        .map(|credential| request(case.shape.method, case.shape.target, credential, &body))
+        .collect();
+    let load = Load {
+        address: running.address,
+        requests: &requests,
+        connections: case.connections,
+        rate: Some(rate),
+        until: Until::After(Duration::from_secs(seconds)),
+    };
+    let served = tokio::task::block_in_place(|| load.run());
+    Seen {
+        requests: served.requests as f64,
+        seconds: served.elapsed.as_secs_f64(),
+        p50_ms: served.quantile_ms(0.5),
+        p99_ms: served.quantile_ms(0.99),
+    }
 }

@@ -1,123 +1,165 @@
-//! `loadtest/compare`: nginx without authentication, haproxy verifying JWTs, vmauth with a static
-//! token and this proxy, before one upstream, under one load, in one run.
+//! `loadtest/compare`: what a request costs this proxy, beside nginx, haproxy and vmauth before the same
+//! upstream, under the same load, in one run.
 //!
 //! What counts is the processor time of a request and its ratio to nginx's: absolute times mean
-//! nothing on a shared machine. Rounds go through all candidates in turn, and medians are shown.
+//! nothing on a shared machine. Rounds go through all peers in turn, and medians are shown. `cases` is
+//! the table of what is measured, `peers` of who.
 
-mod candidates;
+mod cases;
+mod chart;
 mod load;
+mod peers;
+mod report;
+mod train;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use candidates::{Candidate, Scene};
-use harness::{ORG_A, Upstream};
-use load::{Measured, Workload};
+use bytes::Bytes;
+use cases::{CASES, Case, Credentials, QUERY};
+use harness::report::{circumstances, write_block};
+use harness::{ORG_A, ProxyOptions, Upstream};
+use http::Response;
+use http_body_util::{BodyExt as _, Empty};
+use peers::{Peer, Scene};
+use report::Outcome;
+
+const USAGE: &str = "--seconds N, --rounds N, --case NAME, --only PEER, --against BINARY, --write FILE, --hold, --train";
 
 struct Options {
-    /// Print what is running and wait, for a profiler.
-    hold: bool,
     seconds: u64,
     rounds: usize,
+    cases: Vec<String>,
+    /// Parts of names of peers; the first peer of a case, and what ratios are to, always run.
     only: Vec<String>,
+    /// Another build of this proxy.
+    against: Option<PathBuf>,
+    /// A document whose block gets the tables.
+    write: Option<PathBuf>,
+    /// Print what is running and wait, for a profiler.
+    hold: bool,
+    /// Send this proxy what it is to be optimised for, and nothing else.
+    train: bool,
 }
 
 #[tokio::main]
 async fn main() {
     let options = options();
-    let scene = Scene::start().await;
-    let candidates = scene.candidates().await;
+    if options.train {
+        return train::run(options.seconds).await;
+    }
+    let cases: Vec<&Case> = CASES.iter().filter(|case| options.wants(case)).collect();
+    assert!(!cases.is_empty(), "there is no such case; there are {}", names());
+    let mut scene = Scene::start(options.against.clone()).await;
+    let mut wanted: Vec<Peer> = cases
+        .iter()
+        .flat_map(|case| case.peers)
+        .copied()
+        .filter(|peer| options.runs(*peer))
+        .collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let running = scene.run(&wanted).await;
     if options.hold {
-        for candidate in &candidates {
-            println!(
-                "{}: process {}, port {}\n{}",
-                candidate.name,
-                candidate.process.id(),
-                candidate.port,
-                candidate.token
-            );
+        for (peer, running) in &running {
+            let (id, address) = (running.process(), running.address);
+            println!("{}: process {id}, {address}\n{}", peer.title(), running.credentials[0]);
         }
         std::future::pending::<()>().await;
     }
-    println!(
-        "{} rounds of {} s each; CPU is that of the proxy alone, ratios are to nginx (no authentication)\n",
-        options.rounds, options.seconds
-    );
-    for workload in Workload::ALL {
-        let mut results: BTreeMap<usize, Vec<Measured>> = BTreeMap::new();
+    let (rounds, seconds) = (options.rounds, options.seconds);
+    let caption = format!("{}, rounds: {rounds} of {seconds} s", circumstances());
+    println!("{caption}\n");
+    let mut outcomes = Vec::new();
+    for case in cases {
+        let mut outcome = Outcome { case, runs: BTreeMap::new() };
         for _ in 0..options.rounds {
-            for (number, candidate) in candidates.iter().enumerate() {
-                if options.only.is_empty()
-                    || number == 0
-                    || options.only.iter().any(|only| candidate.name.contains(only))
-                {
-                    let measured = load::run(&scene, candidate, workload, options.seconds);
-                    results.entry(number).or_default().push(measured);
-                }
+            let new = match case.credentials {
+                // More than any peer serves on a machine of today.
+                Credentials::New => scene.new_tokens(25_000 * options.seconds as usize),
+                _ => Vec::new(),
+            };
+            for peer in case.peers {
+                let Some(running) = running.get(peer) else { continue };
+                let measured =
+                    load::run(&scene, (peer.title(), running), case, &new, options.seconds);
+                outcome.runs.entry(*peer).or_default().push(measured);
             }
         }
-        print(workload, &candidates, &results);
+        println!("{}", outcome.table().text());
+        outcomes.push(outcome);
     }
-    assert_tenant(&scene).await;
+    assert_tenant().await;
+    if let Some(document) = &options.write {
+        write(document, &outcomes, &caption);
+    }
 }
 
-/// The candidates must have done the same work: the tenant header arrived.
-async fn assert_tenant(scene: &Scene) {
-    let witness = Upstream::start(|_| async { load::empty_answer() }).await;
-    let proxy = scene.proxy(&witness.url()).await;
-    let answer = proxy.client().bearer(&scene.es256).get(load::QUERY).await;
+impl Options {
+    fn wants(&self, case: &Case) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|name| name == case.name)
+    }
+
+    fn runs(&self, peer: Peer) -> bool {
+        let is_base = matches!(peer, Peer::Bookkeeping | Peer::Direct | Peer::Proxy);
+        self.only.is_empty() || is_base || self.only.iter().any(|only| peer.title().contains(only))
+    }
+}
+
+/// The proxy must have done its work: the tenant header arrived.
+async fn assert_tenant() {
+    let issuer = harness::Issuer::start().await;
+    let upstream = Upstream::start(|_| async {
+        let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed();
+        Response::new(body)
+    })
+    .await;
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let answer = proxy.client().bearer(&issuer.user_of(ORG_A)).get(QUERY).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(witness.heads()[0].headers["x-scope-orgid"], ORG_A);
+    assert_eq!(upstream.heads()[0].headers["x-scope-orgid"], ORG_A);
 }
 
-fn print(workload: Workload, candidates: &[Candidate], results: &BTreeMap<usize, Vec<Measured>>) {
-    println!("{}", workload.title());
-    println!(
-        "{:<28} {:>9} {:>9} {:>9} {:>12} {:>7} {:>9}",
-        "", "req/s", "p50 ms", "p99 ms", "CPU us/req", "ratio", "peak MiB"
-    );
-    let cpu = |runs: &[Measured]| median(runs.iter().map(|run| run.cpu_us_per_request));
-    for (number, runs) in results {
-        // Ratios within a round cancel the machine's mood; their median is the figure.
-        let ratio = median(
-            runs.iter()
-                .zip(&results[&0])
-                .map(|(run, nginx)| run.cpu_us_per_request / nginx.cpu_us_per_request),
-        );
-        println!(
-            "{:<28} {:>9.0} {:>9.2} {:>9.2} {:>12.1} {:>6.2}x {:>9.1}",
-            candidates[*number].name,
-            median(runs.iter().map(|run| run.requests_per_second)),
-            median(runs.iter().map(|run| run.p50_ms)),
-            median(runs.iter().map(|run| run.p99_ms)),
-            cpu(runs),
-            ratio,
-            median(runs.iter().map(|run| run.peak_mib)),
-        );
+/// Puts the tables into a document, between its two markers, and the picture beside it.
+fn write(document: &Path, outcomes: &[Outcome<'_>], caption: &str) {
+    let tables: Vec<String> = outcomes.iter().map(|outcome| outcome.table().markdown()).collect();
+    write_block(document, "loadtest/compare", &format!("{caption}.\n\n{}", tables.join("\n")));
+    if let Some(picture) = chart::draw(outcomes, caption) {
+        let file = document.with_file_name("pictures").join("performance.svg");
+        std::fs::write(&file, picture).expect("the picture");
     }
-    println!();
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn names() -> String {
+    CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ")
 }
 
 fn options() -> Options {
-    let mut options = Options { hold: false, seconds: 4, rounds: 3, only: Vec::new() };
+    let mut options = Options {
+        seconds: 3,
+        rounds: 5,
+        cases: Vec::new(),
+        only: Vec::new(),
+        against: None,
+        write: None,
+        hold: false,
+        train: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
-            "--hold" => options.hold = true,
             "--seconds" => options.seconds = value().parse().expect("seconds"),
             "--rounds" => options.rounds = value().parse().expect("rounds"),
+            "--case" => options.cases.push(value()),
             "--only" => options.only.push(value()),
-            other => {
-                panic!(
-                    "unknown option {other}; there are --seconds N, --rounds N, --only NAME, --hold"
-                )
+            "--against" => {
+                options.against = Some(PathBuf::from(value()).canonicalize().expect("a build"))
             }
+            "--write" => options.write = Some(value().into()),
+            "--hold" => options.hold = true,
+            "--train" => options.train = true,
+            other => panic!("unknown option {other}; there are {USAGE}"),
         }
     }
     options

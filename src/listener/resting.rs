@@ -1,0 +1,122 @@
+//! A connection without a request. Of HTTP/1.1 nothing is left between two requests but the socket, so
+//! that is all that is kept: hyper's buffers, and all that follows a request, are given up a moment
+//! after it, and made again when the client sends its next byte. A connection that has sent nothing
+//! yet is kept in the same way. docs/decisions/0036-idle-connections.md has the figures and the argument.
+
+use std::future::poll_fn;
+use std::mem::take;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::phase::Timeouts;
+use crate::deadline::Deadline;
+
+/// How long a connection keeps all that a request needs after the last one: a client that goes on at
+/// once finds it there. If it is long, many connections that come at the same time and then rest leave
+/// the heap in pieces.
+pub(super) const KEPT_FOR: Duration = Duration::from_millis(100);
+
+/// What is known of it.
+pub(super) enum Resting {
+    /// It has sent nothing, or too little to tell its protocol.
+    New { opened: Instant, first: Vec<u8> },
+    /// Between two requests of HTTP/1.1.
+    Between {
+        opened: Instant,
+        /// When the last request ended.
+        since: Instant,
+        /// What hyper has read and not taken: line breaks, which it ignores before a request (RFC 9112,
+        /// 2.2).
+        unread: Bytes,
+    },
+}
+
+/// A resting connection that is served again.
+pub(super) struct Resumed {
+    pub(super) opened: Instant,
+    /// When its last request ended.
+    pub(super) since: Option<Instant>,
+    pub(super) bytes: Bytes,
+}
+
+/// Why the wait is over.
+pub(super) enum Woken {
+    /// The client has sent something, a FIN included.
+    Client,
+    Deadline,
+    /// The process ends.
+    Closing,
+}
+
+impl Resting {
+    pub(super) fn new() -> Self {
+        Self::New { opened: Instant::now(), first: Vec::new() }
+    }
+
+    /// Of a connection that was served. Of hyper's buffer only what is in it is kept.
+    pub(super) fn between(opened: Instant, since: Instant, unread: &Bytes) -> Self {
+        let unread = if unread.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(unread) };
+        Self::Between { opened, since, unread }
+    }
+
+    /// What serving it goes on with.
+    pub(super) fn resume(&mut self) -> Resumed {
+        match self {
+            Self::New { opened, first } => {
+                Resumed { opened: *opened, since: None, bytes: take(first).into() }
+            }
+            Self::Between { opened, since, unread } => {
+                Resumed { opened: *opened, since: Some(*since), bytes: take(unread) }
+            }
+        }
+    }
+
+    /// Whether bytes of a request are here, for which nothing has to be waited.
+    fn has_request(&self) -> bool {
+        match self {
+            Self::New { .. } => false,
+            Self::Between { unread, .. } => {
+                !unread.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+            }
+        }
+    }
+
+    /// A new connection has the time of a head for its first byte: silent ones cost an attacker
+    /// nothing.
+    fn deadline(&self, timeouts: &Timeouts) -> Instant {
+        match self {
+            Self::New { opened, .. } => *opened + timeouts.header,
+            Self::Between { since, .. } => *since + timeouts.idle,
+        }
+    }
+
+    /// Waits for the client's next byte.
+    pub(super) async fn wait(
+        &self,
+        stream: &TcpStream,
+        timeouts: &Timeouts,
+        mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Woken {
+        let (deadline, has_request) = (self.deadline(timeouts), self.has_request());
+        let mut timer = Deadline::default();
+        poll_fn(move |cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Woken::Closing);
+            }
+            if has_request || stream.poll_read_ready(cx).is_ready() {
+                return Poll::Ready(Woken::Client);
+            }
+            if timer.is_past(deadline, cx) {
+                return Poll::Ready(Woken::Deadline);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
