@@ -35,14 +35,14 @@ fn every_target_passes_over_its_corpus() {
     }
 }
 
-/// What `scripts/fuzz` does for hours, for a second and without a guide: inputs that are changed at random, the same
+/// What `scripts/fuzz` does for hours, for some seconds and without a guide: inputs that are changed at random, the same
 /// ones each time. `FUZZ_ROUNDS` and `FUZZ_SEED` make it longer and others.
 #[test]
 fn every_target_passes_over_changed_inputs() {
     let number = |name: &str, or: u64| {
         std::env::var_os(name).map_or(or, |text| text.to_str().unwrap().parse().unwrap())
     };
-    let (rounds, seed) = (number("FUZZ_ROUNDS", 300), number("FUZZ_SEED", 16));
+    let (rounds, seed) = (number("FUZZ_ROUNDS", 1_000), number("FUZZ_SEED", 16));
     for target in TARGETS {
         let mut random = fastrand::Rng::with_seed(seed);
         let inputs = corpus(target.0);
@@ -91,24 +91,17 @@ fn change(input: &mut Vec<u8>, other: &[u8], random: &mut fastrand::Rng) {
     }
 }
 
-/// A target that is missing in `fuzz/Cargo.toml`, or a program without a target, would go unnoticed.
+/// A corpus without a target would go unnoticed, and a target that `scripts/fuzz` does not find.
 #[test]
-fn every_target_has_a_program_and_a_corpus_and_nothing_else_has() {
+fn every_target_has_a_corpus_and_is_run() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(targets.len(), TARGETS.len());
-    let manifest: toml::Table =
-        std::fs::read_to_string(fuzz().join("Cargo.toml")).unwrap().parse().unwrap();
-    let programs = manifest["bin"].as_array().unwrap().iter();
-    let programs: BTreeSet<String> =
-        programs.map(|bin| bin["name"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(programs, targets);
     let folders = std::fs::read_dir(fuzz().join("corpus")).unwrap();
     let folders: BTreeSet<String> =
         folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(folders, targets);
-    for name in targets {
-        let program = fuzz().join(format!("fuzz_targets/{name}.rs"));
-        let text = std::fs::read_to_string(program).unwrap();
-        assert!(text.contains(&format!("mimir_tenant_proxy::fuzzing::{name}(data)")), "{name}");
-    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/fuzz");
+    let listed = std::process::Command::new(script).arg("--list").output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(listed.lines().map(str::to_owned).collect::<BTreeSet<_>>(), targets);
 }

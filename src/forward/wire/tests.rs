@@ -173,7 +173,21 @@ fn an_ambiguous_answer_is_none() {
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let mut input = format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_str().into();
-        assert!(take_head(&mut input, &Method::GET, &mut Vec::new()).is_err(), "{framing}");
+        assert!(take_head(&mut input, &Method::GET, &mut 0, &mut Vec::new()).is_err(), "{framing}");
+    }
+}
+
+// RFC 9110, 15.2: any number may come; Go's client takes five. One that never ends would hold the worker.
+#[test]
+fn interim_answers_are_skipped_up_to_a_bound() {
+    let read = |interim: usize, cuts: &[usize]| {
+        let answer = "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n".repeat(interim)
+            + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        both_cut(&Method::GET, answer.as_bytes(), cuts).0
+    };
+    for cuts in [&[][..], &[100], &[3, 40, 90]] {
+        assert!(read(5, cuts).is_some_and(|read| read.is_whole));
+        assert!(read(6, cuts).is_none());
     }
 }
 

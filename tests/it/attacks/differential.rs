@@ -277,9 +277,12 @@ impl Generator {
         let end =
             |random: &mut Self| if random.random.f64() < 0.06 { random.pick(ENDS) } else { "\r\n" };
         let mut head = format!("{method} {target} {version}");
-        head += end(self);
+        match self.mark.clone() {
+            // The first line, which no odd end of another can hide.
+            Some(mark) => head += &format!("\r\n{mark}\r\n"),
+            None => head += end(self),
+        }
         let mut lines = vec!["Host: proxy".to_owned(), self.authorization.clone()];
-        lines.extend(self.mark.clone());
         for _ in 0..self.random.usize(..4) {
             lines.push(self.pick(FIELDS).to_owned());
         }
