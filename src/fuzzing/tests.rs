@@ -36,14 +36,15 @@ fn every_target_passes_over_its_corpus() {
 }
 
 /// What `scripts/fuzz` does for hours, for some seconds and without a guide: inputs that are changed at random, the same
-/// ones each time. `FUZZ_ROUNDS` and `FUZZ_SEED` make it longer and others.
+/// ones each time. `FUZZ_ROUNDS` and `FUZZ_SEED` make it longer and others, `FUZZ_TARGET` names one.
 #[test]
 fn every_target_passes_over_changed_inputs() {
     let number = |name: &str, or: u64| {
         std::env::var_os(name).map_or(or, |text| text.to_str().unwrap().parse().unwrap())
     };
     let (rounds, seed) = (number("FUZZ_ROUNDS", 1_000), number("FUZZ_SEED", 16));
-    for target in TARGETS {
+    let chosen = std::env::var("FUZZ_TARGET").unwrap_or_default();
+    for target in TARGETS.iter().filter(|target| chosen.is_empty() || target.0 == chosen) {
         let mut random = fastrand::Rng::with_seed(seed);
         let inputs = corpus(target.0);
         for _ in 0..rounds {

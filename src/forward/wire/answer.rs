@@ -96,9 +96,9 @@ pub(super) fn take_head(
         }
         let rest = rest(found.status, found.version, method, &headers)?;
         let keeps = keeps(found.version, &headers) && !matches!(rest, Rest::UntilClose);
+        // Its version is ours, whatever the instance's is (RFC 9110, 2.5).
         let mut response = Response::new(());
         *response.status_mut() = found.status;
-        *response.version_mut() = found.version;
         *response.headers_mut() = headers;
         return Ok(Some(Head { response, rest, keeps }));
     }

@@ -177,6 +177,32 @@ fn an_ambiguous_answer_is_none() {
     }
 }
 
+// Seen: with a line feed of its own behind a trailer, hyper's client refuses what ours took.
+#[test]
+fn every_line_of_a_chunked_body_ends_with_both_characters() {
+    let read = |body: &str| {
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let (ours, hyper) = both_cut(&Method::GET, answer.as_bytes(), &[]);
+        assert_eq!(disagreement(ours.as_ref(), hyper.as_ref()), None, "{body:?}");
+        ours.is_some_and(|read| read.is_whole)
+    };
+    assert!(read("2;a=b\r\nok\r\n0\r\nX-Sum: 7\r\nx-other:\r\n\r\n"));
+    for body in [
+        "2\nok\r\n0\r\n\r\n",
+        "2;a\nok\r\n0\r\n\r\n",
+        "2\r\nok\n0\r\n\r\n",
+        "2\r\nok\r\n0\n\r\n",
+        "2\r\nok\r\n0\r\n\n",
+        "2\r\nok\r\n0\r\nX-Sum: 7 \nx-other:\r\n\r\n",
+        "2\r\nok\r\n0\r\nX-Sum: 7\r\nx-other:\n\r\n",
+        "2\r\nok\r\n0\r\nX-Sum: 7\n\n",
+        "2\r\nok\r\n0\r\nX-Sum: 7\r\n\n",
+        "2\r\nok\r\n0\r\nX-Sum: 7\r\rx\r\n\r\n",
+    ] {
+        assert!(!read(body), "{body:?}");
+    }
+}
+
 // RFC 9110, 15.2: any number may come; Go's client takes five. One that never ends would hold the worker.
 #[test]
 fn interim_answers_are_skipped_up_to_a_bound() {
@@ -189,6 +215,14 @@ fn interim_answers_are_skipped_up_to_a_bound() {
         assert!(read(5, cuts).is_some_and(|read| read.is_whole));
         assert!(read(6, cuts).is_none());
     }
+}
+
+// RFC 9110, 2.5: the client gets our version. It took an HTTP/1.0 answer's for one to close its connection after.
+#[test]
+fn an_answers_version_stays_with_its_instance() {
+    let mut input = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok".into();
+    let head = take_head(&mut input, &Method::GET, &mut 0, &mut Vec::new()).unwrap().unwrap();
+    assert_eq!((head.response.version(), head.keeps), (http::Version::HTTP_11, false));
 }
 
 async fn answered(answer: &[u8]) -> bool {

@@ -101,8 +101,8 @@ fn read_strictly(mut bytes: &[u8], about: &str) -> Vec<Strict> {
         bytes = &bytes[end + 4..];
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap();
-        let status: u16 =
-            line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap();
+        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status: u16 = status.unwrap_or_else(|| panic!("{about}: {line:?}"));
         let (mut length, mut is_chunked) = (None, false);
         for line in lines {
             let (name, value) =
@@ -237,10 +237,7 @@ async fn no_answer_of_a_hostile_upstream_is_read_as_two_or_by_another() {
         let Some(first) = read.first() else { continue };
         if first.status == 200 && first.is_whole {
             served += 1;
-            assert!(
-                !first.body.windows(7).any(|part| part == b"foreign") || [10, 11].contains(&case),
-                "{about}: {read:?}"
-            );
+            assert_eq!(first.body, b"ok", "{about}: {read:?}");
         }
         if let Some(second) = read.get(1) {
             assert_eq!(
@@ -257,7 +254,7 @@ async fn no_answer_of_a_hostile_upstream_is_read_as_two_or_by_another() {
             attacked_client(&proxy, &users[1]).get("/prometheus/api/v1/query?query=up").await;
         assert_eq!((other.status.as_u16(), other.text.as_str()), (200, "second"), "{about}");
     }
-    assert!(served > 8, "{served}");
+    assert!(served >= 8, "{served}");
 }
 
 /// The line of a request in the log.

@@ -301,6 +301,37 @@ impl Generator {
         }
     }
 
+    /// Some requests without a fault, so that others of the same connection follow them, and how many of them must
+    /// reach Mimir: those before one that is refused, whose body may end the connection.
+    fn served(&mut self) -> (Vec<u8>, usize) {
+        let (mut bytes, mut wanted, mut is_refused) = (String::new(), 0, false);
+        for _ in 0..self.random.usize(..4) {
+            let (line, rest) = *self
+                .random
+                .choice(&[
+                    ("GET /prometheus/api/v1/query?query=up", "\r\n"),
+                    ("POST /api/v1/push", "Content-Length: 5\r\n\r\nhello"),
+                    (
+                        "POST /api/v1/push",
+                        "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n",
+                    ),
+                    ("POST /api/v1/push", "Content-Length: 0\r\n\r\n\r\n"),
+                    // Refused, and its body is read and dropped.
+                    ("POST /config", "Content-Length: 5\r\n\r\nhello"),
+                    ("POST /config", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+                ])
+                .unwrap();
+            is_refused |= line == "POST /config";
+            wanted += usize::from(!is_refused);
+            let mark = self.mark.as_deref().unwrap_or("X: y");
+            bytes += &format!(
+                "{line} HTTP/1.1\r\nHost: proxy\r\n{}\r\n{mark}\r\n{rest}",
+                self.authorization
+            );
+        }
+        (bytes.into_bytes(), wanted)
+    }
+
     fn bytes(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..self.random.usize(1..3) {
@@ -435,7 +466,8 @@ async fn rests_change_nothing_of_what_mimir_reads() {
         let mut exchanges = tokio::task::JoinSet::new();
         for number in batch * AT_ONCE..(batch + 1) * AT_ONCE {
             generator.mark = Some(format!("User-Agent: case-{number}"));
-            let bytes = generator.bytes();
+            let (good, wanted) = generator.served();
+            let bytes = [good, generator.bytes()].concat();
             // Mostly where something begins or ends.
             let mut cuts: Vec<usize> = (0..generator.random.usize(1..4))
                 .map(|_| {
@@ -461,14 +493,21 @@ async fn rests_change_nothing_of_what_mimir_reads() {
                     starts.zip(ends).map(|(from, to)| &bytes[from..to]).collect();
                 let answer = exchange_in_pieces(&address, &pieces, REST).await;
                 let answer = String::from_utf8_lossy(&answer).into_owned();
-                (number, hyper.take(), answer, String::from_utf8_lossy(&bytes).into_owned(), cuts)
+                (
+                    number,
+                    hyper.take(),
+                    answer,
+                    String::from_utf8_lossy(&bytes).into_owned(),
+                    cuts,
+                    wanted,
+                )
             });
         }
         let exchanges = exchanges.join_all().await;
         let seen = behind.take().await;
         reached += seen.len();
         let mut explained = 0;
-        for (number, read, answer, bytes, cuts) in exchanges {
+        for (number, read, answer, bytes, cuts, wanted) in exchanges {
             let mark = format!("case-{number}");
             let own: Vec<GoRequest> = seen
                 .iter()
@@ -492,7 +531,7 @@ async fn rests_change_nothing_of_what_mimir_reads() {
     println!(
         "{rounds} inputs: {reached} requests reached Mimir's side, {rested} connections with several"
     );
-    assert!(reached * 20 > rounds as usize && rested > 0, "{reached} {rested}");
+    assert!(reached * 2 > rounds as usize && rested * 10 > rounds as usize, "{reached} {rested}");
 }
 
 // The check sees what it is for: a proxy that sends the bytes on as they are lets another tenant in.

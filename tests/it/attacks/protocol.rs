@@ -281,6 +281,8 @@ async fn an_early_answer_leaves_no_body_to_the_next_request() {
     let proxy = ProxyOptions::new(&target.issuer.url(), &upstream.url())
         .set("limits.upload_buffer_bytes", "\"0\"")
         .set("upstream.eject_after", "1000")
+        // Its connections to the instance are all clients'.
+        .set("listen.workers", "1")
         .start()
         .await;
     let token = target.authorization();
@@ -449,4 +451,39 @@ async fn interim_answers_without_an_end_are_no_answer() {
         client.get(QUERY).await.status == 200
     })
     .await;
+}
+
+// What hyper cannot read is no request and has no line in the log. It has an answer or none, and it is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_request_are_counted_and_reach_nobody() {
+    let target = target(&[]).await;
+    let token = target.authorization();
+    let series = "mimir_tenant_proxy_connections_ended_total{reason=\"protocol_error\"}";
+    let head = format!("GET {QUERY} HTTP/1.1\r\nHost: x\r\n{token}");
+    let mut counted = target.proxy.metric(series).await;
+    for bytes in [
+        "\u{16}\u{3}\u{1}\0\u{5}\r\n\r\n".to_owned(),
+        "SSH-2.0-x\r\n\r\n".to_owned(),
+        "\0\0\0\0\0\0\0\0\r\n\r\n".to_owned(),
+        format!("G\0T {QUERY} HTTP/1.1\r\nHost: x\r\n{token}\r\n"),
+        format!("GET {QUERY} HTTP/9.9\r\nHost: x\r\n{token}\r\n"),
+        format!("GET {QUERY} x HTTP/1.1\r\nHost: x\r\n{token}\r\n"),
+        format!("{head}X Y: z\r\n\r\n"),
+        format!("{head}: z\r\n\r\n"),
+        format!("{head}X: a\0b\r\n\r\n"),
+        format!("{head}X: a\r\n folded\r\n\r\n"),
+        format!("{head}Content-Length: +5\r\n\r\nhello"),
+        format!("{head}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+    ] {
+        let answer = raw_exchange(&target.proxy.url(), format!("{bytes}{INNER}").as_bytes()).await;
+        let statuses = statuses(&answer);
+        assert!(statuses.iter().all(|status| *status == 400) && statuses.len() <= 1, "{answer}");
+        wait_until("its end is counted", Duration::from_secs(5), async || {
+            target.proxy.metric(series).await > counted
+        })
+        .await;
+        counted += 1.0;
+        assert_eq!(target.proxy.metric(series).await, counted, "{bytes:?}");
+    }
+    assert!(target.upstream.heads().is_empty(), "{:?}", target.upstream.heads());
 }
