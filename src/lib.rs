@@ -53,6 +53,9 @@ mod due;
 pub mod edge;
 pub mod election;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_client;
 pub mod internal;
 pub mod key_management;

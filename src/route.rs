@@ -6,6 +6,8 @@
 
 mod console;
 mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod near_miss;
 mod segment;
 mod table;

@@ -8,6 +8,8 @@
 mod answer;
 mod chunks;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod upload;
 
 #[cfg(test)]
@@ -55,6 +57,8 @@ pub(super) struct Wire<S = TcpStream> {
     /// The socket takes no more of the request; an answer may still come.
     write_fault: Option<io::Error>,
     method: Method,
+    /// Interim answers to this request so far.
+    interim: u8,
     /// What is to come of the answer's body.
     rest: Rest,
     /// Whether another request may follow.
@@ -100,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             has_written: false,
             write_fault: None,
             method: Method::GET,
+            interim: 0,
             rest: Rest::NONE,
             keeps: true,
             timer: Deadline::default(),
@@ -117,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         trailers: impl FnOnce() -> Vec<HeaderName>,
     ) {
         self.method = method.clone();
+        self.interim = 0;
         self.has_written = false;
         self.upload = Upload::of(body, trailers);
         let head = self.output.head();
@@ -148,7 +154,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         loop {
             if !self.input.is_empty() {
-                let head = take_head(&mut self.input, &self.method, &mut self.places);
+                let Self { input, method, interim, places, .. } = &mut *self;
+                let head = take_head(input, method, interim, places);
                 if let Some(head) = head.map_err(WireFault::Malformed)? {
                     self.rest = head.rest;
                     self.keeps = head.keeps;

@@ -367,9 +367,9 @@ fn sources() -> Vec<Source> {
 
 fn read(src: &Path, file: &Path) -> Option<Source> {
     let path = file.strip_prefix(src).unwrap().to_str()?.to_owned();
-    // `reference` writes docs/reference in a test.
-    let of_tests =
-        path.split('/').any(|part| ["tests", "tests.rs", "reference.rs"].contains(&part));
+    // `reference` writes docs/reference in a test; `fuzzing` is no part of the program.
+    let others = ["tests", "tests.rs", "reference.rs", "fuzzing", "fuzzing.rs"];
+    let of_tests = path.split('/').any(|part| others.contains(&part));
     if of_tests
         || file.extension().is_none_or(|end| end != "rs")
         || path == "lib.rs"
