@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
-use crate::net::TcpListener;
+use crate::net;
 
 /// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 1024;
@@ -18,7 +19,7 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds an address; `[::]` accepts IPv4 too, whatever the system's default is.
-pub fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
@@ -28,13 +29,13 @@ pub fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    tokio::net::TcpListener::from_std(socket.into())
+    TcpListener::from_std(socket.into())
 }
 
 /// Accepts connections and hands them to the workers until it is cancelled. At the limit further
 /// connections wait in the kernel's queue.
 pub async fn accept(
-    listener: impl Into<TcpListener>,
+    listener: impl Into<net::TcpListener>,
     workers: &Workers,
     max_connections: usize,
     cancelled: CancellationToken,

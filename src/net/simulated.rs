@@ -442,11 +442,7 @@ impl TcpStream {
         .await
     }
 
-    pub fn try_io<T>(
-        &self,
-        _: Interest,
-        io: impl FnOnce() -> io::Result<T>,
-    ) -> io::Result<T> {
+    pub fn try_io<T>(&self, _: Interest, io: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         io()
     }
 

@@ -20,7 +20,7 @@ pub fn course(rng: &mut Rng, trouble: u32) -> Course {
     let piece = [1 << 6, 1 << 10, 1 << 14, 1 << 20, usize::MAX][rng.usize(..5)];
     let delay = Duration::from_micros([0, 100, 2_000, 50_000][rng.usize(..4)]);
     // One byte at a time takes too many turns for long bodies, and a delay makes it unbearable.
-    let (buffer, piece) = if rng.u8(..4) > 0 {
+    let (buffer, piece) = if rng.u8(..4) > 0 || delay > Duration::from_micros(100) {
         (buffer.max(16 << 10), piece.max(1 << 12))
     } else {
         (buffer.max(64), piece)

@@ -67,9 +67,15 @@ pub struct Receipt {
 
 /// What a client got.
 pub enum Seen {
-    Whole { status: u16, body: Vec<u8>, has_retry_after: bool },
+    Whole {
+        status: u16,
+        body: Vec<u8>,
+        has_retry_after: bool,
+    },
     /// An answer that broke off.
-    Torn { status: Option<u16> },
+    Torn {
+        status: Option<u16>,
+    },
     /// It did not wait for it.
     Left,
 }
@@ -138,7 +144,8 @@ impl Happened {
         for receipt in &self.receipts {
             let id = receipt.id;
             let Some(asked) = self.asked.get(&id) else {
-                broken.push(format!("an instance got a request that nobody sent: {}", receipt.line));
+                broken
+                    .push(format!("an instance got a request that nobody sent: {}", receipt.line));
                 continue;
             };
             *times.entry(id).or_default() += 1;
@@ -202,7 +209,9 @@ impl Happened {
                 if asked.kind.is_push() && status < 300 {
                     count("acknowledged pushes");
                     if !receipt.is_whole {
-                        broken.push(format!("{id} was acknowledged, and Mimir had only a part of it"));
+                        broken.push(format!(
+                            "{id} was acknowledged, and Mimir had only a part of it"
+                        ));
                     }
                 }
                 if status == 429 {

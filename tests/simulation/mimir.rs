@@ -136,7 +136,8 @@ impl Connection {
             }
             self.more().await?;
         };
-        let text = String::from_utf8(self.input.drain(..end + 4).collect()).expect("a head is text");
+        let text =
+            String::from_utf8(self.input.drain(..end + 4).collect()).expect("a head is text");
         let mut lines = text.trim_end().split("\r\n");
         let mut head = Head {
             line: lines.next().unwrap().to_owned(),
@@ -194,7 +195,11 @@ impl Connection {
                 self.more().await?;
             }
             takes(&self.input[line + 2..line + 2 + size]);
-            assert_eq!(self.input[line + 2 + size..line + 4 + size], *b"\r\n", "the end of a chunk");
+            assert_eq!(
+                self.input[line + 2 + size..line + 4 + size],
+                *b"\r\n",
+                "the end of a chunk"
+            );
             self.input.drain(..line + 4 + size);
             taken += size;
             if size == 0 {
@@ -307,9 +312,7 @@ async fn serve(
         }
         connection.stream.write_all(&bytes).await?;
         journal.tell(&format!("mimir: receipt {number} has answered {status}"));
-        if matches!(framing, Framing::UntilClose)
-            || matches!(conduct, Conduct::CloseSilently)
-        {
+        if matches!(framing, Framing::UntilClose) || matches!(conduct, Conduct::CloseSilently) {
             return Ok(());
         }
         if !is_whole {

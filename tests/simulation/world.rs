@@ -126,10 +126,8 @@ async fn simulate(plan: &Plan, rng: &mut Rng, journal: &Journal, exposition: Pro
     let (mut fates, trouble) = (rng.fork(), plan.trouble);
     let of_lines = Rc::new(Cell::new(trouble));
     let now = Rc::clone(&of_lines);
-    let network = Network::begin(
-        rng.u64(..),
-        Box::new(move |_| courses::to_instance(&mut fates, now.get())),
-    );
+    let network =
+        Network::begin(rng.u64(..), Box::new(move |_| courses::to_instance(&mut fates, now.get())));
     let mut instances: Vec<Instance> = Vec::new();
     for address in &plan.instances {
         instances.push(Instance::start(&network, *address, rng.fork(), trouble, journal));
@@ -209,12 +207,17 @@ fn still_in_use(copy: &Copy, network: &Network, exposition: &PrometheusHandle) -
         left += &format!("{in_use:?} ");
     }
     if network.open_ends() > 0 {
-        left += &format!("{} ends of connections: {} ", network.open_ends(), network.states().join(", "));
+        left += &format!(
+            "{} ends of connections: {} ",
+            network.open_ends(),
+            network.states().join(", ")
+        );
     }
     for line in exposition.render().lines() {
-        let is_of_use = ["connections ", "requests_in_flight ", "upload_buffer_bytes "]
-            .iter()
-            .any(|name| line.strip_prefix("mimir_tenant_proxy_").is_some_and(|l| l.starts_with(name)));
+        let is_of_use =
+            ["connections ", "requests_in_flight ", "upload_buffer_bytes "].iter().any(|name| {
+                line.strip_prefix("mimir_tenant_proxy_").is_some_and(|l| l.starts_with(name))
+            });
         if is_of_use && !line.ends_with(" 0") {
             left += line;
         }
@@ -261,7 +264,8 @@ async fn trouble_all(
                 network.kill(address);
                 sleep(Duration::from_millis(rng.u64(..30_000))).await;
                 journal.tell(&format!("{address} is back"));
-                instances[at] = Instance::start(network, address, rng.fork(), plan.trouble, journal);
+                instances[at] =
+                    Instance::start(network, address, rng.fork(), plan.trouble, journal);
             }
         }
     }
