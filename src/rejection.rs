@@ -14,7 +14,7 @@ use crate::admin::AdminError;
 use crate::authn::Refusal;
 use crate::authz::Denial;
 use crate::edge::{REQUEST_ID, RequestId};
-use crate::forward::{ForwardError, ForwardFailure};
+use crate::forward::ForwardError;
 use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
 use crate::mimir::silence::SilenceFault;
@@ -79,12 +79,6 @@ impl From<SilenceFault> for Rejection {
 impl From<LimitError> for Rejection {
     fn from(error: LimitError) -> Self {
         Self::Limited(error)
-    }
-}
-
-impl From<ForwardFailure> for Rejection {
-    fn from(failure: ForwardFailure) -> Self {
-        failure.error.into()
     }
 }
 
