@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -29,6 +29,8 @@ const FEW: u64 = 300;
 /// How long there are faults, and how long there are none.
 const TROUBLE: Duration = Duration::from_secs(90);
 const PEACE: Duration = Duration::from_secs(30);
+/// `database.query_timeout`.
+const QUERY: Duration = Duration::from_secs(2);
 /// A message takes so long, at most.
 const DELAY: u64 = 60;
 /// And a write to Mimir.
@@ -105,6 +107,24 @@ impl Copy {
         }
     }
 
+    async fn ask_for_the_lock(&self) -> Result<Option<SimulatedSession>, StoreError> {
+        self.travel().await;
+        let session = {
+            let mut server = self.world.server.lock();
+            if server.is_down {
+                return Err(StoreError::Unavailable("the server is down".to_owned()));
+            }
+            server.look();
+            server.holder.is_none().then(|| {
+                server.sessions += 1;
+                server.holder = Some((server.sessions, Instant::now()));
+                SimulatedSession { number: server.sessions, copy: self.clone() }
+            })
+        };
+        self.travel().await;
+        Ok(session)
+    }
+
     async fn run(self, cancelled: CancellationToken) {
         let (metrics, mut was_away) = (RuleMetrics::register(), false);
         loop {
@@ -155,22 +175,8 @@ impl Polls for Copy {
         &self,
     ) -> Result<Option<(Leadership<SimulatedSession>, Instant)>, StoreError> {
         let asked = Instant::now();
-        self.travel().await;
-        let session = {
-            let mut server = self.world.server.lock();
-            if server.is_down {
-                return Err(StoreError::Unavailable("the server is down".to_owned()));
-            }
-            server.look();
-            if server.holder.is_some() {
-                None
-            } else {
-                server.sessions += 1;
-                server.holder = Some((server.sessions, Instant::now()));
-                Some(SimulatedSession { number: server.sessions, copy: self.clone() })
-            }
-        };
-        self.travel().await;
+        let session = timeout(QUERY, self.ask_for_the_lock()).await;
+        let session = session.map_err(|_| StoreError::Unavailable("no answer".to_owned()))??;
         Ok(session.map(|session| {
             self.term.store(session.number, Ordering::Relaxed);
             Leadership::won(session, asked)

@@ -89,6 +89,8 @@ pub struct Happened {
     pub counts: BTreeMap<&'static str, u64>,
     /// A limit of ours may refuse reads with 429.
     pub is_tight: bool,
+    /// Nothing goes wrong: every request has a whole answer.
+    pub is_calm: bool,
     pub story: String,
 }
 
@@ -184,6 +186,9 @@ impl Happened {
             let (status, body, has_retry_after) = match seen {
                 Seen::Whole { status, body, has_retry_after } => (*status, body, *has_retry_after),
                 Seen::Torn { status } => {
+                    if self.is_calm {
+                        broken.push(format!("{id} has no whole answer, and nothing went wrong"));
+                    }
                     count(if status.is_some() { "torn answers" } else { "no answer" });
                     continue;
                 }

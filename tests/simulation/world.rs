@@ -109,6 +109,7 @@ pub fn run(seed: u64) -> Ran {
             plan.text
         ));
         journal.lock().is_tight = plan.is_tight;
+        journal.lock().is_calm = plan.trouble == 0;
         simulate(&plan, &mut rng, &journal, exposition).await;
         let mut happened = journal.lock();
         happened.check();
