@@ -4,6 +4,8 @@
 mod alert_events;
 mod database;
 mod rules;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod traces;
 
 use std::io;

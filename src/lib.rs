@@ -27,7 +27,7 @@
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
-//! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
+//! [`net`] (sockets), [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
 //! sends them, [`refusals`] (the most recent ones), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
@@ -65,6 +65,7 @@ pub mod limits;
 pub mod listener;
 pub mod mimir;
 pub mod mimir_profile;
+pub mod net;
 pub mod otlp;
 mod per_second;
 pub mod pipeline;

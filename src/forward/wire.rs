@@ -16,16 +16,13 @@ mod upload;
 mod tests;
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, Response};
 use http_body::Frame;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
 
 use answer::{Place, Rest, take_head};
 use chunks::Step;
@@ -34,6 +31,7 @@ pub(super) use upload::write_header;
 use upload::{Output, Upload};
 
 use crate::deadline::Deadline;
+use crate::net::{self, TcpStream};
 use crate::request_body::RequestBody;
 
 /// What is read at once: between these, by how much came before. The larger one bounds the memory of
@@ -84,7 +82,7 @@ impl Wire<TcpStream> {
     /// quiet. HTTP/1.1 does not number answers: bytes that come without a request (a second answer to
     /// the last one, or a late one) would be the next one's, perhaps another organisation's.
     pub(super) fn is_quiet(&self) -> Quiet {
-        match SockRef::from(&self.socket).peek(&mut [MaybeUninit::uninit()]) {
+        match net::peek(&self.socket) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
             Err(_) | Ok(0) => Quiet::Closed,
             Ok(_) => Quiet::Unsolicited,

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
+use crate::net;
 
 /// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 1024;
@@ -34,11 +35,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections and hands them to the workers until it is cancelled. At the limit further
 /// connections wait in the kernel's queue.
 pub async fn accept(
-    listener: TcpListener,
+    listener: impl Into<net::TcpListener>,
     workers: &Workers,
     max_connections: usize,
     cancelled: CancellationToken,
 ) {
+    let listener = listener.into();
     let room = Arc::new(Semaphore::new(max_connections));
     loop {
         let accepted = async {

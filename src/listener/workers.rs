@@ -1,6 +1,6 @@
 //! Worker threads: one current-thread runtime each.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::load::{Counted, Loads};
 use super::resting::Resting;
 use super::socket::prepare;
 use crate::config::ListenConfig;
+use crate::net::{Detached, TcpStream};
 use crate::pipeline::Pipeline;
 use crate::record::AccessLog;
 use crate::telemetry::Metrics;
@@ -32,7 +33,7 @@ pub(super) type Doors = Arc<[mpsc::UnboundedSender<Handed>]>;
 
 /// A connection on its way to a worker.
 pub(super) struct Handed {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Detached,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
     pub(super) counted: Counted,
@@ -74,10 +75,38 @@ impl Workers {
         Ok(Self { doors, loads, threads, closing, killed })
     }
 
+    /// Starts the workers as tasks of this thread, which a simulation has alone.
+    #[cfg(feature = "simulation")]
+    pub fn start_here(
+        pipelines: Vec<Pipeline>,
+        config: &ListenConfig,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, TaskTracker) {
+        let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
+        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
+        let (doors, receivers): (Vec<_>, Vec<_>) =
+            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let doors: Doors = doors.into();
+        let tasks = TaskTracker::new();
+        for (pipeline, receiver) in pipelines.into_iter().zip(receivers) {
+            let (config, closing, doors) = (config.clone(), closing.clone(), Arc::clone(&doors));
+            let surroundings = Surroundings { pipeline, config, closing, doors };
+            tasks.spawn(work(receiver, Arc::new(surroundings), killed.clone()));
+        }
+        tasks.close();
+        (Self { doors, loads, threads: Vec::new(), closing, killed }, tasks)
+    }
+
+    /// Ends idle connections at once and busy ones after their requests.
+    #[cfg(feature = "simulation")]
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
     /// Gives a connection to the worker that has the fewest.
     pub(super) fn hand_over(
         &self,
-        socket: TcpStream,
+        socket: Detached,
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
@@ -145,7 +174,7 @@ fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
         Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
         Resting::Between { .. } => Ok(()),
     };
-    if let Ok(socket) = prepared.and_then(|()| tokio::net::TcpStream::from_std(socket)) {
+    if let Ok(socket) = prepared.and_then(|()| TcpStream::from_std(socket)) {
         let connection = Box::new(Connection { stream: Arc::new(socket), peer, resting, counted });
         connections.spawn(connection::serve(connection, Arc::clone(around)));
     }

@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("http_client", &[]),
     ("labels", &[]),
     ("lifecycle", &[]),
+    ("net", &[]),
     ("prom_duration", &[]),
     ("reason", &[]),
     ("spelling", &[]),
@@ -174,6 +175,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "labels",
             "limits",
             "mimir",
+            "net",
             "reason",
             "request_body",
             "route",
@@ -274,7 +276,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("listener", &["config", "deadline", "edge", "labels", "pipeline", "record", "telemetry"]),
+    (
+        "listener",
+        &["config", "deadline", "edge", "labels", "net", "pipeline", "record", "telemetry"],
+    ),
     (
         "app",
         &[
@@ -295,6 +300,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lifecycle",
             "limits",
             "listener",
+            "net",
             "otlp",
             "pipeline",
             "record",

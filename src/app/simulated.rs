@@ -1,0 +1,81 @@
+//! One copy of the proxy in a simulation (`tests/simulation`): the data path of [`serve`](super::serve), made of the same
+//! parts, on the thread, the clock and the network of the simulation. There is no database.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::{Admins, Observed, Shared};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::forward::{Instances, resolve};
+use crate::limits::Limits;
+use crate::listener::{self, Workers};
+use crate::net::TcpListener;
+use crate::telemetry::{Logging, Metrics, Traffic};
+use crate::trace::Tracer;
+
+/// A running copy.
+pub struct Copy {
+    limits: Arc<Limits>,
+    instances: Arc<Instances>,
+    workers: Arc<Workers>,
+    work: TaskTracker,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+/// What is in use; all of it is zero when nothing is asked of the copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Requests with a permit.
+    pub permits: usize,
+    /// Of the upload buffer.
+    pub upload_bytes: usize,
+    /// Requests at instances.
+    pub upstream: usize,
+}
+
+impl Copy {
+    /// Starts a copy that serves what arrives at the listener.
+    pub async fn start(
+        config: &Config,
+        logging: &Logging,
+        clock: Clock,
+        exposition: PrometheusHandle,
+        listener: TcpListener,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::register());
+        let traffic = Arc::new(Traffic::new(exposition));
+        let observed = Observed { metrics: Arc::clone(&metrics), traffic };
+        let admins = Admins { rules: None, channels: None };
+        let shared =
+            Shared::new(config, logging, (clock, Tracer::default()), None, admins, observed);
+        resolve(&shared.instances, &config.upstream).await;
+        let (workers, work) =
+            Workers::start_here(shared.pipelines(config), &config.listen, &metrics);
+        let workers = Arc::new(workers);
+        let (accepts, most) = (Arc::clone(&workers), config.listen.max_connections);
+        let accepting = tokio::spawn(async move {
+            listener::accept(listener, &accepts, most, CancellationToken::new()).await;
+        });
+        let (limits, instances) = (Arc::clone(&shared.limits), Arc::clone(&shared.instances));
+        Self { limits, instances, workers, work, _accepting: AbortOnDropHandle::new(accepting) }
+    }
+
+    pub fn in_use(&self) -> InUse {
+        let reports = self.instances.reports();
+        InUse {
+            permits: self.limits.in_flight(),
+            upload_bytes: self.limits.upload_buffer(),
+            upstream: reports.iter().map(|report| report.in_flight as usize).sum(),
+        }
+    }
+
+    /// Ends it: idle connections at once, busy ones after their requests.
+    pub async fn drain(self) {
+        self.workers.close();
+        self.work.wait().await;
+    }
+}
