@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Whether new requests are wanted, as `/ready` tells it.
 #[derive(Clone, Debug, Default)]
@@ -26,32 +26,39 @@ impl Readiness {
     }
 }
 
-/// Signals that ask the process to end: SIGTERM (most platforms) and SIGINT (Fly.io, a terminal). SIGHUP
-/// is ignored, so that a reload by habit or the end of a terminal breaks no request.
+/// Signals that ask the process to end: SIGTERM (most platforms) and SIGINT (Fly.io, a terminal).
 pub struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
     /// Starts listening; the signals no longer kill the process.
     pub fn listen() -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        let (interrupt, hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
-        Ok(Self { terminate, interrupt, hangup })
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP ignored: the configuration is read at startup");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP, which asks for the configuration to be read again.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Starts listening; the signal no longer kills the process.
+    pub fn listen() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one. Several that come meanwhile are one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

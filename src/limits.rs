@@ -16,15 +16,16 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::authz::Grant;
-use crate::config::{OrganisationLimits, OrganisationsConfig};
+use crate::config::OrganisationsConfig;
 use crate::reason::{HasReason, Reason};
 use crate::request_body::{ReceivedBytes, UploadBuffer, UploadRoom};
 use crate::route::Surface;
@@ -39,7 +40,9 @@ use shares::{Holders, NoShare, Share, Shares};
 
 /// The limits of one copy of the proxy, shared by its workers.
 pub struct Limits {
-    config: OrganisationsConfig,
+    config: ArcSwap<OrganisationsConfig>,
+    /// `max_wait` of it, in nanoseconds: every request reads it.
+    max_wait: AtomicU64,
     /// Slots for all organisations together.
     shares: Arc<Shares>,
     /// For bodies of requests that have no permit yet.
@@ -111,11 +114,27 @@ impl Limits {
             uploads: Arc::new(UploadBuffer::new(config.upload_total_bytes)),
             queue: Queue::new(most),
             unproven: AtomicUsize::new(0),
-            config,
+            max_wait: AtomicU64::new(nanos(config.max_wait)),
+            config: ArcSwap::from_pointee(config),
             accounts: RwLock::default(),
             hits: Hits::default(),
             began: Instant::now(),
             metrics,
+        }
+    }
+
+    /// Changes the limits. Requests keep their permits, and organisations what they have used.
+    pub fn configure(&self, config: OrganisationsConfig) {
+        self.shares.set(config.in_flight, config.organisation_percent);
+        self.uploads.resize(config.upload_total_bytes);
+        self.queue.set_most(config.in_flight);
+        self.max_wait.store(nanos(config.max_wait), Relaxed);
+        let config = Arc::new(config);
+        // With the accounts locked, so that a new one is made by the one or by the other.
+        let accounts = self.accounts.write();
+        self.config.store(Arc::clone(&config));
+        for (organisation, accounts) in accounts.iter() {
+            accounts.set(config.limits_of(organisation), config.burst);
         }
     }
 
@@ -147,7 +166,7 @@ impl Limits {
         if let Poll::Ready(done) = at_once {
             return Ok(done);
         }
-        let waiting = Waiting::begin(&self.unproven, self.config.in_flight);
+        let waiting = Waiting::begin(&self.unproven, self.config.load().in_flight);
         let _waiting = waiting.ok_or(LimitError::All)?;
         Ok(step.await)
     }
@@ -159,7 +178,7 @@ impl Limits {
         received: Option<ReceivedBytes>,
     ) -> Result<Permit, LimitError> {
         let (surface, asked) = (grant.route().surface, Instant::now());
-        let deadline = asked + self.config.max_wait;
+        let deadline = asked + Duration::from_nanos(self.max_wait.load(Relaxed));
         let slot = async |organisation: &OrganisationId, received| {
             let accounts = self.accounts_of(organisation);
             let slot = accounts.slot(surface, deadline, &self.queue, received).await;
@@ -198,10 +217,6 @@ impl Limits {
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }
 
-    fn limits_of(&self, organisation: &OrganisationId) -> &OrganisationLimits {
-        self.config.overrides.get(organisation).unwrap_or(&self.config.each)
-    }
-
     fn accounts_of(&self, organisation: &OrganisationId) -> Arc<Accounts> {
         let accounts = self.accounts.read();
         if let Some(accounts) = accounts.get(organisation) {
@@ -214,10 +229,16 @@ impl Limits {
             // has no slot taken.
             accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_idle());
         }
-        let new =
-            || Arc::new(Accounts::new(self.limits_of(organisation), self.config.burst, self.began));
+        let new = || {
+            let config = self.config.load();
+            Arc::new(Accounts::new(config.limits_of(organisation), config.burst, self.began))
+        };
         Arc::clone(accounts.entry(organisation.clone()).or_insert_with(new))
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Permit {

@@ -61,6 +61,12 @@ impl Environment {
         std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
     }
 
+    /// The files that variables name.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let named = self.by_key.iter().filter(|((_, key), _)| key.ends_with("_file"));
+        named.map(|(_, file)| file.as_str())
+    }
+
     /// The variables of one section, by key.
     pub(super) fn section(&self, section: &str) -> BTreeMap<String, String> {
         self.by_key

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
-use super::shown::Shown;
+use super::shown::{Shown, short_digest};
 use super::values::{GIB, KIB, MIB, bytes, duration, number, size};
 use crate::mimir::expression::ExpressionLimits;
 use crate::tenancy::OrganisationId;
@@ -47,6 +47,13 @@ pub struct OrganisationsConfig {
     pub burst: Duration,
     pub each: OrganisationLimits,
     pub overrides: HashMap<OrganisationId, OrganisationLimits>,
+}
+
+impl OrganisationsConfig {
+    /// The limits of one organisation.
+    pub fn limits_of(&self, organisation: &OrganisationId) -> &OrganisationLimits {
+        self.overrides.get(organisation).unwrap_or(&self.each)
+    }
 }
 
 /// The limits of one organisation, by surface.
@@ -242,9 +249,19 @@ fn organisations(section: &mut Section<'_>) -> OrganisationsConfig {
     }
 }
 
+/// There may be thousands: how many, and what tells them from others.
 impl Shown for HashMap<OrganisationId, OrganisationLimits> {
     fn shown(&self) -> String {
-        format!("{} organisations", self.len())
+        if self.is_empty() {
+            return String::new();
+        }
+        let own = |(organisation, limits): (&OrganisationId, &OrganisationLimits)| {
+            let each: Vec<_> = KEYS.iter().map(|key| limits.get(key).to_string()).collect();
+            format!("{organisation} {}\n", each.join(" "))
+        };
+        let mut all: Vec<String> = self.iter().map(own).collect();
+        all.sort();
+        format!("{} organisations, {}", self.len(), short_digest(&all.concat()))
     }
 }
 

@@ -35,22 +35,29 @@ const WAITING: usize = 4;
 /// sent of their bodies is in our memory, so their number is bounded.
 pub(super) struct Queue {
     waiting: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
 }
 
 impl Queue {
     pub(super) fn new(most: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), most }
+        Self { waiting: AtomicUsize::new(0), most: AtomicUsize::new(most) }
+    }
+
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 }
 
 /// One organisation's account of one surface.
 struct Account {
     slots: Arc<Semaphore>,
+    /// How many slots there are.
+    most: AtomicUsize,
+    /// Slots that are in use and that a lower limit has taken away: they end with their requests.
+    owed: AtomicUsize,
     waiting: AtomicUsize,
-    most_waiting: usize,
-    requests: Option<Rate>,
-    bytes: Option<Rate>,
+    requests: Rate,
+    bytes: Rate,
 }
 
 /// A slot of an organisation. Dropping it frees the slot and charges the bytes of the request.
@@ -59,17 +66,19 @@ pub(super) struct Slot {
     surface: Surface,
     /// Bytes of its body so far.
     received: Option<ReceivedBytes>,
-    _in_flight: OwnedSemaphorePermit,
+    /// `None` once it was dropped.
+    in_flight: Option<OwnedSemaphorePermit>,
 }
 
 impl Accounts {
     pub(super) fn new(limits: &OrganisationLimits, burst: Duration, began: Instant) -> Self {
         let account = |limits: SurfaceLimits| Account {
             slots: Arc::new(Semaphore::new(limits.in_flight)),
+            most: AtomicUsize::new(limits.in_flight),
+            owed: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            most_waiting: limits.in_flight.saturating_mul(WAITING),
-            requests: limits.requests_per_second.map(|rate| Rate::new(rate, burst)),
-            bytes: limits.bytes_per_second.map(|rate| Rate::new(rate, burst)),
+            requests: Rate::new(limits.requests_per_second, burst),
+            bytes: Rate::new(limits.bytes_per_second, burst),
         };
         Self {
             holding: Arc::default(),
@@ -81,6 +90,17 @@ impl Accounts {
             rules: account(limits.rules),
             alerts: account(limits.alerts),
         }
+    }
+
+    /// Changes the limits. What is in flight, and what is owed, stays. Not to be called concurrently.
+    pub(super) fn set(&self, limits: &OrganisationLimits, burst: Duration) {
+        let now = self.began.elapsed();
+        let OrganisationLimits { push, otlp, query, rules, alerts } = limits;
+        self.push.set(push, burst, now);
+        self.otlp.set(otlp, burst, now);
+        self.query.set(query, burst, now);
+        self.rules.set(rules, burst, now);
+        self.alerts.set(alerts, burst, now);
     }
 
     fn of(&self, surface: Surface) -> &Account {
@@ -104,24 +124,21 @@ impl Accounts {
     ) -> Result<Slot, LimitError> {
         let slot = self.of(surface).take_slot(deadline, queue).await;
         let slot = slot.ok_or(LimitError::InFlight { surface })?;
-        let slot = Slot { accounts: self, surface, received, _in_flight: slot };
+        let slot = Slot { accounts: self, surface, received, in_flight: Some(slot) };
         // With a slot in hand, so that no more requests than there are slots wait for the rates.
         let accounts = &slot.accounts;
         accounts.of(surface).wait_for_rates(accounts.began, deadline).await?;
         Ok(slot)
     }
 
-    /// Requests in flight on each surface, by what the limits leave.
-    pub(super) fn in_flight(&self, limits: &OrganisationLimits) -> [(Surface, usize); 5] {
-        let used = |account: &Account, limits: &SurfaceLimits| {
-            limits.in_flight.saturating_sub(account.slots.available_permits())
-        };
+    /// Requests in flight on each surface.
+    pub(super) fn in_flight(&self) -> [(Surface, usize); 5] {
         [
-            (Surface::Push, used(&self.push, &limits.push)),
-            (Surface::Otlp, used(&self.otlp, &limits.otlp)),
-            (Surface::Query, used(&self.query, &limits.query)),
-            (Surface::Rules, used(&self.rules, &limits.rules)),
-            (Surface::Alerts, used(&self.alerts, &limits.alerts)),
+            (Surface::Push, self.push.in_flight()),
+            (Surface::Otlp, self.otlp.in_flight()),
+            (Surface::Query, self.query.in_flight()),
+            (Surface::Rules, self.rules.in_flight()),
+            (Surface::Alerts, self.alerts.in_flight()),
         ]
     }
 
@@ -130,27 +147,48 @@ impl Accounts {
         let now = self.began.elapsed();
         let Self { holding: _, uploads, began: _, push, otlp, query, rules, alerts } = self;
         let accounts = [push, otlp, query, rules, alerts].into_iter();
-        let mut rates = accounts.flat_map(|account| [&account.requests, &account.bytes]).flatten();
+        let mut rates = accounts.flat_map(|account| [&account.requests, &account.bytes]);
         uploads.is_empty() && rates.all(|rate| rate.is_idle(now))
     }
 }
 
 impl Account {
+    fn set(&self, limits: &SurfaceLimits, burst: Duration, now: Duration) {
+        self.requests.set(now, limits.requests_per_second, burst);
+        self.bytes.set(now, limits.bytes_per_second, burst);
+        let before = self.most.swap(limits.in_flight, Ordering::Relaxed);
+        if let Some(fewer) = before.checked_sub(limits.in_flight) {
+            let free = self.slots.forget_permits(fewer);
+            self.owed.fetch_add(fewer - free, Ordering::Relaxed);
+        } else {
+            let more = limits.in_flight - before;
+            let paid = (0..more).take_while(|_| self.pay()).count();
+            self.slots.add_permits(more - paid);
+        }
+    }
+
+    /// Pays back one slot, if one is owed.
+    fn pay(&self) -> bool {
+        let less = |owed: usize| owed.checked_sub(1);
+        self.owed.load(Ordering::Relaxed) > 0
+            && self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn in_flight(&self) -> usize {
+        let all = self.most.load(Ordering::Relaxed) + self.owed.load(Ordering::Relaxed);
+        all.saturating_sub(self.slots.available_permits())
+    }
+
     async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), LimitError> {
-        if self.bytes.is_none() && self.requests.is_none() {
+        if self.bytes.per_second().is_none() && self.requests.per_second().is_none() {
             return Ok(());
         }
         let now = Instant::now();
         let (at, most) = (now - began, deadline.saturating_duration_since(now));
-        let mut wait = Duration::ZERO;
-        if let Some(bytes) = &self.bytes {
-            let owed = bytes.take(at, 0, most);
-            wait = owed.map_err(|retry_after| LimitError::Bytes { retry_after })?;
-        }
-        if let Some(requests) = &self.requests {
-            let turn = requests.take(at, 1, most);
-            wait = wait.max(turn.map_err(|retry_after| LimitError::Requests { retry_after })?);
-        }
+        let owed = self.bytes.take(at, 0, most);
+        let wait = owed.map_err(|retry_after| LimitError::Bytes { retry_after })?;
+        let turn = self.requests.take(at, 1, most);
+        let wait = wait.max(turn.map_err(|retry_after| LimitError::Requests { retry_after })?);
         if !wait.is_zero() {
             sleep(wait).await;
         }
@@ -162,8 +200,9 @@ impl Account {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Some(slot);
         }
-        let _waiting = Waiting::begin(&self.waiting, self.most_waiting)?;
-        let _of_all = Waiting::begin(&queue.waiting, queue.most)?;
+        let most = self.most.load(Ordering::Relaxed).saturating_mul(WAITING);
+        let _waiting = Waiting::begin(&self.waiting, most)?;
+        let _of_all = Waiting::begin(&queue.waiting, queue.most.load(Ordering::Relaxed))?;
         let slot = timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await;
         slot.ok()?.ok()
     }
@@ -178,9 +217,15 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(bytes) = &self.accounts.of(self.surface).bytes {
+        let account = self.accounts.of(self.surface);
+        if account.bytes.per_second().is_some() {
             let received = self.received.as_ref().map_or(0, ReceivedBytes::get);
-            bytes.charge(self.accounts.began.elapsed(), received);
+            account.bytes.charge(self.accounts.began.elapsed(), received);
+        }
+        if account.pay()
+            && let Some(slot) = self.in_flight.take()
+        {
+            slot.forget();
         }
     }
 }
@@ -290,6 +335,39 @@ mod tests {
         let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
         let query = Arc::clone(&accounts).slot(Surface::Query, deadline, &queue, None).await;
         assert!(query.is_ok());
+    }
+
+    // A slot that a request holds when its limit is lowered is gone once the request has ended, and not
+    // before: nothing in flight is broken.
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_changes_counts_what_is_in_flight() {
+        let accounts = accounts(limits(3, 0, 0));
+        let set = |most| {
+            let push = limits(most, 0, 0);
+            accounts
+                .set(&OrganisationLimits { push, ..Default::default() }, Duration::from_secs(1));
+        };
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(slot(&accounts, MS, 0).await.unwrap());
+        }
+        set(1);
+        assert_eq!(accounts.push.in_flight(), 3);
+        held.truncate(1);
+        assert!(slot(&accounts, MS, 0).await.is_err(), "one in flight is all that may be");
+        set(4);
+        for _ in 0..3 {
+            held.push(slot(&accounts, MS, 0).await.unwrap());
+        }
+        assert!(slot(&accounts, MS, 0).await.is_err());
+        set(2);
+        set(3);
+        held.pop();
+        assert!(slot(&accounts, MS, 0).await.is_err(), "three are in flight");
+        held.pop();
+        assert!(slot(&accounts, MS, 0).await.is_ok());
+        held.clear();
+        assert_eq!((accounts.push.in_flight(), accounts.push.slots.available_permits()), (0, 3));
     }
 
     // Many organisations with a few waiting requests each must not fill the memory together.

@@ -11,18 +11,43 @@ use std::time::Duration;
 /// Units per second. Times are counted from a beginning that the caller chooses.
 #[derive(Debug)]
 pub(super) struct Rate {
-    per_second: NonZeroU64,
-    burst: u64,
+    /// 0 for no limit.
+    per_second: AtomicU64,
+    burst: AtomicU64,
     /// The theoretical arrival time in nanoseconds. If it is in the future, that much is owed.
     paid_until: AtomicU64,
 }
 
 impl Rate {
-    /// A rate that saves up to `burst` of unused time.
-    pub(super) fn new(per_second: NonZeroU64, burst: Duration) -> Self {
-        // A single unit always fits.
-        let one = cost(1, per_second);
-        Self { per_second, burst: nanos(burst).max(one), paid_until: AtomicU64::new(0) }
+    /// A rate, or no limit, that saves up to `burst` of unused time.
+    pub(super) fn new(per_second: Option<NonZeroU64>, burst: Duration) -> Self {
+        let (number, burst) = numbers(per_second, burst);
+        Self {
+            per_second: AtomicU64::new(number),
+            burst: AtomicU64::new(burst),
+            paid_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the rate. The units that are owed stay the same, and take as long as the new rate says.
+    pub(super) fn set(&self, now: Duration, per_second: Option<NonZeroU64>, burst: Duration) {
+        let (number, burst) = numbers(per_second, burst);
+        self.burst.store(burst, Ordering::Relaxed);
+        let before = self.per_second.swap(number, Ordering::Relaxed);
+        if before == number {
+            return;
+        }
+        let now = nanos(now);
+        let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
+            let owed = u128::from(paid_until.saturating_sub(now)) * u128::from(before);
+            let owed = owed.checked_div(u128::from(number)).unwrap_or(0);
+            Some(now.saturating_add(u64::try_from(owed).unwrap_or(u64::MAX)))
+        });
+    }
+
+    /// The units per second, if there is a limit.
+    pub(super) fn per_second(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.per_second.load(Ordering::Relaxed))
     }
 
     /// Takes units and returns how long to wait before they may be used. If that is longer than
@@ -33,9 +58,11 @@ impl Rate {
         units: u64,
         max_wait: Duration,
     ) -> Result<Duration, Duration> {
-        let (now, cost) = (nanos(now), cost(units, self.per_second));
+        let Some(per_second) = self.per_second() else { return Ok(Duration::ZERO) };
+        let (now, cost) = (nanos(now), cost(units, per_second));
+        let burst = self.burst.load(Ordering::Relaxed);
         let after = |paid_until: u64| paid_until.max(now).saturating_add(cost);
-        let wait = |after: u64| after.saturating_sub(now.saturating_add(self.burst));
+        let wait = |after: u64| after.saturating_sub(now.saturating_add(burst));
         let mut result = Ok(Duration::ZERO);
         let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
             let after = after(paid_until);
@@ -48,7 +75,8 @@ impl Rate {
 
     /// Charges units that were used already.
     pub(super) fn charge(&self, now: Duration, units: u64) {
-        let (now, cost) = (nanos(now), cost(units, self.per_second));
+        let Some(per_second) = self.per_second() else { return };
+        let (now, cost) = (nanos(now), cost(units, per_second));
         let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_until| {
             Some(paid_until.max(now).saturating_add(cost))
         });
@@ -58,6 +86,12 @@ impl Rate {
     pub(super) fn is_idle(&self, now: Duration) -> bool {
         self.paid_until.load(Ordering::Relaxed) <= nanos(now)
     }
+}
+
+/// A limit and its burst, of which a single unit always fits.
+fn numbers(per_second: Option<NonZeroU64>, burst: Duration) -> (u64, u64) {
+    let one = per_second.map_or(0, |per_second| cost(1, per_second));
+    (per_second.map_or(0, NonZeroU64::get), nanos(burst).max(one))
 }
 
 fn cost(units: u64, per_second: NonZeroU64) -> u64 {
@@ -76,7 +110,27 @@ mod tests {
     use super::*;
 
     fn rate(per_second: u64, burst: Duration) -> Rate {
-        Rate::new(NonZeroU64::new(per_second).unwrap(), burst)
+        Rate::new(NonZeroU64::new(per_second), burst)
+    }
+
+    #[test]
+    fn what_is_owed_is_kept_when_the_rate_changes() {
+        let (second, none) = (Duration::from_secs(1), Duration::ZERO);
+        let rate = rate(1000, second);
+        rate.charge(none, 5000);
+        rate.set(none, NonZeroU64::new(4000), second);
+        assert_eq!(rate.take(none, 0, none), Err(second / 4), "5000 are owed, and a burst is free");
+        rate.set(none, NonZeroU64::new(4000), second / 2);
+        assert_eq!(
+            rate.take(none, 0, none),
+            Err(3 * second / 4),
+            "another burst alone changes no debt"
+        );
+        rate.set(none, None, second);
+        assert_eq!(rate.take(none, 1 << 40, none), Ok(none), "no limit");
+        rate.charge(none, 1 << 40);
+        rate.set(none, NonZeroU64::new(1), second);
+        assert_eq!(rate.take(none, 1, none), Ok(none), "what came without a limit is not owed");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Limits {
         let mut hits = self.hits.all();
         let active: HashMap<OrganisationId, Vec<(Surface, usize)>> = {
             let accounts = self.accounts.read();
-            let uses = accounts.iter().map(|(one, accounts)| (one, self.used(one, accounts)));
+            let uses = accounts.iter().map(|(one, accounts)| (one, used(accounts)));
             let active = uses.filter(|(_, used)| !used.is_empty());
             active.map(|(organisation, used)| (organisation.clone(), used)).collect()
         };
@@ -70,14 +70,15 @@ impl Limits {
         });
         let total = organisations.len();
         organisations.truncate(most);
+        let config = self.config.load();
         LimitsReport {
             in_flight: self.in_flight(),
             most: self.shares.capacity(),
-            organisation_percent: self.config.organisation_percent,
-            max_wait: self.config.max_wait,
-            burst: self.config.burst,
-            each: self.config.each,
-            overrides: self.config.overrides.len(),
+            organisation_percent: config.organisation_percent,
+            max_wait: config.max_wait,
+            burst: config.burst,
+            each: config.each,
+            overrides: config.overrides.len(),
             organisations,
             total,
         }
@@ -86,7 +87,7 @@ impl Limits {
     /// One organisation.
     pub fn report_of(&self, organisation: &OrganisationId) -> OrganisationUse {
         let accounts = self.accounts.read().get(organisation).map(Arc::clone);
-        let used = accounts.map(|accounts| self.used(organisation, &accounts)).unwrap_or_default();
+        let used = accounts.map(|accounts| used(&accounts)).unwrap_or_default();
         self.use_of(organisation.clone(), used, self.hits.of(organisation))
     }
 
@@ -96,17 +97,17 @@ impl Limits {
         in_flight: Vec<(Surface, usize)>,
         hits: OrganisationHits,
     ) -> OrganisationUse {
+        let config = self.config.load();
         OrganisationUse {
-            limits: *self.limits_of(&organisation),
-            has_own_limits: self.config.overrides.contains_key(&organisation),
+            limits: *config.limits_of(&organisation),
+            has_own_limits: config.overrides.contains_key(&organisation),
             organisation,
             in_flight,
             hits,
         }
     }
+}
 
-    fn used(&self, organisation: &OrganisationId, accounts: &Accounts) -> Vec<(Surface, usize)> {
-        let used = accounts.in_flight(self.limits_of(organisation));
-        used.into_iter().filter(|(_, count)| *count > 0).collect()
-    }
+fn used(accounts: &Accounts) -> Vec<(Surface, usize)> {
+    accounts.in_flight().into_iter().filter(|(_, count)| *count > 0).collect()
 }

@@ -33,9 +33,9 @@ pub(super) struct Holders {
 pub(super) type Capacity = Box<dyn Fn() -> usize + Send + Sync>;
 
 pub(super) struct Shares {
-    most: usize,
+    most: AtomicUsize,
     upstream: Capacity,
-    percent: usize,
+    percent: AtomicUsize,
     taken: AtomicUsize,
     /// The length of the queue, to be read without its lock.
     waiting: AtomicUsize,
@@ -91,13 +91,20 @@ impl Shares {
     /// At most this many slots, of which one organisation alone gets a percentage.
     pub(super) fn new(most: usize, percent: usize, upstream: Capacity) -> Self {
         Self {
-            most,
+            most: AtomicUsize::new(most),
             upstream,
-            percent: percent.min(100),
+            percent: AtomicUsize::new(percent.min(100)),
             taken: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
         }
+    }
+
+    /// Changes how many there are. Whoever holds one keeps it.
+    pub(super) fn set(self: &Arc<Self>, most: usize, percent: usize) {
+        self.most.store(most, SeqCst);
+        self.percent.store(percent.min(100), SeqCst);
+        self.serve(&mut self.queue());
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -124,15 +131,15 @@ impl Shares {
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.most.min((self.upstream)())
+        self.most.load(SeqCst).min((self.upstream)())
     }
 
     fn try_enter(self: &Arc<Self>, holders: &Holders) -> Option<Share> {
         // Counted before it is checked, so that two concurrent requests do not both take the last
         // slot.
         let held = holders.all().map(|holding| holding.0.fetch_add(1, SeqCst)).max().unwrap_or(0);
-        let capacity = self.capacity();
-        let enter = |taken| admits(capacity, taken, held, self.percent).then_some(taken + 1);
+        let (capacity, percent) = (self.capacity(), self.percent.load(SeqCst));
+        let enter = |taken| admits(capacity, taken, held, percent).then_some(taken + 1);
         if self.taken.fetch_update(SeqCst, SeqCst, enter).is_err() {
             holders.all().for_each(Holding::leave);
             return None;
@@ -143,7 +150,7 @@ impl Shares {
     /// `None` if too many are waiting already.
     fn stand_in_line(self: &Arc<Self>, holders: Holders) -> Option<InLine> {
         let mut queue = self.queue();
-        if self.waiting.load(SeqCst) >= self.most.max(FEWEST_WAITING) {
+        if self.waiting.load(SeqCst) >= self.most.load(SeqCst).max(FEWEST_WAITING) {
             return None;
         }
         let (hand_over, handed) = oneshot::channel();

@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
+use arc_swap::ArcSwap;
 use http::{HeaderName, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -33,10 +34,32 @@ use crate::pipeline::{Pipeline, PublicBody};
 
 /// What all connections of a worker share.
 pub(super) struct Surroundings {
-    pub(super) pipeline: Pipeline,
-    pub(super) config: ListenConfig,
+    /// The worker's own, so that workers do not count references in one place. It is replaced when the
+    /// configuration changes.
+    front: ArcSwap<Front>,
     pub(super) closing: CancellationToken,
     pub(super) doors: Doors,
+}
+
+/// What one configuration makes of a worker.
+pub(super) struct Front {
+    pub(super) pipeline: Pipeline,
+    pub(super) config: ListenConfig,
+}
+
+impl Surroundings {
+    pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
+        Self { front: ArcSwap::from_pointee(front), closing, doors }
+    }
+
+    /// The current one. Whoever asks keeps it for as long as it serves a request.
+    pub(super) fn front(&self) -> Arc<Front> {
+        self.front.load_full()
+    }
+
+    pub(super) fn replace(&self, front: Front) {
+        self.front.store(Arc::new(front));
+    }
 }
 
 /// What stays of a connection while it has no request.
@@ -80,9 +103,9 @@ const MAX_HEADERS: usize = 100;
 /// Serves a connection to its end, or until it moves to another worker. Everything that is large is in a
 /// box that is there only while it is needed.
 pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundings>) {
-    let timeouts = Timeouts::of(&around.config);
     let mut closing = pin!(around.closing.cancelled());
     let why = loop {
+        let timeouts = Timeouts::of(&around.front().config);
         // One that has moved here was woken where it came from.
         if !connection.counted.is_busy() {
             let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
@@ -121,7 +144,7 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             Ended::Rests => connection.counted.set_busy(false),
         }
     };
-    around.pipeline.outlets.metrics.connection_ended(why);
+    around.front().pipeline.outlets.metrics.connection_ended(why);
 }
 
 /// What became of a connection that was to move.
@@ -166,7 +189,8 @@ async fn http1(
     let resumed = connection.resting.resume();
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
-    let timeouts = Timeouts::of(&around.config);
+    let front = around.front();
+    let timeouts = Timeouts::of(&front.config);
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
     let service = service_fn(|request| {
@@ -177,7 +201,7 @@ async fn http1(
         }
     });
     let io = TokioIo::new(socket);
-    let mut hyper = http1_builder(&around.config).serve_connection(io, service);
+    let mut hyper = http1_builder(&front.config).serve_connection(io, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
     let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
     if matches!(ended, Ended::Rests) {
@@ -197,10 +221,11 @@ async fn http2(
     let peer = connection.peer;
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
-    let timeouts = Timeouts::of(&around.config);
+    let front = around.front();
+    let timeouts = Timeouts::of(&front.config);
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
-    let metrics = Arc::clone(&around.pipeline.outlets.metrics);
+    let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
         let stream = streams.call();
@@ -210,7 +235,7 @@ async fn http2(
             Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
         }
     });
-    let builder = http2_builder(&around.config, streams.clone());
+    let builder = http2_builder(&front.config, streams.clone());
     let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
     watched(hyper, watch, &activity, closing, || false).await
 }
@@ -232,12 +257,12 @@ fn answer(
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
-    let around = Arc::clone(around);
+    let front = around.front();
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
     let response = Box::pin(async move {
-        let header = around.config.client_ip_header.as_ref();
+        let header = front.config.client_ip_header.as_ref();
         let client = client_address(&request, peer.ip(), header);
-        around.pipeline.serve(client, request).await
+        front.pipeline.serve(client, request).await
     });
     (response, exchange)
 }

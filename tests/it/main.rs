@@ -46,6 +46,7 @@ mod pages;
 mod profiles;
 mod reads;
 mod refusals;
+mod reload;
 mod resting;
 mod revocations;
 mod rows;

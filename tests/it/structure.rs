@@ -279,6 +279,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lifecycle",
             "limits",
             "listener",
+            "mimir",
             "otlp",
             "pipeline",
             "record",
