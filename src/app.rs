@@ -23,8 +23,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::forward::resolve;
 use crate::internal::{self, Reported};
-use crate::lifecycle::{Hangups, Readiness, Signals};
-use crate::listener::{self, Workers};
+use crate::lifecycle::{Hangups, Readiness, Signals, Supervisor};
+use crate::listener::{self, Inherited, PublicSocket, Workers};
 use crate::record::AccessLog;
 use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
 use crate::trace::Tracer;
@@ -54,6 +54,8 @@ const LAST_WORK: Duration = Duration::from_secs(3);
 /// Serves until a signal comes, then drains. An error means that it could not start. The file and the
 /// environment are those of the configuration, which may be read again.
 pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> io::Result<()> {
+    // Before there are threads.
+    let mut inherited = Inherited::take()?;
     let logging = Logging::start(&config.log);
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
@@ -63,8 +65,11 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
-        let public = listen_on("listen.address", config.listen.address)?;
-        let private = listen_on("listen.internal_address", config.listen.internal_address)?;
+        let supervisor = Supervisor::new(Environment::notify_socket());
+        let public = listen_on("listen.address", config.listen.address, &mut inherited)?;
+        let private =
+            listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
+        inherited.check_all_used()?;
         let clock = Clock::system();
         let database = match &config.database {
             None => None,
@@ -117,14 +122,20 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             exposition,
             log: logging.sink.clone(),
         });
-        background.spawn(serve_private(private, router, cancelled.clone()));
+        let stop_accepting = CancellationToken::new();
+        // Whoever holds that socket, too, answers probes when this process does not take connections any
+        // more.
+        let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
+        background.spawn(serve_private(private.listener, router, stop_private.clone()));
         await_first_readings(&running, &lasting).await;
         let listen = running.config.listen.clone();
         let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
         let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
         readiness.begin();
+        supervisor.ready();
         tracing::info!(
             listen.address = %listen.address,
+            listen.inherited = public.is_inherited,
             workers = listen.workers,
             tenancy.membership = running.config.tenancy.membership.name(),
             "Serving"
@@ -141,12 +152,12 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             shutdown: Arc::clone(&shutdown),
         };
         reloader.begin();
-        let stop_accepting = CancellationToken::new();
         let accepting =
             listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
         let ending = async {
             let signal = signals.next().await;
             readiness.end();
+            supervisor.stopping();
             tracing::info!(signal, "Draining");
             tokio::select! {
                 () = tokio::time::sleep(shutdown.load().drain_delay) => {}
@@ -200,8 +211,12 @@ fn rules_and_events(
     Ok((Some(rules), events))
 }
 
-fn listen_on(key: &str, address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    listener::bind(address).map_err(|error| {
+fn listen_on(
+    key: &str,
+    address: std::net::SocketAddr,
+    inherited: &mut Inherited,
+) -> io::Result<PublicSocket> {
+    listener::listen(address, inherited).map_err(|error| {
         let hint = ipv6_hint(address, &error).unwrap_or_default();
         io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}{hint}"))
     })

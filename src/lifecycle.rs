@@ -1,5 +1,9 @@
 //! The process's life: ready, draining, closed.
 
+use std::ffi::{OsStr, OsString};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,6 +48,41 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Who has started the process and waits for it to be ready, by systemd's protocol (`sd_notify(3)`).
+pub struct Supervisor(Option<OsString>);
+
+impl Supervisor {
+    /// `socket` is where it listens, as `NOTIFY_SOCKET` says it; none if nobody waits.
+    pub fn new(socket: Option<OsString>) -> Self {
+        Self(socket)
+    }
+
+    /// Says that requests are served.
+    pub fn ready(&self) {
+        self.tell("READY=1");
+    }
+
+    /// Says that the process ends.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1");
+    }
+
+    fn tell(&self, state: &str) {
+        let Some(place) = &self.0 else { return };
+        let told = UnixDatagram::unbound().and_then(|socket| {
+            let address = match place.as_bytes() {
+                [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+                path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+            };
+            socket.set_nonblocking(true)?;
+            socket.send_to_addr(state.as_bytes(), &address)
+        });
+        if let Err(error) = told {
+            tracing::warn!(%error, state, "Supervisor not notified");
         }
     }
 }

@@ -9,6 +9,7 @@ mod activity;
 mod connection;
 mod exchange;
 mod framing;
+mod inherited;
 mod load;
 mod phase;
 mod resting;
@@ -16,5 +17,6 @@ mod socket;
 mod watch;
 mod workers;
 
-pub use acceptor::{accept, bind};
+pub use acceptor::{PublicSocket, accept, listen};
+pub use inherited::Inherited;
 pub use workers::Workers;

@@ -46,6 +46,11 @@ impl Environment {
         environment
     }
 
+    /// Where a supervisor waits to hear that the process is ready (`sd_notify(3)`).
+    pub fn notify_socket() -> Option<std::ffi::OsString> {
+        std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.strange.is_empty()
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -97,6 +97,8 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 /// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
 const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
 
@@ -109,12 +111,14 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
         // One that has moved here was woken where it came from.
         if !connection.counted.is_busy() {
             let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
-            match waiting.await {
-                Woken::Client => {}
+            let is_last = match waiting.await {
+                Woken::Client => false,
+                Woken::ClientAtLast => true,
                 Woken::Deadline => break ConnectionEnd::IdleTimeout,
                 Woken::Closing => break ConnectionEnd::Closed,
-            }
-            if let Some(worker) = connection.counted.better_worker() {
+            };
+            // Another worker may have ended.
+            if !is_last && let Some(worker) = connection.counted.better_worker() {
                 connection = match moved(connection, worker, &around) {
                     Moved::Away => return,
                     Moved::Not(connection) => connection,
@@ -195,8 +199,12 @@ async fn http1(
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
     let service = service_fn(|request| {
         let (response, exchange) = answer(request, peer, around, &activity);
+        let activity = Arc::clone(&activity);
         async move {
-            let response = response.await;
+            let mut response = response.await;
+            if activity.phase().is_closing() {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+            }
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
         }
     });
@@ -313,8 +321,15 @@ async fn watched(
     poll_fn(|cx| {
         if !is_closing && closing.as_mut().poll(cx).is_ready() {
             is_closing = true;
-            activity.phase().close(Instant::now());
-            connection.as_mut().retire();
+            let mut phase = activity.phase();
+            phase.close(Instant::now());
+            // HTTP/1.1 has no other way to tell the client than its next answer. hyper would close the
+            // connection when the answer ends whose head has been sent, under a request that may be on its
+            // way.
+            if !phase.is_http1() {
+                drop(phase);
+                connection.as_mut().retire();
+            }
         }
         let mut has_rested = false;
         // The watch comes second, because it judges the state that the connection leaves.
