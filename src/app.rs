@@ -94,7 +94,9 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
         if let Some(database) = database {
             let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-            database.run(triggers, channel_triggers, &background, &cancelled);
+            let has_rows = running.config.tables_read().limits;
+            let limits = has_rows.then(|| Arc::clone(&lasting.limits));
+            database.run((triggers, channel_triggers), limits, &background, &cancelled);
         }
         let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
         if let Some(rules) = rules {
@@ -107,6 +109,10 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         traces.run(&background, &cancelled);
         background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
         background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
+        background.spawn({
+            let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
+            async move { limits.run(cancelled).await }
+        });
         let readiness = Readiness::default();
         let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
         let router = internal::router(Reported {
@@ -183,13 +189,16 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     served
 }
 
-/// Waits for Mimir's addresses and the revocations. If they take longer, requests are served all the
-/// same, with 503.
+/// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served
+/// all the same, with 503.
 async fn await_first_readings(running: &Running, lasting: &Lasting) {
     let resolving = resolve(&lasting.instances, &running.config.upstream);
     let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
     if let Some(revocations) = &lasting.revocations {
         let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
+    }
+    if running.config.tables_read().limits {
+        let _ = tokio::time::timeout(FIRST_RESOLUTION, lasting.limits.first_rows()).await;
     }
 }
 

@@ -26,8 +26,8 @@ use crate::authz::Authorizer;
 use crate::config::LimitsConfig;
 use crate::console::Console;
 use crate::edge::{ClientBody, Cors, Page, REQUEST_ID, RequestId};
-use crate::forward::{Forwarded, Forwarder};
-use crate::limits::Limits;
+use crate::forward::{ForwardFailure, Forwarded, Forwarder};
+use crate::limits::{Lag, Limits};
 use crate::mimir::{TENANT_HEADER, form};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
@@ -59,6 +59,8 @@ pub struct Pipeline {
     pub authorizer: Arc<Authorizer>,
     /// Now?
     pub limits: Arc<Limits>,
+    /// How late this worker is.
+    pub lag: Arc<Lag>,
     /// To Mimir, by this worker's own connections.
     pub forwarder: Arc<Forwarder>,
     pub admin: Arc<Admin>,
@@ -150,6 +152,7 @@ impl Pipeline {
         // What.
         let route = route::find(&parts)?;
         record.set_route(route);
+        self.limits.shed(route, &self.lag)?;
         self.check_form(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.
@@ -213,14 +216,11 @@ impl Pipeline {
 
         let request = Request::from_parts(parts, body);
         if scope == Scope::AlertsWrite {
-            let change = SilenceChange { id, client, route, permit, span: record.span() };
+            let change = SilenceChange { id, client, route, permit, record };
             return Box::pin(self.change_silence(change, request)).await.map(Served::Upstream);
         }
         let forwarded = self.forwarder.forward(permit, id, record.span(), request).await;
-        forwarded.map(Served::Upstream).map_err(|failure| {
-            record.set_asked_instance(failure.address);
-            failure.error.into()
-        })
+        forwarded.map(Served::Upstream).map_err(|failure| failed(failure, record))
     }
 
     /// Serves a request to `/admin`, and writes what became of it to the audit log.
@@ -344,6 +344,12 @@ fn shown(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = values.join(&b", "[..]);
     let text = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
     (!values.is_empty()).then_some(text)
+}
+
+/// The record says which instance was asked.
+fn failed(failure: ForwardFailure, record: &mut Record) -> Rejection {
+    record.set_asked_instance(failure.address);
+    failure.error.into()
 }
 
 /// Has the connection closed after an answer. HTTP/2 has no such header; there the stream ends with

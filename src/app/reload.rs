@@ -236,7 +236,7 @@ impl Reloader {
         lasting.log.set_unserved_per_second(config.log.unserved_per_second);
         lasting.audit.set_refused_per_second(config.log.unserved_per_second);
         if changes.iter().any(|change| change.key.starts_with("limits.")) {
-            lasting.limits.configure(config.limits.organisations.clone());
+            lasting.limits.reconfigure(config.limits.organisations.clone());
         }
         if before.config.upstream.health != config.upstream.health {
             lasting.instances.set_health(config.upstream.health.clone());

@@ -21,7 +21,7 @@ use crate::console::Console;
 use crate::edge::Cors;
 use crate::forward::{Forwarder, Instances, resolve_forever};
 use crate::internal::Identities;
-use crate::limits::Limits;
+use crate::limits::{Lag, Limits};
 use crate::pipeline::Pipeline;
 use crate::record::{AccessLog, Outlets};
 use crate::refusals::Refusals;
@@ -43,6 +43,8 @@ pub(super) struct Lasting {
     pub(super) revocations: Option<Arc<Revocations>>,
     pub(super) background: TaskTracker,
     pub(super) cancelled: CancellationToken,
+    /// One for each worker.
+    lags: Vec<Arc<Lag>>,
     tracer: Tracer,
     traffic: Arc<Traffic>,
     refusals: Arc<Refusals>,
@@ -99,6 +101,7 @@ impl Lasting {
         let upstream = Arc::clone(&instances);
         let limits = Limits::new(
             config.limits.organisations.clone(),
+            config.limits.memory,
             move || upstream.places(),
             Arc::clone(&metrics),
         );
@@ -112,6 +115,7 @@ impl Lasting {
             revocations: database.map(|database| Arc::clone(&database.revocations)),
             background: TaskTracker::new(),
             cancelled: CancellationToken::new(),
+            lags: (0..config.listen.workers).map(|_| Arc::default()).collect(),
             tracer,
             traffic,
             refusals: Arc::default(),
@@ -228,7 +232,7 @@ impl Running {
 
     /// A pipeline for each worker.
     pub(super) fn pipelines(&self, lasting: &Lasting) -> Vec<Pipeline> {
-        let pipeline = |forwarder: &Arc<Forwarder>| Pipeline {
+        let pipeline = |(forwarder, lag): (&Arc<Forwarder>, &Arc<Lag>)| Pipeline {
             cors: Arc::clone(&self.cors),
             admin: Arc::clone(&self.admin),
             audit: Arc::clone(&lasting.audit),
@@ -237,12 +241,13 @@ impl Running {
             authorizer: Arc::clone(&self.authorizer),
             forwarder: Arc::clone(forwarder),
             limits: Arc::clone(&lasting.limits),
+            lag: Arc::clone(lag),
             body_config: Arc::clone(&self.limits),
             max_header_bytes: self.config.listen.max_header_bytes,
             outlets: Arc::clone(&self.outlets),
             tracer: lasting.tracer.clone(),
         };
-        self.forwarders.iter().map(pipeline).collect()
+        self.forwarders.iter().zip(&lasting.lags).map(pipeline).collect()
     }
 }
 

@@ -41,6 +41,8 @@ const AT_START: &[&str] = &[
     "database.",
     // The same for queries and for alert rules, so they change together.
     "limits.expression_",
+    "limits.from_database",
+    "limits.memory_bytes",
     "listen.address",
     "listen.internal_address",
     "listen.max_connections",

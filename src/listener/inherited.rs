@@ -34,7 +34,8 @@ impl Inherited {
     /// An error if a socket was passed that nothing listens on: connections to it would wait for ever.
     pub fn check_all_used(&self) -> io::Result<()> {
         let Some(socket) = self.0.first() else { return Ok(()) };
-        let address = socket.local_addr().map_or_else(|error| error.to_string(), |at| at.to_string());
+        let address =
+            socket.local_addr().map_or_else(|error| error.to_string(), |at| at.to_string());
         Err(invalid(format!(
             "LISTEN_FDS: the socket on {address} is neither listen.address nor \
              listen.internal_address; set one of them to it"

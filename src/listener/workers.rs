@@ -127,6 +127,15 @@ async fn work(
 ) {
     let connections = TaskTracker::new();
     tokio::spawn(flush(log));
+    let watched = Arc::clone(&around);
+    tokio::spawn(async move {
+        // It belongs to the worker, whichever pipeline that has.
+        let front = watched.front();
+        let (lag, metrics) = (&front.pipeline.lag, &front.pipeline.outlets.metrics);
+        let (lag, metrics) = (Arc::clone(lag), Arc::clone(metrics));
+        drop((front, watched));
+        lag.watch(&metrics).await;
+    });
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
     }

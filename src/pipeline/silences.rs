@@ -6,17 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::BodyExt as _;
 
-use super::Pipeline;
+use super::{Pipeline, failed};
 use crate::admin::Action;
 use crate::authn::{Identity, Principal};
 use crate::edge::RequestId;
 use crate::forward::{ForwardError, Forwarded, ResponseBody};
 use crate::limits::Permit;
 use crate::mimir::silence::{Silence, SilenceFault};
+use crate::record::Record;
 use crate::rejection::Rejection;
 use crate::request_body::RequestBody;
 use crate::route::{BodyPolicy, Route};
-use crate::trace::Span;
 
 /// A request that changes a silence, without its head and body.
 pub(super) struct SilenceChange<'a> {
@@ -24,7 +24,7 @@ pub(super) struct SilenceChange<'a> {
     pub(super) client: IpAddr,
     pub(super) route: &'static Route,
     pub(super) permit: Permit,
-    pub(super) span: &'a Span,
+    pub(super) record: &'a mut Record,
 }
 
 /// `{"silenceID":"…"}`
@@ -37,13 +37,13 @@ impl Pipeline {
         change: SilenceChange<'_>,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, Rejection> {
-        let SilenceChange { id, client, route, permit, span } = change;
+        let SilenceChange { id, client, route, permit, record } = change;
         let grant = permit.grant();
         let organisation = grant.organisations().first().cloned();
         let mut action =
             self.audit.begin(id, client, grant.principal(), request.method(), route, organisation);
         let target = route.silence_in(request.uri().path()).map(str::to_owned);
-        let done = self.forward_silence(route, permit, (id, span), request, &mut action).await;
+        let done = self.forward_silence(route, permit, (id, record), request, &mut action).await;
         match &done {
             Ok((forwarded, made)) if forwarded.response.status().is_success() => {
                 action.done(made.clone().or(target));
@@ -59,7 +59,7 @@ impl Pipeline {
         &self,
         route: &'static Route,
         permit: Permit,
-        (id, span): (&RequestId, &Span),
+        (id, record): (&RequestId, &mut Record),
         request: Request<RequestBody>,
         action: &mut Action,
     ) -> Result<(Forwarded, Option<String>), Rejection> {
@@ -74,8 +74,9 @@ impl Pipeline {
             parts.headers.remove(header::CONTENT_LENGTH);
             body = RequestBody::replaced(written, self.body_limits(route));
         }
-        let mut forwarded =
-            self.forwarder.forward(permit, id, span, Request::from_parts(parts, body)).await?;
+        let request = Request::from_parts(parts, body);
+        let forwarded = self.forwarder.forward(permit, id, record.span(), request).await;
+        let mut forwarded = forwarded.map_err(|failure| failed(failure, record))?;
         let made = if route.body == BodyPolicy::Silence {
             silence_of(&mut forwarded.response).await?
         } else {

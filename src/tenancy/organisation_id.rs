@@ -18,6 +18,8 @@ pub enum OrganisationIdError {
     TooLong,
     #[error("the organisation holds a character other than 0-9 A-Z a-z ! _ . * ' ( ) -")]
     Character,
+    #[error("the organisation is . or .., which Mimir reserves")]
+    Reserved,
 }
 
 impl OrganisationId {
@@ -35,6 +37,10 @@ impl OrganisationId {
         }
         if !text.bytes().all(super::tenant_id::is_tenant_byte) {
             return Err(OrganisationIdError::Character);
+        }
+        // Mimir's: a tenant is a folder in object storage. A path of `/admin` names an organisation, too.
+        if matches!(text, "." | "..") {
+            return Err(OrganisationIdError::Reserved);
         }
         if is_hyphenated_uuid(text.as_bytes()) {
             return Ok(Self(Bytes::from(text.to_ascii_lowercase())));
@@ -89,6 +95,14 @@ mod tests {
     #[test]
     fn other_identifiers_keep_their_case() {
         assert_ne!(OrganisationId::parse("Acme").unwrap(), OrganisationId::parse("acme").unwrap());
+    }
+
+    #[test]
+    fn steps_of_a_path_are_refused() {
+        for text in [".", ".."] {
+            assert_eq!(OrganisationId::parse(text).unwrap_err(), OrganisationIdError::Reserved);
+        }
+        assert!(OrganisationId::parse("...").is_ok());
     }
 
     #[test]

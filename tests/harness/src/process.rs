@@ -47,7 +47,7 @@ impl Process {
 
     /// As [`Process::start`], with other options of `setpriv`, which must say what ends the program
     /// when we die.
-    pub(crate) fn start_with(
+    pub fn start_with(
         name: &str,
         privileges: &[&str],
         program: &Path,

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Issuer, ORG_A, Proxy, ProxyOptions, Upstream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -31,15 +32,17 @@ struct Load {
     method: Method,
     target: &'static str,
     size: usize,
+    version: Version,
 }
 
-const LOADS: [Load; 2] = [
+const LOADS: [Load; 3] = [
     Load {
         name: "read",
         title: "1 KiB reads",
         method: Method::GET,
         target: "/prometheus/api/v1/query?query=up",
         size: 0,
+        version: Version::HTTP_11,
     },
     Load {
         name: "push",
@@ -47,6 +50,15 @@ const LOADS: [Load; 2] = [
         method: Method::POST,
         target: "/api/v1/push",
         size: 50 << 10,
+        version: Version::HTTP_11,
+    },
+    Load {
+        name: "h2c",
+        title: "1 KiB reads over HTTP/2",
+        method: Method::GET,
+        target: "/prometheus/api/v1/query?query=up",
+        size: 0,
+        version: Version::HTTP_2,
     },
 ];
 
@@ -179,11 +191,11 @@ impl Bench {
         control(&proxy, "--instr=on");
         let mut counts = Vec::new();
         for load in &LOADS {
-            let mut sender = connect(&proxy).await;
+            let mut sender = Sender::connect(&proxy, load.version).await;
             let request = || {
                 Request::builder()
                     .method(&load.method)
-                    .uri(load.target)
+                    .uri(format!("http://proxy{}", load.target))
                     .header("host", "proxy")
                     .header("authorization", format!("Bearer {}", self.token))
                     .body(Full::new(Bytes::from(vec![b'x'; load.size])))
@@ -223,23 +235,51 @@ fn under_callgrind(directory: &TempDir, build: &Path) -> PathBuf {
     path
 }
 
-async fn connect(proxy: &Proxy) -> SendRequest<Full<Bytes>> {
-    let address = proxy.url();
-    let socket = TcpStream::connect(address.trim_start_matches("http://")).await.expect("connect");
-    socket.set_nodelay(true).expect("nodelay");
-    let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.expect("handshake");
-    tokio::spawn(connection);
-    sender
+/// A connection to the proxy.
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-async fn serve(
-    sender: &mut SendRequest<Full<Bytes>>,
-    requests: usize,
-    request: impl Fn() -> Request<Full<Bytes>>,
-) {
+impl Sender {
+    async fn connect(proxy: &Proxy, version: Version) -> Self {
+        let address = proxy.url();
+        let address = address.trim_start_matches("http://");
+        let socket = TcpStream::connect(address).await.expect("connect");
+        socket.set_nodelay(true).expect("nodelay");
+        let socket = TokioIo::new(socket);
+        if version == Version::HTTP_2 {
+            let handshake = http2::handshake(TokioExecutor::new(), socket).await;
+            let (sender, connection) = handshake.expect("handshake");
+            tokio::spawn(connection);
+            Self::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(socket).await.expect("handshake");
+            tokio::spawn(connection);
+            Self::Http1(sender)
+        }
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let answer = match self {
+            Self::Http1(sender) => {
+                sender.ready().await.expect("a connection");
+                let (mut head, body) = request.into_parts();
+                head.uri = head.uri.path_and_query().expect("a path").as_str().parse().expect("it");
+                sender.send_request(Request::from_parts(head, body)).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await.expect("a connection");
+                sender.send_request(request).await
+            }
+        };
+        answer.expect("an answer")
+    }
+}
+
+async fn serve(sender: &mut Sender, requests: usize, request: impl Fn() -> Request<Full<Bytes>>) {
     for _ in 0..requests {
-        sender.ready().await.expect("a connection");
-        let answer = sender.send_request(request()).await.expect("an answer");
+        let answer = sender.send(request()).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.into_body().collect().await.expect("a body");
     }
@@ -277,11 +317,11 @@ mod tests {
     fn a_count_above_the_recorded_one_and_its_tolerance_fails() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("instructions.toml");
-        record(&file, &[1_000.0, 2_000.0]).unwrap();
-        assert_eq!(check(&file, &[1_029.0, 1_500.0]), Ok(()));
-        let problem = check(&file, &[1_000.0, 2_070.0]).unwrap_err();
+        record(&file, &[1_000.0, 2_000.0, 3_000.0]).unwrap();
+        assert_eq!(check(&file, &[1_029.0, 1_500.0, 3_000.0]), Ok(()));
+        let problem = check(&file, &[1_000.0, 2_070.0, 3_000.0]).unwrap_err();
         assert_eq!(problem, "50 KiB pushes take 3.5 % more than recorded");
         std::fs::write(&file, "read = 1\n").unwrap();
-        assert!(check(&file, &[1.0, 1.0]).unwrap_err().contains("no number for push"));
+        assert!(check(&file, &[1.0, 1.0, 1.0]).unwrap_err().contains("no number for push"));
     }
 }

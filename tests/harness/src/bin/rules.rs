@@ -78,7 +78,7 @@ fn args() -> Args {
 }
 
 async fn round(args: &Args, number: usize) -> Round {
-    // A Mimir of its own: the number of tenants that it knows is the same in each round.
+    // Each part has a Mimir of its own: what a tenant costs it grows with the tenants that it has.
     let mimir = Mimir::start().await;
     let postgres = Postgres::start().await;
     let database = postgres.database("rules").await;
@@ -93,7 +93,7 @@ async fn round(args: &Args, number: usize) -> Round {
     let (mut bare_write, mut synced) = (Duration::ZERO, None);
     for part in [number % 2, 1 - number % 2] {
         if part == 0 {
-            bare_write = write_bare(&mimir, args).await;
+            bare_write = write_bare(&Mimir::start().await, args).await;
         } else {
             synced = Some(sync(&mimir, &database, args).await);
         }

@@ -31,6 +31,9 @@ pub enum Credentials {
 pub enum Sending {
     /// By wrk: each connection as soon as it has its answer.
     Saturating,
+    /// By h2load: so many requests at a time on each connection, over HTTP/2 without TLS. Over HTTP/1.1,
+    /// as many connections as that makes.
+    Streams(usize),
     /// By the harness, so many requests a second.
     Rate(f64),
 }
@@ -57,10 +60,10 @@ const UPLOAD: Shape = Shape { target: "/otlp/v1/metrics", sent: 1 << 20, ..PUSH 
 
 use Credentials::{Known, New, One};
 use Peer::{
-    Against, Bookkeeping, Devices, Direct, HaproxyEs256, HaproxyHs256, Members, Nginx, Proxy,
-    Vmauth,
+    Against, Bookkeeping, Devices, Direct, HaproxyEs256, HaproxyHs256, Http1, Members, Nginx,
+    Proxy, Vmauth,
 };
-use Sending::{Rate, Saturating};
+use Sending::{Rate, Saturating, Streams};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -98,6 +101,15 @@ pub const CASES: &[Case] = &[
         credentials: Known,
         sending: Saturating,
         peers: &[Proxy, Members, Devices],
+    },
+    Case {
+        name: "h2c",
+        title: "1 KiB reads over HTTP/2, 4 connections of 16 streams",
+        shape: READ,
+        connections: 4,
+        credentials: One,
+        sending: Streams(16),
+        peers: &[HaproxyEs256, Http1, Proxy, Against],
     },
     Case {
         name: "answer",

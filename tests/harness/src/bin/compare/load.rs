@@ -8,7 +8,7 @@ use harness::load::{Load, Until, request};
 use harness::{Cpu, Memory, part};
 
 use crate::cases::{Case, Credentials, Sending};
-use crate::peers::{Running, Scene};
+use crate::peers::{Peer, Running, Scene};
 
 /// One run of one peer.
 pub struct Measured {
@@ -33,11 +33,12 @@ struct Seen {
 
 pub fn run(
     scene: &Scene,
-    (name, running): (&str, &Running),
+    (peer, running): (Peer, &Running),
     case: &Case,
     new: &[String],
     seconds: u64,
 ) -> Measured {
+    let name = peer.title();
     let credentials = match case.credentials {
         Credentials::Known => running.credentials.clone(),
         Credentials::One => running.credentials[..1].to_vec(),
@@ -48,6 +49,7 @@ pub fn run(
     let (memory, before) = (Memory::of(process), Cpu::of(process));
     let seen = match case.sending {
         Sending::Saturating => wrk(scene, (name, running), case, &credentials, seconds),
+        Sending::Streams(streams) => h2load(scene, (peer, running), case, streams, seconds),
         Sending::Rate(rate) => at_a_rate(running, case, &credentials, rate, seconds),
     };
     let cpu = Cpu::of(process) - before;
@@ -157,6 +159,45 @@ fn wrk(
         p50_ms: number("p50_us") / 1e3,
         p99_ms: number("p99_us") / 1e3,
     }
+}
+
+/// With one credential: h2load sends the same headers with each request.
+fn h2load(
+    scene: &Scene,
+    (peer, running): (Peer, &Running),
+    case: &Case,
+    streams: usize,
+    seconds: u64,
+) -> Seen {
+    let log = scene.directory.path().join("h2load.log");
+    let _ = std::fs::remove_file(&log);
+    let mut command = Command::new(part("h2load"));
+    if peer == Peer::Http1 {
+        command.arg("--h1").arg(format!("-c{}", case.connections * streams));
+    } else {
+        command.arg(format!("-c{}", case.connections)).arg(format!("-m{streams}"));
+    }
+    let output = command
+        .arg(format!("-D{seconds}"))
+        .arg(format!("--log-file={}", log.display()))
+        .arg(format!("--header=authorization: {}", running.credentials[0]))
+        .arg(format!("http://{}{}", running.address, case.shape.target))
+        .output()
+        .expect("h2load");
+    let report = String::from_utf8_lossy(&output.stdout);
+    // Begin in microseconds since 1970, status, duration in microseconds.
+    let lines = std::fs::read_to_string(&log).expect("h2load's log");
+    let mut took: Vec<f64> = Vec::new();
+    for line in lines.lines() {
+        let mut fields = line.split('\t');
+        let (status, micros) = (fields.nth(1), fields.next());
+        assert_eq!(status, Some("200"), "{} by {}: {report}", case.name, peer.title());
+        took.push(micros.and_then(|micros| micros.parse().ok()).expect("a duration"));
+    }
+    assert!(report.contains(" 0 failed, 0 errored, 0 timeout"), "{}: {report}", peer.title());
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[(took.len() as f64 * share) as usize] / 1e3;
+    Seen { requests: took.len() as f64, seconds: seconds as f64, p50_ms: at(0.5), p99_ms: at(0.99) }
 }
 
 fn at_a_rate(

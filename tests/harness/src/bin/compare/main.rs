@@ -81,8 +81,7 @@ async fn main() {
             };
             for peer in case.peers {
                 let Some(running) = running.get(peer) else { continue };
-                let measured =
-                    load::run(&scene, (peer.title(), running), case, &new, options.seconds);
+                let measured = load::run(&scene, (*peer, running), case, &new, options.seconds);
                 outcome.runs.entry(*peer).or_default().push(measured);
             }
         }
@@ -101,7 +100,7 @@ impl Options {
     }
 
     fn runs(&self, peer: Peer) -> bool {
-        let is_base = matches!(peer, Peer::Bookkeeping | Peer::Direct | Peer::Proxy);
+        let is_base = matches!(peer, Peer::Bookkeeping | Peer::Direct | Peer::Http1 | Peer::Proxy);
         self.only.is_empty() || is_base || self.only.iter().any(|only| peer.title().contains(only))
     }
 }

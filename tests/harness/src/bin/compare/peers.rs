@@ -30,6 +30,8 @@ pub enum Peer {
     Vmauth,
     /// This proxy; what a caller may do is in the token.
     Proxy,
+    /// The same, where others are asked over HTTP/2.
+    Http1,
     /// This proxy with a database: what users may do is in a table.
     Members,
     /// This proxy with a database and callers with device keys.
@@ -48,6 +50,7 @@ impl Peer {
             Self::HaproxyHs256 => "haproxy, HS256",
             Self::Vmauth => "vmauth, listed token",
             Self::Proxy => "this proxy",
+            Self::Http1 => "this proxy, HTTP/1.1",
             Self::Members => "this proxy, members",
             Self::Devices => "this proxy, device keys",
             Self::Against => "the other build",
@@ -204,7 +207,7 @@ impl Scene {
                 other(port, credentials, self.haproxy("HS256", port))
             }
             Peer::Vmauth => other(port, bearers, self.vmauth(port)),
-            Peer::Proxy => ours(self.options().start().await, bearers),
+            Peer::Proxy | Peer::Http1 => ours(self.options().start().await, bearers),
             Peer::Against => {
                 let binary = self.against.clone().expect("--against");
                 ours(self.options().binary(&binary).start().await, bearers)
@@ -359,7 +362,9 @@ fn nginx(directory: &TempDir, name: &str, text: &str, words: &[(&'static str, St
     let config: &Path = &home.join("nginx.conf");
     let text = fill(text, words).replace("@HOME@", &home.display().to_string());
     std::fs::write(config, text).expect("config");
-    Process::start(name, &part("nginx"), directory.path(), |command| {
+    // Its workers end with it if it is asked to end, and not if it is killed.
+    let ended_by = ["--pdeathsig", "TERM"];
+    Process::start_with(name, &ended_by, &part("nginx"), directory.path(), |command| {
         command.arg("-p").arg(&home).arg("-e").arg(home.join("error.log")).arg("-c").arg(config);
     })
 }

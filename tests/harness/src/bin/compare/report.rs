@@ -42,7 +42,11 @@ impl Outcome<'_> {
     fn bases(&self) -> Vec<Peer> {
         let nginx = [Peer::Bookkeeping, Peer::Nginx].into_iter();
         let measured: Vec<Peer> = nginx.filter(|peer| self.runs.contains_key(peer)).collect();
-        if measured.is_empty() { vec![Peer::Proxy] } else { measured }
+        match measured.is_empty() {
+            true if self.runs.contains_key(&Peer::Http1) => vec![Peer::Http1],
+            true => vec![Peer::Proxy],
+            false => measured,
+        }
     }
 
     pub fn table(&self) -> Table {
@@ -57,6 +61,7 @@ impl Outcome<'_> {
             match base {
                 Peer::Bookkeeping => "× bookkeeping",
                 Peer::Nginx => "× bare",
+                Peer::Http1 => "× HTTP/1.1",
                 _ => "× claims",
             }
             .to_owned()

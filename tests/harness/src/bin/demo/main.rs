@@ -1,11 +1,4 @@
-//! `scripts/demo`: the proxy with everything around it.
-//!
-//!   demo                             runs until Ctrl-C and says where to look
-//!   demo --once                      shows the main job step by step, and ends
-//!   demo --state FILE                writes addresses and logins to FILE when it is ready, and runs until its
-//!                                    standard input is closed
-//!   demo --token-lifetime SECONDS    access tokens that expire soon (3600)
-//!   demo --dashboard FOLDER          the built dashboard (examples/dashboard/dist)
+//! `scripts/demo`: the proxy with everything around it; [`USAGE`] has the options.
 
 mod hubs;
 mod progress;
@@ -18,6 +11,14 @@ use std::time::Duration;
 
 use harness::ProxyOptions;
 use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "\
+  demo                             runs until Ctrl-C and says where to look
+  demo --once                      shows the main job step by step, and ends
+  demo --state FILE                writes addresses and logins to FILE when it is ready, and runs until its
+                                   standard input is closed
+  demo --token-lifetime SECONDS    access tokens that expire soon (3600)
+  demo --dashboard FOLDER          the built dashboard (examples/dashboard/dist)";
 
 struct Options {
     once: bool,
@@ -44,11 +45,12 @@ fn options() -> Result<Options, String> {
                 let seconds = value()?.parse().map_err(|_| "--token-lifetime takes seconds")?;
                 options.lifetime = Duration::from_secs(seconds);
             }
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
             other => {
-                return Err(format!(
-                    "unknown option {other}; there are --once, --state FILE, \
-                     --token-lifetime SECONDS and --dashboard FOLDER"
-                ));
+                return Err(format!("unknown option {other}; there are\n{USAGE}"));
             }
         }
     }

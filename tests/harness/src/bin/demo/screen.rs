@@ -72,7 +72,9 @@ pub(crate) fn print(stack: &Stack) {
     println!(
         "    1. Sign in to the dashboard as edith@aldermoor.example and correct the rule TooHumid."
     );
-    println!("    2. Write a sample of your own, and read it with the same address in a browser:");
+    println!(
+        "    2. Write a sample of your own; the dashboard's rule editor then completes workbench_value:"
+    );
     println!(
         "       curl {}/api/v1/push/influx/write -H 'Authorization: Bearer {}' \\",
         stack.proxy.url(),

@@ -134,9 +134,18 @@ async fn nginx(directory: &TempDir, upstream: &str) -> (Process, SocketAddr) {
     std::fs::create_dir(&home).expect("directory");
     let config = home.join("nginx.conf");
     std::fs::write(&config, configuration(&home, port, upstream)).expect("config");
-    let process = Process::start("nginx", &part("nginx"), directory.path(), |command| {
-        command.arg("-p").arg(&home).arg("-e").arg(home.join("error.log")).arg("-c").arg(&config);
-    });
+    // Its workers end with it if it is asked to end, and not if it is killed.
+    let ended_by = ["--pdeathsig", "TERM"];
+    let process =
+        Process::start_with("nginx", &ended_by, &part("nginx"), directory.path(), |command| {
+            command
+                .arg("-p")
+                .arg(&home)
+                .arg("-e")
+                .arg(home.join("error.log"))
+                .arg("-c")
+                .arg(&config);
+        });
     let to = SocketAddr::from(([127, 0, 0, 1], port));
     harness::wait_until("nginx listens", Duration::from_secs(10), async || {
         tokio::net::TcpStream::connect(to).await.is_ok()
