@@ -49,13 +49,13 @@ use crate::store::Store;
 pub use answer::Answer;
 pub use audit::{Action, Audit};
 pub use error::AdminError;
-pub use system::System;
+pub use system::{ConfigState, Reloads, System};
 
 /// Serves `/admin`. One for the process.
 pub struct Admin {
     store: Option<Store>,
     rules: Option<Arc<AdminExecutor<Reconciler>>>,
-    channels: Option<ChannelAdmin>,
+    channels: Option<Arc<ChannelAdmin>>,
     authorizer: Arc<Authorizer>,
     refusals: Arc<Refusals>,
     system: System,
@@ -95,7 +95,7 @@ impl Admin {
 
     /// Serves the endpoints of notification channels, too.
     #[must_use]
-    pub fn with_channels(self, channels: Option<ChannelAdmin>) -> Self {
+    pub fn with_channels(self, channels: Option<Arc<ChannelAdmin>>) -> Self {
         Self { channels, ..self }
     }
 
@@ -171,7 +171,7 @@ impl Admin {
     }
 
     fn channels(&self) -> Result<&ChannelAdmin, AdminError> {
-        self.channels.as_ref().ok_or(AdminError::NoChannels)
+        self.channels.as_deref().ok_or(AdminError::NoChannels)
     }
 
     fn now(&self) -> OffsetDateTime {

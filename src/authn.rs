@@ -70,7 +70,7 @@ use webhook::WebhookSecret;
 /// Turns credentials into principals. One for the process, shared by all workers.
 pub struct Authenticator {
     verifier: Verifier,
-    cache: TokenCache,
+    cache: Arc<TokenCache>,
     admin_keys: AdminKeys,
     webhook: WebhookSecret,
     tables: Tables,
@@ -159,7 +159,7 @@ impl Authenticator {
     ) -> Self {
         Self {
             verifier: Verifier::new(config, keys),
-            cache: TokenCache::new(config.token_cache_bytes),
+            cache: Arc::new(TokenCache::new(config.token_cache_bytes)),
             admin_keys: AdminKeys::new(&config.admin_keys),
             webhook: WebhookSecret::default(),
             tables,
@@ -191,6 +191,14 @@ impl Authenticator {
                 self.by_admin_key(&digest).ok_or_else(|| Refusal::Credential(wrong()).into())
             }
         }
+    }
+
+    /// Remembers what another one has verified: only right if both hold tokens against the same policy and
+    /// the same keys.
+    #[must_use]
+    pub fn with_tokens_of(mut self, other: &Self) -> Self {
+        self.cache = Arc::clone(&other.cache);
+        self
     }
 
     /// The same with a webhook's secret, which is none if it is empty.

@@ -18,6 +18,7 @@ mod lines;
 mod listen;
 mod log;
 mod reader;
+mod reload;
 mod rules;
 mod shared_secrets;
 mod shown;
@@ -45,6 +46,7 @@ pub use limits::{
 };
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
+pub use reload::{Change, Effect, ReloadConfig, effect_of};
 pub use rules::{GuardConfig, RulesConfig};
 pub use shown::Setting;
 pub use shutdown::ShutdownConfig;
@@ -86,6 +88,8 @@ pub struct Config {
     pub traces: TracesConfig,
     /// `[console]`: the page at `/admin/console`.
     pub console: ConsoleConfig,
+    /// `[reload]`: how changes of the configuration are noticed.
+    pub reload: ReloadConfig,
     /// Every key with its value, as operators may see it: no secret is in it.
     pub settings: Vec<Setting>,
     /// What is valid but probably a mistake, such as an issuer in an unusual form.
@@ -143,6 +147,7 @@ impl Config {
             log: document.section("log", log::read),
             traces: document.section("traces", traces::read),
             console: document.section("console", console::read),
+            reload: document.section("reload", reload::read),
             settings: Vec::new(),
             warnings: Vec::new(),
         };
@@ -151,6 +156,11 @@ impl Config {
         config.settings = document.settings();
         config.warnings = document.finish()?;
         Ok(config)
+    }
+
+    /// What tells this configuration from others, without its secrets: 16 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        shown::digest_of(&self.settings)
     }
 
     /// The tables to be read, which follow from several sections.

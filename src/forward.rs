@@ -35,7 +35,7 @@ mod wire;
 pub use alertmanager::AlertmanagerState;
 pub use body::ResponseBody;
 pub use consul::read_catalogue;
-pub use discovery::{resolve, resolve_forever};
+pub use discovery::{FoundInstances, find, resolve, resolve_forever};
 pub use error::{ForwardError, StreamError};
 pub use forwarder::{ForwardFailure, Forwarded, Forwarder};
 pub use instances::{InstanceReport, InstanceState, Instances};

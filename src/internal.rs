@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -29,12 +30,12 @@ use crate::trace::Tracer;
 /// What the private port reports on.
 pub struct Reported {
     pub readiness: Readiness,
-    pub keys: Arc<KeySource>,
+    /// Who asks for it has what runs now.
+    pub identities: Arc<ArcSwap<Identities>>,
     /// None without a database.
     pub revocations: Option<Arc<Revocations>>,
     /// Whether notifications of changes arrive; none without a database.
     pub feed: Option<Arc<Feed>>,
-    pub authenticator: Arc<Authenticator>,
     pub limits: Arc<Limits>,
     pub instances: Arc<Instances>,
     /// Takes in alerts; none where alert events are off.
@@ -45,6 +46,12 @@ pub struct Reported {
     /// The metrics' text form.
     pub exposition: PrometheusHandle,
     pub log: LogSink,
+}
+
+/// What finds out who callers are, which changes with the configuration.
+pub struct Identities {
+    pub keys: Arc<KeySource>,
+    pub authenticator: Arc<Authenticator>,
 }
 
 /// The longest that an answer may take.
@@ -63,7 +70,7 @@ pub fn router(reported: Reported) -> Router {
 }
 
 async fn ready(State(reported): State<Arc<Reported>>) -> Response {
-    let keys = reported.keys.state();
+    let keys = reported.identities.load().keys.state();
     let age = keys.age.map_or("never fetched".to_owned(), |age| format!("{} s old", age.as_secs()));
     let states = reported.instances.states();
     let ejected: String = states
@@ -89,9 +96,10 @@ async fn ready(State(reported): State<Arc<Reported>>) -> Response {
 }
 
 async fn metrics(State(reported): State<Arc<Reported>>, headers: HeaderMap) -> Response {
-    let keys = reported.keys.state();
+    let identities = reported.identities.load_full();
+    let keys = identities.keys.state();
     let metrics = &reported.metrics;
-    if reported.keys.is_configured() {
+    if identities.keys.is_configured() {
         metrics.key_set_age.set(keys.age.map_or(-1.0, |age| age.as_secs_f64()));
         metrics.key_set_keys.set(whole(keys.keys as u64));
     }
@@ -99,7 +107,7 @@ async fn metrics(State(reported): State<Arc<Reported>>, headers: HeaderMap) -> R
     if let Some(bytes) = resident_memory() {
         metrics.memory.set(bytes);
     }
-    metrics.token_cache_entries.set(whole(reported.authenticator.cached_tokens()));
+    metrics.token_cache_entries.set(whole(identities.authenticator.cached_tokens()));
     if let Some(feed) = &reported.feed {
         metrics.database_listening.set(f64::from(u8::from(feed.is_connected())));
     }

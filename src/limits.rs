@@ -180,9 +180,9 @@ impl Limits {
         }
     }
 
-    /// Has another configuration hold from now on, for accounts that exist as well. The size of the upload
-    /// buffer stays.
+    /// Has another configuration hold from now on, for accounts that exist as well.
     pub fn reconfigure(&self, config: OrganisationsConfig) {
+        self.uploads.resize(config.upload_total_bytes);
         self.shares.resize(config.in_flight, config.organisation_percent);
         self.queue.resize(config.in_flight);
         self.config.store(Arc::new(config));

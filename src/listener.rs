@@ -11,6 +11,7 @@ mod exchange;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod inherited;
 mod load;
 mod phase;
 mod resting;
@@ -18,5 +19,6 @@ mod socket;
 mod watch;
 mod workers;
 
-pub use acceptor::{accept, bind};
+pub use acceptor::{PublicSocket, accept, listen};
+pub use inherited::Inherited;
 pub use workers::Workers;

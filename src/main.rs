@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Command::Migrate(args) => database().map(|database| command::migrate(&database, &args)),
         Command::DeviceKey(what) => database().map(|database| command::device_key(&database, what)),
         Command::Serve => match config() {
-            Ok(config) => return serve(&config),
+            Ok(config) => return serve(config, file, &environment),
             Err(faults) => Err(faults),
         },
         Command::CheckConfig(args) => return check_config(file, &environment, &args),
@@ -114,8 +114,8 @@ fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConf
     answer(&said)
 }
 
-fn serve(config: &Config) -> ExitCode {
-    match app::serve(config) {
+fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> ExitCode {
+    match app::serve(config, file, environment) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

@@ -13,7 +13,7 @@ mod transport;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
 pub use retry::{Attempts, MAX_DELAY, Retriable, next_delay};
-pub use transport::{ExchangeError, MimirConfig};
+pub use transport::{ExchangeError, MimirChange, MimirConfig, MimirHandle};
 
 use http::HeaderMap;
 

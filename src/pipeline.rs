@@ -60,14 +60,14 @@ pub struct Pipeline {
     /// Now?
     pub limits: Arc<Limits>,
     /// How late this worker is.
-    pub lag: Lag,
+    pub lag: Arc<Lag>,
     /// To Mimir, by this worker's own connections.
-    pub forwarder: Forwarder,
+    pub forwarder: Arc<Forwarder>,
     pub admin: Arc<Admin>,
     pub audit: Arc<Audit>,
     /// None if it is switched off.
     pub console: Option<Arc<Console>>,
-    pub body_config: LimitsConfig,
+    pub body_config: Arc<LimitsConfig>,
     pub max_header_bytes: usize,
     pub outlets: Arc<Outlets>,
     pub tracer: Tracer,
@@ -332,7 +332,7 @@ impl Pipeline {
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
             BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,
         };
-        let LimitsConfig { body_idle_timeout: idle, body_timeout: total, .. } = self.body_config;
+        let LimitsConfig { body_idle_timeout: idle, body_timeout: total, .. } = *self.body_config;
         BodyLimits { bytes, idle, total }
     }
 }

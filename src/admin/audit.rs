@@ -7,6 +7,7 @@
 use std::array;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use http::Method;
 use strum::EnumCount as _;
@@ -23,7 +24,7 @@ use crate::tenancy::OrganisationId;
 pub struct Audit {
     clock: Clock,
     /// Lines a second of refused requests, of each reason; 0 for all of them.
-    refused_per_second: u32,
+    refused_per_second: AtomicU32,
     refused: [PerSecond; Reason::COUNT],
 }
 
@@ -45,7 +46,13 @@ pub struct Action {
 
 impl Audit {
     pub fn new(clock: Clock, refused_per_second: u32) -> Self {
+        let refused_per_second = AtomicU32::new(refused_per_second);
         Self { clock, refused_per_second, refused: array::from_fn(|_| PerSecond::default()) }
+    }
+
+    /// Changes how many lines a second refused requests have.
+    pub fn set_refused_per_second(&self, lines: u32) {
+        self.refused_per_second.store(lines, Relaxed);
     }
 
     /// Begins a request whose caller is known.
@@ -76,7 +83,7 @@ impl Audit {
     }
 
     fn takes(&self, refused: Reason) -> bool {
-        let most = self.refused_per_second;
+        let most = self.refused_per_second.load(Relaxed);
         most == 0 || self.refused[refused as usize].take(self.clock.now().as_secs(), most)
     }
 }

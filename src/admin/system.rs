@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use super::{Admin, Answer};
 use crate::authn::{KeySetReport, KeySource, Revocations};
 use crate::authz::OperatorGrant;
 use crate::clock::rfc3339;
-use crate::config::{Fault, Setting};
+use crate::config::{Effect, Fault, Setting, effect_of};
 use crate::forward::Instances;
 use crate::limits::Limits;
 use crate::store::Feed;
@@ -41,9 +42,36 @@ pub struct System {
     pub syncs_rules: bool,
     pub syncs_channels: bool,
     pub takes_alerts: bool,
-    /// Every key of the configuration, without secrets.
+    pub config: ConfigState,
+}
+
+/// The configuration that runs.
+pub struct ConfigState {
+    /// Every key, without secrets.
     pub settings: Vec<Setting>,
     pub warnings: Vec<Fault>,
+    pub digest: String,
+    pub loaded_at: OffsetDateTime,
+    pub reloads: Arc<Reloads>,
+}
+
+/// How the configuration was last read again.
+#[derive(Default)]
+pub struct Reloads(Mutex<Option<Reload>>);
+
+/// An attempt to use another configuration.
+#[derive(Clone)]
+struct Reload {
+    at: OffsetDateTime,
+    /// Why the old one stays; empty if the new one is used, or nothing has changed.
+    faults: Vec<Fault>,
+}
+
+impl Reloads {
+    /// Notes an attempt, and what has prevented it.
+    pub fn note(&self, at: OffsetDateTime, faults: Vec<Fault>) {
+        *self.0.lock() = Some(Reload { at, faults });
+    }
 }
 
 /// How this copy is.
@@ -204,8 +232,33 @@ pub(super) struct KeyView {
 /// The configuration that runs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ConfigView<'a> {
+    /// What tells it from others, without its secrets. The same on copies with the same configuration.
+    hash: &'a str,
+    /// Since when it runs (RFC 3339).
+    loaded_at: String,
+    /// When it was last read again; null if it was not.
+    reload: Option<ReloadView>,
     settings: Vec<SettingView<'a>>,
     warnings: Vec<WarningView<'a>>,
+}
+
+/// An attempt to use a changed configuration.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReloadView {
+    at: String,
+    /// Whether what was read is what runs.
+    is_successful: bool,
+    /// Why it is not.
+    faults: Vec<FaultView>,
+}
+
+/// What is wrong with a key of the configuration, and what would be right.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FaultView {
+    key: String,
+    /// The line of the file, if it is from there.
+    line: Option<usize>,
+    problem: String,
 }
 
 /// A key of the configuration.
@@ -216,6 +269,8 @@ pub(super) struct SettingView<'a> {
     value: &'a str,
     /// `default`, `file`, or the environment variable.
     source: &'a str,
+    /// Whether a change takes effect by a reload, and not only by a restart.
+    is_reloadable: bool,
 }
 
 /// What is valid but probably a mistake.
@@ -354,15 +409,27 @@ pub(super) fn keys(admin: &Admin, _: &OperatorGrant) -> Answer {
 }
 
 pub(super) fn config(admin: &Admin, _: &OperatorGrant) -> Answer {
-    let System { settings, warnings, .. } = &admin.system;
+    let config = &admin.system.config;
+    let reload = config.reloads.0.lock().clone();
+    let fault = |Fault { key, line, problem }| FaultView { key, line, problem };
     Answer::of(&ConfigView {
-        settings: settings
-            .iter()
-            .map(|one| SettingView { key: &one.key, value: &one.value, source: &one.source })
-            .collect(),
-        warnings: warnings
+        hash: &config.digest,
+        loaded_at: rfc3339(config.loaded_at),
+        reload: reload.map(|reload| ReloadView {
+            at: rfc3339(reload.at),
+            is_successful: reload.faults.is_empty(),
+            faults: reload.faults.into_iter().map(fault).collect(),
+        }),
+        settings: config.settings.iter().map(setting).collect(),
+        warnings: config
+            .warnings
             .iter()
             .map(|one| WarningView { key: &one.key, problem: &one.problem })
             .collect(),
     })
+}
+
+fn setting(one: &Setting) -> SettingView<'_> {
+    let is_reloadable = effect_of(&one.key) == Effect::Reload;
+    SettingView { key: &one.key, value: &one.value, source: &one.source, is_reloadable }
 }

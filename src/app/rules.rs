@@ -9,11 +9,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::reload::MimirClients;
 use crate::admin_executor::AdminExecutor;
 use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::election::LeaderTask;
+use crate::mimir::MimirHandle;
 use crate::rules::{Reconciler, RuleSync, Triggers};
 use crate::store::Store;
 use crate::telemetry::{ChannelMetrics, RuleMetrics};
@@ -30,6 +32,8 @@ pub(super) struct Rules {
     pub(super) triggers: Arc<Triggers>,
     /// None where channels are not synced.
     pub(super) channels: Option<Channels>,
+    /// The clients of Mimir that all of these use.
+    pub(super) clients: MimirClients,
     sync: RuleSync,
     sync_runtime: Runtime,
     admin_runtime: Runtime,
@@ -39,6 +43,7 @@ pub(super) struct Rules {
 pub(super) struct Channels {
     pub(super) triggers: Arc<Triggers>,
     pub(super) admin: ChannelAdmin,
+    clients: Vec<MimirHandle>,
 }
 
 impl Rules {
@@ -64,6 +69,7 @@ impl Rules {
         let (sync_runtime, reconciler) = make(WRITER_CONNECTIONS)?;
         let triggers: Arc<Triggers> = Arc::default();
         let mut beside: Vec<Arc<dyn LeaderTask>> = Vec::new();
+        let of_rules = vec![for_admin.mimir(), reconciler.mimir()];
         let (channels, reach) = if config.channels.enabled {
             let runtimes = [(&admin_runtime, &for_admin), (&sync_runtime, &reconciler)];
             let (channels, sync) = channels(config, runtimes, clock, tracer)?;
@@ -73,6 +79,8 @@ impl Rules {
         } else {
             (None, None)
         };
+        let of_channels = channels.as_ref().map(|channels: &Channels| channels.clients.clone());
+        let clients = MimirClients { of_rules, of_channels: of_channels.unwrap_or_default() };
         let handle = admin_runtime.handle().clone();
         let admin_executor = Arc::new(AdminExecutor::new(for_admin, handle));
         let sync = RuleSync {
@@ -84,7 +92,7 @@ impl Rules {
             reach,
             beside,
         };
-        Ok(Self { admin_executor, triggers, channels, sync, sync_runtime, admin_runtime })
+        Ok(Self { admin_executor, triggers, channels, clients, sync, sync_runtime, admin_runtime })
     }
 
     /// Has the leader do this beside the sync.
@@ -137,15 +145,17 @@ fn channels(
     };
     let triggers: Arc<Triggers> = Arc::default();
     let metrics = Arc::new(ChannelMetrics::register());
-    let admin = ChannelAdmin::new(make(for_admin)?, for_admin.0.handle(), Arc::clone(&metrics));
+    let (of_admin, of_sync) = (make(for_admin)?, make(for_sync)?);
+    let clients = vec![of_admin.mimir(), of_sync.mimir()];
+    let admin = ChannelAdmin::new(of_admin, for_admin.0.handle(), Arc::clone(&metrics));
     let sync = ChannelSync {
-        reconciler: make(for_sync)?,
+        reconciler: of_sync,
         triggers: Arc::clone(&triggers),
         reaches: Arc::new(Reaches::new(Arc::clone(&triggers))),
         clock: clock.clone(),
         metrics,
     };
-    Ok((Channels { triggers, admin }, sync))
+    Ok((Channels { triggers, admin, clients }, sync))
 }
 
 /// The name of this copy: its machine and its process.

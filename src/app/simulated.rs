@@ -1,18 +1,19 @@
 //! One copy of the proxy in a simulation (`tests/simulation`): the data path of [`serve`](super::serve), made of the same
 //! parts, on the thread, the clock and the network of the simulation. There is no database.
 
+use std::io;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::{Admins, Observed, Shared};
+use super::{Admins, Lasting, Observed, Running};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::forward::{Instances, resolve};
 use crate::limits::Limits;
-use crate::listener::{self, Workers};
+use crate::listener::{self, PublicSocket, Workers};
 use crate::net::TcpListener;
 use crate::telemetry::{Logging, Metrics, Traffic};
 use crate::trace::Tracer;
@@ -24,6 +25,7 @@ pub struct Copy {
     workers: Arc<Workers>,
     work: TaskTracker,
     _accepting: AbortOnDropHandle<()>,
+    _background: DropGuard,
 }
 
 /// What is in use; all of it is zero when nothing is asked of the copy.
@@ -45,23 +47,31 @@ impl Copy {
         clock: Clock,
         exposition: PrometheusHandle,
         listener: TcpListener,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let metrics = Arc::new(Metrics::register());
         let traffic = Arc::new(Traffic::new(exposition));
-        let observed = Observed { metrics: Arc::clone(&metrics), traffic };
+        let sink = logging.sink.clone();
+        let observed = Observed { sink, metrics: Arc::clone(&metrics), traffic };
         let admins = Admins { rules: None, channels: None };
-        let shared =
-            Shared::new(config, logging, (clock, Tracer::default()), None, admins, observed);
-        resolve(&shared.instances, &config.upstream).await;
-        let (workers, work) =
-            Workers::start_here(shared.pipelines(config), &config.listen, &metrics);
+        let lasting = Lasting::new(config, (clock, Tracer::default()), None, admins, observed);
+        let running = Running::first(config.clone(), &lasting)?;
+        resolve(&lasting.instances, &config.upstream).await;
+        let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
+        let (workers, work) = Workers::start_here(pipelines, &config.listen, &metrics, log);
         let workers = Arc::new(workers);
         let (accepts, most) = (Arc::clone(&workers), config.listen.max_connections);
         let accepting = tokio::spawn(async move {
-            listener::accept(listener, &accepts, most, CancellationToken::new()).await;
+            let socket = PublicSocket { listener, is_inherited: false };
+            listener::accept(socket, &accepts, most, CancellationToken::new()).await;
         });
-        let (limits, instances) = (Arc::clone(&shared.limits), Arc::clone(&shared.instances));
-        Self { limits, instances, workers, work, _accepting: AbortOnDropHandle::new(accepting) }
+        Ok(Self {
+            limits: Arc::clone(&lasting.limits),
+            instances: Arc::clone(&lasting.instances),
+            workers,
+            work,
+            _accepting: AbortOnDropHandle::new(accepting),
+            _background: lasting.cancelled.clone().drop_guard(),
+        })
     }
 
     pub fn in_use(&self) -> InUse {

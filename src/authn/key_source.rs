@@ -134,6 +134,30 @@ impl KeySource {
         }
     }
 
+    /// A source that goes on from another one: what that has fetched is kept if it is from the same place.
+    pub fn after(other: &Self, config: Option<KeySetConfig>) -> Self {
+        let place =
+            |config: &Option<KeySetConfig>| config.as_ref().map(|config| config.url.clone());
+        let is_same = place(&other.config) == place(&config);
+        let next = Self::new(config, Arc::clone(&other.metrics));
+        if is_same {
+            next.state.store(other.state.load_full());
+        }
+        next
+    }
+
+    /// Fetches the set if there is none yet, so that this source can take the place of another.
+    pub async fn make_ready(&self, client: &reqwest::Client) -> Result<(), String> {
+        let Some(config) = self.config.as_ref().filter(|_| self.state.load().fetched.is_none())
+        else {
+            return Ok(());
+        };
+        if self.attempt(config, client, Cause::Schedule).await {
+            return Ok(());
+        }
+        Err(self.state.load().problem.clone().unwrap_or_default())
+    }
+
     /// Whether there is a key set at all, and not only the shared secret.
     pub fn is_configured(&self) -> bool {
         self.config.is_some()
@@ -276,27 +300,31 @@ impl KeySource {
         }
     }
 
-    /// Fetches at start, at every interval, and when a request has an unknown key, until it is
+    /// Fetches at start, unless that has been done, at every interval, and when a request has an unknown key, until it is
     /// cancelled.
     pub async fn run(&self, client: reqwest::Client, cancelled: CancellationToken) {
         let Some(config) = &self.config else { return };
         let longest = LAST_RETRY.min(config.refresh_interval);
         let mut backoff = Backoff::new(FIRST_RETRY.min(longest), longest);
         let mut cause = Cause::Schedule;
+        let age = self.state.load().fetched.map(|at| at.elapsed());
+        let mut pause = age.map(|age| config.refresh_interval.saturating_sub(age));
         loop {
+            if let Some(pause) = pause {
+                *self.next.lock() = Some(Instant::now() + pause);
+                tokio::select! {
+                    () = cancelled.cancelled() => return,
+                    () = sleep(pause) => cause = Cause::Schedule,
+                    () = self.woken() => cause = Cause::Demand,
+                }
+            }
             let succeeded = self.attempt(config, &client, cause).await;
-            let pause = if succeeded {
+            pause = Some(if succeeded {
                 backoff.reset();
                 config.refresh_interval
             } else {
                 backoff.next_wait()
-            };
-            *self.next.lock() = Some(Instant::now() + pause);
-            tokio::select! {
-                () = cancelled.cancelled() => return,
-                () = sleep(pause) => cause = Cause::Schedule,
-                () = self.woken() => cause = Cause::Demand,
-            }
+            });
         }
     }
 

@@ -17,7 +17,7 @@ use super::world::TenantReader;
 use crate::admin_executor::{AdminExecutor, Overloaded};
 use crate::clock::Clock;
 use crate::config::{ChannelsConfig, RulesConfig};
-use crate::mimir::MimirConfig;
+use crate::mimir::MimirHandle;
 use crate::mimir::alertmanager::{AlertmanagerClient, AlertmanagerError};
 use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError};
 use crate::telemetry::ChannelMetrics;
@@ -135,11 +135,7 @@ impl ChannelReconciler {
         rules: &RulesConfig,
         template: TenantTemplate,
     ) -> Result<Self, String> {
-        let client = AlertmanagerClient::new(&MimirConfig {
-            urls: config.urls.clone(),
-            request_timeout: rules.request_timeout,
-            connect_timeout: rules.connect_timeout,
-        })?;
+        let client = AlertmanagerClient::new(&config.mimir(rules))?;
         Ok(Self {
             store,
             client,
@@ -159,6 +155,11 @@ impl ChannelReconciler {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// By which the Alertmanager's addresses can be changed.
+    pub fn mimir(&self) -> MimirHandle {
+        self.client.handle()
     }
 
     pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {

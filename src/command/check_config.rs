@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Said, on_a_runtime};
-use crate::config::{Config, Environment};
+use crate::config::{Config, Effect, Environment, Setting, effect_of};
 use crate::mimir_profile::{
     Assumptions, Finding, MimirVersion, Ours, Severity, Variables, examine,
 };
@@ -38,6 +38,10 @@ pub struct CheckConfig {
     /// Nothing is written. Exit code 64 if something must be changed, 69 if something is unavailable.
     #[arg(long)]
     connect: bool,
+    /// List every key with its value, where that is from, and whether a change takes effect by a reload or
+    /// by a restart. Secrets are not shown.
+    #[arg(long)]
+    keys: bool,
 }
 
 /// `EX_USAGE` of sysexits.h: the configuration is at fault.
@@ -57,6 +61,9 @@ pub fn check_config(file: Option<&Path>, environment: &Environment, args: &Check
                 1 => "the configuration is valid, with 1 warning".to_owned(),
                 count => format!("the configuration is valid, with {count} warnings"),
             });
+            if args.keys {
+                answers.push(listed(&config.settings));
+            }
             if args.strict && !config.warnings.is_empty() {
                 code = EXIT_CONFIG;
             }
@@ -116,6 +123,20 @@ impl CheckConfig {
     fn counts(&self, finding: &Finding) -> bool {
         self.strict || finding.severity == Severity::Error
     }
+}
+
+/// A line for each key.
+fn listed(settings: &[Setting]) -> String {
+    let widest = settings.iter().map(|one| one.key.len()).max().unwrap_or_default();
+    let line = |one: &Setting| {
+        let effect = match effect_of(&one.key) {
+            Effect::Reload => "reload",
+            Effect::Restart => "restart",
+        };
+        let Setting { key, value, source, .. } = one;
+        format!("{key:<widest$}  {effect:<7}  {source:<7}  {value}").trim_end().to_owned()
+    };
+    settings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn counted(findings: &[Finding]) -> String {

@@ -110,7 +110,7 @@ impl Shown for ServiceRole {
 }
 
 /// Where the issuer publishes its keys, and how long they are trusted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySetConfig {
     pub url: Url,
     /// How often the set is fetched, and so how long a removed key may still work.

@@ -8,6 +8,7 @@ use super::RulesConfig;
 use super::reader::{Raw, Section};
 use super::shown::Shown;
 use super::values::{duration, number, switch, text, unwritten, url};
+use crate::mimir::MimirConfig;
 
 /// How notification channels and routes get from Postgres to Mimir's Alertmanager.
 #[derive(Clone, Debug)]
@@ -36,6 +37,13 @@ pub struct ChannelsConfig {
     pub max_channels: usize,
     /// Routes of an organisation that are written.
     pub max_routes: usize,
+}
+
+impl ChannelsConfig {
+    /// How Mimir's Alertmanager is reached.
+    pub fn mimir(&self, rules: &RulesConfig) -> MimirConfig {
+        MimirConfig { urls: self.urls.clone(), ..rules.mimir() }
+    }
 }
 
 /// The operator's SMTP relay. It asks for no credentials, because they would stand in every tenant's

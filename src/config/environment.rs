@@ -46,6 +46,11 @@ impl Environment {
         environment
     }
 
+    /// Where a supervisor waits to hear that the process is ready (`sd_notify(3)`).
+    pub fn notify_socket() -> Option<std::ffi::OsString> {
+        std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.strange.is_empty()
     }
@@ -59,6 +64,12 @@ impl Environment {
     pub fn everything() -> BTreeMap<String, String> {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
+    }
+
+    /// The files that variables name.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let named = self.by_key.iter().filter(|((_, key), _)| key.ends_with("_file"));
+        named.map(|(_, file)| file.as_str())
     }
 
     /// The variables of one section, by key.

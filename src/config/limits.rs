@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
-use super::shown::Shown;
+use super::shown::{Shown, short_digest};
 use super::values::{GIB, KIB, MIB, bytes, duration, number, size, switch};
 use crate::mimir::expression::ExpressionLimits;
 use crate::spelling::nearest;
@@ -474,9 +474,19 @@ fn warn_of_no_effect(section: &mut Section<'_>, about: &str, limits: &Organisati
     }
 }
 
+/// There may be thousands: how many, and what tells them from others.
 impl Shown for HashMap<OrganisationId, OwnLimits> {
     fn shown(&self) -> String {
-        format!("{} organisations", self.len())
+        if self.is_empty() {
+            return String::new();
+        }
+        let own = |(organisation, own): (&OrganisationId, &OwnLimits)| {
+            let each: Vec<_> = KEYS.iter().map(|key| own.limits.get(key).to_string()).collect();
+            format!("{organisation} {}\n", each.join(" "))
+        };
+        let mut all: Vec<String> = self.iter().map(own).collect();
+        all.sort();
+        format!("{} organisations, {}", self.len(), short_digest(&all.concat()))
     }
 }
 

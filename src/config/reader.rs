@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::environment::{Environment, folded};
 use super::lines::{Lines, Starts};
-use super::shown::{Setting, Shown};
+use super::shown::{Setting, Shown, mark};
 use super::values::Secret;
 use super::{Fault, Faults};
 use crate::spelling::nearest;
@@ -86,6 +86,7 @@ impl<'a> Document<'a> {
             lines: &self.lines,
             environment,
             from_environment: BTreeMap::new(),
+            marks: BTreeMap::new(),
             known: Vec::new(),
             said: BTreeSet::new(),
             faulty: BTreeSet::new(),
@@ -208,6 +209,8 @@ pub(super) struct Section<'a> {
     environment: BTreeMap<String, String>,
     /// Keys that the environment has set, and the variables.
     from_environment: BTreeMap<String, String>,
+    /// The marks of the values that keys were set to.
+    marks: BTreeMap<String, u64>,
     known: Vec<String>,
     /// Keys that exist.
     said: BTreeSet<String>,
@@ -326,7 +329,8 @@ impl Section<'_> {
             None => "default".to_owned(),
         };
         self.settings.retain(|known| known.key != key_path);
-        self.settings.push(Setting { key: key_path, value: value.shown(), source });
+        let mark = self.marks.get(key).copied();
+        self.settings.push(Setting { key: key_path, value: value.shown(), source, mark });
     }
 
     fn take(&mut self, key: &str) -> Option<Raw> {
@@ -335,7 +339,12 @@ impl Section<'_> {
         if in_file.is_some() || self.environment.contains_key(key) {
             self.said.insert(key.to_owned());
         }
+        if let Some(Raw::Toml(value)) = &in_file {
+            let written = value.as_str().map_or_else(|| mark(&value.to_string()), mark);
+            self.marks.insert(key.to_owned(), written);
+        }
         let Some(text) = self.environment.remove(key) else { return in_file };
+        self.marks.insert(key.to_owned(), mark(&text));
         self.from_environment.insert(key.to_owned(), Environment::name(self.name, key));
         Some(Raw::Text(text))
     }
@@ -441,7 +450,9 @@ impl Section<'_> {
                     self.known.push(key.to_owned());
                     self.table.remove(key);
                     // A final line break, as editors add it, is not part of a secret.
-                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                    self.marks.insert(key.to_owned(), mark(&text));
+                    return Some(text);
                 }
                 Err(error) => format!("cannot be read: {error}"),
             }

@@ -7,6 +7,7 @@ use url::Url;
 use super::UpstreamConfig;
 use super::reader::{Raw, Section};
 use super::values::{Secret, duration, number, switch, text, url};
+use crate::mimir::MimirConfig;
 use crate::mimir::expression::ExpressionLimits;
 use crate::prom_duration::PromDuration;
 
@@ -47,6 +48,17 @@ pub struct RulesConfig {
     pub expressions: ExpressionLimits,
     /// When a deletion is held.
     pub guard: GuardConfig,
+}
+
+impl RulesConfig {
+    /// How Mimir's ruler is reached.
+    pub fn mimir(&self) -> MimirConfig {
+        MimirConfig {
+            urls: self.urls.clone(),
+            request_timeout: self.request_timeout,
+            connect_timeout: self.connect_timeout,
+        }
+    }
 }
 
 /// The size from which a deletion waits for an administrator's confirmation: both the count and the

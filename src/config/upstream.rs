@@ -52,7 +52,7 @@ impl Shown for Upstream {
 }
 
 /// Consul's catalogue as the source of instances.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulConfig {
     pub url: Url,
     pub service: String,
@@ -63,7 +63,7 @@ pub struct ConsulConfig {
 }
 
 /// When an instance is ejected, for how long, and its limit of requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthConfig {
     /// Requests in flight at one instance, of all workers together.
     pub max_in_flight: u32,

@@ -153,13 +153,15 @@ export function refusals(access, params, page) {
 
 export function config(access, params, page) {
   return [page.head("Config", "What runs, with where each value is from. Secrets are only said to be set."), part(() => Promise.all([api("config"), api("status")]), ([found, status]) => [
-    facts([["Version", `${status.version}, commit ${status.commit}`], ["Copy", status.copy], ["Started", time(status.started_at)]]),
+    facts([["Version", `${status.version}, commit ${status.commit}`], ["Copy", status.copy], ["Started", time(status.started_at)], ["Loaded", time(found.loaded_at)], ["Hash", copy(found.hash)]]),
+    found.reload && !found.reload.is_successful && h("div", { class: "panel warn" }, h("h2", null, "What was read last is not used"), h("p", null, time(found.reload.at)), h("ul", null, found.reload.faults.map((one) => h("li", null, h("code", null, one.key), one.line ? ` (line ${one.line})` : "", ` ${one.problem}`)))),
     found.warnings.length > 0 && h("div", { class: "panel warn" }, h("h2", null, "Probably mistakes"), h("ul", null, found.warnings.map((one) => h("li", null, h("code", null, one.key), ` ${one.problem}`)))),
     // What was set comes first.
     table([...found.settings].sort((a, b) => (a.source === "default") - (b.source === "default")), [
       { name: "Key", show: (one) => copy(one.key), text: (one) => one.key, sort: true },
       { name: "Value", wide: true, show: (one) => h("code", null, one.value), text: (one) => one.value },
       { name: "From", show: (one) => (one.source === "default" ? h("span", { class: "muted" }, "default") : one.source), text: (one) => one.source, sort: true },
+      { name: "Change", show: (one) => (one.is_reloadable ? "by reload" : "by restart"), text: (one) => (one.is_reloadable ? "reload" : "restart"), sort: true },
     ], { placeholder: "Filter by key, value or source", ...remembered(params) }),
   ])];
 }

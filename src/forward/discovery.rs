@@ -5,17 +5,17 @@
 //! A failed or empty lookup changes nothing: the known instances stay, and their health decides
 //! which of them are used.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::consul::Catalogue;
-use super::instances::{Instances, SourceId};
+use super::instances::{Addresses, Instances, SourceId};
 use super::lookup::lookup;
 use crate::backoff::{Backoff, spread};
 use crate::config::{Upstream, UpstreamConfig};
@@ -23,52 +23,126 @@ use crate::config::{Upstream, UpstreamConfig};
 /// The number of Consul's catalogue as a source; names have their index in the configuration.
 const CONSUL: SourceId = SourceId::MAX;
 
+/// How long a new name may take to be looked up.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Looks everything up once, concurrently.
 pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
+    let generation = instances.generation();
     let mut lookups = JoinSet::new();
     for (source, upstream) in config.upstreams.iter().cloned().enumerate() {
         let instances = Arc::clone(instances);
-        lookups.spawn(async move { resolve_name(&instances, source, &upstream).await });
+        lookups.spawn(async move { resolve_name(&instances, generation, source, &upstream).await });
     }
     if let Some(catalogue) = catalogue(config) {
         let instances = Arc::clone(instances);
         lookups.spawn(async move {
             if let Ok((found, _)) = catalogue.read(None).await {
-                adopt(&instances, found);
+                adopt(&instances, generation, found);
             }
         });
     }
     while lookups.join_next().await.is_some() {}
 }
 
-/// Looks everything up at every interval until it is cancelled.
+/// Looks everything up at every interval until it is cancelled, or the sources are replaced.
 pub async fn resolve_forever(
     instances: Arc<Instances>,
     config: UpstreamConfig,
     cancelled: CancellationToken,
 ) {
+    let generation = instances.generation();
     let mut sources = JoinSet::new();
     for (source, upstream) in config.upstreams.iter().cloned().enumerate() {
         let (instances, interval) = (Arc::clone(&instances), config.resolve_interval);
         sources.spawn(async move {
             loop {
                 sleep(spread(interval)).await;
-                resolve_name(&instances, source, &upstream).await;
+                resolve_name(&instances, generation, source, &upstream).await;
             }
         });
     }
     if let Some(catalogue) = catalogue(&config) {
-        sources.spawn(follow(instances, catalogue, config.resolve_interval));
+        sources.spawn(follow(instances, generation, catalogue, config.resolve_interval));
     }
     cancelled.cancelled().await;
 }
 
-async fn resolve_name(instances: &Instances, source: SourceId, upstream: &Upstream) {
-    match lookup(&upstream.host, upstream.port).await {
-        Ok(addresses) => {
-            let found = addresses.into_iter().map(|at| (at, upstream.authority.clone())).collect();
-            instances.publish(source, found);
+/// What the sources of a configuration have found, to replace those of another.
+pub struct FoundInstances(BTreeMap<SourceId, Addresses>);
+
+/// Looks up what another configuration names. Sources that `before` has, too, are not asked again: what
+/// they have found stays. An error says which key's value finds nothing.
+pub async fn find(
+    instances: &Instances,
+    before: &UpstreamConfig,
+    config: &UpstreamConfig,
+) -> Result<FoundInstances, Vec<(&'static str, String)>> {
+    let (mut found, mut faults) = (BTreeMap::new(), Vec::new());
+    for (source, upstream) in config.upstreams.iter().enumerate() {
+        let is_same = |known: &Upstream| known.authority == upstream.authority;
+        let known = before.upstreams.iter().position(is_same);
+        if let Some(addresses) = known.and_then(|known| instances.found_by(known)) {
+            found.insert(source, addresses);
+            continue;
         }
+        match timeout(FIND_TIMEOUT, lookup(&upstream.host, upstream.port)).await {
+            Ok(Ok(addresses)) => {
+                found.insert(source, addressed(addresses, upstream));
+            }
+            // It was not found before either: nothing gets worse.
+            _ if known.is_some() => {}
+            Ok(Err(error)) => {
+                let problem = format!("'{}' cannot be resolved: {error}", upstream.host);
+                faults.push(("upstream.urls", problem));
+            }
+            Err(_) => {
+                let problem = format!("'{}' cannot be resolved: no answer in time", upstream.host);
+                faults.push(("upstream.urls", problem));
+            }
+        }
+    }
+    let known = (before.consul == config.consul).then(|| instances.found_by(CONSUL)).flatten();
+    if let Some(addresses) = known.filter(|_| config.consul.is_some()) {
+        found.insert(CONSUL, addresses);
+    } else if let Some(catalogue) = catalogue(config) {
+        match catalogue.read(None).await {
+            Ok((addresses, _)) if !addresses.is_empty() => {
+                found.insert(CONSUL, addresses);
+            }
+            Ok(_) => {
+                let problem = "no instance of this service passes its checks in Consul";
+                faults.push(("upstream.consul_service", problem.to_owned()));
+            }
+            Err(problem) => {
+                let problem = format!("Consul's catalogue cannot be read: {problem}");
+                faults.push(("upstream.consul_url", problem));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(FoundInstances(found)) } else { Err(faults) }
+}
+
+impl Instances {
+    /// Uses what another configuration's sources have found. Whatever still follows the old ones finds
+    /// nothing any more.
+    pub fn adopt(&self, found: FoundInstances) {
+        self.replace(found.0);
+    }
+}
+
+fn addressed(addresses: Vec<SocketAddr>, upstream: &Upstream) -> Addresses {
+    addresses.into_iter().map(|at| (at, upstream.authority.clone())).collect()
+}
+
+async fn resolve_name(
+    instances: &Instances,
+    generation: u64,
+    source: SourceId,
+    upstream: &Upstream,
+) {
+    match lookup(&upstream.host, upstream.port).await {
+        Ok(addresses) => instances.publish(generation, source, addressed(addresses, upstream)),
         Err(error) => {
             instances.watch.metrics.resolve_failures.increment(1);
             tracing::warn!(upstream = upstream.host, %error, "Upstream name not resolved");
@@ -83,12 +157,12 @@ fn catalogue(config: &UpstreamConfig) -> Option<Catalogue> {
         .ok()
 }
 
-fn adopt(instances: &Instances, found: Vec<(SocketAddr, HeaderValue)>) {
+fn adopt(instances: &Instances, generation: u64, found: Addresses) {
     if found.is_empty() {
         instances.watch.metrics.resolve_failures.increment(1);
         tracing::warn!("No passing instance in Consul; keeping the known ones");
     } else {
-        instances.publish(CONSUL, found);
+        instances.publish(generation, CONSUL, found);
     }
 }
 
@@ -99,12 +173,17 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for each change of the catalogue, for ever.
-async fn follow(instances: Arc<Instances>, catalogue: Catalogue, interval: Duration) {
+async fn follow(
+    instances: Arc<Instances>,
+    generation: u64,
+    catalogue: Catalogue,
+    interval: Duration,
+) {
     let (mut index, mut backoff) = (None, Backoff::new(FIRST_RETRY, LAST_RETRY));
     loop {
         match catalogue.read(index).await {
             Ok((found, next)) => {
-                adopt(&instances, found);
+                adopt(&instances, generation, found);
                 backoff.reset();
                 // An index that went back belongs to another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);

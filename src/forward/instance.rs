@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -18,7 +19,9 @@ use crate::telemetry::Metrics;
 
 /// What watches all instances.
 pub(super) struct Watch {
-    pub(super) config: HealthConfig,
+    config: ArcSwap<HealthConfig>,
+    /// `max_in_flight` of it: every request reads it.
+    max_in_flight: AtomicU32,
     pub(super) metrics: Arc<Metrics>,
     epoch: Instant,
     /// The number of instances, and of those whose last responses were failures.
@@ -29,7 +32,22 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(config: HealthConfig, metrics: Arc<Metrics>) -> Self {
         let (all, faulty) = Default::default();
-        Self { config, metrics, epoch: Instant::now(), all, faulty }
+        let max_in_flight = AtomicU32::new(config.max_in_flight);
+        let config = ArcSwap::from_pointee(config);
+        Self { config, max_in_flight, metrics, epoch: Instant::now(), all, faulty }
+    }
+
+    pub(super) fn config(&self) -> Arc<HealthConfig> {
+        self.config.load_full()
+    }
+
+    pub(super) fn set(&self, config: HealthConfig) {
+        self.max_in_flight.store(config.max_in_flight, Ordering::Relaxed);
+        self.config.store(Arc::new(config));
+    }
+
+    pub(super) fn max_in_flight(&self) -> u32 {
+        self.max_in_flight.load(Ordering::Relaxed)
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -60,6 +78,8 @@ pub(super) struct Instance {
     requests: AtomicU64,
     word: AtomicU64,
     on_trial: AtomicBool,
+    /// It was removed: connections to it are not kept.
+    is_gone: AtomicBool,
     health: Mutex<Health>,
     trouble: Mutex<Trouble>,
     watch: Arc<Watch>,
@@ -91,11 +111,11 @@ impl Instance {
         watch: &Arc<Watch>,
     ) -> Self {
         let health = if is_newcomer {
-            Health::of_newcomer(watch.now(), &watch.config)
+            Health::of_newcomer(watch.now(), &watch.config())
         } else {
             Health::default()
         };
-        let word = health.word(&watch.config);
+        let word = health.word(&watch.config());
         watch.all.fetch_add(1, Ordering::Relaxed);
         watch.count(HealthWord(0), word);
         Self {
@@ -105,10 +125,20 @@ impl Instance {
             requests: AtomicU64::new(0),
             word: AtomicU64::new(word.0),
             on_trial: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             health: Mutex::new(health),
             trouble: Mutex::default(),
             watch: Arc::clone(watch),
         }
+    }
+
+    /// Notes that it was removed.
+    pub(super) fn leave(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
     }
 
     fn word(&self) -> HealthWord {
@@ -128,10 +158,10 @@ impl Instance {
 
     fn share_now(&self) -> Share {
         let now = self.watch.now();
-        match self.word().share(now, &self.watch.config) {
+        match self.word().share(now, &self.watch.config()) {
             Share::Due => {
-                self.update(|health| health.settle(now, &self.watch.config));
-                match self.word().share(now, &self.watch.config) {
+                self.update(|health| health.settle(now, &self.watch.config()));
+                match self.word().share(now, &self.watch.config()) {
                     Share::Due => Share::Whole,
                     share => share,
                 }
@@ -158,7 +188,7 @@ impl Instance {
         let mut health = self.health.lock();
         let before = self.word();
         let change = change(&mut health);
-        let after = health.word(&self.watch.config);
+        let after = health.word(&self.watch.config());
         self.word.store(after.0, Ordering::Relaxed);
         self.watch.count(before, after);
         drop(health);
@@ -194,7 +224,7 @@ impl Instance {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
         let shared = self.watch.is_shared(self.word().is_faulty());
         self.update(|health| {
-            health.failed(fault, requester, shared, now, &self.watch.config, jitter)
+            health.failed(fault, requester, shared, now, &self.watch.config(), jitter)
         });
     }
 
@@ -219,7 +249,7 @@ impl Instance {
 
     pub(super) fn probed(&self, found: Probed) {
         let (now, jitter) = (self.watch.now(), fastrand::f64());
-        self.update(|health| health.probed(found, now, &self.watch.config, jitter));
+        self.update(|health| health.probed(found, now, &self.watch.config(), jitter));
     }
 
     pub(super) fn is_ejected(&self) -> bool {

@@ -21,6 +21,9 @@ pub(super) type InstanceList = Vec<Arc<Instance>>;
 /// The source of an instance: a number for each.
 pub(super) type SourceId = usize;
 
+/// What one source has found: addresses, and the value of `Host` for each.
+pub(super) type Addresses = Vec<(SocketAddr, HeaderValue)>;
+
 /// All instances that are known now.
 pub struct Instances {
     current: ArcSwap<InstanceList>,
@@ -30,7 +33,9 @@ pub struct Instances {
 
 #[derive(Default)]
 struct Found {
-    by_source: BTreeMap<SourceId, Vec<(SocketAddr, HeaderValue)>>,
+    /// Of which configuration the sources are.
+    generation: u64,
+    by_source: BTreeMap<SourceId, Addresses>,
     probes: HashMap<SocketAddr, AbortOnDropHandle<()>>,
 }
 
@@ -92,7 +97,7 @@ impl Instances {
         let instances = self.current.load();
         let used = instances.iter().filter(|instance| !instance.is_ejected()).count();
         let count = if used == 0 { instances.len().max(1) } else { used };
-        let each = usize::try_from(self.watch.config.max_in_flight).unwrap_or(usize::MAX);
+        let each = usize::try_from(self.watch.max_in_flight()).unwrap_or(usize::MAX);
         count.saturating_mul(each)
     }
 
@@ -129,7 +134,7 @@ impl Instances {
 
     /// The most requests in flight at each instance.
     pub fn most_in_flight(&self) -> u32 {
-        self.watch.config.max_in_flight
+        self.watch.max_in_flight()
     }
 
     /// Writes the state of each into the metrics.
@@ -145,12 +150,48 @@ impl Instances {
         metrics.report_upstream_instances(facts);
     }
 
+    /// Replaces all sources by those of another configuration, with what each has found. Returns the
+    /// generation in which they publish.
+    pub(super) fn replace(&self, by_source: BTreeMap<SourceId, Addresses>) -> u64 {
+        let mut found = self.found.lock();
+        found.generation += 1;
+        let joins = !found.by_source.is_empty();
+        found.by_source = by_source;
+        self.update(&mut found, joins);
+        found.generation
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.found.lock().generation
+    }
+
+    /// What a source has found.
+    pub(super) fn found_by(&self, source: SourceId) -> Option<Addresses> {
+        self.found.lock().by_source.get(&source).cloned()
+    }
+
     /// Takes over the instances that one source has found; never an empty list, because an empty
     /// lookup counts as failed. Instances that are still there keep their state.
-    pub(super) fn publish(&self, source: SourceId, addresses: Vec<(SocketAddr, HeaderValue)>) {
+    pub(super) fn publish(&self, generation: u64, source: SourceId, addresses: Addresses) {
         let mut found = self.found.lock();
+        // A lookup may end after its source was replaced.
+        if found.generation != generation {
+            return;
+        }
         // Instances in the first result of a source are not new.
         let joins = found.by_source.insert(source, addresses).is_some();
+        self.update(&mut found, joins);
+    }
+
+    /// Changes how health is judged and probed. Each instance keeps its state.
+    pub fn set_health(&self, config: HealthConfig) {
+        let mut found = self.found.lock();
+        self.watch.set(config);
+        found.probes.clear();
+        self.probe(&mut found, &Vec::new(), &self.current.load());
+    }
+
+    fn update(&self, found: &mut Found, joins: bool) {
         let mut all: BTreeMap<SocketAddr, &HeaderValue> = BTreeMap::new();
         for (address, authority) in found.by_source.values().flatten() {
             all.entry(*address).or_insert(authority);
@@ -170,11 +211,13 @@ impl Instances {
                 _ => Arc::new(Instance::new(address, authority.clone(), joins, &self.watch)),
             })
             .collect();
+        let is_gone =
+            |one: &&Arc<Instance>| !now.iter().any(|instance| instance.address == one.address);
         let gone: Vec<_> = before
             .iter()
-            .map(|instance| instance.address)
-            .filter(|address| !now.iter().any(|instance| instance.address == *address))
-            .map(|address| address.to_string())
+            .filter(is_gone)
+            .inspect(|instance| instance.leave())
+            .map(|instance| instance.address.to_string())
             .collect();
         tracing::info!(
             upstream.instances = now.len(),
@@ -182,16 +225,19 @@ impl Instances {
             "Upstream instances changed"
         );
         self.watch.metrics.upstream_instances.set(whole(now.len()));
-        self.probe(&mut found, &before, &now);
+        self.probe(found, &before, &now);
         self.current.store(Arc::new(now));
     }
 
     fn probe(&self, found: &mut Found, before: &InstanceList, now: &InstanceList) {
-        let Some(config) = self.watch.config.probes().then_some(&self.watch.config) else { return };
+        let config = self.watch.config();
+        if !config.probes() {
+            return;
+        }
         found.probes.retain(|address, _| now.iter().any(|instance| instance.address == *address));
         for instance in now {
             if !before.iter().any(|known| Arc::ptr_eq(known, instance)) {
-                let probing = probe::run(Arc::clone(instance), config.clone());
+                let probing = probe::run(Arc::clone(instance), Arc::clone(&config));
                 let task = AbortOnDropHandle::new(tokio::spawn(probing));
                 found.probes.insert(instance.address, task);
             }

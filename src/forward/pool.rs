@@ -80,7 +80,7 @@ impl PooledConnection {
             self.slot.instance.completed();
         }
         let is_sent = self.transfer.is_none_or(|transfer| transfer.is_complete());
-        if is_sent && self.wire.is_reusable() {
+        if is_sent && self.wire.is_reusable() && !self.slot.instance.is_gone() {
             self.pool.keep(self.slot.instance.address, self.wire);
         }
     }

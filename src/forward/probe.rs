@@ -20,7 +20,7 @@ use crate::config::HealthConfig;
 use crate::net::TcpStream;
 
 /// Probes one instance immediately and then at every interval, for ever.
-pub(super) async fn run(instance: Arc<Instance>, config: HealthConfig) {
+pub(super) async fn run(instance: Arc<Instance>, config: Arc<HealthConfig>) {
     loop {
         if let Some(found) = probe(&instance, config.ready_timeout).await {
             instance.probed(found);

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures_util::FutureExt as _;
+use tokio::net as kernel;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::inherited::Inherited;
 use super::workers::Workers;
 use crate::net;
 
@@ -18,8 +20,25 @@ const BACKLOG: i32 = 1024;
 /// The pause when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A listening socket.
+pub struct PublicSocket<L = kernel::TcpListener> {
+    pub listener: L,
+    /// Whether others hold it, too: what waits in its queue is not lost when we close it.
+    pub is_inherited: bool,
+}
+
+/// Listens on an address, by a socket that the process was started with or by one of its own.
+pub fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<PublicSocket> {
+    if let Some(socket) = inherited.of(address) {
+        socket.set_nonblocking(true)?;
+        let listener = kernel::TcpListener::from_std(socket)?;
+        return Ok(PublicSocket { listener, is_inherited: true });
+    }
+    Ok(PublicSocket { listener: bind(address)?, is_inherited: false })
+}
+
 /// Binds an address; `[::]` accepts IPv4 too, whatever the system's default is.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<kernel::TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
@@ -29,13 +48,14 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    kernel::TcpListener::from_std(socket.into())
 }
 
 /// Accepts connections and hands them to the workers until it is cancelled. At the limit further
-/// connections wait in the kernel's queue.
+/// connections wait in the kernel's queue. In the end those that wait in a queue of our own are accepted,
+/// too: closing the socket would reset them.
 pub async fn accept(
-    listener: impl Into<net::TcpListener>,
+    PublicSocket { listener, is_inherited }: PublicSocket<impl Into<net::TcpListener>>,
     workers: &Workers,
     max_connections: usize,
     cancelled: CancellationToken,
@@ -48,7 +68,8 @@ pub async fn accept(
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
-            () = cancelled.cancelled() => return,
+            biased;
+            () = cancelled.cancelled() => break,
             accepted = accepted => accepted,
         };
         let handed = accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer)));
@@ -60,6 +81,13 @@ pub async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             (_, Err(_)) => return, // the semaphore is never closed
+        }
+    }
+    for _ in 0..if is_inherited { 0 } else { BACKLOG } {
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { return };
+        let Some(Ok((socket, peer))) = listener.accept().now_or_never() else { return };
+        if let Ok(socket) = socket.into_std() {
+            workers.hand_over(socket, peer, permit);
         }
     }
 }

@@ -8,7 +8,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{HeaderName, Request, Response, Version};
+use arc_swap::ArcSwap;
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -33,10 +34,32 @@ use crate::pipeline::{Pipeline, PublicBody};
 
 /// What all connections of a worker share.
 pub(super) struct Surroundings {
-    pub(super) pipeline: Pipeline,
-    pub(super) config: ListenConfig,
+    /// The worker's own, so that workers do not count references in one place. It is replaced when the
+    /// configuration changes.
+    front: ArcSwap<Front>,
     pub(super) closing: CancellationToken,
     pub(super) doors: Doors,
+}
+
+/// What one configuration makes of a worker.
+pub(super) struct Front {
+    pub(super) pipeline: Pipeline,
+    pub(super) config: ListenConfig,
+}
+
+impl Surroundings {
+    pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
+        Self { front: ArcSwap::from_pointee(front), closing, doors }
+    }
+
+    /// The current one. Whoever asks keeps it for as long as it serves a request.
+    pub(super) fn front(&self) -> Arc<Front> {
+        self.front.load_full()
+    }
+
+    pub(super) fn replace(&self, front: Front) {
+        self.front.store(Arc::new(front));
+    }
 }
 
 /// What stays of a connection while it has no request.
@@ -74,24 +97,28 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 /// for a client that never acknowledges our settings, whose streams have 64 KiB until then.
 const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
 
 /// Serves a connection to its end, or until it moves to another worker. Everything that is large is in a
 /// box that is there only while it is needed.
 pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundings>) {
-    let timeouts = Timeouts::of(&around.config);
     let mut closing = pin!(around.closing.cancelled());
     let why = loop {
+        let timeouts = Timeouts::of(&around.front().config);
         // One that has moved here was woken where it came from.
         if !connection.counted.is_busy() {
             let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
-            match waiting.await {
-                Woken::Client => {}
+            let is_last = match waiting.await {
+                Woken::Client => false,
+                Woken::ClientAtLast => true,
                 Woken::Deadline => break ConnectionEnd::IdleTimeout,
                 Woken::Closing => break ConnectionEnd::Closed,
-            }
-            if let Some(worker) = connection.counted.better_worker() {
+            };
+            // Another worker may have ended.
+            if !is_last && let Some(worker) = connection.counted.better_worker() {
                 connection = match moved(connection, worker, &around) {
                     Moved::Away => return,
                     Moved::Not(connection) => connection,
@@ -121,7 +148,7 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             Ended::Rests => connection.counted.set_busy(false),
         }
     };
-    around.pipeline.outlets.metrics.connection_ended(why);
+    around.front().pipeline.outlets.metrics.connection_ended(why);
 }
 
 /// What became of a connection that was to move.
@@ -166,18 +193,23 @@ async fn http1(
     let resumed = connection.resting.resume();
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
-    let timeouts = Timeouts::of(&around.config);
+    let front = around.front();
+    let timeouts = Timeouts::of(&front.config);
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
     let service = service_fn(|request| {
         let (response, exchange) = answer(request, peer, around, &activity);
+        let activity = Arc::clone(&activity);
         async move {
-            let response = response.await;
+            let mut response = response.await;
+            if activity.phase().is_closing() {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+            }
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
         }
     });
     let io = TokioIo::new(socket);
-    let mut hyper = http1_builder(&around.config).serve_connection(io, service);
+    let mut hyper = http1_builder(&front.config).serve_connection(io, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
     let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
     if matches!(ended, Ended::Rests) {
@@ -197,10 +229,11 @@ async fn http2(
     let peer = connection.peer;
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
-    let timeouts = Timeouts::of(&around.config);
+    let front = around.front();
+    let timeouts = Timeouts::of(&front.config);
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
-    let metrics = Arc::clone(&around.pipeline.outlets.metrics);
+    let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
         let stream = streams.call();
@@ -210,7 +243,7 @@ async fn http2(
             Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
         }
     });
-    let builder = http2_builder(&around.config, streams.clone());
+    let builder = http2_builder(&front.config, streams.clone());
     let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
     watched(hyper, watch, &activity, closing, || false).await
 }
@@ -232,12 +265,12 @@ fn answer(
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
-    let around = Arc::clone(around);
+    let front = around.front();
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
     let response = Box::pin(async move {
-        let header = around.config.client_ip_header.as_ref();
+        let header = front.config.client_ip_header.as_ref();
         let client = client_address(&request, peer.ip(), header);
-        around.pipeline.serve(client, request).await
+        front.pipeline.serve(client, request).await
     });
     (response, exchange)
 }
@@ -288,8 +321,15 @@ async fn watched(
     poll_fn(|cx| {
         if !is_closing && closing.as_mut().poll(cx).is_ready() {
             is_closing = true;
-            activity.phase().close(Instant::now());
-            connection.as_mut().retire();
+            let mut phase = activity.phase();
+            phase.close(Instant::now());
+            // HTTP/1.1 has no other way to tell the client than its next answer. hyper would close the
+            // connection when the answer ends whose head has been sent, under a request that may be on its
+            // way.
+            if !phase.is_http1() {
+                drop(phase);
+                connection.as_mut().retire();
+            }
         }
         let mut has_rested = false;
         // The watch comes second, because it judges the state that the connection leaves.

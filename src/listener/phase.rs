@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::framing::{BodyLength, Framing, Http1};
+use super::resting::FAREWELL;
 use crate::config::ListenConfig;
 use crate::labels::ConnectionEnd;
 
@@ -305,7 +306,11 @@ impl Phase {
         };
         let mut deadline = since + timeout;
         if let Some(closing) = self.closing_since {
-            deadline = deadline.min((closing + DRAIN_TIMEOUT).max(since + GOAWAY_TIMEOUT));
+            deadline = deadline.min(if self.framing.is_http1() {
+                closing.max(since) + FAREWELL
+            } else {
+                (closing + DRAIN_TIMEOUT).max(since + GOAWAY_TIMEOUT)
+            });
         }
         Some((deadline, Overdue::Idle))
     }

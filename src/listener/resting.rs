@@ -22,6 +22,10 @@ use crate::net::TcpStream;
 /// the heap in pieces.
 pub(super) const KEPT_FOR: Duration = Duration::from_millis(100);
 
+/// How long a client may still send its next request when the process ends. One that was sent a moment
+/// before must not meet a closed connection; its answer says that the connection ends.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What is known of it.
 pub(super) enum Resting {
     /// It has sent nothing, or too little to tell its protocol.
@@ -49,6 +53,8 @@ pub(super) struct Resumed {
 pub(super) enum Woken {
     /// The client has sent something, a FIN included.
     Client,
+    /// It has done so while the process ends.
+    ClientAtLast,
     Deadline,
     /// The process ends.
     Closing,
@@ -103,17 +109,20 @@ impl Resting {
         timeouts: &Timeouts,
         mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> Woken {
-        let (deadline, has_request) = (self.deadline(timeouts), self.has_request());
+        let (mut deadline, has_request) = (self.deadline(timeouts), self.has_request());
         let mut timer = Deadline::default();
+        let mut is_closing = false;
         poll_fn(move |cx| {
-            if closing.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Woken::Closing);
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                deadline = deadline.min(Instant::now() + FAREWELL);
             }
             if has_request || stream.poll_read_ready(cx).is_ready() {
-                return Poll::Ready(Woken::Client);
+                let woken = if is_closing { Woken::ClientAtLast } else { Woken::Client };
+                return Poll::Ready(woken);
             }
             if timer.is_past(deadline, cx) {
-                return Poll::Ready(Woken::Deadline);
+                return Poll::Ready(if is_closing { Woken::Closing } else { Woken::Deadline });
             }
             Poll::Pending
         })

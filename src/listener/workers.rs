@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Connection, Surroundings};
+use super::connection::{self, Connection, Front, Surroundings};
 use super::load::{Counted, Loads};
 use super::resting::Resting;
 use super::socket::prepare;
@@ -24,6 +24,7 @@ pub struct Workers {
     doors: Doors,
     loads: Arc<Loads>,
     threads: Vec<JoinHandle<()>>,
+    surroundings: Vec<Arc<Surroundings>>,
     closing: CancellationToken,
     killed: CancellationToken,
 }
@@ -43,11 +44,12 @@ pub(super) struct Handed {
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Workers {
-    /// Starts one worker for each pipeline.
+    /// Starts one worker for each pipeline. `log` is where all of them write.
     pub fn start(
         pipelines: Vec<Pipeline>,
         config: &ListenConfig,
         metrics: &Arc<Metrics>,
+        log: &AccessLog,
     ) -> std::io::Result<Self> {
         let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
         let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
@@ -55,24 +57,32 @@ impl Workers {
             pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let doors: Doors = doors.into();
         let mut threads = Vec::with_capacity(pipelines.len());
+        let mut all = Vec::with_capacity(pipelines.len());
         for (number, (pipeline, receiver)) in pipelines.into_iter().zip(receivers).enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (config, closing, doors) = (config.clone(), closing.clone(), Arc::clone(&doors));
-            let surroundings = Surroundings { pipeline, config, closing, doors };
-            let killed = killed.clone();
+            let front = Front { pipeline, config: config.clone() };
+            let (closing, doors) = (closing.clone(), Arc::clone(&doors));
+            let surroundings = Arc::new(Surroundings::new(front, closing, doors));
+            all.push(Arc::clone(&surroundings));
+            let (killed, mut log) = (killed.clone(), log.clone());
             let thread =
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                    let log = surroundings.pipeline.outlets.log.clone();
-                    runtime.block_on(work(receiver, Arc::new(surroundings), killed));
+                    runtime.block_on(work(receiver, surroundings, killed, log.clone()));
                     // Requests that are cut off end here, and are logged as well.
                     drop(runtime);
-                    if let Some(mut log) = log {
-                        log.flush();
-                    }
+                    log.flush();
                 })?;
             threads.push(thread);
         }
-        Ok(Self { doors, loads, threads, closing, killed })
+        Ok(Self { doors, loads, threads, surroundings: all, closing, killed })
+    }
+
+    /// Gives each worker another pipeline, and other limits of a connection. Requests that have begun keep
+    /// theirs.
+    pub fn replace(&self, pipelines: Vec<Pipeline>, config: &ListenConfig) {
+        for (surroundings, pipeline) in self.surroundings.iter().zip(pipelines) {
+            surroundings.replace(Front { pipeline, config: config.clone() });
+        }
     }
 
     /// Starts the workers as tasks of this thread, which a simulation has alone.
@@ -81,20 +91,23 @@ impl Workers {
         pipelines: Vec<Pipeline>,
         config: &ListenConfig,
         metrics: &Arc<Metrics>,
+        log: &AccessLog,
     ) -> (Self, TaskTracker) {
         let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
         let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
         let (doors, receivers): (Vec<_>, Vec<_>) =
             pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let doors: Doors = doors.into();
-        let tasks = TaskTracker::new();
+        let (tasks, mut all) = (TaskTracker::new(), Vec::new());
         for (pipeline, receiver) in pipelines.into_iter().zip(receivers) {
-            let (config, closing, doors) = (config.clone(), closing.clone(), Arc::clone(&doors));
-            let surroundings = Surroundings { pipeline, config, closing, doors };
-            tasks.spawn(work(receiver, Arc::new(surroundings), killed.clone()));
+            let front = Front { pipeline, config: config.clone() };
+            let (closing, doors) = (closing.clone(), Arc::clone(&doors));
+            let surroundings = Arc::new(Surroundings::new(front, closing, doors));
+            all.push(Arc::clone(&surroundings));
+            tasks.spawn(work(receiver, surroundings, killed.clone(), log.clone()));
         }
         tasks.close();
-        (Self { doors, loads, threads: Vec::new(), closing, killed }, tasks)
+        (Self { doors, loads, threads: Vec::new(), surroundings: all, closing, killed }, tasks)
     }
 
     /// Ends idle connections at once and busy ones after their requests.
@@ -142,15 +155,18 @@ async fn work(
     mut handed: mpsc::UnboundedReceiver<Handed>,
     around: Arc<Surroundings>,
     killed: CancellationToken,
+    log: AccessLog,
 ) {
     let connections = TaskTracker::new();
-    if let Some(log) = around.pipeline.outlets.log.clone() {
-        tokio::spawn(flush(log));
-    }
+    tokio::spawn(flush(log));
     let watched = Arc::clone(&around);
     tokio::spawn(async move {
-        let pipeline = &watched.pipeline;
-        pipeline.lag.watch(&pipeline.outlets.metrics).await;
+        // It belongs to the worker, whichever pipeline that has.
+        let front = watched.front();
+        let (lag, metrics) = (&front.pipeline.lag, &front.pipeline.outlets.metrics);
+        let (lag, metrics) = (Arc::clone(lag), Arc::clone(metrics));
+        drop((front, watched));
+        lag.watch(&metrics).await;
     });
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
@@ -169,7 +185,7 @@ async fn work(
 
 fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
     let Handed { socket, peer, resting, counted } = handed;
-    let ListenConfig { idle_timeout, write_timeout, .. } = around.config;
+    let ListenConfig { idle_timeout, write_timeout, .. } = around.front().config;
     let prepared = match resting {
         Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
         Resting::Between { .. } => Ok(()),

@@ -1,9 +1,11 @@
 //! One exchange with Mimir: instance, timeout, size limit, and the meaning of a failure. The clients of
 //! the ruler and of the Alertmanager share it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
@@ -126,15 +128,47 @@ impl<'a> Ask<'a> {
 
 #[derive(Debug)]
 pub(super) struct Transport {
-    client: reqwest::Client,
-    urls: Vec<Url>,
+    /// Each exchange keeps what it began with.
+    reach: ArcSwap<Reach>,
     /// The last instance that was reachable.
     preferred: AtomicUsize,
+}
+
+/// Where Mimir is, and what asks it.
+#[derive(Debug)]
+struct Reach {
+    client: reqwest::Client,
+    urls: Vec<Url>,
     request_timeout: Duration,
 }
 
-impl Transport {
-    pub(super) fn new(config: &MimirConfig) -> Result<Self, String> {
+/// A client of Mimir of which the addresses and the timeouts can be changed.
+#[derive(Clone, Debug)]
+pub struct MimirHandle(pub(super) Arc<Transport>);
+
+impl MimirHandle {
+    /// Makes the change that is to be made. An error is a fault of the configuration.
+    pub fn prepare(&self, config: &MimirConfig) -> Result<MimirChange, String> {
+        Ok(MimirChange { transport: Arc::clone(&self.0), reach: Arc::new(Reach::new(config)?) })
+    }
+}
+
+/// A change of addresses and timeouts, to be made.
+#[derive(Debug)]
+pub struct MimirChange {
+    transport: Arc<Transport>,
+    reach: Arc<Reach>,
+}
+
+impl MimirChange {
+    /// Makes it, for all exchanges that begin from now on.
+    pub fn make(self) {
+        self.transport.reach.store(self.reach);
+    }
+}
+
+impl Reach {
+    fn new(config: &MimirConfig) -> Result<Self, String> {
         if config.urls.is_empty() {
             return Err("no address of Mimir is known; one is needed".to_owned());
         }
@@ -143,8 +177,14 @@ impl Transport {
             .timeout(config.request_timeout)
             .build()
             .map_err(|error| causes(&error))?;
-        let (urls, request_timeout) = (config.urls.clone(), config.request_timeout);
-        Ok(Self { client, urls, preferred: AtomicUsize::new(0), request_timeout })
+        Ok(Self { client, urls: config.urls.clone(), request_timeout: config.request_timeout })
+    }
+}
+
+impl Transport {
+    pub(super) fn new(config: &MimirConfig) -> Result<Self, String> {
+        let reach = ArcSwap::from_pointee(Reach::new(config)?);
+        Ok(Self { reach, preferred: AtomicUsize::new(0) })
     }
 
     /// Tries the instances in turn until one is reachable. A request that may have reached Mimir is
@@ -152,14 +192,14 @@ impl Transport {
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, ExchangeError> {
         let headers = headers_of(&ask);
         let body = ask.body.map(|(_, body)| Bytes::from(body));
-        let first = self.preferred.load(Relaxed);
+        let (reach, first) = (self.reach.load_full(), self.preferred.load(Relaxed));
         let mut failure = None;
-        for at in (0..self.urls.len()).map(|step| (first + step) % self.urls.len()) {
-            let mut url = address(&self.urls[at], &ask.path)?;
+        for at in (0..reach.urls.len()).map(|step| (first + step) % reach.urls.len()) {
+            let mut url = address(&reach.urls[at], &ask.path)?;
             let (mut span, mut headers) = (span_of(&ask.method, &url), headers.clone());
             span.put_into(&mut headers);
             url.set_query(ask.query.as_deref());
-            let mut request = self.client.request(ask.method.clone(), url).headers(headers);
+            let mut request = reach.client.request(ask.method.clone(), url).headers(headers);
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }
@@ -190,7 +230,8 @@ impl Transport {
         instance: &InstanceAddress,
         path: &str,
     ) -> Result<reqwest::Response, ExchangeError> {
-        let mut request = self.client.request(Method::GET, address(&instance.url, path)?);
+        let reach = self.reach.load_full();
+        let mut request = reach.client.request(Method::GET, address(&instance.url, path)?);
         if let Some(host) = &instance.host {
             request = request.header(header::HOST, host);
         }
@@ -201,7 +242,7 @@ impl Transport {
     /// asked by its name.
     pub(super) async fn instances(&self) -> Vec<InstanceAddress> {
         let mut all = Vec::new();
-        for url in &self.urls {
+        for url in &self.reach.load_full().urls {
             let by_name = InstanceAddress { url: url.clone(), host: None };
             // A certificate is for the name.
             let (Some(Host::Domain(name)), "http") = (url.host(), url.scheme()) else {
@@ -268,7 +309,7 @@ impl Transport {
 
     fn failure(&self, error: reqwest::Error) -> ExchangeError {
         if error.is_timeout() && !error.is_connect() {
-            return ExchangeError::Timeout(self.request_timeout);
+            return ExchangeError::Timeout(self.reach.load().request_timeout);
         }
         ExchangeError::Unreachable(causes(&error.without_url()))
     }

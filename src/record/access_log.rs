@@ -53,6 +53,11 @@ impl AccessLog {
         Self { sink, clock, format: config.format, sampling }
     }
 
+    /// Changes how many lines a second requests have that were not served.
+    pub fn set_unserved_per_second(&self, lines: u32) {
+        self.sampling.set(lines);
+    }
+
     /// Writes a line, unless there are too many like it. Whether it did.
     pub(super) fn write(&self, facts: &Facts, took: Duration) -> bool {
         let now = self.clock.now();

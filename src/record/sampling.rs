@@ -4,7 +4,7 @@
 
 use std::array;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use strum::{EnumCount as _, VariantArray as _};
 
@@ -17,7 +17,7 @@ const COUNTERS: usize = 16;
 /// The lines of each reason in this second. Shared by all workers.
 pub(super) struct Sampling {
     /// 0 for all of them.
-    per_second: u32,
+    per_second: AtomicU32,
     lines: [Lines; Reason::COUNT],
     suppressed: [AtomicU64; Reason::COUNT],
     hasher: RandomState,
@@ -32,24 +32,29 @@ struct Lines {
 impl Sampling {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
-            per_second,
+            per_second: AtomicU32::new(per_second),
             lines: array::from_fn(|_| Lines::default()),
             suppressed: array::from_fn(|_| AtomicU64::new(0)),
             hasher: RandomState::new(),
         }
     }
 
+    pub(super) fn set(&self, per_second: u32) {
+        self.per_second.store(per_second, Ordering::Relaxed);
+    }
+
     /// Whether a request of a source has a line. If not, it is counted.
     pub(super) fn takes(&self, reason: Reason, source: impl Hash, second: u64) -> bool {
-        if self.per_second == 0 {
+        let per_second = self.per_second.load(Ordering::Relaxed);
+        if per_second == 0 {
             return true;
         }
         let lines = &self.lines[reason as usize];
         let counter = self.hasher.hash_one((source, second)) % COUNTERS as u64;
         let of_source = usize::try_from(counter).ok().and_then(|at| lines.of_sources.get(at));
-        let quarter = self.per_second.div_ceil(4);
+        let quarter = per_second.div_ceil(4);
         let taken = of_source.is_none_or(|of_source| of_source.take(second, quarter))
-            && lines.all.take(second, self.per_second);
+            && lines.all.take(second, per_second);
         if !taken {
             self.suppressed[reason as usize].fetch_add(1, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The upload buffer of all requests of the process.
 pub struct UploadBuffer {
-    most: usize,
+    most: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -31,7 +31,12 @@ pub struct UploadRoom {
 impl UploadBuffer {
     /// So many bytes.
     pub fn new(most: usize) -> Self {
-        Self { most, used: AtomicUsize::new(0) }
+        Self { most: AtomicUsize::new(most), used: AtomicUsize::new(0) }
+    }
+
+    /// Changes the size. Bodies keep the room that they have.
+    pub fn resize(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// Bytes that requests have taken.
@@ -44,7 +49,7 @@ impl UploadBuffer {
         let own = share.0.load(Ordering::Relaxed);
         let take = |used: usize| {
             let now_used = used.checked_add(bytes)?;
-            let free = self.most.checked_sub(now_used)?;
+            let free = self.most.load(Ordering::Relaxed).checked_sub(now_used)?;
             (own + bytes <= free).then_some(now_used)
         };
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;

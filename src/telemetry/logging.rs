@@ -64,8 +64,12 @@ struct Queues {
 pub struct Logging {
     /// Where finished lines go.
     pub sink: LogSink,
+    set_filter: SetFilter,
     _guards: [WorkerGuard; 2],
 }
+
+/// Changes the filter. The type of its handle names the format's whole stack.
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 /// The target of lines of the audit log.
 const AUDIT: &str = "audit";
@@ -93,22 +97,42 @@ impl Logging {
             failed: Arc::clone(&output.failed),
         };
         let queues = Queues { audit, others: writer.clone() };
-        let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter));
-        let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-        // The audit log is written whatever the filter says.
-        let audited =
-            format!("{AUDIT}=info").parse().map(|audit| filter.clone().add_directive(audit));
-        let filter = audited.unwrap_or(filter);
-        let lines =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(queues).with_timer(Utc);
-        let started = match config.format {
-            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-            LogFormat::Pretty => lines.with_ansi(false).try_init(),
-        };
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter_of(config))
+            .with_writer(queues)
+            .with_timer(Utc);
         // Only a second start in one process can fail, and then the first one is in use.
-        drop(started);
-        Self { sink: LogSink { writer, dropped }, _guards: [guard, audit_guard] }
+        let set_filter: SetFilter = match config.format {
+            LogFormat::Json => {
+                let lines = lines.json().flatten_event(true).with_current_span(false);
+                let lines = lines.with_filter_reloading();
+                let handle = lines.reload_handle();
+                drop(lines.try_init());
+                Box::new(move |filter| drop(handle.reload(filter)))
+            }
+            LogFormat::Pretty => {
+                let lines = lines.with_ansi(false).with_filter_reloading();
+                let handle = lines.reload_handle();
+                drop(lines.try_init());
+                Box::new(move |filter| drop(handle.reload(filter)))
+            }
+        };
+        let sink = LogSink { writer, dropped };
+        Self { sink, set_filter, _guards: [guard, audit_guard] }
     }
+
+    /// Changes what is logged.
+    pub fn filter(&self, config: &LogConfig) {
+        (self.set_filter)(filter_of(config));
+    }
+}
+
+fn filter_of(config: &LogConfig) -> EnvFilter {
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.filter));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    // The audit log is written whatever the filter says.
+    let audited = format!("{AUDIT}=info").parse().map(|audit| filter.clone().add_directive(audit));
+    audited.unwrap_or(filter)
 }
 
 impl LogSink {

@@ -122,6 +122,18 @@ metrics! {
         "Does this copy have the processor that it needs?",
         "How late workers are: for how long what is ready waits for the processor. Measured ten times a second on each worker.",
         "Its p99 rises above some milliseconds: every request is later by that. From a second on, if it lasts, lists are shed, from two on reads as well (`processor_short`). Start another copy, or give it more processors.";
+    CONFIG_LAST_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful",
+        "Does this copy run the configuration that it was given?",
+        "1 if the configuration was read with success the last time, at the start or later; 0 if what was read last is not used.",
+        "0: the old one stays in force. The log has every fault (`Configuration not reloaded`), and so has `GET /admin/config`.";
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP = Gauge "config_last_reload_success_timestamp_seconds" in Seconds,
+        "Since when does this copy run its configuration?",
+        "When the configuration was last read with success (Unix time).",
+        "It is older than the last change of the configuration.";
+    CONFIG_HASH = Gauge "config_hash",
+        "Do all copies run the same configuration?",
+        "A number that tells the configuration from others, without its secrets.",
+        "Copies differ for longer than a roll-out takes.";
 
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
         "Is it us? What share of requests fails or is refused, where, and why?",

@@ -48,6 +48,8 @@ mod pages;
 mod profiles;
 mod reads;
 mod refusals;
+mod reload;
+mod restart;
 mod resting;
 mod revocations;
 mod rows;

@@ -301,6 +301,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "limits",
             "listener",
             "net",
+            "mimir",
             "otlp",
             "pipeline",
             "record",

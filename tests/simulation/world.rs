@@ -137,6 +137,7 @@ async fn simulate(plan: &Plan, rng: &mut Rng, journal: &Journal, exposition: Pro
     let (clock, hand) = Clock::manual(NOW);
     let listener = network.listen(PROXY);
     let copy = Copy::start(&config, &LOGGING, clock, exposition.clone(), listener).await;
+    let copy = copy.expect("a copy");
 
     // Clients and faults.
     let callers = Arc::new(Callers {

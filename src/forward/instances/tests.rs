@@ -40,21 +40,50 @@ fn addresses(instances: &Instances) -> Vec<SocketAddr> {
 #[test]
 fn sources_add_up_and_each_changes_only_its_own() {
     let instances = instances(false);
-    instances.publish(0, vec![at(2), at(1)]);
-    instances.publish(1, vec![at(2), at(3)]);
+    instances.publish(0, 0, vec![at(2), at(1)]);
+    instances.publish(0, 1, vec![at(2), at(3)]);
     assert_eq!(addresses(&instances), [at(1).0, at(2).0, at(3).0]);
-    instances.publish(0, vec![at(4)]);
+    instances.publish(0, 0, vec![at(4)]);
     assert_eq!(addresses(&instances), [at(2).0, at(3).0, at(4).0]);
+}
+
+// A name of the old configuration that is still being looked up must not come back.
+#[test]
+fn sources_that_were_replaced_publish_nothing_any_more() {
+    let instances = instances(false);
+    instances.publish(0, 0, vec![at(1), at(2)]);
+    let removed = Arc::clone(&instances.current()[0]);
+    let generation = instances.replace([(0, vec![at(2)]), (1, vec![at(3)])].into());
+    assert_eq!(addresses(&instances), [at(2).0, at(3).0]);
+    assert!(removed.is_gone() && !instances.current()[0].is_gone());
+    instances.publish(0, 0, vec![at(1)]);
+    assert_eq!(addresses(&instances), [at(2).0, at(3).0]);
+    instances.publish(generation, 1, vec![at(4)]);
+    assert_eq!(addresses(&instances), [at(2).0, at(4).0]);
+}
+
+#[test]
+fn health_is_judged_anew_without_losing_what_is_known() {
+    let instances = instances(false);
+    instances.publish(0, 0, vec![at(1), at(2), at(3)]);
+    for organisation in ["a", "b", "c"] {
+        fail(&instances.current()[0], InstanceFault::Timeout, organisation);
+    }
+    assert_eq!(instances.places(), 20);
+    let config = HealthConfig { max_in_flight: 7, ..(*instances.watch.config()).clone() };
+    instances.set_health(config);
+    assert_eq!((instances.places(), instances.most_in_flight()), (14, 7));
+    assert!(instances.current()[0].is_ejected());
 }
 
 #[test]
 fn an_instance_keeps_its_state_while_others_change() {
     let instances = instances(false);
-    instances.publish(0, vec![at(1), at(2), at(3)]);
+    instances.publish(0, 0, vec![at(1), at(2), at(3)]);
     for organisation in ["a", "b", "c"] {
         fail(&instances.current()[0], InstanceFault::Timeout, organisation);
     }
-    instances.publish(0, vec![at(1), at(4)]);
+    instances.publish(0, 0, vec![at(1), at(4)]);
     let ejected: Vec<_> = instances.states().into_iter().map(|state| state.ejected).collect();
     assert_eq!(ejected, [Some("timeout"), None]);
 }
@@ -62,9 +91,9 @@ fn an_instance_keeps_its_state_while_others_change() {
 #[test]
 fn the_same_addresses_change_nothing() {
     let instances = instances(false);
-    instances.publish(0, vec![at(1), at(2)]);
+    instances.publish(0, 0, vec![at(1), at(2)]);
     let before = instances.current();
-    instances.publish(0, vec![at(2), at(1)]);
+    instances.publish(0, 0, vec![at(2), at(1)]);
     assert!(Arc::ptr_eq(&before, &instances.current()));
 }
 
@@ -72,8 +101,8 @@ fn the_same_addresses_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_joins_waits_until_it_is_ready() {
     let instances = instances(true);
-    instances.publish(0, vec![at(1)]);
-    instances.publish(0, vec![at(1), at(2)]);
+    instances.publish(0, 0, vec![at(1)]);
+    instances.publish(0, 0, vec![at(1), at(2)]);
     let list = instances.current();
     assert_eq!((list[0].is_ejected(), list[1].is_ejected()), (false, true));
     list[1].probed(Probed::Ready);
@@ -84,7 +113,7 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
 #[tokio::test(start_paused = true)]
 async fn instances_of_a_sources_first_result_are_not_new() {
     let instances = instances(true);
-    (1..4).for_each(|last| instances.publish(usize::from(last), vec![at(last)]));
+    (1..4).for_each(|last| instances.publish(0, usize::from(last), vec![at(last)]));
     assert!(instances.current().iter().all(|instance| !instance.is_ejected()));
 }
 
@@ -92,7 +121,7 @@ async fn instances_of_a_sources_first_result_are_not_new() {
 #[test]
 fn a_status_counts_against_an_instance_only_if_others_do_better() {
     let instances = instances(false);
-    instances.publish(0, vec![at(1), at(2), at(3)]);
+    instances.publish(0, 0, vec![at(1), at(2), at(3)]);
     let list = instances.current();
     for organisation in ["a", "b", "c"].into_iter().cycle().take(20) {
         for instance in list.iter() {
@@ -110,7 +139,7 @@ fn a_status_counts_against_an_instance_only_if_others_do_better() {
 #[test]
 fn one_request_at_a_time_tries_an_unreachable_instance() {
     let instances = instances(false);
-    instances.publish(0, vec![at(1)]);
+    instances.publish(0, 0, vec![at(1)]);
     let instance = &instances.current()[0];
     let trial = instance.enter(requester("a"), true).unwrap();
     assert!(instance.enter(requester("a"), true).is_none());

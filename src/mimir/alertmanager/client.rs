@@ -14,7 +14,7 @@ use super::counters::{Counters, PageReader};
 use super::error::read_refusal;
 use super::{AlertmanagerError, ConfigurationBody, Redactor};
 use crate::mimir::ExchangeError;
-use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, Transport};
+use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, MimirHandle, Transport};
 use crate::tenancy::TenantId;
 
 /// The configuration of one tenant, with its secrets. Users never get here.
@@ -67,6 +67,11 @@ impl AlertmanagerClient {
     /// A client as configured. It connects when it is first used.
     pub fn new(config: &MimirConfig) -> Result<Self, String> {
         Ok(Self { transport: Arc::new(Transport::new(config)?) })
+    }
+
+    /// By which its addresses can be changed.
+    pub fn handle(&self) -> MimirHandle {
+        MimirHandle(Arc::clone(&self.transport))
     }
 
     /// What Mimir has stored for a tenant; `None` if nothing. It may be empty, too, as the fallback leaves

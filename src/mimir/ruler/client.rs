@@ -15,7 +15,7 @@ use super::{
     Evaluation, GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits, read_refusal,
     write_group,
 };
-use crate::mimir::transport::{Ask, MimirConfig, Transport, retry_after};
+use crate::mimir::transport::{Ask, MimirConfig, MimirHandle, Transport, retry_after};
 use crate::tenancy::TenantId;
 
 const RULES: &str = "/prometheus/config/v1/rules";
@@ -82,6 +82,11 @@ impl RulerClient {
 
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// By which its addresses can be changed.
+    pub fn handle(&self) -> MimirHandle {
+        MimirHandle(Arc::clone(&self.transport))
     }
 
     /// The groups of a tenant, ours apart from others'.

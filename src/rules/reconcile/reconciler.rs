@@ -4,6 +4,7 @@ use super::expressions::Formats;
 use super::planning::Settings;
 use super::writer::ask;
 use crate::config::RulesConfig;
+use crate::mimir::MimirHandle;
 use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError, RulerLimits};
 use crate::rules::spec::alert_rule::RuleDefaults;
 use crate::store::Store;
@@ -44,6 +45,11 @@ impl Reconciler {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// By which the ruler's addresses can be changed.
+    pub fn mimir(&self) -> MimirHandle {
+        self.client.handle()
     }
 
     pub fn tenant_of(&self, organisation: &OrganisationId) -> Result<TenantId, TenantIdError> {

@@ -1,6 +1,9 @@
 //! The proxy itself, as the process that operators run.
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -16,6 +19,8 @@ pub struct ProxyOptions {
     extra: Vec<(String, String)>,
     binary: PathBuf,
     internal: Option<u16>,
+    socket: Option<Arc<TcpListener>>,
+    variables: Vec<(String, String)>,
     patience: Duration,
 }
 
@@ -28,6 +33,8 @@ impl ProxyOptions {
             extra: Vec::new(),
             binary: Proxy::binary(),
             internal: None,
+            socket: None,
+            variables: Vec::new(),
             patience: Duration::from_secs(20),
         }
     }
@@ -67,10 +74,26 @@ impl ProxyOptions {
         self
     }
 
+    /// With this listening socket, which others hold, too, as its public one.
+    #[must_use]
+    pub fn socket(mut self, socket: &TcpListener) -> Self {
+        self.socket = Some(Arc::new(socket.try_clone().expect("socket")));
+        self
+    }
+
+    /// With this variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> Proxy {
         let directory = TempDir::with_prefix("proxy-").expect("directory");
-        let (port, internal) = (free_port(), self.internal.unwrap_or_else(free_port));
+        let of_socket = |socket: &TcpListener| socket.local_addr().expect("address").port();
+        let port = self.socket.as_deref().map_or_else(free_port, of_socket);
+        let internal = self.internal.unwrap_or_else(free_port);
         let mut keys = vec![
             ("listen.address".to_owned(), format!("\"127.0.0.1:{port}\"")),
             ("listen.internal_address".to_owned(), format!("\"127.0.0.1:{internal}\"")),
@@ -89,7 +112,12 @@ impl ProxyOptions {
         let config = directory.path().join("proxy.toml");
         std::fs::write(&config, lines.concat()).expect("config");
         let process = Process::start("proxy", &self.binary, directory.path(), |command| {
-            command.arg("--config").arg(&config).arg("serve");
+            command.arg("--config").arg(&config).arg("serve").envs(self.variables);
+            if let Some(socket) = self.socket {
+                // As standard input, which needs no number of its own.
+                command.stdin(OwnedFd::from(socket.try_clone().expect("socket")));
+                command.envs([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "0")]);
+            }
         });
         let mut proxy = Proxy { process, port, internal, config, _directory: directory };
         let ready = format!("{}/ready", proxy.internal_url());

@@ -303,6 +303,15 @@ func operatorRows() []row {
 		panel{title: "Versions", question: "Which version runs where?",
 			width:   12,
 			queries: []query{{"count by (version, commit) (" + m("build_info") + ")", ""}}}.rows("copies", "version", "commit"),
+		panel{title: "Configuration", question: "Do all copies run the configuration that they were given? 0: what was read last is not used.",
+			width:   12,
+			queries: []query{{m("config_last_reload_successful"), "{{instance}}"}}}.lines(),
+		panel{title: "Configurations", question: "Do all copies run the same configuration?",
+			width:   6,
+			queries: []query{{"count(count_values(\"hash\", " + m("config_hash") + "))", "different"}}}.lines(),
+		panel{title: "Age of the configuration", question: "How long ago was it last read with success?",
+			unit: "s", width: 6,
+			queries: []query{{"time() - " + m("config_last_reload_success_timestamp_seconds"), "{{instance}}"}}}.lines(),
 	}
 	rules := []cog.Builder[dashboard.Panel]{
 		panel{title: "Leaders", question: "Does exactly one copy write alert rules?",

@@ -1,0 +1,299 @@
+//! Another configuration in a running proxy: SIGHUP or a changed file has it read again. It is used as a
+//! whole or not at all. Whatever is wrong with it is told, and the old one stays in force.
+//!
+//! What can fail comes first: it is read and checked, what it names is looked up, a new key set is
+//! fetched. The rest cannot fail. Requests in flight keep what they began with.
+//! [Decision 38](../../docs/decisions/0038-reload.md) has the reasons.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::running::{Lasting, Running, Task, finds_instances};
+use super::watch::{Files, Fingerprint};
+use crate::authn::{KeySource, key_set_client};
+use crate::config::{Change, Config, Effect, Environment, Fault, Faults, ShutdownConfig};
+use crate::forward::{FoundInstances, find};
+use crate::internal::Identities;
+use crate::lifecycle::Hangups;
+use crate::listener::Workers;
+use crate::mimir::{MimirChange, MimirHandle};
+use crate::telemetry::Logging;
+
+/// How long a new key set or Consul may be away until it is asked again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// What is to be told of a configuration that is not used.
+struct Refused {
+    faults: Vec<Fault>,
+    /// Whether the same configuration may be usable later.
+    is_passing: bool,
+}
+
+impl From<Vec<Fault>> for Refused {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self { faults, is_passing: false }
+    }
+}
+
+/// The clients of Mimir that do not belong to a worker.
+#[derive(Default)]
+pub(super) struct MimirClients {
+    pub(super) of_rules: Vec<MimirHandle>,
+    pub(super) of_channels: Vec<MimirHandle>,
+}
+
+/// The running configuration, and what it takes to use another.
+pub(super) struct Reloader {
+    pub(super) file: Option<PathBuf>,
+    pub(super) environment: Environment,
+    pub(super) running: Running,
+    pub(super) lasting: Lasting,
+    pub(super) logging: Logging,
+    pub(super) clients: MimirClients,
+    pub(super) identities: Arc<ArcSwap<Identities>>,
+    /// How the process ends, by the configuration that runs then.
+    pub(super) shutdown: Arc<ArcSwap<ShutdownConfig>>,
+}
+
+/// What is ready to be used.
+struct Prepared {
+    keys: Option<(Arc<KeySource>, reqwest::Client)>,
+    instances: Option<FoundInstances>,
+    clients: Vec<MimirChange>,
+}
+
+impl Reloader {
+    /// Notes that the configuration of the start is in force.
+    pub(super) fn begin(&self) {
+        self.succeeded();
+    }
+
+    /// Uses another configuration whenever there is one, for ever.
+    pub(super) async fn follow(&mut self, workers: &Workers, hangups: &mut Hangups) {
+        let named = self.environment.files().map(PathBuf::from);
+        let mut files = Files::new(self.file.clone().into_iter().chain(named).collect());
+        let mut retry = None;
+        loop {
+            let interval = self.running.config.reload.watch_interval;
+            let was_asked = tokio::select! {
+                () = hangups.next() => true,
+                () = files.changed(interval) => false,
+                () = wait(retry) => false,
+            };
+            let is_passing = self.reload(workers, &mut files, was_asked).await;
+            retry = is_passing.then_some(RETRY);
+        }
+    }
+
+    /// Reads the configuration and uses it. Returns whether it is worth another try later.
+    async fn reload(&mut self, workers: &Workers, files: &mut Files, was_asked: bool) -> bool {
+        let (file, environment, paths) =
+            (self.file.clone(), self.environment.clone(), files.paths());
+        // A file system that does not answer holds up a thread of its own.
+        let read = spawn_blocking(move || {
+            let fingerprint = Fingerprint::of(&paths);
+            (fingerprint, Config::load(file.as_deref(), &environment))
+        });
+        let outcome = match read.await {
+            Ok((fingerprint, loaded)) => {
+                files.set_seen(fingerprint);
+                self.use_loaded(loaded, workers).await
+            }
+            Err(error) => {
+                let key = "configuration".to_owned();
+                let problem = format!("could not be read: {error}");
+                Err(vec![Fault { key, line: None, problem }].into())
+            }
+        };
+        let at = self.lasting.clock.utc();
+        match outcome {
+            Ok(changes) => {
+                self.lasting.reloads.note(at, Vec::new());
+                self.succeeded();
+                if !changes.is_empty() {
+                    let keys: Vec<&str> =
+                        changes.iter().map(|change| change.key.as_str()).collect();
+                    let hash = self.running.config.digest();
+                    tracing::info!(keys = keys.join(","), hash, "Configuration reloaded");
+                } else if was_asked {
+                    tracing::info!("Configuration reloaded: nothing has changed");
+                }
+                false
+            }
+            Err(Refused { faults, is_passing }) => {
+                let file = self.file.as_ref().map(|file| file.display().to_string());
+                for Fault { key, line, problem } in &faults {
+                    tracing::error!(file, line, key, problem, "Configuration not reloaded");
+                }
+                self.lasting.metrics.config_reload_successful.set(0.0);
+                self.lasting.reloads.note(at, faults);
+                is_passing
+            }
+        }
+    }
+
+    fn succeeded(&self) {
+        let metrics = &self.lasting.metrics;
+        metrics.config_reload_successful.set(1.0);
+        metrics.config_reload_time.set(self.lasting.clock.now().as_secs_f64());
+        let digest = self.running.config.digest();
+        // 48 bits, so that a float holds them all.
+        let hash = digest.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        metrics.config_hash.set(hash.unwrap_or_default() as f64);
+    }
+
+    async fn use_loaded(
+        &mut self,
+        loaded: Result<Config, Faults>,
+        workers: &Workers,
+    ) -> Result<Vec<Change>, Refused> {
+        let config = loaded.map_err(|Faults(faults)| faults)?;
+        let changes = self.running.config.changes_to(&config);
+        let fixed: Vec<Fault> = changes
+            .iter()
+            .filter(|change| change.effect == Effect::Restart)
+            .map(|change| Fault {
+                key: change.key.clone(),
+                line: None,
+                problem:
+                    "cannot change while the proxy runs; restart it, or put the old value back"
+                        .to_owned(),
+            })
+            .collect();
+        if !fixed.is_empty() {
+            return Err(fixed.into());
+        }
+        if !changes.is_empty() {
+            let prepared = self.prepare(&config, &changes).await?;
+            self.commit(config, &changes, prepared, workers);
+        }
+        Ok(changes)
+    }
+
+    /// Everything that can fail.
+    async fn prepare(&self, config: &Config, changes: &[Change]) -> Result<Prepared, Refused> {
+        let before = &self.running.config;
+        let mut away = Vec::new();
+        let fault = |key: &str, problem| Fault { key: key.to_owned(), line: None, problem };
+        let mut keys = None;
+        if before.auth.key_set != config.auth.key_set {
+            let source =
+                KeySource::after(&self.running.identities.keys, config.auth.key_set.clone());
+            let client = key_set_client().map_err(|error| error.to_string());
+            let ready = match &client {
+                Ok(client) => source.make_ready(client).await,
+                Err(error) => Err(error.clone()),
+            };
+            if let Err(problem) = ready {
+                let problem = format!("the key set cannot be fetched: {problem}");
+                away.push(fault("auth.jwks_url", problem));
+            }
+            keys = client.ok().map(|client| (Arc::new(source), client));
+        }
+        let mut instances = None;
+        if changes.iter().any(|change| finds_instances(&change.key)) {
+            match find(&self.lasting.instances, &before.upstream, &config.upstream).await {
+                Ok(found) => instances = Some(found),
+                Err(faults) => {
+                    away.extend(faults.into_iter().map(|(key, problem)| fault(key, problem)));
+                }
+            }
+        }
+        if !away.is_empty() {
+            return Err(Refused { faults: away, is_passing: true });
+        }
+        let clients = self.clients.prepare(config);
+        let clients = clients.map_err(|(key, problem)| vec![fault(key, problem)])?;
+        Ok(Prepared { keys, instances, clients })
+    }
+
+    /// Nothing waits here, so nothing is seen half done but by a worker that is already on the next.
+    fn commit(
+        &mut self,
+        config: Config,
+        changes: &[Change],
+        prepared: Prepared,
+        workers: &Workers,
+    ) {
+        let (lasting, before) = (&self.lasting, &self.running);
+        let (keys, fetching) = match prepared.keys {
+            None => (Arc::clone(&before.identities.keys), before.fetching().clone()),
+            Some((keys, client)) => {
+                self.end_later(before.fetching().clone());
+                let fetching = lasting.fetch(&keys, client);
+                (keys, fetching)
+            }
+        };
+        let has = |key: &str| changes.iter().any(|change| change.key == key);
+        if has("log.filter") {
+            self.logging.filter(&config.log);
+        }
+        lasting.log.set_unserved_per_second(config.log.unserved_per_second);
+        lasting.audit.set_refused_per_second(config.log.unserved_per_second);
+        if changes.iter().any(|change| change.key.starts_with("limits.")) {
+            lasting.limits.reconfigure(config.limits.organisations.clone());
+        }
+        if before.config.upstream.health != config.upstream.health {
+            lasting.instances.set_health(config.upstream.health.clone());
+        }
+        let resolving = match prepared.instances {
+            None => before.resolving().clone(),
+            Some(found) => {
+                before.resolving().cancel();
+                lasting.instances.adopt(found);
+                lasting.resolve(&config)
+            }
+        };
+        for client in prepared.clients {
+            client.make();
+        }
+        for warning in &config.warnings {
+            let (key, problem) = (&warning.key, &warning.problem);
+            tracing::warn!(key, problem, "Configuration warning");
+        }
+        let tasks = (fetching, resolving);
+        let next = before.next(config, changes, keys, tasks, lasting);
+        self.identities.store(Arc::clone(&next.identities));
+        self.shutdown.store(Arc::new(next.config.shutdown.clone()));
+        workers.replace(next.pipelines(lasting), &next.config.listen);
+        self.running = next;
+    }
+
+    /// Ends a task when no request can wait for it any more.
+    fn end_later(&self, task: Task) {
+        let config = self.running.config.auth.key_set.as_ref();
+        let timeout = config.map(|config| config.fetch_timeout).unwrap_or_default();
+        self.lasting.background.spawn(async move {
+            tokio::select! {
+                () = sleep(2 * timeout + Duration::from_secs(1)) => task.cancel(),
+                () = task.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl MimirClients {
+    fn prepare(&self, config: &Config) -> Result<Vec<MimirChange>, (&'static str, String)> {
+        let prepare = |handles: &[MimirHandle], key, mimir| {
+            let changes: Result<Vec<_>, _> =
+                handles.iter().map(|handle| handle.prepare(&mimir)).collect();
+            changes.map_err(|problem| (key, problem))
+        };
+        let mut all = prepare(&self.of_rules, "rules.urls", config.rules.mimir())?;
+        let of_channels = config.channels.mimir(&config.rules);
+        all.extend(prepare(&self.of_channels, "channels.urls", of_channels)?);
+        Ok(all)
+    }
+}
+
+async fn wait(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
