@@ -61,6 +61,7 @@ fn decisions(criterion: &mut Criterion) {
     );
     let limits = Limits::new(
         config.limits.organisations.clone(),
+        config.limits.memory,
         || usize::from(u16::MAX),
         Arc::clone(&metrics),
     );

@@ -29,7 +29,7 @@ use crate::edge::Cors;
 use crate::forward::{Forwarder, Instances, resolve, resolve_forever};
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Readiness, Signals};
-use crate::limits::Limits;
+use crate::limits::{Lag, Limits};
 use crate::listener::{self, Workers};
 use crate::pipeline::Pipeline;
 use crate::record::{AccessLog, Outlets};
@@ -126,7 +126,8 @@ pub fn serve(config: &Config) -> io::Result<()> {
         let background = shared.run_background(config, &cancelled)?;
         if let Some(database) = database {
             let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-            database.run(triggers, channel_triggers, &background, &cancelled);
+            let limits = config.tables_read().limits.then(|| Arc::clone(&shared.limits));
+            database.run((triggers, channel_triggers), limits, &background, &cancelled);
         }
         if let Some(rules) = rules {
             rules.run(&background, &cancelled)?;
@@ -138,6 +139,10 @@ pub fn serve(config: &Config) -> io::Result<()> {
         traces.run(&background, &cancelled);
         background.spawn(report_suppressed(Arc::clone(&shared.outlets), cancelled.clone()));
         background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
+        background.spawn({
+            let (limits, cancelled) = (Arc::clone(&shared.limits), cancelled.clone());
+            async move { limits.run(cancelled).await }
+        });
         let readiness = Readiness::default();
         let router = internal::router(Reported {
             readiness: readiness.clone(),
@@ -212,13 +217,16 @@ fn rules_and_events(
 }
 
 impl Shared {
-    /// Waits for Mimir's addresses and the revocations. If they take longer, requests are served all the
+    /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served all the
     /// same, with 503.
     async fn await_first_readings(&self, config: &Config) {
         let resolving = resolve(&self.instances, &config.upstream);
         let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
         if let Some(revocations) = &self.revocations {
             let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
+        }
+        if config.tables_read().limits {
+            let _ = tokio::time::timeout(FIRST_RESOLUTION, self.limits.first_rows()).await;
         }
     }
 
@@ -249,6 +257,7 @@ impl Shared {
         let upstream = Arc::clone(&instances);
         let limits = Arc::new(Limits::new(
             config.limits.organisations.clone(),
+            config.limits.memory,
             move || upstream.places(),
             Arc::clone(&metrics),
         ));
@@ -329,6 +338,7 @@ impl Shared {
                 Arc::clone(&self.metrics),
             ),
             limits: Arc::clone(&self.limits),
+            lag: Lag::default(),
             body_config: config.limits.clone(),
             max_header_bytes: config.listen.max_header_bytes,
             outlets: Arc::clone(&self.outlets),

@@ -37,7 +37,10 @@ pub use console::{ConsoleConfig, ConsoleSignIn};
 pub use cors::{CorsConfig, OriginPattern};
 pub use database::{DatabaseConfig, DatabaseTls, QueriesConfig, TablesRead};
 pub use environment::Environment;
-pub use limits::{LimitsConfig, OrganisationLimits, OrganisationsConfig, SurfaceLimits};
+pub use limits::{
+    LimitKeys, LimitValue, LimitsBySurface, LimitsConfig, MemoryLimit, OrganisationLimits,
+    OrganisationsConfig, OwnLimits, SurfaceLimits,
+};
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
 pub use rules::{GuardConfig, RulesConfig};
@@ -133,7 +136,7 @@ impl Config {
             channels: document.section("channels", |section| channels::read(section, &rules)),
             rules,
             upstream,
-            limits: document.section("limits", limits::read),
+            limits: document.section("limits", |section| limits::read(section, has_database)),
             shutdown: document.section("shutdown", shutdown::read),
             log: document.section("log", log::read),
             traces: document.section("traces", traces::read),
@@ -161,6 +164,8 @@ impl Config {
             rules: self.rules.enabled,
             channels: self.channels.enabled,
             events: self.alert_events.enabled,
+            limits: self.limits.from_database
+                || queries.is_some_and(|queries| queries.organisation_limit.is_some()),
         }
     }
 }
@@ -205,7 +210,8 @@ impl RulesCommandConfig {
         let mut rules =
             document.section("rules", |section| rules::read(section, upstream.as_ref(), true));
         rules.enabled = true;
-        rules.expressions = document.section("limits", limits::read).expressions;
+        let limits = document.section("limits", |section| limits::read(section, has_database));
+        rules.expressions = limits.expressions;
         let channels = document.section("channels", |section| channels::read(section, &rules));
         document.finish_section()?;
         Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules, channels })

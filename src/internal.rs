@@ -107,6 +107,13 @@ async fn metrics(State(reported): State<Arc<Reported>>, headers: HeaderMap) -> R
         metrics.revocations_age.set(revocations.age().map_or(-1.0, |age| age.as_secs_f64()));
     }
     metrics.requests_in_flight.set(whole(reported.limits.in_flight() as u64));
+    let (organisations, devices) = reported.limits.limited();
+    metrics.limited_organisations.set(whole(organisations as u64));
+    metrics.limited_devices.set(whole(devices as u64));
+    metrics.device_accounts.set(whole(reported.limits.devices() as u64));
+    if let Some(age) = reported.limits.rows_age() {
+        metrics.limit_rows_age.set(age.as_secs_f64());
+    }
     metrics.upload_buffer.set(whole(reported.limits.upload_buffer() as u64));
     reported.instances.report();
     metrics.log_lines_dropped.absolute(reported.log.dropped() as u64);

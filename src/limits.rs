@@ -1,15 +1,25 @@
-//! Makes a [`Permit`] from a [`Grant`], if the organisation is within its limits. Forwarding takes
-//! a permit, which is held until the response has ended.
+//! Makes a [`Permit`] from a [`Grant`], if the organisation, and the device that asks, are within their
+//! limits. Forwarding takes a permit, which is held until the response has ended.
 //!
 //! Each organisation has an account on each surface: requests in flight, requests per second, bytes
-//! per second. A request waits for a short time before it is refused; of its body, only what the
-//! upload buffer has room for is read before it has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
+//! per second; and each of its devices has one where devices have limits. A request waits for a short
+//! time before it is refused; of its body, only what the upload buffer has room for is read before it
+//! has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
+//!
+//! Limits come from the configuration and from [rows](rows), and change while they are used. Before any of
+//! them, [admission] sheds requests while memory is short, and a worker those that it is too [late](lag) for.
 
 mod account;
+mod admission;
+mod devices;
 mod hits;
+mod lag;
+mod memory;
 mod rate;
 mod report;
+mod rows;
 mod shares;
+mod slots;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,26 +30,36 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
-use parking_lot::RwLock;
-use tokio::time::Instant;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::authz::Grant;
-use crate::config::{OrganisationLimits, OrganisationsConfig};
+use crate::config::{LimitKeys, MemoryLimit, OrganisationsConfig, OwnLimits};
 use crate::reason::{HasReason, Reason};
 use crate::request_body::{ReceivedBytes, UploadBuffer, UploadRoom};
-use crate::route::Surface;
+use crate::route::{Route, Surface};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
-pub use hits::OrganisationHits;
-pub use report::{LimitsReport, OrganisationUse};
+pub use devices::Device;
+pub use hits::Refused;
+pub use lag::Lag;
+pub use report::{DeviceUse, LimitsReport, OrganisationUse, RowsReport};
+pub use rows::RowFault;
 
 use account::{Accounts, Queue, Slot, Waiting};
+use admission::Admission;
 use hits::Hits;
+use rows::Rows;
 use shares::{Holders, NoShare, Share, Shares};
 
 /// The limits of one copy of the proxy, shared by its workers.
 pub struct Limits {
-    config: OrganisationsConfig,
+    config: ArcSwap<OrganisationsConfig>,
+    admission: Admission,
+    /// What the database says.
+    rows: Rows,
     /// Slots for all organisations together.
     shares: Arc<Shares>,
     /// For bodies of requests that have no permit yet.
@@ -49,6 +69,10 @@ pub struct Limits {
     /// Requests that wait before they ask for a permit.
     unproven: AtomicUsize,
     accounts: RwLock<HashMap<OrganisationId, Arc<Accounts>>>,
+    /// Held while changed limits are taken over: what was read first must not be written last.
+    applying: Mutex<()>,
+    /// Devices with an account, of all organisations.
+    devices: Arc<AtomicUsize>,
     /// Who was refused.
     hits: Hits,
     began: Instant,
@@ -74,26 +98,58 @@ struct Held {
 /// Which limit is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitError {
-    /// Requests per second of the organisation.
+    /// Requests per second.
     Requests {
+        whose: Whose,
         /// When the next request fits.
         retry_after: Duration,
     },
-    /// Bytes per second of the organisation.
+    /// Bytes per second.
     Bytes {
+        whose: Whose,
         /// When the next request fits.
         retry_after: Duration,
     },
-    /// Requests in flight of the organisation.
-    InFlight { surface: Surface },
+    /// Requests in flight.
+    InFlight { whose: Whose, surface: Surface },
     /// The organisation's share of all requests in flight.
     Share,
     /// Requests in flight, or waiting, of all organisations.
     All,
+    /// The memory of the process.
+    Memory,
+    /// The processor of the worker.
+    Processor,
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Organisation,
+    Device,
+}
+
+/// Where a limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum LimitSource {
+    Default,
+    Config,
+    Database,
+}
+
+/// The limits of one organisation, and where they come from.
+#[derive(Clone, Copy, Debug)]
+struct Resolved {
+    own: OwnLimits,
+    from_rows: LimitKeys,
 }
 
 /// With fewer accounts than this, idle ones are not removed.
 const FEW: usize = 1024;
+
+/// How often devices that owe nothing are forgotten.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A shorter wait is not recorded: it is the time of the work itself.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
@@ -102,6 +158,7 @@ impl Limits {
     /// The configured limits, and how many requests the instances accept at the moment.
     pub fn new(
         config: OrganisationsConfig,
+        memory: MemoryLimit,
         upstream_slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -111,12 +168,58 @@ impl Limits {
             uploads: Arc::new(UploadBuffer::new(config.upload_total_bytes)),
             queue: Queue::new(most),
             unproven: AtomicUsize::new(0),
-            config,
+            config: ArcSwap::from_pointee(config),
+            admission: Admission::new(memory, Arc::clone(&metrics)),
+            rows: Rows::default(),
             accounts: RwLock::default(),
+            applying: Mutex::default(),
+            devices: Arc::default(),
             hits: Hits::default(),
             began: Instant::now(),
             metrics,
         }
+    }
+
+    /// Has another configuration hold from now on, for accounts that exist as well. The size of the upload
+    /// buffer stays.
+    pub fn reconfigure(&self, config: OrganisationsConfig) {
+        self.shares.resize(config.in_flight, config.organisation_percent);
+        self.queue.resize(config.in_flight);
+        self.config.store(Arc::new(config));
+        self.apply(|_| true);
+    }
+
+    /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is
+    /// read of a request.
+    pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
+        self.check_memory(route)?;
+        if lag.sheds(route.priority) { Err(LimitError::Processor) } else { Ok(()) }
+    }
+
+    fn check_memory(&self, route: &Route) -> Result<(), LimitError> {
+        let is_admitted = self.admission.admits(route.priority, || self.shares.taken());
+        if is_admitted { Ok(()) } else { Err(LimitError::Memory) }
+    }
+
+    /// Watches the memory and forgets idle devices, until it is cancelled.
+    pub async fn run(&self, cancelled: CancellationToken) {
+        let tidy = async {
+            let mut tick = interval(TIDY_INTERVAL);
+            while cancelled.run_until_cancelled(tick.tick()).await.is_some() {
+                self.accounts_that(|_| true).iter().for_each(|(_, accounts)| accounts.tidy());
+            }
+        };
+        tokio::join!(tidy, self.admission.run(cancelled.clone()));
+    }
+
+    /// Organisations and devices that a limit of their own has refused recently.
+    pub fn limited(&self) -> (usize, usize) {
+        self.hits.recent()
+    }
+
+    /// Devices that are counted at the moment.
+    pub fn devices(&self) -> usize {
+        self.devices.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Requests that have a permit.
@@ -147,7 +250,7 @@ impl Limits {
         if let Poll::Ready(done) = at_once {
             return Ok(done);
         }
-        let waiting = Waiting::begin(&self.unproven, self.config.in_flight);
+        let waiting = Waiting::begin(&self.unproven, self.config.load().in_flight);
         let _waiting = waiting.ok_or(LimitError::All)?;
         Ok(step.await)
     }
@@ -158,12 +261,18 @@ impl Limits {
         grant: Grant,
         received: Option<ReceivedBytes>,
     ) -> Result<Permit, LimitError> {
-        let (surface, asked) = (grant.route().surface, Instant::now());
-        let deadline = asked + self.config.max_wait;
+        let route = grant.route();
+        // Many may have come in while there was memory, and wait for their bodies; from here on they take
+        // more.
+        self.check_memory(route)?;
+        let Route { surface, priority, .. } = *route;
+        let asked = Instant::now();
+        let deadline = asked + self.config.load().max_wait;
+        let device = Device::of(grant.principal());
         let slot = async |organisation: &OrganisationId, received| {
             let accounts = self.accounts_of(organisation);
-            let slot = accounts.slot(surface, deadline, &self.queue, received).await;
-            slot.inspect_err(|error| self.hits.note(organisation, surface, error))
+            let slot = accounts.slot(surface, device, deadline, &self.queue, received).await;
+            slot.inspect_err(|error| self.note(organisation, device, surface, error))
         };
         let (first, others) = match grant.organisations() {
             [one] => (slot(one, received).await?, Vec::new()),
@@ -180,7 +289,7 @@ impl Limits {
         };
         let holders =
             Holders { first: first.holding(), others: others.iter().map(Slot::holding).collect() };
-        let share = self.shares.enter(holders, deadline).await;
+        let share = self.shares.enter(holders, priority, deadline).await;
         let waited = asked.elapsed();
         if waited >= SHORTEST_WAIT {
             self.metrics.permit_waits.record(waited.as_secs_f64());
@@ -191,15 +300,54 @@ impl Limits {
         });
         let share = share.inspect_err(|error| {
             for organisation in grant.organisations() {
-                self.hits.note(organisation, surface, error);
+                self.note(organisation, device, surface, error);
             }
         })?;
+        self.check_memory(route)?;
         let held = Held { _slot: first, _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }
 
-    fn limits_of(&self, organisation: &OrganisationId) -> &OrganisationLimits {
-        self.config.overrides.get(organisation).unwrap_or(&self.config.each)
+    fn note(
+        &self,
+        organisation: &OrganisationId,
+        device: Option<Device>,
+        surface: Surface,
+        error: &LimitError,
+    ) {
+        self.hits.note(organisation, device, surface, error, self.began.elapsed().as_secs());
+    }
+
+    /// What the configuration says, and over it what the rows say.
+    fn limits_of(&self, organisation: &OrganisationId) -> Resolved {
+        let config = self.config.load();
+        let mut own = *config.overrides.get(organisation).unwrap_or(&config.each);
+        let mut from_rows = OwnLimits::default();
+        for value in self.rows.load().of_organisation(organisation) {
+            own.set(value);
+            from_rows.set(value);
+        }
+        Resolved { own, from_rows: from_rows.keys }
+    }
+
+    /// Has the limits that hold now hold for accounts that exist.
+    fn apply(&self, concerns: impl Fn(&OrganisationId) -> bool) {
+        let _alone = self.applying.lock();
+        let burst = self.config.load().burst;
+        for (organisation, accounts) in self.accounts_that(concerns) {
+            accounts.adopt(&self.limits_of(&organisation).own.limits, burst);
+        }
+    }
+
+    /// Some accounts, without holding the lock that requests take. One that is made meanwhile reads the
+    /// limits that hold then.
+    fn accounts_that(
+        &self,
+        concern: impl Fn(&OrganisationId) -> bool,
+    ) -> Vec<(OrganisationId, Arc<Accounts>)> {
+        let accounts = self.accounts.read();
+        let concerned = accounts.iter().filter(|(organisation, _)| concern(organisation));
+        concerned.map(|(organisation, one)| (organisation.clone(), Arc::clone(one))).collect()
     }
 
     fn accounts_of(&self, organisation: &OrganisationId) -> Arc<Accounts> {
@@ -214,9 +362,22 @@ impl Limits {
             // has no slot taken.
             accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_idle());
         }
-        let new =
-            || Arc::new(Accounts::new(self.limits_of(organisation), self.config.burst, self.began));
+        let new = || {
+            let limits = self.limits_of(organisation).own.limits;
+            let burst = self.config.load().burst;
+            Arc::new(Accounts::new(&limits, burst, self.began, &self.devices))
+        };
         Arc::clone(accounts.entry(organisation.clone()).or_insert_with(new))
+    }
+}
+
+impl Resolved {
+    fn source(&self, name: &str) -> LimitSource {
+        match (self.from_rows.has(name), self.own.keys.has(name)) {
+            (true, _) => LimitSource::Database,
+            (false, true) => LimitSource::Config,
+            (false, false) => LimitSource::Default,
+        }
     }
 }
 
@@ -233,23 +394,90 @@ impl Permit {
 impl HasReason for LimitError {
     fn reason(&self) -> Reason {
         match self {
-            Self::Requests { .. } => Reason::RequestRate,
-            Self::Bytes { .. } => Reason::ByteRate,
-            Self::InFlight { .. } => Reason::RequestsInFlight,
+            Self::Requests { whose: Whose::Organisation, .. } => Reason::RequestRate,
+            Self::Requests { whose: Whose::Device, .. } => Reason::DeviceRequestRate,
+            Self::Bytes { whose: Whose::Organisation, .. } => Reason::ByteRate,
+            Self::Bytes { whose: Whose::Device, .. } => Reason::DeviceByteRate,
+            Self::InFlight { whose: Whose::Organisation, .. } => Reason::RequestsInFlight,
+            Self::InFlight { whose: Whose::Device, .. } => Reason::DeviceRequestsInFlight,
             Self::Share => Reason::OrganisationShare,
             Self::All => Reason::Overloaded,
+            Self::Memory => Reason::MemoryShort,
+            Self::Processor => Reason::ProcessorShort,
         }
     }
 }
 
 impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Requests { .. } => "the organisation exceeds its requests per second",
-            Self::Bytes { .. } => "the organisation exceeds its bytes per second",
-            Self::InFlight { .. } => "the organisation has too many requests in flight",
-            Self::Share => "the organisation has its share of all requests in flight; try again",
-            Self::All => "the proxy is overloaded; try again",
-        })
+        let who = match self {
+            Self::Requests { whose, .. }
+            | Self::Bytes { whose, .. }
+            | Self::InFlight { whose, .. } => match whose {
+                Whose::Organisation => "the organisation",
+                Whose::Device => "the device",
+            },
+            Self::Share => "the organisation",
+            Self::All | Self::Memory | Self::Processor => "the proxy",
+        };
+        let problem = match self {
+            Self::Requests { .. } => "exceeds its requests per second",
+            Self::Bytes { .. } => "exceeds its bytes per second",
+            Self::InFlight { .. } => "has too many requests in flight",
+            Self::Share => "has its share of all requests in flight; try again",
+            Self::All => "is overloaded; try again",
+            Self::Memory => "is short of memory; try again",
+            Self::Processor => "is short of processor time; try again",
+        };
+        write!(f, "{who} {problem}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+    use crate::store::LimitRow;
+
+    fn config(limits: &str) -> OrganisationsConfig {
+        let text = format!(
+            "auth.issuer = \"https://x.example/auth/v1\"\nupstream.urls = [\"http://127.0.0.1:1\"]\n\
+             [limits]\n{limits}"
+        );
+        Config::read(&text, &Environment::default()).unwrap().limits.organisations
+    }
+
+    fn row(organisation: &str, name: &str, value: &str) -> LimitRow {
+        let [organisation, name, value] = [organisation, name, value].map(str::to_owned);
+        LimitRow { organisation, name, value }
+    }
+
+    // What changes holds for accounts that exist, whichever of the two has changed.
+    #[tokio::test]
+    async fn rows_go_before_the_configuration_and_that_before_the_default() {
+        let metrics = Arc::new(Metrics::register());
+        let first = config("push_in_flight = 5\n[limits.organisations.acme]\nquery_in_flight = 6");
+        let limits = Limits::new(first, MemoryLimit::Off, || 100, metrics);
+        let [acme, other] = ["acme", "other"].map(|name| OrganisationId::parse(name).unwrap());
+        let accounts = [&acme, &other].map(|one| limits.accounts_of(one));
+        let sizes = |at: usize| {
+            let sizes = [Surface::Push, Surface::Query].map(|one| accounts[at].slots_on(one));
+            (sizes[0], sizes[1])
+        };
+        assert_eq!((sizes(0), sizes(1)), ((5, 6), (5, 128)));
+        limits
+            .adopt_rows(&[row("acme", "push_in_flight", "7"), row("acme", "query_in_flight", "x")]);
+        assert_eq!((sizes(0), sizes(1)), ((7, 6), (5, 128)));
+        limits.reconfigure(config("push_in_flight = 8\nin_flight = 50\norganisation_percent = 20"));
+        assert_eq!((sizes(0), sizes(1)), ((7, 128), (8, 128)));
+        assert_eq!((limits.shares.capacity(), limits.shares.percent()), (50, 20));
+        let report = limits.report_of(&acme);
+        let source = |name| report.sources.iter().find(|(known, _)| *known == name).unwrap().1;
+        assert_eq!(source("push_in_flight"), LimitSource::Database);
+        assert_eq!(source("query_in_flight"), LimitSource::Default);
+        assert_eq!((report.faults.len(), report.has_own_limits), (1, true));
+        assert!(!limits.report_of(&other).has_own_limits);
+        limits.adopt_rows(&[]);
+        assert_eq!(sizes(0), (8, 128));
     }
 }

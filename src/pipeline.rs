@@ -27,7 +27,7 @@ use crate::config::LimitsConfig;
 use crate::console::Console;
 use crate::edge::{ClientBody, Cors, Page, REQUEST_ID, RequestId};
 use crate::forward::{ForwardFailure, Forwarded, Forwarder};
-use crate::limits::Limits;
+use crate::limits::{Lag, Limits};
 use crate::mimir::{TENANT_HEADER, form};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
@@ -59,6 +59,8 @@ pub struct Pipeline {
     pub authorizer: Arc<Authorizer>,
     /// Now?
     pub limits: Arc<Limits>,
+    /// How late this worker is.
+    pub lag: Lag,
     /// To Mimir, by this worker's own connections.
     pub forwarder: Forwarder,
     pub admin: Arc<Admin>,
@@ -150,6 +152,7 @@ impl Pipeline {
         // What.
         let route = route::find(&parts)?;
         record.set_route(route);
+        self.limits.shed(route, &self.lag)?;
         self.check_form(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.

@@ -224,6 +224,21 @@ pub enum Reason {
         message = "Is Mimir slow? Then that is the cause. Else the organisation sends more at a time than it may: `…_in_flight`."
     )]
     RequestsInFlight,
+    /// The device sends more requests a second than it may.
+    #[strum(
+        message = "Is it in a loop? Repair it: `principal.id` has the key, or the user. Else raise `device_…_requests_per_second`."
+    )]
+    DeviceRequestRate,
+    /// The device sends more bytes a second than it may.
+    #[strum(
+        message = "Find out why the device sends so much: `principal.id` has the key, or the user. Else raise `device_…_bytes_per_second`."
+    )]
+    DeviceByteRate,
+    /// The device has as many requests in flight as it may.
+    #[strum(
+        message = "Is Mimir slow? Then that is the cause. Else the device sends more at a time than it may: `device_…_in_flight`."
+    )]
+    DeviceRequestsInFlight,
     /// The organisation has its share of all requests in flight.
     #[strum(
         message = "Is Mimir slow? Then that is the cause. Else see `limits.organisation_percent`."
@@ -234,6 +249,16 @@ pub enum Reason {
         message = "Is Mimir slow? Then that is the cause. Else start another copy, or raise `limits.in_flight`."
     )]
     Overloaded,
+    /// The memory of this copy is nearly used up.
+    #[strum(
+        message = "See [ProxyShedsForMemory](../runbooks/limits.md#proxyshedsformemory): more memory, more copies, or fewer slow clients."
+    )]
+    MemoryShort,
+    /// The worker has more to do than it has processor time for.
+    #[strum(
+        message = "Start another copy, or give this one more processors: `worker_lag_seconds` says how late it is."
+    )]
+    ProcessorShort,
     /// All instances of Mimir have `upstream.max_in_flight` requests.
     #[strum(
         message = "Is Mimir slow? Then that is the cause. Else add instances, or raise `upstream.max_in_flight`."
@@ -403,8 +428,13 @@ impl Reason {
             | Self::RequestRate
             | Self::ByteRate
             | Self::RequestsInFlight
+            | Self::DeviceRequestRate
+            | Self::DeviceByteRate
+            | Self::DeviceRequestsInFlight
             | Self::OrganisationShare
             | Self::Overloaded
+            | Self::MemoryShort
+            | Self::ProcessorShort
             | Self::UpstreamSaturated
             | Self::MalformedRequest
             | Self::NotFound

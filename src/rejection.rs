@@ -187,12 +187,17 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::Conflict => StatusCode::CONFLICT,
         // The operator has set a rate on purpose. How large an organisation's share of all slots is
         // depends on what others do, so that is none of its faults.
-        Reason::RequestRate | Reason::ByteRate | Reason::RequestsInFlight => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
-        Reason::OrganisationShare | Reason::Overloaded | Reason::UpstreamSaturated => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Reason::RequestRate
+        | Reason::ByteRate
+        | Reason::RequestsInFlight
+        | Reason::DeviceRequestRate
+        | Reason::DeviceByteRate
+        | Reason::DeviceRequestsInFlight => StatusCode::TOO_MANY_REQUESTS,
+        Reason::OrganisationShare
+        | Reason::Overloaded
+        | Reason::MemoryShort
+        | Reason::ProcessorShort
+        | Reason::UpstreamSaturated => StatusCode::SERVICE_UNAVAILABLE,
         // Not 408: Prometheus, Alloy and the collector drop what is answered with it.
         Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -252,7 +257,7 @@ impl Rejection {
             // A sender drops what is answered with a 429 (Prometheus does, unless it is told
             // otherwise), and that many of its organisation's devices come together, as after an
             // outage, is nothing that one of them could help. A reader can.
-            Self::Limited(LimitError::InFlight { surface }) => match surface {
+            Self::Limited(LimitError::InFlight { surface, .. }) => match surface {
                 Surface::Push | Surface::Otlp => StatusCode::SERVICE_UNAVAILABLE,
                 Surface::Query | Surface::Rules | Surface::Alerts | Surface::Admin => {
                     StatusCode::TOO_MANY_REQUESTS
@@ -328,7 +333,7 @@ impl Rejection {
                 Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
             ) => Some(*retry_after),
             Self::Limited(
-                LimitError::Requests { retry_after } | LimitError::Bytes { retry_after },
+                LimitError::Requests { retry_after, .. } | LimitError::Bytes { retry_after, .. },
             ) => {
                 // All that were refused wait for the same moment: spread them.
                 Some(*retry_after + Duration::from_secs(fastrand::u64(LIMITED_SPREAD)))

@@ -24,6 +24,7 @@ mod moment;
 mod notification_channels;
 mod notification_status;
 mod notification_sync;
+mod organisation_limits;
 mod organisations;
 mod overview;
 mod privileges;
@@ -68,6 +69,7 @@ pub use notification_channels::{
 };
 pub use notification_status::{NotificationKind, NotificationStatusRow};
 pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
+pub use organisation_limits::{LimitRow, MOST_LIMIT_ROWS};
 pub use overview::{CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted};
 pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,

@@ -13,6 +13,7 @@ use crate::authz::{Memberships, Organisations};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
+use crate::limits::Limits;
 use crate::rules::Triggers;
 use crate::store::{Feed, KeyHash, Store, StoreError, TableChange};
 use crate::telemetry::Metrics;
@@ -114,11 +115,11 @@ impl Database {
     }
 
     /// Starts reading, listening and writing. Triggers of alert rules and of channels go to their sync, if
-    /// this copy has one.
+    /// this copy has one; limits of organisations to where they hold, if they are read.
     pub(super) fn run(
         self,
-        triggers: Option<Arc<Triggers>>,
-        channels: Option<Arc<Triggers>>,
+        (triggers, channels): (Option<Arc<Triggers>>, Option<Arc<Triggers>>),
+        limits: Option<Arc<Limits>>,
         background: &TaskTracker,
         cancelled: &CancellationToken,
     ) {
@@ -147,12 +148,20 @@ impl Database {
             let (store, cancelled) = (store.clone(), cancelled.clone());
             async move { revocations.run(store, feed, cancelled).await }
         });
+        if let Some(limits) = limits.clone() {
+            let (store, feed) = (store.clone(), Arc::clone(&feed));
+            let cancelled = cancelled.clone();
+            background.spawn(async move { limits.run_rows(store, feed, cancelled).await });
+        }
         let cancelled = cancelled.clone();
         background.spawn(async move {
             let on_change = |change| match (change, &memberships, &sessions) {
-                // What was read before is read again by its epoch; revocations have none.
+                // What was read before is read again by its epoch; revocations and limits have none.
                 (TableChange::Anything, _, _) => {
                     revocations.refresh();
+                    if let Some(limits) = &limits {
+                        limits.refresh_rows();
+                    }
                     if let Some(triggers) = &triggers {
                         triggers.everything();
                     }
@@ -190,6 +199,11 @@ impl Database {
                 (TableChange::AllChannels, _, _) => {
                     if let Some(channels) = &channels {
                         channels.everything();
+                    }
+                }
+                (TableChange::Limits, _, _) => {
+                    if let Some(limits) = &limits {
+                        limits.refresh_rows();
                     }
                 }
                 (TableChange::Revocations, _, _) => revocations.invalidate(),

@@ -57,6 +57,8 @@ pub struct TablesRead {
     pub channels: bool,
     /// Alert events, which are written (`alert_events.enabled`).
     pub events: bool,
+    /// Limits of organisations (`limits.from_database`, or a query for them).
+    pub limits: bool,
 }
 
 impl DatabaseConfig {
@@ -101,6 +103,8 @@ pub struct QueriesConfig {
     pub notification_channel: Option<String>,
     /// Of `$1 text[]`, organisations: their routes, a column for each of `notification_route`.
     pub notification_route: Option<String>,
+    /// Without a parameter: `organisation_id`, `name` and `value` of every limit of an organisation.
+    pub organisation_limit: Option<String>,
 }
 
 /// Supabase's transaction pooler. Others are recognised by their behaviour.
@@ -132,6 +136,7 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<DatabaseConfig>, bool) 
             alert_rule: query(section, "alert_rule_query", Some("text[]")),
             notification_channel: query(section, "notification_channel_query", Some("text[]")),
             notification_route: query(section, "notification_route_query", Some("text[]")),
+            organisation_limit: query(section, "organisation_limit_query", None),
         },
         max_connections: section.get("max_connections", 4, |raw| {
             number(raw, 1, 1000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))

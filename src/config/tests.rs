@@ -387,14 +387,68 @@ fn limits_of_one_organisation_override_the_general_ones() {
     let config = read(&format!("{MINIMAL}{limits}")).unwrap().limits.organisations;
     // UUIDs are normalised.
     let own = config.overrides[&OrganisationId::parse(&id.to_lowercase()).unwrap()];
-    assert_eq!((own.push.in_flight, config.each.push.in_flight), (7, 500));
-    assert_eq!(own.push.requests_per_second.unwrap().get(), 5);
-    assert_eq!(own.otlp.bytes_per_second.unwrap().get(), 1 << 20);
-    assert_eq!(config.each.otlp.bytes_per_second, None);
+    let (all, each) = (own.limits.all, config.each.limits.all);
+    let in_flight = [all, each].map(|limits| limits.push.in_flight.unwrap().get());
+    assert_eq!(in_flight, [7, 500]);
+    assert_eq!(all.push.requests_per_second.unwrap().get(), 5);
+    assert_eq!(all.otlp.bytes_per_second.unwrap().get(), 1 << 20);
+    assert_eq!(each.otlp.bytes_per_second, None);
+    // Which keys were set: the others are defaults.
+    let set = |own: OwnLimits| LimitKeys::names().filter(|name| own.keys.has(name)).count();
+    assert_eq!((set(own), set(config.each)), (3, 1));
     let inline = "{acme = {rules_in_flight = 1}}";
     let environment = environment(&[("MTP__LIMITS__ORGANISATIONS", inline)]);
     let config = Config::read(MINIMAL, &environment).unwrap().limits.organisations;
-    assert_eq!(config.overrides[&OrganisationId::parse("acme").unwrap()].rules.in_flight, 1);
+    let own = config.overrides[&OrganisationId::parse("acme").unwrap()];
+    assert_eq!(own.limits.all.rules.in_flight.unwrap().get(), 1);
+}
+
+#[test]
+fn limits_of_devices_are_off_and_tell_when_they_have_no_effect() {
+    let each = read(MINIMAL).unwrap().limits.organisations.each.limits;
+    let none = SurfaceLimits::default();
+    assert_eq!((each.device.push, each.device.query), (none, none));
+    let limits = "[limits]\ndevice_push_in_flight = 500\ndevice_query_in_flight = 9\n\
+                  [limits.organisations.acme]\nquery_in_flight = 8\n";
+    let config = read(&format!("{MINIMAL}{limits}")).unwrap();
+    let warned: Vec<_> =
+        config.warnings.iter().filter(|one| one.key.starts_with("limits.")).collect();
+    let keys: Vec<_> = warned.iter().map(|one| one.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["limits.device_push_in_flight", "limits.organisations", "limits.organisations"]
+    );
+    assert!(
+        warned[2].problem.contains("acme: device_query_in_flight = 9 has no effect"),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn the_memory_is_a_size_or_a_word() {
+    let memory = |value: &str| {
+        read(&format!("{MINIMAL}[limits]\nmemory_bytes = {value}\n"))
+            .map(|config| config.limits.memory)
+    };
+    assert_eq!(read(MINIMAL).unwrap().limits.memory, MemoryLimit::Automatic);
+    assert_eq!(memory("\"auto\"").unwrap(), MemoryLimit::Automatic);
+    assert_eq!(memory("\"off\"").unwrap(), MemoryLimit::Off);
+    assert_eq!(memory("\"64MiB\"").unwrap(), MemoryLimit::Bytes(64 << 20));
+    for wrong in ["0", "\"1MiB\"", "\"64MB\"", "true"] {
+        assert!(memory(wrong).unwrap_err().to_string().contains("\"auto\" or \"off\""), "{wrong}");
+    }
+}
+
+#[test]
+fn limits_from_the_database_need_one() {
+    let faults = read(&format!("{MINIMAL}[limits]\nfrom_database = true\n")).unwrap_err();
+    assert_eq!(keys(&faults), ["limits.from_database"]);
+    let database = "[database]\nurl = \"postgres://u@localhost/d\"\n";
+    let is_read =
+        |rest: &str| read(&format!("{MINIMAL}{database}{rest}")).unwrap().tables_read().limits;
+    assert!(!is_read(""));
+    assert!(is_read("[limits]\nfrom_database = true\n"));
+    assert!(is_read("organisation_limit_query = \"select organisation_id, name, value from x\"\n"));
 }
 
 #[test]

@@ -45,34 +45,64 @@ export function keys(access, params, page) {
 
 const LIMITS = { requests_per_second: "requests/s", bytes_per_second: "bytes/s", in_flight: "in flight", share: "share of all" };
 
-function limitTable(limits, used) {
+function limitTable(limits, used, label = "Limits") {
+  const inFlight = (one) => (one.in_flight === null ? "no limit" : number(one.in_flight));
   return table(Object.entries(limits).map(([surface, one]) => ({ surface, ...one })), [
     { name: "Surface", show: (one) => one.surface },
-    { name: "In flight", number: true, show: (one) => (used ? `${number(used[one.surface] ?? 0)} of ${number(one.in_flight)}` : number(one.in_flight)) },
+    { name: "In flight", number: true, show: (one) => (used ? `${number(used[one.surface] ?? 0)} of ${inFlight(one)}` : inFlight(one)) },
     { name: "Requests/s", number: true, show: (one) => (one.requests_per_second === null ? "no limit" : number(one.requests_per_second)) },
     { name: "Bytes/s", number: true, show: (one) => (one.bytes_per_second === null ? "no limit" : bytes(one.bytes_per_second)) },
-  ], { placeholder: "Filter surfaces", label: "Limits" });
+  ], { placeholder: "Filter surfaces", label });
 }
 
 const refusedBy = (one) => (one.refused.length
   ? h("div", { class: "chips" }, one.refused.map((by) => chip("warning", `${number(by.count)} ${by.surface}, ${LIMITS[by.limit] ?? by.limit}`)))
   : h("span", { class: "muted" }, "none"));
 
+const SOURCES = { default: "the default", config: "the configuration", database: "the database" };
+
+// Which limits are no defaults, and where they come from.
+const sourcesOf = (one) => {
+  const set = Object.entries(one.sources).filter(([, source]) => source !== "default");
+  return set.length
+    ? h("div", { class: "chips" }, set.map(([name, source]) => chip("info", `${name}: ${SOURCES[source] ?? source}`)))
+    : "all are defaults";
+};
+
+const deviceTable = (devices) => table(devices, [
+  { name: "Device", show: (one) => h("code", null, one.id), text: (one) => one.id, sort: true },
+  { name: "Kind", show: (one) => (one.kind === "user" ? "token of a user" : "device key"), text: (one) => one.kind, sort: true },
+  { name: "Organisation", show: (one) => one.organisation, text: (one) => one.organisation, sort: true },
+  { name: "Refused", number: true, show: (one) => number(one.refused_total), sort: (one) => one.refused_total },
+  { name: "By", wide: true, show: refusedBy },
+  { name: "Last", show: (one) => time(one.last_refused_at), sort: (one) => one.last_refused_at ?? "" },
+], { placeholder: "Filter devices", empty: "No device was refused since this copy started.", label: "Devices over their limits" });
+
+const rowProblems = (problems) => problems.length > 0 && h("div", { class: "panel warn" }, h("h2", null, "Rows that are no limit"),
+  h("ul", null, problems.map((one) => h("li", null, `${one.organisation}, ${one.name}: ${one.problem}`))));
+
 export function limits(access, params, page) {
   const [organisation, choice] = page.organisation("limits", params);
   if (organisation) {
     return [page.head("Limits", "What the organisation may have on this copy of the proxy, and what was refused since it started.", choice),
       part(() => api(`${path("organisations", organisation)}/limits`), (one) => [
-        facts([["Refused by a limit", refusedBy(one)], ["Last", time(one.last_refused_at)], ["Limits", one.has_own_limits ? "its own (limits.organisations)" : "those of every organisation"]]),
+        facts([["Refused by a limit", refusedBy(one)], ["Last", time(one.last_refused_at)], ["Limits", one.has_own_limits ? "its own" : "those of every organisation"], ["From", sourcesOf(one)]]),
+        rowProblems(one.problems),
         limitTable(one.limits, one.in_flight),
+        h("h2", null, "Limits of each of its devices"),
+        limitTable(one.device_limits, undefined, "Limits of a device"),
+        h("h2", null, "Devices that hit them"),
+        deviceTable(one.devices),
       ])];
   }
   const list = part(() => api("limits?limit=1000"), (found) => [
     facts([
       ["In flight", `${number(found.in_flight)} of ${number(found.in_flight_limit)}; one organisation alone: ${found.organisation_percent} %`],
       ["Wait", `up to ${seconds(found.max_wait_seconds)}; ${seconds(found.burst_seconds)} of unused rate are saved up`],
-      ["Organisations with limits of their own", number(found.overrides)],
+      ["Organisations with limits of their own", found.rows ? `${number(found.overrides)} in the configuration, ${number(found.rows.organisations)} in the database` : number(found.overrides)],
+      ["Memory", found.memory.limit_bytes === null ? "no limit" : `${bytes(found.memory.used_bytes)} of ${bytes(found.memory.limit_bytes)}${found.memory.shed === "nothing" ? "" : `; refused: ${found.memory.shed}${found.memory.shed === "lists" ? "" : " and what comes after"}`}`],
     ]),
+    rowProblems(found.rows?.problems ?? []),
     h("h2", null, "Who hits them"),
     table(found.organisations, [
       { name: "Organisation", show: (one) => h("a", { href: link("limits", { organisation: one.organisation }) }, one.organisation), text: (one) => one.organisation, sort: true },
@@ -81,8 +111,12 @@ export function limits(access, params, page) {
       { name: "Last", show: (one) => time(one.last_refused_at), sort: (one) => one.last_refused_at ?? "" },
       { name: "In flight now", number: true, show: (one) => number(Object.values(one.in_flight).reduce((all, count) => all + count, 0)) },
     ], { placeholder: "Filter organisations", empty: "No organisation was refused since this copy started, and none has a request in flight.", ...remembered(params) }),
+    h("h2", null, "Devices that hit them"),
+    deviceTable(found.devices),
     h("h2", null, "Limits of an organisation"),
     limitTable(found.each),
+    h("h2", null, "Limits of a device"),
+    limitTable(found.each_device, undefined, "Limits of a device"),
   ]);
   return [page.head("Limits", "On this copy of the proxy. Each copy counts for itself.", choice), list];
 }

@@ -1,16 +1,17 @@
-//! The account of one organisation: its slots and rates on each surface.
+//! Accounts: slots and rates on each surface, of one organisation and of each of its devices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
-use super::LimitError;
+use super::devices::{Device, DevicePlace, Devices};
 use super::rate::Rate;
 use super::shares::Holding;
-use crate::config::{OrganisationLimits, SurfaceLimits};
+use super::slots::Slots;
+use super::{LimitError, Whose};
+use crate::config::{LimitsBySurface, OrganisationLimits, SurfaceLimits};
 use crate::request_body::{ReceivedBytes, UploadShare};
 use crate::route::Surface;
 
@@ -21,69 +22,53 @@ pub(super) struct Accounts {
     pub(super) uploads: Arc<UploadShare>,
     /// The beginning of time for the rates.
     began: Instant,
-    push: Account,
-    otlp: Account,
-    query: Account,
-    rules: Account,
-    alerts: Account,
+    own: BySurface<Account>,
+    pub(super) devices: Devices,
 }
 
 /// Requests that may wait, for each slot.
 const WAITING: usize = 4;
 
+/// So many may wait for their rate where there is no limit on slots.
+const MOST_WAITING_FOR_RATES: usize = 64;
+
 /// The requests of all organisations that wait for a slot of their own organisation. What they have
 /// sent of their bodies is in our memory, so their number is bounded.
 pub(super) struct Queue {
     waiting: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
 }
 
 impl Queue {
     pub(super) fn new(most: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), most }
+        Self { waiting: AtomicUsize::new(0), most: AtomicUsize::new(most) }
+    }
+
+    pub(super) fn resize(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 }
 
-/// One organisation's account of one surface.
-struct Account {
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    most_waiting: usize,
-    requests: Option<Rate>,
-    bytes: Option<Rate>,
+/// One thing for each surface that has limits.
+pub(super) struct BySurface<T> {
+    push: T,
+    otlp: T,
+    query: T,
+    rules: T,
+    alerts: T,
 }
 
-/// A slot of an organisation. Dropping it frees the slot and charges the bytes of the request.
-pub(super) struct Slot {
-    accounts: Arc<Accounts>,
-    surface: Surface,
-    /// Bytes of its body so far.
-    received: Option<ReceivedBytes>,
-    _in_flight: OwnedSemaphorePermit,
-}
+/// The surfaces that have limits.
+pub(super) const LIMITED: [Surface; 5] =
+    [Surface::Push, Surface::Otlp, Surface::Query, Surface::Rules, Surface::Alerts];
 
-impl Accounts {
-    pub(super) fn new(limits: &OrganisationLimits, burst: Duration, began: Instant) -> Self {
-        let account = |limits: SurfaceLimits| Account {
-            slots: Arc::new(Semaphore::new(limits.in_flight)),
-            waiting: AtomicUsize::new(0),
-            most_waiting: limits.in_flight.saturating_mul(WAITING),
-            requests: limits.requests_per_second.map(|rate| Rate::new(rate, burst)),
-            bytes: limits.bytes_per_second.map(|rate| Rate::new(rate, burst)),
-        };
-        Self {
-            holding: Arc::default(),
-            uploads: Arc::default(),
-            began,
-            push: account(limits.push),
-            otlp: account(limits.otlp),
-            query: account(limits.query),
-            rules: account(limits.rules),
-            alerts: account(limits.alerts),
-        }
+impl<T> BySurface<T> {
+    pub(super) fn new(of: impl Fn(Surface) -> T) -> Self {
+        let [push, otlp, query, rules, alerts] = LIMITED.map(of);
+        Self { push, otlp, query, rules, alerts }
     }
 
-    fn of(&self, surface: Surface) -> &Account {
+    pub(super) fn of(&self, surface: Surface) -> &T {
         match surface {
             Surface::Push => &self.push,
             Surface::Otlp => &self.otlp,
@@ -93,64 +78,162 @@ impl Accounts {
             Surface::Rules | Surface::Admin => &self.rules,
         }
     }
+}
 
-    /// Waits for a slot for a request.
+pub(super) fn limits_of(limits: &LimitsBySurface, surface: Surface) -> &SurfaceLimits {
+    let LimitsBySurface { push, otlp, query, rules, alerts } = limits;
+    match surface {
+        Surface::Push => push,
+        Surface::Otlp => otlp,
+        Surface::Query => query,
+        Surface::Alerts => alerts,
+        Surface::Rules | Surface::Admin => rules,
+    }
+}
+
+/// The account of one surface, of an organisation or of one of its devices.
+pub(super) struct Account {
+    slots: Slots,
+    waiting: AtomicUsize,
+    requests: Rate,
+    bytes: Rate,
+}
+
+/// A slot of an organisation, and one of the device. Dropping it frees them and charges the bytes of the
+/// request.
+pub(super) struct Slot {
+    accounts: Arc<Accounts>,
+    surface: Surface,
+    /// Bytes of its body so far.
+    received: Option<ReceivedBytes>,
+    _device: Option<DevicePlace>,
+}
+
+impl Accounts {
+    pub(super) fn new(
+        limits: &OrganisationLimits,
+        burst: Duration,
+        began: Instant,
+        all_devices: &Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            holding: Arc::default(),
+            uploads: Arc::default(),
+            began,
+            own: BySurface::new(|surface| Account::new(limits_of(&limits.all, surface), burst)),
+            devices: Devices::new(&limits.device, burst, Arc::clone(all_devices)),
+        }
+    }
+
+    /// Has the limits hold from now on. Who has a slot keeps it, and what is owed stays owed.
+    pub(super) fn adopt(&self, limits: &OrganisationLimits, burst: Duration) {
+        let now = self.began.elapsed();
+        for surface in LIMITED {
+            self.own.of(surface).adopt(limits_of(&limits.all, surface), burst, now);
+        }
+        self.devices.adopt(&limits.device, burst, now);
+    }
+
+    /// Waits for a slot for a request: first one of its device's, so that a device over its own limit
+    /// takes nothing of its organisation's.
     pub(super) async fn slot(
         self: Arc<Self>,
         surface: Surface,
+        device: Option<Device>,
         deadline: Instant,
         queue: &Queue,
         received: Option<ReceivedBytes>,
     ) -> Result<Slot, LimitError> {
-        let slot = self.of(surface).take_slot(deadline, queue).await;
-        let slot = slot.ok_or(LimitError::InFlight { surface })?;
-        let slot = Slot { accounts: self, surface, received, _in_flight: slot };
+        let device = match device.and_then(|device| self.devices.account(surface, device)) {
+            None => None,
+            Some(account) => {
+                let place = DevicePlace::take(account, self.began, surface, deadline, queue);
+                Some(place.await?.charging(received.clone()))
+            }
+        };
+        if !self.own.of(surface).take_slot(deadline, queue).await {
+            return Err(LimitError::InFlight { whose: Whose::Organisation, surface });
+        }
+        let slot = Slot { accounts: self, surface, received, _device: device };
         // With a slot in hand, so that no more requests than there are slots wait for the rates.
         let accounts = &slot.accounts;
-        accounts.of(surface).wait_for_rates(accounts.began, deadline).await?;
+        let account = accounts.own.of(surface);
+        account.wait_for_rates(Whose::Organisation, accounts.began, deadline).await?;
         Ok(slot)
     }
 
-    /// Requests in flight on each surface, by what the limits leave.
-    pub(super) fn in_flight(&self, limits: &OrganisationLimits) -> [(Surface, usize); 5] {
-        let used = |account: &Account, limits: &SurfaceLimits| {
-            limits.in_flight.saturating_sub(account.slots.available_permits())
-        };
-        [
-            (Surface::Push, used(&self.push, &limits.push)),
-            (Surface::Otlp, used(&self.otlp, &limits.otlp)),
-            (Surface::Query, used(&self.query, &limits.query)),
-            (Surface::Rules, used(&self.rules, &limits.rules)),
-            (Surface::Alerts, used(&self.alerts, &limits.alerts)),
-        ]
+    /// Requests in flight on each surface, where there are any.
+    pub(super) fn in_flight(&self) -> Vec<(Surface, usize)> {
+        let used = LIMITED.map(|surface| (surface, self.own.of(surface).slots.taken()));
+        used.into_iter().filter(|(_, used)| *used > 0).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn slots_on(&self, surface: Surface) -> usize {
+        self.own.of(surface).slots.size()
     }
 
     /// Whether nothing is charged: a new account would be the same.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.began.elapsed();
-        let Self { holding: _, uploads, began: _, push, otlp, query, rules, alerts } = self;
-        let accounts = [push, otlp, query, rules, alerts].into_iter();
-        let mut rates = accounts.flat_map(|account| [&account.requests, &account.bytes]).flatten();
-        uploads.is_empty() && rates.all(|rate| rate.is_idle(now))
+        let owes_nothing = |surface| self.own.of(surface).owes_nothing(now);
+        self.uploads.is_empty()
+            && LIMITED.into_iter().all(owes_nothing)
+            && self.devices.is_idle(now)
+    }
+
+    /// Forgets devices that owe nothing.
+    pub(super) fn tidy(&self) {
+        self.devices.tidy(self.began.elapsed());
     }
 }
 
 impl Account {
-    async fn wait_for_rates(&self, began: Instant, deadline: Instant) -> Result<(), LimitError> {
-        if self.bytes.is_none() && self.requests.is_none() {
+    pub(super) fn new(limits: &SurfaceLimits, burst: Duration) -> Self {
+        Self {
+            slots: Slots::new(limits.in_flight),
+            waiting: AtomicUsize::new(0),
+            requests: Rate::new(limits.requests_per_second, burst),
+            bytes: Rate::new(limits.bytes_per_second, burst),
+        }
+    }
+
+    pub(super) fn adopt(&self, limits: &SurfaceLimits, burst: Duration, now: Duration) {
+        self.slots.resize(limits.in_flight);
+        self.requests.change(now, limits.requests_per_second, burst);
+        self.bytes.change(now, limits.bytes_per_second, burst);
+    }
+
+    pub(super) fn owes_nothing(&self, now: Duration) -> bool {
+        self.requests.is_idle(now) && self.bytes.is_idle(now)
+    }
+
+    pub(super) fn give_back(&self) {
+        self.slots.give_back();
+    }
+
+    pub(super) fn charge(&self, began: Instant, received: Option<&ReceivedBytes>) {
+        if self.bytes.is_limited() {
+            self.bytes.charge(began.elapsed(), received.map_or(0, ReceivedBytes::get));
+        }
+    }
+
+    pub(super) async fn wait_for_rates(
+        &self,
+        whose: Whose,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<(), LimitError> {
+        if !self.bytes.is_limited() && !self.requests.is_limited() {
             return Ok(());
         }
         let now = Instant::now();
         let (at, most) = (now - began, deadline.saturating_duration_since(now));
-        let mut wait = Duration::ZERO;
-        if let Some(bytes) = &self.bytes {
-            let owed = bytes.take(at, 0, most);
-            wait = owed.map_err(|retry_after| LimitError::Bytes { retry_after })?;
-        }
-        if let Some(requests) = &self.requests {
-            let turn = requests.take(at, 1, most);
-            wait = wait.max(turn.map_err(|retry_after| LimitError::Requests { retry_after })?);
-        }
+        let owed = self.bytes.take(at, 0, most);
+        let owed = owed.map_err(|retry_after| LimitError::Bytes { whose, retry_after })?;
+        let turn = self.requests.take(at, 1, most);
+        let turn = turn.map_err(|retry_after| LimitError::Requests { whose, retry_after })?;
+        let wait = owed.max(turn);
         if !wait.is_zero() {
             sleep(wait).await;
         }
@@ -158,14 +241,36 @@ impl Account {
     }
 
     /// First come, first served.
-    async fn take_slot(&self, deadline: Instant, queue: &Queue) -> Option<OwnedSemaphorePermit> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Some(slot);
+    pub(super) async fn take_slot(&self, deadline: Instant, queue: &Queue) -> bool {
+        if self.slots.try_take() {
+            return true;
         }
-        let _waiting = Waiting::begin(&self.waiting, self.most_waiting)?;
-        let _of_all = Waiting::begin(&queue.waiting, queue.most)?;
-        let slot = timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await;
-        slot.ok()?.ok()
+        let most = self.slots.size().saturating_mul(WAITING);
+        let Some(_waiting) = Waiting::begin(&self.waiting, most) else { return false };
+        let most = queue.most.load(Ordering::Relaxed);
+        let Some(_of_all) = Waiting::begin(&queue.waiting, most) else { return false };
+        self.slots.take(deadline).await
+    }
+
+    /// Of a device: its requests that wait for a rate hold no slot of the organisation, so their number
+    /// has to be bounded here.
+    pub(super) async fn wait_for_device_rates(
+        &self,
+        began: Instant,
+        deadline: Instant,
+        queue: &Queue,
+    ) -> Result<(), LimitError> {
+        let most = self.slots.size().min(MOST_WAITING_FOR_RATES);
+        let waiting = Waiting::begin(&self.waiting, most);
+        let most = queue.most.load(Ordering::Relaxed);
+        let of_all = Waiting::begin(&queue.waiting, most);
+        let may_wait = waiting.is_some() && of_all.is_some();
+        let deadline = if may_wait { deadline } else { Instant::now() };
+        self.wait_for_rates(Whose::Device, began, deadline).await
+    }
+
+    pub(super) fn has_rates(&self) -> bool {
+        self.requests.is_limited() || self.bytes.is_limited()
     }
 }
 
@@ -178,10 +283,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(bytes) = &self.accounts.of(self.surface).bytes {
-            let received = self.received.as_ref().map_or(0, ReceivedBytes::get);
-            bytes.charge(self.accounts.began.elapsed(), received);
-        }
+        let account = self.accounts.own.of(self.surface);
+        account.give_back();
+        account.charge(self.accounts.began, self.received.as_ref());
     }
 }
 
@@ -203,20 +307,30 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
+    use std::num::{NonZeroU64, NonZeroUsize};
+
+    use uuid::Uuid;
 
     use super::*;
+    use crate::tenancy::DeviceId;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn accounts(limits: SurfaceLimits) -> Arc<Accounts> {
-        let each = OrganisationLimits { push: limits, ..OrganisationLimits::default() };
-        Arc::new(Accounts::new(&each, Duration::from_secs(1), Instant::now()))
+        let mut each = OrganisationLimits::default();
+        each.all.push = limits;
+        accounts_of(&each)
+    }
+
+    fn accounts_of(limits: &OrganisationLimits) -> Arc<Accounts> {
+        let (burst, devices) = (Duration::from_secs(1), Arc::default());
+        Arc::new(Accounts::new(limits, burst, Instant::now(), &devices))
     }
 
     fn limits(in_flight: usize, requests: u64, bytes: u64) -> SurfaceLimits {
         let (requests_per_second, bytes_per_second) =
             (NonZeroU64::new(requests), NonZeroU64::new(bytes));
+        let in_flight = NonZeroUsize::new(in_flight);
         SurfaceLimits { in_flight, requests_per_second, bytes_per_second }
     }
 
@@ -225,16 +339,29 @@ mod tests {
         wait: Duration,
         bytes: u64,
     ) -> Result<Slot, LimitError> {
+        slot_of(accounts, None, wait, bytes).await
+    }
+
+    async fn slot_of(
+        accounts: &Arc<Accounts>,
+        device: Option<Device>,
+        wait: Duration,
+        bytes: u64,
+    ) -> Result<Slot, LimitError> {
         let received = Some(ReceivedBytes::of(bytes));
         let (deadline, queue) = (Instant::now() + wait, Queue::new(1000));
-        Arc::clone(accounts).slot(Surface::Push, deadline, &queue, received).await
+        Arc::clone(accounts).slot(Surface::Push, device, deadline, &queue, received).await
+    }
+
+    fn device() -> Option<Device> {
+        Some(Device::Key(DeviceId(Uuid::new_v4())))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_that_is_given_back_is_the_next_one_s() {
         let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
         let first = slot(&accounts, MS, 0).await.unwrap();
-        let busy = LimitError::InFlight { surface: Surface::Push };
+        let busy = LimitError::InFlight { whose: Whose::Organisation, surface: Surface::Push };
         assert_eq!(slot(&accounts, MS, 0).await.err(), Some(busy));
         assert_eq!(began.elapsed(), MS, "it waited for as long as it may");
         let second = slot(&accounts, 100 * MS, 0);
@@ -258,7 +385,7 @@ mod tests {
         let waited = futures_util::future::join_all(waiting).await;
         assert!(waited.iter().all(|(refused, _)| *refused));
         assert_eq!(waited.iter().filter(|(_, after)| after.is_zero()).count(), 1, "{waited:?}");
-        assert_eq!(accounts.push.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(accounts.own.push.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -266,7 +393,8 @@ mod tests {
         let (accounts, began) = (accounts(limits(9, 0, 1000)), Instant::now());
         drop(slot(&accounts, MS, 5000).await.unwrap());
         let refused = slot(&accounts, MS, 0).await.err();
-        assert_eq!(refused, Some(LimitError::Bytes { retry_after: Duration::from_secs(4) }));
+        let (whose, retry_after) = (Whose::Organisation, Duration::from_secs(4));
+        assert_eq!(refused, Some(LimitError::Bytes { whose, retry_after }));
         assert!(!accounts.is_idle());
         let waited = slot(&accounts, Duration::from_secs(5), 0).await;
         assert!(waited.is_ok());
@@ -288,7 +416,7 @@ mod tests {
         let accounts = accounts(limits(1, 0, 0));
         let _push = slot(&accounts, MS, 0).await.unwrap();
         let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
-        let query = Arc::clone(&accounts).slot(Surface::Query, deadline, &queue, None).await;
+        let query = Arc::clone(&accounts).slot(Surface::Query, None, deadline, &queue, None).await;
         assert!(query.is_ok());
     }
 
@@ -299,7 +427,7 @@ mod tests {
         let all: Vec<_> = (0..5).map(|_| accounts(limits(1, 0, 0))).collect();
         let (began, deadline) = (Instant::now(), Instant::now() + 10 * MS);
         let slot = |accounts: &Arc<Accounts>| {
-            Arc::clone(accounts).slot(Surface::Push, deadline, &queue, None)
+            Arc::clone(accounts).slot(Surface::Push, None, deadline, &queue, None)
         };
         let _taken = futures_util::future::join_all(all.iter().map(slot)).await;
         let waiting = all.iter().map(|accounts| async {
@@ -309,5 +437,96 @@ mod tests {
         let waited = futures_util::future::join_all(waiting).await;
         assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 2, "{waited:?}");
         assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    // A broken hub in a loop: what it is refused costs its organisation nothing, and its neighbours pass.
+    #[tokio::test(start_paused = true)]
+    async fn a_device_over_its_limit_takes_nothing_of_its_organisation_s() {
+        let mut each = OrganisationLimits::default();
+        each.all.push = limits(9, 20, 0);
+        each.device.push = limits(1, 2, 1000);
+        let accounts = accounts_of(&each);
+        let (broken, other) = (device(), device());
+        let none = Duration::ZERO;
+        let mut refused = 0;
+        for _ in 0..100 {
+            let slot = slot_of(&accounts, broken, none, 0).await;
+            if let Err(error) = slot {
+                let (whose, retry_after) = (Whose::Device, Duration::from_millis(500));
+                assert_eq!(error, LimitError::Requests { whose, retry_after });
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, 98);
+        // Of the organisation's burst of 20 the broken one has used 2.
+        let others: Vec<_> = (0..9).map(|_| device()).collect();
+        for one in others.iter().chain(&others) {
+            assert!(slot_of(&accounts, *one, none, 0).await.is_ok());
+        }
+        let whose = Whose::Organisation;
+        let over = slot_of(&accounts, other, none, 0).await.err();
+        let retry_after = Duration::from_millis(50);
+        assert_eq!(over, Some(LimitError::Requests { whose, retry_after }));
+        // One in flight, and bytes that are charged when they have come.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let held = slot_of(&accounts, broken, none, 3000).await;
+        let busy = LimitError::InFlight { whose: Whose::Device, surface: Surface::Push };
+        assert_eq!(slot_of(&accounts, broken, none, 0).await.err(), Some(busy));
+        drop(held);
+        let (whose, retry_after) = (Whose::Device, Duration::from_secs(2));
+        let over = slot_of(&accounts, broken, none, 0).await.err();
+        assert_eq!(over, Some(LimitError::Bytes { whose, retry_after }));
+        assert!(slot_of(&accounts, other, none, 0).await.is_ok());
+        assert!(!accounts.is_idle());
+    }
+
+    // Those of one device that wait for their turn hold no slot of the organisation, and are few.
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_of_a_device_wait_for_its_rate() {
+        let mut each = OrganisationLimits::default();
+        each.all.push = limits(1, 0, 0);
+        each.device.push = limits(0, 100, 0);
+        let accounts = accounts_of(&each);
+        let (broken, began, second) = (device(), Instant::now(), Duration::from_secs(1));
+        for _ in 0..100 {
+            drop(slot_of(&accounts, broken, second, 0).await.unwrap());
+        }
+        let waiting = (0..200).map(|_| async {
+            let slot = slot_of(&accounts, broken, second, 0).await;
+            (slot.is_ok(), began.elapsed())
+        });
+        let others = async {
+            sleep(MS).await;
+            for _ in 0..20 {
+                assert!(slot_of(&accounts, device(), Duration::ZERO, 0).await.is_ok());
+            }
+        };
+        let (waited, ()) = tokio::join!(futures_util::future::join_all(waiting), others);
+        let at_once = waited.iter().filter(|(_, after)| after.is_zero()).count();
+        assert_eq!(at_once, 200 - MOST_WAITING_FOR_RATES);
+        assert_eq!(waited.iter().filter(|(passed, _)| *passed).count(), MOST_WAITING_FOR_RATES);
+    }
+
+    // What changes holds for accounts that exist: also for a device whose debt would last for hours.
+    #[tokio::test(start_paused = true)]
+    async fn new_limits_hold_at_once() {
+        let mut each = OrganisationLimits::default();
+        each.device.push = limits(0, 0, 1);
+        let (accounts, broken) = (accounts_of(&each), device());
+        drop(slot_of(&accounts, broken, MS, 10_000).await.unwrap());
+        let refused = slot_of(&accounts, broken, MS, 0).await.err();
+        let (whose, retry_after) = (Whose::Device, Duration::from_secs(9999));
+        assert_eq!(refused, Some(LimitError::Bytes { whose, retry_after }));
+        each.device.push = limits(0, 0, 10_000);
+        accounts.adopt(&each, Duration::from_secs(1));
+        assert!(slot_of(&accounts, broken, MS, 0).await.is_ok());
+        each.all.push = limits(1, 0, 0);
+        each.device.push = limits(0, 0, 0);
+        accounts.adopt(&each, Duration::from_secs(1));
+        let held = slot_of(&accounts, broken, MS, 0).await;
+        assert!(held.is_ok() && slot(&accounts, MS, 0).await.is_err());
+        each.all.push = limits(2, 0, 0);
+        accounts.adopt(&each, Duration::from_secs(1));
+        assert!(slot(&accounts, MS, 0).await.is_ok());
     }
 }

@@ -9,14 +9,21 @@
 //! A request over the share waits until its deadline, in order of arrival within an organisation
 //! and round-robin between organisations. While any request waits, all go through the queue, so
 //! that a newcomer cannot take the slot that another request has waited for.
+//!
+//! When slots run out, writes come before reads and reads before lists: the last slots are kept for
+//! those that come first, and what waits is served in that order. A sender's buffer is bounded, and a
+//! person can reload a page.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::{Mutex, MutexGuard};
+use strum::EnumCount as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+
+use crate::route::Priority;
 
 /// What one organisation holds.
 #[derive(Debug, Default)]
@@ -33,13 +40,13 @@ pub(super) struct Holders {
 pub(super) type Capacity = Box<dyn Fn() -> usize + Send + Sync>;
 
 pub(super) struct Shares {
-    most: usize,
+    most: AtomicUsize,
     upstream: Capacity,
-    percent: usize,
+    percent: AtomicUsize,
     taken: AtomicUsize,
-    /// The length of the queue, to be read without its lock.
-    waiting: AtomicUsize,
-    queue: Mutex<Queue>,
+    /// The length of each queue, to be read without its lock.
+    waiting: [AtomicUsize; Priority::COUNT],
+    queues: Mutex<[Queue; Priority::COUNT]>,
 }
 
 /// A slot. Dropping it frees it.
@@ -87,17 +94,37 @@ fn admits(capacity: usize, taken: usize, held: usize, percent: usize) -> bool {
     free > 0 && (held as u128) * (100 - percent as u128) < free * percent as u128
 }
 
+/// Of so many slots, those that a request may not take because they are kept for what comes before it.
+fn kept(capacity: usize, priority: Priority) -> usize {
+    match priority {
+        Priority::Write => 0,
+        Priority::Read => capacity / 10,
+        Priority::List => capacity / 5,
+    }
+}
+
 impl Shares {
     /// At most this many slots, of which one organisation alone gets a percentage.
     pub(super) fn new(most: usize, percent: usize, upstream: Capacity) -> Self {
         Self {
-            most,
+            most: AtomicUsize::new(most),
             upstream,
-            percent: percent.min(100),
+            percent: AtomicUsize::new(percent.min(100)),
             taken: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            waiting: Default::default(),
+            queues: Mutex::default(),
         }
+    }
+
+    /// Changes the numbers. Who has a slot keeps it.
+    pub(super) fn resize(self: &Arc<Self>, most: usize, percent: usize) {
+        self.most.store(most, SeqCst);
+        self.percent.store(percent.min(100), SeqCst);
+        self.serve(&mut self.queues());
+    }
+
+    pub(super) fn percent(&self) -> usize {
+        self.percent.load(SeqCst)
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -108,31 +135,41 @@ impl Shares {
     pub(super) async fn enter(
         self: &Arc<Self>,
         holders: Holders,
+        priority: Priority,
         deadline: Instant,
     ) -> Result<Share, NoShare> {
-        if self.waiting.load(SeqCst) == 0
-            && let Some(share) = self.try_enter(&holders)
+        // Those that wait and come later do not matter.
+        let is_next = || self.waiting[..=priority as usize].iter().all(|one| one.load(SeqCst) == 0);
+        if is_next()
+            && let Some(share) = self.try_enter(&holders, priority)
         {
             return Ok(share);
         }
-        let mut slot = self.stand_in_line(holders).ok_or(NoShare::All)?;
+        let mut slot = self.stand_in_line(holders, priority).ok_or(NoShare::All)?;
         let handed = timeout_at(deadline, &mut slot.handed).await;
-        handed
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| if self.taken() < self.capacity() { NoShare::Own } else { NoShare::All })
+        handed.ok().and_then(Result::ok).ok_or_else(|| {
+            if self.taken() < self.capacity_for(priority) { NoShare::Own } else { NoShare::All }
+        })
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.most.min((self.upstream)())
+        self.most.load(SeqCst).min((self.upstream)())
     }
 
-    fn try_enter(self: &Arc<Self>, holders: &Holders) -> Option<Share> {
+    /// Without the slots that are kept for those that come first.
+    fn capacity_for(&self, priority: Priority) -> usize {
+        let all = self.capacity();
+        all - kept(all, priority)
+    }
+
+    fn try_enter(self: &Arc<Self>, holders: &Holders, priority: Priority) -> Option<Share> {
         // Counted before it is checked, so that two concurrent requests do not both take the last
         // slot.
         let held = holders.all().map(|holding| holding.0.fetch_add(1, SeqCst)).max().unwrap_or(0);
-        let capacity = self.capacity();
-        let enter = |taken| admits(capacity, taken, held, self.percent).then_some(taken + 1);
+        let (capacity, percent) = (self.capacity(), self.percent());
+        let most = capacity - kept(capacity, priority);
+        let enter =
+            |taken| (taken < most && admits(capacity, taken, held, percent)).then_some(taken + 1);
         if self.taken.fetch_update(SeqCst, SeqCst, enter).is_err() {
             holders.all().for_each(Holding::leave);
             return None;
@@ -141,34 +178,42 @@ impl Shares {
     }
 
     /// `None` if too many are waiting already.
-    fn stand_in_line(self: &Arc<Self>, holders: Holders) -> Option<InLine> {
-        let mut queue = self.queue();
-        if self.waiting.load(SeqCst) >= self.most.max(FEWEST_WAITING) {
+    fn stand_in_line(self: &Arc<Self>, holders: Holders, priority: Priority) -> Option<InLine> {
+        let mut queues = self.queues();
+        let waiting: usize = self.waiting.iter().map(|one| one.load(SeqCst)).sum();
+        if waiting >= self.most.load(SeqCst).max(FEWEST_WAITING) {
             return None;
         }
+        let queue = &mut queues[priority as usize];
         let (hand_over, handed) = oneshot::channel();
         let (line, id) = (holders.line(), queue.next_id);
         queue.next_id = queue.next_id.wrapping_add(1);
         queue.push(line, Waiter { id, holders, hand_over });
-        self.waiting.fetch_add(1, SeqCst);
-        self.serve(&mut queue);
-        drop(queue);
-        Some(InLine { shares: Arc::clone(self), line, id, handed })
+        self.waiting[priority as usize].fetch_add(1, SeqCst);
+        self.serve(&mut queues);
+        drop(queues);
+        Some(InLine { shares: Arc::clone(self), priority, line, id, handed })
     }
 
-    /// Gives free slots to waiting requests, round-robin between organisations.
-    fn serve(self: &Arc<Self>, queue: &mut Queue) {
+    /// Gives free slots to waiting requests: those that come first, round-robin between organisations.
+    fn serve(self: &Arc<Self>, queues: &mut [Queue; Priority::COUNT]) {
+        for (queue, priority) in queues.iter_mut().zip(Priority::ALL) {
+            self.serve_one(queue, *priority);
+        }
+    }
+
+    fn serve_one(self: &Arc<Self>, queue: &mut Queue, priority: Priority) {
         let mut refused = 0;
-        while refused < ASKED.min(queue.turns.len()) && self.taken() < self.capacity() {
+        while refused < ASKED.min(queue.turns.len()) && self.taken() < self.capacity_for(priority) {
             let Some(line) = queue.turns.pop_front() else { return };
             queue.turns.push_back(line);
             let first = queue.lines.get(&line).and_then(VecDeque::front);
-            match first.and_then(|waiter| self.try_enter(&waiter.holders)) {
+            match first.and_then(|waiter| self.try_enter(&waiter.holders, priority)) {
                 None => refused += 1,
                 Some(share) => {
                     refused = 0;
                     let Some(waiter) = queue.pop(line, 0) else { return };
-                    self.waiting.fetch_sub(1, SeqCst);
+                    self.waiting[priority as usize].fetch_sub(1, SeqCst);
                     // It has just given up, but is still in the queue, which we hold locked.
                     if let Err(share) = waiter.hand_over.send(share) {
                         share.give_back_silently();
@@ -181,13 +226,13 @@ impl Shares {
     fn leave(self: &Arc<Self>, holders: &Holders) {
         holders.all().for_each(Holding::leave);
         self.taken.fetch_sub(1, SeqCst);
-        if self.waiting.load(SeqCst) > 0 {
-            self.serve(&mut self.queue());
+        if self.waiting.iter().any(|one| one.load(SeqCst) > 0) {
+            self.serve(&mut self.queues());
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
+    fn queues(&self) -> MutexGuard<'_, [Queue; Priority::COUNT]> {
+        self.queues.lock()
     }
 }
 
@@ -251,6 +296,7 @@ impl Drop for Share {
 /// given on to the next.
 struct InLine {
     shares: Arc<Shares>,
+    priority: Priority,
     line: usize,
     id: u64,
     handed: oneshot::Receiver<Share>,
@@ -258,11 +304,12 @@ struct InLine {
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        let mut queue = self.shares.queue();
+        let mut queues = self.shares.queues();
+        let queue = &mut queues[self.priority as usize];
         let waiters = queue.lines.get(&self.line);
         let at = waiters.and_then(|waiters| waiters.iter().position(|one| one.id == self.id));
         if at.is_some_and(|at| queue.pop(self.line, at).is_some()) {
-            self.shares.waiting.fetch_sub(1, SeqCst);
+            self.shares.waiting[self.priority as usize].fetch_sub(1, SeqCst);
         }
     }
 }

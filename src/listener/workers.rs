@@ -147,6 +147,11 @@ async fn work(
     if let Some(log) = around.pipeline.outlets.log.clone() {
         tokio::spawn(flush(log));
     }
+    let watched = Arc::clone(&around);
+    tokio::spawn(async move {
+        let pipeline = &watched.pipeline;
+        pipeline.lag.watch(&pipeline.outlets.metrics).await;
+    });
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
     }

@@ -8,6 +8,7 @@ use crate::authn::{CredentialFault, Times, TokenFault};
 use crate::authn::{DeviceKeyFault, RevokedUser};
 use crate::authz::SelectorFault;
 use crate::forward::AlertmanagerState;
+use crate::limits::Whose;
 use crate::reason::Class;
 use crate::store::StoreError;
 use crate::tenancy::{DeviceId, UserId};
@@ -16,7 +17,7 @@ use crate::tenancy::{OrganisationId, Scope};
 /// Rejections of all statuses; [`Reason`] has the list of all reasons.
 fn samples() -> Vec<Rejection> {
     let device = DeviceId(uuid::Uuid::nil());
-    let retry_after = Duration::from_secs(7);
+    let (whose, retry_after) = (Whose::Organisation, Duration::from_secs(7));
     vec![
         Rejection::Route(RouteError::Path(None)),
         Rejection::Route(RouteError::Form),
@@ -44,11 +45,16 @@ fn samples() -> Vec<Rejection> {
         Rejection::Silence(SilenceFault::NotJson),
         Rejection::Silence(SilenceFault::ContentType),
         Rejection::Limited(LimitError::All),
-        Rejection::Limited(LimitError::InFlight { surface: Surface::Push }),
-        Rejection::Limited(LimitError::InFlight { surface: Surface::Query }),
+        Rejection::Limited(LimitError::Memory),
+        Rejection::Limited(LimitError::Processor),
+        Rejection::Limited(LimitError::InFlight { whose, surface: Surface::Push }),
+        Rejection::Limited(LimitError::InFlight { whose, surface: Surface::Query }),
+        Rejection::Limited(LimitError::InFlight { whose: Whose::Device, surface: Surface::Otlp }),
         Rejection::Limited(LimitError::Share),
-        Rejection::Limited(LimitError::Requests { retry_after }),
-        Rejection::Limited(LimitError::Bytes { retry_after }),
+        Rejection::Limited(LimitError::Requests { whose, retry_after }),
+        Rejection::Limited(LimitError::Requests { whose: Whose::Device, retry_after }),
+        Rejection::Limited(LimitError::Bytes { whose, retry_after }),
+        Rejection::Limited(LimitError::Bytes { whose: Whose::Device, retry_after }),
         Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
         Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
@@ -147,6 +153,8 @@ fn a_limit_and_a_slow_body_are_rejections_and_every_other_5xx_is_a_failure() {
     let rejections = [
         Reason::OrganisationShare,
         Reason::Overloaded,
+        Reason::MemoryShort,
+        Reason::ProcessorShort,
         Reason::UpstreamSaturated,
         Reason::BodySlow,
         Reason::BodyIncomplete,
@@ -160,7 +168,8 @@ fn a_limit_and_a_slow_body_are_rejections_and_every_other_5xx_is_a_failure() {
         assert_eq!(failed, is_5xx && !rejections.contains(reason), "{reason:?}");
     }
     for surface in Surface::ALL {
-        let rejection = Rejection::Limited(LimitError::InFlight { surface: *surface });
+        let rejection =
+            Rejection::Limited(LimitError::InFlight { whose: Whose::Device, surface: *surface });
         assert_eq!(rejection.reason().class(), Class::Rejected);
     }
 }

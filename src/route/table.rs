@@ -8,7 +8,7 @@ use http::Method;
 
 use super::console::CONSOLE_ROUTES;
 use super::endpoint::ENDPOINT_ROUTES;
-use super::{Access, BodyPolicy, Route, Surface};
+use super::{Access, BodyPolicy, Priority, Route, Surface};
 use crate::tenancy::Scope;
 
 const GET: &[Method] = &[Method::GET];
@@ -24,7 +24,21 @@ const fn route(
     scope: Scope,
     body: BodyPolicy,
 ) -> Route {
-    Route { methods, path, surface, access: Access::Tenant(scope), body }
+    let priority = match surface {
+        Surface::Push | Surface::Otlp | Surface::Admin => Priority::Write,
+        Surface::Query | Surface::Rules | Surface::Alerts => Priority::Read,
+    };
+    Route { methods, path, surface, access: Access::Tenant(scope), body, priority }
+}
+
+/// A read that goes through all of a tenant's series.
+const fn list(route: Route) -> Route {
+    Route { priority: Priority::List, ..route }
+}
+
+/// A write on a surface of reads.
+const fn write(route: Route) -> Route {
+    Route { priority: Priority::Write, ..route }
 }
 
 const fn push(path: &'static str) -> Route {
@@ -64,41 +78,50 @@ const fn alerts(path: &'static str) -> Route {
 
 /// Creates or changes a silence.
 const fn post_silence(path: &'static str) -> Route {
-    route(POST, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Silence)
+    write(route(POST, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Silence))
 }
 
 /// Expires a silence.
 const fn expire_silence(path: &'static str) -> Route {
-    route(DELETE, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Empty)
+    write(route(DELETE, path, Surface::Alerts, Scope::AlertsWrite, BodyPolicy::Empty))
+}
+
+const fn own(
+    methods: &'static [Method],
+    path: &'static str,
+    access: Access,
+    body: BodyPolicy,
+) -> Route {
+    Route { methods, path, surface: Surface::Admin, access, body, priority: Priority::Write }
 }
 
 /// A read of our own.
 pub(super) const fn admin_get(path: &'static str, access: Access) -> Route {
-    Route { methods: GET, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+    own(GET, path, access, BodyPolicy::Empty)
 }
 
 /// A write of our own.
 pub(super) const fn admin_post(path: &'static str, access: Access) -> Route {
-    Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Admin }
+    own(POST, path, access, BodyPolicy::Admin)
 }
 
 /// The same without a body: what it does is in the path and the query string.
 pub(super) const fn admin_post_empty(path: &'static str, access: Access) -> Route {
-    Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+    own(POST, path, access, BodyPolicy::Empty)
 }
 
 pub(super) const fn admin_delete(path: &'static str, access: Access) -> Route {
-    Route { methods: DELETE, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+    own(DELETE, path, access, BodyPolicy::Empty)
 }
 
 /// A file of the console.
 pub(super) const fn console(path: &'static str, access: Access) -> Route {
-    Route { methods: GET_OR_HEAD, path, surface: Surface::Admin, access, body: BodyPolicy::Empty }
+    own(GET_OR_HEAD, path, access, BodyPolicy::Empty)
 }
 
 /// A trigger from the database's own webhooks.
 pub(super) const fn webhook(path: &'static str, access: Access) -> Route {
-    Route { methods: POST, path, surface: Surface::Admin, access, body: BodyPolicy::Webhook }
+    own(POST, path, access, BodyPolicy::Webhook)
 }
 
 /// How many routes there are.
@@ -131,16 +154,16 @@ const MIMIR_ROUTES: &[Route] = &[
     otlp("/otlp/v1/metrics"),
     query("/prometheus/api/v1/query_range"),
     query("/prometheus/api/v1/query"),
-    query("/prometheus/api/v1/labels"),
-    query("/prometheus/api/v1/series"),
-    get("/prometheus/api/v1/label/{label}/values"),
-    get("/prometheus/api/v1/metadata"),
+    list(query("/prometheus/api/v1/labels")),
+    list(query("/prometheus/api/v1/series")),
+    list(get("/prometheus/api/v1/label/{label}/values")),
+    list(get("/prometheus/api/v1/metadata")),
     query("/prometheus/api/v1/query_exemplars"),
     query("/prometheus/api/v1/format_query"),
-    query("/prometheus/api/v1/cardinality/label_names"),
-    query("/prometheus/api/v1/cardinality/label_values"),
-    query("/prometheus/api/v1/cardinality/active_series"),
-    query("/prometheus/api/v1/cardinality/active_native_histogram_metrics"),
+    list(query("/prometheus/api/v1/cardinality/label_names")),
+    list(query("/prometheus/api/v1/cardinality/label_values")),
+    list(query("/prometheus/api/v1/cardinality/active_series")),
+    list(query("/prometheus/api/v1/cardinality/active_native_histogram_metrics")),
     get("/prometheus/api/v1/status/buildinfo"),
     // What Grafana asks of a data source's address without the prefix. Mimir's answers name its
     // version; configuration and flags are always empty.
@@ -154,7 +177,7 @@ const MIMIR_ROUTES: &[Route] = &[
     rules("/prometheus/config/v1/rules/{name}"),
     rules("/prometheus/config/v1/rules/{name}/{name}"),
     get("/api/v1/user_limits"),
-    get("/api/v1/user_stats"),
+    list(get("/api/v1/user_stats")),
     influx("/api/v1/push/influx/write"),
     alerts("/alertmanager/api/v2/alerts"),
     alerts("/alertmanager/api/v2/alerts/groups"),

@@ -37,6 +37,8 @@ pub enum TableChange {
     /// One organisation's notification channels or routes.
     Channels(OrganisationId),
     AllChannels,
+    /// Limits of organisations.
+    Limits,
 }
 
 #[derive(Debug, Default)]
@@ -269,6 +271,7 @@ fn parse(payload: &str) -> Option<TableChange> {
         ("notification_channel", key) => {
             OrganisationId::parse(key).map_or(TableChange::AllChannels, TableChange::Channels)
         }
+        ("organisation_limit", _) => TableChange::Limits,
         _ => return None,
     })
 }
@@ -306,6 +309,8 @@ mod tests {
         assert_eq!(parse("alert_rule acme"), Some(TableChange::AlertRules(acme.clone())));
         assert_eq!(parse("notification_channel acme"), Some(TableChange::Channels(acme)));
         assert_eq!(parse("notification_channel"), Some(TableChange::AllChannels));
+        assert_eq!(parse("organisation_limit"), Some(TableChange::Limits));
+        assert_eq!(parse("organisation_limit acme"), Some(TableChange::Limits));
         for unnamed in ["alert_rule", "alert_rule a b", "alert_rule ä"] {
             assert_eq!(parse(unnamed), Some(TableChange::AllAlertRules), "{unnamed:?}");
         }

@@ -9,7 +9,7 @@ use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         version: 1,
         name: "identity",
@@ -72,6 +72,12 @@ const STEPS: [Step; 8] = [
         name: "trigger_rights",
         sql: include_str!("../../migrations/0008_trigger_rights.sql"),
         tables: &[],
+    },
+    Step {
+        version: 9,
+        name: "organisation_limit",
+        sql: include_str!("../../migrations/0009_organisation_limit.sql"),
+        tables: &["organisation_limit"],
     },
 ];
 

@@ -41,7 +41,7 @@ const fn need(
     Need { table, when, rights }
 }
 
-const NEEDS: [Need; 22] = [
+const NEEDS: [Need; 23] = [
     need("organisation", |config, _| config.queries.organisation.is_none(), READ),
     // A key's organisation is noted where members are read elsewhere.
     need(
@@ -63,6 +63,11 @@ const NEEDS: [Need; 22] = [
         "revocation",
         |config, _| config.queries.revocation.is_none(),
         &[("select", &[]), ("insert", NEW_REVOCATION), ("delete", &[])],
+    ),
+    need(
+        "organisation_limit",
+        |config, tables| tables.limits && config.queries.organisation_limit.is_none(),
+        READ,
     ),
     need("alert_rule", |config, tables| tables.rules && config.queries.alert_rule.is_none(), READ),
     need("alert_rule_status", |_, tables| tables.rules, ALL),

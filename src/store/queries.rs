@@ -24,6 +24,7 @@ pub(super) enum Lookup {
     AlertRule,
     NotificationChannel,
     NotificationRoute,
+    OrganisationLimit,
 }
 
 /// The look-ups as they are sent, in the order of [`Lookup`].
@@ -96,7 +97,7 @@ enum Parameter {
 }
 
 /// In the order of [`Lookup`], which a test compares.
-const LOOKUPS: [Wanted; 8] = [
+const LOOKUPS: [Wanted; 9] = [
     Wanted {
         lookup: Lookup::Membership,
         name: "membership",
@@ -237,6 +238,16 @@ const LOOKUPS: [Wanted; 8] = [
             "where organisation_id = any($1)",
         ),
     },
+    // All texts, too: a value that cannot be read must not take the other limits with it.
+    Wanted {
+        lookup: Lookup::OrganisationLimit,
+        name: "organisation_limit",
+        columns: &[("organisation_id", "text"), ("name", "text"), ("value", "text")],
+        optional: &[],
+        measured: &[],
+        parameter: None,
+        own: Own::Table("organisation_id, name, value", ""),
+    },
 ];
 
 /// Channels with their secrets, which stand in a table of their own. A mask of the row whose secret is not
@@ -269,6 +280,7 @@ impl Lookup {
             Self::AlertRule => given.alert_rule.as_ref(),
             Self::NotificationChannel => given.notification_channel.as_ref(),
             Self::NotificationRoute => given.notification_route.as_ref(),
+            Self::OrganisationLimit => given.organisation_limit.as_ref(),
         }
     }
 
@@ -279,6 +291,7 @@ impl Lookup {
             Self::Organisation => tables.organisations || tables.rules || tables.channels,
             Self::AlertRule => tables.rules,
             Self::NotificationChannel | Self::NotificationRoute => tables.channels,
+            Self::OrganisationLimit => tables.limits,
         }
     }
 }

@@ -95,6 +95,11 @@ fn every_metric_has_the_labels_of_the_table() {
             &metrics.database_listening,
             &metrics.revocations,
             &metrics.revocations_age,
+            &metrics.limit_rows,
+            &metrics.limit_rows_invalid,
+            &metrics.limit_rows_age,
+            &metrics.memory_limit,
+            &metrics.memory_counted,
         ] {
             late.set(1.0);
         }

@@ -106,6 +106,23 @@ metrics! {
         "Resident memory of the process.",
         "Near what the machine gives it. Clients that read or send slowly, requests in flight and the directory take most of it.";
 
+    MEMORY_LIMIT = Gauge "memory_limit_bytes" in Bytes,
+        "How much memory may this copy use?",
+        "What memory is compared with: `limits.memory_bytes`, the limit of the cgroup, or the machine's memory. Missing if `limits.memory_bytes` is `off`.",
+        "It is not what you gave the machine or the container: is `limits.memory_bytes` set, or the limit of another cgroup above it?";
+    MEMORY_COUNTED = Gauge "memory_counted_bytes" in Bytes,
+        "How near is this copy to shedding requests for its memory?",
+        "The memory that is compared with `memory_limit_bytes`: of the cgroup without the page cache, where it has a limit, else the resident memory of the process.",
+        "Near 70 % of `memory_limit_bytes`: lists are shed next.";
+    SHEDDING = Gauge "shedding",
+        "What is refused because memory is short?",
+        "0 nothing; 1 lists (labels, series, statistics); 2 reads as well; 3 writes as well.",
+        "Above 0: requests get 503 with the reason `memory_short`. [ProxyShedsForMemory](../runbooks/limits.md#proxyshedsformemory) says what to do.";
+    WORKER_LAG = Histogram "worker_lag_seconds" in Seconds,
+        "Does this copy have the processor that it needs?",
+        "How late workers are: for how long what is ready waits for the processor. Measured ten times a second on each worker.",
+        "Its p99 rises above some milliseconds: every request is later by that. From a second on, if it lasts, lists are shed, from two on reads as well (`processor_short`). Start another copy, or give it more processors.";
+
     REQUESTS = Counter "requests_total" { surface: SURFACE, outcome: OUTCOME, reason: REASON },
         "Is it us? What share of requests fails or is refused, where, and why?",
         "Requests by surface, outcome and reason.",
@@ -131,6 +148,34 @@ metrics! {
         "Time that requests waited for a permit; only those that had to wait.",
         "Its count rises: an organisation is at a limit, and its requests wait. Those that waited in vain are `rejected` with the reasons `requests_in_flight`, `organisation_share`, `request_rate` or `byte_rate`.";
 
+    LIMITED_ORGANISATIONS = Gauge "limited_organisations",
+        "Is it one organisation that is over its limits, or many?",
+        "Organisations that a limit of their own has refused in the last five minutes; at most 1000 are counted.",
+        "One: speak with it. Many at the same time: Mimir is slow, or a default is too low. `GET /admin/limits` names them.";
+    LIMITED_DEVICES = Gauge "limited_devices",
+        "Is it one device that is over its limits, or a fleet?",
+        "Devices that a limit of their own has refused in the last five minutes; at most 1000 are counted.",
+        "One: it is broken, or in a loop. Many: the limit is too low for what they do. `GET /admin/limits` names them.";
+    DEVICE_ACCOUNTS = Gauge "device_accounts",
+        "How many devices are counted at the moment?",
+        "Devices with requests in flight, or with a rate that is used, on each surface where devices have a limit.",
+        "Near 10,000 for each organisation, or 100,000 in all: further devices share one account in their organisation.";
+    LIMIT_ROWS = Gauge "limit_rows",
+        "Are limits read from the database?",
+        "Limits of organisations that were read from the database. Missing if `limits.from_database` is off, or before the first reading.",
+        "It falls by far: the table was emptied, and the configuration's limits hold.";
+    LIMIT_ROWS_INVALID = Gauge "limit_rows_invalid",
+        "Are there rows that are no limit?",
+        "Rows that are no limit: an unknown name, or a value that cannot be. The last valid one holds, or the configuration's.",
+        "Above 0: the log, `GET /admin/limits` and `check-config --connect` name them.";
+    LIMIT_ROWS_AGE = Gauge "limit_rows_age_seconds" in Seconds,
+        "Are limits from the database current?",
+        "Time since the limits were read from the database.",
+        "Above two minutes: the database is away. The last limits hold.";
+    LIMIT_ROW_READ_FAILURES = Counter "limit_row_read_failures_total",
+        "Can limits be read from the database?",
+        "Readings of limits that failed.",
+        "It rises: the database is away, or there are too many rows.";
     UPLOAD_BUFFER = Gauge "upload_buffer_bytes" in Bytes,
         "How much memory do slow uploads take?",
         "Room that request bodies have taken in the upload buffer. A body that has to be waited for is read into it before its request gets a permit.",

@@ -226,7 +226,8 @@ async fn every_right_that_the_role_lacks_is_told_at_once() {
     let asked = || {
         let rest = format!(
             "database.url = {url:?}\nrules.enabled = true\nchannels.enabled = true\n\
-             alert_events.enabled = true\nalert_events.secret = \"a-secret-of-the-ruler\""
+             alert_events.enabled = true\nalert_events.secret = \"a-secret-of-the-ruler\"\n\
+             limits.from_database = true"
         );
         connect(&configuration(&issuer.url(), &mimir.url(), &rest))
     };

@@ -251,6 +251,7 @@ const SUPABASE: &str = "
     create function supabase_functions.http_request() returns trigger language plpgsql as
         $$ begin return null; end $$;
     create table public.organizations (id uuid primary key);
+    create table public.organization_limits (organization_id uuid, name text, value text);
     create table public.organization_members (user_id uuid, organization_id uuid, role text);";
 
 /// A cluster of its own, since roles are global to a cluster, with a database of Supabase's form

@@ -127,7 +127,22 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("key_management", &["authn", "clock", "store", "tenancy"]),
-    ("limits", &["authz", "config", "reason", "request_body", "route", "telemetry", "tenancy"]),
+    (
+        "limits",
+        &[
+            "authn",
+            "authz",
+            "backoff",
+            "config",
+            "per_second",
+            "reason",
+            "request_body",
+            "route",
+            "store",
+            "telemetry",
+            "tenancy",
+        ],
+    ),
     (
         "record",
         &[
@@ -210,6 +225,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "http_client",
             "key_management",
             "labels",
+            "limits",
             "mimir",
             "mimir_profile",
             "otlp",

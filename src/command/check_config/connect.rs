@@ -12,11 +12,12 @@ use crate::causes::causes;
 use crate::config::{Config, Upstream};
 use crate::forward;
 use crate::http_client::{self, read_start};
+use crate::limits::{Limits, RowFault};
 use crate::mimir::alertmanager::AlertmanagerClient;
 use crate::mimir::ruler::{RulerClient, RulerConfig};
 use crate::mimir::{MimirConfig, Retriable as _};
 use crate::otlp::{self, SendError};
-use crate::store::{RolesInUse, Store, StoreError};
+use crate::store::{LimitRow, RolesInUse, Store, StoreError};
 use crate::tenancy::{Role, TenantHeader, TenantId};
 
 /// A tenant that does not exist. Reading from it creates nothing.
@@ -122,6 +123,13 @@ async fn database(config: &Config, report: &mut Report) {
     };
     let fits = format!("{place}: connected, notifications arrive, tables, rights and queries fit");
     report.add("database", Outcome::Good(fits));
+    if config.tables_read().limits {
+        let limits = match store.organisation_limits().await {
+            Err(error) => failed(error),
+            Ok(rows) => limit_rows(&rows),
+        };
+        report.add("limits", limits);
+    }
     if !config.tenancy.membership.reads_table() {
         return;
     }
@@ -135,6 +143,28 @@ async fn database(config: &Config, report: &mut Report) {
         ),
         Ok(RolesInUse::Counted(roles)) => add_roles(config, &roles, report),
     }
+}
+
+/// Rows of limits, as the proxy would read them.
+fn limit_rows(rows: &[LimitRow]) -> Outcome {
+    /// So many are told one by one.
+    const TOLD: usize = 10;
+    let faults = Limits::faults_of(rows);
+    if faults.is_empty() {
+        return Outcome::Good(format!("{} limits of organisations in the database", rows.len()));
+    }
+    let more = faults.len().saturating_sub(TOLD);
+    let mut told: Vec<String> = faults
+        .into_iter()
+        .take(TOLD)
+        .map(|RowFault { organisation, name, problem }| {
+            format!("{name:?} of {organisation:?} {problem}")
+        })
+        .collect();
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    Outcome::Unfit(format!("rows of organisation_limit that are no limits: {}", told.join("; ")))
 }
 
 fn add_roles(config: &Config, roles: &[(Role, i64)], report: &mut Report) {

@@ -18,9 +18,13 @@ fn held(organisation: &Holders) -> usize {
     organisation.first.0.load(SeqCst)
 }
 
+fn waiting(shares: &Shares) -> usize {
+    shares.waiting.iter().map(|one| one.load(SeqCst)).sum()
+}
+
 /// Takes slots until none is left.
 fn fill(shares: &Arc<Shares>, organisation: &Holders) -> Vec<Share> {
-    std::iter::from_fn(|| shares.try_enter(organisation)).collect()
+    std::iter::from_fn(|| shares.try_enter(organisation, Priority::Write)).collect()
 }
 
 // 2,256 slow bodies of two organisations filled every slot; all others got 503.
@@ -55,9 +59,9 @@ fn slots_are_bounded_by_the_instances_capacity() {
     assert_eq!(all.len(), 10);
     // An instance was ejected: no slot is freed until enough requests have ended.
     upstream.store(5, SeqCst);
-    assert!(shares.try_enter(&organisation()).is_none());
+    assert!(shares.try_enter(&organisation(), Priority::Write).is_none());
     drop(all);
-    assert!(shares.try_enter(&organisation()).is_some());
+    assert!(shares.try_enter(&organisation(), Priority::Write).is_some());
 }
 
 // A federated read counts once for each of its organisations, and once in total.
@@ -66,10 +70,10 @@ fn a_federated_read_counts_for_each_organisation() {
     let shares = shares(100, 33);
     let (one, two) = (organisation(), organisation());
     let both = Holders { first: Arc::clone(&one.first), others: vec![Arc::clone(&two.first)] };
-    let share = shares.try_enter(&both).unwrap();
+    let share = shares.try_enter(&both, Priority::Write).unwrap();
     assert_eq!((held(&one), held(&two), shares.taken()), (1, 1, 1));
     let _filled = fill(&shares, &two);
-    assert!(shares.try_enter(&both).is_none(), "one of them holds its share");
+    assert!(shares.try_enter(&both, Priority::Write).is_none(), "one of them holds its share");
     drop(share);
     assert_eq!(held(&one), 0);
 }
@@ -79,26 +83,31 @@ async fn who_is_refused_has_waited_and_is_told_why() {
     let (shares, one, began) = (shares(4, 50), organisation(), Instant::now());
     let own = fill(&shares, &one);
     assert_eq!(own.len(), 2);
-    let refused = shares.enter(one.clone(), began + MS).await.err();
+    let refused = shares.enter(one.clone(), Priority::Write, began + MS).await.err();
     assert_eq!((refused, began.elapsed()), (Some(NoShare::Own), MS));
-    let _others: Vec<_> = (0..2).map(|_| shares.try_enter(&organisation()).unwrap()).collect();
-    let refused = shares.enter(organisation(), Instant::now() + MS).await.err();
+    let _others: Vec<_> =
+        (0..2).map(|_| shares.try_enter(&organisation(), Priority::Write).unwrap()).collect();
+    let refused = shares.enter(organisation(), Priority::Write, Instant::now() + MS).await.err();
     assert_eq!(refused, Some(NoShare::All));
-    assert_eq!(shares.waiting.load(SeqCst), 0);
+    assert_eq!(waiting(&shares), 0);
 }
 
 // Neither an organisation with many waiting requests nor a newcomer goes first.
 #[tokio::test(start_paused = true)]
 async fn places_go_to_those_who_wait_in_turns() {
     let shares = shares(1, 100);
-    let holder = shares.try_enter(&organisation()).unwrap();
+    let holder = shares.try_enter(&organisation(), Priority::Write).unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     let (many, few) = (organisation(), organisation());
     for (name, holders) in [("many", &many), ("many", &many), ("many", &many), ("few", &few)] {
         let (shares, holders, order) = (Arc::clone(&shares), holders.clone(), Arc::clone(&order));
         tasks.spawn(async move {
-            let _share = shares.enter(holders, Instant::now() + 1000 * MS).await.ok().unwrap();
+            let _share = shares
+                .enter(holders, Priority::Write, Instant::now() + 1000 * MS)
+                .await
+                .ok()
+                .unwrap();
             order.lock().push(name);
             tokio::time::sleep(MS).await;
         });
@@ -106,33 +115,93 @@ async fn places_go_to_those_who_wait_in_turns() {
     }
     drop(holder);
     // A newcomer joins the queue.
-    let newcomer = shares.enter(organisation(), Instant::now() + 1000 * MS).await;
+    let newcomer = shares.enter(organisation(), Priority::Write, Instant::now() + 1000 * MS).await;
     order.lock().push("newcomer");
     drop(newcomer);
     while tasks.join_next().await.is_some() {}
     let order = order.lock().clone();
     assert_eq!(order, ["many", "few", "many", "newcomer", "many"], "{order:?}");
-    assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
+    assert_eq!((shares.taken(), waiting(&shares)), (0, 0));
 }
 
 // A slot given to a request that has just gone away is passed on.
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_leaves_the_line() {
     let shares = shares(1, 100);
-    let holder = shares.try_enter(&organisation()).unwrap();
+    let holder = shares.try_enter(&organisation(), Priority::Write).unwrap();
     let deadline = Instant::now() + 1000 * MS;
-    let mut gone = Box::pin(shares.enter(organisation(), deadline));
+    let mut gone = Box::pin(shares.enter(organisation(), Priority::Write, deadline));
     assert!(futures_util::poll!(&mut gone).is_pending());
-    let mut next = Box::pin(shares.enter(organisation(), deadline));
+    let mut next = Box::pin(shares.enter(organisation(), Priority::Write, deadline));
     assert!(futures_util::poll!(&mut next).is_pending());
-    let mut last = Box::pin(shares.enter(organisation(), deadline));
+    let mut last = Box::pin(shares.enter(organisation(), Priority::Write, deadline));
     assert!(futures_util::poll!(&mut last).is_pending());
     drop(last);
     drop(holder);
     drop(gone);
     let share = next.await;
     assert!(share.is_ok());
-    assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (1, 0));
+    assert_eq!((shares.taken(), waiting(&shares)), (1, 0));
+}
+
+// When slots run out, the last ones are for writes, and those before them not for lists.
+#[test]
+fn the_last_slots_are_for_what_comes_first() {
+    let shares = shares(100, 100);
+    let fill = |priority| {
+        std::iter::from_fn(|| shares.try_enter(&organisation(), priority)).collect::<Vec<_>>()
+    };
+    let lists = fill(Priority::List);
+    let reads = fill(Priority::Read);
+    let writes = fill(Priority::Write);
+    assert_eq!((lists.len(), reads.len(), writes.len()), (80, 10, 10));
+    drop(lists);
+    let counts = Priority::ALL.iter().map(|priority| fill(*priority).len()).collect::<Vec<_>>();
+    assert_eq!(counts, [80, 70, 60]);
+    // So few that none can be kept.
+    let one = self::shares(1, 100);
+    assert!(one.try_enter(&organisation(), Priority::List).is_some());
+}
+
+// Whoever waits longest comes first only among its like.
+#[tokio::test(start_paused = true)]
+async fn writes_are_served_before_reads_and_reads_before_lists() {
+    let shares = shares(1, 100);
+    let holder = shares.try_enter(&organisation(), Priority::Write).unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for priority in [Priority::List, Priority::Read, Priority::Write, Priority::Read] {
+        let (shares, order) = (Arc::clone(&shares), Arc::clone(&order));
+        tasks.spawn(async move {
+            let deadline = Instant::now() + 1000 * MS;
+            let _share = shares.enter(organisation(), priority, deadline).await.ok().unwrap();
+            order.lock().push(priority);
+            tokio::time::sleep(MS).await;
+        });
+        tokio::task::yield_now().await;
+    }
+    drop(holder);
+    while tasks.join_next().await.is_some() {}
+    let wanted = [Priority::Write, Priority::Read, Priority::Read, Priority::List];
+    assert_eq!(*order.lock(), wanted);
+    assert_eq!((shares.taken(), waiting(&shares)), (0, 0));
+}
+
+// More slots serve those who wait; fewer take none back.
+#[tokio::test(start_paused = true)]
+async fn the_number_of_slots_can_change() {
+    let shares = shares(1, 100);
+    let _holder = shares.try_enter(&organisation(), Priority::Write).unwrap();
+    let deadline = Instant::now() + 1000 * MS;
+    let mut next = Box::pin(shares.enter(organisation(), Priority::Write, deadline));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    shares.resize(2, 100);
+    let share = next.await;
+    assert!(share.is_ok());
+    shares.resize(1, 100);
+    drop(share);
+    assert!(shares.try_enter(&organisation(), Priority::Write).is_none());
+    assert_eq!(shares.taken(), 1);
 }
 
 // The queue is bounded.
@@ -143,7 +212,7 @@ async fn only_so_many_wait() {
     let deadline = Instant::now() + 10 * MS;
     let waiting = (0..100).map(|_| async {
         let began = Instant::now();
-        assert!(shares.enter(organisation(), deadline).await.is_err());
+        assert!(shares.enter(organisation(), Priority::Write, deadline).await.is_err());
         began.elapsed()
     });
     let waited = futures_util::future::join_all(waiting).await;
@@ -185,7 +254,7 @@ proptest! {
                 Step::Enter(at) => {
                     let (one, free) = (&organisations[at], most - shares.taken());
                     let held = held(one);
-                    let share = shares.try_enter(one);
+                    let share = shares.try_enter(one, Priority::Write);
                     prop_assert!(share.is_some() || held > 0 || free == 0);
                     if let Some(share) = share {
                         prop_assert!(held * (100 - percent) < free * percent);
@@ -216,7 +285,7 @@ proptest! {
         let mut taken = Vec::new();
         loop {
             let before = taken.len();
-            taken.extend(organisations.iter().filter_map(|one| shares.try_enter(one)));
+            taken.extend(organisations.iter().filter_map(|one| shares.try_enter(one, Priority::Write)));
             if taken.len() == before {
                 break;
             }
@@ -224,7 +293,7 @@ proptest! {
         let all: Vec<usize> = organisations.iter().map(held).collect();
         let (least, largest) = (all.iter().min().unwrap(), all.iter().max().unwrap());
         prop_assert!(largest - least <= 1, "{all:?}");
-        prop_assert!(shares.try_enter(&organisation()).is_some(), "{all:?} of {most}");
+        prop_assert!(shares.try_enter(&organisation(), Priority::Write).is_some(), "{all:?} of {most}");
     }
 
     // Concurrent tasks on a real runtime: every slot is freed, and no request waits for ever.
@@ -232,7 +301,7 @@ proptest! {
     fn every_slot_is_freed(
         most in 1usize..8,
         percent in 20usize..=100,
-        pauses in proptest::collection::vec((0usize..4, 0u64..5, 0u64..8), 1..60),
+        pauses in proptest::collection::vec((0usize..4, 0usize..3, 0u64..5, 0u64..8), 1..60),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2).enable_time().build().unwrap();
@@ -240,11 +309,12 @@ proptest! {
         let organisations: Vec<Holders> = (0..4).map(|_| organisation()).collect();
         runtime.block_on(async {
             let mut tasks = tokio::task::JoinSet::new();
-            for (at, pause, patience) in pauses {
+            for (at, priority, pause, patience) in pauses {
+                let priority = Priority::ALL[priority];
                 let [pause, patience] = [pause, patience].map(Duration::from_millis);
                 let (shares, one) = (Arc::clone(&shares), organisations[at].clone());
                 tasks.spawn(async move {
-                    let share = shares.enter(one, Instant::now() + patience).await;
+                    let share = shares.enter(one, priority, Instant::now() + patience).await;
                     if share.is_ok() {
                         tokio::time::sleep(pause).await;
                     }
@@ -252,9 +322,9 @@ proptest! {
             }
             while tasks.join_next().await.is_some() {}
         });
-        prop_assert_eq!((shares.taken(), shares.waiting.load(SeqCst)), (0, 0));
-        let queue = shares.queue();
-        prop_assert!(queue.lines.is_empty() && queue.turns.is_empty());
+        prop_assert_eq!((shares.taken(), waiting(&shares)), (0, 0));
+        let queues = shares.queues();
+        prop_assert!(queues.iter().all(|one| one.lines.is_empty() && one.turns.is_empty()));
         prop_assert!(organisations.iter().all(|one| held(one) == 0));
     }
 }

@@ -13,7 +13,7 @@ use crate::migrations::says;
 use crate::rules::{RulesFixture, SOON, confirmation, groups_of, rules_fixture_on};
 
 /// Tables in the dump.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "organisation",
     "membership",
     "device_key",
@@ -22,6 +22,7 @@ const TABLES: [&str; 8] = [
     "notification_channel",
     "notification_channel_secret",
     "notification_route",
+    "organisation_limit",
 ];
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
@@ -168,7 +169,8 @@ async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
         "insert into notification_channel (organisation_id, kind, secrets) \
          values ('{many}', 'webhook', '{{\"url\": \"https://then.example.org\"}}'); \
          insert into notification_route (organisation_id, channel_id) \
-         select organisation_id, id from notification_channel"
+         select organisation_id, id from notification_channel; \
+         insert into organisation_limit values ('{many}', 'push_in_flight', '9')"
     );
     fixture.sql(&channel).await;
     wait_in_mimir(&fixture, &many, 10).await;
@@ -185,7 +187,7 @@ async fn a_backup_restores_a_used_database_and_fills_an_empty_one() {
         .sql(&format!(
             "insert into organisation (id) values ('{new}'); delete from revocation; \
              update notification_channel set secrets = '{{\"url\": \"https://now.example.org\"}}'; \
-             delete from notification_route; \
+             delete from notification_route; update organisation_limit set value = '8'; \
              update device_key set revoked_at = now(); delete from alert_rule where name = 'A1'; \
              update alert_rule set expr = 'up == 99' where name = 'A2'"
         ))

@@ -228,7 +228,7 @@ func operatorRows() []row {
 			queries: []query{{m("requests_in_flight"), "{{instance}}"}}}.lines(),
 		panel{title: "Refused by a limit", question: "Which limit refuses requests? The access log has the organisation.",
 			unit: "reqps", width: 8,
-			queries: []query{{sum("reason", "requests_total", `reason=~"requests_in_flight|organisation_share|request_rate|byte_rate|overloaded|upstream_saturated"`), "{{reason}}"}}}.lines(),
+			queries: []query{{sum("reason", "requests_total", `reason=~"requests_in_flight|organisation_share|request_rate|byte_rate|device_.*|overloaded|memory_short|processor_short|upstream_saturated"`), "{{reason}}"}}}.lines(),
 		panel{title: "Waits for a permit", question: "Do requests queue, and for how long?",
 			width: 8,
 			queries: []query{
@@ -241,6 +241,38 @@ func operatorRows() []row {
 		panel{title: "Slow uploads without room in the buffer", question: "Do slow uploads hold slots because the upload buffer is full?",
 			unit: "cps", width: 12,
 			queries: []query{{sum("", "uploads_without_buffer_total"), "bodies"}}}.lines(),
+		panel{title: "Who is over a limit", question: "Is it one organisation or device, or many? /admin/limits names them.",
+			width: 8,
+			queries: []query{
+				{m("limited_organisations"), "organisations, {{instance}}"},
+				{m("limited_devices"), "devices, {{instance}}"},
+			}}.lines(),
+		panel{title: "Devices that are counted", question: "How many devices have used up some of a limit? From 10,000 of an organisation on, further ones share an account.",
+			width:   8,
+			queries: []query{{m("device_accounts"), "{{instance}}"}}}.lines(),
+		panel{title: "Limits from the database", question: "Are they read, and are all rows limits? Empty if they are not read.",
+			width: 8,
+			queries: []query{
+				{m("limit_rows"), "limits, {{instance}}"},
+				{m("limit_rows_invalid"), "invalid rows, {{instance}}"},
+				{m("limit_rows_age_seconds"), "seconds since they were read, {{instance}}"},
+				{sum("", "limit_row_read_failures_total"), "failures a second"},
+			}}.lines(),
+		panel{title: "Memory against its limit", question: "How near is each copy to shedding requests? Lists from 70 % on, reads from 80 %, writes from 95 %.",
+			unit: "bytes", width: 12,
+			queries: []query{
+				{m("memory_counted_bytes"), "counted, {{instance}}"},
+				{m("memory_limit_bytes"), "limit, {{instance}}"},
+			}}.lines(),
+		panel{title: "Shedding for memory", question: "What is refused because memory is short? 1: lists, 2: reads as well, 3: writes as well.",
+			width:   12,
+			queries: []query{{m("shedding"), "{{instance}}"}}}.lines(),
+		panel{title: "Lag of workers", question: "Does each copy have the processor that it needs? What is ready waits for it so long.",
+			unit: "s", width: 12,
+			queries: []query{
+				{quantile(0.5, "", "worker_lag_seconds"), "p50"},
+				{quantile(0.99, "", "worker_lag_seconds"), "p99"},
+			}}.lines(),
 	}
 	connections := []cog.Builder[dashboard.Panel]{
 		panel{title: "Open connections", question: "How many clients are connected? Near listen.max_connections further ones wait in the kernel.",
