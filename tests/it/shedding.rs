@@ -18,7 +18,7 @@ use crate::support::single::{PUSH, QUERY};
 
 const MIB: u64 = 1 << 20;
 /// What the process may take.
-const BOUND: u64 = 256 * MIB;
+const BOUND: u64 = 200 * MIB;
 
 /// A cgroup with the bound, with a program that enters it and becomes the proxy.
 struct Cgroup {
@@ -104,11 +104,11 @@ struct Counts {
 async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let body = format!("query=up&x={}", "y".repeat(120 << 10));
-    for at in 0..1600 {
+    for at in 0..2400 {
         let (client, counts, body) =
             (clients[at % clients.len()].clone(), Arc::clone(counts), body.clone());
         tasks.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(6) * u32::try_from(at).unwrap()).await;
+            tokio::time::sleep(Duration::from_millis(5) * u32::try_from(at).unwrap()).await;
             while Instant::now() < until {
                 let client =
                     client.clone().header("content-type", "application/x-www-form-urlencoded");
@@ -155,29 +155,30 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
         .map(|organisation| proxy.client().bearer(&issuer.user_of(organisation)))
         .collect();
     let counts = Arc::new(Counts::default());
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(22);
     let mut reads = flood(&clients, until, &counts).await;
     let pusher = proxy.client().bearer(&issuer.user_of("four"));
-    let (mut pushed, mut while_shedding) = (0, 0);
+    // What the limit is compared with: of a cgroup without pages of files, which the kernel gives up first.
+    let (mut pushed, mut while_shedding, mut peak) = (0, 0, 0.0_f64);
     while Instant::now() < until {
         let answer = pusher.post(PUSH, "x").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         pushed += 1;
+        peak = peak.max(proxy.metric("mimir_tenant_proxy_memory_counted_bytes").await);
         while_shedding += usize::from(counts.shed.load(Ordering::Relaxed) > 0);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(proxy.process.is_running());
-    let peak = proxy.process.peak_memory();
     let [served, shed, other] =
         [&counts.served, &counts.shed, &counts.other].map(|count| count.load(Ordering::Relaxed));
     println!(
-        "{} MiB, then at most {} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
+        "{} MiB, then at most {:.0} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
          reads: {served} served, {shed} shed, {other} other",
         base / MIB,
-        peak / MIB,
+        peak / MIB as f64,
         BOUND / MIB
     );
-    assert!(peak < BOUND, "{} MiB", peak / MIB);
+    assert!(peak < BOUND as f64, "{peak}");
     assert!(while_shedding > 50 && shed > 100, "{while_shedding} pushes, {shed} reads shed");
     let reason = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"memory_short\"}";
     assert!(proxy.metric(reason).await > 100.0);
