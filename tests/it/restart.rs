@@ -67,8 +67,9 @@ impl PlainClient {
     }
 }
 
-fn requests(token: &str) -> [Vec<u8>; 2] {
-    let body = samples::remote_write("restart", &[], 1.0);
+/// A push and a query. Each sender has a metric of its own: of one series Mimir refuses older samples.
+fn requests(token: &str, sender: usize) -> [Vec<u8>; 2] {
+    let body = samples::remote_write(&format!("restart_{sender}"), &[], 1.0);
     let head = |line: &str, more: &str| {
         format!("{line} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
     };
@@ -120,9 +121,10 @@ async fn a_restart_in_place_under_load_fails_no_request() {
     let senders: Vec<_> = kinds
         .into_iter()
         .flat_map(|kind| [kind; 4])
-        .map(|(keeps, pause)| {
+        .enumerate()
+        .map(|(sender, (keeps, pause))| {
             let pause = Duration::from_millis(pause);
-            keep_sending(address, keeps, pause, requests(&token), state.clone())
+            keep_sending(address, keeps, pause, requests(&token, sender), state.clone())
         })
         .collect();
     let h2c = tokio::spawn({
@@ -183,7 +185,7 @@ async fn a_connection_attempt_between_two_processes_waits() {
 async fn what_waits_in_the_queue_at_the_end_is_served() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let mut proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
-    let [_, query] = requests(&issuer.user_of(ORG_A));
+    let [_, query] = requests(&issuer.user_of(ORG_A), 0);
     let address: SocketAddr = proxy.url().trim_start_matches("http://").parse().unwrap();
     // It is stopped while they come, so that none is accepted before the signal.
     proxy.process.signal("STOP");
@@ -212,7 +214,7 @@ async fn what_waits_in_the_queue_at_the_end_is_served() {
 async fn a_drain_lets_a_kept_connection_ask_once_more() {
     let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
     let mut proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
-    let [_, query] = requests(&issuer.user_of(ORG_A));
+    let [_, query] = requests(&issuer.user_of(ORG_A), 0);
     let address: SocketAddr = proxy.url().trim_start_matches("http://").parse().unwrap();
     let buffer = vec![0; 64 << 10];
     let mut client = PlainClient { address, connection: None, keeps: true, buffer };
