@@ -33,6 +33,11 @@
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
 
+#![cfg_attr(
+    any(test, feature = "fuzzing"),
+    expect(clippy::missing_panics_doc, reason = "a fuzz target panics where it finds something")
+)]
+
 pub mod admin;
 pub mod admin_executor;
 pub mod alert_events;

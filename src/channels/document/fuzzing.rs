@@ -1,6 +1,6 @@
 //! What must be true of every document that Mimir has, whoever wrote it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::yaml::SECRET_KEYS;
 use super::{MARKER, Observed, diff_texts};
@@ -24,12 +24,11 @@ pub fn document(data: &[u8]) {
             continue;
         }
         let Ok(documents) = Node::read_all(&config) else { continue };
-        let (mut secrets, mut others) = (BTreeMap::new(), BTreeMap::new());
+        let (mut secrets, mut others) = (Texts::new(), Texts::new());
         for document in &documents {
             collect(document, false, &mut secrets, &mut others);
         }
-        for secret in
-            secrets.keys().filter(|secret| secret.len() >= 8 && !others.contains_key(*secret))
+        for secret in secrets.iter().filter(|secret| secret.len() >= 8 && !others.contains(*secret))
         {
             // Only what stands in the text once: a repetition may be a comment, or a part of something else.
             if config.matches(secret.as_str()).count() == 1
@@ -42,21 +41,21 @@ pub fn document(data: &[u8]) {
     }
 }
 
-type Texts = BTreeMap<String, ()>;
+type Texts = BTreeSet<String>;
 
 /// The scalars below secret keys, and all others, keys included.
 fn collect(node: &Node, is_secret: bool, secrets: &mut Texts, others: &mut Texts) {
     match &node.kind {
         Kind::Scalar(scalar) => {
             let texts = if is_secret { secrets } else { others };
-            texts.insert(scalar.text.clone(), ());
+            texts.insert(scalar.text.clone());
         }
         Kind::List(items) => {
             items.iter().for_each(|item| collect(item, is_secret, secrets, others))
         }
         Kind::Map(entries) => {
             for entry in entries {
-                others.insert(entry.key.clone(), ());
+                others.insert(entry.key.clone());
                 let is_secret = is_secret || SECRET_KEYS.contains(&entry.key.as_str());
                 collect(&entry.value, is_secret, secrets, others);
             }
