@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, ShutdownConfig};
 use crate::forward::resolve;
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Hangups, Readiness, Signals, Supervisor};
@@ -59,9 +59,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     // Before there are threads.
     let mut inherited = Inherited::take()?;
     let logging = Logging::start(&config.log);
-    for warning in &config.warnings {
-        tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
-    }
+    warn(&config);
     let exposition = install_recorder().map_err(io::Error::other)?;
     let metrics = Arc::new(Metrics::register());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,13 +71,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
         inherited.check_all_used()?;
         let clock = Clock::system();
-        let database = match &config.database {
-            None => None,
-            Some(database) => Some(Database::new(&config, database, &clock, &metrics)?),
-        };
-        if let Some(database) = &database {
-            database.check().await?;
-        }
+        let database = database(&config, &clock, &metrics).await?;
         let traces = Traces::new(&config.traces, &clock)?;
         let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
         let receiver = events.as_ref().map(Events::receiver);
@@ -90,7 +82,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
         let traffic = Arc::new(Traffic::new(exposition.clone()));
         let (sink, traced) = (logging.sink.clone(), traces.tracer());
-        let observed = Observed { sink, metrics, traffic: Arc::clone(&traffic) };
+        let observed = Observed { sink, metrics, traffic };
         let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
         let running = Running::first(config, &lasting)?;
         let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
@@ -109,12 +101,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         }
         let reported_traces = traces.reported();
         traces.run(&background, &cancelled);
-        background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
-        background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
-        background.spawn({
-            let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
-            async move { limits.run(cancelled).await }
-        });
+        look_after(&lasting, exposition.clone());
         let readiness = Readiness::default();
         let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
         let router = internal::router(Reported {
@@ -141,13 +128,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
         readiness.begin();
         supervisor.ready();
-        tracing::info!(
-            listen.address = %listen.address,
-            listen.inherited = public.is_inherited,
-            workers = listen.workers,
-            tenancy.membership = running.config.tenancy.membership.name(),
-            "Serving"
-        );
+        announce(&running.config, &public);
         let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
         let mut reloader = Reloader {
             file: file.map(Path::to_owned),
@@ -163,14 +144,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         let accepting =
             listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
         let ending = async {
-            let signal = signals.next().await;
-            readiness.end();
-            supervisor.stopping();
-            tracing::info!(signal, "Draining");
-            tokio::select! {
-                () = tokio::time::sleep(shutdown.load().drain_delay) => {}
-                _ = signals.next() => {}
-            }
+            told_to_end(&mut signals, &readiness, &supervisor, &shutdown).await;
             stop_accepting.cancel();
         };
         tokio::select! {
@@ -189,6 +163,51 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
+    }
+}
+
+fn announce(config: &Config, public: &PublicSocket) {
+    tracing::info!(
+        listen.address = %config.listen.address,
+        listen.inherited = public.is_inherited,
+        workers = config.listen.workers,
+        tenancy.membership = config.tenancy.membership.name(),
+        "Serving"
+    );
+}
+
+/// The database, if one is configured. It need not answer, but it must not be another's.
+async fn database(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Option<Database>> {
+    let Some(settings) = &config.database else { return Ok(None) };
+    let database = Database::new(config, settings, clock, metrics)?;
+    database.check().await?;
+    Ok(Some(database))
+}
+
+/// Waits for a signal that ends the process, and then until nobody sends new connections, or for another.
+async fn told_to_end(
+    signals: &mut Signals,
+    readiness: &Readiness,
+    supervisor: &Supervisor,
+    shutdown: &ArcSwap<ShutdownConfig>,
+) {
+    let signal = signals.next().await;
+    readiness.end();
+    supervisor.stopping();
+    tracing::info!(signal, "Draining");
+    tokio::select! {
+        () = tokio::time::sleep(shutdown.load().drain_delay) => {}
+        _ = signals.next() => {}
+    }
 }
 
 /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served
@@ -249,6 +268,15 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
     if let Err(error) = served.await {
         tracing::error!(%error, "Private port failed");
     }
+}
+
+/// What is done every second or so for as long as the process lives.
+fn look_after(lasting: &Lasting, exposition: PrometheusHandle) {
+    let (background, cancelled) = (&lasting.background, &lasting.cancelled);
+    background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
+    background.spawn(run_upkeep(exposition, Arc::clone(&lasting.traffic), cancelled.clone()));
+    let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
+    background.spawn(async move { limits.run(cancelled).await });
 }
 
 async fn run_upkeep(

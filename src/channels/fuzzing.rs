@@ -179,7 +179,9 @@ fn check_keys(node: &Node, config: &str) {
         check_keys(&entry.value, config);
     }
     if let Kind::List(items) = &node.kind {
-        items.iter().for_each(|item| check_keys(item, config));
+        for item in items {
+            check_keys(item, config);
+        }
     }
 }
 

@@ -270,7 +270,9 @@ async fn simulate(seed: u64) -> Vec<String> {
                     sleep(lasts).await;
                     let mut machine = machine.lock();
                     machine.is_frozen = false;
-                    machine.waker.take().map(Waker::wake);
+                    if let Some(waker) = machine.waker.take() {
+                        waker.wake();
+                    }
                 });
             }
             1 => {

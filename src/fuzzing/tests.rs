@@ -43,8 +43,8 @@ fn every_target_passes_over_changed_inputs() {
         std::env::var_os(name).map_or(or, |text| text.to_str().unwrap().parse().unwrap())
     };
     let (rounds, seed) = (number("FUZZ_ROUNDS", 1_000), number("FUZZ_SEED", 16));
-    let chosen = std::env::var("FUZZ_TARGET").unwrap_or_default();
-    for target in TARGETS.iter().filter(|target| chosen.is_empty() || target.0 == chosen) {
+    let chosen = std::env::var_os("FUZZ_TARGET").unwrap_or_default();
+    for target in TARGETS.iter().filter(|target| chosen.is_empty() || *target.0 == chosen) {
         let mut random = fastrand::Rng::with_seed(seed);
         let inputs = corpus(target.0);
         for _ in 0..rounds {

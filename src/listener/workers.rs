@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection::{self, Connection, Front, Surroundings};
 use super::load::{Counted, Loads};
@@ -158,16 +158,17 @@ async fn work(
     log: AccessLog,
 ) {
     let connections = TaskTracker::new();
-    tokio::spawn(flush(log));
+    // They end with the worker, which in a simulation does not end the runtime.
+    let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(log)));
     let watched = Arc::clone(&around);
-    tokio::spawn(async move {
+    let _watch = AbortOnDropHandle::new(tokio::spawn(async move {
         // It belongs to the worker, whichever pipeline that has.
         let front = watched.front();
         let (lag, metrics) = (&front.pipeline.lag, &front.pipeline.outlets.metrics);
         let (lag, metrics) = (Arc::clone(lag), Arc::clone(metrics));
         drop((front, watched));
         lag.watch(&metrics).await;
-    });
+    }));
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
     }

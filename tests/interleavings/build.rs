@@ -13,6 +13,7 @@ use std::path::Path;
 const FILES: &[(&str, &[(&str, &str)])] = &[
     ("request_body/upload_buffer.rs", &[("std::sync::atomic", "loom::sync::atomic")]),
     ("per_second.rs", &[("std::sync::atomic", "loom::sync::atomic"), ("pub(crate)", "pub")]),
+    ("route/priority.rs", &[]),
     ("limits/rate.rs", &[("std::sync::atomic", "loom::sync::atomic")]),
     (
         "limits/shares.rs",

@@ -51,7 +51,9 @@ fn collect(node: &Node, is_secret: bool, secrets: &mut Texts, others: &mut Texts
             texts.insert(scalar.text.clone());
         }
         Kind::List(items) => {
-            items.iter().for_each(|item| collect(item, is_secret, secrets, others))
+            for item in items {
+                collect(item, is_secret, secrets, others);
+            }
         }
         Kind::Map(entries) => {
             for entry in entries {

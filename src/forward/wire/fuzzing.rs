@@ -20,7 +20,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::Wire;
 use crate::edge::ClientBody;
 use crate::fuzzing::{broken, fields, pieces};
-use crate::request_body::{BodyLimits, ReplayAllowance, RequestBody, UploadBuffer, UploadShare};
+use crate::request_body::{
+    BodyLimits, ReplayAllowance, RequestBody, Transfer, UploadBuffer, UploadShare,
+};
 
 thread_local! {
     #[expect(clippy::expect_used, reason = "without a runtime there is nothing to be tried")]
@@ -291,7 +293,7 @@ async fn pass_on(request: Request<Incoming>, way: Way) -> Vec<(Vec<Sent>, bool)>
         drop(wire);
         outcomes.push((reads.await.unwrap_or_default(), is_answered));
         if way.again && outcomes.len() == 1 {
-            turn = transfer.as_ref().and_then(|transfer| transfer.again());
+            turn = transfer.as_ref().and_then(Transfer::again);
         }
     }
     outcomes
@@ -308,10 +310,13 @@ pub fn upload(data: &[u8]) {
     RUNTIME.with(|runtime| runtime.block_on(compare(way, cut)));
 }
 
+/// What an instance read at each attempt, and whether its answer was one.
+type Outcomes = Vec<(Vec<Sent>, bool)>;
+
 async fn compare(way: Way, cut: Vec<Vec<u8>>) {
     let direct = read_by_hyper(sending_client(cut.clone())).await;
     // What comes through us.
-    let passed: Arc<Mutex<Vec<Vec<(Vec<Sent>, bool)>>>> = Arc::default();
+    let passed: Arc<Mutex<Vec<Outcomes>>> = Arc::default();
     let kept = Arc::clone(&passed);
     let service = service_fn(move |request| {
         let kept = Arc::clone(&kept);

@@ -50,7 +50,7 @@ pub fn refusal(data: &[u8]) {
     let text = format!("1:2: group {}, rule {index}, {}: {fault}", quote(&group), quote(&alert));
     match read_refusal(&text) {
         GroupRefusal::Rule { index: read, alert: named, .. } => {
-            assert_eq!((read, named), (index, alert))
+            assert_eq!((read, named), (index, alert));
         }
         other => broken(format!("{other:?}")),
     }

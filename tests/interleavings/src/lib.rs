@@ -27,6 +27,10 @@ mod lock {
     }
 }
 
+mod route {
+    pub(crate) use super::priority::Priority;
+}
+
 macro_rules! part {
     ($name:ident, $file:literal) => {
         #[expect(
@@ -42,6 +46,7 @@ macro_rules! part {
 
 part!(upload_buffer, "request_body_upload_buffer.rs");
 part!(per_second, "per_second.rs");
+part!(priority, "route_priority.rs");
 part!(rate, "limits_rate.rs");
 part!(shares, "limits_shares.rs");
 
@@ -55,6 +60,7 @@ use std::time::Duration;
 use loom::thread;
 
 use per_second::PerSecond;
+use priority::Priority;
 use rate::Rate;
 use shares::{Holders, Holding, NoShare, Share, Shares};
 use upload_buffer::{UploadBuffer, UploadShare};
@@ -99,7 +105,7 @@ fn a_second_has_no_more_than_its_number() {
 #[test]
 fn no_unit_of_a_rate_is_given_twice() {
     loom::model(|| {
-        let rate = Arc::new(Rate::new(NonZeroU64::new(1).unwrap(), Duration::from_secs(2)));
+        let rate = Arc::new(Rate::new(NonZeroU64::new(1), Duration::from_secs(2)));
         let takers = [(); 3].map(|()| {
             let rate = Arc::clone(&rate);
             thread::spawn(move || rate.take(Duration::ZERO, 1, Duration::ZERO).is_ok())
@@ -118,7 +124,7 @@ type Entering = Pin<Box<dyn Future<Output = Result<Share, NoShare>> + Send>>;
 fn enter(shares: &Arc<Shares>, holding: &Arc<Holding>) -> Entering {
     let (shares, holders) = (Arc::clone(shares), holders(holding));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(3600);
-    Box::pin(async move { shares.enter(holders, deadline).await })
+    Box::pin(async move { shares.enter(holders, Priority::Write, deadline).await })
 }
 
 fn poll(entering: &mut Entering) -> Poll<Result<Share, NoShare>> {
