@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{Config, Environment, ShutdownConfig};
@@ -151,12 +152,8 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             _ = async { tokio::join!(accepting, ending) } => {}
             () = reloader.follow(&workers, &mut hangups) => {}
         }
-        let drain_timeout = shutdown.load().drain_timeout;
-        let in_time = workers.drain(drain_timeout, signals.next()).await;
-        tracing::info!(complete = in_time, "Drained");
-        cancelled.cancel();
-        background.close();
-        let _ = tokio::time::timeout(LAST_WORK, background.wait()).await;
+        drain(workers, &shutdown, &mut signals).await;
+        end(&background, &cancelled).await;
         drop(reloader);
         Ok(())
     });
@@ -208,6 +205,19 @@ async fn told_to_end(
         () = tokio::time::sleep(shutdown.load().drain_delay) => {}
         _ = signals.next() => {}
     }
+}
+
+async fn drain(workers: Workers, shutdown: &ArcSwap<ShutdownConfig>, signals: &mut Signals) {
+    let drain_timeout = shutdown.load().drain_timeout;
+    let in_time = workers.drain(drain_timeout, signals.next()).await;
+    tracing::info!(complete = in_time, "Drained");
+}
+
+/// Ends what runs in the background, which may take a moment.
+async fn end(background: &TaskTracker, cancelled: &CancellationToken) {
+    cancelled.cancel();
+    background.close();
+    let _ = tokio::time::timeout(LAST_WORK, background.wait()).await;
 }
 
 /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served

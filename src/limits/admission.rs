@@ -101,14 +101,15 @@ impl Admission {
             }
             (line, logged) = (Some(Instant::now()), now);
             let (used_bytes, limit_bytes) = (used, memory.limit);
-            match now {
-                0 => tracing::info!(used_bytes, limit_bytes, "No requests are shed any more"),
-                _ => tracing::warn!(
+            if now == 0 {
+                tracing::info!(used_bytes, limit_bytes, "No requests are shed any more");
+            } else {
+                tracing::warn!(
                     used_bytes,
                     limit_bytes,
                     shed = SHED_NAMES[usize::from(now - 1)],
                     "Memory is short, requests are shed"
-                ),
+                );
             }
         }
     }

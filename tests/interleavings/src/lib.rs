@@ -6,12 +6,6 @@
 //! what one worker has alone (connections, budgets) no other thread.
 
 #![cfg(test)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test that fails should fail where it stands"
-)]
 
 /// `parking_lot`'s lock as loom has it.
 mod lock {
@@ -33,11 +27,6 @@ mod route {
 
 macro_rules! part {
     ($name:ident, $file:literal) => {
-        #[expect(
-            dead_code,
-            unreachable_pub,
-            reason = "it is used in the proxy, where more of it is called"
-        )]
         mod $name {
             include!(concat!(env!("OUT_DIR"), "/", $file));
         }
