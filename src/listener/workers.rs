@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection::{self, Connection, Surroundings};
 use super::load::{Counted, Loads};
@@ -148,10 +148,11 @@ async fn work(
         tokio::spawn(flush(log));
     }
     let watched = Arc::clone(&around);
-    tokio::spawn(async move {
+    // It ends with the worker, which in a simulation does not end the runtime.
+    let _watch = AbortOnDropHandle::new(tokio::spawn(async move {
         let pipeline = &watched.pipeline;
         pipeline.lag.watch(&pipeline.outlets.metrics).await;
-    });
+    }));
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
     }

@@ -27,6 +27,21 @@ mod lock {
     }
 }
 
+/// What the parts use of the proxy's routes.
+mod route {
+    #[derive(Clone, Copy, Debug, strum::EnumCount)]
+    #[expect(dead_code, reason = "the parts name all of them")]
+    pub(crate) enum Priority {
+        Write,
+        Read,
+        List,
+    }
+
+    impl Priority {
+        pub(crate) const ALL: &[Self] = &[Self::Write, Self::Read, Self::List];
+    }
+}
+
 macro_rules! part {
     ($name:ident, $file:literal) => {
         #[expect(
@@ -56,6 +71,7 @@ use loom::thread;
 
 use per_second::PerSecond;
 use rate::Rate;
+use route::Priority;
 use shares::{Holders, Holding, NoShare, Share, Shares};
 use upload_buffer::{UploadBuffer, UploadShare};
 
@@ -99,7 +115,7 @@ fn a_second_has_no_more_than_its_number() {
 #[test]
 fn no_unit_of_a_rate_is_given_twice() {
     loom::model(|| {
-        let rate = Arc::new(Rate::new(NonZeroU64::new(1).unwrap(), Duration::from_secs(2)));
+        let rate = Arc::new(Rate::new(NonZeroU64::new(1), Duration::from_secs(2)));
         let takers = [(); 3].map(|()| {
             let rate = Arc::clone(&rate);
             thread::spawn(move || rate.take(Duration::ZERO, 1, Duration::ZERO).is_ok())
@@ -118,7 +134,7 @@ type Entering = Pin<Box<dyn Future<Output = Result<Share, NoShare>> + Send>>;
 fn enter(shares: &Arc<Shares>, holding: &Arc<Holding>) -> Entering {
     let (shares, holders) = (Arc::clone(shares), holders(holding));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(3600);
-    Box::pin(async move { shares.enter(holders, deadline).await })
+    Box::pin(async move { shares.enter(holders, Priority::Write, deadline).await })
 }
 
 fn poll(entering: &mut Entering) -> Poll<Result<Share, NoShare>> {
