@@ -187,7 +187,7 @@ pub(super) fn find_protocol(
     })
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(not(feature = "simulation"))]
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;

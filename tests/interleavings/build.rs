@@ -11,7 +11,13 @@ const FILES: &[(&str, &[(&str, &str)])] = &[
     ("limits/rate.rs", &[("std::sync::atomic", "loom::sync::atomic")]),
     (
         "limits/shares.rs",
-        &[("std::sync::atomic", "loom::sync::atomic"), ("use parking_lot::", "use crate::lock::")],
+        &[
+            ("std::sync::atomic", "loom::sync::atomic"),
+            ("use parking_lot::", "use crate::lock::"),
+            // Loom takes SeqCst for AcqRel: a read may be older than it can be. One that writes what it
+            // reads is not, and is what SeqCst makes of the others.
+            (".load(SeqCst)", ".fetch_add(0, SeqCst)"),
+        ],
     ),
 ];
 
