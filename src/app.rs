@@ -61,81 +61,28 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
     }
     let exposition = install_recorder().map_err(io::Error::other)?;
-    let metrics = Arc::new(Metrics::register());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let supervisor = Supervisor::new(Environment::notify_socket());
-        let public = listen_on("listen.address", config.listen.address, &mut inherited)?;
+        let listen = config.listen.clone();
+        let public = listen_on("listen.address", listen.address, &mut inherited)?;
         let private =
-            listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
+            listen_on("listen.internal_address", listen.internal_address, &mut inherited)?;
         inherited.check_all_used()?;
-        let clock = Clock::system();
-        let database = match &config.database {
-            None => None,
-            Some(database) => Some(Database::new(&config, database, &clock, &metrics)?),
-        };
-        if let Some(database) = &database {
-            database.check().await?;
-        }
-        let traces = Traces::new(&config.traces, &clock)?;
-        let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
-        let receiver = events.as_ref().map(Events::receiver);
-        let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
-        let channels = rules.as_mut().and_then(|rules| rules.channels.take());
-        let (channel_triggers, channel_admin) =
-            channels.map(|channels| (channels.triggers, channels.admin)).unzip();
-        let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
-        let traffic = Arc::new(Traffic::new(exposition.clone()));
-        let (sink, traced) = (logging.sink.clone(), traces.tracer());
-        let observed = Observed { sink, metrics, traffic: Arc::clone(&traffic) };
-        let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
-        let running = Running::first(config, &lasting)?;
-        let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
-        if let Some(database) = database {
-            let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-            let has_rows = running.config.tables_read().limits;
-            let limits = has_rows.then(|| Arc::clone(&lasting.limits));
-            database.run((triggers, channel_triggers), limits, &background, &cancelled);
-        }
-        let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
-        if let Some(rules) = rules {
-            rules.run(&background, &cancelled)?;
-        }
-        if let Some(events) = events {
-            events.run(&background, &cancelled)?;
-        }
-        let reported_traces = traces.reported();
-        traces.run(&background, &cancelled);
-        background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
-        background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
-        background.spawn({
-            let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
-            async move { limits.run(cancelled).await }
-        });
-        let readiness = Readiness::default();
-        let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
-        let router = internal::router(Reported {
-            readiness: readiness.clone(),
-            identities: Arc::clone(&identities),
-            feed: lasting.feed.clone(),
-            revocations: lasting.revocations.clone(),
-            limits: Arc::clone(&lasting.limits),
-            instances: Arc::clone(&lasting.instances),
-            alert_events: receiver,
-            metrics: Arc::clone(&lasting.metrics),
-            traces: reported_traces,
-            exposition,
-            log: logging.sink.clone(),
-        });
         let stop_accepting = CancellationToken::new();
-        // Whoever holds that socket, too, answers probes when this process does not take connections any
-        // more.
-        let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
-        background.spawn(serve_private(private.listener, router, stop_private.clone()));
-        await_first_readings(&running, &lasting).await;
-        let listen = running.config.listen.clone();
-        let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
+        let readiness = Readiness::default();
+        let reporting = Reporting {
+            exposition,
+            private,
+            readiness: readiness.clone(),
+            stop_accepting: stop_accepting.clone(),
+        };
+        let mut reloader = start(config, (file, environment), logging, reporting).await?;
+        let Reloader { running, lasting, shutdown, .. } = &reloader;
+        let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
+        let shutdown = Arc::clone(shutdown);
+        let (pipelines, log) = (running.pipelines(lasting), &lasting.log);
         let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
         readiness.begin();
         supervisor.ready();
@@ -146,17 +93,6 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             tenancy.membership = running.config.tenancy.membership.name(),
             "Serving"
         );
-        let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
-        let mut reloader = Reloader {
-            file: file.map(Path::to_owned),
-            environment: environment.clone(),
-            running,
-            lasting,
-            logging,
-            clients: clients.unwrap_or_default(),
-            identities,
-            shutdown: Arc::clone(&shutdown),
-        };
         reloader.begin();
         let accepting =
             listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
@@ -187,6 +123,97 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+/// The private port, and what it tells.
+struct Reporting {
+    exposition: PrometheusHandle,
+    private: PublicSocket,
+    readiness: Readiness,
+    stop_accepting: CancellationToken,
+}
+
+/// Makes everything and starts what runs in the background. Returns what serves requests, and can be given
+/// another configuration.
+async fn start(
+    config: Config,
+    (file, environment): (Option<&Path>, &Environment),
+    logging: Logging,
+    Reporting { exposition, private, readiness, stop_accepting }: Reporting,
+) -> io::Result<Reloader> {
+    let metrics = Arc::new(Metrics::register());
+    let clock = Clock::system();
+    let database = match &config.database {
+        None => None,
+        Some(database) => Some(Database::new(&config, database, &clock, &metrics)?),
+    };
+    if let Some(database) = &database {
+        database.check().await?;
+    }
+    let traces = Traces::new(&config.traces, &clock)?;
+    let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
+    let receiver = events.as_ref().map(Events::receiver);
+    let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
+    let channels = rules.as_mut().and_then(|rules| rules.channels.take());
+    let (channel_triggers, channel_admin) =
+        channels.map(|channels| (channels.triggers, channels.admin)).unzip();
+    let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
+    let traffic = Arc::new(Traffic::new(exposition.clone()));
+    let (sink, traced) = (logging.sink.clone(), traces.tracer());
+    let observed = Observed { sink, metrics, traffic: Arc::clone(&traffic) };
+    let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
+    let running = Running::first(config, &lasting)?;
+    let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
+    if let Some(database) = database {
+        let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
+        let has_rows = running.config.tables_read().limits;
+        let limits = has_rows.then(|| Arc::clone(&lasting.limits));
+        database.run((triggers, channel_triggers), limits, &background, &cancelled);
+    }
+    let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
+    if let Some(rules) = rules {
+        rules.run(&background, &cancelled)?;
+    }
+    if let Some(events) = events {
+        events.run(&background, &cancelled)?;
+    }
+    let reported_traces = traces.reported();
+    traces.run(&background, &cancelled);
+    background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
+    background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
+    background.spawn({
+        let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
+        async move { limits.run(cancelled).await }
+    });
+    let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
+    let router = internal::router(Reported {
+        readiness,
+        identities: Arc::clone(&identities),
+        feed: lasting.feed.clone(),
+        revocations: lasting.revocations.clone(),
+        limits: Arc::clone(&lasting.limits),
+        instances: Arc::clone(&lasting.instances),
+        alert_events: receiver,
+        metrics: Arc::clone(&lasting.metrics),
+        traces: reported_traces,
+        exposition,
+        log: logging.sink.clone(),
+    });
+    // Whoever holds that socket, too, answers probes when this process does not take connections any more.
+    let stop_private = if private.is_inherited { stop_accepting } else { cancelled };
+    background.spawn(serve_private(private.listener, router, stop_private));
+    await_first_readings(&running, &lasting).await;
+    let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
+    Ok(Reloader {
+        file: file.map(Path::to_owned),
+        environment: environment.clone(),
+        running,
+        lasting,
+        logging,
+        clients: clients.unwrap_or_default(),
+        identities,
+        shutdown,
+    })
 }
 
 /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served

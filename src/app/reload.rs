@@ -142,9 +142,8 @@ impl Reloader {
         metrics.config_reload_successful.set(1.0);
         metrics.config_reload_time.set(self.lasting.clock.now().as_secs_f64());
         let digest = self.running.config.digest();
-        // 48 bits, so that a float holds them all.
-        let hash = digest.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        metrics.config_hash.set(hash.unwrap_or_default() as f64);
+        let hash = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        metrics.config_hash.set(hash.unwrap_or_default().into());
     }
 
     async fn use_loaded(

@@ -60,11 +60,10 @@ const BY_RELOAD: &[&str] =
 
 /// When a change of this key takes effect.
 pub fn effect_of(key: &str) -> Effect {
-    let is_named = |name: &&str| match name.ends_with(['.', '_']) {
-        true => key.starts_with(*name),
-        false => key == *name,
+    let is_named = |name: &&str| {
+        if name.ends_with(['.', '_']) { key.starts_with(*name) } else { key == *name }
     };
-    if AT_START.iter().any(|name| is_named(&name)) && !BY_RELOAD.contains(&key) {
+    if AT_START.iter().any(is_named) && !BY_RELOAD.contains(&key) {
         Effect::Restart
     } else {
         Effect::Reload
@@ -127,10 +126,9 @@ mod tests {
         let settings = config("", &[]).settings;
         for name in AT_START.iter().chain(BY_RELOAD) {
             let is_prefix = name.ends_with(['.', '_']);
-            let is_there = settings.iter().any(|one| match is_prefix {
-                true => one.key.starts_with(name),
-                false => one.key == *name,
-            });
+            let is_there = settings
+                .iter()
+                .any(|one| if is_prefix { one.key.starts_with(name) } else { one.key == *name });
             assert!(is_there, "{name}");
         }
         for name in BY_RELOAD {
