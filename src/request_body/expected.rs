@@ -68,7 +68,9 @@ mod tests {
             let mut sum = 0;
             for (length, pieces) in bodies {
                 let mut body = all.begin(length);
-                pieces.iter().for_each(|piece| body.came(*piece));
+                for piece in &pieces {
+                    body.came(*piece);
+                }
                 let most = length.map_or(MOST, |length| MOST.min(usize::try_from(length).unwrap()));
                 sum += most.saturating_sub(pieces.iter().sum());
                 held.push(body);

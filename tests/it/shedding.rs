@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use crate::support::responses::ok;
 use crate::support::single::{PUSH, QUERY};
 
-const MIB: u64 = 1 << 20;
+const MIB: u32 = 1 << 20;
 /// What the process may take.
-const BOUND: u64 = 128 * MIB;
+const BOUND: u32 = 128 * MIB;
 
 /// A cgroup with the bound, with a program that enters it and becomes the proxy.
 struct Cgroup {
@@ -52,9 +52,9 @@ impl Cgroup {
         let directory = TempDir::with_prefix("cgroup-").unwrap();
         let program = directory.path().join("proxy");
         let script = format!(
-            "#!/bin/sh\necho $$ > {:?} && exec {:?} \"$@\"\n",
-            path.join("cgroup.procs"),
-            Proxy::binary()
+            "#!/bin/sh\necho $$ > '{}' && exec '{}' \"$@\"\n",
+            path.join("cgroup.procs").display(),
+            Proxy::binary().display()
         );
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -147,7 +147,7 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
     println!("bound by {}", if cgroup.is_some() { "a cgroup" } else { "the configuration" });
     let mut proxy = options.start().await;
     let base = proxy.process.memory();
-    assert_eq!(proxy.metric("mimir_tenant_proxy_memory_limit_bytes").await, BOUND as f64);
+    assert_eq!(proxy.metric("mimir_tenant_proxy_memory_limit_bytes").await, f64::from(BOUND));
     let clients: Vec<Client> = ["one", "two", "three"]
         .into_iter()
         .map(|organisation| proxy.client().bearer(&issuer.user_of(organisation)))
@@ -177,10 +177,10 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
         "{} MiB, then at most {:.0} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
          reads: {served} served, {shed} shed, {other} other",
         base / MIB,
-        peak / MIB as f64,
+        peak / f64::from(MIB),
         BOUND / MIB
     );
-    assert!(peak < BOUND as f64, "{peak}");
+    assert!(peak < f64::from(BOUND), "{peak}");
     assert!(while_shedding > 50 && shed > 500, "{while_shedding} pushes, {shed} reads shed");
     let reason = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"memory_short\"}";
     assert!(proxy.metric(reason).await > 500.0);

@@ -115,7 +115,7 @@ fn read_strictly(mut bytes: &[u8], about: &str) -> Vec<Strict> {
             assert!(!value.contains(['\r', '\n', '\0']), "{about}: {line:?}");
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => {
-                    assert!(length.replace(value.parse::<usize>().unwrap()).is_none(), "{about}")
+                    assert!(length.replace(value.parse::<usize>().unwrap()).is_none(), "{about}");
                 }
                 "transfer-encoding" => {
                     assert!(

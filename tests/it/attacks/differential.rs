@@ -279,7 +279,7 @@ impl Generator {
         let mut head = format!("{method} {target} {version}");
         match self.mark.clone() {
             // The first line, which no odd end of another can hide.
-            Some(mark) => head += &format!("\r\n{mark}\r\n"),
+            Some(mark) => head.extend(["\r\n", mark.as_str(), "\r\n"]),
             None => head += end(self),
         }
         let mut lines = vec!["Host: proxy".to_owned(), self.authorization.clone()];
@@ -324,10 +324,16 @@ impl Generator {
             is_refused |= line == "POST /config";
             wanted += usize::from(!is_refused);
             let mark = self.mark.as_deref().unwrap_or("X: y");
-            bytes += &format!(
-                "{line} HTTP/1.1\r\nHost: proxy\r\n{}\r\n{mark}\r\n{rest}",
-                self.authorization
-            );
+            let lines = [
+                line,
+                " HTTP/1.1\r\nHost: proxy\r\n",
+                self.authorization.as_str(),
+                "\r\n",
+                mark,
+                "\r\n",
+                rest,
+            ];
+            bytes.extend(lines);
         }
         (bytes.into_bytes(), wanted)
     }
@@ -343,7 +349,8 @@ impl Generator {
                 match self.random.u8(..4) {
                     0 => drop(bytes.remove(at)),
                     1 => {
-                        bytes.insert(at, *self.random.choice(b"\r\n\0 \t:;,\x0b\x85\xa0/").unwrap())
+                        bytes
+                            .insert(at, *self.random.choice(b"\r\n\0 \t:;,\x0b\x85\xa0/").unwrap());
                     }
                     2 => bytes[at] ^= 1 << self.random.u8(..8),
                     _ => bytes[at] = self.random.u8(..),
@@ -436,10 +443,8 @@ async fn mimir_reads_no_request_but_those_that_were_let_in() {
         "{rounds} inputs: {differences} that hyper and net/http read differently; {reached} requests reached Mimir's side, {refused} inputs none"
     );
     // Otherwise nothing was tried.
-    assert!(
-        differences * 50 > rounds as usize && reached * 50 > rounds as usize,
-        "{differences} {reached}"
-    );
+    let rounds = usize::try_from(rounds).unwrap();
+    assert!(differences * 50 > rounds && reached * 50 > rounds, "{differences} {reached}");
 }
 
 // Between two requests only the socket of a connection is kept (docs/decisions/0036). Wherever the rests come, in the
@@ -518,7 +523,7 @@ async fn rests_change_nothing_of_what_mimir_reads() {
             rested += usize::from(own.len() > 1);
             if let Some(fault) = fault(&read, &own, served(&answer)) {
                 panic!(
-                    "seed {seed}, case {number}: {fault}\nbytes: {bytes:?}\ncuts: {cuts:?}\nhyper: {read:?}\nanswer: {answer:?}"
+                    "seed {seed}, case {number}: {fault}\nbytes: {bytes:?}\ncuts: {cuts:?}\nhyper: {read:?}\nto be served: {wanted}\nanswer: {answer:?}"
                 );
             }
         }
@@ -531,7 +536,8 @@ async fn rests_change_nothing_of_what_mimir_reads() {
     println!(
         "{rounds} inputs: {reached} requests reached Mimir's side, {rested} connections with several"
     );
-    assert!(reached * 2 > rounds as usize && rested * 10 > rounds as usize, "{reached} {rested}");
+    let rounds = usize::try_from(rounds).unwrap();
+    assert!(reached * 2 > rounds && rested * 10 > rounds, "{reached} {rested}");
 }
 
 // The check sees what it is for: a proxy that sends the bytes on as they are lets another tenant in.

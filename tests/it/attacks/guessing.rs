@@ -1,5 +1,6 @@
 //! What can be learned by asking and by measuring how long the answer takes.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use harness::{Upstream, fresh_organisation};
@@ -20,19 +21,18 @@ const SAMPLES: usize = 600;
 const INDISTINGUISHABLE: std::ops::Range<f64> = 0.38..0.62;
 
 fn separation(one: &[Duration], other: &[Duration]) -> f64 {
-    let mut later = 0.0;
+    // In halves: a tie counts for one of them.
+    let mut later = 0_u32;
     for first in one {
         for second in other {
-            later += if second > first {
-                1.0
-            } else if second == first {
-                0.5
-            } else {
-                0.0
+            later += match second.cmp(first) {
+                Ordering::Greater => 2,
+                Ordering::Equal => 1,
+                Ordering::Less => 0,
             };
         }
     }
-    later / (one.len() * other.len()) as f64
+    f64::from(later) / (2.0 * f64::from(u32::try_from(one.len() * other.len()).unwrap()))
 }
 
 /// A connection on which requests are timed.

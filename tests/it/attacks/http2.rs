@@ -312,7 +312,8 @@ async fn streams_that_the_server_has_to_reset_are_counted() {
         let end = frame(0, END_STREAM, stream, b"");
         [end, frame(0, 0, stream, b"more")].concat()
     };
-    let faults: [(&str, &dyn Fn(u32) -> Vec<u8>); 4] = [
+    type Fault<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+    let faults: [(&str, Fault<'_>); 4] = [
         ("no credit", &zero_credit),
         ("too much credit", &too_much_credit),
         ("a stream that depends on itself", &own_dependency),

@@ -345,8 +345,7 @@ async fn nothing_of_a_request_becomes_a_line_of_an_answers_head() {
     let unicode = "%E5%98%8A%E5%98%8DX-Canary:canary\u{560d}\u{560a}";
     let mut tried = Vec::new();
     for value in [split, "canary", unicode, "canary\tcanary", "canary; HttpOnly"] {
-        let escaped =
-            value.replace([' ', '\t'], "%20").replace('\u{560d}', "").replace('\u{560a}', "");
+        let escaped = value.replace([' ', '\t'], "%20").replace(['\u{560d}', '\u{560a}'], "");
         for path in [
             format!("/{escaped}"),
             format!("/prometheus/api/v1/label/{escaped}/values"),
