@@ -176,7 +176,7 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
     println!(
         "{} MiB, then at most {:.0} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
          reads: {served} served, {shed} shed, {other} other",
-        base / MIB,
+        base / u64::from(MIB),
         peak / f64::from(MIB),
         BOUND / MIB
     );
