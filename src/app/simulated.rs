@@ -55,6 +55,8 @@ impl Copy {
         let admins = Admins { rules: None, channels: None };
         let lasting = Lasting::new(config, (clock, Tracer::default()), None, admins, observed);
         let running = Running::first(config.clone(), &lasting)?;
+        // Names are looked up by threads, whose turns no seed decides.
+        running.resolving().cancel();
         resolve(&lasting.instances, &config.upstream).await;
         let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
         let (workers, work) = Workers::start_here(pipelines, &config.listen, &metrics, log);

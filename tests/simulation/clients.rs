@@ -106,6 +106,7 @@ impl Callers {
             let after = [1, 20, 800, 5_000, 60_000][rng.usize(..5)];
             (Duration::from_millis(rng.u64(..after)), rng.bool())
         });
+        let expects = !body.is_empty() && rng.u8(..10) == 0;
         let asked = Asked { organisation, kind, method, target, body };
         self.journal.lock().asked.insert(id, asked.clone());
         Intent {
@@ -113,7 +114,7 @@ impl Callers {
             token,
             is_chunked: rng.u8(..3) == 0,
             pieces,
-            expects: !asked.body.is_empty() && rng.u8(..10) == 0,
+            expects,
             half_closes: rng.u8(..10) == 0,
             leaves,
             reading: Duration::from_millis([0, 0, 0, 1, 300][rng.usize(..5)]),
