@@ -6,7 +6,7 @@
 //! time before it is refused; of its body, only what the upload buffer has room for is read before it
 //! has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
 //!
-//! Limits come from the configuration and from [rows](rows), and change while they are used. Before any of
+//! Limits come from the configuration and from [rows], and change while they are used. Before any of
 //! them, [admission] sheds requests while memory is short, and a worker those that it is too [late](lag) for.
 
 mod account;
