@@ -190,19 +190,26 @@ impl Limits {
         self.apply(|_| true);
     }
 
-    /// Sheds what memory, or the worker's processor, is too short for, and gives what the request's body may
-    /// take. To be called before anything is read of a request.
-    pub fn shed(
-        &self,
-        route: &Route,
-        lag: &Lag,
-        body: &SizeHint,
-    ) -> Result<Option<ExpectedBody>, LimitError> {
+    /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is read
+    /// of a request.
+    pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
         if lag.sheds(route.priority) {
             return Err(LimitError::Processor);
         }
-        let (shed, expected) = self.admission.enter(route.priority, body, || self.shares.taken());
-        if shed { Err(LimitError::Memory) } else { Ok(expected) }
+        let is_shed = self.admission.sheds(route.priority, || self.shares.taken());
+        if is_shed { Err(LimitError::Memory) } else { Ok(()) }
+    }
+
+    /// What the body of a request may take. Only of a known caller: a body that nobody reads takes nothing,
+    /// and whoever only announces many must not have others' requests shed.
+    pub fn expect(
+        &self,
+        grant: &Grant,
+        body: &SizeHint,
+    ) -> Result<Option<ExpectedBody>, LimitError> {
+        let priority = grant.route().priority;
+        let (is_shed, expected) = self.admission.enter(priority, body, || self.shares.taken());
+        if is_shed { Err(LimitError::Memory) } else { Ok(expected) }
     }
 
     fn check_memory(&self, route: &Route) -> Result<(), LimitError> {
