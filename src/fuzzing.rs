@@ -27,6 +27,7 @@ targets! {
     framing = listener::fuzzing::framing,
     answer = forward::fuzzing::answer,
     upload = forward::fuzzing::upload,
+    limit_rows = limits::fuzzing::limit_rows,
     traceparent = trace::fuzzing::traceparent,
     form = mimir::fuzzing::form,
     expression = mimir::fuzzing::expression,

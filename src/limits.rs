@@ -48,6 +48,8 @@ pub use hits::Refused;
 pub use lag::Lag;
 pub use report::{DeviceUse, LimitsReport, OrganisationUse, RowsReport};
 pub use rows::RowFault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use rows::fuzzing;
 
 use account::{Accounts, Queue, Slot, Waiting};
 use admission::Admission;
@@ -208,7 +210,14 @@ impl Limits {
         body: &SizeHint,
     ) -> Result<Option<ExpectedBody>, LimitError> {
         let priority = grant.route().priority;
-        let (is_shed, expected) = self.admission.enter(priority, body, || self.shares.taken());
+        let own = || match grant.organisations() {
+            [first, ..] => {
+                let expected = Arc::clone(&self.accounts_of(first).expected);
+                (expected, self.config.load().upload_total_bytes / 2)
+            }
+            [] => (Arc::default(), 0),
+        };
+        let (is_shed, expected) = self.admission.enter(priority, body, own, || self.shares.taken());
         if is_shed { Err(LimitError::Memory) } else { Ok(expected) }
     }
 

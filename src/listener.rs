@@ -12,6 +12,7 @@ mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod inherited;
+mod linger;
 mod load;
 mod phase;
 mod resting;

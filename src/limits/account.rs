@@ -12,7 +12,7 @@ use super::shares::Holding;
 use super::slots::Slots;
 use super::{LimitError, Whose};
 use crate::config::{LimitsBySurface, OrganisationLimits, SurfaceLimits};
-use crate::request_body::{ReceivedBytes, UploadShare};
+use crate::request_body::{Expected, ReceivedBytes, UploadShare};
 use crate::route::Surface;
 
 pub(super) struct Accounts {
@@ -20,6 +20,8 @@ pub(super) struct Accounts {
     pub(super) holding: Arc<Holding>,
     /// Its part of the upload buffer.
     pub(super) uploads: Arc<UploadShare>,
+    /// What may still come of its bodies.
+    pub(super) expected: Arc<Expected>,
     /// The beginning of time for the rates.
     began: Instant,
     own: BySurface<Account>,
@@ -119,6 +121,7 @@ impl Accounts {
         Self {
             holding: Arc::default(),
             uploads: Arc::default(),
+            expected: Arc::default(),
             began,
             own: BySurface::new(|surface| Account::new(limits_of(&limits.all, surface), burst)),
             devices: Devices::new(&limits.device, burst, Arc::clone(all_devices)),
@@ -178,6 +181,7 @@ impl Accounts {
         let now = self.began.elapsed();
         let owes_nothing = |surface| self.own.of(surface).owes_nothing(now);
         self.uploads.is_empty()
+            && self.expected.bytes() == 0
             && LIMITED.into_iter().all(owes_nothing)
             && self.devices.is_idle(now)
     }

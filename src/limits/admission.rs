@@ -86,16 +86,21 @@ impl Admission {
         is_shed(self.level(), priority) && in_flight() >= FEW
     }
 
-    /// Whether a request that may be served is shed, and else what is expected of its body.
+    /// Whether a request that may be served is shed, and else what is expected of its body. `own` is what is
+    /// expected of its organisation, and the most that may be.
     pub(super) fn enter(
         &self,
         priority: Priority,
         body: &SizeHint,
+        own: impl FnOnce() -> (Arc<Expected>, usize),
         in_flight: impl FnOnce() -> usize,
     ) -> (bool, Option<ExpectedBody>) {
         let Some(memory) = &self.memory else { return (false, None) };
         // Before the comparison, so that no two requests take the same room.
-        let expected = (body.exact() != Some(0)).then(|| self.expected.begin(body.exact()));
+        let expected = (body.exact() != Some(0)).then(|| {
+            let (own, most) = own();
+            self.expected.begin(&own, most, body.exact())
+        });
         let from = SHED_FROM[Priority::ALL.len() - 1 - priority as usize];
         let is_short =
             is_shed(self.level(), priority) || self.taken() >= percent(from, memory.limit);
@@ -214,10 +219,30 @@ mod tests {
         Admission::new(MemoryLimit::Bytes(limit), Arc::new(Metrics::register()))
     }
 
+    fn unbounded() -> (Arc<Expected>, usize) {
+        (Arc::default(), usize::MAX)
+    }
+
+    // One that opens thousands of connections and announces a body on each.
+    #[test]
+    fn an_organisation_that_announces_much_has_no_others_shed() {
+        let (admission, body) = (admission(1_000_000), SizeHint::with_exact(100_000));
+        let own: Arc<Expected> = Arc::default();
+        let enter =
+            |priority| admission.enter(priority, &body, || (Arc::clone(&own), 300_000), || FEW);
+        let announced: Vec<_> = (0..1000).map(|_| enter(Priority::Write)).collect();
+        assert!(announced.iter().all(|(is_shed, _)| !is_shed));
+        assert_eq!(admission.taken(), 300_000);
+        let (is_shed, _) =
+            admission.enter(Priority::List, &SizeHint::with_exact(0), unbounded, || FEW);
+        assert!(!is_shed);
+    }
+
     #[test]
     fn a_few_are_admitted_whatever_the_memory() {
         let (admission, body) = (admission(100), SizeHint::with_exact(0));
-        let is_shed = |priority, in_flight| admission.enter(priority, &body, || in_flight).0;
+        let is_shed =
+            |priority, in_flight| admission.enter(priority, &body, unbounded, || in_flight).0;
         let keeps = |priority, in_flight| admission.keeps(priority, || in_flight);
         for level in [&admission.level, &admission.inner_level] {
             level.store(3, Relaxed);
@@ -239,7 +264,7 @@ mod tests {
         let (admission, body) = (admission(100_000), SizeHint::with_exact(1000));
         admission.used.store(40_000, Relaxed);
         let burst = |priority| {
-            let enter = || admission.enter(priority, &body, || FEW);
+            let enter = || admission.enter(priority, &body, unbounded, || FEW);
             std::iter::from_fn(|| Some(enter()).filter(|(is_shed, _)| !is_shed)).collect::<Vec<_>>()
         };
         let lists = burst(Priority::List);
@@ -250,7 +275,7 @@ mod tests {
         assert!(admission.keeps(Priority::List, || FEW));
         drop((lists, reads, writes));
         assert_eq!(burst(Priority::List).len(), 29);
-        let unknown = admission.enter(Priority::Write, &SizeHint::default(), || FEW);
+        let unknown = admission.enter(Priority::Write, &SizeHint::default(), unbounded, || FEW);
         assert!(unknown.0, "a body of unknown length may be long");
     }
 

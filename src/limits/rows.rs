@@ -7,6 +7,9 @@
 //! A row that cannot be a limit lifts none and closes nothing: what the same limit was before holds, and if
 //! it never was one, what the configuration says. It is counted, and named in the log and in `/admin`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

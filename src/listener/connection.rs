@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http2};
+use super::linger::linger;
 use super::load::Counted;
 use super::phase::{Phase, Timeouts};
 use super::resting::{Resting, Woken};
@@ -138,13 +139,17 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
                 Err(_) => break ConnectionEnd::Closed,
             },
         };
-        let closing = closing.as_mut();
+        let ending = closing.as_mut();
         let ended = match protocol {
-            Protocol::Http1 => Box::pin(http1(&mut connection, &around, closing)).await,
-            Protocol::Http2 => Box::pin(http2(&mut connection, &around, closing)).await,
+            Protocol::Http1 => Box::pin(http1(&mut connection, &around, ending)).await,
+            Protocol::Http2 => Box::pin(http2(&mut connection, &around, ending)).await,
         };
         match ended {
             Ended::By(why) => break why,
+            Ended::Served(why) => {
+                Box::pin(linger(&connection.stream, closing.as_mut())).await;
+                break why;
+            }
             Ended::Rests => connection.counted.set_busy(false),
         }
     };
@@ -180,6 +185,8 @@ fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> M
 /// Why a connection is not served any longer.
 enum Ended {
     By(ConnectionEnd),
+    /// All that there was to say has been said; the client may still be sending.
+    Served(ConnectionEnd),
     /// Its client sends nothing for the moment.
     Rests,
 }
@@ -336,11 +343,13 @@ async fn watched(
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let is_protocol_error = ended.is_err_and(|error| is_protocol_error(&error));
-                return Poll::Ready(Ended::By(if is_protocol_error {
+                let why = if is_protocol_error {
                     ConnectionEnd::ProtocolError
                 } else {
                     ConnectionEnd::Closed
-                }));
+                };
+                let is_cut_off = activity.is_broken();
+                return Poll::Ready(if is_cut_off { Ended::By(why) } else { Ended::Served(why) });
             }
             match watch.poll(cx, &is_better_elsewhere) {
                 Poll::Ready(Action::End(why)) => return Poll::Ready(Ended::By(why)),

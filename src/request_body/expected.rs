@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is expected of all bodies together.
+/// What is expected of all bodies together, or of those of one organisation.
 #[derive(Default)]
 pub struct Expected(AtomicUsize);
 
 /// What is expected of one body: less as it comes. Dropping it, at its end or before, takes back the rest.
 pub struct ExpectedBody {
     all: Arc<Expected>,
+    own: Arc<Expected>,
     left: usize,
 }
 
@@ -25,12 +26,21 @@ impl Expected {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Expects a body of so many bytes; None if that is not known.
-    pub fn begin(self: &Arc<Self>, length: Option<u64>) -> ExpectedBody {
+    /// Expects a body of so many bytes, None if that is not known, and of all bodies of its organisation
+    /// together no more than `most`: so much room it would get at most for bodies that it sends slowly, and
+    /// who announces more must not have others' requests shed.
+    pub fn begin(
+        self: &Arc<Self>,
+        own: &Arc<Self>,
+        most: usize,
+        length: Option<u64>,
+    ) -> ExpectedBody {
         let length = length.and_then(|length| usize::try_from(length).ok());
-        let left = length.map_or(MOST, |length| length.min(MOST));
+        let length = length.map_or(MOST, |length| length.min(MOST));
+        let left = length.min(most.saturating_sub(own.bytes()));
         self.0.fetch_add(left, Ordering::Relaxed);
-        ExpectedBody { all: Arc::clone(self), left }
+        own.0.fetch_add(left, Ordering::Relaxed);
+        ExpectedBody { all: Arc::clone(self), own: Arc::clone(own), left }
     }
 }
 
@@ -40,6 +50,7 @@ impl ExpectedBody {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
         self.all.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.own.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -59,25 +70,35 @@ mod tests {
         #[test]
         fn what_is_expected_is_what_has_not_come_of_bodies_that_are_there(
             bodies in proptest::collection::vec(
-                (proptest::option::of(0_u64..300_000), proptest::collection::vec(0_usize..90_000, 0..5)),
+                (
+                    any::<bool>(),
+                    proptest::option::of(0_u64..300_000),
+                    proptest::collection::vec(0_usize..90_000, 0..5),
+                ),
                 0..20,
             ),
+            most in 0_usize..600_000,
         ) {
             let all = Arc::new(Expected::default());
+            let owns: [Arc<Expected>; 2] = Default::default();
             let mut held = Vec::new();
-            let mut sum = 0;
-            for (length, pieces) in bodies {
-                let mut body = all.begin(length);
+            let mut sums = [0; 2];
+            for (who, length, pieces) in bodies {
+                let (own, sum) = (&owns[usize::from(who)], &mut sums[usize::from(who)]);
+                let mut body = all.begin(own, most, length);
+                let full = length.map_or(MOST, |length| MOST.min(usize::try_from(length).unwrap()));
+                let counted = full.min(most - *sum);
                 for piece in &pieces {
                     body.came(*piece);
                 }
-                let most = length.map_or(MOST, |length| MOST.min(usize::try_from(length).unwrap()));
-                sum += most.saturating_sub(pieces.iter().sum());
+                *sum += counted.saturating_sub(pieces.iter().sum());
+                prop_assert!(own.bytes() <= most);
                 held.push(body);
             }
-            prop_assert_eq!(all.bytes(), sum);
+            prop_assert_eq!([owns[0].bytes(), owns[1].bytes()], sums);
+            prop_assert_eq!(all.bytes(), sums[0] + sums[1]);
             drop(held);
-            prop_assert_eq!(all.bytes(), 0);
+            prop_assert_eq!([all.bytes(), owns[0].bytes(), owns[1].bytes()], [0; 3]);
         }
     }
 }

@@ -32,6 +32,7 @@ mod hostile;
 mod isolation;
 mod keys;
 mod limits;
+mod lingering;
 mod load_scenarios;
 mod members;
 mod memory;
