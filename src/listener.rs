@@ -12,6 +12,7 @@ mod framing;
 mod inherited;
 mod load;
 mod phase;
+mod proxy_header;
 mod resting;
 mod socket;
 mod watch;

@@ -143,7 +143,7 @@ impl Reloader {
         metrics.config_reload_time.set(self.lasting.clock.now().as_secs_f64());
         let digest = self.running.config.digest();
         let hash = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        metrics.config_hash.set(hash.unwrap_or_default().into());
+        metrics.config_hash.set(hash.unwrap_or_default());
     }
 
     async fn use_loaded(
