@@ -13,6 +13,8 @@ mod channel_views;
 mod channels;
 mod device_keys;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod openapi;
 mod organisations;

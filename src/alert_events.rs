@@ -32,6 +32,8 @@
 //! requests ([`buffer`]); messages are read on a thread of their own, and a bounded number at once.
 
 mod buffer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod heard;
 mod merge;
 mod message;

@@ -6,6 +6,8 @@ mod database;
 mod reload;
 mod rules;
 mod running;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod traces;
 mod watch;
 
@@ -18,9 +20,10 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, ShutdownConfig};
 use crate::forward::resolve;
 use crate::internal::{self, Reported};
 use crate::lifecycle::{Hangups, Readiness, Signals, Supervisor};
@@ -57,66 +60,100 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     // Before there are threads.
     let mut inherited = Inherited::take()?;
     let logging = Logging::start(&config.log);
-    for warning in &config.warnings {
-        tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
-    }
+    warn(&config);
     let exposition = install_recorder().map_err(io::Error::other)?;
+    let metrics = Arc::new(Metrics::register());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let supervisor = Supervisor::new(Environment::notify_socket());
-        let listen = config.listen.clone();
-        let public = listen_on("listen.address", listen.address, &mut inherited)?;
+        let public = listen_on("listen.address", config.listen.address, &mut inherited)?;
         let private =
-            listen_on("listen.internal_address", listen.internal_address, &mut inherited)?;
+            listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
         inherited.check_all_used()?;
-        let stop_accepting = CancellationToken::new();
-        let readiness = Readiness::default();
-        let reporting = Reporting {
-            exposition,
-            private,
-            readiness: readiness.clone(),
-            stop_accepting: stop_accepting.clone(),
-        };
-        let mut reloader = start(config, (file, environment), logging, reporting).await?;
-        let Reloader { running, lasting, shutdown, .. } = &reloader;
+        let clock = Clock::system();
+        let database = database(&config, &clock, &metrics).await?;
+        let traces = Traces::new(&config.traces, &clock)?;
+        let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
+        let receiver = events.as_ref().map(Events::receiver);
+        let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
+        let channels = rules.as_mut().and_then(|rules| rules.channels.take());
+        let (channel_triggers, channel_admin) =
+            channels.map(|channels| (channels.triggers, channels.admin)).unzip();
+        let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
+        let traffic = Arc::new(Traffic::new(exposition.clone()));
+        let (sink, traced) = (logging.sink.clone(), traces.tracer());
+        let observed = Observed { sink, metrics, traffic };
+        let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
+        let running = Running::first(config, &lasting)?;
         let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
-        let shutdown = Arc::clone(shutdown);
-        let (pipelines, log) = (running.pipelines(lasting), &lasting.log);
+        if let Some(database) = database {
+            let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
+            let has_rows = running.config.tables_read().limits;
+            let limits = has_rows.then(|| Arc::clone(&lasting.limits));
+            database.run((triggers, channel_triggers), limits, &background, &cancelled);
+        }
+        let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
+        if let Some(rules) = rules {
+            rules.run(&background, &cancelled)?;
+        }
+        if let Some(events) = events {
+            events.run(&background, &cancelled)?;
+        }
+        let reported_traces = traces.reported();
+        traces.run(&background, &cancelled);
+        look_after(&lasting, exposition.clone());
+        let readiness = Readiness::default();
+        let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
+        let router = internal::router(Reported {
+            readiness: readiness.clone(),
+            identities: Arc::clone(&identities),
+            feed: lasting.feed.clone(),
+            revocations: lasting.revocations.clone(),
+            limits: Arc::clone(&lasting.limits),
+            instances: Arc::clone(&lasting.instances),
+            alert_events: receiver,
+            metrics: Arc::clone(&lasting.metrics),
+            traces: reported_traces,
+            exposition,
+            log: logging.sink.clone(),
+        });
+        let stop_accepting = CancellationToken::new();
+        // Whoever holds that socket, too, answers probes when this process does not take connections any
+        // more.
+        let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
+        background.spawn(serve_private(private.listener, router, stop_private.clone()));
+        await_first_readings(&running, &lasting).await;
+        let listen = running.config.listen.clone();
+        let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
         let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
         readiness.begin();
         supervisor.ready();
-        tracing::info!(
-            listen.address = %listen.address,
-            listen.inherited = public.is_inherited,
-            workers = listen.workers,
-            tenancy.membership = running.config.tenancy.membership.name(),
-            "Serving"
-        );
+        announce(&running.config, &public);
+        let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
+        let mut reloader = Reloader {
+            file: file.map(Path::to_owned),
+            environment: environment.clone(),
+            running,
+            lasting,
+            logging,
+            clients: clients.unwrap_or_default(),
+            identities,
+            shutdown: Arc::clone(&shutdown),
+        };
         reloader.begin();
         let accepting =
             listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
         let ending = async {
-            let signal = signals.next().await;
-            readiness.end();
-            supervisor.stopping();
-            tracing::info!(signal, "Draining");
-            tokio::select! {
-                () = tokio::time::sleep(shutdown.load().drain_delay) => {}
-                _ = signals.next() => {}
-            }
+            told_to_end(&mut signals, &readiness, &supervisor, &shutdown).await;
             stop_accepting.cancel();
         };
         tokio::select! {
             _ = async { tokio::join!(accepting, ending) } => {}
             () = reloader.follow(&workers, &mut hangups) => {}
         }
-        let drain_timeout = shutdown.load().drain_timeout;
-        let in_time = workers.drain(drain_timeout, signals.next()).await;
-        tracing::info!(complete = in_time, "Drained");
-        cancelled.cancel();
-        background.close();
-        let _ = tokio::time::timeout(LAST_WORK, background.wait()).await;
+        drain(workers, &shutdown, &mut signals).await;
+        end(&background, &cancelled).await;
         drop(reloader);
         Ok(())
     });
@@ -125,95 +162,62 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
     served
 }
 
-/// The private port, and what it tells.
-struct Reporting {
-    exposition: PrometheusHandle,
-    private: PublicSocket,
-    readiness: Readiness,
-    stop_accepting: CancellationToken,
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(key = warning.key, problem = warning.problem, "Configuration warning");
+    }
 }
 
-/// Makes everything and starts what runs in the background. Returns what serves requests, and can be given
-/// another configuration.
-async fn start(
-    config: Config,
-    (file, environment): (Option<&Path>, &Environment),
-    logging: Logging,
-    Reporting { exposition, private, readiness, stop_accepting }: Reporting,
-) -> io::Result<Reloader> {
-    let metrics = Arc::new(Metrics::register());
-    let clock = Clock::system();
-    let database = match &config.database {
-        None => None,
-        Some(database) => Some(Database::new(&config, database, &clock, &metrics)?),
-    };
-    if let Some(database) = &database {
-        database.check().await?;
+fn announce(config: &Config, public: &PublicSocket) {
+    tracing::info!(
+        listen.address = %config.listen.address,
+        listen.inherited = public.is_inherited,
+        workers = config.listen.workers,
+        tenancy.membership = config.tenancy.membership.name(),
+        "Serving"
+    );
+}
+
+/// The database, if one is configured. It need not answer, but it must not be another's.
+async fn database(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Option<Database>> {
+    let Some(settings) = &config.database else { return Ok(None) };
+    let database = Database::new(config, settings, clock, metrics)?;
+    database.check().await?;
+    Ok(Some(database))
+}
+
+/// Waits for a signal that ends the process, and then until nobody sends new connections, or for another.
+async fn told_to_end(
+    signals: &mut Signals,
+    readiness: &Readiness,
+    supervisor: &Supervisor,
+    shutdown: &ArcSwap<ShutdownConfig>,
+) {
+    let signal = signals.next().await;
+    readiness.end();
+    supervisor.stopping();
+    tracing::info!(signal, "Draining");
+    tokio::select! {
+        () = tokio::time::sleep(shutdown.load().drain_delay) => {}
+        _ = signals.next() => {}
     }
-    let traces = Traces::new(&config.traces, &clock)?;
-    let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
-    let receiver = events.as_ref().map(Events::receiver);
-    let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
-    let channels = rules.as_mut().and_then(|rules| rules.channels.take());
-    let (channel_triggers, channel_admin) =
-        channels.map(|channels| (channels.triggers, channels.admin)).unzip();
-    let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
-    let traffic = Arc::new(Traffic::new(exposition.clone()));
-    let (sink, traced) = (logging.sink.clone(), traces.tracer());
-    let observed = Observed { sink, metrics, traffic: Arc::clone(&traffic) };
-    let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
-    let running = Running::first(config, &lasting)?;
-    let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
-    if let Some(database) = database {
-        let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-        let has_rows = running.config.tables_read().limits;
-        let limits = has_rows.then(|| Arc::clone(&lasting.limits));
-        database.run((triggers, channel_triggers), limits, &background, &cancelled);
-    }
-    let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
-    if let Some(rules) = rules {
-        rules.run(&background, &cancelled)?;
-    }
-    if let Some(events) = events {
-        events.run(&background, &cancelled)?;
-    }
-    let reported_traces = traces.reported();
-    traces.run(&background, &cancelled);
-    background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
-    background.spawn(run_upkeep(exposition.clone(), traffic, cancelled.clone()));
-    background.spawn({
-        let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
-        async move { limits.run(cancelled).await }
-    });
-    let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
-    let router = internal::router(Reported {
-        readiness,
-        identities: Arc::clone(&identities),
-        feed: lasting.feed.clone(),
-        revocations: lasting.revocations.clone(),
-        limits: Arc::clone(&lasting.limits),
-        instances: Arc::clone(&lasting.instances),
-        alert_events: receiver,
-        metrics: Arc::clone(&lasting.metrics),
-        traces: reported_traces,
-        exposition,
-        log: logging.sink.clone(),
-    });
-    // Whoever holds that socket, too, answers probes when this process does not take connections any more.
-    let stop_private = if private.is_inherited { stop_accepting } else { cancelled };
-    background.spawn(serve_private(private.listener, router, stop_private));
-    await_first_readings(&running, &lasting).await;
-    let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
-    Ok(Reloader {
-        file: file.map(Path::to_owned),
-        environment: environment.clone(),
-        running,
-        lasting,
-        logging,
-        clients: clients.unwrap_or_default(),
-        identities,
-        shutdown,
-    })
+}
+
+async fn drain(workers: Workers, shutdown: &ArcSwap<ShutdownConfig>, signals: &mut Signals) {
+    let drain_timeout = shutdown.load().drain_timeout;
+    let in_time = workers.drain(drain_timeout, signals.next()).await;
+    tracing::info!(complete = in_time, "Drained");
+}
+
+/// Ends what runs in the background, which may take a moment.
+async fn end(background: &TaskTracker, cancelled: &CancellationToken) {
+    cancelled.cancel();
+    background.close();
+    let _ = tokio::time::timeout(LAST_WORK, background.wait()).await;
 }
 
 /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served
@@ -274,6 +278,15 @@ async fn serve_private(listener: TcpListener, router: axum::Router, cancelled: C
     if let Err(error) = served.await {
         tracing::error!(%error, "Private port failed");
     }
+}
+
+/// What is done every second or so for as long as the process lives.
+fn look_after(lasting: &Lasting, exposition: PrometheusHandle) {
+    let (background, cancelled) = (&lasting.background, &lasting.cancelled);
+    background.spawn(report_suppressed(lasting.log.clone(), cancelled.clone()));
+    background.spawn(run_upkeep(exposition, Arc::clone(&lasting.traffic), cancelled.clone()));
+    let (limits, cancelled) = (Arc::clone(&lasting.limits), cancelled.clone());
+    background.spawn(async move { limits.run(cancelled).await });
 }
 
 async fn run_upkeep(

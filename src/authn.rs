@@ -18,6 +18,8 @@ mod credential;
 mod device_keys;
 mod explain;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod jws;
 mod key_set;

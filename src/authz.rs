@@ -11,6 +11,8 @@
 mod access;
 mod decision;
 mod denial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod grant;
 mod memberships;
 mod organisations;

@@ -63,6 +63,8 @@
 //! | Only the leader writes, and only within its lease. | Two writers undo each other. | `Lease::during`, in `world` |
 
 pub mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod outcome;
 pub mod reach;

@@ -24,6 +24,8 @@ pub use explain_token::{ExplainToken, explain_token};
 pub use healthcheck::healthcheck;
 pub use manual::{Completions, Man, completions, man};
 pub use migrate::{Migrate, migrate};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use rules::fuzzing;
 pub use rules::{RulesCommand, rules};
 
 /// What a command has to say.

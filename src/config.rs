@@ -11,6 +11,8 @@ mod console;
 mod cors;
 mod database;
 mod environment;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod lines;
 mod listen;

@@ -5,6 +5,8 @@
 
 pub(crate) mod leader;
 pub(crate) mod lease;
+#[cfg(test)]
+mod tests;
 
 use futures_util::future::BoxFuture;
 

@@ -40,3 +40,5 @@ pub use error::{ForwardError, StreamError};
 pub use forwarder::{ForwardFailure, Forwarded, Forwarder};
 pub use instances::{InstanceReport, InstanceState, Instances};
 pub use wire::WireFault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use wire::fuzzing;

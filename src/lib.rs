@@ -27,11 +27,16 @@
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
-//! [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
+//! [`net`] (sockets), [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
 //! sends them, [`refusals`] (the most recent ones), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
 //! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
+
+#![cfg_attr(
+    any(test, feature = "fuzzing"),
+    expect(clippy::missing_panics_doc, reason = "a fuzz target panics where it finds something")
+)]
 
 pub mod admin;
 pub mod admin_executor;
@@ -53,6 +58,9 @@ mod due;
 pub mod edge;
 pub mod election;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_client;
 pub mod internal;
 pub mod key_management;
@@ -62,6 +70,7 @@ pub mod limits;
 pub mod listener;
 pub mod mimir;
 pub mod mimir_profile;
+pub mod net;
 pub mod otlp;
 mod per_second;
 pub mod pipeline;

@@ -31,6 +31,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http_body::SizeHint;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authz::Grant;
 use crate::config::{LimitKeys, MemoryLimit, OrganisationsConfig, OwnLimits};
 use crate::reason::{HasReason, Reason};
-use crate::request_body::{ReceivedBytes, UploadBuffer, UploadRoom};
+use crate::request_body::{ExpectedBody, ReceivedBytes, UploadBuffer, UploadRoom};
 use crate::route::{Route, Surface};
 use crate::telemetry::Metrics;
 use crate::tenancy::OrganisationId;
@@ -189,15 +190,23 @@ impl Limits {
         self.apply(|_| true);
     }
 
-    /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is
-    /// read of a request.
-    pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
-        self.check_memory(route)?;
-        if lag.sheds(route.priority) { Err(LimitError::Processor) } else { Ok(()) }
+    /// Sheds what memory, or the worker's processor, is too short for, and gives what the request's body may
+    /// take. To be called before anything is read of a request.
+    pub fn shed(
+        &self,
+        route: &Route,
+        lag: &Lag,
+        body: &SizeHint,
+    ) -> Result<Option<ExpectedBody>, LimitError> {
+        if lag.sheds(route.priority) {
+            return Err(LimitError::Processor);
+        }
+        let (shed, expected) = self.admission.enter(route.priority, body, || self.shares.taken());
+        if shed { Err(LimitError::Memory) } else { Ok(expected) }
     }
 
     fn check_memory(&self, route: &Route) -> Result<(), LimitError> {
-        let is_admitted = self.admission.admits(route.priority, || self.shares.taken());
+        let is_admitted = self.admission.keeps(route.priority, || self.shares.taken());
         if is_admitted { Ok(()) } else { Err(LimitError::Memory) }
     }
 
@@ -262,8 +271,7 @@ impl Limits {
         received: Option<ReceivedBytes>,
     ) -> Result<Permit, LimitError> {
         let route = grant.route();
-        // Many may have come in while there was memory, and wait for their bodies; from here on they take
-        // more.
+        // What was let in may have grown by more than was expected, and from here on this request takes more.
         self.check_memory(route)?;
         let Route { surface, priority, .. } = *route;
         let asked = Instant::now();

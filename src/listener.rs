@@ -9,6 +9,8 @@ mod activity;
 mod connection;
 mod exchange;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inherited;
 mod load;
 mod phase;

@@ -3,6 +3,8 @@
 pub mod alertmanager;
 pub mod expression;
 pub mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod headers;
 mod retry;
 pub mod ruler;

@@ -12,6 +12,8 @@ mod caches;
 mod document;
 mod expansion;
 mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod late_samples;
 mod listeners;

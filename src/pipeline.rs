@@ -152,7 +152,7 @@ impl Pipeline {
         // What.
         let route = route::find(&parts)?;
         record.set_route(route);
-        self.limits.shed(route, &self.lag)?;
+        let expected = self.limits.shed(route, &self.lag, &client_body.size_hint())?;
         self.check_form(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.
@@ -202,6 +202,7 @@ impl Pipeline {
 
         // Now.
         let body = self.body(route, client_body, record).await?;
+        body.expect(expected);
         self.measure(route, &parts, &body)?;
         if !parts.headers.contains_key(&header::EXPECT) {
             // A slow client holds no slot while it sends. One that expects a 100 waits for a permit.

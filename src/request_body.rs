@@ -11,6 +11,7 @@
 //! before, if anything still holds it, ends as an error.
 
 mod error;
+mod expected;
 mod replay;
 mod upload_buffer;
 
@@ -35,6 +36,7 @@ use crate::mimir;
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::form::FormScanner;
 pub use error::BodyError;
+pub use expected::{Expected, ExpectedBody};
 pub use replay::ReplayAllowance;
 use replay::ReplayBuffer;
 pub use upload_buffer::{UploadBuffer, UploadRoom, UploadShare};
@@ -131,6 +133,8 @@ struct Source {
     kept: Option<ReplayBuffer>,
     /// What has come before Mimir was to get it.
     ahead: Ahead,
+    /// What may still come of it, while memory is watched.
+    expected: Option<ExpectedBody>,
     /// Measures the expressions of a form.
     form: Option<Box<FormScanner>>,
     timer: Deadline,
@@ -173,6 +177,7 @@ impl Transfer {
                 client,
                 kept: None,
                 ahead,
+                expected: None,
                 form: None,
                 timer: Deadline::default(),
                 waiting_since: None,
@@ -312,7 +317,7 @@ impl Transfer {
         }
         let mut frame = match frame {
             None => {
-                source.client = None;
+                source.end();
                 return Poll::Ready(None);
             }
             Some(Err(error)) => return self.fail(BodyError::of(&error)),
@@ -321,6 +326,9 @@ impl Transfer {
         // Count it, cap it, measure it.
         self.note_piece();
         if let Some(data) = frame.data_ref() {
+            if let Some(expected) = &mut source.expected {
+                expected.came(data.len());
+            }
             if self.received.add(data.len() as u64) > self.limits.bytes {
                 return self.fail(BodyError::TooLarge { limit: self.limits.bytes });
             }
@@ -333,13 +341,19 @@ impl Transfer {
             scrub_trailers(trailers);
         }
         if source.client.as_ref().is_some_and(Body::is_end_stream) {
-            source.client = None;
+            source.end();
         }
         Poll::Ready(Some(Ok(frame)))
     }
 }
 
 impl Source {
+    /// All of it has come.
+    fn end(&mut self) {
+        self.client = None;
+        self.expected = None;
+    }
+
     /// Whether the client has been waited for too long. Only time spent waiting for the client
     /// counts: while Mimir takes nothing the client cannot send.
     fn is_overdue(&mut self, limits: &BodyLimits, cx: &mut Context<'_>) -> bool {
@@ -517,6 +531,13 @@ impl RequestBody {
             Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// Counts off what comes from now on from what is expected of the body.
+    pub fn expect(&self, expected: Option<ExpectedBody>) {
+        if let Some(transfer) = &self.transfer {
+            transfer.source().expected = expected;
+        }
     }
 
     /// Where the bytes of the body are counted, if there is one.

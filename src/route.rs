@@ -6,7 +6,10 @@
 
 mod console;
 mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod near_miss;
+mod priority;
 mod segment;
 mod table;
 
@@ -22,6 +25,7 @@ pub use console::ConsoleFile;
 pub use endpoint::{
     AdminEndpoint, CallerEndpoint, OperatorEndpoint, OrganisationEndpoint, WebhookEndpoint,
 };
+pub use priority::Priority;
 use segment::Match;
 pub use table::ROUTES;
 
@@ -41,23 +45,6 @@ pub struct Route {
     pub body: BodyPolicy,
     /// Whether it comes before others when not all can be served.
     pub priority: Priority,
-}
-
-/// What is served first when not everything can be: a sender's buffer is bounded, and a list can be
-/// asked for again.
-#[derive(Clone, Copy, Debug, EnumCount, Eq, PartialEq, PartialOrd, Ord, VariantArray)]
-pub enum Priority {
-    /// Writes, and what is not forwarded at all.
-    Write,
-    /// Queries, alerts and rules.
-    Read,
-    /// Labels, series and statistics, which Mimir looks through all series for.
-    List,
-}
-
-impl Priority {
-    /// Every priority, the first first.
-    pub const ALL: &[Self] = <Self as VariantArray>::VARIANTS;
 }
 
 /// What a caller must be allowed to do.

@@ -58,7 +58,9 @@ pub use alert_rules::{
 };
 pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
 pub use feed::{Feed, TableChange};
-pub use leadership::Leadership;
+#[cfg(test)]
+pub(crate) use leadership::SILENCE;
+pub(crate) use leadership::{BEAT, LEASE, Leadership, PgSession, Session};
 pub use memberships::RolesInUse;
 pub use migrations::{Migrated, migrate};
 pub use notification_channels::{

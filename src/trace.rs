@@ -10,6 +10,8 @@
 
 mod ambient;
 mod context;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 use std::borrow::Cow;
 use std::sync::Arc;

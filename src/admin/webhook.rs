@@ -47,7 +47,7 @@ pub(super) async fn alert_rule(
 }
 
 /// The organisations of the row as it is and as it was: a row may have moved from one to another.
-fn organisations_in(body: &Map<String, Value>) -> BTreeSet<OrganisationId> {
+pub(super) fn organisations_in(body: &Map<String, Value>) -> BTreeSet<OrganisationId> {
     let rows = ["record", "old_record"].into_iter().filter_map(|name| body.get(name));
     let named = rows.filter_map(|row| {
         let name = COLUMNS.iter().find_map(|column| row.get(column))?;

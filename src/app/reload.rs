@@ -142,8 +142,9 @@ impl Reloader {
         metrics.config_reload_successful.set(1.0);
         metrics.config_reload_time.set(self.lasting.clock.now().as_secs_f64());
         let digest = self.running.config.digest();
+        // 32 bits, so that a float holds them all.
         let hash = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        metrics.config_hash.set(hash.unwrap_or_default());
+        metrics.config_hash.set(f64::from(hash.unwrap_or_default()));
     }
 
     async fn use_loaded(

@@ -46,7 +46,7 @@ pub(super) struct Lasting {
     /// One for each worker.
     lags: Vec<Arc<Lag>>,
     tracer: Tracer,
-    traffic: Arc<Traffic>,
+    pub(super) traffic: Arc<Traffic>,
     refusals: Arc<Refusals>,
     admins: Admins,
     store: Option<Store>,

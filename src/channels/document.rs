@@ -10,6 +10,8 @@
 //! # route 1b1b1b1b-…
 //! ```
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod receivers;
 mod redaction;
 mod templates;

@@ -7,6 +7,8 @@
 mod check;
 mod diff;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod guard;
 pub(super) mod sync;
 

@@ -58,12 +58,14 @@ const AT_START: &[&str] = &[
 const BY_RELOAD: &[&str] =
     &["channels.urls", "rules.request_timeout", "rules.urls", "rules.webhook_secret"];
 
+/// Whether an entry of these lists is a key's: its name, or the section or the beginning that it has.
+fn is_named(key: &str, entry: &str) -> bool {
+    if entry.ends_with(['.', '_']) { key.starts_with(entry) } else { key == entry }
+}
+
 /// When a change of this key takes effect.
 pub fn effect_of(key: &str) -> Effect {
-    let is_named = |name: &&str| {
-        if name.ends_with(['.', '_']) { key.starts_with(*name) } else { key == *name }
-    };
-    if AT_START.iter().any(is_named) && !BY_RELOAD.contains(&key) {
+    if AT_START.iter().any(|name| is_named(key, name)) && !BY_RELOAD.contains(&key) {
         Effect::Restart
     } else {
         Effect::Reload
@@ -125,11 +127,7 @@ mod tests {
     fn every_name_of_the_lists_is_that_of_a_key() {
         let settings = config("", &[]).settings;
         for name in AT_START.iter().chain(BY_RELOAD) {
-            let is_prefix = name.ends_with(['.', '_']);
-            let is_there = settings
-                .iter()
-                .any(|one| if is_prefix { one.key.starts_with(name) } else { one.key == *name });
-            assert!(is_there, "{name}");
+            assert!(settings.iter().any(|one| is_named(&one.key, name)), "{name}");
         }
         for name in BY_RELOAD {
             assert_eq!(effect_of(name), Effect::Reload);

@@ -13,13 +13,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::instance::InstanceSlot;
 use super::wire::{Quiet, Wire};
 use crate::config::UpstreamConfig;
+use crate::net::{TcpStream, time_out_unacknowledged};
 use crate::request_body::Transfer;
 use crate::telemetry::Metrics;
 
@@ -137,7 +136,7 @@ impl Pool {
         stream.set_nodelay(true)?;
         // A machine that disappeared sends no reset: without this, its response is awaited until
         // the timeout.
-        SockRef::from(&stream).set_tcp_user_timeout(Some(self.ack_timeout))?;
+        time_out_unacknowledged(&stream, self.ack_timeout)?;
         Ok(Box::new(Wire::new(stream)))
     }
 

@@ -9,7 +9,6 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,6 +17,7 @@ use super::health::Probed;
 use super::instance::Instance;
 use crate::backoff::spread;
 use crate::config::HealthConfig;
+use crate::net::TcpStream;
 
 /// Probes one instance immediately and then at every interval, for ever.
 pub(super) async fn run(instance: Arc<Instance>, config: Arc<HealthConfig>) {

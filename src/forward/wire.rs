@@ -8,22 +8,21 @@
 mod answer;
 mod chunks;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod upload;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, Response};
 use http_body::Frame;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
 
 use answer::{Place, Rest, take_head};
 use chunks::Step;
@@ -32,6 +31,7 @@ pub(super) use upload::write_header;
 use upload::{Output, Upload};
 
 use crate::deadline::Deadline;
+use crate::net::{self, TcpStream};
 use crate::request_body::RequestBody;
 
 /// What is read at once: between these, by how much came before. The larger one bounds the memory of
@@ -55,6 +55,8 @@ pub(super) struct Wire<S = TcpStream> {
     /// The socket takes no more of the request; an answer may still come.
     write_fault: Option<io::Error>,
     method: Method,
+    /// Interim answers to this request so far.
+    interim: u8,
     /// What is to come of the answer's body.
     rest: Rest,
     /// Whether another request may follow.
@@ -80,7 +82,7 @@ impl Wire<TcpStream> {
     /// quiet. HTTP/1.1 does not number answers: bytes that come without a request (a second answer to
     /// the last one, or a late one) would be the next one's, perhaps another organisation's.
     pub(super) fn is_quiet(&self) -> Quiet {
-        match SockRef::from(&self.socket).peek(&mut [MaybeUninit::uninit()]) {
+        match net::peek(&self.socket) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
             Err(_) | Ok(0) => Quiet::Closed,
             Ok(_) => Quiet::Unsolicited,
@@ -100,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             has_written: false,
             write_fault: None,
             method: Method::GET,
+            interim: 0,
             rest: Rest::NONE,
             keeps: true,
             timer: Deadline::default(),
@@ -117,6 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         trailers: impl FnOnce() -> Vec<HeaderName>,
     ) {
         self.method = method.clone();
+        self.interim = 0;
         self.has_written = false;
         self.upload = Upload::of(body, trailers);
         let head = self.output.head();
@@ -148,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         loop {
             if !self.input.is_empty() {
-                let head = take_head(&mut self.input, &self.method, &mut self.places);
+                let Self { input, method, interim, places, .. } = &mut *self;
+                let head = take_head(input, method, interim, places);
                 if let Some(head) = head.map_err(WireFault::Malformed)? {
                     self.rest = head.rest;
                     self.keeps = head.keeps;

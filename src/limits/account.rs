@@ -353,8 +353,8 @@ mod tests {
         Arc::clone(accounts).slot(Surface::Push, device, deadline, &queue, received).await
     }
 
-    fn device() -> Option<Device> {
-        Some(Device::Key(DeviceId(Uuid::new_v4())))
+    fn device() -> Device {
+        Device::Key(DeviceId(Uuid::new_v4()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -446,7 +446,7 @@ mod tests {
         each.all.push = limits(9, 20, 0);
         each.device.push = limits(1, 2, 1000);
         let accounts = accounts_of(&each);
-        let (broken, other) = (device(), device());
+        let (broken, other) = (Some(device()), Some(device()));
         let none = Duration::ZERO;
         let mut refused = 0;
         for _ in 0..100 {
@@ -459,7 +459,7 @@ mod tests {
         }
         assert_eq!(refused, 98);
         // Of the organisation's burst of 20 the broken one has used 2.
-        let others: Vec<_> = (0..9).map(|_| device()).collect();
+        let others: Vec<_> = (0..9).map(|_| Some(device())).collect();
         for one in others.iter().chain(&others) {
             assert!(slot_of(&accounts, *one, none, 0).await.is_ok());
         }
@@ -487,7 +487,7 @@ mod tests {
         each.all.push = limits(1, 0, 0);
         each.device.push = limits(0, 100, 0);
         let accounts = accounts_of(&each);
-        let (broken, began, second) = (device(), Instant::now(), Duration::from_secs(1));
+        let (broken, began, second) = (Some(device()), Instant::now(), Duration::from_secs(1));
         for _ in 0..100 {
             drop(slot_of(&accounts, broken, second, 0).await.unwrap());
         }
@@ -498,7 +498,7 @@ mod tests {
         let others = async {
             sleep(MS).await;
             for _ in 0..20 {
-                assert!(slot_of(&accounts, device(), Duration::ZERO, 0).await.is_ok());
+                assert!(slot_of(&accounts, Some(device()), Duration::ZERO, 0).await.is_ok());
             }
         };
         let (waited, ()) = tokio::join!(futures_util::future::join_all(waiting), others);
@@ -512,7 +512,7 @@ mod tests {
     async fn new_limits_hold_at_once() {
         let mut each = OrganisationLimits::default();
         each.device.push = limits(0, 0, 1);
-        let (accounts, broken) = (accounts_of(&each), device());
+        let (accounts, broken) = (accounts_of(&each), Some(device()));
         drop(slot_of(&accounts, broken, MS, 10_000).await.unwrap());
         let refused = slot_of(&accounts, broken, MS, 0).await.err();
         let (whose, retry_after) = (Whose::Device, Duration::from_secs(9999));

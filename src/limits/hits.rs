@@ -80,32 +80,29 @@ impl Hits {
             LimitError::All | LimitError::Memory | LimitError::Processor => return,
         };
         let may_log = || self.lines.take(second, LINES_PER_SECOND);
-        match (whose, device) {
-            (Whose::Device, Some(device)) => {
-                let key = (organisation.clone(), device);
-                if let Some(count) = self.devices.note(key, surface, limit, may_log) {
-                    tracing::info!(
-                        organisation.id = %organisation,
-                        principal.kind = device.kind(),
-                        principal.id = %device.id(),
-                        route.surface = surface.name(),
-                        limit = LIMITS[limit],
-                        refused = count,
-                        "Device over its limit"
-                    );
-                }
+        if let (Whose::Device, Some(device)) = (whose, device) {
+            let key = (organisation.clone(), device);
+            if let Some(count) = self.devices.note(key, surface, limit, may_log) {
+                tracing::info!(
+                    organisation.id = %organisation,
+                    principal.kind = device.kind(),
+                    principal.id = %device.id(),
+                    route.surface = surface.name(),
+                    limit = LIMITS[limit],
+                    refused = count,
+                    "Device over its limit"
+                );
             }
-            _ => {
-                let noted = self.organisations.note(organisation.clone(), surface, limit, may_log);
-                if let Some(count) = noted {
-                    tracing::info!(
-                        organisation.id = %organisation,
-                        route.surface = surface.name(),
-                        limit = LIMITS[limit],
-                        refused = count,
-                        "Organisation over its limit"
-                    );
-                }
+        } else {
+            let noted = self.organisations.note(organisation.clone(), surface, limit, may_log);
+            if let Some(count) = noted {
+                tracing::info!(
+                    organisation.id = %organisation,
+                    route.surface = surface.name(),
+                    limit = LIMITS[limit],
+                    refused = count,
+                    "Organisation over its limit"
+                );
             }
         }
     }

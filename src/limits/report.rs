@@ -128,7 +128,7 @@ impl Limits {
             burst: config.burst,
             each: config.each.limits,
             overrides: config.overrides.len(),
-            rows: rows.read_at.map(|read_at| RowsReport {
+            rows: rows.at.map(|read_at| RowsReport {
                 age: read_at.elapsed(),
                 organisations: rows.organisations(),
                 faulty: rows.faulty,

@@ -37,7 +37,7 @@ pub(super) struct Read {
     pub(super) faults: Vec<RowFault>,
     /// How many of these there are; not all are kept.
     pub(super) faulty: usize,
-    pub(super) read_at: Option<Instant>,
+    pub(super) at: Option<Instant>,
 }
 
 /// A row that is no limit.
@@ -63,7 +63,7 @@ const MOST_LINES: usize = 10;
 impl Read {
     /// Takes rows; `before` is what was read before.
     fn of(rows: &[LimitRow], before: &Self) -> Self {
-        let mut read = Self { read_at: Some(Instant::now()), ..Self::default() };
+        let mut read = Self { at: Some(Instant::now()), ..Self::default() };
         for row in rows {
             let organisation = match OrganisationId::parse(&row.organisation) {
                 Ok(organisation) => organisation,
@@ -148,7 +148,7 @@ impl Limits {
 
     /// How long ago the rows were read; none if they never were.
     pub fn rows_age(&self) -> Option<Duration> {
-        self.rows.load().read_at.map(|at| at.elapsed())
+        self.rows.load().at.map(|at| at.elapsed())
     }
 
     /// Waits until they have been read once.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::net::TcpListener;
+use tokio::net as kernel;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::inherited::Inherited;
 use super::workers::Workers;
+use crate::net;
 
 /// The length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: i32 = 1024;
@@ -20,8 +21,8 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket.
-pub struct PublicSocket {
-    pub listener: TcpListener,
+pub struct PublicSocket<L = kernel::TcpListener> {
+    pub listener: L,
     /// Whether others hold it, too: what waits in its queue is not lost when we close it.
     pub is_inherited: bool,
 }
@@ -30,14 +31,14 @@ pub struct PublicSocket {
 pub fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<PublicSocket> {
     if let Some(socket) = inherited.of(address) {
         socket.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(socket)?;
+        let listener = kernel::TcpListener::from_std(socket)?;
         return Ok(PublicSocket { listener, is_inherited: true });
     }
     Ok(PublicSocket { listener: bind(address)?, is_inherited: false })
 }
 
 /// Binds an address; `[::]` accepts IPv4 too, whatever the system's default is.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<kernel::TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
@@ -47,18 +48,19 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    kernel::TcpListener::from_std(socket.into())
 }
 
 /// Accepts connections and hands them to the workers until it is cancelled. At the limit further
 /// connections wait in the kernel's queue. In the end those that wait in a queue of our own are accepted,
 /// too: closing the socket would reset them.
 pub async fn accept(
-    PublicSocket { listener, is_inherited }: PublicSocket,
+    PublicSocket { listener, is_inherited }: PublicSocket<impl Into<net::TcpListener>>,
     workers: &Workers,
     max_connections: usize,
     cancelled: CancellationToken,
 ) {
+    let listener = listener.into();
     let room = Arc::new(Semaphore::new(max_connections));
     loop {
         let accepted = async {

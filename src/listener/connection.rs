@@ -14,7 +14,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
@@ -31,6 +30,7 @@ use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
 use crate::edge::UntilBodyEnds;
 use crate::labels::ConnectionEnd;
+use crate::net::TcpStream;
 use crate::pipeline::{Pipeline, PublicBody};
 
 /// What all connections of a worker share.

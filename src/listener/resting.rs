@@ -10,12 +10,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::phase::Timeouts;
 use crate::deadline::Deadline;
+use crate::net::TcpStream;
 
 /// How long a connection keeps all that a request needs after the last one: a client that goes on at
 /// once finds it there. If it is long, many connections that come at the same time and then rest leave

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use crate::net::{self, Detached, TcpStream};
 
 /// hyper's half of the socket; the other is its [`Watch`](super::watch::Watch)'s.
 pub(super) struct Socket {
@@ -122,7 +122,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(net::shut_down(&self.stream))
     }
 }
 
@@ -144,15 +144,11 @@ const MOST_UNSENT_BYTES: u32 = 128 << 10;
 /// Sets how the kernel treats a client's socket. `unacknowledged` is how long data that the client does
 /// not acknowledge, or has no room for, stays in the kernel, also after the connection is closed. It is
 /// longer than every deadline of ours, so that those decide while the connection is open.
-pub(super) fn prepare(socket: &std::net::TcpStream, unacknowledged: Duration) -> io::Result<()> {
+pub(super) fn prepare(socket: &Detached, unacknowledged: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    {
-        let socket = socket2::SockRef::from(socket);
-        // Old kernels and sandboxes lack these; the connection works all the same.
-        let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT_BYTES);
-        let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
-    }
+    // Old kernels and sandboxes lack these; the connection works all the same.
+    let _ = net::limit_unsent(socket, MOST_UNSENT_BYTES);
+    let _ = net::time_out_unacknowledged(socket, unacknowledged);
     Ok(())
 }
 
@@ -194,7 +190,7 @@ pub(super) fn protocol_of(first: &[u8]) -> Option<Protocol> {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(not(feature = "simulation"))]
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;

@@ -14,7 +14,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::Activity;
@@ -22,6 +21,7 @@ use super::phase::{Overdue, Timeouts};
 use super::resting::KEPT_FOR;
 use crate::deadline::Deadline;
 use crate::labels::ConnectionEnd;
+use crate::net::{self, TcpStream};
 
 pub(super) struct Watch {
     stream: Arc<TcpStream>,
@@ -164,8 +164,7 @@ impl Watch {
 
 impl HalfClose {
     fn begin(stream: &TcpStream) -> Self {
-        let probes = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
-        let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+        let _ = net::keep_alive(stream, KEEP_ALIVE);
         Self {
             next_probe: Instant::now() + PROBE_INTERVAL,
             interval: 2 * PROBE_INTERVAL,

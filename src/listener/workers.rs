@@ -1,19 +1,20 @@
 //! Worker threads: one current-thread runtime each.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection::{self, Connection, Front, Surroundings};
 use super::load::{Counted, Loads};
 use super::resting::Resting;
 use super::socket::prepare;
 use crate::config::ListenConfig;
+use crate::net::{Detached, TcpStream};
 use crate::pipeline::Pipeline;
 use crate::record::AccessLog;
 use crate::telemetry::Metrics;
@@ -33,7 +34,7 @@ pub(super) type Doors = Arc<[mpsc::UnboundedSender<Handed>]>;
 
 /// A connection on its way to a worker.
 pub(super) struct Handed {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Detached,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
     pub(super) counted: Counted,
@@ -84,10 +85,41 @@ impl Workers {
         }
     }
 
+    /// Starts the workers as tasks of this thread, which a simulation has alone.
+    #[cfg(feature = "simulation")]
+    pub fn start_here(
+        pipelines: Vec<Pipeline>,
+        config: &ListenConfig,
+        metrics: &Arc<Metrics>,
+        log: &AccessLog,
+    ) -> (Self, TaskTracker) {
+        let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
+        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
+        let (doors, receivers): (Vec<_>, Vec<_>) =
+            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let doors: Doors = doors.into();
+        let (tasks, mut all) = (TaskTracker::new(), Vec::new());
+        for (pipeline, receiver) in pipelines.into_iter().zip(receivers) {
+            let front = Front { pipeline, config: config.clone() };
+            let (closing, doors) = (closing.clone(), Arc::clone(&doors));
+            let surroundings = Arc::new(Surroundings::new(front, closing, doors));
+            all.push(Arc::clone(&surroundings));
+            tasks.spawn(work(receiver, surroundings, killed.clone(), log.clone()));
+        }
+        tasks.close();
+        (Self { doors, loads, threads: Vec::new(), surroundings: all, closing, killed }, tasks)
+    }
+
+    /// Ends idle connections at once and busy ones after their requests.
+    #[cfg(feature = "simulation")]
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
     /// Gives a connection to the worker that has the fewest.
     pub(super) fn hand_over(
         &self,
-        socket: TcpStream,
+        socket: Detached,
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
@@ -128,16 +160,17 @@ async fn work(
     log: AccessLog,
 ) {
     let connections = TaskTracker::new();
-    tokio::spawn(flush(log));
+    // They end with the worker, which in a simulation does not end the runtime.
+    let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(log)));
     let watched = Arc::clone(&around);
-    tokio::spawn(async move {
+    let _watch = AbortOnDropHandle::new(tokio::spawn(async move {
         // It belongs to the worker, whichever pipeline that has.
         let front = watched.front();
         let (lag, metrics) = (&front.pipeline.lag, &front.pipeline.outlets.metrics);
         let (lag, metrics) = (Arc::clone(lag), Arc::clone(metrics));
         drop((front, watched));
         lag.watch(&metrics).await;
-    });
+    }));
     while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
         take(next, &connections, &around);
     }
@@ -160,7 +193,7 @@ fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
         Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
         Resting::Between { .. } => Ok(()),
     };
-    if let Ok(socket) = prepared.and_then(|()| tokio::net::TcpStream::from_std(socket)) {
+    if let Ok(socket) = prepared.and_then(|()| TcpStream::from_std(socket)) {
         let connection = Box::new(Connection { stream: Arc::new(socket), peer, resting, counted });
         connections.spawn(connection::serve(connection, Arc::clone(around)));
     }

@@ -12,6 +12,8 @@ mod client;
 mod configuration;
 mod counters;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod redactor;
 
 pub use client::{AlertmanagerClient, Checked, TestAlert};

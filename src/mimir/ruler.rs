@@ -13,6 +13,8 @@
 mod client;
 mod error;
 mod evaluation;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod line_breaks;
 mod listing;

@@ -7,42 +7,70 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::time::{Instant, timeout};
 
 use super::{Store, StoreError, connect};
 
 /// The server ends the leader's session after this long without a query.
-const SILENCE: Duration = Duration::from_secs(4);
+pub(crate) const SILENCE: Duration = Duration::from_secs(4);
 /// How long the leader may write, from the start of its last successful heartbeat. It is shorter than
 /// [`SILENCE`] by enough for a request that has just been sent to arrive at Mimir.
-const LEASE: Duration = Duration::from_millis(2500);
+pub(crate) const LEASE: Duration = Duration::from_millis(2500);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A session that holds the lock.
-pub struct Leadership {
-    connection: PgConnection,
+/// What a leadership needs of its session with the server. A simulation has another
+/// (`election::simulation`).
+pub(crate) trait Session: Send {
+    /// A round trip.
+    fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-impl Leadership {
-    pub const BEAT: Duration = Duration::from_millis(700);
+impl Session for PgConnection {
+    async fn ping(&mut self) -> Result<(), StoreError> {
+        Ok(sqlx::Connection::ping(self).await?)
+    }
+
+    async fn close(self) {
+        let _ = sqlx::Connection::close(self).await;
+    }
+}
+
+/// A session with Postgres.
+pub(crate) type PgSession = PgConnection;
+
+/// A session that holds the lock.
+pub(crate) struct Leadership<S = PgConnection> {
+    session: S,
+}
+
+/// How often the leader sends a heartbeat.
+pub(crate) const BEAT: Duration = Duration::from_millis(700);
+
+impl<S: Session> Leadership<S> {
+    /// A session that holds the lock, which was asked for at a time, and until when it may write.
+    pub(crate) fn won(session: S, asked: Instant) -> (Self, Instant) {
+        (Self { session }, asked + LEASE)
+    }
 
     /// Sends a heartbeat and returns the time until which this copy may write.
-    pub async fn beat(&mut self) -> Result<Instant, StoreError> {
+    pub(crate) async fn beat(&mut self) -> Result<Instant, StoreError> {
         let began = Instant::now();
-        let beat = timeout(HEARTBEAT_TIMEOUT, self.connection.ping()).await;
+        let beat = timeout(HEARTBEAT_TIMEOUT, self.session.ping()).await;
         beat.map_err(|_| StoreError::Unavailable("no answer to the heartbeat".to_owned()))??;
         Ok(began + LEASE)
     }
 
-    pub async fn resign(self) {
-        let _ = timeout(HEARTBEAT_TIMEOUT, self.connection.close()).await;
+    pub(crate) async fn resign(self) {
+        let _ = timeout(HEARTBEAT_TIMEOUT, self.session.close()).await;
     }
 }
 
 impl Store {
     /// Tries to become the leader; returns until when it may write.
-    pub async fn try_lead(&self) -> Result<Option<(Leadership, Instant)>, StoreError> {
+    pub(crate) async fn try_lead(&self) -> Result<Option<(Leadership, Instant)>, StoreError> {
         let store = self.clone();
         let key = self.0.config.schema.clone();
         self.run(async move {
@@ -58,9 +86,9 @@ impl Store {
                 sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
             let query = query.bind(LOCK).bind(&key).persistent(false);
             if query.fetch_one(&mut connection).await?.try_get("led")? {
-                return Ok(Some((Leadership { connection }, began + LEASE)));
+                return Ok(Some(Leadership::won(connection, began)));
             }
-            connection.close().await?;
+            sqlx::Connection::close(connection).await?;
             Ok(None)
         })
         .await

@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_called_dot_dot_has_no_tenant() {
+    fn an_organisation_with_a_name_of_mimir_s_own_has_no_tenant() {
         let template = TenantTemplate::parse("{organisation_id}").unwrap();
-        let dots = OrganisationId::parse("..").unwrap();
-        assert_eq!(template.tenant_of(&dots), Err(TenantIdError::Reserved));
+        let reserved = OrganisationId::parse("__mimir_cluster").unwrap();
+        assert_eq!(template.tenant_of(&reserved), Err(TenantIdError::Reserved));
     }
 
     #[test]

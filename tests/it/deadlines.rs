@@ -16,7 +16,7 @@ use crate::support::responses::ok;
 use crate::support::single::{MIB, ProxyFixture, QUERY, count, pieces, proxy_fixture};
 
 mod drain;
-mod frames;
+pub(crate) mod frames;
 mod leaving;
 mod table;
 

@@ -43,7 +43,7 @@ fn files_of(directories: &[&str], ends: &[&str]) -> Vec<PathBuf> {
 
 pub(crate) fn documents() -> Vec<PathBuf> {
     let mut found = files_of(&["docs", "config"], &["md"]);
-    let at_the_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"];
+    let at_the_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
     found.extend(at_the_top.iter().map(|name| root().join(name)));
     found
 }

@@ -14,6 +14,7 @@
 mod access;
 mod alert_events;
 mod alerts;
+mod attacks;
 mod callers;
 mod channels;
 mod check_config;

@@ -49,7 +49,8 @@ fn names_in(text: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_read_metrics_that_exist() {
     let upstream = Upstream::start(ok).await;
-    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let settings = [("limits.from_database", "true")];
+    let identity = identity_fixture(&upstream.url(), &settings).await;
     let exposed = exposed(&identity.proxy.internal_url()).await;
     let reference = std::fs::read_to_string(monitoring("../../docs/reference/metrics.md")).unwrap();
     let mut checked = 0;

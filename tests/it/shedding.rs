@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use crate::support::responses::ok;
 use crate::support::single::{PUSH, QUERY};
 
-const MIB: u64 = 1 << 20;
+const MIB: u32 = 1 << 20;
 /// What the process may take.
-const BOUND: u64 = 160 * MIB;
+const BOUND: u32 = 128 * MIB;
 
 /// A cgroup with the bound, with a program that enters it and becomes the proxy.
 struct Cgroup {
@@ -52,9 +52,9 @@ impl Cgroup {
         let directory = TempDir::with_prefix("cgroup-").unwrap();
         let program = directory.path().join("proxy");
         let script = format!(
-            "#!/bin/sh\necho $$ > {:?} && exec {:?} \"$@\"\n",
-            path.join("cgroup.procs"),
-            Proxy::binary()
+            "#!/bin/sh\necho $$ > '{}' && exec '{}' \"$@\"\n",
+            path.join("cgroup.procs").display(),
+            Proxy::binary().display()
         );
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -100,20 +100,19 @@ struct Counts {
     other: AtomicUsize,
 }
 
-/// Sends reads with a body that is kept for a resend, as many as there is room for.
-async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> JoinSet<()> {
+/// Sends reads with a body that is kept for a resend, more than there is room for. Each client tries again
+/// as soon as it is told to.
+fn flood(clients: &[Client], counts: &Arc<Counts>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let body = format!("query=up&x={}", "y".repeat(120 << 10));
-    for at in 0..1500 {
+    let body = "y".repeat(120 << 10);
+    for at in 0..2400 {
         let (client, counts, body) =
             (clients[at % clients.len()].clone(), Arc::clone(counts), body.clone());
         tasks.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(4) * u32::try_from(at).unwrap()).await;
-            while Instant::now() < until {
-                let client =
-                    client.clone().header("content-type", "application/x-www-form-urlencoded");
+            tokio::time::sleep(Duration::from_millis(5) * u32::try_from(at).unwrap()).await;
+            loop {
                 let answer =
-                    client.try_send(Method::POST, "/prometheus/api/v1/query", body.clone()).await;
+                    client.try_send(Method::POST, "/prometheus/api/v1/read", body.clone()).await;
                 let count = match answer {
                     Ok(answer) if answer.status == 200 => &counts.served,
                     Ok(answer) if answer.status == 503 && answer.text.contains("memory") => {
@@ -123,7 +122,7 @@ async fn flood(clients: &[Client], until: Instant, counts: &Arc<Counts>) -> Join
                     _ => &counts.other,
                 };
                 count.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
             }
         });
     }
@@ -148,38 +147,43 @@ async fn reads_are_shed_before_memory_runs_out_and_pushes_are_answered() {
     println!("bound by {}", if cgroup.is_some() { "a cgroup" } else { "the configuration" });
     let mut proxy = options.start().await;
     let base = proxy.process.memory();
-    assert_eq!(proxy.metric("mimir_tenant_proxy_memory_limit_bytes").await, BOUND as f64);
+    assert_eq!(proxy.metric("mimir_tenant_proxy_memory_limit_bytes").await, f64::from(BOUND));
     let clients: Vec<Client> = ["one", "two", "three"]
         .into_iter()
         .map(|organisation| proxy.client().bearer(&issuer.user_of(organisation)))
         .collect();
     let counts = Arc::new(Counts::default());
-    let until = Instant::now() + Duration::from_secs(15);
-    let mut reads = flood(&clients, until, &counts).await;
+    let mut reads = flood(&clients, &counts);
+    // Long enough for all reads to have come, and on a busy machine for as long as that takes.
+    let (began, least, most) = (Instant::now(), Duration::from_secs(20), Duration::from_secs(120));
     let pusher = proxy.client().bearer(&issuer.user_of("four"));
-    let (mut pushed, mut while_shedding) = (0, 0);
-    while Instant::now() < until {
+    // What the limit is compared with: of a cgroup without pages of files, which the kernel gives up first.
+    let (mut pushed, mut while_shedding, mut peak) = (0, 0, 0.0_f64);
+    while began.elapsed() < least
+        || (began.elapsed() < most
+            && (while_shedding <= 50 || counts.shed.load(Ordering::Relaxed) <= 500))
+    {
         let answer = pusher.post(PUSH, "x").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         pushed += 1;
+        peak = peak.max(proxy.metric("mimir_tenant_proxy_memory_counted_bytes").await);
         while_shedding += usize::from(counts.shed.load(Ordering::Relaxed) > 0);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(proxy.process.is_running());
-    let peak = proxy.process.peak_memory();
     let [served, shed, other] =
         [&counts.served, &counts.shed, &counts.other].map(|count| count.load(Ordering::Relaxed));
     println!(
-        "{} MiB, then at most {} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
+        "{} MiB, then at most {:.0} of {} MiB; {pushed} pushes, {while_shedding} while reads were shed; \
          reads: {served} served, {shed} shed, {other} other",
-        base / MIB,
-        peak / MIB,
+        base / u64::from(MIB),
+        peak / f64::from(MIB),
         BOUND / MIB
     );
-    assert!(peak < BOUND, "{} MiB", peak / MIB);
-    assert!(while_shedding > 50 && shed > 100, "{while_shedding} pushes, {shed} reads shed");
+    assert!(peak < f64::from(BOUND), "{peak}");
+    assert!(while_shedding > 50 && shed > 500, "{while_shedding} pushes, {shed} reads shed");
     let reason = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"rejected\",reason=\"memory_short\"}";
-    assert!(proxy.metric(reason).await > 100.0);
+    assert!(proxy.metric(reason).await > 500.0);
     assert!(proxy.process.log().contains("Memory is short, requests are shed"));
     free.add_permits(100_000);
     reads.shutdown().await;

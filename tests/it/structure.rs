@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("http_client", &[]),
     ("labels", &[]),
     ("lifecycle", &[]),
+    ("net", &[]),
     ("prom_duration", &[]),
     ("reason", &[]),
     ("spelling", &[]),
@@ -174,6 +175,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "labels",
             "limits",
             "mimir",
+            "net",
             "reason",
             "request_body",
             "route",
@@ -274,7 +276,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("listener", &["config", "deadline", "edge", "labels", "pipeline", "record", "telemetry"]),
+    (
+        "listener",
+        &["config", "deadline", "edge", "labels", "net", "pipeline", "record", "telemetry"],
+    ),
     (
         "app",
         &[
@@ -295,6 +300,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "lifecycle",
             "limits",
             "listener",
+            "net",
             "mimir",
             "otlp",
             "pipeline",
@@ -368,9 +374,9 @@ fn sources() -> Vec<Source> {
 
 fn read(src: &Path, file: &Path) -> Option<Source> {
     let path = file.strip_prefix(src).unwrap().to_str()?.to_owned();
-    // `reference` writes docs/reference in a test.
-    let of_tests =
-        path.split('/').any(|part| ["tests", "tests.rs", "reference.rs"].contains(&part));
+    // `reference` writes docs/reference in a test; `fuzzing` is no part of the program.
+    let others = ["tests", "tests.rs", "reference.rs", "fuzzing", "fuzzing.rs"];
+    let of_tests = path.split('/').any(|part| others.contains(&part));
     if of_tests
         || file.extension().is_none_or(|end| end != "rs")
         || path == "lib.rs"

@@ -14,6 +14,10 @@ use super::chunks::Chunks;
 /// Header lines of one answer.
 const MAX_HEADERS: usize = 100;
 
+/// Interim answers before one answer, as in Go's client. Without a bound an instance that sends them for ever
+/// would keep the worker busy, and all other requests of that worker waiting.
+const MAX_INTERIM: u8 = 5;
+
 /// A head that cannot be read; what is wrong with it.
 pub(super) type Malformed = &'static str;
 
@@ -62,11 +66,12 @@ pub(super) struct Place {
     value: (usize, usize),
 }
 
-/// Takes a whole head from the input, if there is one. Interim answers are skipped. `places` is
+/// Takes a whole head from the input, if there is one. Interim answers are skipped and counted. `places` is
 /// scratch space.
 pub(super) fn take_head(
     input: &mut BytesMut,
     method: &Method,
+    interim: &mut u8,
     places: &mut Vec<Place>,
 ) -> Result<Option<Head>, Malformed> {
     loop {
@@ -75,6 +80,10 @@ pub(super) fn take_head(
         if found.status.is_informational() {
             if found.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err("it switches protocols, which was not asked for");
+            }
+            *interim += 1;
+            if *interim > MAX_INTERIM {
+                return Err("too many interim answers");
             }
             continue;
         }
@@ -87,9 +96,9 @@ pub(super) fn take_head(
         }
         let rest = rest(found.status, found.version, method, &headers)?;
         let keeps = keeps(found.version, &headers) && !matches!(rest, Rest::UntilClose);
+        // Its version is ours, whatever the instance's is (RFC 9110, 2.5).
         let mut response = Response::new(());
         *response.status_mut() = found.status;
-        *response.version_mut() = found.version;
         *response.headers_mut() = headers;
         return Ok(Some(Head { response, rest, keeps }));
     }

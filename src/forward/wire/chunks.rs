@@ -132,6 +132,11 @@ fn take_trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
         Ok(Status::Partial) if input.len() < LONGEST_TRAILERS => return Ok(None),
         Ok(Status::Partial) | Err(_) => return Err("the trailers"),
     };
+    // httparse takes a line feed of its own for a line end. Where one line is two elsewhere, a trailer is another
+    // one.
+    if memchr::memchr_iter(b'\n', &input[..length]).any(|at| at == 0 || input[at - 1] != b'\r') {
+        return Err("the trailers");
+    }
     input.advance(length);
     Ok(Some(trailers))
 }

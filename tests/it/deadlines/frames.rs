@@ -8,35 +8,35 @@ use tokio::net::TcpStream;
 use crate::support::single::ProxyFixture;
 use harness::ORG_A;
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-pub(super) struct Received {
-    pub(super) kind: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) kind: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
-pub(super) struct Frames {
+pub(crate) struct Frames {
     socket: TcpStream,
     read: Vec<u8>,
 }
 
 impl Frames {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(crate) fn new(socket: TcpStream) -> Self {
         Self { socket, read: Vec::new() }
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes).await
     }
 
     /// The next frame; `None` at the end. Cancel-safe.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Received>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Received>> {
         loop {
             if let Some(frame) = self.take() {
                 return Ok(Some(frame));
@@ -59,29 +59,29 @@ impl Frames {
     }
 }
 
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The preface, with an initial window for each stream.
-pub(super) fn opening(window: u32) -> Vec<u8> {
+pub(crate) fn opening(window: u32) -> Vec<u8> {
     let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &setting)].concat()
 }
 
 /// `WINDOW_UPDATE`.
-pub(super) fn credit(stream: u32, bytes: u32) -> Vec<u8> {
+pub(crate) fn credit(stream: u32, bytes: u32) -> Vec<u8> {
     frame(8, 0, stream, &bytes.to_be_bytes())
 }
 
 /// An authenticated request without a body.
-pub(super) fn head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
+pub(crate) fn head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(fixture, method, path))
 }
 
 /// An authenticated request with a body to come.
-pub(super) fn open_head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
+pub(crate) fn open_head(fixture: &ProxyFixture, method: &str, path: &str, stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block(fixture, method, path))
 }
 
@@ -98,7 +98,7 @@ fn block(fixture: &ProxyFixture, method: &str, path: &str) -> Vec<u8> {
     .concat()
 }
 
-fn literal(name: &[u8], value: &str) -> Vec<u8> {
+pub(crate) fn literal(name: &[u8], value: &str) -> Vec<u8> {
     let mut bytes = name.to_vec();
     if let Ok(length @ ..127) = u8::try_from(value.len()) {
         bytes.push(length);
@@ -117,9 +117,10 @@ fn literal(name: &[u8], value: &str) -> Vec<u8> {
 
 /// The status, which comes first in a block of headers: indexed, or as a literal with the name of
 /// index 8.
-pub(super) fn status(block: &[u8]) -> u16 {
+pub(crate) fn status(block: &[u8]) -> u16 {
     match block {
         [0x88, ..] => 200,
+        [0x8c, ..] => 400,
         [0x8d, ..] => 404,
         [0x48, 3, digits @ ..] => std::str::from_utf8(&digits[..3]).unwrap().parse().unwrap(),
         // Three digits by Huffman's code are two bytes; 503 is 5 (011011), 0 (00000), 3 (011001).

@@ -273,6 +273,7 @@ async fn busy(database: Database, mimir: &str) -> Busy {
         ("alert_events.secret", &*secret),
         // So that a request has to wait for its permit.
         ("limits.query_in_flight", "1"),
+        ("limits.from_database", "true"),
         ("traces.endpoint", &*endpoint),
         ("traces.sample_ratio", "1.0"),
     ];

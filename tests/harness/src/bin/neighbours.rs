@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::load::{Connection, Load, Until, address, request};
 use harness::report::circumstances;
 use harness::{Issuer, ORG_A, ProxyOptions, Upstream};
 use serde_json::json;
+use tokio::time::Instant;
 
 const PUSH: &str = "/api/v1/push";
 /// Requests a second of one device, and of one organisation.

@@ -1,0 +1,18 @@
+//! What must be true of every file of rules.
+
+use super::file::read;
+
+/// A file: faults name lines that it has.
+pub fn rule_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let lines = text.lines().count() as u64 + 1;
+    match read(text, None) {
+        Ok(read) => {
+            let of_rows = read.rows.iter().flat_map(|row| &row.faults);
+            for fault in read.faults.iter().chain(of_rows) {
+                assert!(fault.line <= lines && !fault.problem.is_empty(), "{fault:?}");
+            }
+        }
+        Err(fault) => assert!(fault.line <= lines && !fault.problem.is_empty(), "{fault:?}"),
+    }
+}

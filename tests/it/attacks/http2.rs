@@ -1,0 +1,398 @@
+//! HTTP/2 by hand.
+
+use std::time::Duration;
+
+use harness::ORG_A;
+use tokio::net::TcpStream;
+
+use super::bodies::pour;
+use super::{QUERY, Target, target};
+use crate::deadlines::frames::{Frames, frame, literal, opening, status};
+
+const MIB: u64 = 1 << 20;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A header field as a literal that is not indexed, its name spelt out.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    literal(&literal(&[0], name), value)
+}
+
+fn fields(all: &[(&str, &str)]) -> Vec<u8> {
+    all.iter().flat_map(|(name, value)| field(name, value)).collect()
+}
+
+fn token(target: &Target) -> String {
+    format!("Bearer {}", target.issuer.user_of(ORG_A))
+}
+
+// CVE-2023-44487: streams that are opened and reset at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rapid_reset_flood_harms_no_other() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
+    let block = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    let pair = |number: u32| {
+        let stream = number * 2 + 1;
+        [
+            frame(HEADERS, END_STREAM | END_HEADERS, stream, &block),
+            frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+        ]
+        .concat()
+    };
+    let mut floods = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let address = target.address();
+        let pairs: Vec<Vec<u8>> =
+            (0..200).map(|batch| (0..100).flat_map(|n| pair(batch * 100 + n)).collect()).collect();
+        floods.spawn(async move {
+            let mut frames = Frames::new(TcpStream::connect(address).await.unwrap());
+            let mut sent = 0;
+            if frames.send(&opening(65_535)).await.is_ok() {
+                for batch in &pairs {
+                    let write =
+                        tokio::time::timeout(Duration::from_secs(10), frames.send(batch)).await;
+                    if !matches!(write, Ok(Ok(()))) {
+                        break;
+                    }
+                    sent += 100;
+                }
+            }
+            sent
+        });
+    }
+    target.others_are_served().await;
+    let sent: Vec<u32> = floods.join_all().await;
+    println!("pairs that were taken of 20,000: {sent:?}");
+    target.others_are_served().await;
+    assert!(sent.iter().all(|sent| *sent < 20_000), "a connection took all of it: {sent:?}");
+    let reached = target.upstream.heads().len() - served;
+    assert!(reached < 2_000, "{reached} requests reached the upstream");
+    assert!(target.proxy.process.peak_memory() - before < 64 * MIB);
+}
+
+// CVE-2024-27316 and its kin: a block of header fields that never ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_without_an_end_ends_its_connection() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let before = target.proxy.process.memory();
+    let many = field("x-a", "b").repeat(1_800);
+    for (what, piece) in [
+        ("fields", frame(CONTINUATION, 0, 1, &many)),
+        ("nothing", frame(CONTINUATION, 0, 1, &[]).repeat(1_000)),
+    ] {
+        let begin = [opening(65_535), frame(HEADERS, 0, 1, &[0x82, 0x86])].concat();
+        let sent = pour(&target, &begin, &piece, 4_000).await;
+        println!("{what}: {sent} of 4,000");
+        assert!(sent < 4_000, "{what}: the block was read for ever");
+        target.others_are_served().await;
+    }
+    assert!(target.proxy.process.peak_memory() - before < 32 * MIB);
+}
+
+// CVE-2016-1544: a block of a few KiB that stands for very many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_block_that_stands_for_a_large_one_is_refused() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
+    let head = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    // One field of 4 KB for the dynamic table, where it is number 62, and then its number again and again.
+    let indexed = literal(&literal(&[0x40], "x-bomb"), &"b".repeat(3_900));
+    let bomb = [head, indexed, vec![0xbe; 10_000]].concat();
+    for _ in 0..8 {
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        frames.send(&opening(65_535)).await.unwrap();
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).await.unwrap();
+        let outcome = outcome(&mut frames, 1).await;
+        assert!(matches!(outcome, Outcome::Refused(431) | Outcome::Ended), "{outcome:?}");
+    }
+    assert_eq!(target.upstream.heads().len(), served);
+    assert!(target.proxy.process.peak_memory() - before < 32 * MIB);
+    target.others_are_served().await;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Answered with this status.
+    Refused(u16),
+    /// The stream or the connection was ended.
+    Ended,
+}
+
+async fn outcome(frames: &mut Frames, stream: u32) -> Outcome {
+    let wait = Duration::from_secs(10);
+    loop {
+        match tokio::time::timeout(wait, frames.next()).await.expect("an answer or an end") {
+            Ok(Some(received)) if received.kind == HEADERS && received.stream == stream => {
+                return Outcome::Refused(status(&received.payload));
+            }
+            Ok(Some(received)) if received.kind == GOAWAY => return Outcome::Ended,
+            Ok(Some(received)) if received.kind == RST_STREAM && received.stream == stream => {
+                return Outcome::Ended;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return Outcome::Ended,
+        }
+    }
+}
+
+// RFC 9113, 8.2 and 8.3: what would be another request once it is written as HTTP/1.1.
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_heads_of_http_2_reach_nobody() {
+    let target = target(&[]).await;
+    let token = token(&target);
+    let good: Vec<(&str, &str)> = vec![
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| {
+        fields(&good.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    let replaced = |name: &str, value: &'static str| {
+        let change =
+            |(own, old): &(&'static str, &str)| field(own, if *own == name { value } else { old });
+        let fixed: Vec<(&'static str, &str)> = vec![
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", QUERY),
+            (":authority", "x"),
+            ("authorization", &token),
+        ];
+        fixed.iter().flat_map(change).collect::<Vec<u8>>()
+    };
+    let without = |name: &str| {
+        fields(&good.iter().copied().filter(|(own, _)| *own != name).collect::<Vec<_>>())
+    };
+    let injected = "a\r\nX-Scope-OrgID: smuggled";
+    let second = "x HTTP/1.1\r\nHost: x\r\n\r\nGET /config";
+    let blocks: Vec<(&str, Vec<u8>)> = vec![
+        ("a name in capitals", with(&[("X-Scope-OrgID", "smuggled")])),
+        ("a name in capitals, of ours", with(&[("Authorization", "Bearer x")])),
+        ("connection", with(&[("connection", "x-scope-orgid")])),
+        ("keep-alive", with(&[("keep-alive", "1")])),
+        ("proxy-connection", with(&[("proxy-connection", "x")])),
+        ("transfer-encoding", with(&[("transfer-encoding", "chunked")])),
+        ("upgrade", with(&[("upgrade", "h2c")])),
+        ("te", with(&[("te", "gzip")])),
+        ("a line break in a value", with(&[("x-a", injected)])),
+        ("a line feed in a value", with(&[("x-a", "a\nX-Scope-OrgID: smuggled")])),
+        ("a NUL in a value", with(&[("x-a", "a\0b")])),
+        ("a line break in a name", with(&[("x-a\r\nx-scope-orgid", "smuggled")])),
+        ("a colon in a name", with(&[("x-scope-orgid: smuggled\r\nx", "b")])),
+        ("a space in a name", with(&[("x-scope-orgid ", "smuggled")])),
+        ("an empty name", with(&[("", "b")])),
+        ("an unknown pseudo-header", with(&[(":protocol", "websocket")])),
+        ("an answer's pseudo-header", with(&[(":status", "200")])),
+        ("a pseudo-header behind a header", with(&[(":path", "/config")])),
+        ("two paths", [field(":path", "/config"), with(&[])].concat()),
+        ("two methods", [field(":method", "DELETE"), with(&[])].concat()),
+        ("no path", without(":path")),
+        ("no method", without(":method")),
+        ("an empty path", replaced(":path", "")),
+        ("a path with a second request", replaced(":path", second)),
+        ("a path with a space", replaced(":path", "/prometheus/api/v1/query?query=up HTTP/1.1")),
+        ("an absolute path", replaced(":path", "http://mimir/config")),
+        ("an asterisk", replaced(":path", "*")),
+        (
+            "a method with a second request",
+            replaced(":method", "GET /config HTTP/1.1\r\nHost: x\r\n\r\nGET"),
+        ),
+        ("a method with a space", replaced(":method", "GET /config")),
+        ("a path that is not served", replaced(":path", "/config")),
+        ("dots", replaced(":path", "/prometheus/api/v1/../../../config")),
+        ("a line break in the authority", replaced(":authority", injected)),
+        ("a slash in the authority", replaced(":authority", "x/config")),
+        ("CONNECT", replaced(":method", "CONNECT")),
+        ("a length without a body", with(&[("content-length", "5")])),
+        ("two lengths", with(&[("content-length", "0"), ("content-length", "5")])),
+        ("a length that is none", with(&[("content-length", "+0")])),
+        ("another host", with(&[("host", "a"), ("host", "b")])),
+        ("two selectors", with(&[("x-scope-orgid", ORG_A), ("x-scope-orgid", "other")])),
+        ("two credentials", with(&[("authorization", "Bearer x")])),
+        ("no credential", without("authorization")),
+    ];
+    for (what, block) in &blocks {
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        frames.send(&opening(65_535)).await.unwrap();
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, block)).await.unwrap();
+        match outcome(&mut frames, 1).await {
+            Outcome::Refused(status) => assert!((400..500).contains(&status), "{what}: {status}"),
+            Outcome::Ended => {}
+        }
+    }
+    assert!(target.upstream.heads().is_empty(), "{:?}", target.upstream.heads());
+    // The same head without a fault is served.
+    let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+    frames.send(&opening(65_535)).await.unwrap();
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields(&good))).await.unwrap();
+    assert_eq!(outcome(&mut frames, 1).await, Outcome::Refused(200));
+    assert_eq!(target.upstream.heads().len(), 1);
+    target.others_are_served().await;
+}
+
+// A body that is longer or shorter than its head says (RFC 9113, 8.1.1) is not a whole one at Mimir: as HTTP/1.1
+// its rest would be the next request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_another_length_than_said_is_not_whole() {
+    let (upstream, target) = (harness::NetHttp::start().await, target(&[]).await);
+    let proxy = harness::ProxyOptions::new(&target.issuer.url(), &upstream.url()).start().await;
+    let token = token(&target);
+    let inner = "GET /config HTTP/1.1\r\nHost: x\r\nX-Scope-OrgID: smuggled\r\n\r\n";
+    for (said, body) in [
+        ("4", "hello".to_owned()),
+        ("5", format!("hello{inner}")),
+        ("6", "hello".to_owned()),
+        ("0", inner.to_owned()),
+    ] {
+        let block = fields(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/api/v1/push"),
+            (":authority", "x"),
+            ("authorization", &token),
+            ("content-length", said),
+        ]);
+        let mut frames =
+            Frames::new(TcpStream::connect(proxy.url().replace("http://", "")).await.unwrap());
+        frames.send(&opening(65_535)).await.unwrap();
+        frames.send(&frame(HEADERS, END_HEADERS, 1, &block)).await.unwrap();
+        let _ = frames.send(&frame(0, END_STREAM, 1, body.as_bytes())).await;
+        let outcome = outcome(&mut frames, 1).await;
+        assert_ne!(outcome, Outcome::Refused(200), "{said}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for request in upstream.take().await {
+            assert_eq!(request.target, "/api/v1/push", "{said}");
+            assert!(!request.problem.is_empty(), "{said}: {request:?}");
+        }
+    }
+}
+
+// CVE-2025-8671 ("MadeYouReset"): faults of a stream that make the server reset it, so that the limit of resets by
+// the client does not count them. CVE-2019-9512, 9515 and 9518: frames that cost an answer or nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_the_server_has_to_reset_are_counted() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
+    let block = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    let open = |stream| frame(HEADERS, END_HEADERS, stream, &block);
+    let zero_credit = |stream| frame(8, 0, stream, &[0; 4]);
+    let too_much_credit = |stream| frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
+    let own_dependency =
+        |stream: u32| frame(2, 0, stream, &[&stream.to_be_bytes()[..], &[0]].concat());
+    let behind_the_end = |stream| {
+        let end = frame(0, END_STREAM, stream, b"");
+        [end, frame(0, 0, stream, b"more")].concat()
+    };
+    type Fault<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+    let faults: [(&str, Fault<'_>); 4] = [
+        ("no credit", &zero_credit),
+        ("too much credit", &too_much_credit),
+        ("a stream that depends on itself", &own_dependency),
+        ("data behind the end", &behind_the_end),
+    ];
+    for (what, fault) in faults {
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        frames.send(&opening(65_535)).await.unwrap();
+        let mut sent = 0;
+        for number in 0..20_000_u32 {
+            let stream = number * 2 + 1;
+            let both = [open(stream), fault(stream)].concat();
+            let write = tokio::time::timeout(Duration::from_secs(10), frames.send(&both)).await;
+            if !matches!(write, Ok(Ok(()))) {
+                break;
+            }
+            sent += 1;
+        }
+        println!("{what}: {sent} of 20,000");
+        assert!(sent < 20_000, "{what}: all were taken");
+        target.others_are_served().await;
+    }
+    let reached = target.upstream.heads().len() - served;
+    assert!(reached < 4_000, "{reached} requests reached the upstream");
+    assert!(target.proxy.process.peak_memory() - before < 64 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_say_nothing_end_their_connection() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let before = target.proxy.process.memory();
+    let settings = frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]).repeat(1_000);
+    let empty_settings = frame(4, 0, 0, &[]).repeat(1_000);
+    let pings = frame(6, 0, 0, b"12345678").repeat(1_000);
+    let head = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/api/v1/push"),
+        (":authority", "x"),
+        ("authorization", &token(&target)),
+    ]);
+    let push = [opening(65_535), frame(HEADERS, END_HEADERS, 1, &head)].concat();
+    let empty_data = frame(0, 0, 1, &[]).repeat(1_000);
+    for (what, begin, piece) in [
+        ("settings", opening(65_535), settings),
+        ("empty settings", opening(65_535), empty_settings),
+        ("pings", opening(65_535), pings),
+        ("empty data", push.clone(), empty_data),
+    ] {
+        let sent = pour(&target, &begin, &piece, 20_000).await;
+        println!("{what}: {sent},000 frames of 20,000,000");
+        assert!(sent < 20_000, "{what}: all were taken");
+        target.others_are_served().await;
+    }
+    // A byte of padding and a byte of its length, by a client that waits for the credit that h2 gives for it.
+    let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+    frames.send(&push).await.unwrap();
+    let padding = frame(0, 8, 1, &[1, 0]).repeat(1_000);
+    let mut sent = 0;
+    'flood: while sent < 300 {
+        for _ in 0..5 {
+            if frames.send(&padding).await.is_err() {
+                break 'flood;
+            }
+            sent += 1;
+        }
+        loop {
+            let received = tokio::time::timeout(Duration::from_millis(30), frames.next()).await;
+            match received {
+                Ok(Ok(Some(frame))) if frame.kind != GOAWAY => {}
+                Ok(_) => break 'flood,
+                Err(_) => break,
+            }
+        }
+    }
+    println!("padding: {sent},000 frames of 300,000");
+    assert!(sent < 300, "padding: all were taken");
+    target.others_are_served().await;
+    let grown = target.proxy.process.peak_memory().saturating_sub(before);
+    assert!(grown < 32 * MIB, "grown by {} KiB", grown >> 10);
+}
