@@ -6,7 +6,7 @@
 //! time before it is refused; of its body, only what the upload buffer has room for is read before it
 //! has a permit. The limits are those of one copy: copies of the proxy do not coordinate.
 //!
-//! Limits come from the configuration and from [rows](rows), and change while they are used. Before any of
+//! Limits come from the configuration and from [rows], and change while they are used. Before any of
 //! them, [admission] sheds requests while memory is short, and a worker those that it is too [late](lag) for.
 
 mod account;
@@ -190,19 +190,26 @@ impl Limits {
         self.apply(|_| true);
     }
 
-    /// Sheds what memory, or the worker's processor, is too short for, and gives what the request's body may
-    /// take. To be called before anything is read of a request.
-    pub fn shed(
-        &self,
-        route: &Route,
-        lag: &Lag,
-        body: &SizeHint,
-    ) -> Result<Option<ExpectedBody>, LimitError> {
+    /// Sheds what memory, or the worker's processor, is too short for. To be called before anything is read
+    /// of a request.
+    pub fn shed(&self, route: &Route, lag: &Lag) -> Result<(), LimitError> {
         if lag.sheds(route.priority) {
             return Err(LimitError::Processor);
         }
-        let (shed, expected) = self.admission.enter(route.priority, body, || self.shares.taken());
-        if shed { Err(LimitError::Memory) } else { Ok(expected) }
+        let is_shed = self.admission.sheds(route.priority, || self.shares.taken());
+        if is_shed { Err(LimitError::Memory) } else { Ok(()) }
+    }
+
+    /// What the body of a request may take. Only of a known caller: a body that nobody reads takes nothing,
+    /// and whoever only announces many must not have others' requests shed.
+    pub fn expect(
+        &self,
+        grant: &Grant,
+        body: &SizeHint,
+    ) -> Result<Option<ExpectedBody>, LimitError> {
+        let priority = grant.route().priority;
+        let (is_shed, expected) = self.admission.enter(priority, body, || self.shares.taken());
+        if is_shed { Err(LimitError::Memory) } else { Ok(expected) }
     }
 
     fn check_memory(&self, route: &Route) -> Result<(), LimitError> {

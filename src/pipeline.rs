@@ -152,7 +152,7 @@ impl Pipeline {
         // What.
         let route = route::find(&parts)?;
         record.set_route(route);
-        let expected = self.limits.shed(route, &self.lag, &client_body.size_hint())?;
+        self.limits.shed(route, &self.lag)?;
         self.check_form(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.
@@ -201,6 +201,7 @@ impl Pipeline {
         drop(step);
 
         // Now.
+        let expected = self.limits.expect(&grant, &client_body.size_hint())?;
         let body = self.body(route, client_body, record).await?;
         body.expect(expected);
         self.measure(route, &parts, &body)?;

@@ -81,7 +81,12 @@ impl Admission {
         }
     }
 
-    /// Whether a new request is shed, and else what is expected of its body.
+    /// Whether a request of whom nothing is known yet is shed.
+    pub(super) fn sheds(&self, priority: Priority, in_flight: impl FnOnce() -> usize) -> bool {
+        is_shed(self.level(), priority) && in_flight() >= FEW
+    }
+
+    /// Whether a request that may be served is shed, and else what is expected of its body.
     pub(super) fn enter(
         &self,
         priority: Priority,
@@ -219,6 +224,8 @@ mod tests {
         }
         assert!(!is_shed(Priority::List, FEW - 1) && keeps(Priority::List, FEW - 1));
         assert!(is_shed(Priority::Write, FEW) && !keeps(Priority::Write, FEW));
+        assert!(!admission.sheds(Priority::List, || FEW - 1));
+        assert!(admission.sheds(Priority::Write, || FEW));
         for level in [&admission.level, &admission.inner_level] {
             level.store(2, Relaxed);
         }

@@ -227,7 +227,8 @@ mod tests {
             after in "[a-z-]{0,5}",
         ) {
             let template = TenantTemplate::parse(&format!("{before}{PLACEHOLDER}{after}")).unwrap();
-            let (a, b) = (OrganisationId::parse(&a).unwrap(), OrganisationId::parse(&b).unwrap());
+            // One of dots is no organisation.
+            let (Ok(a), Ok(b)) = (OrganisationId::parse(&a), OrganisationId::parse(&b)) else { return Ok(()) };
             if let (Ok(ta), Ok(tb)) = (template.tenant_of(&a), template.tenant_of(&b)) {
                 prop_assert_eq!(a == b, ta == tb);
             }

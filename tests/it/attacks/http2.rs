@@ -26,6 +26,17 @@ fn fields(all: &[(&str, &str)]) -> Vec<u8> {
     all.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
+/// The head of a read that is served.
+fn read(target: &Target) -> Vec<u8> {
+    fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", QUERY),
+        (":authority", "x"),
+        ("authorization", &token(target)),
+    ])
+}
+
 fn token(target: &Target) -> String {
     format!("Bearer {}", target.issuer.user_of(ORG_A))
 }
@@ -36,13 +47,7 @@ async fn a_rapid_reset_flood_harms_no_other() {
     let target = target(&[]).await;
     target.others_are_served().await;
     let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
-    let block = fields(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", QUERY),
-        (":authority", "x"),
-        ("authorization", &token(&target)),
-    ]);
+    let block = read(&target);
     let pair = |number: u32| {
         let stream = number * 2 + 1;
         [
@@ -108,13 +113,7 @@ async fn a_small_block_that_stands_for_a_large_one_is_refused() {
     let target = target(&[]).await;
     target.others_are_served().await;
     let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
-    let head = fields(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", QUERY),
-        (":authority", "x"),
-        ("authorization", &token(&target)),
-    ]);
+    let head = read(&target);
     // One field of 4 KB for the dynamic table, where it is number 62, and then its number again and again.
     let indexed = literal(&literal(&[0x40], "x-bomb"), &"b".repeat(3_900));
     let bomb = [head, indexed, vec![0xbe; 10_000]].concat();
@@ -296,13 +295,7 @@ async fn streams_that_the_server_has_to_reset_are_counted() {
     let target = target(&[]).await;
     target.others_are_served().await;
     let (before, served) = (target.proxy.process.memory(), target.upstream.heads().len());
-    let block = fields(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", QUERY),
-        (":authority", "x"),
-        ("authorization", &token(&target)),
-    ]);
+    let block = read(&target);
     let open = |stream| frame(HEADERS, END_HEADERS, stream, &block);
     let zero_credit = |stream| frame(8, 0, stream, &[0; 4]);
     let too_much_credit = |stream| frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);

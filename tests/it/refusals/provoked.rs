@@ -23,6 +23,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("conflict", "needs a held deletion that changes: rules::guard"),
     ("upstream_circuit_open", "needs an address that hangs: an_open_circuit_answers_at_once"),
     ("upstream_saturated", "a race of two workers: the limit of all is reached before"),
+    (
+        "memory_short",
+        "needs memory that runs out: reads_are_shed_before_memory_runs_out_and_pushes_are_answered",
+    ),
+    (
+        "processor_short",
+        "needs a worker that is late: lists_and_reads_are_shed_while_the_processor_is_short",
+    ),
 ];
 
 const PUSH: &str = "/api/v1/push";
@@ -430,20 +438,37 @@ async fn by_limits(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'static
     let mut all = BTreeSet::new();
 
     let rates = [
-        ("limits.query_requests_per_second", "1"),
-        ("limits.push_bytes_per_second", "\"1KiB\""),
-        ("limits.burst", "\"1s\""),
-        ("limits.max_wait", "\"0s\""),
+        (
+            "request_rate",
+            "limits.query_requests_per_second",
+            "byte_rate",
+            "limits.push_bytes_per_second",
+        ),
+        (
+            "device_request_rate",
+            "limits.device_query_requests_per_second",
+            "device_byte_rate",
+            "limits.device_push_bytes_per_second",
+        ),
     ];
-    let proxy = proxy_before(&issuer, &upstream.url(), &rates).await;
-    let mut found = Provoked::of(&proxy);
-    let client = of(&proxy, ORG_A);
-    found.note("request_rate", &until_refused(&client, Method::GET, QUERY, 0).await);
-    found.note("byte_rate", &until_refused(&client, Method::POST, PUSH, 4 << 10).await);
-    all.extend(found.find_all(reference).await);
+    for (requests, of_requests, bytes, of_bytes) in rates {
+        let settings = [
+            (of_requests, "1"),
+            (of_bytes, "\"1KiB\""),
+            ("limits.burst", "\"1s\""),
+            ("limits.max_wait", "\"0s\""),
+        ];
+        let proxy = proxy_before(&issuer, &upstream.url(), &settings).await;
+        let mut found = Provoked::of(&proxy);
+        let client = of(&proxy, ORG_A);
+        found.note(requests, &until_refused(&client, Method::GET, QUERY, 0).await);
+        found.note(bytes, &until_refused(&client, Method::POST, PUSH, 4 << 10).await);
+        all.extend(found.find_all(reference).await);
+    }
 
     let cases = [
         ("requests_in_flight", ("limits.query_in_flight", "1"), ORG_A),
+        ("device_requests_in_flight", ("limits.device_query_in_flight", "1"), ORG_A),
         ("organisation_share", ("limits.organisation_percent", "10"), ORG_A),
         ("overloaded", ("limits.in_flight", "1"), ORG_B),
     ];
@@ -452,7 +477,8 @@ async fn by_limits(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'static
         settings.retain(|(key, _)| *key != setting.0);
         settings.push(setting);
         let proxy = proxy_before(&issuer, &upstream.url(), &settings).await;
-        let (first, second) = (of(&proxy, ORG_A), of(&proxy, second));
+        let first = of(&proxy, ORG_A);
+        let second = if second == ORG_A { first.clone() } else { of(&proxy, second) };
         let holding: Vec<_> = (0..3)
             .map(|_| {
                 let (first, held) = (first.clone(), held.clone());
