@@ -17,6 +17,7 @@ mod limits;
 mod lines;
 mod listen;
 mod log;
+mod network;
 mod reader;
 mod reload;
 mod rules;
@@ -46,6 +47,7 @@ pub use limits::{
 };
 pub use listen::ListenConfig;
 pub use log::{LogConfig, LogFormat};
+pub use network::Network;
 pub use reload::{Change, Effect, ReloadConfig, effect_of};
 pub use rules::{GuardConfig, RulesConfig};
 pub use shown::Setting;

@@ -18,6 +18,8 @@ pub enum ConnectionEnd {
     HeaderTimeout,
     WriteTimeout,
     ProtocolError,
+    /// A balancer that must say whose connection it is has not.
+    ProxyHeader,
 }
 
 /// What an instance of Mimir did, or did not do: why it is ejected.

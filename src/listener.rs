@@ -15,6 +15,7 @@ mod inherited;
 mod linger;
 mod load;
 mod phase;
+mod proxy_header;
 mod resting;
 mod socket;
 mod watch;

@@ -1,10 +1,11 @@
 //! `[listen]`
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderName;
 
+use super::network::Network;
 use super::reader::{Raw, Section};
 use super::values::{KIB, MIB, bytes, duration, number, size, text};
 
@@ -30,6 +31,17 @@ pub struct ListenConfig {
     /// The header in which a trusted proxy in front sends the client's address, such as
     /// `Fly-Client-IP`.
     pub client_ip_header: Option<HeaderName>,
+    /// The networks of the proxies whose header counts; empty for all.
+    pub client_ip_header_from: Vec<Network>,
+    /// The networks of balancers that begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+impl ListenConfig {
+    /// Whether a peer's connection must begin with a header of the PROXY protocol.
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol_from.iter().any(|network| network.contains(peer))
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
@@ -42,6 +54,13 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
     if collide(public, internal_address) {
         let problem = format!("is the port of listen.address ({public}); give it one of its own");
         section.fault("internal_address", problem);
+    }
+    let client_ip_header = section.get("client_ip_header", None, header_name);
+    let client_ip_header_from =
+        section.get_list("client_ip_header_from", Vec::new(), |network| Network::parse(&network));
+    if client_ip_header.is_none() && !client_ip_header_from.is_empty() {
+        let problem = "has no effect without listen.client_ip_header".to_owned();
+        section.fault("client_ip_header_from", problem);
     }
     ListenConfig {
         address: public,
@@ -58,7 +77,10 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
             .get("write_timeout", 60 * second, |raw| duration(raw, second / 10, hour)),
         max_header_bytes: section
             .get("max_header_bytes", bytes(32 * KIB), |raw| size(raw, 8 * KIB, MIB).map(bytes)),
-        client_ip_header: section.get("client_ip_header", None, header_name),
+        client_ip_header,
+        client_ip_header_from,
+        proxy_protocol_from: section
+            .get_list("proxy_protocol_from", Vec::new(), |network| Network::parse(&network)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -23,8 +23,9 @@ use super::framing::{BodyLength, Framing, Http2};
 use super::linger::linger;
 use super::load::Counted;
 use super::phase::{Phase, Timeouts};
+use super::proxy_header::{self, ProxyHeader};
 use super::resting::{Resting, Woken};
-use super::socket::{Protocol, Socket, find_protocol};
+use super::socket::{Protocol, Socket, protocol_of, read_first};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
@@ -130,14 +131,31 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
         }
         let protocol = match &mut connection.resting {
             Resting::Between { .. } => Protocol::Http1,
-            Resting::New { first, .. } => match find_protocol(&connection.stream, first) {
-                Ok(Some(protocol)) => protocol,
-                Ok(None) => {
-                    connection.counted.set_busy(false);
-                    continue;
+            Resting::New { first, expects_header, .. } => {
+                if read_first(&connection.stream, first).is_err() {
+                    break ConnectionEnd::Closed;
                 }
-                Err(_) => break ConnectionEnd::Closed,
-            },
+                if *expects_header {
+                    match proxy_header::read(first) {
+                        ProxyHeader::Complete { length, source } => {
+                            *expects_header = false;
+                            first.drain(..length);
+                            if let Some(source) = source {
+                                connection.peer.set_ip(source);
+                            }
+                        }
+                        ProxyHeader::Incomplete => {}
+                        ProxyHeader::Invalid => break ConnectionEnd::ProxyHeader,
+                    }
+                }
+                match protocol_of(first).filter(|_| !*expects_header) {
+                    Some(protocol) => protocol,
+                    None => {
+                        connection.counted.set_busy(false);
+                        continue;
+                    }
+                }
+            }
         };
         let ending = closing.as_mut();
         let ended = match protocol {
@@ -275,8 +293,7 @@ fn answer(
     let front = around.front();
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
     let response = Box::pin(async move {
-        let header = front.config.client_ip_header.as_ref();
-        let client = client_address(&request, peer.ip(), header);
+        let client = client_address(&request, peer.ip(), &front.config);
         front.pipeline.serve(client, request).await
     });
     (response, exchange)
@@ -397,11 +414,10 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
 }
 
 /// The client's address: the peer's, or the one that a trusted proxy in front sends.
-fn client_address(
-    request: &Request<Incoming>,
-    peer: IpAddr,
-    header: Option<&HeaderName>,
-) -> IpAddr {
+fn client_address(request: &Request<Incoming>, peer: IpAddr, config: &ListenConfig) -> IpAddr {
+    let trusted = &config.client_ip_header_from;
+    let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer));
+    let header = config.client_ip_header.as_ref().filter(|_| is_trusted);
     let named =
         header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
     named.unwrap_or(peer).to_canonical()

@@ -29,7 +29,12 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// What is known of it.
 pub(super) enum Resting {
     /// It has sent nothing, or too little to tell its protocol.
-    New { opened: Instant, first: Vec<u8> },
+    New {
+        opened: Instant,
+        first: Vec<u8>,
+        /// A balancer has to say whose connection it is before anything else.
+        expects_header: bool,
+    },
     /// Between two requests of HTTP/1.1.
     Between {
         opened: Instant,
@@ -61,8 +66,8 @@ pub(super) enum Woken {
 }
 
 impl Resting {
-    pub(super) fn new() -> Self {
-        Self::New { opened: Instant::now(), first: Vec::new() }
+    pub(super) fn new(expects_header: bool) -> Self {
+        Self::New { opened: Instant::now(), first: Vec::new(), expects_header }
     }
 
     /// Of a connection that was served. Of hyper's buffer only what is in it is kept.
@@ -74,7 +79,7 @@ impl Resting {
     /// What serving it goes on with.
     pub(super) fn resume(&mut self) -> Resumed {
         match self {
-            Self::New { opened, first } => {
+            Self::New { opened, first, .. } => {
                 Resumed { opened: *opened, since: None, bytes: take(first).into() }
             }
             Self::Between { opened, since, unread } => {

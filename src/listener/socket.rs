@@ -163,28 +163,31 @@ const HTTP2_PREFACE_BEGINS: &[u8] = b"PRI";
 /// How many bytes are read at once to find it out.
 const FIRST_BYTES: usize = 64;
 
-/// Reads a new connection's first bytes. Its protocol is clear from a few of them: no method of HTTP/1.1
-/// begins like HTTP/2's preface (RFC 9113, 3.4). None if there are fewer yet; an error if the client
-/// sends no more.
-pub(super) fn find_protocol(
-    stream: &TcpStream,
-    first: &mut Vec<u8>,
-) -> io::Result<Option<Protocol>> {
+/// Reads a new connection's first bytes. An error if the client sends no more.
+pub(super) fn read_first(stream: &TcpStream, first: &mut Vec<u8>) -> io::Result<()> {
     first.reserve(FIRST_BYTES);
     match stream.try_read_buf(first) {
-        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        Err(error) => return Err(error),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The protocol is clear from a few bytes: no method of HTTP/1.1 begins like HTTP/2's preface (RFC 9113,
+/// 3.4). None if there are fewer yet.
+pub(super) fn protocol_of(first: &[u8]) -> Option<Protocol> {
+    if first.is_empty() {
+        return None;
     }
     let length = first.len().min(HTTP2_PREFACE_BEGINS.len());
-    Ok(if first[..length] != HTTP2_PREFACE_BEGINS[..length] {
+    if first[..length] != HTTP2_PREFACE_BEGINS[..length] {
         Some(Protocol::Http1)
     } else if length == HTTP2_PREFACE_BEGINS.len() {
         Some(Protocol::Http2)
     } else {
         None
-    })
+    }
 }
 
 #[cfg(not(feature = "simulation"))]

@@ -126,7 +126,9 @@ impl Workers {
         let counted = self.loads.open(permit);
         let door = &self.doors[counted.worker()];
         // Workers run until the process ends.
-        let _ = door.send(Handed { socket, peer, resting: Resting::new(), counted });
+        let config = &self.surroundings[counted.worker()].front().config;
+        let resting = Resting::new(config.expects_proxy_header(peer.ip()));
+        let _ = door.send(Handed { socket, peer, resting, counted });
     }
 
     /// Ends all connections: idle ones immediately, busy ones after their requests, the rest after

@@ -282,7 +282,10 @@ async fn a_clients_frames_write_no_log_lines() {
     let upstream = Upstream::start(ok).await;
     let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let mut socket = connect(&fixture).await;
-    let before = fixture.proxy.process.log().lines().count();
+    let log = || fixture.proxy.process.log();
+    wait_until("it says that it serves", Duration::from_secs(5), async || log().contains("Serving"))
+        .await;
+    let before = log().lines().count();
     socket.write_all(&frames::opening(1 << 16)).await.unwrap();
     let acknowledged = frames::frame(6, 1, 0, &[0; 8]).repeat(2_000);
     socket.write_all(&acknowledged).await.unwrap();
@@ -297,7 +300,7 @@ async fn a_clients_frames_write_no_log_lines() {
         answers.extend_from_slice(&buffer[..length]);
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let log = fixture.proxy.process.log();
+    let log = log();
     assert!(log.lines().count() <= before + 1, "{log}");
 }
 

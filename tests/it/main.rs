@@ -47,6 +47,7 @@ mod outage;
 mod own_tables;
 mod pages;
 mod profiles;
+mod proxy_protocol;
 mod reads;
 mod refusals;
 mod reload;

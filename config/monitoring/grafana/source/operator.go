@@ -307,10 +307,10 @@ func operatorRows() []row {
 			width:   12,
 			queries: []query{{m("config_last_reload_successful"), "{{instance}}"}}}.lines(),
 		panel{title: "Configurations", question: "Do all copies run the same configuration?",
-			width:   6,
+			width:   12,
 			queries: []query{{"count(count_values(\"hash\", " + m("config_hash") + "))", "different"}}}.lines(),
 		panel{title: "Age of the configuration", question: "How long ago was it last read with success?",
-			unit: "s", width: 6,
+			unit: "s", width: 12,
 			queries: []query{{"time() - " + m("config_last_reload_success_timestamp_seconds"), "{{instance}}"}}}.lines(),
 	}
 	rules := []cog.Builder[dashboard.Panel]{
