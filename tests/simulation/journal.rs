@@ -186,10 +186,8 @@ impl Happened {
             let (status, body, has_retry_after) = match seen {
                 Seen::Whole { status, body, has_retry_after } => (*status, body, *has_retry_after),
                 Seen::Torn { status } => {
-                    // A refusal of a body that is still on its way can be lost: the connection is closed with
-                    // bytes unread, and TCP resets it then. Senders try again, so it is counted and not a fault.
                     if self.is_calm {
-                        count("without a whole answer in a calm seed");
+                        broken.push(format!("{id} has no whole answer, and nothing went wrong"));
                     }
                     count(if status.is_some() { "torn answers" } else { "no answer" });
                     continue;
