@@ -270,7 +270,11 @@ async fn http2(
     });
     let builder = http2_builder(&front.config, streams.clone());
     let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    watched(hyper, watch, &activity, closing, || false).await
+    // A flood of frames is not read to its end; and h2 sends GOAWAY while it still reads.
+    match watched(hyper, watch, &activity, closing, || false).await {
+        Ended::Served(why) => Ended::By(why),
+        ended => ended,
+    }
 }
 
 /// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
