@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use harness::{Client, Monolith};
+use harness::readings::query;
+use harness::{Client, Monolith, QUICK};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::blocks::{now, settled};
-use crate::senders::query;
-use crate::system::{QUICK, System};
+use crate::system::System;
 use crate::{chapter, fact, say};
 
 /// What readers met.
