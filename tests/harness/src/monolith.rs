@@ -193,6 +193,11 @@ impl Monolith {
         &mut self.process
     }
 
+    /// Where its data is.
+    pub fn disk(&self) -> &Path {
+        self.disk.path()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()

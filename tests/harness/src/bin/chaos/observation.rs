@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::fault::Fault;
 use crate::say;
 use crate::system::System;
 use crate::traffic::{Found, Kind, Outcome, Rates, Traffic};
@@ -27,35 +28,29 @@ pub struct Observation {
 }
 
 /// Runs traffic while a fault begins, lasts and ends.
-pub async fn observe(
-    system: &mut System,
-    (name, rates, hold): (&str, Rates, Duration),
-    begin: impl AsyncFnOnce(&mut System),
-    end: impl AsyncFnOnce(&mut System),
-) -> Observation {
+pub async fn observe(system: &mut System, fault: Fault, rates: Rates) -> Observation {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static RUN: AtomicUsize = AtomicUsize::new(0);
 
-    say(name);
-    let (urls, run) = (system.urls(), RUN.fetch_add(1, Ordering::Relaxed));
-    let traffic = Traffic::start(run, system.devices(&urls), system.readers(&urls), rates);
+    let name = fault.to_string();
+    say(&name);
+    let run = RUN.fetch_add(1, Ordering::Relaxed);
+    let traffic = Traffic::start(run, system.devices(), system.readers(), rates);
     sleep(BEFORE).await;
     let began = Instant::now();
-    begin(system).await;
-    sleep(hold).await;
+    fault.begin(system).await;
+    sleep(fault.lasts()).await;
     let lasted = began.elapsed();
-    end(system).await;
+    fault.end(system).await;
     let ended = Instant::now();
     sleep(AFTER).await;
     let sent = traffic.stop().await;
-    let member = system.member(&urls[0]);
-    let found = sent.found(&member, Duration::from_secs(60)).await;
+    let found = sent.found(&system.member(), Duration::from_secs(60)).await;
     let is_normal = |outcome: &&Outcome| outcome.is_good() && outcome.took < SLOW;
     let last = sent.outcomes.iter().filter(|one| !is_normal(one)).map(|one| one.at).max();
     let last = last.unwrap_or(began);
     let until_normal =
         (last.saturating_duration_since(began), last.saturating_duration_since(ended));
-    let name = name.to_owned();
     let observation = Observation { name, outcomes: sent.outcomes, found, until_normal, lasted };
     observation.explain(system);
     println!("{observation}");
@@ -110,7 +105,8 @@ impl Observation {
         let counts: Vec<String> =
             counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let slowest = self.of(kind).map(|one| one.took).max().unwrap_or_default();
-        format!("{}; slowest {slowest:.1?}", counts.join(", "))
+        let slow = self.of(kind).filter(|one| one.took >= SLOW).count();
+        format!("{}; {slow} took {SLOW:?} and more, the slowest {slowest:.1?}", counts.join(", "))
     }
 }
 
