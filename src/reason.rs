@@ -337,6 +337,11 @@ pub enum Reason {
         message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log."
     )]
     UpstreamBroken,
+    /// An instance of Mimir could not reach another part of Mimir that the read needs, such as an ingester that died.
+    #[strum(
+        message = "Is an instance of Mimir gone, or starting? `detail` has what Mimir said. One that does not come back must be [taken out of the ring](../operations/upstreams.md#when-an-instance-does-not-come-back)."
+    )]
+    UpstreamSevered,
     /// The status is none of Mimir's: something else answers at the address.
     #[strum(
         message = "Check `upstream.urls`: something else than Mimir answers there; `detail` has the status."
@@ -453,6 +458,7 @@ impl Reason {
             | Self::UpstreamCircuitOpen
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
+            | Self::UpstreamSevered
             | Self::UpstreamMisdirected
             | Self::UpstreamUnreadable
             | Self::UpstreamBrokenBody

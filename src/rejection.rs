@@ -212,6 +212,7 @@ fn status_of(reason: Reason) -> StatusCode {
         | Reason::UpstreamCircuitOpen
         | Reason::AlertmanagerBusy
         | Reason::UpstreamBroken
+        | Reason::UpstreamSevered
         | Reason::UpstreamMisdirected => StatusCode::SERVICE_UNAVAILABLE,
         Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::AdminBroken => StatusCode::INTERNAL_SERVER_ERROR,
@@ -311,6 +312,10 @@ impl Rejection {
                 "upstream answered {status}, which is none of Mimir's answers to a push"
             )),
             Self::Failed(ForwardError::Broken(error)) => Some(format!("{error:?}")),
+            Self::Failed(ForwardError::Severed(text)) => {
+                let beginning = &text[..text.len().min(300)];
+                Some(format!("upstream answered {}", String::from_utf8_lossy(beginning).trim()))
+            }
             Self::Failed(ForwardError::Unreadable(problem)) => Some(problem.clone()),
             Self::Admin(AdminError::Store(error)) => Some(error.to_string()),
             Self::Admin(AdminError::Ruler(problem) | AdminError::Alertmanager(problem)) => {

@@ -21,7 +21,9 @@ use super::instance::InstanceSlot;
 use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
 use super::repeat::{Broken, Next, Repeats, is_stale, next};
-use super::verdict::{InstanceVerdict, is_about_own_reads, judge};
+use super::verdict::{
+    InstanceVerdict, is_about_a_lost_part, is_about_own_reads, judge, may_be_about_a_lost_part,
+};
 use super::wire::WireFault;
 use crate::authz::Grant;
 use crate::config::UpstreamConfig;
@@ -132,9 +134,13 @@ impl<'a> Attempts<'a> {
             (slot, body) = match sent {
                 // Forwarded whatever its status, unless another instance may do better.
                 Sent::Answered(answer, connection, verdict) => {
-                    let unavailable = verdict == InstanceVerdict::Unavailable;
-                    match unavailable.then(|| self.move_on(Broken::Unavailable)).flatten() {
+                    let is_severed = verdict == InstanceVerdict::Severed;
+                    let moves = is_severed || verdict == InstanceVerdict::Unavailable;
+                    match moves.then(|| self.move_on(Broken::Unavailable)).flatten() {
                         Some(elsewhere) => elsewhere,
+                        None if is_severed => {
+                            return Err(ForwardError::Severed(answer.first.unwrap_or_default()));
+                        }
                         None => return Ok((answer, connection)),
                     }
                 }
@@ -290,9 +296,12 @@ impl<'a> Attempts<'a> {
                 Exchanged::Answered(response) => {
                     let surface = self.grant.route().surface;
                     let verdict = judge(surface, response.status().as_u16(), response.headers());
-                    if surface == Surface::Alerts && verdict == InstanceVerdict::Unavailable {
+                    let (status, headers) = (response.status().as_u16(), response.headers());
+                    let is_alerts =
+                        surface == Surface::Alerts && verdict == InstanceVerdict::Unavailable;
+                    if is_alerts || may_be_about_a_lost_part(surface, status, headers) {
                         // Rare, and so kept out of the size of every other request's future.
-                        return Box::pin(self.judge_by_text(response, connection)).await;
+                        return Box::pin(self.judge_by_text(response, connection, verdict)).await;
                     }
                     return Self::note(Answer { response, first: None }, connection, verdict);
                 }
@@ -348,21 +357,25 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Judges a 503 of the Alertmanager by its text: a tenant's own limit and an instance that is not
-    /// ready have the same head.
+    /// Judges an answer by its text. A tenant's own limit and an instance that is not ready have the same
+    /// head (a 503 of the Alertmanager), and so have a query that fails and one for which a part of Mimir
+    /// was lost. `by_head` is what is thought of it otherwise.
     async fn judge_by_text(
         &self,
         response: Response<()>,
         mut connection: PooledConnection,
+        by_head: InstanceVerdict,
     ) -> Sent {
         let reading = read_beginning(&mut connection);
         match timeout(self.upstream.config.response_timeout, reading).await {
             Ok(Ok(text)) => {
-                let is_tenants = is_about_own_reads(&text);
-                let verdict = if is_tenants {
+                let is_read = self.grant.route().surface == Surface::Query;
+                let verdict = if is_read && is_about_a_lost_part(&text) {
+                    InstanceVerdict::Severed
+                } else if !is_read && is_about_own_reads(&text) {
                     InstanceVerdict::Neutral
                 } else {
-                    InstanceVerdict::Unavailable
+                    by_head
                 };
                 Self::note(Answer { response, first: Some(text) }, connection, verdict)
             }

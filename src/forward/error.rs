@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use bytes::Bytes;
+
 use super::alertmanager::AlertmanagerState;
 use super::wire::WireFault;
 use crate::reason::{HasReason, Reason};
@@ -31,6 +33,9 @@ pub enum ForwardError {
     /// The status cannot come from Mimir's write path: a balancer or a redirect in front of it, or
     /// a wrong address.
     Misdirected(u16),
+    /// An instance has lost a part of Mimir that the request needs, and no other could be asked, or had
+    /// it; what it said, which names addresses.
+    Severed(Bytes),
     /// The Alertmanager does nothing for this tenant now.
     Alertmanager(AlertmanagerState),
     /// An answer that must be rewritten cannot be read; why, for the log.
@@ -61,6 +66,7 @@ impl HasReason for ForwardError {
             Self::Body(error) => error.reason(),
             Self::UploadTimedOut => Reason::BodySlowForUpstream,
             Self::Misdirected(_) => Reason::UpstreamMisdirected,
+            Self::Severed(_) => Reason::UpstreamSevered,
             Self::Alertmanager(state) => state.reason(),
             Self::Unreadable(_) => Reason::UpstreamUnreadable,
         }
@@ -84,6 +90,9 @@ impl fmt::Display for ForwardError {
             Self::Misdirected(_) | Self::Unreadable(_) => {
                 f.write_str("the metrics store is temporarily unavailable; try again")
             }
+            Self::Severed(_) => f.write_str(
+                "a part of the metrics store is being replaced or cannot be reached; try again",
+            ),
             Self::Alertmanager(state) => state.fmt(f),
         }
     }

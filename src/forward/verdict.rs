@@ -7,8 +7,9 @@
 //! configuration does not allow, 504 a query that was too slow for a proxy in between, 529 a
 //! tenant's rate limit of Mimir 2.x. The Alertmanager's own errors are JSON too; a tenant with more
 //! concurrent reads than Mimir allows gets a 503 in plain text, which only its text tells from that
-//! of a starting instance. Only statuses that can be the instance's fault count against
-//! it, and only a 503 is worth a resend.
+//! of a starting instance. Only statuses that can be the instance's fault count against it, and only a
+//! 503 is worth a resend, or a read for which the instance has [lost](is_about_a_lost_part) a part of
+//! Mimir.
 
 use http::{HeaderMap, header};
 
@@ -26,6 +27,9 @@ pub(super) enum InstanceVerdict {
     Faulty,
     /// It is at fault and has not executed the request: another may.
     Unavailable,
+    /// It works, but it has lost another part of Mimir that the request needs: another instance may
+    /// reach that part.
+    Severed,
 }
 
 /// Judges the head of a response.
@@ -47,6 +51,36 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Insta
 /// (`max_concurrent_get_requests_per_tenant`). A resend would only add to them.
 pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
     text.starts_with(b"Limit of concurrent GET requests reached")
+}
+
+/// Whether an answer may mean that the instance has lost a part of Mimir that it needs, which its text
+/// then says. Mimir's statuses differ by path for the same cause: 500 for queries, 422 for label names.
+pub(super) fn may_be_about_a_lost_part(surface: Surface, status: u16, headers: &HeaderMap) -> bool {
+    // Nobody reads a compressed text here. Errors are too short for Mimir to compress them.
+    surface == Surface::Query
+        && matches!(status, 422 | 500)
+        && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+/// Whether an answer that [may be](may_be_about_a_lost_part) about a lost part is. Seen when an ingester
+/// or a querier dies or starts (`scripts/chaos kill`). The text must begin so, because further on errors
+/// quote the tenant's data.
+pub(super) fn is_about_a_lost_part(text: &[u8]) -> bool {
+    const FIELD: &[u8] = b"\"error\":\"";
+    let text = match position(text, FIELD) {
+        // Behind `{"status":"error","errorType":"execution",`.
+        Some(at) if text.starts_with(b"{") && at <= 64 => &text[at + FIELD.len()..],
+        _ => text,
+    };
+    // What Prometheus' engine puts in front.
+    let text = text.strip_prefix(b"expanding series: ").unwrap_or(text);
+    let begins = |words: &[u8]| text.starts_with(words);
+    begins(b"rpc error: code = Unavailable desc = ")
+        || begins(b"too many unhealthy instances in the ring")
+        || (begins(b"at least ")
+            && position(text, b" live replicas required").is_some_and(|at| at < 16))
+        || (begins(b"failed to receive response from querier '")
+            && text.ends_with(b"': querier disconnected ungracefully"))
 }
 
 /// Whether a refusal may be about an upload that was too slow for Mimir, which its text then says.
@@ -148,6 +182,44 @@ mod tests {
         ] {
             assert_eq!(is_about_own_reads(text.as_bytes()), is_own, "{text}");
         }
+    }
+
+    #[test]
+    fn a_lost_part_is_told_by_how_the_text_begins() {
+        let lost = [
+            r#"{"status":"error","errorType":"execution","error":"rpc error: code = Unavailable desc = connection error"}"#,
+            r#"{"status":"error","errorType":"internal","error":"expanding series: rpc error: code = Unavailable desc = x"}"#,
+            r#"{"status":"error","errorType":"internal","error":"too many unhealthy instances in the ring"}"#,
+            r#"{"status":"error","errorType":"internal","error":"at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095"}"#,
+            "failed to receive response from querier 'vm': querier disconnected ungracefully",
+        ];
+        for text in lost {
+            assert!(is_about_a_lost_part(text.as_bytes()), "{text}");
+        }
+        let own = [
+            "",
+            "{}",
+            r#"{"status":"error","errorType":"execution","error":"query processing would load too many samples"}"#,
+            r#"{"status":"error","errorType":"execution","error":"x \"rpc error: code = Unavailable desc = \""}"#,
+            r#"{"status":"error","errorType":"internal","error":"rpc error: code = Internal desc = x"}"#,
+            r#"{"data":"long enough to be somewhere else, as what a tenant has written could be","error":"rpc error: code = Unavailable desc = x"}"#,
+            "at least 2 of my series are called \" live replicas required\"",
+        ];
+        for text in own {
+            assert!(!is_about_a_lost_part(text.as_bytes()), "{text}");
+        }
+        let plain = HeaderMap::new();
+        for surface in Surface::ALL.iter().copied() {
+            for status in [422, 500] {
+                let may_be = may_be_about_a_lost_part(surface, status, &plain);
+                assert_eq!(may_be, surface == Surface::Query, "{surface:?} {status}");
+            }
+        }
+        for status in [200, 400, 429, 503, 504] {
+            assert!(!may_be_about_a_lost_part(Surface::Query, status, &plain), "{status}");
+        }
+        let gzip = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(!may_be_about_a_lost_part(Surface::Query, 500, &[gzip].into_iter().collect()));
     }
 
     const READ_TIMEOUT: &str = "read tcp 10.0.0.7:8080->10.0.0.9:51234: i/o timeout";

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::failover::{before, read_request};
-use crate::support::fake_mimir::{FakeMimir, Mode, TEXT};
+use crate::support::fake_mimir::{FakeMimir, JSON, Mode, TEXT};
 use crate::support::single::{PUSH, QUERY, pieces};
 
 fn random(length: usize) -> Vec<u8> {
@@ -155,6 +155,67 @@ async fn an_unavailable_instance_is_replaced_by_another() {
     good.set(Mode::Status(503, TEXT));
     let both = fixture.client().get(QUERY).await;
     assert_eq!((both.status.as_u16(), both.text.as_str()), (503, "{}"), "Mimir's own answer");
+}
+
+/// What Mimir 3 answered to reads while an ingester, or the querier that had the query, died (`scripts/chaos kill`).
+const LOST: [(u16, &str, &str); 4] = [
+    (
+        422,
+        JSON,
+        r#"{"status":"error","errorType":"execution","error":"rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial tcp 10.0.0.9:9095: connect: connection refused\""}"#,
+    ),
+    (
+        500,
+        JSON,
+        r#"{"status":"error","errorType":"internal","error":"rpc error: code = Unavailable desc = ingester is unavailable (current state: Starting)"}"#,
+    ),
+    (
+        500,
+        JSON,
+        r#"{"status":"error","errorType":"internal","error":"too many unhealthy instances in the ring"}"#,
+    ),
+    (500, TEXT, "failed to receive response from querier 'vm': querier disconnected ungracefully"),
+];
+
+// Another instance may reach what this one lost. If none does, the client tries again: it is no fault of its own,
+// whatever Mimir's status says. The instances are not at fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_mimir_lost_a_part_is_asked_elsewhere() {
+    for (status, content_type, text) in LOST {
+        let lost = Mode::Says(status, content_type, text);
+        let (bad, good) = (FakeMimir::start_in(lost).await, FakeMimir::start().await);
+        let settings = [("upstream.eject_after", "2"), ("upstream.retry_percent", "100")];
+        let fixture = before(&[bad.url(), good.url()], &settings).await;
+        let client = fixture.client();
+        for _ in 0..10 {
+            let answer = client.get(QUERY).await;
+            assert_eq!(answer.status, 200, "{text}: {answer:?}");
+            let answer = client.post_form("/prometheus/api/v1/query_range", "query=up").await;
+            assert_eq!(answer.status, 200, "{text}: {answer:?}");
+        }
+        assert!(bad.requests() >= 1 && fixture.retries("unavailable").await >= 1.0, "{text}");
+        good.set(lost);
+        let answer = client.get(QUERY).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        assert_eq!(answer.json()["errorType"], "unavailable");
+        assert!(!answer.text.contains("10.0.0.9"), "{answer:?}");
+        assert!(!fixture.ejected().await, "{text}");
+    }
+}
+
+// A query that fails by itself fails everywhere, also if what it quotes looks like a lost part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_fails_by_itself_is_asked_once() {
+    let quoted = r#"{"status":"error","errorType":"execution","error":"found duplicate series for the match group {a=\"rpc error: code = Unavailable desc = \"} on the right hand-side of the operation"}"#;
+    let own = Mode::Says(422, JSON, quoted);
+    let fakes = [FakeMimir::start_in(own).await, FakeMimir::start_in(own).await];
+    let fixture = before(&[fakes[0].url(), fakes[1].url()], &[]).await;
+    for _ in 0..5 {
+        let answer = fixture.client().get(QUERY).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (422, quoted));
+    }
+    assert_eq!(fakes[0].requests() + fakes[1].requests(), 5);
 }
 
 // If everything fails, the budget bounds the load on Mimir: a fifth more, and a few.

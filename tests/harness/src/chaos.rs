@@ -20,6 +20,8 @@ pub enum Weather {
     Far(Duration),
     /// Of what clients send only this many bytes pass on each connection, and no more.
     FrozenUploads(usize),
+    /// Each connection is reset when so many bytes have passed either way.
+    Reset(usize),
     /// Connections are cut, and new ones too.
     Cut,
 }
@@ -57,6 +59,10 @@ impl ChaosProxy {
                     let Ok(server) = TcpStream::connect(target).await else {
                         return;
                     };
+                    if matches!(*weather.borrow(), Weather::Reset(_)) {
+                        // Closed by a reset and not by a FIN.
+                        let _ = (client.set_zero_linger(), server.set_zero_linger());
+                    }
                     let (mut from_client, mut to_client) = client.into_split();
                     let (mut from_server, mut to_server) = server.into_split();
                     tokio::select! {
@@ -99,6 +105,12 @@ impl ChaosProxy {
         self.weather.send_replace(Weather::FrozenUploads(bytes));
     }
 
+    /// Each connection is reset when so many bytes have passed either way, wherever that is in a request or an
+    /// answer.
+    pub fn reset_after(&self, bytes: usize) {
+        self.weather.send_replace(Weather::Reset(bytes));
+    }
+
     /// All connections are cut.
     pub fn cut(&self) {
         self.weather.send_replace(Weather::Cut);
@@ -117,11 +129,13 @@ async fn pump(
         let now = *weather.borrow_and_update();
         let most = match now {
             Weather::FrozenUploads(bytes) if way == Way::Up => bytes.saturating_sub(passed),
+            Weather::Reset(bytes) => bytes.saturating_sub(passed),
             _ => buffer.len(),
         };
         let most = most.min(buffer.len());
         match now {
             Weather::Cut => return,
+            Weather::Reset(_) if most == 0 => return,
             Weather::Stalled => {
                 if weather.changed().await.is_err() {
                     return;
@@ -132,21 +146,23 @@ async fn pump(
                     return;
                 }
             }
-            Weather::Fair | Weather::Far(_) | Weather::FrozenUploads(_) => tokio::select! {
-                read = from.read(&mut buffer[..most]) => match read {
-                    Ok(0) | Err(_) => return,
-                    Ok(length) => {
-                        passed += length;
-                        if let Weather::Far(delay) = now {
-                            tokio::time::sleep(delay).await;
+            Weather::Fair | Weather::Far(_) | Weather::FrozenUploads(_) | Weather::Reset(_) => {
+                tokio::select! {
+                    read = from.read(&mut buffer[..most]) => match read {
+                        Ok(0) | Err(_) => return,
+                        Ok(length) => {
+                            passed += length;
+                            if let Weather::Far(delay) = now {
+                                tokio::time::sleep(delay).await;
+                            }
+                            if to.write_all(&buffer[..length]).await.is_err() {
+                                return;
+                            }
                         }
-                        if to.write_all(&buffer[..length]).await.is_err() {
-                            return;
-                        }
-                    }
-                },
-                changed = weather.changed() => if changed.is_err() { return },
-            },
+                    },
+                    changed = weather.changed() => if changed.is_err() { return },
+                }
+            }
         }
     }
 }

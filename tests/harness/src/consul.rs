@@ -56,6 +56,11 @@ impl Consul {
         consul
     }
 
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// A connection string as `fly consul attach` sets it: `https://:TOKEN@HOST/PREFIX`. The token
     /// may read and write keys beneath the prefix, and make sessions.
     pub async fn attach(&self, prefix: &str) -> String {

@@ -30,6 +30,23 @@ pub const RINGS: [&str; 8] = [
     "store-gateways/store-gateway",
 ];
 
+/// Arguments with which what takes minutes in operation takes seconds; nothing else differs from the profile.
+pub const QUICK: [&str; 12] = [
+    "-ingester.ring.min-ready-duration=0s",
+    "-compactor.cleanup-interval=5s",
+    "-blocks-storage.bucket-store.sync-interval=5s",
+    "-blocks-storage.bucket-store.metadata-cache.tenants-list-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.tenant-blocks-list-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.bucket-index-content-ttl=4s",
+    "-blocks-storage.bucket-store.metadata-cache.metafile-doesnt-exist-ttl=4s",
+    "-ruler.poll-interval=5s",
+    "-ruler.evaluation-delay-duration=0s",
+    "-alertmanager.configs.poll-interval=1s",
+    // Everything is on loopback here. A test of tests/it/deployment shows the firewall.
+    "-alertmanager.receivers-firewall-block-private-addresses=false",
+    "-query-frontend.max-cache-freshness=10s",
+];
+
 /// What instances stand on.
 pub struct Backing {
     /// The rings.
@@ -176,6 +193,11 @@ impl Monolith {
         &mut self.process
     }
 
+    /// Where its data is.
+    pub fn disk(&self) -> &Path {
+        self.disk.path()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()
@@ -189,6 +211,18 @@ impl Monolith {
     /// Waits for its end.
     pub fn wait_stopped(&mut self, patience: Duration) -> Option<ExitStatus> {
         self.process.wait(patience)
+    }
+
+    /// Ends it at once, as a lack of memory or power does.
+    pub fn kill(&mut self) {
+        self.process.signal("KILL");
+        assert!(self.process.wait(Duration::from_secs(10)).is_some(), "{} lives on", self.id);
+    }
+
+    /// Starts it again with the same name, ports and disk.
+    pub fn start_again(&mut self) {
+        assert!(!self.process.is_running(), "{} is still running", self.id);
+        self.process = run(&self.id, self.disk.path(), &self.environment, &self.arguments);
     }
 
     /// Starts it again with the same name and ports and an empty disk.

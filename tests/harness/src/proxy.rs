@@ -19,6 +19,7 @@ pub struct ProxyOptions {
     extra: Vec<(String, String)>,
     binary: PathBuf,
     internal: Option<u16>,
+    public: Option<u16>,
     socket: Option<Arc<TcpListener>>,
     variables: Vec<(String, String)>,
     patience: Duration,
@@ -33,6 +34,7 @@ impl ProxyOptions {
             extra: Vec::new(),
             binary: Proxy::binary(),
             internal: None,
+            public: None,
             socket: None,
             variables: Vec::new(),
             patience: Duration::from_secs(20),
@@ -74,6 +76,13 @@ impl ProxyOptions {
         self
     }
 
+    /// With this public port, as the one that was there before.
+    #[must_use]
+    pub fn public_port(mut self, port: u16) -> Self {
+        self.public = Some(port);
+        self
+    }
+
     /// With this listening socket, which others hold, too, as its public one.
     #[must_use]
     pub fn socket(mut self, socket: &TcpListener) -> Self {
@@ -92,7 +101,7 @@ impl ProxyOptions {
     pub async fn start(self) -> Proxy {
         let directory = TempDir::with_prefix("proxy-").expect("directory");
         let of_socket = |socket: &TcpListener| socket.local_addr().expect("address").port();
-        let port = self.socket.as_deref().map_or_else(free_port, of_socket);
+        let port = self.socket.as_deref().map(of_socket).or(self.public).unwrap_or_else(free_port);
         let internal = self.internal.unwrap_or_else(free_port);
         let mut keys = vec![
             ("listen.address".to_owned(), format!("\"127.0.0.1:{port}\"")),

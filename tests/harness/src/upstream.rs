@@ -1,6 +1,7 @@
 //! Upstreams that misbehave, and ones that tell what they were sent.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -40,7 +41,32 @@ pub struct Head {
 pub struct Upstream {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<Head>>>,
+    connections: Arc<Connections>,
     _tasks: JoinSet<()>,
+}
+
+/// How many connections are open.
+#[derive(Default)]
+struct Connections {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them.
+struct Open(Arc<Connections>);
+
+impl Open {
+    fn new(connections: &Arc<Connections>) -> Self {
+        let now = connections.now.fetch_add(1, Ordering::SeqCst) + 1;
+        connections.most.fetch_max(now, Ordering::SeqCst);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Upstream {
@@ -68,9 +94,12 @@ impl Upstream {
         let heads: Arc<Mutex<Vec<Head>>> = Arc::default();
         let mut tasks = JoinSet::new();
         let kept = Arc::clone(&heads);
+        let connections = Arc::<Connections>::default();
+        let counted = Arc::clone(&connections);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                let open = Open::new(&counted);
                 let _ = socket.set_nodelay(true);
                 let (answer, kept) = (answer.clone(), Arc::clone(&kept));
                 let service = service_fn(move |request: http::Request<Incoming>| {
@@ -89,10 +118,11 @@ impl Upstream {
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service)
                         .await;
+                    drop(open);
                 });
             }
         });
-        Self { address, heads, _tasks: tasks }
+        Self { address, heads, connections, _tasks: tasks }
     }
 
     /// Its address.
@@ -103,6 +133,17 @@ impl Upstream {
     /// The heads of all requests so far.
     pub fn heads(&self) -> Vec<Head> {
         self.heads.lock().unwrap().clone()
+    }
+
+    /// The most connections that were open at the same time.
+    pub fn most_connections(&self) -> usize {
+        self.connections.most.load(Ordering::SeqCst)
+    }
+
+    /// Begins to count the most connections again, with those that are open.
+    pub fn forget_most_connections(&self) {
+        let now = self.connections.now.load(Ordering::SeqCst);
+        self.connections.most.store(now, Ordering::SeqCst);
     }
 }
 

@@ -149,6 +149,11 @@ async fn failing_upstream() -> RawUpstream {
             "loading" => answer("406 Not Acceptable", "text/plain", "not loaded"),
             "unconfigured" => answer("412 Precondition Failed", "text/plain", "no configuration"),
             "absent" => answer("404 Not Found", "text/plain", "404 page not found"),
+            "severed" => answer(
+                "500 Internal Server Error",
+                "application/json",
+                r#"{"status":"error","errorType":"internal","error":"too many unhealthy instances in the ring"}"#,
+            ),
             "unreadable" => answer("200 OK", "application/json", "<html>"),
             "hold" => {
                 tokio::time::sleep(Duration::from_secs(4)).await;
@@ -269,7 +274,11 @@ async fn by_request(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'stati
     found.note("service_only", &client.get("/admin/revocations").await);
 
     // What Mimir does, and does not.
-    for (reason, case) in [("upstream_timeout", "late"), ("upstream_broken", "broken")] {
+    for (reason, case) in [
+        ("upstream_timeout", "late"),
+        ("upstream_broken", "broken"),
+        ("upstream_severed", "severed"),
+    ] {
         found.note(reason, &client.get(&format!("{QUERY}&case={case}")).await);
     }
     for (reason, case) in [("upstream_broken_body", "half"), ("upstream_idle_body", "idle")] {

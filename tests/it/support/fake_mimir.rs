@@ -26,6 +26,8 @@ pub(crate) enum Mode {
     Slow(Duration),
     /// Answers with a status, in plain text or in JSON.
     Status(u16, &'static str),
+    /// Answers with a status, a type and a text.
+    Says(u16, &'static str, &'static str),
     /// Never answers.
     Hang,
     /// Accepts the request and closes the connection.
@@ -155,6 +157,10 @@ async fn serve(
         Mode::Status(status, content_type) => {
             let answer = Response::builder().status(status).header("content-type", content_type);
             return Ok(answer.body(full("{}")).unwrap());
+        }
+        Mode::Says(status, content_type, text) => {
+            let answer = Response::builder().status(status).header("content-type", content_type);
+            return Ok(answer.body(full(text)).unwrap());
         }
         Mode::Hang => std::future::pending().await,
         Mode::Break => return Err(std::io::ErrorKind::ConnectionReset.into()),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use harness::readings::{query, value};
 use harness::{Client, wait_until};
 
-use crate::senders::{query, value};
 use crate::system::System;
 use crate::{chapter, fact};
 

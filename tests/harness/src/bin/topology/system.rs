@@ -4,29 +4,12 @@
 use harness::showcase::{ALICE, BOB, command, two_organisations};
 use harness::{
     Backing, Client, Database, Issuer, Monolith, NodeExporter, ORG_A, ORG_B, Postgres, Prometheus,
-    Proxy, ProxyOptions, RemoteWrite, free_port,
+    Proxy, ProxyOptions, QUICK, RemoteWrite, free_port,
 };
 use serde_json::json;
 
 use crate::alerts::People;
 use crate::say;
-
-/// What takes minutes in operation takes seconds here; nothing else differs from the profile.
-pub const QUICK: [&str; 12] = [
-    "-ingester.ring.min-ready-duration=0s",
-    "-compactor.cleanup-interval=5s",
-    "-blocks-storage.bucket-store.sync-interval=5s",
-    "-blocks-storage.bucket-store.metadata-cache.tenants-list-ttl=4s",
-    "-blocks-storage.bucket-store.metadata-cache.tenant-blocks-list-ttl=4s",
-    "-blocks-storage.bucket-store.metadata-cache.bucket-index-content-ttl=4s",
-    "-blocks-storage.bucket-store.metadata-cache.metafile-doesnt-exist-ttl=4s",
-    "-ruler.poll-interval=5s",
-    "-ruler.evaluation-delay-duration=0s",
-    "-alertmanager.configs.poll-interval=1s",
-    // Everything is on loopback here. A test of tests/it/deployment shows the firewall.
-    "-alertmanager.receivers-firewall-block-private-addresses=false",
-    "-query-frontend.max-cache-freshness=10s",
-];
 
 /// An organisation with its people and devices.
 pub struct Organisation {
