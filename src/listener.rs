@@ -17,6 +17,7 @@ mod phase;
 mod proxy_header;
 mod resting;
 mod socket;
+mod tls;
 mod watch;
 mod workers;
 

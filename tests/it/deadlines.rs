@@ -283,8 +283,10 @@ async fn a_clients_frames_write_no_log_lines() {
     let fixture = proxy_fixture(&upstream.url(), &[]).await;
     let mut socket = connect(&fixture).await;
     let log = || fixture.proxy.process.log();
-    wait_until("it says that it serves", Duration::from_secs(5), async || log().contains("Serving"))
-        .await;
+    wait_until("it says that it serves", Duration::from_secs(5), async || {
+        log().contains("Serving")
+    })
+    .await;
     let before = log().lines().count();
     socket.write_all(&frames::opening(1 << 16)).await.unwrap();
     let acknowledged = frames::frame(6, 1, 0, &[0; 8]).repeat(2_000);
