@@ -6,7 +6,8 @@
 //! in the [`token_cache`] until it expires or its key leaves the set; whether it was revoked
 //! ([`revocations`], [`sessions`]) is asked with every request.
 //!
-//! A device key is opaque: its hash is looked up ([`device_keys`]). An admin key stands in the
+//! A device key is opaque: its hash is looked up ([`device_keys`]). So is what names the device in a client's
+//! certificate, if the request has no other credential. An admin key stands in the
 //! configuration ([`admin_keys`]), and so does the secret of the database's webhooks ([`webhook`]),
 //! which is asked for on their route and opens no other.
 //!
@@ -41,6 +42,7 @@ use http::HeaderMap;
 use crate::clock::Clock;
 use crate::config::{AuthConfig, Secret};
 use crate::directory::Origin;
+use crate::store::KeyHash;
 use crate::telemetry::Metrics;
 
 pub use device_keys::DeviceKeys;
@@ -168,16 +170,30 @@ impl Authenticator {
         }
     }
 
-    /// Says who sent a request, or why that cannot be said.
+    /// Says who sent a request, or why that cannot be said. A certificate, as a device is looked up by it,
+    /// counts where the request has no other credential.
     ///
     /// Waits only when a key is unknown and the key set may be fetched again, or when the database
     /// has to be asked.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
+        certificate: Option<&KeyHash>,
         client: IpAddr,
     ) -> Result<Caller, Refused> {
-        match credential::read(headers)? {
+        match credential::read(headers, certificate)? {
+            Credential::Certificate(hash) => {
+                let off = Refusal::DeviceKey(DeviceKeyFault::Off);
+                let keys = self.tables.device_keys.as_ref().ok_or(off)?;
+                let found = keys.authenticate(&hash, client).await;
+                let (principal, origin) = found.map_err(|refusal| match refusal {
+                    Refusal::DeviceKey(DeviceKeyFault::Unknown) => {
+                        Refusal::DeviceKey(DeviceKeyFault::Certificate)
+                    }
+                    refusal => refusal,
+                })?;
+                Ok(Caller { principal, proof: origin.into() })
+            }
             Credential::Bearer(bytes) => self.by_token(bytes).await,
             Credential::DeviceKey(hash) => {
                 let off = Refusal::DeviceKey(DeviceKeyFault::Off);
@@ -310,7 +326,7 @@ mod tests {
             [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect();
         let at = async |seconds: i64| {
             hand.store(NOW + seconds, Ordering::Relaxed);
-            authenticator.authenticate(&headers, [127, 0, 0, 1].into()).await
+            authenticator.authenticate(&headers, None, [127, 0, 0, 1].into()).await
         };
         assert_eq!(at(0).await.unwrap().proof, Proof::Verified);
         assert_eq!(at(69).await.unwrap().proof, Proof::Cached);

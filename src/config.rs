@@ -26,11 +26,12 @@ mod shown;
 mod shutdown;
 mod sql;
 mod tenancy;
+mod tls;
 mod traces;
 mod upstream;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use alert_events::AlertEventsConfig;
 pub use auth::{
@@ -53,6 +54,7 @@ pub use rules::{GuardConfig, RulesConfig};
 pub use shown::Setting;
 pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
+pub use tls::{ServedCertificate, TlsConfig};
 pub use traces::{CollectorConfig, TracesConfig};
 pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
 pub use values::{Secret, parse_duration};
@@ -62,7 +64,7 @@ use reader::Document;
 /// The whole configuration, valid by construction.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[listen]`: sockets and connection limits.
+    /// `[listen]` and `[tls]`: sockets, connection limits, certificates.
     pub listen: ListenConfig,
     /// `[auth]`: which tokens are accepted.
     pub auth: AuthConfig,
@@ -133,7 +135,10 @@ impl Config {
         let mut config = Self {
             alert_events: document
                 .section("alert_events", |section| alert_events::read(section, rules.enabled)),
-            listen: document.section("listen", listen::read),
+            listen: ListenConfig {
+                tls: document.section("tls", tls::read),
+                ..document.section("listen", listen::read)
+            },
             auth: document.section("auth", |section| auth::read(section, has_database)),
             database,
             tenancy: TenancyConfig {
@@ -230,6 +235,31 @@ impl RulesCommandConfig {
         document.finish_section()?;
         Ok(Self { database, tenancy: TenancyConfig { roles, ..tenancy }, rules, channels })
     }
+}
+
+/// The files of a configuration: its own, those of secrets, and those that keys name, whose names end in
+/// `_file` or `_files`. Also of a configuration that is faulty: the fault may be in one of them.
+pub fn named_files(file: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+    let text = read_file(file).unwrap_or_default();
+    let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
+    for section in table.get_ref().values() {
+        let Some(section) = section.get_ref().as_table() else { continue };
+        let named = section.iter().filter(|(key, _)| is_of_files(key.get_ref()));
+        for (_, value) in named {
+            let texts = value.get_ref().as_array().map_or_else(
+                || vec![value.get_ref()],
+                |items| items.iter().map(toml::Spanned::get_ref).collect(),
+            );
+            files.extend(texts.into_iter().filter_map(|text| Some(text.as_str()?.into())));
+        }
+    }
+    files.extend(environment.files());
+    files
+}
+
+fn is_of_files(key: &str) -> bool {
+    key.ends_with("_file") || key.ends_with("_files")
 }
 
 fn read_file(file: Option<&Path>) -> Result<String, Faults> {

@@ -39,6 +39,8 @@ Examples:
   mimir-tenant-proxy device-key create --organisation acme --name barn-north --expires-in 365d
       prints the key once
   mimir-tenant-proxy device-key create --organisation acme --name grafana --scopes metrics:read,rules:read
+  mimir-tenant-proxy device-key create --organisation acme --name barn-north --certificate hub-17.pem
+      no key: the device is known by its certificate
   mimir-tenant-proxy device-key list --organisation acme --json
   mimir-tenant-proxy device-key revoke --organisation acme 6a1a9a3e-5f1c-4d0b-9c58-2f5a0f9b7c11";
 

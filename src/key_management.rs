@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::authn::NewKey;
 use crate::clock::{parse_rfc3339, rfc3339};
-use crate::store::{ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store, StoreError};
+use crate::store::{KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store, StoreError};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// What a new key is to be.
@@ -111,17 +111,31 @@ pub async fn create(
     creator: Creator,
     now: OffsetDateTime,
 ) -> Result<(NewKey, DeviceKeyView), KeyError> {
+    let key = NewKey::generate().map_err(|_| KeyError::NoRandomness)?;
+    let of_key = (key.hash(), key.hint());
+    let view = register(store, organisation, request, creator, of_key, now).await?;
+    Ok((key, view))
+}
+
+/// Stores the hash of a key, or of what names the device in its certificate.
+pub async fn register(
+    store: &Store,
+    organisation: &OrganisationId,
+    request: &DeviceKeyRequest,
+    creator: Creator,
+    (hash, hint): (KeyHash, String),
+    now: OffsetDateTime,
+) -> Result<DeviceKeyView, KeyError> {
     let scopes = read_scopes(request.scopes.as_deref())?;
     let beyond = scopes.without(creator.scopes);
     if !beyond.is_empty() {
         return Err(KeyError::ScopesBeyondCreator(beyond));
     }
-    let key = NewKey::generate().map_err(|_| KeyError::NoRandomness)?;
     let new = NewDeviceKey {
         organisation: organisation.clone(),
         name: read_name(&request.name)?,
-        hash: key.hash(),
-        hint: key.hint(),
+        hash,
+        hint,
         scopes,
         expires_at: read_expiry(request, now)?,
         grace_seconds: request.grace_seconds.map(|grace| i32::try_from(grace).unwrap_or(i32::MAX)),
@@ -129,7 +143,7 @@ pub async fn create(
         organisation_is_known: creator.proves_organisation,
     };
     let listed = store.create_device_key(new).await?;
-    Ok((key, DeviceKeyView::of(&listed, now)))
+    Ok(DeviceKeyView::of(&listed, now))
 }
 
 /// The keys of an organisation, and whether these are all.

@@ -20,6 +20,33 @@ pub enum ConnectionEnd {
     ProtocolError,
     /// A balancer that must say whose connection it is has not.
     ProxyHeader,
+    /// Its TLS handshake has failed.
+    Handshake,
+}
+
+/// What became of a TLS handshake with a client.
+#[derive(
+    Clone, Copy, Debug, EnumCount, IntoStaticStr, PartialEq, Eq, VariantArray, VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum TlsHandshake {
+    Full,
+    /// With what both sides kept of an earlier one.
+    Resumed,
+    /// The client did not finish it in time.
+    Timeout,
+    /// The client went away, or the process ended.
+    Closed,
+    /// The client speaks something else, such as HTTP.
+    NotTls,
+    /// No version, cipher or protocol in common.
+    NoAgreement,
+    /// The client does not trust our certificate.
+    Refused,
+    /// The client's certificate is missing, expired, or of an unknown authority.
+    ClientCertificate,
+    /// Anything else that the client did wrong.
+    Invalid,
 }
 
 /// What an instance of Mimir did, or did not do: why it is ejected.

@@ -27,7 +27,7 @@
 //!
 //! Below them: [`directory`] (what the database says, remembered), [`store`] (the database, and the
 //! only SQL), [`mimir`] (what is known of its interface, and the only writer of the tenant header),
-//! [`net`] (sockets), [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
+//! [`net`] (sockets), [`tls`], [`tenancy`] (identities), [`telemetry`], [`labels`] (of its metrics), [`trace`] (spans) and [`otlp`], which
 //! sends them, [`refusals`] (the most recent ones), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
@@ -88,6 +88,7 @@ mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+pub mod tls;
 pub mod trace;
 pub mod version;
 mod yaml;

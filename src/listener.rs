@@ -18,6 +18,7 @@ mod phase;
 mod proxy_header;
 mod resting;
 mod socket;
+mod tls;
 mod watch;
 mod workers;
 

@@ -34,6 +34,7 @@ use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
 use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, RouteError, Surface};
 use crate::tenancy::{OrganisationId, Scope};
+use crate::tls::DeviceCertificate;
 use crate::trace::Tracer;
 use silences::SilenceChange;
 
@@ -169,7 +170,9 @@ impl Pipeline {
         let caller = if let Access::Admin(AdminEndpoint::Webhook(_)) = route.access {
             self.authenticator.authenticate_webhook(&parts.headers)
         } else {
-            let authenticated = self.authenticator.authenticate(&parts.headers, client);
+            let certificate = parts.extensions.get().map(|shown: &DeviceCertificate| &shown.hash);
+            let authenticated =
+                self.authenticator.authenticate(&parts.headers, certificate, client);
             self.limits.before_permit(authenticated).await?
         };
         let caller = caller.map_err(|refused| {

@@ -16,7 +16,10 @@ use tokio::time::sleep;
 use super::running::{Lasting, Running, Task, finds_instances};
 use super::watch::{Files, Fingerprint};
 use crate::authn::{KeySource, key_set_client};
-use crate::config::{Change, Config, Effect, Environment, Fault, Faults, ShutdownConfig};
+use crate::config::{
+    Change, Config, Effect, Environment, Fault, Faults, ServedCertificate, ShutdownConfig,
+    named_files,
+};
 use crate::forward::{FoundInstances, find};
 use crate::internal::Identities;
 use crate::lifecycle::Hangups;
@@ -75,8 +78,7 @@ impl Reloader {
 
     /// Uses another configuration whenever there is one, for ever.
     pub(super) async fn follow(&mut self, workers: &Workers, hangups: &mut Hangups) {
-        let named = self.environment.files().map(PathBuf::from);
-        let mut files = Files::new(self.file.clone().into_iter().chain(named).collect());
+        let mut files = Files::new(named_files(self.file.as_deref(), &self.environment));
         let mut retry = None;
         loop {
             let interval = self.running.config.reload.watch_interval;
@@ -92,16 +94,16 @@ impl Reloader {
 
     /// Reads the configuration and uses it. Returns whether it is worth another try later.
     async fn reload(&mut self, workers: &Workers, files: &mut Files, was_asked: bool) -> bool {
-        let (file, environment, paths) =
-            (self.file.clone(), self.environment.clone(), files.paths());
+        let (file, environment) = (self.file.clone(), self.environment.clone());
         // A file system that does not answer holds up a thread of its own.
         let read = spawn_blocking(move || {
+            let paths = named_files(file.as_deref(), &environment);
             let fingerprint = Fingerprint::of(&paths);
-            (fingerprint, Config::load(file.as_deref(), &environment))
+            (paths, fingerprint, Config::load(file.as_deref(), &environment))
         });
         let outcome = match read.await {
-            Ok((fingerprint, loaded)) => {
-                files.set_seen(fingerprint);
+            Ok((paths, fingerprint, loaded)) => {
+                files.set_seen(paths, fingerprint);
                 self.use_loaded(loaded, workers).await
             }
             Err(error) => {
@@ -145,6 +147,15 @@ impl Reloader {
         // 32 bits, so that a float holds them all.
         let hash = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         metrics.config_hash.set(f64::from(hash.unwrap_or_default()));
+        self.report_certificates();
+    }
+
+    /// Says which certificates are served, and when the first of them expires.
+    fn report_certificates(&self) {
+        let Some(tls) = &self.running.config.listen.tls else { return };
+        let ends = tls.certificates.iter().map(|one| one.validity.until);
+        let first = Duration::from_secs(ends.min().unwrap_or_default().try_into().unwrap_or(0));
+        self.lasting.metrics.tls_certificate_expiry.set(first.as_secs_f64());
     }
 
     async fn use_loaded(
@@ -152,7 +163,7 @@ impl Reloader {
         loaded: Result<Config, Faults>,
         workers: &Workers,
     ) -> Result<Vec<Change>, Refused> {
-        let config = loaded.map_err(|Faults(faults)| faults)?;
+        let mut config = loaded.map_err(|Faults(faults)| faults)?;
         let changes = self.running.config.changes_to(&config);
         let fixed: Vec<Fault> = changes
             .iter()
@@ -167,6 +178,24 @@ impl Reloader {
             .collect();
         if !fixed.is_empty() {
             return Err(fixed.into());
+        }
+        if !changes.iter().any(|change| change.key.starts_with("tls.")) {
+            // With its keys for tickets, so that clients go on resuming.
+            config.listen.tls.clone_from(&self.running.config.listen.tls);
+        } else if let Some(tls) = &config.listen.tls {
+            // Served from the start of the process, it is only warned of: whoever is served by it is told
+            // by nobody else. In the place of one that is good, it would be an outage.
+            let now = self.lasting.clock.unix_seconds();
+            let known = self.running.config.listen.tls.as_ref().map(|tls| &tls.certificates);
+            let is_new = |one: &&ServedCertificate| known.is_none_or(|known| !known.contains(one));
+            let faults = tls.certificates.iter().filter(is_new).filter_map(|one| {
+                let key = "tls.certificate_files".to_owned();
+                one.problem(now).map(|problem| Fault { key, line: None, problem })
+            });
+            let faults: Vec<Fault> = faults.collect();
+            if !faults.is_empty() {
+                return Err(faults.into());
+            }
         }
         if !changes.is_empty() {
             let prepared = self.prepare(&config, &changes).await?;

@@ -43,12 +43,9 @@ impl Files {
         Self { paths, seen: None }
     }
 
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
-        self.paths.clone()
-    }
-
-    /// Notes what was read.
-    pub(super) fn set_seen(&mut self, fingerprint: Fingerprint) {
+    /// Notes what was read, and that it names these files.
+    pub(super) fn set_seen(&mut self, paths: Vec<PathBuf>, fingerprint: Fingerprint) {
+        self.paths = paths;
         self.seen = Some(fingerprint);
     }
 
@@ -103,7 +100,10 @@ mod tests {
         symlink("1", path("..data")).unwrap();
         symlink("..data/proxy.toml", path("proxy.toml")).unwrap();
         let mut files = Files::new(vec![path("proxy.toml")]);
-        let see = |files: &mut Files| files.set_seen(Fingerprint::of(&files.paths()));
+        let see = |files: &mut Files| {
+            let paths = files.paths.clone();
+            files.set_seen(paths.clone(), Fingerprint::of(&paths));
+        };
         assert!(changes(&files).await, "nothing was read yet");
         see(&mut files);
         assert!(!changes(&files).await);
@@ -136,7 +136,7 @@ mod tests {
         let path = folder.path().join("proxy.toml");
         fs::write(&path, "").unwrap();
         let mut files = Files::new(vec![path.clone()]);
-        files.set_seen(Fingerprint::of(&files.paths()));
+        files.set_seen(vec![path.clone()], Fingerprint::of(&[path.clone()]));
         let writing = async {
             for count in 1..200 {
                 fs::write(&path, "x".repeat(count)).unwrap();

@@ -16,6 +16,8 @@ pub(super) enum Credential<'a> {
     Bearer(&'a [u8]),
     /// The hash of a device key, which came as a bearer token or as a basic-auth password.
     DeviceKey(KeyHash),
+    /// What a client's certificate is looked up by, in the place of a device key's hash.
+    Certificate(KeyHash),
     /// A basic-auth password that can only be an admin key.
     Password(Vec<u8>),
 }
@@ -30,10 +32,20 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
 const MOST_BASIC_BYTES: usize = 1024;
 
 /// Reads the one credential of a request. Two `Authorization` headers are refused: which of them
-/// counts would be a matter of opinion.
-pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, Refusal> {
+/// counts would be a matter of opinion. A certificate belongs to the connection, which may be that of
+/// many callers, so what the request itself says goes first, also if it is wrong.
+pub(super) fn read<'a>(
+    headers: &'a HeaderMap,
+    certificate: Option<&KeyHash>,
+) -> Result<Credential<'a>, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
+        if let Some(hash) = certificate
+            && !headers.contains_key("apikey")
+            && !is_of_a_page(headers)
+        {
+            return Ok(Credential::Certificate(*hash));
+        }
         return Err(Refusal::Credential(if headers.contains_key("apikey") {
             CredentialFault::ApiKeyOnly
         } else {
@@ -57,6 +69,14 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Credential<'_>, Refusal> {
         return refused(mistake(value).unwrap_or(CredentialFault::Scheme));
     }
     if is_device_key(rest) { device_key(rest) } else { Ok(Credential::Bearer(rest)) }
+}
+
+/// Whether a browser says that a page sends a request. It shows the certificate of its user for every page,
+/// as it would send a cookie.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+        || headers.contains_key(header::REFERER)
+        || headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
 /// `user:password` in base64 (RFC 7617). The user's name means nothing: devices have to send one.
@@ -144,7 +164,7 @@ mod tests {
 
     fn read_token(values: &[&str]) -> Result<String, Refusal> {
         let headers = headers(values);
-        match read(&headers)? {
+        match read(&headers, None)? {
             Credential::Bearer(bytes) => {
                 token(bytes).map(str::to_owned).map_err(Refusal::Credential)
             }
@@ -177,11 +197,11 @@ mod tests {
     fn a_device_key_is_a_bearer_token_or_a_password_of_any_user() {
         let key = NewKey::generate().unwrap();
         let wanted = Credential::DeviceKey(key.hash());
-        assert_eq!(read(&headers(&[&format!("Bearer {}", key.expose())])), Ok(wanted));
+        assert_eq!(read(&headers(&[&format!("Bearer {}", key.expose())]), None), Ok(wanted));
         for user in ["", "hub-17", "anything at all"] {
             let encoded = STANDARD.encode(format!("{user}:{}", key.expose()));
             let wanted = Credential::DeviceKey(key.hash());
-            assert_eq!(read(&headers(&[&format!("basic {encoded}")])), Ok(wanted), "{user}");
+            assert_eq!(read(&headers(&[&format!("basic {encoded}")]), None), Ok(wanted), "{user}");
         }
     }
 
@@ -228,7 +248,7 @@ mod tests {
             let encoded = STANDARD.encode(format!("hub:{before}{}{after}", key.expose()));
             for encoded in [encoded.as_str(), encoded.trim_end_matches('=')] {
                 let wanted = Credential::DeviceKey(key.hash());
-                assert_eq!(read(&headers(&[&format!("Basic {encoded}")])), Ok(wanted));
+                assert_eq!(read(&headers(&[&format!("Basic {encoded}")]), None), Ok(wanted));
             }
         }
     }
@@ -238,9 +258,38 @@ mod tests {
         let key = NewKey::generate().unwrap();
         let cut_off = &key.expose()[..key.expose().len() - 1];
         let refused = Err(Refusal::DeviceKey(DeviceKeyFault::Form));
-        assert_eq!(read(&headers(&[&format!("Bearer {cut_off}")])), refused);
+        assert_eq!(read(&headers(&[&format!("Bearer {cut_off}")]), None), refused);
         let encoded = STANDARD.encode(format!("user:{cut_off}"));
-        assert_eq!(read(&headers(&[&format!("Basic {encoded}")])), refused);
+        assert_eq!(read(&headers(&[&format!("Basic {encoded}")]), None), refused);
+    }
+
+    // It is the connection's, and perhaps that of a program that passes on what others send.
+    #[test]
+    fn a_certificate_counts_only_where_nothing_else_is_said() {
+        let hash = [7; 32];
+        let read = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            let headers: HeaderMap = pairs.collect();
+            let found = super::read(&headers, Some(&hash));
+            found.map(|found| found == Credential::Certificate(hash))
+        };
+        assert_eq!(read(&[]), Ok(true));
+        assert_eq!(read(&[("cookie", "a=b"), ("x-scope-orgid", "a")]), Ok(true));
+        assert_eq!(read(&[("authorization", "Bearer a.b.c")]), Ok(false));
+        for other in [
+            &[("authorization", "")][..],
+            &[("authorization", "Digest x")],
+            &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            &[("apikey", "anon")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "null")],
+            &[("referer", "https://evil.example/")],
+            &[("sec-fetch-site", "cross-site")],
+        ] {
+            assert!(read(other).is_err(), "{other:?}");
+        }
     }
 
     proptest! {
@@ -249,7 +298,7 @@ mod tests {
             let basic = [b"Basic ".as_slice(), &bytes].concat();
             for value in [bytes, basic] {
                 let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
-                let _ = read(&[(header::AUTHORIZATION, value)].into_iter().collect());
+                let _ = read(&[(header::AUTHORIZATION, value)].into_iter().collect(), None);
             }
         }
     }

@@ -25,7 +25,7 @@ pub fn credential(data: &[u8]) {
         headers.append(header::AUTHORIZATION, value);
     }
     let Some(value) = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return };
-    let read = credential::read(&headers);
+    let read = credential::read(&headers, Some(&[7; 32]));
     assert!(headers.len() == 1 || read.is_err(), "one of several was chosen");
     match read {
         Ok(Credential::Bearer(bytes)) => {
@@ -41,6 +41,7 @@ pub fn credential(data: &[u8]) {
                 .find_map(format::hash_of);
             assert!(key.is_none_or(|key| key == hash));
         }
+        Ok(Credential::Certificate(_)) => unreachable!("there is a header"),
         Ok(Credential::Password(password)) => assert!(password.len() <= 1024),
         Err(refusal) => assert!(!refusal.to_string().is_empty() && !refusal.inside().is_empty()),
     }

@@ -56,6 +56,8 @@ pub enum DeviceKeyFault {
     Form,
     #[error("the device key is unknown")]
     Unknown,
+    #[error("no device is known by the client's certificate, and there is no other credential")]
+    Certificate,
     #[error("the device key was revoked; create a new one")]
     Revoked(DeviceId),
     /// It has expired, and so has its grace.
@@ -242,7 +244,7 @@ impl DeviceKeyFault {
     pub fn reason(self) -> Reason {
         match self {
             Self::Form => Reason::MalformedDeviceKey,
-            Self::Unknown | Self::Off => Reason::UnknownDeviceKey,
+            Self::Unknown | Self::Certificate | Self::Off => Reason::UnknownDeviceKey,
             Self::Revoked(_) => Reason::RevokedDeviceKey,
             Self::Expired { .. } => Reason::ExpiredDeviceKey,
         }

@@ -30,10 +30,10 @@ impl WebhookSecret {
         let shown = match (own.next(), own.next()) {
             (Some(value), None) => digest(value.as_bytes()),
             (Some(_), Some(_)) => return Err(Refusal::Credential(CredentialFault::Several)),
-            (None, _) => match credential::read(headers)? {
+            (None, _) => match credential::read(headers, None)? {
                 Credential::Bearer(bytes) => digest(bytes),
                 Credential::Password(password) => digest(&password),
-                Credential::DeviceKey(_) => return Err(wrong),
+                Credential::DeviceKey(_) | Credential::Certificate(_) => return Err(wrong),
             },
         };
         match &self.0 {

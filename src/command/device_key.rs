@@ -1,14 +1,18 @@
 //! `device-key create | list | revoke`
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Outcome, Said, database_failed, now, on_a_runtime};
+use crate::authn::NewKey;
 use crate::config::{DatabaseConfig, TablesRead, parse_duration};
 use crate::key_management::{self, Creator, DeviceKeyRequest, DeviceKeyView, KeyError};
-use crate::store::{Store, StoreError};
+use crate::store::{KeyHash, Store, StoreError};
 use crate::tenancy::{DeviceId, OrganisationId, Scope};
+use crate::tls::{self, DeviceIdentity};
 
 /// Creates, lists or revokes device keys.
 #[derive(Subcommand)]
@@ -49,6 +53,14 @@ pub struct Create {
     /// For how long it is still accepted after it expired.
     #[arg(long, value_name = "DURATION", default_value = "7d")]
     grace: String,
+    /// Instead of a key, the device's certificate (PEM): its SHA-256 is stored. For tls.device_identity =
+    /// "fingerprint".
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate_name")]
+    certificate: Option<PathBuf>,
+    /// Instead of a key, the URI or the host name that the device's certificates have. For
+    /// tls.device_identity = "uri" or "dns".
+    #[arg(long, value_name = "uri:URI|dns:NAME")]
+    certificate_name: Option<String>,
 }
 
 /// The key to revoke.
@@ -65,7 +77,11 @@ pub struct Revoke {
 struct CreatedKey<'a> {
     #[serde(flatten)]
     device_key: &'a DeviceKeyView,
-    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    /// What is stored in the place of the key's hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_hash: Option<&'a str>,
 }
 
 /// Creates, lists or revokes device keys in the database.
@@ -96,7 +112,15 @@ async fn create(store: &Store, args: Create) -> Outcome {
         scopes: Scope::ALL.into_iter().collect(),
         proves_organisation: false,
     };
-    let created = key_management::create(store, &organisation, &request, creator, now()).await;
+    let by_certificate = by_certificate(args.certificate.as_deref(), args.certificate_name)?;
+    let created = match by_certificate.clone() {
+        None => key_management::create(store, &organisation, &request, creator, now())
+            .await
+            .map(|(key, device_key)| (Some(key), device_key)),
+        Some(of) => key_management::register(store, &organisation, &request, creator, of, now())
+            .await
+            .map(|device_key| (None, device_key)),
+    };
     let (key, device_key) = match created {
         Ok(created) => created,
         Err(KeyError::Store(error @ StoreError::Missing(_))) => {
@@ -105,13 +129,39 @@ async fn create(store: &Store, args: Create) -> Outcome {
         Err(KeyError::Store(error)) => return database_failed(&error),
         Err(error) => return Err(error.to_string()),
     };
-    let note = format!("device {}; the key is shown once, only its hash is stored", device_key.id);
+    let note = match key {
+        Some(_) => {
+            format!("device {}; the key is shown once, only its hash is stored", device_key.id)
+        }
+        None => format!("device {}, known by its certificate", device_key.id),
+    };
+    let hash = by_certificate.map(|(hash, _)| hex::encode(hash));
     let answer = if args.of.json {
-        json(&CreatedKey { device_key: &device_key, key: key.expose() })?
+        let (key, certificate_hash) = (key.as_ref().map(NewKey::expose), hash.as_deref());
+        json(&CreatedKey { device_key: &device_key, key, certificate_hash })?
     } else {
-        key.expose().to_owned()
+        key.map_or_else(|| hash.unwrap_or_default(), |key| key.expose().to_owned())
     };
     Ok(Said { answer, note: Some(note), exit_code: 0 })
+}
+
+/// What a device with a certificate is looked up by, and by which its owner recognises it.
+fn by_certificate(
+    file: Option<&Path>,
+    name: Option<String>,
+) -> Result<Option<(KeyHash, String)>, String> {
+    if let Some(file) = file {
+        let content = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+        let chain = content.and_then(|content| tls::chain(&content));
+        let chain = chain.map_err(|problem| format!("{} {problem}", file.display()))?;
+        let hash = chain.first().map(DeviceIdentity::fingerprint).unwrap_or_default();
+        return Ok(Some((hash, format!("certificate {}", hex::encode(&hash[..4])))));
+    }
+    let Some(name) = name else { return Ok(None) };
+    let hash = DeviceIdentity::hash_of_name(&name).ok_or_else(|| {
+        format!("'{name}' is no name in a certificate; write uri:URI or dns:NAME")
+    })?;
+    Ok(Some((hash, name)))
 }
 
 async fn list(store: &Store, of: &Of) -> Outcome {

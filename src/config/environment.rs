@@ -2,6 +2,10 @@
 //! `MTP__SECTION__KEY_FILE`, a file that contains the value (as secrets are mounted).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::reader::Raw;
+use super::values::list;
 
 const PREFIX: &str = "MTP__";
 
@@ -67,9 +71,15 @@ impl Environment {
     }
 
     /// The files that variables name.
-    pub fn files(&self) -> impl Iterator<Item = &str> {
-        let named = self.by_key.iter().filter(|((_, key), _)| key.ends_with("_file"));
-        named.map(|(_, file)| file.as_str())
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let values = |ends: &'static str| {
+            self.by_key
+                .iter()
+                .filter(move |((_, key), _)| key.ends_with(ends))
+                .map(|(_, value)| value)
+        };
+        let lists = values("_files").filter_map(|text| list(Raw::Text(text.clone())).ok());
+        values("_file").map(PathBuf::from).chain(lists.flatten().map(PathBuf::from))
     }
 
     /// The variables of one section, by key.

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::network::Network;
 use super::reader::{Raw, Section};
+use super::tls::TlsConfig;
 use super::values::{KIB, MIB, bytes, duration, number, size, text};
 
 /// Sockets, worker threads and the limits of a connection before a request.
@@ -35,6 +36,8 @@ pub struct ListenConfig {
     pub client_ip_header_from: Vec<Network>,
     /// The networks of balancers that begin each connection with a header of the PROXY protocol.
     pub proxy_protocol_from: Vec<Network>,
+    /// `[tls]`; none if the public port takes plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 impl ListenConfig {
@@ -81,6 +84,7 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
         client_ip_header_from,
         proxy_protocol_from: section
             .get_list("proxy_protocol_from", Vec::new(), |network| Network::parse(&network)),
+        tls: None,
     }
 }
 

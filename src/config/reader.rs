@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::environment::{Environment, folded};
 use super::lines::{Lines, Starts};
-use super::shown::{Setting, Shown, mark};
+use super::shown::{Setting, Shown, mark, mark_of};
 use super::values::Secret;
 use super::{Fault, Faults};
 use crate::spelling::nearest;
@@ -331,6 +331,17 @@ impl Section<'_> {
         self.settings.retain(|known| known.key != key_path);
         let mark = self.marks.get(key).copied();
         self.settings.push(Setting { key: key_path, value: value.shown(), source, mark });
+    }
+
+    /// Notes what a file holds that a key names, so that another content counts as a change of the key.
+    pub(super) fn has_content(&mut self, key: &str, content: &[u8]) {
+        let before = self.marks.get(key).copied();
+        let mark = mark_of(&(before, content));
+        self.marks.insert(key.to_owned(), mark);
+        let path = format!("{}.{key}", self.name);
+        if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == path) {
+            setting.mark = Some(mark);
+        }
     }
 
     fn take(&mut self, key: &str) -> Option<Raw> {

@@ -1,7 +1,7 @@
 //! Values of the configuration as operators may see them. What is hidden follows from the type of a
 //! value and not from its key: a type that is not named here cannot be read from the configuration.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -34,7 +34,11 @@ static MARKS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The mark of a value.
 pub(super) fn mark(text: &str) -> u64 {
-    MARKS.hash_one(text)
+    mark_of(&text)
+}
+
+pub(super) fn mark_of(value: &impl Hash) -> u64 {
+    MARKS.hash_one(value)
 }
 
 /// What tells two configurations apart, of what may be seen of them: 16 hexadecimal digits.

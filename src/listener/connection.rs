@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::poll_fn;
+use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::activity::Activity;
@@ -24,15 +25,18 @@ use super::linger::linger;
 use super::load::Counted;
 use super::phase::{Phase, Timeouts};
 use super::proxy_header::{self, ProxyHeader};
-use super::resting::{Resting, Woken};
+use super::resting::{FAREWELL, Resting, Woken};
 use super::socket::{Protocol, Socket, protocol_of, read_first};
+use super::tls::{self, Session};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
+use crate::deadline::Deadline;
 use crate::edge::UntilBodyEnds;
-use crate::labels::ConnectionEnd;
+use crate::labels::{ConnectionEnd, TlsHandshake};
 use crate::net::TcpStream;
 use crate::pipeline::{Pipeline, PublicBody};
+use crate::tls::DeviceCertificate;
 
 /// What all connections of a worker share.
 pub(super) struct Surroundings {
@@ -70,7 +74,18 @@ pub(super) struct Connection {
     pub(super) stream: Arc<TcpStream>,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
+    /// Since its handshake.
+    pub(super) tls: Option<Arc<Session>>,
     pub(super) counted: Counted,
+}
+
+impl Connection {
+    /// Of one that rests.
+    fn say_goodbye(&self) {
+        if let Some(session) = &self.tls {
+            session.say_goodbye_by(&self.stream);
+        }
+    }
 }
 
 /// Concurrent streams of one HTTP/2 connection: enough for a dashboard, too few for a flood.
@@ -116,8 +131,14 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             let is_last = match waiting.await {
                 Woken::Client => false,
                 Woken::ClientAtLast => true,
-                Woken::Deadline => break ConnectionEnd::IdleTimeout,
-                Woken::Closing => break ConnectionEnd::Closed,
+                Woken::Deadline => {
+                    connection.say_goodbye();
+                    break ConnectionEnd::IdleTimeout;
+                }
+                Woken::Closing => {
+                    connection.say_goodbye();
+                    break ConnectionEnd::Closed;
+                }
             };
             // Another worker may have ended.
             if !is_last && let Some(worker) = connection.counted.better_worker() {
@@ -129,33 +150,20 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             }
             connection.counted.set_busy(true);
         }
-        let protocol = match &mut connection.resting {
-            Resting::Between { .. } => Protocol::Http1,
-            Resting::New { first, expects_header, .. } => {
-                if read_first(&connection.stream, first).is_err() {
-                    break ConnectionEnd::Closed;
-                }
-                if *expects_header {
-                    match proxy_header::read(first) {
-                        ProxyHeader::Complete { length, source } => {
-                            *expects_header = false;
-                            first.drain(..length);
-                            if let Some(source) = source {
-                                connection.peer.set_ip(source);
-                            }
-                        }
-                        ProxyHeader::Incomplete => {}
-                        ProxyHeader::Invalid => break ConnectionEnd::ProxyHeader,
-                    }
-                }
-                match protocol_of(first).filter(|_| !*expects_header) {
-                    Some(protocol) => protocol,
-                    None => {
-                        connection.counted.set_busy(false);
-                        continue;
-                    }
+        let protocol = match first_of(&mut connection, &around) {
+            First::Speaks(protocol) => protocol,
+            First::Encrypted => {
+                let encrypted = encrypt(&mut connection, &around, closing.as_mut());
+                match Box::pin(encrypted).await {
+                    Ok(protocol) => protocol,
+                    Err(why) => break why,
                 }
             }
+            First::TooFew => {
+                connection.counted.set_busy(false);
+                continue;
+            }
+            First::End(why) => break why,
         };
         let ending = closing.as_mut();
         let ended = match protocol {
@@ -174,6 +182,88 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
     around.front().pipeline.outlets.metrics.connection_ended(why);
 }
 
+/// What the first bytes of a connection are.
+enum First {
+    /// Too few to tell.
+    TooFew,
+    Speaks(Protocol),
+    /// They are to begin a TLS handshake.
+    Encrypted,
+    End(ConnectionEnd),
+}
+
+fn first_of(connection: &mut Connection, around: &Surroundings) -> First {
+    let Resting::New { first, expects_header, .. } = &mut connection.resting else {
+        return First::Speaks(Protocol::Http1);
+    };
+    if read_first(&connection.stream, first).is_err() {
+        return First::End(ConnectionEnd::Closed);
+    }
+    if *expects_header {
+        match proxy_header::read(first) {
+            ProxyHeader::Complete { length, source } => {
+                *expects_header = false;
+                first.drain(..length);
+                if let Some(source) = source {
+                    connection.peer.set_ip(source);
+                }
+            }
+            ProxyHeader::Incomplete => return First::TooFew,
+            ProxyHeader::Invalid => return First::End(ConnectionEnd::ProxyHeader),
+        }
+    }
+    if first.is_empty() {
+        First::TooFew
+    } else if around.front().config.tls.is_some() {
+        First::Encrypted
+    } else {
+        protocol_of(first).map_or(First::TooFew, First::Speaks)
+    }
+}
+
+/// Makes the TLS handshake of a new connection. It has the time of a head.
+async fn encrypt(
+    connection: &mut Connection,
+    around: &Surroundings,
+    closing: Pin<&mut WaitForCancellationFuture<'_>>,
+) -> Result<Protocol, ConnectionEnd> {
+    let front = around.front();
+    let metrics = &front.pipeline.outlets.metrics;
+    let (Resting::New { opened, first, .. }, Some(config)) =
+        (&mut connection.resting, &front.config.tls)
+    else {
+        return Err(ConnectionEnd::Closed);
+    };
+    if !tls::is_tls(first) {
+        metrics.tls_handshake(TlsHandshake::NotTls);
+        tls::say_what_it_takes(&connection.stream, first).await;
+        return Err(ConnectionEnd::Handshake);
+    }
+    let deadline = *opened + front.config.header_timeout;
+    let stream = Arc::clone(&connection.stream);
+    let now = front.pipeline.outlets.clock.unix_seconds();
+    let accepting = Session::accept(stream, take(first).into(), config, now);
+    let (outcome, error) = tokio::select! {
+        accepted = accepting => match accepted {
+            Ok(session) => {
+                metrics.tls_handshake(session.outcome());
+                let is_http2 = session.is_http2();
+                connection.tls = Some(Arc::new(session));
+                // A head has its time from now on.
+                connection.resting = Resting::new(false);
+                return Ok(if is_http2 { Protocol::Http2 } else { Protocol::Http1 });
+            }
+            Err(failed) => (failed.outcome, Some(failed.error)),
+        },
+        () = sleep_until(deadline) => (TlsHandshake::Timeout, None),
+        () = async { closing.await; sleep(FAREWELL).await } => (TlsHandshake::Closed, None),
+    };
+    metrics.tls_handshake(outcome);
+    let outcome: &str = outcome.into();
+    tracing::debug!(client.ip = %connection.peer.ip(), outcome, ?error, "TLS handshake failed");
+    Err(ConnectionEnd::Handshake)
+}
+
 /// What became of a connection that was to move.
 enum Moved {
     Away,
@@ -184,17 +274,17 @@ enum Moved {
 /// Moves a connection to another worker, which serves it at once.
 #[expect(clippy::boxed_local, reason = "one that stays goes back as it came")]
 fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> Moved {
-    let Connection { stream, peer, resting, mut counted } = *connection;
+    let Connection { stream, peer, resting, tls, mut counted } = *connection;
     let stream = match Arc::try_unwrap(stream) {
         Ok(stream) => stream,
         Err(stream) => {
-            return Moved::Not(Box::new(Connection { stream, peer, resting, counted }));
+            return Moved::Not(Box::new(Connection { stream, peer, resting, tls, counted }));
         }
     };
     let Ok(socket) = stream.into_std() else { return Moved::Lost };
     counted.move_to(worker);
     counted.set_busy(true);
-    match around.doors[worker].send(Handed { socket, peer, resting, counted }) {
+    match around.doors[worker].send(Handed { socket, peer, resting, tls, counted }) {
         Ok(()) => Moved::Away,
         Err(_) => Moved::Lost,
     }
@@ -220,10 +310,15 @@ async fn http1(
     let activity = Activity::new(Phase::http1(opened, resumed.since));
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
+    let tls = connection.tls.as_ref();
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
+    let watch = watch.with_tls(tls);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
+    let socket = socket.with_tls(tls);
+    let device = tls.and_then(|session| session.device);
+    let until = tls.and_then(|session| session.until);
     let service = service_fn(|request| {
-        let (response, exchange) = answer(request, peer, around, &activity);
+        let (response, exchange) = answer(request, (peer, device), around, &activity);
         let activity = Arc::clone(&activity);
         async move {
             let mut response = response.await;
@@ -236,10 +331,14 @@ async fn http1(
     let io = TokioIo::new(socket);
     let mut hyper = http1_builder(&front.config).serve_connection(io, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
-    let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
+    let ended =
+        watched(Pin::new(&mut hyper), watch, &activity, (closing, until), is_better_elsewhere)
+            .await;
     if matches!(ended, Ended::Rests) {
         // hyper has nothing to write: the phase knows of all that it has written.
-        let unread = hyper.into_parts().read_buf;
+        let parts = hyper.into_parts();
+        parts.io.into_inner().rest();
+        let unread = parts.read_buf;
         let since = activity.phase().idle_since();
         connection.resting = Resting::between(opened, since, &unread);
     }
@@ -256,13 +355,18 @@ async fn http2(
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
+    let tls = connection.tls.as_ref();
     let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
+    let watch = watch.with_tls(tls);
     let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
+    let socket = socket.with_tls(tls);
+    let device = tls.and_then(|session| session.device);
+    let until = tls.and_then(|session| session.until);
     let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
         let stream = streams.call();
-        let (response, exchange) = answer(request, peer, around, &activity);
+        let (response, exchange) = answer(request, (peer, device), around, &activity);
         async move {
             let response = response.await;
             Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
@@ -271,7 +375,7 @@ async fn http2(
     let builder = http2_builder(&front.config, streams.clone());
     let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
     // A flood of frames is not read to its end; and h2 sends GOAWAY while it still reads.
-    match watched(hyper, watch, &activity, closing, || false).await {
+    match watched(hyper, watch, &activity, (closing, until), || false).await {
         Ended::Served(why) => Ended::By(why),
         ended => ended,
     }
@@ -280,7 +384,7 @@ async fn http2(
 /// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
 fn answer(
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    (peer, device): (SocketAddr, Option<DeviceCertificate>),
     around: &Arc<Surroundings>,
     activity: &Arc<Activity>,
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
@@ -293,6 +397,9 @@ fn answer(
         // A body may end after its answer; until then its bytes are not a new head.
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
+    }
+    if let Some(device) = device {
+        request.extensions_mut().insert(device);
     }
     let front = around.front();
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
@@ -342,12 +449,16 @@ async fn watched(
     mut connection: Pin<&mut impl Retire>,
     mut watch: Watch,
     activity: &Activity,
-    mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
+    (mut closing, until): (Pin<&mut WaitForCancellationFuture<'_>>, Option<Instant>),
     is_better_elsewhere: impl Fn() -> bool,
 ) -> Ended {
     let mut is_closing = false;
+    let mut expiry = Deadline::default();
     poll_fn(|cx| {
-        if !is_closing && closing.as_mut().poll(cx).is_ready() {
+        // A client whose certificate has expired is told as one is when the process ends: it comes back
+        // with another, and has lost nothing.
+        let mut has_expired = || until.is_some_and(|until| expiry.is_past(until, cx));
+        if !is_closing && (has_expired() || closing.as_mut().poll(cx).is_ready()) {
             is_closing = true;
             let mut phase = activity.phase();
             phase.close(Instant::now());

@@ -12,19 +12,37 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::tls::Session;
 use crate::net::{self, Detached, TcpStream};
 
 /// hyper's half of the socket; the other is its [`Watch`](super::watch::Watch)'s.
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// What was read to find out the protocol.
+    /// What was read to find out the protocol, or by the last request.
     prefix: Bytes,
     activity: Arc<Activity>,
+    tls: Option<Arc<Session>>,
 }
 
 impl Socket {
     pub(super) fn new(stream: Arc<TcpStream>, prefix: Bytes, activity: Arc<Activity>) -> Self {
-        Self { stream, prefix, activity }
+        Self { stream, prefix, activity, tls: None }
+    }
+
+    /// With a session between the two.
+    pub(super) fn with_tls(mut self, session: Option<&Arc<Session>>) -> Self {
+        if let Some(session) = session {
+            session.resume(&self.stream, &self.activity);
+            self.tls = Some(Arc::clone(session));
+        }
+        self
+    }
+
+    /// Ends without a goodbye: the session goes on.
+    pub(super) fn rest(mut self) {
+        if let Some(session) = self.tls.take() {
+            session.rest();
+        }
     }
 
     fn poll_write_with(
@@ -33,25 +51,68 @@ impl Socket {
         length: usize,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else {
-                self.activity.phase().blocked(Instant::now);
-                return Poll::Pending;
-            };
-            ready?;
-            match write(&self.stream) {
-                Ok(count) => {
-                    if 0 < count && count < length {
-                        exhausted(&self.stream, Interest::WRITABLE);
-                    }
-                    let mut phase = self.activity.phase();
-                    phase.wrote(Instant::now);
-                    phase.sent(count);
-                    return Poll::Ready(Ok(count));
+        let blocked = || self.activity.phase().blocked(Instant::now);
+        let count = ready!(poll_write_of(&self.stream, cx, length, write, blocked))?;
+        let mut phase = self.activity.phase();
+        phase.wrote(Instant::now);
+        phase.sent(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// What a session takes. What the kernel takes of it is noted beneath.
+    fn note_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.activity.phase().sent(count);
+        }
+        written
+    }
+}
+
+/// Reads what is there.
+pub(super) fn poll_read_of(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let room = buf.remaining();
+        match stream.try_read_buf(buf) {
+            Ok(count) => {
+                if 0 < count && count < room {
+                    exhausted(stream, Interest::READABLE);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                return Poll::Ready(Ok(()));
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Writes as much as is taken.
+pub(super) fn poll_write_of(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    length: usize,
+    write: impl Fn(&TcpStream) -> io::Result<usize>,
+    blocked: impl FnOnce(),
+) -> Poll<io::Result<usize>> {
+    loop {
+        let Poll::Ready(ready) = stream.poll_write_ready(cx) else {
+            blocked();
+            return Poll::Pending;
+        };
+        ready?;
+        match write(stream) {
+            Ok(count) => {
+                if 0 < count && count < length {
+                    exhausted(stream, Interest::WRITABLE);
+                }
+                return Poll::Ready(Ok(count));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -77,21 +138,13 @@ impl AsyncRead for Socket {
             self.prefix.advance(length);
             return Poll::Ready(Ok(()));
         }
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let (before, room) = (buf.filled().len(), buf.remaining());
-            match self.stream.try_read_buf(buf) {
-                Ok(count) => {
-                    if 0 < count && count < room {
-                        exhausted(&self.stream, Interest::READABLE);
-                    }
-                    self.activity.phase().read(&buf.filled()[before..], Instant::now);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let before = buf.filled().len();
+        match &self.tls {
+            None => ready!(poll_read_of(&self.stream, cx, buf))?,
+            Some(session) => ready!(session.poll_read(cx, buf))?,
         }
+        self.activity.phase().read(&buf.filled()[before..], Instant::now);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -101,6 +154,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.tls {
+            return self.note_sent(session.poll_write(cx, buf));
+        }
         self.poll_write_with(cx, buf.len(), |stream| stream.try_write(buf))
     }
 
@@ -109,6 +165,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.tls {
+            return self.note_sent(session.poll_write_vectored(cx, bufs));
+        }
         let length = bufs.iter().map(|buf| buf.len()).sum();
         self.poll_write_with(cx, length, |stream| stream.try_write_vectored(bufs))
     }
@@ -117,12 +176,18 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(session) => session.poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(net::shut_down(&self.stream))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(net::shut_down(&self.stream)),
+            Some(session) => session.poll_shutdown(cx),
+        }
     }
 }
 
@@ -132,6 +197,8 @@ impl Drop for Socket {
         // also drops unread bytes, which the kernel would otherwise keep for long.
         if self.activity.is_broken() {
             let _ = self.stream.set_zero_linger();
+        } else if let Some(session) = &self.tls {
+            session.say_goodbye();
         }
     }
 }

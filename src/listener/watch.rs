@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::phase::{Overdue, Timeouts};
 use super::resting::KEPT_FOR;
+use super::tls::Session;
 use crate::deadline::Deadline;
 use crate::labels::ConnectionEnd;
 use crate::net::{self, TcpStream};
@@ -31,6 +32,7 @@ pub(super) struct Watch {
     sign: Sign,
     half_close: Option<HalfClose>,
     is_retiring: bool,
+    tls: Option<Arc<Session>>,
 }
 
 /// What to do with the connection.
@@ -73,7 +75,14 @@ impl Watch {
             sign,
             half_close: None,
             is_retiring: false,
+            tls: None,
         }
+    }
+
+    /// Of a connection with a session.
+    pub(super) fn with_tls(mut self, session: Option<&Arc<Session>>) -> Self {
+        self.tls = session.map(Arc::clone);
+        self
     }
 
     /// Must be polled after the connection, in its task. Between two requests it asks whether another
@@ -154,7 +163,11 @@ impl Watch {
         half_close.interval *= 2;
         half_close.timer.is_past(half_close.next_probe, cx);
         // No part of an answer has been sent, so the probe cannot interrupt one.
-        match self.stream.try_write(PROBE) {
+        let written = match &self.tls {
+            None => self.stream.try_write(PROBE),
+            Some(session) => session.try_write(PROBE),
+        };
+        match written {
             Ok(count) if count == PROBE.len() => Poll::Pending,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             _ => Poll::Ready(()),

@@ -13,6 +13,7 @@ use super::connection::{self, Connection, Front, Surroundings};
 use super::load::{Counted, Loads};
 use super::resting::Resting;
 use super::socket::prepare;
+use super::tls::Session;
 use crate::config::ListenConfig;
 use crate::net::{Detached, TcpStream};
 use crate::pipeline::Pipeline;
@@ -37,6 +38,7 @@ pub(super) struct Handed {
     pub(super) socket: Detached,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
+    pub(super) tls: Option<Arc<Session>>,
     pub(super) counted: Counted,
 }
 
@@ -128,7 +130,7 @@ impl Workers {
         // Workers run until the process ends.
         let config = &self.surroundings[counted.worker()].front().config;
         let resting = Resting::new(config.expects_proxy_header(peer.ip()));
-        let _ = door.send(Handed { socket, peer, resting, counted });
+        let _ = door.send(Handed { socket, peer, resting, tls: None, counted });
     }
 
     /// Ends all connections: idle ones immediately, busy ones after their requests, the rest after
@@ -187,14 +189,15 @@ async fn work(
 }
 
 fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
-    let Handed { socket, peer, resting, counted } = handed;
+    let Handed { socket, peer, resting, tls, counted } = handed;
     let ListenConfig { idle_timeout, write_timeout, .. } = around.front().config;
     let prepared = match resting {
         Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
         Resting::Between { .. } => Ok(()),
     };
     if let Ok(socket) = prepared.and_then(|()| TcpStream::from_std(socket)) {
-        let connection = Box::new(Connection { stream: Arc::new(socket), peer, resting, counted });
+        let stream = Arc::new(socket);
+        let connection = Box::new(Connection { stream, peer, resting, tls, counted });
         connections.spawn(connection::serve(connection, Arc::clone(around)));
     }
 }

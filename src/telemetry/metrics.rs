@@ -14,7 +14,7 @@ use strum::{EnumCount as _, VariantArray};
 
 use super::exemplars::Exemplars;
 use super::table::{self, Kind, METRICS, Metric, NO_SURFACE, PLAIN};
-use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend};
+use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend, TlsHandshake};
 use crate::reason::Reason;
 use crate::route::Surface;
 use crate::version;
@@ -55,6 +55,8 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_accepted: Counter,
     connections_ended: [Counter; ConnectionEnd::COUNT],
+    tls_handshakes: [Counter; TlsHandshake::COUNT],
+    pub tls_certificate_expiry: LateGauge,
     pub streams_reset: Counter,
     pub upstream_connects: Counter,
     pub upstream_connect_failures: Counter,
@@ -209,6 +211,11 @@ impl Metrics {
             connections: table::CONNECTIONS.gauge(PLAIN),
             connections_accepted: table::CONNECTIONS_ACCEPTED.counter(PLAIN),
             connections_ended: by_reason::<ConnectionEnd, _>(&table::CONNECTIONS_ENDED),
+            tls_handshakes: array::from_fn(|at| {
+                let outcome: &'static str = TlsHandshake::VARIANTS[at].into();
+                table::TLS_HANDSHAKES.counter([("outcome", outcome)])
+            }),
+            tls_certificate_expiry: LateGauge::new(table::TLS_CERTIFICATE_EXPIRY),
             streams_reset: table::STREAMS_RESET.counter(PLAIN),
             upstream_connects: connects("succeeded"),
             upstream_connect_failures: connects("failed"),
@@ -247,6 +254,10 @@ impl Metrics {
 
     pub fn connection_ended(&self, reason: ConnectionEnd) {
         self.connections_ended[reason as usize].increment(1);
+    }
+
+    pub fn tls_handshake(&self, outcome: TlsHandshake) {
+        self.tls_handshakes[outcome as usize].increment(1);
     }
 
     pub fn upstream_ejected(&self, reason: InstanceFault) {

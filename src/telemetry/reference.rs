@@ -100,6 +100,7 @@ fn every_metric_has_the_labels_of_the_table() {
             &metrics.limit_rows_age,
             &metrics.memory_limit,
             &metrics.memory_counted,
+            &metrics.tls_certificate_expiry,
         ] {
             late.set(1.0);
         }

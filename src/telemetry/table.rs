@@ -15,7 +15,7 @@ use strum::VariantNames as _;
 
 use crate::labels::{
     AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, NotificationState,
-    OutcomeKind, Resend, RuleState, SpanDrop, TestOutcome,
+    OutcomeKind, Resend, RuleState, SpanDrop, TestOutcome, TlsHandshake,
 };
 use crate::reason::Reason;
 use crate::route::Surface;
@@ -209,6 +209,14 @@ metrics! {
         "Who ends connections, and why?",
         "Downstream connections ended, by reason.",
         "`header_timeout` and `write_timeout` rise: slow clients, or an attack. [Deadlines](../operations/deadlines.md) has each phase and its end.";
+    TLS_HANDSHAKES = Counter "tls_handshakes_total" { outcome: Values::Names(&[TlsHandshake::VARIANTS]) },
+        "Do clients get through the TLS handshake, and if not, why?",
+        "TLS handshakes with clients, by outcome. `full` and `resumed` are successes.",
+        "`refused` rises: clients do not trust the certificate. `not_tls`: they use http://. `client_certificate`: theirs is missing, expired or of an unknown authority. [TLS](../operations/tls.md) has all of them.";
+    TLS_CERTIFICATE_EXPIRY = Gauge "tls_certificate_expiry_timestamp_seconds" in Seconds,
+        "When does the first of our certificates expire?",
+        "Unix time at which the first of the certificates in `tls.certificate_files` expires. Missing without TLS.",
+        "Less than two weeks away: [ProxyCertificateExpires](../runbooks/proxy.md#proxycertificateexpires).";
     STREAMS_RESET = Counter "streams_reset_total",
         "Do HTTP/2 clients leave answers unread?",
         "Downstream HTTP/2 streams reset because the client did not read the response.",

@@ -65,6 +65,7 @@ mod slow_bodies;
 mod streaming;
 mod structure;
 mod support;
+mod tls;
 mod tokens;
 mod traces;
 mod trigger_rights;

@@ -1,4 +1,5 @@
-//! A certificate for a server on loopback, and two authorities: one signed it, one did not.
+//! Certificates: for a server on loopback with two authorities, of which one signed it and one did not; and
+//! any others that a test asks an authority for.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// Where the files are, all PEM.
@@ -50,4 +51,78 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("authority")
+}
+
+/// An authority that signs what a test asks for.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct KeyPairPem {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// The certificate in DER.
+    pub der: Vec<u8>,
+}
+
+/// The purpose of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Of a server.
+    Server,
+    /// Of a client.
+    Client,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new(name: &str) -> Self {
+        Self(authority(name))
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for names: of hosts, addresses, or URIs.
+    pub fn sign(&self, purpose: Purpose, names: &[&str]) -> KeyPairPem {
+        self.sign_until(purpose, names, 4096)
+    }
+
+    /// One that expires at the beginning of a year.
+    pub fn sign_until(&self, purpose: Purpose, names: &[&str], year: i32) -> KeyPairPem {
+        let (uris, hosts): (Vec<&str>, Vec<&str>) =
+            names.iter().partition(|name| name.contains("://"));
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut params = CertificateParams::new(hosts).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "harness");
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().expect("a URI")));
+        }
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        params.extended_key_usages = vec![match purpose {
+            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        let key = KeyPair::generate().expect("key");
+        let certificate = params.signed_by(&key, &self.0).expect("certificate");
+        let (der, pem) = (certificate.der().to_vec(), certificate.pem());
+        KeyPairPem { certificate: pem, key: key.serialize_pem(), der }
+    }
+}
+
+impl KeyPairPem {
+    /// Writes both into a directory, as NAME.pem and NAME.key.
+    pub fn write(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let files = [("pem", &self.certificate), ("key", &self.key)].map(|(end, text)| {
+            let file = directory.join(format!("{name}.{end}"));
+            std::fs::write(&file, text).expect("certificate file");
+            file
+        });
+        files.into()
+    }
 }

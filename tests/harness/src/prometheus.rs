@@ -1,5 +1,6 @@
 //! Stock senders: a real node exporter, scraped by a real Prometheus that remote-writes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -71,6 +72,24 @@ impl Prometheus {
             format!("basic_auth: {{username: {user}, password_file: {secret}}}")
         })
         .await
+    }
+
+    /// Starts one that writes with TLS, trusts an authority, and shows a certificate, by which alone it is
+    /// known.
+    pub async fn start_with_certificate(
+        version: RemoteWrite,
+        exporter: &NodeExporter,
+        target: &str,
+        ca_file: &Path,
+        (certificate, key): (&Path, &Path),
+    ) -> Self {
+        let tls = format!(
+            "tls_config: {{ca_file: {}, cert_file: {}, key_file: {}}}",
+            ca_file.display(),
+            certificate.display(),
+            key.display()
+        );
+        Self::start_as(version, exporter, target, "", |_| tls.clone()).await
     }
 
     /// Gives it another password. Prometheus reads the file anew for each request.
