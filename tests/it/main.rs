@@ -74,3 +74,4 @@ mod upstreams_health;
 mod upstreams_outage;
 mod upstreams_retry;
 mod upstreams_stale;
+mod upstreams_tls;
