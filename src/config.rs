@@ -56,7 +56,9 @@ pub use shutdown::ShutdownConfig;
 pub use tenancy::{MembershipPolicy, TenancyConfig};
 pub use tls::{ServedCertificate, TlsConfig};
 pub use traces::{CollectorConfig, TracesConfig};
-pub use upstream::{ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig};
+pub use upstream::{
+    ConsulConfig, HealthConfig, RetryConfig, Upstream, UpstreamConfig, UpstreamTls,
+};
 pub use values::{Secret, parse_duration};
 
 use reader::Document;

@@ -29,6 +29,7 @@ mod lookup;
 mod pool;
 mod probe;
 mod repeat;
+mod socket;
 mod verdict;
 mod wire;
 

@@ -182,7 +182,8 @@ impl Running {
         } else {
             authenticator
         };
-        let forwarders = if keeps_forwarders(changes) {
+        let is_same_scheme = self.config.upstream.tls == config.upstream.tls;
+        let forwarders = if keeps_forwarders(changes) && is_same_scheme {
             self.forwarders.clone()
         } else {
             forwarders(&config, lasting)

@@ -1,12 +1,13 @@
 //! `[rules]`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::UpstreamConfig;
 use super::reader::{Raw, Section};
 use super::values::{Secret, duration, number, switch, text, url};
+use super::{UpstreamConfig, UpstreamTls};
 use crate::mimir::MimirConfig;
 use crate::mimir::expression::ExpressionLimits;
 use crate::prom_duration::PromDuration;
@@ -36,6 +37,8 @@ pub struct RulesConfig {
     /// The timeout of one request to Mimir.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
+    /// That of `[upstream]`, for addresses with https.
+    pub tls: Option<UpstreamTls>,
     /// For a row without an interval.
     pub evaluation_interval: PromDuration,
     /// The ruler's limit of rules in a group, if Mimir does not report it; `None` for no limit.
@@ -57,6 +60,7 @@ impl RulesConfig {
             urls: self.urls.clone(),
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
+            tls: self.tls.as_ref().map(|tls| Arc::clone(tls.client())),
         }
     }
 }
@@ -141,6 +145,7 @@ pub(super) fn read(
         request_timeout: section
             .get("request_timeout", 10 * second, |raw| duration(raw, second / 10, hour)),
         connect_timeout: upstream.map_or(2 * second, |upstream| upstream.connect_timeout),
+        tls: upstream.and_then(|upstream| upstream.tls.clone()),
         evaluation_interval: section.get("evaluation_interval", ONE_MINUTE, interval),
         max_rules_per_group: section.get("max_rules_per_group", Some(20), limit),
         max_groups: section.get("max_groups", Some(70), limit),
@@ -162,7 +167,8 @@ const ONE_MINUTE: PromDuration = PromDuration::from_millis(60_000);
 
 fn of_upstream(upstream: &UpstreamConfig) -> Vec<Url> {
     let address = |one: &super::Upstream| {
-        Url::parse(&format!("http://{}", one.authority.to_str().unwrap_or_default())).ok()
+        let scheme = if one.is_https { "https" } else { "http" };
+        Url::parse(&format!("{scheme}://{}", one.authority.to_str().unwrap_or_default())).ok()
     };
     upstream.upstreams.iter().filter_map(address).collect()
 }

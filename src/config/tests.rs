@@ -46,7 +46,7 @@ fn all_faults_are_reported_in_one_run() {
         hs256_secret = "short"
         leeway = 10
         [upstream]
-        urls = ["https://mimir", "http://mimir/prefix"]
+        urls = ["ftp://mimir", "http://mimir/prefix"]
         pass_headers = ["X-Scope-OrgID"]
         [tenancy]
         tenant_template = "fixed"
@@ -537,8 +537,7 @@ fn every_item_of_a_list_is_judged() {
     assert_eq!(count("[tenancy]\nuser_scopes = [\"a\", \"admin\", \"b\"]"), 2);
     assert_eq!(count("[roles]\na = [\"x\", \"y\"]\nb = [\"z\"]"), 3);
     assert_eq!(count("[rules]\nurls = [\"a\", \"http://b/c\"]"), 2);
-    let urls =
-        "urls = [\"https://a\", \"http://b/c\", \"d\"]\npass_headers = [\"Cookie\", \"b c\"]";
+    let urls = "urls = [\"ftp://a\", \"http://b/c\", \"d\"]\npass_headers = [\"Cookie\", \"b c\"]";
     assert_eq!(with_upstream(urls).unwrap_err().0.len(), 5);
     let environment = environment(&[("MTP__CORS__ALLOWED_ORIGINS", "*, https://a.b, null")]);
     let faults = Config::read(MINIMAL, &environment).unwrap_err();
@@ -962,9 +961,55 @@ fn the_files_that_a_configuration_names_are_known_though_it_is_faulty() {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut named = named_files(Some(&file), &Environment::from_vars(variables));
     named.sort();
-    let mut wanted: Vec<std::path::PathBuf> =
+    let mut wanted: Vec<PathBuf> =
         ["a.pem", "b.pem", "ca.pem", "key", "a.key", "b.key"].map(Into::into).into();
     wanted.push(file);
     wanted.sort();
     assert_eq!(named, wanted);
+}
+
+#[test]
+fn https_to_mimir_says_whom_to_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        format!("{file:?}")
+    };
+    let (certificate, private) = made_certificate("mimir.internal", 4096);
+    let (ca, key) = (write("ca.pem", &certificate), write("own.key", &private));
+    let tls = |lines: &str| with_upstream(lines).map(|config| config.upstream.tls);
+    assert!(tls("urls = [\"http://m\"]").unwrap().is_none());
+    let https = "urls = [\"https://m\", \"https://n:8443\"]";
+    let config = with_upstream(&format!("{https}\nca_file = {ca}")).unwrap();
+    let ports: Vec<u16> = config.upstream.upstreams.iter().map(|one| one.port).collect();
+    assert_eq!(ports, [443, 8443]);
+    assert!(
+        config.upstream.health.tls.is_some() && config.upstream.health.tls == config.upstream.tls
+    );
+    assert_eq!(config.rules.urls[1].as_str(), "https://n:8443/");
+    let other = tls(&format!("{https}\nca_file = {ca}\nserver_name = \"m.example\"")).unwrap();
+    assert!(other.is_some() && other != config.upstream.tls);
+    let own = format!("client_certificate_file = {ca}\nclient_key_file = {key}");
+    assert!(tls(&format!("{https}\nca_file = {ca}\n{own}")).unwrap().is_some());
+    let consul = "urls = []\nconsul_url = \"http://c:8500\"\nconsul_service = \"mimir\"";
+    assert!(tls(consul).unwrap().is_none());
+    let named = format!("{consul}\nca_file = {ca}\nserver_name = \"mimir.internal\"");
+    assert!(tls(&named).unwrap().is_some());
+    for (lines, key) in [
+        (https.to_owned(), "upstream.ca_file"),
+        (format!("{https}\nca_file = {key}"), "upstream.ca_file"),
+        (format!("{https}\nca_file = \"no-such-file\""), "upstream.ca_file"),
+        (format!("urls = [\"https://m\", \"http://n\"]\nca_file = {ca}"), "upstream.urls"),
+        (format!("urls = [\"http://m\"]\nca_file = {ca}"), "upstream.ca_file"),
+        (format!("{https}\nca_file = {ca}\nserver_name = \"a b\""), "upstream.server_name"),
+        (format!("{https}\nca_file = {ca}\nclient_key_file = {key}"), "upstream.client_key_file"),
+        (
+            format!("{https}\nca_file = {ca}\nclient_certificate_file = {ca}"),
+            "upstream.client_certificate_file",
+        ),
+        (format!("{consul}\nca_file = {ca}"), "upstream.server_name"),
+    ] {
+        assert_eq!(keys(&tls(&lines).unwrap_err()), [key], "{lines}");
+    }
 }

@@ -1,13 +1,19 @@
 //! `[upstream]`
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::SHA256;
 use http::{HeaderName, HeaderValue};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use url::{Position, Url};
 
 use super::reader::{Raw, Section};
 use super::shown::Shown;
+use super::tls::{file_of, optional_path};
 use super::values::{KIB, MIB, Secret, bytes, duration, number, parse_duration, size, text, url};
+use crate::tls::{self, Certified, ClientSettings};
 
 /// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
@@ -31,9 +37,33 @@ pub struct UpstreamConfig {
     /// Headers of the client that pass, besides those of the protocols.
     pub pass_headers: Vec<HeaderName>,
     pub health: HealthConfig,
+    /// None with http.
+    pub tls: Option<UpstreamTls>,
     /// What is sent again.
     pub retry: RetryConfig,
 }
+
+/// How Mimir is connected to with https: whom to trust and what to show. Two are the same if their files and
+/// names are.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    client: Arc<ClientConfig>,
+    content: [u8; 32],
+}
+
+impl UpstreamTls {
+    pub fn client(&self) -> &Arc<ClientConfig> {
+        &self.client
+    }
+}
+
+impl PartialEq for UpstreamTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Eq for UpstreamTls {}
 
 /// One address of Mimir; its name may resolve to several instances.
 #[derive(Clone, Debug)]
@@ -43,11 +73,13 @@ pub struct Upstream {
     pub port: u16,
     /// The value of the `Host` header.
     pub authority: HeaderValue,
+    pub is_https: bool,
 }
 
 impl Shown for Upstream {
     fn shown(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        let scheme = if self.is_https { "https://" } else { "" };
+        format!("{scheme}{}:{}", self.host, self.port)
     }
 }
 
@@ -80,6 +112,8 @@ pub struct HealthConfig {
     pub panic_percent: usize,
     /// How long a returning instance takes to reach its full share; zero for none.
     pub slow_start: Duration,
+    /// That of the upstream, for probes.
+    pub tls: Option<UpstreamTls>,
 }
 
 impl HealthConfig {
@@ -112,9 +146,11 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
     } else {
         section.require_list("urls", wanted, upstream)
     };
+    let tls = read_tls(section, &upstreams, consul.is_some());
     UpstreamConfig {
         upstreams,
         consul,
+        tls: tls.clone(),
         resolve_interval: section
             .get("resolve_interval", 5 * second, |raw| duration(raw, tenth, hour)),
         connect_timeout: section
@@ -126,7 +162,7 @@ pub(super) fn read(section: &mut Section<'_>) -> UpstreamConfig {
         idle_timeout: section.get("idle_timeout", 60 * second, |raw| duration(raw, tenth, hour)),
         max_idle_connections: section.get("max_idle_connections", 64, |raw| number(raw, 0, 10_000)),
         pass_headers: section.get_list("pass_headers", Vec::new(), pass_header),
-        health: read_health(section),
+        health: HealthConfig { tls, ..read_health(section) },
         retry: read_retry(section),
     }
 }
@@ -168,6 +204,103 @@ fn read_consul(section: &mut Section<'_>) -> Option<ConsulConfig> {
     Some(ConsulConfig { url, service, tag: Some(tag).filter(|tag| !tag.is_empty()), token })
 }
 
+/// Reads the keys of https; `None` with http.
+fn read_tls(
+    section: &mut Section<'_>,
+    upstreams: &[Upstream],
+    has_consul: bool,
+) -> Option<UpstreamTls> {
+    let ca_file = optional_path(section, "ca_file");
+    let certificate_file = optional_path(section, "client_certificate_file");
+    let key_file = optional_path(section, "client_key_file");
+    let server_name = section.get("server_name", None, |raw| {
+        let name = text(raw)?;
+        let wrong = |_| format!("'{name}' is no name of a host");
+        if name.is_empty() {
+            return Ok(None);
+        }
+        ServerName::try_from(name.clone()).map(|_| Some(name.clone())).map_err(wrong)
+    });
+    let is_https = upstreams.iter().any(|one| one.is_https);
+    if is_https && !upstreams.iter().all(|one| one.is_https) {
+        let problem = "must all begin with https://, or all with http://".to_owned();
+        section.fault("urls", problem);
+        return None;
+    }
+    // Consul says nothing of a scheme.
+    let is_wanted = is_https || (upstreams.is_empty() && has_consul && ca_file.is_some());
+    if !is_wanted {
+        let keys = ["ca_file", "client_certificate_file", "client_key_file", "server_name"];
+        let said = keys.into_iter().find(|key| section.says(key));
+        if let Some(key) = said.filter(|_| !section.is_faulty("urls")) {
+            let problem = "has no effect with http://; begin upstream.urls with https://";
+            section.fault(key, problem.to_owned());
+        }
+        return None;
+    }
+    let Some(ca_file) = ca_file else {
+        let problem = "is missing: a PEM file of the authorities that sign Mimir's certificates, such as \
+                       /etc/ssl/certs/ca-certificates.crt for the public ones";
+        section.fault("ca_file", problem.to_owned());
+        return None;
+    };
+    if has_consul && server_name.is_none() {
+        let problem =
+            "is missing: Consul knows addresses only, and Mimir's certificate is for a name";
+        section.fault("server_name", problem.to_owned());
+    }
+    let mut content = Vec::new();
+    let mut hashed = |bytes: &[u8]| {
+        content.extend_from_slice(&bytes.len().to_be_bytes());
+        content.extend_from_slice(bytes);
+    };
+    hashed(server_name.as_deref().unwrap_or_default().as_bytes());
+    let authorities = file_of(section, "ca_file", &ca_file, |pem| {
+        hashed(pem);
+        tls::authorities(pem)
+    });
+    let own = match (certificate_file, key_file) {
+        (None, None) => Some(None),
+        (Some(certificate), key) => {
+            let chain = file_of(section, "client_certificate_file", &certificate, |pem| {
+                hashed(pem);
+                tls::chain(pem)
+            });
+            let (name, file) = key
+                .map_or(("client_certificate_file", certificate), |key| ("client_key_file", key));
+            let key = file_of(section, name, &file, |pem| {
+                hashed(pem);
+                tls::key(pem)
+            });
+            let certified = chain.zip(key).map(|(chain, key)| Certified::new(chain, key));
+            certified.and_then(|certified| match certified {
+                Ok(certified) => Some(Some(certified)),
+                Err(problem) => {
+                    section.fault("client_certificate_file", problem);
+                    None
+                }
+            })
+        }
+        (None, Some(_)) => {
+            let problem = "has no effect without upstream.client_certificate_file".to_owned();
+            section.fault("client_key_file", problem);
+            None
+        }
+    };
+    let settings = ClientSettings { authorities: authorities?, own: own?, server_name };
+    match settings.build() {
+        Ok(client) => {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, &content).as_ref());
+            Some(UpstreamTls { client: Arc::new(client), content: digest })
+        }
+        Err(problem) => {
+            section.fault("ca_file", problem);
+            None
+        }
+    }
+}
+
 fn read_health(section: &mut Section<'_>) -> HealthConfig {
     let second = Duration::from_secs(1);
     let (tenth, hour) = (second / 10, 3600 * second);
@@ -181,6 +314,7 @@ fn read_health(section: &mut Section<'_>) -> HealthConfig {
         eject_max: section.get("eject_max", 60 * second, |raw| duration(raw, tenth, hour)),
         panic_percent: section.get("panic_percent", 50, |raw| number(raw, 0, 100)),
         slow_start: section.get("slow_start", 10 * second, |raw| off_or(raw, tenth, hour)),
+        tls: None,
     };
     if config.eject_max < config.eject_min {
         section.fault("eject_max", "must not be shorter than upstream.eject_min".to_owned());
@@ -206,11 +340,6 @@ fn read_retry(section: &mut Section<'_>) -> RetryConfig {
 
 fn upstream(text: String) -> Result<Upstream, String> {
     let address = url(Raw::Text(text.clone()), "http://mimir.internal:8080")?;
-    if address.scheme() != "http" {
-        return Err(format!(
-            "'{text}' must begin with http://: Mimir serves plain HTTP on a private network"
-        ));
-    }
     if address.path() != "/" {
         return Err(format!("'{text}' must have no path: Mimir's own paths are used unchanged"));
     }
@@ -219,7 +348,7 @@ fn upstream(text: String) -> Result<Upstream, String> {
     let authority = &address[Position::BeforeHost..Position::AfterPort];
     let authority =
         HeaderValue::from_str(authority).map_err(|error| format!("'{text}': {error}"))?;
-    Ok(Upstream { host, port, authority })
+    Ok(Upstream { host, port, authority, is_https: address.scheme() == "https" })
 }
 
 fn pass_header(name: String) -> Result<HeaderName, String> {

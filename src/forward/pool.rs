@@ -15,9 +15,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::instance::InstanceSlot;
+use super::instance::{Instance, InstanceSlot};
+use super::socket::Socket;
 use super::wire::{Quiet, Wire};
-use crate::config::UpstreamConfig;
+use crate::config::{UpstreamConfig, UpstreamTls};
 use crate::net::{TcpStream, time_out_unacknowledged};
 use crate::request_body::Transfer;
 use crate::telemetry::Metrics;
@@ -27,6 +28,7 @@ pub(super) struct Pool {
     max_idle: usize,
     connect_timeout: Duration,
     ack_timeout: Duration,
+    tls: Option<UpstreamTls>,
     metrics: Arc<Metrics>,
 }
 
@@ -93,6 +95,7 @@ impl Pool {
             max_idle: config.max_idle_connections,
             connect_timeout: config.connect_timeout,
             ack_timeout: config.ack_timeout,
+            tls: config.tls.clone(),
             metrics,
         }
     }
@@ -116,14 +119,15 @@ impl Pool {
         if let Some(wire) = self.take_kept(address, freshness) {
             return Ok(pooled(wire, slot, true));
         }
-        match self.connect(address).await {
+        match self.connect(&slot.instance).await {
             Ok(wire) => Ok(pooled(wire, slot, false)),
             Err(error) => Err((error, slot)),
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> io::Result<Box<Wire>> {
-        let outcome = self.try_connect(address).await;
+    async fn connect(&self, instance: &Instance) -> io::Result<Box<Wire>> {
+        let outcome = timeout(self.connect_timeout, self.try_connect(instance)).await;
+        let outcome = outcome.unwrap_or_else(|late| Err(late.into()));
         match &outcome {
             Ok(_) => self.metrics.upstream_connects.increment(1),
             Err(_) => self.metrics.upstream_connect_failures.increment(1),
@@ -131,13 +135,15 @@ impl Pool {
         outcome
     }
 
-    async fn try_connect(&self, address: SocketAddr) -> io::Result<Box<Wire>> {
-        let stream = timeout(self.connect_timeout, TcpStream::connect(address)).await??;
+    async fn try_connect(&self, instance: &Instance) -> io::Result<Box<Wire>> {
+        let stream = TcpStream::connect(instance.address).await?;
         stream.set_nodelay(true)?;
         // A machine that disappeared sends no reset: without this, its response is awaited until
         // the timeout.
         time_out_unacknowledged(&stream, self.ack_timeout)?;
-        Ok(Box::new(Wire::new(stream)))
+        let tls = self.tls.as_ref().map(UpstreamTls::client);
+        let socket = Socket::secured(stream, instance.address, &instance.authority, tls).await?;
+        Ok(Box::new(Wire::new(socket)))
     }
 
     fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Box<Wire>> {
@@ -148,7 +154,7 @@ impl Pool {
         };
         let mut idle = self.idle.lock();
         let kept = idle.kept.get_mut(&address)?;
-        while let Some(one) = kept.pop() {
+        while let Some(mut one) = kept.pop() {
             let idle_for = one.since.elapsed();
             if idle_for > KEEP {
                 kept.clear(); // all others were kept before this one

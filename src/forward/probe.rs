@@ -15,14 +15,15 @@ use tokio_util::task::AbortOnDropHandle;
 use super::error::is_ours;
 use super::health::Probed;
 use super::instance::Instance;
+use super::socket::Socket;
 use crate::backoff::spread;
-use crate::config::HealthConfig;
+use crate::config::{HealthConfig, UpstreamTls};
 use crate::net::TcpStream;
 
 /// Probes one instance immediately and then at every interval, for ever.
 pub(super) async fn run(instance: Arc<Instance>, config: Arc<HealthConfig>) {
     loop {
-        if let Some(found) = probe(&instance, config.ready_timeout).await {
+        if let Some(found) = probe(&instance, config.ready_timeout, config.tls.as_ref()).await {
             instance.probed(found);
         }
         sleep(pause(&instance, &config)).await;
@@ -39,11 +40,21 @@ fn pause(instance: &Instance, config: &HealthConfig) -> Duration {
 }
 
 /// Whether an instance is ready; `None` if it could not be asked.
-async fn probe(instance: &Instance, ready_timeout: Duration) -> Option<Probed> {
+async fn probe(
+    instance: &Instance,
+    ready_timeout: Duration,
+    tls: Option<&UpstreamTls>,
+) -> Option<Probed> {
     let stream = match timeout(ready_timeout, TcpStream::connect(instance.address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_ours(&error) => return None,
         _ => return Some(Probed::Unreachable),
+    };
+    let (address, authority) = (instance.address, &instance.authority);
+    let tls = tls.map(UpstreamTls::client);
+    let secured = Socket::secured(stream, address, authority, tls);
+    let Ok(Ok(stream)) = timeout(ready_timeout, secured).await else {
+        return Some(Probed::Unreachable);
     };
     match timeout(ready_timeout, ask(instance, stream)).await {
         // Something without this page is not Mimir itself, but it works.
@@ -52,7 +63,7 @@ async fn probe(instance: &Instance, ready_timeout: Duration) -> Option<Probed> {
     }
 }
 
-async fn ask(instance: &Instance, stream: TcpStream) -> Result<u16, hyper::Error> {
+async fn ask(instance: &Instance, stream: Socket) -> Result<u16, hyper::Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let mut request = Request::new(Empty::<Bytes>::new());

@@ -30,6 +30,7 @@ pub use fault::WireFault;
 pub(super) use upload::write_header;
 use upload::{Output, Upload};
 
+use super::socket::Socket;
 use crate::deadline::Deadline;
 use crate::net::{self, TcpStream};
 use crate::request_body::RequestBody;
@@ -39,7 +40,7 @@ use crate::request_body::RequestBody;
 const LEAST_READ_BYTES: usize = 8 << 10;
 const MOST_READ_BYTES: usize = 128 << 10;
 
-pub(super) struct Wire<S = TcpStream> {
+pub(super) struct Wire<S = Socket> {
     socket: S,
     /// What was read and not taken.
     input: BytesMut,
@@ -77,16 +78,27 @@ pub(super) enum Quiet {
     Unsolicited,
 }
 
-impl Wire<TcpStream> {
-    /// Asks the kernel, right before a request is written, whether the connection is still open and
-    /// quiet. HTTP/1.1 does not number answers: bytes that come without a request (a second answer to
-    /// the last one, or a late one) would be the next one's, perhaps another organisation's.
-    pub(super) fn is_quiet(&self) -> Quiet {
-        match net::peek(&self.socket) {
+/// A socket that can be asked without being told to wait.
+pub(super) trait Quietness {
+    fn quiet(&mut self) -> Quiet;
+}
+
+impl Quietness for TcpStream {
+    fn quiet(&mut self) -> Quiet {
+        match net::peek(self) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
             Err(_) | Ok(0) => Quiet::Closed,
             Ok(_) => Quiet::Unsolicited,
         }
+    }
+}
+
+impl<S: Quietness> Wire<S> {
+    /// Asks the kernel, right before a request is written, whether the connection is still open and
+    /// quiet. HTTP/1.1 does not number answers: bytes that come without a request (a second answer to
+    /// the last one, or a late one) would be the next one's, perhaps another organisation's.
+    pub(super) fn is_quiet(&mut self) -> Quiet {
+        self.socket.quiet()
     }
 }
 
@@ -174,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireFault>>> {
-        if self.upload.is_some() || !self.output.is_empty() {
+        if self.upload.is_some() || !self.output.is_sent() {
             self.poll_upload(cx)?;
         }
         loop {
@@ -227,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             && self.is_answered()
             && self.input.is_empty()
             && self.upload.is_none()
-            && self.output.is_empty()
+            && self.output.is_sent()
             && self.write_fault.is_none()
     }
 

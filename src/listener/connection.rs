@@ -127,7 +127,8 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
         let timeouts = Timeouts::of(&around.front().config);
         // One that has moved here was woken where it came from.
         if !connection.counted.is_busy() {
-            let waiting = connection.resting.wait(&connection.stream, &timeouts, closing.as_mut());
+            let bytes = (&*connection.stream, connection.tls.as_deref());
+            let waiting = connection.resting.wait(bytes, &timeouts, closing.as_mut());
             let is_last = match waiting.await {
                 Woken::Client => false,
                 Woken::ClientAtLast => true,

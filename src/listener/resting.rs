@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::phase::Timeouts;
+use super::tls::Session;
 use crate::deadline::Deadline;
 use crate::net::TcpStream;
 
@@ -110,11 +111,12 @@ impl Resting {
     /// Waits for the client's next byte.
     pub(super) async fn wait(
         &self,
-        stream: &TcpStream,
+        (stream, tls): (&TcpStream, Option<&Session>),
         timeouts: &Timeouts,
         mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> Woken {
-        let (mut deadline, has_request) = (self.deadline(timeouts), self.has_request());
+        let mut deadline = self.deadline(timeouts);
+        let has_request = self.has_request() || tls.is_some_and(Session::has_unread);
         let mut timer = Deadline::default();
         let mut is_closing = false;
         poll_fn(move |cx| {

@@ -92,6 +92,13 @@ impl Session {
         self.ask(|connection| connection.alpn_protocol() == Some(b"h2"))
     }
 
+    /// Whether it has bytes of the client that nobody has read: the kernel does not know of them.
+    pub(super) fn has_unread(&self) -> bool {
+        let mut session = self.stream();
+        let state = session.get_mut().1.process_new_packets();
+        state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+    }
+
     /// Requests are served from now on.
     pub(super) fn resume(&self, stream: &Arc<TcpStream>, activity: &Arc<Activity>) {
         let mut session = self.stream();

@@ -30,6 +30,8 @@ pub struct MimirConfig {
     pub request_timeout: Duration,
     /// The timeout for connecting to an instance.
     pub connect_timeout: Duration,
+    /// For addresses with https; without it, those that the system trusts are trusted.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// Why an exchange with Mimir has no usable result, by what can be done about it.
@@ -172,7 +174,12 @@ impl Reach {
         if config.urls.is_empty() {
             return Err("no address of Mimir is known; one is needed".to_owned());
         }
-        let client = http_client::internal()
+        let client = http_client::internal();
+        let client = match &config.tls {
+            None => client,
+            Some(tls) => client.tls_backend_preconfigured((**tls).clone()),
+        };
+        let client = client
             .connect_timeout(config.connect_timeout)
             .timeout(config.request_timeout)
             .build()

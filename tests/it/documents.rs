@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
-use harness::Postgres;
+use harness::{Authority, Postgres, Purpose};
 use mimir_tenant_proxy::config::{Config, Environment};
+use tempfile::TempDir;
 
 use crate::support::identity::command_with;
 
@@ -163,21 +165,33 @@ fn every_toml_of_the_documentation_is_a_configuration() {
             missing
                 .push(("MTP__DATABASE__URL".to_owned(), "postgres://u:p@localhost/d".to_owned()));
         }
-        let text = if text.contains("ca_file") { with_authority(&text) } else { text };
-        let read = Config::read(&text, &Environment::from_vars(missing));
+        let read = Config::read(&with_files(&text), &Environment::from_vars(missing));
         read.unwrap_or_else(|faults| panic!("{}: {faults}", piece.place));
     }
     assert!(ours >= 4 && others >= 2, "{ours} of ours, {others} of others");
 }
 
-/// With the file of a certificate authority that exists.
-fn with_authority(text: &str) -> String {
-    let here = root().join("Cargo.toml").display().to_string();
+/// With files that exist in the place of those of certificates.
+fn with_files(text: &str) -> String {
+    static FILES: LazyLock<TempDir> = LazyLock::new(|| {
+        let (directory, authority) = (TempDir::new().unwrap(), Authority::new("CA"));
+        std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+        authority.sign(Purpose::Server, &["a.example"]).write(directory.path(), "own");
+        directory
+    });
     let lines = text.lines().map(|line| {
-        if line.starts_with("ca_file") {
-            format!("ca_file = {here:?}\n")
+        let key = line.split(" = ").next().unwrap_or_default();
+        let file = match key {
+            "ca_file" | "client_ca_file" => "ca.pem",
+            "certificate_files" | "client_certificate_file" => "own.pem",
+            "key_files" | "client_key_file" => "own.key",
+            _ => return format!("{line}\n"),
+        };
+        let file = FILES.path().join(file);
+        if key.ends_with('s') {
+            format!("{key} = [{file:?}]\n")
         } else {
-            format!("{line}\n")
+            format!("{key} = {file:?}\n")
         }
     });
     lines.collect()

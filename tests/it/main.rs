@@ -75,3 +75,4 @@ mod upstreams_health;
 mod upstreams_outage;
 mod upstreams_retry;
 mod upstreams_stale;
+mod upstreams_tls;

@@ -22,6 +22,7 @@ pub(crate) fn client_of(urls: &[&str], namespace: &str) -> RulerClient {
         namespace: namespace.to_owned(),
         request_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(2),
+        tls: None,
     })
     .unwrap()
 }

@@ -69,6 +69,7 @@ async fn a_mimir_that_does_not_answer_is_a_timeout_and_heals() {
         namespace: NAMESPACE.to_owned(),
         request_timeout: Duration::from_millis(300),
         connect_timeout: Duration::from_millis(300),
+        tls: None,
     })
     .unwrap();
     let tenant = fresh_tenant();

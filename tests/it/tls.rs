@@ -159,6 +159,10 @@ async fn stock_clients_speak_both_protocols() {
         }
     }
     assert_eq!(fixture.handshakes("full").await + fixture.handshakes("resumed").await, 2.0);
+    wait_until("all are logged", Duration::from_secs(5), async || {
+        fixture.inner.proxy.access_log(PATH).len() == 6
+    })
+    .await;
     let lines = fixture.inner.proxy.access_log(PATH);
     let versions: Vec<&str> =
         lines.iter().filter_map(|line| line["http.version"].as_str()).collect();
@@ -255,16 +259,47 @@ async fn a_session_outlives_rests_and_moves() {
     }
     // A request in pieces, each in a record of its own, with rests between them, pipelined with another.
     let stream = &mut streams[0];
-    for piece in fixture.get().repeat(2).as_bytes().chunks(61) {
+    let two = fixture.get().repeat(2);
+    let (first, rest) = two.as_bytes().split_at(two.len() / 2 + 1);
+    for (number, piece) in std::iter::once(first).chain(rest.chunks(61)).enumerate() {
         stream.write_all(piece).await.unwrap();
         stream.flush().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let pause = if number % 3 == 0 { 150 } else { 20 };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     let mut said = Vec::new();
     while String::from_utf8_lossy(&said).matches("HTTP/1.1 200 ").count() < 2 {
         assert!(stream.read_buf(&mut said).await.unwrap() > 0);
     }
     assert_eq!(fixture.handshakes("full").await, 8.0);
+}
+
+// A session keeps its keys, and no buffers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_rests_takes_little_memory() {
+    const CONNECTIONS: u64 = 500;
+    let upstream = Upstream::start(ok).await;
+    let fixture = fixture(&upstream.url(), &[]).await;
+    let client = trusting(&fixture.authority, None, &[]);
+    let (mut held, mut before) = (Vec::new(), 0);
+    for number in 0..CONNECTIONS + 50 {
+        // The first ones fill caches and pools.
+        if number == 50 {
+            before = fixture.inner.proxy.process.memory();
+        }
+        let mut stream = fixture.connect(&client, "localhost").await.unwrap();
+        stream.write_all(fixture.get().as_bytes()).await.unwrap();
+        assert_eq!(answer(&mut stream).await, 200);
+        held.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let each = fixture.inner.proxy.process.memory().saturating_sub(before) / CONNECTIONS;
+    println!("{each} bytes for each of {CONNECTIONS} sessions");
+    assert!(each < 24 << 10, "{each} bytes");
+    for stream in held.iter_mut().step_by(50) {
+        stream.write_all(fixture.get().as_bytes()).await.unwrap();
+        assert_eq!(answer(stream).await, 200);
+    }
 }
 
 // A client that is told goodbye knows that nothing was cut off (RFC 8446, 6.1).

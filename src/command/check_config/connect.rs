@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::report::{Outcome, Report};
 use crate::authn::{FetchError, fetch_key_set, key_set_client};
 use crate::causes::causes;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Upstream, UpstreamConfig};
 use crate::forward;
 use crate::http_client::{self, read_start};
 use crate::limits::{Limits, RowFault};
@@ -191,14 +191,6 @@ struct Found {
 
 async fn upstreams(config: &Config, report: &mut Report) {
     let upstream = &config.upstream;
-    let client = http_client::internal()
-        .connect_timeout(upstream.connect_timeout)
-        .timeout(upstream.connect_timeout + upstream.health.ready_timeout + ANSWER)
-        .build();
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => return report.add("mimir", Outcome::Away(causes(&error))),
-    };
     let mut found = Vec::new();
     for upstream in &upstream.upstreams {
         match resolve(upstream).await {
@@ -236,7 +228,7 @@ async fn upstreams(config: &Config, report: &mut Report) {
     }
     for instance in found {
         let about = format!("{} ({})", instance.address, instance.from);
-        let outcome = match ask(&client, &instance).await {
+        let outcome = match ask(upstream, &instance).await {
             Ok(facts) => Outcome::Good(format!("{about}: {facts}")),
             Err(Fault::Away(problem)) => Outcome::Away(format!("{about}: {problem}")),
             Err(Fault::Unfit(problem)) => Outcome::Unfit(format!("{about}: {problem}")),
@@ -269,14 +261,28 @@ enum Fault {
 }
 
 /// Whether an instance is ready, isolates tenants and accepts the tenant header, and its version.
-async fn ask(client: &reqwest::Client, instance: &Found) -> Result<String, Fault> {
+async fn ask(config: &UpstreamConfig, instance: &Found) -> Result<String, Fault> {
+    let authority = instance.authority.to_str().unwrap_or_default();
+    let client = http_client::internal()
+        .connect_timeout(config.connect_timeout)
+        .timeout(config.connect_timeout + config.health.ready_timeout + ANSWER);
+    // By its name, which is to be verified, at the address that was found.
+    let (client, base) = match &config.tls {
+        None => (client, format!("http://{}", instance.address)),
+        Some(tls) => {
+            let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+            let client = client.tls_backend_preconfigured((**tls.client()).clone());
+            (client.resolve(host, instance.address), format!("https://{authority}"))
+        }
+    };
+    let client = client.build().map_err(|error| Fault::Away(causes(&error)))?;
     let get = async |path: &str, tenants: Option<&TenantHeader>| {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, instance.authority.clone());
         if let Some(tenants) = tenants {
             crate::mimir::set_tenant(&mut headers, tenants);
         }
-        let url = format!("http://{}{path}", instance.address);
+        let url = format!("{base}{path}");
         let unreachable = |error: reqwest::Error| Fault::Away(causes(&error.without_url()));
         let mut answer = client.get(url).headers(headers).send().await.map_err(unreachable)?;
         let status = answer.status();
@@ -347,6 +353,7 @@ async fn rulers(config: &Config, report: &mut Report) {
             namespace: rules.namespace.clone(),
             request_timeout: rules.request_timeout,
             connect_timeout: rules.connect_timeout,
+            tls: rules.mimir().tls,
         });
         let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
         let outcome = match client.and_then(|client| Ok((client, tenant?))) {
@@ -372,6 +379,7 @@ async fn alertmanagers(config: &Config, report: &mut Report) {
             urls: vec![url.clone()],
             request_timeout: rules.request_timeout,
             connect_timeout: rules.connect_timeout,
+            tls: rules.mimir().tls,
         });
         let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
         let outcome = match client.and_then(|client| Ok((client, tenant?))) {

@@ -255,6 +255,7 @@ fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {
         namespace: config.rules.namespace.clone(),
         request_timeout: config.rules.request_timeout,
         connect_timeout: config.rules.connect_timeout,
+        tls: config.rules.mimir().tls,
     })
 }
 

@@ -12,6 +12,7 @@ fn policy(probes: bool) -> HealthConfig {
         eject_max: Duration::from_secs(60),
         panic_percent: 50,
         slow_start: Duration::from_secs(10),
+        tls: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn instances(probes: bool) -> Instances {
         eject_max: Duration::from_secs(60),
         panic_percent: 50,
         slow_start: Duration::ZERO,
+        tls: None,
     };
     Instances::new(config, Arc::new(Metrics::register()))
 }

@@ -263,7 +263,7 @@ async fn a_connection_with_an_unsolicited_answer_takes_no_request() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut instance, _) = listener.accept().unwrap();
-    let wire = Wire::new(socket);
+    let mut wire = Wire::new(socket);
     assert_eq!(wire.is_quiet(), Quiet::Yes);
     instance.write_all(b"x").unwrap();
     assert_eq!(wire.is_quiet(), Quiet::Unsolicited);

@@ -19,11 +19,18 @@ pub(super) struct Output {
     taken: usize,
     piece: Bytes,
     tail: &'static [u8],
+    /// The socket keeps some of what it took to itself: TLS does.
+    is_kept_back: bool,
 }
 
 impl Output {
     pub(super) fn is_empty(&self) -> bool {
         self.written.is_empty() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether all of it is on its way.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_empty() && !self.is_kept_back
     }
 
     /// Whether all but what we write ourselves was taken.
@@ -41,6 +48,7 @@ impl Output {
         self.taken = 0;
         self.piece = Bytes::new();
         self.tail = b"";
+        self.is_kept_back = false;
     }
 
     /// Gives it all to a socket, and tells that it took some.
@@ -64,7 +72,10 @@ impl Output {
             }
             took_some();
             self.advance(taken);
+            self.is_kept_back = true;
         }
+        ready!(Pin::new(socket).poll_flush(cx))?;
+        self.is_kept_back = false;
         Poll::Ready(Ok(()))
     }
 

@@ -47,6 +47,8 @@ pub struct RulerConfig {
     pub request_timeout: Duration,
     /// The timeout for connecting to an instance.
     pub connect_timeout: Duration,
+    /// For addresses with https; without it, those that the system trusts are trusted.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl RulerConfig {
@@ -55,6 +57,7 @@ impl RulerConfig {
             urls: self.urls.clone(),
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
+            tls: self.tls.clone(),
         }
     }
 }

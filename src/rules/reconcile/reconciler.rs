@@ -32,6 +32,7 @@ impl Reconciler {
             namespace: config.namespace.clone(),
             request_timeout: config.request_timeout,
             connect_timeout: config.connect_timeout,
+            tls: config.mimir().tls,
         })?;
         let (config, formats) = (config.clone(), Formats::new(config.expressions));
         Ok(Self { store, client, config, template, formats, tracer: Tracer::off() })

@@ -21,6 +21,8 @@ pub struct Mimir {
     environment: Vec<(&'static str, String)>,
     /// Limits of single tenants, by tenant.
     overrides: Mutex<BTreeMap<String, String>>,
+    /// A client that it accepts, if it serves https.
+    secured: Option<reqwest::Client>,
 }
 
 impl Mimir {
@@ -54,7 +56,29 @@ impl Mimir {
         Self::start_in(Vec::new(), arguments).await
     }
 
+    /// The same with https, by the certificate and key in NAME.pem and NAME.key of a directory, and for
+    /// clients only that an authority in ca.pem there has signed.
+    pub async fn start_secured(directory: &Path, name: &str, client: reqwest::Client) -> Self {
+        let path = |file: &str| directory.join(file).display().to_string();
+        let arguments = [
+            format!("-server.http-tls-cert-path={}", path(&format!("{name}.pem"))),
+            format!("-server.http-tls-key-path={}", path(&format!("{name}.key"))),
+            format!("-server.http-tls-ca-path={}", path("ca.pem")),
+            "-server.http-tls-client-auth=RequireAndVerifyClientCert".to_owned(),
+        ];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start_as(Vec::new(), &arguments, Some(client)).await
+    }
+
     async fn start_in(environment: Vec<(&'static str, String)>, arguments: &[&str]) -> Self {
+        Self::start_as(environment, arguments, None).await
+    }
+
+    async fn start_as(
+        environment: Vec<(&'static str, String)>,
+        arguments: &[&str],
+        secured: Option<reqwest::Client>,
+    ) -> Self {
         let directory = TempDir::with_prefix("mimir-").expect("directory");
         let (port, grpc, gossip) = (free_port(), free_port(), free_port());
         let config = directory.path().join("mimir.yaml");
@@ -73,7 +97,8 @@ impl Mimir {
         all.extend(arguments.iter().map(ToString::to_string));
         let process = Self::process(&all, &environment, directory.path());
         let (arguments, overrides) = (all, Mutex::default());
-        let mut mimir = Self { process, port, directory, arguments, environment, overrides };
+        let mut mimir =
+            Self { process, port, directory, arguments, environment, overrides, secured };
         mimir.wait_ready().await;
         mimir
     }
@@ -90,8 +115,11 @@ impl Mimir {
     }
 
     async fn wait_ready(&mut self) {
-        let url = format!("{}/ready", self.url());
-        self.process.wait_ready(&url, "ready", Duration::from_secs(120)).await;
+        let (url, patience) = (format!("{}/ready", self.url()), Duration::from_secs(120));
+        match self.secured.clone() {
+            None => self.process.wait_ready(&url, "ready", patience).await,
+            Some(client) => self.process.wait_ready_by(&client, &url, "ready", patience).await,
+        }
     }
 
     /// Stops it as an operator does. Its storage stays.
@@ -140,7 +168,10 @@ impl Mimir {
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        match self.secured {
+            None => format!("http://127.0.0.1:{}", self.port),
+            Some(_) => format!("https://localhost:{}", self.port),
+        }
     }
 
     /// Gives one tenant limits of its own, as a YAML flow mapping, and waits until they hold. Other

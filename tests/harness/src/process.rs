@@ -117,6 +117,17 @@ impl Process {
     /// Waits until the part answers, and panics with the end of its log if it does not.
     pub async fn wait_ready(&mut self, url: &str, body: &str, patience: Duration) {
         let client = reqwest::Client::builder().no_proxy().build().expect("client");
+        self.wait_ready_by(&client, url, body, patience).await;
+    }
+
+    /// The same, by a client that the part accepts.
+    pub async fn wait_ready_by(
+        &mut self,
+        client: &reqwest::Client,
+        url: &str,
+        body: &str,
+        patience: Duration,
+    ) {
         let deadline = Instant::now() + patience;
         loop {
             if let Ok(answer) = client.get(url).timeout(Duration::from_secs(2)).send().await {

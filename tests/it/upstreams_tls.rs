@@ -1,0 +1,198 @@
+//! Mimir with https: a private authority, names, and the proxy's own certificate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::{
+    Authority, Issuer, Mimir, Process, Proxy, ProxyOptions, Purpose, free_port, samples, wait_until,
+};
+use http::StatusCode;
+use tempfile::TempDir;
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const PUSH: &str = "/api/v1/push";
+
+/// Authority, server and client, as files.
+struct Files {
+    directory: TempDir,
+    authority: Authority,
+}
+
+impl Files {
+    fn make(names: &[&str]) -> Self {
+        let (directory, authority) = (TempDir::new().unwrap(), Authority::new("Mimir CA"));
+        std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+        authority.sign(Purpose::Server, names).write(directory.path(), "mimir");
+        authority.sign(Purpose::Client, &["proxy"]).write(directory.path(), "proxy");
+        Self { directory, authority }
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{:?}", self.directory.path().join(name))
+    }
+
+    fn client(&self) -> reqwest::Client {
+        let read = |name: &str| std::fs::read_to_string(self.directory.path().join(name)).unwrap();
+        let both = format!("{}{}", read("proxy.pem"), read("proxy.key"));
+        let authority = reqwest::Certificate::from_pem(self.authority.pem().as_bytes()).unwrap();
+        reqwest::Client::builder()
+            .tls_certs_only([authority])
+            .identity(reqwest::Identity::from_pem(both.as_bytes()).unwrap())
+            .no_proxy()
+            .build()
+            .unwrap()
+    }
+}
+
+async fn proxy(upstream: &str, settings: &[(&str, &str)]) -> (Issuer, Proxy) {
+    let issuer = Issuer::start().await;
+    let options =
+        ProxyOptions::new(&issuer.url(), upstream).set("upstream.ready_interval", "\"200ms\"");
+    let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
+    let proxy = options.start().await;
+    (issuer, proxy)
+}
+
+// The whole way: probes, pushes and queries by the proxy's own client, and the ruler's by the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_mimir_is_reached_by_https_with_a_certificate() {
+    let files = Files::make(&["localhost"]);
+    let mimir = Mimir::start_secured(files.directory.path(), "mimir", files.client()).await;
+    let settings = [
+        ("upstream.ca_file", files.path("ca.pem")),
+        ("upstream.client_certificate_file", files.path("proxy.pem")),
+        ("upstream.client_key_file", files.path("proxy.key")),
+        ("upstream.max_idle_connections", "4".to_owned()),
+    ];
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let (issuer, proxy) = proxy(&mimir.url(), &settings).await;
+    let organisation = harness::fresh_organisation();
+    let client = proxy.client().bearer(&issuer.user_of(&organisation));
+    let sender = client.clone().header("content-encoding", "snappy");
+    let sender = sender.header("content-type", "application/x-protobuf");
+    for number in 0..20 {
+        let body = samples::remote_write("by_https", &[], f64::from(number));
+        let answer = sender.post(PUSH, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let answer = client.get("/prometheus/api/v1/query?query=by_https").await;
+    assert!(answer.text.contains("by_https"), "{answer:?}");
+    // Connections are kept: a handshake for each request would cost more than the request.
+    let connects =
+        proxy.metric("mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}").await;
+    assert!(connects < 8.0, "{connects} connections for 21 requests");
+    // A body that takes many records, which Mimir refuses only after it has read it.
+    let large = sender.post(PUSH, vec![b'x'; 4 << 20]).await;
+    assert_eq!(large.status, 400, "{large:?}");
+    // What check-config asks of each instance, by the other client.
+    let output = std::process::Command::new(Proxy::binary())
+        .args(["--config", &proxy.config.display().to_string(), "check-config", "--connect"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("ready, keeps tenants apart"), "{said}");
+}
+
+// Nobody between the proxy and Mimir gets a byte of a request: not with a certificate of another authority, nor
+// with one for another name, nor an expired one, nor without TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_is_taken_for_mimir() {
+    let upstream = harness::Upstream::plain().await;
+    let files = Files::make(&["mimir.internal"]);
+    let directory = files.directory.path();
+    Authority::new("Mimir CA").sign(Purpose::Server, &["localhost"]).write(directory, "foreign");
+    files.authority.sign_until(Purpose::Server, &["localhost"], 2020).write(directory, "expired");
+    files.authority.sign(Purpose::Client, &["localhost"]).write(directory, "client");
+    let ca = files.path("ca.pem");
+    for name in ["mimir", "foreign", "expired", "client"] {
+        let nginx = start_nginx(directory, name, &upstream.url()).await;
+        let url = nginx.url();
+        let (issuer, proxy) = proxy(&url, &[("upstream.ca_file", &ca)]).await;
+        let client = proxy.client().bearer(&issuer.user_of("org-a"));
+        let answer = client.get(QUERY).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{name}: {answer:?}");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    // In clear text.
+    let url = upstream.url().replace("http://127.0.0.1", "https://localhost");
+    let (issuer, proxy) = proxy(&url, &[("upstream.ca_file", &ca)]).await;
+    let answer = proxy.client().bearer(&issuer.user_of("org-a")).get(QUERY).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    assert!(upstream.heads().is_empty());
+    // The same certificate is good where its name is asked for.
+    let nginx = start_nginx(directory, "mimir", &upstream.url()).await;
+    let url = nginx.url();
+    let settings =
+        [("upstream.ca_file", ca.as_str()), ("upstream.server_name", "\"mimir.internal\"")];
+    let (issuer, proxy) = self::proxy(&url, &settings).await;
+    let client = proxy.client().bearer(&issuer.user_of("org-a"));
+    assert_eq!(client.get(QUERY).await.status, 200);
+    assert!(!upstream.heads().is_empty());
+    // A goodbye while the connection was kept is a closed connection, and no failure.
+    nginx.process.signal("HUP");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..5 {
+        assert_eq!(client.get(QUERY).await.status, 200);
+    }
+}
+
+// A renewed authority is used without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authorities_of_mimir_are_reloaded() {
+    let upstream = harness::Upstream::plain().await;
+    let files = Files::make(&["localhost"]);
+    let other = Authority::new("Next CA");
+    let ca = files.directory.path().join("ca.pem");
+    std::fs::write(&ca, other.pem()).unwrap();
+    let nginx = start_nginx(files.directory.path(), "mimir", &upstream.url()).await;
+    let settings =
+        [("upstream.ca_file", &*files.path("ca.pem")), ("reload.watch_interval", "\"200ms\"")];
+    let (issuer, proxy) = proxy(&nginx.url(), &settings).await;
+    let client = proxy.client().bearer(&issuer.user_of("org-a"));
+    assert_eq!(client.get(QUERY).await.status, 503);
+    std::fs::write(&ca, files.authority.pem()).unwrap();
+    wait_until("it is trusted", Duration::from_secs(20), async || {
+        client.get(QUERY).await.status == 200
+    })
+    .await;
+}
+
+struct Nginx {
+    port: u16,
+    process: Process,
+    _directory: TempDir,
+}
+
+impl Nginx {
+    fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+}
+
+/// A stock server that ends TLS in front of another.
+async fn start_nginx(directory: &Path, name: &str, to: &str) -> Nginx {
+    let port = free_port();
+    let own = TempDir::with_prefix("nginx-").unwrap();
+    let (home, files) = (own.path().display().to_string(), directory.display().to_string());
+    let config = own.path().join("nginx.conf");
+    std::fs::write(
+        &config,
+        format!(
+            "daemon off; worker_processes 1; pid {home}/pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{\n  access_log off; client_body_temp_path {home}/a; proxy_temp_path {home}/b;\n  \
+             fastcgi_temp_path {home}/c; uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;\n  \
+             server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {files}/{name}.pem;\n    \
+             ssl_certificate_key {files}/{name}.key; location / {{ proxy_pass {to}; }} }}\n}}\n"
+        ),
+    )
+    .unwrap();
+    let process = Process::start("nginx", &harness::part("nginx"), own.path(), |command| {
+        command.arg("-c").arg(&config);
+    });
+    wait_until("nginx listens", Duration::from_secs(10), async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    Nginx { port, process, _directory: own }
+}
