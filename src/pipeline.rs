@@ -100,6 +100,7 @@ impl Pipeline {
         let (outlets, span) = (Arc::clone(&self.outlets), self.tracer.request(request.headers()));
         let mut record = Box::new(Record::begin(&request, id.clone(), client, outlets, span));
         let wants_no_body = request.method() == Method::HEAD;
+        let expects = request.headers().contains_key(&header::EXPECT);
         let version = request.version();
         let mut response = match self.respond(&id, client, &page, request, &mut record).await {
             Ok(Served::Upstream(forwarded)) => {
@@ -121,7 +122,9 @@ impl Pipeline {
                 let route = record.route().or_else(|| rejection.route());
                 let audience = Audience::of(route, record.path());
                 let mut answer = rejection.response(audience, &id);
-                if rejection.closes_connection() {
+                // Whoever waits to be asked for a body, or sends it unasked, must know that nobody reads it
+                // (RFC 9110, 10.1.1).
+                if expects || rejection.closes_connection() {
                     close_connection(version, &mut answer);
                 }
                 // RFC 9110, 9.3.2: HTTP/2 clients take a body in answer to HEAD for a broken stream.
