@@ -337,9 +337,9 @@ pub enum Reason {
         message = "Did Mimir crash, or was it replaced? `upstream.address` names the instance; see its log."
     )]
     UpstreamBroken,
-    /// An instance of Mimir could not reach another part of Mimir that the read needs, such as an ingester that died.
+    /// An instance of Mimir could not reach another part of Mimir that the request needs, such as an ingester that died.
     #[strum(
-        message = "Is an instance of Mimir gone, or starting? `detail` has what Mimir said. One that does not come back must be [taken out of the ring](../operations/upstreams.md#when-an-instance-does-not-come-back)."
+        message = "Is an instance of Mimir gone, or starting, or Consul away? `detail` has what Mimir said. One that does not come back must be [taken out of the ring](../operations/upstreams.md#when-an-instance-does-not-come-back)."
     )]
     UpstreamSevered,
     /// The status is none of Mimir's: something else answers at the address.

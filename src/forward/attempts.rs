@@ -369,15 +369,19 @@ impl<'a> Attempts<'a> {
         let reading = read_beginning(&mut connection);
         match timeout(self.upstream.config.response_timeout, reading).await {
             Ok(Ok(text)) => {
-                let is_read = self.grant.route().surface == Surface::Query;
-                let verdict = if is_read && is_about_a_lost_part(&text) {
-                    InstanceVerdict::Severed
-                } else if !is_read && is_about_own_reads(&text) {
-                    InstanceVerdict::Neutral
-                } else {
-                    by_head
-                };
-                Self::note(Answer { response, first: Some(text) }, connection, verdict)
+                let is_alerts = self.grant.route().surface == Surface::Alerts;
+                let is_severed = !is_alerts && is_about_a_lost_part(&text);
+                let is_own = is_alerts && is_about_own_reads(&text);
+                let verdict = if is_own { InstanceVerdict::Neutral } else { by_head };
+                let answer = Answer { response, first: Some(text) };
+                match Self::note(answer, connection, verdict) {
+                    // Whether it counts against the instance is as it was: an instance that alone is cut
+                    // off from the others is better not asked.
+                    Sent::Answered(answer, connection, _) if is_severed => {
+                        Sent::Answered(answer, connection, InstanceVerdict::Severed)
+                    }
+                    sent => sent,
+                }
             }
             Ok(Err(error)) => {
                 connection.slot.failed(InstanceFault::BrokenBody);

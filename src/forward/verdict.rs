@@ -8,7 +8,7 @@
 //! tenant's rate limit of Mimir 2.x. The Alertmanager's own errors are JSON too; a tenant with more
 //! concurrent reads than Mimir allows gets a 503 in plain text, which only its text tells from that
 //! of a starting instance. Only statuses that can be the instance's fault count against it, and only a
-//! 503 is worth a resend, or a read for which the instance has [lost](is_about_a_lost_part) a part of
+//! 503 is worth a resend, or a request for which the instance has [lost](is_about_a_lost_part) a part of
 //! Mimir.
 
 use http::{HeaderMap, header};
@@ -54,17 +54,22 @@ pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
 }
 
 /// Whether an answer may mean that the instance has lost a part of Mimir that it needs, which its text
-/// then says. Mimir's statuses differ by path for the same cause: 500 for queries, 422 for label names.
+/// then says. Mimir's statuses differ by path for the same cause: 500 for queries and pushes, 422 for
+/// label names, now and then 400.
 pub(super) fn may_be_about_a_lost_part(surface: Surface, status: u16, headers: &HeaderMap) -> bool {
     // Nobody reads a compressed text here. Errors are too short for Mimir to compress them.
-    surface == Surface::Query
-        && matches!(status, 422 | 500)
-        && !headers.contains_key(header::CONTENT_ENCODING)
+    let may_be = match surface {
+        Surface::Query => matches!(status, 400 | 422 | 500),
+        // By OTLP it is 503, which needs no text.
+        Surface::Push => status == 500,
+        Surface::Otlp | Surface::Rules | Surface::Alerts | Surface::Admin => false,
+    };
+    may_be && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// Whether an answer that [may be](may_be_about_a_lost_part) about a lost part is. Seen when an ingester
-/// or a querier dies or starts (`scripts/chaos kill`). The text must begin so, because further on errors
-/// quote the tenant's data.
+/// or a querier dies or starts, and when Consul is away for a minute (`scripts/chaos`). The text must
+/// begin so, because further on errors quote the tenant's data.
 pub(super) fn is_about_a_lost_part(text: &[u8]) -> bool {
     const FIELD: &[u8] = b"\"error\":\"";
     let text = match position(text, FIELD) {
@@ -75,10 +80,17 @@ pub(super) fn is_about_a_lost_part(text: &[u8]) -> bool {
     // What Prometheus' engine puts in front.
     let text = text.strip_prefix(b"expanding series: ").unwrap_or(text);
     let begins = |words: &[u8]| text.starts_with(words);
+    let lacks_replicas = |text: &[u8]| {
+        let required = position(text, b" live replicas required");
+        text.starts_with(b"at least ") && required.is_some_and(|at| at < 16)
+    };
+    // A query that another part's end took along. No client has cancelled it: one that has gets no answer.
+    const CANCELLED: &[u8] = br#"invalid parameter \"query\": context canceled""#;
     begins(b"rpc error: code = Unavailable desc = ")
+        || begins(b"send data to ingesters: ")
+        || begins(CANCELLED)
         || begins(b"too many unhealthy instances in the ring")
-        || (begins(b"at least ")
-            && position(text, b" live replicas required").is_some_and(|at| at < 16))
+        || lacks_replicas(text)
         || (begins(b"failed to receive response from querier '")
             && text.ends_with(b"': querier disconnected ungracefully"))
 }
@@ -192,6 +204,8 @@ mod tests {
             r#"{"status":"error","errorType":"internal","error":"too many unhealthy instances in the ring"}"#,
             r#"{"status":"error","errorType":"internal","error":"at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095"}"#,
             "failed to receive response from querier 'vm': querier disconnected ungracefully",
+            "send data to ingesters: at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095",
+            r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": context canceled"}"#,
         ];
         for text in lost {
             assert!(is_about_a_lost_part(text.as_bytes()), "{text}");
@@ -202,6 +216,7 @@ mod tests {
             r#"{"status":"error","errorType":"execution","error":"query processing would load too many samples"}"#,
             r#"{"status":"error","errorType":"execution","error":"x \"rpc error: code = Unavailable desc = \""}"#,
             r#"{"status":"error","errorType":"internal","error":"rpc error: code = Internal desc = x"}"#,
+            r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:1: parse error: context canceled"}"#,
             r#"{"data":"long enough to be somewhere else, as what a tenant has written could be","error":"rpc error: code = Unavailable desc = x"}"#,
             "at least 2 of my series are called \" live replicas required\"",
         ];
@@ -210,12 +225,13 @@ mod tests {
         }
         let plain = HeaderMap::new();
         for surface in Surface::ALL.iter().copied() {
-            for status in [422, 500] {
+            for status in [400, 422, 500] {
                 let may_be = may_be_about_a_lost_part(surface, status, &plain);
-                assert_eq!(may_be, surface == Surface::Query, "{surface:?} {status}");
+                let is_push = surface == Surface::Push && status == 500;
+                assert_eq!(may_be, surface == Surface::Query || is_push, "{surface:?} {status}");
             }
         }
-        for status in [200, 400, 429, 503, 504] {
+        for status in [200, 429, 503, 504] {
             assert!(!may_be_about_a_lost_part(Surface::Query, status, &plain), "{status}");
         }
         let gzip = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

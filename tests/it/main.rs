@@ -59,6 +59,7 @@ mod ruler_client;
 mod ruler_client_faults;
 mod ruler_client_refusals;
 mod rules;
+mod scarcity;
 mod senders;
 mod shedding;
 mod slow_bodies;

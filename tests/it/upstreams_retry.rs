@@ -204,6 +204,29 @@ async fn a_read_whose_mimir_lost_a_part_is_asked_elsewhere() {
     }
 }
 
+// The same for pushes: another distributor may see enough replicas. A sender is told to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_mimir_lost_its_replicas_is_sent_elsewhere() {
+    let text = "send data to ingesters: at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095,10.0.0.10:9095";
+    let lost = Mode::Says(500, TEXT, text);
+    let (bad, good) = (FakeMimir::start_in(lost).await, FakeMimir::start().await);
+    let settings = [("upstream.eject_after", "1000"), ("upstream.retry_percent", "100")];
+    let fixture = before(&[bad.url(), good.url()], &settings).await;
+    for _ in 0..10 {
+        assert_eq!(fixture.client().post(PUSH, random(500)).await.status, 200);
+    }
+    assert_eq!(good.bodies().len(), 10);
+    assert!(fixture.retries("unavailable").await >= 1.0, "none met the bad instance");
+    good.set(lost);
+    let answer = fixture.client().post(PUSH, random(500)).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty() && !answer.text.contains("10.0.0.9"));
+    // Influx lines may not be repeated: they may be stored by one replica.
+    let before = bad.requests() + good.requests();
+    let answer = fixture.client().post("/api/v1/push/influx/write", "m f=1").await;
+    assert_eq!((answer.status.as_u16(), bad.requests() + good.requests()), (503, before + 1));
+}
+
 // A query that fails by itself fails everywhere, also if what it quotes looks like a lost part.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_fails_by_itself_is_asked_once() {

@@ -38,6 +38,7 @@ pub struct Client {
     base: String,
     http: reqwest::Client,
     headers: HeaderMap,
+    patience: Duration,
 }
 
 impl Client {
@@ -53,14 +54,22 @@ impl Client {
 
     fn with(base: &str, builder: reqwest::ClientBuilder) -> Self {
         let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none());
-        let http = builder.timeout(Duration::from_secs(60)).build().expect("client");
-        Self { base: base.to_owned(), http, headers: HeaderMap::new() }
+        let http = builder.build().expect("client");
+        let patience = Duration::from_secs(60);
+        Self { base: base.to_owned(), http, headers: HeaderMap::new(), patience }
     }
 
     /// The same client with another header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, value.parse().expect("header value"));
+        self
+    }
+
+    /// The same client, which waits so long for an answer.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -104,6 +113,7 @@ impl Client {
         body: impl Into<reqwest::Body>,
     ) -> Result<Answer, reqwest::Error> {
         let request = self.http.request(method, format!("{}{target}", self.base));
+        let request = request.timeout(self.patience);
         let answer = request.headers(self.headers.clone()).body(body).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await?;
@@ -119,6 +129,7 @@ impl Client {
         body: impl Into<reqwest::Body>,
     ) -> reqwest::Response {
         let request = self.http.request(method, format!("{}{target}", self.base));
+        let request = request.timeout(self.patience);
         request.headers(self.headers.clone()).body(body).send().await.expect("an answer")
     }
 }

@@ -97,6 +97,12 @@ impl Fault {
         })
     }
 
+    /// Whether it breaks connections on which an answer has begun. Such an answer ends as broken, and not as a short
+    /// success; it cannot be asked for again.
+    pub fn breaks_answers(self) -> bool {
+        matches!(self, Self::Reset(_))
+    }
+
     pub async fn begin(self, system: &mut System) {
         match self {
             Self::Killed(number) | Self::Replaced(number) => system.mimirs[number].kill(),
@@ -136,7 +142,10 @@ impl Fault {
                 system.wait_whole().await;
             }
             Self::FullDisk(number) => {
-                let filler = filler(&mut system.mimirs[number]);
+                let mimir = &mut system.mimirs[number];
+                let refused = mimir.log().matches("no space left on device").count();
+                println!("    its log has {refused} times that no space is left");
+                let filler = filler(mimir);
                 std::fs::remove_file(filler).expect("the file that fills the disk");
             }
             Self::Far | Self::HalfOpen(_) | Self::Reset(_) | Self::Cut(_) | Self::AllCut => {
@@ -182,10 +191,9 @@ fn filler(mimir: &mut Monolith) -> std::path::PathBuf {
 }
 
 fn fill(mimir: &mut Monolith) {
-    let filler = filler(mimir);
+    let output = format!("of={}", filler(mimir).display());
     // It ends with an error when the disk is full.
-    let output = format!("of={}", filler.display());
-    let _ = Command::new("dd").args(["if=/dev/zero", &output, "bs=64K", "status=none"]).output();
-    let free = Command::new("df").arg("--output=avail,target").arg(&filler).output().expect("df");
-    println!("    {}", String::from_utf8_lossy(&free.stdout).replace('\n', " ").trim());
+    let filled = Command::new("dd").args(["if=/dev/zero", &output, "bs=64K"]).output().expect("dd");
+    let said = String::from_utf8_lossy(&filled.stderr).into_owned();
+    assert!(said.contains("No space left on device"), "the disk is not full: {said}");
 }

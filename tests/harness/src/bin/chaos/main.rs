@@ -13,13 +13,14 @@ use crate::fault::Fault;
 use crate::system::{Disk, System};
 use crate::traffic::{Kind, Rates};
 
-const USAGE: &str =
-    "scripts/chaos kill | restart | faults | soak MINUTES [--pushes N] [--reads N] [--seed N]";
+const USAGE: &str = "scripts/chaos kill | restart | faults [PART_OF_A_FAULT] | soak MINUTES [--pushes N] [--reads N] [--seed N]";
 
 /// What the command line says.
 struct Arguments {
     what: String,
     minutes: Option<u64>,
+    /// Part of what a fault is called.
+    only: Option<String>,
     rates: Rates,
     seed: u64,
 }
@@ -52,7 +53,11 @@ async fn main() {
         }
         ("faults", _) => {
             let mut system = System::start(1, Disk::Small).await;
-            run::run(&mut system, &Fault::ALL, rates).await;
+            let is_meant = |fault: &Fault| {
+                arguments.only.as_ref().is_none_or(|only| fault.to_string().contains(only))
+            };
+            let faults: Vec<Fault> = Fault::ALL.into_iter().filter(is_meant).collect();
+            run::run(&mut system, &faults, rates).await;
         }
         ("soak", Some(minutes)) => {
             let mut system = System::start(1, Disk::OfTheMachine).await;
@@ -72,6 +77,7 @@ fn arguments() -> Option<Arguments> {
     let mut arguments = Arguments {
         what: given.next()?,
         minutes: None,
+        only: None,
         rates: Rates { pushes: 100.0, reads: 20.0 },
         seed: fastrand::u64(..10_000),
     };
@@ -80,7 +86,10 @@ fn arguments() -> Option<Arguments> {
             "--pushes" => arguments.rates.pushes = given.next()?.parse().ok()?,
             "--reads" => arguments.rates.reads = given.next()?.parse().ok()?,
             "--seed" => arguments.seed = given.next()?.parse().ok()?,
-            minutes => arguments.minutes = Some(minutes.parse().ok()?),
+            other => match other.parse() {
+                Ok(minutes) => arguments.minutes = Some(minutes),
+                Err(_) => arguments.only = Some(other.to_owned()),
+            },
         }
     }
     Some(arguments)

@@ -19,7 +19,7 @@ const AFTER: Duration = Duration::from_secs(10);
 
 /// What a fault did.
 pub struct Observation {
-    pub name: String,
+    fault: Fault,
     outcomes: Vec<Outcome>,
     pub found: Found,
     /// From the beginning of the fault, and from its end, to the last request that failed or was slow.
@@ -32,8 +32,7 @@ pub async fn observe(system: &mut System, fault: Fault, rates: Rates) -> Observa
     use std::sync::atomic::{AtomicUsize, Ordering};
     static RUN: AtomicUsize = AtomicUsize::new(0);
 
-    let name = fault.to_string();
-    say(&name);
+    say(&fault.to_string());
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     let traffic = Traffic::start(run, system.devices(), system.readers(), rates);
     sleep(BEFORE).await;
@@ -51,7 +50,7 @@ pub async fn observe(system: &mut System, fault: Fault, rates: Rates) -> Observa
     let last = last.unwrap_or(began);
     let until_normal =
         (last.saturating_duration_since(began), last.saturating_duration_since(ended));
-    let observation = Observation { name, outcomes: sent.outcomes, found, until_normal, lasted };
+    let observation = Observation { fault, outcomes: sent.outcomes, found, until_normal, lasted };
     observation.explain(system);
     println!("{observation}");
     observation
@@ -64,7 +63,11 @@ impl Observation {
 
     /// Answers that no client should get, and connections that broke.
     pub fn not_allowed(&self) -> usize {
-        self.outcomes.iter().filter(|outcome| !outcome.is_allowed()).count()
+        let is_broken_answer = |outcome: &Outcome| {
+            self.fault.breaks_answers() && outcome.kind == Kind::Read && outcome.status.is_none()
+        };
+        let wrong = |outcome: &&Outcome| !outcome.is_allowed() && !is_broken_answer(outcome);
+        self.outcomes.iter().filter(wrong).count()
     }
 
     pub fn failed(&self, kind: Kind) -> usize {
@@ -81,14 +84,35 @@ impl Observation {
             let path = failure.target.split('?').next().unwrap_or_default();
             let status = outcome.status.map_or("broken".to_owned(), |status| status.to_string());
             let kind = kinds.entry(format!("{path} {status} {text}"));
-            let (count, ..) = kind.or_insert((0, failure.id.clone(), failure.text.clone()));
+            let (count, ..) = kind.or_insert((0, outcome.id.clone(), failure.text.clone()));
             *count += 1;
         }
+        if kinds.is_empty() && self.outcomes.iter().all(|outcome| outcome.took < SLOW) {
+            return;
+        }
+        let log = system.log();
+        let line_about = |id: &str| log.lines().find(|line| !id.is_empty() && line.contains(id));
         for (kind, (count, id, text)) in kinds {
             println!("    {count} x {}", kind.split(' ').take(2).collect::<Vec<_>>().join(" "));
             println!("      said: {text}");
-            let line = (!id.is_empty()).then(|| system.line_about(&id)).flatten();
-            println!("      log:  {}", line.unwrap_or_else(|| "nothing".to_owned()));
+            println!("      log:  {}", line_about(&id).unwrap_or("nothing"));
+        }
+        // Where the slow ones were: at an instance that does not answer, or at others that wait for it.
+        let mut slow: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for outcome in self.outcomes.iter().filter(|outcome| outcome.took >= SLOW) {
+            let line = line_about(&outcome.id).unwrap_or_default();
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            let instance = line["upstream.address"].as_str().unwrap_or("no instance").to_owned();
+            slow.entry(instance).or_default().push(outcome.took.as_secs_f64());
+        }
+        for (instance, mut took) in slow {
+            took.sort_by(f64::total_cmp);
+            println!(
+                "    {} slow at {instance}: median {:.1} s, longest {:.1} s",
+                took.len(),
+                took[took.len() / 2],
+                took[took.len() - 1]
+            );
         }
     }
 
@@ -116,7 +140,7 @@ impl fmt::Display for Observation {
             out,
             "  {} ({:.0?})\n    pushes: {}\n    reads:  {}\n    samples: {} acknowledged, {} missing, {} stored that \
              were not acknowledged\n    normal {:.1?} after it began, {:.1?} after its end",
-            self.name,
+            self.fault,
             self.lasted,
             self.counts(Kind::Push),
             self.counts(Kind::Read),

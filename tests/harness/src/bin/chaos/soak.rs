@@ -90,7 +90,11 @@ pub async fn run(system: &mut System, minutes: u64, rates: Rates, seed: u64) {
             // A request that began before a fault can meet it.
             one.at + one.took >= *began && one.at <= *ended + AFTERMATH
         };
-        one.is_allowed() && faults.iter().any(is_within)
+        let breaks = |(fault, ..): &(Fault, Instant, Instant)| {
+            fault.breaks_answers() && one.kind == Kind::Read && one.status.is_none()
+        };
+        let mut near = faults.iter().filter(|fault| is_within(fault));
+        near.any(|fault| one.is_allowed() || breaks(fault))
     };
     let unexplained: Vec<&Outcome> =
         sent.outcomes.iter().filter(|one| !one.is_good() && !is_explained(one)).collect();

@@ -38,16 +38,17 @@ pub struct Outcome {
     /// When it was due.
     pub at: Instant,
     pub took: Duration,
+    /// By which the proxy logs it.
+    pub id: String,
     /// None: the connection broke.
     pub status: Option<u16>,
-    /// Of a failure: the request, its ID, and what was said.
+    /// Of a failure: the request, and what was said.
     pub failure: Option<Failure>,
 }
 
 #[derive(Clone)]
 pub struct Failure {
     pub target: String,
-    pub id: String,
     pub text: String,
 }
 
@@ -202,15 +203,15 @@ fn outcome(
             let status = answer.status.as_u16();
             let failure = (!answer.status.is_success()).then(|| Failure {
                 target: target.to_owned(),
-                id: answer.header("x-request-id").to_owned(),
                 text: answer.text.trim().chars().take(300).collect(),
             });
-            Outcome { kind, at, took, status: Some(status), failure }
+            let id = answer.header("x-request-id").to_owned();
+            Outcome { kind, at, took, id, status: Some(status), failure }
         }
         Err(error) => {
             let text = format!("{error:?}");
-            let failure = Failure { target: target.to_owned(), id: String::new(), text };
-            Outcome { kind, at, took, status: None, failure: Some(failure) }
+            let failure = Failure { target: target.to_owned(), text };
+            Outcome { kind, at, took, id: String::new(), status: None, failure: Some(failure) }
         }
     }
 }
