@@ -136,7 +136,7 @@ mod tests {
         let path = folder.path().join("proxy.toml");
         fs::write(&path, "").unwrap();
         let mut files = Files::new(vec![path.clone()]);
-        files.set_seen(vec![path.clone()], Fingerprint::of(&[path.clone()]));
+        files.set_seen(vec![path.clone()], Fingerprint::of(std::slice::from_ref(&path)));
         let writing = async {
             for count in 1..200 {
                 fs::write(&path, "x".repeat(count)).unwrap();

@@ -53,12 +53,12 @@ pub struct Create {
     /// For how long it is still accepted after it expired.
     #[arg(long, value_name = "DURATION", default_value = "7d")]
     grace: String,
-    /// Instead of a key, the device's certificate (PEM): its SHA-256 is stored. For tls.device_identity =
-    /// "fingerprint".
+    /// Instead of a key, the device's certificate (PEM): its SHA-256 is stored. For
+    /// `tls.device_identity = "fingerprint"`.
     #[arg(long, value_name = "FILE", conflicts_with = "certificate_name")]
     certificate: Option<PathBuf>,
     /// Instead of a key, the URI or the host name that the device's certificates have. For
-    /// tls.device_identity = "uri" or "dns".
+    /// `tls.device_identity = "uri"` or `"dns"`.
     #[arg(long, value_name = "uri:URI|dns:NAME")]
     certificate_name: Option<String>,
 }

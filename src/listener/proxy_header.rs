@@ -54,17 +54,38 @@ fn line(bytes: &[u8]) -> ProxyHeader {
     };
     let words = bytes[..end].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
     let source = words.and_then(|line| source_of(line.strip_prefix("PROXY ")?));
-    match source {
-        Some(source) => ProxyHeader::Complete { length: end + 1, source },
-        None => ProxyHeader::Invalid,
+    source.map_or(ProxyHeader::Invalid, |source| source.ends_at(end + 1))
+}
+
+/// Whose connection it is, by a header that is right.
+#[derive(Clone, Copy)]
+enum Source {
+    Named(IpAddr),
+    /// On purpose.
+    Unnamed,
+}
+
+impl<T: Into<IpAddr>> From<T> for Source {
+    fn from(source: T) -> Self {
+        Self::Named(source.into())
     }
 }
 
-/// The source that a line names; `Some(None)` if it names none on purpose.
-fn source_of(words: &str) -> Option<Option<IpAddr>> {
+impl Source {
+    fn ends_at(self, length: usize) -> ProxyHeader {
+        let source = match self {
+            Self::Named(source) => Some(source),
+            Self::Unnamed => None,
+        };
+        ProxyHeader::Complete { length, source }
+    }
+}
+
+/// The source that a line names.
+fn source_of(words: &str) -> Option<Source> {
     // What follows is to be ignored.
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
-        return Some(None);
+        return Some(Source::Unnamed);
     }
     let words: Vec<&str> = words.split(' ').collect();
     let [family, source, destination, ports @ ..] = words.as_slice() else { return None };
@@ -74,7 +95,7 @@ fn source_of(words: &str) -> Option<Option<IpAddr>> {
         "TCP6" => one::<Ipv6Addr>(source).zip(one::<Ipv6Addr>(destination)),
         _ => None,
     };
-    addresses.filter(|_| are_ports).map(|(source, _)| Some(source))
+    addresses.filter(|_| are_ports).map(|(source, _)| source.into())
 }
 
 fn one<T: FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
@@ -100,19 +121,14 @@ fn binary(bytes: &[u8]) -> ProxyHeader {
     };
     let Some(addresses) = bytes.get(FIXED..length) else { return ProxyHeader::Incomplete };
     let source = match family {
-        _ if is_local => Some(None),
+        _ if is_local => Some(Source::Unnamed),
         // Not said, or over another protocol.
-        0x00 => Some(None),
-        0x11 => addresses.get(..12).and_then(<[u8]>::first_chunk::<4>).map(|ip| Some((*ip).into())),
-        0x21 => {
-            addresses.get(..36).and_then(<[u8]>::first_chunk::<16>).map(|ip| Some((*ip).into()))
-        }
+        0x00 => Some(Source::Unnamed),
+        0x11 => addresses.get(..12).and_then(<[u8]>::first_chunk::<4>).map(|ip| (*ip).into()),
+        0x21 => addresses.get(..36).and_then(<[u8]>::first_chunk::<16>).map(|ip| (*ip).into()),
         _ => None,
     };
-    match source {
-        Some(source) => ProxyHeader::Complete { length, source },
-        None => ProxyHeader::Invalid,
-    }
+    source.map_or(ProxyHeader::Invalid, |source| source.ends_at(length))
 }
 
 #[cfg(test)]

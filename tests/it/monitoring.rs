@@ -8,7 +8,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use harness::{Client, Upstream};
+use harness::{Authority, Client, Purpose, Upstream};
+use tempfile::TempDir;
 
 use crate::support::identity::identity_fixture;
 use crate::support::responses::ok;
@@ -49,7 +50,15 @@ fn names_in(text: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_read_metrics_that_exist() {
     let upstream = Upstream::start(ok).await;
-    let settings = [("limits.from_database", "true")];
+    let (directory, authority) = (TempDir::new().unwrap(), Authority::new("CA"));
+    let own = authority.sign(Purpose::Server, &["localhost"]);
+    let (certificate, key) = own.write(directory.path(), "own");
+    let (certificate, key) = (format!("[{certificate:?}]"), format!("[{key:?}]"));
+    let settings = [
+        ("limits.from_database", "true"),
+        ("tls.certificate_files", &certificate),
+        ("tls.key_files", &key),
+    ];
     let identity = identity_fixture(&upstream.url(), &settings).await;
     let exposed = exposed(&identity.proxy.internal_url()).await;
     let reference = std::fs::read_to_string(monitoring("../../docs/reference/metrics.md")).unwrap();

@@ -376,6 +376,8 @@ async fn every_panel_shows_data_of_a_real_proxy_prometheus_and_mimir() {
     .await;
     // Each has data once; rare things have it only now and then.
     let mut left = queries(DASHBOARDS[0]);
+    // This proxy takes plain HTTP; `alerts_read_metrics_that_exist` has one with certificates.
+    left.retain(|query| !query.expression.contains("tls_certificate_expiry"));
     let mut without = BTreeMap::new();
     for _ in 0..60 {
         number += 1;
