@@ -83,10 +83,11 @@ fn decisions(criterion: &mut Criterion) {
         });
     });
     let known = bearer(&issuer.user_of(ORG_A));
-    let caller = runtime.block_on(authenticator.authenticate(&known, client)).expect("a principal");
+    let caller =
+        runtime.block_on(authenticator.authenticate(&known, None, client)).expect("a principal");
     criterion.bench_function("authn: a token in the cache", |bench| {
         bench.iter(|| {
-            runtime.block_on(authenticator.authenticate(black_box(&known), client)).is_ok()
+            runtime.block_on(authenticator.authenticate(black_box(&known), None, client)).is_ok()
         });
     });
     // Far more tokens than the smallest cache holds, in turn.
@@ -95,7 +96,7 @@ fn decisions(criterion: &mut Criterion) {
     criterion.bench_function("authn: an ES256 token that has to be verified", |bench| {
         bench.iter(|| {
             runtime
-                .block_on(authenticator.authenticate(fresh.next().expect("endless"), client))
+                .block_on(authenticator.authenticate(fresh.next().expect("endless"), None, client))
                 .is_ok()
         });
     });
