@@ -187,7 +187,7 @@ fn with_files(text: &str) -> String {
             "key_files" | "client_key_file" => "own.key",
             _ => return format!("{line}\n"),
         };
-        let file = FILES.path().join(file);
+        let file = FILES.path().join(file).display().to_string();
         if key.ends_with('s') {
             format!("{key} = [{file:?}]\n")
         } else {
