@@ -190,7 +190,7 @@ async fn curl_and_openssl_are_served() {
         let output = tokio::process::Command::new("curl").args(arguments).output().await.unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let base = vec![
+    let base = [
         "--silent".to_owned(),
         "--cacert".to_owned(),
         ca.display().to_string(),

@@ -28,7 +28,7 @@ impl Files {
     }
 
     fn path(&self, name: &str) -> String {
-        format!("{:?}", self.directory.path().join(name))
+        format!("{:?}", self.directory.path().join(name).display().to_string())
     }
 
     fn client(&self) -> reqwest::Client {

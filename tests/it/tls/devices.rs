@@ -21,7 +21,7 @@ async fn devices(upstream: &str, settings: &[(&str, &str)]) -> Devices {
     let ca = directory.path().join("hubs.pem");
     std::fs::write(&ca, hubs.pem()).unwrap();
     let (certificate, key) = (listed(&[&certificate]), listed(&[&key]));
-    let ca = format!("{ca:?}");
+    let ca = format!("{:?}", ca.display().to_string());
     let mut all = vec![
         ("tls.certificate_files", certificate.as_str()),
         ("tls.key_files", key.as_str()),
@@ -81,7 +81,7 @@ impl Devices {
 }
 
 fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 // What `openssl x509 -fingerprint -sha256` prints is what is stored.
