@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::load::Connection;
+use tokio::time::Instant;
 
 /// As many as wait for their turn and for their answer: a request over a limit waits for up to two seconds.
 const CONNECTIONS: usize = 250;
