@@ -88,6 +88,8 @@ pub(super) fn is_about_a_lost_part(text: &[u8]) -> bool {
     const CANCELLED: &[u8] = br#"invalid parameter \"query\": context canceled""#;
     begins(b"rpc error: code = Unavailable desc = ")
         || begins(b"send data to ingesters: ")
+        // Its port is open before it is ready.
+        || begins(b"distributor is unavailable (current state: ")
         || begins(CANCELLED)
         || begins(b"too many unhealthy instances in the ring")
         || lacks_replicas(text)
@@ -204,6 +206,7 @@ mod tests {
             r#"{"status":"error","errorType":"internal","error":"too many unhealthy instances in the ring"}"#,
             r#"{"status":"error","errorType":"internal","error":"at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095"}"#,
             "failed to receive response from querier 'vm': querier disconnected ungracefully",
+            "distributor is unavailable (current state: New)",
             "send data to ingesters: at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095",
             r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": context canceled"}"#,
         ];
