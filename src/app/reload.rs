@@ -152,7 +152,9 @@ impl Reloader {
 
     /// Says which certificates are served, and when the first of them expires.
     fn report_certificates(&self) {
-        let Some(tls) = &self.running.config.listen.tls else { return };
+        let Some(tls) = &self.running.config.listen.tls else {
+            return self.lasting.metrics.tls_certificate_expiry.unset();
+        };
         let ends = tls.certificates.iter().map(|one| one.validity.until);
         let first = Duration::from_secs(ends.min().unwrap_or_default().try_into().unwrap_or(0));
         self.lasting.metrics.tls_certificate_expiry.set(first.as_secs_f64());

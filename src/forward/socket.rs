@@ -52,20 +52,19 @@ impl Quietness for Socket {
             Self::Plain(stream) => return stream.quiet(),
             Self::Tls(stream) => stream,
         };
+        // The session first: it may have taken more from the kernel than was read, such as a goodbye, or
+        // bytes that nobody asked for. Tickets say nothing of an answer.
+        let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
+        let mut byte = ReadBuf::new(&mut byte);
+        match Pin::new(&mut **stream).poll_read(&mut cx, &mut byte) {
+            Poll::Ready(Ok(())) if !byte.filled().is_empty() => return Quiet::Unsolicited,
+            Poll::Ready(_) => return Quiet::Closed,
+            Poll::Pending => {}
+        }
+        // Then the kernel: what came a moment ago the runtime may not know of yet.
         match net::peek(stream.get_ref().0) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            Err(_) | Ok(0) => Quiet::Closed,
-            // Records that say nothing of an answer, such as tickets, or a goodbye, or bytes that nobody
-            // asked for.
-            Ok(_) => {
-                let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
-                let mut byte = ReadBuf::new(&mut byte);
-                match Pin::new(stream).poll_read(&mut cx, &mut byte) {
-                    Poll::Pending => Quiet::Yes,
-                    Poll::Ready(Ok(())) if !byte.filled().is_empty() => Quiet::Unsolicited,
-                    Poll::Ready(_) => Quiet::Closed,
-                }
-            }
+            _ => Quiet::Closed,
         }
     }
 }
@@ -125,9 +124,72 @@ impl AsyncWrite for Socket {
     }
 }
 
+#[cfg(not(feature = "simulation"))]
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::crypto::aws_lc_rs;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
+
+    /// Both ends of a connection with TLS.
+    async fn pair() -> (Socket, tokio_rustls::server::TlsStream<TcpStream>) {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(["mimir".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let own = key.serialize_der().try_into().unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], own)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap()
+        };
+        let connect = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let name = HeaderValue::from_static("mimir");
+            Socket::secured(stream, address, &name, Some(&Arc::new(client))).await.unwrap()
+        };
+        tokio::join!(connect, serve)
+    }
+
+    // The session has decrypted a whole record, of which only the answer was read: the kernel has nothing.
+    #[tokio::test]
+    async fn what_the_session_holds_is_not_quiet() {
+        let turn = || tokio::time::sleep(std::time::Duration::from_millis(50));
+        let (mut socket, mut peer) = pair().await;
+        // Tickets come.
+        turn().await;
+        assert_eq!(socket.quiet(), Quiet::Yes);
+        peer.write_all(b"answer, surplus").await.unwrap();
+        peer.flush().await.unwrap();
+        socket.read_exact(&mut [0; 6]).await.unwrap();
+        assert_eq!(socket.quiet(), Quiet::Unsolicited);
+
+        let (mut socket, mut peer) = pair().await;
+        peer.write_all(b"answer").await.unwrap();
+        peer.get_mut().1.send_close_notify();
+        peer.flush().await.unwrap();
+        turn().await;
+        socket.read_exact(&mut [0; 6]).await.unwrap();
+        assert_eq!(socket.quiet(), Quiet::Closed);
+    }
 
     #[test]
     fn the_name_is_that_of_the_configuration_and_not_the_address() {

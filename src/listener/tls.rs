@@ -159,6 +159,10 @@ impl Session {
     /// Writes what is no part of an answer, so the phase does not get to know of it.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut session = self.stream();
+        // Whoever wrote that waits for the socket, and there is one waker.
+        if session.get_ref().1.wants_write() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let activity = session.get_mut().0.activity.take();
         let mut cx = Context::from_waker(Waker::noop());
         let written = Pin::new(&mut *session).poll_write(&mut cx, bytes);

@@ -134,6 +134,13 @@ impl LateGauge {
     pub fn set(&self, value: f64) {
         self.gauge.get_or_init(|| self.metric.gauge(PLAIN)).set(value);
     }
+
+    /// There is no value any more. What was exposed cannot be taken back; no comparison is true of it.
+    pub fn unset(&self) {
+        if let Some(gauge) = self.gauge.get() {
+            gauge.set(f64::NAN);
+        }
+    }
 }
 
 struct SurfaceMetrics {

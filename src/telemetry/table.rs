@@ -215,7 +215,7 @@ metrics! {
         "`refused` rises: clients do not trust the certificate. `not_tls`: they use http://. `client_certificate`: theirs is missing, expired or of an unknown authority. [TLS](../operations/tls.md) has all of them.";
     TLS_CERTIFICATE_EXPIRY = Gauge "tls_certificate_expiry_timestamp_seconds" in Seconds,
         "When does the first of our certificates expire?",
-        "Unix time at which the first of the certificates in `tls.certificate_files` expires. Missing without TLS.",
+        "Unix time at which the first of the certificates in `tls.certificate_files` expires. Missing without TLS, NaN once TLS was switched off.",
         "Less than two weeks away: [ProxyCertificateExpires](../runbooks/proxy.md#proxycertificateexpires).";
     STREAMS_RESET = Counter "streams_reset_total",
         "Do HTTP/2 clients leave answers unread?",
