@@ -182,24 +182,13 @@ impl Authenticator {
         client: IpAddr,
     ) -> Result<Caller, Refused> {
         match credential::read(headers, certificate)? {
-            Credential::Certificate(hash) => {
-                let off = Refusal::DeviceKey(DeviceKeyFault::Off);
-                let keys = self.tables.device_keys.as_ref().ok_or(off)?;
-                let found = keys.authenticate(&hash, client).await;
-                let (principal, origin) = found.map_err(|refusal| match refusal {
-                    Refusal::DeviceKey(DeviceKeyFault::Unknown) => {
-                        Refusal::DeviceKey(DeviceKeyFault::Certificate)
-                    }
-                    refusal => refusal,
-                })?;
-                Ok(Caller { principal, proof: origin.into() })
-            }
             Credential::Bearer(bytes) => self.by_token(bytes).await,
-            Credential::DeviceKey(hash) => {
-                let off = Refusal::DeviceKey(DeviceKeyFault::Off);
-                let keys = self.tables.device_keys.as_ref().ok_or(off)?;
-                let (principal, origin) = keys.authenticate(&hash, client).await?;
-                Ok(Caller { principal, proof: origin.into() })
+            Credential::DeviceKey(hash) => Ok(self.by_device_key(&hash, client).await?),
+            Credential::Certificate(hash) => {
+                let found = self.by_device_key(&hash, client).await;
+                let unknown = Refusal::DeviceKey(DeviceKeyFault::Unknown);
+                let no_device = Refusal::DeviceKey(DeviceKeyFault::Certificate);
+                Ok(found.map_err(|why| if why == unknown { no_device } else { why })?)
             }
             Credential::Password(password) => {
                 let digest = fingerprint::digest(&password);
@@ -229,6 +218,13 @@ impl Authenticator {
         self.webhook.check(headers)?;
         let principal = Arc::new(Principal::service(Service::Webhook));
         Ok(Caller { principal, proof: Proof::Verified })
+    }
+
+    async fn by_device_key(&self, hash: &KeyHash, client: IpAddr) -> Result<Caller, Refusal> {
+        let off = Refusal::DeviceKey(DeviceKeyFault::Off);
+        let keys = self.tables.device_keys.as_ref().ok_or(off)?;
+        let (principal, origin) = keys.authenticate(hash, client).await?;
+        Ok(Caller { principal, proof: origin.into() })
     }
 
     fn by_admin_key(&self, digest: &fingerprint::Digest) -> Option<Caller> {

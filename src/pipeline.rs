@@ -122,8 +122,8 @@ impl Pipeline {
                 let route = record.route().or_else(|| rejection.route());
                 let audience = Audience::of(route, record.path());
                 let mut answer = rejection.response(audience, &id);
-                // Whoever waits to be asked for a body, or sends it unasked, must know that nobody reads it
-                // (RFC 9110, 10.1.1).
+                // A client that waits to be asked for its body, or sends it unasked, must be told that it is
+                // not read (RFC 9110, 10.1.1).
                 if expects || rejection.closes_connection() {
                     close_connection(version, &mut answer);
                 }

@@ -115,6 +115,9 @@ pub enum StoreError {
     Elsewhere(&'static str),
     #[error("there are {0} already; revoke some")]
     Full(usize),
+    /// What must be there once only.
+    #[error("there is one already")]
+    Taken,
 }
 
 impl Store {
@@ -283,11 +286,13 @@ impl StoreError {
     /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     fn of_code(code: Option<&str>, problem: String) -> Self {
         const FOREIGN_KEY: &str = "23503";
+        const UNIQUE: &str = "23505";
         // Missing tables, rights and logins do not mend themselves.
         const UNFIT: [&str; 8] =
             ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
         match code {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
+            Some(UNIQUE) => Self::Taken,
             Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
             _ => Self::Unavailable(problem),
         }

@@ -16,11 +16,11 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 pub use certificate::{Certified, authorities, chain, key};
 pub use client::ClientSettings;
 pub use device::{DeviceCertificate, DeviceIdentity};
-pub use server::{ClientCertificates, ServerSettings};
+pub use server::{ClientCertificates, ClientPolicy, ServerSettings};
 pub use validity::Validity;
 
 /// The oldest version of TLS that is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum OldestVersion {
     Tls12,
     Tls13,

@@ -51,7 +51,8 @@ impl AdminError {
             | Self::NoRules
             | Self::NoChannels
             | Self::NoAlertmanager => Reason::NotFound,
-            Self::Stale(_) | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_)) => {
+            Self::Stale(_)
+            | Self::Store(StoreError::Elsewhere(_) | StoreError::Full(_) | StoreError::Taken) => {
                 Reason::Conflict
             }
             Self::Store(_) => Reason::DatabaseUnavailable,
@@ -118,7 +119,9 @@ impl fmt::Display for AdminError {
             Self::Overloaded => {
                 f.write_str("too many administrators' requests are in progress; retry later")
             }
-            Self::Store(error @ (StoreError::Elsewhere(_) | StoreError::Full(_))) => error.fmt(f),
+            Self::Store(
+                error @ (StoreError::Elsewhere(_) | StoreError::Full(_) | StoreError::Taken),
+            ) => error.fmt(f),
             // What exactly is wrong with the database is for the log.
             Self::Store(_) => f.write_str("the database is temporarily unavailable; retry later"),
             Self::Internal => f.write_str("internal error; retry later"),

@@ -185,8 +185,8 @@ impl Reloader {
             // With its keys for tickets, so that clients go on resuming.
             config.listen.tls.clone_from(&self.running.config.listen.tls);
         } else if let Some(tls) = &config.listen.tls {
-            // Served from the start of the process, it is only warned of: whoever is served by it is told
-            // by nobody else. In the place of one that is good, it would be an outage.
+            // At the start of the process an expired certificate is only a warning, because a proxy that does
+            // not start serves nobody. Here it would replace one that is valid.
             let now = self.lasting.clock.unix_seconds();
             let known = self.running.config.listen.tls.as_ref().map(|tls| &tls.certificates);
             let is_new = |one: &&ServedCertificate| known.is_none_or(|known| !known.contains(one));

@@ -182,8 +182,7 @@ impl Running {
         } else {
             authenticator
         };
-        let is_same_scheme = self.config.upstream.tls == config.upstream.tls;
-        let forwarders = if keeps_forwarders(changes) && is_same_scheme {
+        let forwarders = if keeps_forwarders(changes) {
             self.forwarders.clone()
         } else {
             forwarders(&config, lasting)

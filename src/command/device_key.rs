@@ -126,6 +126,11 @@ async fn create(store: &Store, args: Create) -> Outcome {
         Err(KeyError::Store(error @ StoreError::Missing(_))) => {
             return Err(format!("{error}; add it to the table organisation first"));
         }
+        Err(KeyError::Store(error @ StoreError::Taken)) => {
+            return Err(format!(
+                "{error} with this certificate, or name in it; one that was revoked counts, too"
+            ));
+        }
         Err(KeyError::Store(error)) => return database_failed(&error),
         Err(error) => return Err(error.to_string()),
     };

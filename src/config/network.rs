@@ -14,8 +14,9 @@ pub struct Network {
 impl Network {
     /// An address alone is a network of one. Bits behind the prefix must be 0: they would be a mistake.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wanted =
-            || format!("'{text}' is no network; write one such as \"10.0.0.0/8\" or \"fdaa::/16\"");
+        let wanted = || {
+            format!("'{text}' is not a network; write one such as \"10.0.0.0/8\" or \"fdaa::/16\"")
+        };
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (text, None),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::reader::{Raw, Section};
-use super::shown::Shown;
+use super::shown::{Shown, mark_of};
 use super::values::text;
 use crate::clock::{Clock, rfc3339};
 use crate::tls::{
-    Certified, ClientCertificates, DeviceIdentity, OldestVersion, ServerSettings, Validity,
-    authorities, chain, key,
+    Certified, ClientCertificates, ClientPolicy, DeviceIdentity, OldestVersion, ServerSettings,
+    Validity, authorities, chain, key,
 };
 
 /// What the public port serves with TLS.
@@ -19,6 +19,7 @@ use crate::tls::{
 pub struct TlsConfig {
     pub server: Arc<ServerConfig>,
     pub certificates: Vec<ServedCertificate>,
+    pub policy: ClientPolicy,
     /// How a client's certificate says which device it is; none if it only lets in.
     pub device_identity: Option<DeviceIdentity>,
 }
@@ -125,8 +126,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
         }
     }
     let certified = certificates(section, &certificate_files, &key_files);
+    let mut authorities_file = Vec::new();
     let clients = client_ca_file.map(|file| {
-        let authorities = file_of(section, "client_ca_file", &file, authorities);
+        let authorities = file_of(section, "client_ca_file", &file, |pem| {
+            authorities_file = pem.to_vec();
+            authorities(pem)
+        });
         authorities.map(|authorities| ClientCertificates { authorities, is_required })
     });
     let clients = match clients {
@@ -135,8 +140,11 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
         Some(None) => return None,
     };
     let (certificates, certified) = certified?.into_iter().unzip();
+    let policy = ClientPolicy(mark_of(&(authorities_file, is_required, device_identity, oldest)));
     match (ServerSettings { certificates: certified, oldest, clients }).build() {
-        Ok(server) => Some(TlsConfig { server: Arc::new(server), certificates, device_identity }),
+        Ok(server) => {
+            Some(TlsConfig { server: Arc::new(server), certificates, policy, device_identity })
+        }
         Err(problem) => {
             section.fault("certificate_files", problem);
             None
@@ -209,5 +217,5 @@ pub(super) fn optional_path(section: &mut Section<'_>, key: &'static str) -> Opt
 }
 
 fn path(text: String) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("is the path of no file".to_owned()) } else { Ok(text.into()) }
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.into()) }
 }

@@ -215,7 +215,7 @@ fn read_tls(
     let key_file = optional_path(section, "client_key_file");
     let server_name = section.get("server_name", None, |raw| {
         let name = text(raw)?;
-        let wrong = |_| format!("'{name}' is no name of a host");
+        let wrong = |_| format!("'{name}' is not a host name");
         if name.is_empty() {
             return Ok(None);
         }

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::instance::{Instance, InstanceSlot};
-use super::socket::Socket;
-use super::wire::{Quiet, Wire};
+use super::socket::{Quiet, Socket};
+use super::wire::Wire;
 use crate::config::{UpstreamConfig, UpstreamTls};
 use crate::net::{TcpStream, time_out_unacknowledged};
 use crate::request_body::Transfer;

@@ -14,8 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::wire::{Quiet, Quietness};
 use crate::net::{self, TcpStream};
+
+/// Whether a connection without a request can take one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    Yes,
+    /// The instance has closed it.
+    Closed,
+    /// Bytes have come that belong to no request.
+    Unsolicited,
+}
 
 pub(super) enum Socket {
     Plain(TcpStream),
@@ -36,24 +45,21 @@ impl Socket {
         let stream = connector.connect(name_of(authority, address), stream).await?;
         Ok(Self::Tls(Box::new(stream)))
     }
-}
 
-/// The name of an instance; its address if it has none.
-fn name_of(authority: &HeaderValue, address: SocketAddr) -> ServerName<'static> {
-    let authority = Authority::try_from(authority.as_bytes()).ok();
-    let host = authority.as_ref().map(|authority| authority.host().trim_matches(['[', ']']));
-    let name = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
-    name.unwrap_or_else(|| ServerName::from(address.ip()))
-}
-
-impl Quietness for Socket {
-    fn quiet(&mut self) -> Quiet {
+    /// Whether nothing has come, without waiting for it.
+    pub(super) fn quiet(&mut self) -> Quiet {
         let stream = match self {
-            Self::Plain(stream) => return stream.quiet(),
+            Self::Plain(stream) => {
+                return match net::peek(stream) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
+                    Err(_) | Ok(0) => Quiet::Closed,
+                    Ok(_) => Quiet::Unsolicited,
+                };
+            }
             Self::Tls(stream) => stream,
         };
-        // The session first: it may have taken more from the kernel than was read, such as a goodbye, or
-        // bytes that nobody asked for. Tickets say nothing of an answer.
+        // The session first: it may have taken more from the kernel than was read, such as a close_notify or
+        // an unsolicited answer. Tickets are none.
         let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
         let mut byte = ReadBuf::new(&mut byte);
         match Pin::new(&mut **stream).poll_read(&mut cx, &mut byte) {
@@ -67,6 +73,14 @@ impl Quietness for Socket {
             _ => Quiet::Closed,
         }
     }
+}
+
+/// The name of an instance; its address if it has none.
+fn name_of(authority: &HeaderValue, address: SocketAddr) -> ServerName<'static> {
+    let authority = Authority::try_from(authority.as_bytes()).ok();
+    let host = authority.as_ref().map(|authority| authority.host().trim_matches(['[', ']']));
+    let name = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    name.unwrap_or_else(|| ServerName::from(address.ip()))
 }
 
 impl AsyncRead for Socket {

@@ -30,9 +30,8 @@ pub use fault::WireFault;
 pub(super) use upload::write_header;
 use upload::{Output, Upload};
 
-use super::socket::Socket;
+use super::socket::{Quiet, Socket};
 use crate::deadline::Deadline;
-use crate::net::{self, TcpStream};
 use crate::request_body::RequestBody;
 
 /// What is read at once: between these, by how much came before. The larger one bounds the memory of
@@ -68,33 +67,8 @@ pub(super) struct Wire<S = Socket> {
     places: Vec<Place>,
 }
 
-/// Whether a connection without a request can take one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Quiet {
-    Yes,
-    /// The instance has closed it.
-    Closed,
-    /// Bytes have come that belong to no request.
-    Unsolicited,
-}
-
-/// A socket that can be asked without being told to wait.
-pub(super) trait Quietness {
-    fn quiet(&mut self) -> Quiet;
-}
-
-impl Quietness for TcpStream {
-    fn quiet(&mut self) -> Quiet {
-        match net::peek(self) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            Err(_) | Ok(0) => Quiet::Closed,
-            Ok(_) => Quiet::Unsolicited,
-        }
-    }
-}
-
-impl<S: Quietness> Wire<S> {
-    /// Asks the kernel, right before a request is written, whether the connection is still open and
+impl Wire {
+    /// Asks the socket, right before a request is written, whether the connection is still open and
     /// quiet. HTTP/1.1 does not number answers: bytes that come without a request (a second answer to
     /// the last one, or a late one) would be the next one's, perhaps another organisation's.
     pub(super) fn is_quiet(&mut self) -> Quiet {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -31,12 +32,11 @@ use super::tls::{self, Session};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
-use crate::deadline::Deadline;
 use crate::edge::UntilBodyEnds;
 use crate::labels::{ConnectionEnd, TlsHandshake};
 use crate::net::TcpStream;
 use crate::pipeline::{Pipeline, PublicBody};
-use crate::tls::DeviceCertificate;
+use crate::tls::{ClientPolicy, DeviceCertificate};
 
 /// What all connections of a worker share.
 pub(super) struct Surroundings {
@@ -79,11 +79,42 @@ pub(super) struct Connection {
     pub(super) counted: Counted,
 }
 
+/// Whose requests come on it.
+#[derive(Clone, Copy)]
+struct Client {
+    peer: SocketAddr,
+    /// By its certificate.
+    device: Option<DeviceCertificate>,
+    /// What was asked of it when it connected; none without TLS.
+    policy: Option<ClientPolicy>,
+}
+
 impl Connection {
+    fn client(&self) -> Client {
+        let session = self.tls.as_deref();
+        Client {
+            peer: self.peer,
+            device: session.and_then(|session| session.device),
+            policy: session.map(|session| session.policy),
+        }
+    }
+
+    /// hyper's half of the socket.
+    fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> TokioIo<Socket> {
+        let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
+        TokioIo::new(Socket::new(stream, first, activity, self.tls.clone()))
+    }
+
+    /// The other one.
+    fn watch(&self, activity: &Arc<Activity>, timeouts: Timeouts) -> Watch {
+        let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
+        Watch::new(stream, activity, timeouts, self.tls.clone())
+    }
+
     /// Of one that rests.
-    fn say_goodbye(&self) {
+    fn send_close_notify(&self) {
         if let Some(session) = &self.tls {
-            session.say_goodbye_by(&self.stream);
+            session.send_close_notify_by(&self.stream);
         }
     }
 }
@@ -133,11 +164,11 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
                 Woken::Client => false,
                 Woken::ClientAtLast => true,
                 Woken::Deadline => {
-                    connection.say_goodbye();
+                    connection.send_close_notify();
                     break ConnectionEnd::IdleTimeout;
                 }
                 Woken::Closing => {
-                    connection.say_goodbye();
+                    connection.send_close_notify();
                     break ConnectionEnd::Closed;
                 }
             };
@@ -151,25 +182,17 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             }
             connection.counted.set_busy(true);
         }
-        let protocol = match first_of(&mut connection, &around) {
-            First::Speaks(protocol) => protocol,
-            First::Encrypted => {
-                let encrypted = encrypt(&mut connection, &around, closing.as_mut());
-                match Box::pin(encrypted).await {
-                    Ok(protocol) => protocol,
-                    Err(why) => break why,
-                }
-            }
-            First::TooFew => {
-                connection.counted.set_busy(false);
-                continue;
-            }
-            First::End(why) => break why,
+        let begun = match first_of(&mut connection, &around) {
+            First::Speaks(protocol) => Ok(protocol),
+            First::Encrypted => Box::pin(encrypt(&mut connection, &around, closing.as_mut())).await,
+            First::TooFew => Err(Ended::Rests),
+            First::End(why) => Err(Ended::By(why)),
         };
         let ending = closing.as_mut();
-        let ended = match protocol {
-            Protocol::Http1 => Box::pin(http1(&mut connection, &around, ending)).await,
-            Protocol::Http2 => Box::pin(http2(&mut connection, &around, ending)).await,
+        let ended = match begun {
+            Ok(Protocol::Http1) => Box::pin(http1(&mut connection, &around, ending)).await,
+            Ok(Protocol::Http2) => Box::pin(http2(&mut connection, &around, ending)).await,
+            Err(ended) => ended,
         };
         match ended {
             Ended::By(why) => break why,
@@ -227,18 +250,18 @@ async fn encrypt(
     connection: &mut Connection,
     around: &Surroundings,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
-) -> Result<Protocol, ConnectionEnd> {
+) -> Result<Protocol, Ended> {
     let front = around.front();
     let metrics = &front.pipeline.outlets.metrics;
     let (Resting::New { opened, first, .. }, Some(config)) =
         (&mut connection.resting, &front.config.tls)
     else {
-        return Err(ConnectionEnd::Closed);
+        return Err(Ended::By(ConnectionEnd::Closed));
     };
     if !tls::is_tls(first) {
         metrics.tls_handshake(TlsHandshake::NotTls);
-        tls::say_what_it_takes(&connection.stream, first).await;
-        return Err(ConnectionEnd::Handshake);
+        tls::say_what_it_takes(&connection.stream, first);
+        return Err(Ended::Served(ConnectionEnd::Handshake));
     }
     let deadline = *opened + front.config.header_timeout;
     let stream = Arc::clone(&connection.stream);
@@ -260,9 +283,11 @@ async fn encrypt(
         () = async { closing.await; sleep(FAREWELL).await } => (TlsHandshake::Closed, None),
     };
     metrics.tls_handshake(outcome);
+    // Whoever took part has an alert to read, which says why it failed.
+    let ended = if error.is_some() { Ended::Served } else { Ended::By };
     let outcome: &str = outcome.into();
     tracing::debug!(client.ip = %connection.peer.ip(), outcome, ?error, "TLS handshake failed");
-    Err(ConnectionEnd::Handshake)
+    Err(ended(ConnectionEnd::Handshake))
 }
 
 /// What became of a connection that was to move.
@@ -305,21 +330,15 @@ async fn http1(
     around: &Arc<Surroundings>,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Ended {
-    let (peer, counted) = (connection.peer, &connection.counted);
+    let (client, counted) = (connection.client(), &connection.counted);
     let resumed = connection.resting.resume();
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
     let front = around.front();
-    let timeouts = Timeouts::of(&front.config);
-    let tls = connection.tls.as_ref();
-    let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
-    let watch = watch.with_tls(tls);
-    let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
-    let socket = socket.with_tls(tls);
-    let device = tls.and_then(|session| session.device);
-    let until = tls.and_then(|session| session.until);
+    let watch = connection.watch(&activity, Timeouts::of(&front.config));
+    let socket = connection.socket(resumed.bytes, &activity);
     let service = service_fn(|request| {
-        let (response, exchange) = answer(request, (peer, device), around, &activity);
+        let (response, exchange) = answer(request, client, around, &activity);
         let activity = Arc::clone(&activity);
         async move {
             let mut response = response.await;
@@ -329,12 +348,9 @@ async fn http1(
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
         }
     });
-    let io = TokioIo::new(socket);
-    let mut hyper = http1_builder(&front.config).serve_connection(io, service);
+    let mut hyper = http1_builder(&front.config).serve_connection(socket, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
-    let ended =
-        watched(Pin::new(&mut hyper), watch, &activity, (closing, until), is_better_elsewhere)
-            .await;
+    let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
     if matches!(ended, Ended::Rests) {
         // hyper has nothing to write: the phase knows of all that it has written.
         let parts = hyper.into_parts();
@@ -351,41 +367,32 @@ async fn http2(
     around: &Arc<Surroundings>,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Ended {
-    let peer = connection.peer;
+    let client = connection.client();
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
-    let tls = connection.tls.as_ref();
-    let watch = Watch::new(Arc::clone(&connection.stream), Arc::clone(&activity), timeouts);
-    let watch = watch.with_tls(tls);
-    let socket = Socket::new(Arc::clone(&connection.stream), resumed.bytes, Arc::clone(&activity));
-    let socket = socket.with_tls(tls);
-    let device = tls.and_then(|session| session.device);
-    let until = tls.and_then(|session| session.until);
+    let watch = connection.watch(&activity, timeouts);
+    let socket = connection.socket(resumed.bytes, &activity);
     let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
         let stream = streams.call();
-        let (response, exchange) = answer(request, (peer, device), around, &activity);
+        let (response, exchange) = answer(request, client, around, &activity);
         async move {
             let response = response.await;
             Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
         }
     });
     let builder = http2_builder(&front.config, streams.clone());
-    let hyper = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    // A flood of frames is not read to its end; and h2 sends GOAWAY while it still reads.
-    match watched(hyper, watch, &activity, (closing, until), || false).await {
-        Ended::Served(why) => Ended::By(why),
-        ended => ended,
-    }
+    let hyper = pin!(builder.serve_connection(socket, service));
+    watched(hyper, watch, &activity, closing, || false).await
 }
 
 /// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
 fn answer(
     mut request: Request<Incoming>,
-    (peer, device): (SocketAddr, Option<DeviceCertificate>),
+    client: Client,
     around: &Arc<Surroundings>,
     activity: &Arc<Activity>,
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
@@ -399,13 +406,18 @@ fn answer(
         let upload = Arc::new(Uploading::begin(Arc::clone(activity)));
         request.extensions_mut().insert(UntilBodyEnds(upload));
     }
-    if let Some(device) = device {
+    if let Some(device) = client.device {
         request.extensions_mut().insert(device);
     }
     let front = around.front();
+    // The client was let in by rules that hold no longer. It has this answer, so that nothing is lost, and
+    // connects again.
+    if client.policy != front.config.tls.as_ref().map(|tls| tls.policy) {
+        activity.phase().close(Instant::now());
+    }
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
     let response = Box::pin(async move {
-        let client = client_address(&request, peer.ip(), &front.config);
+        let client = client_address(&request, client.peer.ip(), &front.config);
         front.pipeline.serve(client, request).await
     });
     (response, exchange)
@@ -450,16 +462,17 @@ async fn watched(
     mut connection: Pin<&mut impl Retire>,
     mut watch: Watch,
     activity: &Activity,
-    (mut closing, until): (Pin<&mut WaitForCancellationFuture<'_>>, Option<Instant>),
+    mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
     is_better_elsewhere: impl Fn() -> bool,
 ) -> Ended {
     let mut is_closing = false;
-    let mut expiry = Deadline::default();
     poll_fn(|cx| {
-        // A client whose certificate has expired is told as one is when the process ends: it comes back
-        // with another, and has lost nothing.
-        let mut has_expired = || until.is_some_and(|until| expiry.is_past(until, cx));
-        if !is_closing && (has_expired() || closing.as_mut().poll(cx).is_ready()) {
+        let mut ends = || {
+            closing.as_mut().poll(cx).is_ready()
+                || watch.has_expired(cx)
+                || activity.phase().is_closing()
+        };
+        if !is_closing && ends() {
             is_closing = true;
             let mut phase = activity.phase();
             phase.close(Instant::now());
@@ -481,8 +494,9 @@ async fn watched(
                 } else {
                     ConnectionEnd::Closed
                 };
-                let is_cut_off = activity.is_broken();
-                return Poll::Ready(if is_cut_off { Ended::By(why) } else { Ended::Served(why) });
+                // h2 still reads when it has sent its last frame, and a flood is not read to its end.
+                let lingers = activity.phase().is_http1() && !activity.is_broken();
+                return Poll::Ready(if lingers { Ended::Served(why) } else { Ended::By(why) });
             }
             match watch.poll(cx, &is_better_elsewhere) {
                 Poll::Ready(Action::End(why)) => return Poll::Ready(Ended::By(why)),

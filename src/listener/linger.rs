@@ -1,8 +1,8 @@
 //! The end of a connection whose client may still be sending: a body that it was not asked for, the rest of
 //! one that [`ClientBody`](crate::edge::ClientBody) did not wait for any longer, or what follows a head that is
-//! none. If the socket were closed under it, the kernel would answer with a reset,
-//! which lets the client's kernel drop the answer before the client has read it: a sender would see a
-//! broken connection in place of a 401, or of a 503 with Retry-After. So our sending side ends first, and
+//! none. If the socket were closed under it, the kernel would answer with a reset, which lets the client's
+//! kernel drop the answer before the client has read it: a sender would see a broken connection in place of a
+//! 401, or of a 503 with Retry-After. So our sending side ends first, and
 //! what still comes is read and dropped for a while (RFC 9112, 9.6).
 
 use std::future::poll_fn;

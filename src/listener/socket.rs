@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
@@ -25,20 +25,19 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Arc<TcpStream>, prefix: Bytes, activity: Arc<Activity>) -> Self {
-        Self { stream, prefix, activity, tls: None }
-    }
-
-    /// With a session between the two.
-    pub(super) fn with_tls(mut self, session: Option<&Arc<Session>>) -> Self {
-        if let Some(session) = session {
-            session.resume(&self.stream, &self.activity);
-            self.tls = Some(Arc::clone(session));
+    pub(super) fn new(
+        stream: Arc<TcpStream>,
+        prefix: Bytes,
+        activity: Arc<Activity>,
+        tls: Option<Arc<Session>>,
+    ) -> Self {
+        if let Some(session) = &tls {
+            session.resume(&stream, &activity);
         }
-        self
+        Self { stream, prefix, activity, tls }
     }
 
-    /// Ends without a goodbye: the session goes on.
+    /// Ends without close_notify: the session goes on.
     pub(super) fn rest(mut self) {
         if let Some(session) = self.tls.take() {
             session.rest();
@@ -66,6 +65,16 @@ impl Socket {
         }
         written
     }
+}
+
+/// Takes what was read before. Whether there was some.
+pub(super) fn take_first(first: &mut Bytes, buf: &mut ReadBuf<'_>) -> bool {
+    if first.is_empty() {
+        return false;
+    }
+    let length = first.len().min(buf.remaining());
+    buf.put_slice(&first.split_to(length));
+    true
 }
 
 /// Reads what is there.
@@ -131,17 +140,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let length = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix[..length]);
-            self.activity.phase().read(&self.prefix[..length], Instant::now);
-            self.prefix.advance(length);
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
-        match &self.tls {
-            None => ready!(poll_read_of(&self.stream, cx, buf))?,
-            Some(session) => ready!(session.poll_read(cx, buf))?,
+        if !take_first(&mut self.prefix, buf) {
+            match &self.tls {
+                None => ready!(poll_read_of(&self.stream, cx, buf))?,
+                Some(session) => ready!(session.poll_read(cx, buf))?,
+            }
         }
         self.activity.phase().read(&buf.filled()[before..], Instant::now);
         Poll::Ready(Ok(()))
@@ -198,7 +202,7 @@ impl Drop for Socket {
         if self.activity.is_broken() {
             let _ = self.stream.set_zero_linger();
         } else if let Some(session) = &self.tls {
-            session.say_goodbye();
+            session.send_close_notify();
         }
     }
 }

@@ -5,33 +5,33 @@
 //! about what a client says; whether the socket takes anything, it is told from beneath the session.
 //! While a connection rests, the session is kept without the socket, which may move to another worker.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, HandshakeKind, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
-use super::resting::FAREWELL;
-use super::socket::{poll_read_of, poll_write_of};
+use super::socket::{poll_read_of, poll_write_of, take_first};
 use crate::config::TlsConfig;
 use crate::labels::TlsHandshake;
 use crate::net::{self, TcpStream};
-use crate::tls::{DeviceCertificate, Validity};
+use crate::tls::{ClientPolicy, DeviceCertificate, Validity};
 
 /// A session whose handshake is over.
 pub(super) struct Session {
     stream: Mutex<TlsStream<Beneath>>,
+    /// What was asked of the client.
+    pub(super) policy: ClientPolicy,
     /// That of the client, if it says which device it is.
     pub(super) device: Option<DeviceCertificate>,
     /// When that expires.
@@ -68,7 +68,7 @@ impl Session {
         let own = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let until = own.and_then(|own| expiry(own, now));
         let device = own.zip(config.device_identity).and_then(|(own, by)| by.of(own));
-        Ok(Self { stream: Mutex::new(stream), device, until })
+        Ok(Self { stream: Mutex::new(stream), policy: config.policy, device, until })
     }
 
     fn stream(&self) -> MutexGuard<'_, TlsStream<Beneath>> {
@@ -87,12 +87,12 @@ impl Session {
         }
     }
 
-    /// Whether HTTP/2 was agreed upon. Without it there is none (RFC 9113, 3.2).
+    /// Whether client and server have chosen HTTP/2 by ALPN, the only way to it with TLS (RFC 9113, 3.2).
     pub(super) fn is_http2(&self) -> bool {
         self.ask(|connection| connection.alpn_protocol() == Some(b"h2"))
     }
 
-    /// Whether it has bytes of the client that nobody has read: the kernel does not know of them.
+    /// Whether it has decrypted bytes that were not read: the kernel does not know of them.
     pub(super) fn has_unread(&self) -> bool {
         let mut session = self.stream();
         let state = session.get_mut().1.process_new_packets();
@@ -144,22 +144,22 @@ impl Session {
         Pin::new(&mut *self.stream()).poll_shutdown(cx)
     }
 
-    /// As much of that as can be done at once. Without it a client takes the end of what it was sent for
-    /// one that somebody else has cut off.
-    pub(super) fn say_goodbye(&self) {
+    /// As much of that as can be done without waiting. A client that gets no close_notify must take what it
+    /// was sent for truncated (RFC 8446, 6.1).
+    pub(super) fn send_close_notify(&self) {
         let _ = self.poll_shutdown(&mut Context::from_waker(Waker::noop()));
     }
 
     /// The same for one that rests.
-    pub(super) fn say_goodbye_by(&self, stream: &Arc<TcpStream>) {
+    pub(super) fn send_close_notify_by(&self, stream: &Arc<TcpStream>) {
         self.stream().get_mut().0.stream = Some(Arc::clone(stream));
-        self.say_goodbye();
+        self.send_close_notify();
     }
 
     /// Writes what is no part of an answer, so the phase does not get to know of it.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut session = self.stream();
-        // Whoever wrote that waits for the socket, and there is one waker.
+        // hyper waits to write it, and the socket has one waker.
         if session.get_ref().1.wants_write() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -174,7 +174,7 @@ impl Session {
     }
 }
 
-/// When a certificate expires, by a clock that nobody sets. None if that is after all connections.
+/// When a certificate expires, on a clock that cannot be set. None if that is too far away for it.
 fn expiry(certificate: &CertificateDer<'_>, now: i64) -> Option<Instant> {
     let left = Validity::of(certificate)?.until.saturating_sub(now);
     Instant::now().checked_add(Duration::from_secs(u64::try_from(left).unwrap_or_default()))
@@ -211,10 +211,7 @@ impl AsyncRead for Beneath {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.first.is_empty() {
-            let length = self.first.len().min(buf.remaining());
-            buf.put_slice(&self.first[..length]);
-            self.first.advance(length);
+        if take_first(&mut self.first, buf) {
             return Poll::Ready(Ok(()));
         }
         poll_read_of(self.stream()?, cx, buf)
@@ -260,28 +257,12 @@ pub(super) fn is_tls(first: &[u8]) -> bool {
     first.first() == Some(&HANDSHAKE)
 }
 
-/// Answers a client that speaks HTTP without TLS, and gives it a moment to read the answer. Not with a 4xx:
-/// a sender that has the wrong address would drop its data, and can keep it until somebody corrects it.
-pub(super) async fn say_what_it_takes(stream: &TcpStream, first: &[u8]) {
-    let is_http = first.first().is_some_and(u8::is_ascii_uppercase);
-    if !is_http || stream.try_write(PLAINTEXT).is_err() {
-        return;
+/// Answers a client that speaks HTTP without TLS. Not with a 4xx, on which a sender with the wrong address
+/// would drop its data.
+pub(super) fn say_what_it_takes(stream: &TcpStream, first: &[u8]) {
+    if first.first().is_some_and(u8::is_ascii_uppercase) {
+        let _ = stream.try_write(PLAINTEXT);
     }
-    let _ = net::shut_down(stream);
-    // Closing a socket with unread bytes resets it, and the reset may overtake the answer.
-    let discarding = async {
-        let mut rest = Vec::with_capacity(MOST_DISCARDED);
-        let more = |cx: &mut Context<'_>| stream.poll_read_ready(cx);
-        while rest.len() < MOST_DISCARDED && poll_fn(more).await.is_ok() {
-            match stream.try_read_buf(&mut rest) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(FAREWELL, discarding).await;
 }
 
 const PLAINTEXT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -291,9 +272,6 @@ const PLAINTEXT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Connection: close\r\n\
     \r\n\
     this port takes TLS only: begin with https://\n";
-
-/// How much of a request in plain text is read and thrown away.
-const MOST_DISCARDED: usize = 16 << 10;
 
 /// Whose doing it is that a handshake failed.
 fn outcome_of(error: &io::Error) -> TlsHandshake {

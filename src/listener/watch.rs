@@ -33,6 +33,7 @@ pub(super) struct Watch {
     half_close: Option<HalfClose>,
     is_retiring: bool,
     tls: Option<Arc<Session>>,
+    expiry: Deadline,
 }
 
 /// What to do with the connection.
@@ -65,7 +66,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Watch {
-    pub(super) fn new(stream: Arc<TcpStream>, activity: Arc<Activity>, timeouts: Timeouts) -> Self {
+    pub(super) fn new(
+        stream: Arc<TcpStream>,
+        activity: Arc<Activity>,
+        timeouts: Timeouts,
+        tls: Option<Arc<Session>>,
+    ) -> Self {
         let sign = sign(&stream, fin_or_error());
         Self {
             stream,
@@ -75,14 +81,16 @@ impl Watch {
             sign,
             half_close: None,
             is_retiring: false,
-            tls: None,
+            tls,
+            expiry: Deadline::default(),
         }
     }
 
-    /// Of a connection with a session.
-    pub(super) fn with_tls(mut self, session: Option<&Arc<Session>>) -> Self {
-        self.tls = session.map(Arc::clone);
-        self
+    /// Whether the client's certificate has expired. It is told as when the process ends: it comes back with
+    /// another, and has lost nothing.
+    pub(super) fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        let until = self.tls.as_ref().and_then(|session| session.until);
+        until.is_some_and(|until| self.expiry.is_past(until, cx))
     }
 
     /// Must be polled after the connection, in its task. Between two requests it asks whether another

@@ -31,7 +31,7 @@ mod tests;
 
 pub use super::retry::{MAX_DELAY, next_delay};
 pub use crate::prom_duration::PromDuration;
-pub use client::{Deleted, RulerClient, RulerConfig};
+pub use client::{Deleted, RulerClient};
 pub use error::RulerError;
 pub use evaluation::{EvaluatedGroup, EvaluatedRule, Evaluation, RuleHealth};
 pub use limits::RulerLimits;

@@ -99,6 +99,7 @@ fn samples() -> Vec<Rejection> {
         Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
         Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
         Rejection::Admin(AdminError::Store(StoreError::Full(1))),
+        Rejection::Admin(AdminError::Store(StoreError::Taken)),
         Rejection::Admin(AdminError::NoRules),
         Rejection::Admin(AdminError::Ruler("10.0.0.7 refused".to_owned())),
         Rejection::Admin(AdminError::Overloaded),

@@ -29,12 +29,12 @@ pub struct LogSink {
     dropped: Dropped,
 }
 
-/// Writes that were dropped, and why.
+/// What was dropped, and why.
 #[derive(Clone)]
 struct Dropped {
-    /// Standard output was not read, so that the queues were full.
+    /// Writes for which a queue was full, because standard output was not read.
     queued: [ErrorCounter; 2],
-    /// Standard output could not be written: the disk is full, or the reader is gone.
+    /// Lines that standard output did not take: the disk is full, or the reader is gone.
     failed: Arc<AtomicUsize>,
 }
 
@@ -142,8 +142,8 @@ impl LogSink {
         let _ = self.writer.write_all(lines);
     }
 
-    /// How many writes were dropped, because the queue was full or standard output could not be
-    /// written.
+    /// How many lines were dropped, because the queue was full or standard output could not be written. Lines
+    /// that were handed over together and found the queue full count as one.
     pub fn dropped(&self) -> usize {
         let queued: usize = self.dropped.queued.iter().map(ErrorCounter::dropped_lines).sum();
         queued + self.dropped.failed.load(Ordering::Relaxed)
@@ -184,10 +184,11 @@ impl Output {
 }
 
 impl Write for Output {
-    /// Writes all, or counts the write as dropped. It returns no error: the caller could not handle one.
+    /// Writes all, or counts the lines as dropped. It returns no error: the caller could not handle one.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.out.lock().write(lines).is_err() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
+            let count = lines.iter().filter(|byte| **byte == b'\n').count();
+            self.failed.fetch_add(count, Ordering::Relaxed);
         }
         Ok(lines.len())
     }
@@ -220,8 +221,8 @@ mod tests {
     fn what_cannot_be_written_is_counted() {
         let mut output = Output::to(File::options().write(true).open("/dev/full").ok());
         output.write_all(b"one\n").unwrap();
-        output.write_all(b"two\n").unwrap();
-        assert_eq!(output.failed.load(Ordering::Relaxed), 2);
+        output.write_all(b"two\nthree\n").unwrap();
+        assert_eq!(output.failed.load(Ordering::Relaxed), 3);
         assert!(output.out.lock().is_torn);
     }
 

@@ -477,8 +477,8 @@ metrics! {
 
     LOG_LINES_DROPPED = Counter "log_lines_dropped_total",
         "Is the log complete?",
-        "Log writes dropped because standard output was not read fast enough.",
-        "Rises: standard output is not read fast enough.";
+        "Log lines dropped, because standard output was not read fast enough or could not be written. Lines that are handed over together and find the queue full count as one.",
+        "Rises: standard output is not read fast enough, or its disk is full.";
     LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS]) },
         "Does a flood leave requests out of the log?",
         "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason.",

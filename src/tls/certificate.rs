@@ -1,5 +1,5 @@
-//! Certificates, keys and authorities from PEM. What is wrong is said in the words of whoever keeps the
-//! files; nothing of a key is repeated.
+//! Certificates, keys and authorities from PEM. Errors say what an operator can correct, and repeat nothing
+//! of a key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ impl Certified {
     ) -> Result<Self, String> {
         let own = chain.first().ok_or("there is no certificate")?;
         let validity = Validity::of(own).filter(|_| EndEntityCert::try_from(own).is_ok());
-        let validity = validity
-            .ok_or("the first certificate is none of X.509, version 3, that can be used")?;
+        let validity =
+            validity.ok_or("the first certificate cannot be read as X.509, version 3")?;
         let certified =
             CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => {
@@ -65,7 +65,7 @@ impl Certified {
 pub fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let wanted = "a PEM file of certificates has lines -----BEGIN CERTIFICATE-----";
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|error| format!("is no PEM file: {}", told(&error)))?;
+    let all = all.map_err(|error| format!("is not a PEM file: {}", told(&error)))?;
     if all.is_empty() { Err(format!("holds no certificate: {wanted}")) } else { Ok(all) }
 }
 
@@ -73,7 +73,7 @@ pub fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 pub fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         Error::NoItemsFound => "holds no private key: it must be PEM, and not encrypted".to_owned(),
-        error => format!("is no PEM file: {}", told(&error)),
+        error => format!("is not a PEM file: {}", told(&error)),
     })
 }
 
@@ -82,7 +82,7 @@ pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for (place, authority) in chain(pem)?.into_iter().enumerate() {
         store.add(authority).map_err(|error| {
-            format!("certificate {} is none of an authority: {error}", place + 1)
+            format!("certificate {} cannot be an authority: {error}", place + 1)
         })?;
     }
     Ok(store)

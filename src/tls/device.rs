@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
 /// What of a certificate names its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum DeviceIdentity {
     /// Its SHA-256: another certificate is another device.
     Fingerprint,
@@ -55,8 +55,8 @@ impl DeviceIdentity {
     }
 }
 
-/// No device key begins like this, or like a certificate: whoever knows a name, or a certificate, which
-/// are no secrets, cannot send it as a key.
+/// No device key begins like this, or like a certificate: names and certificates are no secrets, so neither
+/// may be accepted as a key.
 fn name_hash(kind: &str, name: &str) -> [u8; 32] {
     hash(format!("{kind}:{name}").as_bytes())
 }

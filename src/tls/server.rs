@@ -30,6 +30,11 @@ pub struct ClientCertificates {
     pub is_required: bool,
 }
 
+/// What a server asks of its clients, as a mark: two are equal if the same clients are let in as the same
+/// devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPolicy(pub u64);
+
 /// What is spoken behind TLS, the preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -71,8 +76,8 @@ impl ServerSettings {
 struct ByName(Vec<Certified>);
 
 impl ByName {
-    /// The first for the name, or the first of all, of those that the client can verify. A name that nobody
-    /// knows gets one, too: devices connect to an address, and it is the client who must object.
+    /// The first for the name, or the first of all, of those that the client can verify. A name that no
+    /// certificate is for gets one, too: devices connect to an address, and it is for the client to object.
     fn find(
         &self,
         name: Option<&str>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{Mimir, fresh_organisation};
+use mimir_tenant_proxy::mimir::MimirConfig;
 use mimir_tenant_proxy::mimir::ruler::{
-    AlertingRule, Deleted, MAX_NAME_BYTES, PromDuration, RuleGroup, RulerClient, RulerConfig,
-    RulerError, RulerLimits, StoredGroup, StoredRule,
+    AlertingRule, Deleted, MAX_NAME_BYTES, PromDuration, RuleGroup, RulerClient, RulerError,
+    RulerLimits, StoredGroup, StoredRule,
 };
 use mimir_tenant_proxy::tenancy::TenantId;
 use proptest::strategy::{Strategy, ValueTree as _};
@@ -17,14 +18,13 @@ pub(crate) const NAMESPACE: &str = "our rules";
 
 /// A client of these instances that writes in a namespace.
 pub(crate) fn client_of(urls: &[&str], namespace: &str) -> RulerClient {
-    RulerClient::new(&RulerConfig {
+    let config = MimirConfig {
         urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
-        namespace: namespace.to_owned(),
         request_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(2),
         tls: None,
-    })
-    .unwrap()
+    };
+    RulerClient::new(&config, namespace).unwrap()
 }
 
 pub(crate) fn fresh_tenant() -> TenantId {

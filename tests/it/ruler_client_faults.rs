@@ -5,7 +5,8 @@ use std::time::Duration;
 use harness::{ChaosProxy, Mimir, RawUpstream, Received, Upstream, free_port};
 use http::Response;
 use http_body_util::BodyExt as _;
-use mimir_tenant_proxy::mimir::ruler::{Deleted, RulerClient, RulerConfig, RulerError};
+use mimir_tenant_proxy::mimir::MimirConfig;
+use mimir_tenant_proxy::mimir::ruler::{Deleted, RulerClient, RulerError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule};
@@ -64,14 +65,13 @@ async fn no_other_failure_tries_the_next_instance() {
 async fn a_mimir_that_does_not_answer_is_a_timeout_and_heals() {
     let mimir = Mimir::shared().await;
     let chaos = ChaosProxy::start(([127, 0, 0, 1], mimir.port()).into()).await;
-    let client = RulerClient::new(&RulerConfig {
+    let config = MimirConfig {
         urls: vec![chaos.url().parse().unwrap()],
-        namespace: NAMESPACE.to_owned(),
         request_timeout: Duration::from_millis(300),
         connect_timeout: Duration::from_millis(300),
         tls: None,
-    })
-    .unwrap();
+    };
+    let client = RulerClient::new(&config, NAMESPACE).unwrap();
     let tenant = fresh_tenant();
     chaos.stall();
     let late = client.list(&tenant).await.unwrap_err();

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -126,14 +126,20 @@ fn trusting(
 }
 
 /// Reads one answer with a length, and gives its status.
-async fn answer(stream: &mut TlsStream<TcpStream>) -> u16 {
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> u16 {
+    answer_and_close(stream).await.0
+}
+
+/// The same, and whether it says that the connection ends.
+async fn answer_and_close(stream: &mut (impl AsyncRead + Unpin)) -> (u16, bool) {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             if body.len() == length.unwrap().parse::<usize>().unwrap() {
-                return head[9..12].parse().unwrap();
+                let closes = head.to_ascii_lowercase().contains("\r\nconnection: close");
+                return (head[9..12].parse().unwrap(), closes);
             }
         }
         let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut bytes)).await;

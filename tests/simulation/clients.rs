@@ -205,7 +205,7 @@ impl Callers {
             sleep(pause).await;
             tasks.spawn(async move {
                 let leaves = intent.leaves;
-                let exchange = exchange2(&mut sender, intent);
+                let exchange = exchange2(&mut sender, intent, &journal);
                 match timeout(leaves.map_or(LONGEST, |(after, _)| after), exchange).await {
                     Ok(seen) => journal.saw(id, seen),
                     Err(_) if leaves.is_some() => journal.saw(id, Seen::Left),
@@ -368,6 +368,7 @@ async fn read_answer(
 async fn exchange2(
     sender: &mut hyper::client::conn::http2::SendRequest<UploadBody>,
     intent: Intent,
+    journal: &Journal,
 ) -> Seen {
     let Intent { asked, token, id, pieces, .. } = intent;
     let mut request = Request::builder()
@@ -387,8 +388,13 @@ async fn exchange2(
         Some((Ok(Frame::data(piece)), pieces))
     });
     let body: UploadBody = StreamBody::new(Box::pin(body));
-    let Ok(response) = sender.send_request(request.body(body).unwrap()).await else {
-        return Seen::Torn { status: None };
+    let torn = |error: hyper::Error, status| {
+        journal.tell(&format!("client: {id} has an error: {error:?}"));
+        if gave_up(&error) { Seen::Left } else { Seen::Torn { status } }
+    };
+    let response = match sender.send_request(request.body(body).unwrap()).await {
+        Ok(response) => response,
+        Err(error) => return torn(error, None),
     };
     let status = response.status().as_u16();
     let has_retry_after = response.headers().contains_key("retry-after");
@@ -399,12 +405,25 @@ async fn exchange2(
             rests -= 1;
             sleep(intent.reading).await;
         }
-        let Ok(frame) = frame else { return Seen::Torn { status: Some(status) } };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return torn(error, Some(status)),
+        };
         if let Ok(data) = frame.into_data() {
             body.extend_from_slice(&data);
         }
     }
     Seen::Whole { status, body, has_retry_after }
+}
+
+/// Whether the client itself has ended the connection, or not begun: its HTTP/2 takes about ten thousand DATA
+/// frames of a few bytes that nobody has read, and networks of this simulation cut an answer into as many.
+fn gave_up(error: &hyper::Error) -> bool {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let is_bound = |h2: &h2::Error| {
+        h2.is_library() && h2.is_go_away() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    };
+    error.is_canceled() || h2.is_some_and(is_bound)
 }
 
 type Pieces = dyn futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send;

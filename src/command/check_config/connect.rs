@@ -14,7 +14,7 @@ use crate::forward;
 use crate::http_client::{self, read_start};
 use crate::limits::{Limits, RowFault};
 use crate::mimir::alertmanager::AlertmanagerClient;
-use crate::mimir::ruler::{RulerClient, RulerConfig};
+use crate::mimir::ruler::RulerClient;
 use crate::mimir::{MimirConfig, Retriable as _};
 use crate::otlp::{self, SendError};
 use crate::store::{LimitRow, RolesInUse, Store, StoreError};
@@ -348,13 +348,8 @@ async fn rulers(config: &Config, report: &mut Report) {
         return;
     }
     for url in &rules.urls {
-        let client = RulerClient::new(&RulerConfig {
-            urls: vec![url.clone()],
-            namespace: rules.namespace.clone(),
-            request_timeout: rules.request_timeout,
-            connect_timeout: rules.connect_timeout,
-            tls: rules.mimir().tls,
-        });
+        let one = MimirConfig { urls: vec![url.clone()], ..rules.mimir() };
+        let client = RulerClient::new(&one, &rules.namespace);
         let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
         let outcome = match client.and_then(|client| Ok((client, tenant?))) {
             Err(problem) => Outcome::Unfit(format!("{url}: {problem}")),
@@ -375,12 +370,8 @@ async fn alertmanagers(config: &Config, report: &mut Report) {
     }
     let rules = &config.rules;
     for url in &config.channels.urls {
-        let client = AlertmanagerClient::new(&MimirConfig {
-            urls: vec![url.clone()],
-            request_timeout: rules.request_timeout,
-            connect_timeout: rules.connect_timeout,
-            tls: rules.mimir().tls,
-        });
+        let one = MimirConfig { urls: vec![url.clone()], ..rules.mimir() };
+        let client = AlertmanagerClient::new(&one);
         let tenant = TenantId::parse(TENANT).map_err(|error| error.to_string());
         let outcome = match client.and_then(|client| Ok((client, tenant?))) {
             Err(problem) => Outcome::Unfit(format!("{url}: {problem}")),

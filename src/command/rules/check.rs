@@ -10,7 +10,7 @@ use super::{
     EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, no_such, organisation, store, unavailable,
 };
 use crate::config::RulesCommandConfig;
-use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError};
+use crate::mimir::ruler::{RulerClient, RulerError};
 use crate::rules::{Parsed, RuleDefaults, excess_reason, expression_fault, parse, promql_warning};
 use crate::store::{Excess, Store};
 use crate::tenancy::OrganisationId;
@@ -250,13 +250,7 @@ async fn of_database(
 }
 
 fn client(config: &RulesCommandConfig) -> Result<RulerClient, String> {
-    RulerClient::new(&RulerConfig {
-        urls: config.rules.urls.clone(),
-        namespace: config.rules.namespace.clone(),
-        request_timeout: config.rules.request_timeout,
-        connect_timeout: config.rules.connect_timeout,
-        tls: config.rules.mimir().tls,
-    })
+    RulerClient::new(&config.rules.mimir(), &config.rules.namespace)
 }
 
 fn said(report: &Report, by_mimir: bool, as_json: bool) -> Said {

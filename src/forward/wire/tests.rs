@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::fuzzing::{Read, both, disagreement, instance};
 use super::*;
+use crate::net::TcpStream;
 
 fn both_cut(method: &Method, answer: &[u8], cuts: &[usize]) -> (Option<Read>, Option<Read>) {
     let mut pieces = vec![answer.to_vec()];
@@ -263,12 +264,12 @@ async fn a_connection_with_an_unsolicited_answer_takes_no_request() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut instance, _) = listener.accept().unwrap();
-    let mut wire = Wire::new(socket);
+    let mut wire = Wire::new(Socket::Plain(socket));
     assert_eq!(wire.is_quiet(), Quiet::Yes);
     instance.write_all(b"x").unwrap();
     assert_eq!(wire.is_quiet(), Quiet::Unsolicited);
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (instance, _) = listener.accept().unwrap();
     drop(instance);
-    assert_eq!(Wire::new(socket).is_quiet(), Quiet::Closed);
+    assert_eq!(Wire::new(Socket::Plain(socket)).is_quiet(), Quiet::Closed);
 }

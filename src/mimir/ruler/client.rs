@@ -1,11 +1,9 @@
 //! The calls to Mimir's ruler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
-use url::Url;
 
 use super::evaluation::ALL_SWITCHED_OFF;
 use super::path::{MAX_NAME_BYTES, encode, is_addressable};
@@ -37,31 +35,6 @@ pub struct RulerClient {
     namespace: Arc<str>,
 }
 
-/// Mimir's addresses, the namespace and the timeouts.
-#[derive(Clone, Debug)]
-pub struct RulerConfig {
-    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
-    pub urls: Vec<Url>,
-    pub namespace: String,
-    /// The timeout of one exchange, from its first byte to its last.
-    pub request_timeout: Duration,
-    /// The timeout for connecting to an instance.
-    pub connect_timeout: Duration,
-    /// For addresses with https; without it, those that the system trusts are trusted.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-}
-
-impl RulerConfig {
-    fn mimir(&self) -> MimirConfig {
-        MimirConfig {
-            urls: self.urls.clone(),
-            request_timeout: self.request_timeout,
-            connect_timeout: self.connect_timeout,
-            tls: self.tls.clone(),
-        }
-    }
-}
-
 /// What a deletion found. Object stores and file systems report success for objects that do not
 /// exist, so for a group Mimir mostly reports that it was deleted; for a namespace it checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +45,14 @@ pub enum Deleted {
 
 impl RulerClient {
     /// A client that connects on first use.
-    pub fn new(config: &RulerConfig) -> Result<Self, String> {
-        let namespace = &config.namespace;
+    pub fn new(config: &MimirConfig, namespace: &str) -> Result<Self, String> {
         if !is_addressable(namespace) || namespace.len() > MAX_NAME_BYTES {
             return Err(format!(
                 "the namespace {namespace:?} cannot be part of a path; choose a plain, short name"
             ));
         }
-        let transport = Arc::new(Transport::new(&config.mimir())?);
-        Ok(Self { transport, namespace: config.namespace.as_str().into() })
+        let transport = Arc::new(Transport::new(config)?);
+        Ok(Self { transport, namespace: namespace.into() })
     }
 
     pub fn namespace(&self) -> &str {

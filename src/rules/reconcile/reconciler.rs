@@ -5,7 +5,7 @@ use super::planning::Settings;
 use super::writer::ask;
 use crate::config::RulesConfig;
 use crate::mimir::MimirHandle;
-use crate::mimir::ruler::{RulerClient, RulerConfig, RulerError, RulerLimits};
+use crate::mimir::ruler::{RulerClient, RulerError, RulerLimits};
 use crate::rules::spec::alert_rule::RuleDefaults;
 use crate::store::Store;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
@@ -27,13 +27,7 @@ impl Reconciler {
         config: &RulesConfig,
         template: TenantTemplate,
     ) -> Result<Self, String> {
-        let client = RulerClient::new(&RulerConfig {
-            urls: config.urls.clone(),
-            namespace: config.namespace.clone(),
-            request_timeout: config.request_timeout,
-            connect_timeout: config.connect_timeout,
-            tls: config.mimir().tls,
-        })?;
+        let client = RulerClient::new(&config.mimir(), &config.namespace)?;
         let (config, formats) = (config.clone(), Formats::new(config.expressions));
         Ok(Self { store, client, config, template, formats, tracer: Tracer::off() })
     }

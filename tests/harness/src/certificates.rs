@@ -4,6 +4,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -94,6 +95,21 @@ impl Authority {
 
     /// One that expires at the beginning of a year.
     pub fn sign_until(&self, purpose: Purpose, names: &[&str], year: i32) -> KeyPairPem {
+        self.sign_with(purpose, names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// One that expires so soon.
+    pub fn sign_for(&self, purpose: Purpose, names: &[&str], time: Duration) -> KeyPairPem {
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("now") + time;
+        self.sign_with(purpose, names, |params| params.not_after = date_time_ymd(1970, 1, 1) + end)
+    }
+
+    fn sign_with(
+        &self,
+        purpose: Purpose,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> KeyPairPem {
         let (uris, hosts): (Vec<&str>, Vec<&str>) =
             names.iter().partition(|name| name.contains("://"));
         let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
@@ -103,7 +119,7 @@ impl Authority {
             params.subject_alt_names.push(SanType::URI(uri.try_into().expect("a URI")));
         }
         params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        change(&mut params);
         params.extended_key_usages = vec![match purpose {
             Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
             Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,

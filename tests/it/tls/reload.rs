@@ -40,7 +40,7 @@ async fn renewed_certificates_are_served_and_wrong_ones_are_not() {
     let half = renewed.certificate[..renewed.certificate.len() / 2].to_owned();
     for (certificate, key, words) in [
         (&renewed.certificate, &foreign.key, "the key is not that of the certificate"),
-        (&half, &renewed.key, "is no PEM file"),
+        (&half, &renewed.key, "is not a PEM file"),
         (&expired.certificate, &expired.key, "expired at 2020-01-01"),
     ] {
         let written = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
@@ -105,4 +105,126 @@ async fn tls_is_switched_on_and_off_by_a_reload() {
     wait_until("it is plain", Duration::from_secs(20), is_plain).await;
     std::fs::write(config, with).unwrap();
     wait_until("it is TLS", Duration::from_secs(20), is_tls).await;
+}
+
+/// Whether a stream ends, without a reset.
+async fn ends(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest));
+    end.await.is_ok_and(|read| read.is_ok_and(|count| count == 0))
+}
+
+// A client that another authority had let in, or none, loses no request, and does not stay for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_when_it_changes_who_is_let_in() {
+    let upstream = Upstream::start(ok).await;
+    let (first, second) = (Authority::new("First CA"), Authority::new("Second CA"));
+    let directory = TempDir::new().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, first.pem()).unwrap();
+    let file = format!("{:?}", ca.display().to_string());
+    let settings = [
+        ("tls.client_ca_file", file.as_str()),
+        ("tls.client_certificates", "\"required\""),
+        ("reload.watch_interval", "\"200ms\""),
+    ];
+    let fixture = fixture(&upstream.url(), &settings).await;
+    let proxy = &fixture.inner.proxy;
+    let hub = first.sign(Purpose::Client, &["hub.example"]);
+    let config = trusting(&fixture.authority, Some(&hub), &[]);
+    let mut kept = fixture.connect(&config, "localhost").await.unwrap();
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, false));
+    let both = format!("{}{}", hub.certificate, hub.key);
+    let identity = reqwest::Identity::from_pem(both.as_bytes()).unwrap();
+    let http2 = fixture.client().identity(identity).build().unwrap();
+    let ask = async || {
+        let request = http2.get(fixture.url(QUERY)).bearer_auth(fixture.token());
+        request.send().await.map(|answer| (answer.status().as_u16(), answer.version()))
+    };
+    assert_eq!(ask().await.unwrap(), (200, http::Version::HTTP_2));
+
+    std::fs::write(&ca, second.pem()).unwrap();
+    wait_until("it is read", Duration::from_secs(20), async || {
+        proxy.process.log().contains("\"keys\":\"tls.client_ca_file\"")
+    })
+    .await;
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, true));
+    assert!(ends(&mut kept).await);
+    // By HTTP/2, too, an answer and then GOAWAY; a new connection is refused.
+    assert_eq!(ask().await.unwrap().0, 200);
+    wait_until("it is not let in again", Duration::from_secs(20), async || ask().await.is_err())
+        .await;
+    assert!(fixture.handshakes("client_certificate").await > 0.0);
+}
+
+// A connection from before TLS is not one that may go on without.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_connections_end_when_tls_is_switched_on() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("reload.watch_interval", "\"200ms\"")];
+    let fixture = fixture(&upstream.url(), &settings).await;
+    let (config, proxy) = (&fixture.inner.proxy.config, &fixture.inner.proxy);
+    let with = std::fs::read_to_string(config).unwrap();
+    let without: Vec<&str> = with.lines().filter(|line| !line.starts_with("tls.")).collect();
+    let reloads = |times| async move {
+        wait_until("it is read", Duration::from_secs(20), async || {
+            proxy.process.log().matches("Configuration reloaded").count() == times
+        })
+        .await;
+    };
+    std::fs::write(config, without.join("\n")).unwrap();
+    reloads(1).await;
+    let mut kept = TcpStream::connect(fixture.address()).await.unwrap();
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, false));
+    std::fs::write(config, &with).unwrap();
+    reloads(2).await;
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, true));
+    assert!(ends(&mut kept).await);
+}
+
+// It was valid in the handshake. A 401 would have a sender drop its samples that has a new one already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_after_its_clients_certificate_has_expired() {
+    let upstream = Upstream::start(ok).await;
+    let (authority, directory) = (Authority::new("Hubs' CA"), TempDir::new().unwrap());
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let file = format!("{:?}", ca.display().to_string());
+    let fixture = fixture(&upstream.url(), &[("tls.client_ca_file", file.as_str())]).await;
+    let hub = authority.sign_for(Purpose::Client, &["hub.example"], Duration::from_secs(6));
+    let config = trusting(&fixture.authority, Some(&hub), &[]);
+    let mut kept = fixture.connect(&config, "localhost").await.unwrap();
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, false));
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    kept.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut kept).await, (200, true));
+    assert!(ends(&mut kept).await);
+}
+
+// SIGTERM: what is in progress is answered, what is idle may ask once more, and both ends are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_loses_nothing_over_tls() {
+    let upstream = Upstream::start(|request| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ok(request).await
+    })
+    .await;
+    let fixture = fixture(&upstream.url(), &[]).await;
+    let (mut idle, mut busy) = (fixture.raw().await, fixture.raw().await);
+    idle.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer_and_close(&mut idle).await, (200, false));
+    busy.write_all(fixture.get().as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fixture.inner.proxy.process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    idle.write_all(fixture.get().as_bytes()).await.unwrap();
+    for stream in [&mut idle, &mut busy] {
+        assert_eq!(answer_and_close(stream).await, (200, true));
+        assert!(ends(stream).await);
+    }
 }
