@@ -37,7 +37,7 @@ impl Socket {
         Self { stream, prefix, activity, tls }
     }
 
-    /// Ends without close_notify: the session goes on.
+    /// Ends without `close_notify`: the session goes on.
     pub(super) fn rest(mut self) {
         if let Some(session) = self.tls.take() {
             session.rest();

@@ -144,7 +144,7 @@ impl Session {
         Pin::new(&mut *self.stream()).poll_shutdown(cx)
     }
 
-    /// As much of that as can be done without waiting. A client that gets no close_notify must take what it
+    /// As much of that as can be done without waiting. A client that gets no `close_notify` must take what it
     /// was sent for truncated (RFC 8446, 6.1).
     pub(super) fn send_close_notify(&self) {
         let _ = self.poll_shutdown(&mut Context::from_waker(Waker::noop()));
