@@ -8,3 +8,6 @@ mod request_id;
 pub use client_body::{ClientBody, UntilBodyEnds, WatchBody};
 pub use cors::{Cors, Page};
 pub use request_id::{REQUEST_ID, RequestId};
+
+/// The most fields of a request's head.
+pub const MAX_HEADERS: usize = 100;

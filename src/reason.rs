@@ -43,7 +43,7 @@ pub enum Reason {
     /// The request target is not a path, or the query string separates parameters with `;`.
     #[strum(message = "Correct the address in the client.")]
     MalformedTarget,
-    /// The head is larger than `listen.max_header_bytes`.
+    /// The head is larger than `listen.max_header_bytes`, or has more than 100 fields.
     #[strum(
         message = "Find what the client puts into its headers (cookies?); raise `listen.max_header_bytes` only if it needs them."
     )]
@@ -466,3 +466,44 @@ impl Reason {
         }
     }
 }
+/// What shares lines in the log, of which each kind has so many a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampled {
+    /// Not served, for a reason.
+    Unserved(Reason),
+    /// Of a caller that is not known, and not refused: files for everybody, preflights, and what the
+    /// client gave up before it was known.
+    Anonymous,
+}
+
+impl Sampled {
+    /// The name of [`Sampled::Anonymous`] in metrics and in the log, beside those of the reasons.
+    pub const ANONYMOUS: &str = "anonymous";
+    pub const COUNT: usize = Reason::COUNT + 1;
+
+    pub const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self::Anonymous; Self::COUNT];
+        let mut at = 0;
+        while at < Reason::COUNT {
+            all[at] = Self::Unserved(Reason::VARIANTS[at]);
+            at += 1;
+        }
+        all
+    };
+
+    /// Its place in [`Sampled::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Unserved(reason) => reason as usize,
+            Self::Anonymous => Reason::COUNT,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unserved(reason) => reason.name(),
+            Self::Anonymous => Self::ANONYMOUS,
+        }
+    }
+}
+

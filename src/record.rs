@@ -211,16 +211,15 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.count(took);
-        let reason = self.facts.outcome.reason();
-        if let Some(reason) = reason {
+        if let Some(reason) = self.facts.outcome.reason() {
             self.keep_refusal(reason);
         }
         if let Some(trace) = self.facts.trace {
             self.end_trace(trace, took);
         }
         let Some(log) = &self.outlets.log else { return };
-        if let (false, Some(reason)) = (log.write(&self.facts, took), reason) {
-            self.outlets.metrics.log_line_suppressed(reason);
+        if let Err(kind) = log.write(&self.facts, took) {
+            self.outlets.metrics.log_line_suppressed(kind);
         }
     }
 }

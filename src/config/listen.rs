@@ -65,6 +65,18 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
         let problem = "has no effect without listen.client_ip_header".to_owned();
         section.fault("client_ip_header_from", problem);
     }
+    let proxy_protocol_from: Vec<Network> =
+        section.get_list("proxy_protocol_from", Vec::new(), |network| Network::parse(&network));
+    // Who speaks the PROXY protocol passes on what clients send, and so their headers.
+    if client_ip_header.is_some()
+        && client_ip_header_from.is_empty()
+        && !proxy_protocol_from.is_empty()
+    {
+        let problem = "lets any client choose its address beside listen.proxy_protocol_from; \
+                       name the networks of the proxies that send it in \
+                       listen.client_ip_header_from, or remove one of the two";
+        section.fault("client_ip_header", problem.to_owned());
+    }
     ListenConfig {
         address: public,
         internal_address,
@@ -82,8 +94,7 @@ pub(super) fn read(section: &mut Section<'_>) -> ListenConfig {
             .get("max_header_bytes", bytes(32 * KIB), |raw| size(raw, 8 * KIB, MIB).map(bytes)),
         client_ip_header,
         client_ip_header_from,
-        proxy_protocol_from: section
-            .get_list("proxy_protocol_from", Vec::new(), |network| Network::parse(&network)),
+        proxy_protocol_from,
         tls: None,
     }
 }

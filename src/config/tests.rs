@@ -724,6 +724,19 @@ fn the_two_ports_must_differ() {
     assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
 }
 
+// A balancer that passes TCP on passes the client's headers on, too.
+#[test]
+fn a_header_with_the_clients_address_is_nobodys_behind_the_proxy_protocol() {
+    let with = |more: &str| {
+        read(&format!("{MINIMAL}\n[listen]\nproxy_protocol_from = [\"10.0.0.0/8\"]\n{more}"))
+    };
+    assert!(with("").is_ok());
+    let header = "client_ip_header = \"X-Client\"\n";
+    assert_eq!(keys(&with(header).unwrap_err()), ["listen.client_ip_header"]);
+    let named = format!("{header}client_ip_header_from = [\"10.1.0.0/16\"]");
+    assert!(with(&named).is_ok());
+}
+
 // Rotation: tokens of the old secret are valid until they expire.
 #[test]
 fn several_shared_secrets_are_a_list_or_separated_by_white_space() {

@@ -85,7 +85,9 @@ pub async fn accept(
     }
     for _ in 0..if is_inherited { 0 } else { BACKLOG } {
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { return };
-        let Some(Ok((socket, peer))) = listener.accept().now_or_never() else { return };
+        // Not by the budget of this task's turn, which is less than the queue.
+        let accepted = tokio::task::unconstrained(listener.accept()).now_or_never();
+        let Some(Ok((socket, peer))) = accepted else { return };
         if let Ok(socket) = socket.into_std() {
             workers.hand_over(socket, peer, permit);
         }

@@ -32,7 +32,7 @@ use super::tls::{self, Session};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
-use crate::edge::UntilBodyEnds;
+use crate::edge::{MAX_HEADERS, UntilBodyEnds};
 use crate::labels::{ConnectionEnd, TlsHandshake};
 use crate::net::TcpStream;
 use crate::pipeline::{Pipeline, PublicBody};
@@ -146,9 +146,6 @@ const MAX_PIECE_BYTES: usize = 128 << 10;
 const STREAM_WINDOW_BYTES: u32 = 24 << 10;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// Header lines of one request.
-const MAX_HEADERS: usize = 100;
 
 /// Serves a connection to its end, or until it moves to another worker. Everything that is large is in a
 /// box that is there only while it is needed.
@@ -548,8 +545,9 @@ fn client_address(request: &Request<Incoming>, peer: IpAddr, config: &ListenConf
     let trusted = &config.client_ip_header_from;
     let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer));
     let header = config.client_ip_header.as_ref().filter(|_| is_trusted);
-    let named =
-        header.and_then(|name| request.headers().get(name)?.to_str().ok()?.trim().parse().ok());
+    // The proxy in front may add its line behind what the client sent.
+    let last = header.and_then(|name| request.headers().get_all(name).iter().next_back());
+    let named = last.and_then(|value| value.to_str().ok()?.trim().parse().ok());
     named.unwrap_or(peer).to_canonical()
 }
 

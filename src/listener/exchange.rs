@@ -29,7 +29,7 @@ pub(super) struct Exchange(Arc<Activity>);
 impl Exchange {
     /// Of a request whose head is complete.
     pub(super) fn begin(activity: Arc<Activity>, body: BodyLength, takes_interim: bool) -> Self {
-        activity.phase().begin(body, takes_interim);
+        activity.phase().begin(body, takes_interim, Instant::now);
         Self(activity)
     }
 }

@@ -8,6 +8,7 @@
 //! | nothing has come yet | `header_timeout` since the connection was opened |
 //! | no request | `idle_timeout` since the last one ended |
 //! | a flood of frames without requests (HTTP/2) | nothing: at once |
+//! | a request when it should have ended long ago (HTTP/2) | nothing: at once |
 //! | a request is served | not here: its body, the permit and Mimir have their own deadlines |
 //!
 //! While the process ends, every deadline is at most [`DRAIN_TIMEOUT`] away, and a request whose
@@ -53,6 +54,8 @@ pub(super) enum Overdue {
     Upload,
     /// To send requests instead of other frames.
     Flood,
+    /// To take note of the connection's end.
+    Farewell,
 }
 
 impl Overdue {
@@ -62,7 +65,7 @@ impl Overdue {
             Self::Head => ConnectionEnd::HeaderTimeout,
             Self::Idle => ConnectionEnd::IdleTimeout,
             Self::Stalled => ConnectionEnd::WriteTimeout,
-            Self::Upload => ConnectionEnd::Closed,
+            Self::Upload | Self::Farewell => ConnectionEnd::Closed,
             Self::Flood => ConnectionEnd::ProtocolError,
         }
     }
@@ -95,6 +98,8 @@ pub(super) struct Phase {
     takes_interim: bool,
     /// When the drain began.
     closing_since: Option<Instant>,
+    /// A request has begun when the connection should have ended.
+    outstays: bool,
 }
 
 impl Timeouts {
@@ -120,9 +125,9 @@ impl Phase {
 
     pub(super) fn new(framing: Framing, now: Instant) -> Self {
         Self {
-            framing,
             opened: now,
-            head_since: None,
+            head_since: framing.is_in_head().then_some(now),
+            framing,
             exchanges: 0,
             uploads: 0,
             awaited: 0,
@@ -134,6 +139,7 @@ impl Phase {
             has_answered: false,
             takes_interim: false,
             closing_since: None,
+            outstays: false,
         }
     }
 
@@ -151,8 +157,20 @@ impl Phase {
         }
     }
 
-    /// A request's head is complete.
-    pub(super) fn begin(&mut self, body: BodyLength, takes_interim: bool) {
+    /// A request's head is complete. The clock is read only while the connection closes.
+    pub(super) fn begin(
+        &mut self,
+        body: BodyLength,
+        takes_interim: bool,
+        now: impl FnOnce() -> Instant,
+    ) {
+        // Until the client has acknowledged the first GOAWAY, h2 takes further requests (RFC 9113, 6.8). One
+        // that never does would keep its connection for ever.
+        if let Some(closing) = self.closing_since
+            && !self.is_http1()
+        {
+            self.outstays |= now() > closing + DRAIN_TIMEOUT;
+        }
         self.exchanges += 1;
         self.has_served = true;
         self.has_answered = false;
@@ -277,6 +295,9 @@ impl Phase {
     pub(super) fn due(&self, timeouts: &Timeouts) -> Option<(Instant, Overdue)> {
         if self.framing.is_flooded() {
             return Some((self.opened, Overdue::Flood));
+        }
+        if self.outstays {
+            return Some((self.opened, Overdue::Farewell));
         }
         let due = |since, timeout, overdue| Some((self.deadline(since, timeout), overdue));
         if let Some(since) = self.blocked_since {

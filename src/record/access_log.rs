@@ -23,7 +23,7 @@ use crate::authn::PrincipalId;
 use crate::client_network::client_network;
 use crate::clock::Clock;
 use crate::config::{LogConfig, LogFormat};
-use crate::reason::{Class, Reason};
+use crate::reason::{Class, Reason, Sampled};
 use crate::telemetry::LogSink;
 
 /// Writes access log lines. Cheap to clone.
@@ -53,18 +53,21 @@ impl AccessLog {
         Self { sink, clock, format: config.format, sampling }
     }
 
-    /// Changes how many lines a second requests have that were not served.
+    /// Changes how many lines a second requests of one kind have.
     pub fn set_unserved_per_second(&self, lines: u32) {
         self.sampling.set(lines);
     }
 
-    /// Writes a line, unless there are too many like it. Whether it did.
-    pub(super) fn write(&self, facts: &Facts, took: Duration) -> bool {
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// If there are too many like it, the kind.
+    pub(super) fn write(&self, facts: &Facts, took: Duration) -> Result<(), Sampled> {
         let now = self.clock.now();
-        if let Some(reason) = facts.outcome.reason()
-            && !self.sampling.takes(reason, source(facts), now.as_secs())
+        if let Some(kind) = facts.sampled()
+            && !self.sampling.takes(kind, source(facts), now.as_secs())
         {
-            return false;
+            return Err(kind);
         }
         LINES.with_borrow_mut(|lines| {
             match self.format {
@@ -76,17 +79,17 @@ impl AccessLog {
                 lines.clear();
             }
         });
-        true
+        Ok(())
     }
 
-    /// Writes how many requests got no line since the last call, one line for each reason.
+    /// Writes how many requests got no line since the last call, one line for each kind.
     pub fn report_suppressed(&self) {
         let mut lines = Vec::new();
         let now = self.clock.now();
-        for (reason, requests) in self.sampling.take_suppressed() {
+        for (kind, requests) in self.sampling.take_suppressed() {
             match self.format {
-                LogFormat::Json => json_suppressed(&mut lines, reason, requests, now),
-                LogFormat::Pretty => pretty_suppressed(&mut lines, reason, requests, now),
+                LogFormat::Json => json_suppressed(&mut lines, kind, requests, now),
+                LogFormat::Pretty => pretty_suppressed(&mut lines, kind, requests, now),
             }
         }
         if !lines.is_empty() {
@@ -112,20 +115,27 @@ fn source(facts: &Facts) -> (Option<PrincipalId>, Option<IpAddr>) {
     (caller, network)
 }
 
-fn json_suppressed(lines: &mut Vec<u8>, reason: Reason, requests: u64, now: Duration) {
+fn json_suppressed(lines: &mut Vec<u8>, kind: Sampled, requests: u64, now: Duration) {
     lines.extend_from_slice(b"{\"timestamp\":\"");
     timestamp(lines, now);
-    let (level, reason) = (reason_level(reason), reason.name());
+    let (level, reason) = (kind_level(kind), kind.name());
     let _ = writeln!(
         lines,
         "\",\"level\":\"{level}\",\"message\":\"{SUPPRESSED}\",\"reason\":\"{reason}\",\"requests\":{requests}}}"
     );
 }
 
-fn pretty_suppressed(lines: &mut Vec<u8>, reason: Reason, requests: u64, now: Duration) {
+fn pretty_suppressed(lines: &mut Vec<u8>, kind: Sampled, requests: u64, now: Duration) {
     timestamp(lines, now);
-    let (level, reason) = (reason_level(reason), reason.name());
+    let (level, reason) = (kind_level(kind), kind.name());
     let _ = writeln!(lines, " {level:>5} {SUPPRESSED} reason={reason} requests={requests}");
+}
+
+fn kind_level(kind: Sampled) -> &'static str {
+    match kind {
+        Sampled::Unserved(reason) => reason_level(reason),
+        Sampled::Anonymous => "INFO",
+    }
 }
 
 fn reason_level(reason: Reason) -> &'static str {

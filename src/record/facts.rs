@@ -10,7 +10,7 @@ use http::{Method, Uri, Version};
 use crate::authn::{Known, Principal, PrincipalId};
 use crate::authz::Grant;
 use crate::edge::RequestId;
-use crate::reason::{Class, Reason};
+use crate::reason::{Class, Reason, Sampled};
 use crate::request_body::ReceivedBytes;
 use crate::route::Route;
 use crate::tenancy::OrganisationId;
@@ -53,6 +53,17 @@ impl Facts {
     pub(super) fn caller(&self) -> Option<(&'static str, PrincipalId)> {
         let principal = self.principal.as_ref().map(|known| (known.kind(), known.id()));
         principal.or_else(|| self.refused.map(|known| (known.kind, known.id)))
+    }
+
+    /// Which kind of requests it shares lines with, if anybody could make as many as they like.
+    pub(super) fn sampled(&self) -> Option<Sampled> {
+        match self.outcome {
+            RequestOutcome::Unserved(reason) => Some(Sampled::Unserved(reason)),
+            RequestOutcome::Forwarded => None,
+            RequestOutcome::Answered | RequestOutcome::Cancelled => {
+                self.caller().is_none().then_some(Sampled::Anonymous)
+            }
+        }
     }
 
     /// The organisations that were granted with `|` between them, or that of the path.

@@ -15,7 +15,7 @@ use strum::{EnumCount as _, VariantArray};
 use super::exemplars::Exemplars;
 use super::table::{self, Kind, METRICS, Metric, NO_SURFACE, PLAIN};
 use crate::labels::{ConnectionEnd, InstanceFault, LookupKind, NoResend, Resend, TlsHandshake};
-use crate::reason::Reason;
+use crate::reason::{Reason, Sampled};
 use crate::route::Surface;
 use crate::version;
 use upstreams::UpstreamsByInstance;
@@ -70,7 +70,7 @@ pub struct Metrics {
     upstream_by_instance: UpstreamsByInstance,
     pub resolve_failures: Counter,
     pub log_lines_dropped: Counter,
-    log_lines_suppressed: [Counter; Reason::COUNT],
+    log_lines_suppressed: [Counter; Sampled::COUNT],
     exemplars: Exemplars,
     directories: [DirectoryMetrics; LookupKind::COUNT],
     pub database_listening: LateGauge,
@@ -236,7 +236,8 @@ impl Metrics {
             upstream_by_instance: UpstreamsByInstance::default(),
             resolve_failures: table::UPSTREAM_RESOLVE_FAILURES.counter(PLAIN),
             log_lines_dropped: table::LOG_LINES_DROPPED.counter(PLAIN),
-            log_lines_suppressed: by_reason::<Reason, _>(&table::LOG_LINES_SUPPRESSED),
+            log_lines_suppressed: Sampled::ALL
+                .map(|kind| table::LOG_LINES_SUPPRESSED.counter([("reason", kind.name())])),
             exemplars: Exemplars::default(),
             directories: array::from_fn(|at| DirectoryMetrics::register(LookupKind::VARIANTS[at])),
             database_listening: LateGauge::new(table::DATABASE_LISTENING),
@@ -310,8 +311,8 @@ impl Metrics {
     }
 
     /// A request without a line in the log, because there are too many like it.
-    pub fn log_line_suppressed(&self, reason: Reason) {
-        self.log_lines_suppressed[reason as usize].increment(1);
+    pub fn log_line_suppressed(&self, kind: Sampled) {
+        self.log_lines_suppressed[kind.index()].increment(1);
     }
 
     /// A traced request, which may stand for its bucket. `at` is since the Unix epoch.

@@ -17,7 +17,7 @@ use crate::labels::{
     AlertDrop, AlertPost, ConnectionEnd, InstanceFault, LookupKind, NoResend, NotificationState,
     OutcomeKind, Resend, RuleState, SpanDrop, TestOutcome, TlsHandshake,
 };
-use crate::reason::Reason;
+use crate::reason::{Reason, Sampled};
 use crate::route::Surface;
 
 #[derive(Clone, Copy, Debug)]
@@ -479,10 +479,10 @@ metrics! {
         "Is the log complete?",
         "Log lines dropped, because standard output was not read fast enough or could not be written. Lines that are handed over together and find the queue full count as one.",
         "Rises: standard output is not read fast enough, or its disk is full.";
-    LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS]) },
+    LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS, &[Sampled::ANONYMOUS]]) },
         "Does a flood leave requests out of the log?",
-        "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason.",
-        "Rises: a flood of this reason. `requests_total` counts all of it, and `/admin/refusals` has the most recent ones.";
+        "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason. `anonymous`: files of the console, preflights, and requests that were given up before their caller was known.",
+        "Rises: a flood of this reason. `requests_total` counts all of it, and `/admin/refusals` has the most recent refusals.";
 
     TRACES = Counter "traces_total" { outcome: Values::Names(&[&["recorded", "over_limit"]]) },
         "How many requests and reconciles are traced?",

@@ -277,6 +277,24 @@ async fn the_clients_address_is_taken_from_a_header_only_if_configured() {
     }
 }
 
+// haproxy's `option forwardfor` adds a line of its own behind those of the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_lines_with_an_address_the_last_counts() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url())
+        .set("listen.client_ip_header", "\"X-Forwarded-For\"")
+        .start()
+        .await;
+    let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.7")];
+    let client = lines.iter().fold(proxy.client(), |client, (name, value)| client.header(name, value));
+    client.get("/nothing").await;
+    wait_until("the line is there", Duration::from_secs(5), async || {
+        proxy.access_log("/nothing").len() == 1
+    })
+    .await;
+    assert_eq!(proxy.access_log("/nothing")[0]["client.ip"], "203.0.113.7");
+}
+
 // Every series exists from the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_by_surface_outcome_and_reason() {

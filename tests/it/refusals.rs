@@ -140,6 +140,33 @@ async fn a_flood_of_one_refusal_fills_neither_the_log_nor_the_list() {
     assert_eq!(count(&|line| line["outcome"] == "forwarded"), flood / 50);
 }
 
+// Anybody can ask for the console's files, or ask and leave: such requests have so many lines, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_what_anybody_may_read_does_not_fill_the_log() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    let settings = [("log.unserved_per_second", "10")];
+    let mut proxy = proxy_before(&issuer, &upstream.url(), &settings).await;
+    let stranger = proxy.client();
+    let (flood, began) = (1000, std::time::Instant::now());
+    for _ in 0..flood / 50 {
+        let requests = (0..50).map(|_| stranger.get("/admin/console"));
+        let answers = futures_util::future::join_all(requests).await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let user = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(user.get(QUERY).await.status, 200);
+    let suppressed =
+        proxy.metric("mimir_tenant_proxy_log_lines_suppressed_total{reason=\"anonymous\"}").await;
+    proxy.process.signal("TERM");
+    assert!(proxy.process.wait(Duration::from_secs(20)).is_some());
+    let lines = lines(&proxy);
+    let logged = lines.iter().filter(|line| line["outcome"] == "answered").count() as u64;
+    assert!((1..=3 * seconds).contains(&logged), "{logged} in {seconds} s");
+    assert_eq!(logged as f64 + suppressed, f64::from(flood));
+    assert_eq!(lines.iter().filter(|line| line["outcome"] == "forwarded").count(), 1);
+}
+
 // The audit log is a record of what was done: nothing of it is left out. Refused requests, which anybody
 // with a token can make by the thousand, are only counted beyond so many a second.
 #[tokio::test(flavor = "multi_thread")]

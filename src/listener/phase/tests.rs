@@ -43,9 +43,18 @@ impl Case {
     /// A whole request and its answer.
     fn serve(&mut self, from: u64, to: u64) {
         self.read(from, GET);
-        self.phase.begin(NO_BODY, true);
+        self.begin(NO_BODY);
         self.wrote(from);
         self.end(to);
+    }
+
+    fn begin(&mut self, body: BodyLength) {
+        self.begin_at(0, body);
+    }
+
+    fn begin_at(&mut self, seconds: u64, body: BodyLength) {
+        let now = self.at(seconds);
+        self.phase.begin(body, true, || now);
     }
 
     fn end(&mut self, seconds: u64) {
@@ -80,8 +89,9 @@ fn a_fresh_connection_has_the_time_of_a_head() {
     case.read(18, b" / HTTP/1.1\r\n");
     assert_eq!(case.due(), Some((19, Overdue::Head)));
     let mut preface = Case::new(Framing::Http2(Http2::new()));
+    assert_eq!(preface.due(), Some((10, Overdue::Head)), "as after a TLS handshake");
     preface.read(1, b"PRI");
-    assert_eq!(preface.due(), Some((11, Overdue::Head)));
+    assert_eq!(preface.due(), Some((10, Overdue::Head)));
     assert_eq!(Case::http2().due(), Some((120, Overdue::Idle)));
 }
 
@@ -89,13 +99,13 @@ fn a_fresh_connection_has_the_time_of_a_head() {
 fn half_a_head_behind_a_request_has_the_time_of_a_head() {
     let mut case = Case::http1();
     case.read(1, &[GET, b"GET"].concat());
-    case.phase.begin(NO_BODY, true);
+    case.begin(NO_BODY);
     assert_eq!(case.due(), None);
     // However long the first took.
     case.end(50);
     assert_eq!(case.due(), Some((60, Overdue::Head)));
     case.read(55, b" / HTTP/1.1\r\n\r\n");
-    case.phase.begin(NO_BODY, true);
+    case.begin(NO_BODY);
     case.end(56);
     assert_eq!(case.due(), Some((176, Overdue::Idle)));
     case.read(100, b"\r\n");
@@ -106,7 +116,7 @@ fn half_a_head_behind_a_request_has_the_time_of_a_head() {
 fn a_socket_that_takes_nothing_has_the_time_of_a_write() {
     for mut case in [Case::http1(), Case::http2()] {
         case.read(1, GET);
-        case.phase.begin(NO_BODY, true);
+        case.begin(NO_BODY);
         case.block(2);
         case.block(30);
         assert_eq!(case.due(), Some((62, Overdue::Stalled)));
@@ -125,7 +135,7 @@ fn a_socket_that_takes_nothing_has_the_time_of_a_write() {
 #[test]
 fn an_open_block_of_headers_stops_a_connection_whatever_else_it_does() {
     let mut case = Case::http2();
-    case.phase.begin(NO_BODY, true);
+    case.begin(NO_BODY);
     assert_eq!(case.due(), None);
     case.read(5, &[0, 0, 3, 1, 0, 0, 0, 0, 1, 0x82, 0x86, 0x84]);
     assert_eq!(case.due(), Some((15, Overdue::Head)));
@@ -139,7 +149,7 @@ fn an_open_block_of_headers_stops_a_connection_whatever_else_it_does() {
 fn a_body_keeps_a_connection_busy_after_its_answer() {
     let mut case = Case::http1();
     case.read(1, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n");
-    case.phase.begin(BodyLength::Known(9), true);
+    case.begin(BodyLength::Known(9));
     case.phase.begin_upload();
     assert!(!case.phase.owes_head());
     case.end(2);
@@ -154,13 +164,14 @@ fn a_body_keeps_a_connection_busy_after_its_answer() {
 fn only_a_whole_request_without_an_answer_is_probed() {
     let mut case = Case::http1();
     assert!(!case.phase.owes_head());
-    case.phase.begin(NO_BODY, true);
+    case.begin(NO_BODY);
     assert!(case.phase.owes_head());
     case.wrote(1);
     assert!(!case.phase.owes_head());
     case.end(1);
     // HTTP/1.0 knows no answers before the answer.
-    case.phase.begin(NO_BODY, false);
+    let now = case.opened;
+    case.phase.begin(NO_BODY, false, || now);
     assert!(!case.phase.owes_head());
 }
 
@@ -181,15 +192,15 @@ fn a_drain_waits_for_nothing_silent() {
     head.read(12, b"GET");
     assert_eq!(closing(&mut head), Some((22, Overdue::Head)));
     head.read(21, b" / HTTP/1.1\r\n\r\nGET");
-    head.phase.begin(NO_BODY, true);
+    head.begin(NO_BODY);
     head.end(22);
     assert_eq!(head.due(), Some((27, Overdue::Head)));
     let mut stalled = Case::http1();
-    stalled.phase.begin(NO_BODY, true);
+    stalled.begin(NO_BODY);
     stalled.block(15);
     assert_eq!(closing(&mut stalled), Some((25, Overdue::Stalled)));
     let mut upload = Case::http1();
-    upload.phase.begin(BodyLength::Known(5), true);
+    upload.begin(BodyLength::Known(5));
     upload.phase.begin_upload();
     let now = upload.at(3);
     upload.phase.begin_waiting(now);
@@ -197,6 +208,27 @@ fn a_drain_waits_for_nothing_silent() {
     assert_eq!(closing(&mut upload), Some((25, Overdue::Upload)));
     upload.phase.end_waiting();
     assert_eq!(upload.due(), None);
+}
+
+// h2 takes requests until its GOAWAY is acknowledged, which nobody can be made to do.
+#[test]
+fn who_takes_no_note_of_the_end_is_cut_off() {
+    let mut case = Case::http2();
+    let now = case.at(10);
+    case.phase.close(now);
+    for second in 10..=15 {
+        case.begin_at(second, NO_BODY);
+        assert_eq!(case.due(), None, "it is served in second {second}");
+        case.end(second);
+    }
+    case.begin_at(16, NO_BODY);
+    assert_eq!(case.due(), Some((0, Overdue::Farewell)));
+    // What began before has its own deadlines, however long it takes.
+    let mut long = Case::http2();
+    long.begin(NO_BODY);
+    let now = long.at(10);
+    long.phase.close(now);
+    assert_eq!(long.due(), None);
 }
 
 // What rests is taken apart, so nothing of a request may be in progress, in either direction.
@@ -213,7 +245,7 @@ fn only_a_connection_with_nothing_in_progress_rests() {
     assert_eq!(resting(&case), None, "half a head");
     case.read(5, &[&GET[9..], GET].concat());
     assert_eq!(resting(&case), None, "heads that are not parsed");
-    case.phase.begin(NO_BODY, true);
+    case.begin(NO_BODY);
     assert_eq!(resting(&case), None, "a request");
     case.block(6);
     case.end(7);
@@ -223,7 +255,7 @@ fn only_a_connection_with_nothing_in_progress_rests() {
     // Pipelined, and both parsed.
     let mut body = Case::http1();
     body.read(1, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET");
-    body.phase.begin(BodyLength::Known(9), true);
+    body.begin(BodyLength::Known(9));
     body.phase.begin_upload();
     body.end(2);
     assert_eq!(resting(&body), None, "a body after its answer");
@@ -235,7 +267,7 @@ fn only_a_connection_with_nothing_in_progress_rests() {
     body.phase.close(now);
     assert_eq!(resting(&body), None, "a drain ends it");
     let mut http2 = Case::http2();
-    http2.phase.begin(NO_BODY, true);
+    http2.begin(NO_BODY);
     http2.end(1);
     assert_eq!(resting(&http2), None, "HTTP/2 has more between two requests");
     let opened = Instant::now();

@@ -129,6 +129,86 @@ async fn a_small_block_that_stands_for_a_large_one_is_refused() {
     target.others_are_served().await;
 }
 
+// A field of one byte takes some seventy here, for as long as its request waits for something.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_a_byte_take_no_memory() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let before = target.proxy.process.memory();
+    let named = literal(&literal(&[0x40], "a"), "");
+    let mut open = Vec::new();
+    for path in ["/admin/console", QUERY] {
+        let head = fields(&[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "x"),
+        ]);
+        let block = [head.clone(), named.clone(), vec![0xbe; 1_000]].concat();
+        for _ in 0..10 {
+            let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+            let heads = (0..100).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &block));
+            let all = [opening(65_535), heads.collect()].concat();
+            frames.send(&all).await.unwrap();
+            assert_eq!(outcome(&mut frames, 1).await, Outcome::Refused(431), "{path}");
+            open.push(frames);
+        }
+        // Nor does a file for everybody wait for a body.
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        let begin = [opening(65_535), frame(HEADERS, END_HEADERS, 1, &head)].concat();
+        frames.send(&begin).await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(3), outcome(&mut frames, 1)).await;
+        assert!(matches!(answered, Ok(Outcome::Refused(_))), "{path}: {answered:?}");
+    }
+    let grown = target.proxy.process.peak_memory() - before;
+    println!("{} KiB for 2,000 requests of 1,000 fields", grown >> 10);
+    assert!(grown < 48 * MIB, "{grown}");
+    target.others_are_served().await;
+}
+
+// h2 takes requests until its first GOAWAY is acknowledged, by the answer to a PING.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_acknowledges_no_goaway_holds_up_no_drain() {
+    let mut target = target(&[]).await;
+    let head = read(&target);
+    let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+    frames.send(&opening(65_535)).await.unwrap();
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await.unwrap();
+    assert_eq!(outcome(&mut frames, 1).await, Outcome::Refused(200));
+    target.proxy.process.signal("TERM");
+    let began = std::time::Instant::now();
+    let mut ended = None;
+    for stream in (3..).step_by(2) {
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head);
+        if frames.send(&request).await.is_err() {
+            ended = Some(began.elapsed());
+            break;
+        }
+        let pause = tokio::time::sleep(Duration::from_millis(400));
+        tokio::pin!(pause);
+        let is_over = loop {
+            tokio::select! {
+                () = &mut pause => break false,
+                received = frames.next() => match received {
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break true,
+                },
+            }
+        };
+        if is_over {
+            ended = Some(began.elapsed());
+            break;
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            break;
+        }
+    }
+    println!("ended after {ended:?}");
+    assert!(ended.is_some_and(|after| after < Duration::from_secs(10)), "{ended:?}");
+    assert!(target.proxy.process.wait(Duration::from_secs(10)).is_some());
+    assert!(target.proxy.process.log().contains("\"complete\":true"));
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     /// Answered with this status.
