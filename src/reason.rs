@@ -473,19 +473,19 @@ pub enum Sampled {
     Unserved(Reason),
     /// Of a caller that is not known, and not refused: files for everybody, preflights, and what the
     /// client gave up before it was known.
-    Anonymous,
+    UnknownCaller,
 }
 
 impl Sampled {
-    /// The name of [`Sampled::Anonymous`] in metrics and in the log, beside those of the reasons.
-    pub const ANONYMOUS: &str = "anonymous";
+    /// The name of [`Sampled::UnknownCaller`] in metrics and in the log, beside those of the reasons.
+    pub const UNKNOWN_CALLER: &str = "unknown_caller";
     pub const COUNT: usize = Reason::COUNT + 1;
 
     pub const ALL: [Self; Self::COUNT] = {
-        let mut all = [Self::Anonymous; Self::COUNT];
+        let mut all = [Self::UnknownCaller; Self::COUNT];
         let mut at = 0;
         while at < Reason::COUNT {
-            all[at] = Self::Unserved(Reason::VARIANTS[at]);
+            all[at] = Self::Unserved(<Reason as VariantArray>::VARIANTS[at]);
             at += 1;
         }
         all
@@ -495,14 +495,14 @@ impl Sampled {
     pub fn index(self) -> usize {
         match self {
             Self::Unserved(reason) => reason as usize,
-            Self::Anonymous => Reason::COUNT,
+            Self::UnknownCaller => Reason::COUNT,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Unserved(reason) => reason.name(),
-            Self::Anonymous => Self::ANONYMOUS,
+            Self::UnknownCaller => Self::UNKNOWN_CALLER,
         }
     }
 }

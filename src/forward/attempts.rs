@@ -203,7 +203,6 @@ impl<'a> Attempts<'a> {
             };
             if let Some(slot) = slot {
                 self.tried.add(at);
-                self.last = Some(slot.instance.address);
                 return Ok(slot);
             }
         }
@@ -275,6 +274,7 @@ impl<'a> Attempts<'a> {
     ) -> Sent {
         let Upstream { pool, metrics, config, .. } = self.upstream;
         let (mut freshness, mut resends) = (self.freshness, 0);
+        self.last = Some(slot.instance.address);
         loop {
             // Connect.
             let transfer = self.transfer.as_ref();
@@ -383,6 +383,8 @@ impl<'a> Attempts<'a> {
                     sent => sent,
                 }
             }
+            // The client did not complete its request.
+            Ok(Err(WireFault::Upload(fault))) => Sent::Failed(ForwardError::Body(fault)),
             Ok(Err(error)) => {
                 connection.slot.failed(InstanceFault::BrokenBody);
                 Sent::Broken(Broken::OnNew, error)

@@ -82,7 +82,8 @@ impl Forwarder {
         }
         let status = answer.response.status().as_u16();
         let route = permit.grant().route();
-        if is_misdirected(route.surface, status) {
+        let has_body = answer.first.is_some() || !connection.wire.is_answered();
+        if is_misdirected(route.surface, status, answer.response.headers(), has_body) {
             return Err(failed(ForwardError::Misdirected(status)));
         }
         let mut forwarded = self.inbound(answer, connection, permit, id);

@@ -57,6 +57,8 @@ async fn probe(
         return Some(Probed::Unreachable);
     };
     match timeout(ready_timeout, ask(instance, stream)).await {
+        // So does a port with TLS answer plain HTTP.
+        Ok(Ok(400)) => Some(Probed::NotReady),
         // Something without this page is not Mimir itself, but it works.
         Ok(Ok(status)) if status < 500 => Some(Probed::Ready),
         _ => Some(Probed::NotReady),

@@ -107,13 +107,38 @@ pub(super) fn may_be_about_a_slow_upload(status: u16, pace: Pace) -> bool {
     matches!(status, 400 | 408) || (pace != Pace::Quick && (400..500).contains(&status))
 }
 
-/// Whether Mimir never answers a push with this status: it comes from something in front of Mimir,
-/// such as a balancer without a back end or a redirect to https, or from a wrong address. It is the
-/// operator's to fix, and stock senders drop their data on each of them.
-pub(super) fn is_misdirected(surface: Surface, status: u16) -> bool {
+/// Whether Mimir never answers a push so: the answer comes from something in front of Mimir, such as a
+/// balancer without a back end, a redirect to https or a server's page, or from a wrong address. It is
+/// the operator's to fix, and stock senders drop their data on each of them, or take them for success.
+///
+/// Mimir refuses pushes with 400, 413, 415 and 429 (`pkg/distributor`), in plain text, JSON or protobuf,
+/// or, for Influx, without a word. Its 499 says that the request was cancelled, which its client has not
+/// done if the answer still finds it.
+pub(super) fn is_misdirected(
+    surface: Surface,
+    status: u16,
+    headers: &HeaderMap,
+    has_body: bool,
+) -> bool {
     // The request's `Upgrade` does not pass, so there was nothing to switch to.
-    let is_push = matches!(surface, Surface::Push | Surface::Otlp);
-    status == 101 || (is_push && matches!(status, 300..=399 | 401 | 403 | 404 | 405 | 407))
+    if status == 101 {
+        return true;
+    }
+    if !matches!(surface, Surface::Push | Surface::Otlp) {
+        return false;
+    }
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let is_page = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    match status {
+        200..=299 => is_page,
+        // Go's server answers HTTP on a port with TLS so.
+        400 => is_page || (has_body && content_type.is_none()),
+        413 | 415 | 422 => is_page,
+        // 408 is about a slow upload.
+        408 | 429 => false,
+        300..=499 => true,
+        _ => false,
+    }
 }
 
 /// Whether a refusal that [may be](may_be_about_a_slow_upload) about a slow upload is. The text is
@@ -273,16 +298,34 @@ mod tests {
 
     // Redirects to https, a balancer's default back end, Mimir's own 401 without a tenant.
     #[test]
-    fn a_status_that_mimir_never_gives_to_a_push_is_misdirected() {
+    fn an_answer_that_mimir_never_gives_to_a_push_is_misdirected() {
+        let of_type = |content_type| {
+            [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))].into_iter().collect()
+        };
+        let (none, plain) = (HeaderMap::new(), of_type("text/plain; charset=utf-8"));
+        let page = of_type("text/html; charset=iso-8859-1");
         for surface in Surface::ALL.iter().copied() {
             let is_push = matches!(surface, Surface::Push | Surface::Otlp);
-            for status in [301, 302, 307, 308, 401, 403, 404, 405, 407] {
-                assert_eq!(is_misdirected(surface, status), is_push, "{surface:?} {status}");
+            let is = |status, headers, has_body| {
+                is_misdirected(surface, status, headers, has_body) && is_push
+            };
+            for status in (300..400).chain([401, 402, 403, 404, 405, 407, 409, 421, 431, 451, 499]) {
+                let is = is_misdirected(surface, status, &plain, true);
+                assert_eq!(is, is_push, "{surface:?} {status}");
             }
             for status in [200, 202, 204, 400, 413, 415, 422, 429, 500, 503] {
-                assert!(!is_misdirected(surface, status), "{surface:?} {status}");
+                assert!(!is_misdirected(surface, status, &plain, true), "{surface:?} {status}");
+                assert!(!is_misdirected(surface, status, &none, false), "{surface:?} {status}");
             }
-            assert!(is_misdirected(surface, 101));
+            for status in [200, 400, 413, 415, 422] {
+                assert_eq!(is(status, &page, true), is_push, "{surface:?} {status}");
+            }
+            // Whatever it says, senders come back.
+            for status in [408, 429, 500, 502, 503] {
+                assert!(!is(status, &page, true), "{surface:?} {status}");
+            }
+            assert_eq!(is(400, &none, true), is_push, "{surface:?}");
+            assert!(is_misdirected(surface, 101, &none, false));
         }
     }
 

@@ -134,7 +134,7 @@ fn pretty_suppressed(lines: &mut Vec<u8>, kind: Sampled, requests: u64, now: Dur
 fn kind_level(kind: Sampled) -> &'static str {
     match kind {
         Sampled::Unserved(reason) => reason_level(reason),
-        Sampled::Anonymous => "INFO",
+        Sampled::UnknownCaller => "INFO",
     }
 }
 
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn suppressed_lines_are_one_that_can_be_read() {
         let mut line = Vec::new();
-        json_suppressed(&mut line, Reason::NoCredential, 12, Duration::ZERO);
+        json_suppressed(&mut line, Sampled::Unserved(Reason::NoCredential), 12, Duration::ZERO);
         let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
         let wanted = serde_json::json!({
             "timestamp": "1970-01-01T00:00:00.000Z",

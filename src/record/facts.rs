@@ -61,7 +61,7 @@ impl Facts {
             RequestOutcome::Unserved(reason) => Some(Sampled::Unserved(reason)),
             RequestOutcome::Forwarded => None,
             RequestOutcome::Answered | RequestOutcome::Cancelled => {
-                self.caller().is_none().then_some(Sampled::Anonymous)
+                self.caller().is_none().then_some(Sampled::UnknownCaller)
             }
         }
     }

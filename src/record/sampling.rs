@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let sampling = Sampling::new(0);
-        assert!((0..10_000).all(|_| sampling.takes(Sampled::Anonymous, 0, 1)));
+        assert!((0..10_000).all(|_| sampling.takes(Sampled::UnknownCaller, 0, 1)));
         assert_eq!(sampling.take_suppressed().count(), 0);
     }
 }

@@ -479,9 +479,9 @@ metrics! {
         "Is the log complete?",
         "Log lines dropped, because standard output was not read fast enough or could not be written. Lines that are handed over together and find the queue full count as one.",
         "Rises: standard output is not read fast enough, or its disk is full.";
-    LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS, &[Sampled::ANONYMOUS]]) },
+    LOG_LINES_SUPPRESSED = Counter "log_lines_suppressed_total" { reason: Values::Names(&[Reason::VARIANTS, &[Sampled::UNKNOWN_CALLER]]) },
         "Does a flood leave requests out of the log?",
-        "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason. `anonymous`: files of the console, preflights, and requests that were given up before their caller was known.",
+        "Requests without a line in the log, because more than `log.unserved_per_second` ended with their reason. `unknown_caller`: files of the console, preflights, and requests that were given up before their caller was known.",
         "Rises: a flood of this reason. `requests_total` counts all of it, and `/admin/refusals` has the most recent refusals.";
 
     TRACES = Counter "traces_total" { outcome: Values::Names(&[&["recorded", "over_limit"]]) },

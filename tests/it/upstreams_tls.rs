@@ -91,6 +91,19 @@ async fn a_real_mimir_is_reached_by_https_with_a_certificate() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("ready, keeps tenants apart"), "{said}");
+
+    // Asked without TLS, Go's server answers 400, on which senders drop their data.
+    let (issuer, misled) = self::proxy(&mimir.url().replace("https://", "http://"), &[]).await;
+    let sender = misled.client().bearer(&issuer.user_of(&organisation));
+    for path in [PUSH, "/otlp/v1/metrics"] {
+        let answer = sender.post(path, samples::remote_write("by_http", &[], 1.0)).await;
+        assert_eq!(answer.status, 503, "{path}: {answer:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{path}");
+    }
+    wait_until("it is not used", Duration::from_secs(20), async || {
+        misled.metric("mimir_tenant_proxy_upstream_instances_ejected").await == 1.0
+    })
+    .await;
 }
 
 // Nobody between the proxy and Mimir gets a byte of a request: not with a certificate of another authority, nor
