@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::instance::{Instance, InstanceSlot};
 use super::socket::{Quiet, Socket};
-use super::wire::Wire;
+use super::wire::{LargeReads, Wire};
 use crate::config::{UpstreamConfig, UpstreamTls};
 use crate::net::{TcpStream, time_out_unacknowledged};
 use crate::request_body::Transfer;
@@ -29,6 +29,7 @@ pub(super) struct Pool {
     connect_timeout: Duration,
     ack_timeout: Duration,
     tls: Option<UpstreamTls>,
+    large_reads: Arc<LargeReads>,
     metrics: Arc<Metrics>,
 }
 
@@ -96,6 +97,7 @@ impl Pool {
             connect_timeout: config.connect_timeout,
             ack_timeout: config.ack_timeout,
             tls: config.tls.clone(),
+            large_reads: Arc::default(),
             metrics,
         }
     }
@@ -143,7 +145,7 @@ impl Pool {
         time_out_unacknowledged(&stream, self.ack_timeout)?;
         let tls = self.tls.as_ref().map(UpstreamTls::client);
         let socket = Socket::secured(stream, instance.address, &instance.authority, tls).await?;
-        Ok(Box::new(Wire::new(socket)))
+        Ok(Box::new(Wire::new(socket, &self.large_reads)))
     }
 
     fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Box<Wire>> {

@@ -309,7 +309,8 @@ mod tests {
             let is = |status, headers, has_body| {
                 is_misdirected(surface, status, headers, has_body) && is_push
             };
-            for status in (300..400).chain([401, 402, 403, 404, 405, 407, 409, 421, 431, 451, 499]) {
+            for status in (300..400).chain([401, 402, 403, 404, 405, 407, 409, 421, 431, 451, 499])
+            {
                 let is = is_misdirected(surface, status, &plain, true);
                 assert_eq!(is, is_push, "{surface:?} {status}");
             }

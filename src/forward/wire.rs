@@ -10,6 +10,7 @@ mod chunks;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod room;
 mod upload;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +29,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use answer::{Place, Rest, take_head};
 use chunks::Step;
 pub use fault::WireFault;
+pub(super) use room::LargeReads;
+use room::{LEAST_BYTES, MOST_BYTES, Room};
 pub(super) use upload::write_header;
 use upload::{Output, Upload};
 
@@ -34,19 +38,11 @@ use super::socket::{Quiet, Socket};
 use crate::deadline::Deadline;
 use crate::request_body::RequestBody;
 
-/// What is read at once: between these, by how much came before. The larger one bounds the memory of
-/// a stream; more was not faster when measured (docs/performance.md).
-const LEAST_READ_BYTES: usize = 8 << 10;
-const MOST_READ_BYTES: usize = 128 << 10;
-
 pub(super) struct Wire<S = Socket> {
     socket: S,
     /// What was read and not taken.
     input: BytesMut,
-    /// How much to read next.
-    room: usize,
-    /// The last read was short.
-    was_short: bool,
+    room: Room,
     output: Output,
     /// The request's body, until all of it was taken.
     upload: Option<Upload>,
@@ -77,12 +73,11 @@ impl Wire {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(socket: S) -> Self {
+    pub(super) fn new(socket: S, large_reads: &Arc<LargeReads>) -> Self {
         Self {
             socket,
             input: BytesMut::new(),
-            room: LEAST_READ_BYTES,
-            was_short: false,
+            room: Room::new(large_reads),
             output: Output::default(),
             upload: None,
             has_written: false,
@@ -145,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     self.keeps = head.keeps;
                     return Poll::Ready(Ok(head.response));
                 }
-                if self.input.len() >= MOST_READ_BYTES {
+                if self.input.len() >= MOST_BYTES {
                     return Poll::Ready(Err(WireFault::Malformed("the head is too long")));
                 }
             }
@@ -219,10 +214,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Gives back what a stream has taken, for the time without a request.
     pub(super) fn settle(&mut self) {
-        if self.input.capacity() > LEAST_READ_BYTES {
+        if self.input.capacity() > LEAST_BYTES {
             self.input = BytesMut::new();
         }
-        self.room = LEAST_READ_BYTES;
+        self.room.reset();
     }
 
     /// Sends what the socket takes and the client has given. Ready or not, the answer can be read.
@@ -260,22 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Reads some bytes; 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WireFault>> {
-        self.input.reserve(self.room);
+        self.input.reserve(self.room.bytes());
         let read = pin!(self.socket.read_buf(&mut self.input));
         let count = match ready!(read.poll(cx)) {
             Ok(count) => count,
             Err(error) => return Poll::Ready(Err(WireFault::Socket(error))),
         };
-        if count >= self.room {
-            self.room = (self.room * 2).min(MOST_READ_BYTES);
-            self.was_short = false;
-        } else if count < self.room / 2 {
-            if std::mem::replace(&mut self.was_short, true) {
-                self.room = (self.room / 2).max(LEAST_READ_BYTES);
-            }
-        } else {
-            self.was_short = false;
-        }
+        self.room.came(count);
         Poll::Ready(Ok(count))
     }
 

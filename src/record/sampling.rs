@@ -79,7 +79,9 @@ mod tests {
     fn each_reason_has_so_many_lines_a_second_and_the_rest_is_counted() {
         let sampling = Sampling::new(10);
         let lines = |reason, second, requests: u32| {
-            (0..requests).filter(|source| sampling.takes(Sampled::Unserved(reason), source, second)).count()
+            (0..requests)
+                .filter(|source| sampling.takes(Sampled::Unserved(reason), source, second))
+                .count()
         };
         assert_eq!(lines(Reason::NoCredential, 7, 1000), 10);
         assert_eq!(lines(Reason::Expired, 7, 1000), 10);

@@ -286,7 +286,8 @@ async fn of_several_lines_with_an_address_the_last_counts() {
         .start()
         .await;
     let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.7")];
-    let client = lines.iter().fold(proxy.client(), |client, (name, value)| client.header(name, value));
+    let client =
+        lines.iter().fold(proxy.client(), |client, (name, value)| client.header(name, value));
     client.get("/nothing").await;
     wait_until("the line is there", Duration::from_secs(5), async || {
         proxy.access_log("/nothing").len() == 1

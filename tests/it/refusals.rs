@@ -156,8 +156,9 @@ async fn a_flood_of_what_anybody_may_read_does_not_fill_the_log() {
     let seconds = began.elapsed().as_secs() + 2;
     let user = proxy.client().bearer(&issuer.user_of(ORG_A));
     assert_eq!(user.get(QUERY).await.status, 200);
-    let suppressed =
-        proxy.metric("mimir_tenant_proxy_log_lines_suppressed_total{reason=\"unknown_caller\"}").await;
+    let suppressed = proxy
+        .metric("mimir_tenant_proxy_log_lines_suppressed_total{reason=\"unknown_caller\"}")
+        .await;
     proxy.process.signal("TERM");
     assert!(proxy.process.wait(Duration::from_secs(20)).is_some());
     let lines = lines(&proxy);

@@ -556,24 +556,28 @@ fn every_part_of_a_test_is_installed_by_the_command_that_runs_it() {
     let (list, _) = list.split_once("\n[ ${#failed[@]}").unwrap();
     let installed: Vec<&str> = list.split_whitespace().filter(|word| *word != "\\").collect();
     // The part that brings a program of another name.
-    let part_of = |program: &str| match program {
-        "exim4" => "smtp",
-        "mimir-2.json" => "mimir-2",
-        "node" => "otel-sdk",
-        "prometheus-node-exporter" => "node-exporter",
-        "promtool" => "prometheus",
-        "redis-server" => "redis",
-        other => other,
-    }
-    .to_owned();
+    let part_of = |program: &str| {
+        match program {
+            "exim4" => "smtp",
+            "mimir-2.json" => "mimir-2",
+            "node" => "otel-sdk",
+            "prometheus-node-exporter" => "node-exporter",
+            "promtool" => "prometheus",
+            "redis-server" => "redis",
+            other => other,
+        }
+        .to_owned()
+    };
     // Programs of load tests and of scripts/chaos, which install their own.
     let others = |file: &Path| {
         file.starts_with(root.join("tests/harness/src/bin")) || file.ends_with("src/haproxy.rs")
     };
     let mut found = 0;
     for folder in ["tests/it", "tests/harness/src"] {
-        for file in rust_files(&root.join(folder)).into_iter().filter(|file| !others(file)) {
-            let text = std::fs::read_to_string(&file).unwrap();
+        let mut files = Vec::new();
+        files_below(&root.join(folder), &mut files);
+        for file in files.iter().filter(|file| !others(file)) {
+            let text = std::fs::read_to_string(file).unwrap();
             for named in text.split("part(\"").skip(1) {
                 let part = part_of(named.split('"').next().unwrap());
                 found += 1;

@@ -75,7 +75,7 @@ pub(super) fn instance(pieces: Vec<Vec<u8>>) -> DuplexStream {
 }
 
 async fn by_wire(method: &Method, pieces: Vec<Vec<u8>>) -> Option<Read> {
-    let mut wire = Wire::new(instance(pieces));
+    let mut wire = Wire::new(instance(pieces), &Arc::default());
     let write = |out: &mut Vec<u8>| out.extend_from_slice(b"GET / HTTP/1.1\r\nhost: a\r\n");
     wire.begin(method, write, RequestBody::empty(), Vec::new);
     let response = poll_fn(|cx| wire.poll_answer(cx)).await.ok()?;
@@ -278,7 +278,7 @@ async fn pass_on(request: Request<Incoming>, way: Way) -> Vec<(Vec<Sent>, bool)>
         // Small, so that writes are taken in parts.
         let (socket, instance) = duplex(37);
         let reads = tokio::spawn(read_by_hyper(instance));
-        let mut wire = Wire::new(socket);
+        let mut wire = Wire::new(socket, &Arc::default());
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(parts.method.as_str().as_bytes());
             out.extend_from_slice(b" /pass HTTP/1.1\r\nhost: a\r\nx-scope-orgid: a\r\n");

@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 
 use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::fuzzing::{Read, both, disagreement, instance};
 use super::*;
@@ -227,7 +228,7 @@ fn an_answers_version_stays_with_its_instance() {
 }
 
 async fn answered(answer: &[u8]) -> bool {
-    let mut wire = Wire::new(instance(vec![answer.to_vec()]));
+    let mut wire = Wire::new(instance(vec![answer.to_vec()]), &Arc::default());
     let write = |out: &mut Vec<u8>| out.extend_from_slice(b"GET / HTTP/1.1\r\n");
     wire.begin(&Method::GET, write, RequestBody::empty(), Vec::new);
     poll_fn(|cx| wire.poll_answer(cx)).await.unwrap();
@@ -264,12 +265,12 @@ async fn a_connection_with_an_unsolicited_answer_takes_no_request() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut instance, _) = listener.accept().unwrap();
-    let mut wire = Wire::new(Socket::Plain(socket));
+    let mut wire = Wire::new(Socket::Plain(socket), &Arc::default());
     assert_eq!(wire.is_quiet(), Quiet::Yes);
     instance.write_all(b"x").unwrap();
     assert_eq!(wire.is_quiet(), Quiet::Unsolicited);
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (instance, _) = listener.accept().unwrap();
     drop(instance);
-    assert_eq!(Wire::new(Socket::Plain(socket)).is_quiet(), Quiet::Closed);
+    assert_eq!(Wire::new(Socket::Plain(socket), &Arc::default()).is_quiet(), Quiet::Closed);
 }
