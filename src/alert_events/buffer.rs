@@ -18,6 +18,9 @@ use crate::tenancy::OrganisationId;
 pub(crate) const MOST_BYTES: usize = 64 << 20;
 /// What a report takes beside its texts.
 const LEAST_BYTES: usize = 256;
+/// Bytes that are taken together: they have to pass to Postgres within a query's time, however slow the way.
+/// A single alert may be longer.
+const MOST_TAKEN_BYTES: usize = 1 << 20;
 /// Alerts of one organisation that are taken before another one's turn.
 const TURN: usize = 50;
 
@@ -113,21 +116,33 @@ impl Buffer {
         }
     }
 
-    /// Takes some alerts, of each organisation in turn.
+    /// Takes some alerts, of each organisation in turn: at most so many, and not too many bytes.
     pub(crate) fn take(&self, most: usize) -> Batch {
         let mut state = self.state.lock();
         let state = &mut *state;
         let mut reports = Vec::new();
-        while reports.len() < most {
+        let (mut bytes, mut is_full) = (0, false);
+        while reports.len() < most && !is_full {
             let Some(organisation) = state.turns.pop_front() else { break };
             let Some(pending) = state.organisations.get_mut(&organisation) else { continue };
-            for _ in 0..TURN.min(most - reports.len()) {
-                let Some((fingerprint, starts)) = pending.alerts.pop_first() else { break };
+            let before = reports.len();
+            for _ in 0..TURN.min(most - before) {
+                let Some(next) = pending.alerts.first_entry() else { break };
+                let more: usize = next.get().values().map(size).sum();
+                is_full = !reports.is_empty() && bytes + more > MOST_TAKEN_BYTES;
+                if is_full {
+                    break;
+                }
+                bytes += more;
+                let (fingerprint, starts) = next.remove_entry();
                 pending.being_written += 1;
                 let key = AlertKey { organisation: organisation.clone(), fingerprint };
                 reports.push(Reports { key, starts });
             }
-            if !pending.alerts.is_empty() {
+            if is_full && reports.len() == before {
+                // Its turn is the next one.
+                state.turns.push_front(organisation);
+            } else if !pending.alerts.is_empty() {
                 state.turns.push_back(organisation);
             }
         }
@@ -264,6 +279,39 @@ mod tests {
         );
         buffer.free(&batch.sizes());
         assert_eq!(buffer.add(&organisation("a"), reports(20..25, 1)), 1);
+    }
+
+    // Seen: a batch of long alerts took longer on a slow link than a query may take, and was tried again for
+    // ever.
+    #[test]
+    fn what_is_taken_together_is_bounded_in_bytes() {
+        let buffer = Buffer::new(10_000, MOST_BYTES);
+        let long = organisation("long");
+        assert_eq!(buffer.add(&long, reports(0..400, 31_000)), 0);
+        assert_eq!(buffer.add(&organisation("a"), reports(0..3, 10)), 0);
+        let first = buffer.take(500);
+        let bytes: usize = first.sizes().iter().map(|(_, bytes)| bytes).sum();
+        assert!(bytes <= MOST_TAKEN_BYTES && first.reports.len() > 30, "{bytes}");
+        let second = buffer.take(500);
+        let others = |one: &&Reports| one.key.organisation == organisation("a");
+        assert_eq!(second.reports.iter().filter(others).count(), 3, "its turn is the next");
+        // One alert is always taken, however long it is with all its starts, and is not passed over.
+        let buffer = Buffer::new(10, MOST_BYTES);
+        let start = |minute: usize| {
+            let start = format!("2025-11-24T16:{minute:02}:00Z");
+            serde_json::json!({"startsAt": start, "annotations": {"text": "x".repeat(60_000)},
+                               "labels": {"alertname": "Long"}})
+        };
+        let text = (0..20).map(start).collect::<serde_json::Value>().to_string();
+        assert_eq!(buffer.add(&organisation("a"), reports(0..1, 10)), 0);
+        assert_eq!(buffer.add(&long, read(text.as_bytes(), NOW).unwrap().reports), 0);
+        assert_eq!(buffer.add(&organisation("b"), reports(0..1, 10)), 0);
+        let names = |batch: Batch| -> Vec<String> {
+            batch.reports.iter().map(|one| one.key.organisation.to_string()).collect()
+        };
+        assert_eq!(names(buffer.take(500)), ["a"]);
+        assert_eq!(names(buffer.take(500)), ["long"]);
+        assert_eq!(names(buffer.take(500)), ["b"]);
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::heard::Heard;
 use super::merge::{self, ReportedStart, Reports};
 use super::seldom::Seldom;
-use super::writer::whole;
+use super::writer::{fewer, more, whole};
 use crate::config::AlertEventsConfig;
 use crate::election::{LeaderTask, Lease};
 use crate::prom_duration::PromDuration;
@@ -37,7 +37,11 @@ const BREAK: Duration = Duration::from_secs(60);
 /// An alert is given up so long after its time: clocks differ, and reports wait to be written.
 const GRACE: Duration = Duration::from_secs(15);
 /// Events that are given up in one transaction.
-const MOST_EXPIRED: i64 = 500;
+const MOST_EXPIRED: usize = 500;
+/// Bytes of labels and annotations of these. They have to pass from Postgres within a query's time.
+const MOST_EXPIRED_BYTES: i64 = 1 << 20;
+/// Such transactions in one check: others come after.
+const MOST_EXPIRIES: usize = 10;
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// Ended events of an organisation that are kept, as a multiple of the open ones that it may have.
 const ENDED_PER_OPEN: usize = 100;
@@ -59,7 +63,8 @@ impl LeaderTask for EventWatch {
         async move {
             let _open = OpenGauges(&self.metrics);
             let mut was_failing = false;
-            let mut next = Next { devices: Instant::now(), purge: Instant::now() };
+            let now = Instant::now();
+            let mut next = Next { devices: now, purge: now, most_expired: MOST_EXPIRED };
             loop {
                 // The lease first: a write that is begun is not begun without it, and dropped with it.
                 let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
@@ -79,10 +84,11 @@ impl LeaderTask for EventWatch {
     }
 }
 
-/// When something is due again.
+/// When something is due again, and how much of it.
 struct Next {
     devices: Instant,
     purge: Instant,
+    most_expired: usize,
 }
 
 /// Only the leader tells how many are open.
@@ -98,12 +104,27 @@ impl Drop for OpenGauges<'_> {
 impl EventWatch {
     async fn check(&self, next: &mut Next) -> Result<(), AlertWriteError> {
         let watched_for = self.store.watch_alert_events(BREAK).await?;
+        // Whatever becomes of one part, the others have their turn.
         // Devices do not depend on rulers.
-        self.expire(watched_for.min(self.heard.watched_for())).await?;
+        let expired = self
+            .expire_all(watched_for.min(self.heard.watched_for()), &mut next.most_expired)
+            .await;
+        let checked = self.check_due_devices(watched_for, next).await;
+        let purged = self.purge(next).await;
+        let counted = self.count_open().await;
+        expired?;
+        Ok(checked.and(purged).and(counted)?)
+    }
+
+    async fn check_due_devices(&self, watched_for: f64, next: &mut Next) -> Result<(), StoreError> {
         if Instant::now() >= next.devices {
             self.check_devices(watched_for).await?;
             next.devices = Instant::now() + DEVICE_INTERVAL;
         }
+        Ok(())
+    }
+
+    async fn purge(&self, next: &mut Next) -> Result<(), StoreError> {
         if Instant::now() >= next.purge {
             let most = self.config.max_open.saturating_mul(ENDED_PER_OPEN);
             let is_more = self.store.purge_alert_events(self.config.retention, most).await?;
@@ -111,18 +132,38 @@ impl EventWatch {
                 next.purge = Instant::now() + PURGE_INTERVAL;
             }
         }
+        Ok(())
+    }
+
+    async fn count_open(&self) -> Result<(), StoreError> {
         let (alerts, devices) = self.store.open_alert_events().await?;
         self.metrics.open_alerts.set(whole(usize::try_from(alerts).unwrap_or(usize::MAX)));
         self.metrics.open_devices.set(whole(usize::try_from(devices).unwrap_or(usize::MAX)));
         Ok(())
     }
 
+    /// Gives up alerts in several transactions. One that takes too long is smaller the next time.
+    async fn expire_all(&self, watched_for: f64, most: &mut usize) -> Result<(), AlertWriteError> {
+        for _ in 0..MOST_EXPIRIES {
+            match self.expire(watched_for, *most).await {
+                Ok(0) => break,
+                Ok(_) => *most = more(*most, MOST_EXPIRED),
+                Err(error) => {
+                    *most = fewer(*most);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives up alerts whose time is over. That is a mark on what was reported last: if another copy
-    /// writes a later report meanwhile, the mark means nothing.
-    async fn expire(&self, watched_for: f64) -> Result<(), AlertWriteError> {
-        let overdue = self.store.overdue_alerts(GRACE, watched_for, MOST_EXPIRED).await?;
+    /// writes a later report meanwhile, the mark means nothing. Returns how many events have ended.
+    async fn expire(&self, watched_for: f64, most: usize) -> Result<usize, AlertWriteError> {
+        let overdue =
+            self.store.overdue_alerts(GRACE, watched_for, most, MOST_EXPIRED_BYTES).await?;
         if overdue.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let reports = marks(overdue);
         let (asked, max_open) = (merge::asked(&reports), self.config.max_open);
@@ -132,7 +173,7 @@ impl EventWatch {
         if written.ended > 0 {
             tracing::info!(events = written.ended, "Alert events expired");
         }
-        Ok(())
+        Ok(written.ended)
     }
 
     async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {

@@ -4,6 +4,10 @@
 //! writer fences itself: a process that was frozen finds its lease expired when it wakes, before it
 //! asks anything else. Every write checks the lease when it begins and is dropped when the lease ends
 //! ([`Lease::during`]). What remains is the moment between that check and the bytes on the wire.
+//!
+//! A statement that Postgres has is not taken back: the store runs it to its end on a task of its own, for at most
+//! the time of a query. Statuses and records of a former leader can be written that late; the next leader's full
+//! resync reads them again.
 
 use std::sync::Arc;
 

@@ -222,9 +222,11 @@ impl Store {
         loaded: &mut LoadedAlerts,
     ) -> Result<(), sqlx::Error> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
+        // The texts of an event come with its first start alone: there may be dozens.
         let sql = format!(
-            "select event.id, event.organisation_id, event.fingerprint, event.rule_id, event.labels::text as labels, \
-             event.annotations::text as annotations, {event_started}, {ended}, event.ended_because, \
+            "select event.id, event.organisation_id, event.fingerprint, event.rule_id, \
+             case when {is_first} then event.labels::text end as labels, \
+             case when {is_first} then event.annotations::text end as annotations, {event_started}, {ended}, event.ended_because, \
              {start_started}, {valid}, {firing}, {resolved}, {resolved_seen}, {expired} \
              from unnest($1::text[], $2::text[], $3::float8[]) as asked(organisation, fingerprint, since) \
              join {events} as event on event.organisation_id = asked.organisation \
@@ -232,6 +234,8 @@ impl Store {
                  and (event.ended_at is null or event.ended_at >= to_timestamp(asked.since)) \
              join {starts} as start on start.event_id = event.id \
              where event.kind = 'alert'",
+            is_first = "row_number() over (partition by event.id \
+                order by isfinite(start.started_at) desc, start.started_at) = 1",
             event_started = millis_of("event.started_at", "event_started_at"),
             ended = millis_of("event.ended_at", "ended_at"),
             start_started = millis_of("start.started_at", "start_started_at"),
@@ -246,9 +250,15 @@ impl Store {
         let query = statement(sql).bind(organisations).bind(fingerprints).bind(since);
         for row in &query.persistent(false).fetch_all(connection).await? {
             let Some((event, at, start)) = read_start(row)? else { continue };
+            let is_first = row.try_get::<Option<&str>, _>("labels")?.is_some();
             let events = loaded.events.entry(event.key.clone()).or_default();
             match events.iter_mut().find(|stored| stored.row.id == event.id) {
-                Some(stored) => drop(stored.starts.insert(at, start)),
+                Some(stored) => {
+                    stored.starts.insert(at, start);
+                    if is_first {
+                        stored.row = event;
+                    }
+                }
                 None => events
                     .push(StoredAlertEvent { row: event, starts: BTreeMap::from([(at, start)]) }),
             }
@@ -408,25 +418,32 @@ impl Store {
 
     /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
     /// given up. Only those that would have been reported again by now: a leader that has watched for
-    /// less than an alert's own time knows nothing yet.
+    /// less than an alert's own time knows nothing yet. At most so many events, whose labels and annotations
+    /// have not many more than so many bytes together.
     pub async fn overdue_alerts(
         &self,
         grace: Duration,
         watched_for: f64,
-        most: i64,
+        most: usize,
+        most_bytes: i64,
     ) -> Result<Vec<(AlertKey, Millis, Millis)>, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
-            "with overdue as (select event.id from {events} as event join {starts} as start on start.event_id = event.id \
+            "with found as (select event.id from {events} as event join {starts} as start on start.event_id = event.id \
                  where event.state = 'firing' and event.kind = 'alert' group by event.id \
                  having max(start.valid_until) < now() - make_interval(secs => $1) \
-                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 limit $3) \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 limit $3), \
+             measured as (select event.id, sum(octet_length(event.labels::text) + octet_length(event.annotations::text)) \
+                     over (order by event.id rows between unbounded preceding and 1 preceding) as before \
+                 from found join {events} as event on event.id = found.id), \
+             overdue as (select id from measured where coalesce(before, 0) < $4) \
              select organisation_id, fingerprint, {}, {} from {starts} as start join overdue on overdue.id = start.event_id \
              where start.valid_until is not null",
             millis_of("start.started_at", "at"),
             millis_of("start.valid_until", "until"),
         );
-        let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for).bind(most);
+        let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for);
+        let query = query.bind(i64::try_from(most).unwrap_or(i64::MAX)).bind(most_bytes);
         self.fetch(query, |rows| {
             let read = |row: &PgRow| -> Result<Option<(AlertKey, Millis, Millis)>, sqlx::Error> {
                 let Some(key) = read_key(row)? else { return Ok(None) };
@@ -611,7 +628,8 @@ fn read_start(row: &PgRow) -> Result<Option<(AlertEventRow, Millis, AlertStart)>
     let Some((started_at, at)) = started else { return Ok(None) };
     let because: Option<&str> = row.try_get("ended_because")?;
     let pairs = |column: &str| -> Result<Pairs, sqlx::Error> {
-        Ok(serde_json::from_str(row.try_get(column)?).unwrap_or_default())
+        let text: Option<&str> = row.try_get(column)?;
+        Ok(text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
     };
     let event = AlertEventRow {
         id: row.try_get("id")?,

@@ -118,7 +118,8 @@ impl Store {
             self.requests()
         );
         self.fetch(statement(sql).bind(id), |rows| {
-            rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
+            let read = rows.iter().map(|row| read(row).map_err(StoreError::from));
+            read.filter_map(Result::transpose).collect()
         })
         .await
     }
@@ -147,19 +148,26 @@ impl Store {
     }
 }
 
-fn read(row: &PgRow) -> Result<SyncRequest, sqlx::Error> {
+/// None for a row that names what cannot be an organisation: it is nobody's, and not everybody's.
+fn read(row: &PgRow) -> Result<Option<SyncRequest>, sqlx::Error> {
+    // An empty one is as none, also for the index by which one request waits.
     let organisation: Option<&str> = row.try_get("organisation_id")?;
+    let organisation = organisation.filter(|name| !name.is_empty());
+    let Ok(organisation) = organisation.map(OrganisationId::parse).transpose() else {
+        tracing::warn!("Requested sync skipped: its organisation_id is invalid");
+        return Ok(None);
+    };
     let number = |column: &str| -> Result<usize, sqlx::Error> {
         Ok(usize::try_from(row.try_get::<i32, _>(column)?).unwrap_or(0))
     };
-    Ok(SyncRequest {
+    Ok(Some(SyncRequest {
         id: row.try_get("id")?,
-        organisation: organisation.and_then(|name| OrganisationId::parse(name).ok()),
+        organisation,
         requested_at: moment::shown(row.try_get("requested_at")?),
         started_at: moment::shown(row.try_get("started_at")?),
         finished_at: moment::shown(row.try_get("finished_at")?),
         done: number("done")?,
         total: number("total")?,
         outcome: row.try_get("outcome")?,
-    })
+    }))
 }

@@ -1,7 +1,22 @@
 //! Times as they come from the database: seconds since the epoch, because Postgres has times that
 //! nothing else can hold (`infinity`, the year 200000), and one such row must not break others.
 
+use sqlx::Row as _;
 use time::OffsetDateTime;
+
+use super::{Store, StoreError, statement};
+
+impl Store {
+    /// The time by Postgres' clock, for what several copies write and compare: theirs differ.
+    pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
+        let sql = "select extract(epoch from now())::float8 as now".to_owned();
+        self.fetch(statement(sql), |rows| {
+            let now = rows.first().map(|row| row.try_get("now")).transpose()?;
+            shown(now).ok_or_else(|| StoreError::Unavailable("it has no time".to_owned()))
+        })
+        .await
+    }
+}
 
 /// How a time is selected: as seconds, or infinite.
 pub(super) fn select(column: &str) -> String {

@@ -92,8 +92,11 @@ impl Work<'_> {
             // It never had a document.
             (false, None) => return self.forget(organisation).await,
             (false, Some(sync)) => {
-                if !self.is_over_grace(sync) {
-                    return self.note_absence(sync).await;
+                // By Postgres' clock: another copy may have noted it, and clocks differ.
+                let now = self.reconciler.store.now().await?;
+                let oldest = now - self.reconciler.grace;
+                if sync.absent_since.is_none_or(|since| since > oldest) {
+                    return self.note_absence(sync, now).await;
                 }
                 true
             }
@@ -149,19 +152,18 @@ impl Work<'_> {
         })
     }
 
-    fn is_over_grace(&self, sync: &NotificationSyncRow) -> bool {
-        let oldest = self.clock.utc() - self.reconciler.grace;
-        sync.absent_since.is_some_and(|since| since <= oldest)
-    }
-
-    async fn note_absence(&self, sync: &NotificationSyncRow) -> Result<Ending, StoreError> {
-        let mut now = sync.clone();
-        if now.absent_since.is_none() {
+    async fn note_absence(
+        &self,
+        sync: &NotificationSyncRow,
+        at: OffsetDateTime,
+    ) -> Result<Ending, StoreError> {
+        let mut row = sync.clone();
+        if row.absent_since.is_none() {
             tracing::info!(organisation.id = %sync.organisation, "Organisation is gone; deleting its channels after the grace period");
-            now.absent_since = Some(self.clock.utc());
+            row.absent_since = Some(at);
         }
-        now.answer();
-        self.write_sync(Some(sync), now).await?;
+        row.answer();
+        self.write_sync(Some(sync), row).await?;
         Ok(Ending::of(Outcome::Unchanged))
     }
 

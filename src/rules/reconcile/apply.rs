@@ -421,12 +421,19 @@ impl<W: World> Reconcile<'_, W> {
                 return Ok(Taken::LimitShown);
             }
             GroupRefusal::IntervalTooShort { limit, .. } => {
-                for rule in &group.members {
-                    let reason = format!(
-                        "evaluation_interval {} is too short; the minimum is {limit}",
-                        rule.interval
-                    );
-                    self.quarantine(rule, reason);
+                let reason = format!(
+                    "evaluation_interval {} is too short; the minimum is {limit}",
+                    group.interval
+                );
+                // The minimum was raised: Mimir goes on with what it has of the group, and refuses only
+                // to write it. In quarantine all its rules would be deleted.
+                if group.members.iter().any(|rule| self.was_taken(rule, &rule.hash())) {
+                    let rules = group.members.iter().map(|rule| (rule.id, reason.clone()));
+                    self.broken.extend(rules);
+                } else {
+                    for rule in &group.members {
+                        self.quarantine(rule, reason.clone());
+                    }
                 }
             }
             other => {
@@ -459,6 +466,12 @@ impl<W: World> Reconcile<'_, W> {
         }
     }
 
+    /// Whether Mimir has taken a rule as its row says.
+    fn was_taken(&self, rule: &AlertRule, hash: &str) -> bool {
+        let known = self.state.statuses.as_ref().and_then(|known| known.get(&rule.id));
+        known.is_some_and(|known| known.live_hash.as_deref() == Some(hash))
+    }
+
     fn quarantine(&mut self, rule: &AlertRule, reason: String) {
         tracing::info!(
             organisation.id = %self.organisation,
@@ -466,8 +479,7 @@ impl<W: World> Reconcile<'_, W> {
             "Alert rule refused by Mimir"
         );
         let hash = rule.hash();
-        let known = self.state.statuses.as_ref().and_then(|known| known.get(&rule.id));
-        let was_taken = known.is_some_and(|known| known.live_hash.as_ref() == Some(&hash));
+        let was_taken = self.was_taken(rule, &hash);
         let reason = if was_taken { format!("{NOT_ANY_MORE}: {reason}") } else { reason };
         self.state.quarantine.put(hash, &reason);
     }

@@ -268,12 +268,24 @@ fn done(
         now.insert(*rule, of(RuleState::Invalid, reason, still_live(*rule)));
     }
     for rule in &parsed.disabled {
-        now.insert(*rule, of(RuleState::Disabled, "", still_live(*rule)));
+        // Not `disabled` while Mimir evaluates it.
+        let status = match still_live(*rule) {
+            Some(live) => of(RuleState::Error, &still_there(ending), Some(live)),
+            None => of(RuleState::Disabled, "", None),
+        };
+        now.insert(*rule, status);
     }
     for (rule, reason) in &parsed.crowded_out {
         now.insert(*rule, of(RuleState::OverLimit, reason, still_live(*rule)));
     }
     now
+}
+
+/// Why a disabled rule is in Mimir.
+fn still_there(ending: &Ending<'_>) -> String {
+    let why = ending.broken.values().next();
+    let why = why.map_or("the sync is retried automatically", String::as_str);
+    format!("Mimir still evaluates it, because its group cannot be written: {why}")
 }
 
 fn over_limit(plan: &Plan) -> String {

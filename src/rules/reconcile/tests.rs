@@ -121,6 +121,50 @@ fn what_mimir_refuses_since_an_upgrade_leaves_the_others_alone() {
     assert_eq!(org.status(3), Some(RuleState::Stored));
 }
 
+// Seen: after the minimum was raised, one edit took a whole group of live rules out of Mimir. The
+// refusal is about the write alone: Mimir goes on with what it has.
+#[test]
+fn live_rules_stay_when_mimirs_minimum_interval_is_raised() {
+    let mut org = with(3, 1, 20);
+    let before = org.shown();
+    org.least_interval(Some(120_000));
+    org.write(1, Row { version: 1, ..good(0) });
+    org.write(9, good(0));
+    for _ in 0..3 {
+        org.sync();
+        assert_eq!(org.shown(), before, "Mimir has what it had");
+        for number in [1, 9] {
+            assert_eq!(org.status(number), Some(RuleState::Error));
+            let reason = org.reason_of(number);
+            assert_eq!(reason, "evaluation_interval 1m is too short; the minimum is 2m");
+        }
+        assert_eq!(org.status(3), Some(RuleState::Stored), "it is as its row says");
+        org.check_statuses();
+    }
+    org.write(2, Row { kind: Kind::Disabled, ..good(0) });
+    org.sync();
+    assert_eq!((org.shown(), org.status(2)), (before, Some(RuleState::Error)));
+    assert!(org.reason_of(2).starts_with("Mimir still evaluates it"), "{}", org.reason_of(2));
+    // It is lowered again.
+    (1..=3).for_each(|id| org.write(id, Row { version: 2, ..good(0) }));
+    org.least_interval(Some(60_000));
+    assert_eq!(org.sync(), "applied");
+    assert_eq!((org.status(1), org.status(9)), (Some(RuleState::Stored), Some(RuleState::Stored)));
+    org.check_statuses();
+}
+
+// Where nothing is live there is nothing to keep, and the author's row is at fault.
+#[test]
+fn a_new_rule_with_too_short_an_interval_is_invalid() {
+    let mut org = with(4, 1, 20);
+    org.least_interval(Some(60_000));
+    org.write(9, Row { interval: 1, ..good(0) });
+    assert_eq!(org.sync(), "unchanged");
+    assert_eq!(org.status(9), Some(RuleState::Invalid));
+    assert_eq!(org.reason_of(9), "evaluation_interval 30s is too short; the minimum is 1m");
+    org.check_statuses();
+}
+
 // While a deletion is held, Mimir evaluates a disabled rule: `disabled` would say that it does not.
 #[test]
 fn a_disabled_rule_is_pending_while_mimir_has_it() {

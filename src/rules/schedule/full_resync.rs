@@ -104,6 +104,8 @@ pub(crate) struct ReconcileEnd {
     /// The full resync that started it; none for a trigger.
     pub(crate) by: Option<ResyncId>,
     pub(crate) kind: OutcomeKind,
+    /// The organisation does not exist, so nothing was compared.
+    pub(crate) is_absent: bool,
     /// The rules that would be deleted, or were.
     pub(crate) vanishing: Vanishing,
     /// The number of rules that were deleted.
@@ -344,7 +346,8 @@ impl FullResync {
     fn end_of_hold(&mut self, end: &ReconcileEnd) -> Option<Command> {
         self.hold.as_ref()?;
         let held = self.held.get(&end.organisation)?;
-        let is_whole = matches!(end.kind, OutcomeKind::Unchanged | OutcomeKind::Applied);
+        let is_whole =
+            !end.is_absent && matches!(end.kind, OutcomeKind::Unchanged | OutcomeKind::Applied);
         if is_whole && !end.vanishing.meets(held) {
             self.recovered.insert(end.organisation.clone());
         } else {

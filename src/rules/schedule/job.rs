@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use crate::rules::reconcile::tenant_state::TenantState;
 use crate::rules::reconcile::writer::{WriteError, Writer};
 use crate::rules::reconcile::{Mode, Rows, WriteAccess, reconcile};
 use crate::rules::status::outcome::Outcome;
+use crate::store::{Store, StoreError};
 use crate::tenancy::OrganisationId;
 use crate::trace;
 
@@ -38,8 +40,8 @@ pub(crate) struct JobEnd {
     pub(crate) triggered_at: Option<Instant>,
     pub(crate) requests: Vec<Uuid>,
     pub(crate) took: Duration,
-    /// The organisation does not exist.
-    pub(crate) is_absent: bool,
+    /// The organisation does not exist, and what time it was then by Postgres' clock.
+    pub(crate) absent_at: Option<OffsetDateTime>,
     pub(crate) resync: Option<ResyncId>,
 }
 
@@ -60,23 +62,19 @@ impl Job {
 
         let began = Instant::now();
         let reading = trace::step("read rows");
-        let (rows, is_absent) = match rows {
-            Some(rows) => (Ok(rows), false),
-            None => match reconciler.store.alert_rules_of(vec![organisation.clone()]).await {
-                Ok(mut snapshot) => {
-                    let is_absent = !snapshot.existing.contains(&organisation);
-                    let rules = snapshot.rows.remove(&organisation).unwrap_or_default();
-                    let tombstones = snapshot.tombstones.remove(&organisation).unwrap_or_default();
-                    (Ok(Rows { rules, tombstones, listing: None }), is_absent)
-                }
-                Err(error) => (Err(error), false),
-            },
+        let rows = match rows {
+            Some(rows) => Ok(Found::Rows(rows)),
+            None => read(&reconciler.store, &organisation).await,
         };
         drop(reading);
+        let mut absent_at = None;
         let reconciled = match rows {
             // Its rules stay until it is purged.
-            Ok(_) if is_absent => Reconciled::default(),
-            Ok(rows) => {
+            Ok(Found::Absent(at)) => {
+                absent_at = Some(at);
+                Reconciled::default()
+            }
+            Ok(Found::Rows(rows)) => {
                 reconcile(&reconciler, &access, &organisation, &rows, &mut state, mode).await
             }
             Err(error) => {
@@ -91,8 +89,24 @@ impl Job {
                 span.fail("failed");
             }
         });
-        JobEnd { organisation, reconciled, state, triggered_at, requests, took, is_absent, resync }
+        JobEnd { organisation, reconciled, state, triggered_at, requests, took, absent_at, resync }
     }
+}
+
+enum Found {
+    Rows(Rows),
+    /// There is no such organisation.
+    Absent(OffsetDateTime),
+}
+
+async fn read(store: &Store, organisation: &OrganisationId) -> Result<Found, StoreError> {
+    let mut snapshot = store.alert_rules_of(vec![organisation.clone()]).await?;
+    if !snapshot.existing.contains(organisation) {
+        return Ok(Found::Absent(store.now().await?));
+    }
+    let rules = snapshot.rows.remove(organisation).unwrap_or_default();
+    let tombstones = snapshot.tombstones.remove(organisation).unwrap_or_default();
+    Ok(Found::Rows(Rows { rules, tombstones, listing: None }))
 }
 
 /// Deletes our namespace of an organisation that is gone.

@@ -108,7 +108,8 @@ async fn read_listings(reconciler: &Reconciler, names: &[OrganisationId]) -> Lis
 }
 
 /// Reads a failed batch one organisation at a time: one of them may be too much for the database, which
-/// must not stop the others. If none or several cannot be read, the fault is the database's.
+/// must not stop the others. If several cannot be read, the fault is the database's, and also if none can
+/// and the same queries fail for nobody's rules.
 async fn read_singly(
     reconciler: &Reconciler,
     writer: &StatusWriter,
@@ -116,7 +117,6 @@ async fn read_singly(
     batch: &[OrganisationId],
     mut error: StoreError,
 ) -> Result<Vec<Read>, StoreError> {
-    const MOST_UNREADABLE: usize = 3;
     let mut read = Vec::with_capacity(batch.len());
     let mut unreadable = 0;
     for one in batch {
@@ -128,11 +128,36 @@ async fn read_singly(
                 read.push(Read::Unreadable(one.clone(), error_of_one));
             }
         }
-        if unreadable >= MOST_UNREADABLE.min(batch.len()) {
-            return Err(error);
+        match fault(unreadable, batch.len()) {
+            Fault::Organisations => {}
+            Fault::Database => return Err(error),
+            // The last batch may be of a single organisation.
+            Fault::Unclear => {
+                read_batch(reconciler, writer, listings, &[]).await?;
+            }
         }
     }
     Ok(read)
+}
+
+/// What is at fault if some organisations of a batch cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Organisations,
+    Database,
+    /// None of a few could be read.
+    Unclear,
+}
+
+fn fault(unreadable: usize, of: usize) -> Fault {
+    const MOST_UNREADABLE: usize = 3;
+    if unreadable >= MOST_UNREADABLE {
+        Fault::Database
+    } else if unreadable == of {
+        Fault::Unclear
+    } else {
+        Fault::Organisations
+    }
 }
 
 async fn read_batch(
@@ -163,4 +188,22 @@ async fn read_batch(
         organisation,
     });
     Ok(Read::Batch { read: read.collect(), gone })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seen: with 101 organisations the last batch is of one. It could not be read, and every full resync failed.
+    #[test]
+    fn the_last_organisation_alone_does_not_condemn_the_database() {
+        assert_eq!(fault(1, 1), Fault::Unclear);
+        assert_eq!((fault(1, 2), fault(2, 2)), (Fault::Organisations, Fault::Unclear));
+        assert_eq!(
+            (fault(1, BATCH), fault(2, BATCH)),
+            (Fault::Organisations, Fault::Organisations)
+        );
+        assert_eq!((fault(3, 3), fault(3, BATCH)), (Fault::Database, Fault::Database));
+        assert_eq!(fault(0, BATCH), Fault::Organisations);
+    }
 }

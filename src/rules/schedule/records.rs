@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strum::{EnumCount as _, VariantArray as _};
+use time::OffsetDateTime;
 
 use super::queue::{Tenant, WorkQueue};
 use crate::clock::Clock;
@@ -91,12 +92,12 @@ impl Records {
         self.writer.leader(self.leader.clone());
     }
 
-    /// Records that an organisation does not exist, if that is new; returns whether it is.
-    pub(super) fn absent(&mut self, tenant: &mut Tenant) -> bool {
+    /// Records that an organisation does not exist at this time, if that is new; returns whether it is.
+    pub(super) fn absent(&mut self, tenant: &mut Tenant, at: OffsetDateTime) -> bool {
         let Some(sync) = &mut tenant.sync else { return false };
         let is_new = sync.absent_since.is_none();
         if is_new {
-            sync.absent_since = Some(self.clock.utc());
+            sync.absent_since = Some(at);
             self.writer.sync(sync.clone());
         }
         is_new

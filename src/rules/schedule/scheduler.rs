@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use time::OffsetDateTime;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -160,7 +161,12 @@ type Confirmed = HashMap<OrganisationId, HashSet<String>>;
 enum Done {
     Reconciled(Box<JobEnd>),
     Requests(Result<Vec<SyncRequest>, StoreError>),
-    Confirmed(ResyncId, Arc<HashSet<OrganisationId>>, Result<Confirmed, StoreError>),
+    /// With Postgres' time.
+    Confirmed(
+        ResyncId,
+        Arc<HashSet<OrganisationId>>,
+        Result<(Confirmed, OffsetDateTime), StoreError>,
+    ),
     LookedUp(Vec<(OrganisationId, Instant)>, Result<HashSet<OrganisationId>, StoreError>),
     Purged(ResyncId, OrganisationId, Box<TenantState>, Result<(), String>),
     CleanedUp(Result<(), StoreError>),
@@ -283,9 +289,11 @@ impl Scheduler {
         match done {
             Ok(Done::Reconciled(end)) => self.on_reconciled(*end),
             Ok(Done::Requests(read)) => self.on_requests(read),
-            Ok(Done::Confirmed(id, listed, confirmed)) => {
-                let gone = self.find_gone(&listed);
-                let confirmed = confirmed.map_err(|error| error.to_string());
+            Ok(Done::Confirmed(id, listed, read)) => {
+                let (confirmed, gone) = match read {
+                    Ok((confirmed, now)) => (Ok(confirmed), self.find_gone(&listed, now)),
+                    Err(error) => (Err(error.to_string()), Vec::new()),
+                };
                 self.on_resync(Event::Judge { id, confirmed, gone });
             }
             Ok(Done::LookedUp(batch, existing)) => self.on_looked_up(batch, existing),
@@ -543,7 +551,10 @@ impl Scheduler {
             Command::Judge { id, listed } => {
                 let store = self.reconciler.store.clone();
                 self.tasks.spawn(async move {
-                    Done::Confirmed(id, listed, store.confirmed_deletions().await)
+                    let confirmed =
+                        async { Ok((store.confirmed_deletions().await?, store.now().await?)) };
+                    let confirmed = confirmed.await;
+                    Done::Confirmed(id, listed, confirmed)
                 });
             }
             Command::Hold { held, rules } => self.records.hold(held, rules),
@@ -584,9 +595,14 @@ impl Scheduler {
     }
 
     /// The organisations that have been gone for longer than the grace period, with their live rules.
-    /// Records which ones are gone at all.
-    fn find_gone(&mut self, listed: &HashSet<OrganisationId>) -> Vec<(OrganisationId, usize)> {
-        let oldest = self.clock.utc() - self.reconciler.config.organisation_grace;
+    /// Records which ones are gone at all. The time is that of Postgres: another copy may have seen first
+    /// that one is gone, and clocks differ.
+    fn find_gone(
+        &mut self,
+        listed: &HashSet<OrganisationId>,
+        now: OffsetDateTime,
+    ) -> Vec<(OrganisationId, usize)> {
+        let oldest = now - self.reconciler.config.organisation_grace;
         let missing = self.queue.iter().filter(|(organisation, tenant)| {
             !listed.contains(*organisation) && !tenant.is_running() && tenant.sync.is_some()
         });
@@ -595,8 +611,9 @@ impl Scheduler {
         let mut gone = Vec::new();
         for organisation in missing {
             let tenant = self.queue.get(&organisation);
-            if self.records.absent(tenant) {
+            if self.records.absent(tenant, now) {
                 tracing::info!(organisation.id = %organisation, "Organisation is gone; purging its rules after the grace period");
+                continue;
             }
             let Some(sync) = &tenant.sync else { continue };
             if sync.absent_since.is_some_and(|since| since <= oldest) {
@@ -669,9 +686,10 @@ impl Scheduler {
             triggered_at,
             requests,
             took,
-            is_absent,
+            absent_at,
             resync,
         } = end;
+        let is_absent = absent_at.is_some();
         let kind = reconciled.outcome.kind();
         let metrics = &self.access.metrics;
         metrics.reconciled(kind);
@@ -686,6 +704,7 @@ impl Scheduler {
             organisation: organisation.clone(),
             by: resync,
             kind,
+            is_absent,
             vanishing: reconciled.vanishing.clone(),
             removed: reconciled.removed,
             by_confirmation: reconciled.by_confirmation,
@@ -700,8 +719,8 @@ impl Scheduler {
                 self.writer.statuses(reconciled.changes);
             }
             _ => {
-                if is_absent {
-                    self.on_absent(&organisation);
+                if let Some(at) = absent_at {
+                    self.on_absent(&organisation, at);
                 } else {
                     log(&organisation, &reconciled, took);
                     self.record(&organisation, &reconciled);
@@ -723,12 +742,12 @@ impl Scheduler {
     }
 
     /// The organisation does not exist. Its rules stay for the grace period.
-    fn on_absent(&mut self, organisation: &OrganisationId) {
+    fn on_absent(&mut self, organisation: &OrganisationId, at: OffsetDateTime) {
         let tenant = self.queue.get(organisation);
         // Its rules may have moved to another organisation, with their statuses.
         tenant.forget_statuses();
         if tenant.sync.is_some() {
-            self.records.absent(tenant);
+            self.records.absent(tenant, at);
         } else if tenant.is_idle() {
             // It never existed.
             self.queue.forget(organisation);

@@ -18,6 +18,8 @@ pub enum Weather {
     Stalled,
     /// Everything passes, each piece this late.
     Far(Duration),
+    /// So many bytes pass in a second on each connection, either way.
+    Narrow(u32),
     /// Of what clients send only this many bytes pass on each connection, and no more.
     FrozenUploads(usize),
     /// Each connection is reset when so many bytes have passed either way.
@@ -95,6 +97,11 @@ impl ChaosProxy {
         self.weather.send_replace(Weather::Far(delay));
     }
 
+    /// So many bytes pass in a second on each connection, as on a slow link.
+    pub fn narrow(&self, bytes: u32) {
+        self.weather.send_replace(Weather::Narrow(bytes));
+    }
+
     /// Nothing passes, and nobody is told.
     pub fn stall(&self) {
         self.weather.send_replace(Weather::Stalled);
@@ -146,7 +153,11 @@ async fn pump(
                     return;
                 }
             }
-            Weather::Fair | Weather::Far(_) | Weather::FrozenUploads(_) | Weather::Reset(_) => {
+            Weather::Fair
+            | Weather::Far(_)
+            | Weather::Narrow(_)
+            | Weather::FrozenUploads(_)
+            | Weather::Reset(_) => {
                 tokio::select! {
                     read = from.read(&mut buffer[..most]) => match read {
                         Ok(0) | Err(_) => return,
@@ -154,6 +165,11 @@ async fn pump(
                             passed += length;
                             if let Weather::Far(delay) = now {
                                 tokio::time::sleep(delay).await;
+                            }
+                            if let Weather::Narrow(bytes) = now {
+                                let length = u32::try_from(length).unwrap_or(u32::MAX);
+                                let took = f64::from(length) / f64::from(bytes);
+                                tokio::time::sleep(Duration::from_secs_f64(took)).await;
                             }
                             if to.write_all(&buffer[..length]).await.is_err() {
                                 return;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use harness::{Client, raw_exchange};
+use harness::{ChaosProxy, Client, Postgres, Upstream, raw_exchange};
 use serde_json::{Value, json};
 
-use super::{Event, PATH, SECRET, SOON, events_fixture, firing, now, service};
+use super::{Event, PATH, SECRET, SOON, events_fixture, events_fixture_on, firing, now, service};
+use crate::support::responses::ok;
 
 // Forged alerts: only who shows the secret is believed, and only on the private port.
 #[tokio::test(flavor = "multi_thread")]
@@ -224,6 +225,38 @@ async fn an_organisation_that_floods_harms_no_other() {
     assert_eq!(fixture.post(&flood, &[firing("Hot", "new", now())]).await.status, 200);
     let is_new = |events: &[Event]| events.iter().any(|event| event.labels["device"] == "new");
     fixture.wait_events("there is room", &flood, SOON, is_new).await;
+}
+
+// Seen: a batch was so many alerts whatever they were long. One organisation's long ones did not pass a slow
+// link to Postgres within a query's time, and were tried again for ever, before everybody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_alerts_on_a_slow_link_to_postgres_harm_no_other_organisation() {
+    let upstream = Upstream::start(ok).await;
+    let postgres = Postgres::shared().await;
+    let database = postgres.database("events").await;
+    let link = ChaosProxy::start(postgres.address()).await;
+    let url = format!("{:?}", database.url_through(link.address()));
+    let settings = [("database.url", &*url), ("database.query_timeout", "\"2s\"")];
+    let fixture = events_fixture_on(database, &upstream.url(), &settings).await;
+    let (long, other) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    link.narrow(300_000);
+    let alerts = |from: usize| -> Vec<Value> {
+        let one = |number: usize| {
+            let mut alert = firing("Long", &format!("hub-{number}"), now());
+            alert["annotations"]["text"] = json!("x".repeat(20_000));
+            alert
+        };
+        (from..from + 200).map(one).collect()
+    };
+    for from in [0, 200] {
+        assert_eq!(fixture.post(&long, &alerts(from)).await.status, 200);
+    }
+    assert_eq!(fixture.post(&other, &[firing("Hot", "hub", now())]).await.status, 200);
+    let there = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("the other's is a row", &other, Duration::from_secs(20), there).await;
+    let all = |events: &[Event]| events.len() == 400;
+    fixture.wait_events("the long ones are rows, too", &long, SOON * 2, all).await;
 }
 
 // The copy gives nothing away about who writes rows that Postgres takes.

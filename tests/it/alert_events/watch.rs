@@ -233,6 +233,29 @@ async fn a_device_that_is_silent_is_an_event_until_it_reports_again() {
     drop(unused);
 }
 
+// Seen: a failure to end overdue events kept back silent devices, and the deletion of old events, for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_cannot_be_ended_keep_back_no_silent_device() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let sql = "alter table alert_event add check (ended_because <> 'expired')";
+    fixture.database().execute(sql).await;
+    let start = now();
+    let stuck = alert("Hot", "hub", start, start + 3000);
+    assert_eq!(fixture.post(&organisation, &[stuck]).await.status, 200);
+    // Its time, the leader's grace and its interval.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let device = Device::new(&fixture, &organisation, "lost").await;
+    device.last_used(&fixture, 20).await;
+    silent_after(&fixture, &organisation, Some("10m")).await;
+    let is_silent = |events: &[Event]| events.iter().any(|event| event.kind == "device_silent");
+    let events = fixture.wait_events("it is silent", &organisation, SEEN, is_silent).await;
+    let is_open = |event: &&Event| event.ended.is_none();
+    assert_eq!(events.iter().filter(is_open).count(), 2, "the alert is stuck: {events:?}");
+}
+
 // A device that could not reach us, or whose use we could not write, is not silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_device_is_silent_because_the_database_was_away_or_nobody_led() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::{ChaosProxy, Mimir, Postgres, wait_until};
 
 use super::relay::{Fault, Relay};
-use super::{RulesFixture, SOON, rules_fixture_on, write_group};
+use super::{RulesFixture, SOON, rules_fixture, rules_fixture_on, write_group};
 
 async fn disturbed(settings: &[(&str, &str)]) -> (RulesFixture, Relay) {
     let mimir = Mimir::shared().await.url();
@@ -188,6 +188,28 @@ async fn a_locked_table_deletes_nothing() {
     locker.batch_execute("rollback").await.unwrap();
     let second = fixture.rule(&org, "Down", "up == 1").await;
     fixture.wait_state(&second, "live").await;
+}
+
+// Seen: an organisation that could not be read was alone in the last batch, was taken for a database that is
+// away, and no full resync ended well.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_organisation_that_cannot_be_read_fails_no_full_resync() {
+    let fixture = rules_fixture(&[]).await;
+    let org = fixture.identity.organisation().await;
+    let id = fixture.rule(&org, "Up", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    fixture
+        .sql(
+            "create function unreadable() returns boolean language plpgsql cost 1000000 as \
+             'begin raise exception ''too much''; end'; \
+             alter table alert_rule rename to hidden; \
+             create view alert_rule as select * from hidden where unreadable()",
+        )
+        .await;
+    let done = fixture.sync_all().await;
+    assert_eq!(done["outcome"]["outcomes"]["failed"], 1, "{done}");
+    assert!(done["outcome"]["problem"].is_null(), "{done}");
+    assert_eq!(fixture.groups(&org).await.len(), 1, "nothing is deleted");
 }
 
 // A change that could not be written and is reverted leaves the previous state and status.

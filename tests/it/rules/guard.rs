@@ -259,6 +259,33 @@ async fn an_organisation_that_comes_back_in_time_keeps_its_rules() {
     assert_eq!(fixture.states(&org).await.get("live"), Some(&2));
 }
 
+// Seen: the copy that noted the absence wrote its own clock's time, and the next leader compared it with its
+// own. One whose clock was a day ahead deleted the rules at once. Here Postgres' clock is a day behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_absence_of_an_organisation_is_timed_by_postgres() {
+    let mimir = Mimir::shared().await.url();
+    let database = Postgres::shared().await.database("rules").await;
+    let sql = "create schema behind; create function behind.now() returns timestamptz stable \
+               language sql as 'select pg_catalog.now() - interval ''1 day'''";
+    database.execute(sql).await;
+    let path = "set search_path = public, behind, pg_catalog";
+    database.execute(&format!("alter database {} {path}", database.name())).await;
+    let settings = [("rules.organisation_grace", "\"1h\""), ("rules.reconcile_interval", "\"1s\"")];
+    let fixture = rules_fixture_on(database, &mimir, &mimir, &settings).await;
+    let org = with_rules(&fixture, 2).await;
+    fixture.sql(&format!("delete from organisation where id = '{org}'")).await;
+    let absent = format!(
+        "select absent_since between now() - interval '1 minute' and now() from alert_rule_sync \
+         where organisation_id = '{org}'"
+    );
+    wait_until("it is missed since a time of Postgres' clock", SOON, async || {
+        fixture.identity.database.query(&absent).await[0][0].as_deref() == Some("t")
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(rules_in_mimir(&fixture, &org).await, 2);
+}
+
 // A row that is deleted and inserted again with its ID (an upsert, a restore) leaves a tombstone
 // that explains nothing: a later loss counts as missing.
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,8 @@ struct Model {
     fault: Option<(usize, Fault)>,
     /// Mimir was upgraded: it refuses expressions of this version, which it took before.
     refuses_version: Option<u8>,
+    /// Its minimum is this one: it refuses groups that are evaluated more often, and keeps those it has.
+    least_interval: Option<PromDuration>,
     /// Alerts that must always be in some group.
     staying: BTreeSet<String>,
     interrupted: Vec<String>,
@@ -145,6 +147,9 @@ impl Model {
                 || is_refused_now(rule)
                 || rule.annotations.values().any(|text| text == "{{")
         };
+        if let Some(limit) = self.least_interval.filter(|limit| group.interval < *limit) {
+            return Some(GroupRefusal::IntervalTooShort { limit, actual: group.interval });
+        }
         if let Some(index) = group.rules.iter().position(is_bad) {
             let alert = group.rules[index].alert.clone();
             return Some(GroupRefusal::Rule {
@@ -314,6 +319,15 @@ impl Org {
 
     pub(super) fn refuse_version(&mut self, version: Option<u8>) {
         self.model().refuses_version = version;
+    }
+
+    /// The groups that Mimir has, with their rules.
+    pub(super) fn shown(&self) -> Vec<String> {
+        self.model().shown()
+    }
+
+    pub(super) fn least_interval(&mut self, millis: Option<u64>) {
+        self.model().least_interval = millis.map(PromDuration::from_millis);
     }
 
     /// No ruler has loaded a rule.

@@ -286,6 +286,17 @@ impl World {
         answer: Answer,
         by_confirmation: bool,
     ) {
+        self.answer_as(organisation, by, answer, by_confirmation, false);
+    }
+
+    fn answer_as(
+        &mut self,
+        organisation: OrganisationId,
+        by: Option<ResyncId>,
+        answer: Answer,
+        by_confirmation: bool,
+        is_absent: bool,
+    ) {
         let (kind, vanishing, removed) = vanishing(answer);
         let books = &mut self.books;
         if books.open.remove(&organisation) && kind == OutcomeKind::Deferred {
@@ -296,6 +307,7 @@ impl World {
             organisation,
             by,
             kind,
+            is_absent,
             vanishing,
             removed,
             by_confirmation,
@@ -642,4 +654,23 @@ fn a_hold_ends_when_all_its_organisations_have_their_rules_again() {
     }
     assert!(world.books.held.is_none(), "{:#?}", world.log);
     assert!(world.machine.watch(&org(0), 240).held.is_none());
+}
+
+// Seen: the organisations of a hold were deleted. Nothing was compared for them, which was taken for rules that
+// are there again, and the hold ended.
+#[test]
+fn a_hold_does_not_end_because_its_organisations_are_gone() {
+    let mut world = World::new();
+    world.send(Event::Ready);
+    run_to_judging(&mut world, &MUCH_OF_ALL);
+    world.step(Step::Judge(true, 0, 0));
+    let held = world.books.held.clone().unwrap_or_default();
+    for organisation in &held {
+        world.answer_as(organisation.clone(), None, Answer::Unchanged, false, true);
+    }
+    assert!(world.books.held.is_some(), "{:#?}", world.log);
+    for organisation in &held {
+        world.answer(organisation.clone(), None, Answer::Unchanged, false);
+    }
+    assert!(world.books.held.is_none(), "{:#?}", world.log);
 }
