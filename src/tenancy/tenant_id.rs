@@ -199,8 +199,9 @@ mod tests {
             after in "[a-z.-]{0,3}",
         ) {
             let template = TenantTemplate::parse(&format!("{before}{PLACEHOLDER}{after}")).unwrap();
-            let organisation = OrganisationId::parse(&text).unwrap();
-            if let Ok(tenant) = template.tenant_of(&organisation) {
+            // Names of dots alone are none.
+            if let Ok(organisation) = OrganisationId::parse(&text)
+                && let Ok(tenant) = template.tenant_of(&organisation) {
                 prop_assert_eq!(template.organisation_of(&tenant), Some(organisation));
             }
             if let Ok(tenant) = TenantId::parse(&text)
