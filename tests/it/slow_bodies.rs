@@ -307,7 +307,9 @@ async fn a_body_too_slow_for_mimir_is_a_503() {
 async fn early(status: u16, text: &'static str) -> (Upstream, ProxyFixture) {
     let upstream = Upstream::start(move |_| async move {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        Response::builder().status(status).body(full(text)).unwrap()
+        // As Go's `http.Error` has it.
+        let answer = Response::builder().status(status).header("content-type", "text/plain");
+        answer.body(full(text)).unwrap()
     })
     .await;
     let fixture = proxy_fixture(&upstream.url(), &[("limits.upload_buffer_bytes", "0")]).await;

@@ -194,7 +194,11 @@ async fn a_device_that_is_silent_is_an_event_until_it_reports_again() {
         |wanted: Vec<(String, Option<String>)>| move |events: &[Event]| shown(events) == wanted;
     // The use may have been written late, so ten minutes are not yet ten.
     let events = fixture.wait_events("three are silent", &a, SEEN, is(wanted)).await;
-    assert_eq!(fixture.metric("open{kind=\"device_silent\"}").await, 3.0);
+    // Counted right after the rows are written.
+    wait_until("they are counted", Duration::from_secs(5), async || {
+        fixture.metric("open{kind=\"device_silent\"}").await == 3.0
+    })
+    .await;
     let sql = format!(
         "select device_key_id, started_at = last_used_at from alert_event join device_key k on k.id = device_key_id
          where alert_event.organisation_id = '{a}'"
