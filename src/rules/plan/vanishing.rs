@@ -295,8 +295,10 @@ impl<'a> Recognition<'a> {
             rules.sort_by_key(|rule| std::cmp::Reverse((rule.created, rule.id)));
         }
         let (plan, mut doubles) = (self.plan, Vec::new());
-        // Of rules with the same content each first finds the row that it names.
-        for by_row in [true, false] {
+        // Of rules with the same content each first finds the row that it names, and that which is where
+        // the row has it before one that an interrupted move has left behind.
+        let passes = [(true, true), (true, false), (false, true), (false, false)];
+        for (by_row, in_place) in passes {
             for (at, group) in plan.observed.iter().enumerate() {
                 for (index, stored) in alerting(group) {
                     if self.found[at][index].is_some() {
@@ -308,12 +310,11 @@ impl<'a> Recognition<'a> {
                     }
                     let content = content_hash(group.interval.unwrap_or_default(), stored);
                     let Some(rules) = wanted.get_mut(&content) else { continue };
-                    let rule = if by_row {
-                        let named = rules.iter().position(|rule| Some(rule.id) == named);
-                        named.map(|named| rules.remove(named))
-                    } else {
-                        rules.pop()
+                    let fits = |rule: &&AlertRule| {
+                        (!by_row || Some(rule.id) == named)
+                            && (!in_place || may_be_in(rule, &group.name))
                     };
+                    let rule = rules.iter().rposition(|rule| fits(rule)).map(|at| rules.remove(at));
                     match rule {
                         Some(rule) => {
                             self.seen.insert(rule.id);
@@ -323,7 +324,7 @@ impl<'a> Recognition<'a> {
                             self.found[at][index] =
                                 Some(Entry { rule: Some(rule.id), stays: true, is_exact });
                         }
-                        None if by_row => {}
+                        None if by_row || in_place => {}
                         None => doubles.push((at, index)),
                     }
                 }
