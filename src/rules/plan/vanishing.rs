@@ -314,7 +314,7 @@ impl<'a> Recognition<'a> {
                         (!by_row || Some(rule.id) == named)
                             && (!in_place || may_be_in(rule, &group.name))
                     };
-                    let rule = rules.iter().rposition(|rule| fits(rule)).map(|at| rules.remove(at));
+                    let rule = rules.iter().rposition(fits).map(|at| rules.remove(at));
                     match rule {
                         Some(rule) => {
                             self.seen.insert(rule.id);
