@@ -67,14 +67,18 @@ pub fn expression(data: &[u8]) {
 
 fn deepest(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
+    let mut in_brackets = false;
     for byte in text.bytes() {
         match byte {
+            // A duration has none in it, and the lexer stops there.
+            b'[' if in_brackets => break,
             b'(' | b'[' | b'{' => depth += 1,
             // Prometheus' lexer stops at one that closes nothing.
             b')' | b']' | b'}' if depth == 0 => break,
             b')' | b']' | b'}' => depth -= 1,
             _ => {}
         }
+        in_brackets = (in_brackets || byte == b'[') && byte != b']';
         deepest = deepest.max(depth);
     }
     deepest

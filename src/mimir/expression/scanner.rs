@@ -426,6 +426,8 @@ impl Scanner {
         inside.end_argument();
         let writes = inside.writes();
         let written = inside.written.saturating_add(writes);
+        // One that closes nothing would count the same text again. Mimir refuses it.
+        let closes = self.parentheses > 0;
         self.parentheses = self.parentheses.saturating_sub(1);
         let level = self.level();
         level.operand = level.operand.max(inside.most);
@@ -434,7 +436,7 @@ impl Scanner {
             level.points.saturating_add(inside.points).saturating_add(inside.points_before);
         level.longest = level.longest.max(inside.longest).max(writes);
         level.written = level.written.max(written);
-        if inside.call == Call::Plain {
+        if closes && inside.call == Call::Plain {
             // `("$1")` is the same text as `"$1"`.
             level.references += references;
             level.text += inside.text;

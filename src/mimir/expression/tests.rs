@@ -269,3 +269,10 @@ proptest! {
         }
     }
 }
+
+// Found by fuzzing: each counted the text once more, twice as much as before.
+#[test]
+fn parentheses_that_close_nothing_count_no_text_twice() {
+    let expr = format!("\"$1 $2\"{}\"a\"", ")".repeat(300));
+    assert!(check(&expr, &ExpressionLimits::default()).is_ok());
+}

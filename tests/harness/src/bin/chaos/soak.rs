@@ -109,8 +109,8 @@ pub async fn run(system: &mut System, minutes: u64, rates: Rates, seed: u64) {
     }
     assert_eq!(found.missing, 0, "acknowledged samples that are not found");
     assert!(unexplained.is_empty(), "{} errors belong to no fault", unexplained.len());
-    is_flat(&looks);
     settles(process, before).await;
+    is_flat(&looks);
 }
 
 /// Looks at a process until it is stopped.
