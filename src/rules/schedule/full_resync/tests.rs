@@ -562,7 +562,7 @@ fn the_checks_find_a_machine_that_deletes_too_early() {
     ];
     for (what, fault, words) in faults {
         let config = ProptestConfig {
-            cases: 2000,
+            cases: 40_000,
             failure_persistence: None,
             max_shrink_iters: 0,
             ..ProptestConfig::default()
