@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(60);
 /// An error so long after the end of a fault still belongs to it.
 const AFTERMATH: Duration = Duration::from_secs(15);
-/// The last third may have so much more than the first: of memory a tenth and 4 MiB, of descriptors 20. So many
-/// more than before the load there may be after it, too.
+/// The last third may have so much more memory than the first: a tenth and 4 MiB. After the load there may be so many
+/// more descriptors than before it.
 const MORE_MEMORY: (f64, f64) = (1.1, 4.0 * 1024.0 * 1024.0);
 const MORE_DESCRIPTORS: f64 = 20.0;
 /// Until connections that were kept have ended: the proxy keeps those to Mimir for a minute, idle clients for two.
@@ -195,6 +195,7 @@ fn is_flat(looks: &[Held]) {
         threads.1
     );
     assert!(memory.1 <= memory.0 * MORE_MEMORY.0 + MORE_MEMORY.1, "memory grows");
-    assert!(descriptors.1 <= descriptors.0 + MORE_DESCRIPTORS, "descriptors grow");
+    // Not compared by thirds: clients keep the connections that they open while requests wait, for longer than
+    // the pause between two faults.
     assert!(threads.1 <= threads.0, "threads grow");
 }
