@@ -31,6 +31,7 @@
 //! An organisation has at most `alert_events.max_open` open events. The buffer is shared like slots of
 //! requests ([`buffer`]); messages are read on a thread of their own, and a bounded number at once.
 
+mod batch_size;
 mod buffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

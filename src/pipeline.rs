@@ -112,6 +112,10 @@ impl Pipeline {
                 forwarded.response.map(observed)
             }
             Ok(Served::Own(mut answer)) => {
+                // As below: nobody may have asked for the body.
+                if expects {
+                    close_connection(version, &mut answer);
+                }
                 answer.headers_mut().insert(REQUEST_ID, id.header_value());
                 finish_own(answer.map(Full::from), record, RequestOutcome::Answered)
             }

@@ -466,6 +466,7 @@ impl Reason {
         }
     }
 }
+
 /// What shares lines in the log, of which each kind has so many a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sampled {

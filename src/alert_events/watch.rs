@@ -14,10 +14,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::batch_size::BatchSize;
 use super::heard::Heard;
 use super::merge::{self, ReportedStart, Reports};
 use super::seldom::Seldom;
-use super::writer::{fewer, more, whole};
+use super::writer::whole;
 use crate::config::AlertEventsConfig;
 use crate::election::{LeaderTask, Lease};
 use crate::prom_duration::PromDuration;
@@ -64,7 +65,8 @@ impl LeaderTask for EventWatch {
             let _open = OpenGauges(&self.metrics);
             let mut was_failing = false;
             let now = Instant::now();
-            let mut next = Next { devices: now, purge: now, most_expired: MOST_EXPIRED };
+            let expired = BatchSize::new(MOST_EXPIRED);
+            let mut next = Next { devices: now, purge: now, expired };
             loop {
                 // The lease first: a write that is begun is not begun without it, and dropped with it.
                 let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
@@ -88,7 +90,7 @@ impl LeaderTask for EventWatch {
 struct Next {
     devices: Instant,
     purge: Instant,
-    most_expired: usize,
+    expired: BatchSize,
 }
 
 /// Only the leader tells how many are open.
@@ -106,9 +108,8 @@ impl EventWatch {
         let watched_for = self.store.watch_alert_events(BREAK).await?;
         // Whatever becomes of one part, the others have their turn.
         // Devices do not depend on rulers.
-        let expired = self
-            .expire_all(watched_for.min(self.heard.watched_for()), &mut next.most_expired)
-            .await;
+        let expired =
+            self.expire_all(watched_for.min(self.heard.watched_for()), &mut next.expired).await;
         let checked = self.check_due_devices(watched_for, next).await;
         let purged = self.purge(next).await;
         let counted = self.count_open().await;
@@ -143,13 +144,17 @@ impl EventWatch {
     }
 
     /// Gives up alerts in several transactions. One that takes too long is smaller the next time.
-    async fn expire_all(&self, watched_for: f64, most: &mut usize) -> Result<(), AlertWriteError> {
+    async fn expire_all(
+        &self,
+        watched_for: f64,
+        size: &mut BatchSize,
+    ) -> Result<(), AlertWriteError> {
         for _ in 0..MOST_EXPIRIES {
-            match self.expire(watched_for, *most).await {
+            match self.expire(watched_for, size.get()).await {
                 Ok(0) => break,
-                Ok(_) => *most = more(*most, MOST_EXPIRED),
+                Ok(_) => size.went_well(),
                 Err(error) => {
-                    *most = fewer(*most);
+                    size.was_too_much(size.get());
                     return Err(error);
                 }
             }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::batch_size::BatchSize;
 use super::buffer::{Batch, Buffer};
 use super::merge::{self, Reports, Written};
 use super::seldom::Seldom;
@@ -21,7 +22,7 @@ use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
 
 /// Alerts in one transaction.
-pub(super) const MOST_IN_BATCH: usize = 500;
+const MOST_IN_BATCH: usize = 500;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How long it is remembered that an organisation is there, and that it is not.
@@ -69,14 +70,14 @@ impl Writer {
     /// Writes until it is cancelled, and then what is left if that goes quickly.
     pub(crate) async fn run(self, cancelled: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        let mut most = MOST_IN_BATCH;
+        let mut size = BatchSize::new(MOST_IN_BATCH);
         let mut was_away = false;
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => break,
                 () = self.buffer.wait() => {}
             }
-            match self.write_some(&mut most).await {
+            match self.write_some(&mut size).await {
                 Ok(()) => {
                     backoff.reset();
                     if was_away {
@@ -99,7 +100,7 @@ impl Writer {
             }
         }
         let last = timeout(LAST_WRITES, async {
-            while self.buffer.pending() > 0 && self.write_some(&mut most).await.is_ok() {}
+            while self.buffer.pending() > 0 && self.write_some(&mut size).await.is_ok() {}
         });
         let _ = last.await;
         let left = self.buffer.pending();
@@ -113,8 +114,8 @@ impl Writer {
 
     /// Writes one batch. If the database refuses it or takes too long, the next one is smaller, until it is
     /// one alert. That is dropped if it is refused.
-    async fn write_some(&self, most: &mut usize) -> Result<(), StoreError> {
-        let batch = self.buffer.take(*most);
+    async fn write_some(&self, size: &mut BatchSize) -> Result<(), StoreError> {
+        let batch = self.buffer.take(size.get());
         let sizes = batch.sizes();
         let (reports, unknown) = match self.split(&batch).await {
             Ok(split) => split,
@@ -126,14 +127,14 @@ impl Writer {
         match self.write(reports).await {
             Ok(written) => {
                 self.buffer.free(&sizes);
-                *most = more(*most, MOST_IN_BATCH);
+                size.went_well();
                 self.metrics.dropped(AlertDrop::UnknownOrganisation, unknown);
                 self.note(written);
             }
             Err(AlertWriteError::Store(error)) => {
                 // Too much for the time that a query has, perhaps; the same again would take as long.
                 if matches!(error, StoreError::Unavailable(_)) {
-                    *most = fewer(sizes.len());
+                    size.was_too_much(sizes.len());
                 }
                 self.buffer.give_back(batch);
                 return Err(error);
@@ -149,7 +150,7 @@ impl Writer {
                 self.metrics.dropped(AlertDrop::Refused, 1);
             }
             Err(AlertWriteError::Refused(_)) => {
-                *most = fewer(sizes.len());
+                size.was_too_much(sizes.len());
                 self.buffer.give_back(batch);
             }
         }
@@ -219,41 +220,6 @@ impl Writer {
     }
 }
 
-/// How many to write at once after so many were too many.
-pub(super) fn fewer(tried: usize) -> usize {
-    (tried / 2).max(1)
-}
-
-/// How many to write at once after so many went well. Slowly: each attempt that is too much on a slow way
-/// costs the time of a query.
-pub(super) fn more(most: usize, limit: usize) -> usize {
-    limit.min(most + most / 4 + 1)
-}
-
 pub(crate) fn whole(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // A batch that is too much is halved until it passes, and what passes is tried as more only now and then.
-    #[test]
-    fn a_batch_shrinks_quickly_and_grows_slowly() {
-        let (mut most, mut tries) = (MOST_IN_BATCH, 0);
-        while most > 7 {
-            (most, tries) = (fewer(most), tries + 1);
-        }
-        assert_eq!((most, tries), (7, 6));
-        assert_eq!(fewer(1), 1);
-        let mut failures = 0;
-        for _ in 0..100 {
-            most = if most > 7 { fewer(most) } else { more(most, MOST_IN_BATCH) };
-            failures += usize::from(most > 7);
-        }
-        assert!(failures <= 34, "{failures} of 100 are too much");
-        let grown = (0..25).fold(1, |most, _| more(most, MOST_IN_BATCH));
-        assert_eq!(grown, MOST_IN_BATCH);
-    }
 }

@@ -11,7 +11,7 @@
 //! 503 is worth a resend, or a request for which the instance has [lost](is_about_a_lost_part) a part of
 //! Mimir.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::request_body::Pace;
 use crate::route::Surface;
@@ -38,7 +38,7 @@ pub(super) fn judge(surface: Surface, status: u16, headers: &HeaderMap) -> Insta
         return InstanceVerdict::Good;
     }
     let has_own_errors = matches!(surface, Surface::Query | Surface::Rules | Surface::Alerts);
-    let is_of_query = has_own_errors && is_json(headers);
+    let is_of_query = has_own_errors && is_of_type(headers, b"application/json");
     match status {
         _ if is_of_query => InstanceVerdict::Neutral,
         503 => InstanceVerdict::Unavailable,
@@ -127,12 +127,11 @@ pub(super) fn is_misdirected(
     if !matches!(surface, Surface::Push | Surface::Otlp) {
         return false;
     }
-    let content_type = headers.get(header::CONTENT_TYPE);
-    let is_page = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    let is_page = is_of_type(headers, b"text/html");
     match status {
         200..=299 => is_page,
         // Go's server answers HTTP on a port with TLS so.
-        400 => is_page || (has_body && content_type.is_none()),
+        400 => is_page || (has_body && !headers.contains_key(header::CONTENT_TYPE)),
         413 | 415 | 422 => is_page,
         // 408 is about a slow upload.
         408 | 429 => false,
@@ -171,15 +170,16 @@ fn position(text: &[u8], words: &[u8]) -> Option<usize> {
     text.windows(words.len()).position(|window| window == words)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+/// Whether an answer has a media type, whatever its parameters.
+fn is_of_type(headers: &HeaderMap, media_type: &[u8]) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let begins = content_type.and_then(|value| value.get(..media_type.len()));
+    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(media_type))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn verdict(surface: Surface, status: u16, content_type: &'static str) -> InstanceVerdict {
@@ -303,20 +303,17 @@ mod tests {
             [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))].into_iter().collect()
         };
         let (none, plain) = (HeaderMap::new(), of_type("text/plain; charset=utf-8"));
-        let page = of_type("text/html; charset=iso-8859-1");
+        let page = of_type("Text/HTML; charset=iso-8859-1");
         for surface in Surface::ALL.iter().copied() {
             let is_push = matches!(surface, Surface::Push | Surface::Otlp);
-            let is = |status, headers, has_body| {
-                is_misdirected(surface, status, headers, has_body) && is_push
-            };
+            let is = |status, headers, has_body| is_misdirected(surface, status, headers, has_body);
             for status in (300..400).chain([401, 402, 403, 404, 405, 407, 409, 421, 431, 451, 499])
             {
-                let is = is_misdirected(surface, status, &plain, true);
-                assert_eq!(is, is_push, "{surface:?} {status}");
+                assert_eq!(is(status, &plain, true), is_push, "{surface:?} {status}");
             }
             for status in [200, 202, 204, 400, 413, 415, 422, 429, 500, 503] {
-                assert!(!is_misdirected(surface, status, &plain, true), "{surface:?} {status}");
-                assert!(!is_misdirected(surface, status, &none, false), "{surface:?} {status}");
+                assert!(!is(status, &plain, true), "{surface:?} {status}");
+                assert!(!is(status, &none, false), "{surface:?} {status}");
             }
             for status in [200, 400, 413, 415, 422] {
                 assert_eq!(is(status, &page, true), is_push, "{surface:?} {status}");
@@ -326,7 +323,7 @@ mod tests {
                 assert!(!is(status, &page, true), "{surface:?} {status}");
             }
             assert_eq!(is(400, &none, true), is_push, "{surface:?}");
-            assert!(is_misdirected(surface, 101, &none, false));
+            assert!(is(101, &none, false));
         }
     }
 

@@ -32,6 +32,13 @@ pub struct SyncRequest {
     pub outcome: String,
 }
 
+/// A row of the table.
+enum Row {
+    Request(SyncRequest),
+    /// It names what cannot be an organisation: it is for nobody, and not for everybody.
+    Invalid(Uuid),
+}
+
 /// The most that are taken up together. At most one waits for each organisation.
 const MOST_WAITING: usize = 10_000;
 
@@ -57,7 +64,11 @@ impl Store {
 
     /// One sync that was asked for.
     pub async fn sync_request(&self, id: Uuid) -> Result<Option<SyncRequest>, StoreError> {
-        Ok(self.sync_requests("id = $1", Some(id)).await?.pop())
+        let found = self.sync_requests("id = $1", Some(id)).await?.pop();
+        Ok(found.and_then(|row| match row {
+            Row::Request(request) => Some(request),
+            Row::Invalid(_) => None,
+        }))
     }
 
     /// Takes up all that are not done. A later request, perhaps for a change that has not been seen,
@@ -68,11 +79,19 @@ impl Store {
             self.requests()
         );
         self.execute(statement(take)).await?;
-        self.sync_requests(
-            "started_at is not null and finished_at is null and $1::uuid is null",
-            None,
-        )
-        .await
+        let unfinished = "started_at is not null and finished_at is null and $1::uuid is null";
+        let mut requests = Vec::new();
+        for row in self.sync_requests(unfinished, None).await? {
+            match row {
+                Row::Request(request) => requests.push(request),
+                Row::Invalid(id) => {
+                    tracing::warn!("Requested sync skipped: its organisation_id is invalid");
+                    let outcome = r#"{"problem": "organisation_id is invalid"}"#.to_owned();
+                    self.note_sync_progress(id, 0, 0, Some(outcome)).await?;
+                }
+            }
+        }
+        Ok(requests)
     }
 
     /// Deletes old notes: syncs of yesterday, tombstones that were carried out or had nothing live,
@@ -109,7 +128,7 @@ impl Store {
         &self,
         condition: &'static str,
         id: Option<Uuid>,
-    ) -> Result<Vec<SyncRequest>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let times = ["requested_at", "started_at", "finished_at"].map(moment::select);
         let sql = format!(
             "select {COLUMNS}, {} from {} as request where {condition} \
@@ -118,8 +137,7 @@ impl Store {
             self.requests()
         );
         self.fetch(statement(sql).bind(id), |rows| {
-            let read = rows.iter().map(|row| read(row).map_err(StoreError::from));
-            read.filter_map(Result::transpose).collect()
+            rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
         })
         .await
     }
@@ -148,20 +166,19 @@ impl Store {
     }
 }
 
-/// None for a row that names what cannot be an organisation: it is nobody's, and not everybody's.
-fn read(row: &PgRow) -> Result<Option<SyncRequest>, sqlx::Error> {
+fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
+    let id = row.try_get("id")?;
     // An empty one is as none, also for the index by which one request waits.
     let organisation: Option<&str> = row.try_get("organisation_id")?;
     let organisation = organisation.filter(|name| !name.is_empty());
     let Ok(organisation) = organisation.map(OrganisationId::parse).transpose() else {
-        tracing::warn!("Requested sync skipped: its organisation_id is invalid");
-        return Ok(None);
+        return Ok(Row::Invalid(id));
     };
     let number = |column: &str| -> Result<usize, sqlx::Error> {
         Ok(usize::try_from(row.try_get::<i32, _>(column)?).unwrap_or(0))
     };
-    Ok(Some(SyncRequest {
-        id: row.try_get("id")?,
+    Ok(Row::Request(SyncRequest {
+        id,
         organisation,
         requested_at: moment::shown(row.try_get("requested_at")?),
         started_at: moment::shown(row.try_get("started_at")?),

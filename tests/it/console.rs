@@ -13,6 +13,21 @@ use crate::support::identity::{
 };
 use crate::support::responses::ok;
 
+// A body that nobody has asked for must not follow on the connection (RFC 9110, 10.1.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_console_asks_for_no_body() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    let proxy = ProxyOptions::new(&issuer.url(), &upstream.url()).start().await;
+    let head = "GET /admin/console HTTP/1.1\r\nHost: proxy\r\nTransfer-Encoding: chunked\r\n";
+    for (expect, closes) in [("Expect: 100-continue\r\n", true), ("", false)] {
+        let end = if closes { "" } else { "0\r\n\r\n" };
+        let request = format!("{head}{expect}\r\n{end}");
+        let answer = harness::raw_exchange(&proxy.url(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(answer.contains("\r\nconnection: close\r\n"), closes, "{answer}");
+    }
+}
+
 // Everybody gets the files, and nothing else by them: only exact paths, only GET and HEAD.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_of_the_console_widen_nothing() {

@@ -547,7 +547,7 @@ fn confined_names_stand_in_their_module() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-// On a machine where somebody has run the load tests, a part that `scripts/test` forgets is there all the same.
+// Seen: `scripts/test` did not install nginx. The load tests install it, so the tests passed where these had run.
 #[test]
 fn every_part_of_a_test_is_installed_by_the_command_that_runs_it() {
     let root = root();

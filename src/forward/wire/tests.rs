@@ -1,7 +1,7 @@
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use std::sync::Arc;
 
 use super::fuzzing::{Read, both, disagreement, instance};
 use super::*;

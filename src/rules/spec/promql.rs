@@ -3,14 +3,18 @@
 //!
 //! The parser is recursive and quadratic (seen: 60 KB of parentheses overflow a thread's stack of 2 MiB,
 //! which ends the process; 20 KB of `+1` take 5 seconds). So it gets only expressions of a size at which
-//! neither can happen. It also panics at a duration that is too long for it, and at others that are so
-//! only in sum: such an expression is one that it cannot read.
+//! neither can happen. It also panics at a duration, or a sum of durations, beyond 2^64 seconds: such an
+//! expression counts as one that it cannot read.
 
 use promql_parser::parser::Expr;
 
 /// The longest expression that it gets. One of nothing but operators needs an eighth of a thread's 2 MiB
 /// and some tens of milliseconds, without optimisation.
 const MAX_BYTES: usize = 2_048;
+
+/// The most digits in a row that it gets: so many years are less than 2^64 seconds. A sum can still be
+/// more, which only its panic tells.
+const MAX_DIGITS: usize = 11;
 
 /// The local parser's complaint, if any; none for a long expression. Never refuse an expression for it.
 pub fn warn(expr: &str) -> Option<String> {
@@ -21,8 +25,12 @@ pub fn warn(expr: &str) -> Option<String> {
 }
 
 fn parse(expr: &str) -> Result<Expr, String> {
-    std::panic::catch_unwind(|| promql_parser::parser::parse(expr))
-        .unwrap_or_else(|_| Err("the parser of this program cannot read it".to_owned()))
+    let unreadable = || Err("the local parser cannot read it".to_owned());
+    let mut digits = expr.split(|letter: char| !letter.is_ascii_digit());
+    if digits.any(|digits| digits.len() > MAX_DIGITS) {
+        return unreadable();
+    }
+    std::panic::catch_unwind(|| promql_parser::parser::parse(expr)).unwrap_or_else(|_| unreadable())
 }
 
 /// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be.

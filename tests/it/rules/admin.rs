@@ -335,7 +335,7 @@ async fn a_refused_rule_is_not_a_difference() {
     assert_eq!(diff["in_sync"], false, "{diff}");
 }
 
-// Seen: a request for an organisation that there cannot be was taken for one for everybody.
+// Seen: a request with an invalid organisation was taken for a request to sync everybody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_for_an_invalid_organisation_is_nobodys() {
     let fixture = rules_fixture(&[]).await;
@@ -343,9 +343,10 @@ async fn a_request_for_an_invalid_organisation_is_nobodys() {
     let sql = "insert into alert_rule_sync_request (organisation_id) values ('a/b')";
     fixture.sql(sql).await;
     fixture.sync_all().await;
-    let sql = "select organisation_id, finished_at is null from alert_rule_sync_request \
-               order by organisation_id nulls last";
+    let sql = "select organisation_id, finished_at is null, outcome->>'problem' \
+               from alert_rule_sync_request order by organisation_id nulls last";
     let rows = fixture.identity.database.query(sql).await;
-    assert_eq!(rows[0], [Some("a/b".to_owned()), Some("t".to_owned())], "{rows:?}");
-    assert_eq!(rows[1], [None, Some("f".to_owned())], "{rows:?}");
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(rows[0], [text("a/b"), text("f"), text("organisation_id is invalid")], "{rows:?}");
+    assert_eq!(rows[1], [None, text("f"), None], "{rows:?}");
 }
