@@ -45,7 +45,7 @@ use crate::config::{DatabaseConfig, TablesRead};
 pub use crate::labels::NotificationState;
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
-    LoadedAlerts, Millis, Pairs, SilenceChanges, SilenceLimits, StoredAlertEvent,
+    LoadedAlerts, Millis, OverdueBounds, Pairs, SilenceChanges, SilenceLimits, StoredAlertEvent,
 };
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;

@@ -23,7 +23,7 @@ use crate::config::AlertEventsConfig;
 use crate::election::{LeaderTask, Lease};
 use crate::prom_duration::PromDuration;
 use crate::store::{
-    AlertKey, AlertStart, AlertWriteError, Millis, SilenceLimits, Store, StoreError,
+    AlertKey, AlertStart, AlertWriteError, Millis, OverdueBounds, SilenceLimits, Store, StoreError,
 };
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
@@ -65,8 +65,8 @@ impl LeaderTask for EventWatch {
             let _open = OpenGauges(&self.metrics);
             let mut was_failing = false;
             let now = Instant::now();
-            let expired = BatchSize::new(MOST_EXPIRED);
-            let mut next = Next { devices: now, purge: now, expired };
+            let expiry = Expiry { size: BatchSize::new(MOST_EXPIRED), passed_over: 0 };
+            let mut next = Next { devices: now, purge: now, expiry };
             loop {
                 // The lease first: a write that is begun is not begun without it, and dropped with it.
                 let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
@@ -90,7 +90,14 @@ impl LeaderTask for EventWatch {
 struct Next {
     devices: Instant,
     purge: Instant,
-    expired: BatchSize,
+    expiry: Expiry,
+}
+
+/// How far the giving up of alerts has come.
+struct Expiry {
+    size: BatchSize,
+    /// Overdue alerts that the database has refused to end. They are passed over until no other is left.
+    passed_over: usize,
 }
 
 /// Only the leader tells how many are open.
@@ -109,7 +116,7 @@ impl EventWatch {
         // Whatever becomes of one part, the others have their turn.
         // Devices do not depend on rulers.
         let expired =
-            self.expire_all(watched_for.min(self.heard.watched_for()), &mut next.expired).await;
+            self.expire_all(watched_for.min(self.heard.watched_for()), &mut next.expiry).await;
         let checked = self.check_due_devices(watched_for, next).await;
         let purged = self.purge(next).await;
         let counted = self.count_open().await;
@@ -143,30 +150,46 @@ impl EventWatch {
         Ok(())
     }
 
-    /// Gives up alerts in several transactions. One that takes too long is smaller the next time.
+    /// Gives up alerts in several transactions. One that is refused or takes too long is smaller the next time. One
+    /// alert that is refused keeps back no other.
     async fn expire_all(
         &self,
         watched_for: f64,
-        size: &mut BatchSize,
+        expiry: &mut Expiry,
     ) -> Result<(), AlertWriteError> {
+        let mut refused = Ok(());
         for _ in 0..MOST_EXPIRIES {
-            match self.expire(watched_for, size.get()).await {
-                Ok(0) => break,
-                Ok(_) => size.went_well(),
+            let tried = expiry.size.get();
+            match self.expire(watched_for, tried, expiry.passed_over).await {
+                Ok(0) => {
+                    expiry.passed_over = 0;
+                    break;
+                }
+                Ok(_) => expiry.size.went_well(),
+                Err(AlertWriteError::Refused(problem)) => {
+                    expiry.passed_over += usize::from(tried == 1);
+                    expiry.size.was_too_much(tried);
+                    refused = Err(AlertWriteError::Refused(problem));
+                }
                 Err(error) => {
-                    size.was_too_much(size.get());
+                    expiry.size.was_too_much(tried);
                     return Err(error);
                 }
             }
         }
-        Ok(())
+        refused
     }
 
     /// Gives up alerts whose time is over. That is a mark on what was reported last: if another copy
     /// writes a later report meanwhile, the mark means nothing. Returns how many events have ended.
-    async fn expire(&self, watched_for: f64, most: usize) -> Result<usize, AlertWriteError> {
-        let overdue =
-            self.store.overdue_alerts(GRACE, watched_for, most, MOST_EXPIRED_BYTES).await?;
+    async fn expire(
+        &self,
+        watched_for: f64,
+        most: usize,
+        passed_over: usize,
+    ) -> Result<usize, AlertWriteError> {
+        let most = OverdueBounds { events: most, bytes: MOST_EXPIRED_BYTES, passed_over };
+        let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await?;
         if overdue.is_empty() {
             return Ok(0);
         }

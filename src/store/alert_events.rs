@@ -116,6 +116,16 @@ pub enum AlertWriteError {
     Refused(String),
 }
 
+/// How much of what is overdue is read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct OverdueBounds {
+    pub events: usize,
+    /// The labels and annotations of these events have not many more bytes together.
+    pub bytes: i64,
+    /// So many events are left out, in the order of their ids.
+    pub passed_over: usize,
+}
+
 /// How long organisations' devices may be silent, in seconds.
 pub type SilenceLimits = Vec<(OrganisationId, f64)>;
 
@@ -418,21 +428,20 @@ impl Store {
 
     /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
     /// given up. Only those that would have been reported again by now: a leader that has watched for
-    /// less than an alert's own time knows nothing yet. At most so many events, whose labels and annotations
-    /// have not many more than so many bytes together.
+    /// less than an alert's own time knows nothing yet.
     pub async fn overdue_alerts(
         &self,
         grace: Duration,
         watched_for: f64,
-        most: usize,
-        most_bytes: i64,
+        most: OverdueBounds,
     ) -> Result<Vec<(AlertKey, Millis, Millis)>, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
             "with found as (select event.id from {events} as event join {starts} as start on start.event_id = event.id \
                  where event.state = 'firing' and event.kind = 'alert' group by event.id \
                  having max(start.valid_until) < now() - make_interval(secs => $1) \
-                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 limit $3), \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 \
+                 order by event.id limit $3 offset $5), \
              measured as (select event.id, sum(octet_length(event.labels::text) + octet_length(event.annotations::text)) \
                      over (order by event.id rows between unbounded preceding and 1 preceding) as before \
                  from found join {events} as event on event.id = found.id), \
@@ -443,7 +452,8 @@ impl Store {
             millis_of("start.valid_until", "until"),
         );
         let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for);
-        let query = query.bind(i64::try_from(most).unwrap_or(i64::MAX)).bind(most_bytes);
+        let bigint = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let query = query.bind(bigint(most.events)).bind(most.bytes).bind(bigint(most.passed_over));
         self.fetch(query, |rows| {
             let read = |row: &PgRow| -> Result<Option<(AlertKey, Millis, Millis)>, sqlx::Error> {
                 let Some(key) = read_key(row)? else { return Ok(None) };

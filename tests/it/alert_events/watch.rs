@@ -260,6 +260,29 @@ async fn events_that_cannot_be_ended_keep_back_no_silent_device() {
     assert_eq!(events.iter().filter(is_open).count(), 2, "the alert is stuck: {events:?}");
 }
 
+// An event that the database refused to end kept back all others that had to end, of every organisation.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_ended_keeps_back_no_other() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let sql = "alter table alert_event add check (ended_because <> 'expired' or labels ->> 'device' <> 'hub-1')";
+    fixture.database().execute(sql).await;
+    let start = now();
+    let hubs = ["hub-0", "hub-1", "hub-2", "hub-3"];
+    let alerts = hubs.map(|hub| alert("Hot", hub, start, start + 3000));
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let are_over = |events: &[Event]| {
+        events.iter().filter(|event| event.because.as_deref() == Some("expired")).count() == 3
+    };
+    let wait = Duration::from_secs(60);
+    let events = fixture.wait_events("the others are over", &organisation, wait, are_over).await;
+    let open: Vec<_> = events.iter().filter(|event| event.ended.is_none()).collect();
+    assert_eq!(open.len(), 1, "{events:?}");
+    assert_eq!(open[0].labels["device"], "hub-1");
+}
+
 // A device that could not reach us, or whose use we could not write, is not silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_device_is_silent_because_the_database_was_away_or_nobody_led() {
