@@ -22,6 +22,8 @@ pub enum ConnectionEnd {
     ProxyHeader,
     /// Its TLS handshake has failed.
     Handshake,
+    /// Its client was silent while all connections were taken and another client waited.
+    Evicted,
 }
 
 /// What became of a TLS handshake with a client.

@@ -7,6 +7,7 @@
 mod acceptor;
 mod activity;
 mod connection;
+mod eviction;
 mod exchange;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,16 +1,19 @@
 //! The public socket.
 
 use std::io;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::net as kernel;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::inherited::Inherited;
+use super::resting::FAREWELL;
 use super::workers::Workers;
 use crate::net;
 
@@ -19,6 +22,12 @@ const BACKLOG: i32 = 1024;
 
 /// The pause when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often silent clients are looked for while a connection waits for a place.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often it is logged that the limit is reached.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A listening socket.
 pub struct PublicSocket<L = kernel::TcpListener> {
@@ -51,9 +60,9 @@ fn bind(address: SocketAddr) -> io::Result<kernel::TcpListener> {
     kernel::TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections and hands them to the workers until it is cancelled. At the limit further
-/// connections wait in the kernel's queue. In the end those that wait in a queue of our own are accepted,
-/// too: closing the socket would reset them.
+/// Accepts connections and hands them to the workers until it is cancelled. At the limit, silent clients lose their
+/// connections to others that wait; if no client is silent, further connections wait in the kernel's queue. In the end
+/// those that wait in a queue of our own are accepted, too: closing the socket would reset them.
 pub async fn accept(
     PublicSocket { listener, is_inherited }: PublicSocket<impl Into<net::TcpListener>>,
     workers: &Workers,
@@ -61,35 +70,95 @@ pub async fn accept(
     cancelled: CancellationToken,
 ) {
     let listener = listener.into();
-    let room = Arc::new(Semaphore::new(max_connections));
+    let mut places = Places::new(max_connections);
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = cancelled.cancelled() => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let handed = accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer)));
-        match (handed, permit) {
-            (Ok((socket, peer)), Ok(permit)) => workers.hand_over(socket, peer, permit),
-            (Err(error), _) if is_of_one_connection(&error) => {}
-            (Err(error), _) => {
+        match accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
+            Ok((socket, peer)) => {
+                let Some(place) = places.next(workers, &cancelled).await else { return };
+                workers.hand_over(socket, peer, place);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
                 tracing::warn!(%error, "Connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            (_, Err(_)) => return, // the semaphore is never closed
         }
     }
     for _ in 0..if is_inherited { 0 } else { BACKLOG } {
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { return };
+        let Some(place) = places.free() else { return };
         // Not by the budget of this task's turn, which is less than the queue.
         let accepted = tokio::task::unconstrained(listener.accept()).now_or_never();
         let Some(Ok((socket, peer))) = accepted else { return };
         if let Ok(socket) = socket.into_std() {
-            workers.hand_over(socket, peer, permit);
+            workers.hand_over(socket, peer, place);
+        }
+    }
+}
+
+/// The places of `listen.max_connections` connections.
+struct Places {
+    all: Arc<Semaphore>,
+    max_connections: usize,
+    evicted: usize,
+    logged: Option<Instant>,
+}
+
+impl Places {
+    fn new(max_connections: usize) -> Self {
+        let all = Arc::new(Semaphore::new(max_connections));
+        Self { all, max_connections, evicted: 0, logged: None }
+    }
+
+    fn free(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
+    /// A place for a connection that has been accepted. None if the process ends and no place is free soon.
+    async fn next(
+        &mut self,
+        workers: &Workers,
+        cancelled: &CancellationToken,
+    ) -> Option<OwnedSemaphorePermit> {
+        let place = self.free();
+        if place.is_some() {
+            return place;
+        }
+        let until_the_end = async {
+            cancelled.cancelled().await;
+            // The workers end silent connections now.
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let found = async {
+            loop {
+                self.evicted += workers.evict();
+                self.log();
+                let freed = timeout(EVICTION_INTERVAL, Arc::clone(&self.all).acquire_owned()).await;
+                if let Ok(place) = freed {
+                    return place.ok();
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            place = found => place,
+            () = until_the_end => None,
+        }
+    }
+
+    fn log(&mut self) {
+        let now = Instant::now();
+        if self.logged.is_none_or(|logged| logged + LOG_INTERVAL <= now) {
+            self.logged = Some(now);
+            tracing::warn!(
+                listen.max_connections = self.max_connections,
+                evicted = take(&mut self.evicted),
+                "Connection limit reached; silent clients are disconnected for others that wait"
+            );
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::exchange::Stream;
 use super::phase::Phase;
 
-/// One connection. Only one thread uses it, so the locks never block.
+/// One connection. Only one thread uses it, so the locks do not block; while all connections are taken, another thread
+/// looks at the phase, too.
 pub(super) struct Activity {
     phase: Mutex<Phase>,
     /// Streams that have ended, but whose last bytes the client has not taken.

@@ -200,6 +200,7 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             Ended::Rests => connection.counted.set_busy(false),
         }
     };
+    let why = if connection.counted.seat().is_evicted() { ConnectionEnd::Evicted } else { why };
     around.front().pipeline.outlets.metrics.connection_ended(why);
 }
 
@@ -331,6 +332,7 @@ async fn http1(
     let resumed = connection.resting.resume();
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
+    counted.seat().serves(&activity);
     let front = around.front();
     let watch = connection.watch(&activity, Timeouts::of(&front.config));
     let socket = connection.socket(resumed.bytes, &activity);
@@ -354,6 +356,7 @@ async fn http1(
         parts.io.into_inner().rest();
         let unread = parts.read_buf;
         let since = activity.phase().idle_since();
+        counted.seat().rests(since);
         connection.resting = Resting::between(opened, since, &unread);
     }
     ended
@@ -367,6 +370,7 @@ async fn http2(
     let client = connection.client();
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
+    connection.counted.seat().serves(&activity);
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
     let watch = connection.watch(&activity, timeouts);

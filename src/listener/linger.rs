@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(super) async fn linger(
     stream: &TcpStream,
     mut closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) {
-    if net::shut_down(stream).is_err() {
+    if net::shut_down(stream, Shutdown::Write).is_err() {
         return;
     }
     let began = Instant::now();

@@ -71,6 +71,15 @@ impl Overdue {
     }
 }
 
+/// What a silent client keeps its connection with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// It has no request, or only a part of a head.
+    NoRequest,
+    /// It does not read its answer.
+    NotReading,
+}
+
 /// One connection's state.
 #[derive(Debug)]
 pub(super) struct Phase {
@@ -264,6 +273,15 @@ impl Phase {
     /// Whether no request is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.exchanges == 0 && self.uploads == 0
+    }
+
+    /// Since when the client is silent, and how; none while a request is served.
+    pub(super) fn quiet(&self) -> Option<(Instant, Quiet)> {
+        if let Some(since) = self.blocked_since {
+            return Some((since, Quiet::NotReading));
+        }
+        let since = if self.has_served { self.idle_since } else { self.opened };
+        self.is_idle().then_some((since, Quiet::NoRequest))
     }
 
     /// When the last request ended.

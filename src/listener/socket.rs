@@ -2,6 +2,7 @@
 //! [`Phase`](super::phase::Phase).
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -189,7 +190,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
-            None => Poll::Ready(net::shut_down(&self.stream)),
+            None => Poll::Ready(net::shut_down(&self.stream, Shutdown::Write)),
             Some(session) => session.poll_shutdown(cx),
         }
     }

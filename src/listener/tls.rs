@@ -6,6 +6,7 @@
 //! While a connection rests, the session is kept without the socket, which may move to another worker.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -245,7 +246,7 @@ impl AsyncWrite for Beneath {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream().and_then(|stream| net::shut_down(stream)))
+        Poll::Ready(self.stream().and_then(|stream| net::shut_down(stream, Shutdown::Write)))
     }
 }
 

@@ -133,6 +133,12 @@ impl Workers {
         let _ = door.send(Handed { socket, peer, resting, tls: None, counted });
     }
 
+    /// Ends some of the connections whose clients have been silent for the longest, for others that wait.
+    /// Returns how many.
+    pub(super) fn evict(&self) -> usize {
+        self.loads.evict()
+    }
+
     /// Ends all connections: idle ones immediately, busy ones after their requests, the rest after
     /// `drain_timeout` or when `hurry` completes. Returns whether none had to be cut off.
     pub async fn drain(self, drain_timeout: Duration, hurry: impl Future) -> bool {
@@ -197,6 +203,7 @@ fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
     };
     if let Ok(socket) = prepared.and_then(|()| TcpStream::from_std(socket)) {
         let stream = Arc::new(socket);
+        counted.seat().sits_on(&stream);
         let connection = Box::new(Connection { stream, peer, resting, tls, counted });
         connections.spawn(connection::serve(connection, Arc::clone(around)));
     }

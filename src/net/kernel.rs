@@ -17,9 +17,10 @@ pub(crate) fn peek(stream: &TcpStream) -> io::Result<usize> {
     SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
 }
 
-/// Sends a FIN.
-pub(crate) fn shut_down(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).shutdown(Shutdown::Write)
+/// Ends one direction, or both. The end of writing sends a FIN. After the end of reading, what has arrived is still
+/// read, and then the end.
+pub(crate) fn shut_down(stream: &TcpStream, how: Shutdown) -> io::Result<()> {
+    SockRef::from(stream).shutdown(how)
 }
 
 /// Asks a silent peer whether it is there.

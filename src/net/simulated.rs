@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -600,8 +600,14 @@ pub(crate) fn peek(stream: &TcpStream) -> io::Result<usize> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the kernel's can fail")]
-pub(crate) fn shut_down(stream: &TcpStream) -> io::Result<()> {
-    stream.shut_down();
+pub(crate) fn shut_down(stream: &TcpStream, how: Shutdown) -> io::Result<()> {
+    if how != Shutdown::Read {
+        stream.shut_down();
+    }
+    if how != Shutdown::Write {
+        stream.end.inward().has_ended = true;
+        stream.end.wake();
+    }
     Ok(())
 }
 

@@ -200,7 +200,7 @@ metrics! {
     CONNECTIONS = Gauge "connections",
         "How many clients are connected?",
         "Open downstream connections.",
-        "Near `listen.max_connections`: further connections wait in the kernel.";
+        "At `listen.max_connections`: silent clients are disconnected for others that wait ([deadlines](../operations/deadlines.md#at-the-connection-limit)).";
     CONNECTIONS_ACCEPTED = Counter "connections_accepted_total",
         "Do clients keep their connections?",
         "Downstream connections accepted.",
@@ -208,7 +208,7 @@ metrics! {
     CONNECTIONS_ENDED = Counter "connections_ended_total" { reason: Values::Names(&[ConnectionEnd::VARIANTS]) },
         "Who ends connections, and why?",
         "Downstream connections ended, by reason.",
-        "`header_timeout` and `write_timeout` rise: slow clients, or an attack. [Deadlines](../operations/deadlines.md) has each phase and its end.";
+        "`header_timeout` and `write_timeout` rise: slow clients, or an attack. `evicted` rises: the connection limit is reached. [Deadlines](../operations/deadlines.md) has each phase and its end.";
     TLS_HANDSHAKES = Counter "tls_handshakes_total" { outcome: Values::Names(&[TlsHandshake::VARIANTS]) },
         "Do clients get through the TLS handshake, and if not, why?",
         "TLS handshakes with clients, by outcome. `full` and `resumed` are successes.",

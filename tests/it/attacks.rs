@@ -3,6 +3,7 @@
 
 mod answers;
 mod bodies;
+mod connections;
 mod differential;
 mod guessing;
 mod headers;

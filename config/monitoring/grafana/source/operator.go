@@ -275,10 +275,10 @@ func operatorRows() []row {
 			}}.lines(),
 	}
 	connections := []cog.Builder[dashboard.Panel]{
-		panel{title: "Open connections", question: "How many clients are connected? Near listen.max_connections further ones wait in the kernel.",
+		panel{title: "Open connections", question: "How many clients are connected? At listen.max_connections silent clients are disconnected for others that wait.",
 			width:   8,
 			queries: []query{{m("connections"), "{{instance}}"}}}.lines(),
-		panel{title: "Connections accepted and ended", question: "Who ends connections, and why? header_timeout and write_timeout: slow clients, or an attack.",
+		panel{title: "Connections accepted and ended", question: "Who ends connections, and why? header_timeout and write_timeout: slow clients, or an attack. evicted: the connection limit is reached.",
 			unit: "cps", width: 8,
 			queries: []query{
 				{sum("", "connections_accepted_total"), "accepted"},

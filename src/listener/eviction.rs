@@ -1,0 +1,177 @@
+//! Whose connection ends while all `listen.max_connections` are taken and another client waits: those of clients that
+//! have been silent for the longest. Otherwise whoever opens that many and says nothing would lock everybody out for
+//! as long as an idle connection may last, without a credential.
+//!
+//! A connection without a request is ended by the kernel's `shutdown` for reading: a request that has arrived
+//! meanwhile is read and answered all the same, and then the connection ends as if its client had ended it.
+
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::activity::Activity;
+use super::phase::Quiet;
+use crate::net::{self, TcpStream};
+
+/// Who was silent for less is left alone: a client between two requests, or on a slow link.
+pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(1);
+
+/// The most that are ended at once. Finding them takes a look at each connection.
+const MOST_AT_ONCE: usize = 32;
+
+/// The connections of all workers.
+#[derive(Default)]
+pub(super) struct Seats(Mutex<Taken>);
+
+#[derive(Default)]
+struct Taken {
+    last: u64,
+    seats: HashMap<u64, Arc<Seat>>,
+}
+
+/// What has to be known of a connection to end it from another thread.
+pub(super) struct Seat {
+    number: u64,
+    state: Mutex<State>,
+    is_evicted: AtomicBool,
+}
+
+struct State {
+    stream: Weak<TcpStream>,
+    doing: Doing,
+}
+
+enum Doing {
+    /// It has had no request since, or none at all.
+    Rests(Instant),
+    Serves(Arc<Activity>),
+}
+
+impl Seats {
+    pub(super) fn take(&self) -> Arc<Seat> {
+        let mut taken = self.0.lock();
+        taken.last += 1;
+        let state = State { stream: Weak::new(), doing: Doing::Rests(Instant::now()) };
+        let seat = Arc::new(Seat {
+            number: taken.last,
+            state: Mutex::new(state),
+            is_evicted: AtomicBool::new(false),
+        });
+        taken.seats.insert(seat.number, Arc::clone(&seat));
+        seat
+    }
+
+    pub(super) fn leave(&self, seat: &Seat) {
+        self.0.lock().seats.remove(&seat.number);
+    }
+
+    /// Ends some of the connections whose clients have been silent for the longest. Returns how many.
+    pub(super) fn evict(&self, now: Instant) -> usize {
+        let taken = self.0.lock();
+        let seats = taken.seats.values();
+        let mut silent: Vec<_> = seats
+            .filter_map(|seat| Some((seat.silent_since()?, seat)))
+            .filter(|(since, _)| *since + LEAST_SILENCE <= now)
+            .collect();
+        let most = at_once(silent.len());
+        if most < silent.len() {
+            silent.select_nth_unstable_by_key(most, |(since, _)| *since);
+            silent.truncate(most);
+        }
+        silent.iter().filter(|(_, seat)| seat.evict()).count()
+    }
+}
+
+/// How many of the silent connections are ended: few of few.
+fn at_once(silent: usize) -> usize {
+    silent.div_ceil(8).min(MOST_AT_ONCE)
+}
+
+impl Seat {
+    /// The connection has come to a worker.
+    pub(super) fn sits_on(&self, stream: &Arc<TcpStream>) {
+        self.state.lock().stream = Arc::downgrade(stream);
+    }
+
+    pub(super) fn serves(&self, activity: &Arc<Activity>) {
+        self.state.lock().doing = Doing::Serves(Arc::clone(activity));
+    }
+
+    pub(super) fn rests(&self, since: Instant) {
+        self.state.lock().doing = Doing::Rests(since);
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed)
+    }
+
+    fn silent_since(&self) -> Option<Instant> {
+        if self.is_evicted() {
+            return None;
+        }
+        self.state.lock().quiet().map(|(since, _)| since)
+    }
+
+    /// Returns whether it ends by this.
+    fn evict(&self) -> bool {
+        let state = self.state.lock();
+        // It may have begun a request since.
+        let Some((_, quiet)) = state.quiet() else { return false };
+        let how = match quiet {
+            Quiet::NoRequest => Shutdown::Read,
+            Quiet::NotReading => Shutdown::Both,
+        };
+        let is_ended =
+            state.stream.upgrade().is_some_and(|stream| net::shut_down(&stream, how).is_ok());
+        self.is_evicted.fetch_or(is_ended, Ordering::Relaxed);
+        is_ended
+    }
+}
+
+impl State {
+    fn quiet(&self) -> Option<(Instant, Quiet)> {
+        match &self.doing {
+            Doing::Rests(since) => Some((*since, Quiet::NoRequest)),
+            Doing::Serves(activity) => activity.phase().quiet(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_few_few_are_ended() {
+        let ended = [0, 1, 8, 9, 255, 256, 10_000].map(at_once);
+        assert_eq!(ended, [0, 1, 1, 2, 32, 32, 32]);
+    }
+
+    #[tokio::test]
+    async fn the_longest_silent_ones_are_ended_and_no_others() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seats, now) = (Seats::default(), Instant::now());
+        let mut all = Vec::new();
+        for age in [3, 9, 0, 5] {
+            let client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let stream = Arc::new(listener.accept().await.unwrap().0);
+            let seat = seats.take();
+            seat.sits_on(&stream);
+            seat.rests(now.checked_sub(Duration::from_secs(age)).unwrap());
+            all.push((seat, stream, client));
+        }
+        let ended = || all.iter().map(|(seat, ..)| seat.is_evicted()).collect::<Vec<_>>();
+        assert_eq!(seats.evict(now), 1);
+        assert_eq!(ended(), [false, true, false, false]);
+        assert_eq!((seats.evict(now), seats.evict(now), seats.evict(now)), (1, 1, 0));
+        assert_eq!(ended(), [true, true, false, true], "the last was silent for too short a time");
+        seats.leave(&all[0].0);
+        assert_eq!(seats.0.lock().seats.len(), 3);
+    }
+}

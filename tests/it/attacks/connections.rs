@@ -1,0 +1,98 @@
+//! All connections taken by clients without a credential, who then are silent: others are served all the same.
+
+use std::time::{Duration, Instant};
+
+use harness::{Upstream, wait_until};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::responses::ok;
+use crate::support::single::{ProxyFixture, QUERY, proxy_fixture};
+
+const MOST: usize = 20;
+
+async fn fixture(upstream: &Upstream) -> ProxyFixture {
+    proxy_fixture(&upstream.url(), &[("listen.max_connections", &MOST.to_string())]).await
+}
+
+/// A connection whose client sends something, reads nothing and is silent from then on.
+async fn hold(fixture: &ProxyFixture, bytes: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = fixture.proxy.url().replace("http://", "").parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_millis(50), stream.write_all(bytes)).await;
+    stream
+}
+
+async fn evicted(fixture: &ProxyFixture) -> f64 {
+    let series = "mimir_tenant_proxy_connections_ended_total{reason=\"evicted\"}";
+    fixture.proxy.metric(series).await
+}
+
+async fn locks_nobody_out(what: &str, bytes: &[u8]) {
+    let upstream = Upstream::start(ok).await;
+    let fixture = fixture(&upstream).await;
+    let mut held = Vec::new();
+    for _ in 0..3 * MOST {
+        held.push(hold(&fixture, bytes).await);
+    }
+    for number in 0..5 {
+        let began = Instant::now();
+        // Each client has a connection of its own.
+        assert_eq!(fixture.client().get(QUERY).await.status, 200, "{what}");
+        let took = began.elapsed();
+        println!("{what}: served after {took:?}");
+        assert!(took < Duration::from_secs(8), "{what}, request {number}: {took:?}");
+    }
+    assert!(evicted(&fixture).await >= 1.0, "{what}");
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+// Before, ten thousand such connections, which a laptop can open, kept everybody else waiting: for 10 s those that
+// had sent nothing, for 120 s those that had sent one request without a credential.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_lock_nobody_out() {
+    let refused = b"GET /prometheus/api/v1/query?query=up HTTP/1.1\r\nHost: x\r\n\r\n";
+    tokio::join!(
+        locks_nobody_out("nothing", b""),
+        locks_nobody_out("a part of a head", b"GET / HTTP/1.1\r\nHost: x\r\n"),
+        locks_nobody_out("one refused request", refused),
+        locks_nobody_out("HTTP/2 without a request", PREFACE),
+        locks_nobody_out("a part of HTTP/2's preface", &PREFACE[..10]),
+        locks_nobody_out("not HTTP", b"\x16\x03\x01 nonsense\r\n\r\n"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_read_no_refusal_lock_nobody_out() {
+    let refused = b"GET /n HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50_000);
+    locks_nobody_out("refusals that are not read", &refused).await;
+}
+
+// Only who is silent is disconnected.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_served_keeps_its_connection_in_a_flood() {
+    let upstream = Upstream::start(async |request| {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        ok(request).await
+    })
+    .await;
+    let fixture = fixture(&upstream).await;
+    let client = fixture.client();
+    let flood = async {
+        let mut held = Vec::new();
+        for _ in 0..4 * MOST {
+            held.push(hold(&fixture, b"").await);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        held
+    };
+    let (answer, _held) = tokio::join!(client.get(QUERY), flood);
+    assert_eq!(answer.status, 200);
+    wait_until("silent ones are disconnected", Duration::from_secs(5), async || {
+        evicted(&fixture).await >= 1.0
+    })
+    .await;
+}
