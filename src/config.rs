@@ -207,6 +207,18 @@ impl DatabaseConfig {
     }
 }
 
+impl ListenConfig {
+    /// Reads only `[listen]`, for `healthcheck`: a running proxy goes on with what it has while the rest of the file
+    /// is faulty, and must not be stopped for it.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, Faults> {
+        let text = read_file(file)?;
+        let mut document = Document::parse(&text, environment);
+        let listen = document.section("listen", listen::read);
+        document.finish_section()?;
+        Ok(listen)
+    }
+}
+
 /// The sections that the commands on alert rules need.
 #[derive(Clone, Debug)]
 pub struct RulesCommandConfig {

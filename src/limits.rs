@@ -148,6 +148,10 @@ struct Resolved {
     from_rows: LimitKeys,
 }
 
+/// So much may be expected of the bodies of an organisation even without an upload buffer: who streams takes memory,
+/// too.
+const LEAST_EXPECTED: usize = 8 << 20;
+
 /// With fewer accounts than this, idle ones are not removed.
 const FEW: usize = 1024;
 
@@ -213,7 +217,7 @@ impl Limits {
         let own = || match grant.organisations() {
             [first, ..] => {
                 let expected = Arc::clone(&self.accounts_of(first).expected);
-                (expected, self.config.load().upload_total_bytes / 2)
+                (expected, (self.config.load().upload_total_bytes / 2).max(LEAST_EXPECTED))
             }
             [] => (Arc::default(), 0),
         };
@@ -293,20 +297,20 @@ impl Limits {
         let asked = Instant::now();
         let deadline = asked + self.config.load().max_wait;
         let device = Device::of(grant.principal());
-        let slot = async |organisation: &OrganisationId, received| {
+        let slot = async |organisation: &OrganisationId| {
             let accounts = self.accounts_of(organisation);
-            let slot = accounts.slot(surface, device, deadline, &self.queue, received).await;
+            let slot = accounts.slot(surface, device, deadline, &self.queue).await;
             slot.inspect_err(|error| self.note(organisation, device, surface, error))
         };
         let (first, others) = match grant.organisations() {
-            [one] => (slot(one, received).await?, Vec::new()),
+            [one] => (slot(one).await?, Vec::new()),
             several => {
                 // Always in the same order, so that no two requests wait for each other's slots.
                 let mut several: Vec<&OrganisationId> = several.iter().collect();
                 several.sort();
                 let mut slots = Vec::with_capacity(several.len());
                 for organisation in several {
-                    slots.push(slot(organisation, None).await?);
+                    slots.push(slot(organisation).await?);
                 }
                 (slots.pop().ok_or(LimitError::All)?, slots)
             }
@@ -328,7 +332,8 @@ impl Limits {
             }
         })?;
         self.check_memory(route)?;
-        let held = Held { _slot: first, _others: others, _share: share };
+        let received = received.filter(|_| others.is_empty());
+        let held = Held { _slot: first.charging(received), _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }
 

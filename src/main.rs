@@ -10,7 +10,9 @@ use mimir_tenant_proxy::command::{
     self, ChannelsCommand, CheckConfig, Completions, DeviceKeyCommand, ExplainToken, Man, Migrate,
     RulesCommand, Said,
 };
-use mimir_tenant_proxy::config::{Config, DatabaseConfig, Environment, RulesCommandConfig};
+use mimir_tenant_proxy::config::{
+    Config, DatabaseConfig, Environment, ListenConfig, RulesCommandConfig,
+};
 use mimir_tenant_proxy::version;
 
 mod examples;
@@ -83,7 +85,9 @@ fn main() -> ExitCode {
         }
         Command::Channels(what) => RulesCommandConfig::load(file, &environment)
             .map(|config| command::channels(&config, what)),
-        Command::Healthcheck => config().map(|config| command::healthcheck(&config)),
+        Command::Healthcheck => {
+            ListenConfig::load(file, &environment).map(|config| command::healthcheck(&config))
+        }
         Command::Completions(args) => Ok(command::completions(Cli::command(), &args)),
         Command::Man(args) => Ok(command::man(Cli::command(), &args)),
     };

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::{Outcome, on_a_runtime};
-use crate::config::Config;
+use crate::config::ListenConfig;
 use crate::http_client;
 
 /// Asks the running proxy's private port whether it is ready.
-pub fn healthcheck(config: &Config) -> Outcome {
-    let mut address = config.listen.internal_address;
+pub fn healthcheck(config: &ListenConfig) -> Outcome {
+    let mut address = config.internal_address;
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }

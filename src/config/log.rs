@@ -62,6 +62,9 @@ fn check_levels(filter: &str) -> Result<(), String> {
         LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
             || word.parse().is_ok_and(|number: u8| number < 6)
     };
+    if filter.split(',').all(|directive| directive.trim().is_empty()) {
+        return Err("is empty; \"off\" logs nothing, \"info\" is the default".to_owned());
+    }
     for directive in filter.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         // A span's fields may hold any character.
         let level = match directive.rsplit_once('=') {
@@ -89,9 +92,17 @@ mod tests {
         {
             assert_eq!(check_levels(filter), Ok(()), "{filter}");
         }
-        for filter in
-            ["warning", "verbose", "bogus=", "info,sqlx=warning", "mimir_tenant_proxy", "7"]
-        {
+        for filter in [
+            "",
+            " ",
+            ",",
+            "warning",
+            "verbose",
+            "bogus=",
+            "info,sqlx=warning",
+            "mimir_tenant_proxy",
+            "7",
+        ] {
             assert!(check_levels(filter).is_err(), "{filter}");
         }
     }

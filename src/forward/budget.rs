@@ -13,6 +13,8 @@ pub(super) struct Budget {
     /// In hundredths of a resend.
     balance: u64,
     percent: u64,
+    reserve: u64,
+    /// At least one resend: without a reserve, requests save up for it.
     most: u64,
     filled: Instant,
 }
@@ -24,8 +26,14 @@ const REFILL: Duration = Duration::from_secs(1);
 impl Budget {
     /// The share is in hundredths of all requests, the reserve in resends.
     pub(super) fn new(percent: usize, reserve: usize, now: Instant) -> Self {
-        let most = (reserve as u64).saturating_mul(REPEAT);
-        Self { balance: most, percent: percent as u64, most, filled: now }
+        let reserve = (reserve as u64).saturating_mul(REPEAT);
+        Self {
+            balance: reserve,
+            percent: percent as u64,
+            reserve,
+            most: reserve.max(REPEAT),
+            filled: now,
+        }
     }
 
     /// Counts a request.
@@ -37,8 +45,8 @@ impl Budget {
     pub(super) fn withdraw(&mut self, now: Instant) -> bool {
         let intervals = now.duration_since(self.filled).as_secs() / REFILL.as_secs();
         if intervals > 0 {
-            self.balance = self.balance.saturating_add(intervals.saturating_mul(REPEAT));
-            self.balance = self.balance.min(self.most);
+            let grown = self.balance.saturating_add(intervals.saturating_mul(REPEAT));
+            self.balance = self.balance.max(grown.min(self.reserve));
             self.filled += Duration::from_secs(intervals);
         }
         match self.balance.checked_sub(REPEAT) {
@@ -76,6 +84,16 @@ mod tests {
             }
             let time = usize::try_from(now.duration_since(start).as_secs()).unwrap();
             prop_assert!(repeats * 100 <= requests * percent + (reserve + time) * 100);
+        }
+
+        // It is documented as additional: without it, the share was nothing.
+        #[test]
+        fn without_a_reserve_the_share_is_there(percent in 1usize..100) {
+            let start = Instant::now();
+            let mut budget = Budget::new(percent, 0, start);
+            prop_assert!(!budget.withdraw(start + Duration::from_secs(60)));
+            (0..100_usize.div_ceil(percent)).for_each(|_| budget.deposit());
+            prop_assert!(budget.withdraw(start) && !budget.withdraw(start));
         }
 
         #[test]

@@ -156,11 +156,17 @@ impl Instance {
         }
     }
 
+    /// Applies what depends on time and on the configuration only.
+    pub(super) fn settle(&self) {
+        let (now, config) = (self.watch.now(), self.watch.config());
+        self.update(|health| health.settle(now, &config));
+    }
+
     fn share_now(&self) -> Share {
         let now = self.watch.now();
         match self.word().share(now, &self.watch.config()) {
             Share::Due => {
-                self.update(|health| health.settle(now, &self.watch.config()));
+                self.settle();
                 match self.word().share(now, &self.watch.config()) {
                     Share::Due => Share::Whole,
                     share => share,

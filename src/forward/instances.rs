@@ -188,7 +188,10 @@ impl Instances {
         let mut found = self.found.lock();
         self.watch.set(config);
         found.probes.clear();
-        self.probe(&mut found, &Vec::new(), &self.current.load());
+        let current = self.current.load();
+        // Without probes nothing vouches for an instance any more: its ejection ends in time from now on.
+        current.iter().for_each(|instance| instance.settle());
+        self.probe(&mut found, &Vec::new(), &current);
     }
 
     fn update(&self, found: &mut Found, joins: bool) {

@@ -145,7 +145,7 @@ impl Pool {
         time_out_unacknowledged(&stream, self.ack_timeout)?;
         let tls = self.tls.as_ref().map(UpstreamTls::client);
         let socket = Socket::secured(stream, instance.address, &instance.authority, tls).await?;
-        Ok(Box::new(Wire::new(socket, &self.large_reads)))
+        Ok(Box::new(Wire::new(socket, &self.large_reads).over_tls(self.tls.is_some())))
     }
 
     fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Box<Wire>> {

@@ -46,8 +46,12 @@ pub(super) struct Wire<S = Socket> {
     output: Output,
     /// The request's body, until all of it was taken.
     upload: Option<Upload>,
-    /// Whether a byte of the request was written.
+    /// Whether the request has a body.
+    has_body: bool,
+    /// Whether a byte of the request was written, or may have been.
     has_written: bool,
+    /// A write that fails may have sent a part: TLS sends in records.
+    fails_late: bool,
     /// The socket takes no more of the request; an answer may still come.
     write_fault: Option<io::Error>,
     method: Method,
@@ -80,7 +84,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             room: Room::new(large_reads),
             output: Output::default(),
             upload: None,
+            has_body: false,
             has_written: false,
+            fails_late: false,
             write_fault: None,
             method: Method::GET,
             interim: 0,
@@ -89,6 +95,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             timer: Deadline::default(),
             places: Vec::new(),
         }
+    }
+
+    pub(super) fn over_tls(mut self, is_tls: bool) -> Self {
+        self.fails_late = is_tls;
+        self
     }
 
     /// Begins a request, of which nothing is sent before the answer is polled. `write_head` writes its
@@ -104,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.interim = 0;
         self.has_written = false;
         self.upload = Upload::of(body, trailers);
+        self.has_body = self.upload.is_some();
         let head = self.output.head();
         write_head(head);
         upload::write_framing(head, method, self.upload.as_ref());
@@ -112,12 +124,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.keeps = false;
     }
 
-    /// The body of a request of which nothing was sent.
+    /// The body of a request of which nothing was sent, if nothing was taken of it either.
     pub(super) fn take_unsent(&mut self) -> Option<RequestBody> {
-        if self.has_written {
-            return None;
+        match self.upload.take() {
+            _ if self.has_written => None,
+            Some(upload) => upload.into_untouched(),
+            None if self.has_body => None,
+            None => Some(RequestBody::empty()),
         }
-        self.upload.take().map_or_else(|| Some(RequestBody::empty()), Upload::into_untouched)
     }
 
     /// Sends the request, and waits for the head of its answer. The answer may come first: the rest of
@@ -243,6 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Ready(Err(error)) => {
                     // An instance that refuses a body answers, and then reads no more of it.
                     self.write_fault = Some(error);
+                    self.has_written |= self.fails_late;
                     self.output.clear();
                     if self.has_written {
                         self.upload = None;

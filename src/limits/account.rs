@@ -106,9 +106,9 @@ pub(super) struct Account {
 pub(super) struct Slot {
     accounts: Arc<Accounts>,
     surface: Surface,
-    /// Bytes of its body so far.
+    /// Bytes of its body so far, from the moment at which it has its permit: what is refused is not charged.
     received: Option<ReceivedBytes>,
-    _device: Option<DevicePlace>,
+    device: Option<DevicePlace>,
 }
 
 impl Accounts {
@@ -145,19 +145,18 @@ impl Accounts {
         device: Option<Device>,
         deadline: Instant,
         queue: &Queue,
-        received: Option<ReceivedBytes>,
     ) -> Result<Slot, LimitError> {
         let device = match device.and_then(|device| self.devices.account(surface, device)) {
             None => None,
             Some(account) => {
                 let place = DevicePlace::take(account, self.began, surface, deadline, queue);
-                Some(place.await?.charging(received.clone()))
+                Some(place.await?)
             }
         };
         if !self.own.of(surface).take_slot(deadline, queue).await {
             return Err(LimitError::InFlight { whose: Whose::Organisation, surface });
         }
-        let slot = Slot { accounts: self, surface, received, _device: device };
+        let slot = Slot { accounts: self, surface, received: None, device };
         // With a slot in hand, so that no more requests than there are slots wait for the rates.
         let accounts = &slot.accounts;
         let account = accounts.own.of(surface);
@@ -279,6 +278,14 @@ impl Account {
 }
 
 impl Slot {
+    /// With the bytes that are charged in the end. To be called when nothing refuses the request any more: its
+    /// sender comes back when it was told to, and would find that each refusal has put the time off.
+    pub(super) fn charging(mut self, received: Option<ReceivedBytes>) -> Self {
+        self.device = self.device.take().map(|place| place.charging(received.clone()));
+        self.received = received;
+        self
+    }
+
     /// What the organisation holds of the slots for all.
     pub(super) fn holding(&self) -> Arc<Holding> {
         Arc::clone(&self.accounts.holding)
@@ -354,7 +361,8 @@ mod tests {
     ) -> Result<Slot, LimitError> {
         let received = Some(ReceivedBytes::of(bytes));
         let (deadline, queue) = (Instant::now() + wait, Queue::new(1000));
-        Arc::clone(accounts).slot(Surface::Push, device, deadline, &queue, received).await
+        let slot = Arc::clone(accounts).slot(Surface::Push, device, deadline, &queue).await;
+        slot.map(|slot| slot.charging(received))
     }
 
     fn device() -> Device {
@@ -405,6 +413,27 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_secs(4));
     }
 
+    // Each refusal was charged the bytes that had come, after its Retry-After was computed: a fleet that came back when
+    // it was told was refused for ever.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_not_charged() {
+        let mut each = OrganisationLimits::default();
+        each.all.push = limits(9, 0, 1000);
+        each.device.push = limits(9, 0, 10_000);
+        let (accounts, hub) = (accounts_of(&each), Some(device()));
+        drop(slot_of(&accounts, hub, MS, 5000).await.unwrap());
+        for _ in 0..100 {
+            assert!(slot_of(&accounts, hub, MS, 20_000).await.is_err());
+        }
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(slot_of(&accounts, hub, MS, 0).await.is_ok());
+        // One that had its slot and is refused by what follows.
+        let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
+        let slot = Arc::clone(&accounts).slot(Surface::Push, hub, deadline, &queue).await;
+        drop(slot);
+        assert!(slot_of(&accounts, hub, MS, 0).await.is_ok());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_request_too_many_waits_for_its_turn() {
         let (accounts, began) = (accounts(limits(9, 2, 0)), Instant::now());
@@ -420,7 +449,7 @@ mod tests {
         let accounts = accounts(limits(1, 0, 0));
         let _push = slot(&accounts, MS, 0).await.unwrap();
         let (deadline, queue) = (Instant::now() + MS, Queue::new(1000));
-        let query = Arc::clone(&accounts).slot(Surface::Query, None, deadline, &queue, None).await;
+        let query = Arc::clone(&accounts).slot(Surface::Query, None, deadline, &queue).await;
         assert!(query.is_ok());
     }
 
@@ -431,7 +460,7 @@ mod tests {
         let all: Vec<_> = (0..5).map(|_| accounts(limits(1, 0, 0))).collect();
         let (began, deadline) = (Instant::now(), Instant::now() + 10 * MS);
         let slot = |accounts: &Arc<Accounts>| {
-            Arc::clone(accounts).slot(Surface::Push, None, deadline, &queue, None)
+            Arc::clone(accounts).slot(Surface::Push, None, deadline, &queue)
         };
         let _taken = futures_util::future::join_all(all.iter().map(slot)).await;
         let waiting = all.iter().map(|accounts| async {

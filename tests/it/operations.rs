@@ -108,6 +108,14 @@ async fn healthcheck_asks_the_private_port() {
     let healthy = run(&["healthcheck", "--config", &config], &[], "");
     assert!(healthy.status.success(), "{}", text(&healthy.stderr));
     assert!(text(&healthy.stdout).contains("upstream: 1 instances"));
+    // Seen by reading: all copies became unhealthy together by a faulty file that none of them had taken over.
+    let whole = std::fs::read_to_string(&config).unwrap();
+    for fault in ["[nonsense]\nkey = 1\n", "[tls]\ncertificate_files = [\"/none\"]\n"] {
+        std::fs::write(&config, format!("{whole}\n{fault}")).unwrap();
+        let healthy = run(&["healthcheck", "--config", &config], &[], "");
+        assert!(healthy.status.success(), "{fault}: {}", text(&healthy.stderr));
+    }
+    std::fs::write(&config, whole).unwrap();
     proxy.process.signal("KILL");
     proxy.process.wait(Duration::from_secs(5)).unwrap();
     assert_eq!(run(&["healthcheck", "--config", &config], &[], "").status.code(), Some(1));

@@ -289,9 +289,12 @@ async fn ask(config: &UpstreamConfig, instance: &Found) -> Result<String, Fault>
         let body = read_start(&mut answer, MAX_ANSWER_BYTES).await.map_err(unreachable)?;
         Ok::<_, Fault>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    let (status, text) = get("/ready", None).await?;
-    if !status.is_success() {
-        return Err(Fault::Away(format!("/ready answers {status}: {}", first_line(&text))));
+    // Without probes the running proxy does not ask either: a balancer's /ready is not Mimir's.
+    if config.health.probes() {
+        let (status, text) = get("/ready", None).await?;
+        if !status.is_success() {
+            return Err(Fault::Away(format!("/ready answers {status}: {}", first_line(&text))));
+        }
     }
     let tenant = TenantId::parse(TENANT).map_err(|error| Fault::Unfit(error.to_string()))?;
     let labels = "/prometheus/api/v1/labels";

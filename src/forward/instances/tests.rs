@@ -110,6 +110,25 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
     assert!(!list[1].is_ejected());
 }
 
+// Seen by reading: who switched probes off, because a balancer's /ready is not Mimir's, kept all ejected instances out
+// until the next start.
+#[tokio::test(start_paused = true)]
+async fn who_is_ejected_comes_back_when_probes_are_switched_off() {
+    let instances = instances(true);
+    instances.publish(0, 0, vec![at(1)]);
+    instances.publish(0, 0, vec![at(1), at(2)]);
+    let list = instances.current();
+    assert!(list[1].is_ejected());
+    let config = HealthConfig {
+        ready_interval: Duration::ZERO,
+        ..instances.watch.config().as_ref().clone()
+    };
+    instances.set_health(config);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    list[1].candidate();
+    assert!(!list[1].is_ejected());
+}
+
 // Three names are three sources; instances in the first result of each are not new.
 #[tokio::test(start_paused = true)]
 async fn instances_of_a_sources_first_result_are_not_new() {
