@@ -60,6 +60,7 @@
 //! | A confirmation is for exactly what was shown. | More may be lost meanwhile. | The hold's ID is a digest of it |
 //! | A failed or partial reading changes nothing. | It looks like a deletion of everything. | Errors end a reconcile before the guard; a document is read whole or not at all |
 //! | An organisation that is gone keeps its document for a grace period, and then needs tombstones, too. | It may come back. | `schedule::job` |
+//! | Where no organisation is listed, or many are gone, none is purged without a confirmation. | A query of the operator's own may return nothing, or a part, while all rows are there. | `guard::Purges` |
 //! | Only the leader writes, and only within its lease. | Two writers undo each other. | `Lease::during`, in `world` |
 
 pub mod document;

@@ -1,4 +1,4 @@
-//! The deletion guard of one organisation's document. Pure.
+//! The deletion guard: of one organisation's document, and of all organisations that are gone. Pure.
 //!
 //! A deleted row and a row that could not be read look alike. A lost channel is a missed notification,
 //! which goes unnoticed; one that stays for too long is noticed and harmless. So a channel or route that
@@ -7,17 +7,24 @@
 //!
 //! A channel whose row has the mask of a secret that is not stored is lost in the same way: without the
 //! secret it is invalid, and its author did not remove it.
+//!
+//! An organisation that is gone for good and one that is only not listed look alike, too, and the rows of the
+//! latter are all there. So organisations that are gone are judged together ([`Purges`]), as their rules are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::document::{Live, Observed};
 use super::spec::Rows;
 use super::spec::channel::has_lost_a_secret;
+use crate::config::GuardConfig;
+use crate::rules::plan::guard::is_much;
 use crate::store::GuardHeld;
+use crate::tenancy::OrganisationId;
 
 /// What would go and has no explanation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +95,80 @@ impl Missing {
             reason: reasons.join("; "),
         }
     }
+}
+
+/// An organisation that is not listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    pub(crate) organisation: OrganisationId,
+    pub(crate) since: OffsetDateTime,
+    /// Its grace period is over.
+    pub(crate) is_due: bool,
+    /// Its channels and routes in Mimir.
+    pub(crate) live: usize,
+    /// What is held of it so far.
+    pub(crate) held: Option<GuardHeld>,
+}
+
+/// What may become of the document of an organisation that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purge {
+    /// The next full resync judges it.
+    Unjudged,
+    Allowed,
+    Held(GuardHeld),
+}
+
+/// The judgement of one full resync over the organisations that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Purges(HashMap<OrganisationId, Purge>);
+
+impl Purges {
+    /// `observed` is the number of live channels and routes of all organisations.
+    pub(crate) fn judge(
+        gone: &[Gone],
+        observed: usize,
+        is_any_listed: bool,
+        config: &GuardConfig,
+    ) -> Self {
+        let live = gone.iter().map(|one| one.live).fold(0, usize::saturating_add);
+        // One organisation that is deleted is an everyday change, however much it has.
+        let is_together =
+            gone.len() > 1 && is_much(live, observed, config.overall_count, config.overall_share);
+        let reason = if !is_any_listed {
+            // That is no deletion but the wrong database, or a wrong query.
+            Some("the database lists no organisation at all".to_owned())
+        } else if is_together {
+            Some(format!(
+                "{} organisations are not listed any more; {live} of the {observed} channels and \
+                 routes of all organisations would be deleted",
+                gone.len()
+            ))
+        } else {
+            None
+        };
+        let judged = gone.iter().filter(|one| one.is_due).map(|one| {
+            let id = purge_id(one);
+            // Confirmed one by one, the last ones would be too few to be held.
+            let before = one.held.as_ref().filter(|held| held.id == id).cloned();
+            let held = match &reason {
+                Some(reason) => Some(GuardHeld { id, reason: reason.clone() }),
+                None => before,
+            };
+            (one.organisation.clone(), held.map_or(Purge::Allowed, Purge::Held))
+        });
+        Self(judged.collect())
+    }
+
+    pub(crate) fn of(&self, organisation: &OrganisationId) -> Purge {
+        self.0.get(organisation).cloned().unwrap_or(Purge::Unjudged)
+    }
+}
+
+/// A confirmation is for this organisation, and for this time that it is gone.
+fn purge_id(gone: &Gone) -> String {
+    let text = format!("purge {} {}", gone.organisation, gone.since.unix_timestamp());
+    short(&hex::encode(digest(&SHA256, text.as_bytes())))
 }
 
 /// The hold of a foreign document.
@@ -207,6 +288,73 @@ mod tests {
         // A confirmation of one is not one of the other.
         let gone = Missing { channels: [id(1)].into(), ..Missing::default() }.held(&live);
         assert_ne!(lost.id, gone.id);
+    }
+
+    fn gone(name: &str, live: usize) -> Gone {
+        Gone {
+            organisation: OrganisationId::parse(name).unwrap(),
+            since: OffsetDateTime::UNIX_EPOCH,
+            is_due: true,
+            live,
+            held: None,
+        }
+    }
+
+    fn guard_of(purges: &Purges, one: &Gone) -> Option<GuardHeld> {
+        match purges.of(&one.organisation) {
+            Purge::Held(held) => Some(held),
+            Purge::Allowed | Purge::Unjudged => None,
+        }
+    }
+
+    // The same counts and shares as for rules: 50 and a fifth.
+    #[test]
+    fn organisations_that_are_gone_are_judged_together() {
+        let config = GuardConfig::default();
+        let judged = |all: &[Gone], observed| Purges::judge(all, observed, true, &config);
+        let (one, other) = (gone("acme", 25), gone("umbrella", 25));
+        let both = [one.clone(), other.clone()];
+        let held = judged(&both, 250);
+        let reason = guard_of(&held, &one).unwrap().reason;
+        assert!(
+            reason.starts_with("2 organisations") && reason.contains("50 of the 250"),
+            "{reason}"
+        );
+        assert_ne!(guard_of(&held, &one).unwrap().id, guard_of(&held, &other).unwrap().id);
+        assert_eq!(judged(&both, 251).of(&one.organisation), Purge::Allowed, "less than the share");
+        let fewer = [one.clone(), gone("umbrella", 24)];
+        assert_eq!(judged(&fewer, 60).of(&one.organisation), Purge::Allowed, "less than the count");
+        // One alone, however much it has.
+        let large = gone("acme", 200);
+        assert_eq!(judged(&[large], 200).of(&one.organisation), Purge::Allowed);
+        // In their grace period they count, and nothing is to be done.
+        let early = Gone { is_due: false, ..other.clone() };
+        let held = judged(&[one.clone(), early], 250);
+        assert!(guard_of(&held, &one).is_some());
+        assert_eq!(held.of(&other.organisation), Purge::Unjudged);
+        assert_eq!(Purges::default().of(&one.organisation), Purge::Unjudged);
+    }
+
+    #[test]
+    fn without_any_organisation_nothing_is_purged() {
+        let one = gone("acme", 1);
+        let none = Purges::judge(std::slice::from_ref(&one), 1, false, &GuardConfig::default());
+        assert!(guard_of(&none, &one).unwrap().reason.contains("no organisation at all"));
+    }
+
+    // Of two that were held one was confirmed and purged: the other one was not.
+    #[test]
+    fn what_was_held_stays_held_while_it_is_gone() {
+        let config = GuardConfig::default();
+        let both = [gone("acme", 25), gone("umbrella", 25)];
+        let held = guard_of(&Purges::judge(&both, 50, true, &config), &both[1]).unwrap();
+        let left = Gone { held: Some(held.clone()), ..both[1].clone() };
+        let judged = Purges::judge(std::slice::from_ref(&left), 25, true, &config);
+        assert_eq!(guard_of(&judged, &left), Some(held));
+        // It was listed in between, or what is held of it are its rows.
+        let again = Gone { since: left.since + std::time::Duration::from_secs(60), ..left.clone() };
+        let judged = Purges::judge(std::slice::from_ref(&again), 25, true, &config);
+        assert_eq!(judged.of(&again.organisation), Purge::Allowed);
     }
 
     #[test]

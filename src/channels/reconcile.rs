@@ -48,6 +48,8 @@ pub(crate) struct Given<'a> {
     /// The organisation has been gone for longer than the grace period: its document is to be deleted,
     /// even if there are rows. The guard applies all the same.
     pub(crate) is_purge: bool,
+    /// An administrator has confirmed that, and with it the loss of rows.
+    pub(crate) is_purge_confirmed: bool,
 }
 
 #[derive(Debug)]
@@ -385,6 +387,9 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
 
 /// What has to be confirmed first, and was not.
 fn held(found: &Found, given: &Given<'_>, wanted: Option<&Document>) -> Option<GuardHeld> {
+    if given.is_purge_confirmed {
+        return None;
+    }
     let held = match found {
         // It was deleted by hand, or a file is being written while it is read: what was live then is
         // known from the statuses.

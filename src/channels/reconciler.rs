@@ -10,13 +10,14 @@ use similar::TextDiff;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::guard::{Gone, Purges};
 use super::reconcile::{Given, Preview, preview};
 use super::send_test::TestReport;
 use super::spec::{Operator, Rows, State};
 use super::world::TenantReader;
 use crate::admin_executor::{AdminExecutor, Overloaded};
 use crate::clock::Clock;
-use crate::config::{ChannelsConfig, RulesConfig};
+use crate::config::{ChannelsConfig, GuardConfig, RulesConfig};
 use crate::mimir::MimirHandle;
 use crate::mimir::alertmanager::{AlertmanagerClient, AlertmanagerError};
 use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store, StoreError};
@@ -31,6 +32,7 @@ pub struct ChannelReconciler {
     pub(super) reconcile_interval: Duration,
     /// How long the document of an organisation that is gone stays.
     pub(super) grace: Duration,
+    guard: GuardConfig,
     template: TenantTemplate,
     pub(super) tracer: Tracer,
 }
@@ -142,6 +144,7 @@ impl ChannelReconciler {
             operator: Operator::new(config),
             reconcile_interval: config.reconcile_interval,
             grace: rules.organisation_grace,
+            guard: rules.guard,
             template,
             tracer: Tracer::off(),
         })
@@ -180,6 +183,34 @@ impl ChannelReconciler {
         })
     }
 
+    /// Judges all organisations that are gone, as the database lists them now.
+    pub(super) async fn purges(&self) -> Result<Purges, StoreError> {
+        let mut syncs = self.store.notification_syncs().await?;
+        syncs.retain(|sync| sync.absent_since.is_some());
+        if syncs.is_empty() {
+            return Ok(Purges::default());
+        }
+        let live = self.store.live_notifications().await?;
+        let listed = self.store.organisations().await?;
+        let oldest = self.store.now().await? - self.grace;
+        let gone: Vec<Gone> = syncs
+            .into_iter()
+            .filter(|sync| !listed.contains(&sync.organisation))
+            .filter_map(|sync| {
+                let since = sync.absent_since?;
+                Some(Gone {
+                    since,
+                    is_due: since <= oldest,
+                    live: live.get(&sync.organisation).copied().unwrap_or_default(),
+                    organisation: sync.organisation,
+                    held: sync.guard,
+                })
+            })
+            .collect();
+        let observed = live.values().copied().fold(0, usize::saturating_add);
+        Ok(Purges::judge(&gone, observed, !listed.is_empty(), &self.guard))
+    }
+
     /// Does what a reconcile does, and stops before the write.
     pub async fn preview(
         &self,
@@ -203,6 +234,7 @@ impl ChannelReconciler {
             confirmed,
             written: sync.as_ref().and_then(|sync| sync.document_hash.as_deref()),
             is_purge: false,
+            is_purge_confirmed: false,
         };
         let reader = TenantReader { client: &self.client, tenant: &tenant };
         let Preview { before, after, is_in_sync, is_foreign, guard, channels, routes } =

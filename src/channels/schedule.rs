@@ -4,7 +4,8 @@
 //! Triggers and the timer say which organisations to reconcile. One task decides everything, so nothing
 //! has to be locked; reconciles are tasks of their own, a bounded number at a time. Unlike that of rules,
 //! a full resync has no second half: nothing is deleted without an explanation of its own
-//! ([`super::guard`]), so there is nothing to judge together.
+//! ([`super::guard`]). The exception are organisations that are gone, whose rows may be there: each full
+//! resync judges them together when it begins, and only what it allows is purged until the next one.
 
 mod job;
 mod queue;
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::guard::Purges;
 use super::outcome::Outcome;
 use super::reaches::Reaches;
 use super::reconciler::ChannelReconciler;
@@ -76,6 +78,8 @@ struct Scheduler<'a> {
     /// When the next full resync begins; none while one is being listed or is running.
     next_resync: Option<Instant>,
     resync: Option<Resync>,
+    /// By the last listing.
+    purges: Arc<Purges>,
 }
 
 impl Drop for Scheduler<'_> {
@@ -104,6 +108,7 @@ enum Done {
 struct Listed {
     requested: Vec<OrganisationId>,
     all: HashSet<OrganisationId>,
+    purges: Purges,
 }
 
 impl<'a> Scheduler<'a> {
@@ -115,6 +120,7 @@ impl<'a> Scheduler<'a> {
             tasks: JoinSet::new(),
             next_resync: Some(Instant::now()),
             resync: None,
+            purges: Arc::default(),
         }
     }
 
@@ -168,14 +174,15 @@ impl<'a> Scheduler<'a> {
     }
 
     fn list(&mut self) {
-        let store = self.sync.reconciler.store.clone();
+        let reconciler = Arc::clone(&self.sync.reconciler);
         let asked = self.sync.reaches.asked();
         self.tasks.spawn(async move {
             let listed = async {
-                let mut all = store.notification_organisations().await?;
-                let requested = store.requested_notification_syncs().await?;
+                let mut all = reconciler.store.notification_organisations().await?;
+                let requested = reconciler.store.requested_notification_syncs().await?;
+                let purges = reconciler.purges().await?;
                 all.extend(asked);
-                Ok(Listed { requested, all })
+                Ok(Listed { requested, all, purges })
             };
             Done::Listed(listed.await)
         });
@@ -190,6 +197,7 @@ impl<'a> Scheduler<'a> {
                 reconciler: Arc::clone(&self.sync.reconciler),
                 lease: self.lease.clone(),
                 clock: self.sync.clock.clone(),
+                purges: Arc::clone(&self.purges),
                 organisation,
                 started,
             };
@@ -228,7 +236,8 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    fn on_listed(&mut self, Listed { requested, mut all }: Listed) {
+    fn on_listed(&mut self, Listed { requested, mut all, purges }: Listed) {
+        self.purges = Arc::new(purges);
         // Organisations that are known here and not there have nothing any more, or failed; their last
         // reconcile says which.
         all.extend(self.queue.known());

@@ -327,18 +327,20 @@ fn said_of_test(report: &TestReport, as_json: bool) -> Said {
 
 async fn confirm(parts: &Parts, args: Confirm) -> Outcome {
     let Confirm { id, organisation: name, json } = args;
-    let organisations = match parts.organisations(Some(&name)).await {
-        Ok(organisations) => organisations,
-        Err(failed) => return failed,
-    };
-    let Some(organisation) = organisations.first().cloned() else { return Err(name) };
+    // It need not exist: what is held may be the deletion of what a deleted organisation has.
+    let Some(organisation) = organisation(Some(&name))? else { return Err(name) };
     let store = parts.channels.store();
     match store.confirm_notification_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
-        Ok(NotificationConfirmed::Noted) => Ok(synced(parts, organisations, json).await),
-        Ok(NotificationConfirmed::Nothing) => Err(format!(
-            "nothing is held for organisation {organisation}; one that only channels diff has shown \
-             is recorded by the next channels sync"
-        )),
+        Ok(NotificationConfirmed::Noted) => {
+            Ok(synced(parts, BTreeSet::from([organisation]), json).await)
+        }
+        Ok(NotificationConfirmed::Nothing) => match parts.organisations(Some(&name)).await {
+            Err(failed) => failed,
+            Ok(_) => Err(format!(
+                "nothing is held for organisation {organisation}; one that only channels diff has \
+                 shown is recorded by the next channels sync"
+            )),
+        },
         Ok(NotificationConfirmed::Other(held)) => {
             let note = format!(
                 "{id} is not held; what is held now is {}: {}; channels confirm {} --organisation \

@@ -77,7 +77,8 @@ pub struct GuardConfig {
     pub missing_count: usize,
     /// Their share, 0 to 1.
     pub missing_share: f64,
-    /// Rules of all tenants that would be deleted in one full resync.
+    /// Rules of all tenants that would be deleted in one full resync; also live channels and routes of all
+    /// organisations that are gone.
     pub overall_count: usize,
     /// Their share, 0 to 1.
     pub overall_share: f64,

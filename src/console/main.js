@@ -232,11 +232,23 @@ addEventListener("signed-out", (event) => {
   if (access) leave(event.detail ? `You were signed out: ${event.detail}` : "You were signed out.");
 });
 
+/** Goes on with the sign-in that this tab has kept. Only the proxy's refusal ends it: an outage passes. */
+async function resume() {
+  put(root, h("main", { class: "sign-in" }, bones()));
+  try {
+    await enterConsole();
+  } catch (error) {
+    if (error instanceof Superseded) return;
+    if (error.status === 401) {
+      leave("Your sign-in has ended. Sign in again.");
+      return;
+    }
+    put(root, h("main", { class: "sign-in" }, h("h1", null, "Console"), problem(error, resume),
+      h("div", { class: "row" }, h("button", { type: "button", onclick: () => leave() }, "Sign out"))));
+  }
+}
+
 theme();
 document.body.append(root);
-if (await start()) {
-  put(root, h("main", { class: "sign-in" }, bones()));
-  await enterConsole().catch((error) => leave(error.status === 401 ? "Your sign-in has ended. Sign in again." : error.message));
-} else {
-  signInPage();
-}
+if (await start()) await resume();
+else signInPage();

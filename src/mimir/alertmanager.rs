@@ -14,6 +14,7 @@ mod counters;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod readings;
 mod redactor;
 
 pub use client::{AlertmanagerClient, Checked, TestAlert};

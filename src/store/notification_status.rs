@@ -1,11 +1,14 @@
 //! The status of each channel and route. Only the leader writes it; the organisation's members read it.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::alert_rules::organisation_of;
 use super::{Store, StoreError, moment, statement};
 use crate::labels::NotificationState;
 use crate::tenancy::OrganisationId;
@@ -78,6 +81,27 @@ impl Store {
         let sql = selects.join(" union all ");
         self.fetch(statement(sql).bind(names), |rows| {
             Ok(rows.iter().filter_map(|row| read_status(row).ok().flatten()).collect())
+        })
+        .await
+    }
+
+    /// How many channels and routes of each organisation are live.
+    pub async fn live_notifications(&self) -> Result<HashMap<OrganisationId, usize>, StoreError> {
+        let selects = NotificationKind::ALL.map(|kind| {
+            let (table, _) = kind.table();
+            format!("select organisation_id, state from {}", self.own(table))
+        });
+        let sql = format!(
+            "select organisation_id, count(*) as live from ({}) as status \
+             where state = 'live' group by organisation_id",
+            selects.join(" union all ")
+        );
+        self.fetch(statement(sql), |rows| {
+            let read = |row: &PgRow| {
+                let live: i64 = row.try_get("live").ok()?;
+                Some((organisation_of(row)?, usize::try_from(live).ok()?))
+            };
+            Ok(rows.iter().filter_map(read).collect())
         })
         .await
     }

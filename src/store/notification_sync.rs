@@ -236,8 +236,10 @@ impl Store {
         );
         let query = statement(sql).bind(organisation.to_string()).bind(requested);
         self.fetch(query, |rows| {
-            let answered = rows.first().map(|row| row.try_get("is_answered")).transpose()?;
-            Ok(answered.flatten().unwrap_or(false))
+            // The leader has forgotten an organisation that is gone: nothing is left to be done.
+            let Some(row) = rows.first() else { return Ok(true) };
+            let is_answered: Option<bool> = row.try_get("is_answered")?;
+            Ok(is_answered.unwrap_or(false))
         })
         .await
     }

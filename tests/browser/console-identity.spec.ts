@@ -114,6 +114,45 @@ test("a sync that somebody began is not followed in the next one's name", async 
   expect(polled).not.toContain(`Bearer ${stack.operator_token}`);
 });
 
+// Seen: any failure of the first request signed out, at Supabase too, and forgot a kept admin key.
+for (const [what, status] of [["cannot answer", 503], ["cannot be reached", null]] as const) {
+  test(`a proxy that ${what} at a reload signs nobody out`, async ({ page, stack }) => {
+    const adam = user(stack, "admin");
+    const signedOut: string[] = [];
+    page.on("request", (request) => { if (request.url().includes("/auth/v1/logout")) signedOut.push(request.url()); });
+    const ways = [
+      [() => signIn(page, stack.proxy, adam), adam.email],
+      [() => useToken(page, stack.proxy, stack.operator_token), "admin key · operator"],
+    ] as const;
+    for (const [enter, who] of ways) {
+      await page.goto(`${stack.proxy}/admin/console`);
+      await page.evaluate((key) => sessionStorage.removeItem(key), KEY);
+      await page.reload();
+      await enter();
+      const kept = await stored(page);
+      expect(kept).not.toBeNull();
+      const fail = (route: Route) => (status ? route.fulfill({ status, json: { error: "the database does not answer" } }) : route.abort());
+      await page.route(/\/admin\/whoami/, fail, { times: 1 });
+      await page.reload();
+      await expect(page.getByRole("alert")).toContainText(status ? "the database does not answer" : "The proxy cannot be reached");
+      await expect(page.getByRole("button", { name: "Sign out" })).toBeVisible();
+      expect(await stored(page)).toBe(kept);
+      await page.getByRole("button", { name: "Try again" }).click();
+      await expect(page.locator(".top .who")).toContainText(who);
+      expect(await stored(page)).toBe(kept);
+    }
+    expect(signedOut).toEqual([]);
+  });
+}
+
+test("a refusal at a reload is the end of the sign-in", async ({ page, stack }) => {
+  await useToken(page, stack.proxy, stack.operator_token);
+  await page.route(/\/admin\/whoami/, (route) => route.fulfill({ status: 401, json: { error: "the key was revoked" } }), { times: 1 });
+  await page.reload();
+  await expect(page.getByText("Your sign-in has ended. Sign in again.")).toBeVisible();
+  expect(await stored(page)).toBeNull();
+});
+
 for (const [how, answer] of [["cannot be reached", null], ["fails", 500]] as const) {
   test(`a sign-out while Supabase ${how} is one here, and says so`, async ({ page, stack }) => {
     await signIn(page, stack.proxy, user(stack, "viewer"));

@@ -159,6 +159,7 @@ fn given(rows: &Rows) -> Given<'_> {
         confirmed: None,
         written: None,
         is_purge: false,
+        is_purge_confirmed: false,
     }
 }
 
@@ -475,6 +476,10 @@ async fn a_purge_needs_explanations_too() {
     let lost = reconcile(&model, &Given { is_purge: true, ..given(&none) }, memory).await;
     assert!(matches!(lost.outcome, Outcome::Held(_)));
     assert!(model.stored.lock().is_some());
+    let confirmed = Given { is_purge: true, is_purge_confirmed: true, ..given(&none) };
+    assert_eq!(reconcile(&model, &confirmed, memory).await.outcome, Outcome::Applied);
+    assert!(model.stored.lock().is_none());
+    run(&model, &rows([1])).await;
     let explained = buried([1]);
     let deleted = reconcile(&model, &Given { is_purge: true, ..given(&explained) }, memory).await;
     assert_eq!(deleted.outcome, Outcome::Applied);

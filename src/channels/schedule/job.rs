@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::queue::Started;
+use crate::channels::guard::{Purge, Purges};
 use crate::channels::outcome::{Failure, Outcome};
 use crate::channels::reaches::ReachFound;
 use crate::channels::reconcile::{Given, Memory, Reconciled, reconcile};
@@ -20,13 +21,17 @@ use crate::channels::spec::States;
 use crate::channels::world::LiveWorld;
 use crate::clock::Clock;
 use crate::election::Lease;
-use crate::store::{NotificationKind, NotificationStatusRow, NotificationSyncRow, StoreError};
+use crate::store::{
+    GuardHeld, NotificationKind, NotificationStatusRow, NotificationSyncRow, StoreError,
+};
 use crate::tenancy::OrganisationId;
 
 pub(super) struct Job {
     pub(super) reconciler: Arc<ChannelReconciler>,
     pub(super) lease: Lease,
     pub(super) clock: Clock,
+    /// What the last listing allows to be purged.
+    pub(super) purges: Arc<Purges>,
     pub(super) organisation: OrganisationId,
     pub(super) started: Started,
 }
@@ -62,9 +67,9 @@ impl Ending {
 impl Job {
     pub(super) async fn run(self) -> JobEnd {
         let began = Instant::now();
-        let Self { reconciler, lease, clock, organisation, started } = self;
+        let Self { reconciler, lease, clock, purges, organisation, started } = self;
         let Started { mut memory, triggered_at } = started;
-        let work = Work { reconciler: &reconciler, lease: &lease, clock: &clock };
+        let work = Work { reconciler: &reconciler, lease: &lease, clock: &clock, purges: &purges };
         let ending = work.run(&organisation, &mut memory).await;
         let Ending { outcome, states, reach, is_over } =
             ending.unwrap_or_else(|error| Ending::of(Outcome::Failed(error.into())));
@@ -78,6 +83,16 @@ struct Work<'a> {
     reconciler: &'a ChannelReconciler,
     lease: &'a Lease,
     clock: &'a Clock,
+    purges: &'a Purges,
+}
+
+/// Whether the document is to be deleted because its organisation is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purging {
+    No,
+    Yes,
+    /// An administrator has confirmed it.
+    Confirmed,
 }
 
 impl Work<'_> {
@@ -87,8 +102,8 @@ impl Work<'_> {
         memory: &mut Memory,
     ) -> Result<Ending, StoreError> {
         let read = self.reconciler.read(organisation).await?;
-        let is_purge = match (read.exists, &read.sync) {
-            (true, _) => false,
+        let purging = match (read.exists, &read.sync) {
+            (true, _) => Purging::No,
             // It never had a document.
             (false, None) => return self.forget(organisation).await,
             (false, Some(sync)) => {
@@ -98,17 +113,24 @@ impl Work<'_> {
                 if sync.absent_since.is_none_or(|since| since > oldest) {
                     return self.note_absence(sync, now).await;
                 }
-                true
+                match self.purges.of(organisation) {
+                    Purge::Unjudged => return self.note_absence(sync, now).await,
+                    Purge::Allowed => Purging::Yes,
+                    Purge::Held(held) if sync.confirmed_guard.as_ref() == Some(&held.id) => {
+                        Purging::Confirmed
+                    }
+                    Purge::Held(held) => return self.hold(sync, held).await,
+                }
             }
         };
         if read.sync.as_ref().is_some_and(NotificationSyncRow::is_requested) {
             memory.expire();
         }
-        let reconciled = self.reconcile(organisation, &read, memory, is_purge).await;
+        let reconciled = self.reconcile(organisation, &read, memory, purging).await;
         if reconciled.outcome == Outcome::LeaseLost {
             return Ok(Ending::of(Outcome::LeaseLost));
         }
-        self.record(organisation, read, reconciled, is_purge).await
+        self.record(organisation, read, reconciled, purging != Purging::No).await
     }
 
     async fn reconcile(
@@ -116,7 +138,7 @@ impl Work<'_> {
         organisation: &OrganisationId,
         read: &Read,
         memory: &mut Memory,
-        is_purge: bool,
+        purging: Purging,
     ) -> Reconciled {
         let sync = read.sync.as_ref();
         let given = Given {
@@ -126,7 +148,8 @@ impl Work<'_> {
             statuses: &read.statuses,
             confirmed: sync.and_then(|sync| sync.confirmed_guard.as_deref()),
             written: sync.and_then(|sync| sync.document_hash.as_deref()),
-            is_purge,
+            is_purge: purging != Purging::No,
+            is_purge_confirmed: purging == Purging::Confirmed,
         };
         match self.reconciler.tenant_of(organisation) {
             Ok(tenant) => {
@@ -165,6 +188,25 @@ impl Work<'_> {
         row.answer();
         self.write_sync(Some(sync), row).await?;
         Ok(Ending::of(Outcome::Unchanged))
+    }
+
+    /// The purge waits for a confirmation. It ends by itself when the organisation is listed again.
+    async fn hold(
+        &self,
+        sync: &NotificationSyncRow,
+        held: GuardHeld,
+    ) -> Result<Ending, StoreError> {
+        let mut row = sync.clone();
+        if row.guard.as_ref().is_none_or(|before| before.id != held.id) {
+            row.guard_since = Some(self.clock.utc());
+        }
+        row.guard = Some(held.clone());
+        SyncState::Held.name().clone_into(&mut row.state);
+        row.problem.clear();
+        row.problem_since = None;
+        row.answer();
+        self.write_sync(Some(sync), row).await?;
+        Ok(Ending::of(Outcome::Held(held)))
     }
 
     /// Brings to the database what became of it. Statuses first: a request is answered when everything

@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::configuration::{is_trial_passed, trial};
-use super::counters::{Counters, PageReader};
+use super::counters::{Asked, Counters, Found, PageReader};
 use super::error::read_refusal;
+use super::readings::Readings;
 use super::{AlertmanagerError, ConfigurationBody, Redactor};
 use crate::mimir::ExchangeError;
 use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, MimirHandle, Transport};
@@ -34,6 +35,7 @@ const MAX_METRICS_BYTES: usize = 128 << 20;
 #[derive(Clone, Debug)]
 pub struct AlertmanagerClient {
     transport: Arc<Transport>,
+    readings: Arc<Readings>,
 }
 
 /// What a check of a configuration came to.
@@ -66,7 +68,7 @@ struct PostedAlert<'a> {
 impl AlertmanagerClient {
     /// A client as configured. It connects when it is first used.
     pub fn new(config: &MimirConfig) -> Result<Self, String> {
-        Ok(Self { transport: Arc::new(Transport::new(config)?) })
+        Ok(Self { transport: Arc::new(Transport::new(config)?), readings: Arc::default() })
     }
 
     /// By which its addresses can be changed.
@@ -196,23 +198,26 @@ impl AlertmanagerClient {
         }
     }
 
-    /// What all instances together have counted of one tenant's notifications by one integration.
+    /// What all instances together have counted of one tenant's notifications by one integration. All who
+    /// ask share readings, so an answer may take a second longer.
     pub async fn counters(&self, tenant: &TenantId, integration: &str) -> Counters {
+        let asked =
+            Asked { tenant: tenant.as_str().to_owned(), integration: integration.to_owned() };
+        self.readings.share(asked, |everything| self.read_instances(everything)).await
+    }
+
+    async fn read_instances(&self, asked: Found) -> Found {
         let instances = self.transport.instances().await;
-        let read = instances.iter().map(|instance| self.page(instance, tenant, integration));
-        let mut all = Counters::default();
+        let read = instances.iter().map(|instance| self.page(instance, asked.clone()));
+        let mut all = asked.clone();
         for read in join_all(read).await {
             let Ok(read) = read else {
-                all.unanswered += 1;
+                all.values_mut().for_each(|counters| counters.unanswered += 1);
                 continue;
             };
-            all.notifications += read.notifications;
-            all.requests += read.requests;
-            all.requests_failed += read.requests_failed;
-            all.suppressed += read.suppressed;
-            all.loaded.extend(read.loaded);
-            for (reason, count) in read.failed {
-                *all.failed.entry(reason).or_default() += count;
+            // Both have the same keys.
+            for (counters, of_instance) in all.values_mut().zip(read.into_values()) {
+                counters.add(of_instance);
             }
         }
         all
@@ -221,15 +226,13 @@ impl AlertmanagerClient {
     async fn page(
         &self,
         instance: &InstanceAddress,
-        tenant: &TenantId,
-        integration: &str,
-    ) -> Result<Counters, ExchangeError> {
+        mut found: Found,
+    ) -> Result<Found, ExchangeError> {
         let mut response = self.transport.send_to(instance, METRICS).await?;
         if response.status() != StatusCode::OK {
             return Err(self.transport.error(response).await);
         }
-        let mut counters = Counters::default();
-        let mut page = PageReader::new(tenant.as_str(), integration);
+        let mut page = PageReader::default();
         let mut bytes = 0;
         while let Some(piece) = self.transport.piece(&mut response).await? {
             bytes += piece.len();
@@ -237,8 +240,8 @@ impl AlertmanagerClient {
                 let problem = format!("the metrics are longer than {MAX_METRICS_BYTES} bytes");
                 return Err(ExchangeError::Unreadable(problem));
             }
-            page.push(&piece, &mut counters);
+            page.push(&piece, &mut found);
         }
-        Ok(counters)
+        Ok(found)
     }
 }

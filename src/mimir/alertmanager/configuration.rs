@@ -1,6 +1,8 @@
 //! A configuration on the wire: `{template_files, alertmanager_config}`. What stands in it is for
 //! `channels` to say.
 
+use super::error::VALIDATION;
+
 /// The body of a request or an answer with a configuration, with its secrets. It shows itself nowhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigurationBody(String);
@@ -34,10 +36,8 @@ const TEMPLATES: &str = "template_files:\n";
 const TRIAL_FILE: &str = "trial/nothing-is-stored";
 /// What Mimir says of that name, or of the one file too many that it is. Both are said after the
 /// configuration was found to be right.
-const TRIAL_PASSED: [&str; 2] = [
-    "invalid template name \"trial/nothing-is-stored\"",
-    "too many templates in the configuration: ",
-];
+const NAME_REFUSED: &str = "invalid template name \"trial/nothing-is-stored\"";
+const ONE_TOO_MANY: &str = "too many templates in the configuration: ";
 
 /// The body that has a configuration checked and not stored; none if it has another form than ours.
 pub(super) fn trial(body: &ConfigurationBody) -> Option<ConfigurationBody> {
@@ -45,9 +45,18 @@ pub(super) fn trial(body: &ConfigurationBody) -> Option<ConfigurationBody> {
     Some(ConfigurationBody::new(format!("{TEMPLATES}  {TRIAL_FILE:?}: \"\"\n{rest}")))
 }
 
-/// Whether a refusal of [`trial`] is about nothing but the file.
+/// Whether a refusal of [`trial`] is about nothing but the file. Other refusals quote what they refuse,
+/// which may be these very words: so the whole of it has to be Mimir's.
 pub(super) fn is_trial_passed(refusal: &str) -> bool {
-    TRIAL_PASSED.iter().any(|passed| refusal.contains(passed))
+    let Some(fault) = refusal.strip_prefix(VALIDATION) else { return false };
+    fault.starts_with(NAME_REFUSED) || fault.strip_prefix(ONE_TOO_MANY).is_some_and(is_count)
+}
+
+/// `2 (limit: 1)`
+fn is_count(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.strip_suffix(')').and_then(|text| text.split_once(" (limit: "));
+    parts.is_some_and(|(count, limit)| is_number(count) && is_number(limit))
 }
 
 #[cfg(test)]
@@ -62,6 +71,28 @@ mod tests {
             trial.expose(),
             "template_files:\n  \"trial/nothing-is-stored\": \"\"\n  \"a\": \"b\"\nalertmanager_config: \"c\"\n"
         );
+    }
+
+    // Mimir's texts, by `validateUserConfig` and `SetUserConfig` of its `api.go`.
+    #[test]
+    fn a_trial_passed_if_only_its_file_is_refused() {
+        for passed in [
+            "error validating Alertmanager config: invalid template name \"trial/nothing-is-stored\": the template name cannot contain any path",
+            "error validating Alertmanager config: too many templates in the configuration: 2 (limit: 1)",
+        ] {
+            assert!(is_trial_passed(passed), "{passed}");
+        }
+        // Go quotes the name of a group: what a matcher says is no answer of Mimir's.
+        for refused in [
+            "error validating Alertmanager config: error parsing regexp: invalid named capture: `(?P<too many templates in the configuration: >`",
+            "error validating Alertmanager config: error parsing regexp: invalid named capture: `(?P<invalid template name \"trial/nothing-is-stored\">`",
+            "error validating Alertmanager config: too many templates in the configuration: x is not a valid month",
+            "error validating Alertmanager config: too many templates in the configuration: 2 (limit: 1) is not a valid month",
+            "too many templates in the configuration: 2 (limit: 1)",
+            "",
+        ] {
+            assert!(!is_trial_passed(refused), "{refused}");
+        }
     }
 
     #[test]

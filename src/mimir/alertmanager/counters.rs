@@ -24,6 +24,16 @@ pub struct Counters {
     pub unanswered: usize,
 }
 
+/// What is looked for: one tenant's notifications by one integration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Asked {
+    pub(super) tenant: String,
+    pub(super) integration: String,
+}
+
+/// The counters of all that is looked for. What has no entry is dropped.
+pub(super) type Found = BTreeMap<Asked, Counters>;
+
 const PREFIX: &str = "cortex_alertmanager_";
 /// Lines are shorter than this, but for metrics that are not looked at.
 const LONGEST_LINE: usize = 64 << 10;
@@ -37,20 +47,30 @@ pub fn config_hash(text: &str) -> f64 {
     f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
+impl Counters {
+    /// Adds what another instance has counted.
+    pub(super) fn add(&mut self, other: Self) {
+        self.notifications += other.notifications;
+        self.requests += other.requests;
+        self.requests_failed += other.requests_failed;
+        self.suppressed += other.suppressed;
+        self.loaded.extend(other.loaded);
+        self.unanswered += other.unanswered;
+        for (reason, count) in other.failed {
+            *self.failed.entry(reason).or_default() += count;
+        }
+    }
+}
+
 /// Reads a page piece by piece.
-pub(super) struct PageReader<'a> {
-    tenant: &'a str,
-    integration: &'a str,
+#[derive(Default)]
+pub(super) struct PageReader {
     rest: Vec<u8>,
     is_skipping: bool,
 }
 
-impl<'a> PageReader<'a> {
-    pub(super) fn new(tenant: &'a str, integration: &'a str) -> Self {
-        Self { tenant, integration, rest: Vec::new(), is_skipping: false }
-    }
-
-    pub(super) fn push(&mut self, mut piece: &[u8], into: &mut Counters) {
+impl PageReader {
+    pub(super) fn push(&mut self, mut piece: &[u8], into: &mut Found) {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, after) = piece.split_at(end);
             piece = &after[1..];
@@ -59,11 +79,11 @@ impl<'a> PageReader<'a> {
                 continue;
             }
             if self.rest.is_empty() {
-                self.line(line, into);
+                read_line(line, into);
             } else {
                 self.rest.extend_from_slice(line);
                 let whole = std::mem::take(&mut self.rest);
-                self.line(&whole, into);
+                read_line(&whole, into);
             }
         }
         if self.rest.len() + piece.len() > LONGEST_LINE {
@@ -73,27 +93,27 @@ impl<'a> PageReader<'a> {
             self.rest.extend_from_slice(piece);
         }
     }
+}
 
-    fn line(&self, line: &[u8], into: &mut Counters) {
-        let Some(rest) = line.strip_prefix(PREFIX.as_bytes()) else { return };
-        let Ok(text) = std::str::from_utf8(rest) else { return };
-        let Some((name, rest)) = text.split_once('{') else { return };
-        let Some((labels, value)) = rest.rsplit_once("} ") else { return };
-        if label(labels, "user") != Some(self.tenant) {
-            return;
-        }
+fn read_line(line: &[u8], into: &mut Found) {
+    let Some(rest) = line.strip_prefix(PREFIX.as_bytes()) else { return };
+    let Ok(text) = std::str::from_utf8(rest) else { return };
+    let Some((name, rest)) = text.split_once('{') else { return };
+    let Some((labels, value)) = rest.rsplit_once("} ") else { return };
+    let Some(tenant) = label(labels, "user") else { return };
+    for (asked, counters) in into.iter_mut().filter(|(asked, _)| asked.tenant == tenant) {
         let Ok(value) = value.trim().parse::<f64>() else { return };
-        let is_ours = label(labels, "integration") == Some(self.integration);
+        let is_ours = label(labels, "integration") == Some(asked.integration.as_str());
         match name {
-            "notifications_total" if is_ours => into.notifications += value,
-            "notification_requests_total" if is_ours => into.requests += value,
-            "notification_requests_failed_total" if is_ours => into.requests_failed += value,
+            "notifications_total" if is_ours => counters.notifications += value,
+            "notification_requests_total" if is_ours => counters.requests += value,
+            "notification_requests_failed_total" if is_ours => counters.requests_failed += value,
             "notifications_failed_total" if is_ours => {
                 let reason = label(labels, "reason").unwrap_or("other").to_owned();
-                *into.failed.entry(reason).or_default() += value;
+                *counters.failed.entry(reason).or_default() += value;
             }
-            "notifications_suppressed_total" => into.suppressed += value,
-            "config_hash" => into.loaded.push(value),
+            "notifications_suppressed_total" => counters.suppressed += value,
+            "config_hash" => counters.loaded.push(value),
             _ => {}
         }
     }
@@ -126,13 +146,17 @@ mod tests {
         "cortex_ingester_memory_series 1\n",
     );
 
+    fn asked(tenant: &str, integration: &str) -> Asked {
+        Asked { tenant: tenant.to_owned(), integration: integration.to_owned() }
+    }
+
     fn read(pieces: impl IntoIterator<Item = Vec<u8>>) -> Counters {
-        let mut counters = Counters::default();
-        let mut reader = PageReader::new("acme", "webhook");
+        let mut found = Found::from([(asked("acme", "webhook"), Counters::default())]);
+        let mut reader = PageReader::default();
         for piece in pieces {
-            reader.push(&piece, &mut counters);
+            reader.push(&piece, &mut found);
         }
-        counters
+        found.into_values().next().unwrap()
     }
 
     fn expected() -> Counters {
@@ -152,6 +176,24 @@ mod tests {
         assert_eq!(read([PAGE.as_bytes().to_vec()]), expected());
     }
 
+    // One reading serves several tests.
+    #[test]
+    fn each_of_several_gets_its_own() {
+        let all = [
+            asked("acme", "webhook"),
+            asked("acme", "email"),
+            asked("acme2", "webhook"),
+            asked("nobody", "webhook"),
+        ];
+        let mut found: Found = all.iter().map(|one| (one.clone(), Counters::default())).collect();
+        PageReader::default().push(PAGE.as_bytes(), &mut found);
+        let notifications = all.clone().map(|one| found[&one].notifications.to_string());
+        assert_eq!(notifications, ["5", "3", "50", "0"]);
+        assert_eq!(found[&all[0]], expected());
+        assert_eq!(found[&all[1]].loaded, expected().loaded);
+        assert_eq!(found[&all[3]], Counters::default());
+    }
+
     // Mimir's own test: md5HashAsMetricValue of "" is that of d41d8cd98f00.
     #[test]
     fn the_hash_of_a_configuration_is_mimirs() {
@@ -163,15 +205,16 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_takes_no_memory() {
-        let mut counters = Counters::default();
-        let mut reader = PageReader::new("acme", "webhook");
+        let one = asked("acme", "webhook");
+        let mut found = Found::from([(one.clone(), Counters::default())]);
+        let mut reader = PageReader::default();
         for _ in 0..100 {
-            reader.push(&[b'x'; 10_000], &mut counters);
+            reader.push(&[b'x'; 10_000], &mut found);
             assert!(reader.rest.len() <= LONGEST_LINE);
         }
-        reader.push(b"\n", &mut counters);
-        reader.push(PAGE.as_bytes(), &mut counters);
-        assert_eq!(counters, expected());
+        reader.push(b"\n", &mut found);
+        reader.push(PAGE.as_bytes(), &mut found);
+        assert_eq!(found[&one], expected());
     }
 
     proptest! {

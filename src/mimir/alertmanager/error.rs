@@ -49,7 +49,8 @@ impl Retriable for AlertmanagerError {
     }
 }
 
-const VALIDATION: &str = "error validating Alertmanager config: ";
+/// Stands before what is wrong with a configuration.
+pub(super) const VALIDATION: &str = "error validating Alertmanager config: ";
 const UNMARSHAL: &str = "yaml: unmarshal errors:";
 const TOO_BIG: &str = "Alertmanager configuration is too big, limit: ";
 

@@ -1,6 +1,6 @@
 //! What must be true of what Mimir's Alertmanager says.
 
-use super::counters::PageReader;
+use super::counters::{Asked, Found, PageReader};
 use super::{Counters, MASK, Redactor};
 use crate::fuzzing::{fields, pieces, texts};
 
@@ -8,11 +8,13 @@ use crate::fuzzing::{fields, pieces, texts};
 pub fn alertmanager_page(data: &[u8]) {
     let [lengths, page] = fields(data);
     let read = |pieces: &[&[u8]]| {
-        let (mut reader, mut counters) = (PageReader::new("acme", "webhook"), Counters::default());
+        let asked = Asked { tenant: "acme".to_owned(), integration: "webhook".to_owned() };
+        let mut found = Found::from([(asked, Counters::default())]);
+        let mut reader = PageReader::default();
         for piece in pieces {
-            reader.push(piece, &mut counters);
+            reader.push(piece, &mut found);
         }
-        counters
+        found.into_values().next().unwrap_or_default()
     };
     // `NaN` is not equal to itself.
     let (whole, cut) = (read(&[page]), read(&pieces(page, lengths)));

@@ -90,7 +90,7 @@ pub fn judge_overall(removals: &[Removal], config: &GuardConfig) -> Verdict {
 
 /// Whether both the count and the share are reached. A share that is NaN counts as reached: the guard
 /// errs on the side of holding.
-fn is_much(gone: usize, observed: usize, count: usize, share: f64) -> bool {
+pub(crate) fn is_much(gone: usize, observed: usize, count: usize, share: f64) -> bool {
     if gone == 0 || observed == 0 {
         return false;
     }

@@ -163,7 +163,7 @@ async fn a_test_reads_the_counters_of_every_instance() {
     assert!(idle.heads().iter().any(|head| head.target == "/metrics"));
 }
 
-fn settings(fixture: &ChannelsFixture) -> [(&'static str, String); 6] {
+pub(super) fn settings(fixture: &ChannelsFixture) -> [(&'static str, String); 6] {
     let mimir = fixture.mimir.clone();
     [
         ("MTP__UPSTREAM__URLS", mimir),

@@ -7,9 +7,14 @@ use harness::{Mimir, Postgres, wait_until};
 use http::Method;
 use serde_json::Value;
 
+use super::admin::settings;
 use super::{ChannelsFixture, MARKER, SOON, channels_fixture, channels_fixture_on, confirmation};
+use crate::support::identity::command_with;
 
 const FOREIGN: &str = "route:\n  receiver: somebody\nreceivers:\n  - name: somebody\n";
+/// Lists the organisations that are not in a table.
+const LISTING: &str = "select id::text as organisation_id from organisation \
+                       where id::text not in (select id from hidden)";
 
 async fn guard_of(fixture: &ChannelsFixture, org: &str) -> Value {
     let mut guard = Value::Null;
@@ -248,6 +253,123 @@ async fn an_organisation_that_is_gone_keeps_its_document_for_the_grace_period() 
         "{status}"
     );
     assert_eq!(fixture.document(&back).await, kept);
+}
+
+/// What is held of an organisation that is not listed.
+async fn guard_of_gone(fixture: &ChannelsFixture, org: &str) -> Value {
+    let status = fixture.identity.service().get("/admin/channels/status").await.json();
+    let all = status["organisations"].as_array().unwrap();
+    all.iter()
+        .find(|one| one["organisation"] == org)
+        .map_or(Value::Null, |one| one["guard"].clone())
+}
+
+async fn wait_held(fixture: &ChannelsFixture, org: &str, because: &str) {
+    wait_until(&format!("{org} is held: {because}"), SOON, async || {
+        let guard = guard_of_gone(fixture, org).await;
+        guard["reason"].as_str().is_some_and(|reason| reason.contains(because))
+    })
+    .await;
+}
+
+async fn wait_released(fixture: &ChannelsFixture, org: &str) {
+    wait_until(&format!("nothing is held of {org}"), SOON, async || {
+        guard_of_gone(fixture, org).await.is_null()
+    })
+    .await;
+}
+
+/// Three organisations with channels, and a query of the operator's own that does not list those in `hidden`.
+async fn three_listed(settings: &[(&str, &str)]) -> (ChannelsFixture, [String; 3]) {
+    let database = Postgres::shared().await.database("channels").await;
+    database.execute("create table hidden (id text not null)").await;
+    let mimir = Mimir::shared().await.url();
+    let query = format!("{LISTING:?}");
+    let mut all = vec![
+        ("database.organisation_query", query.as_str()),
+        ("channels.reconcile_interval", "\"1s\""),
+        ("rules.organisation_grace", "\"2s\""),
+    ];
+    all.extend_from_slice(settings);
+    let fixture = channels_fixture_on(database, &mimir, &mimir, &all).await;
+    let organisations = [
+        fixture.identity.organisation().await,
+        fixture.identity.organisation().await,
+        fixture.identity.organisation().await,
+    ];
+    for org in &organisations {
+        two_channels(&fixture, org).await;
+    }
+    (fixture, organisations)
+}
+
+// Seen: all rows were there, so nothing was missing, and every document was deleted after the grace period.
+#[tokio::test(flavor = "multi_thread")]
+async fn organisations_of_which_none_is_listed_any_more_keep_their_documents() {
+    let (fixture, organisations) = three_listed(&[]).await;
+    let mut before = Vec::new();
+    for org in &organisations {
+        before.push(fixture.document(org).await);
+    }
+    fixture.sql("insert into hidden select id::text from organisation").await;
+    for org in &organisations {
+        wait_held(&fixture, org, "lists no organisation at all").await;
+    }
+    wait_until("the metric says so", SOON, async || {
+        fixture.identity.proxy.metric("mimir_tenant_proxy_channels_held").await > 2.5
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for (org, before) in organisations.iter().zip(&before) {
+        assert_eq!(&fixture.document(org).await, before);
+    }
+    // The query is mended, and the hold ends by itself.
+    fixture.sql("delete from hidden").await;
+    for (org, before) in organisations.iter().zip(&before) {
+        wait_released(&fixture, org).await;
+        assert_eq!(&fixture.document(org).await, before);
+    }
+    // One alone is gone, with all its rows, and that is an everyday change.
+    let [one, two, _] = &organisations;
+    fixture.sql(&format!("insert into hidden values ('{one}')")).await;
+    wait_until("its document is gone", SOON, async || fixture.document(one).await.is_empty()).await;
+    assert!(!fixture.document(two).await.is_empty());
+}
+
+// A part is listed: as much as the guard of all rules together holds, for which it has the keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_organisations_that_are_gone_at_once_wait_for_a_confirmation_each() {
+    let (fixture, organisations) = three_listed(&[("rules.guard_overall_count", "4")]).await;
+    let [one, two, stays] = &organisations;
+    fixture.sql(&format!("insert into hidden values ('{one}'), ('{two}')")).await;
+    for org in [one, two] {
+        wait_held(&fixture, org, "6 of the 9 channels and routes").await;
+    }
+    // Rows that are lost as well need no confirmation of their own.
+    fixture
+        .sql(&format!(
+            "set session_replication_role = replica; \
+             delete from notification_route where organisation_id = '{one}'"
+        ))
+        .await;
+    let guard = guard_of_gone(&fixture, one).await;
+    let of_command = settings(&fixture);
+    let mut environment: Vec<(&str, &str)> =
+        of_command.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    environment.push(("MTP__DATABASE__ORGANISATION_QUERY", LISTING));
+    let id = guard["id"].as_str().unwrap();
+    let words = ["channels", "confirm", id, "--organisation", one.as_str()];
+    let output = command_with(&fixture.identity.database, &environment, &words);
+    assert!(output.status.success(), "{output:?}");
+    wait_until("its document is gone", SOON, async || fixture.document(one).await.is_empty()).await;
+    // What is left is too little to be held, and was held before.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!fixture.document(two).await.is_empty());
+    assert!(!guard_of_gone(&fixture, two).await.is_null());
+    assert!(!fixture.document(stays).await.is_empty());
+    fixture.sql("delete from hidden").await;
+    wait_released(&fixture, two).await;
+    assert!(!fixture.document(two).await.is_empty());
 }
 
 // Edits by hand are repaired, and a document that was deleted by hand is written again.
