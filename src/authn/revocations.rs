@@ -176,13 +176,16 @@ impl Revocations {
 }
 
 impl List {
+    /// White space around a value is none of it, in a row as in a token: a row that was pasted with a line
+    /// break and then struck nobody would leave the access that it is to end.
     fn of(rows: &[RevocationRow]) -> Self {
         let mut list = Self::default();
         for row in rows {
             let until = row.issued_before.map_or(Until::Ever, Until::Issued);
+            let value = row.value.trim();
             let noted = match row.kind {
                 RevocationKind::Subject => {
-                    let Ok(user) = Uuid::try_parse(&row.value) else {
+                    let Ok(user) = Uuid::try_parse(value) else {
                         tracing::error!(
                             value = row.value,
                             "Revocation ignored: its sub is not a UUID"
@@ -191,12 +194,8 @@ impl List {
                     };
                     list.subjects.entry(user).or_insert(until)
                 }
-                RevocationKind::Session => {
-                    list.sessions.entry(canonical(&row.value)).or_insert(until)
-                }
-                RevocationKind::TokenId => {
-                    list.tokens.entry(row.value.as_str().into()).or_insert(until)
-                }
+                RevocationKind::Session => list.sessions.entry(canonical(value)).or_insert(until),
+                RevocationKind::TokenId => list.tokens.entry(value.into()).or_insert(until),
             };
             *noted = until.max(*noted);
         }
@@ -209,7 +208,7 @@ impl List {
             .session_id()
             .filter(|_| !self.sessions.is_empty())
             .and_then(|id| self.sessions.get(&canonical(id)));
-        let of_token = user.token_id().and_then(|id| self.tokens.get(id));
+        let of_token = user.token_id().and_then(|id| self.tokens.get(id.trim()));
         let of_subject = self.subjects.get(&user.id().0);
         let about = [of_subject, of_session, of_token].into_iter().flatten().copied();
         about
@@ -224,6 +223,7 @@ impl List {
 
 /// One spelling of a session's identifier, which is a UUID.
 fn canonical(session: &str) -> Box<str> {
+    let session = session.trim();
     match Uuid::try_parse(session) {
         Ok(id) => id.hyphenated().to_string().into(),
         Err(_) => session.into(),
@@ -252,6 +252,29 @@ mod tests {
         assert!(!strikes(row(RevocationKind::Subject, &Uuid::new_v4().to_string(), None)));
         assert!(!strikes(row(RevocationKind::Session, samples::TOKEN_ID, None)));
         assert!(!strikes(row(RevocationKind::TokenId, samples::SESSION, None)));
+    }
+
+    // Seen: a row that was pasted with a line break struck nobody, and only a line of the log said so.
+    #[test]
+    fn white_space_around_a_value_does_not_matter() {
+        let user = samples::user();
+        let id = user.id().to_string();
+        for (kind, value) in [
+            (RevocationKind::Subject, id.as_str()),
+            (RevocationKind::Session, samples::SESSION),
+            (RevocationKind::TokenId, samples::TOKEN_ID),
+        ] {
+            for around in [format!("{value}\n"), format!(" {value}"), format!("\t{value} \r\n")] {
+                let list = List::of(&[row(kind, &around, None)]);
+                assert_eq!(list.strikes(&user), Some(Until::Ever), "{around:?}");
+            }
+        }
+        // A session that is no UUID, and a token whose identifier has the white space itself.
+        let claimed = user.claimed().clone();
+        let odd = User::new(user.id(), Some("s 1 "), Some(" t 1"), None, None, claimed);
+        assert!(List::of(&[row(RevocationKind::Session, "s 1", None)]).strikes(&odd).is_some());
+        assert!(List::of(&[row(RevocationKind::TokenId, " t 1\n", None)]).strikes(&odd).is_some());
+        assert!(List::of(&[row(RevocationKind::TokenId, "t1", None)]).strikes(&odd).is_none());
     }
 
     #[test]

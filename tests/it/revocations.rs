@@ -64,6 +64,31 @@ async fn a_revocation_ends_cached_tokens_and_no_others() {
     }
 }
 
+// Seen: a row that was pasted into the SQL editor with a line break left the user the access that it was to
+// end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_with_a_stray_line_break_strikes() {
+    let mimir = Mimir::shared().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    for kind in ["sub", "session_id", "jti"] {
+        let person = identity.member(&a, "viewer").await;
+        let token_id = Uuid::new_v4().to_string();
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = token.claim("session_id", json!(person.session.to_string()));
+        let client = identity.proxy.client().bearer(&token.claim("jti", json!(token_id)).sign());
+        assert_eq!(status(&client).await, 200, "{kind}");
+        let value = match kind {
+            "sub" => person.id.to_string(),
+            "session_id" => person.session.to_string(),
+            _ => token_id,
+        };
+        let sql = format!("insert into revocation (kind, value) values ('{kind}', E'{value} \\n')");
+        identity.database.execute(&sql).await;
+        wait_until(kind, Duration::from_secs(1), async || status(&client).await == 401).await;
+    }
+}
+
 // "Sign out everywhere": earlier tokens are revoked, a new session is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tokens_issued_before_may_be_meant() {
