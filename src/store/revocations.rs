@@ -22,7 +22,7 @@ pub enum RevocationKind {
 pub struct RevocationRow {
     pub kind: RevocationKind,
     pub value: String,
-    /// Only tokens issued until then, in seconds since the epoch; all if none.
+    /// Only tokens issued until then, in seconds since the epoch, that second included; all if none.
     pub issued_before: Option<i64>,
 }
 
@@ -134,8 +134,9 @@ fn read_row(row: &PgRow) -> Result<RevocationRow, String> {
     let kind = RevocationKind::parse(kind).ok_or_else(|| format!("unknown kind {kind:?}"))?;
     let value: String = row.try_get("value").map_err(wrong)?;
     let issued_before: Option<f64> = row.try_get("issued_before").map_err(wrong)?;
-    // Until a time that never comes is all of them.
-    let issued_before = moment::seconds(issued_before);
+    // Until a time that never comes is all of them. A token says when it was issued in whole seconds:
+    // rounded up, the next second's would be struck, which whoever signs in again at once gets.
+    let issued_before = moment::second_of(issued_before);
     Ok(RevocationRow { kind, value, issued_before })
 }
 

@@ -112,6 +112,30 @@ async fn only_tokens_issued_before_may_be_meant() {
     assert_eq!(status(&new).await, 200);
 }
 
+// Seen: a time within a second was rounded up, and "sign out everywhere, then sign in at once" met 401 with
+// the token of the new session. A token's `iat` has whole seconds, so of the same second it cannot be told
+// which came first: those stay refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_next_second_is_not_meant() {
+    let mimir = Mimir::shared().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let then = harness::samples::now_ms() / 1000 - 50;
+    let issued = |at: i64| {
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
+        identity.proxy.client().bearer(&token.claim("iat", json!(at)).sign())
+    };
+    let (same, next) = (issued(then), issued(then + 1));
+    let sql = format!(
+        "insert into revocation (kind, value, issued_before) values ('sub', '{}', to_timestamp({then}.25))",
+        person.id
+    );
+    identity.database.execute(&sql).await;
+    wait_until("it strikes", Duration::from_secs(1), async || status(&same).await == 401).await;
+    assert_eq!(status(&next).await, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_for_a_revocation_says_what_is_wrong_and_the_list_shows_them() {
     let mimir = Mimir::shared().await;
