@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::principal::User;
 use super::refusal::{Refusal, RevokedUser};
 use crate::backoff::Backoff;
-use crate::store::{Feed, RevocationKind, RevocationRow, Store};
+use crate::store::{Feed, MOST_REVOCATIONS_DELETED, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
 pub struct Revocations {
@@ -57,6 +57,9 @@ const READ_EVERY: Duration = Duration::from_secs(60);
 const UNWATCHED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How often rows that have ended are deleted, and how soon again while there are more.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+const TIDY_AGAIN: Duration = Duration::from_secs(1);
 /// How long an announced change may stay unread.
 const LONGEST_UNREAD: Duration = Duration::from_secs(1);
 
@@ -156,6 +159,31 @@ impl Revocations {
                 () = cancelled.cancelled() => return,
                 () = sleep(pause) => {}
                 () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Deletes rows that have ended, until it is cancelled. All rows are read on every change, within the time
+    /// of a query, and nobody else deletes any: a table that only grows would one day not be read in time,
+    /// and all users would get 503. Beside [`Self::run`], whose next reading must not wait for that.
+    pub async fn tidy(&self, store: Store, cancelled: CancellationToken) {
+        loop {
+            let pause = if self.age().is_some() {
+                match store.delete_ended_revocations().await {
+                    Ok(MOST_REVOCATIONS_DELETED) => TIDY_AGAIN,
+                    Ok(_) => TIDY_EVERY,
+                    Err(error) => {
+                        tracing::warn!(%error, "Failed to delete ended revocations");
+                        TIDY_EVERY
+                    }
+                }
+            } else {
+                // The database is away, which is told already.
+                TIDY_AGAIN
+            };
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = sleep(pause) => {}
             }
         }
     }

@@ -64,6 +64,11 @@ impl RevocationKind {
 
 /// The most that are listed.
 pub const MOST_REVOCATIONS_LISTED: usize = 10_000;
+/// The most that are deleted at once: a statement has `database.query_timeout`.
+pub const MOST_REVOCATIONS_DELETED: usize = 2000;
+/// The rows that may be deleted: those that have stopped to count, and are still listed for a day. What has
+/// no end has no such time, and `null < …` holds for none.
+const ENDED: &str = "expires_at < now() - interval '1 day'";
 
 impl Store {
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
@@ -111,6 +116,33 @@ impl Store {
         let table = self.table("revocation")?;
         let sql = format!("delete from {table} where id = $1 returning id");
         self.fetch(statement(sql).bind(id), |rows| Ok(!rows.is_empty())).await
+    }
+
+    /// Deletes revocations that ended more than a day ago, [`MOST_REVOCATIONS_DELETED`] at most, and says how
+    /// many it asked to be deleted. Never one without an end, and none where an operator's query is read.
+    pub async fn delete_ended_revocations(&self) -> Result<usize, StoreError> {
+        let table = match self.table("revocation") {
+            Err(StoreError::Elsewhere(_)) => return Ok(0),
+            table => table?,
+        };
+        // Found first: a deletion of no row is announced to every copy, too, and each reads all of them again.
+        let sql = format!(
+            "select id from {table} where {ENDED} order by id limit {MOST_REVOCATIONS_DELETED}"
+        );
+        let ended: Vec<Uuid> = self
+            .fetch(statement(sql), |rows| {
+                let id = |row: &PgRow| row.try_get::<Uuid, _>("id").map_err(StoreError::from);
+                rows.iter().map(id).collect()
+            })
+            .await?;
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        let found = ended.len();
+        // Once more, because an end may have been moved meanwhile.
+        let sql = format!("delete from {table} where id = any($1) and {ENDED}");
+        self.execute(statement(sql).bind(ended)).await?;
+        Ok(found)
     }
 
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {

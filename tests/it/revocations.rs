@@ -7,7 +7,10 @@ use http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::identity::{IdentityFixture, identity_fixture};
+use crate::database::migrated;
+use crate::support::identity::{
+    IdentityFixture, identity_fixture, identity_fixture_without_migration,
+};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const REVOCATIONS: &str = "/admin/revocations";
@@ -134,6 +137,41 @@ async fn a_token_of_the_next_second_is_not_meant() {
     identity.database.execute(&sql).await;
     wait_until("it strikes", Duration::from_secs(1), async || status(&same).await == 401).await;
     assert_eq!(status(&next).await, 200);
+}
+
+// Seen: nothing ever deleted a row, all are read on every change, and a table that takes longer than
+// `database.query_timeout` locks every user out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_has_ended_is_deleted_and_one_without_an_end_stays() {
+    let mimir = Mimir::shared().await;
+    let database = migrated("ended").await;
+    database
+        .execute(
+            "insert into revocation (kind, value, expires_at) values
+             ('jti', 'long ended', now() - interval '2 days'),
+             ('jti', 'always ended', '-infinity'),
+             ('jti', 'just ended', now() - interval '1 minute'),
+             ('jti', 'to come', now() + interval '1 hour'),
+             ('jti', 'never', 'infinity'),
+             ('jti', 'without', null);
+             insert into revocation (kind, value, expires_at)
+             select 'jti', 'many ' || n, now() - interval '30 days' from generate_series(1, 4100) as n",
+        )
+        .await;
+    let url = database.url();
+    let identity = identity_fixture_without_migration(database, &url, &mimir.url(), &[]).await;
+    let left = async || {
+        let rows = identity.database.query("select value from revocation order by value").await;
+        rows.into_iter().filter_map(|mut row| row.remove(0)).collect::<Vec<_>>()
+    };
+    wait_until("what has ended is gone", Duration::from_secs(20), async || left().await.len() <= 4)
+        .await;
+    assert_eq!(left().await, ["just ended", "never", "to come", "without"]);
+    // What is in force is what it was.
+    wait_until("they are read", Duration::from_secs(5), async || {
+        identity.proxy.metric("mimir_tenant_proxy_revocations").await == 3.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
