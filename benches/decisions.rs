@@ -68,7 +68,7 @@ fn decisions(criterion: &mut Criterion) {
     // Without the line in the log, whose sink is standard output.
     let refusals = Arc::new(Refusals::default());
     let outlets = Arc::new(Outlets { log: None, metrics, refusals, clock });
-    let authorizer = Authorizer::new(config.tenancy, None);
+    let authorizer = Authorizer::new(config.tenancy, config.auth.admin_required_aal, None);
     let client = IpAddr::from([127, 0, 0, 1]);
     runtime.spawn(async move { keys.run(reqwest::Client::new(), CancellationToken::new()).await });
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::authn::{Identity, Principal};
-use crate::config::{MembershipPolicy, TenancyConfig};
+use crate::config::{AssuranceLevel, MembershipPolicy, TenancyConfig};
 use crate::directory::{Found, Origin};
 use crate::route::{AdminEndpoint, Route};
 use crate::tenancy::{Membership, OrganisationId, Role, Scope, Scopes};
@@ -40,6 +40,8 @@ pub use selector::SelectorFault;
 /// Decides what a caller may do.
 pub struct Authorizer {
     config: TenancyConfig,
+    /// How a user must have signed in to administer an organisation.
+    admin_level: AssuranceLevel,
     memberships: Option<Arc<Memberships>>,
     organisations: Option<Arc<Organisations>>,
 }
@@ -53,8 +55,12 @@ pub struct MembershipLookup {
 
 impl Authorizer {
     /// `memberships` is none where no table of them is configured.
-    pub fn new(config: TenancyConfig, memberships: Option<Arc<Memberships>>) -> Self {
-        Self { config, memberships, organisations: None }
+    pub fn new(
+        config: TenancyConfig,
+        admin_level: AssuranceLevel,
+        memberships: Option<Arc<Memberships>>,
+    ) -> Self {
+        Self { config, admin_level, memberships, organisations: None }
     }
 
     /// Adds the table of organisations: callers with access to every organisation then have access to
@@ -128,7 +134,8 @@ impl Authorizer {
                 let organisation = organisation.ok_or(Denial::NotAMember)?;
                 let lookup = self.look_up(principal).await?;
                 let access = self.access_set(principal, &lookup)?;
-                let grant = decision::decide_organisation(principal, &access, organisation)?;
+                let level = self.admin_level;
+                let grant = decision::decide_organisation(principal, &access, organisation, level)?;
                 AdminGrant::Organisation(endpoint, grant)
             }
             AdminEndpoint::Operator(endpoint) => {

@@ -35,7 +35,8 @@ use std::path::{Path, PathBuf};
 
 pub use alert_events::AlertEventsConfig;
 pub use auth::{
-    AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole, TokenPolicy,
+    AssuranceLevel, AuthConfig, KeySetConfig, OauthClients, OrganisationForm, ServiceRole,
+    TokenPolicy,
 };
 pub use channels::{ChannelsConfig, DashboardUrl, EmailRelay};
 pub use console::{ConsoleConfig, ConsoleSignIn};

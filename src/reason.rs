@@ -155,6 +155,11 @@ pub enum Reason {
     /// The token was issued to an OAuth client that is not accepted.
     #[strum(message = "Add the client to `auth.oauth_clients` if it is yours.")]
     OauthClient,
+    /// The user has signed in without the second factor that is required here.
+    #[strum(
+        message = "Let the user verify a second factor and send the new token; `auth.required_aal` and `auth.admin_required_aal` say where one is required."
+    )]
+    SecondFactorMissing,
     /// The token, or all tokens of its user, were revoked.
     #[strum(
         message = "Sign in again. If it was not meant, see the table `revocation` and the audit log."
@@ -418,6 +423,7 @@ impl Reason {
             | Self::NotYetValid
             | Self::Anonymous
             | Self::OauthClient
+            | Self::SecondFactorMissing
             | Self::Revoked
             | Self::SessionEnded
             | Self::MalformedDeviceKey

@@ -179,6 +179,8 @@ fn status_of(reason: Reason) -> StatusCode {
         | Reason::UnknownDeviceKey
         | Reason::RevokedDeviceKey
         | Reason::ExpiredDeviceKey => StatusCode::UNAUTHORIZED,
+        // Not 401: a page gets another token with the same claims then, and asks again in vain.
+        Reason::SecondFactorMissing => StatusCode::FORBIDDEN,
         Reason::OriginNotAllowed
         | Reason::NoOrganisation
         | Reason::NotAMember

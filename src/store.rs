@@ -72,7 +72,8 @@ pub use notification_sync::{NotificationConfirmed, NotificationSyncRow};
 pub use organisation_limits::{LimitRow, MOST_LIMIT_ROWS};
 pub use overview::{CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted};
 pub use revocations::{
-    ListedRevocation, MOST_REVOCATIONS_LISTED, NewRevocation, RevocationKind, RevocationRow,
+    ListedRevocation, MOST_REVOCATIONS_DELETED, MOST_REVOCATIONS_LISTED, NewRevocation,
+    RevocationKind, RevocationRow,
 };
 
 use queries::Queries;

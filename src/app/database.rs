@@ -148,6 +148,11 @@ impl Database {
             let (store, cancelled) = (store.clone(), cancelled.clone());
             async move { revocations.run(store, feed, cancelled).await }
         });
+        background.spawn({
+            let (revocations, store) = (Arc::clone(&revocations), store.clone());
+            let cancelled = cancelled.clone();
+            async move { revocations.tidy(store, cancelled).await }
+        });
         if let Some(limits) = limits.clone() {
             let (store, feed) = (store.clone(), Arc::clone(&feed));
             let cancelled = cancelled.clone();

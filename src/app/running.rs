@@ -198,7 +198,8 @@ impl Running {
         forwarders: Vec<Arc<Forwarder>>,
         (fetching, resolving): (Task, Task),
     ) -> Self {
-        let authorizer = Authorizer::new(config.tenancy.clone(), lasting.memberships.clone());
+        let (tenancy, level) = (config.tenancy.clone(), config.auth.admin_required_aal);
+        let authorizer = Authorizer::new(tenancy, level, lasting.memberships.clone());
         let authorizer = Arc::new(authorizer.with_organisations(lasting.organisations.clone()));
         let admin = admin(&config, lasting, &identities, &authorizer);
         let outlets = Outlets {

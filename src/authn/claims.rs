@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::json;
 use super::principal::{Principal, Service, User, claimed};
 use super::refusal::{Times, TokenFault};
-use crate::config::{OauthClients, ServiceRole, TokenPolicy};
+use crate::config::{AssuranceLevel, OauthClients, ServiceRole, TokenPolicy};
 use crate::tenancy::UserId;
 
 /// The claims of a token whose signature fits.
@@ -24,8 +24,9 @@ pub(super) struct Check {
     pub(super) make: fn(&Claims, &TokenPolicy, i64) -> Result<String, TokenFault>,
 }
 
-/// Every check. The role comes first, because it tells best what a project's API key is.
-pub(super) const CHECKS: [Check; 11] = [
+/// Every check. The role comes first, because it tells best what a project's API key is; the second factor
+/// last, because whoever lacks it has a good token and is to add something to it.
+pub(super) const CHECKS: [Check; 12] = [
     Check { about: "role", make: role },
     Check { about: "iss", make: issuer },
     Check { about: "aud", make: audience },
@@ -37,6 +38,7 @@ pub(super) const CHECKS: [Check; 11] = [
     Check { about: "jti", make: token_id },
     Check { about: "is_anonymous", make: anonymous },
     Check { about: "client_id", make: oauth_client },
+    Check { about: "aal", make: assurance },
 ];
 
 /// What the project's `service_role` key must say, where it is let in: it has no `sub` and no `aud`,
@@ -94,7 +96,7 @@ impl Claims {
         let (session, token_id) = (self.optional("session_id")?, self.optional("jti")?);
         let email = self.0.get("email").and_then(Value::as_str);
         let user = User::new(user, session, token_id, issued, email, claimed);
-        Ok((Principal::user(user), expires))
+        Ok((Principal::user(user.at_level(self.assurance_level()?)), expires))
     }
 
     fn text(&self, claim: &'static str) -> Result<&str, TokenFault> {
@@ -140,6 +142,18 @@ impl Claims {
             reason = "within 2^53, and the fraction is dropped on purpose"
         )]
         Ok(Some(seconds.floor() as i64))
+    }
+
+    /// How the user has signed in. Supabase Auth gives a whole access token after the password and another
+    /// after the second factor; only this tells them apart. What is none of its levels proves nothing.
+    fn assurance_level(&self) -> Result<AssuranceLevel, TokenFault> {
+        match self.0.get("aal") {
+            Some(Value::String(level)) if matches!(level.as_str(), "aal2" | "aal3") => {
+                Ok(AssuranceLevel::Aal2)
+            }
+            None | Some(Value::String(_)) => Ok(AssuranceLevel::Aal1),
+            Some(_) => Err(TokenFault::ClaimType { claim: "aal", wanted: "a text" }),
+        }
     }
 
     fn subject(&self) -> Result<Uuid, TokenFault> {
@@ -326,6 +340,16 @@ fn oauth_client(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String,
         }
         OauthClients::Listed(_) => Err(TokenFault::OauthClient),
     }
+}
+
+fn assurance(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+    let level = claims.assurance_level()?;
+    let said = claims.0.get("aal").and_then(Value::as_str);
+    if level < policy.required_aal {
+        let found = said.map_or("none".to_owned(), |said| format!("{:?}", short(said)));
+        return Err(TokenFault::SecondFactor { found, wanted: policy.required_aal.name() });
+    }
+    Ok(said.map_or("not there, which is fine".to_owned(), short))
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use super::credential::{self, Credential};
 use super::device_keys::format;
 use super::jws::Jws;
 use super::key_set::{KeySet, Lookup, VerificationKey};
+use super::principal::Identity;
 use super::verify::{verify_by_secret, verify_signature};
-use crate::config::{OauthClients, OrganisationForm, ServiceRole, TokenPolicy};
+use crate::config::{AssuranceLevel, OauthClients, OrganisationForm, ServiceRole, TokenPolicy};
 use crate::fuzzing::{broken, fields};
 
 /// The values of `Authorization`. At most one is read, to its last byte, and a refusal repeats none.
@@ -64,6 +65,7 @@ fn policy() -> TokenPolicy {
         leeway: Duration::from_secs(10),
         allow_anonymous: false,
         oauth_clients: OauthClients::Listed(vec!["known".to_owned()]),
+        required_aal: AssuranceLevel::Aal1,
     }
 }
 
@@ -106,6 +108,9 @@ pub fn token(data: &[u8]) {
     assert!(said["is_anonymous"] != Value::Bool(true), "{said}");
     assert!(said["client_id"].is_null() || is("client_id", "known"), "{said}");
     assert_eq!(principal.kind(), "user");
+    let Identity::User(user) = principal.identity() else { return };
+    let is_second = user.assurance_level() == AssuranceLevel::Aal2;
+    assert_eq!(is_second, is("aal", "aal2") || is("aal", "aal3"), "{said}");
 }
 
 /// A document of the issuer. Every key that is taken has a name and one algorithm with a public key.

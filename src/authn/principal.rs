@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::config::OrganisationForm;
+use crate::config::{AssuranceLevel, OrganisationForm};
 use crate::tenancy::{DeviceId, OrganisationId, Role, Scopes, UserId};
 
 /// A verified caller. Only this stage makes one.
@@ -26,6 +26,7 @@ pub struct User {
     token_id: Option<Box<str>>,
     issued_at: Option<i64>,
     email: Option<Box<str>>,
+    assurance: AssuranceLevel,
     claimed: Claimed,
 }
 
@@ -157,8 +158,15 @@ impl User {
             token_id: token_id.map(Into::into),
             issued_at,
             email: email.filter(|email| is_email(email)).map(Into::into),
+            assurance: AssuranceLevel::Aal1,
             claimed,
         }
+    }
+
+    /// The same, signed in like this.
+    pub(super) fn at_level(mut self, assurance: AssuranceLevel) -> Self {
+        self.assurance = assurance;
+        self
     }
 
     pub fn id(&self) -> UserId {
@@ -178,6 +186,11 @@ impl User {
     /// When the token was issued (`iat`), in seconds since the epoch.
     pub(super) fn issued_at(&self) -> Option<i64> {
         self.issued_at
+    }
+
+    /// Whether they have shown a second factor (`aal`).
+    pub fn assurance_level(&self) -> AssuranceLevel {
+        self.assurance
     }
 
     /// The e-mail address in the token, for display only: no decision depends on it.
@@ -373,6 +386,10 @@ pub(crate) mod samples {
     pub(crate) fn with_role(mut user: User, name: &str) -> User {
         user.claimed.role = ClaimedRole::Named(Role::new(name));
         user
+    }
+
+    pub(crate) fn with_second_factor(user: User) -> User {
+        user.at_level(AssuranceLevel::Aal2)
     }
 
     pub(crate) fn device(organisation: &str, scopes: Scopes) -> Device {

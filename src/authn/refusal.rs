@@ -171,6 +171,11 @@ pub enum TokenFault {
     /// An OAuth client that is not listed.
     #[error("tokens of this OAuth client are not accepted here")]
     OauthClient,
+    /// The user has signed in without a second factor.
+    #[error(
+        "a second factor is required here; verify one (the token's aal must be {wanted}) and send the new token"
+    )]
+    SecondFactor { found: String, wanted: &'static str },
 }
 
 /// A token's time and ours, in seconds since the epoch.
@@ -264,6 +269,9 @@ impl TokenFault {
             Self::Role { found, wanted } => {
                 format!("{self}; role is {found:?}, auth.user_roles is {wanted}")
             }
+            Self::SecondFactor { found, wanted } => {
+                format!("{self}; aal is {found}, auth.required_aal is {wanted:?}")
+            }
             Self::Uncompared { setting, wanted, .. } => format!("{self}; {setting} is {wanted}"),
             Self::Algorithm(_) => format!(
                 "{self}; accepted are HS256 (auth.hs256_secret) and the algorithms of the issuer's key \
@@ -307,6 +315,7 @@ impl TokenFault {
             Self::NotYetValid(_) | Self::IssuedInFuture(_) => Reason::NotYetValid,
             Self::Anonymous => Reason::Anonymous,
             Self::OauthClient => Reason::OauthClient,
+            Self::SecondFactor { .. } => Reason::SecondFactorMissing,
         }
     }
 }

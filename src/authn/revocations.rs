@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::principal::User;
 use super::refusal::{Refusal, RevokedUser};
 use crate::backoff::Backoff;
-use crate::store::{Feed, RevocationKind, RevocationRow, Store};
+use crate::store::{Feed, MOST_REVOCATIONS_DELETED, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
 pub struct Revocations {
@@ -57,6 +57,9 @@ const READ_EVERY: Duration = Duration::from_secs(60);
 const UNWATCHED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How often rows that have ended are deleted, and how soon again while there are more.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+const TIDY_AGAIN: Duration = Duration::from_secs(1);
 /// How long an announced change may stay unread.
 const LONGEST_UNREAD: Duration = Duration::from_secs(1);
 
@@ -160,6 +163,31 @@ impl Revocations {
         }
     }
 
+    /// Deletes rows that have ended, until it is cancelled. All rows are read on every change, within the time
+    /// of a query, and nobody else deletes any: a table that only grows would one day not be read in time,
+    /// and all users would get 503. Beside [`Self::run`], whose next reading must not wait for that.
+    pub async fn tidy(&self, store: Store, cancelled: CancellationToken) {
+        loop {
+            let pause = if self.age().is_some() {
+                match store.delete_ended_revocations().await {
+                    Ok(MOST_REVOCATIONS_DELETED) => TIDY_AGAIN,
+                    Ok(_) => TIDY_EVERY,
+                    Err(error) => {
+                        tracing::warn!(%error, "Failed to delete ended revocations");
+                        TIDY_EVERY
+                    }
+                }
+            } else {
+                // The database is away, which is told already.
+                TIDY_AGAIN
+            };
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
     /// Takes what was read; changes that came after the reading had begun are not in it.
     fn adopt(&self, rows: &[RevocationRow], began: u64) {
         let state = State { list: List::of(rows), read_at: Instant::now() };
@@ -176,13 +204,16 @@ impl Revocations {
 }
 
 impl List {
+    /// White space around a value is none of it, in a row as in a token: a row that was pasted with a line
+    /// break and then struck nobody would leave the access that it is to end.
     fn of(rows: &[RevocationRow]) -> Self {
         let mut list = Self::default();
         for row in rows {
             let until = row.issued_before.map_or(Until::Ever, Until::Issued);
+            let value = row.value.trim();
             let noted = match row.kind {
                 RevocationKind::Subject => {
-                    let Ok(user) = Uuid::try_parse(&row.value) else {
+                    let Ok(user) = Uuid::try_parse(value) else {
                         tracing::error!(
                             value = row.value,
                             "Revocation ignored: its sub is not a UUID"
@@ -191,12 +222,8 @@ impl List {
                     };
                     list.subjects.entry(user).or_insert(until)
                 }
-                RevocationKind::Session => {
-                    list.sessions.entry(canonical(&row.value)).or_insert(until)
-                }
-                RevocationKind::TokenId => {
-                    list.tokens.entry(row.value.as_str().into()).or_insert(until)
-                }
+                RevocationKind::Session => list.sessions.entry(canonical(value)).or_insert(until),
+                RevocationKind::TokenId => list.tokens.entry(value.into()).or_insert(until),
             };
             *noted = until.max(*noted);
         }
@@ -209,7 +236,7 @@ impl List {
             .session_id()
             .filter(|_| !self.sessions.is_empty())
             .and_then(|id| self.sessions.get(&canonical(id)));
-        let of_token = user.token_id().and_then(|id| self.tokens.get(id));
+        let of_token = user.token_id().and_then(|id| self.tokens.get(id.trim()));
         let of_subject = self.subjects.get(&user.id().0);
         let about = [of_subject, of_session, of_token].into_iter().flatten().copied();
         about
@@ -224,6 +251,7 @@ impl List {
 
 /// One spelling of a session's identifier, which is a UUID.
 fn canonical(session: &str) -> Box<str> {
+    let session = session.trim();
     match Uuid::try_parse(session) {
         Ok(id) => id.hyphenated().to_string().into(),
         Err(_) => session.into(),
@@ -252,6 +280,29 @@ mod tests {
         assert!(!strikes(row(RevocationKind::Subject, &Uuid::new_v4().to_string(), None)));
         assert!(!strikes(row(RevocationKind::Session, samples::TOKEN_ID, None)));
         assert!(!strikes(row(RevocationKind::TokenId, samples::SESSION, None)));
+    }
+
+    // Seen: a row that was pasted with a line break struck nobody, and only a line of the log said so.
+    #[test]
+    fn white_space_around_a_value_does_not_matter() {
+        let user = samples::user();
+        let id = user.id().to_string();
+        for (kind, value) in [
+            (RevocationKind::Subject, id.as_str()),
+            (RevocationKind::Session, samples::SESSION),
+            (RevocationKind::TokenId, samples::TOKEN_ID),
+        ] {
+            for around in [format!("{value}\n"), format!(" {value}"), format!("\t{value} \r\n")] {
+                let list = List::of(&[row(kind, &around, None)]);
+                assert_eq!(list.strikes(&user), Some(Until::Ever), "{around:?}");
+            }
+        }
+        // A session that is no UUID, and a token whose identifier has the white space itself.
+        let claimed = user.claimed().clone();
+        let odd = User::new(user.id(), Some("s 1 "), Some(" t 1"), None, None, claimed);
+        assert!(List::of(&[row(RevocationKind::Session, "s 1", None)]).strikes(&odd).is_some());
+        assert!(List::of(&[row(RevocationKind::TokenId, " t 1\n", None)]).strikes(&odd).is_some());
+        assert!(List::of(&[row(RevocationKind::TokenId, "t1", None)]).strikes(&odd).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::grant::{CallerGrant, OperatorGrant, OrganisationGrant, Organisations,
 use super::selector::{Selector, SelectorFault};
 use super::{Denial, Grant};
 use crate::authn::{Identity, Principal, Service};
+use crate::config::AssuranceLevel;
 use crate::route::{Route, Surface};
 use crate::tenancy::{OrganisationId, Scope, TenantHeader, TenantTemplate};
 
@@ -53,14 +54,17 @@ pub(super) fn grant_caller(principal: &Arc<Principal>) -> CallerGrant {
     CallerGrant { principal: Arc::clone(principal) }
 }
 
-/// Decides on a request to the part of `/admin` that concerns one organisation.
+/// Decides on a request to the part of `/admin` that concerns one organisation. A user must have signed in
+/// at the level; whoever may not do this at all is told so, and not to sign in once more.
 pub(super) fn decide_organisation(
     principal: &Arc<Principal>,
     access: &AccessSet<'_>,
     organisation: &OrganisationId,
+    level: AssuranceLevel,
 ) -> Result<OrganisationGrant, Denial> {
     let (scopes, role) = scopes_in(access, organisation)?;
     require(Scope::Admin, (scopes, role))?;
+    require_level(level, principal)?;
     let (principal, organisation) = (Arc::clone(principal), organisation.clone());
     Ok(OrganisationGrant { principal, organisation, scopes })
 }
@@ -121,6 +125,14 @@ fn default_of<'a>(access: &'a AccessSet<'a>) -> Result<&'a OrganisationAccess<'a
 
 fn require(scope: Scope, (scopes, role): RoleScopes<'_>) -> Result<(), Denial> {
     if scopes.contains(scope) { Ok(()) } else { Err(Denial::Scope(scope, role.cloned())) }
+}
+
+/// Only people have factors.
+fn require_level(level: AssuranceLevel, principal: &Principal) -> Result<(), Denial> {
+    match principal.identity() {
+        Identity::User(user) if user.assurance_level() < level => Err(Denial::SecondFactor),
+        Identity::User(_) | Identity::Device(_) | Identity::Service(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

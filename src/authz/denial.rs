@@ -29,6 +29,8 @@ pub enum Denial {
     NoTenant(TenantIdError),
     /// The caller lacks a scope, and the role that decided it, if one did.
     Scope(Scope, Option<Role>),
+    /// The caller may do this, and must sign in with a second factor first.
+    SecondFactor,
     /// Only a service may do this.
     ServiceOnly,
     /// The memberships cannot be read. The proxy's fault, not the caller's.
@@ -49,6 +51,7 @@ impl Denial {
             Self::NameOne(_) | Self::NameAny => Reason::NoSelector,
             Self::NotAMember => Reason::NotAMember,
             Self::Scope(..) => Reason::MissingScope,
+            Self::SecondFactor => Reason::SecondFactorMissing,
             Self::ServiceOnly => Reason::ServiceOnly,
             Self::Unavailable => Reason::DatabaseUnavailable,
         }
@@ -84,6 +87,10 @@ impl fmt::Display for Denial {
             Self::Scope(scope, Some(role)) => {
                 write!(f, "scope {} is required; the role {role:?} does not have it", scope.name())
             }
+            Self::SecondFactor => f.write_str(
+                "a second factor is required to administer an organisation here; verify one (the \
+                 token's aal must be aal2) and send the new token",
+            ),
             Self::ServiceOnly => f.write_str("only the operator's services may do this"),
             Self::Unavailable => {
                 f.write_str("membership lookup is temporarily unavailable; retry later")

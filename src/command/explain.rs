@@ -175,7 +175,7 @@ async fn explain_request(
             return explanation.step("organisation", Err(problem.to_owned()));
         }
     }
-    let authorizer = Authorizer::new(config.tenancy.clone(), None);
+    let authorizer = Authorizer::new(config.tenancy.clone(), config.auth.admin_required_aal, None);
     // Without a path only the organisation is tried, for which any scope on telemetry is enough.
     let scopes: Vec<_> = match tried.path {
         Some(_) => vec![scope],
@@ -245,7 +245,7 @@ fn explain_access(
     principal: &Principal,
     lookup: &MembershipLookup,
 ) {
-    let authorizer = Authorizer::new(config.tenancy.clone(), None);
+    let authorizer = Authorizer::new(config.tenancy.clone(), config.auth.admin_required_aal, None);
     match authorizer.access_set(principal, lookup) {
         Err(denial) => explanation.step("organisation", Err(denial.to_string())),
         Ok(AccessSet::Everywhere(scopes)) => {

@@ -23,6 +23,8 @@ pub struct AuthConfig {
     pub admin_keys: Vec<Secret>,
     /// Whether a token's session must still exist.
     pub check_sessions: bool,
+    /// How a user must have signed in to administer an organisation.
+    pub admin_required_aal: AssuranceLevel,
 }
 
 /// What the claims of a user's token must contain.
@@ -49,6 +51,8 @@ pub struct TokenPolicy {
     pub allow_anonymous: bool,
     /// Which OAuth clients (`client_id`) may act for a user.
     pub oauth_clients: OauthClients,
+    /// How a user must have signed in.
+    pub required_aal: AssuranceLevel,
 }
 
 /// The form in which the organisation claim names organisations.
@@ -73,6 +77,26 @@ pub enum OauthClients {
     Any,
     /// Only these; none by default.
     Listed(Vec<String>),
+}
+
+/// How surely it is known that a user is who they say: the authenticator assurance level of Supabase Auth
+/// (the claim `aal`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AssuranceLevel {
+    /// By one factor, such as a password.
+    Aal1,
+    /// By a second one, too.
+    Aal2,
+}
+
+impl AssuranceLevel {
+    /// What the claim says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aal1 => "aal1",
+            Self::Aal2 => "aal2",
+        }
+    }
 }
 
 /// Whether the project's `service_role` key is accepted, as a service with access to everything.
@@ -106,6 +130,12 @@ impl Shown for OauthClients {
 impl Shown for ServiceRole {
     fn shown(&self) -> String {
         (*self == Self::Allowed).shown()
+    }
+}
+
+impl Shown for AssuranceLevel {
+    fn shown(&self) -> String {
+        self.name().to_owned()
     }
 }
 
@@ -143,6 +173,11 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
     AuthConfig {
         admin_keys: read_admin_keys(section),
         check_sessions,
+        admin_required_aal: section.get(
+            "admin_required_aal",
+            AssuranceLevel::Aal1,
+            assurance_level,
+        ),
         key_set: read_key_set(section, issuer.as_deref(), has_secret),
         hs256_secrets,
         tokens: TokenPolicy {
@@ -171,6 +206,7 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> AuthConfig 
                 let clients = list(raw)?;
                 Ok(if clients == ["*"] { OauthClients::Any } else { OauthClients::Listed(clients) })
             }),
+            required_aal: section.get("required_aal", AssuranceLevel::Aal1, assurance_level),
         },
         token_cache_bytes: section
             .get("token_cache_bytes", 64 * MIB, |raw| size(raw, MIB, 64 * GIB)),
@@ -285,6 +321,17 @@ fn user_roles(raw: Raw) -> Result<Vec<String>, String> {
              person's (see auth.allow_service_role)"
         )),
         None => Ok(roles),
+    }
+}
+
+fn assurance_level(raw: Raw) -> Result<AssuranceLevel, String> {
+    match text(raw)?.as_str() {
+        "aal1" => Ok(AssuranceLevel::Aal1),
+        "aal2" => Ok(AssuranceLevel::Aal2),
+        _ => Err(
+            "must be \"aal1\" (however users have signed in) or \"aal2\" (with a second factor)"
+                .to_owned(),
+        ),
     }
 }
 

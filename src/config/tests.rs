@@ -795,6 +795,23 @@ fn roles_of_users_are_never_those_of_api_keys() {
 }
 
 #[test]
+fn a_second_factor_is_required_only_where_that_is_written() {
+    let levels = |lines: &str| {
+        let text = MINIMAL.replace("[auth]", &format!("[auth]\n{lines}"));
+        let read = Config::read(&text, &Environment::default());
+        read.map(|read| (read.auth.tokens.required_aal, read.auth.admin_required_aal))
+    };
+    let (aal1, aal2) = (AssuranceLevel::Aal1, AssuranceLevel::Aal2);
+    assert_eq!(levels("").unwrap(), (aal1, aal1));
+    assert_eq!(levels("required_aal = \"aal2\"").unwrap(), (aal2, aal1));
+    assert_eq!(levels("admin_required_aal = \"aal2\"").unwrap(), (aal1, aal2));
+    for wrong in ["\"\"", "\"aal3\"", "\"AAL2\"", "2", "true"] {
+        let faults = levels(&format!("required_aal = {wrong}")).unwrap_err();
+        assert_eq!(keys(&faults), ["auth.required_aal"], "{wrong}");
+    }
+}
+
+#[test]
 fn organisations_of_a_token_have_one_of_three_forms() {
     let form = |lines: &str| {
         let text = MINIMAL.replace("[auth]", &format!("[auth]\n{lines}"));

@@ -63,6 +63,10 @@ fn samples() -> Vec<Rejection> {
             now: 4,
             leeway: 0,
         }))),
+        Rejection::Credential(Refusal::Token(TokenFault::SecondFactor {
+            found: "\"aal1\"".to_owned(),
+            wanted: "aal2",
+        })),
         Rejection::Credential(Refusal::KeysUnavailable { retry_after }),
         Rejection::Credential(Refusal::KeyPending { retry_after }),
         Rejection::Origin("https://evil.example".to_owned()),
@@ -84,6 +88,7 @@ fn samples() -> Vec<Rejection> {
         ),
         Rejection::Denied(Denial::NotAMember, Some("org-b".to_owned())),
         Rejection::Denied(Denial::Scope(Scope::MetricsWrite, None), None),
+        Rejection::Denied(Denial::SecondFactor, None),
         Rejection::Denied(Denial::ServiceOnly, None),
         Rejection::Denied(Denial::NameAny, None),
         Rejection::Denied(Denial::Unavailable, None),

@@ -135,6 +135,9 @@ const WRITES: [&str; 9] = [
 
 /// No path of ours is longer.
 const LONGEST: usize = 300;
+/// No path that is known has more segments, so none is looked for in more. Anybody may ask for a path of
+/// a hundred segments, and each end of it is compared with everything that is known.
+const MOST_SEGMENTS: usize = 8;
 
 /// What was probably meant.
 pub(super) fn hint(path: &str) -> Option<Hint> {
@@ -184,14 +187,21 @@ fn elsewhere(tidy: &str) -> Option<Hint> {
 }
 
 /// A known path behind something else: a whole address where only its beginning belongs, such as
-/// /api/v1/push/api/v1/push, or a prefix of somebody's balancer. One segment alone is too little.
+/// /api/v1/push/api/v1/push, or a prefix of somebody's balancer.
 fn behind_another(tidy: &str) -> Option<Hint> {
-    let suffixes = tidy.match_indices('/').skip(1).map(|(at, _)| &tidy[at..]);
-    let mut suffixes = suffixes.filter(|suffix| suffix[1..].contains('/'));
-    suffixes.find_map(|suffix| {
+    ends_of(tidy).find_map(|suffix| {
         let of_prometheus = suffix.starts_with("/api/v1/").then(|| format!("/prometheus{suffix}"));
         route(suffix).or_else(|| route(&of_prometheus?)).or_else(|| elsewhere(suffix))
     })
+}
+
+/// What a path ends in and does not consist of, the longest first: at most [`MOST_SEGMENTS`] segments. One
+/// segment alone is too little.
+fn ends_of(tidy: &str) -> impl Iterator<Item = &str> {
+    let segments = tidy.matches('/').count();
+    let first = segments.saturating_sub(MOST_SEGMENTS).max(1);
+    let last = segments.saturating_sub(1).max(first);
+    tidy.match_indices('/').take(last).skip(first).map(move |(at, _)| &tidy[at..])
 }
 
 /// Without doubled slashes and the last one, in lower case.
@@ -313,6 +323,42 @@ mod tests {
             ("/multitenant_alertmanager/configs", ALERTMANAGER_CONFIGURATION),
         ] {
             assert_eq!(hint(asked), Some(words), "{asked}");
+        }
+    }
+
+    // Seen: /a/a/a/… of 150 segments was compared 150 times with everything that is known, which takes
+    // longer than the signature of a token. Nobody had to be known for that.
+    #[test]
+    fn only_so_many_ends_of_a_path_are_compared() {
+        let known = ROUTES.iter().map(|route| route.path);
+        let elsewhere = ELSEWHERE.iter().chain(&TREES).map(|(path, _)| *path);
+        for path in known.chain(elsewhere) {
+            assert!(path.matches('/').count() <= MOST_SEGMENTS, "{path}");
+        }
+        let long = "/a".repeat(LONGEST / 2);
+        assert_eq!(ends_of(&long).count(), MOST_SEGMENTS - 1);
+        assert_eq!(hint(&long), None);
+        let ends = |path: &'static str| ends_of(path).collect::<Vec<_>>();
+        assert_eq!(ends("/a/b/c/d"), ["/b/c/d", "/c/d"]);
+        for short in ["", "/", "/a", "/a/b"] {
+            assert_eq!(ends(short), [""; 0], "{short}");
+        }
+    }
+
+    #[test]
+    fn a_known_path_is_found_behind_a_prefix_of_any_length() {
+        let silence = "/alertmanager/api/v2/silence/00000000-0000-4000-8000-000000000000";
+        for (path, meant) in [
+            ("/api/v1/push", "/api/v1/push"),
+            ("/api/v1/query", "/prometheus/api/v1/query"),
+            ("/otlp/v1/metrics/v1/metrics", "/otlp/v1/metrics"),
+            ("/prometheus/config/v1/rules/a/b", "/prometheus/config/v1/rules/{name}/{name}"),
+            (silence, "/alertmanager/api/v2/silence/{silence}"),
+        ] {
+            for segments in [1, 2, MOST_SEGMENTS - 1, MOST_SEGMENTS, (LONGEST - path.len()) / 2] {
+                let asked = format!("{}{path}", "/x".repeat(segments));
+                assert_eq!(path_for(&asked), meant, "{asked}");
+            }
         }
     }
 

@@ -28,10 +28,19 @@ const NEVER: f64 = 253_402_300_800.0;
 /// The beginning of the year 1.
 const LONG_AGO: f64 = -62_135_596_800.0;
 
-/// Whole seconds since the epoch, rounded up; none for a time that never comes.
+/// Whole seconds since the epoch, rounded up, for what ends then; none for a time that never comes.
 pub(super) fn seconds(read: Option<f64>) -> Option<i64> {
+    whole(read, f64::ceil)
+}
+
+/// The same, rounded down: the second that a moment is in.
+pub(super) fn second_of(read: Option<f64>) -> Option<i64> {
+    whole(read, f64::floor)
+}
+
+fn whole(read: Option<f64>, round: fn(f64) -> f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "within the years 1 to 9999")]
-    read.filter(|seconds| *seconds < NEVER).map(|seconds| seconds.max(LONG_AGO).ceil() as i64)
+    read.filter(|seconds| *seconds < NEVER).map(|seconds| round(seconds.max(LONG_AGO)) as i64)
 }
 
 /// A time to be shown; none for one that never comes.
@@ -56,6 +65,15 @@ mod tests {
             assert!(seconds(Some(past)).is_some_and(|seconds| seconds < 0));
             assert!(shown(Some(past)).is_some_and(|time| time.year() == 1));
         }
+    }
+
+    #[test]
+    fn the_second_of_a_moment_is_rounded_down() {
+        for (moment, second) in [(1000.0, 1000), (1000.001, 1000), (1000.999, 1000), (-0.5, -1)] {
+            assert_eq!(second_of(Some(moment)), Some(second), "{moment}");
+        }
+        assert_eq!((second_of(None), second_of(Some(f64::INFINITY))), (None, None));
+        assert!(second_of(Some(f64::NEG_INFINITY)).is_some_and(|second| second < 0));
     }
 
     // A key never ends before its time.

@@ -22,7 +22,7 @@ pub enum RevocationKind {
 pub struct RevocationRow {
     pub kind: RevocationKind,
     pub value: String,
-    /// Only tokens issued until then, in seconds since the epoch; all if none.
+    /// Only tokens issued until then, in seconds since the epoch, that second included; all if none.
     pub issued_before: Option<i64>,
 }
 
@@ -64,6 +64,11 @@ impl RevocationKind {
 
 /// The most that are listed.
 pub const MOST_REVOCATIONS_LISTED: usize = 10_000;
+/// The most that are deleted at once: a statement has `database.query_timeout`.
+pub const MOST_REVOCATIONS_DELETED: usize = 2000;
+/// The rows that may be deleted: those that have stopped to count, and are still listed for a day. What has
+/// no end has no such time, and `null < …` holds for none.
+const ENDED: &str = "expires_at < now() - interval '1 day'";
 
 impl Store {
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
@@ -113,6 +118,33 @@ impl Store {
         self.fetch(statement(sql).bind(id), |rows| Ok(!rows.is_empty())).await
     }
 
+    /// Deletes revocations that ended more than a day ago, [`MOST_REVOCATIONS_DELETED`] at most, and says how
+    /// many it asked to be deleted. Never one without an end, and none where an operator's query is read.
+    pub async fn delete_ended_revocations(&self) -> Result<usize, StoreError> {
+        let table = match self.table("revocation") {
+            Err(StoreError::Elsewhere(_)) => return Ok(0),
+            table => table?,
+        };
+        // Found first: a deletion of no row is announced to every copy, too, and each reads all of them again.
+        let sql = format!(
+            "select id from {table} where {ENDED} order by id limit {MOST_REVOCATIONS_DELETED}"
+        );
+        let ended: Vec<Uuid> = self
+            .fetch(statement(sql), |rows| {
+                let id = |row: &PgRow| row.try_get::<Uuid, _>("id").map_err(StoreError::from);
+                rows.iter().map(id).collect()
+            })
+            .await?;
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        let found = ended.len();
+        // Once more, because an end may have been moved meanwhile.
+        let sql = format!("delete from {table} where id = any($1) and {ENDED}");
+        self.execute(statement(sql).bind(ended)).await?;
+        Ok(found)
+    }
+
     pub async fn list_revocations(&self) -> Result<Vec<ListedRevocation>, StoreError> {
         let times = ["issued_before", "expires_at", "created_at"].map(moment::select);
         let sql = format!(
@@ -134,8 +166,9 @@ fn read_row(row: &PgRow) -> Result<RevocationRow, String> {
     let kind = RevocationKind::parse(kind).ok_or_else(|| format!("unknown kind {kind:?}"))?;
     let value: String = row.try_get("value").map_err(wrong)?;
     let issued_before: Option<f64> = row.try_get("issued_before").map_err(wrong)?;
-    // Until a time that never comes is all of them.
-    let issued_before = moment::seconds(issued_before);
+    // Until a time that never comes is all of them. A token says when it was issued in whole seconds:
+    // rounded up, the next second's would be struck, which whoever signs in again at once gets.
+    let issued_before = moment::second_of(issued_before);
     Ok(RevocationRow { kind, value, issued_before })
 }
 

@@ -412,6 +412,63 @@ async fn stock_prometheus_loses_no_sample_while_its_key_is_exchanged() {
     assert!(refused.iter().all(|line| line["outcome"] == "forwarded"), "{refused:#?}");
 }
 
+// Supabase Auth gives a whole access token after the password, before the second factor. Whoever has only an
+// administrator's password must not create keys, which outlive the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_alone_creates_no_key_where_a_second_factor_is_required() {
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let settings = [("auth.admin_required_aal", "\"aal2\"")];
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    let a = identity.organisation().await;
+    let path = format!("/admin/organisations/{a}/device-keys");
+    let owner = identity.member(&a, "owner").await;
+    let signed_in = |aal: &str| {
+        let token = identity.issuer.token().claim("sub", json!(owner.id.to_string()));
+        identity.proxy.client().bearer(&token.claim("aal", json!(aal)).sign())
+    };
+    let (first, second) = (signed_in("aal1"), signed_in("aal2"));
+    let body = json!({"name": "hub"}).to_string();
+    let refused = first.post(&path, body.clone()).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.text.contains("second factor"), "{refused:?}");
+    assert!(refused.header("www-authenticate").is_empty(), "{refused:?}");
+    assert_eq!(first.get(&path).await.status, 403);
+    // To read is another thing.
+    for target in ["/prometheus/api/v1/query?query=up", "/admin/whoami"] {
+        assert_eq!(first.get(target).await.status, 200, "{target}");
+    }
+    let made = second.post(&path, body).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    // Devices and services have no second factor.
+    let device = identity.proxy.client().bearer(key_of(&made.json()));
+    assert_eq!(push(&device, "with_a_key").await.status, 200);
+    let listed = identity.service().get(&path).await.json();
+    assert_eq!(listed["device_keys"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+// The same for everything that a user may do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_alone_is_nothing_where_every_user_needs_a_second_factor() {
+    let upstream = harness::Upstream::start(crate::support::responses::ok).await;
+    let settings = [("auth.required_aal", "\"aal2\"")];
+    let identity = identity_fixture(&upstream.url(), &settings).await;
+    let a = identity.organisation().await;
+    let owner = identity.member(&a, "owner").await;
+    let signed_in = |aal: &str| {
+        let token = identity.issuer.token().claim("sub", json!(owner.id.to_string()));
+        identity.proxy.client().bearer(&token.claim("aal", json!(aal)).sign())
+    };
+    let (first, second) = (signed_in("aal1"), signed_in("aal2"));
+    for target in ["/prometheus/api/v1/query?query=up", "/admin/whoami"] {
+        let refused = first.get(target).await;
+        assert_eq!(refused.status, 403, "{target}: {refused:?}");
+        assert!(refused.text.contains("second factor"), "{refused:?}");
+        assert_eq!(second.get(target).await.status, 200, "{target}");
+    }
+    let device = identity.device(&a, &["metrics:read"]).await;
+    assert_eq!(device.get("/prometheus/api/v1/query?query=up").await.status, 200);
+}
+
 // A role that only administers must not create a key that reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_one_grants_more_than_they_have() {

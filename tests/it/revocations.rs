@@ -7,7 +7,10 @@ use http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::identity::{IdentityFixture, identity_fixture};
+use crate::database::migrated;
+use crate::support::identity::{
+    IdentityFixture, identity_fixture, identity_fixture_without_migration,
+};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const REVOCATIONS: &str = "/admin/revocations";
@@ -64,6 +67,31 @@ async fn a_revocation_ends_cached_tokens_and_no_others() {
     }
 }
 
+// Seen: a row that was pasted into the SQL editor with a line break left the user the access that it was to
+// end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_with_a_stray_line_break_strikes() {
+    let mimir = Mimir::shared().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    for kind in ["sub", "session_id", "jti"] {
+        let person = identity.member(&a, "viewer").await;
+        let token_id = Uuid::new_v4().to_string();
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
+        let token = token.claim("session_id", json!(person.session.to_string()));
+        let client = identity.proxy.client().bearer(&token.claim("jti", json!(token_id)).sign());
+        assert_eq!(status(&client).await, 200, "{kind}");
+        let value = match kind {
+            "sub" => person.id.to_string(),
+            "session_id" => person.session.to_string(),
+            _ => token_id,
+        };
+        let sql = format!("insert into revocation (kind, value) values ('{kind}', E'{value} \\n')");
+        identity.database.execute(&sql).await;
+        wait_until(kind, Duration::from_secs(1), async || status(&client).await == 401).await;
+    }
+}
+
 // "Sign out everywhere": earlier tokens are revoked, a new session is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tokens_issued_before_may_be_meant() {
@@ -85,6 +113,65 @@ async fn only_tokens_issued_before_may_be_meant() {
     identity.database.execute(&sql).await;
     wait_until("it strikes", Duration::from_secs(1), async || status(&old).await == 401).await;
     assert_eq!(status(&new).await, 200);
+}
+
+// Seen: a time within a second was rounded up, and "sign out everywhere, then sign in at once" met 401 with
+// the token of the new session. A token's `iat` has whole seconds, so of the same second it cannot be told
+// which came first: those stay refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_next_second_is_not_meant() {
+    let mimir = Mimir::shared().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    let then = harness::samples::now_ms() / 1000 - 50;
+    let issued = |at: i64| {
+        let token = identity.issuer.token().claim("sub", json!(person.id.to_string()));
+        identity.proxy.client().bearer(&token.claim("iat", json!(at)).sign())
+    };
+    let (same, next) = (issued(then), issued(then + 1));
+    let sql = format!(
+        "insert into revocation (kind, value, issued_before) values ('sub', '{}', to_timestamp({then}.25))",
+        person.id
+    );
+    identity.database.execute(&sql).await;
+    wait_until("it strikes", Duration::from_secs(1), async || status(&same).await == 401).await;
+    assert_eq!(status(&next).await, 200);
+}
+
+// Seen: nothing ever deleted a row, all are read on every change, and a table that takes longer than
+// `database.query_timeout` locks every user out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_has_ended_is_deleted_and_one_without_an_end_stays() {
+    let mimir = Mimir::shared().await;
+    let database = migrated("ended").await;
+    database
+        .execute(
+            "insert into revocation (kind, value, expires_at) values
+             ('jti', 'long ended', now() - interval '2 days'),
+             ('jti', 'always ended', '-infinity'),
+             ('jti', 'just ended', now() - interval '1 minute'),
+             ('jti', 'to come', now() + interval '1 hour'),
+             ('jti', 'never', 'infinity'),
+             ('jti', 'without', null);
+             insert into revocation (kind, value, expires_at)
+             select 'jti', 'many ' || n, now() - interval '30 days' from generate_series(1, 4100) as n",
+        )
+        .await;
+    let url = database.url();
+    let identity = identity_fixture_without_migration(database, &url, &mimir.url(), &[]).await;
+    let left = async || {
+        let rows = identity.database.query("select value from revocation order by value").await;
+        rows.into_iter().filter_map(|mut row| row.remove(0)).collect::<Vec<_>>()
+    };
+    wait_until("what has ended is gone", Duration::from_secs(20), async || left().await.len() <= 4)
+        .await;
+    assert_eq!(left().await, ["just ended", "never", "to come", "without"]);
+    // What is in force is what it was.
+    wait_until("they are read", Duration::from_secs(5), async || {
+        identity.proxy.metric("mimir_tenant_proxy_revocations").await == 3.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ fn policy() -> TokenPolicy {
         leeway: Duration::from_secs(10),
         allow_anonymous: false,
         oauth_clients: OauthClients::Listed(vec!["known".to_owned()]),
+        required_aal: AssuranceLevel::Aal1,
     }
 }
 
@@ -196,6 +197,39 @@ fn only_listed_oauth_clients_pass() {
     assert!(verify(json!({"client_id": "known"})).is_ok());
     refused(json!({"client_id": "unknown"}), "oauth_client");
     refused(json!({"client_id": ["known"]}), "malformed_claims");
+}
+
+// Supabase Auth gives a whole access token after the password, before the second factor; only `aal` says so
+// (<https://supabase.com/docs/guides/auth/auth-mfa>).
+#[test]
+fn a_password_alone_is_refused_where_a_second_factor_is_required() {
+    let (aal1, aal2) = (AssuranceLevel::Aal1, AssuranceLevel::Aal2);
+    let strict = TokenPolicy { required_aal: aal2, ..policy() };
+    let level = |policy: &TokenPolicy, aal: &Value| {
+        let verified = verify_by(policy, json!({ "aal": aal }));
+        let level = verified.map(|who| user_of(&who).assurance_level());
+        level.map_err(|fault| fault.reason().name())
+    };
+    for second in [json!("aal2"), json!("aal3")] {
+        assert_eq!(level(&strict, &second), Ok(aal2), "{second}");
+        assert_eq!(level(&policy(), &second), Ok(aal2), "{second}");
+    }
+    // Null removes the claim.
+    for first in [json!("aal1"), json!(null), json!(""), json!("AAL2"), json!("aal"), json!("2")] {
+        assert_eq!(level(&strict, &first), Err("second_factor_missing"), "{first}");
+        assert_eq!(level(&policy(), &first), Ok(aal1), "{first}");
+    }
+    for wrong in [json!(2), json!(true), json!(["aal2"]), json!({"aal": "aal2"})] {
+        assert_eq!(level(&strict, &wrong), Err("malformed_claims"), "{wrong}");
+        assert_eq!(level(&policy(), &wrong), Err("malformed_claims"), "{wrong}");
+    }
+    assert_eq!(with_null("aal").reason().name(), "malformed_claims");
+    let fault = verify_by(&strict, json!({"aal": "aal1"})).unwrap_err();
+    let inside = fault.inside();
+    assert!(inside.ends_with("aal is \"aal1\", auth.required_aal is \"aal2\""), "{inside}");
+    // Whatever else is wrong is told first: a second factor would not help.
+    let expired = json!({"aal": "aal1", "exp": NOW - 60, "iat": NOW - 600});
+    assert_eq!(verify_by(&strict, expired).unwrap_err().reason().name(), "expired");
 }
 
 /// `null` as a claim's value, which [`verify`] takes for "remove it".

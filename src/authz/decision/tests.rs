@@ -1,6 +1,8 @@
 use super::super::access::access_set;
 use super::*;
-use crate::authn::samples::{device, ids, principal, user_of, with_default, with_role};
+use crate::authn::samples::{
+    device, ids, principal, user_of, with_default, with_role, with_second_factor,
+};
 use crate::authn::{ClaimedOrganisations, Identity, Service, User};
 use crate::config::{MembershipPolicy, TenancyConfig};
 use crate::route;
@@ -185,7 +187,8 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
     let user = || principal(Identity::User(user_of(ClaimedOrganisations::Missing)));
     let ask = |principal: Arc<Principal>, table: &[Membership], organisation: &str| {
         let access = access_set(&config, &principal, table)?;
-        let grant = decide_organisation(&principal, &access, &id(organisation))?;
+        let grant =
+            decide_organisation(&principal, &access, &id(organisation), AssuranceLevel::Aal1)?;
         assert_eq!(grant.organisation(), &id(organisation));
         Ok(())
     };
@@ -213,6 +216,27 @@ fn an_admin_administers_only_their_own_organisation_and_a_service_all() {
     assert_eq!(operate(service(), &[]), Ok(()));
 }
 
+// Whoever has only an administrator's password must not make keys that outlive the session.
+#[test]
+fn to_administer_may_require_a_second_factor_of_users() {
+    let config = config(MembershipPolicy::Table);
+    let ask = |identity: Identity, role: &str, level: AssuranceLevel| {
+        let (principal, table) = (principal(identity), [member("a", role)]);
+        let access = access_set(&config, &principal, &table)?;
+        decide_organisation(&principal, &access, &id("a"), level).map(|_| ())
+    };
+    let user = || Identity::User(user_of(ClaimedOrganisations::Missing));
+    let second = || Identity::User(with_second_factor(user_of(ClaimedOrganisations::Missing)));
+    let (aal1, aal2) = (AssuranceLevel::Aal1, AssuranceLevel::Aal2);
+    assert_eq!(ask(user(), "admin", aal1), Ok(()));
+    assert_eq!(ask(user(), "admin", aal2), Err(Denial::SecondFactor));
+    assert_eq!(ask(second(), "admin", aal2), Ok(()));
+    // Signing in once more would not help a viewer.
+    let viewer = Err(Denial::Scope(Scope::Admin, Some(Role::new("viewer"))));
+    assert_eq!(ask(user(), "viewer", aal2), viewer);
+    assert_eq!(ask(Identity::Service(Service::AdminKey), "viewer", aal2), Ok(()));
+}
+
 // The secret of the webhooks is in a database that its owner administers: it must not be worth more
 // than a trigger, whatever it is shown to.
 #[test]
@@ -221,7 +245,7 @@ fn the_webhooks_secret_opens_the_webhook_and_nothing_else() {
     let webhook = principal(Identity::Service(Service::Webhook));
     assert!(decide_webhook(&webhook).is_ok());
     let access = access_set(&config, &webhook, &[]).unwrap();
-    let on_one = decide_organisation(&webhook, &access, &id("a"));
+    let on_one = decide_organisation(&webhook, &access, &id("a"), AssuranceLevel::Aal1);
     assert_eq!(on_one.err(), Some(Denial::NotAMember));
     assert_eq!(decide_operator(&webhook, &access).err(), Some(Denial::ServiceOnly));
     for other in [

@@ -279,6 +279,7 @@ fn claims(keys: &Keys, good: &Value) -> Vec<Vector> {
         ("session_id", &["1", "\"\"", "[]"]),
         ("jti", &["1", "\"\"", "{}"]),
         ("client_id", &["\"app\"", "1", "[]"]),
+        ("aal", &["2", "[\"aal2\"]", "null"]),
     ] {
         for value in values {
             add(format!("{name} is {value}"), &raw(name, value));

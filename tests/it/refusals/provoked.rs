@@ -217,6 +217,7 @@ async fn by_request(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'stati
         .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
         .await;
     let settings = [
+        ("auth.admin_required_aal", "\"aal2\""),
         ("auth.check_sessions", "true"),
         ("auth.jwks_cool_down", "\"5s\""),
         ("limits.push_body_bytes", "\"1KiB\""),
@@ -272,6 +273,9 @@ async fn by_request(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'stati
     found.note("no_organisation", &identity.client(&nowhere).get(QUERY).await);
     found.note("missing_scope", &writer.get(QUERY).await);
     found.note("service_only", &client.get("/admin/revocations").await);
+    let by_password = identity.client(&signed_in(&identity, &[&a], "admin").await);
+    let keys = by_password.get(&format!("/admin/organisations/{a}/device-keys")).await;
+    found.note("second_factor_missing", &keys);
 
     // What Mimir does, and does not.
     for (reason, case) in [
