@@ -1,6 +1,9 @@
 //! Who may read and write rows and statuses through Supabase's API, and an operator's own tables.
 
 use harness::{Postgres, wait_until};
+use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
+use mimir_tenant_proxy::store::{GuardHeld, Store, SyncRow};
+use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
 use super::{SOON, rules_fixture, rules_fixture_on};
@@ -259,4 +262,36 @@ async fn statuses_follow_an_organisation_that_is_renamed_and_renamed_back() {
     fixture.sql(&format!("update organisation set id = '{org}' where id = '{other}'")).await;
     whose(&org).await;
     assert_eq!(fixture.status(&id).await.0, "live");
+}
+
+// A rule in Mimir may have a NUL in its name, and what is held names rules; Postgres stores none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_deletion_whose_reason_has_a_nul_is_written() {
+    let database = Postgres::shared().await.database("nul").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+    let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+    let store = Store::new(&config, TablesRead::default()).unwrap();
+    let organisation = OrganisationId::parse("a").unwrap();
+    let held = |reason: &str| GuardHeld { id: "a1".to_owned(), reason: reason.to_owned() };
+    let row = SyncRow {
+        organisation: organisation.clone(),
+        tenant: "a".to_owned(),
+        stored: 0,
+        live: 0,
+        failing: 0,
+        not_live: 0,
+        synced_at: None,
+        problem: "A\0B".to_owned(),
+        problem_since: None,
+        absent_since: None,
+        guard: Some(held("A\0B")),
+        guard_since: None,
+        shown_rules_per_group: None,
+        shown_groups: None,
+    };
+    store.write_rule_syncs(vec![row]).await.unwrap();
+    let read = store.rule_sync_of(organisation).await.unwrap().unwrap();
+    assert_eq!(read.problem, "A\u{fffd}B");
+    assert_eq!(read.guard, Some(held("A\u{fffd}B")));
 }
