@@ -295,3 +295,44 @@ async fn a_held_deletion_whose_reason_has_a_nul_is_written() {
     assert_eq!(read.problem, "A\u{fffd}B");
     assert_eq!(read.guard, Some(held("A\u{fffd}B")));
 }
+
+// A UUID in a column of texts may be in capitals. Before, its organisation was listed and then not found, so
+// that it had neither rules nor channels, and nothing said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_whose_uuid_is_in_capitals_has_its_rules_and_channels() {
+    let database = Postgres::shared().await.database("capitals").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let capitals = Uuid::new_v4().to_string().to_uppercase();
+    let organisation = OrganisationId::parse(&capitals).unwrap();
+    let sql = format!(
+        "insert into organisation (id) values ('{capitals}');
+         insert into alert_rule (organisation_id, name, expr)
+             values ('{capitals}', 'Stays', 'up'), ('{capitals}', 'Goes', 'up');
+         delete from alert_rule where name = 'Goes';
+         insert into notification_channel (organisation_id, kind) values ('{capitals}', 'email');
+         create table theirs as select gen_random_uuid() as id, '{capitals}'::text as org"
+    );
+    database.execute(&sql).await;
+    let theirs = "select id, org as organisation_id, 'A' as name, 'up' as expr \
+                  from theirs where org = any($1)";
+    for query in [None, Some(theirs)] {
+        let mut variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+        let query =
+            query.map(|query| ("MTP__DATABASE__ALERT_RULE_QUERY".to_owned(), query.to_owned()));
+        variables.extend(query);
+        let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+        let tables = TablesRead { rules: true, channels: true, ..TablesRead::default() };
+        let store = Store::new(&config, tables).unwrap();
+        assert!(store.organisations().await.unwrap().contains(&organisation));
+        let asked = || vec![organisation.clone()];
+        let existing = store.existing_organisations(asked()).await.unwrap();
+        assert!(existing.contains(&organisation));
+        let rules = store.alert_rules_of(asked()).await.unwrap();
+        assert!(rules.existing.contains(&organisation));
+        assert_eq!(rules.rows[&organisation].len(), 1);
+        assert_eq!(rules.tombstones[&organisation].len(), 1);
+        let channels = store.notification_channels_of(asked()).await.unwrap();
+        assert!(channels.existing.contains(&organisation));
+        assert_eq!(channels.rows[&organisation].channels.len(), 1);
+    }
+}
