@@ -53,7 +53,9 @@ fn unavailable(problem: impl ToString) -> Said {
 /// Why the database did not do what was wanted of it.
 fn database_failed(error: &StoreError) -> Outcome {
     match error {
-        StoreError::Unreachable(_) | StoreError::Unavailable(_) => Ok(unavailable(error)),
+        StoreError::Unreachable(_) | StoreError::Unavailable(_) | StoreError::Refused(_) => {
+            Ok(unavailable(error))
+        }
         other => Err(other.to_string()),
     }
 }

@@ -105,6 +105,9 @@ pub enum StoreError {
     /// It is too slow, or failed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// It takes something else, but not this: the same again would fail again.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
     /// An operator has to do something.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
@@ -264,6 +267,11 @@ fn statement(sql: String) -> PgQuery<'static> {
     sqlx::query(AssertSqlSafe(sql))
 }
 
+/// A text as Postgres can store it: it takes no NUL, not in JSON either.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// What the check of the queries may take beyond that.
 const FIRST_CHECK: Duration = Duration::from_secs(20);
 /// The target of the events that tell Postgres's notices, with their severity as the level.
@@ -283,6 +291,11 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the same again would fail again, although the database takes other things.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Missing(_) | Self::Taken)
+    }
+
     /// What an error of the server's means
     /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     fn of_code(code: Option<&str>, problem: String) -> Self {
@@ -295,6 +308,10 @@ impl StoreError {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
             Some(UNIQUE) => Self::Taken,
             Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
+            // Data exceptions, and integrity.
+            Some(code) if code.starts_with("22") || code.starts_with("23") => {
+                Self::Refused(problem)
+            }
             _ => Self::Unavailable(problem),
         }
     }

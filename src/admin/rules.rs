@@ -17,6 +17,7 @@ use super::rule_views::{
 };
 use super::{Admin, AdminError, Answer, recorded_name};
 use crate::admin_executor::AdminExecutor;
+use crate::authn::Identity;
 use crate::authz::OrganisationGrant;
 use crate::clock::rfc3339;
 use crate::route::{AdminEndpoint, OrganisationEndpoint};
@@ -170,12 +171,20 @@ pub(super) async fn confirm(
     body: &[u8],
 ) -> Result<Answer, AdminError> {
     let (engine, organisation) = (parts.rules()?, grant.organisation());
+    // Only the operator sees the whole of a deletion in many organisations, and so lets parts of it pass.
+    let is_operator = matches!(grant.principal().identity(), Identity::Service(_));
+    if !is_operator && engine.store().rule_leader().await?.guard.is_some() {
+        return Err(AdminError::Stale(FOR_THE_OPERATOR.to_owned()));
+    }
     let request = NewSyncRequest {
         organisation: Some(organisation.clone()),
         requested_by: recorded_name(grant.principal()),
     };
     confirm_and_sync(engine, body, request, SYNC_PROGRESS).await
 }
+
+const FOR_THE_OPERATOR: &str = "a deletion in many organisations is held; until the operator has confirmed it, or it has ended, only \
+     the operator can confirm a part of it";
 
 pub(super) async fn confirm_and_sync(
     engine: &Reconciler,

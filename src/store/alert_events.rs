@@ -285,17 +285,22 @@ impl Store {
     ) -> Result<(), sqlx::Error> {
         // The status is there for rules of an operator's own table, too; the row is there before it.
         let of_rows = if self.0.config.queries.alert_rule.is_none() {
-            format!(" union select id, organisation_id from {}", self.own("alert_rule"))
+            format!(
+                " union all select 1 from {} where id = asked.rule \
+                 and organisation_id = asked.organisation",
+                self.own("alert_rule")
+            )
         } else {
             String::new()
         };
+        // One look-up by key for each rule asked: the limit keeps Postgres from joining whole tables.
         let sql = format!(
             "select organisation_id, null::uuid as rule, count(*) as open from {} \
              where state = 'firing' and organisation_id = any($1) group by organisation_id \
-             union all select known.organisation_id, known.rule_id, 0 from \
-             (select rule_id, organisation_id from {}{of_rows}) as known \
-             join (select distinct * from unnest($2::text[], $3::uuid[])) as asked(organisation, rule) \
-             on known.rule_id = asked.rule and known.organisation_id = asked.organisation",
+             union all select asked.organisation, asked.rule, 0 from \
+             (select distinct * from unnest($2::text[], $3::uuid[]) as given(organisation, rule)) as asked \
+             cross join lateral (select 1 from {} where rule_id = asked.rule \
+             and organisation_id = asked.organisation{of_rows} limit 1) as known",
             self.own("alert_event"),
             self.own("alert_rule_status"),
         );

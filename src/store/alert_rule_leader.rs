@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::alert_rule_guard::{GuardHeld, read_guard};
-use super::{Store, StoreError, moment, statement};
+use super::{Store, StoreError, moment, statement, storable};
 
 /// What the leader says of itself.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +47,7 @@ impl Store {
             self.own("alert_rule_leader")
         );
         let (guard, reason) = match leader.guard {
-            Some(GuardHeld { id, reason }) => (Some(id), reason),
+            Some(GuardHeld { id, reason }) => (Some(id), storable(&reason)),
             None => (None, String::new()),
         };
         let query = statement(sql)

@@ -8,7 +8,7 @@ use strum::VariantArray as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, moment, statement};
+use super::{Store, StoreError, moment, statement, storable};
 use crate::labels::RuleState;
 use crate::tenancy::OrganisationId;
 
@@ -116,8 +116,7 @@ impl Store {
             .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
             .bind(column(|row| row.organisation.to_string()))
             .bind(column(|row| row.state.name().to_owned()))
-            // Postgres takes no NUL in a text.
-            .bind(column(|row| row.reason.replace('\0', "\u{fffd}")))
+            .bind(column(|row| storable(&row.reason)))
             .bind(hashes)
             .bind(refused)
             .bind(others)

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::alert_rule_guard::{GuardHeld, read_guard};
-use super::{Store, StoreError, Tombstones, moment, queries, statement};
+use super::{Store, StoreError, Tombstones, moment, queries, statement, storable};
 use crate::tenancy::OrganisationId;
 
 /// The state of one organisation's sync.
@@ -114,11 +114,11 @@ impl Store {
             .bind(number(|row| row.live))
             .bind(number(|row| row.not_live))
             .bind(time(|row| row.synced_at))
-            .bind(text(|row| row.problem.replace('\0', "\u{fffd}")))
+            .bind(text(|row| storable(&row.problem)))
             .bind(time(|row| row.problem_since))
             .bind(time(|row| row.absent_since))
             .bind(guards)
-            .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| g.reason.clone())))
+            .bind(text(|row| row.guard.as_ref().map_or_else(String::new, |g| storable(&g.reason))))
             .bind(time(|row| row.guard_since))
             .bind(limit(|row| row.shown_rules_per_group))
             .bind(limit(|row| row.shown_groups))

@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::organisations::spellings;
 use super::queries::{Lookup, Queries, RULE_TEXTS, measure_of};
 use super::{Store, StoreError};
 use crate::tenancy::OrganisationId;
@@ -91,7 +92,7 @@ impl Store {
                 queries.of(Lookup::Organisation)
             )
         };
-        let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+        let names = spellings(&asked);
         self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows))).await
     }
 
@@ -99,7 +100,7 @@ impl Store {
         &self,
         organisations: Vec<OrganisationId>,
     ) -> Result<RulesSnapshot, StoreError> {
-        let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+        let names = spellings(&organisations);
         let tombstones = self.own("alert_rule_tombstone");
         // One statement sees one moment.
         let sql = move |queries: &Queries| snapshot(queries, &tombstones);

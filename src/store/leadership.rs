@@ -4,6 +4,10 @@
 //! (`idle_session_timeout`): a leader that is killed, cut off or frozen loses the lock within
 //! [`SILENCE`]. The leader itself stops writing earlier than that, [`Leadership::beat`] by beat, so
 //! that two copies never write at the same time.
+//!
+//! An advisory lock is the server's on which it was taken: a standby has locks of its own, and old rows.
+//! So nobody leads on a server in recovery. A server does not go back into recovery without a restart,
+//! which ends all sessions, so a leader need not ask again.
 
 use std::time::Duration;
 
@@ -69,7 +73,7 @@ impl<S: Session> Leadership<S> {
 }
 
 impl Store {
-    /// Tries to become the leader; returns until when it may write.
+    /// Tries to become the leader; returns until when it may write. An error if the server is a standby.
     pub(crate) async fn try_lead(&self) -> Result<Option<(Leadership, Instant)>, StoreError> {
         let store = self.clone();
         let key = self.0.config.schema.clone();
@@ -82,13 +86,20 @@ impl Store {
             );
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
             let began = Instant::now();
-            let query =
-                sqlx::query("select pg_try_advisory_lock(hashtext($1), hashtext($2)) as led");
+            let query = sqlx::query(
+                "select is_standby, case when is_standby then false \
+                 else pg_try_advisory_lock(hashtext($1), hashtext($2)) end as led \
+                 from pg_is_in_recovery() as is_standby",
+            );
             let query = query.bind(LOCK).bind(&key).persistent(false);
-            if query.fetch_one(&mut connection).await?.try_get("led")? {
+            let row = query.fetch_one(&mut connection).await?;
+            if row.try_get("led")? {
                 return Ok(Some(Leadership::won(connection, began)));
             }
             sqlx::Connection::close(connection).await?;
+            if row.try_get("is_standby")? {
+                return Err(StoreError::Unfit(STANDBY.to_owned()));
+            }
             Ok(None)
         })
         .await
@@ -107,6 +118,9 @@ impl Store {
         .await
     }
 }
+
+const STANDBY: &str = "the server is a standby (in recovery), on which no copy can lead; \
+                       database.url has to lead to the primary";
 
 /// Together with the schema: copies that write the same status tables compete for one lock, even
 /// if their namespaces differ.

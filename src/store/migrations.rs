@@ -1,9 +1,15 @@
 //! `migrate`: creates our tables step by step, and never touches tables that are not ours.
+//!
+//! A step that changes a table waits until nobody reads it, and who comes later waits behind the step. So
+//! each wait is shorter than the time that a query of the proxy has, and a step that gets no lock is tried
+//! again after a pause, in which the others get through.
 
 use std::fmt;
+use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqlSafeStr as _};
+use tokio::time::sleep;
 
 use super::{Store, StoreError, connect, queries};
 use crate::config::{DatabaseConfig, TablesRead};
@@ -92,6 +98,14 @@ struct Step {
 /// Where it is noted which steps have been taken.
 const NOTES: &str = "mimir_tenant_proxy_migration";
 
+/// How often a step tries to lock its tables.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+/// The longest wait for one lock.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// `lock_not_available`
+const LOCKED: &str = "55P03";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Migrated {
     Steps(usize),
@@ -124,7 +138,10 @@ pub async fn migrate(config: &DatabaseConfig, adopt: bool) -> Result<Migrated, S
     let mut connection = connect::connect(config).await?;
     // Several may run at once: the second looks when the first is done. Ends with the connection.
     run(&mut connection, format!("select pg_advisory_lock(hashtext('{NOTES}'))")).await?;
-    let migrated = migrate_alone(&mut connection, &config.schema, adopt).await;
+    // After that, which others may hold for long.
+    let wait = (config.query_timeout * 3 / 4).min(LONGEST_WAIT);
+    run(&mut connection, format!("set lock_timeout = {}", wait.as_millis())).await?;
+    let migrated = migrate_alone(&mut connection, &config.schema, adopt, wait).await;
     connection.close().await?;
     migrated
 }
@@ -133,6 +150,7 @@ async fn migrate_alone(
     connection: &mut PgConnection,
     schema: &str,
     adopt: bool,
+    wait: Duration,
 ) -> Result<Migrated, StoreError> {
     // Who may not make a schema can still use one that is there.
     let query = sqlx::query("select to_regnamespace($1) is not null as is_there").bind(schema);
@@ -158,16 +176,31 @@ async fn migrate_alone(
         let noted = migrator().run_direct(Some(last.version), connection, true).await;
         noted.map_err(failed)?;
     }
-    migrator().run_direct(None, connection, false).await.map_err(failed)?;
+    let mut attempt = 1;
+    loop {
+        let taken = migrator().run_direct(None, connection, false).await;
+        let Err(error) = taken else { break };
+        if !is_locked(&error) {
+            return Err(failed(error));
+        }
+        if attempt == ATTEMPTS {
+            return Err(in_use(connection, schema, &error, wait).await);
+        }
+        attempt += 1;
+        sleep(PAUSE).await;
+    }
     run(connection, PROTECT_NOTES.replace("{NOTES}", NOTES)).await?;
     let steps = applied(connection, schema).await?.saturating_sub(before + adopted);
     Ok(if adopted > 0 { Migrated::Adopted(steps) } else { Migrated::Steps(steps) })
 }
 
-/// Our notes are nothing for Supabase's API.
+/// Our notes are nothing for Supabase's API. They are not locked if there is nothing to do: a backup may
+/// read them.
 const PROTECT_NOTES: &str = "
-    alter table {NOTES} enable row level security;
     do $$ declare api_role text; begin
+        if not (select relrowsecurity from pg_class where oid = '{NOTES}'::regclass) then
+            alter table {NOTES} enable row level security;
+        end if;
         foreach api_role in array array['anon', 'authenticated'] loop
             if exists (select from pg_roles where rolname = api_role) then
                 execute format('revoke all on {NOTES} from %I', api_role);
@@ -227,6 +260,64 @@ fn failed(error: MigrateError) -> StoreError {
         }
         error => StoreError::Unfit(error.to_string()),
     }
+}
+
+/// Whether a step did not get a lock in time.
+fn is_locked(error: &MigrateError) -> bool {
+    match error {
+        MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => {
+            inner.as_database_error().and_then(|database| database.code()).as_deref()
+                == Some(LOCKED)
+        }
+        _ => false,
+    }
+}
+
+/// Why a step did not get a lock: the sessions that have used our tables for longer than it has waited.
+async fn in_use(
+    connection: &mut PgConnection,
+    schema: &str,
+    error: &MigrateError,
+    wait: Duration,
+) -> StoreError {
+    let step = match error {
+        MigrateError::ExecuteMigration(_, version) => format!("migration {version}"),
+        _ => "the next migration".to_owned(),
+    };
+    let sessions = match sessions_on(connection, schema, wait).await {
+        Ok(sessions) if !sessions.is_empty() => sessions.join(", "),
+        Ok(_) | Err(_) => "sessions that have ended, or that this role may not see".to_owned(),
+    };
+    StoreError::Unavailable(format!(
+        "{step} changed nothing (steps before it stay): its tables were in use at each of {ATTEMPTS} \
+         attempts of {wait:?}, by {sessions}; run `migrate` again when these have ended \
+         (pg_terminate_backend ends one)"
+    ))
+}
+
+/// Sessions whose transaction is older than a wait and has locked a table of ours. Of other roles' sessions
+/// the server may tell the number alone.
+async fn sessions_on(
+    connection: &mut PgConnection,
+    schema: &str,
+    wait: Duration,
+) -> Result<Vec<String>, StoreError> {
+    let query = "select format('pid %s (%s, query begun %s)', session.pid, \
+                     coalesce(nullif(session.application_name, ''), 'no application_name'), \
+                     coalesce(session.query_start::text, 'at an unknown time')) as session \
+                 from pg_stat_activity as session where session.pid <> pg_backend_pid() \
+                 and coalesce(session.xact_start < now() - make_interval(secs => $3), true) \
+                 and exists (select from pg_locks as held join pg_class as c on c.oid = held.relation \
+                     join pg_namespace as n on n.oid = c.relnamespace \
+                     where held.pid = session.pid and held.granted \
+                     and held.database = (select oid from pg_database where datname = current_database()) \
+                     and n.nspname = $1 and c.relname = any($2)) \
+                 order by session.xact_start, session.pid limit 10";
+    let tables = STEPS.iter().flat_map(|step| step.tables).chain([&NOTES]);
+    let tables: Vec<String> = tables.map(|name| (*name).to_owned()).collect();
+    let query = sqlx::query(query).bind(schema).bind(tables).bind(wait.as_secs_f64());
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get("session").map_err(StoreError::from)).collect()
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), StoreError> {

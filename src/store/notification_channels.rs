@@ -11,6 +11,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::alert_rules::{Excess, Tombstones, excess_of, organisation_of};
+use super::organisations::spellings;
 use super::queries::{CHANNEL_TEXTS, Lookup, Queries, ROUTE_TEXTS, measure_of};
 use super::{Store, StoreError, statement};
 use crate::config::Secret;
@@ -105,7 +106,7 @@ impl Store {
         &self,
         organisations: Vec<OrganisationId>,
     ) -> Result<NotificationSnapshot, StoreError> {
-        let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
+        let names = spellings(&organisations);
         let tombstones = self.own("notification_tombstone");
         // One statement sees one moment.
         let sql = move |queries: &Queries| snapshot(queries, &tombstones);

@@ -7,6 +7,19 @@ use super::queries::{Lookup, Queries};
 use super::{Store, StoreError};
 use crate::tenancy::OrganisationId;
 
+/// The names of organisations as tables may have them. A column of texts may hold a UUID in capitals, which
+/// is the same organisation here; with both spellings an index of the column is used.
+pub(super) fn spellings(organisations: &[OrganisationId]) -> Vec<String> {
+    let of_each = |organisation: &OrganisationId| {
+        let name = organisation.to_string();
+        let capitals = name.to_uppercase();
+        let is_same = OrganisationId::parse(&capitals).ok().as_ref() == Some(organisation);
+        let capitals = (is_same && capitals != name).then_some(capitals);
+        std::iter::once(name).chain(capitals)
+    };
+    organisations.iter().flat_map(of_each).collect()
+}
+
 impl Store {
     /// Those of some organisations that exist.
     pub async fn organisations_among(
@@ -22,5 +35,21 @@ impl Store {
         };
         let names: Vec<String> = wanted.iter().map(|one| one.as_str().to_lowercase()).collect();
         self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Two names that differ by case are two organisations, unless they are UUIDs.
+    #[test]
+    fn a_uuid_has_two_spellings_and_any_other_name_one() {
+        let uuid = "0a1b2c3d-0000-4000-8000-00000000000f";
+        let names = [uuid, "acme", "0a1b2c3d00004000800000000000000f"];
+        let organisations: Vec<_> =
+            names.iter().map(|name| OrganisationId::parse(name).unwrap()).collect();
+        let capitals = uuid.to_uppercase();
+        assert_eq!(spellings(&organisations), [uuid, &capitals, names[1], names[2]]);
     }
 }

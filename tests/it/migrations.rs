@@ -2,6 +2,7 @@
 //! API.
 
 use std::process::Output;
+use std::time::Duration;
 
 use harness::{Database, Postgres, Upstream};
 use serde_json::json;
@@ -221,6 +222,48 @@ async fn tables_that_lack_something_are_not_adopted() {
         }
     }
     assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+// ALTER TABLE waits for every reader, and later readers wait behind it. Before, a forgotten transaction or
+// a backup stopped all look-ups of device keys for as long as `migrate` waited.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_use_stops_migrate_and_not_the_look_ups() {
+    let database = Postgres::shared().await.database("in_use").await;
+    database.execute(IDENTITY).await;
+    database.execute(ROWS).await;
+    let holder = database.client().await;
+    holder.batch_execute("begin; lock table device_key in access share mode").await.unwrap();
+    let row = holder.query_one("select pg_backend_pid()", &[]).await.unwrap();
+    let pid = format!("pid {}", row.get::<_, i32>(0));
+    let migrating = {
+        let database = database.clone();
+        tokio::task::spawn_blocking(move || command(&database, &["migrate", "--adopt"]))
+    };
+    while !migrating.is_finished() {
+        // As a look-up has it, by default.
+        let session = "set statement_timeout = '2s'";
+        let found = database.try_query(session, "select name from device_key").await;
+        assert!(found.is_ok(), "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (code, text) = says(&migrating.await.unwrap());
+    assert_eq!(code, Some(69), "{text}");
+    for part in ["migration 7 changed nothing", pid.as_str(), "run `migrate` again"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    holder.batch_execute("rollback").await.unwrap();
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(count(&database, NOTES).await, steps().to_string());
+    assert_eq!(count(&database, "device_key where name = 'hub'").await, "1");
+
+    // A backup reads everything; who has nothing to change does not wait for it.
+    let all = TABLES.into_iter().chain([NOTES]).collect::<Vec<_>>().join(", ");
+    let lock = format!("begin; lock table {all} in access share mode");
+    holder.batch_execute(&lock).await.unwrap();
+    let (code, text) = says(&command(&database, &["migrate"]));
+    assert_eq!((code, text.as_str()), (Some(0), "nothing to do: the tables are up to date\n"));
 }
 
 // If the names are taken, ours get a schema of their own.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 pub use crate::labels::OutcomeKind;
 use crate::labels::RuleState;
-use crate::store::{GuardHeld, StoreError};
+use crate::store::{GuardHeld, StoreError, storable};
 
 /// What a reconcile of one tenant came to.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,16 @@ impl SyncOutcome {
 
     /// As the database keeps it.
     pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+        // What is held is named by the rules' own names.
+        let stored = Self {
+            problem: self.problem.as_deref().map(storable),
+            guard: self
+                .guard
+                .as_ref()
+                .map(|held| HeldDeletion { id: held.id.clone(), reason: storable(&held.reason) }),
+            ..self.clone()
+        };
+        serde_json::to_string(&stored).unwrap_or_else(|_| "{}".to_owned())
     }
 
     /// Reads it; none if there is no outcome yet, which the database has as `{}`.
@@ -133,11 +142,9 @@ impl From<StoreError> for SyncFailure {
 pub(crate) fn shortened(text: &str) -> String {
     const LONGEST: usize = 2000;
     match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => storable(&format!("{}…", &text[..end])),
+        None => storable(text),
     }
-    // Postgres stores no NUL, not in JSON either.
-    .replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -167,5 +174,16 @@ mod tests {
             assert_eq!(SyncOutcome::from_json(&outcome.to_json()), Some(outcome));
         }
         assert_eq!(SyncOutcome::from_json("{}"), None);
+    }
+
+    // Postgres refuses a NUL in JSON, and with it the batch: statuses of all organisations waited for ever.
+    #[test]
+    fn a_nul_in_a_rules_name_is_not_in_the_json_of_an_outcome() {
+        let held = HeldDeletion { id: "a1".to_owned(), reason: "A\0B".to_owned() };
+        let problem = Some(held.reason.clone());
+        let outcome = SyncOutcome { problem, guard: Some(held), ..SyncOutcome::default() };
+        let json = outcome.to_json();
+        assert!(!json.contains("u0000"), "{json}");
+        assert_eq!(json.matches("A\u{fffd}B").count(), 2, "{json}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The scheduler never waits for the database: it hands in what is to be written and goes on. A batch
 //! that cannot be written is kept and tried again, as long as the lease is held. What is lost with the
-//! lease is found again by the next leader, who compares all statuses with what Mimir has.
+//! lease is found again by the next leader, who compares all statuses with what Mimir has. Rows that the
+//! database refuses as such are dropped, so that the others do not wait for them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -226,20 +227,23 @@ impl Batch {
     async fn write(&self, store: &Store) -> Result<HashSet<OrganisationId>, StoreError> {
         let mut left = HashSet::new();
         let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
-        if !written.is_empty() || !self.gone.is_empty() {
+        let write = move |rows| store.write_rule_statuses(rows, Vec::new());
+        for organisations in write_rows(written, |row| &row.organisation, write).await? {
+            left.extend(organisations);
+        }
+        if !self.gone.is_empty() {
             let gone = self.gone.iter().cloned().collect();
-            left = store.write_rule_statuses(written, gone).await?;
+            store.write_rule_statuses(Vec::new(), gone).await?;
         }
 
-        if !self.guards.is_empty() {
-            store.write_guards(self.guards.values().cloned().collect()).await?;
-        }
+        let guards: Vec<GuardRow> = self.guards.values().cloned().collect();
+        write_rows(guards, |row| &row.organisation, move |rows| store.write_guards(rows)).await?;
         for organisation in &self.confirmed {
             store.end_confirmations(organisation.clone()).await?;
         }
-        if !self.syncs.is_empty() {
-            store.write_rule_syncs(self.syncs.values().cloned().collect()).await?;
-        }
+        let syncs: Vec<SyncRow> = self.syncs.values().cloned().collect();
+        write_rows(syncs, |row| &row.organisation, move |rows| store.write_rule_syncs(rows))
+            .await?;
 
         // After the statuses: a rule without tombstone whose status still says live would be missed.
         for (organisation, rules) in &self.deleted {
@@ -249,15 +253,58 @@ impl Batch {
             store.forget_rule_sync(organisation.clone()).await?;
         }
         if let Some(row) = &self.leader {
-            store.write_rule_leader(row.clone()).await?;
+            unless_refused(store.write_rule_leader(row.clone()).await, None)?;
         }
 
         // Last: a request is finished when everything that it led to can be read.
         for (request, Progress { done, total, outcome }) in &self.progress {
             let outcome = outcome.as_ref().map(SyncOutcome::to_json);
-            store.note_sync_progress(*request, *done, *total, outcome).await?;
+            let noted = store.note_sync_progress(*request, *done, *total, outcome).await;
+            unless_refused(noted, None)?;
         }
         Ok(left)
+    }
+}
+
+/// Writes rows together; if the database refuses one of them, one by one, without those that it refuses.
+async fn write_rows<T: Clone, R, W: Future<Output = Result<R, StoreError>>>(
+    rows: Vec<T>,
+    organisation_of: fn(&T) -> &OrganisationId,
+    write: impl Fn(Vec<T>) -> W,
+) -> Result<Vec<R>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    match write(rows.clone()).await {
+        Ok(done) => return Ok(vec![done]),
+        Err(error) if error.is_refusal() => {}
+        Err(error) => return Err(error),
+    }
+    let mut all = Vec::new();
+    for row in rows {
+        let organisation = organisation_of(&row).clone();
+        let written = write(vec![row]).await;
+        all.extend(unless_refused(written, Some(&organisation))?);
+    }
+    Ok(all)
+}
+
+/// None, with a line in the log, for what the database refuses: it would refuse it again.
+fn unless_refused<R>(
+    written: Result<R, StoreError>,
+    organisation: Option<&OrganisationId>,
+) -> Result<Option<R>, StoreError> {
+    match written {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.is_refusal() => {
+            tracing::error!(
+                %error,
+                organisation.id = organisation.map(OrganisationId::as_str),
+                "Status of alert rules dropped: the database refuses it"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

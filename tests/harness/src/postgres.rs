@@ -51,6 +51,24 @@ impl Postgres {
         Self::create(Some(Tls { files, password }), scratch).await
     }
 
+    /// Starts a hot standby of this cluster: it replays what this one writes, and answers reads. One for
+    /// each cluster, and without TLS.
+    pub async fn standby(&self) -> Self {
+        let scratch = Scratch::with_prefix("postgres-");
+        user::give(scratch.path());
+        base_backup(scratch.path(), self.scratch.path(), self.port).await;
+        let port = free_port();
+        let process = run(scratch.path(), port, None);
+        let mut standby = Self { process, port, tls: None, scratch };
+        standby.wait_ready().await;
+        standby
+    }
+
+    /// A standby's own copy of a database of its primary.
+    pub fn copy_of(&self, database: &Database) -> Database {
+        self.named(database.name())
+    }
+
     async fn create(tls: Option<Tls>, scratch: Scratch) -> Self {
         user::give(scratch.path());
         initdb(scratch.path()).await;
@@ -196,6 +214,18 @@ async fn initdb(directory: &Path) {
     let output = command.output().await.expect("setpriv");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "initdb: {said}");
+}
+
+/// Copies a running cluster, ready to follow it. The slot keeps what the copy has not had yet.
+async fn base_backup(directory: &Path, socket: &Path, port: u16) {
+    let mut command = Command::new("setpriv");
+    command.args(user::options()).arg("--").arg(programs().join("pg_basebackup"));
+    command.args(["-U", "postgres", "-p", &port.to_string(), "-h"]).arg(socket);
+    command.args(["--write-recovery-conf", "--create-slot", "--slot=standby"]);
+    command.args(["--checkpoint=fast", "--no-sync", "-D", "data"]).current_dir(directory);
+    let output = command.output().await.expect("setpriv");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pg_basebackup: {said}");
 }
 
 fn run(directory: &Path, port: u16, tls: Option<&Tls>) -> Process {

@@ -1,6 +1,11 @@
 //! Who reads and writes events through Supabase's API.
 
-use harness::Postgres;
+use std::collections::HashSet;
+
+use harness::{Postgres, wait_until};
+use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
+use mimir_tenant_proxy::store::{AlertChanges, AlertKey, AskedAlert, LoadedAlerts, Store};
+use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
 use super::{Event, SOON, events_fixture, firing, now};
@@ -117,4 +122,59 @@ async fn an_event_names_only_a_rule_of_its_organisation() {
         assert_eq!(events[0].rule, known);
         assert_eq!(events[0].annotations.as_object().unwrap().len(), 1);
     }
+}
+
+/// How often a database's tables of rules and of their statuses were read whole, and how often by an index.
+async fn scans(database: &harness::Database) -> (i64, i64) {
+    let sql = "select coalesce(sum(seq_scan), 0), coalesce(sum(idx_scan), 0) from pg_stat_user_tables \
+               where relname in ('alert_rule', 'alert_rule_status')";
+    let rows = database.query(sql).await;
+    let number = |at: usize| rows[0][at].as_deref().unwrap().parse::<i64>().unwrap();
+    (number(0), number(1))
+}
+
+// Before, each batch of alerts read both tables from end to end, whatever it was about.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_alerts_are_looked_up_by_their_keys() {
+    let database = Postgres::shared().await.database("keys").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let sql = "set session_replication_role = replica;
+               insert into organisation (id) values ('a'), ('b');
+               insert into alert_rule (organisation_id, name, expr)
+                   select 'b', 'A' || n, 'up' from generate_series(1, 20000) as n;
+               insert into alert_rule_status (rule_id, organisation_id, state)
+                   select gen_random_uuid(), 'b', 'live' from generate_series(1, 50000);
+               analyze alert_rule, alert_rule_status";
+    database.execute(sql).await;
+    let [with_row, with_status, of_another, unknown] = [(); 4].map(|()| Uuid::new_v4());
+    let sql = format!(
+        "set session_replication_role = replica;
+         insert into alert_rule (id, organisation_id, name, expr) values ('{with_row}', 'a', 'A', 'up');
+         insert into alert_rule_status (rule_id, organisation_id, state)
+             values ('{with_row}', 'a', 'live'), ('{with_status}', 'a', 'live'), ('{of_another}', 'b', 'live')"
+    );
+    database.execute(&sql).await;
+    let before = scans(&database).await;
+
+    let variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+    let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+    let store = Store::new(&config, TablesRead::default()).unwrap();
+    let organisation = OrganisationId::parse("a").unwrap();
+    // As many as a batch may have, so that a plan for few is not enough.
+    let many = (0..500).map(|_| Uuid::new_v4());
+    let rules = [with_row, with_status, of_another, unknown].into_iter().chain(many).collect();
+    let key = AlertKey { organisation: organisation.clone(), fingerprint: "f".to_owned() };
+    let asked = vec![AskedAlert { key, since: 0, rules }];
+    let nothing = |loaded: LoadedAlerts| (AlertChanges::default(), loaded);
+    let loaded = store.update_alert_events(asked, nothing).await.unwrap();
+    let known = [with_row, with_status].map(|rule| (organisation.clone(), rule));
+    assert_eq!(loaded.rules, HashSet::from(known));
+    drop(store);
+
+    // The server tells its counts some time after the transaction.
+    wait_until("the look-ups are counted", SOON, async || {
+        scans(&database).await.1 >= before.1 + 500
+    })
+    .await;
+    assert_eq!(scans(&database).await.0, before.0, "a table was read whole");
 }

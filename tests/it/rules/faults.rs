@@ -323,3 +323,22 @@ async fn without_format_query_invalid_rules_delay_no_other() {
     let failed = "mimir_tenant_proxy_rules_reconciles_total{outcome=\"failed\"}";
     assert_eq!(fixture.identity.proxy.metric(failed).await, 0.0);
 }
+
+// One row that the database refuses must not keep the statuses of all organisations waiting for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_the_database_refuses_holds_up_no_other() {
+    let (fixture, _relay) = disturbed(&[]).await;
+    let (bad, good) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    for table in ["alert_rule_status", "alert_rule_sync"] {
+        let check = format!("add constraint not_this_one check (organisation_id <> '{bad}')");
+        fixture.sql(&format!("alter table {table} {check}")).await;
+    }
+    let refused = fixture.rule(&bad, "Bad", "up == 0").await;
+    fixture.wait_groups(&bad, &[("default", &["Bad"])]).await;
+    let id = fixture.rule(&good, "Good", "up == 0").await;
+    fixture.wait_state(&id, "live").await;
+    assert_eq!(fixture.status(&refused).await.0, "");
+    let log = fixture.identity.proxy.process.log();
+    assert!(log.contains("Status of alert rules dropped"), "{log}");
+}

@@ -697,3 +697,40 @@ async fn a_flood_of_unknown_organisations_delays_no_other() {
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 }
+
+// Only the operator sees that a deletion takes rules of many organisations, for example that a table is
+// empty. Before, an organisation's administrator could let its part of it pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_deletion_in_many_organisations_is_the_operators_to_confirm() {
+    let fixture = rules_fixture(&[]).await;
+    let orgs = [with_rules(&fixture, 3).await, with_rules(&fixture, 2).await];
+    fixture.sync_all().await;
+    fixture.sql("truncate alert_rule").await;
+    fixture.sync_all().await;
+    let overall = fixture.rule_status().await["guard"].clone();
+    assert!(!overall.is_null());
+    let mut part = serde_json::Value::Null;
+    wait_until("its part is held", SOON, async || {
+        part = held(&fixture, &orgs[0]).await;
+        !part.is_null()
+    })
+    .await;
+    let admin = fixture.identity.member(&orgs[0], "admin").await;
+    let path = format!("/admin/organisations/{}/rules/guard/confirm", orgs[0]);
+    for guard in [&part, &overall] {
+        let answer = fixture.identity.client(&admin).post(&path, confirmation(guard)).await;
+        assert_eq!(answer.status, 409, "{answer:?}");
+        assert!(answer.text.contains("operator"), "{answer:?}");
+    }
+    fixture.sync_all().await;
+    fixture.sync(&orgs[0]).await;
+    assert_eq!(rules_in_mimir(&fixture, &orgs[0]).await, 3);
+    assert_eq!(rules_in_mimir(&fixture, &orgs[1]).await, 2);
+
+    let service = fixture.identity.service();
+    let answer = service.post("/admin/rules/guard/confirm", confirmation(&overall)).await;
+    fixture.finished(answer).await;
+    for org in &orgs {
+        fixture.wait_groups(org, &[]).await;
+    }
+}

@@ -132,3 +132,38 @@ async fn a_leader_whose_session_ends_stops_and_competes_again() {
     let status = two.first.rule_status().await;
     assert_eq!(status["leader"]["is_leading"], true, "{status}");
 }
+
+// "Advisory locks relate only to the server on which they are acquired" (PostgreSQL, Hot Standby): a copy
+// whose name of the database leads to a standby would get a lock of its own, and write old rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_database_is_a_standby_leads_only_once_it_is_promoted() {
+    let mut primary = Postgres::start().await;
+    let mimir = Mimir::shared().await.url();
+    let (first_way, second_way) = (Relay::start(&mimir).await, Relay::start(&mimir).await);
+    let database = primary.database("rules").await;
+    let first = rules_fixture_on(database, &mimir, &first_way.url(), &[]).await;
+    let org = first.identity.organisation().await;
+    let id = first.rule(&org, "First", "up == 0").await;
+    first.wait_state(&id, "live").await;
+    let standby = primary.standby().await;
+    let copy = standby.copy_of(&first.identity.database);
+    let issuer = Issuer::start().await;
+    let second = ProxyOptions::new(&issuer.url(), &second_way.url())
+        .set("database.url", &format!("{:?}", copy.url()))
+        .set("rules.enabled", "true")
+        .start()
+        .await;
+    let why = "on which no copy can lead";
+    wait_until("it says why", SOON, async || second.process.log().contains(why)).await;
+    // Several attempts, and the time for which a new leader waits before it writes.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(second.metric(LEADER).await, 0.0);
+    assert_eq!(second_way.written(), []);
+    assert_eq!(second.process.log().matches(why).count(), 1, "it says so once");
+    assert_eq!(first.identity.proxy.metric(LEADER).await, 1.0);
+
+    // A failover: it is the primary now.
+    primary.stop().await;
+    copy.execute("select pg_promote()").await;
+    wait_until("it leads", SOON, async || second.metric(LEADER).await == 1.0).await;
+}

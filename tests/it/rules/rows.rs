@@ -1,6 +1,9 @@
 //! Who may read and write rows and statuses through Supabase's API, and an operator's own tables.
 
 use harness::{Postgres, wait_until};
+use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
+use mimir_tenant_proxy::store::{GuardHeld, Store, SyncRow};
+use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
 use super::{SOON, rules_fixture, rules_fixture_on};
@@ -259,4 +262,77 @@ async fn statuses_follow_an_organisation_that_is_renamed_and_renamed_back() {
     fixture.sql(&format!("update organisation set id = '{org}' where id = '{other}'")).await;
     whose(&org).await;
     assert_eq!(fixture.status(&id).await.0, "live");
+}
+
+// A rule in Mimir may have a NUL in its name, and what is held names rules; Postgres stores none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_deletion_whose_reason_has_a_nul_is_written() {
+    let database = Postgres::shared().await.database("nul").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+    let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+    let store = Store::new(&config, TablesRead::default()).unwrap();
+    let organisation = OrganisationId::parse("a").unwrap();
+    let held = |reason: &str| GuardHeld { id: "a1".to_owned(), reason: reason.to_owned() };
+    let row = SyncRow {
+        organisation: organisation.clone(),
+        tenant: "a".to_owned(),
+        stored: 0,
+        live: 0,
+        failing: 0,
+        not_live: 0,
+        synced_at: None,
+        problem: "A\0B".to_owned(),
+        problem_since: None,
+        absent_since: None,
+        guard: Some(held("A\0B")),
+        guard_since: None,
+        shown_rules_per_group: None,
+        shown_groups: None,
+    };
+    store.write_rule_syncs(vec![row]).await.unwrap();
+    let read = store.rule_sync_of(organisation).await.unwrap().unwrap();
+    assert_eq!(read.problem, "A\u{fffd}B");
+    assert_eq!(read.guard, Some(held("A\u{fffd}B")));
+}
+
+// A UUID in a column of texts may be in capitals. Before, its organisation was listed and then not found, so
+// that it had neither rules nor channels, and nothing said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_whose_uuid_is_in_capitals_has_its_rules_and_channels() {
+    let database = Postgres::shared().await.database("capitals").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let capitals = Uuid::new_v4().to_string().to_uppercase();
+    let organisation = OrganisationId::parse(&capitals).unwrap();
+    let sql = format!(
+        "insert into organisation (id) values ('{capitals}');
+         insert into alert_rule (organisation_id, name, expr)
+             values ('{capitals}', 'Stays', 'up'), ('{capitals}', 'Goes', 'up');
+         delete from alert_rule where name = 'Goes';
+         insert into notification_channel (organisation_id, kind) values ('{capitals}', 'email');
+         create table theirs as select gen_random_uuid() as id, '{capitals}'::text as org"
+    );
+    database.execute(&sql).await;
+    let theirs = "select id, org as organisation_id, 'A' as name, 'up' as expr \
+                  from theirs where org = any($1)";
+    for query in [None, Some(theirs)] {
+        let mut variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+        let query =
+            query.map(|query| ("MTP__DATABASE__ALERT_RULE_QUERY".to_owned(), query.to_owned()));
+        variables.extend(query);
+        let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+        let tables = TablesRead { rules: true, channels: true, ..TablesRead::default() };
+        let store = Store::new(&config, tables).unwrap();
+        assert!(store.organisations().await.unwrap().contains(&organisation));
+        let asked = || vec![organisation.clone()];
+        let existing = store.existing_organisations(asked()).await.unwrap();
+        assert!(existing.contains(&organisation));
+        let rules = store.alert_rules_of(asked()).await.unwrap();
+        assert!(rules.existing.contains(&organisation));
+        assert_eq!(rules.rows[&organisation].len(), 1);
+        assert_eq!(rules.tombstones[&organisation].len(), 1);
+        let channels = store.notification_channels_of(asked()).await.unwrap();
+        assert!(channels.existing.contains(&organisation));
+        assert_eq!(channels.rows[&organisation].channels.len(), 1);
+    }
 }
