@@ -104,6 +104,9 @@ pub enum StoreError {
     /// It is too slow, or failed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// A row holds a value that is not of its kind: it fails the query that reads it, and no other.
+    #[error("a row cannot be read: {0}")]
+    Data(String),
     /// An operator has to do something.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
@@ -294,9 +297,15 @@ impl StoreError {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
             Some(UNIQUE) => Self::Taken,
             Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
+            Some(code) if is_data_exception(code) => Self::Data(problem),
             _ => Self::Unavailable(problem),
         }
     }
+}
+
+/// Class 22, data exceptions: a text that is no UUID, a number that is too large, a time that is none.
+fn is_data_exception(code: &str) -> bool {
+    code.starts_with("22")
 }
 
 /// An error for operators. Of the server's errors only the message: sqlx adds a line of Postgres'

@@ -71,6 +71,15 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         true
     }
 
+    /// Some keys could not be read.
+    pub(super) fn cancel(&self, keys: &[K]) {
+        let mut flights = self.lock();
+        let cancelled = keys.iter().filter_map(|key| flights.remove(key));
+        for waiting in cancelled.flat_map(|flight| flight.waiting) {
+            let _ = waiting.send(None);
+        }
+    }
+
     /// Nothing could be read.
     pub(super) fn cancel_all(&self) {
         let flights = std::mem::take(&mut *self.lock());

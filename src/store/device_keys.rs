@@ -81,8 +81,9 @@ impl Store {
         hashes: Vec<KeyHash>,
     ) -> Result<HashMap<KeyHash, Option<DeviceKeyRow>>, StoreError> {
         let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
+        let is_one = hashes.len() == 1;
         let sql = |queries: &Queries| queries.of(Lookup::DeviceKey).to_owned();
-        self.look_up(
+        let found = self.look_up(
             sql,
             |query| query.bind(hashes),
             |rows| {
@@ -97,8 +98,12 @@ impl Store {
                 }
                 Ok(found)
             },
-        )
-        .await
+        );
+        let found = found.await;
+        if let (true, Err(StoreError::Data(problem))) = (is_one, &found) {
+            tracing::warn!(problem, "Invalid device key row skipped");
+        }
+        found
     }
 
     pub async fn create_device_key(
