@@ -86,6 +86,16 @@ pub enum Origin {
     Stale(Duration),
 }
 
+impl Origin {
+    /// How long ago it was read.
+    pub fn age(self) -> Duration {
+        match self {
+            Self::Read => Duration::ZERO,
+            Self::Cached(age) | Self::Stale(age) => age,
+        }
+    }
+}
+
 /// The database cannot be read, and nothing is known of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable;
@@ -190,6 +200,12 @@ where
         }
         self.metrics.unavailable.increment(1);
         Err(Unavailable)
+    }
+
+    /// The same by a reading that begins now, whatever is remembered.
+    pub async fn find_again(&self, key: &K) -> Result<Found<V>, Unavailable> {
+        self.flights.taint(key, || self.remembered.remove(key));
+        self.find(key).await
     }
 
     /// Has a key read in the background, unless that was tried a moment ago.

@@ -278,9 +278,10 @@ pub enum Reason {
         message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold)."
     )]
     KeysUnavailable,
-    /// The database gives no answer, and what it would say is not known.
+    /// The database gives no answer, and what it would say is not known; or a row cannot be read, or there
+    /// is no device key at all.
     #[strum(
-        message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing)."
+        message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing). If `detail` says that `device_key` is empty: [restore it](../operations/backup.md#restore-the-database), or create a key."
     )]
     DatabaseUnavailable,
     /// Mimir's ruler gives no answer to a request to `/admin`.

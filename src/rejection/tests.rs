@@ -67,6 +67,7 @@ fn samples() -> Vec<Rejection> {
         Rejection::Credential(Refusal::KeyPending { retry_after }),
         Rejection::Origin("https://evil.example".to_owned()),
         Rejection::Credential(Refusal::DatabaseUnavailable),
+        Rejection::Credential(Refusal::NoDeviceKeys),
         Rejection::Credential(Refusal::SessionEnded),
         Rejection::Credential(Refusal::Revoked(RevokedUser {
             user: UserId(uuid::Uuid::nil()),

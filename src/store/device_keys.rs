@@ -106,6 +106,25 @@ impl Store {
         found
     }
 
+    /// Whether there is any key at all. A query of the operator's cannot be asked that: it is taken for
+    /// granted then.
+    pub async fn has_device_keys(&self) -> Result<bool, StoreError> {
+        if self.0.config.queries.device_key.is_some() {
+            return Ok(true);
+        }
+        let sql = format!("select exists (select from {}) as is_there", self.table("device_key")?);
+        self.look_up(
+            move |_| sql,
+            |query| query,
+            |rows| {
+                let is_there: Option<bool> =
+                    rows.first().map(|row| row.try_get("is_there")).transpose()?;
+                Ok(is_there.unwrap_or(false))
+            },
+        )
+        .await
+    }
+
     pub async fn create_device_key(
         &self,
         new: NewDeviceKey,
