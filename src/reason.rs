@@ -196,6 +196,11 @@ pub enum Reason {
         message = "Add the user to an organisation, or check the claim that `[tenancy]` names."
     )]
     NoOrganisation,
+    /// The organisation's identifier and `tenancy.tenant_template` make no tenant ID that Mimir takes.
+    #[strum(
+        message = "Give the organisation another identifier, or shorten `tenancy.tenant_template`; `detail` names it and says what Mimir refuses."
+    )]
+    NoTenant,
     /// The caller names an organisation that is not theirs.
     #[strum(
         message = "Correct the ID in `X-Scope-OrgID` (`organisation.asked` has it), or add the user to the organisation."
@@ -449,7 +454,8 @@ impl Reason {
             | Self::AlertmanagerLoading
             | Self::AlertmanagerUnconfigured
             | Self::AlertmanagerAbsent => Class::Rejected,
-            Self::KeysUnavailable
+            Self::NoTenant
+            | Self::KeysUnavailable
             | Self::DatabaseUnavailable
             | Self::RulerUnavailable
             | Self::AlertmanagerUnavailable

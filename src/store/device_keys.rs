@@ -258,6 +258,11 @@ fn read(row: &PgRow) -> Result<DeviceKeyRow, String> {
     let organisation =
         OrganisationId::parse(organisation).map_err(|error| format!("key {id}: {error}"))?;
     let names: Vec<String> = row.try_get("scopes").map_err(wrong)?;
+    // No name says that the key may do nothing; a name that is none says nothing.
+    if !names.is_empty() && names.iter().all(|name| Scopes::parse_one(name).is_err()) {
+        let some = &names[..names.len().min(5)];
+        return Err(format!("key {id}: there are no such scopes: {some:?}"));
+    }
     let expires_at: Option<f64> = row.try_get("expires_at").map_err(wrong)?;
     let grace: Option<i32> = row.try_get("grace_seconds").map_err(wrong)?;
     let revoked_at: Option<f64> = row.try_get("revoked_at").map_err(wrong)?;

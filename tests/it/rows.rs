@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::database::{listening, migrated};
 use crate::support::identity::{
-    IdentityFixture, Person, identity_fixture, identity_fixture_without_migration,
+    IdentityFixture, Person, identity_fixture, identity_fixture_without_migration, push,
 };
 use crate::support::responses::ok;
 
@@ -308,4 +308,55 @@ async fn a_revocation_of_an_operator_whose_time_is_none_hides_no_other() {
         assert_eq!(answer.status, status, "{time}: {answer:?}");
     }
     logged(&identity, "Revocation counts for all tokens: its time cannot be read").await;
+}
+
+// A sender drops its samples on a 403, and the row is ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_key_of_whose_scopes_there_is_none_is_not_the_devices_fault() {
+    let upstream = Upstream::start(ok).await;
+    let identity = identity_fixture(&upstream.url(), &[]).await;
+    let sql = "alter table device_key drop constraint device_key_scopes_check";
+    identity.database.execute(sql).await;
+    let organisation = identity.organisation().await;
+    for (scopes, status) in [
+        ("{write}", 503),
+        ("{\"metrics:write \"}", 503),
+        ("{write,metrics:write}", 200),
+        // It says that it may do nothing here.
+        ("{metrics:read}", 403),
+        ("{}", 403),
+    ] {
+        let device = identity.device(&organisation, &["metrics:write"]).await;
+        let sql = format!(
+            "update device_key set scopes = '{scopes}'
+             where id = (select id from device_key order by created_at desc limit 1)"
+        );
+        identity.database.execute(&sql).await;
+        let answer = push(&device, "up").await;
+        assert_eq!(answer.status, status, "{scopes}: {answer:?}");
+        assert_eq!(answer.header("retry-after").is_empty(), status != 503, "{answer:?}");
+    }
+    logged(&identity, "Invalid device key row skipped").await;
+}
+
+// Our table takes identifiers that Mimir refuses, alone or with the template around them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_without_a_tenant_is_not_the_devices_fault() {
+    let upstream = Upstream::start(ok).await;
+    let long = "x".repeat(150);
+    for (template, organisation) in
+        [("\"{organisation_id}\"", "__mimir_cluster"), ("\"prod-{organisation_id}\"", &*long)]
+    {
+        let settings = [("tenancy.tenant_template", template)];
+        let identity = identity_fixture(&upstream.url(), &settings).await;
+        let sql = format!("insert into organisation (id) values ('{organisation}')");
+        identity.database.execute(&sql).await;
+        let device = identity.device(organisation, &["metrics:write"]).await;
+        let answer = push(&device, "up").await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        let lines = identity.log_of("/api/v1/push").await;
+        assert_eq!(lines[0]["reason"], "no_tenant", "{lines:?}");
+    }
+    assert!(upstream.heads().is_empty());
 }
