@@ -278,7 +278,7 @@ pub enum Reason {
     /// A request to `/admin` contradicts the present state.
     #[strum(message = "Read the present state, and ask again; `detail` says what contradicts.")]
     Conflict,
-    /// The issuer's key set was never fetched, or is older than `auth.jwks_max_age`.
+    /// The issuer's key set was never fetched, is older than `auth.jwks_max_age`, or is suddenly empty.
     #[strum(
         message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold)."
     )]
