@@ -45,8 +45,8 @@ use crate::directory::Origin;
 use crate::store::KeyHash;
 use crate::telemetry::Metrics;
 
-pub use device_keys::DeviceKeys;
 pub use device_keys::format::{DEVICE_KEY_PREFIX, NewKey, hash_of as device_key_hash};
+pub use device_keys::{DeviceKeyQueue, DeviceKeys};
 pub use explain::{Explanation, Verdict, bare_credential, explain};
 pub use key_set::KeySet;
 pub use key_source::{

@@ -7,6 +7,8 @@
 //! - *One flight.* However many requests ask for a key, it is read once; and keys that are asked for
 //!   while a query is under way go into the next one together. So the database sees one query at a
 //!   time of each kind, whatever the load.
+//! - *Apart.* A row that the database cannot read fails its query. The keys are then asked for in halves,
+//!   until it fails alone: whose key it is is [`Unavailable`], and nobody else.
 //! - *Invalidated.* A change forgets what was remembered, and a reading that was under way when the
 //!   change came is read again, because it may have seen the time before.
 //! - *Epochs.* What was read before changes may have been missed ([`Feed::epoch`]) is read again
@@ -84,6 +86,16 @@ pub enum Origin {
     Stale(Duration),
 }
 
+impl Origin {
+    /// How long ago it was read.
+    pub fn age(self) -> Duration {
+        match self {
+            Self::Read => Duration::ZERO,
+            Self::Cached(age) | Self::Stale(age) => age,
+        }
+    }
+}
+
 /// The database cannot be read, and nothing is known of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable;
@@ -101,6 +113,11 @@ const EXPIRED: u64 = u64::MAX;
 const STALE_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that are read in one query.
 const MOST_AT_ONCE: usize = 1000;
+/// For how long a key whose row cannot be read is not asked for again: whoever repeats it fast must
+/// not have everybody else's keys asked for in halves.
+const UNREADABLE_REST: Duration = Duration::from_secs(2);
+/// After so many keys of one query of which none could be read, it is taken for the query's fault.
+const MOST_UNREADABLE: usize = 16;
 
 impl CachePolicy {
     /// The configured policy.
@@ -183,6 +200,12 @@ where
         }
         self.metrics.unavailable.increment(1);
         Err(Unavailable)
+    }
+
+    /// The same by a reading that begins now, whatever is remembered.
+    pub async fn find_again(&self, key: &K) -> Result<Found<V>, Unavailable> {
+        self.flights.taint(key, || self.remembered.remove(key));
+        self.find(key).await
     }
 
     /// Has a key read in the background, unless that was tried a moment ago.
@@ -293,21 +316,49 @@ where
     ) where
         F: Future<Output = Result<HashMap<K, V>, StoreError>>,
     {
+        // When it was seen that the row of a key cannot be read.
+        let mut unreadable: HashMap<K, Instant> = HashMap::new();
         loop {
             let mut keys = Vec::new();
             tokio::select! {
                 () = cancelled.cancelled() => return,
                 count = asked.0.recv_many(&mut keys, MOST_AT_ONCE) => if count == 0 { return },
             }
-            let (epoch, feed_epoch) = (self.epoch(), self.feed.epoch());
-            let read_at = self.began.elapsed();
-            self.flights.depart(&keys);
-            let began = Instant::now();
-            let outcome = read(keys.clone()).await;
-            self.metrics.duration.record(began.elapsed().as_secs_f64());
-            match outcome {
-                Ok(found) => self.land(keys, &found, read_at, epoch),
-                Err(error) => self.fail(&mut asked.0, &error, feed_epoch),
+            unreadable.retain(|_, seen| seen.elapsed() < UNREADABLE_REST);
+            let (resting, keys): (Vec<K>, Vec<K>) =
+                keys.into_iter().partition(|key| unreadable.contains_key(key));
+            self.flights.cancel(&resting);
+            let (mut parts, mut refused, mut has_landed) = (vec![keys], 0, false);
+            while let Some(mut keys) = parts.pop() {
+                if keys.is_empty() {
+                    continue;
+                }
+                let (epoch, feed_epoch) = (self.epoch(), self.feed.epoch());
+                let read_at = self.began.elapsed();
+                self.flights.depart(&keys);
+                let began = Instant::now();
+                let outcome = read(keys.clone()).await;
+                self.metrics.duration.record(began.elapsed().as_secs_f64());
+                match outcome {
+                    Ok(found) => {
+                        self.land(keys, &found, read_at, epoch);
+                        has_landed = true;
+                    }
+                    Err(StoreError::Refused(_)) if keys.len() > 1 => {
+                        let others = keys.split_off(keys.len() / 2);
+                        parts.extend([others, keys]);
+                    }
+                    // What is known of it stays, as while the database is away.
+                    Err(StoreError::Refused(_)) if has_landed || refused < MOST_UNREADABLE => {
+                        refused += 1;
+                        self.flights.cancel(&keys);
+                        unreadable.extend(keys.into_iter().map(|key| (key, Instant::now())));
+                    }
+                    Err(error) => {
+                        self.fail(&mut asked.0, &error, feed_epoch);
+                        parts.clear();
+                    }
+                }
             }
         }
     }

@@ -114,6 +114,8 @@ pub enum NoResend {
 pub enum LookupKind {
     Membership,
     DeviceKey,
+    /// Whether there is any device key.
+    AnyDeviceKey,
     Session,
     Organisation,
 }

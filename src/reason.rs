@@ -201,6 +201,11 @@ pub enum Reason {
         message = "Add the user to an organisation, or check the claim that `[tenancy]` names."
     )]
     NoOrganisation,
+    /// The organisation's identifier and `tenancy.tenant_template` make no tenant ID that Mimir takes.
+    #[strum(
+        message = "Give the organisation another identifier, or shorten `tenancy.tenant_template`; `detail` names it and says what Mimir refuses."
+    )]
+    NoTenant,
     /// The caller names an organisation that is not theirs.
     #[strum(
         message = "Correct the ID in `X-Scope-OrgID` (`organisation.asked` has it), or add the user to the organisation."
@@ -278,14 +283,15 @@ pub enum Reason {
     /// A request to `/admin` contradicts the present state.
     #[strum(message = "Read the present state, and ask again; `detail` says what contradicts.")]
     Conflict,
-    /// The issuer's key set was never fetched, or is older than `auth.jwks_max_age`.
+    /// The issuer's key set was never fetched, is older than `auth.jwks_max_age`, or is suddenly empty.
     #[strum(
         message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold)."
     )]
     KeysUnavailable,
-    /// The database gives no answer, and what it would say is not known.
+    /// The database gives no answer, and what it would say is not known; or a row cannot be read, or there
+    /// is no device key at all.
     #[strum(
-        message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing)."
+        message = "Restore the database: [DatabaseLookupsFailing](../runbooks/identity.md#databaselookupsfailing). If `detail` says that `device_key` is empty: [restore it](../operations/backup.md#restore-the-database), or create a key."
     )]
     DatabaseUnavailable,
     /// Mimir's ruler gives no answer to a request to `/admin`.
@@ -454,7 +460,8 @@ impl Reason {
             | Self::AlertmanagerLoading
             | Self::AlertmanagerUnconfigured
             | Self::AlertmanagerAbsent => Class::Rejected,
-            Self::KeysUnavailable
+            Self::NoTenant
+            | Self::KeysUnavailable
             | Self::DatabaseUnavailable
             | Self::RulerUnavailable
             | Self::AlertmanagerUnavailable

@@ -204,7 +204,9 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::BodySlow | Reason::BodyIncomplete | Reason::BodySlowForUpstream => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        Reason::KeyPending
+        // Not 403: the organisation's row and the template are the operator's.
+        Reason::NoTenant
+        | Reason::KeyPending
         | Reason::KeysUnavailable
         | Reason::DatabaseUnavailable
         | Reason::RulerUnavailable

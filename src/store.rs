@@ -105,7 +105,8 @@ pub enum StoreError {
     /// It is too slow, or failed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// It takes something else, but not this: the same again would fail again.
+    /// It takes or reads something else, but not this: a value that is not of its kind, or that a constraint forbids.
+    /// The same again would fail again.
     #[error("the database refuses it: {0}")]
     Refused(String),
     /// An operator has to do something.
@@ -315,6 +316,11 @@ impl StoreError {
             _ => Self::Unavailable(problem),
         }
     }
+}
+
+/// Class 22, data exceptions: a text that is no UUID, a number that is too large, a time that is none.
+fn is_data_exception(code: &str) -> bool {
+    code.starts_with("22")
 }
 
 /// An error for operators. Of the server's errors only the message: sqlx adds a line of Postgres'

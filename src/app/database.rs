@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::{DeviceKeys, Revocations, Sessions, Tables};
+use crate::authn::{DeviceKeyQueue, DeviceKeys, Revocations, Sessions, Tables};
 use crate::authz::{Memberships, Organisations};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::directory::Queue;
 use crate::limits::Limits;
 use crate::rules::Triggers;
-use crate::store::{Feed, KeyHash, Store, StoreError, TableChange};
+use crate::store::{Feed, Store, StoreError, TableChange};
 use crate::telemetry::Metrics;
 use crate::tenancy::{OrganisationId, UserId};
 
@@ -40,7 +40,7 @@ pub(super) struct Database {
 /// The queues of the directories, to be served by [`Database::run`].
 struct Queues {
     memberships: Option<Queue<UserId>>,
-    device_keys: Queue<KeyHash>,
+    device_keys: DeviceKeyQueue,
     sessions: Option<Queue<uuid::Uuid>>,
     organisations: Option<Queue<OrganisationId>>,
 }

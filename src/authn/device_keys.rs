@@ -3,7 +3,9 @@
 //!
 //! A device's sender cannot renew a token and drops data on a 4xx. So a key is valid until it is
 //! revoked or expires, an expired one works during its grace, a known one works while the database
-//! is away, and an unknown one is refused only when the database has said that it is unknown.
+//! is away, and an unknown one is refused only when the database has said that it is unknown. In a
+//! table without any key (a restore that is not finished, a `truncate`) each one is unknown, so that
+//! says nothing of the device.
 
 pub(super) mod format;
 mod guess_delay;
@@ -20,7 +22,7 @@ use super::principal::{Device, Principal};
 use super::refusal::{DeviceKeyFault, Refusal};
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
-use crate::directory::{CachePolicy, Directory, Origin, Queue};
+use crate::directory::{CachePolicy, Directory, Found, Origin, Queue};
 use crate::labels::LookupKind;
 use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
 use crate::telemetry::Metrics;
@@ -30,13 +32,23 @@ use last_uses::LastUses;
 
 /// All device keys, as far as they are known.
 pub struct DeviceKeys {
-    /// `None` for a key whose row cannot be read.
-    directory: Directory<KeyHash, Option<Arc<Known>>>,
+    directory: Directory<KeyHash, KnownRow>,
+    /// Whether there is any key. However much is guessed, that is asked every few seconds.
+    any: Directory<(), ()>,
     guess_delay: GuessDelay,
     uses: LastUses,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
+
+/// What the directories have been asked for.
+pub struct DeviceKeyQueue {
+    keys: Queue<KeyHash>,
+    any: Queue<()>,
+}
+
+/// `None` for a key whose row cannot be read.
+type KnownRow = Option<Arc<Known>>;
 
 /// What is known of one key.
 struct Known {
@@ -48,6 +60,8 @@ struct Known {
     warned: AtomicI64,
 }
 
+/// How long it is remembered whether there is any key.
+const ANY_TTL: Duration = Duration::from_secs(5);
 /// How exactly the time of the last use is known, in seconds.
 const NOTED_EVERY: i64 = 10;
 /// How often the use of an expired key is logged, in seconds.
@@ -59,15 +73,24 @@ impl DeviceKeys {
         feed: Arc<Feed>,
         clock: Clock,
         metrics: Arc<Metrics>,
-    ) -> (Self, Queue<KeyHash>) {
-        let (directory, queue) = Directory::new(
+    ) -> (Self, DeviceKeyQueue) {
+        let policy = CachePolicy::of(config);
+        let (directory, keys) = Directory::new(
             "device_key",
-            CachePolicy::of(config),
-            feed,
+            policy,
+            Arc::clone(&feed),
             metrics.directory(LookupKind::DeviceKey),
         );
+        let policy = CachePolicy { ttl: ANY_TTL, absence_ttl: ANY_TTL, entries: 1, ..policy };
+        let (any, asked) = Directory::new(
+            "any_device_key",
+            policy,
+            feed,
+            metrics.directory(LookupKind::AnyDeviceKey),
+        );
         let (guess_delay, uses) = (GuessDelay::default(), LastUses::default());
-        (Self { directory, guess_delay, uses, clock, metrics }, queue)
+        let queue = DeviceKeyQueue { keys, any: asked };
+        (Self { directory, any, guess_delay, uses, clock, metrics }, queue)
     }
 
     /// The device that has a key.
@@ -76,12 +99,21 @@ impl DeviceKeys {
         hash: &KeyHash,
         client: IpAddr,
     ) -> Result<(Arc<Principal>, Origin), Refusal> {
-        let found = self.directory.find(hash).await.map_err(|_| Refusal::DatabaseUnavailable)?;
+        let mut found =
+            self.directory.find(hash).await.map_err(|_| Refusal::DatabaseUnavailable)?;
+        let mut refusal = Refusal::DeviceKey(DeviceKeyFault::Unknown);
+        if found.value.is_none() {
+            match self.look_again(hash, found.origin).await {
+                Ok(None) => {}
+                Ok(Some(again)) => found = again,
+                Err(ours) => refusal = ours,
+            }
+        }
         let Some(known) = found.value else {
             // Only the answer to an unknown key is delayed: others may share the address of a
             // client that guesses.
             self.guess_delay.hold_back(client, &self.metrics).await;
-            return Err(Refusal::DeviceKey(DeviceKeyFault::Unknown));
+            return Err(refusal);
         };
         // A row of ours that makes no sense is not the device's fault.
         let known = known.ok_or(Refusal::DatabaseUnavailable)?;
@@ -92,6 +124,23 @@ impl DeviceKeys {
             self.uses.note(known.row.id, now);
         }
         Ok((Arc::clone(&known.principal), found.origin))
+    }
+
+    /// Looks an unknown key up again if the table may have been filled since it was looked up.
+    async fn look_again(
+        &self,
+        hash: &KeyHash,
+        origin: Origin,
+    ) -> Result<Option<Found<KnownRow>>, Refusal> {
+        let any = self.any.find(&()).await.map_err(|_| Refusal::DatabaseUnavailable)?;
+        if any.value.is_none() {
+            return Err(Refusal::NoDeviceKeys);
+        }
+        if any.origin.age() > origin.age() {
+            return Ok(None);
+        }
+        let again = self.directory.find_again(hash).await;
+        again.map(Some).map_err(|_| Refusal::DatabaseUnavailable)
     }
 
     fn judge(&self, known: &Known, now: i64) -> Result<(), DeviceKeyFault> {
@@ -116,7 +165,7 @@ impl DeviceKeys {
     /// Reads what is asked for and writes when keys were last used, until it is cancelled.
     pub async fn run(
         &self,
-        queue: Queue<KeyHash>,
+        queue: DeviceKeyQueue,
         store: Store,
         every: Duration,
         cancelled: CancellationToken,
@@ -129,17 +178,28 @@ impl DeviceKeys {
                 Ok(rows.into_iter().map(|(hash, row)| (hash, known(row))).collect())
             }
         };
+        let read_any = |_| {
+            let store = store.clone();
+            async move {
+                let is_there = store.has_device_keys().await?;
+                Ok(is_there.then_some(((), ())).into_iter().collect())
+            }
+        };
         tokio::join!(
-            self.directory.run(queue, read, cancelled.clone()),
+            self.directory.run(queue.keys, read, cancelled.clone()),
+            self.any.run(queue.any, read_any, cancelled.clone()),
             self.uses.run(&store, every, &self.metrics, cancelled),
         );
     }
 
+    // First whether there is any: a key that has become unknown is held against that.
     pub fn invalidate(&self, hash: &KeyHash) {
+        self.any.invalidate(&());
         self.directory.invalidate(hash);
     }
 
     pub fn invalidate_all(&self) {
+        self.any.invalidate(&());
         self.directory.invalidate_all();
     }
 }

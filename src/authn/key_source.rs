@@ -12,7 +12,9 @@
 //! - an unknown key is the token's fault (401) only if a fetch that began after it was first seen
 //!   has not brought it. Until then the fault is ours (503): the set is fetched at the end of the
 //!   cool-down, whatever else is asked for meanwhile, so that this takes one cool-down and one fetch
-//!   at most. If the fetch fails it stays a 503: senders drop data on a 401.
+//!   at most. If the fetch fails it stays a 503: senders drop data on a 401;
+//! - an empty set after one with keys is believed when it has been empty for a refresh interval. Its
+//!   keys are retired at once, and until then the fault is ours, too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +57,8 @@ struct State {
     keys: Arc<KeySet>,
     /// When the keys were last fetched.
     fetched: Option<Instant>,
+    /// Since when the set has been empty, after one with keys.
+    emptied: Option<Instant>,
     last_attempt: Option<Attempt>,
     /// Until when unknown keys cause no fetch.
     cooling_until: Option<Instant>,
@@ -198,6 +202,9 @@ impl KeySource {
                 // An empty set counts, but is not remembered: it may be a passing mistake.
                 if state.keys.is_empty() {
                     self.unknown.invalidate(id);
+                }
+                if state.is_suddenly_empty(config, last) && !state.keys.leaves_out(id) {
+                    return Self::unavailable(config);
                 }
                 Refusal::Token(TokenFault::UnknownKey)
             }
@@ -355,12 +362,24 @@ impl KeySource {
                 (Arc::clone(&older.keys), older.fetched, Some(error.to_string()))
             }
         };
+        let emptied = match (keys.is_empty(), older.keys.is_empty()) {
+            (true, false) => Some(began),
+            (true, true) => older.emptied,
+            (false, _) => None,
+        };
         // A scheduled fetch starts no cool-down: the first unknown key after it causes a fetch.
         let cools = cause == Cause::Demand || !succeeded;
         let cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
         let last_attempt = Some(Attempt { began, succeeded });
-        self.state.store(Arc::new(State { keys, fetched, last_attempt, cooling_until, problem }));
+        self.state.store(Arc::new(State {
+            keys,
+            fetched,
+            emptied,
+            last_attempt,
+            cooling_until,
+            problem,
+        }));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
@@ -399,6 +418,14 @@ impl State {
     /// Whether a fetch that began after a key was first seen has ended well.
     fn has_answered(&self, seen: Instant) -> bool {
         self.last_attempt.is_some_and(|last| last.succeeded && last.began >= seen)
+    }
+
+    /// Whether the set has been empty for less than a refresh interval, by its last fetch, after one with
+    /// keys.
+    fn is_suddenly_empty(&self, config: &KeySetConfig, last: Attempt) -> bool {
+        self.emptied.is_some_and(|since| {
+            last.began.saturating_duration_since(since) < config.refresh_interval
+        })
     }
 
     fn is_cooling(&self) -> bool {

@@ -31,6 +31,9 @@ pub enum Refusal {
     },
     #[error(transparent)]
     DeviceKey(#[from] DeviceKeyFault),
+    /// The key is unknown, and so is every other: the table is empty. Ours to blame.
+    #[error("device keys cannot be checked at the moment; retry later")]
+    NoDeviceKeys,
     #[error("the token was revoked{}", if .0.until_issued { "; sign in again" } else { "" })]
     Revoked(RevokedUser),
     /// The session that the token stems from has ended.
@@ -225,7 +228,7 @@ impl Refusal {
             Self::DeviceKey(fault) => fault.reason(),
             Self::Revoked(_) => Reason::Revoked,
             Self::SessionEnded => Reason::SessionEnded,
-            Self::DatabaseUnavailable => Reason::DatabaseUnavailable,
+            Self::NoDeviceKeys | Self::DatabaseUnavailable => Reason::DatabaseUnavailable,
         }
     }
 
@@ -238,6 +241,7 @@ impl Refusal {
                 format!("{self}; device {device}")
             }
             Self::Revoked(revoked) => format!("{self}; user {}", revoked.user),
+            Self::NoDeviceKeys => format!("{self}; the table device_key is empty"),
             Self::Token(fault) => fault.inside(),
             other => other.to_string(),
         }

@@ -21,7 +21,10 @@ pub(super) fn decide(
     scope: Scope,
     selector: &Selector,
 ) -> Result<Grant, Denial> {
-    let tenant_of = |organisation| template.tenant_of(organisation).map_err(Denial::NoTenant);
+    let tenant_of = |organisation: &OrganisationId| {
+        let no_tenant = |error| Denial::NoTenant(organisation.clone(), error);
+        template.tenant_of(organisation).map_err(no_tenant)
+    };
     let (organisations, tenants) = match selector {
         Selector::Impossible => return Err(Denial::NotAMember),
         Selector::Several(_) if route.surface != Surface::Query => {

@@ -25,8 +25,9 @@ pub enum Denial {
     /// The organisation does not exist, or the caller has no access to it. The two are one denial on
     /// purpose: a caller must not find out which organisations exist.
     NotAMember,
-    /// The tenant template and the organisation's identifier make no valid tenant ID.
-    NoTenant(TenantIdError),
+    /// The tenant template and the organisation's identifier make no valid tenant ID. The operator's
+    /// fault, not the caller's.
+    NoTenant(OrganisationId, TenantIdError),
     /// The caller lacks a scope, and the role that decided it, if one did.
     Scope(Scope, Option<Role>),
     /// The caller may do this, and must sign in with a second factor first.
@@ -45,9 +46,10 @@ impl Denial {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Selector(_) => Reason::MalformedSelector,
-            Self::NoClaim | Self::NoOrganisation | Self::UnreadableClaim(_) | Self::NoTenant(_) => {
+            Self::NoClaim | Self::NoOrganisation | Self::UnreadableClaim(_) => {
                 Reason::NoOrganisation
             }
+            Self::NoTenant(..) => Reason::NoTenant,
             Self::NameOne(_) | Self::NameAny => Reason::NoSelector,
             Self::NotAMember => Reason::NotAMember,
             Self::Scope(..) => Reason::MissingScope,
@@ -82,7 +84,9 @@ impl fmt::Display for Denial {
             }
             Self::NameAny => f.write_str("no organisation named; name one in X-Scope-OrgID"),
             Self::NotAMember => f.write_str("organisation not found, or you are not a member"),
-            Self::NoTenant(error) => write!(f, "the organisation has no valid tenant ID: {error}"),
+            Self::NoTenant(organisation, error) => {
+                write!(f, "the organisation {organisation} has no valid tenant ID: {error}")
+            }
             Self::Scope(scope, None) => write!(f, "scope {} is required", scope.name()),
             Self::Scope(scope, Some(role)) => {
                 write!(f, "scope {} is required; the role {role:?} does not have it", scope.name())

@@ -79,7 +79,14 @@ async fn explain_device_key(store: Option<&Store>, key: &str, now: i64) -> Expla
         Ok(Some(None)) => {
             explanation.unavailable("device", "its row cannot be read: see the log".to_owned());
         }
-        Ok(None) => explanation.step("device", Err("no device has this key".to_owned())),
+        Ok(None) => match store.has_device_keys().await {
+            Ok(true) => explanation.step("device", Err("no device has this key".to_owned())),
+            // 503 here, too.
+            Ok(false) => {
+                explanation.unavailable("device", "the table device_key is empty".to_owned());
+            }
+            Err(error) => cannot_read(&mut explanation, "device", &error),
+        },
         Err(error) => cannot_read(&mut explanation, "device", &error),
     }
     explanation

@@ -19,6 +19,12 @@ struct Flight<V> {
     tainted: bool,
 }
 
+impl<V> Flight<V> {
+    fn new() -> Self {
+        Self { waiting: Vec::new(), tainted: false }
+    }
+}
+
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
         Self(Mutex::new(HashMap::new()))
@@ -35,19 +41,18 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         let (sender, receiver) = oneshot::channel();
         let mut flights = self.lock();
         let is_first = !flights.contains_key(&key);
-        let flight =
-            flights.entry(key).or_insert_with(|| Flight { waiting: Vec::new(), tainted: false });
+        let flight = flights.entry(key).or_insert_with(Flight::new);
         flight.waiting.push(sender);
         (receiver, is_first)
     }
 
-    /// The reading of some keys begins: changes that came earlier are in it.
+    /// The reading of some keys begins: changes that came earlier are in it. A key that was queued
+    /// while a failure ended all flights has none, and gets one again: without it a change during the
+    /// reading would not be seen.
     pub(super) fn depart(&self, keys: &[K]) {
         let mut flights = self.lock();
         for key in keys {
-            if let Some(flight) = flights.get_mut(key) {
-                flight.tainted = false;
-            }
+            flights.entry(key.clone()).or_insert_with(Flight::new).tainted = false;
         }
     }
 
@@ -66,6 +71,15 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         true
     }
 
+    /// Some keys could not be read.
+    pub(super) fn cancel(&self, keys: &[K]) {
+        let mut flights = self.lock();
+        let cancelled = keys.iter().filter_map(|key| flights.remove(key));
+        for waiting in cancelled.flat_map(|flight| flight.waiting) {
+            let _ = waiting.send(None);
+        }
+    }
+
     /// Nothing could be read.
     pub(super) fn cancel_all(&self) {
         let flights = std::mem::take(&mut *self.lock());
@@ -78,7 +92,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     pub(super) fn ensure(&self, key: K) -> bool {
         let mut flights = self.lock();
         let is_first = !flights.contains_key(&key);
-        flights.entry(key).or_insert_with(|| Flight { waiting: Vec::new(), tainted: false });
+        flights.entry(key).or_insert_with(Flight::new);
         is_first
     }
 
@@ -96,5 +110,31 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
             flight.tainted = true;
         }
         forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    // A failure empties the queue and then ends all flights; a key that is queued between the two is
+    // read without anybody who waits for it.
+    #[test]
+    fn a_change_is_seen_by_a_reading_whose_flight_a_failure_has_ended() {
+        let flights = Flights::<u32, &str>::default();
+        let (_waiting, is_first) = flights.join(1);
+        assert!(is_first);
+        flights.cancel_all();
+        flights.depart(&[1]);
+        flights.taint(&1, || {});
+        let entry = Entry { value: Some("member"), read_at: Duration::ZERO, epoch: 0 };
+        let mut is_remembered = false;
+        assert!(!flights.land(&1, &entry, || is_remembered = true));
+        assert!(!is_remembered, "a value from before the change");
+        flights.depart(&[1]);
+        assert!(flights.land(&1, &entry, || is_remembered = true));
+        assert!(is_remembered);
     }
 }

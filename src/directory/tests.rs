@@ -1,6 +1,7 @@
 use super::*;
 use crate::labels::LookupKind;
 use crate::telemetry::Metrics;
+use std::collections::HashSet;
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -13,6 +14,8 @@ struct Table {
     rows: Mutex<HashMap<u32, &'static str>>,
     queries: Mutex<Vec<Vec<u32>>>,
     away: AtomicBool,
+    /// Keys whose rows the database cannot read.
+    unreadable: Mutex<HashSet<u32>>,
     held: AtomicBool,
     gate: Option<Semaphore>,
 }
@@ -57,6 +60,9 @@ impl Table {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".to_owned()));
         }
+        if keys.iter().any(|key| self.unreadable.lock().unwrap().contains(key)) {
+            return Err(StoreError::Refused("no UUID".to_owned()));
+        }
         let rows = self.rows.lock().unwrap().clone();
         if self.held.load(Ordering::Relaxed) {
             self.gate.as_ref().unwrap().acquire().await.unwrap().forget();
@@ -76,6 +82,31 @@ impl Table {
 impl Scene {
     async fn value(&self, key: u32) -> Option<&'static str> {
         self.directory.find(&key).await.unwrap().value
+    }
+
+    /// Asks for some keys, which go into one query.
+    async fn together(
+        &self,
+        keys: std::ops::Range<u32>,
+    ) -> Vec<Result<Option<&'static str>, Unavailable>> {
+        self.table.held.store(true, Ordering::Relaxed);
+        let first = self.ask(0);
+        self.settle().await;
+        let asked: Vec<_> = keys
+            .map(|key| {
+                let directory = Arc::clone(&self.directory);
+                tokio::spawn(async move { directory.find(&key).await.map(|found| found.value) })
+            })
+            .collect();
+        self.settle().await;
+        self.table.held.store(false, Ordering::Relaxed);
+        self.table.gate.as_ref().unwrap().add_permits(1);
+        first.await.unwrap();
+        let mut values = Vec::new();
+        for asked in asked {
+            values.push(asked.await.unwrap());
+        }
+        values
     }
 
     fn ask(&self, key: u32) -> JoinHandle<Option<&'static str>> {
@@ -321,4 +352,44 @@ async fn a_reading_that_cannot_reach_the_database_speaks_for_all_kinds() {
     let error = StoreError::Unavailable("slow".to_owned());
     scene.directory.fail(&mut queue, &error, scene.feed.epoch());
     assert!(!scene.feed.is_away());
+}
+
+// Seen: a UUID that is none, in a table of the operator's, was an outage for everybody who was not
+// remembered, for as long as somebody repeated its key.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_takes_no_other_with_it() {
+    let scene = scene();
+    for key in 0..50 {
+        scene.table.set(key, "there");
+    }
+    scene.table.unreadable.lock().unwrap().insert(7);
+    for (key, value) in (1..50).zip(scene.together(1..50).await) {
+        assert_eq!(value, if key == 7 { Err(Unavailable) } else { Ok(Some("there")) }, "{key}");
+    }
+    // Its key fails alone, and is not asked for each time.
+    let before = scene.table.count();
+    assert!(before < 20, "{before}");
+    for _ in 0..100 {
+        assert_eq!(scene.directory.find(&7).await.unwrap_err(), Unavailable);
+    }
+    assert_eq!(scene.table.count(), before);
+    scene.table.set(60, "there");
+    assert_eq!(scene.value(60).await, Some("there"));
+    assert!(!scene.directory.failing.load(Ordering::Relaxed));
+    scene.table.unreadable.lock().unwrap().clear();
+    sleep(UNREADABLE_REST).await;
+    assert_eq!(scene.value(7).await, Some("there"));
+}
+
+// Not a row is at fault but the query, or a column of all rows: each key alone would be a query.
+#[tokio::test(start_paused = true)]
+async fn a_query_that_can_read_no_row_is_an_outage() {
+    let scene = scene();
+    scene.table.set(0, "there");
+    scene.table.unreadable.lock().unwrap().extend(1..1000);
+    let values = scene.together(1..1000).await;
+    assert!(values.iter().all(|value| *value == Err(Unavailable)));
+    assert!(scene.table.count() < 100, "{}", scene.table.count());
+    assert!(scene.directory.failing.load(Ordering::Relaxed));
+    assert_eq!(scene.value(0).await, Some("there"));
 }

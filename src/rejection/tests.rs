@@ -12,7 +12,7 @@ use crate::limits::Whose;
 use crate::reason::Class;
 use crate::store::StoreError;
 use crate::tenancy::{DeviceId, UserId};
-use crate::tenancy::{OrganisationId, Scope};
+use crate::tenancy::{OrganisationId, Scope, TenantIdError};
 
 /// Rejections of all statuses; [`Reason`] has the list of all reasons.
 fn samples() -> Vec<Rejection> {
@@ -71,6 +71,7 @@ fn samples() -> Vec<Rejection> {
         Rejection::Credential(Refusal::KeyPending { retry_after }),
         Rejection::Origin("https://evil.example".to_owned()),
         Rejection::Credential(Refusal::DatabaseUnavailable),
+        Rejection::Credential(Refusal::NoDeviceKeys),
         Rejection::Credential(Refusal::SessionEnded),
         Rejection::Credential(Refusal::Revoked(RevokedUser {
             user: UserId(uuid::Uuid::nil()),
@@ -92,6 +93,10 @@ fn samples() -> Vec<Rejection> {
         Rejection::Denied(Denial::ServiceOnly, None),
         Rejection::Denied(Denial::NameAny, None),
         Rejection::Denied(Denial::Unavailable, None),
+        Rejection::Denied(
+            Denial::NoTenant(OrganisationId::parse("org-a").unwrap(), TenantIdError::TooLong),
+            None,
+        ),
         Rejection::Admin(AdminError::Request("x".to_owned())),
         Rejection::Admin(AdminError::ScopesBeyondCaller(
             [Scope::MetricsRead].into_iter().collect(),

@@ -81,8 +81,9 @@ impl Store {
         hashes: Vec<KeyHash>,
     ) -> Result<HashMap<KeyHash, Option<DeviceKeyRow>>, StoreError> {
         let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
+        let is_one = hashes.len() == 1;
         let sql = |queries: &Queries| queries.of(Lookup::DeviceKey).to_owned();
-        self.look_up(
+        let found = self.look_up(
             sql,
             |query| query.bind(hashes),
             |rows| {
@@ -96,6 +97,29 @@ impl Store {
                     found.insert(hash, key.ok());
                 }
                 Ok(found)
+            },
+        );
+        let found = found.await;
+        if let (true, Err(StoreError::Refused(problem))) = (is_one, &found) {
+            tracing::warn!(problem, "Invalid device key row skipped");
+        }
+        found
+    }
+
+    /// Whether there is any key at all. A query of the operator's cannot be asked that: it is taken for
+    /// granted then.
+    pub async fn has_device_keys(&self) -> Result<bool, StoreError> {
+        if self.0.config.queries.device_key.is_some() {
+            return Ok(true);
+        }
+        let sql = format!("select exists (select from {}) as is_there", self.table("device_key")?);
+        self.look_up(
+            move |_| sql,
+            |query| query,
+            |rows| {
+                let is_there: Option<bool> =
+                    rows.first().map(|row| row.try_get("is_there")).transpose()?;
+                Ok(is_there.unwrap_or(false))
             },
         )
         .await
@@ -234,6 +258,11 @@ fn read(row: &PgRow) -> Result<DeviceKeyRow, String> {
     let organisation =
         OrganisationId::parse(organisation).map_err(|error| format!("key {id}: {error}"))?;
     let names: Vec<String> = row.try_get("scopes").map_err(wrong)?;
+    // No name says that the key may do nothing; a name that is none says nothing.
+    if !names.is_empty() && names.iter().all(|name| Scopes::parse_one(name).is_err()) {
+        let some = &names[..names.len().min(5)];
+        return Err(format!("key {id}: there are no such scopes: {some:?}"));
+    }
     let expires_at: Option<f64> = row.try_get("expires_at").map_err(wrong)?;
     let grace: Option<i32> = row.try_get("grace_seconds").map_err(wrong)?;
     let revoked_at: Option<f64> = row.try_get("revoked_at").map_err(wrong)?;

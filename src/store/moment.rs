@@ -3,6 +3,8 @@
 
 use sqlx::Row as _;
 use time::OffsetDateTime;
+use time::error::Parse;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Store, StoreError, statement};
 
@@ -41,6 +43,32 @@ pub(super) fn second_of(read: Option<f64>) -> Option<i64> {
 fn whole(read: Option<f64>, round: fn(f64) -> f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "within the years 1 to 9999")]
     read.filter(|seconds| *seconds < NEVER).map(|seconds| round(seconds.max(LONG_AGO)) as i64)
+}
+
+/// A time in a text, as Postgres and most others write it: a date, and perhaps a time of day and an
+/// offset (ISO 8601). Without an offset it is UTC. Whole seconds as of [`second_of`].
+pub(super) fn parse(text: &str) -> Result<Option<i64>, Parse> {
+    let text = text.trim();
+    match text {
+        "infinity" => return Ok(second_of(Some(f64::INFINITY))),
+        "-infinity" => return Ok(second_of(Some(f64::NEG_INFINITY))),
+        _ => {}
+    }
+    let date = text.get(..10).unwrap_or(text);
+    let rest = text.get(10..).unwrap_or_default().trim_start_matches(['T', ' ']);
+    let (clock, offset) = match rest.find(['Z', '+', '-']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, "Z"),
+    };
+    let clock = match clock.trim_end() {
+        "" => "00:00:00".to_owned(),
+        minutes if minutes.len() == "00:00".len() => format!("{minutes}:00"),
+        whole => whole.to_owned(),
+    };
+    // Postgres writes whole hours alone.
+    let minutes = if offset.len() == "+00".len() { ":00" } else { "" };
+    let read = OffsetDateTime::parse(&format!("{date}T{clock}{offset}{minutes}"), &Rfc3339)?;
+    Ok(Some(read.unix_timestamp()))
 }
 
 /// A time to be shown; none for one that never comes.
@@ -82,5 +110,27 @@ mod tests {
         assert_eq!(seconds(Some(1000.0)), Some(1000));
         assert_eq!(seconds(Some(1000.001)), Some(1001));
         assert_eq!(shown(Some(1000.5)).map(OffsetDateTime::millisecond), Some(500));
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_is_usually_written() {
+        for (text, wanted) in [
+            ("2001-09-09 01:46:40+00", 1_000_000_000),
+            ("2001-09-09T01:46:40Z", 1_000_000_000),
+            ("2001-09-09T03:46:40.000+02:00", 1_000_000_000),
+            (" 2001-09-08 20:16:40-05:30\n", 1_000_000_000),
+            ("2001-09-09 01:46:40.5", 1_000_000_000),
+            ("2001-09-09 01:46", 999_999_960),
+            ("2001-09-09", 999_993_600),
+        ] {
+            assert_eq!(parse(text).ok(), Some(Some(wanted)), "{text:?}");
+        }
+        assert_eq!(parse("infinity").ok(), Some(None));
+        assert!(parse("-infinity").is_ok_and(|time| time.is_some_and(|time| time < 0)));
+        for none in
+            ["", "soon", "2001-02-30", "2001-09-09 BC", "20000-01-01", "2001-09-09 01:46:40+é"]
+        {
+            assert!(parse(none).is_err(), "{none:?}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! Each stands inside one of ours (`select … from (query) as given`), which casts its columns to
 //! the types that are read: an organisation may be a UUID or a text, a role an enum, a time
 //! infinite. Columns that may be of any length come as they are, each with its size beside it.
+//!
+//! A value that cannot be cast fails its whole query. Who asks by keys asks again with fewer of them
+//! (`directory`, `rules`); revocations, which are read whole, are then read as texts.
 
 use sqlx::{
     AssertSqlSafe, Column as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _,
@@ -11,7 +14,7 @@ use sqlx::{
 
 use uuid::Uuid;
 
-use super::{StoreError, connect, moment};
+use super::{StoreError, connect, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +30,22 @@ pub(super) enum Lookup {
     OrganisationLimit,
 }
 
-/// The look-ups as they are sent, in the order of [`Lookup`].
-pub(super) struct Queries([String; LOOKUPS.len()]);
+/// The look-ups as they are sent.
+#[derive(Default)]
+pub(super) struct Queries {
+    /// In the order of [`Lookup`].
+    all: [String; LOOKUPS.len()],
+    revocations_as_texts: String,
+}
 
 impl Queries {
     pub(super) fn of(&self, lookup: Lookup) -> &str {
-        &self.0[lookup as usize]
+        &self.all[lookup as usize]
+    }
+
+    /// The revocations with all columns as texts.
+    pub(super) fn revocations_as_texts(&self) -> &str {
+        &self.revocations_as_texts
     }
 }
 
@@ -312,7 +325,7 @@ pub(super) async fn check(
     // It is closed when this is done, and with it the statements that were looked at.
     connection.close_on_drop();
     let connection = &mut *connection;
-    let mut queries = Queries(Default::default());
+    let mut queries = Queries::default();
     for (at, wanted) in LOOKUPS.iter().enumerate() {
         let is_read = wanted.lookup.is_read(tables);
         let query = match (wanted.lookup.given(&config.queries), &wanted.own) {
@@ -332,7 +345,10 @@ pub(super) async fn check(
                 query(&config.schema)
             }
         };
-        queries.0[at] = if is_read { wrap(connection, wanted, &query).await? } else { query };
+        if wanted.lookup == Lookup::Revocation {
+            queries.revocations_as_texts = as_texts(wanted, &query);
+        }
+        queries.all[at] = if is_read { wrap(connection, wanted, &query).await? } else { query };
     }
     if tables.rules {
         check_visible(connection, config, "alert_rule_status").await?;
@@ -464,7 +480,15 @@ async fn wrap(
         Some(Parameter::Hashes) => sqlx::query(sql).bind(Vec::<Vec<u8>>::new()),
         Some(Parameter::Texts) => sqlx::query(sql).bind(Vec::<String>::new()),
     };
-    asked.persistent(false).fetch_all(&mut *connection).await.map_err(failed)?;
+    match asked.persistent(false).fetch_all(&mut *connection).await {
+        // One row of them must not keep the proxy from starting.
+        Err(error) if wanted.lookup == Lookup::Revocation && is_of_data(&error) => {
+            let asked = sqlx::query(AssertSqlSafe(as_texts(wanted, query)));
+            asked.persistent(false).fetch_all(&mut *connection).await.map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+        Ok(_) => {}
+    }
     Ok(wrapped)
 }
 
@@ -473,6 +497,19 @@ async fn wrap(
 fn is_passing(code: Option<&str>) -> bool {
     const CLASSES: [&str; 7] = ["08", "25", "40", "53", "55", "57", "58"];
     code.is_none_or(|code| CLASSES.iter().any(|class| code.starts_with(class)))
+}
+
+fn is_of_data(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error();
+    database.is_some_and(|error| error.code().is_some_and(|code| is_data_exception(&code)))
+}
+
+/// A look-up with its columns as texts, as which every value can be read.
+fn as_texts(wanted: &Wanted, query: &str) -> String {
+    let query = query.trim().trim_end_matches(';');
+    let columns: Vec<String> =
+        wanted.columns.iter().map(|(name, _)| format!("{name}::text as {name}")).collect();
+    format!("select {} from ({query}\n) as given", columns.join(", "))
 }
 
 /// A column in the type that is read. A time that is not given is no number.

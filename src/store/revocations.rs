@@ -73,21 +73,17 @@ const ENDED: &str = "expires_at < now() - interval '1 day'";
 impl Store {
     pub async fn revocations(&self) -> Result<Vec<RevocationRow>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Revocation).to_owned();
-        self.look_up(
-            sql,
-            |query| query,
-            |rows| {
-                let mut read = Vec::with_capacity(rows.len());
-                for row in &rows {
-                    match read_row(row) {
-                        Ok(revocation) => read.push(revocation),
-                        Err(problem) => tracing::error!(problem, "Invalid revocation row skipped"),
-                    }
-                }
-                Ok(read)
-            },
-        )
-        .await
+        let read = |rows: Vec<PgRow>| Ok(read_rows(&rows, typed_time));
+        match self.look_up(sql, |query| query, read).await {
+            // A time of the operator's own table is none. Postgres reads more forms of times than we
+            // do, so texts are only read then.
+            Err(StoreError::Refused(_)) => {
+                let sql = |queries: &Queries| queries.revocations_as_texts().to_owned();
+                let read = |rows: Vec<PgRow>| Ok(read_rows(&rows, written_time));
+                self.look_up(sql, |query| query, read).await
+            }
+            read => read,
+        }
     }
 
     /// Writes a revocation and gives its identifier.
@@ -160,15 +156,46 @@ impl Store {
     }
 }
 
-fn read_row(row: &PgRow) -> Result<RevocationRow, String> {
+/// How the time of a row is read; none for all times.
+type ReadTime = fn(&PgRow) -> Result<Option<i64>, sqlx::Error>;
+
+fn read_rows(rows: &[PgRow], time: ReadTime) -> Vec<RevocationRow> {
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read_row(row, time) {
+            Ok(revocation) => read.push(revocation),
+            Err(problem) => tracing::error!(problem, "Invalid revocation row skipped"),
+        }
+    }
+    read
+}
+
+/// Until a time that never comes is all of them. A token says when it was issued in whole seconds: rounded up, the next
+/// second's would be struck, which whoever signs in again at once gets.
+fn typed_time(row: &PgRow) -> Result<Option<i64>, sqlx::Error> {
+    Ok(moment::second_of(row.try_get("issued_before")?))
+}
+
+/// Where the time is none, whose tokens are meant is still known: better all of them are refused than
+/// none.
+fn written_time(row: &PgRow) -> Result<Option<i64>, sqlx::Error> {
+    let Some(text) = row.try_get::<Option<&str>, _>("issued_before")? else { return Ok(None) };
+    Ok(moment::parse(text).unwrap_or_else(|error| {
+        tracing::error!(
+            %error,
+            revocation.issued_before = text,
+            "Revocation counts for all tokens: its time cannot be read"
+        );
+        None
+    }))
+}
+
+fn read_row(row: &PgRow, time: ReadTime) -> Result<RevocationRow, String> {
     let wrong = |error: sqlx::Error| error.to_string();
     let kind: &str = row.try_get("kind").map_err(wrong)?;
     let kind = RevocationKind::parse(kind).ok_or_else(|| format!("unknown kind {kind:?}"))?;
     let value: String = row.try_get("value").map_err(wrong)?;
-    let issued_before: Option<f64> = row.try_get("issued_before").map_err(wrong)?;
-    // Until a time that never comes is all of them. A token says when it was issued in whole seconds:
-    // rounded up, the next second's would be struck, which whoever signs in again at once gets.
-    let issued_before = moment::second_of(issued_before);
+    let issued_before = time(row).map_err(wrong)?;
     Ok(RevocationRow { kind, value, issued_before })
 }
 

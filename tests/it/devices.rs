@@ -356,6 +356,57 @@ async fn guessing_delays_the_guesser_and_no_other() {
     assert!(identity.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
 }
 
+// A restore that has not ended, a new database, a `truncate` by mistake: where there is no key at all,
+// each one is unknown, and a 401 would have a whole fleet drop its samples.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_key_at_all_none_is_refused() {
+    let mimir = Mimir::shared().await;
+    let identity = identity_fixture(&mimir.url(), &[]).await;
+    let a = identity.organisation().await;
+    let made = identity.device_key(&a, json!({"name": "hub"})).await;
+    let client = identity.proxy.client().bearer(key_of(&made));
+    assert_eq!(push(&client, "empty_metric").await.status, 200);
+    identity.database.execute("truncate device_key").await;
+    wait_until("its key is gone", Duration::from_secs(2), async || {
+        let answer = push(&client, "empty_metric").await;
+        assert_ne!(answer.status, 401, "{answer:?}");
+        answer.status == 503 && !answer.header("retry-after").is_empty()
+    })
+    .await;
+    // Guessers are slowed down, and cost no query each.
+    let guesses = (0..60).map(|_| {
+        let client = identity.proxy.client().bearer(&unknown_key());
+        async move { push(&client, "empty_metric").await }
+    });
+    for answer in futures_util::future::join_all(guesses).await {
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    assert!(identity.proxy.metric("mimir_tenant_proxy_device_key_backoffs_total").await > 0.0);
+    let queries =
+        "mimir_tenant_proxy_directory_read_duration_seconds_count{kind=\"any_device_key\"}";
+    let queries = identity.proxy.metric(queries).await;
+    assert!(queries < 10.0, "{queries}");
+    let failing = "mimir_tenant_proxy_directory_read_failures_total{kind=\"device_key\"}";
+    assert_eq!(identity.proxy.metric(failing).await, 0.0);
+    // Any other one is enough.
+    let other = identity.device_key(&a, json!({"name": "other"})).await;
+    wait_until("it is unknown", Duration::from_secs(10), async || {
+        push(&client, "empty_metric").await.status == 401
+    })
+    .await;
+    let other = identity.proxy.client().bearer(key_of(&other));
+    assert_eq!(push(&other, "empty_metric").await.status, 200);
+    let sql = format!(
+        "insert into device_key (organisation_id, name, key_hash) values ('{a}', 'hub', sha256('{}'))",
+        key_of(&made)
+    );
+    identity.database.execute(&sql).await;
+    wait_until("it is known again", Duration::from_secs(10), async || {
+        push(&client, "empty_metric").await.status == 200
+    })
+    .await;
+}
+
 // A stock sender drops its data on a 401. So during a rotation both keys are valid for a while, and
 // no sample is lost.
 #[tokio::test(flavor = "multi_thread")]

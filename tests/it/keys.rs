@@ -178,6 +178,50 @@ async fn an_empty_key_set_does_not_get_round_the_cool_down() {
     assert_eq!(fixture.issuer.fetches(), 2);
 }
 
+// An issuer, or a cache before it, answers {"keys": []} for a moment. docs/decisions/0004.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_set_that_is_empty_for_a_moment_costs_no_401() {
+    let fixture = proxy_fixture(&[]).await;
+    let key = fixture.issuer.key.clone();
+    let cached = fixture.proxy.client().bearer(&fixture.issuer.user_of(ORG_A));
+    assert_eq!(cached.get(QUERY).await.status, 200);
+    tokio::time::sleep(Duration::from_millis(1100)).await; // the cool-down since start
+    let stranger = SigningKey::generate("x", Algorithm::ES256);
+    fixture.issuer.publish(&[]);
+    let fetches = fixture.issuer.fetches();
+    assert_eq!(fixture.query(&stranger).await.status, 503);
+    // Two empty sets: the second is fetched for the tokens that have lost their key.
+    wait_until("a second empty set", Duration::from_secs(10), async || {
+        for answer in [fixture.query(&key).await, cached.get(QUERY).await] {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        }
+        fixture.issuer.fetches() >= fetches + 2
+    })
+    .await;
+    fixture.issuer.publish(&[&key]);
+    wait_until("the key is back", Duration::from_secs(10), async || {
+        let answer = fixture.query(&key).await;
+        assert!(answer.status == 200 || answer.status == 503, "{answer:?}");
+        answer.status == 200
+    })
+    .await;
+    assert_eq!(cached.get(QUERY).await.status, 200);
+}
+
+// The issuer means it: a project that signs with its legacy secret from now on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_set_that_stays_empty_is_believed() {
+    let fixture = proxy_fixture(&[("auth.jwks_refresh_interval", "\"1s\"")]).await;
+    let key = fixture.issuer.key.clone();
+    assert_eq!(fixture.query(&key).await.status, 200);
+    fixture.issuer.publish(&[]);
+    wait_until("its key is refused", Duration::from_secs(10), async || {
+        fixture.query(&key).await.status == 401
+    })
+    .await;
+}
+
 // One forgotten device with an old token must not cause fetches for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_seen_to_be_absent_causes_no_more_fetches() {

@@ -42,6 +42,8 @@ async fn unknown_callers_take_little_memory() {
     let identity = identity_fixture(&upstream.url(), &settings).await;
     // A key of the right form that the database does not have.
     let elsewhere = identity_fixture(&upstream.url(), &[]).await;
+    let organisation = identity.organisation().await;
+    identity.device(&organisation, &["metrics:write"]).await;
     let organisation = elsewhere.organisation().await;
     let key = elsewhere.device_key(&organisation, serde_json::json!({"name": "x"})).await;
     let key = key["key"].as_str().unwrap();

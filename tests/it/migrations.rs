@@ -292,7 +292,7 @@ async fn the_tables_can_have_a_schema_of_their_own() {
     identity
         .database
         .execute(&format!(
-            "insert into mimir.organisation (id) values ('acme');
+            "insert into mimir.organisation (id) values ('acme'), ('other');
              insert into mimir.membership (user_id, organisation_id) values ('{id}', 'acme')"
         ))
         .await;
@@ -301,7 +301,10 @@ async fn the_tables_can_have_a_schema_of_their_own() {
     assert_eq!(device.get(QUERY).await.status, 200);
     let removal = format!("delete from mimir.membership where user_id = '{id}'");
     refused_within_a_second(&identity, &removal, &identity.client(&person), 403).await;
-    refused_within_a_second(&identity, "delete from mimir.organisation", &device, 401).await;
+    // Where no key is left, none is refused.
+    identity.device("other", &["metrics:read"]).await;
+    let removal = "delete from mimir.organisation where id = 'acme'";
+    refused_within_a_second(&identity, removal, &device, 401).await;
 }
 
 /// The first column that a role sees through Supabase's API with a token, or the SQLSTATE of the

@@ -271,6 +271,11 @@ async fn by_request(upstream: &RawUpstream, reference: &str) -> BTreeSet<&'stati
     found.note("no_selector", &identity.client(&both).get(QUERY).await);
     let nowhere = signed_in(&identity, &[], "viewer").await;
     found.note("no_organisation", &identity.client(&nowhere).get(QUERY).await);
+    let reserved = "__mimir_cluster";
+    let sql = format!("insert into organisation (id) values ('{reserved}')");
+    identity.database.execute(&sql).await;
+    let reserved = signed_in(&identity, &[reserved], "viewer").await;
+    found.note("no_tenant", &identity.client(&reserved).get(QUERY).await);
     found.note("missing_scope", &writer.get(QUERY).await);
     found.note("service_only", &client.get("/admin/revocations").await);
     let by_password = identity.client(&signed_in(&identity, &[&a], "admin").await);
