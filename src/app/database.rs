@@ -141,7 +141,7 @@ impl Database {
         background.spawn({
             let (keys, store, cancelled) =
                 (Arc::clone(&device_keys), store.clone(), cancelled.clone());
-            async move { keys.run(queues.device_keys, store, every, cancelled).await }
+            async move { Box::pin(keys.run(queues.device_keys, store, every, cancelled)).await }
         });
         background.spawn({
             let (revocations, feed) = (Arc::clone(&revocations), Arc::clone(&feed));

@@ -174,7 +174,11 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
                 connection = match moved(connection, worker, &around) {
                     Moved::Away => return,
                     Moved::Not(connection) => connection,
-                    Moved::Lost => break ConnectionEnd::Closed,
+                    Moved::Lost => {
+                        let front = around.front();
+                        front.pipeline.outlets.metrics.connection_ended(ConnectionEnd::Closed);
+                        return;
+                    }
                 };
             }
             connection.counted.set_busy(true);

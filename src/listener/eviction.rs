@@ -159,7 +159,7 @@ mod tests {
         let (seats, now) = (Seats::default(), Instant::now());
         let mut all = Vec::new();
         for age in [3, 9, 0, 5] {
-            let client = tokio::net::TcpStream::connect(address).await.unwrap();
+            let client = TcpStream::connect(address).await.unwrap();
             let stream = Arc::new(listener.accept().await.unwrap().0);
             let seat = seats.take();
             seat.sits_on(&stream);

@@ -16,9 +16,9 @@ use crate::tenancy::{OrganisationId, Scope, TenantIdError};
 
 /// Rejections of all statuses; [`Reason`] has the list of all reasons.
 fn samples() -> Vec<Rejection> {
-    let device = DeviceId(uuid::Uuid::nil());
+    let mut all = samples_of_callers();
     let (whose, retry_after) = (Whose::Organisation, Duration::from_secs(7));
-    vec![
+    all.extend([
         Rejection::Route(RouteError::Path(None)),
         Rejection::Route(RouteError::Form),
         Rejection::Route(RouteError::Semicolon),
@@ -55,6 +55,36 @@ fn samples() -> Vec<Rejection> {
         Rejection::Limited(LimitError::Requests { whose: Whose::Device, retry_after }),
         Rejection::Limited(LimitError::Bytes { whose, retry_after }),
         Rejection::Limited(LimitError::Bytes { whose: Whose::Device, retry_after }),
+        Rejection::Admin(AdminError::Request("x".to_owned())),
+        Rejection::Admin(AdminError::ScopesBeyondCaller(
+            [Scope::MetricsRead].into_iter().collect(),
+        )),
+        Rejection::Admin(AdminError::Missing("device key")),
+        Rejection::Admin(AdminError::Stale("x".to_owned())),
+        Rejection::Admin(AdminError::NoDatabase),
+        Rejection::Admin(AdminError::Store(StoreError::Unavailable("10.0.0.7 refused".to_owned()))),
+        Rejection::Admin(AdminError::Store(StoreError::Unreachable("10.0.0.7 refused".to_owned()))),
+        Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
+        Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
+        Rejection::Admin(AdminError::Store(StoreError::Full(1))),
+        Rejection::Admin(AdminError::Store(StoreError::Taken)),
+        Rejection::Admin(AdminError::NoRules),
+        Rejection::Admin(AdminError::Ruler("10.0.0.7 refused".to_owned())),
+        Rejection::Admin(AdminError::Overloaded),
+        Rejection::Admin(AdminError::Internal),
+        Rejection::Failed(ForwardError::NoInstance),
+        Rejection::Failed(ForwardError::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
+        Rejection::Failed(ForwardError::CircuitOpen),
+        Rejection::Failed(ForwardError::Saturated),
+        Rejection::Failed(ForwardError::Timeout),
+    ]);
+    all
+}
+
+/// Of who asks, and what they may.
+fn samples_of_callers() -> Vec<Rejection> {
+    let (device, retry_after) = (DeviceId(uuid::Uuid::nil()), Duration::from_secs(7));
+    vec![
         Rejection::Credential(Refusal::Credential(CredentialFault::Missing)),
         Rejection::Credential(Refusal::Credential(CredentialFault::Several)),
         Rejection::Credential(Refusal::Token(TokenFault::Signature)),
@@ -97,28 +127,6 @@ fn samples() -> Vec<Rejection> {
             Denial::NoTenant(OrganisationId::parse("org-a").unwrap(), TenantIdError::TooLong),
             None,
         ),
-        Rejection::Admin(AdminError::Request("x".to_owned())),
-        Rejection::Admin(AdminError::ScopesBeyondCaller(
-            [Scope::MetricsRead].into_iter().collect(),
-        )),
-        Rejection::Admin(AdminError::Missing("device key")),
-        Rejection::Admin(AdminError::Stale("x".to_owned())),
-        Rejection::Admin(AdminError::NoDatabase),
-        Rejection::Admin(AdminError::Store(StoreError::Unavailable("10.0.0.7 refused".to_owned()))),
-        Rejection::Admin(AdminError::Store(StoreError::Unreachable("10.0.0.7 refused".to_owned()))),
-        Rejection::Admin(AdminError::Store(StoreError::Missing("organisation"))),
-        Rejection::Admin(AdminError::Store(StoreError::Elsewhere("device_key"))),
-        Rejection::Admin(AdminError::Store(StoreError::Full(1))),
-        Rejection::Admin(AdminError::Store(StoreError::Taken)),
-        Rejection::Admin(AdminError::NoRules),
-        Rejection::Admin(AdminError::Ruler("10.0.0.7 refused".to_owned())),
-        Rejection::Admin(AdminError::Overloaded),
-        Rejection::Admin(AdminError::Internal),
-        Rejection::Failed(ForwardError::NoInstance),
-        Rejection::Failed(ForwardError::Connect(std::io::Error::other("10.0.0.7:8080 refused"))),
-        Rejection::Failed(ForwardError::CircuitOpen),
-        Rejection::Failed(ForwardError::Saturated),
-        Rejection::Failed(ForwardError::Timeout),
     ]
 }
 

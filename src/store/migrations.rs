@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqlSafeStr as _};
 use tokio::time::sleep;
@@ -266,8 +267,7 @@ fn failed(error: MigrateError) -> StoreError {
 fn is_locked(error: &MigrateError) -> bool {
     match error {
         MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => {
-            inner.as_database_error().and_then(|database| database.code()).as_deref()
-                == Some(LOCKED)
+            inner.as_database_error().and_then(DatabaseError::code).as_deref() == Some(LOCKED)
         }
         _ => false,
     }

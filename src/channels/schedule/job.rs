@@ -282,7 +282,7 @@ impl Work<'_> {
             if problem.is_empty() { None } else { sync.problem_since.or(Some(now)) };
         sync.problem = problem;
         state.name().clone_into(&mut sync.state);
-        let id = |held: &Option<crate::store::GuardHeld>| held.as_ref().map(|held| held.id.clone());
+        let id = |held: &Option<GuardHeld>| held.as_ref().map(|held| held.id.clone());
         if id(&guard) != id(&sync.guard) {
             sync.guard_since = guard.as_ref().map(|_| now);
         }

@@ -212,7 +212,9 @@ impl AlertmanagerClient {
         let mut all = asked.clone();
         for read in join_all(read).await {
             let Ok(read) = read else {
-                all.values_mut().for_each(|counters| counters.unanswered += 1);
+                for counters in all.values_mut() {
+                    counters.unanswered += 1;
+                }
                 continue;
             };
             // Both have the same keys.
