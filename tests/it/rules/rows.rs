@@ -305,7 +305,8 @@ async fn an_organisation_whose_uuid_is_in_capitals_has_its_rules_and_channels() 
     let capitals = Uuid::new_v4().to_string().to_uppercase();
     let organisation = OrganisationId::parse(&capitals).unwrap();
     let sql = format!(
-        "insert into organisation (id) values ('{capitals}');
+        "alter table organisation drop constraint organisation_id_check1; -- a table of the operator's has none
+         insert into organisation (id) values ('{capitals}');
          insert into alert_rule (organisation_id, name, expr)
              values ('{capitals}', 'Stays', 'up'), ('{capitals}', 'Goes', 'up');
          delete from alert_rule where name = 'Goes';
