@@ -74,6 +74,8 @@ async fn a_real_mimir_is_reached_by_https_with_a_certificate() {
         let body = samples::remote_write("by_https", &[], f64::from(number));
         let answer = sender.post(PUSH, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
+        // Two samples of one series in one millisecond would be a conflict.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let answer = client.get("/prometheus/api/v1/query?query=by_https").await;
     assert!(answer.text.contains("by_https"), "{answer:?}");
