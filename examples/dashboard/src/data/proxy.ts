@@ -87,7 +87,7 @@ export function advice(status: number): string {
   if (status === 0) return "Check the connection, then try again.";
   if (status === 400 || status === 422) return "The query is wrong where the message says.";
   if (status === 401) return "Sign in again.";
-  if (status === 403) return "Your role does not allow this, or you are no longer a member. Ask an owner of the organisation.";
+  if (status === 403) return "Your role does not allow this, you are no longer a member, or you have to sign in with a second factor. Ask an owner of the organisation.";
   if (status === 404 || status === 406 || status === 412) return "This part is not set up, or not loaded yet. Try again in a minute.";
   if (status === 429 || status >= 500) return "Try again in a moment. If it stays, give the request ID to your operator.";
   return "";
