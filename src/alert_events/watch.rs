@@ -100,6 +100,12 @@ struct Expiry {
     passed_over: usize,
 }
 
+/// What one transaction came to: alerts whose time is over, and how many of their events have ended.
+struct Expired {
+    seen: usize,
+    ended: usize,
+}
+
 /// Only the leader tells how many are open.
 struct OpenGauges<'a>(&'a AlertEventMetrics);
 
@@ -161,10 +167,12 @@ impl EventWatch {
         for _ in 0..MOST_EXPIRIES {
             let tried = expiry.size.get();
             match self.expire(watched_for, tried, expiry.passed_over).await {
-                Ok(0) => {
+                Ok(Expired { seen: 0, .. }) => {
                     expiry.passed_over = 0;
                     break;
                 }
+                // Another copy has just ended them, or their rows cannot be read.
+                Ok(Expired { seen, ended: 0 }) => expiry.passed_over += seen,
                 Ok(_) => expiry.size.went_well(),
                 Err(AlertWriteError::Refused(problem)) => {
                     expiry.passed_over += usize::from(tried == 1);
@@ -181,19 +189,20 @@ impl EventWatch {
     }
 
     /// Gives up alerts whose time is over. That is a mark on what was reported last: if another copy
-    /// writes a later report meanwhile, the mark means nothing. Returns how many events have ended.
+    /// writes a later report meanwhile, the mark means nothing.
     async fn expire(
         &self,
         watched_for: f64,
         most: usize,
         passed_over: usize,
-    ) -> Result<usize, AlertWriteError> {
+    ) -> Result<Expired, AlertWriteError> {
         let most = OverdueBounds { events: most, bytes: MOST_EXPIRED_BYTES, passed_over };
         let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await?;
         if overdue.is_empty() {
-            return Ok(0);
+            return Ok(Expired { seen: 0, ended: 0 });
         }
         let reports = marks(overdue);
+        let seen = reports.len();
         let (asked, max_open) = (merge::asked(&reports), self.config.max_open);
         let decide = move |loaded| merge::decide(loaded, reports, max_open, Uuid::new_v4);
         let written = self.store.update_alert_events(asked, decide).await?;
@@ -201,7 +210,7 @@ impl EventWatch {
         if written.ended > 0 {
             tracing::info!(events = written.ended, "Alert events expired");
         }
-        Ok(written.ended)
+        Ok(Expired { seen, ended: written.ended })
     }
 
     async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {

@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::inherited::Inherited;
-use super::resting::FAREWELL;
 use super::workers::Workers;
 use crate::net;
 
@@ -79,8 +78,9 @@ pub async fn accept(
         };
         match accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
             Ok((socket, peer)) => {
-                let Some(place) = places.next(workers, &cancelled).await else { return };
-                workers.hand_over(socket, peer, place);
+                if let Some(place) = places.next(workers, &cancelled).await {
+                    workers.hand_over(socket, peer, place);
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -118,7 +118,8 @@ impl Places {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// A place for a connection that has been accepted. None if the process ends and no place is free soon.
+    /// A place for a connection that has been accepted. If the process ends meanwhile, one more than there are: nobody
+    /// else has the connection any more.
     async fn next(
         &mut self,
         workers: &Workers,
@@ -128,11 +129,6 @@ impl Places {
         if place.is_some() {
             return place;
         }
-        let until_the_end = async {
-            cancelled.cancelled().await;
-            // The workers end silent connections now.
-            tokio::time::sleep(FAREWELL).await;
-        };
         let found = async {
             loop {
                 self.evicted += workers.evict();
@@ -145,9 +141,11 @@ impl Places {
         };
         tokio::select! {
             biased;
-            place = found => place,
-            () = until_the_end => None,
+            () = cancelled.cancelled() => {}
+            place = found => return place,
         }
+        self.all.add_permits(1);
+        self.free()
     }
 
     fn log(&mut self) {

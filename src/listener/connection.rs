@@ -266,6 +266,7 @@ async fn encrypt(
         return Err(Ended::Served(ConnectionEnd::Handshake));
     }
     let deadline = *opened + front.config.header_timeout;
+    connection.counted.seat().shakes(*opened);
     let stream = Arc::clone(&connection.stream);
     let now = front.pipeline.outlets.clock.unix_seconds();
     let accepting = Session::accept(stream, take(first).into(), config, now);
@@ -277,6 +278,7 @@ async fn encrypt(
                 connection.tls = Some(Arc::new(session));
                 // A head has its time from now on.
                 connection.resting = Resting::new(false);
+                connection.counted.seat().rests(Instant::now());
                 return Ok(if is_http2 { Protocol::Http2 } else { Protocol::Http1 });
             }
             Err(failed) => (failed.outcome, Some(failed.error)),

@@ -2,8 +2,8 @@
 //! have been silent for the longest. Otherwise whoever opens that many and says nothing would lock everybody out for
 //! as long as an idle connection may last, without a credential.
 //!
-//! A connection without a request is ended by the kernel's `shutdown` for reading: a request that has arrived
-//! meanwhile is read and answered all the same, and then the connection ends as if its client had ended it.
+//! A connection without a request is ended by the kernel's `shutdown` for reading, as if its client had ended it.
+//! Whose bytes have arrived and are not read yet is not silent: it waits for us.
 
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -19,7 +19,15 @@ use super::phase::Quiet;
 use crate::net::{self, TcpStream};
 
 /// Who was silent for less is left alone: a client between two requests, or on a slow link.
-pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(1);
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
+
+/// The same for one in its TLS handshake, which waits for us as well: if many come at once, it would be the longest
+/// silent one, and have to begin again.
+const LEAST_HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// The same for one that does not read. The kernel says that there is room again only when half of what waited has
+/// gone, so a slow reader seems to take nothing for seconds.
+const LEAST_NOT_READING: Duration = Duration::from_secs(10);
 
 /// The most that are ended at once. Finding them takes a look at each connection.
 const MOST_AT_ONCE: usize = 32;
@@ -49,6 +57,8 @@ struct State {
 enum Doing {
     /// It has had no request since, or none at all.
     Rests(Instant),
+    /// It is in its TLS handshake since.
+    Shakes(Instant),
     Serves(Arc<Activity>),
 }
 
@@ -74,10 +84,8 @@ impl Seats {
     pub(super) fn evict(&self, now: Instant) -> usize {
         let taken = self.0.lock();
         let seats = taken.seats.values();
-        let mut silent: Vec<_> = seats
-            .filter_map(|seat| Some((seat.silent_since()?, seat)))
-            .filter(|(since, _)| *since + LEAST_SILENCE <= now)
-            .collect();
+        let mut silent: Vec<_> =
+            seats.filter_map(|seat| Some((seat.silent_since(now)?, seat))).collect();
         let most = at_once(silent.len());
         if most < silent.len() {
             silent.select_nth_unstable_by_key(most, |(since, _)| *since);
@@ -102,6 +110,10 @@ impl Seat {
         self.state.lock().doing = Doing::Serves(Arc::clone(activity));
     }
 
+    pub(super) fn shakes(&self, since: Instant) {
+        self.state.lock().doing = Doing::Shakes(since);
+    }
+
     pub(super) fn rests(&self, since: Instant) {
         self.state.lock().doing = Doing::Rests(since);
     }
@@ -110,11 +122,19 @@ impl Seat {
         self.is_evicted.load(Ordering::Relaxed)
     }
 
-    fn silent_since(&self) -> Option<Instant> {
+    /// Since when the client has been silent, if that is for long enough.
+    fn silent_since(&self, now: Instant) -> Option<Instant> {
         if self.is_evicted() {
             return None;
         }
-        self.state.lock().quiet().map(|(since, _)| since)
+        let state = self.state.lock();
+        let (since, quiet) = state.quiet()?;
+        let least = match (quiet, &state.doing) {
+            (Quiet::NotReading, _) => LEAST_NOT_READING,
+            (Quiet::NoRequest, Doing::Shakes(_)) => LEAST_HANDSHAKE,
+            (Quiet::NoRequest, _) => LEAST_SILENCE,
+        };
+        (since + least <= now).then_some(since)
     }
 
     /// Returns whether it ends by this.
@@ -122,12 +142,12 @@ impl Seat {
         let state = self.state.lock();
         // It may have begun a request since.
         let Some((_, quiet)) = state.quiet() else { return false };
-        let how = match quiet {
-            Quiet::NoRequest => Shutdown::Read,
-            Quiet::NotReading => Shutdown::Both,
+        let end = |stream: Arc<TcpStream>| match quiet {
+            Quiet::NoRequest if net::peek(&stream).is_ok_and(|bytes| bytes > 0) => false,
+            Quiet::NoRequest => net::shut_down(&stream, Shutdown::Read).is_ok(),
+            Quiet::NotReading => net::shut_down(&stream, Shutdown::Both).is_ok(),
         };
-        let is_ended =
-            state.stream.upgrade().is_some_and(|stream| net::shut_down(&stream, how).is_ok());
+        let is_ended = state.stream.upgrade().is_some_and(end);
         self.is_evicted.fetch_or(is_ended, Ordering::Relaxed);
         is_ended
     }
@@ -136,7 +156,7 @@ impl Seat {
 impl State {
     fn quiet(&self) -> Option<(Instant, Quiet)> {
         match &self.doing {
-            Doing::Rests(since) => Some((*since, Quiet::NoRequest)),
+            Doing::Rests(since) | Doing::Shakes(since) => Some((*since, Quiet::NoRequest)),
             Doing::Serves(activity) => activity.phase().quiet(),
         }
     }
@@ -173,5 +193,27 @@ mod tests {
         assert_eq!(ended(), [true, true, false, true], "the last was silent for too short a time");
         seats.leave(&all[0].0);
         assert_eq!(seats.0.lock().seats.len(), 3);
+    }
+
+    // A client whose request waits for us has said something, and one in its handshake has more time.
+    #[tokio::test]
+    async fn who_waits_for_us_is_not_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (seats, now) = (Seats::default(), Instant::now());
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = Arc::new(listener.accept().await.unwrap().0);
+        let seat = seats.take();
+        seat.sits_on(&stream);
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        seat.shakes(ago(4));
+        assert_eq!(seats.evict(now), 0);
+        seat.rests(ago(4));
+        client.writable().await.unwrap();
+        client.try_write(b"G").unwrap();
+        stream.readable().await.unwrap();
+        assert_eq!(seats.evict(now), 0);
+        stream.try_read(&mut [0; 8]).unwrap();
+        seat.shakes(ago(6));
+        assert_eq!((seats.evict(now), seat.is_evicted()), (1, true));
     }
 }

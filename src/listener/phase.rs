@@ -278,7 +278,8 @@ impl Phase {
     /// Since when the client is silent, and how; none while a request is served.
     pub(super) fn quiet(&self) -> Option<(Instant, Quiet)> {
         if let Some(since) = self.blocked_since {
-            return Some((since, Quiet::NotReading));
+            // Streams of HTTP/2 may send their bodies meanwhile.
+            return (self.uploads == 0 || self.is_http1()).then_some((since, Quiet::NotReading));
         }
         let since = if self.has_served { self.idle_since } else { self.opened };
         self.is_idle().then_some((since, Quiet::NoRequest))
