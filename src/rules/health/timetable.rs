@@ -114,11 +114,6 @@ impl Timetable {
         None
     }
 
-    /// No request is made until then.
-    pub(crate) fn pause(&mut self, until: Instant) {
-        self.free_at = self.free_at.max(until);
-    }
-
     /// So many requests were made.
     pub(crate) fn charge(&mut self, requests: u32, now: Instant) {
         self.free_at = self.free_at.max(now) + self.spacing.saturating_mul(requests);

@@ -2,7 +2,6 @@
 //! their results over into the statuses that it owns.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -19,10 +18,6 @@ use crate::rules::spec::rows::parse_rows;
 use crate::rules::status::statuses::{RuleStatuses, change, count, in_mimir};
 use crate::store::StoreError;
 use crate::tenancy::{OrganisationId, TenantId};
-
-/// How long readings wait for a full resync, and how often it is looked whether it has ended.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a reading came to.
 pub(super) struct HealthEnd {
@@ -57,13 +52,8 @@ impl Source for LiveSource<'_> {
 }
 
 impl Scheduler {
-    /// Starts the readings that are due. A full resync goes before them, because both ask the same Mimir, but not one
-    /// that lasts: how rules are evaluated must not be unknown for long.
+    /// Starts the readings that are due.
     pub(super) fn start_readings(&mut self) {
-        let now = Instant::now();
-        if self.resync_began().is_some_and(|began| now < began + LONGEST_WAIT) {
-            return self.timetable.pause(now + PAUSE);
-        }
         while let Some(organisation) = self.timetable.next(Instant::now()) {
             self.start_reading_of(organisation);
         }

@@ -265,11 +265,6 @@ impl Scheduler {
         self.resync_io.next.map_or(due, |next| next.min(due))
     }
 
-    /// When the full resync began that is running.
-    pub(super) fn resync_began(&self) -> Option<Instant> {
-        self.resync_io.began
-    }
-
     fn on_time(&mut self) {
         let now = Instant::now();
         self.queue.fire_due(now);

@@ -138,16 +138,3 @@ proptest! {
         }
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_read_while_it_is_paused() {
-    let start = Instant::now();
-    let mut table = Timetable::new(MINUTE, 1000, start);
-    table.reconciled(&named(1), true, true, start);
-    table.pause(start + seconds(10));
-    // An earlier end does not shorten it.
-    table.pause(start + seconds(5));
-    assert_eq!(table.next(start + seconds(9)), None);
-    assert_eq!(table.next_time(), Some(start + seconds(10)));
-    assert_eq!(table.next(start + seconds(10)), Some(named(1)));
-}
