@@ -309,8 +309,8 @@ impl StoreError {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
             Some(UNIQUE) => Self::Taken,
             Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
-            // Data exceptions, and integrity.
-            Some(code) if code.starts_with("22") || code.starts_with("23") => {
+            // Class 23: a constraint forbids it.
+            Some(code) if is_data_exception(code) || code.starts_with("23") => {
                 Self::Refused(problem)
             }
             _ => Self::Unavailable(problem),

@@ -110,13 +110,12 @@ pub async fn find(
             Ok((addresses, _)) if !addresses.is_empty() => {
                 found.insert(CONSUL, addresses);
             }
-            Ok(_) if before.consul == config.consul => {}
+            // It was not found before either: nothing gets worse, and what else is configured may be the way out.
+            _ if before.consul == config.consul => {}
             Ok(_) => {
                 let problem = "no instance of this service passes its checks in Consul";
                 faults.push(("upstream.consul_service", problem.to_owned()));
             }
-            // It was not read before either: nothing gets worse, and what else is configured may be the way out.
-            Err(_) if before.consul == config.consul => {}
             Err(problem) => {
                 let problem = format!("Consul's catalogue cannot be read: {problem}");
                 faults.push(("upstream.consul_url", problem));

@@ -204,7 +204,7 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             Ended::Rests => connection.counted.set_busy(false),
         }
     };
-    let why = if connection.counted.seat().is_evicted() { ConnectionEnd::Evicted } else { why };
+    let why = if connection.counted.tracker().is_evicted() { ConnectionEnd::Evicted } else { why };
     around.front().pipeline.outlets.metrics.connection_ended(why);
 }
 
@@ -266,7 +266,7 @@ async fn encrypt(
         return Err(Ended::Served(ConnectionEnd::Handshake));
     }
     let deadline = *opened + front.config.header_timeout;
-    connection.counted.seat().shakes(*opened);
+    connection.counted.tracker().begins_handshake(*opened);
     let stream = Arc::clone(&connection.stream);
     let now = front.pipeline.outlets.clock.unix_seconds();
     let accepting = Session::accept(stream, take(first).into(), config, now);
@@ -278,7 +278,7 @@ async fn encrypt(
                 connection.tls = Some(Arc::new(session));
                 // A head has its time from now on.
                 connection.resting = Resting::new(false);
-                connection.counted.seat().rests(Instant::now());
+                connection.counted.tracker().rests(Instant::now());
                 return Ok(if is_http2 { Protocol::Http2 } else { Protocol::Http1 });
             }
             Err(failed) => (failed.outcome, Some(failed.error)),
@@ -338,7 +338,7 @@ async fn http1(
     let resumed = connection.resting.resume();
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
-    counted.seat().serves(&activity);
+    counted.tracker().serves(&activity);
     let front = around.front();
     let watch = connection.watch(&activity, Timeouts::of(&front.config));
     let socket = connection.socket(resumed.bytes, &activity);
@@ -362,7 +362,7 @@ async fn http1(
         parts.io.into_inner().rest();
         let unread = parts.read_buf;
         let since = activity.phase().idle_since();
-        counted.seat().rests(since);
+        counted.tracker().rests(since);
         connection.resting = Resting::between(opened, since, &unread);
     }
     ended
@@ -376,7 +376,7 @@ async fn http2(
     let client = connection.client();
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
-    connection.counted.seat().serves(&activity);
+    connection.counted.tracker().serves(&activity);
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
     let watch = connection.watch(&activity, timeouts);

@@ -34,16 +34,16 @@ const MOST_AT_ONCE: usize = 32;
 
 /// The connections of all workers.
 #[derive(Default)]
-pub(super) struct Seats(Mutex<Taken>);
+pub(super) struct Tracked(Mutex<Trackers>);
 
 #[derive(Default)]
-struct Taken {
+struct Trackers {
     last: u64,
-    seats: HashMap<u64, Arc<Seat>>,
+    tracked: HashMap<u64, Arc<Tracker>>,
 }
 
 /// What has to be known of a connection to end it from another thread.
-pub(super) struct Seat {
+pub(super) struct Tracker {
     number: u64,
     state: Mutex<State>,
     is_evicted: AtomicBool,
@@ -58,40 +58,40 @@ enum Doing {
     /// It has had no request since, or none at all.
     Rests(Instant),
     /// It is in its TLS handshake since.
-    Shakes(Instant),
+    Handshake(Instant),
     Serves(Arc<Activity>),
 }
 
-impl Seats {
-    pub(super) fn take(&self) -> Arc<Seat> {
+impl Tracked {
+    pub(super) fn add(&self) -> Arc<Tracker> {
         let mut taken = self.0.lock();
         taken.last += 1;
         let state = State { stream: Weak::new(), doing: Doing::Rests(Instant::now()) };
-        let seat = Arc::new(Seat {
+        let tracker = Arc::new(Tracker {
             number: taken.last,
             state: Mutex::new(state),
             is_evicted: AtomicBool::new(false),
         });
-        taken.seats.insert(seat.number, Arc::clone(&seat));
-        seat
+        taken.tracked.insert(tracker.number, Arc::clone(&tracker));
+        tracker
     }
 
-    pub(super) fn leave(&self, seat: &Seat) {
-        self.0.lock().seats.remove(&seat.number);
+    pub(super) fn remove(&self, tracker: &Tracker) {
+        self.0.lock().tracked.remove(&tracker.number);
     }
 
     /// Ends some of the connections whose clients have been silent for the longest. Returns how many.
     pub(super) fn evict(&self, now: Instant) -> usize {
         let taken = self.0.lock();
-        let seats = taken.seats.values();
+        let tracked = taken.tracked.values();
         let mut silent: Vec<_> =
-            seats.filter_map(|seat| Some((seat.silent_since(now)?, seat))).collect();
+            tracked.filter_map(|tracker| Some((tracker.silent_since(now)?, tracker))).collect();
         let most = at_once(silent.len());
         if most < silent.len() {
             silent.select_nth_unstable_by_key(most, |(since, _)| *since);
             silent.truncate(most);
         }
-        silent.iter().filter(|(_, seat)| seat.evict()).count()
+        silent.iter().filter(|(_, tracker)| tracker.evict()).count()
     }
 }
 
@@ -100,9 +100,9 @@ fn at_once(silent: usize) -> usize {
     silent.div_ceil(8).min(MOST_AT_ONCE)
 }
 
-impl Seat {
+impl Tracker {
     /// The connection has come to a worker.
-    pub(super) fn sits_on(&self, stream: &Arc<TcpStream>) {
+    pub(super) fn is_on(&self, stream: &Arc<TcpStream>) {
         self.state.lock().stream = Arc::downgrade(stream);
     }
 
@@ -110,8 +110,8 @@ impl Seat {
         self.state.lock().doing = Doing::Serves(Arc::clone(activity));
     }
 
-    pub(super) fn shakes(&self, since: Instant) {
-        self.state.lock().doing = Doing::Shakes(since);
+    pub(super) fn begins_handshake(&self, since: Instant) {
+        self.state.lock().doing = Doing::Handshake(since);
     }
 
     pub(super) fn rests(&self, since: Instant) {
@@ -131,7 +131,7 @@ impl Seat {
         let (since, quiet) = state.quiet()?;
         let least = match (quiet, &state.doing) {
             (Quiet::NotReading, _) => LEAST_NOT_READING,
-            (Quiet::NoRequest, Doing::Shakes(_)) => LEAST_HANDSHAKE,
+            (Quiet::NoRequest, Doing::Handshake(_)) => LEAST_HANDSHAKE,
             (Quiet::NoRequest, _) => LEAST_SILENCE,
         };
         (since + least <= now).then_some(since)
@@ -156,7 +156,7 @@ impl Seat {
 impl State {
     fn quiet(&self) -> Option<(Instant, Quiet)> {
         match &self.doing {
-            Doing::Rests(since) | Doing::Shakes(since) => Some((*since, Quiet::NoRequest)),
+            Doing::Rests(since) | Doing::Handshake(since) => Some((*since, Quiet::NoRequest)),
             Doing::Serves(activity) => activity.phase().quiet(),
         }
     }
@@ -176,44 +176,44 @@ mod tests {
     async fn the_longest_silent_ones_are_ended_and_no_others() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seats, now) = (Seats::default(), Instant::now());
+        let (tracked, now) = (Tracked::default(), Instant::now());
         let mut all = Vec::new();
         for age in [3, 9, 0, 5] {
             let client = TcpStream::connect(address).await.unwrap();
             let stream = Arc::new(listener.accept().await.unwrap().0);
-            let seat = seats.take();
-            seat.sits_on(&stream);
-            seat.rests(now.checked_sub(Duration::from_secs(age)).unwrap());
-            all.push((seat, stream, client));
+            let tracker = tracked.add();
+            tracker.is_on(&stream);
+            tracker.rests(now.checked_sub(Duration::from_secs(age)).unwrap());
+            all.push((tracker, stream, client));
         }
-        let ended = || all.iter().map(|(seat, ..)| seat.is_evicted()).collect::<Vec<_>>();
-        assert_eq!(seats.evict(now), 1);
+        let ended = || all.iter().map(|(tracker, ..)| tracker.is_evicted()).collect::<Vec<_>>();
+        assert_eq!(tracked.evict(now), 1);
         assert_eq!(ended(), [false, true, false, false]);
-        assert_eq!((seats.evict(now), seats.evict(now), seats.evict(now)), (1, 1, 0));
+        assert_eq!((tracked.evict(now), tracked.evict(now), tracked.evict(now)), (1, 1, 0));
         assert_eq!(ended(), [true, true, false, true], "the last was silent for too short a time");
-        seats.leave(&all[0].0);
-        assert_eq!(seats.0.lock().seats.len(), 3);
+        tracked.remove(&all[0].0);
+        assert_eq!(tracked.0.lock().tracked.len(), 3);
     }
 
     // A client whose request waits for us has said something, and one in its handshake has more time.
     #[tokio::test]
     async fn who_waits_for_us_is_not_silent() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (seats, now) = (Seats::default(), Instant::now());
+        let (tracked, now) = (Tracked::default(), Instant::now());
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let stream = Arc::new(listener.accept().await.unwrap().0);
-        let seat = seats.take();
-        seat.sits_on(&stream);
+        let tracker = tracked.add();
+        tracker.is_on(&stream);
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
-        seat.shakes(ago(4));
-        assert_eq!(seats.evict(now), 0);
-        seat.rests(ago(4));
+        tracker.begins_handshake(ago(4));
+        assert_eq!(tracked.evict(now), 0);
+        tracker.rests(ago(4));
         client.writable().await.unwrap();
         client.try_write(b"G").unwrap();
         stream.readable().await.unwrap();
-        assert_eq!(seats.evict(now), 0);
+        assert_eq!(tracked.evict(now), 0);
         stream.try_read(&mut [0; 8]).unwrap();
-        seat.shakes(ago(6));
-        assert_eq!((seats.evict(now), seat.is_evicted()), (1, true));
+        tracker.begins_handshake(ago(6));
+        assert_eq!((tracked.evict(now), tracker.is_evicted()), (1, true));
     }
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::eviction::{Seat, Seats};
+use super::eviction::{Tracked, Tracker};
 use crate::telemetry::Metrics;
 
 /// The connections of all workers.
 pub(super) struct Loads {
     workers: Vec<Load>,
-    seats: Seats,
+    tracked: Tracked,
     metrics: Arc<Metrics>,
 }
 
@@ -32,7 +32,7 @@ struct Load {
 impl Loads {
     pub(super) fn new(workers: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         let workers = (0..workers).map(|_| Load::default()).collect();
-        Arc::new(Self { workers, seats: Seats::default(), metrics })
+        Arc::new(Self { workers, tracked: Tracked::default(), metrics })
     }
 
     /// Counts a new connection, for the worker that has the fewest.
@@ -41,13 +41,19 @@ impl Loads {
         self.workers[fewest].open.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.increment(1.0);
         self.metrics.connections_accepted.increment(1);
-        let seat = self.seats.take();
-        Counted { loads: Arc::clone(self), worker: fewest, is_busy: false, seat, _permit: permit }
+        let tracker = self.tracked.add();
+        Counted {
+            loads: Arc::clone(self),
+            worker: fewest,
+            is_busy: false,
+            tracker,
+            _permit: permit,
+        }
     }
 
     /// Ends some of the connections whose clients have been silent for the longest. Returns how many.
     pub(super) fn evict(&self) -> usize {
-        self.seats.evict(Instant::now())
+        self.tracked.evict(Instant::now())
     }
 
     fn fewest(&self, count: impl Fn(&Load) -> &AtomicUsize) -> usize {
@@ -61,7 +67,7 @@ pub(super) struct Counted {
     loads: Arc<Loads>,
     worker: usize,
     is_busy: bool,
-    seat: Arc<Seat>,
+    tracker: Arc<Tracker>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -70,8 +76,8 @@ impl Counted {
         self.worker
     }
 
-    pub(super) fn seat(&self) -> &Seat {
-        &self.seat
+    pub(super) fn tracker(&self) -> &Tracker {
+        &self.tracker
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -116,7 +122,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.set_busy(false);
-        self.loads.seats.leave(&self.seat);
+        self.loads.tracked.remove(&self.tracker);
         self.load().open.fetch_sub(1, Ordering::Relaxed);
         self.loads.metrics.connections.decrement(1.0);
     }

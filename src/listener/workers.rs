@@ -203,7 +203,7 @@ fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
     };
     if let Ok(socket) = prepared.and_then(|()| TcpStream::from_std(socket)) {
         let stream = Arc::new(socket);
-        counted.seat().sits_on(&stream);
+        counted.tracker().is_on(&stream);
         let connection = Box::new(Connection { stream, peer, resting, tls, counted });
         connections.spawn(connection::serve(connection, Arc::clone(around)));
     }
