@@ -349,7 +349,10 @@ where
                         parts.extend([others, keys]);
                     }
                     // What is known of it stays, as while the database is away.
-                    Err(StoreError::Refused(_)) if has_landed || refused < MOST_UNREADABLE => {
+                    Err(StoreError::Refused(problem))
+                        if has_landed || refused < MOST_UNREADABLE =>
+                    {
+                        tracing::warn!(kind = self.kind, problem, "Invalid row skipped");
                         refused += 1;
                         self.flights.cancel(&keys);
                         unreadable.extend(keys.into_iter().map(|key| (key, Instant::now())));

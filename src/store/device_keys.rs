@@ -81,9 +81,8 @@ impl Store {
         hashes: Vec<KeyHash>,
     ) -> Result<HashMap<KeyHash, Option<DeviceKeyRow>>, StoreError> {
         let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
-        let is_one = hashes.len() == 1;
         let sql = |queries: &Queries| queries.of(Lookup::DeviceKey).to_owned();
-        let found = self.look_up(
+        self.look_up(
             sql,
             |query| query.bind(hashes),
             |rows| {
@@ -98,12 +97,8 @@ impl Store {
                 }
                 Ok(found)
             },
-        );
-        let found = found.await;
-        if let (true, Err(StoreError::Refused(problem))) = (is_one, &found) {
-            tracing::warn!(problem, "Invalid device key row skipped");
-        }
-        found
+        )
+        .await
     }
 
     /// Whether there is any key at all. A query of the operator's cannot be asked that: it is taken for

@@ -55,9 +55,8 @@ impl Store {
         users: Vec<UserId>,
     ) -> Result<HashMap<UserId, Vec<Membership>>, StoreError> {
         let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-        let is_one = users.len() == 1;
         let sql = |queries: &Queries| queries.of(Lookup::Membership).to_owned();
-        let found = self.look_up(
+        self.look_up(
             sql,
             |query| query.bind(users),
             |rows| {
@@ -70,19 +69,14 @@ impl Store {
                 }
                 Ok(found)
             },
-        );
-        let found = found.await;
-        if let (true, Err(StoreError::Refused(problem))) = (is_one, &found) {
-            tracing::warn!(problem, "Invalid membership row skipped");
-        }
-        found
+        )
+        .await
     }
 
     /// Those of some sessions that have not ended (Supabase's `auth.sessions`).
     pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
-        let is_one = sessions.len() == 1;
         let sql = |queries: &Queries| queries.of(Lookup::Session).to_owned();
-        let found = self.look_up(
+        self.look_up(
             sql,
             |query| query.bind(sessions),
             |rows| {
@@ -91,12 +85,8 @@ impl Store {
                     rows.iter().filter_map(|row| row.try_get::<Option<Uuid>, _>("id").ok()?);
                 Ok(ids.collect())
             },
-        );
-        let found = found.await;
-        if let (true, Err(StoreError::Refused(problem))) = (is_one, &found) {
-            tracing::warn!(problem, "Invalid session row skipped");
-        }
-        found
+        )
+        .await
     }
 }
 

@@ -256,7 +256,7 @@ async fn a_row_of_an_operator_that_cannot_be_cast_is_skipped_alone() {
         let (cold, bad) = futures_util::future::join(cold.get(QUERY), bad.get(QUERY)).await;
         assert_eq!((cold.status.as_u16(), bad.status.as_u16()), (200, 503), "{cold:?}");
     }
-    logged(&identity, "Invalid device key row skipped").await;
+    logged(&identity, "Invalid row skipped").await;
 
     let (good, bad) = (identity.person(), identity.person());
     let sql = format!(
@@ -268,7 +268,7 @@ async fn a_row_of_an_operator_that_cannot_be_cast_is_skipped_alone() {
     let (good, bad) = (identity.client(&good), identity.client(&bad));
     let (good, bad) = futures_util::future::join(good.get(QUERY), bad.get(QUERY)).await;
     assert_eq!((good.status.as_u16(), bad.status.as_u16()), (200, 503), "{good:?}");
-    logged(&identity, "Invalid membership row skipped").await;
+    logged(&identity, "Invalid row skipped").await;
     assert_eq!(lines(&identity, "Database look-ups fail; using what is cached"), 0);
 }
 
