@@ -31,7 +31,8 @@
 //! sends them, [`refusals`] (the most recent ones), [`clock`], [`deadline`]. Around them: [`config`],
 //! [`internal`] (the private port), [`lifecycle`], [`app`], which puts all together, [`command`],
 //! what can be done beside serving, and [`mimir_profile`], what to look for in Mimir's configuration.
-//! [`version`] says which build this is, and `spelling` which name a mistyped one was meant to be.
+//! [`heap`] keeps memory that was freed. [`version`] says which build this is, `spelling` which name a
+//! mistyped one was meant to be, and `unified_diff` what changes between two texts.
 
 #![cfg_attr(
     any(test, feature = "fuzzing"),
@@ -61,6 +62,7 @@ pub mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod heap;
 mod http_client;
 pub mod internal;
 pub mod key_management;
@@ -90,5 +92,6 @@ pub mod telemetry;
 pub mod tenancy;
 pub mod tls;
 pub mod trace;
+mod unified_diff;
 pub mod version;
 mod yaml;

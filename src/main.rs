@@ -13,7 +13,7 @@ use mimir_tenant_proxy::command::{
 use mimir_tenant_proxy::config::{
     Config, DatabaseConfig, Environment, ListenConfig, RulesCommandConfig,
 };
-use mimir_tenant_proxy::version;
+use mimir_tenant_proxy::{heap, version};
 
 mod examples;
 
@@ -119,6 +119,7 @@ fn check_config(file: Option<&Path>, environment: &Environment, args: &CheckConf
 }
 
 fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> ExitCode {
+    heap::keep_freed_memory();
     match app::serve(config, file, environment) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

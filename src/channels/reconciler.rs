@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use similar::TextDiff;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -24,6 +23,7 @@ use crate::store::{GuardHeld, NotificationStatusRow, NotificationSyncRow, Store,
 use crate::telemetry::ChannelMetrics;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
 use crate::trace::Tracer;
+use crate::unified_diff::unified_diff;
 
 pub struct ChannelReconciler {
     pub(super) store: Store,
@@ -216,9 +216,6 @@ impl ChannelReconciler {
         &self,
         organisation: &OrganisationId,
     ) -> Result<ChannelPreview, ChannelError> {
-        const CONTEXT: usize = 3;
-        // The diff of a document that takes longer is correct, only less tidy.
-        const LONGEST: Duration = Duration::from_millis(200);
         let Read { exists, rows, statuses, sync } = self.read(organisation).await?;
         if !exists {
             return Err(ChannelError::Missing("organisation"));
@@ -239,9 +236,7 @@ impl ChannelReconciler {
         let reader = TenantReader { client: &self.client, tenant: &tenant };
         let Preview { before, after, is_in_sync, is_foreign, guard, channels, routes } =
             preview(&reader, &given).await?;
-        let diff = TextDiff::configure().timeout(LONGEST).diff_lines(&before, &after);
-        let mut diff =
-            diff.unified_diff().context_radius(CONTEXT).header("mimir", "database").to_string();
+        let mut diff = unified_diff(("mimir", &before), ("database", &after));
         if !is_in_sync && diff.is_empty() {
             // What was written by hand is not shown, and templates are always the same.
             "# Mimir's document was changed by hand; a sync repairs it\n".clone_into(&mut diff);

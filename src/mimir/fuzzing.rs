@@ -65,21 +65,22 @@ pub fn expression(data: &[u8]) {
     }
 }
 
+/// How deep brackets nest, as far as Prometheus reads: its lexer stops at a bracket within braces and at one that
+/// opens within `[`, but for parentheses; its grammar at one that closes another kind or nothing.
 fn deepest(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let mut in_brackets = false;
+    let mut open = Vec::new();
+    let mut deepest = 0;
     for byte in text.bytes() {
-        match byte {
-            // A duration has none in it, and the lexer stops there.
-            b'[' if in_brackets => break,
-            b'(' | b'[' | b'{' => depth += 1,
-            // Prometheus' lexer stops at one that closes nothing.
-            b')' | b']' | b'}' if depth == 0 => break,
-            b')' | b']' | b'}' => depth -= 1,
+        match (open.last(), byte) {
+            (Some(b'{'), b'(' | b'[' | b'{') | (Some(b'['), b'[' | b'{') => break,
+            (_, b'(' | b'[' | b'{') => open.push(byte),
+            (Some(b'('), b')') | (Some(b'['), b']') | (Some(b'{'), b'}') => {
+                open.pop();
+            }
+            (_, b')' | b']' | b'}') => break,
             _ => {}
         }
-        in_brackets = (in_brackets || byte == b'[') && byte != b']';
-        deepest = deepest.max(depth);
+        deepest = deepest.max(open.len());
     }
     deepest
 }

@@ -7,7 +7,8 @@ use super::{Assumptions, MimirVersion, Variables, examine};
 /// A configuration: findings are the same every time, say something, and name lines that it has.
 pub fn profile(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let lines = text.lines().count() as u64 + 1;
+    // YAML ends a line at a carriage return, too (YAML 1.2.2, 5.4).
+    let lines = text.split(['\n', '\r']).count() as u64 + 1;
     let known = Variables::Known(BTreeMap::from([("HOME".to_owned(), "a\nb: [".to_owned())]));
     for (variables, mimir) in
         [(Variables::Unknown, MimirVersion(3, 0)), (known, MimirVersion(2, 17))]

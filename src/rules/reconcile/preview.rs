@@ -3,9 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use similar::TextDiff;
 use uuid::Uuid;
 
 use super::expressions::fault_of;
@@ -26,6 +24,7 @@ use crate::rules::spec::rows::{ParsedRows, parse_rows};
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::{GuardHeld, HeldRule, StoreError};
 use crate::tenancy::{OrganisationId, TenantId};
+use crate::unified_diff::unified_diff;
 
 #[derive(Clone, Debug)]
 pub enum PreviewError {
@@ -220,17 +219,13 @@ impl Preview {
 }
 
 fn change(name: &str, action: GroupAction, before: &str, after: &str) -> GroupChange {
-    const CONTEXT: usize = 3;
     let (from, to) = match action {
         GroupAction::Create => ("/dev/null".to_owned(), format!("database/{name}")),
         GroupAction::Update => (format!("mimir/{name}"), format!("database/{name}")),
         GroupAction::Delete => (format!("mimir/{name}"), "/dev/null".to_owned()),
     };
     let (from, to) = (from.escape_default().to_string(), to.escape_default().to_string());
-    // The diff of a group that takes longer is correct, only less tidy.
-    const LONGEST: Duration = Duration::from_millis(200);
-    let diff = TextDiff::configure().timeout(LONGEST).diff_lines(before, after);
-    let diff = diff.unified_diff().context_radius(CONTEXT).header(&from, &to).to_string();
+    let diff = unified_diff((&from, before), (&to, after));
     GroupChange { name: name.to_owned(), action, diff }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::outcome::SyncOutcome;
@@ -63,10 +63,12 @@ struct Batch {
     flushes: Vec<oneshot::Sender<()>>,
 }
 
-/// A batch is written when it has this many statuses,
+/// A batch is written when it has this many statuses, when somebody waits for it,
 const MOST_STATUSES: usize = 1000;
-/// or when nothing came for this long.
+/// or when nothing came for this long
 const PAUSE: Duration = Duration::from_millis(3);
+/// and this long has passed since the batch before it. One change is written at once, those of a full resync together.
+const SPACING: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// What the writer works with.
@@ -147,11 +149,13 @@ async fn write_all(
     mut notes: UnboundedReceiver<Note>,
 ) {
     let WriterContext { store, metrics, lease } = context;
+    let mut not_before = Instant::now();
     while let Some(first) = notes.recv().await {
         let mut batch = Batch::default();
         batch.add(first);
-        while batch.written.len() < MOST_STATUSES {
-            match timeout(PAUSE, notes.recv()).await {
+        while !batch.is_due() {
+            let until = not_before.max(Instant::now() + PAUSE);
+            match timeout_at(until, notes.recv()).await {
                 Ok(Some(note)) => batch.add(note),
                 Ok(None) | Err(_) => break,
             }
@@ -176,6 +180,7 @@ async fn write_all(
         if !lease.is_held() {
             return;
         }
+        not_before = Instant::now() + SPACING;
         for flush in batch.flushes {
             let _ = flush.send(());
         }
@@ -183,6 +188,10 @@ async fn write_all(
 }
 
 impl Batch {
+    fn is_due(&self) -> bool {
+        self.written.len() >= MOST_STATUSES || !self.flushes.is_empty()
+    }
+
     fn add(&mut self, note: Note) {
         match note {
             Note::Statuses(changes) => {

@@ -1,6 +1,6 @@
 //! The keys of a file with rules, and suggestions for unknown ones.
 
-use similar::TextDiff;
+use crate::spelling::nearest;
 
 /// A kind of mapping.
 pub(super) struct Keys {
@@ -138,21 +138,11 @@ impl Keys {
             Some(Nothing(_)) => None,
             Some(Key(meant)) => Some(meant),
             None if self.known.contains(&key) => None,
-            None => self.nearest(key),
+            None => nearest(&key.to_lowercase(), self.known.iter().copied()),
         }
     }
 
     fn listed(&self, key: &str) -> Option<&Meant> {
         self.meant.iter().find(|(name, _)| *name == key).map(|(_, meant)| meant)
-    }
-
-    fn nearest(&self, key: &str) -> Option<&'static str> {
-        /// Two letters exchanged in a word of five are as near as this.
-        const NEAR: f32 = 0.65;
-        let key = key.to_lowercase();
-        let near =
-            |known: &&'static str| (TextDiff::from_chars(key.as_str(), *known).ratio(), *known);
-        let best = self.known.iter().map(near).max_by(|one, other| one.0.total_cmp(&other.0));
-        best.filter(|(ratio, _)| *ratio >= NEAR).map(|(_, known)| known)
     }
 }
