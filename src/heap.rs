@@ -5,7 +5,7 @@
 //! the processor time of a push of 50 KB (docs/performance.md).
 
 /// Beyond this, freed memory at the end of a heap goes back to the kernel. There is a heap for each worker.
-const KEPT_BYTES: usize = 2 << 20;
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Makes the C library keep more, for this process. Only GNU's knows this; others do what they do.
 ///
@@ -29,12 +29,12 @@ mod tests {
     #[test]
     fn what_is_freed_is_not_faulted_in_again() {
         const ROUNDS: u64 = 100;
-        const PAGES: u64 = 256;
+        const PAGES: u64 = 128;
         keep_freed_memory();
         let before = faults();
         for round in 0..ROUNDS {
-            let pieces: Vec<Vec<u8>> = (0..16).map(|_| vec![1; 16 * 4096]).collect();
-            assert_eq!(std::hint::black_box(&pieces).len(), 16, "{round}");
+            let pieces: Vec<Vec<u8>> = (0..8).map(|_| vec![1; 16 * 4096]).collect();
+            assert_eq!(std::hint::black_box(&pieces).len(), 8, "{round}");
         }
         let faults = faults() - before;
         assert!(faults < PAGES * ROUNDS / 4, "{faults} page faults");
