@@ -1,8 +1,8 @@
 //! Memory that was freed and is needed again at once.
 //!
 //! The C library returns freed memory to the kernel when 128 KiB at the end of a heap are free. A worker that takes
-//! bodies frees and needs that much all the time, and each page that comes back is a page fault and is zeroed: 5 % of
-//! the processor time of a push of 50 KB (docs/performance.md).
+//! bodies frees and needs that much all the time, and each page that comes back is a page fault and is zeroed: 0.9 of
+//! them for each push of 50 KB (docs/performance.md).
 
 /// Beyond this, freed memory at the end of a heap goes back to the kernel. There is a heap for each worker.
 const KEPT_BYTES: usize = 1 << 20;
