@@ -18,6 +18,7 @@ struct Args {
     organisations: usize,
     rounds: usize,
     concurrency: usize,
+    list_all: bool,
 }
 
 /// What one round measured.
@@ -64,9 +65,13 @@ async fn main() {
 }
 
 fn args() -> Args {
-    let mut args = Args { organisations: 1000, rounds: 3, concurrency: 16 };
+    let mut args = Args { organisations: 1000, rounds: 3, concurrency: 16, list_all: false };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
+        if name == "--list-all" {
+            args.list_all = true;
+            continue;
+        }
         let value = given.next().and_then(|value| value.parse().ok());
         let value = value.unwrap_or_else(|| panic!("{name} takes a number"));
         match name.as_str() {
@@ -138,6 +143,7 @@ async fn sync(mimir: &Mimir, database: &Database, args: &Args) -> (Proxy, Durati
         .set("rules.enabled", "true")
         .set("rules.reconcile_interval", "\"1h\"")
         .set("rules.concurrency", &args.concurrency.to_string())
+        .set("rules.list_all_tenants", &args.list_all.to_string())
         .start()
         .await;
     let took = reconciled(&proxy, 1).await;
