@@ -63,11 +63,12 @@ struct Batch {
     flushes: Vec<oneshot::Sender<()>>,
 }
 
-/// A batch is written when it has this many statuses, when somebody waits for it,
+/// A batch with this many statuses is full.
 const MOST_STATUSES: usize = 1000;
-/// or when nothing came for this long
+/// A batch is written when no note has come for this long.
 const PAUSE: Duration = Duration::from_millis(3);
-/// and this long has passed since the batch before it. One change is written at once, those of a full resync together.
+/// The time between two batches that are not full. A single change is written at once; those of a full resync share
+/// batches.
 const SPACING: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -151,15 +152,7 @@ async fn write_all(
     let WriterContext { store, metrics, lease } = context;
     let mut not_before = Instant::now();
     while let Some(first) = notes.recv().await {
-        let mut batch = Batch::default();
-        batch.add(first);
-        while !batch.is_due() {
-            let until = not_before.max(Instant::now() + PAUSE);
-            match timeout_at(until, notes.recv()).await {
-                Ok(Some(note)) => batch.add(note),
-                Ok(None) | Err(_) => break,
-            }
-        }
+        let batch = gather(first, &mut notes, not_before).await;
 
         // A later batch must not overtake this one, so nothing else is written until it is.
         loop {
@@ -187,7 +180,22 @@ async fn write_all(
     }
 }
 
+/// What is written together. It waits until `not_before`, unless the batch is full or a flush is asked for.
+async fn gather(first: Note, notes: &mut UnboundedReceiver<Note>, not_before: Instant) -> Batch {
+    let mut batch = Batch::default();
+    batch.add(first);
+    while !batch.is_due() {
+        let until = not_before.max(Instant::now() + PAUSE);
+        match timeout_at(until, notes.recv()).await {
+            Ok(Some(note)) => batch.add(note),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    batch
+}
+
 impl Batch {
+    /// Whether it is full, or a flush is asked for.
     fn is_due(&self) -> bool {
         self.written.len() >= MOST_STATUSES || !self.flushes.is_empty()
     }
@@ -364,5 +372,49 @@ mod tests {
         add(&mut batch, vec![row("b", 1)], &[]);
         assert_eq!(batch.written[&Uuid::from_u128(1)].organisation, named("b"));
         assert!(!batch.gone.contains(&(named("b"), Uuid::from_u128(1))));
+    }
+
+    fn status(rule: u128) -> Note {
+        Note::Statuses(StatusChanges { written: vec![row("a", rule)], gone: Vec::new() })
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Hands in a status every 20 ms, after the first one, and gives the batch and how long it took to gather.
+    async fn gathered(not_before: Duration) -> (Batch, Duration) {
+        let (sender, mut notes) = unbounded_channel();
+        tokio::spawn(async move {
+            for rule in 1..50 {
+                sleep(20 * MS).await;
+                let _ = sender.send(status(rule));
+            }
+        });
+        let began = Instant::now();
+        let batch = gather(status(0), &mut notes, began + not_before).await;
+        (batch, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_change_is_written_at_once_and_many_share_batches() {
+        let (batch, took) = gathered(Duration::ZERO).await;
+        assert_eq!((batch.written.len(), took), (1, PAUSE));
+        let (batch, took) = gathered(90 * MS).await;
+        assert_eq!((batch.written.len(), took), (5, 90 * MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_batch_and_a_flush_do_not_wait() {
+        let far = Instant::now() + Duration::from_secs(60);
+        let (sender, mut notes) = unbounded_channel();
+        let (done, _waiting) = oneshot::channel();
+        for rule in 1..=MOST_STATUSES as u128 {
+            assert!(sender.send(status(rule)).is_ok());
+        }
+        assert!(sender.send(Note::Flush(done)).is_ok());
+        let full = gather(status(0), &mut notes, far).await;
+        assert_eq!((full.written.len(), full.flushes.len()), (MOST_STATUSES, 0));
+        let flushed = gather(notes.recv().await.unwrap(), &mut notes, far).await;
+        assert_eq!((flushed.written.len(), flushed.flushes.len()), (1, 1));
+        assert!(Instant::now() < far);
     }
 }
