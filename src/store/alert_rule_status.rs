@@ -86,14 +86,12 @@ impl Store {
         &self,
         batch: &[RuleStatusRow],
     ) -> Result<Vec<OrganisationId>, StoreError> {
-        // What Mimir has it has since then, until it has another version. `any` has Postgres look the rules up by
-        // their key: of `unnest` it does not know how many there are, and reads the whole table.
+        // What Mimir has it has since then, until it has another version.
         let sql = format!(
             "with new as (select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::boolean[]) \
                   as new(rule, organisation, state, reason, hash, refused, others, evaluated, notifies)), \
              before as (select distinct status.organisation_id from {table} as status join new \
-                  on new.rule = status.rule_id and new.organisation <> status.organisation_id \
-                  where status.rule_id = any($1::uuid[])), \
+                  on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
              written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, evaluated_at, notifies, synced_at) \
              select rule, organisation, state, left(reason, 4000), hash, refused, others, evaluated, new.notifies, \
                  case when hash is null then null else now() end \
