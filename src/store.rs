@@ -13,6 +13,7 @@ mod alert_rule_leader;
 mod alert_rule_requests;
 mod alert_rule_status;
 mod alert_rule_sync;
+mod alert_rule_versions;
 mod alert_rules;
 mod connect;
 mod device_keys;
@@ -52,6 +53,7 @@ pub use alert_rule_leader::LeaderRow;
 pub use alert_rule_requests::{NewSyncRequest, SyncRequest};
 pub use alert_rule_status::RuleStatusRow;
 pub use alert_rule_sync::SyncRow;
+pub use alert_rule_versions::{RowVersions, RuleVersions};
 pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
     Tombstones,

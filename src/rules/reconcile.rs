@@ -36,7 +36,7 @@ use crate::rules::plan::vanishing::{Entries, Entry, Vanishing, attribute};
 use crate::rules::spec::rows::{ParsedRows, parse_rows};
 use crate::rules::status::outcome::{MIMIR_UNAVAILABLE, NO_TENANT, Outcome, SyncFailure};
 use crate::rules::status::statuses::change;
-use crate::store::{AlertRuleRow, GuardHeld, StoreError, Tombstones};
+use crate::store::{AlertRuleRow, GuardHeld, RowVersions, StoreError, Tombstones};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
 use apply::Applied;
@@ -89,9 +89,14 @@ const MOST_ROUNDS: usize = 100;
 pub(crate) struct Rows {
     pub(crate) rules: Vec<AlertRuleRow>,
     pub(crate) tombstones: Tombstones,
+    /// The versions that the rows have at least; none if they are not known.
+    pub(crate) versions: Option<RowVersions>,
     /// The digest of the tenant's listing, if Mimir has just listed all tenants in one request.
     pub(crate) listing: Option<[u8; 32]>,
 }
+
+/// What Mimir answered when it was asked for a tenant's listing.
+pub(crate) type ListAnswer = Result<RawListing, RulerError>;
 
 /// Why a reconcile ends early.
 enum Stop {
@@ -106,6 +111,8 @@ struct Reconcile<'a, W> {
     parsed: ParsedRows,
     state: &'a mut TenantState,
     mode: Mode,
+    /// A listing that was asked for before.
+    listed: Option<ListAnswer>,
     /// The rules that Mimir has in our namespace; none before it was asked. Each write changes them.
     entries: Option<Entries>,
     /// How many of these entries each row has.
@@ -130,11 +137,48 @@ pub(crate) struct WriteAccess {
     pub(crate) metrics: Arc<RuleMetrics>,
 }
 
+/// A reconcile without rows: they have no tombstones, and have not changed since they were in sync. If
+/// Mimir's listing has not changed either, that is all. Otherwise gives Mimir's answer, for a reconcile
+/// with the rows; none if Mimir was not asked.
+pub(crate) async fn reconcile_unchanged(
+    reconciler: &Reconciler,
+    organisation: &OrganisationId,
+    listing: Option<[u8; 32]>,
+    state: &mut TenantState,
+) -> Result<Reconciled, Option<ListAnswer>> {
+    let tenant = reconciler.tenant_of(organisation).map_err(|_| None)?;
+    let reader = TenantReader { reconciler, tenant: &tenant };
+    reconcile_unchanged_in(|| reader.list(), listing, state).await
+}
+
+async fn reconcile_unchanged_in<L: Future<Output = ListAnswer>>(
+    list: impl FnOnce() -> L,
+    listing: Option<[u8; 32]>,
+    state: &mut TenantState,
+) -> Result<Reconciled, Option<ListAnswer>> {
+    // A requested sync may have something to be tried again.
+    let (Some(_), Some(known)) = (state.in_sync, &state.statuses) else { return Err(None) };
+    if listing.is_none_or(|listing| !state.is_in_sync_with(listing)) {
+        match list().await {
+            Ok(listing) if state.is_in_sync_with(listing.digest()) => {}
+            answer => return Err(Some(answer)),
+        }
+    }
+    Ok(Reconciled {
+        outcome: Outcome::Unchanged,
+        vanishing: Vanishing::none_of(state.live()),
+        observed_limits: Some(state.all_observed_limits()),
+        ..Reconciled::counted(known)
+    })
+}
+
+/// `listed`: the tenant's listing, if Mimir has just been asked for it.
 pub(crate) async fn reconcile(
     reconciler: &Reconciler,
     access: &WriteAccess,
     organisation: &OrganisationId,
     rows: &Rows,
+    listed: Option<ListAnswer>,
     state: &mut TenantState,
     mode: Mode,
 ) -> Reconciled {
@@ -150,7 +194,7 @@ pub(crate) async fn reconcile(
     let reader = TenantReader { reconciler, tenant: &tenant };
     let writer = Writer { client: &reconciler.client, lease, metrics };
     let world = LiveWorld { reader, organisation, writer };
-    reconcile_in(&world, &reconciler.settings(), organisation, rows, state, mode).await
+    reconcile_in(&world, &reconciler.settings(), organisation, rows, listed, state, mode).await
 }
 
 async fn reconcile_in<W: World>(
@@ -158,6 +202,7 @@ async fn reconcile_in<W: World>(
     settings: &Settings<'_>,
     organisation: &OrganisationId,
     rows: &Rows,
+    listed: Option<ListAnswer>,
     state: &mut TenantState,
     mode: Mode,
 ) -> Reconciled {
@@ -169,6 +214,7 @@ async fn reconcile_in<W: World>(
         parsed: ParsedRows::default(),
         state,
         mode,
+        listed,
         entries: None,
         places: HashMap::new(),
         uncertain: None,
@@ -248,9 +294,13 @@ impl<W: World> Reconcile<'_, W> {
         if let Some(listing) = rows.listing
             && self.state.is_in_sync(rows_digest, listing)
         {
-            return Ok((self.nothing_to_do(), None));
+            return Ok((self.nothing_to_do(rows), None));
         }
-        let mut listing = match self.world.list().await {
+        let answer = match self.listed.take() {
+            Some(answer) => answer,
+            None => self.world.list().await,
+        };
+        let mut listing = match answer {
             Ok(listing) => listing,
             Err(error) => {
                 // Authors learn about faults in their rows even while Mimir is down.
@@ -260,7 +310,7 @@ impl<W: World> Reconcile<'_, W> {
             }
         };
         if self.state.is_in_sync(rows_digest, listing.digest()) {
-            return Ok((self.nothing_to_do(), None));
+            return Ok((self.nothing_to_do(rows), None));
         }
 
         self.state.in_sync = None;
@@ -289,8 +339,9 @@ impl<W: World> Reconcile<'_, W> {
                     self.state.written_again.clear();
                     // Rules over the limit may fit as soon as it is raised, so this is not settled.
                     let is_whole = plan.diff.is_empty() && plan.over_limit.is_empty();
+                    let (versions, listing) = (rows.versions, listing.digest());
                     self.state.in_sync =
-                        is_whole.then_some(InSync { rows: rows_digest, listing: listing.digest() });
+                        is_whole.then_some(InSync { rows: rows_digest, versions, listing });
                     let outcome = if self.wrote { Outcome::Applied } else { Outcome::Unchanged };
                     return Ok((outcome, Some(plan)));
                 }
@@ -300,7 +351,8 @@ impl<W: World> Reconcile<'_, W> {
         Err(Stop::Failed(SyncFailure::new(MIMIR_UNAVAILABLE, problem)))
     }
 
-    fn nothing_to_do(&mut self) -> Outcome {
+    fn nothing_to_do(&mut self, rows: &Rows) -> Outcome {
+        self.state.note_versions(rows.versions);
         self.vanishing = Vanishing::none_of(self.state.live());
         Outcome::Unchanged
     }

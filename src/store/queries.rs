@@ -14,6 +14,7 @@ use sqlx::{
 
 use uuid::Uuid;
 
+use super::alert_rule_versions::rule_versions;
 use super::{StoreError, connect, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
@@ -36,6 +37,8 @@ pub(super) struct Queries {
     /// In the order of [`Lookup`].
     all: [String; LOOKUPS.len()],
     revocations_as_texts: String,
+    /// None if rules have no versions.
+    rule_versions: Option<String>,
 }
 
 impl Queries {
@@ -46,6 +49,11 @@ impl Queries {
     /// The revocations with all columns as texts.
     pub(super) fn revocations_as_texts(&self) -> &str {
         &self.revocations_as_texts
+    }
+
+    /// The versions of rules and statuses; none if the rules are not in a table of ours.
+    pub(super) fn rule_versions(&self) -> Option<&str> {
+        self.rule_versions.as_deref()
     }
 }
 
@@ -359,7 +367,35 @@ pub(super) async fn check(
     if tables.events {
         check_visible(connection, config, "alert_event").await?;
     }
+    if tables.rules && Lookup::AlertRule.given(&config.queries).is_none() {
+        queries.rule_versions = check_rule_versions(connection, config, &queries).await?;
+    }
     Ok(queries)
+}
+
+/// The versions of rules, if `alert_rule` is a table and our rights are for all of it. Run once with an empty
+/// list, which a view refuses.
+async fn check_rule_versions(
+    connection: &mut PgConnection,
+    config: &DatabaseConfig,
+    queries: &Queries,
+) -> Result<Option<String>, StoreError> {
+    let [rule, status, tombstone] = ["alert_rule", "alert_rule_status", "alert_rule_tombstone"]
+        .map(|name| table(&config.schema, name));
+    let sql = rule_versions(queries, &rule, &status, &tombstone);
+    let asked = sqlx::query(AssertSqlSafe(sql.clone())).bind(Vec::<String>::new());
+    match asked.persistent(false).fetch_all(connection).await {
+        Ok(_) => Ok(Some(sql)),
+        Err(sqlx::Error::Database(error)) if !is_passing(error.code().as_deref()) => {
+            let problem = error.message();
+            tracing::info!(
+                problem,
+                "Alert rules have no versions: every full resync reads all of them"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn check_visible(

@@ -11,13 +11,15 @@ use uuid::Uuid;
 use super::quarantine::Quarantine;
 use crate::mimir::ruler::RulerLimits;
 use crate::rules::health::memory::Memory;
-use crate::rules::status::statuses::RuleStatuses;
-use crate::store::{AlertRuleRow, SyncRow};
+use crate::rules::status::statuses::{RuleStatus, RuleStatuses};
+use crate::store::{AlertRuleRow, RowVersions, SyncRow};
 
 #[derive(Debug, Default)]
 pub(crate) struct TenantState {
     /// The statuses as they stand in the table; none before they are read.
     pub(crate) statuses: Option<RuleStatuses>,
+    /// The table's version of the statuses when they were last read, and their digest.
+    statuses_read: Option<(RowVersions, u64)>,
     /// The limits that Mimir reported, and when.
     reported: Option<(RulerLimits, Instant)>,
     /// The limits that refusals have shown: rules in a group, and groups.
@@ -56,7 +58,16 @@ const OBSERVED_LIMIT: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InSync {
     pub(crate) rows: u64,
+    /// The versions of these rows; none if they are not known.
+    pub(crate) versions: Option<RowVersions>,
     pub(crate) listing: [u8; 32],
+}
+
+/// What need not be read again if the database has these versions of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KnownVersions {
+    pub(crate) rules: Option<RowVersions>,
+    pub(crate) statuses: Option<RowVersions>,
 }
 
 impl TenantState {
@@ -137,7 +148,7 @@ impl TenantState {
     /// Statuses are read again before the next reconcile: another organisation may have taken over
     /// rules, and their statuses with them.
     pub(crate) fn forget_statuses(&mut self) {
-        (self.statuses, self.in_sync) = (None, None);
+        (self.statuses, self.statuses_read, self.in_sync) = (None, None, None);
     }
 
     /// A digest of rows, comparable within this process.
@@ -150,7 +161,62 @@ impl TenantState {
 
     /// Whether these rows and this listing agreed before, and nothing is due to be tried again.
     pub(crate) fn is_in_sync(&self, rows: u64, listing: [u8; 32]) -> bool {
-        self.in_sync == Some(InSync { rows, listing }) && self.quarantine.is_fresh()
+        self.in_sync.is_some_and(|in_sync| in_sync.rows == rows && in_sync.listing == listing)
+            && self.quarantine.is_fresh()
+    }
+
+    /// The same for rows that have not changed since then.
+    pub(crate) fn is_in_sync_with(&self, listing: [u8; 32]) -> bool {
+        self.in_sync.is_some_and(|in_sync| self.is_in_sync(in_sync.rows, listing))
+    }
+
+    /// Rows of these versions were seen to be in sync.
+    pub(crate) fn note_versions(&mut self, versions: Option<RowVersions>) {
+        if let (Some(in_sync), Some(_)) = (&mut self.in_sync, versions) {
+            in_sync.versions = versions;
+        }
+    }
+
+    /// Takes over the statuses that were read from the table. If they differ from what was written, somebody
+    /// else changed the table: the tenant is compared in full.
+    pub(crate) fn learn_statuses(&mut self, read: RuleStatuses, versions: Option<RowVersions>) {
+        self.statuses_read = versions.map(|versions| (versions, self.digest_of_statuses(&read)));
+        if self.statuses.as_ref() != Some(&read) {
+            self.statuses = Some(read);
+            self.in_sync = None;
+        }
+    }
+
+    pub(crate) fn known_versions(&self) -> KnownVersions {
+        let is_as_read = |digest: u64| {
+            self.statuses.as_ref().is_some_and(|now| self.digest_of_statuses(now) == digest)
+        };
+        let statuses = self.statuses_read.filter(|(_, digest)| is_as_read(*digest));
+        KnownVersions {
+            rules: self.in_sync.and_then(|in_sync| in_sync.versions),
+            // If a write was lost, the table is still as it was read, and the statuses are not.
+            statuses: statuses.map(|(versions, _)| versions),
+        }
+    }
+
+    /// A digest of what the versions of statuses are made of.
+    fn digest_of_statuses(&self, statuses: &RuleStatuses) -> u64 {
+        let hashes = statuses.iter().map(|(rule, status)| {
+            let RuleStatus { state, reason, live_hash, other_hashes, .. } = status;
+            let RuleStatus { refused_hash, notifies, evaluated_at: _, .. } = status;
+            let state = *state as usize;
+            self.hasher.hash_one((
+                rule,
+                state,
+                reason,
+                live_hash,
+                other_hashes,
+                refused_hash,
+                notifies,
+            ))
+        });
+        let sum = hashes.fold(0, u64::wrapping_add);
+        self.hasher.hash_one((statuses.len(), sum))
     }
 
     /// The number of live rules.
@@ -171,6 +237,7 @@ pub(crate) fn recorded_limits(sync: Option<&SyncRow>) -> RulerLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::RuleState;
 
     fn rules(limit: usize) -> RulerLimits {
         RulerLimits { rules_per_group: Some(limit), groups: None }
@@ -200,9 +267,59 @@ mod tests {
         assert_eq!((state.observed_limits(), state.expired_limits()), (none, rules(12)));
     }
 
+    fn status(state: RuleState) -> RuleStatuses {
+        RuleStatuses::from([(Uuid::nil(), RuleStatus::new(state, "", None))])
+    }
+
+    #[test]
+    fn statuses_are_read_again_unless_they_are_those_that_were_read() {
+        let (old, new) = (Some(RowVersions::of(1)), Some(RowVersions::of(2)));
+        let mut state = TenantState::default();
+        assert_eq!(state.known_versions().statuses, None);
+        state.learn_statuses(status(RuleState::Stored), old);
+        assert_eq!(state.known_versions().statuses, old);
+        // One was written: the table may have it or not.
+        state.statuses = Some(status(RuleState::Error));
+        assert_eq!(state.known_versions().statuses, None);
+        state.statuses = Some(status(RuleState::Stored));
+        state.statuses.as_mut().unwrap().get_mut(&Uuid::nil()).unwrap().evaluated_at =
+            Some(time::OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(
+            state.known_versions().statuses,
+            old,
+            "the time of an evaluation does not count"
+        );
+        state.learn_statuses(status(RuleState::Live), new);
+        assert_eq!(state.known_versions().statuses, new);
+        state.learn_statuses(status(RuleState::Live), None);
+        assert_eq!(state.known_versions().statuses, None);
+        state.learn_statuses(status(RuleState::Live), new);
+        state.forget_statuses();
+        assert_eq!(state.known_versions().statuses, None);
+    }
+
+    #[test]
+    fn rows_have_known_versions_only_while_they_are_in_sync() {
+        let (old, new) = (Some(RowVersions::of(1)), Some(RowVersions::of(2)));
+        let mut state = TenantState::default();
+        state.note_versions(old);
+        assert_eq!(state.known_versions().rules, None, "they are in sync with nothing");
+        state.in_sync = Some(InSync { rows: 1, versions: None, listing: [0; 32] });
+        state.note_versions(old);
+        assert_eq!(state.known_versions().rules, old);
+        state.note_versions(None);
+        assert_eq!(state.known_versions().rules, old, "older versions only lead to a reading");
+        state.note_versions(new);
+        assert_eq!(state.known_versions().rules, new);
+        assert!(state.is_in_sync_with([0; 32]) && !state.is_in_sync_with([1; 32]));
+        state.write_again(vec![Uuid::nil()]);
+        assert_eq!(state.known_versions().rules, None);
+        assert!(!state.is_in_sync_with([0; 32]));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_requested_sync_tries_again_what_was_refused() {
-        let in_sync = Some(InSync { rows: 1, listing: [0; 32] });
+        let in_sync = Some(InSync { rows: 1, versions: None, listing: [0; 32] });
         let mut state = TenantState { in_sync, ..TenantState::default() };
         state.expire();
         assert_eq!(state.in_sync, in_sync, "nothing was refused, so nothing has to be tried");

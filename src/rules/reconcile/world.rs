@@ -55,6 +55,12 @@ pub(crate) struct LiveWorld<'a> {
     pub(crate) writer: Writer<'a>,
 }
 
+impl TenantReader<'_> {
+    pub(crate) async fn list(&self) -> Result<RawListing, RulerError> {
+        ask(|| self.reconciler.client.list_raw(self.tenant)).await
+    }
+}
+
 impl ReadsMimir for TenantReader<'_> {
     async fn limits(&self) -> Result<RulerLimits, RulerError> {
         self.reconciler.limits_of(self.tenant).await
@@ -88,8 +94,7 @@ impl World for LiveWorld<'_> {
     }
 
     async fn list(&self) -> Result<RawListing, RulerError> {
-        let TenantReader { reconciler, tenant } = &self.reader;
-        ask(|| reconciler.client.list_raw(tenant)).await
+        self.reader.list().await
     }
 
     async fn set(&self, group: &RuleGroup) -> Result<(), WriteError> {

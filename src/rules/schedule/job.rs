@@ -10,11 +10,14 @@ use uuid::Uuid;
 
 use super::full_resync::ResyncId;
 use super::queue::Started;
+use super::reader::ReadRules;
 use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
 use crate::rules::reconcile::writer::{WriteError, Writer};
-use crate::rules::reconcile::{Mode, Rows, WriteAccess, reconcile};
+use crate::rules::reconcile::{
+    ListAnswer, Mode, Rows, WriteAccess, reconcile, reconcile_unchanged,
+};
 use crate::rules::status::outcome::Outcome;
 use crate::store::{Store, StoreError};
 use crate::tenancy::OrganisationId;
@@ -24,7 +27,8 @@ pub(crate) struct Job {
     pub(crate) reconciler: Arc<Reconciler>,
     pub(crate) access: WriteAccess,
     pub(crate) organisation: OrganisationId,
-    pub(crate) rows: Option<Rows>,
+    /// What the full resync has read; none if the job reads.
+    pub(crate) read: Option<ReadRules>,
     pub(crate) mode: Mode,
     pub(crate) started: Started,
     /// The full resync that it is part of.
@@ -53,7 +57,7 @@ impl Job {
     }
 
     async fn run_traced(self) -> JobEnd {
-        let Self { reconciler, access, organisation, rows, mode, started, resync, is_requested } =
+        let Self { reconciler, access, organisation, read, mode, started, resync, is_requested } =
             self;
         let Started { mut state, triggered_at, requests } = started;
         if is_requested || !requests.is_empty() {
@@ -61,21 +65,20 @@ impl Job {
         }
 
         let began = Instant::now();
-        let reading = trace::step("read rows");
-        let rows = match rows {
-            Some(rows) => Ok(Found::Rows(rows)),
-            None => read(&reconciler.store, &organisation).await,
-        };
-        drop(reading);
+        let (found, listed) = find(&reconciler, &organisation, read, &mut state).await;
         let mut absent_at = None;
-        let reconciled = match rows {
+        let reconciled = match found {
             // Its rules stay until it is purged.
             Ok(Found::Absent(at)) => {
                 absent_at = Some(at);
                 Reconciled::default()
             }
+            Ok(Found::Unchanged(reconciled)) => *reconciled,
             Ok(Found::Rows(rows)) => {
-                reconcile(&reconciler, &access, &organisation, &rows, &mut state, mode).await
+                let state = &mut state;
+                // Most reconciles end before this, and it is large.
+                Box::pin(reconcile(&reconciler, &access, &organisation, &rows, listed, state, mode))
+                    .await
             }
             Err(error) => {
                 Reconciled { outcome: Outcome::Failed(error.into()), ..Reconciled::default() }
@@ -95,18 +98,42 @@ impl Job {
 
 enum Found {
     Rows(Rows),
+    /// Neither its rows nor Mimir's listing have changed since they were in sync.
+    Unchanged(Box<Reconciled>),
     /// There is no such organisation.
     Absent(OffsetDateTime),
 }
 
-async fn read(store: &Store, organisation: &OrganisationId) -> Result<Found, StoreError> {
+/// Gives the rows, unless they have not changed and that is enough. And Mimir's listing, if it was asked
+/// for.
+async fn find(
+    reconciler: &Reconciler,
+    organisation: &OrganisationId,
+    read: Option<ReadRules>,
+    state: &mut TenantState,
+) -> (Result<Found, StoreError>, Option<ListAnswer>) {
+    let listed = match read {
+        Some(ReadRules::Rows(rows)) => return (Ok(Found::Rows(rows)), None),
+        Some(ReadRules::Unchanged { listing, .. }) => {
+            match reconcile_unchanged(reconciler, organisation, listing, state).await {
+                Ok(reconciled) => return (Ok(Found::Unchanged(Box::new(reconciled))), None),
+                Err(listed) => listed,
+            }
+        }
+        None => None,
+    };
+    let _reading = trace::step("read rows");
+    (read_rows(&reconciler.store, organisation).await, listed)
+}
+
+async fn read_rows(store: &Store, organisation: &OrganisationId) -> Result<Found, StoreError> {
     let mut snapshot = store.alert_rules_of(vec![organisation.clone()]).await?;
     if !snapshot.existing.contains(organisation) {
         return Ok(Found::Absent(store.now().await?));
     }
     let rules = snapshot.rows.remove(organisation).unwrap_or_default();
     let tombstones = snapshot.tombstones.remove(organisation).unwrap_or_default();
-    Ok(Found::Rows(Rows { rules, tombstones, listing: None }))
+    Ok(Found::Rows(Rows { rules, tombstones, versions: None, listing: None }))
 }
 
 /// Deletes our namespace of an organisation that is gone.

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::due::{Due, Entry};
 use crate::labels::RuleState;
-use crate::rules::reconcile::tenant_state::TenantState;
+use crate::rules::reconcile::tenant_state::{KnownVersions, TenantState};
 use crate::rules::status::statuses::RuleStatuses;
-use crate::store::SyncRow;
+use crate::store::{RowVersions, SyncRow};
 use crate::tenancy::OrganisationId;
 
 #[derive(Default)]
@@ -77,17 +77,27 @@ impl Tenant {
     }
 
     /// Takes over the statuses that were read from the table, unless a reconcile may have changed them
-    /// since. If they differ from what was written, somebody else changed the table: the tenant is
-    /// compared in full.
-    pub(crate) fn learn_statuses(&mut self, read: RuleStatuses, read_at: Instant) {
+    /// since.
+    pub(crate) fn learn_statuses(
+        &mut self,
+        read: RuleStatuses,
+        versions: Option<RowVersions>,
+        read_at: Instant,
+    ) {
         if self.is_running() || self.last_end.is_some_and(|end| end >= read_at) {
             return;
         }
-        let state = self.state();
-        if state.statuses.as_ref() != Some(&read) {
-            state.statuses = Some(read);
-            state.in_sync = None;
-        }
+        self.state().learn_statuses(read, versions);
+    }
+
+    /// What need not be read again; nothing while a reconcile has the state.
+    pub(crate) fn known_versions(&self) -> KnownVersions {
+        self.state.as_ref().map_or_else(KnownVersions::default, |state| state.known_versions())
+    }
+
+    /// The versions of the rows that were seen to be in sync.
+    pub(crate) fn versions_in_sync(&self) -> Option<RowVersions> {
+        self.state.as_ref()?.in_sync?.versions
     }
 
     /// The statuses of its rules may be another organisation's by now.
@@ -360,7 +370,7 @@ mod tests {
         queue.get(&acme()).note_change();
         let forged =
             RuleStatuses::from([(Uuid::nil(), RuleStatus::in_mimir(None, "a".to_owned()))]);
-        queue.get(&acme()).learn_statuses(forged, read_at);
+        queue.get(&acme()).learn_statuses(forged, None, read_at);
         let state = queue.get(&acme()).state_at_rest().map(|state| state.statuses.is_none());
         assert_eq!(state, Some(true));
     }

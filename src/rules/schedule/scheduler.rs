@@ -20,7 +20,7 @@ use super::full_resync::{Command, Event, FullResync, RETRY, ReconcileEnd, Resync
 use super::health::HealthEnd;
 use super::job::{Job, JobEnd, purge};
 use super::queue::{Turn, WorkQueue};
-use super::reader::{Read, TenantRead, start_reading};
+use super::reader::{Read, ReadRules, ReadStatuses, TenantRead, start_reading};
 use super::records::{Records, log, outcome_of, whole_ms};
 use super::requests::Requests;
 use super::triggers::{PendingTriggers, Triggers, UnknownOrganisations};
@@ -33,7 +33,7 @@ use crate::rules::health::timetable::Timetable;
 use crate::rules::reconcile::reconciler::Reconciler;
 use crate::rules::reconcile::report::Reconciled;
 use crate::rules::reconcile::tenant_state::TenantState;
-use crate::rules::reconcile::{Mode, Rows, WriteAccess};
+use crate::rules::reconcile::{Mode, WriteAccess};
 use crate::rules::status::outcome::{Outcome, OutcomeKind};
 use crate::rules::status::writer::{Progress, StatusWriter, WriterContext};
 use crate::store::{StoreError, SyncRequest};
@@ -136,8 +136,10 @@ struct ResyncIo {
     next: Option<Instant>,
     began: Option<Instant>,
     reader: Option<(ResyncId, Receiver<Read>)>,
-    /// Rows that were read, until their reconcile starts.
+    /// What was read, until its reconcile starts.
     read: HashMap<OrganisationId, TenantRead>,
+    /// Organisations whose rules were read and not known to be unchanged.
+    rules_read: usize,
     /// Commands that wait for a slot.
     waiting: VecDeque<Waiting>,
 }
@@ -470,13 +472,15 @@ impl Scheduler {
     fn start_first_half(&mut self, id: ResyncId, organisation: OrganisationId, is_requested: bool) {
         let read = self.resync_io.read.remove(&organisation);
         let tenant = self.queue.get(&organisation);
-        let mut rows = None;
-        if let Some(TenantRead { rows: read, read_at, statuses, .. }) = read {
-            if let Some(statuses) = statuses {
-                tenant.learn_statuses(statuses, read_at);
+        let mut known = None;
+        if let Some(TenantRead { rules, read_at, statuses, .. }) = read {
+            if let ReadStatuses::Read(statuses, versions) = statuses {
+                tenant.learn_statuses(statuses, versions, read_at);
             }
             // A newer trigger or reconcile knows more than these rows.
-            rows = tenant.is_as_of(read_at).then_some(read);
+            let is_newest =
+                tenant.is_as_of(read_at) && rules.still_holds(tenant.versions_in_sync());
+            known = is_newest.then_some(rules);
         }
         match tenant.turn(is_requested) {
             Turn::AwaitRunning => {}
@@ -484,7 +488,7 @@ impl Scheduler {
                 self.on_resync(Event::Skipped { id, organisation, is_failing });
             }
             Turn::Reconcile => {
-                self.start(organisation, rows, Mode::Deferring, Some(id), is_requested);
+                self.start(organisation, known, Mode::Deferring, Some(id), is_requested);
             }
         }
     }
@@ -492,7 +496,7 @@ impl Scheduler {
     fn start(
         &mut self,
         organisation: OrganisationId,
-        rows: Option<Rows>,
+        read: Option<ReadRules>,
         mode: Mode,
         resync: Option<ResyncId>,
         is_requested: bool,
@@ -500,7 +504,7 @@ impl Scheduler {
         let Some(started) = self.queue.start(&organisation) else { return false };
         let (reconciler, access) = (Arc::clone(&self.reconciler), self.access.clone());
         let job =
-            Job { reconciler, access, organisation, rows, mode, started, resync, is_requested };
+            Job { reconciler, access, organisation, read, mode, started, resync, is_requested };
         self.tasks.spawn(async move { Done::Reconciled(Box::new(Box::pin(job.run()).await)) });
         true
     }
@@ -538,7 +542,14 @@ impl Scheduler {
                 self.resync_io.next = None;
                 self.resync_io.began = Some(Instant::now());
                 self.resync_io.read.clear();
-                let reader = start_reading(Arc::clone(&self.reconciler), self.writer.clone());
+                self.resync_io.rules_read = 0;
+                let tenants = self.queue.iter();
+                let known = tenants.map(|(name, tenant)| (name.clone(), tenant.known_versions()));
+                let reader = start_reading(
+                    Arc::clone(&self.reconciler),
+                    self.writer.clone(),
+                    known.collect(),
+                );
                 self.resync_io.reader = Some((id, reader));
             }
             Command::Reconcile { id, organisation, mode, is_requested } => {
@@ -578,6 +589,8 @@ impl Scheduler {
             }
             Some(Read::Batch { read, gone }) => {
                 let organisations = read.iter().map(|read| read.organisation.clone()).collect();
+                let are_rows = |read: &&TenantRead| matches!(read.rules, ReadRules::Rows(_));
+                self.resync_io.rules_read += read.iter().filter(are_rows).count();
                 let read = read.into_iter().map(|read| (read.organisation.clone(), read));
                 self.resync_io.read.extend(read);
                 self.on_resync(Event::Read { id, organisations, gone });
@@ -663,6 +676,7 @@ impl Scheduler {
 
         tracing::info!(
             organisations = total,
+            read = self.resync_io.rules_read,
             failed = outcome.count(OutcomeKind::Failed),
             problem = outcome.problem.as_deref(),
             duration_ms = whole_ms(took),

@@ -196,6 +196,144 @@ async fn other_namespaces_and_other_tenants_are_never_touched() {
     assert!(fixture.groups(&other).await.is_empty());
 }
 
+/// Runs a full resync, and gives the number of organisations whose rules it has read, by its log.
+async fn rules_read(fixture: &RulesFixture) -> u64 {
+    const FINISHED: &str = "Full resync of alert rules finished";
+    let finished = || {
+        let log = fixture.identity.proxy.process.log();
+        log.lines().filter(|line| line.contains(FINISHED)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = finished().len();
+    fixture.sync_all().await;
+    let mut lines = finished();
+    wait_until("it is logged", SOON, async || {
+        lines = finished();
+        lines.len() > before
+    })
+    .await;
+    let line: Value = serde_json::from_str(&lines[before]).unwrap();
+    line["read"].as_u64().unwrap()
+}
+
+/// Three organisations with two live rules each, and a table of which no change is notified.
+async fn unnoticed(settings: &[(&str, &str)]) -> (RulesFixture, Vec<String>, Vec<String>) {
+    let hourly = [("rules.reconcile_interval", "\"1h\""), ("rules.health_interval", "\"1h\"")];
+    let fixture = rules_fixture(&[&hourly, settings].concat()).await;
+    let (mut orgs, mut ids) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let org = fixture.identity.organisation().await;
+        for name in ["Up", "Down"] {
+            let id = fixture.rule(&org, name, "up == 0").await;
+            fixture.wait_state(&id, "live").await;
+            ids.push(id);
+        }
+        orgs.push(org);
+    }
+    fixture.sql("alter table alert_rule disable trigger alert_rule_changed").await;
+    // What was written is compared once.
+    fixture.sync_all().await;
+    (fixture, orgs, ids)
+}
+
+// A full resync reads the rules of those organisations that have changed, and finds every change: of a row,
+// of a status, and in Mimir.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_resync_reads_only_what_has_changed() {
+    let (fixture, orgs, ids) = unnoticed(&[]).await;
+    assert_eq!(rules_read(&fixture).await, 0);
+    let writes = fixture.writes().await;
+
+    fixture.sql(&format!("update alert_rule set expr = 'up == 1' where id = '{}'", ids[0])).await;
+    assert_eq!(rules_read(&fixture).await, 1);
+    assert_eq!(fixture.writes().await, writes + 1.0);
+    let path = "/prometheus/config/v1/rules/alert_rule/default";
+    let changed = fixture.ruler(&orgs[0]).get(path).await.text;
+    assert!(changed.contains("expr: up == 1"), "{changed}");
+
+    // What was written is compared once; then nothing is read.
+    assert_eq!(rules_read(&fixture).await, 1);
+    assert_eq!(rules_read(&fixture).await, 0);
+
+    // A row that is written as it was has another version, and is read, and is the same.
+    fixture.sql(&format!("update alert_rule set expr = expr where id = '{}'", ids[0])).await;
+    assert_eq!((rules_read(&fixture).await, rules_read(&fixture).await), (1, 0));
+    assert_eq!(fixture.writes().await, writes + 1.0);
+
+    // One that moves changes two organisations.
+    let moved =
+        format!("set organisation_id = '{}', name = 'Moved' where id = '{}'", orgs[1], ids[0]);
+    fixture.sql(&format!("update alert_rule {moved}")).await;
+    assert_eq!(rules_read(&fixture).await, 2);
+    fixture.wait_groups(&orgs[1], &[("default", &["Moved", "Up", "Down"])]).await;
+    fixture.wait_groups(&orgs[0], &[("default", &["Down"])]).await;
+
+    fixture
+        .sql(&format!(
+            "insert into alert_rule (organisation_id, name, expr) values ('{}', 'New', 'up == 0')",
+            orgs[2]
+        ))
+        .await;
+    rules_read(&fixture).await;
+    fixture.wait_groups(&orgs[2], &[("default", &["Up", "Down", "New"])]).await;
+
+    // Mimir's rules are compared although the rows have not changed.
+    fixture.sync_all().await;
+    assert_eq!(rules_read(&fixture).await, 0);
+    write_group(&fixture.ruler(&orgs[2]), "alert_rule", "default", "Theirs").await;
+    assert_eq!(rules_read(&fixture).await, 0, "the reconcile reads them, not the full resync");
+    fixture.wait_groups(&orgs[2], &[("default", &["Up", "Down", "New"])]).await;
+}
+
+// Somebody else's writes to the table of statuses are undone, whether or not rows have changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_resync_finds_changed_statuses_of_unchanged_rules() {
+    let (fixture, _, ids) = unnoticed(&[]).await;
+    assert_eq!(rules_read(&fixture).await, 0);
+    for forged in [
+        format!(
+            "update alert_rule_status set state = 'invalid', reason = 'no' where rule_id = '{}'",
+            ids[0]
+        ),
+        format!("update alert_rule_status set rule_hash = 'other' where rule_id = '{}'", ids[1]),
+        format!("delete from alert_rule_status where rule_id = '{}'", ids[2]),
+        "truncate alert_rule_status".to_owned(),
+    ] {
+        fixture.sql(&forged).await;
+        fixture.sync_all().await;
+        for id in &ids {
+            fixture.wait_state(id, "live").await;
+        }
+        let hashes = "select count(*) from alert_rule_status where rule_hash = 'other'";
+        let rows = fixture.identity.database.query(hashes).await;
+        assert_eq!(rows[0][0].as_deref(), Some("0"), "{forged}");
+    }
+}
+
+// Rules that a view gives have no versions: all are read each time, and the log says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_view_are_read_each_time() {
+    let own = "select * from alert_rule where organisation_id = any($1)";
+    let (fixture, orgs, ids) =
+        unnoticed(&[("database.alert_rule_query", &format!("{own:?}"))]).await;
+    assert_eq!((rules_read(&fixture).await, rules_read(&fixture).await), (3, 3));
+    fixture.sql(&format!("update alert_rule set name = 'Other' where id = '{}'", ids[0])).await;
+    fixture.sync_all().await;
+    fixture.wait_groups(&orgs[0], &[("default", &["Other", "Down"])]).await;
+
+    let (fixture, orgs, ids) = unnoticed(&[]).await;
+    // It becomes a view while the proxy runs.
+    fixture
+        .sql(
+            "alter table alert_rule rename to stored_rule; \
+             create view alert_rule as select * from stored_rule",
+        )
+        .await;
+    assert_eq!((rules_read(&fixture).await, rules_read(&fixture).await), (3, 3));
+    fixture.sql(&format!("update alert_rule set name = 'Other' where id = '{}'", ids[0])).await;
+    fixture.sync_all().await;
+    fixture.wait_groups(&orgs[0], &[("default", &["Other", "Down"])]).await;
+}
+
 // Where the operator allows a listing of all tenants, a full resync without changes takes one
 // request, and changes are still found.
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use crate::rules::reconcile::world::ReadsMimir;
 use crate::rules::reconcile::writer::WriteError;
 use crate::rules::spec::alert_rule::{ROW_ANNOTATION, RuleDefaults, content_hash, row_of};
 use crate::rules::status::statuses::{RuleStatus, RuleStatuses};
-use crate::store::{Excess, StoreError};
+use crate::store::{Excess, RowVersions, StoreError};
 
 /// What a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,18 @@ pub(super) struct Org {
     mimir: Mimir,
     guard: GuardConfig,
     last: Reconciled,
+    /// Rows and statuses, each at the place that is its versions.
+    seen_rows: Vec<BTreeMap<u32, Row>>,
+    seen_statuses: Vec<RuleStatuses>,
+}
+
+/// As long as they are the same, so are the versions.
+fn versions_of<T: Clone + PartialEq>(now: &T, seen: &mut Vec<T>) -> RowVersions {
+    let at = seen.iter().position(|seen| seen == now).unwrap_or_else(|| {
+        seen.push(now.clone());
+        seen.len() - 1
+    });
+    RowVersions::of(i64::try_from(at).unwrap())
 }
 
 fn id(number: u32) -> Uuid {
@@ -278,6 +290,8 @@ impl Org {
             mimir: Mimir(Mutex::new(model)),
             guard,
             last: Reconciled::default(),
+            seen_rows: Vec::new(),
+            seen_statuses: Vec::new(),
         }
     }
 
@@ -389,18 +403,26 @@ impl Org {
         self.model().confirmed.clear();
     }
 
-    /// A reconcile as in a full resync, with the statuses read again.
+    /// A reconcile as in a full resync: what has changed is read again.
     pub(super) fn full_resync(&mut self) -> &'static str {
         let table = self.model().statuses.clone();
-        if self.state.statuses.as_ref() != Some(&table) {
-            self.state.statuses = Some(table);
-            self.state.in_sync = None;
+        let rules = versions_of(&self.rows, &mut self.seen_rows);
+        let statuses = versions_of(&table, &mut self.seen_statuses);
+        if self.state.known_versions().statuses == Some(statuses) {
+            assert_eq!(self.state.statuses, Some(table), "they need not be read");
+        } else {
+            self.state.learn_statuses(table, Some(statuses));
         }
-        self.sync()
+        let is_known = self.state.known_versions().rules == Some(rules);
+        self.sync_with(Some(rules), is_known && self.tombstones.is_empty())
     }
 
     /// One reconcile, with its statuses and tombstones written.
     pub(super) fn sync(&mut self) -> &'static str {
+        self.sync_with(None, false)
+    }
+
+    fn sync_with(&mut self, versions: Option<RowVersions>, is_unchanged: bool) -> &'static str {
         let staying =
             |(number, row): (&u32, &Row)| (row.kind == Kind::Good).then(|| format!("A{number}"));
         let staying: BTreeSet<String> = self.rows.iter().filter_map(staying).collect();
@@ -412,6 +434,7 @@ impl Org {
         let rows = Rows {
             rules: self.rows.iter().map(|(number, row)| row.to_row(*number)).collect(),
             tombstones: self.tombstones.clone(),
+            versions,
             listing: None,
         };
         let settings = Settings {
@@ -423,7 +446,18 @@ impl Org {
         let organisation = OrganisationId::parse("acme").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (mimir, state) = (&self.mimir, &mut self.state);
-        let work = reconcile_in(mimir, &settings, &organisation, &rows, state, Mode::guarded());
+        let work = async {
+            let listed = if is_unchanged {
+                match reconcile_unchanged_in(|| mimir.list(), None, state).await {
+                    Ok(reconciled) => return reconciled,
+                    Err(listed) => listed,
+                }
+            } else {
+                None
+            };
+            let mode = Mode::guarded();
+            reconcile_in(mimir, &settings, &organisation, &rows, listed, state, mode).await
+        };
         let mut reconciled = runtime.block_on(work);
         let is_done = matches!(reconciled.outcome, Outcome::Applied | Outcome::Unchanged);
         {
