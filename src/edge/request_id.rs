@@ -33,8 +33,12 @@ impl RequestId {
         Self(value.unwrap_or(HeaderValue::from_static("none")))
     }
 
+    /// Not to be indexed (RFC 7541, 6.2.3): in the table of an HTTP/2 connection it would push out values that
+    /// repeat.
     pub fn header_value(&self) -> HeaderValue {
-        self.0.clone()
+        let mut value = self.0.clone();
+        value.set_sensitive(true);
+        value
     }
 
     pub fn as_str(&self) -> &str {
@@ -68,5 +72,6 @@ mod tests {
             assert_eq!(of(given).len(), 32);
         }
         assert_ne!(RequestId::random().as_str(), RequestId::random().as_str());
+        assert!(RequestId::random().header_value().is_sensitive());
     }
 }

@@ -8,6 +8,7 @@ use strum::VariantArray as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::alert_rule_versions::{RowVersions, STATUS_HASH};
 use super::{Store, StoreError, moment, statement, storable};
 use crate::labels::RuleState;
 use crate::tenancy::OrganisationId;
@@ -42,16 +43,29 @@ impl Store {
         &self,
         organisations: Vec<OrganisationId>,
     ) -> Result<Vec<RuleStatusRow>, StoreError> {
+        let rows = self.versioned_rule_statuses_of(organisations).await?;
+        Ok(rows.into_iter().map(|(row, _)| row).collect())
+    }
+
+    /// The same, each with what it adds to its organisation's versions.
+    pub async fn versioned_rule_statuses_of(
+        &self,
+        organisations: Vec<OrganisationId>,
+    ) -> Result<Vec<(RuleStatusRow, RowVersions)>, StoreError> {
         let names: Vec<String> = organisations.iter().map(ToString::to_string).collect();
         let sql = format!(
-            "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, notifies, {}, {} \
+            "select rule_id, organisation_id, state, reason, rule_hash, other_hashes, refused_hash, notifies, {}, {}, {STATUS_HASH} as version \
              from {} as status where organisation_id = any($1)",
             moment::select("synced_at"),
             moment::select("evaluated_at"),
             self.own("alert_rule_status")
         );
         self.fetch(statement(sql).bind(names), |rows| {
-            Ok(rows.iter().filter_map(|row| read_status(row).ok().flatten()).collect())
+            let read = |row: &PgRow| {
+                let version = RowVersions::of_row(row.try_get("version").ok()?);
+                Some((read_status(row).ok().flatten()?, version))
+            };
+            Ok(rows.iter().filter_map(read).collect())
         })
         .await
     }

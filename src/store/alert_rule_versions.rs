@@ -2,10 +2,14 @@
 //!
 //! Postgres identifies a version of a row by its table, its place and the transaction that wrote it
 //! (`tableoid`, `ctid` and `xmin`,
-//! <https://www.postgresql.org/docs/current/ddl-system-columns.html>). A change of a row is a version of
-//! its own, so an organisation whose versions come to the same sum has the same rows. No value is looked
-//! at, however large. Only a table has versions: rules that a view or a query of the operator's gives are
-//! read each time.
+//! <https://www.postgresql.org/docs/current/ddl-system-columns.html>). Whoever writes a row makes another
+//! version of it. What columns are called and what they have by default can change without one, and so the
+//! table's columns count, too. Then an organisation whose versions come to the same sum has the same rows. No
+//! value is looked at, however large. Only a plain table has versions: rules that a view, a foreign table or a
+//! query of the operator's gives are read each time.
+//!
+//! Statuses are small, and are compared by a hash of what is read of them: the time of the last evaluation
+//! does not count, which changes all the time.
 
 use std::collections::HashMap;
 
@@ -43,8 +47,12 @@ impl RowVersions {
         Self { rows, sum: 0 }
     }
 
-    /// Rows of an organisation may be under more than one spelling of its name.
-    fn add(&mut self, other: Self) {
+    /// A single row's.
+    pub(super) fn of_row(hash: i64) -> Self {
+        Self { rows: 1, sum: hash.into() }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
         self.rows = self.rows.wrapping_add(other.rows);
         self.sum = self.sum.wrapping_add(other.sum);
     }
@@ -52,7 +60,7 @@ impl RowVersions {
 
 impl Store {
     /// The versions of rules and statuses of those of some organisations that exist; none if the rules are
-    /// not in a table of ours.
+    /// not in a plain table of ours. An organisation that is missing is to be read.
     pub async fn rule_versions_of(
         &self,
         organisations: Vec<OrganisationId>,
@@ -62,22 +70,18 @@ impl Store {
         self.run(async move {
             let Some(sql) = store.queries().await?.rule_versions() else { return Ok(None) };
             let query = super::statement(sql.to_owned()).bind(names);
-            match store.rows(&store.0.lookups, query).await {
-                Ok(rows) => Ok(Some(versions_in(&rows)?)),
-                // The table has become a view since the start, or its rights have changed. The rules are read
-                // all the same, and that tells what is wrong.
-                Err(StoreError::Unfit(problem) | StoreError::Refused(problem)) => {
-                    tracing::debug!(problem, "Versions of alert rules not read");
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            }
+            Ok(Some(versions_in(&store.rows(&store.0.lookups, query).await?)?))
         })
         .await
     }
 }
 
-/// The statement, for our own tables of rules, statuses and tombstones. One statement sees one moment.
+/// The hash of a status: of all that is read of it, but for the time of its last evaluation.
+pub(super) const STATUS_HASH: &str = "hash_record_extended(row(rule_id, state, reason, rule_hash, \
+                                      other_hashes, refused_hash, notifies), 0)";
+
+/// The statement, for our own tables of rules, statuses and tombstones. One statement sees one moment. A row
+/// of another server, which a partition may have, has no transaction: it comes without a sum.
 pub(super) fn rule_versions(
     queries: &Queries,
     rule: &str,
@@ -85,19 +89,23 @@ pub(super) fn rule_versions(
     tombstone: &str,
 ) -> String {
     let organisation = queries.of(Lookup::Organisation);
-    let versions = |kind: &str, version: &str, table: &str| {
+    let columns = format!(
+        "(select sum(hash_record_extended(row(attnum, attname, xmin), 0)) from pg_attribute \
+             where attrelid = '{rule}'::regclass)"
+    );
+    let versions = |kind: &str, sum: &str, table: &str| {
         format!(
             "select '{kind}' as kind, organisation_id::text as organisation_id, count(*) as rows, \
-                 sum(hash_record_extended(row({version}), 0))::text as sum \
+                 ({sum})::text as sum \
              from {table} where organisation_id = any($1) group by organisation_id"
         )
     };
-    let rules = versions("rule", "tableoid, ctid, xmin", rule);
-    let statuses = versions(
-        "status",
-        "rule_id, state, reason, rule_hash, other_hashes, refused_hash, notifies",
-        status,
+    let rules = format!(
+        "case when bool_or(xmin = '0'::xid) then null \
+             else sum(hash_record_extended(row(tableoid, ctid, xmin), 0)) + {columns} end"
     );
+    let rules = versions("rule", &rules, rule);
+    let statuses = versions("status", &format!("sum({STATUS_HASH})"), status);
     format!(
         "select 'organisation' as kind, organisation_id, 0::bigint as rows, '0' as sum \
              from ({organisation}) as known where organisation_id = any($1) \
@@ -107,7 +115,13 @@ pub(super) fn rule_versions(
     )
 }
 
-/// Rows of organisations that do not exist are left out.
+/// Whether a relation is a table, with all its partitions, that is stored as Postgres stores tables.
+pub(super) const IS_PLAIN_TABLE: &str = "with recursive tree as (select to_regclass($1)::oid as oid \
+         union select inhrelid from pg_inherits join tree on inhparent = tree.oid) \
+     select coalesce(bool_and(relkind = 'p' or (relkind = 'r' and amname = 'heap')), false) as is_plain \
+         from tree join pg_class using (oid) left join pg_am on pg_am.oid = relam";
+
+/// Those of organisations that do not exist, or that have a row without a version, are left out.
 fn versions_in(rows: &[PgRow]) -> Result<HashMap<OrganisationId, RuleVersions>, StoreError> {
     let (known, others): (Vec<&PgRow>, Vec<&PgRow>) = rows
         .iter()
@@ -116,9 +130,12 @@ fn versions_in(rows: &[PgRow]) -> Result<HashMap<OrganisationId, RuleVersions>, 
     let mut all: HashMap<OrganisationId, RuleVersions> =
         known.map(|organisation| (organisation, RuleVersions::default())).collect();
     for row in others {
-        let versions = organisation_of(row).and_then(|organisation| all.get_mut(&organisation));
-        let Some(versions) = versions else { continue };
-        let sum: &str = row.try_get("sum")?;
+        let Some(organisation) = organisation_of(row) else { continue };
+        let Some(sum) = row.try_get::<Option<&str>, _>("sum")? else {
+            all.remove(&organisation);
+            continue;
+        };
+        let Some(versions) = all.get_mut(&organisation) else { continue };
         let sum = sum.parse().map_err(|_| StoreError::Unavailable(format!("no sum: {sum:?}")))?;
         let read = RowVersions { rows: row.try_get("rows")?, sum };
         match row.try_get("kind")? {

@@ -179,8 +179,8 @@ impl TenantState {
 
     /// Takes over the statuses that were read from the table. If they differ from what was written, somebody
     /// else changed the table: the tenant is compared in full.
-    pub(crate) fn learn_statuses(&mut self, read: RuleStatuses, versions: Option<RowVersions>) {
-        self.statuses_read = versions.map(|versions| (versions, self.digest_of_statuses(&read)));
+    pub(crate) fn learn_statuses(&mut self, read: RuleStatuses, versions: RowVersions) {
+        self.statuses_read = Some((versions, self.digest_of_statuses(&read)));
         if self.statuses.as_ref() != Some(&read) {
             self.statuses = Some(read);
             self.in_sync = None;
@@ -273,11 +273,11 @@ mod tests {
 
     #[test]
     fn statuses_are_read_again_unless_they_are_those_that_were_read() {
-        let (old, new) = (Some(RowVersions::of(1)), Some(RowVersions::of(2)));
+        let (old, new) = (RowVersions::of(1), RowVersions::of(2));
         let mut state = TenantState::default();
         assert_eq!(state.known_versions().statuses, None);
         state.learn_statuses(status(RuleState::Stored), old);
-        assert_eq!(state.known_versions().statuses, old);
+        assert_eq!(state.known_versions().statuses, Some(old));
         // One was written: the table may have it or not.
         state.statuses = Some(status(RuleState::Error));
         assert_eq!(state.known_versions().statuses, None);
@@ -286,14 +286,11 @@ mod tests {
             Some(time::OffsetDateTime::UNIX_EPOCH);
         assert_eq!(
             state.known_versions().statuses,
-            old,
+            Some(old),
             "the time of an evaluation does not count"
         );
         state.learn_statuses(status(RuleState::Live), new);
-        assert_eq!(state.known_versions().statuses, new);
-        state.learn_statuses(status(RuleState::Live), None);
-        assert_eq!(state.known_versions().statuses, None);
-        state.learn_statuses(status(RuleState::Live), new);
+        assert_eq!(state.known_versions().statuses, Some(new));
         state.forget_statuses();
         assert_eq!(state.known_versions().statuses, None);
     }

@@ -81,7 +81,7 @@ impl Tenant {
     pub(crate) fn learn_statuses(
         &mut self,
         read: RuleStatuses,
-        versions: Option<RowVersions>,
+        versions: RowVersions,
         read_at: Instant,
     ) {
         if self.is_running() || self.last_end.is_some_and(|end| end >= read_at) {
@@ -370,7 +370,7 @@ mod tests {
         queue.get(&acme()).note_change();
         let forged =
             RuleStatuses::from([(Uuid::nil(), RuleStatus::in_mimir(None, "a".to_owned()))]);
-        queue.get(&acme()).learn_statuses(forged, None, read_at);
+        queue.get(&acme()).learn_statuses(forged, RowVersions::default(), read_at);
         let state = queue.get(&acme()).state_at_rest().map(|state| state.statuses.is_none());
         assert_eq!(state, Some(true));
     }

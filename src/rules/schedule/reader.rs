@@ -44,8 +44,8 @@ pub(crate) enum ReadRules {
 }
 
 pub(crate) enum ReadStatuses {
-    /// With the versions that they have at least.
-    Read(RuleStatuses, Option<RowVersions>),
+    /// With their versions: a status may become again what it was, so it has to be these.
+    Read(RuleStatuses, RowVersions),
     /// The table has what is known of them.
     Unchanged,
     /// Some are still to be written.
@@ -141,7 +141,7 @@ impl Reader {
             for batch in names.chunks(BATCH) {
                 let read = match self.read_batch(&before, batch).await {
                     Ok(read) => vec![read],
-                    Err(error) => self.read_singly(&before, batch, error).await?,
+                    Err(_) => self.read_singly(&before, batch).await?,
                 };
                 for read in read {
                     if sender.send(read).await.is_err() {
@@ -153,18 +153,32 @@ impl Reader {
         Ok(())
     }
 
-    /// Without them everything is read.
+    /// The versions of what is known of some organisations; what has none is read.
     async fn read_versions(&self, names: &[OrganisationId]) -> Option<Versions> {
         // Those of statuses that are still to be written would soon be others.
         let _ = timeout(FLUSH, self.writer.flushed()).await;
         let read_at = Instant::now();
-        match self.reconciler.store.rule_versions_of(names.to_vec()).await {
-            Ok(versions) => Some(Versions { of: versions?, read_at }),
+        let store = &self.reconciler.store;
+        let of = match store.rule_versions_of(names.to_vec()).await {
+            Ok(versions) => versions?,
             Err(error) => {
-                tracing::debug!(%error, "Versions of alert rules not read");
-                None
+                tracing::warn!(%error, "Row versions of alert rules not read; reading all rules");
+                if error.is_refusal() || matches!(error, StoreError::Unfit(_)) {
+                    return None;
+                }
+                // An organisation with very many rows must not cost the others more than their batch.
+                let (mut of, mut failures) = (HashMap::new(), 0);
+                for batch in names.chunks(BATCH) {
+                    match store.rule_versions_of(batch.to_vec()).await {
+                        Ok(versions) => of.extend(versions?),
+                        Err(_) if failures > 0 => break,
+                        Err(_) => failures += 1,
+                    }
+                }
+                of
             }
-        }
+        };
+        Some(Versions { of, read_at })
     }
 
     /// Lists all tenants in one request, if that is configured. A tenant that is missing from the answer is
@@ -200,7 +214,6 @@ impl Reader {
         &self,
         before: &Before<'_>,
         batch: &[OrganisationId],
-        mut error: StoreError,
     ) -> Result<Vec<Read>, StoreError> {
         let mut read = Vec::with_capacity(batch.len());
         let are_to_be_read = batch.iter().filter(|name| !self.unread(before, name).is_known());
@@ -210,16 +223,15 @@ impl Reader {
                 Ok(one) => read.push(one),
                 Err(error_of_one) => {
                     unreadable += 1;
-                    error = error_of_one.clone();
+                    match fault(unreadable, of) {
+                        Fault::Organisations => {}
+                        Fault::Database => return Err(error_of_one),
+                        Fault::Unclear => {
+                            self.reconciler.store.alert_rules_of(Vec::new()).await?;
+                            self.read_statuses(Vec::new()).await?;
+                        }
+                    }
                     read.push(Read::Unreadable(one.clone(), error_of_one));
-                }
-            }
-            match fault(unreadable, of) {
-                Fault::Organisations => {}
-                Fault::Database => return Err(error),
-                Fault::Unclear => {
-                    self.reconciler.store.alert_rules_of(Vec::new()).await?;
-                    self.read_statuses(Vec::new()).await?;
                 }
             }
         }
@@ -277,8 +289,8 @@ impl Reader {
             let statuses = if has_same_statuses {
                 ReadStatuses::Unchanged
             } else if is_flushed {
-                let statuses = statuses.remove(&organisation).unwrap_or_default();
-                ReadStatuses::Read(statuses, versions.map(|versions| versions.statuses))
+                let (statuses, versions) = statuses.remove(&organisation).unwrap_or_default();
+                ReadStatuses::Read(statuses, versions)
             } else {
                 ReadStatuses::Behind
             };
@@ -304,11 +316,13 @@ impl Reader {
     async fn read_statuses(
         &self,
         organisations: Vec<OrganisationId>,
-    ) -> Result<HashMap<OrganisationId, RuleStatuses>, StoreError> {
-        let mut statuses: HashMap<OrganisationId, RuleStatuses> = HashMap::new();
-        for row in self.reconciler.store.rule_statuses_of(organisations).await? {
-            let of_one = statuses.entry(row.organisation.clone()).or_default();
+    ) -> Result<HashMap<OrganisationId, (RuleStatuses, RowVersions)>, StoreError> {
+        let mut statuses: HashMap<OrganisationId, (RuleStatuses, RowVersions)> = HashMap::new();
+        let read = self.reconciler.store.versioned_rule_statuses_of(organisations).await?;
+        for (row, version) in read {
+            let (of_one, versions) = statuses.entry(row.organisation.clone()).or_default();
             of_one.insert(row.rule, row.into());
+            versions.add(version);
         }
         Ok(statuses)
     }

@@ -309,6 +309,44 @@ async fn a_full_resync_finds_changed_statuses_of_unchanged_rules() {
     }
 }
 
+// Columns can change without any row: by what they have by default, and by their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_resync_finds_what_changes_with_the_table() {
+    let (fixture, orgs, _) = unnoticed(&[]).await;
+    assert_eq!(rules_read(&fixture).await, 0);
+    let rule_of = async |org: &String| {
+        fixture.ruler(org).get("/prometheus/config/v1/rules/alert_rule/default").await.text
+    };
+    fixture
+        .sql(
+            "alter table alert_rule drop column labels; \
+             alter table alert_rule add column labels jsonb default '{\"severity\": \"page\"}'",
+        )
+        .await;
+    assert_eq!(rules_read(&fixture).await, 3);
+    for org in &orgs {
+        let stored = rule_of(org).await;
+        assert!(stored.contains("severity: page"), "{stored}");
+    }
+    fixture.sync_all().await;
+    assert_eq!(rules_read(&fixture).await, 0);
+
+    fixture.sql("alter table alert_rule add column new_expr text; update alert_rule set new_expr = 'up == 1'").await;
+    fixture.sync_all().await;
+    assert_eq!(rules_read(&fixture).await, 0);
+    fixture
+        .sql(
+            "alter table alert_rule rename column expr to old_expr; \
+             alter table alert_rule rename column new_expr to expr",
+        )
+        .await;
+    assert_eq!(rules_read(&fixture).await, 3);
+    for org in &orgs {
+        let stored = rule_of(org).await;
+        assert!(stored.contains("expr: up == 1"), "{stored}");
+    }
+}
+
 // Rules that a view gives have no versions: all are read each time, and the log says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_a_view_are_read_each_time() {
@@ -329,6 +367,8 @@ async fn rules_of_a_view_are_read_each_time() {
         )
         .await;
     assert_eq!((rules_read(&fixture).await, rules_read(&fixture).await), (3, 3));
+    let log = fixture.identity.proxy.process.log();
+    assert!(log.contains("Row versions of alert rules not read"), "{log}");
     fixture.sql(&format!("update alert_rule set name = 'Other' where id = '{}'", ids[0])).await;
     fixture.sync_all().await;
     fixture.wait_groups(&orgs[0], &[("default", &["Other", "Down"])]).await;

@@ -411,7 +411,7 @@ impl Org {
         if self.state.known_versions().statuses == Some(statuses) {
             assert_eq!(self.state.statuses, Some(table), "they need not be read");
         } else {
-            self.state.learn_statuses(table, Some(statuses));
+            self.state.learn_statuses(table, statuses);
         }
         let is_known = self.state.known_versions().rules == Some(rules);
         self.sync_with(Some(rules), is_known && self.tombstones.is_empty())
