@@ -1,6 +1,6 @@
 /** The frame around every view: organisation, range, account, navigation. */
 import type { SupabaseClient } from "@supabase/supabase-js";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { Alerts } from "../alerts/alerts.tsx";
 import { Alertmanager } from "../data/alertmanager.ts";
 import { useLoad } from "../data/load.ts";
@@ -155,7 +155,8 @@ function Frame({ view, top, children }: { view: string; top?: preact.ComponentCh
 /** `/` and `?`, except where a character is meant as text. */
 function Keys() {
   const [open, setOpen] = useState<"find" | "help" | null>(null);
-  useEffect(() => {
+  // With the page and not after it: a key that is pressed at once counts.
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       const target = event.composedPath()[0];
       const typing = target instanceof HTMLElement && (target.isContentEditable || target.matches("input, textarea, select"));
