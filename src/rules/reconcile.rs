@@ -35,7 +35,7 @@ use crate::rules::plan::guard::{Verdict, judge};
 use crate::rules::plan::vanishing::{Entries, Entry, Vanishing, attribute};
 use crate::rules::spec::rows::{ParsedRows, parse_rows};
 use crate::rules::status::outcome::{MIMIR_UNAVAILABLE, NO_TENANT, Outcome, SyncFailure};
-use crate::rules::status::statuses::change;
+use crate::rules::status::statuses::{RuleStatuses, change};
 use crate::store::{AlertRuleRow, GuardHeld, RowVersions, StoreError, Tombstones};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::OrganisationId;
@@ -164,12 +164,17 @@ async fn reconcile_unchanged_in<L: Future<Output = ListAnswer>>(
             answer => return Err(Some(answer)),
         }
     }
-    Ok(Reconciled {
+    Ok(unchanged(state, known))
+}
+
+/// Mimir has what the rows ask for, as it had when they were last compared.
+fn unchanged(state: &TenantState, known: &RuleStatuses) -> Reconciled {
+    Reconciled {
         outcome: Outcome::Unchanged,
         vanishing: Vanishing::none_of(state.live()),
         observed_limits: Some(state.all_observed_limits()),
         ..Reconciled::counted(known)
-    })
+    }
 }
 
 /// `listed`: the tenant's listing, if Mimir has just been asked for it.
@@ -235,17 +240,15 @@ async fn reconcile_in<W: World>(
     let Reconcile { parsed, state, entries, uncertain, broken, wrote, .. } = run;
     let Reconcile { vanishing, permitted, by_confirmation, .. } = run;
 
+    if let (Outcome::Unchanged, None, Some(known)) = (&outcome, &plan, &state.statuses) {
+        // So every rule with a tombstone has left Mimir or is back.
+        return Reconciled { deleted: rows.tombstones.clone(), ..unchanged(state, known) };
+    }
     let observed_limits = Some(state.all_observed_limits());
     let TenantState { statuses: Some(known), quarantine, .. } = state else {
         // The statuses could not be read, so nothing was done.
         return Reconciled { outcome, wrote, vanishing, ..Reconciled::default() };
     };
-    if matches!(outcome, Outcome::Unchanged) && plan.is_none() {
-        // Mimir has what the rows ask for, so every rule with a tombstone has left it or is back.
-        let deleted = rows.tombstones.clone();
-        let counted = Reconciled::counted(known);
-        return Reconciled { outcome, vanishing, deleted, observed_limits, ..counted };
-    }
 
     let presence = entries.map(|entries| Presence::of(entries, uncertain));
     let ending = Ending {
@@ -353,7 +356,6 @@ impl<W: World> Reconcile<'_, W> {
 
     fn nothing_to_do(&mut self, rows: &Rows) -> Outcome {
         self.state.note_versions(rows.versions);
-        self.vanishing = Vanishing::none_of(self.state.live());
         Outcome::Unchanged
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Postgres identifies a version of a row by its table, its place and the transaction that wrote it
 //! (`tableoid`, `ctid` and `xmin`,
-//! <https://www.postgresql.org/docs/current/ddl-system-columns.html>). Whoever writes a row makes another
-//! version of it. What columns are called and what they have by default can change without one, and so the
-//! table's columns count, too. Then an organisation whose versions come to the same sum has the same rows. No
+//! <https://www.postgresql.org/docs/current/ddl-system-columns.html>). Every write of a row makes
+//! another version of it. The names and defaults of columns can change without one, so the table's columns
+//! count, too. Then an organisation whose versions come to the same sum has the same rows. No
 //! value is looked at, however large. Only a plain table has versions: rules that a view, a foreign table or a
 //! query of the operator's gives are read each time.
 //!

@@ -177,8 +177,8 @@ impl TenantState {
         }
     }
 
-    /// Takes over the statuses that were read from the table. If they differ from what was written, somebody
-    /// else changed the table: the tenant is compared in full.
+    /// Takes over the statuses that were read from the table. If they differ from what was written, another
+    /// session changed the table: the tenant is compared in full.
     pub(crate) fn learn_statuses(&mut self, read: RuleStatuses, versions: RowVersions) {
         self.statuses_read = Some((versions, self.digest_of_statuses(&read)));
         if self.statuses.as_ref() != Some(&read) {
@@ -187,6 +187,7 @@ impl TenantState {
         }
     }
 
+    /// What need not be read again: statuses if they are still those that were read, rules if they are in sync.
     pub(crate) fn known_versions(&self) -> KnownVersions {
         let is_as_read = |digest: u64| {
             self.statuses.as_ref().is_some_and(|now| self.digest_of_statuses(now) == digest)

@@ -29,7 +29,7 @@ pub(crate) struct TenantRead {
     pub(crate) rules: ReadRules,
     /// A time before the query.
     pub(crate) read_at: Instant,
-    /// The statuses as they stand in the table, where somebody may have changed them.
+    /// The statuses as they stand in the table, which other sessions can change.
     pub(crate) statuses: ReadStatuses,
 }
 
@@ -162,7 +162,7 @@ impl Reader {
         let of = match store.rule_versions_of(names.to_vec()).await {
             Ok(versions) => versions?,
             Err(error) => {
-                tracing::warn!(%error, "Row versions of alert rules not read; reading all rules");
+                tracing::warn!(%error, "Row versions of alert rules not read; reading the rules");
                 if error.is_refusal() || matches!(error, StoreError::Unfit(_)) {
                     return None;
                 }

@@ -284,7 +284,7 @@ async fn a_full_resync_reads_only_what_has_changed() {
     fixture.wait_groups(&orgs[2], &[("default", &["Up", "Down", "New"])]).await;
 }
 
-// Somebody else's writes to the table of statuses are undone, whether or not rows have changed.
+// Writes of other sessions to the table of statuses are undone, whether or not rows have changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_resync_finds_changed_statuses_of_unchanged_rules() {
     let (fixture, _, ids) = unnoticed(&[]).await;
