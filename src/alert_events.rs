@@ -45,6 +45,7 @@ mod writer;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +96,7 @@ impl AlertEvents {
         let receiver = Receiver {
             buffer: Arc::clone(&buffer),
             organisations: Arc::clone(&organisations),
-            secret: SecretDigest::new(&config.secret),
+            secret: ArcSwap::from_pointee(SecretDigest::new(&config.secret)),
             template,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),

@@ -30,11 +30,10 @@ use crate::lifecycle::{Hangups, Readiness, Signals, Supervisor};
 use crate::listener::{self, Inherited, PublicSocket, Workers};
 use crate::record::AccessLog;
 use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
-use crate::trace::Tracer;
 
 use alert_events::Events;
 use database::Database;
-use reload::Reloader;
+use reload::{Followers, Reloader};
 use rules::Rules;
 use running::{Admins, Lasting, Observed, Running};
 use traces::Traces;
@@ -74,7 +73,8 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         let clock = Clock::system();
         let database = database(&config, &clock, &metrics).await?;
         let traces = Traces::new(&config.traces, &clock)?;
-        let (mut rules, events) = rules_and_events(&config, &clock, &traces.tracer())?;
+        let (mut rules, events, followers) =
+            rules_and_events(&config, database.as_ref(), &clock, &traces)?;
         let receiver = events.as_ref().map(Events::receiver);
         let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
         let channels = rules.as_mut().and_then(|rules| rules.channels.take());
@@ -93,7 +93,6 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             let limits = has_rows.then(|| Arc::clone(&lasting.limits));
             database.run((triggers, channel_triggers), limits, &background, &cancelled);
         }
-        let clients = rules.as_mut().map(|rules| std::mem::take(&mut rules.clients));
         if let Some(rules) = rules {
             rules.run(&background, &cancelled)?;
         }
@@ -137,7 +136,7 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             running,
             lasting,
             logging,
-            clients: clients.unwrap_or_default(),
+            followers,
             identities,
             shutdown: Arc::clone(&shutdown),
         };
@@ -233,22 +232,26 @@ async fn await_first_readings(running: &Running, lasting: &Lasting) {
     }
 }
 
-/// What syncs rules and what takes in alerts, where they are switched on.
+/// What syncs rules and what takes in alerts, where they are switched on, and what of them and of traces follows a
+/// reload.
 fn rules_and_events(
     config: &Config,
+    database: Option<&Database>,
     clock: &Clock,
-    tracer: &Tracer,
-) -> io::Result<(Option<Rules>, Option<Events>)> {
-    let Some(database) = config.database.as_ref().filter(|_| config.rules.enabled) else {
-        return Ok((None, None));
+    traces: &Traces,
+) -> io::Result<(Option<Rules>, Option<Events>, Followers)> {
+    let mut followers = Followers::new(traces);
+    let Some(database) = database.filter(|_| config.rules.enabled) else {
+        return Ok((None, None, followers));
     };
-    let mut rules = Rules::new(config, database, clock, tracer)?;
+    let (store, tracer) = (&database.store, traces.tracer());
+    let mut rules = Rules::new(config, store, clock, &tracer, &mut followers)?;
     let events = if config.alert_events.enabled {
-        Some(Events::new(config, database, clock, &mut rules)?)
+        Some(Events::new(config, database, clock, &mut rules, &mut followers)?)
     } else {
         None
     };
-    Ok((Some(rules), events))
+    Ok((Some(rules), events, followers))
 }
 
 fn listen_on(

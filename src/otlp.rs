@@ -10,6 +10,7 @@ mod message;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderValue, StatusCode, header};
 use prost::Message as _;
 use tokio::sync::mpsc::Receiver;
@@ -19,7 +20,7 @@ use url::Url;
 
 use crate::backoff::Backoff;
 use crate::causes::causes;
-use crate::config::CollectorConfig;
+use crate::config::{CollectorConfig, Secret};
 use crate::http_client::{self, read_start};
 use crate::labels::SpanDrop;
 use crate::telemetry::TraceMetrics;
@@ -54,7 +55,29 @@ pub struct Exporter {
 struct Sender {
     client: reqwest::Client,
     url: Url,
-    authorization: Option<HeaderValue>,
+    authorization: Authorization,
+}
+
+/// What the collector is shown, which may change.
+#[derive(Clone)]
+pub struct Authorization(Arc<ArcSwapOption<HeaderValue>>);
+
+impl Authorization {
+    fn new(secret: &Secret) -> Self {
+        let authorization = Self(Arc::default());
+        authorization.set(secret);
+        authorization
+    }
+
+    /// Shows this from the next message on; nothing if it is empty.
+    pub fn set(&self, secret: &Secret) {
+        let secret = secret.expose();
+        let mut value = HeaderValue::from_bytes(secret).ok().filter(|_| !secret.is_empty());
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        self.0.store(value.map(Arc::new));
+    }
 }
 
 /// Why a message did not get there.
@@ -80,6 +103,11 @@ impl Exporter {
     ) -> Result<Self, reqwest::Error> {
         let (sender, resource) = (Sender::new(config)?, Resource::of(&config.service_name));
         Ok(Self { sender, resource, metrics, is_away: false })
+    }
+
+    /// To change what the collector is shown.
+    pub fn authorization(&self) -> Authorization {
+        self.sender.authorization.clone()
     }
 
     /// Sends what comes until it is cancelled, and then what is left.
@@ -158,11 +186,7 @@ impl Exporter {
 impl Sender {
     fn new(config: &CollectorConfig) -> Result<Self, reqwest::Error> {
         let client = http_client::external().timeout(TIMEOUT).build()?;
-        let secret = config.authorization.expose();
-        let mut authorization = HeaderValue::from_bytes(secret).ok().filter(|_| !secret.is_empty());
-        if let Some(value) = &mut authorization {
-            value.set_sensitive(true);
-        }
+        let authorization = Authorization::new(&config.authorization);
         Ok(Self { client, url: config.url.clone(), authorization })
     }
 
@@ -170,8 +194,8 @@ impl Sender {
     async fn send(&self, request: Vec<u8>) -> Result<Rejected, SendError> {
         let mut sending = self.client.post(self.url.clone());
         sending = sending.header(header::CONTENT_TYPE, "application/x-protobuf").body(request);
-        if let Some(authorization) = &self.authorization {
-            sending = sending.header(header::AUTHORIZATION, authorization.clone());
+        if let Some(authorization) = self.authorization.0.load_full() {
+            sending = sending.header(header::AUTHORIZATION, HeaderValue::clone(&authorization));
         }
         let away = |error: reqwest::Error| SendError::Away(causes(&error.without_url()));
         let mut answer = sending.send().await.map_err(away)?;

@@ -78,6 +78,7 @@ pub use revocations::{
     RevocationKind, RevocationRow,
 };
 
+use connect::Server;
 use queries::Queries;
 
 /// The database. Cheap to clone.
@@ -90,6 +91,7 @@ struct Inner {
     /// For administrators and for what is written: however much they ask, look-ups go on.
     side: PgPool,
     runtime: Handle,
+    server: Arc<Server>,
     config: DatabaseConfig,
     tables: TablesRead,
     /// The queries, once they have been seen to fit the tables.
@@ -131,24 +133,23 @@ impl Store {
     /// The store of a process: `database.max_connections` for look-ups and [`SIDE_CONNECTIONS`]
     /// more. It connects when it is first used. To be called on the runtime that is to serve it.
     pub fn new(config: &DatabaseConfig, tables: TablesRead) -> Result<Self, StoreError> {
-        let lookups = connect::pool(config, config.max_connections)?;
-        let side = connect::pool(config, SIDE_CONNECTIONS)?;
-        Ok(Self::with_pools(config, tables, lookups, side))
+        let server = Arc::new(Server::new(config)?);
+        let lookups = server.pool(config, config.max_connections);
+        let side = server.pool(config, SIDE_CONNECTIONS);
+        Ok(Self::with_pools(server, config, tables, lookups, side))
     }
 
-    /// A further store for the sync of alert rules, on a thread of its own, with this many
-    /// connections for everything. It has its own because connections are served by the runtime
-    /// that made them: to read very many rules on the main one would hold up look-ups.
-    pub fn for_rules(
-        config: &DatabaseConfig,
-        tables: TablesRead,
-        connections: u32,
-    ) -> Result<Self, StoreError> {
-        let pool = connect::pool(config, connections)?;
-        Ok(Self::with_pools(config, tables, pool.clone(), pool))
+    /// A further store of the same database, with this many connections for everything. To be called on the runtime
+    /// that is to serve it: a connection is served by the one that made it, and to read very many rules on the main
+    /// one would hold up look-ups.
+    pub fn beside(&self, connections: u32) -> Self {
+        let Inner { server, config, tables, .. } = &*self.0;
+        let pool = server.pool(config, connections);
+        Self::with_pools(Arc::clone(server), config, *tables, pool.clone(), pool)
     }
 
     fn with_pools(
+        server: Arc<Server>,
         config: &DatabaseConfig,
         tables: TablesRead,
         lookups: PgPool,
@@ -158,10 +159,22 @@ impl Store {
             lookups,
             side,
             runtime: Handle::current(),
+            server,
             config: config.clone(),
             tables,
             queries: OnceCell::new(),
         }))
+    }
+
+    /// Has new connections, those of stores beside it as well, log in with the user and the password of another
+    /// store of the same database. Open ones stay, so nothing is interrupted.
+    pub fn log_in_like(&self, other: &Self) {
+        self.0.server.log_in_like(&other.0.server);
+    }
+
+    /// Whether the server has just refused the user and the password.
+    pub fn is_login_refused(&self) -> bool {
+        self.0.server.refusal().is_some()
     }
 
     /// Checks that the tables, or the operator's queries, give what is needed. Done once; until then
@@ -173,7 +186,10 @@ impl Store {
 
     async fn queries(&self) -> Result<&Queries, StoreError> {
         let inner = &self.0;
-        let check = || queries::check(&inner.lookups, &inner.config, inner.tables);
+        let check = async || {
+            let connection = inner.server.acquire(&inner.lookups).await?;
+            queries::check(connection, &inner.config, inner.tables).await
+        };
         inner.queries.get_or_try_init(check).await
     }
 
@@ -234,7 +250,7 @@ impl Store {
     /// Sends one query and takes its rows. A connection that gives no answer in time is closed: given
     /// back, it would be waited for.
     async fn rows(&self, pool: &PgPool, query: PgQuery<'_>) -> Result<Vec<PgRow>, StoreError> {
-        let mut connection = connect::acquire(pool, &self.0.config).await?;
+        let mut connection = self.0.server.acquire(pool).await?;
         // The server's own limit, which is a little shorter, is the usual way.
         let limit = self.0.config.query_timeout + Duration::from_millis(500);
         // Not kept under a name: `select *` changes with its tables.

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
@@ -45,7 +46,7 @@ const MOST_POSTS_OF_TENANT: usize = 8;
 pub struct Receiver {
     pub(crate) buffer: Arc<Buffer>,
     pub(crate) organisations: Arc<KnownOrganisations>,
-    pub(crate) secret: SecretDigest,
+    pub(crate) secret: ArcSwap<SecretDigest>,
     pub(crate) template: TenantTemplate,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<AlertEventMetrics>,
@@ -147,10 +148,15 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
 }
 
 impl Receiver {
+    /// Messages have to show this secret from now on.
+    pub fn set_secret(&self, secret: &Secret) {
+        self.secret.store(Arc::new(SecretDigest::new(secret)));
+    }
+
     /// What becomes of a message, and a text for who sent it.
     async fn take(self: Arc<Self>, request: Request) -> (AlertPost, String) {
         let (head, body) = request.into_parts();
-        if !self.secret.is_shown(&head.headers) {
+        if !self.secret.load().is_shown(&head.headers) {
             self.log(AlertPost::Unauthorised, "");
             return (AlertPost::Unauthorised, "the password is wrong or missing".to_owned());
         }

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::database::Database;
+use super::reload::Followers;
 use super::rules::Rules;
 use crate::alert_events::{AlertEvents, Parts, Receiver};
 use crate::clock::Clock;
-use crate::config::{Config, DatabaseConfig};
-use crate::store::Store;
+use crate::config::Config;
 use crate::telemetry::AlertEventMetrics;
 
 /// Connections: one to write, one for the leader.
@@ -28,14 +29,14 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn new(
         config: &Config,
-        database: &DatabaseConfig,
+        database: &Database,
         clock: &Clock,
         rules: &mut Rules,
+        followers: &mut Followers,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
-        let store = Store::for_rules(database, config.tables_read(), CONNECTIONS)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        let store = database.store.beside(CONNECTIONS);
         drop(inside);
         let events = AlertEvents::new(Parts {
             config: config.alert_events.clone(),
@@ -46,6 +47,7 @@ impl Events {
             clock: clock.clone(),
             metrics: Arc::new(AlertEventMetrics::register()),
         });
+        followers.alert_events = Some(Arc::clone(&events.receiver));
         rules.beside(Arc::clone(&events.watch));
         Ok(Self { events, runtime })
     }

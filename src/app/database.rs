@@ -34,7 +34,7 @@ pub(super) struct Database {
     pub(super) revocations: Arc<Revocations>,
     sessions: Option<Arc<Sessions>>,
     queues: Queues,
-    last_used_interval: Duration,
+    pub(super) last_used_interval: Duration,
 }
 
 /// The queues of the directories, to be served by [`Database::run`].

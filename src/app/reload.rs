@@ -14,7 +14,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::running::{Lasting, Running, Task, finds_instances};
+use super::traces::Traces;
 use super::watch::{Files, Fingerprint};
+use crate::alert_events::Receiver;
 use crate::authn::{KeySource, key_set_client};
 use crate::config::{
     Change, Config, Effect, Environment, Fault, Faults, ServedCertificate, ShutdownConfig,
@@ -25,29 +27,36 @@ use crate::internal::Identities;
 use crate::lifecycle::Hangups;
 use crate::listener::Workers;
 use crate::mimir::{MimirChange, MimirHandle};
+use crate::otlp::Authorization;
+use crate::store::Store;
 use crate::telemetry::Logging;
 
-/// How long a new key set or Consul may be away until it is asked again.
+/// How long a new key set, Consul or the database may be away until it is asked again.
 const RETRY: Duration = Duration::from_secs(30);
+/// How long until a login is tried again that the database has refused: longer than Supabase's pooler locks out an
+/// address (<https://github.com/orgs/supabase/discussions/45688>), and than it remembers the old password.
+const LOGIN_RETRY: Duration = Duration::from_secs(150);
 
 /// What is to be told of a configuration that is not used.
 struct Refused {
     faults: Vec<Fault>,
-    /// Whether the same configuration may be usable later.
-    is_passing: bool,
+    /// When the same configuration may be usable.
+    retry: Option<Duration>,
 }
 
 impl From<Vec<Fault>> for Refused {
     fn from(faults: Vec<Fault>) -> Self {
-        Self { faults, is_passing: false }
+        Self { faults, retry: None }
     }
 }
 
-/// The clients of Mimir that do not belong to a worker.
+/// What runs beside the workers for as long as the process lives, and follows a reload.
 #[derive(Default)]
-pub(super) struct MimirClients {
+pub(super) struct Followers {
     pub(super) of_rules: Vec<MimirHandle>,
     pub(super) of_channels: Vec<MimirHandle>,
+    pub(super) alert_events: Option<Arc<Receiver>>,
+    pub(super) collector: Option<Authorization>,
 }
 
 /// The running configuration, and what it takes to use another.
@@ -57,7 +66,7 @@ pub(super) struct Reloader {
     pub(super) running: Running,
     pub(super) lasting: Lasting,
     pub(super) logging: Logging,
-    pub(super) clients: MimirClients,
+    pub(super) followers: Followers,
     pub(super) identities: Arc<ArcSwap<Identities>>,
     /// How the process ends, by the configuration that runs then.
     pub(super) shutdown: Arc<ArcSwap<ShutdownConfig>>,
@@ -67,6 +76,8 @@ pub(super) struct Reloader {
 struct Prepared {
     keys: Option<(Arc<KeySource>, reqwest::Client)>,
     instances: Option<FoundInstances>,
+    /// A store with the new user or password.
+    login: Option<Store>,
     clients: Vec<MimirChange>,
 }
 
@@ -87,13 +98,17 @@ impl Reloader {
                 () = files.changed(interval) => false,
                 () = wait(retry) => false,
             };
-            let is_passing = self.reload(workers, &mut files, was_asked).await;
-            retry = is_passing.then_some(RETRY);
+            retry = self.reload(workers, &mut files, was_asked).await;
         }
     }
 
-    /// Reads the configuration and uses it. Returns whether it is worth another try later.
-    async fn reload(&mut self, workers: &Workers, files: &mut Files, was_asked: bool) -> bool {
+    /// Reads the configuration and uses it. Returns when it is worth another try.
+    async fn reload(
+        &mut self,
+        workers: &Workers,
+        files: &mut Files,
+        was_asked: bool,
+    ) -> Option<Duration> {
         let (file, environment) = (self.file.clone(), self.environment.clone());
         // A file system that does not answer holds up a thread of its own.
         let read = spawn_blocking(move || {
@@ -125,16 +140,16 @@ impl Reloader {
                 } else if was_asked {
                     tracing::info!("Configuration reloaded: nothing has changed");
                 }
-                false
+                None
             }
-            Err(Refused { faults, is_passing }) => {
+            Err(Refused { faults, retry }) => {
                 let file = self.file.as_ref().map(|file| file.display().to_string());
                 for Fault { key, line, problem } in &faults {
                     tracing::error!(file, line, key, problem, "Configuration not reloaded");
                 }
                 self.lasting.metrics.config_reload_successful.set(0.0);
                 self.lasting.reloads.note(at, faults);
-                is_passing
+                retry
             }
         }
     }
@@ -180,6 +195,13 @@ impl Reloader {
             .collect();
         if !fixed.is_empty() {
             return Err(fixed.into());
+        }
+        if !is_same_database(&self.running.config, &config) {
+            let key = "database.url".to_owned();
+            let problem = "only its user and its password can change while the proxy runs; restart it, or put \
+                           the old address back"
+                .to_owned();
+            return Err(vec![Fault { key, line: None, problem }].into());
         }
         if !changes.iter().any(|change| change.key.starts_with("tls.")) {
             // With its keys for tickets, so that clients go on resuming.
@@ -235,12 +257,23 @@ impl Reloader {
                 }
             }
         }
-        if !away.is_empty() {
-            return Err(Refused { faults: away, is_passing: true });
+        let (mut login, mut retry) = (None, RETRY);
+        if let Some(database) = config.database.as_ref().filter(|_| has(changes, "database.url")) {
+            let store = Store::new(database, config.tables_read());
+            let store = store.map_err(|error| vec![fault("database.url", error.to_string())])?;
+            // All that is checked at the start.
+            if let Err(error) = store.check_all().await {
+                away.push(fault("database.url", error.to_string()));
+                retry = if store.is_login_refused() { LOGIN_RETRY } else { RETRY };
+            }
+            login = Some(store);
         }
-        let clients = self.clients.prepare(config);
+        if !away.is_empty() {
+            return Err(Refused { faults: away, retry: Some(retry) });
+        }
+        let clients = self.followers.prepare(config);
         let clients = clients.map_err(|(key, problem)| vec![fault(key, problem)])?;
-        Ok(Prepared { keys, instances, clients })
+        Ok(Prepared { keys, instances, login, clients })
     }
 
     /// Nothing waits here, so nothing is seen half done but by a worker that is already on the next.
@@ -260,8 +293,7 @@ impl Reloader {
                 (keys, fetching)
             }
         };
-        let has = |key: &str| changes.iter().any(|change| change.key == key);
-        if has("log.filter") {
+        if has(changes, "log.filter") {
             self.logging.filter(&config.log);
         }
         lasting.log.set_unserved_per_second(config.log.unserved_per_second);
@@ -283,6 +315,10 @@ impl Reloader {
         for client in prepared.clients {
             client.make();
         }
+        if let Some(login) = prepared.login {
+            lasting.log_in_like(&login);
+        }
+        self.followers.set_secrets(&config);
         for warning in &config.warnings {
             let (key, problem) = (&warning.key, &warning.problem);
             tracing::warn!(key, problem, "Configuration warning");
@@ -308,7 +344,21 @@ impl Reloader {
     }
 }
 
-impl MimirClients {
+impl Followers {
+    /// Of a process that syncs no rules; what does adds itself.
+    pub(super) fn new(traces: &Traces) -> Self {
+        Self { collector: traces.authorization(), ..Self::default() }
+    }
+
+    fn set_secrets(&self, config: &Config) {
+        if let Some(receiver) = &self.alert_events {
+            receiver.set_secret(&config.alert_events.secret);
+        }
+        if let (Some(shown), Some(collector)) = (&self.collector, &config.traces.collector) {
+            shown.set(&collector.authorization);
+        }
+    }
+
     fn prepare(&self, config: &Config) -> Result<Vec<MimirChange>, (&'static str, String)> {
         let prepare = |handles: &[MimirHandle], key, mimir| {
             let changes: Result<Vec<_>, _> =
@@ -319,6 +369,19 @@ impl MimirClients {
         let of_channels = config.channels.mimir(&config.rules);
         all.extend(prepare(&self.of_channels, "channels.urls", of_channels)?);
         Ok(all)
+    }
+}
+
+fn has(changes: &[Change], key: &str) -> bool {
+    changes.iter().any(|change| change.key == key)
+}
+
+/// Whether two configurations read the same database, or none.
+fn is_same_database(before: &Config, after: &Config) -> bool {
+    match (&before.database, &after.database) {
+        (None, None) => true,
+        (Some(before), Some(after)) => before.is_same_but_for_its_login(after),
+        _ => false,
     }
 }
 

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::reload::MimirClients;
+use super::reload::Followers;
 use crate::admin_executor::AdminExecutor;
 use crate::channels::{ChannelAdmin, ChannelReconciler, ChannelSync, Reaches};
 use crate::clock::Clock;
-use crate::config::{Config, DatabaseConfig};
+use crate::config::Config;
 use crate::election::LeaderTask;
 use crate::mimir::MimirHandle;
 use crate::rules::{Reconciler, RuleSync, Triggers};
@@ -32,8 +32,6 @@ pub(super) struct Rules {
     pub(super) triggers: Arc<Triggers>,
     /// None where channels are not synced.
     pub(super) channels: Option<Channels>,
-    /// The clients of Mimir that all of these use.
-    pub(super) clients: MimirClients,
     sync: RuleSync,
     sync_runtime: Runtime,
     admin_runtime: Runtime,
@@ -43,23 +41,21 @@ pub(super) struct Rules {
 pub(super) struct Channels {
     pub(super) triggers: Arc<Triggers>,
     pub(super) admin: ChannelAdmin,
-    clients: Vec<MimirHandle>,
 }
 
 impl Rules {
     pub(super) fn new(
         config: &Config,
-        database: &DatabaseConfig,
+        store: &Store,
         clock: &Clock,
         tracer: &Tracer,
+        followers: &mut Followers,
     ) -> io::Result<Self> {
         let make = |connections| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let inside = runtime.enter();
             let fault = |fault: String| io::Error::new(io::ErrorKind::InvalidInput, fault);
-            let store = Store::for_rules(database, config.tables_read(), connections);
-            let store = store.map_err(|error| fault(error.to_string()))?;
-            let template = config.tenancy.template.clone();
+            let (store, template) = (store.beside(connections), config.tenancy.template.clone());
             let reconciler = Reconciler::new(store, &config.rules, template).map_err(fault)?;
             let reconciler = reconciler.with_tracer(tracer.clone());
             drop(inside);
@@ -69,18 +65,17 @@ impl Rules {
         let (sync_runtime, reconciler) = make(WRITER_CONNECTIONS)?;
         let triggers: Arc<Triggers> = Arc::default();
         let mut beside: Vec<Arc<dyn LeaderTask>> = Vec::new();
-        let of_rules = vec![for_admin.mimir(), reconciler.mimir()];
+        followers.of_rules = vec![for_admin.mimir(), reconciler.mimir()];
         let (channels, reach) = if config.channels.enabled {
             let runtimes = [(&admin_runtime, &for_admin), (&sync_runtime, &reconciler)];
-            let (channels, sync) = channels(config, runtimes, clock, tracer)?;
+            let (channels, sync, clients) = channels(config, runtimes, clock, tracer)?;
+            followers.of_channels = clients;
             let reach = Arc::clone(&sync.reaches).hook();
             beside.push(Arc::new(sync));
             (Some(channels), Some(reach))
         } else {
             (None, None)
         };
-        let of_channels = channels.as_ref().map(|channels: &Channels| channels.clients.clone());
-        let clients = MimirClients { of_rules, of_channels: of_channels.unwrap_or_default() };
         let handle = admin_runtime.handle().clone();
         let admin_executor = Arc::new(AdminExecutor::new(for_admin, handle));
         let sync = RuleSync {
@@ -92,7 +87,7 @@ impl Rules {
             reach,
             beside,
         };
-        Ok(Self { admin_executor, triggers, channels, clients, sync, sync_runtime, admin_runtime })
+        Ok(Self { admin_executor, triggers, channels, sync, sync_runtime, admin_runtime })
     }
 
     /// Has the leader do this beside the sync.
@@ -127,14 +122,14 @@ impl Rules {
     }
 }
 
-/// What serves administrators of channels, and what syncs them: each on its thread, with the database
+/// What serves administrators of channels, what syncs them, and the clients of Mimir of both: each on its thread, with the database
 /// connections of rules there.
 fn channels(
     config: &Config,
     [for_admin, for_sync]: [(&Runtime, &Arc<Reconciler>); 2],
     clock: &Clock,
     tracer: &Tracer,
-) -> io::Result<(Channels, ChannelSync)> {
+) -> io::Result<(Channels, ChannelSync, Vec<MimirHandle>)> {
     let make = |(runtime, rules): (&Runtime, &Arc<Reconciler>)| {
         let _inside = runtime.enter();
         let template = config.tenancy.template.clone();
@@ -155,7 +150,7 @@ fn channels(
         clock: clock.clone(),
         metrics,
     };
-    Ok((Channels { triggers, admin, clients }, sync))
+    Ok((Channels { triggers, admin }, sync, clients))
 }
 
 /// The name of this copy: its machine and its process.

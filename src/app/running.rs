@@ -130,6 +130,13 @@ impl Lasting {
         }
     }
 
+    /// Has new connections to the database log in as a store's do.
+    pub(super) fn log_in_like(&self, login: &Store) {
+        if let Some(store) = &self.store {
+            store.log_in_like(login);
+        }
+    }
+
     fn task(&self) -> Task {
         self.cancelled.child_token()
     }

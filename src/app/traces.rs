@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::TracesConfig;
-use crate::otlp::Exporter;
+use crate::otlp::{Authorization, Exporter};
 use crate::telemetry::TraceMetrics;
 use crate::trace::{FinishedTrace, Sampling, Tracer};
 
@@ -39,6 +39,11 @@ impl Traces {
     /// One that records nothing where traces are off.
     pub(super) fn tracer(&self) -> Tracer {
         self.0.as_ref().map_or_else(Tracer::off, |parts| parts.tracer.clone())
+    }
+
+    /// What the collector is shown.
+    pub(super) fn authorization(&self) -> Option<Authorization> {
+        self.0.as_ref().map(|parts| parts.exporter.authorization())
     }
 
     /// What the private port reports.

@@ -71,6 +71,25 @@ impl DatabaseConfig {
             _ => "this machine's socket".to_owned(),
         }
     }
+
+    /// Whether another address leads to the same database in the same way, whoever logs in.
+    pub fn is_same_but_for_its_login(&self, other: &Self) -> bool {
+        let without_login = |config: &Self| {
+            let text = std::str::from_utf8(config.url.expose()).ok()?;
+            let mut url = Url::parse(text).ok()?;
+            // A URL without a host takes neither, and has none.
+            let _ = (url.set_username(""), url.set_password(None));
+            let parameters: Vec<(String, String)> = url
+                .query_pairs()
+                .filter(|(key, _)| !matches!(&**key, "user" | "password"))
+                .map(|(key, value)| (key.into_owned(), value.into_owned()))
+                .collect();
+            url.set_query(None);
+            Some((url, parameters))
+        };
+        let (this, that) = (without_login(self), without_login(other));
+        this.is_some() && this == that
+    }
 }
 
 /// How the database server is authenticated.
@@ -346,6 +365,7 @@ fn identifier(raw: Raw) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Environment};
 
     #[test]
     fn an_unencoded_password_is_detected() {
@@ -361,5 +381,39 @@ mod tests {
         ] {
             assert_eq!(unescaped(right), None, "{right}");
         }
+    }
+
+    fn read(url: &str) -> DatabaseConfig {
+        let text = format!(
+            "[auth]\nissuer = \"https://a.supabase.co/auth/v1\"\n[upstream]\nurls = [\"http://m\"]\n\
+             [database]\nurl = {url:?}"
+        );
+        Config::read(&text, &Environment::default()).unwrap().database.unwrap()
+    }
+
+    #[test]
+    fn a_login_is_a_user_and_a_password_wherever_they_stand() {
+        let first = read("postgres://u:p@h:5432/d?options=-c%20x%3D1");
+        for same in [
+            "postgres://v:q%40@h:5432/d?options=-c%20x%3D1",
+            "postgres://h:5432/d?user=v&options=-c%20x%3D1&password=q",
+        ] {
+            assert!(first.is_same_but_for_its_login(&read(same)), "{same}");
+        }
+        for other in [
+            "postgres://u:p@i:5432/d?options=-c%20x%3D1",
+            "postgres://u:p@h:5433/d?options=-c%20x%3D1",
+            "postgres://u:p@h:5432/e?options=-c%20x%3D1",
+            "postgres://u:p@h:5432/d?options=-c%20x%3D2",
+            "postgres://u:p@h:5432/d",
+            "postgres://u:p@h:5432/d?options=-c%20x%3D1&dbname=e",
+        ] {
+            assert!(!first.is_same_but_for_its_login(&read(other)), "{other}");
+        }
+        let socket = |user: &str, folder: &str| {
+            read(&format!("postgres:///d?host=/run/{folder}&user={user}"))
+        };
+        assert!(socket("u", "a").is_same_but_for_its_login(&socket("v", "a")));
+        assert!(!socket("u", "a").is_same_but_for_its_login(&socket("u", "b")));
     }
 }

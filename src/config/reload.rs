@@ -54,9 +54,16 @@ const AT_START: &[&str] = &[
     "traces.",
 ];
 
-/// Exceptions from these.
-const BY_RELOAD: &[&str] =
-    &["channels.urls", "rules.request_timeout", "rules.urls", "rules.webhook_secret"];
+/// Exceptions from these. Of `database.url` the user and the password.
+const BY_RELOAD: &[&str] = &[
+    "alert_events.secret",
+    "channels.urls",
+    "database.url",
+    "rules.request_timeout",
+    "rules.urls",
+    "rules.webhook_secret",
+    "traces.authorization",
+];
 
 /// Whether an entry of these lists is a key's: its name, or the section or the beginning that it has.
 fn is_named(key: &str, entry: &str) -> bool {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::queries::{Lookup, Queries};
-use super::{PgQuery, Store, StoreError, connect, statement};
+use super::{PgQuery, Store, StoreError, statement};
 use crate::tenancy::OrganisationId;
 
 /// Milliseconds since the epoch, as precise as Mimir's ruler is.
@@ -169,7 +169,7 @@ impl Store {
         let store = self.clone();
         let work = async move {
             let config = &store.0.config;
-            let mut connection = connect::acquire(&store.0.side, config).await?;
+            let mut connection = store.0.server.acquire(&store.0.side).await?;
             let written = store.write_alert_events(&mut connection, asked, decide);
             // All statements together, so that a lock that does not come holds up no more than one batch.
             let limit = config.query_timeout + Duration::from_millis(500);

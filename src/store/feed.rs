@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{KeyHash, Store, StoreError, connect};
+use super::{KeyHash, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::tenancy::{OrganisationId, UserId};
 
@@ -179,11 +179,7 @@ impl Store {
     /// A connection that listens, proven by a notification of our own: a transaction pooler accepts
     /// `LISTEN` and then delivers nothing.
     async fn listener(&self) -> Result<PgListener, StoreError> {
-        let pool = connect::listening_pool(&self.0.config)?;
-        connect::reach(&self.0.config).await?;
-        let listener = PgListener::connect_with(&pool).await;
-        let mut listener =
-            listener.map_err(|error| connect::not_listening(&error, &self.0.config))?;
+        let mut listener = self.0.server.listener().await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
@@ -191,7 +187,7 @@ impl Store {
         let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
         // Not a prepared statement: a transaction pooler would fail on that, with a worse text. The
         // notification may come back on the same server connection, which is proof as well.
-        let mut connection = connect::acquire(&self.0.side, &self.0.config).await?;
+        let mut connection = self.0.server.acquire(&self.0.side).await?;
         connection.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
             sqlx::Error::Protocol(_) => behind_a_pooler(),
             error => error.into(),
@@ -222,7 +218,7 @@ impl Store {
     pub async fn check_notifications(&self) -> Result<(), StoreError> {
         let store = self.clone();
         let heard = self.0.runtime.spawn(async move {
-            connect::try_once(&store.0.config).await?;
+            store.0.server.try_once().await?;
             store.listener().await.map(drop)
         });
         heard.await.map_err(|_| lost("the process is shutting down"))?

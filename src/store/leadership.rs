@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::time::{Instant, timeout};
 
-use super::{Store, StoreError, connect};
+use super::{Store, StoreError};
 
 /// The server ends the leader's session after this long without a query.
 pub(crate) const SILENCE: Duration = Duration::from_secs(4);
@@ -78,7 +78,7 @@ impl Store {
         let store = self.clone();
         let key = self.0.config.schema.clone();
         self.run(async move {
-            let mut connection = connect::connect(&store.0.config).await?;
+            let mut connection = store.0.server.connect().await?;
             let silence = SILENCE.as_millis();
             let settings = format!(
                 "set idle_session_timeout = {silence}; set statement_timeout = {silence}; \

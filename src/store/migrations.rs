@@ -12,7 +12,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqlSafeStr as _};
 use tokio::time::sleep;
 
-use super::{Store, StoreError, connect, queries};
+use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
@@ -135,8 +135,9 @@ impl fmt::Display for Migrated {
 /// adopted if that is wished and they have all that ours have, else nothing is done.
 pub async fn migrate(config: &DatabaseConfig, adopt: bool) -> Result<Migrated, StoreError> {
     // A transaction pooler would lose our locks as it loses notifications.
-    Store::new(config, TablesRead::default())?.check_notifications().await?;
-    let mut connection = connect::connect(config).await?;
+    let store = Store::new(config, TablesRead::default())?;
+    store.check_notifications().await?;
+    let mut connection = store.0.server.connect().await?;
     // Several may run at once: the second looks when the first is done. Ends with the connection.
     run(&mut connection, format!("select pg_advisory_lock(hashtext('{NOTES}'))")).await?;
     // After that, which others may hold for long.

@@ -3,7 +3,7 @@
 
 use sqlx::Row as _;
 
-use super::{Store, StoreError, connect, queries};
+use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// What is done with a table.
@@ -114,7 +114,7 @@ impl Store {
 
 async fn check(store: &Store) -> Result<(), StoreError> {
     let (config, tables) = (&store.0.config, store.0.tables);
-    let mut connection = connect::acquire(&store.0.lookups, config).await?;
+    let mut connection = store.0.server.acquire(&store.0.lookups).await?;
     let (mut missing, mut us) = (Vec::new(), String::new());
     for Need { table, when, rights } in NEEDS {
         if !when(config, tables) {

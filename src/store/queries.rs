@@ -7,15 +7,16 @@
 //! A value that cannot be cast fails its whole query. Who asks by keys asks again with fewer of them
 //! (`directory`, `rules`); revocations, which are read whole, are then read as texts.
 
+use sqlx::pool::PoolConnection;
 use sqlx::{
-    AssertSqlSafe, Column as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _,
+    AssertSqlSafe, Column as _, Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr as _,
     Statement as _, TypeInfo as _,
 };
 
 use uuid::Uuid;
 
 use super::alert_rule_versions::{IS_PLAIN_TABLE, rule_versions};
-use super::{StoreError, connect, is_data_exception, moment};
+use super::{StoreError, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,11 +326,10 @@ pub(super) fn table(schema: &str, name: &str) -> String {
 /// Sees that every look-up that is needed gives its columns, and that row-level security does not
 /// hide rows from us: then every member would be unknown, and every sender's data lost.
 pub(super) async fn check(
-    pool: &PgPool,
+    mut connection: PoolConnection<Postgres>,
     config: &DatabaseConfig,
     tables: TablesRead,
 ) -> Result<Queries, StoreError> {
-    let mut connection = connect::acquire(pool, config).await?;
     // It is closed when this is done, and with it the statements that were looked at.
     connection.close_on_drop();
     let connection = &mut *connection;

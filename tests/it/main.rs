@@ -20,6 +20,7 @@ mod channels;
 mod check_config;
 mod console;
 mod database;
+mod database_login;
 mod deadlines;
 mod deployment;
 mod device_configurations;

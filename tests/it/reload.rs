@@ -47,7 +47,8 @@ fn edited(text: &str, changes: &[(&str, &str)]) -> String {
     kept.chain(set).map(|line| line + "\n").collect()
 }
 
-fn edit(file: &Path, changes: &[(&str, &str)]) {
+/// Changes a file.
+pub(crate) fn edit(file: &Path, changes: &[(&str, &str)]) {
     let text = edited(&std::fs::read_to_string(file).unwrap(), changes);
     std::fs::write(file, text).unwrap();
 }
@@ -326,6 +327,34 @@ async fn each_change_takes_effect() {
     reload(("log.filter", "\"info\"")).await;
     reload(("upstream.urls", &format!("[{:?}]", other.url()))).await;
     assert_eq!(moves(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_collector_is_shown_changes() {
+    let (upstream, collector) = (Upstream::start(ok).await, Upstream::start(ok).await);
+    let endpoint = format!("{:?}", collector.url());
+    let settings = [
+        ("traces.endpoint", &*endpoint),
+        ("traces.sample_ratio", "1.0"),
+        ("traces.authorization", "\"Bearer first\""),
+    ];
+    let fixture = fixture(&upstream.url(), &settings).await;
+    let shown = async |wanted: Option<&str>| {
+        let before = collector.heads().len();
+        assert_eq!(fixture.user().get(QUERY).await.status, 200);
+        wait_until("the trace is sent", Duration::from_secs(15), async || {
+            collector.heads().len() > before
+        })
+        .await;
+        let head = &collector.heads()[before];
+        let value = head.headers.get("authorization").map(|value| value.to_str().unwrap());
+        assert_eq!(value, wanted);
+    };
+    shown(Some("Bearer first")).await;
+    assert!(is_success(&fixture.reload(&[("traces.authorization", "\"Bearer second\"")]).await));
+    shown(Some("Bearer second")).await;
+    assert!(is_success(&fixture.reload(&[("traces.authorization", "\"\"")]).await));
+    shown(None).await;
 }
 
 // The old key set is in force until the new one is there: nobody gets a 503 in between. One that cannot be

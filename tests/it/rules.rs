@@ -46,10 +46,15 @@ pub(crate) async fn rules_fixture_on(
     let mut all = vec![("rules.enabled", "true")];
     all.extend_from_slice(settings);
     let identity = identity_fixture_on(database, way, &all).await;
-    RulesFixture { identity, mimir: mimir.to_owned() }
+    RulesFixture::of(identity, mimir)
 }
 
 impl RulesFixture {
+    /// Of a proxy that syncs to a Mimir.
+    pub(crate) fn of(identity: IdentityFixture, mimir: &str) -> Self {
+        Self { identity, mimir: mimir.to_owned() }
+    }
+
     /// Runs SQL on the rules' database.
     pub(crate) async fn sql(&self, sql: &str) {
         self.identity.database.execute(sql).await;

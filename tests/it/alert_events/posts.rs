@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use harness::{ChaosProxy, Client, Postgres, Upstream, raw_exchange};
+use harness::{ChaosProxy, Client, Postgres, Upstream, raw_exchange, wait_until};
 use serde_json::{Value, json};
 
 use super::{Event, PATH, SECRET, SOON, events_fixture, events_fixture_on, firing, now, service};
+use crate::reload::edit;
 use crate::support::responses::ok;
 
 // Forged alerts: only who shows the secret is believed, and only on the private port.
@@ -64,6 +65,25 @@ async fn only_the_ruler_posts_alerts_and_only_to_the_private_port() {
     fixture.wait_events("the true one is a row", &organisation, SOON, one).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn another_secret_is_asked_for_once_it_is_in_the_file() {
+    let watch = ("reload.watch_interval", "\"100ms\"");
+    let (fixture, _upstream) = events_fixture(&[watch]).await;
+    let organisation = fixture.identity.organisation().await;
+    let proxy = &fixture.identity.proxy;
+    let post = async |secret: &str| {
+        let pair = BASE64_STANDARD.encode(format!("mimir:{secret}"));
+        let client = Client::new(&proxy.internal_url()).header("x-scope-orgid", &organisation);
+        let client = client.header("authorization", &format!("Basic {pair}"));
+        client.post(PATH, json!([firing("Hot", "hub", now())]).to_string()).await.status.as_u16()
+    };
+    let other = "another-secret-of-the-ruler";
+    assert_eq!((post(SECRET).await, post(other).await), (200, 401));
+    edit(&proxy.config, &[("alert_events.secret", &format!("{other:?}"))]);
+    wait_until("the secret is read", SOON, async || post(other).await == 200).await;
+    assert_eq!(post(SECRET).await, 401);
+}
+
 // The ruler drops what is answered with anything but 2xx: an unknown tenant is no reason to alarm.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_of_no_organisation_are_counted_and_become_no_row() {
@@ -77,7 +97,7 @@ async fn alerts_of_no_organisation_are_counted_and_become_no_row() {
             assert_eq!(fixture.post(&tenant, &alerts).await.status, 200);
         }
     }
-    harness::wait_until("they are dropped", SOON, async || {
+    wait_until("they are dropped", SOON, async || {
         fixture.dropped("unknown_organisation").await >= 7.0
     })
     .await;
@@ -208,7 +228,7 @@ async fn an_organisation_that_floods_harms_no_other() {
     println!("10000 alerts: {statuses:?}; the other's rows after {lags:?}");
     assert!(lags.iter().all(|lag| *lag < Duration::from_secs(5)), "{lags:?}");
     let is_written = async || fixture.metric("pending").await == 0.0;
-    harness::wait_until("all is written", SOON, is_written).await;
+    wait_until("all is written", SOON, is_written).await;
     assert_eq!(fixture.events(&flood).await.len(), 100);
     let dropped = fixture.dropped("over_limit").await + fixture.dropped("no_room").await;
     assert_eq!(dropped, 9900.0);
@@ -272,6 +292,5 @@ async fn an_alert_that_the_database_refuses_is_dropped_alone() {
     assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
     let all = |events: &[Event]| events.len() == 49;
     fixture.wait_events("all others are rows", &organisation, SOON, all).await;
-    harness::wait_until("one is dropped", SOON, async || fixture.dropped("refused").await == 1.0)
-        .await;
+    wait_until("one is dropped", SOON, async || fixture.dropped("refused").await == 1.0).await;
 }

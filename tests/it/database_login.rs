@@ -1,0 +1,193 @@
+//! The user and the password of the database change while the proxy runs.
+
+use std::time::{Duration, Instant};
+
+use harness::{Database, Mimir, Postgres, Proxy, wait_until};
+use serde_json::Value;
+
+use crate::alert_events::SECRET;
+use crate::database::listening;
+use crate::reload::edit;
+use crate::rules::{RulesFixture, SOON};
+use crate::support::identity::{command_with, identity_fixture_without_migration};
+
+const QUERY: &str = "/prometheus/api/v1/query?query=up";
+const LOST: &str = "LISTEN connection lost";
+/// What is told of each reload.
+const RELOADED: &str = "Configuration reloaded";
+const NOT_RELOADED: &str = "Configuration not reloaded";
+
+/// A cluster that asks for passwords, and a proxy with everything that connects to it.
+struct Fixture {
+    postgres: Postgres,
+    database: Database,
+    rules: RulesFixture,
+}
+
+async fn fixture() -> Fixture {
+    let postgres = Postgres::start_with_tls().await;
+    let database = postgres.database("login").await;
+    let ca = postgres.ca_file().to_str().unwrap();
+    let env = [("MTP__DATABASE__TLS", "verify-full"), ("MTP__DATABASE__CA_FILE", ca)];
+    let migrated = command_with(&database, &env, &["migrate"]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    let (mimir, ca) = (Mimir::shared().await.url(), format!("{ca:?}"));
+    let secret = format!("{SECRET:?}");
+    let settings = [
+        ("rules.enabled", "true"),
+        ("alert_events.enabled", "true"),
+        ("alert_events.secret", &secret),
+        ("database.tls", "\"verify-full\""),
+        ("database.ca_file", &ca),
+        ("reload.watch_interval", "\"100ms\""),
+    ];
+    let url = database.url();
+    let identity =
+        identity_fixture_without_migration(database.clone(), &url, &mimir, &settings).await;
+    let rules = RulesFixture::of(identity, &mimir);
+    listening(&rules.identity).await;
+    Fixture { postgres, database, rules }
+}
+
+impl Fixture {
+    fn proxy(&self) -> &Proxy {
+        &self.rules.identity.proxy
+    }
+
+    /// The database's address with another user and password.
+    fn url(&self, login: &str) -> String {
+        let url = self.database.url();
+        let (_, place) = url.split_once('@').unwrap();
+        format!("postgres://{login}@{place}")
+    }
+
+    /// Writes another address to the configuration file.
+    fn write(&self, url: &str) {
+        edit(&self.proxy().config, &[("database.url", &format!("{url:?}"))]);
+    }
+
+    /// The lines of the log with a message.
+    fn lines(&self, message: &str) -> Vec<Value> {
+        let log = self.proxy().process.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+
+    /// Waits for another line with a message.
+    async fn line_after(&self, before: usize, message: &str, longest: Duration) -> Value {
+        wait_until(message, longest, async || self.lines(message).len() > before).await;
+        self.lines(message)[before].clone()
+    }
+
+    /// Ends every connection, and sees that each part of the proxy has a new one.
+    async fn all_connect_again(&self) {
+        let refusals = self.refusals();
+        // After a refused login there may be nothing to lose yet.
+        listening(&self.rules.identity).await;
+        let before = self.lines(LOST).len();
+        assert!(self.postgres.kill_connections_of(&self.database).await > 0);
+        let (rules, identity) = (&self.rules, &self.rules.identity);
+        self.line_after(before, LOST, SOON).await;
+        listening(identity).await;
+        // Look-ups, what is listed for administrators, the leader with the sync of rules, and its watch over
+        // alert events.
+        let organisation = identity.organisation().await;
+        let person = identity.member(&organisation, "viewer").await;
+        assert_eq!(identity.client(&person).get(QUERY).await.status, 200);
+        let path = format!("/admin/organisations/{organisation}/rules");
+        assert_eq!(identity.service().get(&path).await.status, 200);
+        let rule = rules.rule(&organisation, "Hot", "temperature > 50").await;
+        rules.wait_state(&rule, "live").await;
+        assert_eq!(self.refusals(), refusals, "{}", self.postgres.log());
+    }
+
+    /// How often the server has refused a password.
+    fn refusals(&self) -> usize {
+        self.postgres.log().matches("password authentication failed").count()
+    }
+}
+
+// A hosted database's password is changed where it is hosted. All connections of the process, on four
+// threads, are made with the new one from then on, and nothing is restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_is_used_without_a_restart() {
+    let fixture = fixture().await;
+    fixture.database.execute("alter role postgres password 'another'").await;
+    fixture.write(&fixture.url("postgres:another"));
+    let line = fixture.line_after(0, RELOADED, SOON).await;
+    assert_eq!(line["keys"], "database.url");
+    fixture.all_connect_again().await;
+    assert!(!fixture.proxy().process.log().contains("another"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_role_is_used_if_it_has_the_rights() {
+    let fixture = fixture().await;
+    let create = "create role second login bypassrls password 'word'";
+    fixture.database.execute(create).await;
+    fixture.write(&fixture.url("second:word"));
+    let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
+    let problem = line["problem"].as_str().unwrap();
+    assert!(problem.contains("permission denied"), "{problem}");
+    fixture.database.execute("grant all on all tables in schema public to second").await;
+    let line = fixture.line_after(0, RELOADED, SOON).await;
+    assert_eq!(line["keys"], "database.url");
+    fixture.all_connect_again().await;
+    let sql = "select distinct usename from pg_stat_activity where application_name = 'mimir-tenant-proxy'";
+    assert_eq!(fixture.database.query(sql).await, [[Some("second".to_owned())]]);
+}
+
+// The file may be changed before the database is. The old password is in force until the new one is taken. It is
+// tried again later, or at once if that is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_the_database_refuses_is_not_used() {
+    let fixture = fixture().await;
+    fixture.write(&fixture.url("postgres:early"));
+    let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
+    let problem = line["problem"].as_str().unwrap();
+    assert_eq!(line["key"], "database.url");
+    assert!(problem.contains("password authentication failed"), "{problem}");
+    assert!(!fixture.proxy().process.log().contains("early"));
+    let identity = &fixture.rules.identity;
+    let person = identity.member(&identity.organisation().await, "viewer").await;
+    assert_eq!(identity.client(&person).get(QUERY).await.status, 200);
+    fixture.database.execute("alter role postgres password 'early'").await;
+    fixture.proxy().process.signal("HUP");
+    fixture.line_after(0, RELOADED, SOON).await;
+    fixture.all_connect_again().await;
+}
+
+// Supabase locks out an address that goes on with a wrong password (supabase discussion 45688), so that the right
+// one is of no use for minutes. Requests that need the database wait for it, with 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_refused_is_not_repeated_with_each_request() {
+    let fixture = fixture().await;
+    let identity = &fixture.rules.identity;
+    let organisation = identity.organisation().await;
+    fixture.database.execute("alter role postgres password 'another'").await;
+    assert!(fixture.postgres.kill_connections_of(&fixture.database).await > 0);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        let person = identity.member(&organisation, "viewer").await;
+        let answer = identity.client(&person).get(QUERY).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    }
+    // Those that had begun before the first was refused.
+    let refusals = fixture.refusals();
+    assert!((1..=6).contains(&refusals), "{refusals}");
+    fixture.write(&fixture.url("postgres:another"));
+    fixture.line_after(0, RELOADED, SOON).await;
+    fixture.all_connect_again().await;
+}
+
+// Connections that are open would lead to the old database, and new ones to the new.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_database_needs_a_restart() {
+    let fixture = fixture().await;
+    let other = fixture.postgres.database("other").await;
+    fixture.write(&other.url());
+    let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
+    assert_eq!(line["key"], "database.url");
+    assert!(line["problem"].as_str().unwrap().contains("only its user and its password"), "{line}");
+}
