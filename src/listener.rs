@@ -12,6 +12,7 @@ mod exchange;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod handshakes;
 mod inherited;
 mod linger;
 mod load;

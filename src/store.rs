@@ -19,6 +19,7 @@ mod connect;
 mod device_keys;
 mod feed;
 mod leadership;
+mod login;
 mod memberships;
 mod migrations;
 mod moment;
@@ -174,7 +175,28 @@ impl Store {
 
     /// Whether the server has just refused the user and the password.
     pub fn is_login_refused(&self) -> bool {
-        self.0.server.refusal().is_some()
+        self.0.server.login().refusal().is_some()
+    }
+
+    /// The user and the password may be tried again at once, whenever they were refused.
+    pub fn forget_refusal(&self) {
+        self.0.server.login().forget_refusal();
+    }
+
+    /// Whether another store, which was checked, is of the same database.
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        let of = |store: &Self| store.0.queries.get().map(|queries| queries.database().cloned());
+        match (of(self), of(other)) {
+            // Nothing was read yet.
+            (None, _) => true,
+            (Some(own), Some(others)) => own.is_some() && own == others,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Whether both log in with the same name.
+    pub fn has_user_of(&self, other: &Self) -> bool {
+        self.0.server.has_user_of(&other.0.server)
     }
 
     /// Checks that the tables, or the operator's queries, give what is needed. Done once; until then

@@ -227,6 +227,37 @@ impl Database {
     }
 }
 
+/// Why another login is not used.
+pub(super) struct NotUsed {
+    pub(super) problem: String,
+    /// Whether the server has refused it.
+    pub(super) is_refused: bool,
+}
+
+/// Logs in as another configuration says. It is used only if all that is checked at the start is right, and if it leads
+/// to the database of a store that is in use: a pooler may choose the server by the user.
+pub(super) async fn log_in(config: &Config, current: &Store) -> Result<Store, NotUsed> {
+    let not_used = |problem: &str| NotUsed { problem: problem.to_owned(), is_refused: false };
+    let Some(database) = &config.database else { return Err(not_used("is missing")) };
+    let store = Store::new(database, config.tables_read());
+    let store = store.map_err(|error| not_used(&error.to_string()))?;
+    let checking = async {
+        store.check_all().await?;
+        if store.has_user_of(current) { Ok(()) } else { store.check_privileges().await }
+    };
+    match tokio::time::timeout(FIRST_CHECK, checking).await {
+        Err(_) => Err(not_used(&format!("the database gave no answer in {FIRST_CHECK:?}"))),
+        Ok(Err(error)) => {
+            Err(NotUsed { problem: error.to_string(), is_refused: store.is_login_refused() })
+        }
+        Ok(Ok(())) if !current.is_same_database(&store) => Err(not_used(
+            "leads to another database than the one in use, or to one that does not say which it is; restart the \
+             proxy, or put the old address back",
+        )),
+        Ok(Ok(())) => Ok(store),
+    }
+}
+
 /// A database that is not as it must be, as a fault of the configuration.
 fn unfit(error: StoreError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error.to_string())

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::database::{self, NotUsed};
 use super::running::{Lasting, Running, Task, finds_instances};
 use super::traces::Traces;
 use super::watch::{Files, Fingerprint};
@@ -109,6 +110,9 @@ impl Reloader {
         files: &mut Files,
         was_asked: bool,
     ) -> Option<Duration> {
+        if let (Some(store), true) = (&self.lasting.store, was_asked) {
+            store.forget_refusal();
+        }
         let (file, environment) = (self.file.clone(), self.environment.clone());
         // A file system that does not answer holds up a thread of its own.
         let read = spawn_blocking(move || {
@@ -257,22 +261,20 @@ impl Reloader {
                 }
             }
         }
-        let (mut login, mut retry) = (None, RETRY);
-        if let Some(database) = config.database.as_ref().filter(|_| has(changes, "database.url")) {
-            let store = Store::new(database, config.tables_read());
-            let store = store.map_err(|error| vec![fault("database.url", error.to_string())])?;
-            // All that is checked at the start.
-            if let Err(error) = store.check_all().await {
-                away.push(fault("database.url", error.to_string()));
-                retry = if store.is_login_refused() { LOGIN_RETRY } else { RETRY };
-            }
-            login = Some(store);
-        }
         if !away.is_empty() {
-            return Err(Refused { faults: away, retry: Some(retry) });
+            return Err(Refused { faults: away, retry: Some(RETRY) });
         }
         let clients = self.followers.prepare(config);
         let clients = clients.map_err(|(key, problem)| vec![fault(key, problem)])?;
+        // Last, so that a login that is refused is not tried again for the sake of anything else.
+        let mut login = None;
+        if let (Some(store), true) = (&self.lasting.store, has(changes, "database.url")) {
+            login = Some(Box::pin(database::log_in(config, store)).await.map_err(|not_used| {
+                let NotUsed { problem, is_refused } = not_used;
+                let retry = if is_refused { LOGIN_RETRY } else { RETRY };
+                Refused { faults: vec![fault("database.url", problem)], retry: Some(retry) }
+            })?);
+        }
         Ok(Prepared { keys, instances, login, clients })
     }
 
@@ -315,8 +317,8 @@ impl Reloader {
         for client in prepared.clients {
             client.make();
         }
-        if let Some(login) = prepared.login {
-            lasting.log_in_like(&login);
+        if let (Some(store), Some(login)) = (&lasting.store, prepared.login) {
+            store.log_in_like(&login);
         }
         self.followers.set_secrets(&config);
         for warning in &config.warnings {

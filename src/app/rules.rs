@@ -122,8 +122,8 @@ impl Rules {
     }
 }
 
-/// What serves administrators of channels, what syncs them, and the clients of Mimir of both: each on its thread, with the database
-/// connections of rules there.
+/// What serves administrators of channels and what syncs them, each on its thread, with the database connections of
+/// rules there; and the clients of Mimir of both.
 fn channels(
     config: &Config,
     [for_admin, for_sync]: [(&Runtime, &Arc<Reconciler>); 2],

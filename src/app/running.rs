@@ -49,7 +49,7 @@ pub(super) struct Lasting {
     pub(super) traffic: Arc<Traffic>,
     refusals: Arc<Refusals>,
     admins: Admins,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     tables: Tables,
     memberships: Option<Arc<Memberships>>,
     organisations: Option<Arc<Organisations>>,
@@ -127,13 +127,6 @@ impl Lasting {
             started_at: clock.utc(),
             clock,
             metrics,
-        }
-    }
-
-    /// Has new connections to the database log in as a store's do.
-    pub(super) fn log_in_like(&self, login: &Store) {
-        if let Some(store) = &self.store {
-            store.log_in_like(login);
         }
     }
 

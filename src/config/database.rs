@@ -72,11 +72,15 @@ impl DatabaseConfig {
         }
     }
 
-    /// Whether another address leads to the same database in the same way, whoever logs in.
+    /// Whether another address differs in nothing but user and password. They may still lead to another database:
+    /// one without a name has the user's, and a pooler may choose the server by it.
     pub fn is_same_but_for_its_login(&self, other: &Self) -> bool {
         let without_login = |config: &Self| {
             let text = std::str::from_utf8(config.url.expose()).ok()?;
             let mut url = Url::parse(text).ok()?;
+            if url.port() == Some(PORT) {
+                let _ = url.set_port(None);
+            }
             // A URL without a host takes neither, and has none.
             let _ = (url.set_username(""), url.set_password(None));
             let parameters: Vec<(String, String)> = url
@@ -125,6 +129,9 @@ pub struct QueriesConfig {
     /// Without a parameter: `organisation_id`, `name` and `value` of every limit of an organisation.
     pub organisation_limit: Option<String>,
 }
+
+/// Where Postgres listens if no port is named.
+const PORT: u16 = 5432;
 
 /// Supabase's transaction pooler. Others are recognised by their behaviour.
 const TRANSACTION_POOLER_PORT: u16 = 6543;

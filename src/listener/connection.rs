@@ -22,6 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::activity::Activity;
 use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http2};
+use super::handshakes::Handshakes;
 use super::linger::linger;
 use super::load::Counted;
 use super::phase::{Phase, Timeouts};
@@ -45,6 +46,7 @@ pub(super) struct Surroundings {
     front: ArcSwap<Front>,
     pub(super) closing: CancellationToken,
     pub(super) doors: Doors,
+    handshakes: Handshakes,
 }
 
 /// What one configuration makes of a worker.
@@ -55,7 +57,8 @@ pub(super) struct Front {
 
 impl Surroundings {
     pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
-        Self { front: ArcSwap::from_pointee(front), closing, doors }
+        let front = ArcSwap::from_pointee(front);
+        Self { front, closing, doors, handshakes: Handshakes::default() }
     }
 
     /// The current one. Whoever asks keeps it for as long as it serves a request.
@@ -270,6 +273,7 @@ async fn encrypt(
     let stream = Arc::clone(&connection.stream);
     let now = front.pipeline.outlets.clock.unix_seconds();
     let accepting = Session::accept(stream, take(first).into(), config, now);
+    let accepting = around.handshakes.run(connection.peer.ip(), accepting);
     let (outcome, error) = tokio::select! {
         accepted = accepting => match accepted {
             Ok(session) => {

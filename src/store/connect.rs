@@ -2,62 +2,52 @@
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::StoreError;
+use super::login::{Attempt, Login};
 use crate::config::{DatabaseConfig, DatabaseTls};
 
 /// Idle connections are closed, so that a database that moved is noticed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a login that the server has refused is not tried again. An address that goes on trying is locked out:
-/// by Supabase's pooler for two minutes (<https://github.com/orgs/supabase/discussions/45688>).
-const REFUSED_FOR: Duration = Duration::from_secs(30);
-
-/// Where the server is, and as whom the next connection logs in. One for all stores of a database.
+/// Where the server is, and as whom connections log in. One for all stores of a database.
 pub(super) struct Server {
-    options: ArcSwap<PgConnectOptions>,
+    login: Login,
     connect_timeout: Duration,
     pools: Mutex<Vec<PgPool>>,
-    /// Until when the login is not tried again, and why.
-    refused: Mutex<Option<(Instant, StoreError)>>,
 }
 
 impl Server {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
-        let options = ArcSwap::from_pointee(options_of(config)?);
-        Ok(Self {
-            options,
-            connect_timeout: config.connect_timeout,
-            pools: Mutex::default(),
-            refused: Mutex::default(),
-        })
+        let login = Login::new(options_of(config)?);
+        Ok(Self { login, connect_timeout: config.connect_timeout, pools: Mutex::default() })
+    }
+
+    pub(super) fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Has new connections log in as another server's do. Open ones stay.
     pub(super) fn log_in_like(&self, other: &Self) {
-        let options = other.options.load_full();
+        let options = other.login.options();
         for pool in &*self.pools.lock() {
             pool.set_connect_options(PgConnectOptions::clone(&options));
         }
-        self.options.store(options);
-        *self.refused.lock() = None;
+        self.login.replace(options);
     }
 
-    /// Whether the login was refused a moment ago, and why.
-    pub(super) fn refusal(&self) -> Option<StoreError> {
-        let refused = self.refused.lock();
-        refused.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
+    /// Whether both log in with the same name.
+    pub(super) fn has_user_of(&self, other: &Self) -> bool {
+        self.login.options().get_username() == other.login.options().get_username()
     }
 
     pub(super) fn pool(&self, config: &DatabaseConfig, connections: u32) -> PgPool {
@@ -70,7 +60,7 @@ impl Server {
                 let settings = AssertSqlSafe(settings.clone());
                 Box::pin(async move { connection.execute(settings).await.map(drop) })
             })
-            .connect_lazy_with(PgConnectOptions::clone(&self.options.load()));
+            .connect_lazy_with(PgConnectOptions::clone(&self.login.options()));
         self.pools.lock().push(pool.clone());
         pool
     }
@@ -94,14 +84,12 @@ impl Server {
 
     /// Makes a connection outside the pools.
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
-        }
-        let login = self.options.load_full();
-        let connecting = PgConnection::connect_with(&login);
+        let connecting = self.login.attempt(
+            async |login: &PgConnectOptions| PgConnection::connect_with(login).await,
+            |error| self.not_connected(error),
+        );
         match timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.not_connected(&error, &login)),
+            Ok(connected) => connected.map_err(|attempt| self.not_attempted(attempt)),
             Err(_) => Err(self.late()),
         }
     }
@@ -112,11 +100,6 @@ impl Server {
         &self,
         pool: &PgPool,
     ) -> Result<PoolConnection<Postgres>, StoreError> {
-        if let Some(refusal) = self.refusal() {
-            // An open one is as good as before.
-            return pool.try_acquire().ok_or(refusal);
-        }
-        let login = self.options.load_full();
         let unreachable = async {
             // A connection that is idle or quickly made needs no second opinion.
             sleep(PROBE_AFTER).await;
@@ -127,12 +110,43 @@ impl Server {
         };
         tokio::select! {
             biased;
-            acquired = pool.acquire() => match acquired {
-                Ok(connection) => Ok(connection),
-                Err(sqlx::Error::PoolTimedOut) => Err(self.why_late(pool).await),
-                Err(error) => Err(self.not_connected(&error, &login)),
+            acquired = timeout(self.connect_timeout, self.open_or_new(pool)) => match acquired {
+                Ok(acquired) => acquired,
+                Err(_) => Err(self.why_late(pool).await),
             },
             error = unreachable => Err(error),
+        }
+    }
+
+    /// An open connection; a new one, if none is idle and there may be more. While the login is refused, one that is
+    /// in use is waited for.
+    async fn open_or_new(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+        loop {
+            while let Some(mut connection) = pool.try_acquire() {
+                if connection.ping().await.is_ok() {
+                    return Ok(connection);
+                }
+                connection.close_on_drop();
+            }
+            let is_full = || pool.size() >= pool.options().get_max_connections();
+            let attempted = if is_full() {
+                pool.acquire().await.map(Some).map_err(Attempt::Failed)
+            } else {
+                // It may have become full while another logged in. Who waits for one that is in use holds up no login.
+                let connect = async |_: &PgConnectOptions| {
+                    if is_full() { Ok(None) } else { pool.acquire().await.map(Some) }
+                };
+                self.login.attempt(connect, |error| self.not_connected(error)).await
+            };
+            match attempted {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) => {}
+                Err(Attempt::Refused(_)) if pool.size() > 0 => sleep(BETWEEN_LOOKS).await,
+                Err(Attempt::Failed(sqlx::Error::PoolTimedOut)) => {
+                    return Err(self.why_late(pool).await);
+                }
+                Err(attempt) => return Err(self.not_attempted(attempt)),
+            }
         }
     }
 
@@ -152,21 +166,18 @@ impl Server {
     /// Makes the connection that listens.
     pub(super) async fn listener(&self) -> Result<PgListener, StoreError> {
         self.reach().await?;
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
-        }
-        let login = self.options.load_full();
-        let pool = self.listening_pool(&login);
-        match PgListener::connect_with(&pool).await {
-            Ok(listener) => Ok(listener),
-            Err(sqlx::Error::PoolTimedOut) => Err(self.late()),
-            Err(error) => Err(self.not_connected(&error, &login)),
-        }
+        let connecting = self.login.attempt(
+            async |login: &PgConnectOptions| {
+                PgListener::connect_with(&self.listening_pool(login)).await
+            },
+            |error| self.not_connected(error),
+        );
+        connecting.await.map_err(|attempt| self.not_attempted(attempt))
     }
 
     /// Opens a TCP connection to the server and closes it.
     pub(super) async fn reach(&self) -> Result<(), StoreError> {
-        let options = self.options.load_full();
+        let options = self.login.options();
         let connecting = async {
             match socket(&options) {
                 Some(path) => UnixStream::connect(path).await.map(drop),
@@ -187,17 +198,22 @@ impl Server {
         StoreError::Unreachable(format!("{}: no connection within {waited:?}", self.place()))
     }
 
-    /// Why a connection with this login could not be made.
-    fn not_connected(&self, error: &sqlx::Error, login: &Arc<PgConnectOptions>) -> StoreError {
-        let why = not_connected(error, &self.place());
-        if is_login_refused(error) && Arc::ptr_eq(login, &self.options.load()) {
-            *self.refused.lock() = Some((Instant::now() + REFUSED_FOR, why.clone()));
+    fn not_attempted(&self, attempt: Attempt) -> StoreError {
+        match attempt {
+            Attempt::Refused(refusal) => refusal,
+            Attempt::Failed(error) => self.not_connected(&error),
         }
-        why
+    }
+
+    fn not_connected(&self, error: &sqlx::Error) -> StoreError {
+        match error {
+            sqlx::Error::PoolTimedOut => self.late(),
+            error => not_connected(error, &self.place()),
+        }
     }
 
     fn place(&self) -> String {
-        place(&self.options.load())
+        place(&self.login.options())
     }
 }
 
@@ -209,6 +225,8 @@ fn settings(config: &DatabaseConfig) -> String {
     format!("set statement_timeout = {limit}; set row_security = off")
 }
 
+/// How often it is looked whether a connection was given back, while no new one can be made.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// How long to wait for a connection before trying whether the server can be reached.
 const PROBE_AFTER: Duration = Duration::from_millis(50);
 /// How long the diagnosis may take.
@@ -234,15 +252,6 @@ fn not_connected(error: &sqlx::Error, place: &str) -> StoreError {
         sqlx::Error::Io(error) => StoreError::Unreachable(format!("{place}: {error}")),
         error => StoreError::Unavailable(format!("{place}: {}", super::describe(error))),
     }
-}
-
-/// Whether the server knows the user and the password, and does not let them in; or Supabase's pooler does not let
-/// anyone in, because it has refused too many.
-fn is_login_refused(error: &sqlx::Error) -> bool {
-    let Some(database) = error.as_database_error() else { return false };
-    // Class 28: invalid authorization specification.
-    database.code().is_some_and(|code| code.starts_with("28"))
-        || database.message().starts_with("Circuit breaker open")
 }
 
 /// `cannot_connect_now`: the server starts or shuts down.
@@ -311,7 +320,7 @@ mod tests {
         let config = config(&format!("postgres://u:secret@{closed}/d"));
         let server = Server::new(&config).unwrap();
         let pool = server.pool(&config, 2);
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let pooled = server.acquire(&pool).await.err().unwrap();
         let alone = server.try_once().await.unwrap_err();
         let reached = server.reach().await.unwrap_err();

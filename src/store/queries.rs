@@ -40,11 +40,18 @@ pub(super) struct Queries {
     revocations_as_texts: String,
     /// None if rules have no versions.
     rule_versions: Option<String>,
+    /// Which database it is, of which cluster; none if it does not say.
+    database: Option<String>,
 }
 
 impl Queries {
     pub(super) fn of(&self, lookup: Lookup) -> &str {
         &self.all[lookup as usize]
+    }
+
+    /// Which database was checked; none if it does not say.
+    pub(super) fn database(&self) -> Option<&String> {
+        self.database.as_ref()
     }
 
     /// The revocations with all columns as texts.
@@ -333,7 +340,7 @@ pub(super) async fn check(
     // It is closed when this is done, and with it the statements that were looked at.
     connection.close_on_drop();
     let connection = &mut *connection;
-    let mut queries = Queries::default();
+    let mut queries = Queries { database: identity(connection).await?, ..Queries::default() };
     for (at, wanted) in LOOKUPS.iter().enumerate() {
         let is_read = wanted.lookup.is_read(tables);
         let query = match (wanted.lookup.given(&config.queries), &wanted.own) {
@@ -403,6 +410,17 @@ async fn check_rule_versions(
         "No row versions of alert rules; every full resync reads all rules"
     );
     Ok(None)
+}
+
+/// Which database this is: that of the cluster, which a standby shares, and its number there.
+async fn identity(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
+    let query = "select system_identifier || ' ' || oid as database from pg_control_system(), pg_database \
+                 where datname = current_database()";
+    match sqlx::query(query).persistent(false).fetch_one(connection).await {
+        Ok(row) => Ok(row.try_get("database")?),
+        Err(sqlx::Error::Database(error)) if !is_passing(error.code().as_deref()) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn check_visible(

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Database, Mimir, Postgres, Proxy, wait_until};
+use futures_util::future::join_all;
+use harness::{ChaosProxy, Database, Mimir, Postgres, Proxy, Upstream, wait_until};
 use serde_json::Value;
 
 use crate::alert_events::SECRET;
@@ -10,6 +11,7 @@ use crate::database::listening;
 use crate::reload::edit;
 use crate::rules::{RulesFixture, SOON};
 use crate::support::identity::{command_with, identity_fixture_without_migration};
+use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const LOST: &str = "LISTEN connection lost";
@@ -27,12 +29,15 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let postgres = Postgres::start_with_tls().await;
     let database = postgres.database("login").await;
-    let ca = postgres.ca_file().to_str().unwrap();
-    let env = [("MTP__DATABASE__TLS", "verify-full"), ("MTP__DATABASE__CA_FILE", ca)];
-    let migrated = command_with(&database, &env, &["migrate"]);
-    assert!(migrated.status.success(), "{migrated:?}");
-    let (mimir, ca) = (Mimir::shared().await.url(), format!("{ca:?}"));
-    let secret = format!("{SECRET:?}");
+    let url = database.url();
+    fixture_with(postgres, database, &url).await
+}
+
+/// With an address of the database that the proxy is to be given.
+async fn fixture_with(postgres: Postgres, database: Database, url: &str) -> Fixture {
+    migrate(&postgres, &database);
+    let ca = format!("{:?}", postgres.ca_file().to_str().unwrap());
+    let (mimir, secret) = (Mimir::shared().await.url(), format!("{SECRET:?}"));
     let settings = [
         ("rules.enabled", "true"),
         ("alert_events.enabled", "true"),
@@ -41,12 +46,18 @@ async fn fixture() -> Fixture {
         ("database.ca_file", &ca),
         ("reload.watch_interval", "\"100ms\""),
     ];
-    let url = database.url();
     let identity =
-        identity_fixture_without_migration(database.clone(), &url, &mimir, &settings).await;
+        identity_fixture_without_migration(database.clone(), url, &mimir, &settings).await;
     let rules = RulesFixture::of(identity, &mimir);
     listening(&rules.identity).await;
     Fixture { postgres, database, rules }
+}
+
+fn migrate(postgres: &Postgres, database: &Database) {
+    let ca = postgres.ca_file().to_str().unwrap();
+    let env = [("MTP__DATABASE__TLS", "verify-full"), ("MTP__DATABASE__CA_FILE", ca)];
+    let migrated = command_with(database, &env, &["migrate"]);
+    assert!(migrated.status.success(), "{migrated:?}");
 }
 
 impl Fixture {
@@ -129,7 +140,14 @@ async fn another_role_is_used_if_it_has_the_rights() {
     let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
     let problem = line["problem"].as_str().unwrap();
     assert!(problem.contains("permission denied"), "{problem}");
+    // With what the start needs alone, no administrator could change anything.
+    fixture.database.execute("grant select on all tables in schema public to second").await;
+    fixture.proxy().process.signal("HUP");
+    let line = fixture.line_after(1, NOT_RELOADED, SOON).await;
+    let problem = line["problem"].as_str().unwrap();
+    assert!(problem.contains("insert"), "{problem}");
     fixture.database.execute("grant all on all tables in schema public to second").await;
+    fixture.proxy().process.signal("HUP");
     let line = fixture.line_after(0, RELOADED, SOON).await;
     assert_eq!(line["keys"], "database.url");
     fixture.all_connect_again().await;
@@ -166,19 +184,97 @@ async fn a_login_that_was_refused_is_not_repeated_with_each_request() {
     let organisation = identity.organisation().await;
     fixture.database.execute("alter role postgres password 'another'").await;
     assert!(fixture.postgres.kill_connections_of(&fixture.database).await > 0);
+    let list = format!("/admin/organisations/{organisation}/rules");
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(8) {
-        let person = identity.member(&organisation, "viewer").await;
-        let answer = identity.client(&person).get(QUERY).await;
-        assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        let people = join_all((0..20).map(|_| identity.member(&organisation, "viewer"))).await;
+        let members: Vec<_> = people.iter().map(|person| identity.client(person)).collect();
+        let service = identity.service();
+        let lists = join_all((0..20).map(|_| service.get(&list)));
+        let (of_members, of_admins) =
+            tokio::join!(join_all(members.iter().map(|member| member.get(QUERY))), lists);
+        for answer in of_members.iter().chain(&of_admins) {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        }
     }
-    // Those that had begun before the first was refused.
-    let refusals = fixture.refusals();
-    assert!((1..=6).contains(&refusals), "{refusals}");
+    assert_eq!(fixture.refusals(), 1);
+    assert!(fixture.proxy().process.log().contains("; not tried again for"));
     fixture.write(&fixture.url("postgres:another"));
     fixture.line_after(0, RELOADED, SOON).await;
     fixture.all_connect_again().await;
+}
+
+// What is open is as good as before: who finds all of it in use waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_serve_while_the_login_is_refused() {
+    let fixture = fixture().await;
+    let identity = &fixture.rules.identity;
+    let organisation = identity.organisation().await;
+    let list = format!("/admin/organisations/{organisation}/rules");
+    let service = identity.service();
+    let all = async || {
+        let answers = join_all((0..30).map(|_| service.get(&list))).await;
+        answers.iter().filter(|answer| answer.status == 200).count()
+    };
+    assert_eq!(all().await, 30);
+    fixture.database.execute("alter role postgres password 'another'").await;
+    let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity \
+               where query ilike 'listen%' or query = 'select 1'";
+    fixture.database.execute(sql).await;
+    wait_until("a login is refused", SOON, async || fixture.refusals() > 0).await;
+    for _ in 0..5 {
+        assert_eq!(all().await, 30);
+    }
+    assert_eq!(fixture.refusals(), 1);
+}
+
+// A database that is not named has the user's name, and Supabase's pooler finds the project by the user
+// (`postgres.<ref>`). Devices would be unknown there, and drop what they have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_leads_to_another_database_is_not_used() {
+    let postgres = Postgres::start_with_tls().await;
+    let databases = [postgres.database("one").await, postgres.database("two").await];
+    migrate(&postgres, &databases[1]);
+    for database in &databases {
+        let role = database.name();
+        let sql = format!("create role \"{role}\" superuser login password 'word'");
+        database.execute(&sql).await;
+    }
+    let [one, two] = databases;
+    let place = one.url().split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned();
+    let url = |database: &Database| format!("postgres://{}:word@{place}", database.name());
+    let fixture = fixture_with(postgres, one.clone(), &url(&one)).await;
+    fixture.write(&url(&two));
+    let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
+    assert_eq!(line["key"], "database.url");
+    assert!(line["problem"].as_str().unwrap().contains("another database"), "{line}");
+}
+
+// Nothing else may ever be loaded if this one waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_says_no_more_after_the_login_holds_up_no_reload() {
+    let postgres = Postgres::start().await;
+    let chaos = ChaosProxy::start(postgres.address()).await;
+    let database = postgres.database("silent").await;
+    database.execute("create role second superuser login").await;
+    assert!(command_with(&database, &[], &["migrate"]).status.success());
+    let upstream = Upstream::start(ok).await;
+    let url = database.url_through(chaos.address());
+    let watch = ("reload.watch_interval", "\"100ms\"");
+    let identity =
+        identity_fixture_without_migration(database.clone(), &url, &upstream.url(), &[watch]).await;
+    let rules = RulesFixture::of(identity, &upstream.url());
+    listening(&rules.identity).await;
+    let fixture = Fixture { postgres, database, rules };
+    // The login is let through, and what follows it is not.
+    chaos.freeze_uploads_after(195);
+    fixture.write(&url.replace("postgres@", "second@"));
+    let line = fixture.line_after(0, NOT_RELOADED, SOON).await;
+    assert!(line["problem"].as_str().unwrap().contains("no answer in 30s"), "{line}");
+    chaos.calm();
+    fixture.proxy().process.signal("HUP");
+    fixture.line_after(0, RELOADED, SOON).await;
 }
 
 // Connections that are open would lead to the old database, and new ones to the new.

@@ -286,7 +286,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "listener",
-        &["config", "deadline", "edge", "labels", "net", "pipeline", "record", "telemetry", "tls"],
+        &[
+            "client_network",
+            "config",
+            "deadline",
+            "edge",
+            "labels",
+            "net",
+            "pipeline",
+            "record",
+            "telemetry",
+            "tls",
+        ],
     ),
     (
         "app",

@@ -1,5 +1,7 @@
 //! What a client does instead of a handshake, or within one.
 
+use std::io::Write as _;
+
 use super::*;
 
 // A handshake has the time of a head, and counts among connections all the while.
@@ -55,6 +57,47 @@ async fn hello(fixture: &Fixture) -> Vec<u8> {
         bytes
     };
     tokio::join!(connecting, accepting).1
+}
+
+// One hello, sent again and again, costs its sender nothing, and a worker a key and a signature each time. Who
+// comes from elsewhere does not wait for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_handshakes_waits_for_itself() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("listen.workers", "1"), ("listen.header_timeout", "\"60s\"")];
+    let fixture = fixture(&upstream.url(), &settings).await;
+    let hello = hello(&fixture).await;
+    let (last, most) = hello.split_last().unwrap();
+    let flood: Vec<std::net::TcpStream> = (0..1000)
+        .map(|_| {
+            let mut socket = std::net::TcpStream::connect(fixture.address()).unwrap();
+            socket.write_all(most).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        })
+        .collect();
+    let answered = || flood.iter().filter(|socket| socket.peek(&mut [0]).is_ok()).count();
+    wait_until("all are there", Duration::from_secs(20), async || {
+        fixture.inner.proxy.metric("mimir_tenant_proxy_connections").await >= 1000.0
+    })
+    .await;
+    for mut socket in &flood {
+        socket.write_all(&[*last]).unwrap();
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let socket = socket.connect(fixture.address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(trusting(&fixture.authority, None, &[]));
+    let mut stream = connector.connect(name, socket).await.unwrap();
+    stream.write_all(fixture.get().as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut stream).await, 200);
+    let before = answered();
+    assert!(before < 500, "{before} of the flood were answered first");
+    wait_until("the flood is answered as well", Duration::from_secs(50), async || {
+        answered() == 1000
+    })
+    .await;
 }
 
 // A sender with the wrong address keeps its data: it is not told 4xx. Nothing of its request is served.
