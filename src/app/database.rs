@@ -235,7 +235,7 @@ pub(super) struct NotUsed {
 }
 
 /// Logs in as another configuration says. It is used only if all that is checked at the start is right, and if it leads
-/// to the database of a store that is in use: a pooler may choose the server by the user.
+/// to the database of a store that is in use: a pooler may choose the server by the login.
 pub(super) async fn log_in(config: &Config, current: &Store) -> Result<Store, NotUsed> {
     let not_used = |problem: &str| NotUsed { problem: problem.to_owned(), is_refused: false };
     let Some(database) = &config.database else { return Err(not_used("is missing")) };

@@ -72,8 +72,7 @@ impl DatabaseConfig {
         }
     }
 
-    /// Whether another address differs in nothing but user and password. They may still lead to another database:
-    /// one without a name has the user's, and a pooler may choose the server by it.
+    /// Whether another address leads to the same database in the same way, whoever logs in.
     pub fn is_same_but_for_its_login(&self, other: &Self) -> bool {
         let without_login = |config: &Self| {
             let text = std::str::from_utf8(config.url.expose()).ok()?;
@@ -81,6 +80,18 @@ impl DatabaseConfig {
             if url.port() == Some(PORT) {
                 let _ = url.set_port(None);
             }
+            let user = url.query_pairs().find(|(key, _)| key == "user");
+            let user =
+                user.map_or_else(|| url.username().to_owned(), |(_, user)| user.into_owned());
+            // A database without a name has the user's, and Supabase's pooler finds the project by what follows the
+            // first dot (`postgres.<ref>`).
+            let is_named =
+                url.path().len() > 1 || url.query_pairs().any(|(key, _)| key == "dbname");
+            let place = if is_named {
+                user.split_once('.').map_or("", |(_, project)| project).to_owned()
+            } else {
+                user
+            };
             // A URL without a host takes neither, and has none.
             let _ = (url.set_username(""), url.set_password(None));
             let parameters: Vec<(String, String)> = url
@@ -89,7 +100,7 @@ impl DatabaseConfig {
                 .map(|(key, value)| (key.into_owned(), value.into_owned()))
                 .collect();
             url.set_query(None);
-            Some((url, parameters))
+            Some((url, parameters, place))
         };
         let (this, that) = (without_login(self), without_login(other));
         this.is_some() && this == that
@@ -420,6 +431,12 @@ mod tests {
         let socket = |user: &str, folder: &str| {
             read(&format!("postgres:///d?host=/run/{folder}&user={user}"))
         };
+        let user = |user: &str, path: &str| read(&format!("postgres://{user}:p@h{path}"));
+        assert!(user("a.ref", "/d").is_same_but_for_its_login(&user("b.ref", "/d")));
+        assert!(!user("a.ref", "/d").is_same_but_for_its_login(&user("a.other", "/d")));
+        assert!(!user("a.ref", "/d").is_same_but_for_its_login(&user("a", "/d")));
+        assert!(user("a", "").is_same_but_for_its_login(&read("postgres://a:q@h:5432")));
+        assert!(!user("a", "").is_same_but_for_its_login(&user("b", "")));
         assert!(socket("u", "a").is_same_but_for_its_login(&socket("v", "a")));
         assert!(!socket("u", "a").is_same_but_for_its_login(&socket("u", "b")));
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,10 +11,10 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::StoreError;
-use super::login::{Attempt, Login};
+use super::login::{Admission, Login, Refusal};
 use crate::config::{DatabaseConfig, DatabaseTls};
 
 /// Idle connections are closed, so that a database that moved is noticed.
@@ -84,22 +85,53 @@ impl Server {
 
     /// Makes a connection outside the pools.
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
-        let connecting = self.login.attempt(
-            async |login: &PgConnectOptions| PgConnection::connect_with(login).await,
-            |error| self.not_connected(error),
-        );
+        if let Admission::Refused(refusal) = self.login.admit() {
+            return Err(refusal);
+        }
+        self.connect_once().await
+    }
+
+    async fn connect_once(&self) -> Result<PgConnection, StoreError> {
+        let login = self.login.options();
+        let connecting = PgConnection::connect_with(&login);
         match timeout(self.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(|attempt| self.not_attempted(attempt)),
+            Ok(connected) => self.noted(&login, connected),
             Err(_) => Err(self.late()),
         }
     }
 
-    /// Takes a connection from a pool. sqlx retries a refused one until its time is over and then only
-    /// says that it waited, so whether the server can be reached is tried beside it.
+    /// Takes a connection from a pool. While the login is refused, one that is open; what is open is as good as
+    /// before.
     pub(super) async fn acquire(
         &self,
         pool: &PgPool,
     ) -> Result<PoolConnection<Postgres>, StoreError> {
+        match self.unless_refused(pool).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => match self.login.refusal() {
+                Some(refusal) => self.open_one(pool, refusal).await,
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn unless_refused(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+        match self.login.admit() {
+            Admission::Free => {}
+            Admission::Once => self.connect_once().await?.close().await?,
+            Admission::Refused(refusal) => return Err(refusal),
+        }
+        tokio::select! {
+            biased;
+            acquired = self.open_or_new(pool) => acquired,
+            refusal = self.login.until_refused() => Err(refusal),
+        }
+    }
+
+    /// sqlx retries a refused connection until its time is over and then only says that it waited, so whether the
+    /// server can be reached is tried beside it.
+    async fn open_or_new(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+        let login = self.login.options();
         let unreachable = async {
             // A connection that is idle or quickly made needs no second opinion.
             sleep(PROBE_AFTER).await;
@@ -110,43 +142,31 @@ impl Server {
         };
         tokio::select! {
             biased;
-            acquired = timeout(self.connect_timeout, self.open_or_new(pool)) => match acquired {
-                Ok(acquired) => acquired,
-                Err(_) => Err(self.why_late(pool).await),
+            acquired = pool.acquire() => match acquired {
+                Err(sqlx::Error::PoolTimedOut) => Err(self.why_late(pool).await),
+                // An open one says nothing of the login.
+                Ok(connection) => Ok(connection),
+                error => self.noted(&login, error),
             },
             error = unreachable => Err(error),
         }
     }
 
-    /// An open connection; a new one, if none is idle and there may be more. While the login is refused, one that is
-    /// in use is waited for.
-    async fn open_or_new(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+    /// Waits for an open connection, if there is any.
+    async fn open_one(
+        &self,
+        pool: &PgPool,
+        refusal: StoreError,
+    ) -> Result<PoolConnection<Postgres>, StoreError> {
+        let deadline = Instant::now() + self.connect_timeout;
         loop {
-            while let Some(mut connection) = pool.try_acquire() {
-                if connection.ping().await.is_ok() {
-                    return Ok(connection);
-                }
-                connection.close_on_drop();
+            if let Some(connection) = pool.try_acquire() {
+                return Ok(connection);
             }
-            let is_full = || pool.size() >= pool.options().get_max_connections();
-            let attempted = if is_full() {
-                pool.acquire().await.map(Some).map_err(Attempt::Failed)
-            } else {
-                // It may have become full while another logged in. Who waits for one that is in use holds up no login.
-                let connect = async |_: &PgConnectOptions| {
-                    if is_full() { Ok(None) } else { pool.acquire().await.map(Some) }
-                };
-                self.login.attempt(connect, |error| self.not_connected(error)).await
-            };
-            match attempted {
-                Ok(Some(connection)) => return Ok(connection),
-                Ok(None) => {}
-                Err(Attempt::Refused(_)) if pool.size() > 0 => sleep(BETWEEN_LOOKS).await,
-                Err(Attempt::Failed(sqlx::Error::PoolTimedOut)) => {
-                    return Err(self.why_late(pool).await);
-                }
-                Err(attempt) => return Err(self.not_attempted(attempt)),
+            if pool.size() == 0 || Instant::now() >= deadline {
+                return Err(refusal);
             }
+            sleep(BETWEEN_LOOKS).await;
         }
     }
 
@@ -166,13 +186,12 @@ impl Server {
     /// Makes the connection that listens.
     pub(super) async fn listener(&self) -> Result<PgListener, StoreError> {
         self.reach().await?;
-        let connecting = self.login.attempt(
-            async |login: &PgConnectOptions| {
-                PgListener::connect_with(&self.listening_pool(login)).await
-            },
-            |error| self.not_connected(error),
-        );
-        connecting.await.map_err(|attempt| self.not_attempted(attempt))
+        if let Admission::Refused(refusal) = self.login.admit() {
+            return Err(refusal);
+        }
+        let login = self.login.options();
+        let pool = self.listening_pool(&login);
+        self.noted(&login, PgListener::connect_with(&pool).await)
     }
 
     /// Opens a TCP connection to the server and closes it.
@@ -198,10 +217,24 @@ impl Server {
         StoreError::Unreachable(format!("{}: no connection within {waited:?}", self.place()))
     }
 
-    fn not_attempted(&self, attempt: Attempt) -> StoreError {
-        match attempt {
-            Attempt::Refused(refusal) => refusal,
-            Attempt::Failed(error) => self.not_connected(&error),
+    /// What became of a new connection, which says something of the login.
+    fn noted<T>(
+        &self,
+        login: &Arc<PgConnectOptions>,
+        connected: Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        match connected {
+            Ok(connection) => {
+                self.login.note(login, Ok(()));
+                Ok(connection)
+            }
+            Err(error) => {
+                let why = self.not_connected(&error);
+                if let Some(refusal) = Refusal::of(&error, &why) {
+                    self.login.note(login, Err(refusal));
+                }
+                Err(why)
+            }
         }
     }
 
@@ -320,7 +353,7 @@ mod tests {
         let config = config(&format!("postgres://u:secret@{closed}/d"));
         let server = Server::new(&config).unwrap();
         let pool = server.pool(&config, 2);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let pooled = server.acquire(&pool).await.err().unwrap();
         let alone = server.try_once().await.unwrap_err();
         let reached = server.reach().await.unwrap_err();

@@ -2,15 +2,15 @@
 //!
 //! Hosted databases lock out an address that goes on with a wrong password, and then the right one is of no use
 //! either: Supabase's pooler for two minutes after ten refusals within two and a half
-//! (<https://github.com/orgs/supabase/discussions/45688>). So there is one attempt at a time, for all stores of a
-//! process, and after a refusal none for [`FIRST_PAUSE`], twice that after another, up to [`LAST_PAUSE`].
+//! (<https://github.com/orgs/supabase/discussions/45688>). So after a refusal no connection of any store is made for
+//! [`FIRST_PAUSE`]. Then one tries, and if it is refused, the next after twice that, up to [`LAST_PAUSE`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::StoreError;
@@ -18,11 +18,11 @@ use super::StoreError;
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LAST_PAUSE: Duration = Duration::from_secs(150);
 
-/// The user and the password, with the rest of the address.
+/// The user and the password, with the rest of the address. One for all stores of a database.
 pub(super) struct Login {
     state: Mutex<State>,
-    /// Whose attempt it is.
-    turn: Semaphore,
+    /// Tells those who wait for a connection that it is refused.
+    refused: Notify,
 }
 
 struct State {
@@ -32,22 +32,25 @@ struct State {
 
 struct Refused {
     why: StoreError,
-    /// When it may be tried again.
+    /// When one may try it again.
     until: Instant,
-    pause: Duration,
+    /// How long nobody tries it after that.
+    next_pause: Duration,
 }
 
-/// Why an attempt gave nothing.
-pub(super) enum Attempt {
-    /// None was made, because of an earlier one.
+/// Whether a connection may be made.
+pub(super) enum Admission {
+    /// The login is good, as far as is known.
+    Free,
+    /// It was refused, and it is time for one attempt.
+    Once,
     Refused(StoreError),
-    Failed(sqlx::Error),
 }
 
 impl Login {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        let state = Mutex::new(State { options: Arc::new(options), refused: None });
-        Self { state, turn: Semaphore::new(1) }
+        let state = State { options: Arc::new(options), refused: None };
+        Self { state: Mutex::new(state), refused: Notify::new() }
     }
 
     pub(super) fn options(&self) -> Arc<PgConnectOptions> {
@@ -66,8 +69,59 @@ impl Login {
 
     /// Why it is not tried now.
     pub(super) fn refusal(&self) -> Option<StoreError> {
-        let state = self.state.lock();
-        let refused = state.refused.as_ref()?;
+        self.state.lock().refusal()
+    }
+
+    /// Whether the caller may connect.
+    pub(super) fn admit(&self) -> Admission {
+        let mut state = self.state.lock();
+        if let Some(refusal) = state.refusal() {
+            return Admission::Refused(refusal);
+        }
+        let Some(refused) = &mut state.refused else { return Admission::Free };
+        // Everybody else goes on waiting, whatever becomes of the attempt.
+        refused.until = Instant::now() + refused.next_pause;
+        refused.next_pause = (2 * refused.next_pause).min(LAST_PAUSE);
+        Admission::Once
+    }
+
+    /// Waits until it is refused.
+    pub(super) async fn until_refused(&self) -> StoreError {
+        loop {
+            let refused = self.refused.notified();
+            if let Some(refusal) = self.refusal() {
+                return refusal;
+            }
+            refused.await;
+        }
+    }
+
+    /// Notes what became of a connection with these options.
+    pub(super) fn note(&self, options: &Arc<PgConnectOptions>, outcome: Result<(), Refusal>) {
+        let mut state = self.state.lock();
+        // What became of the login of before says nothing of this one.
+        if !Arc::ptr_eq(options, &state.options) {
+            return;
+        }
+        match outcome {
+            Ok(()) => state.refused = None,
+            Err(Refusal(why)) => {
+                let refused = state.refused.take();
+                // One that was begun before the first refusal came is no further attempt.
+                let (until, next_pause) = refused.map_or_else(
+                    || (Instant::now() + FIRST_PAUSE, 2 * FIRST_PAUSE),
+                    |refused| (refused.until, refused.next_pause),
+                );
+                state.refused = Some(Refused { why, until, next_pause });
+                self.refused.notify_waiters();
+            }
+        }
+    }
+}
+
+impl State {
+    fn refusal(&self) -> Option<StoreError> {
+        let refused = self.refused.as_ref()?;
         let left = refused.until.saturating_duration_since(Instant::now()).as_millis();
         if left == 0 {
             return None;
@@ -79,34 +133,15 @@ impl Login {
             other => other.clone(),
         })
     }
+}
 
-    /// Connects, if that may be tried. `describe` says what an error means.
-    pub(super) async fn attempt<T>(
-        &self,
-        connect: impl AsyncFnOnce(&PgConnectOptions) -> Result<T, sqlx::Error>,
-        describe: impl FnOnce(&sqlx::Error) -> StoreError,
-    ) -> Result<T, Attempt> {
-        // It is never closed.
-        let _turn = self.turn.acquire().await;
-        if let Some(refusal) = self.refusal() {
-            return Err(Attempt::Refused(refusal));
-        }
-        let options = self.options();
-        let connected = connect(&options).await;
-        let refusal = connected.as_ref().err().filter(|error| is_refused(error)).map(describe);
-        let mut state = self.state.lock();
-        // What became of the login of before says nothing of this one.
-        if Arc::ptr_eq(&options, &state.options) {
-            if let Some(why) = refusal {
-                let last = state.refused.as_ref().map(|refused| refused.pause);
-                let pause = last.map_or(FIRST_PAUSE, |last| (2 * last).min(LAST_PAUSE));
-                state.refused = Some(Refused { why, until: Instant::now() + pause, pause });
-            } else if connected.is_ok() {
-                state.refused = None;
-            }
-        }
-        drop(state);
-        connected.map_err(Attempt::Failed)
+/// That the server has refused the login, and what it said.
+pub(super) struct Refusal(StoreError);
+
+impl Refusal {
+    /// None if the error says nothing of the login. `why` is what it means.
+    pub(super) fn of(error: &sqlx::Error, why: &StoreError) -> Option<Self> {
+        is_refused(error).then(|| Self(why.clone()))
     }
 }
 
@@ -169,52 +204,81 @@ mod tests {
     }
 
     /// Whether an attempt was made.
-    async fn attempt(login: &Login, answer: Result<(), Said>) -> bool {
-        let connect = async |_: &PgConnectOptions| answer.map_err(sqlx::Error::from);
-        let outcome = login.attempt(connect, |error| StoreError::Unfit(error.to_string())).await;
-        !matches!(outcome, Err(Attempt::Refused(_)))
+    fn attempt(login: &Login, answer: Result<(), Said>) -> bool {
+        if matches!(login.admit(), Admission::Refused(_)) {
+            return false;
+        }
+        note(login, &login.options(), answer);
+        true
+    }
+
+    fn note(login: &Login, options: &Arc<PgConnectOptions>, answer: Result<(), Said>) {
+        match answer.map_err(sqlx::Error::from) {
+            Ok(()) => login.note(options, Ok(())),
+            Err(error) => {
+                let why = StoreError::Unfit(error.to_string());
+                if let Some(refusal) = Refusal::of(&error, &why) {
+                    login.note(options, Err(refusal));
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_login_is_tried_again_after_longer_and_longer_pauses() {
         let login = Login::new(options());
         for pause in [30, 60, 120, 150, 150] {
-            assert!(attempt(&login, Err(WRONG)).await);
+            assert!(attempt(&login, Err(WRONG)));
+            // Others that were on their way.
+            note(&login, &login.options(), Err(WRONG));
             advance(Duration::from_secs(pause - 1)).await;
-            assert!(!attempt(&login, Ok(())).await, "{pause}");
+            assert!(!attempt(&login, Ok(())), "{pause}");
             let refusal = login.refusal().unwrap().to_string();
             assert!(refusal.contains("failed; not tried again for 1 s"), "{refusal}");
             advance(Duration::from_secs(1)).await;
         }
-        assert!(attempt(&login, Ok(())).await);
-        assert!(attempt(&login, Err(WRONG)).await);
+        assert!(matches!(login.admit(), Admission::Once));
+        assert!(matches!(login.admit(), Admission::Refused(_)), "one tries");
+        note(&login, &login.options(), Ok(()));
+        assert!(attempt(&login, Err(WRONG)));
         advance(Duration::from_secs(30)).await;
         assert!(login.refusal().is_none(), "the pauses begin anew");
     }
 
-    #[tokio::test]
-    async fn another_login_and_one_that_is_asked_for_are_tried_at_once() {
+    #[test]
+    fn another_login_and_one_that_is_asked_for_are_tried_at_once() {
         let login = Login::new(options());
-        attempt(&login, Err(WRONG)).await;
+        assert!(attempt(&login, Err(WRONG)));
+        assert!(!attempt(&login, Err(WRONG)));
         login.replace(Arc::new(options()));
-        assert!(attempt(&login, Err(WRONG)).await);
+        assert!(attempt(&login, Err(WRONG)));
         login.forget_refusal();
-        assert!(attempt(&login, Ok(())).await);
+        assert!(attempt(&login, Ok(())));
     }
 
-    #[tokio::test]
-    async fn a_refusal_of_the_login_of_before_says_nothing_of_the_new_one() {
+    #[test]
+    fn a_refusal_of_the_login_of_before_says_nothing_of_the_new_one() {
         let login = Login::new(options());
-        let connect = async |_: &PgConnectOptions| {
-            login.replace(Arc::new(options()));
-            Err::<(), _>(sqlx::Error::from(WRONG))
-        };
-        let _ = login.attempt(connect, |error| StoreError::Unfit(error.to_string())).await;
+        let before = login.options();
+        login.replace(Arc::new(options()));
+        note(&login, &before, Err(WRONG));
         assert_eq!(login.refusal(), None);
     }
 
     #[tokio::test]
-    async fn what_supabase_says_of_too_many_refusals_is_one() {
+    async fn who_waits_is_told_of_a_refusal() {
+        let login = Login::new(options());
+        let told = async {
+            tokio::task::yield_now().await;
+            assert!(attempt(&login, Err(WRONG)));
+        };
+        let (why, ()) = tokio::join!(login.until_refused(), told);
+        assert!(why.to_string().contains("password"), "{why}");
+        login.until_refused().await;
+    }
+
+    #[test]
+    fn what_supabase_says_of_too_many_refusals_is_one() {
         for (said, is_refusal) in [
             (Said("XX000", "(ECIRCUITBREAKER) too many authentication failures"), true),
             (Said("XX000", "Circuit breaker open: too many failed attempts"), true),
@@ -224,7 +288,7 @@ mod tests {
             (Said("3D000", "database \"d\" does not exist"), false),
         ] {
             let (login, text) = (Login::new(options()), said.1);
-            attempt(&login, Err(said)).await;
+            attempt(&login, Err(said));
             assert_eq!(login.refusal().is_some(), is_refusal, "{text}");
         }
     }
