@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::StoreError;
-use super::login::{Admission, Login, Refusal};
+use super::login::{Admission, Login, Outcome};
 use crate::config::{DatabaseConfig, DatabaseTls};
 
 /// Idle connections are closed, so that a database that moved is noticed.
@@ -94,10 +94,11 @@ impl Server {
     async fn connect_once(&self) -> Result<PgConnection, StoreError> {
         let login = self.login.options();
         let connecting = PgConnection::connect_with(&login);
-        match timeout(self.connect_timeout, connecting).await {
-            Ok(connected) => self.noted(&login, connected),
-            Err(_) => Err(self.late()),
-        }
+        let Ok(connected) = timeout(self.connect_timeout, connecting).await else {
+            self.login.note(&login, Outcome::Failed);
+            return Err(self.late());
+        };
+        self.noted(&login, connected)
     }
 
     /// Takes a connection from a pool. While the login is refused, one that is open; what is open is as good as
@@ -225,14 +226,12 @@ impl Server {
     ) -> Result<T, StoreError> {
         match connected {
             Ok(connection) => {
-                self.login.note(login, Ok(()));
+                self.login.note(login, Outcome::Connected);
                 Ok(connection)
             }
             Err(error) => {
                 let why = self.not_connected(&error);
-                if let Some(refusal) = Refusal::of(&error, &why) {
-                    self.login.note(login, Err(refusal));
-                }
+                self.login.note(login, Outcome::of(&error, &why));
                 Err(why)
             }
         }

@@ -97,15 +97,21 @@ impl Login {
     }
 
     /// Notes what became of a connection with these options.
-    pub(super) fn note(&self, options: &Arc<PgConnectOptions>, outcome: Result<(), Refusal>) {
+    pub(super) fn note(&self, options: &Arc<PgConnectOptions>, outcome: Outcome) {
         let mut state = self.state.lock();
         // What became of the login of before says nothing of this one.
         if !Arc::ptr_eq(options, &state.options) {
             return;
         }
         match outcome {
-            Ok(()) => state.refused = None,
-            Err(Refusal(why)) => {
+            Outcome::Connected => state.refused = None,
+            Outcome::Failed => {
+                // The next one may find out.
+                if let Some(refused) = &mut state.refused {
+                    refused.until = Instant::now();
+                }
+            }
+            Outcome::Refused(why) => {
                 let refused = state.refused.take();
                 // One that was begun before the first refusal came is no further attempt.
                 let (until, next_pause) = refused.map_or_else(
@@ -135,13 +141,19 @@ impl State {
     }
 }
 
-/// That the server has refused the login, and what it said.
-pub(super) struct Refusal(StoreError);
+/// What became of an attempt.
+pub(super) enum Outcome {
+    Connected,
+    /// The server has refused the login.
+    Refused(StoreError),
+    /// For a reason that says nothing of the login.
+    Failed,
+}
 
-impl Refusal {
-    /// None if the error says nothing of the login. `why` is what it means.
-    pub(super) fn of(error: &sqlx::Error, why: &StoreError) -> Option<Self> {
-        is_refused(error).then(|| Self(why.clone()))
+impl Outcome {
+    /// That of an error; `why` is what it means.
+    pub(super) fn of(error: &sqlx::Error, why: &StoreError) -> Self {
+        if is_refused(error) { Self::Refused(why.clone()) } else { Self::Failed }
     }
 }
 
@@ -214,12 +226,10 @@ mod tests {
 
     fn note(login: &Login, options: &Arc<PgConnectOptions>, answer: Result<(), Said>) {
         match answer.map_err(sqlx::Error::from) {
-            Ok(()) => login.note(options, Ok(())),
+            Ok(()) => login.note(options, Outcome::Connected),
             Err(error) => {
                 let why = StoreError::Unfit(error.to_string());
-                if let Some(refusal) = Refusal::of(&error, &why) {
-                    login.note(options, Err(refusal));
-                }
+                login.note(options, Outcome::of(&error, &why));
             }
         }
     }
@@ -243,6 +253,16 @@ mod tests {
         assert!(attempt(&login, Err(WRONG)));
         advance(Duration::from_secs(30)).await;
         assert!(login.refusal().is_none(), "the pauses begin anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_starts_says_nothing_of_the_login() {
+        let login = Login::new(options());
+        assert!(attempt(&login, Err(WRONG)));
+        advance(Duration::from_secs(30)).await;
+        assert!(attempt(&login, Err(Said("57P03", "the database system is starting up"))));
+        assert!(attempt(&login, Ok(())), "it is tried again at once");
+        assert!(matches!(login.admit(), Admission::Free));
     }
 
     #[test]
