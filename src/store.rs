@@ -18,6 +18,7 @@ mod alert_rules;
 mod connect;
 mod device_keys;
 mod feed;
+mod identity;
 mod leadership;
 mod login;
 mod memberships;
@@ -64,6 +65,7 @@ pub use feed::{Feed, TableChange};
 #[cfg(test)]
 pub(crate) use leadership::SILENCE;
 pub(crate) use leadership::{BEAT, LEASE, Leadership, PgSession, Session};
+pub use login::LONGEST_LOGIN_PAUSE;
 pub use memberships::RolesInUse;
 pub use migrations::{Migrated, migrate};
 pub use notification_channels::{
@@ -80,6 +82,7 @@ pub use revocations::{
 };
 
 use connect::Server;
+use identity::Identity;
 use queries::Queries;
 
 /// The database. Cheap to clone.
@@ -95,8 +98,15 @@ struct Inner {
     server: Arc<Server>,
     config: DatabaseConfig,
     tables: TablesRead,
-    /// The queries, once they have been seen to fit the tables.
-    queries: OnceCell<Queries>,
+    /// What the check has found.
+    checked: OnceCell<Checked>,
+}
+
+struct Checked {
+    /// They fit the tables.
+    queries: Queries,
+    /// None if the server does not say which database it is.
+    identity: Option<Identity>,
 }
 
 /// Why the database gave no answer, by what can be done about it.
@@ -163,7 +173,7 @@ impl Store {
             server,
             config: config.clone(),
             tables,
-            queries: OnceCell::new(),
+            checked: OnceCell::new(),
         }))
     }
 
@@ -185,11 +195,10 @@ impl Store {
 
     /// Whether another store, which was checked, is of the same database.
     pub fn is_same_database(&self, other: &Self) -> bool {
-        let of = |store: &Self| store.0.queries.get().map(|queries| queries.database().cloned());
-        match (of(self), of(other)) {
+        match (self.0.checked.get(), other.0.checked.get()) {
             // Nothing was read yet.
             (None, _) => true,
-            (Some(own), Some(others)) => own.is_some() && own == others,
+            (Some(own), Some(others)) => own.identity.is_some() && own.identity == others.identity,
             (Some(_), None) => false,
         }
     }
@@ -209,10 +218,14 @@ impl Store {
     async fn queries(&self) -> Result<&Queries, StoreError> {
         let inner = &self.0;
         let check = async || {
-            let connection = inner.server.acquire(&inner.lookups).await?;
-            queries::check(connection, &inner.config, inner.tables).await
+            let mut connection = inner.server.acquire(&inner.lookups).await?;
+            // It is closed when this is done, and with it the statements that were looked at.
+            connection.close_on_drop();
+            let identity = Identity::read(&mut connection).await?;
+            let queries = queries::check(&mut connection, &inner.config, inner.tables).await?;
+            Ok::<_, StoreError>(Checked { queries, identity })
         };
-        inner.queries.get_or_try_init(check).await
+        inner.checked.get_or_try_init(check).await.map(|checked| &checked.queries)
     }
 
     /// Runs some work on the store's runtime, within the time that a query may take.
@@ -221,7 +234,7 @@ impl Store {
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let mut limit = self.0.config.connect_timeout + self.0.config.query_timeout;
-        if !self.0.queries.initialized() {
+        if !self.0.checked.initialized() {
             // The check of the queries takes a dozen round trips; cut off every time, it would never
             // succeed on a distant database.
             limit += FIRST_CHECK;

@@ -29,14 +29,11 @@ use crate::lifecycle::Hangups;
 use crate::listener::Workers;
 use crate::mimir::{MimirChange, MimirHandle};
 use crate::otlp::Authorization;
-use crate::store::Store;
+use crate::store::{LONGEST_LOGIN_PAUSE, Store};
 use crate::telemetry::Logging;
 
 /// How long a new key set, Consul or the database may be away until it is asked again.
 const RETRY: Duration = Duration::from_secs(30);
-/// How long until a login is tried again that the database has refused: longer than Supabase's pooler locks out an
-/// address (<https://github.com/orgs/supabase/discussions/45688>), and than it remembers the old password.
-const LOGIN_RETRY: Duration = Duration::from_secs(150);
 
 /// What is to be told of a configuration that is not used.
 struct Refused {
@@ -126,9 +123,7 @@ impl Reloader {
                 self.use_loaded(loaded, workers).await
             }
             Err(error) => {
-                let key = "configuration".to_owned();
-                let problem = format!("could not be read: {error}");
-                Err(vec![Fault { key, line: None, problem }].into())
+                Err(vec![fault("configuration", format!("could not be read: {error}"))].into())
             }
         };
         let at = self.lasting.clock.utc();
@@ -189,23 +184,10 @@ impl Reloader {
         let fixed: Vec<Fault> = changes
             .iter()
             .filter(|change| change.effect == Effect::Restart)
-            .map(|change| Fault {
-                key: change.key.clone(),
-                line: None,
-                problem:
-                    "cannot change while the proxy runs; restart it, or put the old value back"
-                        .to_owned(),
-            })
+            .map(|change| fault(&change.key, needs_restart(&change.key)))
             .collect();
         if !fixed.is_empty() {
             return Err(fixed.into());
-        }
-        if !is_same_database(&self.running.config, &config) {
-            let key = "database.url".to_owned();
-            let problem = "only its user and its password can change while the proxy runs; restart it, or put \
-                           the old address back"
-                .to_owned();
-            return Err(vec![Fault { key, line: None, problem }].into());
         }
         if !changes.iter().any(|change| change.key.starts_with("tls.")) {
             // With its keys for tickets, so that clients go on resuming.
@@ -217,8 +199,7 @@ impl Reloader {
             let known = self.running.config.listen.tls.as_ref().map(|tls| &tls.certificates);
             let is_new = |one: &&ServedCertificate| known.is_none_or(|known| !known.contains(one));
             let faults = tls.certificates.iter().filter(is_new).filter_map(|one| {
-                let key = "tls.certificate_files".to_owned();
-                one.problem(now).map(|problem| Fault { key, line: None, problem })
+                one.problem(now).map(|problem| fault("tls.certificate_files", problem))
             });
             let faults: Vec<Fault> = faults.collect();
             if !faults.is_empty() {
@@ -236,7 +217,6 @@ impl Reloader {
     async fn prepare(&self, config: &Config, changes: &[Change]) -> Result<Prepared, Refused> {
         let before = &self.running.config;
         let mut away = Vec::new();
-        let fault = |key: &str, problem| Fault { key: key.to_owned(), line: None, problem };
         let mut keys = None;
         if before.auth.key_set != config.auth.key_set {
             let source =
@@ -271,7 +251,7 @@ impl Reloader {
         if let (Some(store), true) = (&self.lasting.store, has(changes, "database.url")) {
             login = Some(Box::pin(database::log_in(config, store)).await.map_err(|not_used| {
                 let NotUsed { problem, is_refused } = not_used;
-                let retry = if is_refused { LOGIN_RETRY } else { RETRY };
+                let retry = if is_refused { LONGEST_LOGIN_PAUSE } else { RETRY };
                 Refused { faults: vec![fault("database.url", problem)], retry: Some(retry) }
             })?);
         }
@@ -378,12 +358,17 @@ fn has(changes: &[Change], key: &str) -> bool {
     changes.iter().any(|change| change.key == key)
 }
 
-/// Whether two configurations read the same database, or none.
-fn is_same_database(before: &Config, after: &Config) -> bool {
-    match (&before.database, &after.database) {
-        (None, None) => true,
-        (Some(before), Some(after)) => before.is_same_but_for_its_login(after),
-        _ => false,
+fn fault(key: &str, problem: impl Into<String>) -> Fault {
+    Fault { key: key.to_owned(), line: None, problem: problem.into() }
+}
+
+/// What is wrong with a change that takes effect with a restart only.
+fn needs_restart(key: &str) -> &'static str {
+    match key {
+        "database.url" => {
+            "only its user and its password can change while the proxy runs; restart it, or put the old address back"
+        }
+        _ => "cannot change while the proxy runs; restart it, or put the old value back",
     }
 }
 

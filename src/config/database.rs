@@ -67,12 +67,12 @@ impl DatabaseConfig {
         let text = std::str::from_utf8(self.url.expose()).unwrap_or_default();
         let Ok(url) = Url::parse(text) else { return "database.url".to_owned() };
         match (url.host_str(), url.port()) {
-            (Some(host), port) if !host.is_empty() => format!("{host}:{}", port.unwrap_or(5432)),
+            (Some(host), port) if !host.is_empty() => format!("{host}:{}", port.unwrap_or(PORT)),
             _ => "this machine's socket".to_owned(),
         }
     }
 
-    /// Whether another address leads to the same database in the same way, whoever logs in.
+    /// Whether another address leads to the same database in the same way, with any user and password.
     pub fn is_same_but_for_its_login(&self, other: &Self) -> bool {
         let without_login = |config: &Self| {
             let text = std::str::from_utf8(config.url.expose()).ok()?;

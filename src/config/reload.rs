@@ -54,7 +54,7 @@ const AT_START: &[&str] = &[
     "traces.",
 ];
 
-/// Exceptions from these. Of `database.url` the user and the password.
+/// Exceptions from these. Of `database.url` the user and the password only.
 const BY_RELOAD: &[&str] = &[
     "alert_events.secret",
     "channels.urls",
@@ -94,8 +94,21 @@ impl Config {
             .collect();
         changed.extend(after.keys().filter(|key| !before.contains_key(*key)));
         changed.sort();
-        let change = |key: &String| Change { key: key.clone(), effect: effect_of(key) };
+        let change = |key: &String| {
+            let is_elsewhere = key == "database.url" && !self.has_database_of(other);
+            let effect = if is_elsewhere { Effect::Restart } else { effect_of(key) };
+            Change { key: key.clone(), effect }
+        };
         changed.into_iter().map(change).collect()
+    }
+
+    /// Whether both read the same database, or none, with any user and password.
+    fn has_database_of(&self, other: &Self) -> bool {
+        match (&self.database, &other.database) {
+            (None, None) => true,
+            (Some(own), Some(others)) => own.is_same_but_for_its_login(others),
+            _ => false,
+        }
     }
 }
 
@@ -158,6 +171,23 @@ mod tests {
         let (without, with) = (of(""), of("[roles]\nguest = [\"metrics:read\"]"));
         assert_eq!(changed(&without, &with), ["roles.guest"]);
         assert_eq!(changed(&with, &without), ["roles.guest"]);
+    }
+
+    #[test]
+    fn of_the_databases_address_the_login_may_change() {
+        let of = |address: &str| match address {
+            "" => config("", &[]),
+            address => config(&format!("[database]\nurl = {address:?}"), &[]),
+        };
+        let effect = |before: &str, after: &str| {
+            let changes = of(before).changes_to(&of(after));
+            changes.iter().find(|change| change.key == "database.url").unwrap().effect
+        };
+        let (first, place) = ("postgres://u:p@h/d", "postgres://u:p@i/d");
+        assert_eq!(effect(first, "postgres://v:q@h/d"), Effect::Reload);
+        for (before, after) in [(first, place), (first, ""), ("", first)] {
+            assert_eq!(effect(before, after), Effect::Restart, "{before} {after}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Whose TLS handshake goes on next.
+//! The order of TLS handshakes.
 //!
 //! A handshake takes a worker as long as several requests, and a client can have it cost itself nothing: a
 //! key that it sends need not be one. So a worker does one step of one handshake in each turn of its
-//! runtime, with whatever else is ready in between, and those who wait take turns by network: a flood of
-//! handshakes waits for itself.
+//! runtime, with whatever else is ready in between, and clients that wait take turns by network: a flood of
+//! handshakes delays itself, and not others.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub(super) struct Handshakes(Arc<Mutex<Queue>>);
 struct Queue {
     /// Whether this turn has had its step.
     is_taken: bool,
-    /// Networks of which someone waits, the next first.
+    /// Networks of which a client waits, the next first.
     networks: VecDeque<IpAddr>,
     waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<()>>>,
 }
@@ -91,10 +91,10 @@ impl Queue {
     }
 }
 
-/// Gives one turn after the other, until no one waits.
+/// Gives one turn after the other, until no client waits.
 async fn go_on(queue: Arc<Mutex<Queue>>) {
     loop {
-        // After all that is ready, and what the sockets have.
+        // After the tasks that are ready, and those whose sockets are.
         yield_now().await;
         if !queue.lock().grant() {
             return;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_goes_away_takes_no_turn() {
+    async fn a_client_that_goes_away_takes_no_turn() {
         let worker = Worker::default();
         let flood: Vec<_> = (0..100).map(|_| worker.begin(FLOOD, 1)).collect();
         yield_now().await;

@@ -101,8 +101,7 @@ impl Server {
         self.noted(&login, connected)
     }
 
-    /// Takes a connection from a pool. While the login is refused, one that is open; what is open is as good as
-    /// before.
+    /// Takes a connection from a pool; while the login is refused, an open one.
     pub(super) async fn acquire(
         &self,
         pool: &PgPool,

@@ -3,7 +3,7 @@
 //! Hosted databases lock out an address that goes on with a wrong password, and then the right one is of no use
 //! either: Supabase's pooler for two minutes after ten refusals within two and a half
 //! (<https://github.com/orgs/supabase/discussions/45688>). So after a refusal no connection of any store is made for
-//! [`FIRST_PAUSE`]. Then one tries, and if it is refused, the next after twice that, up to [`LAST_PAUSE`].
+//! [`FIRST_PAUSE`]. Then one tries, and if it is refused, the next after twice that, up to [`LONGEST_LOGIN_PAUSE`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::StoreError;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LAST_PAUSE: Duration = Duration::from_secs(150);
+/// Longer than Supabase's pooler locks out an address, and than it remembers a password that was changed.
+pub const LONGEST_LOGIN_PAUSE: Duration = Duration::from_secs(150);
 
 /// The user and the password, with the rest of the address. One for all stores of a database.
 pub(super) struct Login {
@@ -81,7 +82,7 @@ impl Login {
         let Some(refused) = &mut state.refused else { return Admission::Free };
         // Everybody else goes on waiting, whatever becomes of the attempt.
         refused.until = Instant::now() + refused.next_pause;
-        refused.next_pause = (2 * refused.next_pause).min(LAST_PAUSE);
+        refused.next_pause = (2 * refused.next_pause).min(LONGEST_LOGIN_PAUSE);
         Admission::Once
     }
 
@@ -252,7 +253,7 @@ mod tests {
         note(&login, &login.options(), Ok(()));
         assert!(attempt(&login, Err(WRONG)));
         advance(Duration::from_secs(30)).await;
-        assert!(login.refusal().is_none(), "the pauses begin anew");
+        assert!(login.refusal().is_none(), "the pauses begin with the first again");
     }
 
     #[tokio::test(start_paused = true)]

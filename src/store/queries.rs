@@ -7,9 +7,8 @@
 //! A value that cannot be cast fails its whole query. Who asks by keys asks again with fewer of them
 //! (`directory`, `rules`); revocations, which are read whole, are then read as texts.
 
-use sqlx::pool::PoolConnection;
 use sqlx::{
-    AssertSqlSafe, Column as _, Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr as _,
+    AssertSqlSafe, Column as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     Statement as _, TypeInfo as _,
 };
 
@@ -40,18 +39,11 @@ pub(super) struct Queries {
     revocations_as_texts: String,
     /// None if rules have no versions.
     rule_versions: Option<String>,
-    /// Which database it is, of which cluster; none if it does not say.
-    database: Option<String>,
 }
 
 impl Queries {
     pub(super) fn of(&self, lookup: Lookup) -> &str {
         &self.all[lookup as usize]
-    }
-
-    /// Which database was checked; none if it does not say.
-    pub(super) fn database(&self) -> Option<&String> {
-        self.database.as_ref()
     }
 
     /// The revocations with all columns as texts.
@@ -333,14 +325,11 @@ pub(super) fn table(schema: &str, name: &str) -> String {
 /// Sees that every look-up that is needed gives its columns, and that row-level security does not
 /// hide rows from us: then every member would be unknown, and every sender's data lost.
 pub(super) async fn check(
-    mut connection: PoolConnection<Postgres>,
+    connection: &mut PgConnection,
     config: &DatabaseConfig,
     tables: TablesRead,
 ) -> Result<Queries, StoreError> {
-    // It is closed when this is done, and with it the statements that were looked at.
-    connection.close_on_drop();
-    let connection = &mut *connection;
-    let mut queries = Queries { database: identity(connection).await?, ..Queries::default() };
+    let mut queries = Queries::default();
     for (at, wanted) in LOOKUPS.iter().enumerate() {
         let is_read = wanted.lookup.is_read(tables);
         let query = match (wanted.lookup.given(&config.queries), &wanted.own) {
@@ -410,17 +399,6 @@ async fn check_rule_versions(
         "No row versions of alert rules; every full resync reads all rules"
     );
     Ok(None)
-}
-
-/// Which database this is: that of the cluster, which a standby shares, and its number there.
-async fn identity(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
-    let query = "select system_identifier || ' ' || oid as database from pg_control_system(), pg_database \
-                 where datname = current_database()";
-    match sqlx::query(query).persistent(false).fetch_one(connection).await {
-        Ok(row) => Ok(row.try_get("database")?),
-        Err(sqlx::Error::Database(error)) if !is_passing(error.code().as_deref()) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn check_visible(
@@ -555,7 +533,7 @@ async fn wrap(
 
 /// Whether an error is the server's state at the moment, and not the query's fault
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-fn is_passing(code: Option<&str>) -> bool {
+pub(super) fn is_passing(code: Option<&str>) -> bool {
     const CLASSES: [&str; 7] = ["08", "25", "40", "53", "55", "57", "58"];
     code.is_none_or(|code| CLASSES.iter().any(|class| code.starts_with(class)))
 }

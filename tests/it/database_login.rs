@@ -209,7 +209,7 @@ async fn a_login_that_was_refused_is_not_repeated_with_each_request() {
     fixture.all_connect_again().await;
 }
 
-// What is open is as good as before: who finds all of it in use waits.
+// Open connections are used, and a request that finds all of them in use waits for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_serve_while_the_login_is_refused() {
     let fixture = fixture().await;
@@ -257,7 +257,7 @@ async fn a_login_that_leads_to_another_database_is_not_used() {
 
 // Where the address alone does not tell, the database does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_known_whoever_logs_in() {
+async fn a_database_is_known_with_any_login() {
     let postgres = Postgres::shared().await;
     let (one, two) = (postgres.database("one").await, postgres.database("two").await);
     let stores: Vec<Store> = [&one, &one, &two]
