@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use harness::{Authority, Postgres, Purpose};
 use mimir_tenant_proxy::config::{Config, Environment};
@@ -139,6 +138,7 @@ fn filled(text: &str) -> String {
 #[test]
 fn every_toml_of_the_documentation_is_a_configuration() {
     let (mut ours, mut others) = (0, 0);
+    let certificates = certificates();
     for piece in pieces_in("toml") {
         let text = filled(&piece.text);
         let table = text.parse::<toml::Table>();
@@ -165,20 +165,23 @@ fn every_toml_of_the_documentation_is_a_configuration() {
             missing
                 .push(("MTP__DATABASE__URL".to_owned(), "postgres://u:p@localhost/d".to_owned()));
         }
-        let read = Config::read(&with_files(&text), &Environment::from_vars(missing));
+        let read =
+            Config::read(&with_files(&text, &certificates), &Environment::from_vars(missing));
         read.unwrap_or_else(|faults| panic!("{}: {faults}", piece.place));
     }
     assert!(ours >= 4 && others >= 2, "{ours} of ours, {others} of others");
 }
 
+/// Certificates with the file names that [`with_files`] puts in.
+fn certificates() -> TempDir {
+    let (directory, authority) = (TempDir::new().unwrap(), Authority::new("CA"));
+    std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+    authority.sign(Purpose::Server, &["a.example"]).write(directory.path(), "own");
+    directory
+}
+
 /// With files that exist in the place of those of certificates.
-fn with_files(text: &str) -> String {
-    static FILES: LazyLock<TempDir> = LazyLock::new(|| {
-        let (directory, authority) = (TempDir::new().unwrap(), Authority::new("CA"));
-        std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
-        authority.sign(Purpose::Server, &["a.example"]).write(directory.path(), "own");
-        directory
-    });
+fn with_files(text: &str, certificates: &TempDir) -> String {
     let lines = text.lines().map(|line| {
         let key = line.split(" = ").next().unwrap_or_default();
         let file = match key {
@@ -187,7 +190,7 @@ fn with_files(text: &str) -> String {
             "key_files" | "client_key_file" => "own.key",
             _ => return format!("{line}\n"),
         };
-        let file = FILES.path().join(file).display().to_string();
+        let file = certificates.path().join(file).display().to_string();
         if key.ends_with('s') {
             format!("{key} = [{file:?}]\n")
         } else {

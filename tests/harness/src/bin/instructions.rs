@@ -194,13 +194,13 @@ impl Bench {
         }
         let proxy = options.start().await;
         // The start is not counted, and so is faster.
-        control(&proxy, "--instr=on");
+        control(&proxy, &directory, "--instr=on");
         // What the proxy does every few milliseconds, asked or not: a busy machine gives it more time for that
         // during a series.
         let began = Instant::now();
-        control(&proxy, "--zero");
+        control(&proxy, &directory, "--zero");
         tokio::time::sleep(IDLE).await;
-        control(&proxy, "--dump");
+        control(&proxy, &directory, "--dump");
         let each_second = total(directory.path()) / began.elapsed().as_secs_f64();
         let mut counts = Vec::new();
         for load in &LOADS {
@@ -218,9 +218,9 @@ impl Bench {
             let mut counted = Vec::new();
             for requests in [series.short, series.long, series.long] {
                 let began = Instant::now();
-                control(&proxy, "--zero");
+                control(&proxy, &directory, "--zero");
                 serve(&mut sender, requests, request).await;
-                control(&proxy, "--dump");
+                control(&proxy, &directory, "--dump");
                 let took = began.elapsed().as_secs_f64();
                 counted.push(total(directory.path()) - each_second * took);
             }
@@ -243,13 +243,19 @@ fn under_callgrind(directory: &TempDir, build: &Path) -> PathBuf {
     assert!(strip.status().expect("strip").success(), "strip {}", build.display());
     let build = &stripped;
     let text = format!(
-        "#!/bin/sh\nexec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={}/out {} \"$@\"\n",
+        "#!/bin/sh\nexec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={0}/out {1} {2} \"$@\"\n",
         directory.path().display(),
+        pipes(directory.path()),
         build.display()
     );
     std::fs::write(&path, text).expect("script");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
     path
+}
+
+/// Where valgrind and callgrind_control have their pipes, so that a run that is killed leaves none in /tmp.
+fn pipes(directory: &Path) -> String {
+    format!("--vgdb-prefix={}/pipe", directory.display())
 }
 
 /// A connection to the proxy.
@@ -302,9 +308,11 @@ async fn serve(sender: &mut Sender, requests: usize, request: impl Fn() -> Reque
     }
 }
 
-fn control(proxy: &Proxy, what: &str) {
+fn control(proxy: &Proxy, directory: &TempDir, what: &str) {
     let id = proxy.process.id().to_string();
-    let output = Command::new("callgrind_control").args([what, &id]).output().expect("valgrind");
+    let pipes = pipes(directory.path());
+    let output =
+        Command::new("callgrind_control").args([&pipes, what, &id]).output().expect("valgrind");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
