@@ -37,7 +37,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let mut phase = self.0.phase();
-        phase.end(Instant::now());
+        phase.end(Instant::now);
         // For HTTP/1.1 this runs in the connection's task, which polls the watch next.
         if phase.is_idle() && !phase.is_http1() {
             drop(phase);
@@ -139,7 +139,7 @@ struct Sending {
     /// All bytes given.
     given: usize,
     /// When bytes were last given, or taken by the socket.
-    moved_at: Instant,
+    moved_at: Option<Instant>,
     /// Woken when nothing is owed.
     waiting: Option<Waker>,
 }
@@ -150,7 +150,7 @@ const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
 impl Stream {
     fn new() -> Arc<Self> {
-        let sending = Sending { owed: 0, given: 0, moved_at: Instant::now(), waiting: None };
+        let sending = Sending { owed: 0, given: 0, moved_at: None, waiting: None };
         Arc::new(Self { sending: Mutex::new(sending) })
     }
 
@@ -162,14 +162,14 @@ impl Stream {
         let mut sending = self.sending();
         sending.owed += bytes;
         sending.given += bytes;
-        sending.moved_at = Instant::now();
+        sending.moved_at = Some(Instant::now());
     }
 
     fn taken(&self, bytes: usize) {
         let mut sending = self.sending();
         sending.owed -= bytes;
         if sending.owed > 0 {
-            sending.moved_at = Instant::now();
+            sending.moved_at = Some(Instant::now());
         } else if let Some(waker) = sending.waiting.take() {
             drop(sending);
             waker.wake();
@@ -189,7 +189,7 @@ impl Stream {
     /// Since when the client takes none of the bytes that wait for it.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         let sending = self.sending();
-        (sending.owed > 0).then_some(sending.moved_at)
+        sending.moved_at.filter(|_| sending.owed > 0)
     }
 }
 

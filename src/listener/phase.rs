@@ -193,10 +193,12 @@ impl Phase {
         }
     }
 
-    /// A request's answer has ended.
-    pub(super) fn end(&mut self, now: Instant) {
+    /// A request's answer has ended. The clock is read only if it was the last one.
+    pub(super) fn end(&mut self, now: impl FnOnce() -> Instant) {
         self.exchanges -= 1;
-        self.idle_since = now;
+        if self.is_idle() {
+            self.idle_since = now();
+        }
     }
 
     /// A request has a body, which may end after its answer.

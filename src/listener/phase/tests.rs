@@ -59,7 +59,7 @@ impl Case {
 
     fn end(&mut self, seconds: u64) {
         let now = self.at(seconds);
-        self.phase.end(now);
+        self.phase.end(|| now);
     }
 
     fn block(&mut self, seconds: u64) {

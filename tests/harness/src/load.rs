@@ -4,7 +4,7 @@
 //! It speaks just enough HTTP/1.1 for servers that say how long their answers are. Each connection has
 //! a thread: a thread wakes within a tenth of a millisecond of its time, a timer of tokio's within one.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -124,8 +124,8 @@ impl Load<'_> {
 }
 
 /// A keep-alive connection.
-pub struct Connection {
-    socket: TcpStream,
+pub struct Connection<S = TcpStream> {
+    socket: S,
     buffer: Vec<u8>,
 }
 
@@ -135,7 +135,14 @@ impl Connection {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Self { socket, buffer: vec![0; 64 << 10] })
+        Ok(Self::over(socket))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// One that is open already, such as one with TLS.
+    pub fn over(socket: S) -> Self {
+        Self { socket, buffer: vec![0; 64 << 10] }
     }
 
     /// Sends a request, reads the answer to its end and returns its status.

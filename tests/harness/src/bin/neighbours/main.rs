@@ -1,5 +1,5 @@
-//! `loadtest/neighbours`: what others notice of one device and of one organisation at ten times its limit, and of
-//! thousands of slow bodies.
+//! `loadtest/neighbours`: what others notice of one device and of one organisation at ten times its limit, of
+//! thousands of slow bodies, and of a flood of TLS handshakes.
 //!
 //! All sending is open-loop: each request has its time, whatever became of those before it, and its latency is
 //! counted from that time. So neither a slow answer nor a quick refusal changes what is sent. Rates are low:
@@ -8,6 +8,7 @@
 //! in all of them; what is compared is within a round.
 
 mod flood;
+mod handshakes;
 mod slow;
 
 use std::net::SocketAddr;
@@ -80,8 +81,9 @@ async fn main() {
     }
     let (issuer, upstream) = (Issuer::start().await, Upstream::plain().await);
     println!("{}, rounds: {rounds} of {} s a phase.\n", circumstances(), ROUND.as_secs());
+    let is_chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for case in cases(&issuer) {
-        if only.as_ref().is_some_and(|only| !case.name.contains(only.as_str())) {
+        if !is_chosen(case.name) {
             continue;
         }
         // Each case has a proxy of its own, so that none inherits another's memory.
@@ -92,6 +94,9 @@ async fn main() {
             .start()
             .await;
         tokio::task::block_in_place(|| run(&case, &proxy, &upstream, rounds));
+    }
+    if is_chosen(handshakes::NAME) {
+        handshakes::run(&issuer, &upstream, rounds).await;
     }
 }
 
