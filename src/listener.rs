@@ -16,6 +16,7 @@ mod handshakes;
 mod inherited;
 mod linger;
 mod load;
+mod outbox;
 mod phase;
 mod proxy_header;
 mod resting;

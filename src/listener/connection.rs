@@ -7,7 +7,7 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::framing::{BodyLength, Framing, Http2};
 use super::handshakes::Handshakes;
 use super::linger::linger;
 use super::load::Counted;
+use super::outbox::Outbox;
 use super::phase::{Phase, Timeouts};
 use super::proxy_header::{self, ProxyHeader};
 use super::resting::{FAREWELL, Resting, Woken};
@@ -103,9 +104,9 @@ impl Connection {
     }
 
     /// hyper's half of the socket.
-    fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> TokioIo<Socket> {
+    fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> Socket {
         let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
-        TokioIo::new(Socket::new(stream, first, activity, self.tls.clone()))
+        Socket::new(stream, first, activity, self.tls.clone())
     }
 
     /// The other one.
@@ -357,6 +358,7 @@ async fn http1(
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
         }
     });
+    let socket = TokioIo::new(socket);
     let mut hyper = http1_builder(&front.config).serve_connection(socket, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
     let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
@@ -384,7 +386,7 @@ async fn http2(
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
     let watch = connection.watch(&activity, timeouts);
-    let socket = connection.socket(resumed.bytes, &activity);
+    let outbox = Outbox::new(connection.socket(resumed.bytes, &activity));
     let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
@@ -396,8 +398,9 @@ async fn http2(
         }
     });
     let builder = http2_builder(&front.config, streams.clone());
-    let hyper = pin!(builder.serve_connection(socket, service));
-    watched(hyper, watch, &activity, closing, || false).await
+    let hyper = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
+    let mut turns = Turns { connection: hyper, outbox };
+    watched(Pin::new(&mut turns), watch, &activity, closing, || false).await
 }
 
 /// Starts a request in the pipeline. It counts as in flight from now on, whenever the future is polled.
@@ -449,7 +452,7 @@ where
     }
 }
 
-impl<S> Retire for http2::Connection<TokioIo<Socket>, S, Streams>
+impl<S> Retire for http2::Connection<TokioIo<Outbox<Socket>>, S, Streams>
 where
     S: HttpService<Incoming, ResBody = StreamBody<PublicBody>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -457,6 +460,31 @@ where
 {
     fn retire(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+/// A connection that writes at the end of each turn of its task.
+struct Turns<'c, C> {
+    connection: Pin<&'c mut C>,
+    outbox: Outbox<Socket>,
+}
+
+impl<C: Retire> Future for Turns<'_, C> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.connection.as_mut().poll(cx);
+        // One that ends has flushed already, or its socket has failed.
+        if polled.is_pending() {
+            self.outbox.end_turn(cx);
+        }
+        polled
+    }
+}
+
+impl<C: Retire> Retire for Turns<'_, C> {
+    fn retire(mut self: Pin<&mut Self>) {
+        self.connection.as_mut().retire();
     }
 }
 

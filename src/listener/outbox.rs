@@ -1,0 +1,287 @@
+//! What an HTTP/2 connection says in one turn of its task, kept to the end of the turn.
+//!
+//! h2 writes each DATA frame of 256 bytes or more on its own, so each answer is a system call, a packet and, with TLS,
+//! a record, although several streams often have one at the same time. Kept together they are one of each.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is kept of one connection at most: a TLS record's bytes. It has no memory between turns.
+const MOST_BYTES: usize = 16 << 10;
+
+/// A socket that keeps small writes until [`end_turn`](Self::end_turn). hyper has one, its connection's task another.
+pub(super) struct Outbox<S>(Arc<Mutex<Shared<S>>>);
+
+struct Shared<S> {
+    socket: S,
+    kept: BytesMut,
+    /// Why what was kept could not be written, until hyper has been told.
+    failed: Option<io::Error>,
+}
+
+impl<S> Clone for Outbox<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Outbox<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self(Arc::new(Mutex::new(Shared { socket, kept: BytesMut::new(), failed: None })))
+    }
+
+    /// Writes what was kept. The task is woken if there is more to write later.
+    pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
+        let mut shared = self.0.lock();
+        if let Poll::Ready(Err(error)) = shared.poll_flush(cx) {
+            // The next read tells hyper.
+            shared.kept.clear();
+            shared.failed = Some(error);
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Shared<S> {
+    fn socket(&mut self) -> Pin<&mut S> {
+        Pin::new(&mut self.socket)
+    }
+
+    fn poll_write_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.kept.is_empty() {
+            let taken = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.kept))?;
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.kept.advance(taken);
+        }
+        self.kept = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_kept(cx))?;
+        self.socket().poll_flush(cx)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.kept.len() + length > MOST_BYTES {
+            ready!(self.poll_write_kept(cx))?;
+        }
+        if length > MOST_BYTES {
+            return self.socket().poll_write_vectored(cx, slices);
+        }
+        if self.kept.is_empty() {
+            self.kept.reserve(MOST_BYTES);
+        }
+        for slice in slices {
+            self.kept.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut shared = self.0.lock();
+        if let Some(error) = shared.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut shared.socket).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// h2 flushes after each DATA frame. The end of the turn does it.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.0.lock();
+        ready!(shared.poll_flush(cx))?;
+        shared.socket().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes so much of each write, none for one that has to wait, and of all later ones everything.
+    #[derive(Default)]
+    struct Line {
+        takes: VecDeque<usize>,
+        writes: Vec<Vec<u8>>,
+        flushes: usize,
+        is_reset: bool,
+    }
+
+    impl AsyncWrite for Line {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if self.is_reset {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let taken = self.takes.pop_front().unwrap_or(usize::MAX).min(bytes.len());
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.writes.push(bytes[..taken].to_vec());
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Line {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn write(outbox: &mut Outbox<Line>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(outbox).poll_write_vectored(&mut cx(), &[IoSlice::new(b""), IoSlice::new(bytes)])
+    }
+
+    fn written(outbox: &Outbox<Line>) -> Vec<Vec<u8>> {
+        std::mem::take(&mut outbox.0.lock().socket.writes)
+    }
+
+    #[test]
+    fn the_writes_of_a_turn_are_one() {
+        let mut outbox = Outbox::new(Line::default());
+        for piece in [b"one".as_slice(), b"two", b"three"] {
+            assert!(
+                matches!(write(&mut outbox, piece), Poll::Ready(Ok(length)) if length == piece.len())
+            );
+            assert!(Pin::new(&mut outbox).poll_flush(&mut cx()).is_ready());
+        }
+        assert!(written(&outbox).is_empty());
+        outbox.end_turn(&mut cx());
+        assert_eq!(written(&outbox), [b"onetwothree"]);
+        let shared = outbox.0.lock();
+        assert_eq!((shared.kept.capacity(), shared.socket.flushes), (0, 1), "kept nothing");
+    }
+
+    #[test]
+    fn a_large_write_follows_what_was_kept() {
+        let mut outbox = Outbox::new(Line::default());
+        let large = vec![b'x'; MOST_BYTES + 1];
+        assert!(write(&mut outbox, b"head").is_ready() && write(&mut outbox, &large).is_ready());
+        let all = written(&outbox);
+        assert_eq!(all.concat(), [b"head", large.as_slice()].concat());
+    }
+
+    #[test]
+    fn a_connection_that_ends_has_written_all() {
+        let mut outbox = Outbox::new(Line { takes: [0, 3].into(), ..Line::default() });
+        assert!(write(&mut outbox, b"the last words").is_ready());
+        assert!(Pin::new(&mut outbox).poll_shutdown(&mut cx()).is_pending());
+        assert!(Pin::new(&mut outbox).poll_shutdown(&mut cx()).is_ready());
+        assert_eq!(written(&outbox).concat(), b"the last words");
+    }
+
+    // Without it a connection that only reads would go on.
+    #[test]
+    fn a_failure_at_the_end_of_a_turn_is_told_by_the_next_read() {
+        let mut outbox = Outbox::new(Line { is_reset: true, ..Line::default() });
+        assert!(write(&mut outbox, b"lost").is_ready());
+        outbox.end_turn(&mut cx());
+        let (mut room, mut cx) = ([0; 8], cx());
+        let read = Pin::new(&mut outbox).poll_read(&mut cx, &mut ReadBuf::new(&mut room));
+        assert!(
+            matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+        );
+    }
+
+    proptest! {
+        // Whatever the socket takes when, all that was accepted arrives, once and in order, and little is kept.
+        #[test]
+        fn every_byte_arrives_in_order(
+            pieces in proptest::collection::vec((1usize..(3 * MOST_BYTES), any::<bool>()), 1..40),
+            takes in proptest::collection::vec(0usize..(2 * MOST_BYTES), 0..60),
+        ) {
+            let mut outbox = Outbox::new(Line { takes: takes.into(), ..Line::default() });
+            let (mut sent, mut next) = (Vec::new(), 0u8);
+            for (length, ends_turn) in pieces {
+                let piece: Vec<u8> = (0..length).map(|_| { next = next.wrapping_add(1); next }).collect();
+                let mut left = piece.as_slice();
+                while !left.is_empty() {
+                    match write(&mut outbox, left) {
+                        Poll::Ready(taken) => left = &left[taken.unwrap()..],
+                        // The task is woken when the socket takes more.
+                        Poll::Pending => outbox.end_turn(&mut cx()),
+                    }
+                    prop_assert!(outbox.0.lock().kept.len() <= MOST_BYTES);
+                }
+                sent.extend(piece);
+                if ends_turn {
+                    outbox.end_turn(&mut cx());
+                }
+            }
+            while !outbox.0.lock().kept.is_empty() {
+                outbox.end_turn(&mut cx());
+            }
+            prop_assert_eq!(written(&outbox).concat(), sent);
+        }
+    }
+}
