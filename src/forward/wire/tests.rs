@@ -356,3 +356,27 @@ async fn a_connection_with_an_unsolicited_answer_takes_no_request() {
     drop(instance);
     assert_eq!(Wire::new(Socket::Plain(socket), &Arc::default()).is_quiet(), Quiet::Closed);
 }
+
+/// Bytes of a body that somebody counts.
+struct Counted(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// hyper reads into the same memory again when nobody has the piece before. A connection without a request had its last
+// one, so each push took new memory, and what rested kept it.
+#[tokio::test]
+async fn a_piece_that_was_sent_is_let_go_of() {
+    let bytes = Arc::new(b"samples\r\n\r\n".to_vec());
+    let mut wire =
+        Wire::new(instance(vec![b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()]), &Arc::default());
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(b"POST / HTTP/1.1\r\n");
+    let body = Bytes::from_owner(Counted(Arc::clone(&bytes)));
+    wire.begin(&Method::POST, write, RequestBody::replaced(body, limits()), Vec::new);
+    poll_fn(|cx| wire.poll_answer(cx)).await.unwrap();
+    assert!(wire.is_reusable());
+    assert_eq!(Arc::strong_count(&bytes), 1);
+}

@@ -88,6 +88,10 @@ impl Output {
         }
         let of_piece = (taken - of_written).min(self.piece.len());
         self.piece.advance(of_piece);
+        if self.piece.is_empty() {
+            // hyper reads the next piece to where this one was, as soon as nobody has it.
+            self.piece = Bytes::new();
+        }
         self.tail = &self.tail[taken - of_written - of_piece..];
     }
 }
