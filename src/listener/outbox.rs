@@ -3,14 +3,16 @@
 //! h2 writes each DATA frame of 256 bytes or more on its own, so each answer is a system call, a packet and, with TLS,
 //! a record, although several streams often have one at the same time. Kept together they are one of each.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
 
 /// What is kept of one connection at most: a TLS record's bytes. It has no memory between turns.
 const MOST_BYTES: usize = 16 << 10;
@@ -39,7 +41,9 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
     /// Writes what was kept. The task is woken if there is more to write later.
     pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
         let mut shared = self.0.lock();
-        if let Poll::Ready(Err(error)) = shared.poll_flush(cx) {
+        // hyper may have used up what the runtime lets a task do in one turn, and does so again in the next.
+        let flush = unconstrained(poll_fn(|cx| shared.poll_flush(cx)));
+        if let Poll::Ready(Err(error)) = pin!(flush).poll(cx) {
             // The next read tells hyper.
             shared.kept.clear();
             shared.failed = Some(error);
@@ -251,6 +255,21 @@ mod tests {
         assert!(
             matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
         );
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_a_write_however_much_was_done_in_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut outbox = Outbox::new(socket);
+        poll_fn(|cx| {
+            while pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready() {}
+            assert!(Pin::new(&mut outbox).poll_write(cx, b"answer").is_ready());
+            outbox.end_turn(cx);
+            Poll::Ready(())
+        })
+        .await;
+        assert!(outbox.0.lock().kept.is_empty());
     }
 
     proptest! {
