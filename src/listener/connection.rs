@@ -472,13 +472,9 @@ struct Turns<'c, C> {
 impl<C: Retire> Future for Turns<'_, C> {
     type Output = hyper::Result<()>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = self.connection.as_mut().poll(cx);
-        // One that ends has flushed already, or its socket has failed.
-        if polled.is_pending() {
-            self.outbox.end_turn(cx);
-        }
-        polled
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let turns = self.get_mut();
+        turns.outbox.poll_turn(turns.connection.as_mut(), cx)
     }
 }
 

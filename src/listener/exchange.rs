@@ -3,7 +3,7 @@
 //!
 //! HTTP/2 streams of one connection may belong to different clients (a proxy in front multiplexes
 //! them), so a stream whose client gives no credit is reset alone. Progress is measured where bytes
-//! leave: each [`Piece`] knows how much of it the socket has taken.
+//! leave: each [`Piece`] knows how much of it the socket has taken, or the [outbox](super::outbox) before it.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

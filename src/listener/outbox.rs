@@ -17,7 +17,8 @@ use tokio::task::coop::unconstrained;
 /// What is kept of one connection at most: a TLS record's bytes. It has no memory between turns.
 const MOST_BYTES: usize = 16 << 10;
 
-/// A socket that keeps small writes until [`end_turn`](Self::end_turn). hyper has one, its connection's task another.
+/// A socket that keeps small writes to the end of a [turn](Self::poll_turn). hyper has one, its connection's task
+/// another.
 pub(super) struct Outbox<S>(Arc<Mutex<Shared<S>>>);
 
 struct Shared<S> {
@@ -38,8 +39,20 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
         Self(Arc::new(Mutex::new(Shared { socket, kept: BytesMut::new(), failed: None })))
     }
 
-    /// Writes what was kept. The task is woken if there is more to write later.
-    pub(super) fn end_turn(&self, cx: &mut Context<'_>) {
+    /// One turn of hyper's connection, and what was kept in it. Also if it was the last: hyper ends without a flush on
+    /// some errors, and on a `CONNECT` that announces a body, and other streams may have had their answers just before.
+    pub(super) fn poll_turn<C: Future>(
+        &self,
+        connection: Pin<&mut C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<C::Output> {
+        let polled = connection.poll(cx);
+        self.end_turn(cx);
+        polled
+    }
+
+    /// The task is woken if there is more to write later.
+    fn end_turn(&self, cx: &mut Context<'_>) {
         let mut shared = self.0.lock();
         // hyper may have used up what the runtime lets a task do in one turn, and does so again in the next.
         let flush = unconstrained(poll_fn(|cx| shared.poll_flush(cx)));
@@ -57,7 +70,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
         Pin::new(&mut self.socket)
     }
 
-    fn poll_write_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.kept.is_empty() {
             let taken = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.kept))?;
             if taken == 0 {
@@ -66,11 +79,6 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
             self.kept.advance(taken);
         }
         self.kept = BytesMut::new();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_write_kept(cx))?;
         self.socket().poll_flush(cx)
     }
 
@@ -81,7 +89,8 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     ) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
         if self.kept.len() + length > MOST_BYTES {
-            ready!(self.poll_write_kept(cx))?;
+            // A TLS session takes more than the socket does, and says so only here.
+            ready!(self.poll_flush(cx))?;
         }
         if length > MOST_BYTES {
             return self.socket().poll_write_vectored(cx, slices);
@@ -159,6 +168,8 @@ mod tests {
         writes: Vec<Vec<u8>>,
         flushes: usize,
         is_reset: bool,
+        /// It has taken what it cannot write yet.
+        is_full: bool,
     }
 
     impl AsyncWrite for Line {
@@ -180,7 +191,7 @@ mod tests {
 
         fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             self.flushes += 1;
-            Poll::Ready(Ok(()))
+            if self.is_full { Poll::Pending } else { Poll::Ready(Ok(())) }
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -255,6 +266,33 @@ mod tests {
         assert!(
             matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
         );
+    }
+
+    // As after a CONNECT that announces a body: hyper ends the connection, and another stream has its answer.
+    #[test]
+    fn the_last_turn_ends_with_a_write_too() {
+        let mut outbox = Outbox::new(Line::default());
+        let kept = outbox.clone();
+        let connection = poll_fn(|_| write(&mut outbox, b"answer"));
+        assert!(kept.poll_turn(pin!(connection), &mut cx()).is_ready());
+        assert_eq!(written(&kept), [b"answer"]);
+    }
+
+    // Else a client that reads nothing fills the session as well.
+    #[test]
+    fn a_session_that_is_full_gets_no_more() {
+        let mut outbox = Outbox::new(Line { is_full: true, ..Line::default() });
+        assert!(write(&mut outbox, &vec![b'x'; MOST_BYTES]).is_ready());
+        assert!(write(&mut outbox, b"x").is_pending());
+        assert_eq!(written(&outbox).concat().len(), MOST_BYTES);
+        for length in [1, MOST_BYTES + 1] {
+            outbox.0.lock().kept = BytesMut::from(&[b'x'; MOST_BYTES][..]);
+            assert!(write(&mut outbox, &vec![b'x'; length]).is_pending());
+            assert!(outbox.0.lock().kept.is_empty());
+        }
+        written(&outbox);
+        assert!(write(&mut outbox, &vec![b'x'; MOST_BYTES + 1]).is_pending());
+        assert!(written(&outbox).is_empty());
     }
 
     #[tokio::test]
