@@ -357,7 +357,7 @@ async fn a_connection_with_an_unsolicited_answer_takes_no_request() {
     assert_eq!(Wire::new(Socket::Plain(socket), &Arc::default()).is_quiet(), Quiet::Closed);
 }
 
-/// Bytes of a body that somebody counts.
+/// A body whose owners can be counted.
 struct Counted(Arc<Vec<u8>>);
 
 impl AsRef<[u8]> for Counted {
