@@ -7,7 +7,7 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use super::framing::{BodyLength, Framing, Http2};
 use super::handshakes::Handshakes;
 use super::linger::linger;
 use super::load::Counted;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Turns};
 use super::phase::{Phase, Timeouts};
 use super::proxy_header::{self, ProxyHeader};
 use super::resting::{FAREWELL, Resting, Woken};
@@ -463,22 +463,7 @@ where
     }
 }
 
-/// A connection that writes at the end of each turn of its task.
-struct Turns<'c, C> {
-    connection: Pin<&'c mut C>,
-    outbox: Outbox<Socket>,
-}
-
-impl<C: Retire> Future for Turns<'_, C> {
-    type Output = hyper::Result<()>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let turns = self.get_mut();
-        turns.outbox.poll_turn(turns.connection.as_mut(), cx)
-    }
-}
-
-impl<C: Retire> Retire for Turns<'_, C> {
+impl<C: Retire> Retire for Turns<'_, C, Socket> {
     fn retire(mut self: Pin<&mut Self>) {
         self.connection.as_mut().retire();
     }

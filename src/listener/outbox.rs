@@ -17,7 +17,7 @@ use tokio::task::coop::unconstrained;
 /// What is kept of one connection at most: a TLS record's bytes. It has no memory between turns.
 const MOST_BYTES: usize = 16 << 10;
 
-/// A socket that keeps small writes to the end of a [turn](Self::poll_turn). hyper has one, its connection's task
+/// A socket that keeps small writes to the end of a [turn](Turns). hyper has one, its connection's task
 /// another.
 pub(super) struct Outbox<S>(Arc<Mutex<Shared<S>>>);
 
@@ -39,19 +39,7 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
         Self(Arc::new(Mutex::new(Shared { socket, kept: BytesMut::new(), failed: None })))
     }
 
-    /// One turn of hyper's connection, and what was kept in it. Also if it was the last: hyper ends without a flush on
-    /// some errors, and on a `CONNECT` that announces a body, and other streams may have had their answers just before.
-    pub(super) fn poll_turn<C: Future>(
-        &self,
-        connection: Pin<&mut C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<C::Output> {
-        let polled = connection.poll(cx);
-        self.end_turn(cx);
-        polled
-    }
-
-    /// The task is woken if there is more to write later.
+    /// Writes what was kept. The task is woken if there is more to write later.
     fn end_turn(&self, cx: &mut Context<'_>) {
         let mut shared = self.0.lock();
         // hyper may have used up what the runtime lets a task do in one turn, and does so again in the next.
@@ -62,6 +50,23 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
             shared.failed = Some(error);
             cx.waker().wake_by_ref();
         }
+    }
+}
+
+/// hyper's connection, each turn of which ends with a write. So does the last one: hyper ends without a flush on some
+/// errors, and on a `CONNECT` that announces a body, and other streams may have had their answers just before.
+pub(super) struct Turns<'c, C, S> {
+    pub(super) connection: Pin<&'c mut C>,
+    pub(super) outbox: Outbox<S>,
+}
+
+impl<C: Future, S: AsyncWrite + Unpin> Future for Turns<'_, C, S> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let polled = self.connection.as_mut().poll(cx);
+        self.outbox.end_turn(cx);
+        polled
     }
 }
 
@@ -273,9 +278,10 @@ mod tests {
     fn the_last_turn_ends_with_a_write_too() {
         let mut outbox = Outbox::new(Line::default());
         let kept = outbox.clone();
-        let connection = poll_fn(|_| write(&mut outbox, b"answer"));
-        assert!(kept.poll_turn(pin!(connection), &mut cx()).is_ready());
-        assert_eq!(written(&kept), [b"answer"]);
+        let connection = pin!(poll_fn(|_| write(&mut outbox, b"answer")));
+        let mut turns = Turns { connection, outbox: kept };
+        assert!(Pin::new(&mut turns).poll(&mut cx()).is_ready());
+        assert_eq!(written(&turns.outbox), [b"answer"]);
     }
 
     // Else a client that reads nothing fills the session as well.

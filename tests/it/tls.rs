@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Authority, KeyPairPem, ORG_A, Purpose, Upstream, wait_until};
 use http::{Response, StatusCode};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -92,37 +91,12 @@ impl Fixture {
 
     /// A connection for raw HTTP/1.1.
     async fn raw(&self) -> TlsStream<TcpStream> {
-        self.connect(&trusting(&self.authority, None, &[]), "localhost").await.unwrap()
+        self.connect(&self.authority.client(None, &[]), "localhost").await.unwrap()
     }
 
     fn get(&self) -> String {
         self.inner.head(&format!("GET {QUERY}"), "")
     }
-}
-
-/// How a client is that trusts an authority, perhaps with a certificate of its own.
-fn trusting(
-    authority: &Authority,
-    own: Option<&KeyPairPem>,
-    protocols: &[&str],
-) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![certificate], key).unwrap()
-        }
-    };
-    config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
-    Arc::new(config)
 }
 
 /// Reads one answer with a length, and gives its status.
@@ -290,7 +264,7 @@ async fn a_session_that_rests_takes_little_memory() {
     const CONNECTIONS: u64 = 500;
     let upstream = Upstream::start(ok).await;
     let fixture = fixture(&upstream.url(), &[]).await;
-    let client = trusting(&fixture.authority, None, &[]);
+    let client = fixture.authority.client(None, &[]);
     let (mut held, mut before) = (Vec::new(), 0);
     for number in 0..CONNECTIONS + 50 {
         // The first ones fill caches and pools.
@@ -402,13 +376,13 @@ async fn a_name_chooses_its_certificate() {
         [("localhost", 0), ("127.0.0.1", 0), ("b.example", 1), ("x.c.example", 2), ("c.example", 2)]
     {
         for (tried, authority) in authorities.iter().enumerate() {
-            let connected = fixture.connect(&trusting(authority, None, &[]), name).await;
+            let connected = fixture.connect(&authority.client(None, &[]), name).await;
             assert_eq!(connected.is_ok(), tried == place, "{name} by {tried}");
         }
     }
     assert!(fixture.handshakes("refused").await >= 5.0);
     for strange in ["unknown.example", "x.y.c.example", "xn--bcher-kva.example"] {
-        let refused = fixture.connect(&trusting(&authorities[0], None, &[]), strange).await;
+        let refused = fixture.connect(&authorities[0].client(None, &[]), strange).await;
         let problem = refused.unwrap_err().to_string();
         assert!(problem.contains("not valid for"), "the first one: {problem}");
     }
@@ -419,7 +393,7 @@ async fn a_name_chooses_its_certificate() {
 async fn sessions_are_resumed_and_carry_no_early_data() {
     let upstream = Upstream::start(ok).await;
     let fixture = fixture(&upstream.url(), &[]).await;
-    let mut config = (*trusting(&fixture.authority, None, &[])).clone();
+    let mut config = (*fixture.authority.client(None, &[])).clone();
     config.enable_early_data = true;
     let config = Arc::new(config);
     for _ in 0..3 {

@@ -4,12 +4,17 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// Where the files are, all PEM.
 pub(crate) struct Certificates {
@@ -104,6 +109,27 @@ impl Authority {
         self.sign_with(purpose, names, |params| params.not_after = date_time_ymd(1970, 1, 1) + end)
     }
 
+    /// The TLS of a client that trusts it alone, with a certificate of the client's own or without, and with what it
+    /// offers by ALPN.
+    pub fn client(&self, own: Option<&KeyPairPem>, protocols: &[&str]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(read_certificate(&self.pem())).expect("authority");
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("key");
+                let certificate = read_certificate(&own.certificate);
+                builder.with_client_auth_cert(vec![certificate], key).expect("own certificate")
+            }
+        };
+        config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
     fn sign_with(
         &self,
         purpose: Purpose,
@@ -129,6 +155,23 @@ impl Authority {
         let (der, pem) = (certificate.der().to_vec(), certificate.pem());
         KeyPairPem { certificate: pem, key: key.serialize_pem(), der }
     }
+}
+
+fn read_certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).expect("certificate")
+}
+
+/// A TLS session with `localhost` that has not begun.
+pub fn session(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("localhost").expect("name");
+    ClientConnection::new(Arc::clone(config), name).expect("session")
+}
+
+/// The first bytes of a handshake.
+pub fn hello(config: &Arc<ClientConfig>) -> Vec<u8> {
+    let mut hello = Vec::new();
+    session(config).write_tls(&mut hello).expect("hello");
+    hello
 }
 
 impl KeyPairPem {

@@ -48,7 +48,7 @@ mod supabase;
 mod upstream;
 mod user;
 
-pub use certificates::{Authority, KeyPairPem, Purpose};
+pub use certificates::{Authority, KeyPairPem, Purpose, hello, session};
 pub use chaos::{ChaosProxy, Weather};
 pub use chromium::Chromium;
 pub use client::{Answer, Client, raw_exchange};

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use harness::hello;
+
 use super::*;
 
 // A handshake has the time of a head, and counts among connections all the while.
@@ -9,7 +11,7 @@ use super::*;
 async fn a_client_that_stalls_in_the_handshake_is_cut_off() {
     let upstream = Upstream::start(ok).await;
     let fixture = fixture(&upstream.url(), &[("listen.header_timeout", "\"1s\"")]).await;
-    let hello = hello(&fixture).await;
+    let hello = hello(&fixture.authority.client(None, &[]));
     let mut sockets = Vec::new();
     for length in [1, 5, 40, hello.len() - 1, hello.len()] {
         let mut socket = TcpStream::connect(fixture.address()).await.unwrap();
@@ -39,26 +41,6 @@ async fn a_client_that_stalls_in_the_handshake_is_cut_off() {
     assert_eq!(fixture.ended("handshake").await, 6.0);
 }
 
-/// The first bytes that a client sends.
-async fn hello(fixture: &Fixture) -> Vec<u8> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let config = trusting(&fixture.authority, None, &[]);
-    let connecting = async {
-        let socket = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let _ = TlsConnector::from(config).connect(name, socket).await;
-    };
-    let accepting = async {
-        let mut bytes = vec![0; 8192];
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let length = socket.read(&mut bytes).await.unwrap();
-        bytes.truncate(length);
-        bytes
-    };
-    tokio::join!(connecting, accepting).1
-}
-
 // One hello, sent again and again, costs its sender nothing, and a worker a key and a signature each time. Who
 // comes from elsewhere does not wait for all of them.
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +48,7 @@ async fn a_flood_of_handshakes_waits_for_itself() {
     let upstream = Upstream::start(ok).await;
     let settings = [("listen.workers", "1"), ("listen.header_timeout", "\"60s\"")];
     let fixture = fixture(&upstream.url(), &settings).await;
-    let hello = hello(&fixture).await;
+    let hello = hello(&fixture.authority.client(None, &[]));
     let (last, most) = hello.split_last().unwrap();
     let flood: Vec<std::net::TcpStream> = (0..1000)
         .map(|_| {
@@ -88,7 +70,7 @@ async fn a_flood_of_handshakes_waits_for_itself() {
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let socket = socket.connect(fixture.address()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let connector = TlsConnector::from(trusting(&fixture.authority, None, &[]));
+    let connector = TlsConnector::from(fixture.authority.client(None, &[]));
     let mut stream = connector.connect(name, socket).await.unwrap();
     stream.write_all(fixture.get().as_bytes()).await.unwrap();
     assert_eq!(answer(&mut stream).await, 200);
@@ -137,7 +119,7 @@ async fn broken_handshakes_are_counted_and_write_no_lines() {
     wait_until("it serves", Duration::from_secs(5), async || log().contains("Key set changed"))
         .await;
     let before = log().lines().count();
-    let hello = hello(&fixture).await;
+    let hello = hello(&fixture.authority.client(None, &[]));
     for number in 0..200_usize {
         let mut socket = TcpStream::connect(fixture.address()).await.unwrap();
         let mut bytes = hello.clone();
@@ -176,7 +158,7 @@ async fn nothing_is_agreed_upon_that_is_not_offered() {
     let upstream = Upstream::start(ok).await;
     let fixture = fixture(&upstream.url(), &[("tls.min_version", "\"1.3\"")]).await;
     let refused =
-        fixture.connect(&trusting(&fixture.authority, None, &["acme-tls/1"]), "localhost").await;
+        fixture.connect(&fixture.authority.client(None, &["acme-tls/1"]), "localhost").await;
     assert!(refused.is_err());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let old = ClientConfig::builder_with_provider(provider)
@@ -218,7 +200,7 @@ async fn the_proxy_protocol_comes_before_the_handshake() {
         let fixture = fixture(&upstream.url(), settings).await;
         let mut socket = TcpStream::connect(fixture.address()).await.unwrap();
         socket.write_all(header.as_bytes()).await.unwrap();
-        let connector = TlsConnector::from(trusting(&fixture.authority, None, &[]));
+        let connector = TlsConnector::from(fixture.authority.client(None, &[]));
         let name = ServerName::try_from("localhost").unwrap();
         let Ok(mut stream) = connector.connect(name, socket).await else {
             assert!(!is_served);

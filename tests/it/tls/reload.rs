@@ -14,8 +14,8 @@ async fn renewed_certificates_are_served_and_wrong_ones_are_not() {
     let fixture = fixture(&upstream.url(), &settings).await;
     let proxy = &fixture.inner.proxy;
     let expiry = |year: i32| f64::from(year - 1970) * 31_556_952.0;
-    let (own, other) = (trusting(&fixture.authority, None, &[]), Authority::new("Other CA"));
-    let others = trusting(&other, None, &[]);
+    let (own, other) = (fixture.authority.client(None, &[]), Authority::new("Other CA"));
+    let others = other.client(None, &[]);
     assert!((proxy.metric(EXPIRY).await - expiry(4096)).abs() < 400_000_000.0);
     let mut kept = fixture.raw().await;
     kept.write_all(fixture.get().as_bytes()).await.unwrap();
@@ -68,7 +68,7 @@ async fn tickets_outlive_a_reload_of_other_keys() {
     let upstream = Upstream::start(ok).await;
     let settings = [("reload.watch_interval", "\"200ms\""), ("listen.idle_timeout", "\"60s\"")];
     let fixture = fixture(&upstream.url(), &settings).await;
-    let client = trusting(&fixture.authority, None, &[]);
+    let client = fixture.authority.client(None, &[]);
     let proxy = &fixture.inner.proxy;
     for round in 0..2 {
         let mut stream = fixture.connect(&client, "localhost").await.unwrap();
@@ -97,9 +97,8 @@ async fn tls_is_switched_on_and_off_by_a_reload() {
     let without: Vec<&str> = with.lines().filter(|line| !line.starts_with("tls.")).collect();
     let without = without.join("\n");
     let is_plain = async || fixture.inner.client().get(QUERY).await.status == 200;
-    let is_tls = async || {
-        fixture.connect(&trusting(&fixture.authority, None, &[]), "localhost").await.is_ok()
-    };
+    let is_tls =
+        async || fixture.connect(&fixture.authority.client(None, &[]), "localhost").await.is_ok();
     assert!(is_tls().await && !is_plain().await);
     std::fs::write(config, without).unwrap();
     wait_until("it is plain", Duration::from_secs(20), is_plain).await;
@@ -131,7 +130,7 @@ async fn connections_end_when_it_changes_who_is_let_in() {
     let fixture = fixture(&upstream.url(), &settings).await;
     let proxy = &fixture.inner.proxy;
     let hub = first.sign(Purpose::Client, &["hub.example"]);
-    let config = trusting(&fixture.authority, Some(&hub), &[]);
+    let config = fixture.authority.client(Some(&hub), &[]);
     let mut kept = fixture.connect(&config, "localhost").await.unwrap();
     kept.write_all(fixture.get().as_bytes()).await.unwrap();
     assert_eq!(answer_and_close(&mut kept).await, (200, false));
@@ -196,7 +195,7 @@ async fn a_connection_ends_after_its_clients_certificate_has_expired() {
     let file = format!("{:?}", ca.display().to_string());
     let fixture = fixture(&upstream.url(), &[("tls.client_ca_file", file.as_str())]).await;
     let hub = authority.sign_for(Purpose::Client, &["hub.example"], Duration::from_secs(6));
-    let config = trusting(&fixture.authority, Some(&hub), &[]);
+    let config = fixture.authority.client(Some(&hub), &[]);
     let mut kept = fixture.connect(&config, "localhost").await.unwrap();
     kept.write_all(fixture.get().as_bytes()).await.unwrap();
     assert_eq!(answer_and_close(&mut kept).await, (200, false));

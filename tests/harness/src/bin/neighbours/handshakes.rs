@@ -10,14 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::load::{Connection, address, request};
-use harness::{Authority, Issuer, ORG_A, ProxyOptions, Purpose, Upstream};
+use harness::load::{Connection, Served, address, request};
+use harness::{Authority, Issuer, ORG_A, ProxyOptions, Purpose, Upstream, hello, session};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::median;
 
@@ -33,10 +31,10 @@ const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// Latencies of one phase of one round, in milliseconds, the shortest first.
+/// One phase of one round.
 struct Measured {
-    requests: Vec<f64>,
-    connections: Vec<f64>,
+    requests: Served,
+    connections: Served,
 }
 
 pub async fn run(issuer: &Issuer, upstream: &Upstream, rounds: usize) {
@@ -55,7 +53,7 @@ pub async fn run(issuer: &Issuer, upstream: &Upstream, rounds: usize) {
     let token = issuer.token().organisation(&ORG_A.into()).sign();
     let client = Client {
         address: address(&proxy.url()),
-        trusting: trusting(&authority),
+        trusting: authority.client(None, &[]),
         request: request(
             "GET",
             "/prometheus/api/v1/query?query=up",
@@ -65,7 +63,7 @@ pub async fn run(issuer: &Issuer, upstream: &Upstream, rounds: usize) {
     };
     let (mut quiet, mut flooded, mut answered) = (Vec::new(), Vec::new(), 0);
     tokio::task::block_in_place(|| {
-        let hello = client.hello().expect("a hello");
+        let hello = hello(&client.trusting);
         for _ in 0..rounds {
             quiet.push(client.measure().expect("quiet"));
             let stop = AtomicBool::new(false);
@@ -99,23 +97,11 @@ impl Client {
         let mut socket = tokio::runtime::Handle::current().block_on(connecting)?;
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        let mut session = self.session()?;
+        let mut session = session(&self.trusting);
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }
         Ok(Connection::over(StreamOwned::new(session, socket)))
-    }
-
-    fn session(&self) -> io::Result<ClientConnection> {
-        let name = ServerName::try_from("localhost").expect("a name");
-        ClientConnection::new(Arc::clone(&self.trusting), name).map_err(io::Error::other)
-    }
-
-    /// The first bytes of a handshake.
-    fn hello(&self) -> io::Result<Vec<u8>> {
-        let mut hello = Vec::new();
-        self.session()?.write_tls(&mut hello)?;
-        Ok(hello)
     }
 
     fn measure(&self) -> io::Result<Measured> {
@@ -137,28 +123,18 @@ impl Client {
     }
 }
 
-/// Does something again and again, each time when it is due, and gives how long each took since then.
-fn at_a_rate(interval: Duration, mut act: impl FnMut() -> io::Result<()>) -> io::Result<Vec<f64>> {
+/// Does something again and again, each time when it is due. Latency counts from then.
+fn at_a_rate(interval: Duration, mut act: impl FnMut() -> io::Result<()>) -> io::Result<Served> {
     let began = Instant::now();
     let mut latencies = Vec::new();
     let due = (0..).map(|number| began + interval * number);
     for due in due.take_while(|due| *due < began + ROUND) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         act()?;
-        latencies.push(due.elapsed().as_secs_f64() * 1000.0);
+        latencies.push(due.elapsed());
     }
-    latencies.sort_by(f64::total_cmp);
-    Ok(latencies)
-}
-
-fn trusting(authority: &Authority) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(authority.pem().as_bytes());
-    roots.add(certificate.expect("a certificate")).expect("an authority");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().expect("versions");
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    latencies.sort_unstable();
+    Ok(Served { requests: latencies.len(), elapsed: began.elapsed(), latencies })
 }
 
 /// Sends batches of hellos, whose last bytes come together. Gives how many were answered.
@@ -184,12 +160,8 @@ fn flood(address: SocketAddr, hello: &[u8], stop: &AtomicBool) -> io::Result<usi
 }
 
 fn describe(name: &str, measured: &[Measured]) {
-    let of = |latencies: fn(&Measured) -> &Vec<f64>, quantile: f64| {
-        let each = measured.iter().map(|one| {
-            let latencies = latencies(one);
-            latencies[((latencies.len() - 1) as f64 * quantile).round() as usize]
-        });
-        median(each.collect())
+    let of = |what: fn(&Measured) -> &Served, quantile: f64| {
+        median(measured.iter().map(|one| what(one).quantile_ms(quantile)).collect())
     };
     println!(
         "  {name:<17} requests: p50 {:6.2} ms   p99 {:6.2} ms   new connections: p50 {:6.2} ms   p99 {:6.2} ms",
