@@ -553,6 +553,8 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
     let header_bytes = u32::try_from(config.max_header_bytes * 2).unwrap_or(u32::MAX);
     builder
         .timer(TokioTimer::new())
+        // HPACK sends a date as an index until the second changes, so a simulation would depend on when that is.
+        .auto_date_header(!cfg!(feature = "simulation"))
         .max_concurrent_streams(MAX_STREAMS)
         .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

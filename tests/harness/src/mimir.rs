@@ -30,7 +30,9 @@ impl Mimir {
     /// killed by the kernel when the process ends.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Mimir> = OnceCell::const_new();
-        SHARED.get_or_init(Self::start).await
+        let mimir = SHARED.get_or_init(Self::start).await;
+        mimir.process.assert_running();
+        mimir
     }
 
     /// Starts a Mimir with all its components and waits until it takes writes. Its ruler sends alerts

@@ -104,6 +104,22 @@ impl Process {
         self.child.try_wait().expect("wait").is_none()
     }
 
+    /// Panics with the end of its log if it has ended. Where many share a part, each of them says why it
+    /// fails.
+    pub fn assert_running(&self) {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The state follows the name, which is in parentheses. `Z` has ended and was not waited for.
+        let state = stat.rsplit(") ").next().unwrap_or_default().chars().next();
+        let runs = state.is_some_and(|state| state != 'Z' && state != 'X');
+        assert!(runs, "{} has ended\n{}", self.name, self.last_lines());
+    }
+
+    fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
         status_bytes(self.id(), "VmRSS:")
@@ -138,13 +154,10 @@ impl Process {
             }
             let alive = self.is_running();
             if !alive || Instant::now() > deadline {
-                let log = self.log();
-                let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
                 panic!(
                     "{} is not ready at {url} (running: {alive})\n{}",
                     self.name,
-                    tail.join("\n")
+                    self.last_lines()
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
