@@ -1,9 +1,11 @@
 //! `loadtest/rules`: what a sync of alert rules costs beside the bare requests that it consists of.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use clap::Parser;
 use harness::{Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,10 +16,18 @@ const ADMIN_KEY: &str = "an-admin-key-of-more-than-thirty-two-bytes";
 
 const FINISHED: &str = "Full resync of alert rules finished";
 
+/// Compares a sync of alert rules with the bare requests that it consists of.
+#[derive(Parser)]
 struct Args {
+    #[arg(long, default_value_t = 1000)]
     organisations: usize,
-    rounds: usize,
+    #[arg(long, default_value = "3")]
+    rounds: NonZeroUsize,
+    /// Requests to Mimir at a time
+    #[arg(long, default_value_t = 16)]
     concurrency: usize,
+    /// Compare groups by one listing of all tenants
+    #[arg(long)]
     list_all: bool,
 }
 
@@ -33,9 +43,9 @@ struct Round {
 
 #[tokio::main]
 async fn main() {
-    let args = args();
+    let args = Args::parse();
     let mut rounds = Vec::new();
-    for number in 0..args.rounds {
+    for number in 0..args.rounds.get() {
         let round = round(&args, number).await;
         println!("round {}: {round:?}", number + 1);
         rounds.push(round);
@@ -62,26 +72,6 @@ async fn main() {
         "further full resyncs / bare GETs:      {:.2}",
         median(&|r| ratio(r.unchanged, r.bare_read))
     );
-}
-
-fn args() -> Args {
-    let mut args = Args { organisations: 1000, rounds: 3, concurrency: 16, list_all: false };
-    let mut given = std::env::args().skip(1);
-    while let Some(name) = given.next() {
-        if name == "--list-all" {
-            args.list_all = true;
-            continue;
-        }
-        let value = given.next().and_then(|value| value.parse().ok());
-        let value = value.unwrap_or_else(|| panic!("{name} takes a number"));
-        match name.as_str() {
-            "--organisations" => args.organisations = value,
-            "--rounds" => args.rounds = value,
-            "--concurrency" => args.concurrency = value,
-            other => panic!("unknown option {other}"),
-        }
-    }
-    args
 }
 
 async fn round(args: &Args, number: usize) -> Round {

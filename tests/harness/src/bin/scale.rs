@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use clap::Parser;
 use harness::{Database, Issuer, Postgres, Proxy, ProxyOptions, Upstream};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -23,10 +24,18 @@ use tokio::net::TcpStream;
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const CONNECTIONS: usize = 32;
 
+/// Compares a request's cost with one member to that with many organisations and members.
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value_t = 10_000)]
     organisations: usize,
+    /// Members of all organisations together
+    #[arg(long, default_value_t = 100_000)]
     principals: usize,
+    /// Requests of each round
+    #[arg(long, default_value_t = 100_000)]
     requests: usize,
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
 }
 
@@ -40,7 +49,7 @@ struct World {
 
 #[tokio::main]
 async fn main() {
-    let options = options();
+    let options = Options::parse();
     let postgres = Postgres::start().await;
     let issuer = Issuer::start().await;
     let upstream = Upstream::start(|_| async { answer() }).await;
@@ -182,24 +191,4 @@ fn mib(bytes: u64) -> f64 {
 fn answer() -> Response<BoxBody<Bytes, std::io::Error>> {
     let body = Bytes::from(vec![b'x'; 1024]);
     Response::new(Full::new(body).map_err(|never| match never {}).boxed())
-}
-
-fn options() -> Options {
-    let mut options =
-        Options { organisations: 10_000, principals: 100_000, requests: 100_000, rounds: 7 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let value = arguments.next().and_then(|value| value.parse().ok());
-        let value = value.unwrap_or_else(|| panic!("{argument} needs a number"));
-        match argument.as_str() {
-            "--organisations" => options.organisations = value,
-            "--principals" => options.principals = value,
-            "--requests" => options.requests = value,
-            "--rounds" => options.rounds = value,
-            other => panic!(
-                "unknown option {other}; there are --organisations, --principals, --requests, --rounds"
-            ),
-        }
-    }
-    options
 }

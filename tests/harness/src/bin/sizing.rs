@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Parser;
 use harness::load::{Connection, Load, Until, address, request};
 use harness::report::{circumstances, write_block};
 use harness::{Cpu, Issuer, ORG_A, Postgres, Proxy, ProxyOptions, Upstream, showcase};
@@ -54,14 +55,17 @@ const FLEETS: [Fleet; 4] = [
 const READS_OF_A_DASHBOARD: f64 = 12.0 / 15.0;
 const CONNECTIONS_OF_A_DASHBOARD: f64 = 6.0;
 
+/// Measures what the proxy needs, and computes what fleets need.
+#[derive(Parser)]
+struct Options {
+    /// A document whose block gets the tables
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let write = match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => None,
-        (Some("--write"), Some(file)) => Some(PathBuf::from(file)),
-        _ => panic!("there is --write FILE"),
-    };
+    let Options { write } = Options::parse();
     let measured = measure().await;
     let tables = format!("{}.\n\n{}\n{}", circumstances(), measured.needs(), measured.fleets());
     print!("{tables}");

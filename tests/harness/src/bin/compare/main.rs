@@ -13,10 +13,13 @@ mod report;
 mod train;
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cases::{CASES, Case, Credentials, QUERY};
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use harness::report::{circumstances, write_block};
 use harness::{ORG_A, ProxyOptions, Upstream};
 use http::Response;
@@ -27,32 +30,43 @@ use report::Outcome;
 /// Requests a second that no proxy reaches here: where each takes a new token, so many are made.
 const MOST_A_SECOND: usize = 60_000;
 
-const USAGE: &str = "--seconds N, --rounds N, --case NAME, --only PEER, --against BINARY, --write FILE, --hold, --train";
-
+/// Compares this proxy with others in front of one upstream.
+#[derive(Parser)]
 struct Options {
-    seconds: u64,
-    rounds: usize,
+    /// How long each load lasts
+    #[arg(long, default_value = "3")]
+    seconds: NonZeroU64,
+    /// How often each peer gets each load
+    #[arg(long, default_value = "5")]
+    rounds: NonZeroUsize,
+    /// A load, or several; without it, all
+    #[arg(long = "case", value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     cases: Vec<String>,
-    /// Parts of names of peers; the first peer of a case, and what ratios are to, always run.
+    /// A part of a peer's name, or several; what ratios are to always runs
+    #[arg(long, value_name = "PEER")]
     only: Vec<String>,
-    /// Another build of this proxy.
+    /// Another build of this proxy, which runs in the same rounds
+    #[arg(long, value_name = "BINARY", value_parser = build)]
     against: Option<PathBuf>,
-    /// A document whose block gets the tables.
+    /// A document whose block gets the tables
+    #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Print what is running and wait, for a profiler.
+    /// Print what is running and wait, for a profiler
+    #[arg(long)]
     hold: bool,
-    /// Send this proxy what it is to be optimised for, and nothing else.
+    /// Send this proxy what it is to be optimised for, and nothing else
+    #[arg(long)]
     train: bool,
 }
 
 #[tokio::main]
 async fn main() {
-    let options = options();
+    let options = Options::parse();
+    let (rounds, seconds) = (options.rounds.get(), options.seconds.get());
     if options.train {
-        return train::run(options.seconds).await;
+        return train::run(seconds).await;
     }
     let cases: Vec<&Case> = CASES.iter().filter(|case| options.wants(case)).collect();
-    assert!(!cases.is_empty(), "there is no such case; there are {}", names());
     let mut scene = Scene::start(options.against.clone()).await;
     let mut wanted: Vec<Peer> = cases
         .iter()
@@ -70,21 +84,20 @@ async fn main() {
         }
         std::future::pending::<()>().await;
     }
-    let (rounds, seconds) = (options.rounds, options.seconds);
     let caption = format!("{}, rounds: {rounds} of {seconds} s", circumstances());
     println!("{caption}\n");
     let mut outcomes = Vec::new();
     for case in cases {
         let mut outcome = Outcome { case, runs: BTreeMap::new() };
-        for _ in 0..options.rounds {
+        for _ in 0..rounds {
             let new = match case.credentials {
                 // More than any peer serves on a machine of today.
-                Credentials::New => scene.new_tokens(MOST_A_SECOND * options.seconds as usize),
+                Credentials::New => scene.new_tokens(MOST_A_SECOND * seconds as usize),
                 _ => Vec::new(),
             };
             for peer in case.peers {
                 let Some(running) = running.get(peer) else { continue };
-                let measured = load::run(&scene, (*peer, running), case, &new, options.seconds);
+                let measured = load::run(&scene, (*peer, running), case, &new, seconds);
                 outcome.runs.entry(*peer).or_default().push(measured);
             }
         }
@@ -132,37 +145,10 @@ fn write(document: &Path, outcomes: &[Outcome<'_>], caption: &str) {
     }
 }
 
-fn names() -> String {
-    CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ")
+fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name)
 }
 
-fn options() -> Options {
-    let mut options = Options {
-        seconds: 3,
-        rounds: 5,
-        cases: Vec::new(),
-        only: Vec::new(),
-        against: None,
-        write: None,
-        hold: false,
-        train: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
-        match argument.as_str() {
-            "--seconds" => options.seconds = value().parse().expect("seconds"),
-            "--rounds" => options.rounds = value().parse().expect("rounds"),
-            "--case" => options.cases.push(value()),
-            "--only" => options.only.push(value()),
-            "--against" => {
-                options.against = Some(PathBuf::from(value()).canonicalize().expect("a build"))
-            }
-            "--write" => options.write = Some(value().into()),
-            "--hold" => options.hold = true,
-            "--train" => options.train = true,
-            other => panic!("unknown option {other}; there are {USAGE}"),
-        }
-    }
-    options
+fn build(path: &str) -> std::io::Result<PathBuf> {
+    Path::new(path).canonicalize()
 }

@@ -14,21 +14,32 @@ mod client;
 mod memory;
 mod spread;
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use clap::Parser;
 use harness::{Issuer, Proxy, ProxyOptions, Upstream};
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
 
 use client::Request;
 
+/// Measures what idle connections cost, and whether busy ones find a worker that is free.
+#[derive(Parser)]
 struct Options {
-    connections: usize,
-    rounds: usize,
-    seconds: u64,
+    /// Idle connections
+    #[arg(long, default_value = "10000")]
+    connections: NonZeroUsize,
+    /// Measurements of busy connections
+    #[arg(long, default_value = "5")]
+    rounds: NonZeroUsize,
+    /// How long each of them lasts
+    #[arg(long, default_value = "2")]
+    seconds: NonZeroU64,
 }
 
 #[tokio::main]
 async fn main() {
-    let options = options();
+    let options = Options::parse();
     let issuer = Issuer::start().await;
     let upstream = Upstream::start(|_| async {
         let body = bytes::Bytes::from(vec![b'x'; 1024]);
@@ -36,8 +47,9 @@ async fn main() {
     })
     .await;
     let request = Request::new(&issuer.user_of(harness::ORG_A));
-    memory::measure(&issuer, &upstream, &request, options.connections).await;
-    spread::measure(&issuer, &upstream, &request, options.rounds, options.seconds).await;
+    let (rounds, seconds) = (options.rounds.get(), options.seconds.get());
+    memory::measure(&issuer, &upstream, &request, options.connections.get()).await;
+    spread::measure(&issuer, &upstream, &request, rounds, seconds).await;
 }
 
 async fn proxy(issuer: &Issuer, upstream: &Upstream) -> Proxy {
@@ -48,22 +60,4 @@ async fn proxy(issuer: &Issuer, upstream: &Upstream) -> Proxy {
         .set("listen.header_timeout", "\"1h\"")
         .start()
         .await
-}
-
-fn options() -> Options {
-    let mut options = Options { connections: 10_000, rounds: 5, seconds: 2 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let value = arguments.next().and_then(|value| value.parse::<usize>().ok());
-        let value = value.unwrap_or_else(|| panic!("{argument} needs a number"));
-        match argument.as_str() {
-            "--connections" => options.connections = value,
-            "--rounds" => options.rounds = value,
-            "--seconds" => options.seconds = value as u64,
-            other => {
-                panic!("unknown option {other}; there are --connections, --rounds, --seconds")
-            }
-        }
-    }
-    options
 }

@@ -12,8 +12,10 @@ mod handshakes;
 mod slow;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use clap::Parser;
 use harness::load::{Load, Until, address, request};
 use harness::report::circumstances;
 use harness::{Cpu, Issuer, Memory, ORG_A, Proxy, ProxyOptions, Upstream};
@@ -69,16 +71,20 @@ struct Measured {
     crowd: Outcome,
 }
 
+/// Measures what others notice of a flood.
+#[derive(Parser)]
+struct Options {
+    /// Rounds, each of which has every phase
+    #[arg(default_value = "5")]
+    rounds: NonZeroUsize,
+    /// A part of a case's name; without it, all
+    case: Option<String>,
+}
+
 #[tokio::main]
 async fn main() {
-    let mut rounds = 5;
-    let mut only = None;
-    for argument in std::env::args().skip(1) {
-        match argument.parse() {
-            Ok(number) => rounds = number,
-            Err(_) => only = Some(argument),
-        }
-    }
+    let Options { rounds, case: only } = Options::parse();
+    let rounds = rounds.get();
     let (issuer, upstream) = (Issuer::start().await, Upstream::plain().await);
     println!("{}, rounds: {rounds} of {} s a phase.\n", circumstances(), ROUND.as_secs());
     let is_chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
