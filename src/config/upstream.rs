@@ -43,8 +43,8 @@ pub struct UpstreamConfig {
     pub retry: RetryConfig,
 }
 
-/// How Mimir is connected to with https: whom to trust and what to show. Two are the same if their files and
-/// names are.
+/// How Mimir or Consul is connected to with https: whom to trust and what to show. Two are the same if their
+/// files and names are.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
     client: Arc<ClientConfig>,
@@ -52,6 +52,13 @@ pub struct UpstreamTls {
 }
 
 impl UpstreamTls {
+    /// `content` is all that the settings were read from.
+    fn new(settings: ClientSettings, content: &[u8]) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, content).as_ref());
+        Ok(Self { client: Arc::new(settings.build()?), content: digest })
+    }
+
     pub fn client(&self) -> &Arc<ClientConfig> {
         &self.client
     }
@@ -92,6 +99,8 @@ pub struct ConsulConfig {
     pub tag: Option<String>,
     /// An ACL token with `service:read` and `node:read`.
     pub token: Secret,
+    /// Whom to trust with https; without it, the system's authorities.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// When an instance is ejected, for how long, and its limit of requests.
@@ -184,11 +193,13 @@ fn read_consul(section: &mut Section<'_>) -> Option<ConsulConfig> {
     let service = section.get("consul_service", String::new(), text);
     let tag = section.get("consul_tag", String::new(), text);
     let token = section.secret("consul_token");
+    let ca_file = optional_path(section, "consul_ca_file");
     let Some(url) = address else {
         let is_set = |key: &'static str, set: bool| set.then_some(key);
         let first = is_set("consul_service", !service.is_empty())
             .or(is_set("consul_tag", !tag.is_empty()))
-            .or(is_set("consul_token", !token.is_empty()));
+            .or(is_set("consul_token", !token.is_empty()))
+            .or(is_set("consul_ca_file", ca_file.is_some()));
         if let Some(key) = first.filter(|_| !is_asked) {
             section.fault(key, "has no effect without upstream.consul_url".to_owned());
         }
@@ -201,7 +212,18 @@ fn read_consul(section: &mut Section<'_>) -> Option<ConsulConfig> {
     if HeaderValue::from_bytes(token.expose()).is_err() {
         section.fault("consul_token", "must be a token without line breaks".to_owned());
     }
-    Some(ConsulConfig { url, service, tag: Some(tag).filter(|tag| !tag.is_empty()), token })
+    let tls = ca_file.and_then(|file| {
+        if url.scheme() != "https" {
+            let problem = "has no effect with http://; begin upstream.consul_url with https://";
+            section.fault("consul_ca_file", problem.to_owned());
+            return None;
+        }
+        file_of(section, "consul_ca_file", &file, |pem| {
+            let authorities = tls::authorities(pem)?;
+            UpstreamTls::new(ClientSettings { authorities, own: None, server_name: None }, pem)
+        })
+    });
+    Some(ConsulConfig { url, service, tag: Some(tag).filter(|tag| !tag.is_empty()), token, tls })
 }
 
 /// Reads the keys of https; `None` with http.
@@ -288,17 +310,8 @@ fn read_tls(
         }
     };
     let settings = ClientSettings { authorities: authorities?, own: own?, server_name };
-    match settings.build() {
-        Ok(client) => {
-            let mut digest = [0; 32];
-            digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, &content).as_ref());
-            Some(UpstreamTls { client: Arc::new(client), content: digest })
-        }
-        Err(problem) => {
-            section.fault("ca_file", problem);
-            None
-        }
-    }
+    let tls = UpstreamTls::new(settings, &content);
+    tls.map_err(|problem| section.fault("ca_file", problem)).ok()
 }
 
 fn read_health(section: &mut Section<'_>) -> HealthConfig {

@@ -57,7 +57,12 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 impl Catalogue {
     pub(super) fn new(config: ConsulConfig) -> Result<Self, String> {
-        let client = http_client::internal().build().map_err(|error| error.to_string())?;
+        let client = http_client::internal();
+        let client = match &config.tls {
+            Some(tls) => client.tls_backend_preconfigured((**tls.client()).clone()),
+            None => client,
+        };
+        let client = client.build().map_err(|error| error.to_string())?;
         let token = (!config.token.is_empty()).then(|| {
             HeaderValue::from_bytes(config.token.expose()).map(|mut value| {
                 value.set_sensitive(true);
@@ -154,6 +159,7 @@ mod tests {
             service: "mimir/1".to_owned(),
             tag: Some("http".to_owned()),
             token: Secret::default(),
+            tls: None,
         };
         let catalogue = Catalogue::new(config).unwrap();
         let base = "https://consul.example.com:8501/prefix/v1/health/service/mimir%2F1?passing=true&stale=&tag=http";

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::{
-    Client, Issuer, ORG_A, Process, Proxy, ProxyOptions, Received, Upstream, part, wait_until,
+    Authority, Client, Issuer, ORG_A, Process, Proxy, ProxyOptions, Purpose, Received, Upstream,
+    part, wait_until,
 };
 use http::{Method, Response};
 use tempfile::TempDir;
@@ -34,11 +35,12 @@ async fn used(fake: &FakeMimir, client: &Client, about: &str) {
     .await;
 }
 
-/// A real Consul with access control lists, without storage.
+/// A real Consul with access control lists, without storage, by http and by https.
 struct Consul {
     _process: Process,
     url: String,
-    _directory: TempDir,
+    secured_url: String,
+    directory: TempDir,
 }
 
 const MASTER: &str = "11111111-2222-4333-8444-555555555555";
@@ -46,7 +48,12 @@ const MASTER: &str = "11111111-2222-4333-8444-555555555555";
 impl Consul {
     async fn start() -> Self {
         let directory = TempDir::with_prefix("consul-").unwrap();
-        let (http, dns, server, lan, wan, grpc) = (
+        let own = Authority::new("Consul CA");
+        std::fs::write(directory.path().join("ca.pem"), own.pem()).unwrap();
+        own.sign(Purpose::Server, &["localhost"]).write(directory.path(), "server");
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let (http, https, dns, server, lan, wan, grpc) = (
+            harness::free_port(),
             harness::free_port(),
             harness::free_port(),
             harness::free_port(),
@@ -56,7 +63,11 @@ impl Consul {
         );
         let acl = format!(
             "acl = {{ enabled = true, default_policy = \"deny\", tokens = {{ master = \"{MASTER}\" }} }}\n\
-             ports = {{ http = {http}, dns = {dns}, server = {server}, serf_lan = {lan}, serf_wan = {wan}, grpc = {grpc} }}\n"
+             ports = {{ http = {http}, https = {https}, dns = {dns}, server = {server}, serf_lan = {lan}, serf_wan = {wan}, grpc = {grpc} }}\n\
+             ca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\n",
+            path("ca.pem"),
+            path("server.pem"),
+            path("server.key"),
         );
         let config = directory.path().join("consul.hcl");
         std::fs::write(&config, acl).unwrap();
@@ -66,7 +77,12 @@ impl Consul {
         });
         let url = format!("http://127.0.0.1:{http}");
         process.wait_ready(&format!("{url}/v1/status/leader"), ":", Duration::from_secs(30)).await;
-        Self { _process: process, url, _directory: directory }
+        Self {
+            _process: process,
+            url,
+            secured_url: format!("https://localhost:{https}"),
+            directory,
+        }
     }
 
     async fn put(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
@@ -145,6 +161,39 @@ async fn instances_follow_a_real_consul() {
     used(&one, &client, "the first one is used again").await;
     assert_eq!(other.requests(), 0, "it has not the tag");
     assert!(!proxy.process.log().contains(&token), "the token is in the log");
+}
+
+// Whoever answers in Consul's place would get every request: its certificate counts, and by a private authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_consul_is_asked_by_https() {
+    let (consul, issuer) = (Consul::start().await, Issuer::start().await);
+    let (one, two) = (FakeMimir::start().await, FakeMimir::start().await);
+    consul.register("one", &one, &[]).await;
+    let token = format!("{:?}", consul.reader().await);
+    let authority = format!("{:?}", consul.directory.path().join("ca.pem").display().to_string());
+    let trusts = [
+        ("upstream.consul_token", token.as_str()),
+        ("upstream.consul_ca_file", authority.as_str()),
+    ];
+    let proxy = proxy_asking(&consul.secured_url, &issuer, &trusts).await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(client.get(QUERY).await.status, 200);
+    consul.register("two", &two, &[]).await;
+    used(&two, &client, "the second instance is used").await;
+
+    // The system's authorities have not signed it, and its certificate is not for its address.
+    let before = one.requests() + two.requests();
+    let by_address = consul.secured_url.replace("localhost", "127.0.0.1");
+    for (url, settings) in [(&consul.secured_url, &trusts[..1]), (&by_address, &trusts[..])] {
+        let proxy = proxy_asking(url, &issuer, settings).await;
+        let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+        assert_eq!(client.get(QUERY).await.status, 503);
+        wait_until("the log says why", Duration::from_secs(10), async || {
+            proxy.process.log().contains("invalid peer certificate")
+        })
+        .await;
+    }
+    assert_eq!(one.requests() + two.requests(), before);
 }
 
 /// A stand-in for Consul that can fail on demand.

@@ -148,6 +148,11 @@ fn https_to_mimir_says_whom_to_trust() {
     assert!(tls(consul).unwrap().is_none());
     let named = format!("{consul}\nca_file = {ca}\nserver_name = \"mimir.internal\"");
     assert!(tls(&named).unwrap().is_some());
+    // Whom to trust as Consul says nothing of Mimir.
+    let secured = consul.replace("http://c", "https://c");
+    let trusting = with_upstream(&format!("{secured}\nconsul_ca_file = {ca}")).unwrap().upstream;
+    assert!(trusting.tls.is_none() && trusting.consul.as_ref().unwrap().tls.is_some());
+    assert_ne!(trusting.consul, with_upstream(&secured).unwrap().upstream.consul);
     for (lines, key) in [
         (https.to_owned(), "upstream.ca_file"),
         (format!("{https}\nca_file = {key}"), "upstream.ca_file"),
@@ -161,6 +166,10 @@ fn https_to_mimir_says_whom_to_trust() {
             "upstream.client_certificate_file",
         ),
         (format!("{consul}\nca_file = {ca}"), "upstream.server_name"),
+        (format!("{consul}\nconsul_ca_file = {ca}"), "upstream.consul_ca_file"),
+        (format!("{secured}\nconsul_ca_file = {key}"), "upstream.consul_ca_file"),
+        (format!("{secured}\nconsul_ca_file = \"no-such-file\""), "upstream.consul_ca_file"),
+        (format!("urls = [\"http://m\"]\nconsul_ca_file = {ca}"), "upstream.consul_ca_file"),
     ] {
         assert_eq!(keys(&tls(&lines).unwrap_err()), [key], "{lines}");
     }

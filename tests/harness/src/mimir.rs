@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use crate::client::Client;
 use crate::parts::part;
@@ -29,9 +30,17 @@ impl Mimir {
     /// The Mimir that all tests of one process share; each test takes tenants of its own. It is
     /// killed by the kernel when the process ends.
     pub async fn shared() -> &'static Self {
-        static SHARED: OnceCell<Mimir> = OnceCell::const_new();
-        let mimir = SHARED.get_or_init(Self::start).await;
-        mimir.process.assert_running();
+        static SHARED: Mutex<Option<&Mimir>> = Mutex::const_new(None);
+        let mut shared = SHARED.lock().await;
+        if let Some(mimir) = *shared {
+            let Some(words) = mimir.process.last_words() else { return mimir };
+            // Those that were using it fail; not all others, too. Not by a macro, whose output tests keep.
+            let text =
+                format!("The Mimir that tests share has ended; another one starts.\n{words}\n");
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+        let mimir = Box::leak(Box::new(Self::start().await));
+        *shared = Some(mimir);
         mimir
     }
 
