@@ -163,7 +163,7 @@ async fn instances_follow_a_real_consul() {
     assert!(!proxy.process.log().contains(&token), "the token is in the log");
 }
 
-// Whoever answers in Consul's place would get every request: its certificate counts, and by a private authority.
+// A server in Consul's place could have every request sent to it, so Consul's certificate is verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_consul_is_asked_by_https() {
     let (consul, issuer) = (Consul::start().await, Issuer::start().await);

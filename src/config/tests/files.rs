@@ -148,7 +148,7 @@ fn https_to_mimir_says_whom_to_trust() {
     assert!(tls(consul).unwrap().is_none());
     let named = format!("{consul}\nca_file = {ca}\nserver_name = \"mimir.internal\"");
     assert!(tls(&named).unwrap().is_some());
-    // Whom to trust as Consul says nothing of Mimir.
+    // The authorities of Consul are not those of Mimir.
     let secured = consul.replace("http://c", "https://c");
     let trusting = with_upstream(&format!("{secured}\nconsul_ca_file = {ca}")).unwrap().upstream;
     assert!(trusting.tls.is_none() && trusting.consul.as_ref().unwrap().tls.is_some());
