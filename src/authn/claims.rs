@@ -21,7 +21,22 @@ pub(super) struct Claims(Map<String, Value>);
 /// One check: its subject and its function. A check that passes says what it found.
 pub(super) struct Check {
     pub(super) about: &'static str,
-    pub(super) make: fn(&Claims, &TokenPolicy, i64) -> Result<String, TokenFault>,
+    pub(super) make: for<'a> fn(&'a Claims, &TokenPolicy, i64) -> Checked<'a>,
+}
+
+type Checked<'a> = Result<Found<'a>, TokenFault>;
+
+/// What a check that passes has found. `explain-token` shows it; a request needs no text of it.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found<'a> {
+    Absent,
+    Text(&'a str),
+    Texts(Vec<&'a str>),
+    Flag(bool),
+    User(UserId),
+    Time(i64),
+    End { expires: i64, seconds_left: i64 },
+    Service { role: &'a str },
 }
 
 /// Every check. The role comes first, because it tells best what a project's API key is; the second factor
@@ -164,22 +179,37 @@ impl Claims {
     }
 }
 
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("not there, which is fine"),
+            Self::Text(text) => f.write_str(&short(text)),
+            Self::Texts(texts) => f.write_str(&short(&texts.join(", "))),
+            Self::Flag(flag) => flag.fmt(f),
+            Self::User(user) => user.fmt(f),
+            Self::Time(time) => time.fmt(f),
+            Self::End { expires, seconds_left } => write!(f, "{expires}, in {seconds_left} s"),
+            Self::Service { role } => write!(f, "{role:?}: a service, which is let in here"),
+        }
+    }
+}
+
 const SERVICE_ROLE: &str = "service_role";
 
 fn uncompared(fault: TokenFault, setting: &'static str, wanted: &impl fmt::Debug) -> TokenFault {
     TokenFault::Uncompared { fault: Box::new(fault), setting, wanted: format!("{wanted:?}") }
 }
 
-fn service_role(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    Ok(format!("{:?}: a service, which is let in here", claims.text("role")?))
+fn service_role<'a>(claims: &'a Claims, _: &TokenPolicy, _: i64) -> Checked<'a> {
+    Ok(Found::Service { role: claims.text("role")? })
 }
 
 /// The legacy key is issued by `supabase` for a project (`ref`); where our issuer is a project of
 /// Supabase's, it must be that one.
-fn service_issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn service_issuer<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     let issuer = claims.compared("iss", "auth.issuer", &policy.issuer)?;
     if issuer == policy.issuer {
-        return Ok(issuer.to_owned());
+        return Ok(Found::Text(issuer));
     }
     let project =
         policy.issuer.strip_prefix("https://").and_then(|rest| rest.split_once(".supabase.co"));
@@ -190,7 +220,7 @@ fn service_issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<Strin
         (None, _) => true,
     };
     if issuer == "supabase" && is_ours {
-        return Ok(issuer.to_owned());
+        return Ok(Found::Text(issuer));
     }
     let reference = claims.0.get("ref").map_or("none".to_owned(), shown);
     Err(TokenFault::Issuer {
@@ -229,26 +259,26 @@ fn shown(value: &Value) -> String {
 
 /// Which of the operator's roles a token has. A project's API keys are never a user's, whatever the
 /// configuration says.
-fn role(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn role<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     let role = claims.compared("role", "auth.user_roles", &policy.user_roles)?;
     let is_key = matches!(role, "anon" | SERVICE_ROLE);
     if !is_key && policy.user_roles.iter().any(|one| one == role) {
-        return Ok(role.to_owned());
+        return Ok(Found::Text(role));
     }
     let found = role.chars().take(40).collect();
     Err(TokenFault::Role { found, wanted: format!("{:?}", policy.user_roles) })
 }
 
-fn issuer(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn issuer<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     let issuer = claims.compared("iss", "auth.issuer", &policy.issuer)?;
     if issuer == policy.issuer {
-        return Ok(issuer.to_owned());
+        return Ok(Found::Text(issuer));
     }
     Err(TokenFault::Issuer { found: short(issuer), wanted: policy.issuer.clone() })
 }
 
 /// `aud` is a string, or an array once a custom access token hook is on.
-fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn audience<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     let (claim, wanted) = ("aud", "a text or a list of texts");
     let audiences = match claims.0.get(claim) {
         None => Err(TokenFault::NoClaim { claim, wanted }),
@@ -263,35 +293,35 @@ fn audience(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, Tok
     let audiences: Vec<&str> =
         audiences.map_err(|fault| uncompared(fault, "auth.audience", &policy.audience))?;
     if audiences.contains(&policy.audience.as_str()) {
-        Ok(audiences.join(", "))
+        Ok(Found::Texts(audiences))
     } else {
         let found = claims.0.get("aud").map(shown).unwrap_or_default();
         Err(TokenFault::Audience { found, wanted: policy.audience.clone() })
     }
 }
 
-fn expiry(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
+fn expiry<'a>(claims: &'a Claims, policy: &TokenPolicy, now: i64) -> Checked<'a> {
     let missing = TokenFault::NoClaim { claim: "exp", wanted: "a time in seconds since 1970" };
     let expires = claims.time("exp")?.ok_or(missing)?;
     if is_expired(expires, policy, now) {
         return Err(TokenFault::Expired(times(expires, policy, now)));
     }
-    Ok(format!("{expires}, in {} s", expires.saturating_sub(now)))
+    Ok(Found::End { expires, seconds_left: expires.saturating_sub(now) })
 }
 
-fn not_before(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
+fn not_before<'a>(claims: &'a Claims, policy: &TokenPolicy, now: i64) -> Checked<'a> {
     match claims.time("nbf")? {
-        None => Ok("not there, which is fine".to_owned()),
+        None => Ok(Found::Absent),
         Some(start) if start > now.saturating_add(leeway(policy)) => {
             Err(TokenFault::NotYetValid(times(start, policy, now)))
         }
-        Some(start) => Ok(start.to_string()),
+        Some(start) => Ok(Found::Time(start)),
     }
 }
 
-fn issued_at(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, TokenFault> {
+fn issued_at<'a>(claims: &'a Claims, policy: &TokenPolicy, now: i64) -> Checked<'a> {
     let Some(issued) = claims.time("iat")? else {
-        return Ok("not there, which is fine".to_owned());
+        return Ok(Found::Absent);
     };
     if issued > now.saturating_add(leeway(policy)) {
         return Err(TokenFault::IssuedInFuture(times(issued, policy, now)));
@@ -299,57 +329,57 @@ fn issued_at(claims: &Claims, policy: &TokenPolicy, now: i64) -> Result<String, 
     // An exp that cannot be read has a check of its own.
     match claims.time("exp").unwrap_or_default() {
         Some(expires) if issued > expires => Err(TokenFault::IssuedAfterEnd { issued, expires }),
-        _ => Ok(issued.to_string()),
+        _ => Ok(Found::Time(issued)),
     }
 }
 
-fn session(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn session<'a>(claims: &'a Claims, _: &TokenPolicy, _: i64) -> Checked<'a> {
     identifier(claims, "session_id")
 }
 
-fn token_id(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn token_id<'a>(claims: &'a Claims, _: &TokenPolicy, _: i64) -> Checked<'a> {
     identifier(claims, "jti")
 }
 
-fn identifier(claims: &Claims, claim: &'static str) -> Result<String, TokenFault> {
-    Ok(claims.optional(claim)?.map_or("not there, which is fine".to_owned(), short))
+fn identifier<'a>(claims: &'a Claims, claim: &'static str) -> Checked<'a> {
+    Ok(claims.optional(claim)?.map_or(Found::Absent, Found::Text))
 }
 
-fn subject(claims: &Claims, _: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
-    claims.subject().map(|user| user.to_string())
+fn subject<'a>(claims: &'a Claims, _: &TokenPolicy, _: i64) -> Checked<'a> {
+    claims.subject().map(|user| Found::User(UserId(user)))
 }
 
-fn anonymous(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn anonymous<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     match claims.0.get("is_anonymous") {
-        None => Ok("not there, which is fine".to_owned()),
+        None => Ok(Found::Absent),
         Some(Value::Bool(true)) if !policy.allow_anonymous => Err(TokenFault::Anonymous),
-        Some(Value::Bool(anonymous)) => Ok(anonymous.to_string()),
+        Some(Value::Bool(anonymous)) => Ok(Found::Flag(*anonymous)),
         Some(_) => Err(TokenFault::ClaimType { claim: "is_anonymous", wanted: "true or false" }),
     }
 }
 
-fn oauth_client(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn oauth_client<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     if !claims.0.contains_key("client_id") {
-        return Ok("not there, which is fine".to_owned());
+        return Ok(Found::Absent);
     }
     let client = claims.text("client_id")?;
     match &policy.oauth_clients {
-        OauthClients::Any => Ok(client.to_owned()),
+        OauthClients::Any => Ok(Found::Text(client)),
         OauthClients::Listed(listed) if listed.iter().any(|one| one == client) => {
-            Ok(client.to_owned())
+            Ok(Found::Text(client))
         }
         OauthClients::Listed(_) => Err(TokenFault::OauthClient),
     }
 }
 
-fn assurance(claims: &Claims, policy: &TokenPolicy, _: i64) -> Result<String, TokenFault> {
+fn assurance<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     let level = claims.assurance_level()?;
     let said = claims.0.get("aal").and_then(Value::as_str);
     if level < policy.required_aal {
         let found = said.map_or("none".to_owned(), |said| format!("{:?}", short(said)));
         return Err(TokenFault::SecondFactor { found, wanted: policy.required_aal.name() });
     }
-    Ok(said.map_or("not there, which is fine".to_owned(), short))
+    Ok(said.map_or(Found::Absent, Found::Text))
 }
 
 #[cfg(test)]

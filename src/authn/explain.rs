@@ -188,7 +188,8 @@ pub fn explain(
     explanation.step("signature", Ok("fits".to_owned()));
     for check in claims.checks(&auth.tokens) {
         let outcome = (check.make)(&claims, &auth.tokens, now);
-        explanation.step(check.about, outcome.map_err(|fault| fault.inside()));
+        let outcome = outcome.map(|found| found.to_string()).map_err(|fault| fault.inside());
+        explanation.step(check.about, outcome);
     }
     if let Ok((principal, _)) = claims.verify(&auth.tokens, now) {
         explanation.principal = Some(Arc::new(principal));

@@ -86,6 +86,8 @@ impl Drop for ClientBody {
         }
         // When the process ends there is no runtime left, and no client to answer.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // Whatever comes is wanted, to be discarded.
+        self.note_waiting(true);
         let held = self.held.take();
         runtime.spawn(async move {
             let reading = async { while let Some(Ok(_)) = rest.frame().await {} };

@@ -73,7 +73,7 @@ impl WatchBody for Uploading {
             return;
         }
         phase.begin_waiting(Instant::now());
-        if phase.is_closing() {
+        if phase.resumes_reading() || phase.is_closing() {
             drop(phase);
             self.activity.wake();
         }
@@ -85,7 +85,7 @@ impl Drop for Uploading {
         self.waits(false);
         let mut phase = self.activity.phase();
         phase.end_upload(Instant::now());
-        if phase.is_idle() {
+        if phase.resumes_reading() || phase.is_idle() {
             drop(phase);
             self.activity.wake();
         }

@@ -95,6 +95,8 @@ pub(super) struct Phase {
     awaited: usize,
     /// Since when the last of them is awaited.
     awaited_since: Instant,
+    /// A read was put off until a body is awaited.
+    has_put_off: bool,
     has_served: bool,
     idle_since: Instant,
     /// Since when the socket takes no bytes.
@@ -141,6 +143,7 @@ impl Phase {
             uploads: 0,
             awaited: 0,
             awaited_since: now,
+            has_put_off: false,
             has_served: false,
             idle_since: now,
             blocked_since: None,
@@ -164,6 +167,18 @@ impl Phase {
         } else {
             self.head_since = None;
         }
+    }
+
+    /// Whether the socket is to be read now. By HTTP/1.1 the next piece of a body is read when it is wanted, so that
+    /// there is one piece in memory, and the next one is read to where it was: hyper alone reads one ahead.
+    pub(super) fn may_read(&mut self) -> bool {
+        self.has_put_off = self.is_http1() && self.uploads > 0 && self.awaited == 0;
+        !self.has_put_off
+    }
+
+    /// Whether a read that was put off may be made now. The connection's task is to be woken then.
+    pub(super) fn resumes_reading(&mut self) -> bool {
+        std::mem::take(&mut self.has_put_off)
     }
 
     /// A request's head is complete. The clock is read only while the connection closes.

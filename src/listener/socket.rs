@@ -141,6 +141,9 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.activity.phase().may_read() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         if !take_first(&mut self.prefix, buf) {
             match &self.tls {

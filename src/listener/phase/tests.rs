@@ -160,6 +160,30 @@ fn a_body_keeps_a_connection_busy_after_its_answer() {
     assert_eq!(case.due(), Some((124, Overdue::Idle)));
 }
 
+// Of a body that is not taken, hyper would read another piece ahead.
+#[test]
+fn a_body_is_read_when_its_next_piece_is_wanted() {
+    let mut case = Case::http1();
+    assert!(case.phase.may_read(), "a head");
+    case.begin(BodyLength::Known(9));
+    case.phase.begin_upload();
+    assert!(!case.phase.may_read(), "nobody has asked for the body");
+    let now = case.at(1);
+    case.phase.begin_waiting(now);
+    assert!(case.phase.resumes_reading() && !case.phase.resumes_reading());
+    assert!(case.phase.may_read() && !case.phase.resumes_reading());
+    case.phase.end_waiting();
+    assert!(!case.phase.may_read());
+    case.phase.end_upload(now);
+    assert!(case.phase.resumes_reading(), "the next head");
+    assert!(case.phase.may_read());
+    // Streams of HTTP/2 share a socket, and have windows.
+    let mut http2 = Case::http2();
+    http2.begin(BodyLength::Known(9));
+    http2.phase.begin_upload();
+    assert!(http2.phase.may_read());
+}
+
 #[test]
 fn only_a_whole_request_without_an_answer_is_probed() {
     let mut case = Case::http1();
