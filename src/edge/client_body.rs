@@ -20,6 +20,9 @@ pub struct UntilBodyEnds(pub Arc<dyn WatchBody>);
 pub trait WatchBody: Send + Sync {
     /// Whether the next piece is wanted and has not come.
     fn waits(&self, waits: bool);
+
+    /// The rest of it is read and thrown away.
+    fn discards(&self);
 }
 
 /// A request's body. Dropped before its end, the rest is read and discarded for a while: closing a
@@ -86,9 +89,10 @@ impl Drop for ClientBody {
         }
         // When the process ends there is no runtime left, and no client to answer.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        // Whatever comes is wanted, to be discarded.
-        self.note_waiting(true);
         let held = self.held.take();
+        if let Some(UntilBodyEnds(watch)) = &held {
+            watch.discards();
+        }
         runtime.spawn(async move {
             let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
             let _ = tokio::time::timeout(LINGER, reading).await;

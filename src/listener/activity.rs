@@ -36,7 +36,7 @@ impl Activity {
         self.phase.lock()
     }
 
-    /// Sets the task in which the watch is polled.
+    /// Sets the task in which the connection and its watch are polled.
     pub(super) fn watched_by(&self, task: &Waker) {
         self.task.get_or_init(|| task.clone());
     }

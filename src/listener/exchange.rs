@@ -78,6 +78,15 @@ impl WatchBody for Uploading {
             self.activity.wake();
         }
     }
+
+    fn discards(&self) {
+        let mut phase = self.activity.phase();
+        phase.discard();
+        if phase.resumes_reading() {
+            drop(phase);
+            self.activity.wake();
+        }
+    }
 }
 
 impl Drop for Uploading {

@@ -95,7 +95,9 @@ pub(super) struct Phase {
     awaited: usize,
     /// Since when the last of them is awaited.
     awaited_since: Instant,
-    /// A read was put off until a body is awaited.
+    /// A body is read to be thrown away.
+    discards: bool,
+    /// A read was put off.
     has_put_off: bool,
     has_served: bool,
     idle_since: Instant,
@@ -143,6 +145,7 @@ impl Phase {
             uploads: 0,
             awaited: 0,
             awaited_since: now,
+            discards: false,
             has_put_off: false,
             has_served: false,
             idle_since: now,
@@ -170,13 +173,14 @@ impl Phase {
     }
 
     /// Whether the socket is to be read now. By HTTP/1.1 the next piece of a body is read when it is wanted, so that
-    /// there is one piece in memory, and the next one is read to where it was: hyper alone reads one ahead.
+    /// one piece is in memory: hyper alone reads another one ahead.
     pub(super) fn may_read(&mut self) -> bool {
-        self.has_put_off = self.is_http1() && self.uploads > 0 && self.awaited == 0;
+        let is_unwanted = self.uploads > 0 && self.awaited == 0 && !self.discards;
+        self.has_put_off = self.is_http1() && is_unwanted;
         !self.has_put_off
     }
 
-    /// Whether a read that was put off may be made now. The connection's task is to be woken then.
+    /// Whether a read was put off that may be made now. The connection's task is to be woken then.
     pub(super) fn resumes_reading(&mut self) -> bool {
         std::mem::take(&mut self.has_put_off)
     }
@@ -224,11 +228,17 @@ impl Phase {
     /// A request's body has ended.
     pub(super) fn end_upload(&mut self, now: Instant) {
         self.uploads -= 1;
+        self.discards &= self.uploads > 0;
         self.idle_since = now;
         if let Framing::Http1(framing) = &mut self.framing {
             framing.body_ended();
         }
         self.note_head(|| now);
+    }
+
+    /// What is left of a request's body is read and thrown away.
+    pub(super) fn discard(&mut self) {
+        self.discards = true;
     }
 
     /// A body is awaited of which no byte is there.

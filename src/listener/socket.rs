@@ -142,6 +142,8 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.activity.phase().may_read() {
+            // The watch is polled after hyper, which may be too late.
+            self.activity.watched_by(cx.waker());
             return Poll::Pending;
         }
         let before = buf.filled().len();

@@ -112,3 +112,46 @@ async fn a_client_that_neither_sends_nor_ends_is_let_go() {
         .await;
     assert!(began.elapsed() >= Duration::from_secs(4), "after {:?}", began.elapsed());
 }
+
+// Each of these waited for a timeout when the socket was read only for a wanted body: a task that is polled for the
+// first time has to be woken, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_after_its_head_is_read_at_once() {
+    let upstream = Upstream::start(ok).await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let token = fixture.issuer.user_of(ORG_A);
+    // Known tokens are found without waiting.
+    assert_eq!(fixture.client().post(PUSH, "x").await.status, 200);
+    let bodies = [
+        ("Content-Length: 9\r\n", &["123", "456789"][..]),
+        ("Transfer-Encoding: chunked\r\n", &["9\r\n", "123456789\r\n0\r\n\r\n"][..]),
+    ];
+    let slow = tokio::task::spawn_blocking(move || {
+        let mut slow = Vec::new();
+        for (framing, pieces) in bodies {
+            let mut socket = connect(&fixture);
+            for rests in [0, 20, 400] {
+                std::thread::sleep(Duration::from_millis(rests));
+                for (status, token) in [(200, token.as_str()), (401, "none"), (200, token.as_str())]
+                {
+                    let head = format!(
+                        "POST {PUSH} HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer {token}\r\n{framing}\r\n"
+                    );
+                    let began = Instant::now();
+                    for piece in [&[head.as_str()], pieces].concat() {
+                        socket.write_all(piece.as_bytes()).unwrap();
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    let answer = whole_answer(&mut socket).unwrap();
+                    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+                    if began.elapsed() > Duration::from_secs(2) {
+                        slow.push((framing, rests, status, began.elapsed()));
+                    }
+                }
+            }
+        }
+        slow
+    });
+    let slow = slow.await.unwrap();
+    assert!(slow.is_empty(), "{slow:#?}");
+}

@@ -177,6 +177,15 @@ fn a_body_is_read_when_its_next_piece_is_wanted() {
     case.phase.end_upload(now);
     assert!(case.phase.resumes_reading(), "the next head");
     assert!(case.phase.may_read());
+    // What is left of a body that was refused.
+    case.phase.begin_upload();
+    assert!(!case.phase.may_read());
+    case.phase.discard();
+    assert!(case.phase.resumes_reading() && case.phase.may_read());
+    case.phase.end_upload(now);
+    case.phase.begin_upload();
+    assert!(!case.phase.may_read(), "the next body is wanted");
+    case.phase.end_upload(now);
     // Streams of HTTP/2 share a socket, and have windows.
     let mut http2 = Case::http2();
     http2.begin(BodyLength::Known(9));
