@@ -5,7 +5,7 @@ mod client_body;
 mod cors;
 mod request_id;
 
-pub use client_body::{ClientBody, UntilBodyEnds, WatchBody};
+pub use client_body::{ClientBody, NextPiece, UntilBodyEnds, WatchBody};
 pub use cors::{Cors, Page};
 pub use request_id::{REQUEST_ID, RequestId};
 

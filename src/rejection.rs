@@ -2,7 +2,8 @@
 //! [`Reason`] how it counts, and this how the client is told.
 //!
 //! The rule behind it all: a sender drops what is answered with a 4xx and keeps what is answered
-//! with a 5xx, so whatever is ours to blame is a 5xx with `Retry-After`.
+//! with a 503, by OTLP also with a 502 or 504 and by remote write with any 5xx. So whatever is ours to blame is one of
+//! these three, with `Retry-After`.
 
 use std::time::Duration;
 

@@ -524,6 +524,10 @@ impl RequestBody {
                 source.ahead.add(frame);
             }
             source.waited_ahead = source.waited;
+            // There is nothing to pass on.
+            if source.client.is_none() && source.ahead.frames.is_empty() {
+                transfer.complete.store(true, Ordering::Relaxed);
+            }
             // With trailers the framing stays chunked.
             if source.client.is_none() && source.ahead.frames.iter().all(Frame::is_data) {
                 let _ = transfer.whole.set(transfer.received.get());

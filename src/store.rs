@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -264,6 +264,34 @@ impl Store {
             read(store.rows(&store.0.lookups, query).await?)
         })
         .await
+    }
+
+    /// Whether there is a row in a table or a query.
+    async fn has_rows(
+        &self,
+        from: impl FnOnce(&Queries) -> String + Send + 'static,
+    ) -> Result<bool, StoreError> {
+        let sql = |queries: &Queries| {
+            format!("select exists (select from {}) as is_there", from(queries))
+        };
+        let read = |rows: Vec<PgRow>| {
+            let is_there: Option<bool> =
+                rows.first().map(|row| row.try_get("is_there")).transpose()?;
+            Ok(is_there.unwrap_or(false))
+        };
+        self.look_up(sql, |query| query, read).await
+    }
+
+    /// An error if there is none. `what` is the table's name.
+    async fn unless_empty(
+        &self,
+        what: &'static str,
+        from: impl FnOnce(&Queries) -> String + Send + 'static,
+    ) -> Result<(), StoreError> {
+        if self.has_rows(from).await? {
+            return Ok(());
+        }
+        Err(StoreError::Unfit(format!("the table {what} is empty")))
     }
 
     /// Runs a statement on a side connection and reads its rows. They are read on the store's

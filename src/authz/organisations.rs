@@ -52,7 +52,7 @@ impl Organisations {
         let read = |organisations| {
             let store = store.clone();
             async move {
-                let existing = store.organisations_among(organisations).await?;
+                let existing = store.organisations_in_use(organisations).await?;
                 Ok(existing.into_iter().map(|organisation| (organisation, ())).collect())
             }
         };

@@ -136,7 +136,7 @@ async fn look_up(
     let (Some(store), true) = (store, policy.reads_table()) else {
         return Some(MembershipLookup::not_needed());
     };
-    match store.memberships_of(vec![user.id()]).await {
+    match store.memberships_in_use(vec![user.id()]).await {
         Err(error) => {
             cannot_read(explanation, "memberships", &error);
             None
@@ -207,7 +207,7 @@ async fn explain_request(
     if let (Identity::Service(_), Some(store)) = (principal.identity(), store)
         && config.tables_read().organisations
     {
-        match store.organisations_among(grant.organisations().to_vec()).await {
+        match store.organisations_in_use(grant.organisations().to_vec()).await {
             Err(error) => return cannot_read(explanation, "organisation", &error),
             Ok(there) if grant.organisations().iter().any(|one| !there.contains(one)) => {
                 return explanation.step("organisation", Err(Denial::NotAMember.to_string()));

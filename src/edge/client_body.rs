@@ -18,11 +18,19 @@ pub struct UntilBodyEnds(pub Arc<dyn WatchBody>);
 
 /// What the listener wants to know of a request's body.
 pub trait WatchBody: Send + Sync {
-    /// Whether the next piece is wanted and has not come.
-    fn waits(&self, waits: bool);
+    /// What is to become of the next piece.
+    fn next_piece(&self, next: NextPiece);
+}
 
-    /// The rest of it is read and thrown away.
-    fn discards(&self);
+/// What is to become of the next piece of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextPiece {
+    /// It has been asked for, and has not come.
+    Awaited,
+    /// Nobody has asked for it, or it has come.
+    Unwanted,
+    /// It is read and thrown away, with all that follows it.
+    Discarded,
 }
 
 /// A request's body. Dropped before its end, the rest is read and discarded for a while: closing a
@@ -49,9 +57,9 @@ impl ClientBody {
         (parts, Self { incoming: Some(incoming), held, waits_to_be_asked })
     }
 
-    fn note_waiting(&self, waits: bool) {
+    fn note(&self, next: NextPiece) {
         if let Some(UntilBodyEnds(watch)) = &self.held {
-            watch.waits(waits);
+            watch.next_piece(next);
         }
     }
 }
@@ -67,7 +75,7 @@ impl Body for ClientBody {
         self.waits_to_be_asked = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
-        self.note_waiting(frame.is_pending());
+        self.note(if frame.is_pending() { NextPiece::Awaited } else { NextPiece::Unwanted });
         frame
     }
 
@@ -82,17 +90,15 @@ impl Body for ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        self.note_waiting(false);
+        self.note(NextPiece::Unwanted);
         let Some(mut rest) = self.incoming.take() else { return };
         if rest.is_end_stream() || self.waits_to_be_asked {
             return;
         }
         // When the process ends there is no runtime left, and no client to answer.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        self.note(NextPiece::Discarded);
         let held = self.held.take();
-        if let Some(UntilBodyEnds(watch)) = &held {
-            watch.discards();
-        }
         runtime.spawn(async move {
             let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
             let _ = tokio::time::timeout(LINGER, reading).await;

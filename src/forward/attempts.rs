@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -40,6 +41,14 @@ pub(super) const REFUSAL_BYTES: usize = 4 << 10;
 
 /// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
+
+/// Whether a connection broke so long after its request was sent that the request may be why: Go's server closes it
+/// without an answer once `server.http-write-timeout` is over, and Mimir's own timeout of a query may be as long (both
+/// are two minutes by default). Like one that is late, such a request is not sent again, and counts only together with
+/// others'.
+fn is_long(after: Duration, response_timeout: Duration) -> bool {
+    after >= response_timeout / 5
+}
 
 /// What all requests of a worker share.
 pub(super) struct Upstream {
@@ -324,6 +333,10 @@ impl<'a> Attempts<'a> {
                 // The request was sent. If the connection had been closed before it arrived, it is
                 // sent to the same instance again on a new one.
                 Exchanged::Broken(error, after) => {
+                    if is_long(after, timeout) && !error.is_malformed() {
+                        connection.slot.failed(InstanceFault::Timeout);
+                        return Sent::Failed(ForwardError::Broken(error));
+                    }
                     // The response was not HTTP: the connection had not been closed before.
                     let was_closed = connection.is_reused && !error.is_malformed();
                     let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::pool::PooledConnection;
 use super::wire::WireFault;
-use crate::request_body::{BodyError, RequestBody, Transfer};
+use crate::request_body::{BodyError, Pace, RequestBody, Transfer};
 
 /// How an exchange ended.
 pub(super) enum Exchanged {
@@ -26,8 +26,8 @@ pub(super) enum Exchanged {
 }
 
 /// Sends a request that was [begun](super::wire::Wire::begin) on a connection, and waits for the head
-/// of its response. The timeout runs from the last piece of the request's body: while the client is
-/// still sending, Mimir is not late.
+/// of its response. The timeout runs from the last piece of the request's body, and not while the next one is
+/// awaited: while the client is still sending, Mimir is not late. How long it may pause is the body's own limit.
 pub(super) async fn exchange(
     connection: &mut PooledConnection,
     transfer: Option<&Arc<Transfer>>,
@@ -40,10 +40,9 @@ pub(super) async fn exchange(
             return Poll::Ready(Some(answered));
         }
         let last_sign = transfer.map_or(begun, |body| body.last_piece().max(begun));
-        if wire.timer.is_past(last_sign + response_timeout, cx) {
-            return Poll::Ready(None);
-        }
-        Poll::Pending
+        let is_late = wire.timer.is_past(last_sign + response_timeout, cx)
+            && transfer.is_none_or(|body| body.pace() != Pace::Awaited);
+        if is_late { Poll::Ready(None) } else { Poll::Pending }
     });
     match answered.await {
         None => Exchanged::Late,

@@ -59,7 +59,7 @@ pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
 pub(super) fn may_be_about_a_lost_part(surface: Surface, status: u16, headers: &HeaderMap) -> bool {
     // Nobody reads a compressed text here. Errors are too short for Mimir to compress them.
     let may_be = match surface {
-        Surface::Query => matches!(status, 400 | 422 | 500),
+        Surface::Query => matches!(status, 400 | 422 | 500 | 503),
         // By OTLP it is 503, which needs no text.
         Surface::Push => status == 500,
         Surface::Otlp | Surface::Rules | Surface::Alerts | Surface::Admin => false,
@@ -89,6 +89,7 @@ pub(super) fn is_about_a_lost_part(text: &[u8]) -> bool {
     begins(b"rpc error: code = Unavailable desc = ")
         || begins(b"send data to ingesters: ")
         // Its port is open before it is ready.
+        || begins(b"frontend not running")
         || begins(b"distributor is unavailable (current state: ")
         || begins(CANCELLED)
         || begins(b"too many unhealthy instances in the ring")
@@ -136,6 +137,8 @@ pub(super) fn is_misdirected(
         // 408 is about a slow upload.
         408 | 429 => false,
         300..=499 => true,
+        // By OTLP only three statuses of 5xx are tried again, and Mimir gives no other.
+        500 | 501 | 505..=599 => surface == Surface::Otlp,
         _ => false,
     }
 }
@@ -232,6 +235,7 @@ mod tests {
             r#"{"status":"error","errorType":"internal","error":"at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095"}"#,
             "failed to receive response from querier 'vm': querier disconnected ungracefully",
             "distributor is unavailable (current state: New)",
+            r#"{"status":"error","errorType":"unavailable","error":"frontend not running (is Starting), timed out waiting for it to be running after 2s"}"#,
             "send data to ingesters: at least 2 live replicas required, could only find 1 - unhealthy instances: 10.0.0.9:9095",
             r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": context canceled"}"#,
         ];
@@ -253,13 +257,13 @@ mod tests {
         }
         let plain = HeaderMap::new();
         for surface in Surface::ALL.iter().copied() {
-            for status in [400, 422, 500] {
+            for status in [400, 422, 500, 503] {
                 let may_be = may_be_about_a_lost_part(surface, status, &plain);
                 let is_push = surface == Surface::Push && status == 500;
                 assert_eq!(may_be, surface == Surface::Query || is_push, "{surface:?} {status}");
             }
         }
-        for status in [200, 429, 503, 504] {
+        for status in [200, 429, 504] {
             assert!(!may_be_about_a_lost_part(Surface::Query, status, &plain), "{status}");
         }
         let gzip = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -311,15 +315,19 @@ mod tests {
             {
                 assert_eq!(is(status, &plain, true), is_push, "{surface:?} {status}");
             }
-            for status in [200, 202, 204, 400, 413, 415, 422, 429, 500, 503] {
+            for status in [200, 202, 204, 400, 413, 415, 422, 429, 502, 503, 504] {
                 assert!(!is(status, &plain, true), "{surface:?} {status}");
                 assert!(!is(status, &none, false), "{surface:?} {status}");
+            }
+            // By OTLP no sender comes back after these, and by remote write every one does.
+            for status in [500, 501, 505, 511, 529] {
+                assert_eq!(is(status, &plain, true), surface == Surface::Otlp, "{status}");
             }
             for status in [200, 400, 413, 415, 422] {
                 assert_eq!(is(status, &page, true), is_push, "{surface:?} {status}");
             }
             // Whatever it says, senders come back.
-            for status in [408, 429, 500, 502, 503] {
+            for status in [408, 429, 502, 503, 504] {
                 assert!(!is(status, &page, true), "{surface:?} {status}");
             }
             assert_eq!(is(400, &none, true), is_push, "{surface:?}");

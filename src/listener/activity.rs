@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -34,6 +34,31 @@ impl Activity {
 
     pub(super) fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock()
+    }
+
+    /// Changes the phase, and wakes the connection's task if that has to look at it. The task itself may make the
+    /// change, after the reading of its turn.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Phase)) {
+        let mut phase = self.phase();
+        change(&mut phase);
+        if phase.is_to_be_polled() {
+            drop(phase);
+            self.wake();
+        }
+    }
+
+    /// Ready if what the client sends next is wanted.
+    pub(super) fn poll_wanted(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut phase = self.phase();
+        let wants_bytes = phase.wants_bytes();
+        phase.note_put_off(!wants_bytes);
+        if wants_bytes {
+            return Poll::Ready(());
+        }
+        drop(phase);
+        // The watch is polled after hyper, which may be too late.
+        self.watched_by(cx.waker());
+        Poll::Pending
     }
 
     /// Sets the task in which the connection and its watch are polled.

@@ -20,7 +20,7 @@ use super::activity::Activity;
 use super::framing::BodyLength;
 use super::phase::DRAIN_TIMEOUT;
 use crate::deadline::Deadline;
-use crate::edge::WatchBody;
+use crate::edge::{NextPiece, WatchBody};
 use crate::telemetry::Metrics;
 
 /// A request whose answer has not ended; its connection is busy until this is dropped.
@@ -49,55 +49,42 @@ impl Drop for Exchange {
 /// A request whose body has not ended; its connection is busy until this is dropped.
 pub(super) struct Uploading {
     activity: Arc<Activity>,
-    waits: Mutex<bool>,
+    next: Mutex<NextPiece>,
 }
 
 impl Uploading {
     /// Of a request that has a body.
     pub(super) fn begin(activity: Arc<Activity>) -> Self {
         activity.phase().begin_upload();
-        Self { activity, waits: Mutex::default() }
+        Self { activity, next: Mutex::new(NextPiece::Unwanted) }
     }
 }
 
 impl WatchBody for Uploading {
-    fn waits(&self, waits: bool) {
-        let mut before = self.waits.lock();
-        if *before == waits {
+    fn next_piece(&self, next: NextPiece) {
+        let before = std::mem::replace(&mut *self.next.lock(), next);
+        if before == next {
             return;
         }
-        *before = waits;
-        let mut phase = self.activity.phase();
-        if !waits {
-            phase.end_waiting();
-            return;
-        }
-        phase.begin_waiting(Instant::now());
-        if phase.resumes_reading() || phase.is_closing() {
-            drop(phase);
-            self.activity.wake();
-        }
-    }
-
-    fn discards(&self) {
-        let mut phase = self.activity.phase();
-        phase.discard();
-        if phase.resumes_reading() {
-            drop(phase);
-            self.activity.wake();
-        }
+        self.activity.change(|phase| {
+            match before {
+                NextPiece::Unwanted => {}
+                NextPiece::Awaited => phase.end_waiting(),
+                NextPiece::Discarded => phase.end_discarding(),
+            }
+            match next {
+                NextPiece::Unwanted => {}
+                NextPiece::Awaited => phase.begin_waiting(Instant::now()),
+                NextPiece::Discarded => phase.begin_discarding(),
+            }
+        });
     }
 }
 
 impl Drop for Uploading {
     fn drop(&mut self) {
-        self.waits(false);
-        let mut phase = self.activity.phase();
-        phase.end_upload(Instant::now());
-        if phase.resumes_reading() || phase.is_idle() {
-            drop(phase);
-            self.activity.wake();
-        }
+        self.next_piece(NextPiece::Unwanted);
+        self.activity.change(|phase| phase.end_upload(Instant::now()));
     }
 }
 

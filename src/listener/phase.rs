@@ -95,9 +95,9 @@ pub(super) struct Phase {
     awaited: usize,
     /// Since when the last of them is awaited.
     awaited_since: Instant,
-    /// A body is read to be thrown away.
-    discards: bool,
-    /// A read was put off.
+    /// Bodies that are read to be thrown away.
+    discarded: usize,
+    /// A read was put off because no body's next piece was wanted.
     has_put_off: bool,
     has_served: bool,
     idle_since: Instant,
@@ -145,7 +145,7 @@ impl Phase {
             uploads: 0,
             awaited: 0,
             awaited_since: now,
-            discards: false,
+            discarded: 0,
             has_put_off: false,
             has_served: false,
             idle_since: now,
@@ -172,17 +172,21 @@ impl Phase {
         }
     }
 
-    /// Whether the socket is to be read now. By HTTP/1.1 the next piece of a body is read when it is wanted, so that
-    /// one piece is in memory: hyper alone reads another one ahead.
-    pub(super) fn may_read(&mut self) -> bool {
-        let is_unwanted = self.uploads > 0 && self.awaited == 0 && !self.discards;
-        self.has_put_off = self.is_http1() && is_unwanted;
-        !self.has_put_off
+    /// Whether what the client sends next is wanted. By HTTP/1.1 the next piece of a body is read when somebody has
+    /// asked for it, so that one piece is in memory: hyper alone reads another one ahead.
+    pub(super) fn wants_bytes(&self) -> bool {
+        !self.is_http1() || self.uploads == 0 || self.awaited + self.discarded > 0
     }
 
-    /// Whether a read was put off that may be made now. The connection's task is to be woken then.
-    pub(super) fn resumes_reading(&mut self) -> bool {
-        std::mem::take(&mut self.has_put_off)
+    /// Whether the last read was put off until bytes are wanted.
+    pub(super) fn note_put_off(&mut self, has_put_off: bool) {
+        self.has_put_off = has_put_off;
+    }
+
+    /// Whether the connection's task has something to do since a body began, was asked for, or ended: to make a
+    /// read that was put off, or to set another deadline.
+    pub(super) fn is_to_be_polled(&self) -> bool {
+        (self.has_put_off && self.wants_bytes()) || self.is_closing() || self.is_idle()
     }
 
     /// A request's head is complete. The clock is read only while the connection closes.
@@ -228,17 +232,11 @@ impl Phase {
     /// A request's body has ended.
     pub(super) fn end_upload(&mut self, now: Instant) {
         self.uploads -= 1;
-        self.discards &= self.uploads > 0;
         self.idle_since = now;
         if let Framing::Http1(framing) = &mut self.framing {
             framing.body_ended();
         }
         self.note_head(|| now);
-    }
-
-    /// What is left of a request's body is read and thrown away.
-    pub(super) fn discard(&mut self) {
-        self.discards = true;
     }
 
     /// A body is awaited of which no byte is there.
@@ -250,6 +248,16 @@ impl Phase {
     /// It has come, or is no longer needed.
     pub(super) fn end_waiting(&mut self) {
         self.awaited -= 1;
+    }
+
+    /// What is left of a body is read and thrown away.
+    pub(super) fn begin_discarding(&mut self) {
+        self.discarded += 1;
+    }
+
+    /// It has ended, or is not read any more.
+    pub(super) fn end_discarding(&mut self) {
+        self.discarded -= 1;
     }
 
     /// The socket took bytes.

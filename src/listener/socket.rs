@@ -141,11 +141,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.activity.phase().may_read() {
-            // The watch is polled after hyper, which may be too late.
-            self.activity.watched_by(cx.waker());
-            return Poll::Pending;
-        }
+        ready!(self.activity.poll_wanted(cx));
         let before = buf.filled().len();
         if !take_first(&mut self.prefix, buf) {
             match &self.tls {

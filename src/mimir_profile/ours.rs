@@ -138,20 +138,31 @@ pub(super) fn timeouts(profile: &Profile) -> Vec<Finding> {
     findings
 }
 
-/// Mimir does not start if a query may take longer than its answer (seen with 3.1).
+/// Mimir does not start if a query may take longer than its answer (seen with 3.1). If it may take as long, as by
+/// default, its timeout comes too late for an answer.
 pub(super) fn queries(profile: &Profile) -> Vec<Finding> {
     let times = (time(profile, QUERY), time(profile, WRITE));
     let (Some(query), Some(write)) = times else { return Vec::new() };
-    if query <= write {
-        return Vec::new();
+    let (has_query, has_write) = (profile.get(QUERY.0).is_some(), profile.get(WRITE.0).is_some());
+    let key = if has_query { QUERY.0 } else { WRITE.0 };
+    if query > write {
+        let wrong = format!(
+            "does not fit: {} ({query:?}) is longer than {} ({write:?}): Mimir does not start",
+            QUERY.0, WRITE.0
+        );
+        let right = "make the second at least as long as the first";
+        vec![profile.error("query-timeout", key, &wrong, right)]
+    } else if query == write && (has_query || has_write) {
+        let wrong = format!(
+            "does not fit: {} and {} are both {query:?}: Mimir closes the connection of a query that takes as long, \
+             and gives no answer",
+            QUERY.0, WRITE.0
+        );
+        let right = "make the second longer than the first, by a minute or so";
+        vec![profile.warning("query-timeout", key, &wrong, right)]
+    } else {
+        Vec::new()
     }
-    let key = if profile.get(QUERY.0).is_some() { QUERY.0 } else { WRITE.0 };
-    let wrong = format!(
-        "does not fit: {} ({query:?}) is longer than {} ({write:?}): Mimir does not start",
-        QUERY.0, WRITE.0
-    );
-    let right = "make the second at least as long as the first";
-    vec![profile.error("query-timeout", key, &wrong, right)]
 }
 
 pub(super) fn sizes(profile: &Profile) -> Vec<Finding> {

@@ -157,6 +157,8 @@ impl EndedBecause {
 const LOCK: &str = "mimir_tenant_proxy_alert_event";
 /// Rows that one statement deletes: a statement has `database.query_timeout`.
 const MOST_DELETED: u64 = 2000;
+/// Characters of a duration; no duration is longer.
+const LONGEST_SILENCE: usize = 100;
 
 impl Store {
     /// Reads what there is of some alerts, lets `decide` say what is to be written, and writes it, all in
@@ -474,12 +476,15 @@ impl Store {
         .await
     }
 
-    /// How long the devices of organisations may be silent, as they have it (a duration).
+    /// How long the devices of organisations may be silent, as they have it (a duration). Of a longer text, which a
+    /// table of the operator's own may have, only the beginning comes: no duration, however it goes on.
     pub async fn silence_limits(&self) -> Result<Vec<(OrganisationId, String)>, StoreError> {
         let sql = |queries: &Queries| {
             format!(
-                "select organisation_id, device_silent_after from ({}) as known \
-                 where device_silent_after is not null",
+                "select organisation_id, case when octet_length(device_silent_after) <= {LONGEST_SILENCE} \
+                     then device_silent_after else left(device_silent_after, {LONGEST_SILENCE}) || '…' end \
+                     as device_silent_after \
+                 from ({}) as known where device_silent_after is not null",
                 queries.of(Lookup::Organisation)
             )
         };

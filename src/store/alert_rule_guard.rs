@@ -60,12 +60,53 @@ pub enum Confirmed {
     },
 }
 
+/// A row as it is written.
+struct GuardText {
+    id: String,
+    organisation: OrganisationId,
+    is_overall: bool,
+    /// JSON.
+    rules: String,
+}
+
+impl GuardText {
+    fn of(row: GuardRow) -> Self {
+        let GuardRow { id, organisation, is_overall, rules } = row;
+        // Postgres accepts no NUL, not in JSON either.
+        let rules = serde_json::to_string(&rules).unwrap_or_default().replace("\\u0000", "\\ufffd");
+        Self { id, organisation, is_overall, rules }
+    }
+}
+
+/// Bytes of rules in one statement, unless a single row has more. A hold of all rules may have a hundred megabytes,
+/// and a statement has to pass within a query's time.
+const MOST_BYTES: usize = 1 << 20;
+
+/// How many of these rows, from the first, go into one statement.
+fn fitting(rows: &[GuardText]) -> usize {
+    let mut bytes = 0;
+    let fit = rows.iter().take_while(|row| {
+        bytes += row.rules.len();
+        bytes <= MOST_BYTES
+    });
+    fit.count().max(1)
+}
+
 /// A confirmation ends: the same deletion, months later, is not confirmed by it.
 const IS_CONFIRMED: &str = "confirmed_at > now() - interval '15 minutes'";
 
 impl Store {
     /// Writes holds. An existing confirmation stays.
     pub async fn write_guards(&self, guards: Vec<GuardRow>) -> Result<(), StoreError> {
+        let mut left: Vec<GuardText> = guards.into_iter().map(GuardText::of).collect();
+        while !left.is_empty() {
+            let after = left.split_off(fitting(&left));
+            self.write_guard_batch(std::mem::replace(&mut left, after)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_guard_batch(&self, guards: Vec<GuardText>) -> Result<(), StoreError> {
         let sql = format!(
             "insert into {} (id, organisation_id, overall, rules) \
              select id, organisation, overall, rules::jsonb \
@@ -75,16 +116,15 @@ impl Store {
              overall = excluded.overall, held_at = now()",
             self.own("alert_rule_guard")
         );
-        let text = |of: fn(&GuardRow) -> String| guards.iter().map(of).collect::<Vec<String>>();
-        let rules = |row: &GuardRow| {
-            // Postgres accepts no NUL, not in JSON either.
-            serde_json::to_string(&row.rules).unwrap_or_default().replace("\\u0000", "\\ufffd")
-        };
-        let query = statement(sql)
-            .bind(text(|row| row.id.clone()))
-            .bind(text(|row| row.organisation.to_string()))
-            .bind(guards.iter().map(|row| row.is_overall).collect::<Vec<bool>>())
-            .bind(guards.iter().map(rules).collect::<Vec<String>>());
+        let (mut ids, mut organisations) = (Vec::new(), Vec::new());
+        let (mut are_overall, mut rules) = (Vec::new(), Vec::new());
+        for guard in guards {
+            ids.push(guard.id);
+            organisations.push(guard.organisation.to_string());
+            are_overall.push(guard.is_overall);
+            rules.push(guard.rules);
+        }
+        let query = statement(sql).bind(ids).bind(organisations).bind(are_overall).bind(rules);
         self.execute(query).await
     }
 
@@ -240,4 +280,23 @@ pub(super) fn read_guard(row: &PgRow) -> Result<Option<GuardHeld>, sqlx::Error> 
     let id: Option<String> = row.try_get("guard_id")?;
     let reason = row.try_get("guard_reason")?;
     Ok(id.map(|id| GuardHeld { id, reason }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_hold_is_written_in_parts_and_a_large_row_alone() {
+        let row = |bytes: usize| GuardText {
+            id: "hold".to_owned(),
+            organisation: OrganisationId::parse("acme").unwrap(),
+            is_overall: true,
+            rules: "x".repeat(bytes),
+        };
+        let half = MOST_BYTES / 2;
+        assert_eq!(fitting(&[row(half), row(half), row(1)]), 2);
+        assert_eq!(fitting(&[row(MOST_BYTES + 1), row(1)]), 1);
+        assert_eq!(fitting(&[row(1), row(MOST_BYTES), row(1)]), 1);
+    }
 }

@@ -44,6 +44,9 @@ impl SyncRow {
     }
 }
 
+/// Rows in one statement.
+const BATCH: usize = 1000;
+
 impl Store {
     pub(super) fn own(&self, name: &str) -> String {
         queries::table(&self.0.config.schema, name)
@@ -79,6 +82,13 @@ impl Store {
 
     /// Writes the state of some organisations.
     pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
+        for batch in written.chunks(BATCH) {
+            self.write_sync_batch(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_sync_batch(&self, written: &[SyncRow]) -> Result<(), StoreError> {
         let sql = format!(
             "insert into {} (organisation_id, tenant_id, live, not_live, synced_at, problem, \
              problem_since, absent_since, guard_id, guard_reason, guard_since, \

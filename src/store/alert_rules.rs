@@ -77,7 +77,9 @@ pub type Tombstones = HashMap<Uuid, String>;
 
 impl Store {
     pub async fn organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
-        let sql = |queries: &Queries| queries.of(Lookup::Organisation).to_owned();
+        let sql = |queries: &Queries| {
+            format!("select organisation_id from ({}) as known", queries.of(Lookup::Organisation))
+        };
         self.look_up(sql, |query| query, |rows| Ok(organisations_in(&rows))).await
     }
 

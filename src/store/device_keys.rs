@@ -107,17 +107,8 @@ impl Store {
         if self.0.config.queries.device_key.is_some() {
             return Ok(true);
         }
-        let sql = format!("select exists (select from {}) as is_there", self.table("device_key")?);
-        self.look_up(
-            move |_| sql,
-            |query| query,
-            |rows| {
-                let is_there: Option<bool> =
-                    rows.first().map(|row| row.try_get("is_there")).transpose()?;
-                Ok(is_there.unwrap_or(false))
-            },
-        )
-        .await
+        let table = self.table("device_key")?;
+        self.has_rows(move |_| table).await
     }
 
     pub async fn create_device_key(

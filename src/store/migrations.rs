@@ -16,7 +16,7 @@ use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         version: 1,
         name: "identity",
@@ -85,6 +85,12 @@ const STEPS: [Step; 9] = [
         name: "organisation_limit",
         sql: include_str!("../../migrations/0009_organisation_limit.sql"),
         tables: &["organisation_limit"],
+    },
+    Step {
+        version: 10,
+        name: "row_bounds",
+        sql: include_str!("../../migrations/0010_row_bounds.sql"),
+        tables: &[],
     },
 ];
 

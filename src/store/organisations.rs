@@ -36,6 +36,21 @@ impl Store {
         let names: Vec<String> = wanted.iter().map(|one| one.as_str().to_lowercase()).collect();
         self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows))).await
     }
+
+    /// The same; an error if there is no organisation at all, which says nothing of any: the table is still to be
+    /// filled, or was emptied by mistake.
+    pub async fn organisations_in_use(
+        &self,
+        wanted: Vec<OrganisationId>,
+    ) -> Result<HashSet<OrganisationId>, StoreError> {
+        let found = self.organisations_among(wanted).await?;
+        if found.is_empty() {
+            let all =
+                |queries: &Queries| format!("({}) as known", queries.of(Lookup::Organisation));
+            self.unless_empty("organisation", all).await?;
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]

@@ -512,7 +512,9 @@ async fn wrap(
     // The line break ends a comment that the query may end with.
     let wrapped = format!("select {} from ({query}\n) as given", columns.join(", "));
     // Run once with an empty list: a wrong parameter type and missing rights show only then.
-    let sql = AssertSqlSafe(wrapped.clone());
+    // Organisations and limits may be many, and one is enough for that.
+    let enough = if wanted.lookup == Lookup::Revocation { "" } else { " limit 1" };
+    let sql = AssertSqlSafe(format!("{wrapped}{enough}"));
     let asked = match wanted.parameter {
         None => sqlx::query(sql),
         Some(Parameter::Uuids) => sqlx::query(sql).bind(Vec::<Uuid>::new()),

@@ -293,7 +293,8 @@ async fn the_tables_can_have_a_schema_of_their_own() {
         .database
         .execute(&format!(
             "insert into mimir.organisation (id) values ('acme'), ('other');
-             insert into mimir.membership (user_id, organisation_id) values ('{id}', 'acme')"
+             insert into mimir.membership (user_id, organisation_id)
+                 values ('{id}', 'acme'), (gen_random_uuid(), 'other')"
         ))
         .await;
     assert_eq!(identity.client(&person).get(QUERY).await.status, 200);

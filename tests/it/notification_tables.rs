@@ -392,6 +392,57 @@ async fn an_upsert_of_another_organisations_id_leaves_its_secrets() {
     assert_eq!(project.stored(&id.to_string()).await, json!(null));
 }
 
+// A seed that runs at each deployment put back the secrets of its file over those of the author, and no change was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_leaves_a_channel_as_it_is_leaves_its_secrets() {
+    let project = project().await;
+    let (channel, bare) = (project.channel().await, Uuid::new_v4());
+    let service = async |sql: &str| project.as_role("service_role", project.editor, sql).await;
+    let insert = |id: &str| {
+        format!(
+            "insert into notification_channel (id, organisation_id, kind, name, secrets)
+             values ('{id}', 'a', 'webhook', 'seed', '{{\"url\": \"from-the-seed\"}}')"
+        )
+    };
+    let aside = "select count(aside)::text || ' ' || count(aside_by) || ' ' || count(*)
+                 from notification_channel_secret";
+    let masks = format!("select secrets::text from notification_channel where id = '{channel}'");
+    let given = project.stored(&channel).await;
+    for conflict in [
+        "on conflict do nothing",
+        "on conflict (id) do nothing",
+        "on conflict (id) do update set name = excluded.name",
+        "on conflict (id) do update set settings = excluded.settings where false",
+    ] {
+        let done = service(&format!("{} {conflict}", insert(&channel))).await;
+        assert_eq!(done.code, None, "{conflict}: {}", done.text);
+        assert_eq!(project.stored(&channel).await, given, "{conflict}");
+        assert_eq!(project.database.query(aside).await, [[Some("0 0 1".to_owned())]]);
+        let masks = project.database.query(&masks).await;
+        assert_eq!(masks, [[Some(r#"{"url": "<secret>", "token": "<secret>"}"#.to_owned())]]);
+    }
+    // What asks for them gets them, and a new address gets no old token.
+    let upsert = |secrets: &str| {
+        format!(
+            "insert into notification_channel (id, organisation_id, kind, secrets)
+             values ('{channel}', 'a', 'webhook', '{secrets}')
+             on conflict (id) do update set secrets = excluded.secrets"
+        )
+    };
+    let refused = service(&upsert(r#"{"url": "other", "token": "<secret>"}"#)).await;
+    assert!(refused.text.contains("given again"), "{}", refused.text);
+    let done = service(&upsert(r#"{"url": "new", "token": "new-token"}"#)).await;
+    assert_eq!(done.code, None, "{}", done.text);
+    assert_eq!(project.stored(&channel).await, json!({"url": "new", "token": "new-token"}));
+    // A channel without secrets stays without.
+    let bare = bare.to_string();
+    let without = insert(&bare).replace(r#"{"url": "from-the-seed"}"#, "{}");
+    assert_eq!(service(&without).await.code, None);
+    assert_eq!(service(&format!("{} on conflict do nothing", insert(&bare))).await.code, None);
+    assert_eq!(project.stored(&bare).await, json!(null));
+    assert_eq!(project.database.query(aside).await, [[Some("0 0 1".to_owned())]]);
+}
+
 // A deletion is known as one, whichever way it came; a truncation is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_leave_tombstones_and_truncations_do_not() {

@@ -537,4 +537,32 @@ async fn a_body_without_bytes_is_no_body() {
             assert!(!head.headers.contains_key(name), "{head:?}");
         }
     }
+    // By a method that may have one; the connection to Mimir is kept.
+    let connects = "mimir_tenant_proxy_upstream_connects_total{outcome=\"succeeded\"}";
+    let connected = identity.proxy.metric(connects).await;
+    let bytes = head("POST /prometheus/api/v1/query?query=up", &user) + "0\r\n\r\n";
+    let bytes = bytes.repeat(4);
+    let answer = harness::raw_exchange(&identity.proxy.url(), bytes.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 4, "{answer}");
+    let connected = identity.proxy.metric(connects).await - connected;
+    assert!(connected <= 1.0, "{connected}");
+}
+
+// While the client pauses Mimir is not late, however short `upstream.response_timeout` is: that is the body's own
+// limit to judge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pauses_is_no_delay_of_mimirs() {
+    let upstream = Upstream::start(count).await;
+    let settings = [
+        ("limits.upload_total_bytes", "0"),
+        ("limits.body_idle_timeout", "\"3s\""),
+        ("upstream.response_timeout", "\"700ms\""),
+        ("upstream.eject_after", "1"),
+    ];
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let answer = slow_push(&fixture, 200_000, 2, Duration::from_secs(4)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("200000"), "{answer}");
+    let answer = slow_push(&fixture, 200_000, 1, Duration::from_secs(8)).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too slowly"), "{answer}");
+    assert_eq!(fixture.proxy.metric("mimir_tenant_proxy_upstream_ejections_total").await, 0.0);
 }

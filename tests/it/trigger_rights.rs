@@ -121,6 +121,7 @@ async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
     let functions = [
         ("mimir_tenant_proxy_forget_events", ""),
         ("mimir_tenant_proxy_keep_secrets", ""),
+        ("mimir_tenant_proxy_forget_aside", ""),
         ("mimir_tenant_proxy_count", ""),
         ("mimir_tenant_proxy_at_most", "'1', 'x'"),
         ("mimir_tenant_proxy_bury", "'id', 'organisation_id'"),
@@ -186,5 +187,41 @@ async fn rows_are_counted_in_another_schema_too() {
     ] {
         let refusal = database.try_query(session, sql).await.unwrap_err();
         assert!(refusal.text.contains(words), "{}", refusal.text);
+    }
+}
+
+// Two transactions at the same time do not see each other's rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_transactions_at_the_same_time_are_counted_together() {
+    let (_cluster, database) = supabase("public").await;
+    database.execute("insert into organisation (id) values ('a'), ('b')").await;
+    for (insert, half, words) in [
+        (
+            "insert into alert_rule (organisation_id, name, expr) select '{}', 'r' || n, 'up'",
+            3000,
+            "5000 alert rules",
+        ),
+        (
+            "insert into notification_channel (organisation_id, kind) select '{}', 'webhook'",
+            600,
+            "1000 notification channels",
+        ),
+    ] {
+        let insert = |organisation: &str| {
+            let insert = insert.replace("{}", organisation);
+            format!("{insert} from generate_series(1, {half}) as n")
+        };
+        let (first, second) = (database.client().await, database.client().await);
+        first.batch_execute(&format!("begin; {}", insert("a"))).await.unwrap();
+        // Another organisation's do not wait.
+        database.execute(&insert("b")).await;
+        let more = insert("a");
+        let (refused, ()) = tokio::join!(second.batch_execute(&more), async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            first.batch_execute("commit").await.unwrap();
+        });
+        let refused = refused.unwrap_err();
+        let refused = refused.as_db_error().unwrap().message().to_owned();
+        assert!(refused.contains(words), "{refused}");
     }
 }

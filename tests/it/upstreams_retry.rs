@@ -389,3 +389,59 @@ async fn no_sample_is_lost_or_refused_while_connections_to_a_real_mimir_break() 
     })
     .await;
 }
+
+// Mimir closes a connection without an answer when its `server.http-write-timeout` is over, which by default is as long
+// as a query may take. Elsewhere the query would take as long again; and one organisation's slow queries had instances
+// ejected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_ends_its_connection_late_is_sent_once_and_ejects_nothing() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let slow = RawUpstream::start(move |mut socket| {
+        let counter = Arc::clone(&counter);
+        async move {
+            if read_request(&mut socket).await.is_some() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+            }
+        }
+    })
+    .await;
+    let good = FakeMimir::start().await;
+    let settings = [
+        ("upstream.eject_after", "1"),
+        ("upstream.retry_percent", "100"),
+        ("upstream.response_timeout", "\"5s\""),
+    ];
+    let fixture = before(&[slow.url(), good.url()], &settings).await;
+    let answers = futures_util::future::join_all((0..12).map(|_| {
+        let client = fixture.client();
+        async move { client.get(QUERY).await.status.as_u16() }
+    }))
+    .await;
+    let late = asked.load(Ordering::SeqCst);
+    assert!((1..12).contains(&late), "{late}");
+    assert_eq!(answers.iter().filter(|status| **status >= 500).count(), late, "{answers:?}");
+    assert_eq!(good.requests(), 12 - late, "none is sent twice");
+    assert!(!fixture.ejected().await);
+}
+
+// By OTLP senders come back after 429, 502, 503 and 504 only, and Mimir answers 503 for any fault of its own: another
+// status is of something in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_status_of_5xx_has_otlp_senders_drop_their_data() {
+    let upstream = FakeMimir::start().await;
+    let fixture = before(&[upstream.url()], &[]).await;
+    let client = fixture.client().header("content-type", "application/x-protobuf");
+    for status in [500, 501, 502, 503, 504, 505, 511, 529] {
+        upstream.set(Mode::Status(status, TEXT));
+        let answer = client.post("/otlp/v1/metrics", "x").await;
+        assert!([502, 503, 504].contains(&answer.status.as_u16()), "{status}: {answer:?}");
+        if answer.status != status {
+            assert!(!answer.header("retry-after").is_empty(), "{status}: {answer:?}");
+        }
+        // By remote write every 5xx is tried again, and passes as it is.
+        let answer = fixture.client().post(PUSH, "x").await;
+        assert!(answer.status.is_server_error(), "{status}: {answer:?}");
+    }
+}

@@ -164,33 +164,46 @@ fn a_body_keeps_a_connection_busy_after_its_answer() {
 #[test]
 fn a_body_is_read_when_its_next_piece_is_wanted() {
     let mut case = Case::http1();
-    assert!(case.phase.may_read(), "a head");
+    assert!(case.phase.wants_bytes(), "a head");
     case.begin(BodyLength::Known(9));
     case.phase.begin_upload();
-    assert!(!case.phase.may_read(), "nobody has asked for the body");
+    assert!(!case.phase.wants_bytes(), "nobody has asked for the body");
+    case.phase.note_put_off(true);
+    assert!(!case.phase.is_to_be_polled());
     let now = case.at(1);
     case.phase.begin_waiting(now);
-    assert!(case.phase.resumes_reading() && !case.phase.resumes_reading());
-    assert!(case.phase.may_read() && !case.phase.resumes_reading());
+    assert!(case.phase.wants_bytes() && case.phase.is_to_be_polled());
+    case.phase.note_put_off(false);
+    assert!(!case.phase.is_to_be_polled(), "the socket wakes the task");
     case.phase.end_waiting();
-    assert!(!case.phase.may_read());
+    assert!(!case.phase.wants_bytes());
+    case.phase.note_put_off(true);
     case.phase.end_upload(now);
-    assert!(case.phase.resumes_reading(), "the next head");
-    assert!(case.phase.may_read());
-    // What is left of a body that was refused.
-    case.phase.begin_upload();
-    assert!(!case.phase.may_read());
-    case.phase.discard();
-    assert!(case.phase.resumes_reading() && case.phase.may_read());
-    case.phase.end_upload(now);
-    case.phase.begin_upload();
-    assert!(!case.phase.may_read(), "the next body is wanted");
-    case.phase.end_upload(now);
+    assert!(case.phase.wants_bytes() && case.phase.is_to_be_polled(), "the next head");
     // Streams of HTTP/2 share a socket, and have windows.
     let mut http2 = Case::http2();
     http2.begin(BodyLength::Known(9));
     http2.phase.begin_upload();
-    assert!(http2.phase.may_read());
+    assert!(http2.phase.wants_bytes());
+}
+
+#[test]
+fn what_is_left_of_a_refused_body_is_read_and_no_other() {
+    let mut case = Case::http1();
+    let now = case.at(1);
+    case.begin(BodyLength::Known(9));
+    case.phase.begin_upload();
+    case.phase.note_put_off(true);
+    case.phase.begin_discarding();
+    assert!(case.phase.wants_bytes() && case.phase.is_to_be_polled());
+    // The next request's body begins before that of the refused one is dropped.
+    case.phase.begin_upload();
+    case.phase.end_discarding();
+    assert!(!case.phase.wants_bytes(), "nobody has asked for the second body");
+    case.phase.end_upload(now);
+    assert!(!case.phase.wants_bytes());
+    case.phase.end_upload(now);
+    assert!(case.phase.wants_bytes());
 }
 
 #[test]

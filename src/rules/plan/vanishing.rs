@@ -1,10 +1,13 @@
 //! Recognises each rule that Mimir has, and tells which ones a plan would delete.
 //!
 //! Mimir's rules have no IDs. A rule is recognised by its content, else by the hash of the live version
-//! in `alert_rule_status`, else by the alert's name. A rule that is left over is unknown to the database.
+//! in `alert_rule_status`, else by the annotation that names its row, else by the alert's name. A rule that is left
+//! over is unknown to the database.
 //!
 //! An interrupted move leaves an old version of a rule behind. Deleting that is no loss: it is recognised
-//! by its hash, which the status keeps as long as Mimir has the version, or by its content. The alert's
+//! by its hash, which the status keeps as long as Mimir has the version, by its content, or by the row that it names.
+//! The status goes with the row when that moves to another organisation, and is not there if its writer ended right
+//! after Mimir was written; the annotation is what stays then. The alert's
 //! name proves nothing once the rule of that row is found: different rules may have one name, and a rule
 //! whose row is lost must be missed.
 //!
@@ -250,6 +253,7 @@ impl<'a> Recognition<'a> {
         self.by_content();
         self.by_hash();
         self.left_out_by_content();
+        self.by_row();
         self.by_name();
         let mut entries = Entries::new();
         for (group, found) in self.plan.observed.iter().zip(self.found) {
@@ -372,21 +376,46 @@ impl<'a> Recognition<'a> {
             }
         }
         for (at, index, rule) in gone {
-            // A row that was deleted and inserted again with another ID is an update.
-            let is_deleted = self.tombstones.contains_key(&rule);
-            let successor = is_deleted.then(|| self.namesake(at, index)).flatten();
-            if let Some(successor) = successor {
-                self.seen.insert(successor);
-                self.found[at][index] =
-                    Some(Entry { rule: Some(successor), stays: true, is_exact: false });
-                continue;
+            self.is_gone(rule, at, index);
+        }
+    }
+
+    /// A rule whose row is known, and is not in the plan.
+    fn is_gone(&mut self, rule: Uuid, at: usize, index: usize) {
+        // A row that was deleted and inserted again with another ID is an update.
+        let is_deleted = self.tombstones.contains_key(&rule);
+        let successor = is_deleted.then(|| self.namesake(at, index)).flatten();
+        if let Some(successor) = successor {
+            self.seen.insert(successor);
+            self.found[at][index] =
+                Some(Entry { rule: Some(successor), stays: true, is_exact: false });
+            return;
+        }
+        let by_default = if is_deleted { Why::Deleted } else { Why::Missing };
+        let why = self.why.get(&rule).copied().unwrap_or(by_default);
+        let is_exact =
+            self.left_out.get(&rule).is_some_and(|left_out| self.says(at, index, left_out));
+        self.found[at][index] = Some(Entry { rule: Some(rule), stays: false, is_exact });
+        self.vanishes(rule.to_string(), at, index, why);
+    }
+
+    /// Rules that name their row, where nothing else has led to it.
+    fn by_row(&mut self) {
+        let plan = self.plan;
+        for (at, group) in plan.observed.iter().enumerate() {
+            for (index, stored) in alerting(group) {
+                if self.found[at][index].is_some() {
+                    continue;
+                }
+                let Some(row) = row_of(&stored.annotations) else { continue };
+                self.seen.insert(row);
+                if self.desired.contains_key(&row) {
+                    self.found[at][index] =
+                        Some(Entry { rule: Some(row), stays: true, is_exact: false });
+                } else {
+                    self.is_gone(row, at, index);
+                }
             }
-            let by_default = if is_deleted { Why::Deleted } else { Why::Missing };
-            let why = self.why.get(&rule).copied().unwrap_or(by_default);
-            let is_exact =
-                self.left_out.get(&rule).is_some_and(|left_out| self.says(at, index, left_out));
-            self.found[at][index] = Some(Entry { rule: Some(rule), stays: false, is_exact });
-            self.vanishes(rule.to_string(), at, index, why);
         }
     }
 

@@ -27,9 +27,9 @@ pub async fn fault_of(
     }
 }
 
-/// A bounded cache of formatted expressions.
+/// A bounded cache of formatted expressions. What is invalid is not kept: the next version of Mimir may take it.
 pub(crate) struct Formats {
-    known: Cache<String, Option<String>>,
+    known: Cache<String, String>,
     limits: ExpressionLimits,
 }
 
@@ -37,9 +37,8 @@ const MOST_BYTES: u64 = 16 << 20;
 
 impl Formats {
     pub(crate) fn new(limits: ExpressionLimits) -> Self {
-        let weigh = |key: &String, value: &Option<String>| {
-            let bytes = key.len() + value.as_ref().map_or(0, String::len) + 64;
-            u32::try_from(bytes).unwrap_or(u32::MAX)
+        let weigh = |key: &String, value: &String| {
+            u32::try_from(key.len() + value.len() + 64).unwrap_or(u32::MAX)
         };
         let known = Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).build();
         Self { known, limits }
@@ -52,20 +51,29 @@ impl Formats {
         tenant: &TenantId,
         expr: &str,
     ) -> Result<Option<String>, RulerError> {
+        self.known_or(expr, async || ask(|| client.format_query(tenant, expr)).await).await
+    }
+
+    async fn known_or(
+        &self,
+        expr: &str,
+        format: impl AsyncFnOnce() -> Result<String, RulerError>,
+    ) -> Result<Option<String>, RulerError> {
         if let Some(known) = self.known.get(expr) {
-            return Ok(known);
+            return Ok(Some(known));
         }
         // Mimir may have a rule that is older than our limits. Its parser need not see it again.
         if expression::check(expr, &self.limits).is_err() {
             return Ok(None);
         }
-        let formatted = match ask(|| client.format_query(tenant, expr)).await {
-            Ok(formatted) => Some(formatted),
-            Err(RulerError::InvalidExpression { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        self.known.insert(expr.to_owned(), formatted.clone());
-        Ok(formatted)
+        match format().await {
+            Ok(formatted) => {
+                self.known.insert(expr.to_owned(), formatted.clone());
+                Ok(Some(formatted))
+            }
+            Err(RulerError::InvalidExpression { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -89,5 +97,24 @@ impl SameExpressions {
     pub(crate) fn are(&self, one: &str, other: &str) -> bool {
         let pair = (one.to_owned(), other.to_owned());
         self.0.get(&pair).copied().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // After an upgrade of Mimir a rule with such an expression was reported as failing for ever.
+    #[tokio::test]
+    async fn what_is_invalid_is_asked_again_and_what_is_valid_is_not() {
+        let formats = Formats::new(ExpressionLimits::default());
+        let (line, column) = (Some(1), Some(1));
+        let invalid = RulerError::InvalidExpression { message: "no".to_owned(), line, column };
+        assert_eq!(formats.known_or("new(up)", async || Err(invalid)).await.unwrap(), None);
+        let formatted = Some("new(up)".to_owned());
+        let valid = async || Ok("new(up)".to_owned());
+        assert_eq!(formats.known_or("new(up)", valid).await.unwrap(), formatted);
+        let not_asked = async || unreachable!("it is known");
+        assert_eq!(formats.known_or("new(up)", not_asked).await.unwrap(), formatted);
     }
 }

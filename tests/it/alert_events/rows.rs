@@ -60,6 +60,11 @@ async fn members_read_their_organisations_events_and_nobody_writes_any() {
         assert!(refused.contains("permission denied"), "{sql}: {refused}");
     }
 
+    // A duration is short: all of them are read again and again.
+    let sql = "update organisation set device_silent_after = repeat('0s', 51)";
+    let refused = fixture.as_user(people[0], sql).await.unwrap_err();
+    assert!(refused.contains("organisation_device_silent_after_size"), "{refused}");
+
     // For how long a device may be silent is the administrators' to say.
     let sql = format!(
         "update organisation set device_silent_after = '15m' where id = '{a}' returning id"
@@ -177,4 +182,24 @@ async fn rules_of_alerts_are_looked_up_by_their_keys() {
     })
     .await;
     assert_eq!(scans(&database).await.0, before.0, "a table was read whole");
+}
+
+// A table of the operator's own may have no such bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_long_text_only_the_beginning_is_read() {
+    let database = Postgres::shared().await.database("events").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let query = "select 'a' as organisation_id, repeat('1m', 20000000) as device_silent_after
+                 union all select 'b', '15m'";
+    let variables = [
+        ("MTP__DATABASE__URL".to_owned(), database.url()),
+        ("MTP__DATABASE__ORGANISATION_QUERY".to_owned(), query.to_owned()),
+    ];
+    let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+    let tables = TablesRead { organisations: true, events: true, ..TablesRead::default() };
+    let store = Store::new(&config, tables).unwrap();
+    let limits = store.silence_limits().await.unwrap();
+    assert!(limits[0].1.len() < 110 && limits[0].1.ends_with('…'), "{limits:?}");
+    assert_eq!(limits[1].1, "15m");
+    assert_eq!(store.organisations().await.unwrap().len(), 2);
 }

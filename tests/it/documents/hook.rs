@@ -107,7 +107,25 @@ async fn admins_manage_members_of_their_own_organisation_only() {
     };
     tries(BOB, &join(BOB, "acme")).await.unwrap_err();
     tries(ALICE, &join(ALICE, "other")).await.unwrap_err();
-    tries(ALICE, &join(BOB, "acme")).await.unwrap();
+    // Not even an administrator makes somebody a member who has not accepted: a second membership, or a default one,
+    // would redirect the requests of its user.
+    tries(ALICE, &join(BOB, "acme")).await.unwrap_err();
+    let invite = |organisation: &str| {
+        format!(
+            "insert into public.invitation (organisation_id, user_id) values ('{organisation}', '{BOB}')"
+        )
+    };
+    tries(BOB, &invite("acme")).await.unwrap_err();
+    tries(ALICE, &invite("other")).await.unwrap_err();
+    tries(ALICE, &invite("acme")).await.unwrap();
+    let members = "select count(*)::text from public.membership";
+    let accept = "select public.accept_invitation('acme')";
+    for (user, count) in [(ALICE, "1"), (BOB, "2"), (BOB, "2")] {
+        tries(user, accept).await.unwrap();
+        assert_eq!(database.query(members).await, [[Some(count.to_owned())]], "{user}");
+    }
+    let by_default = "update public.membership set is_default = true";
+    tries(ALICE, by_default).await.unwrap_err();
     let promotion = "update public.membership set role = 'owner'";
     tries(BOB, promotion).await.unwrap();
     let away = "update public.membership set organisation_id = 'other' where role = 'viewer'";

@@ -734,3 +734,30 @@ async fn a_part_of_a_deletion_in_many_organisations_is_the_operators_to_confirm(
         fixture.wait_groups(org, &[]).await;
     }
 }
+
+// The organisation that they have moved to is synced first, for instance after a time without a leader. The statuses go
+// with the rows, so that nothing but the annotation says which row a rule of the first one was made from.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_whose_statuses_have_moved_before_them_are_not_held() {
+    let fixture = rules_fixture(&[]).await;
+    let (one, other) = (with_rules(&fixture, 3).await, with_rules(&fixture, 1).await);
+    fixture
+        .sql(&format!(
+            "set session_replication_role = replica; \
+             insert into alert_rule_tombstone (rule_id, organisation_id) \
+                 select id, organisation_id from alert_rule where organisation_id = '{one}'; \
+             update alert_rule set organisation_id = '{other}', rule_group = 'moved' \
+                 where organisation_id = '{one}'"
+        ))
+        .await;
+    fixture.sync(&other).await;
+    fixture.sync_all().await;
+    wait_until("they have left the first", SOON, async || {
+        assert!(fixture.rule_status().await["guard"].is_null());
+        rules_in_mimir(&fixture, &one).await == 0
+    })
+    .await;
+    assert_eq!(rules_in_mimir(&fixture, &other).await, 4);
+    let held = "mimir_tenant_proxy_rules_guards_held{scope=\"tenant\"}";
+    assert_eq!(fixture.identity.proxy.metric(held).await, 0.0);
+}

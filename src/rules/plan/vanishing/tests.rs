@@ -22,6 +22,15 @@ fn stored(rules: Vec<AlertRule>) -> Vec<StoredGroup> {
     groups.iter().map(crate::rules::plan::diff::tests::stored).collect()
 }
 
+/// As an earlier version of the proxy wrote them, or somebody else.
+fn nameless(mut groups: Vec<StoredGroup>) -> Vec<StoredGroup> {
+    for rule in groups.iter_mut().flat_map(|group| &mut group.rules) {
+        let StoredRule::Alerting(rule) = rule else { panic!("{rule:?}") };
+        rule.annotations.clear();
+    }
+    groups
+}
+
 fn live(rules: &[AlertRule]) -> RuleStatuses {
     let of = |rule: &AlertRule| {
         let live_hash = Some(rule.hash());
@@ -38,16 +47,26 @@ fn vanishing(
     live: &RuleStatuses,
     deleted: &[Uuid],
 ) -> Vec<(String, String)> {
-    let listed = Listed { ours: stored(before.to_vec()), others: 0, digest: [0; 32] };
+    vanishing_of(stored(before.to_vec()), now, live, deleted)
+}
+
+fn vanishing_of(
+    before: Vec<StoredGroup>,
+    now: &[AlertRule],
+    live: &RuleStatuses,
+    deleted: &[Uuid],
+) -> Vec<(String, String)> {
+    let observed: usize = before.iter().map(|group| group.rules.len()).sum();
+    let listed = Listed { ours: before, others: 0, digest: [0; 32] };
     let wanted = Wanted {
         desired: desired(now.to_vec(), &RulerLimits::default(), 0),
         quarantined: Vec::new(),
     };
     let plan = Plan::new(wanted, &listed, &|_, _| false);
     let parsed = ParsedRows { enabled: now.to_vec(), ..ParsedRows::default() };
-    let tombstones = deleted.iter().map(|rule| (*rule, "now".to_owned())).collect();
+    let tombstones: Tombstones = deleted.iter().map(|rule| (*rule, "now".to_owned())).collect();
     let vanishing = attribute(&plan, &parsed, live, &tombstones).vanishing;
-    assert_eq!(vanishing.removal().observed, before.len());
+    assert_eq!(vanishing.removal().observed, observed);
     vanishing.rules().into_iter().map(|rule| (rule.name, rule.why)).collect()
 }
 
@@ -70,24 +89,42 @@ fn an_edit_a_move_and_a_new_interval_delete_nothing() {
 fn a_row_that_is_gone_is_missed_or_was_deleted() {
     let before = [rule(1, "a", 60), rule(2, "a", 60), rule(3, "a@30s", 30)];
     let now = [rule(2, "a", 60)];
-    let why = |rules: &RuleStatuses| {
-        let all = vanishing(&before, &now, rules, &[before[0].id]);
+    let why = |before: Vec<StoredGroup>, rules: &RuleStatuses| {
+        let all = vanishing_of(before, &now, rules, &[rule(1, "a", 60).id]);
         all.into_iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>()
     };
-    assert_eq!(
-        why(&live(&before)),
-        [
-            "alert 1: its row was deleted",
-            "alert 3: its row is missing, and there is no record of a deletion"
-        ]
-    );
-    // Without statuses nothing is explained.
-    let unknown = why(&RuleStatuses::new());
+    // The statuses may have gone with the rows to another organisation; each rule names its row.
+    for statuses in [live(&before), RuleStatuses::new()] {
+        assert_eq!(
+            why(stored(before.to_vec()), &statuses),
+            [
+                "alert 1: its row was deleted",
+                "alert 3: its row is missing, and there is no record of a deletion"
+            ]
+        );
+    }
+    // Without both nothing is explained.
+    let unknown = why(nameless(stored(before.to_vec())), &RuleStatuses::new());
     assert!(
         unknown.iter().all(|why| why.ends_with("it is unknown to the database")),
         "{unknown:?}"
     );
     assert_eq!(unknown.len(), 2);
+}
+
+// A leader that ends right after Mimir was written leaves no status; the row is edited meanwhile.
+#[test]
+fn versions_without_a_status_are_those_of_the_rows_that_they_name() {
+    let renamed = |id| AlertRule {
+        rule: AlertingRule { alert: "new name".to_owned(), ..edited(id, "a", 60).rule },
+        ..rule(id, "a", 60)
+    };
+    let before = [rule(1, "a", 60), rule(1, "b", 60), rule(2, "a", 60)];
+    let now = [renamed(1), rule(2, "a", 60)];
+    assert_eq!(vanishing(&before, &now, &RuleStatuses::new(), &[]), []);
+    // The rule that was deleted and inserted again is there under its new row.
+    let after = [AlertRule { id: Uuid::from_u128(7), ..edited(2, "a", 60) }];
+    assert_eq!(vanishing(&before[2..], &after, &RuleStatuses::new(), &[before[2].id]), []);
 }
 
 // One of two rules with the same content loses its row: exactly that one would be deleted.
@@ -146,23 +183,32 @@ fn a_rule_of_the_name_of_one_that_is_there_is_missed() {
     let mut namesake = edited(2, "a", 60);
     namesake.rule.alert = "alert 1".to_owned();
     let before = [rule(1, "a", 60), namesake];
-    let gone = vanishing(&before, &before[..1], &live(&before[..1]), &[]);
-    assert_eq!(gone, [("alert 1".to_owned(), "it is unknown to the database".to_owned())]);
+    let live = live(&before[..1]);
+    let gone = |observed| vanishing_of(observed, &before[..1], &live, &[]);
+    let missing = "its row is missing, and there is no record of a deletion";
+    let alert = "alert 1".to_owned();
+    assert_eq!(gone(stored(before.to_vec())), [(alert.clone(), missing.to_owned())]);
+    let unknown = "it is unknown to the database".to_owned();
+    assert_eq!(gone(nameless(stored(before.to_vec()))), [(alert, unknown)]);
 }
 
 // Somebody replaced a group of ours. Ours is written again, and replaces as many unknown rules as it has
 // itself. Without statuses this may be another database, and the deletion is held.
 #[test]
 fn a_group_that_was_written_over_is_put_back() {
-    let ours = [rule(1, "a", 60)];
-    let theirs = [rule(7, "a", 60), rule(8, "a", 60)];
-    assert_eq!(vanishing(&theirs[..1], &ours, &live(&ours), &[]), []);
-    assert_eq!(vanishing(&theirs, &ours, &live(&ours), &[]).len(), 1);
-    assert_eq!(vanishing(&theirs[..1], &ours, &RuleStatuses::new(), &[]).len(), 1);
+    let (ours, theirs) = ([rule(1, "a", 60)], [rule(7, "a", 60), rule(8, "a", 60)]);
+    let gone = |theirs: &[AlertRule], now: &[AlertRule], live: &RuleStatuses| {
+        vanishing_of(nameless(stored(theirs.to_vec())), now, live, &[]).len()
+    };
+    assert_eq!(gone(&theirs[..1], &ours, &live(&ours)), 0);
+    assert_eq!(gone(&theirs, &ours, &live(&ours)), 1);
+    assert_eq!(gone(&theirs[..1], &ours, &RuleStatuses::new()), 1);
+    // They name rows: of another database.
+    assert_eq!(vanishing(&theirs[..1], &ours, &live(&ours), &[]).len(), 1);
     // In a group with a known rule, an unknown one is a rule whose row and status are lost.
     let beside = [rule(1, "a", 60), rule(7, "a", 60)];
     let now = [rule(1, "a", 60), rule(2, "a", 60)];
-    assert_eq!(vanishing(&beside, &now, &live(&now), &[]).len(), 1);
+    assert_eq!(gone(&beside, &now, &live(&now)), 1);
 }
 
 /// The rows that the rules of the first group are taken for, and whether each is exact.
@@ -201,10 +247,6 @@ fn of_equal_rules_each_is_found_by_the_row_that_it_names() {
 #[test]
 fn a_rule_that_names_no_row_is_as_its_row_says() {
     let rows = [rule(1, "a", 60), rule(2, "a", 60)];
-    let mut observed = stored(rows.to_vec()).remove(0);
-    for stored in &mut observed.rules {
-        let StoredRule::Alerting(rule) = stored else { panic!("{stored:?}") };
-        rule.annotations.clear();
-    }
+    let observed = nameless(stored(rows.to_vec())).remove(0);
     assert_eq!(recognised(observed, &rows), rows.map(|row| (Some(row.id), true)));
 }
