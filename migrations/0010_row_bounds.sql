@@ -1,16 +1,16 @@
 -- Bounds that one organisation's authors could get around, and an index for the bound on ended events.
-
--- No duration takes longer than this. Longer texts are no durations that anybody means, and each reading of the
--- organisations would carry them.
-update organisation set device_silent_after = null where octet_length(device_silent_after) > 100;
-alter table organisation add constraint organisation_device_silent_after_size
-    check (octet_length(device_silent_after) <= 100);
+--
+-- The order is that of the locks: what takes long comes first, and `organisation`, which every look-up reads, last. All
+-- of it can be run again, so that tables that were made from these files by other means can be adopted.
 
 -- For the number of ended events of each organisation, and for the oldest of them.
-create index alert_event_ended on alert_event (organisation_id, ended_at desc, id) where state = 'resolved';
+create index if not exists alert_event_ended on alert_event (organisation_id, ended_at desc, id)
+    where state = 'resolved';
 
 -- Transactions that run at the same time do not see each other's rows. So whoever inserts waits for others that
--- insert for the same organisation; then a statement sees what they have committed.
+-- insert for the same organisation; then a statement sees what they have committed (but for REPEATABLE READ). There are
+-- 256 locks for all organisations: each takes memory of the server until its transaction ends, and a restore inserts
+-- for all of them.
 do $do$
 begin
     execute format($create$
@@ -25,9 +25,9 @@ begin
             if tg_relid <> '%1$I.alert_rule'::regclass then
                 raise exception 'this trigger belongs to alert_rule' using errcode = 'insufficient_privilege';
             end if;
-            -- In one order, so that two of them never wait for each other.
-            perform pg_advisory_xact_lock(hashtextextended('%1$I.alert_rule ' || organisation_id, 0))
-                from (select distinct organisation_id from new_rows order by 1) as inserted;
+            -- In one order, so that two statements never wait for each other.
+            perform pg_advisory_xact_lock(tg_relid::integer, lock)
+                from (select distinct hashtext(organisation_id) & 255 as lock from new_rows order by 1) as locks;
             select organisation_id into crowded from %1$I.alert_rule
                 where organisation_id in (select organisation_id from new_rows)
                 group by organisation_id having count(*) > 5000 limit 1;
@@ -53,8 +53,8 @@ begin
                 raise exception 'this trigger belongs to notification_channel and notification_route'
                     using errcode = 'insufficient_privilege';
             end if;
-            perform pg_advisory_xact_lock(hashtextextended(tg_relid::regclass || ' ' || organisation_id, 0))
-                from (select distinct organisation_id from new_rows order by 1) as inserted;
+            perform pg_advisory_xact_lock(tg_relid::integer, lock)
+                from (select distinct hashtext(organisation_id) & 255 as lock from new_rows order by 1) as locks;
             execute format('select organisation_id from %%s where organisation_id in (select organisation_id from new_rows)
                             group by organisation_id having count(*) > %%s limit 1',
                            case when tg_relid = '%1$I.notification_channel'::regclass
@@ -73,8 +73,9 @@ end
 $do$;
 
 -- An insert that meets a channel of the same organisation replaced its secrets, whatever was to be done on the conflict.
-alter table notification_channel_secret add column aside jsonb, add column aside_by xid8;
-create index notification_channel_secret_aside on notification_channel_secret (aside_by) where aside_by is not null;
+alter table notification_channel_secret
+    add column if not exists aside jsonb, add column if not exists aside_by xid8;
+create index if not exists notification_channel_secret_aside on notification_channel_secret (aside_by) where aside_by is not null;
 do $do$
 begin
     execute format($create$
@@ -89,6 +90,7 @@ begin
             stored jsonb := '{}';
             aside  jsonb := '{}';
             is_there boolean := false;
+            owner  text;
             kept   jsonb := '{}';
             fresh  jsonb := '{}';
             masks  jsonb := '{}';
@@ -120,7 +122,7 @@ begin
                 return new;
             else
                 -- Locked, so that it stays there until it is known what is to be done on this conflict.
-                perform from %1$I.notification_channel as c where c.id = new.id for no key update;
+                perform from %1$I.notification_channel as c where c.id = new.id for key share;
                 is_there := found;
             end if;
             for item in select * from jsonb_each(given) loop
@@ -155,6 +157,22 @@ begin
                     using errcode = 'check_violation';
             end if;
             kept := kept || fresh;
+            if tg_op = 'INSERT' and kept <> '{}' and not is_there then
+                insert into %1$I.notification_channel_secret (channel_id, secrets) values (new.id, kept)
+                    on conflict (channel_id) do nothing;
+                if not found then
+                    -- Another transaction has just inserted the channel, and has ended by now.
+                    select c.organisation_id into owner from %1$I.notification_channel as c where c.id = new.id
+                        for key share;
+                    is_there := found;
+                    if not found then
+                        update %1$I.notification_channel_secret set secrets = kept where channel_id = new.id;
+                    elsif owner <> new.organisation_id then
+                        new.secrets := '{}';
+                        return new;
+                    end if;
+                end if;
+            end if;
             if is_there then
                 -- `do nothing` leaves the row's secrets alone, and so does `do update set name = …`. So what was given
                 -- waits until `do update set secrets = excluded.secrets` asks for it.
@@ -174,9 +192,6 @@ begin
                     insert into %1$I.notification_channel_secret (channel_id, secrets) values (old.id, kept)
                         on conflict (channel_id) do update set secrets = excluded.secrets;
                 end if;
-            elsif kept <> '{}' then
-                insert into %1$I.notification_channel_secret (channel_id, secrets) values (new.id, kept)
-                    on conflict (channel_id) do update set secrets = excluded.secrets;
             end if;
             new.secrets := masks || (select coalesce(jsonb_object_agg(key, '<secret>'), '{}')
                                      from jsonb_object_keys(kept) as key);
@@ -187,7 +202,7 @@ begin
 
     -- What nobody has asked for is not kept.
     execute format($create$
-        create function mimir_tenant_proxy_forget_aside() returns trigger
+        create or replace function mimir_tenant_proxy_forget_aside() returns trigger
             language plpgsql
             security definer -- authors have no rights on the secrets
             set search_path = pg_catalog, pg_temp
@@ -205,6 +220,7 @@ begin
     $create$, current_schema());
 end
 $do$;
+drop trigger if exists notification_channel_secrets_forgotten on notification_channel;
 create trigger notification_channel_secrets_forgotten after insert on notification_channel
     for each statement execute function mimir_tenant_proxy_forget_aside();
 
@@ -220,3 +236,10 @@ begin
     end loop;
 end
 $$;
+
+-- No duration takes longer than this. Longer texts are no durations that anybody means, and each reading of the
+-- organisations would carry them.
+update organisation set device_silent_after = null where octet_length(device_silent_after) > 100;
+alter table organisation drop constraint if exists organisation_device_silent_after_size;
+alter table organisation add constraint organisation_device_silent_after_size
+    check (octet_length(device_silent_after) <= 100);

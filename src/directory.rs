@@ -116,6 +116,8 @@ const MOST_AT_ONCE: usize = 1000;
 /// For how long a key whose row cannot be read is not asked for again: whoever repeats it fast must
 /// not have everybody else's keys asked for in halves.
 const UNREADABLE_REST: Duration = Duration::from_secs(2);
+/// How often it is logged that a table is empty.
+const EMPTY_TOLD: Duration = Duration::from_secs(60);
 /// After so many keys of one query of which none could be read, it is taken for the query's fault.
 const MOST_UNREADABLE: usize = 16;
 
@@ -318,6 +320,7 @@ where
     {
         // When it was seen that the row of a key cannot be read.
         let mut unreadable: HashMap<K, Instant> = HashMap::new();
+        let mut empty_told: Option<Instant> = None;
         loop {
             let mut keys = Vec::new();
             tokio::select! {
@@ -357,6 +360,23 @@ where
                         self.flights.cancel(&keys);
                         unreadable.extend(keys.into_iter().map(|key| (key, Instant::now())));
                     }
+                    // Nothing is known of these keys any more, not even what was known before: whoever was removed
+                    // with the last row must not keep what they had.
+                    Err(StoreError::Empty(table)) => {
+                        self.note_answer();
+                        if empty_told.is_none_or(|at| at.elapsed() >= EMPTY_TOLD) {
+                            tracing::warn!(
+                                kind = self.kind,
+                                table,
+                                "Look-ups unanswered: the table is empty"
+                            );
+                            empty_told = Some(Instant::now());
+                        }
+                        for key in &keys {
+                            self.flights.taint(key, || self.remembered.remove(key));
+                        }
+                        self.flights.cancel(&keys);
+                    }
                     Err(error) => {
                         self.fail(&mut asked.0, &error, feed_epoch);
                         parts.clear();
@@ -366,12 +386,17 @@ where
         }
     }
 
-    /// What was read is as old as the beginning of its reading.
-    fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
+    /// The database has answered.
+    fn note_answer(&self) {
         self.feed.note_away(false);
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = self.kind, "Database look-ups recovered");
         }
+    }
+
+    /// What was read is as old as the beginning of its reading.
+    fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
+        self.note_answer();
         for key in keys {
             let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
             let remember = || self.remembered.put(key.clone(), entry.clone());

@@ -228,7 +228,7 @@ impl Transfer {
         self.last_piece.store(millis, Ordering::Relaxed);
     }
 
-    /// When the client last sent anything.
+    /// When the client last sent anything, its end included.
     pub fn last_piece(&self) -> Instant {
         self.started + Duration::from_millis(self.last_piece.load(Ordering::Relaxed))
     }
@@ -236,6 +236,11 @@ impl Transfer {
     /// Whether the whole body has been passed on in this turn.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next piece was asked for and has not come.
+    pub fn is_awaited(&self) -> bool {
+        self.source().waiting_since.is_some()
     }
 
     /// How the body has come so far.
@@ -317,6 +322,7 @@ impl Transfer {
         }
         let mut frame = match frame {
             None => {
+                self.note_piece();
                 source.end();
                 return Poll::Ready(None);
             }

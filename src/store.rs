@@ -127,6 +127,9 @@ pub enum StoreError {
     /// An operator has to do something.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
+    /// A table without any row, which says nothing of what it was asked for.
+    #[error("the table {0} is empty")]
+    Empty(&'static str),
     /// A foreign key points to nothing.
     #[error("there is no such {0}")]
     Missing(&'static str),
@@ -291,7 +294,7 @@ impl Store {
         if self.has_rows(from).await? {
             return Ok(());
         }
-        Err(StoreError::Unfit(format!("the table {what} is empty")))
+        Err(StoreError::Empty(what))
     }
 
     /// Runs a statement on a side connection and reads its rows. They are read on the store's

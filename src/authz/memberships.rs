@@ -39,7 +39,7 @@ impl Memberships {
         let read = |users| {
             let store = store.clone();
             async move {
-                let memberships = store.memberships_in_use(users).await?;
+                let memberships = store.memberships_of(users).await?;
                 Ok(memberships.into_iter().map(|(user, own)| (user, own.into())).collect())
             }
         };

@@ -136,7 +136,7 @@ async fn look_up(
     let (Some(store), true) = (store, policy.reads_table()) else {
         return Some(MembershipLookup::not_needed());
     };
-    match store.memberships_in_use(vec![user.id()]).await {
+    match store.memberships_of(vec![user.id()]).await {
         Err(error) => {
             cannot_read(explanation, "memberships", &error);
             None

@@ -14,6 +14,8 @@ struct Table {
     rows: Mutex<HashMap<u32, &'static str>>,
     queries: Mutex<Vec<Vec<u32>>>,
     away: AtomicBool,
+    /// It has no row at all.
+    empty: AtomicBool,
     /// Keys whose rows the database cannot read.
     unreadable: Mutex<HashSet<u32>>,
     held: AtomicBool,
@@ -59,6 +61,9 @@ impl Table {
         self.queries.lock().unwrap().push(keys.clone());
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".to_owned()));
+        }
+        if self.empty.load(Ordering::Relaxed) {
+            return Err(StoreError::Empty("test"));
         }
         if keys.iter().any(|key| self.unreadable.lock().unwrap().contains(key)) {
             return Err(StoreError::Refused("no UUID".to_owned()));
@@ -392,4 +397,24 @@ async fn a_query_that_can_read_no_row_is_an_outage() {
     assert!(scene.table.count() < 100, "{}", scene.table.count());
     assert!(scene.directory.failing.load(Ordering::Relaxed));
     assert_eq!(scene.value(0).await, Some("there"));
+}
+
+// A member was removed with the last row, and no change was told: what they had must not count as stale.
+#[tokio::test(start_paused = true)]
+async fn of_an_empty_table_nothing_is_known_and_nothing_remembered() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.table.empty.store(true, Ordering::Relaxed);
+    sleep(RULES.ttl).await;
+    for key in [1, 2] {
+        assert_eq!(scene.directory.find(&key).await.map(|found| found.value), Err(Unavailable));
+    }
+    scene.table.empty.store(false, Ordering::Relaxed);
+    assert_eq!(scene.value(1).await, Some("member"), "the first row ends it");
+    scene.table.empty.store(true, Ordering::Relaxed);
+    sleep(RULES.ttl).await;
+    assert_eq!(scene.directory.find(&1).await.map(|found| found.value), Err(Unavailable));
+    scene.table.away.store(true, Ordering::Relaxed);
+    assert_eq!(scene.directory.find(&1).await.map(|found| found.value), Err(Unavailable));
 }

@@ -42,12 +42,24 @@ pub(super) const REFUSAL_BYTES: usize = 4 << 10;
 /// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
 
-/// Whether a connection broke so long after its request was sent that the request may be why: Go's server closes it
+/// Whether a connection broke so long after its request had been sent that the request may be why: Go's server closes it
 /// without an answer once `server.http-write-timeout` is over, and Mimir's own timeout of a query may be as long (both
 /// are two minutes by default). Like one that is late, such a request is not sent again, and counts only together with
 /// others'.
-fn is_long(after: Duration, response_timeout: Duration) -> bool {
-    after >= response_timeout / 5
+fn is_late(
+    error: &WireFault,
+    transfer: Option<&Arc<Transfer>>,
+    begun: Instant,
+    response_timeout: Duration,
+) -> bool {
+    // A machine that vanished acknowledges nothing, whatever it was asked.
+    if error.is_malformed() || error.is_unacknowledged() {
+        return false;
+    }
+    let (is_sent, sent_at) = transfer.map_or((true, begun), |transfer| {
+        (transfer.is_complete(), transfer.last_piece().max(begun))
+    });
+    is_sent && sent_at.elapsed() >= response_timeout / 5
 }
 
 /// What all requests of a worker share.
@@ -333,7 +345,7 @@ impl<'a> Attempts<'a> {
                 // The request was sent. If the connection had been closed before it arrived, it is
                 // sent to the same instance again on a new one.
                 Exchanged::Broken(error, after) => {
-                    if is_long(after, timeout) && !error.is_malformed() {
+                    if is_late(&error, transfer, begun, timeout) {
                         connection.slot.failed(InstanceFault::Timeout);
                         return Sent::Failed(ForwardError::Broken(error));
                     }

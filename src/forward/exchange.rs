@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::pool::PooledConnection;
 use super::wire::WireFault;
-use crate::request_body::{BodyError, Pace, RequestBody, Transfer};
+use crate::request_body::{BodyError, RequestBody, Transfer};
 
 /// How an exchange ended.
 pub(super) enum Exchanged {
@@ -41,7 +41,7 @@ pub(super) async fn exchange(
         }
         let last_sign = transfer.map_or(begun, |body| body.last_piece().max(begun));
         let is_late = wire.timer.is_past(last_sign + response_timeout, cx)
-            && transfer.is_none_or(|body| body.pace() != Pace::Awaited);
+            && transfer.is_none_or(|body| !body.is_awaited());
         if is_late { Poll::Ready(None) } else { Poll::Pending }
     });
     match answered.await {

@@ -68,8 +68,12 @@ fn level(before: u8, used: u64, limit: u64) -> u8 {
 impl Admission {
     pub(super) fn new(config: MemoryLimit, metrics: Arc<Metrics>) -> Self {
         let memory = Memory::find(config);
-        if let Some(memory) = &memory {
-            metrics.memory_limit.set(number(memory.limit));
+        match &memory {
+            Some(memory) => metrics.memory_limit.set(number(memory.limit)),
+            None if config == MemoryLimit::Automatic => tracing::warn!(
+                "Neither a cgroup nor /proc/meminfo tells how much memory there is; set limits.memory_bytes, or no request is shed for memory"
+            ),
+            None => {}
         }
         Self {
             memory,

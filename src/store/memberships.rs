@@ -73,20 +73,6 @@ impl Store {
         .await
     }
 
-    /// The same; an error if there is no membership at all. An empty table says nothing of a user: it is still to be
-    /// filled, or was emptied by mistake. A query of the operator's cannot be asked that, and is taken at its word.
-    pub async fn memberships_in_use(
-        &self,
-        users: Vec<UserId>,
-    ) -> Result<HashMap<UserId, Vec<Membership>>, StoreError> {
-        let found = self.memberships_of(users).await?;
-        if found.is_empty() && !self.reads_memberships_elsewhere() {
-            let table = self.own("membership");
-            self.unless_empty("membership", move |_| table).await?;
-        }
-        Ok(found)
-    }
-
     /// Those of some sessions that have not ended (Supabase's `auth.sessions`).
     pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Session).to_owned();

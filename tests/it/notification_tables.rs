@@ -443,6 +443,34 @@ async fn an_insert_that_leaves_a_channel_as_it_is_leaves_its_secrets() {
     assert_eq!(project.database.query(aside).await, [[Some("0 0 1".to_owned())]]);
 }
 
+// Two that make one channel at the same time: the second sees the first's row only when that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_inserts_at_the_same_time_the_first_gives_the_secrets() {
+    let project = project().await;
+    for (organisation, conflict) in [
+        ("a", "on conflict do nothing"),
+        ("b", "on conflict do nothing"),
+        ("a", "on conflict (id) do update set name = 'x'"),
+    ] {
+        let id = Uuid::new_v4();
+        let insert = |organisation: &str, url: &str| {
+            format!(
+                "insert into notification_channel (id, organisation_id, kind, secrets)
+                 values ('{id}', '{organisation}', 'webhook', '{{\"url\": \"{url}\"}}')"
+            )
+        };
+        let (first, second) = (project.database.client().await, project.database.client().await);
+        first.batch_execute(&format!("begin; {}", insert("a", "first"))).await.unwrap();
+        let later = format!("{} {conflict}", insert(organisation, "second"));
+        let (done, ()) = tokio::join!(second.batch_execute(&later), async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            first.batch_execute("commit").await.unwrap();
+        });
+        done.unwrap();
+        assert_eq!(project.stored(&id.to_string()).await, json!({"url": "first"}), "{conflict}");
+    }
+}
+
 // A deletion is known as one, whichever way it came; a truncation is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_leave_tombstones_and_truncations_do_not() {

@@ -566,3 +566,24 @@ async fn a_client_that_pauses_is_no_delay_of_mimirs() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too slowly"), "{answer}");
     assert_eq!(fixture.proxy.metric("mimir_tenant_proxy_upstream_ejections_total").await, 0.0);
 }
+
+// The end of a body counts as what the client sent last: Mimir has its time from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_end_of_a_body_is_no_delay_of_mimirs() {
+    let upstream = Upstream::start(count).await;
+    let settings = [
+        ("limits.upload_total_bytes", "0"),
+        ("limits.body_idle_timeout", "\"4s\""),
+        ("upstream.response_timeout", "\"700ms\""),
+    ];
+    let fixture = proxy_fixture(&upstream.url(), &settings).await;
+    let mut socket = TcpStream::connect(&fixture.proxy.url()["http://".len()..]).await.unwrap();
+    let head = fixture
+        .head(&format!("POST {PUSH}"), "Transfer-Encoding: chunked\r\nConnection: close\r\n");
+    socket.write_all(format!("{head}5\r\nhello\r\n").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    socket.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

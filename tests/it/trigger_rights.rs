@@ -225,3 +225,24 @@ async fn rows_of_transactions_at_the_same_time_are_counted_together() {
         assert!(refused.contains(words), "{refused}");
     }
 }
+
+// Each lock takes memory of the server until its transaction ends: with one for each organisation a restore of 10,000
+// failed, and had others fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_many_organisations_takes_few_locks() {
+    let (_cluster, database) = supabase("public").await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "begin;
+             insert into organisation (id) select 'o' || n from generate_series(1, 20000) as n;
+             insert into alert_rule (organisation_id, name, expr) select id, 'r', 'up' from organisation;
+             insert into notification_channel (organisation_id, kind) select id, 'webhook' from organisation",
+        )
+        .await
+        .unwrap();
+    let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+    let locks: i64 = client.query_one(locks, &[]).await.unwrap().get(0);
+    assert!((1..=512).contains(&locks), "{locks}");
+    client.batch_execute("commit").await.unwrap();
+}

@@ -24,6 +24,11 @@ impl WireFault {
     pub(in crate::forward) fn is_malformed(&self) -> bool {
         matches!(self, Self::Malformed(_))
     }
+
+    /// Whether the instance's machine did not acknowledge what was sent to it (`TCP_USER_TIMEOUT`).
+    pub(in crate::forward) fn is_unacknowledged(&self) -> bool {
+        matches!(self, Self::Socket(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
 }
 
 impl fmt::Display for WireFault {

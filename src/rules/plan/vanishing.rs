@@ -399,21 +399,26 @@ impl<'a> Recognition<'a> {
         self.vanishes(rule.to_string(), at, index, why);
     }
 
-    /// Rules that name their row, where nothing else has led to it.
+    /// Rules that name a row of which no rule was recognised, where nothing else has led to it. Further rules that name
+    /// it are somebody's copies of one, and prove nothing.
     fn by_row(&mut self) {
         let plan = self.plan;
-        for (at, group) in plan.observed.iter().enumerate() {
-            for (index, stored) in alerting(group) {
-                if self.found[at][index].is_some() {
-                    continue;
-                }
-                let Some(row) = row_of(&stored.annotations) else { continue };
-                self.seen.insert(row);
-                if self.desired.contains_key(&row) {
-                    self.found[at][index] =
-                        Some(Entry { rule: Some(row), stays: true, is_exact: false });
-                } else {
-                    self.is_gone(row, at, index);
+        // First the rows that stay: one that was inserted again may be the successor of a deleted one.
+        for stays in [true, false] {
+            for (at, group) in plan.observed.iter().enumerate() {
+                for (index, stored) in alerting(group) {
+                    let Some(row) = row_of(&stored.annotations) else { continue };
+                    let is_known = self.found[at][index].is_some() || self.seen.contains(&row);
+                    if is_known || self.desired.contains_key(&row) != stays {
+                        continue;
+                    }
+                    self.seen.insert(row);
+                    if stays {
+                        self.found[at][index] =
+                            Some(Entry { rule: Some(row), stays: true, is_exact: false });
+                    } else {
+                        self.is_gone(row, at, index);
+                    }
                 }
             }
         }

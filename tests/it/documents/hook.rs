@@ -137,4 +137,45 @@ async fn admins_manage_members_of_their_own_organisation_only() {
         [[text(ALICE), text("acme"), text("owner")], [text(BOB), text("acme"), text("viewer")]],
         "a member changes nothing"
     );
+    // An administrator manages editors and viewers only, and invites nobody to more than that.
+    const CAROL: &str = "55555555-2222-4333-8444-555555555555";
+    let promote = format!("update public.membership set role = 'admin' where user_id = '{BOB}'");
+    tries(ALICE, &promote).await.unwrap();
+    let invite = |user: &str, role: &str| {
+        format!(
+            "insert into public.invitation (organisation_id, user_id, role) values ('acme', '{user}', '{role}')"
+        )
+    };
+    tries(BOB, &invite(BOB, "viewer")).await.unwrap_err();
+    tries(BOB, &invite(CAROL, "admin")).await.unwrap_err();
+    tries(BOB, &invite(CAROL, "viewer")).await.unwrap();
+    tries(BOB, "delete from public.membership where role = 'owner'").await.unwrap();
+    tries(BOB, "update public.membership set role = 'viewer'").await.unwrap();
+    let owners = "select user_id::text from public.membership where role = 'owner'";
+    assert_eq!(database.query(owners).await, [[text(ALICE)]]);
+    assert_eq!(database.query(members).await, [[Some("2".to_owned())]]);
+    // Who was removed does not come back, and nor do those that they have invited.
+    let remove = format!("delete from public.membership where user_id = '{BOB}'");
+    tries(ALICE, &remove).await.unwrap();
+    for user in [BOB, CAROL] {
+        tries(user, accept).await.unwrap();
+        assert_eq!(database.query(members).await, [[Some("1".to_owned())]], "{user}");
+    }
+    // The page can be used again, also after what it said before.
+    database
+        .execute(
+            "create function public.administers(wanted text) returns boolean language sql as 'select true';
+             grant insert, update, delete on public.membership to authenticated;
+             create policy admins_add on public.membership for insert to authenticated
+                 with check (public.administers(organisation_id))",
+        )
+        .await;
+    let page = std::fs::read_to_string(root().join("docs/operations/supabase.md")).unwrap();
+    let sql = |begins: &str| {
+        let from = page.find(begins).unwrap();
+        page[from..].split_once("```").unwrap().0.to_owned()
+    };
+    database.execute(&sql("revoke insert, update on public.membership")).await;
+    database.execute(&sql("create or replace function public.role_in")).await;
+    tries(ALICE, &join(BOB, "acme")).await.unwrap_err();
 }

@@ -119,12 +119,29 @@ fn versions_without_a_status_are_those_of_the_rows_that_they_name() {
         rule: AlertingRule { alert: "new name".to_owned(), ..edited(id, "a", 60).rule },
         ..rule(id, "a", 60)
     };
-    let before = [rule(1, "a", 60), rule(1, "b", 60), rule(2, "a", 60)];
+    let before = [rule(1, "a", 60), rule(2, "a", 60)];
     let now = [renamed(1), rule(2, "a", 60)];
     assert_eq!(vanishing(&before, &now, &RuleStatuses::new(), &[]), []);
     // The rule that was deleted and inserted again is there under its new row.
     let after = [AlertRule { id: Uuid::from_u128(7), ..edited(2, "a", 60) }];
-    assert_eq!(vanishing(&before[2..], &after, &RuleStatuses::new(), &[before[2].id]), []);
+    assert_eq!(vanishing(&before[1..], &after, &RuleStatuses::new(), &[before[1].id]), []);
+}
+
+// Somebody has copied a rule of ours with its annotation, and changed the copies: they are missed.
+#[test]
+fn of_several_rules_that_name_one_row_one_is_its_version() {
+    let copy = |name: &str| {
+        let mut copy = edited(1, "copies", 60);
+        copy.rule.alert = name.to_owned();
+        copy
+    };
+    let observed = [rule(1, "a", 60), copy("x"), copy("y")];
+    for (live, deleted) in
+        [(live(&observed[..1]), vec![]), (RuleStatuses::new(), vec![observed[0].id])]
+    {
+        assert_eq!(vanishing(&observed, &observed[..1], &live, &deleted).len(), 2);
+        assert_eq!(vanishing(&observed, &[], &live, &deleted).len(), 3);
+    }
 }
 
 // One of two rules with the same content loses its row: exactly that one would be deleted.
