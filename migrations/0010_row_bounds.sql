@@ -121,8 +121,9 @@ begin
                 new.secrets := '{}';
                 return new;
             else
-                -- Locked, so that it stays there until it is known what is to be done on this conflict.
-                perform from %1$I.notification_channel as c where c.id = new.id for key share;
+                -- Locked, so that it stays there until it is known what is to be done on this conflict; as an update would
+                -- lock it, because two of them must not both have it and want more.
+                perform from %1$I.notification_channel as c where c.id = new.id for no key update;
                 is_there := found;
             end if;
             for item in select * from jsonb_each(given) loop
@@ -163,7 +164,7 @@ begin
                 if not found then
                     -- Another transaction has just inserted the channel, and has ended by now.
                     select c.organisation_id into owner from %1$I.notification_channel as c where c.id = new.id
-                        for key share;
+                        for no key update;
                     is_there := found;
                     if not found then
                         update %1$I.notification_channel_secret set secrets = kept where channel_id = new.id;

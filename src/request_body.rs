@@ -220,6 +220,8 @@ impl Transfer {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         self.complete.store(false, Ordering::Relaxed);
+        // What is kept comes first.
+        self.source().waiting_since = None;
         Some(RequestBody { transfer: Some(Arc::clone(self)), turn, pieces: 0, bytes: 0 })
     }
 
