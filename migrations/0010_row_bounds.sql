@@ -1,22 +1,22 @@
--- Bounds that one organisation's authors could get around, and an index for the bound on ended events.
+-- Bounds that authors of one organisation could exceed, and an index for the bound on ended events.
 --
--- The order is that of the locks: what takes long comes first, and `organisation`, which every look-up reads, last. All
--- of it can be run again, so that tables that were made from these files by other means can be adopted.
+-- The slow step comes first, and `organisation`, which every look-up reads, is locked last. Every statement can be run
+-- again, so that `migrate --adopt` works for tables that another tool made from these files.
 
 -- For the number of ended events of each organisation, and for the oldest of them.
 create index if not exists alert_event_ended on alert_event (organisation_id, ended_at desc, id)
     where state = 'resolved';
 
--- Transactions that run at the same time do not see each other's rows. So whoever inserts waits for others that
--- insert for the same organisation; then a statement sees what they have committed (but for REPEATABLE READ). There are
--- 256 locks for all organisations: each takes memory of the server until its transaction ends, and a restore inserts
--- for all of them.
+-- Concurrent transactions do not see each other's rows. So an insert takes a lock and waits for other transactions that
+-- insert for the same organisation. The count then sees what they have committed, except under REPEATABLE READ. All
+-- organisations share 256 locks: a lock takes memory of the server until its transaction ends, and a restore inserts for
+-- every organisation.
 do $do$
 begin
     execute format($create$
         create or replace function mimir_tenant_proxy_count() returns trigger
             language plpgsql
-            security definer -- all rows count, not only those that whoever inserts may see
+            security definer -- counts all rows, also those that row-level security hides from the caller
             set search_path = pg_catalog, pg_temp
         as $$
         declare
@@ -25,7 +25,7 @@ begin
             if tg_relid <> '%1$I.alert_rule'::regclass then
                 raise exception 'this trigger belongs to alert_rule' using errcode = 'insufficient_privilege';
             end if;
-            -- In one order, so that two statements never wait for each other.
+            -- Sorted, so that two statements cannot deadlock.
             perform pg_advisory_xact_lock(tg_relid::integer, lock)
                 from (select distinct hashtext(organisation_id) & 255 as lock from new_rows order by 1) as locks;
             select organisation_id into crowded from %1$I.alert_rule
@@ -43,7 +43,7 @@ begin
     execute format($create$
         create or replace function mimir_tenant_proxy_at_most() returns trigger
             language plpgsql
-            security definer -- all rows count, not only those that whoever inserts may see
+            security definer -- counts all rows, also those that row-level security hides from the caller
             set search_path = pg_catalog, pg_temp
         as $$
         declare
@@ -72,7 +72,7 @@ begin
 end
 $do$;
 
--- An insert that meets a channel of the same organisation replaced its secrets, whatever was to be done on the conflict.
+-- Before, an insert that conflicted with a channel of the same organisation replaced its secrets, even with `do nothing`.
 alter table notification_channel_secret
     add column if not exists aside jsonb, add column if not exists aside_by xid8;
 create index if not exists notification_channel_secret_aside on notification_channel_secret (aside_by) where aside_by is not null;
@@ -121,8 +121,8 @@ begin
                 new.secrets := '{}';
                 return new;
             else
-                -- Locked, so that it stays there until it is known what is to be done on this conflict; as an update would
-                -- lock it, because two of them must not both have it and want more.
+                -- The lock keeps the row there until this statement has handled the conflict. It is the lock of an
+                -- update: with a weaker one, two concurrent upserts would deadlock when they update the row.
                 perform from %1$I.notification_channel as c where c.id = new.id for no key update;
                 is_there := found;
             end if;
@@ -175,8 +175,8 @@ begin
                 end if;
             end if;
             if is_there then
-                -- `do nothing` leaves the row's secrets alone, and so does `do update set name = …`. So what was given
-                -- waits until `do update set secrets = excluded.secrets` asks for it.
+                -- `do nothing` must not change the row's secrets, and nor must `do update set name = …`. So the new
+                -- secrets are put aside. `do update set secrets = excluded.secrets` uses them.
                 insert into %1$I.notification_channel_secret (channel_id, secrets, aside, aside_by)
                     values (new.id, '{}', kept, pg_current_xact_id())
                     on conflict (channel_id) do update set aside = excluded.aside, aside_by = excluded.aside_by;
@@ -201,7 +201,7 @@ begin
         $$
     $create$, current_schema());
 
-    -- What nobody has asked for is not kept.
+    -- Secrets that were put aside and that no update used are deleted at the end of the statement.
     execute format($create$
         create or replace function mimir_tenant_proxy_forget_aside() returns trigger
             language plpgsql
@@ -238,8 +238,8 @@ begin
 end
 $$;
 
--- No duration takes longer than this. Longer texts are no durations that anybody means, and each reading of the
--- organisations would carry them.
+-- No sensible duration is longer than 100 bytes. A longer text costs memory and time with every read of all
+-- organisations.
 update organisation set device_silent_after = null where octet_length(device_silent_after) > 100;
 alter table organisation drop constraint if exists organisation_device_silent_after_size;
 alter table organisation add constraint organisation_device_silent_after_size

@@ -360,8 +360,8 @@ where
                         self.flights.cancel(&keys);
                         unreadable.extend(keys.into_iter().map(|key| (key, Instant::now())));
                     }
-                    // Nothing is known of these keys any more, not even what was known before: whoever was removed
-                    // with the last row must not keep what they had.
+                    // What was known of these keys is dropped and does not count as stale: what was removed with the
+                    // last row must not be used any more.
                     Err(StoreError::Empty(table)) => {
                         self.note_answer();
                         if empty_told.is_none_or(|at| at.elapsed() >= EMPTY_TOLD) {

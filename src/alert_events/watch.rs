@@ -142,7 +142,7 @@ impl EventWatch {
         if Instant::now() >= next.purge {
             let most = self.config.max_open.saturating_mul(ENDED_PER_OPEN);
             let purged = self.store.purge_alert_events(self.config.retention, most).await;
-            // One that takes longer than a query may would take the database's time all the time.
+            // A purge that times out is not repeated at every check: it would load the database all the time.
             if !matches!(purged, Ok(true)) {
                 next.purge = Instant::now() + PURGE_INTERVAL;
             }

@@ -2,7 +2,8 @@
 //!
 //! It is a point in time that every answered beat moves on. Mimir knows no fencing tokens, so the
 //! writer fences itself: a process that was frozen finds its lease expired when it wakes, before it
-//! asks anything else. (Not if the whole machine was suspended, and its clock with it: docs/decisions/0011.) Every write checks the lease when it begins and is dropped when the lease ends
+//! asks anything else. That does not hold for a machine that was suspended together with its clock
+//! (docs/decisions/0011). Every write checks the lease when it begins and is dropped when the lease ends
 //! ([`Lease::during`]). What remains is the moment between that check and the bytes on the wire.
 //!
 //! A statement that Postgres has is not taken back: the store runs it to its end on a task of its own, for at most

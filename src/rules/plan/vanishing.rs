@@ -399,8 +399,8 @@ impl<'a> Recognition<'a> {
         self.vanishes(rule.to_string(), at, index, why);
     }
 
-    /// Rules that name a row of which no rule was recognised, where nothing else has led to it. Further rules that name
-    /// it are somebody's copies of one, and prove nothing.
+    /// Rules that name a row of which no rule was recognised before. Further rules that name the same row are copies that
+    /// another client made, and count as unknown.
     fn by_row(&mut self) {
         let plan = self.plan;
         // First the rows that stay: one that was inserted again may be the successor of a deleted one.
